@@ -1,0 +1,39 @@
+# Every target works on a machine that has Python 3.11 or newer and make: what is missing is installed first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install serve test test-slow lint bench clean
+install: $(STAMP)
+
+# torch goes first and alone: a range, or another package's range, can pull several GB of CUDA libraries.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	touch $(STAMP)
+
+serve: install
+	$(BIN)/rootstock serve
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+# wrk generates the HTTP load: its own cost is small, so it does not spoil a ratio on a small machine.
+bench: install
+	command -v wrk >/dev/null || apt-get install -y wrk || sudo -n apt-get install -y wrk
+	$(BIN)/rootstock bench engine
+	$(BIN)/rootstock bench http
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
