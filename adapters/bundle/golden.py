@@ -1,0 +1,72 @@
+"""`golden.json`: inputs with the raw head outputs that the trainer's reloaded artefact gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adapters.bundle.canonical import canonical
+from adapters.bundle.manifest import read_json
+from adapters.spec import Array, Rejected
+
+MAX_INPUTS = 16
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Inputs (a text, or a pair of texts) and, for each, the raw head output.
+
+    An output has shape (labels,) or (dimensions,); for token classification (tokens, labels), special tokens
+    included.
+    """
+
+    inputs: tuple[str | tuple[str, str], ...]
+    outputs: tuple[Array, ...]
+
+    def to_bytes(self) -> bytes:
+        """`golden.json` as stored. Outputs are fp32 values written so that they read back unchanged."""
+        inputs = [i if isinstance(i, str) else {"text": i[0], "text_pair": i[1]} for i in self.inputs]
+        return canonical({"inputs": inputs, "outputs": [o.astype(float).tolist() for o in self.outputs]})
+
+
+def read_golden(data: bytes) -> Golden:
+    """The golden set in the bytes of a `golden.json`; Rejected (check "schema") naming what is wrong."""
+    value = read_json(data, "golden.json")
+    inputs, outputs = value.get("inputs"), value.get("outputs")
+    if set(value) != {"inputs", "outputs"} or not isinstance(inputs, list) or not isinstance(outputs, list):
+        raise Rejected("schema", "golden.json", f"has {sorted(value)}; expected lists inputs and outputs")
+    if not 1 <= len(inputs) <= MAX_INPUTS or len(inputs) != len(outputs):
+        raise Rejected(
+            "schema",
+            "golden.json",
+            f"{len(inputs)} inputs and {len(outputs)} outputs; expected as many of both, 1 to {MAX_INPUTS}",
+        )
+    return Golden(
+        tuple(_input(v, i) for i, v in enumerate(inputs)), tuple(_output(v, i) for i, v in enumerate(outputs))
+    )
+
+
+def _input(value: Any, i: int) -> str | tuple[str, str]:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and set(value) == {"text", "text_pair"}:
+        text, pair = value["text"], value["text_pair"]
+        if isinstance(text, str) and isinstance(pair, str):
+            return text, pair
+    raise Rejected("schema", f"golden.json: inputs[{i}]", "not a string or {text, text_pair}")
+
+
+def _output(value: Sequence[Any], i: int) -> Array:
+    where = f"golden.json: outputs[{i}]"
+    try:
+        output = np.asarray(value, dtype=np.float32)
+    except (ValueError, TypeError, OverflowError):
+        raise Rejected("schema", where, "not a rectangular list of numbers") from None
+    if output.ndim not in (1, 2) or output.size == 0:
+        raise Rejected("schema", where, f"has {output.ndim} dimensions; expected 1 or 2")
+    if not np.isfinite(output).all():
+        raise Rejected("schema", where, "holds a number that fp32 cannot hold")
+    return output

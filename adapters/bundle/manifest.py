@@ -1,0 +1,208 @@
+"""`bundle.json`: an adapter's spec, provenance and the hashes of its files. Its digest names the bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from adapters.bundle.canonical import canonical, digest_of
+from adapters.spec import POOLINGS, PROBLEM_TYPES, TASKS, HeadSpec, Preprocessing, Rejected
+
+SCHEMA = 1
+_KEYS = {
+    "schema",
+    "task",
+    "problem_type",
+    "head",
+    "foundation",
+    "id2label",
+    "preprocessing",
+    "targets",
+    "golden",
+    "evaluation",
+    "provenance",
+    "license",
+    "files",
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `bundle.json`, field by field as docs/bundle-format.md specifies.
+
+    `foundation` holds fingerprint, name and revision; its fingerprint is None for a plain PEFT folder.
+    `files` maps every other member to `sha256:<64 hex>` of its bytes.
+    """
+
+    task: str
+    problem_type: str | None
+    head: HeadSpec
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    foundation: Mapping[str, str | None]
+    targets: tuple[str, ...]
+    files: Mapping[str, str]
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    license: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON value of `bundle.json`."""
+        head: dict[str, Any] = {"kind": self.head.kind}
+        if self.head.kind == "hf":
+            head["class"] = self.head.class_name
+        else:
+            head |= {"pooling": self.head.pooling, "normalize": self.head.normalize}
+        return {
+            "schema": SCHEMA,
+            "task": self.task,
+            "problem_type": self.problem_type,
+            "head": head,
+            "foundation": dict(self.foundation),
+            "id2label": {str(i): label for i, label in enumerate(self.labels)},
+            "preprocessing": vars(self.preprocessing),
+            "targets": list(self.targets),
+            "golden": "golden.json" if "golden.json" in self.files else "none",
+            "evaluation": dict(self.evaluation),
+            "provenance": dict(self.provenance),
+            "license": self.license,
+            "files": dict(self.files),
+        }
+
+    def to_bytes(self) -> bytes:
+        """`bundle.json` as stored: its canonical form."""
+        return canonical(self.to_json())
+
+    @property
+    def digest(self) -> str:
+        """`sha256:<64 hex>` that identifies the bundle."""
+        return digest_of(self.to_json())
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """The manifest in the bytes of a `bundle.json`; Rejected (check "schema") naming the key at fault."""
+    value = read_json(data, "bundle.json")
+    if value.get("schema") != SCHEMA:
+        raise _wrong("schema", f"{value.get('schema')!r}; this program reads schema {SCHEMA}")
+    if unknown := sorted(set(value) - _KEYS):
+        raise _wrong(unknown[0], f"unknown key; known: {', '.join(sorted(_KEYS))}")
+    if missing := sorted(_KEYS - set(value)):
+        raise _wrong(missing[0], "missing")
+    task = _one_of(value, "task", TASKS)
+    problem_type = value["problem_type"]
+    if task == "text-classification" or problem_type is not None:
+        problem_type = _one_of(value, "problem_type", PROBLEM_TYPES)
+    manifest = Manifest(
+        task=task,
+        problem_type=problem_type,
+        head=_head(_mapping(value, "head")),
+        labels=_labels(_mapping(value, "id2label")),
+        preprocessing=_preprocessing(_mapping(value, "preprocessing")),
+        foundation=_foundation(_mapping(value, "foundation")),
+        targets=_strings(value, "targets"),
+        files={k: _string(v, f"files.{k}") for k, v in _mapping(value, "files").items()},
+        evaluation=_mapping(value, "evaluation"),
+        provenance=_mapping(value, "provenance"),
+        license=None if value["license"] is None else _string(value["license"], "license"),
+    )
+    if value["golden"] != manifest.to_json()["golden"]:
+        raise _wrong("golden", f"{value['golden']!r} does not agree with files")
+    return manifest
+
+
+def read_json(data: bytes, member: str) -> dict[str, Any]:
+    """The JSON object in a member's bytes; Rejected (check "schema") naming the member and the position."""
+    try:
+        value = json.loads(data, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+    except RecursionError:
+        raise Rejected("schema", member, "nested too deeply") from None
+    except ValueError as error:
+        raise Rejected("schema", member, f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise Rejected("schema", member, f"holds {type(value).__name__}, not an object")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return value
+
+
+def _wrong(key: str, message: str) -> Rejected:
+    return Rejected("schema", f"bundle.json: {key}", message)
+
+
+def _mapping(value: Mapping[str, Any], key: str) -> dict[str, Any]:
+    if not isinstance(value[key], dict):
+        raise _wrong(key, f"{value[key]!r} is not an object")
+    return cast("dict[str, Any]", value[key])
+
+
+def _string(value: Any, key: str) -> str:
+    if not isinstance(value, str):
+        raise _wrong(key, f"{value!r} is not a string")
+    return value
+
+
+def _strings(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    if not isinstance(value[key], list):
+        raise _wrong(key, f"{value[key]!r} is not a list")
+    return tuple(_string(v, key) for v in value[key])
+
+
+def _one_of(value: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> str:
+    if value[key] not in allowed:
+        raise _wrong(key, f"{value[key]!r}; one of: {', '.join(allowed)}")
+    return cast("str", value[key])
+
+
+def _exactly(value: Mapping[str, Any], key: str, keys: set[str]) -> None:
+    if set(value) != keys:
+        raise _wrong(key, f"has keys {sorted(value)}; expected {sorted(keys)}")
+
+
+def _head(value: Mapping[str, Any]) -> HeadSpec:
+    kind = value.get("kind")
+    if kind == "hf":
+        _exactly(value, "head", {"kind", "class"})
+        return HeadSpec("hf", class_name=_string(value["class"], "head.class"))
+    if kind != "linear":
+        raise _wrong("head.kind", f"{kind!r}; one of: hf, linear")
+    _exactly(value, "head", {"kind", "pooling", "normalize"})
+    _one_of(value, "pooling", POOLINGS)
+    if not isinstance(value["normalize"], bool):
+        raise _wrong("head.normalize", f"{value['normalize']!r} is not true or false")
+    return HeadSpec("linear", pooling=value["pooling"], normalize=value["normalize"])
+
+
+def _labels(value: Mapping[str, Any]) -> tuple[str, ...]:
+    wanted = [str(i) for i in range(len(value))]
+    if sorted(value) != sorted(wanted):
+        raise _wrong("id2label", f"keys {sorted(value)[:5]}…; expected 0 to {len(value) - 1}, each once")
+    labels = tuple(_string(value[i], f"id2label.{i}") for i in wanted)
+    if len(set(labels)) != len(labels):
+        raise _wrong("id2label", "two ids have the same label")
+    return labels
+
+
+def _preprocessing(value: Mapping[str, Any]) -> Preprocessing:
+    _exactly(value, "preprocessing", {"max_length", "truncation_side", "prefix"})
+    length = value["max_length"]
+    if not isinstance(length, int) or isinstance(length, bool) or length < 3:
+        raise _wrong("preprocessing.max_length", f"{length!r} is not a whole number of at least 3 tokens")
+    side = _one_of(value, "truncation_side", ("left", "right"))
+    prefix = _string(value["prefix"], "preprocessing.prefix")
+    return Preprocessing(length, "left" if side == "left" else "right", prefix)
+
+
+def _foundation(value: Mapping[str, Any]) -> dict[str, str | None]:
+    _exactly(value, "foundation", {"fingerprint", "name", "revision"})
+    return {k: None if v is None else _string(v, f"foundation.{k}") for k, v in value.items()}

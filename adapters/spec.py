@@ -1,0 +1,208 @@
+"""What an adapter is grafted onto, and what it is once read: plain data that every part shares.
+
+Needs the standard library and numpy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+Pooling = Literal["mean", "cls", "pooler"]
+
+TASKS = ("text-classification", "token-classification", "feature-extraction")
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+POOLINGS = ("mean", "cls", "pooler")
+
+
+class Rejected(ValueError):  # noqa: N818 - the field says "a rejected upload"
+    """An adapter that cannot be served: names the check that failed, the member or tensor, and both values."""
+
+    def __init__(self, check: str, where: str, message: str) -> None:
+        super().__init__(f"{check}: {where}: {message}")
+        self.check = check
+        self.where = where
+        self.message = message
+
+
+@dataclass(frozen=True)
+class TaskClass:
+    """One Hugging Face task class on a foundation: the trunk it wraps and the head it adds.
+
+    `linears` maps every linear module, trunk and head, by its full name in the class to (in, out) features:
+    this is what PEFT's `target_modules` are matched against. `head` maps each head tensor to its shape, with
+    None for the label count. `prefix` is the trunk's attribute (`base_model_prefix`) with a dot, or "".
+    """
+
+    name: str
+    task: str
+    prefix: str
+    linears: Mapping[str, tuple[int, int]]
+    head: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EmbeddingSpec:
+    """How the foundation alone makes an embedding: pooling over the trunk's output, then L2 or not."""
+
+    pooling: Pooling = "mean"
+    normalize: bool = False
+    max_tokens: int = 512
+
+
+@dataclass(frozen=True)
+class FoundationSpec:
+    """A foundation without its weights: what bundles are checked against and the engine is built from."""
+
+    fingerprint: str
+    name: str
+    revision: str | None
+    model_type: str
+    hidden_size: int
+    layers: int
+    max_tokens: int
+    parameters: int
+    embedding: EmbeddingSpec
+    inputs: tuple[str, ...]
+    sites: Mapping[str, tuple[int, int]]
+    classes: Mapping[str, TaskClass]
+
+    def class_for(self, task: str) -> TaskClass:
+        """The task class that serves `task`; Rejected where the foundation has none."""
+        for task_class in self.classes.values():
+            if task_class.task == task:
+                return task_class
+        served = sorted({c.task for c in self.classes.values()})
+        raise Rejected("schema", "task", f"{task!r} is not served on {self.name}; served: {', '.join(served)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready form that `from_json` reads back unchanged."""
+        return {
+            **{
+                k: getattr(self, k)
+                for k in ("fingerprint", "name", "revision", "model_type", "hidden_size", "layers")
+            },
+            "max_tokens": self.max_tokens,
+            "parameters": self.parameters,
+            "embedding": vars(self.embedding),
+            "inputs": list(self.inputs),
+            "sites": {k: list(v) for k, v in self.sites.items()},
+            "classes": {
+                name: {
+                    "task": c.task,
+                    "prefix": c.prefix,
+                    "linears": {k: list(v) for k, v in c.linears.items()},
+                    "head": {k: list(v) for k, v in c.head.items()},
+                }
+                for name, c in self.classes.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> FoundationSpec:
+        """The spec that `to_json` wrote."""
+        classes = {
+            name: TaskClass(
+                name=name,
+                task=c["task"],
+                prefix=c["prefix"],
+                linears={k: (v[0], v[1]) for k, v in c["linears"].items()},
+                head={k: tuple(v) for k, v in c["head"].items()},
+            )
+            for name, c in value["classes"].items()
+        }
+        plain = {
+            k: value[k]
+            for k in (
+                "fingerprint",
+                "name",
+                "revision",
+                "model_type",
+                "hidden_size",
+                "layers",
+                "max_tokens",
+                "parameters",
+            )
+        }
+        return cls(
+            **plain,
+            embedding=EmbeddingSpec(**value["embedding"]),
+            inputs=tuple(value["inputs"]),
+            sites={k: (v[0], v[1]) for k, v in value["sites"].items()},
+            classes=classes,
+        )
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """The task layers of an adapter.
+
+    `kind` "hf": the head of the Hugging Face class `class_name`. `kind` "linear": pool the trunk's output, L2
+    normalise it if `normalize`, then apply `head.weight` (labels, hidden) and `head.bias` (labels,) where the
+    adapter holds them; without them the pooled vector is the answer.
+    """
+
+    kind: Literal["hf", "linear"]
+    class_name: str | None = None
+    pooling: Pooling = "mean"
+    normalize: bool = False
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to a text before the trunk: `prefix` is put before it, then at most `max_length` tokens."""
+
+    max_length: int
+    truncation_side: Literal["left", "right"] = "right"
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class LoraPair:
+    """The low-rank update of one site: the site's output gains (x @ a.T) @ b.
+
+    `a` has shape (r, in); `b` has shape (r, out) and holds the scale (alpha/r, or alpha/sqrt(r) for rsLoRA).
+    Source: Hu et al., "LoRA", 2021; Kalajdzievski, "A Rank Stabilization Scaling Factor", 2023.
+    """
+
+    a: Array
+    b: Array
+
+    @property
+    def rank(self) -> int:
+        return int(self.a.shape[0])
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """An adapter's tensors, checked and in the engine's form: fp32, one pair per trunk site, head by name."""
+
+    sites: Mapping[str, LoraPair]
+    head: Mapping[str, Array]
+
+    @property
+    def nbytes(self) -> int:
+        pairs = sum(p.a.nbytes + p.b.nbytes for p in self.sites.values())
+        return pairs + sum(t.nbytes for t in self.head.values())
+
+    @property
+    def max_rank(self) -> int:
+        return max((p.rank for p in self.sites.values()), default=0)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter ready for the engine: what it answers (`task`, `labels`), how, and its weights."""
+
+    digest: str
+    task: str
+    problem_type: str | None
+    labels: tuple[str, ...]
+    head: HeadSpec
+    preprocessing: Preprocessing
+    weights: AdapterWeights
