@@ -1,0 +1,104 @@
+"""What is admitted, what one forward pass computes, and the narrow interface between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from adapters.spec import Adapter, Array
+from service.engine.tokenizer import Encoded, Input
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(eq=False)
+class Request:
+    """Inputs under one adapter, admitted together and answered together.
+
+    `outputs[i]` is the raw head output of input i once computed. `gone` is set when nobody waits any more (the
+    client left, the deadline passed, another input of the request failed): its rows are then not computed.
+    Times are seconds on the engine's clock.
+    """
+
+    adapter: Adapter
+    inputs: Sequence[Input]
+    parameters: Mapping[str, Any]
+    deadline: float
+    admitted: float
+    tenant: str = ""
+    verifying: bool = False
+    encoded: list[Encoded] = field(default_factory=list)
+    outputs: list[Array | None] = field(default_factory=list)
+    started: float | None = None
+    finished: float | None = None
+    gone: bool = False
+    tokens: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """One input of one request, waiting for or in a batch."""
+
+    request: Request
+    index: int
+    encoded: Encoded
+
+    @property
+    def length(self) -> int:
+        return len(self.encoded.ids)
+
+    @property
+    def digest(self) -> str:
+        return self.request.adapter.digest
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass: rows padded to one length, each with the slot of its adapter.
+
+    `input_ids`, `attention_mask`, `token_type_ids`: (rows, tokens) int64; `slots` and `lengths`: one a row.
+    """
+
+    input_ids: Ids
+    attention_mask: Ids
+    token_type_ids: Ids
+    slots: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+
+class Runner(Protocol):
+    """Runs batches on one foundation with adapters in numbered slots. Called from one thread at a time.
+
+    `stage` prepares an adapter and may fail; `place` puts what was staged into a slot and does not. `run` gives
+    the raw head output of each row: (labels,) or (dimensions,), for token classification (length, labels).
+    """
+
+    name: str
+    precision: str
+    slots: int
+
+    def stage(self, adapter: Adapter) -> Any: ...
+
+    def place(self, slot: int, staged: Any) -> None: ...
+
+    def clear(self, slot: int) -> None: ...
+
+    def run(self, batch: Batch) -> list[Array]: ...
+
+
+def pad(rows: Sequence[Encoded], slots: Sequence[int], pad_id: int) -> Batch:
+    """The batch of these rows, padded on the right to the longest."""
+    lengths = tuple(len(r.ids) for r in rows)
+    shape = (len(rows), max(lengths))
+    ids = np.full(shape, pad_id, dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.int64)
+    types = np.zeros(shape, dtype=np.int64)
+    for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        ids[i, :length] = row.ids
+        mask[i, :length] = 1
+        types[i, :length] = row.type_ids
+    return Batch(ids, mask, types, tuple(slots), lengths)

@@ -1,0 +1,306 @@
+"""A request's life: resolve, load, tokenise, queue, run, answer.
+
+The event loop only passes requests on: tokenising runs in one thread, the model in another (batcher.py) and
+post-processing in a third. Each takes all that has come since its last round, so that under load a hand-over
+between threads is paid once for many requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from adapters.spec import Adapter, AdapterWeights, Array, FoundationSpec, HeadSpec, Preprocessing
+from service.engine.adapter_cache import AdapterCache
+from service.engine.batch import Request, Row, Runner
+from service.engine.batcher import Batcher, Observer
+from service.engine.errors import Draining, EngineError, Expired, InvalidInput, RunnerFault, TooLarge, WrongTask
+from service.engine.queue import BatchLimits, Capacity, Queue
+from service.engine.slots import Slots
+from service.engine.tasks import TASKS
+from service.engine.tasks.task import check_call
+from service.engine.tokenizer import Input, Tokenizer
+
+FOUNDATION = "foundation"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a reference meant when the request was admitted."""
+
+    name: str
+    version: int | None
+    digest: str
+
+
+class Catalog(Protocol):
+    """Where adapters come from: names resolve to digests, digests load. Unknown ones raise its own errors."""
+
+    def resolve(self, reference: str) -> Resolved: ...
+
+    def load(self, digest: str) -> Adapter: ...
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """`max_inputs` a request, seconds until a request expires, bytes of adapters in host memory."""
+
+    max_inputs: int = 256
+    timeout_s: float = 30.0
+    cache_bytes: int = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One reference's predictions, one an input, in order. Times in milliseconds."""
+
+    resolved: Resolved
+    task: str
+    predictions: list[Any]
+    prompt_tokens: int
+    queue_ms: float
+    inference_ms: float
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    """A request under way: who waits for it, on which loop."""
+
+    request: Request
+    future: asyncio.Future[list[Any]]
+    loop: asyncio.AbstractEventLoop
+
+
+class Engine:
+    """One foundation's queue, batcher, slots and runner. Used from one event loop at a time.
+
+    `start` before the first request, `stop` after the last: it finishes what was admitted.
+    """
+
+    def __init__(
+        self,
+        spec: FoundationSpec,
+        runner: Runner,
+        tokenizer: Tokenizer,
+        catalog: Catalog,
+        observer: Observer,
+        limits: EngineLimits | None = None,
+        capacity: Capacity | None = None,
+        batches: BatchLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.spec = spec
+        self.runner = runner
+        self.limits = limits or EngineLimits()
+        self.cache = AdapterCache(catalog.load, self.limits.cache_bytes)
+        self._tokenizer = tokenizer
+        self._catalog = catalog
+        self._observer = observer
+        self._clock = clock
+        self._foundation = foundation_adapter(spec)
+        self._calls: dict[Request, _Call] = {}
+        self._active: Counter[str] = Counter()
+        self._idle: dict[str, asyncio.Event] = {}
+        self._draining = False
+        self._untokenised: SimpleQueue[Request | None] = SimpleQueue()
+        self._unfinished: SimpleQueue[tuple[Request, EngineError | None] | None] = SimpleQueue()
+        queue = Queue(capacity or Capacity(), batches or BatchLimits())
+        slots = Slots(runner, self._foundation)
+        self.slots = slots
+        finish: Callable[[Request, EngineError | None], None] = lambda r, e: self._unfinished.put((r, e))  # noqa: E731
+        self.batcher = Batcher(queue, slots, runner, tokenizer.pad_id, finish, observer, clock)
+        self._tokenising = threading.Thread(target=self._tokenise_all, name="rootstock-tokenise", daemon=True)
+        self._finishing = threading.Thread(target=self._finish_all, name="rootstock-finish", daemon=True)
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in (self._tokenising, self.batcher, self._finishing):
+            thread.start()
+
+    def stop(self) -> None:
+        """Admit nothing more, finish what was admitted, end the threads. Blocks; call it in a thread."""
+        self._draining = True
+        self._untokenised.put(None)
+        self._tokenising.join()
+        self.batcher.stop()
+        self.batcher.join()
+        self._unfinished.put(None)
+        self._finishing.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether all three threads run and requests are admitted."""
+        threads = (self._tokenising, self.batcher, self._finishing)
+        return not self._draining and all(t.is_alive() for t in threads)
+
+    async def predict(
+        self,
+        reference: str,
+        inputs: Sequence[Input],
+        parameters: Mapping[str, Any],
+        task: str | None = None,
+        tenant: str = "",
+    ) -> Answer:
+        """The predictions of one reference for these inputs.
+
+        `task`: WrongTask unless the adapter answers it. Cancelling the call cancels the request. Raises
+        EngineError, or what the catalog raises for a reference that it does not know.
+        """
+        self._check_size(inputs)
+        resolved, adapter = await self._adapter(reference)
+        if task is not None and adapter.task != task:
+            raise WrongTask(f"{reference!r} answers {adapter.task}; this route serves {task}", "model")
+        check_call(TASKS[adapter.task], list(inputs), parameters)
+        request = self._request(adapter, inputs, parameters, tenant)
+        predictions = await self._run(request)
+        started, finished = request.started or 0.0, request.finished or 0.0
+        return Answer(
+            resolved=resolved,
+            task=adapter.task,
+            predictions=predictions,
+            prompt_tokens=request.tokens,
+            queue_ms=round((started - request.admitted) * 1e3, 3),
+            inference_ms=round((finished - started) * 1e3, 3),
+        )
+
+    async def replay(self, adapter: Adapter, inputs: Sequence[Input]) -> list[Array]:
+        """The raw head outputs of an adapter that is not published, through the same path at lowest priority."""
+        request = self._request(adapter, inputs, {"truncation": True}, "")
+        request.verifying = True
+        request.deadline = request.admitted + 10 * self.limits.timeout_s
+        await self._run(request)
+        return [o for o in request.outputs if o is not None]
+
+    async def forget(self, digest: str) -> None:
+        """Wait until no request holds the adapter, then free its slot and memory."""
+        while self._active[digest]:
+            await self._idle.setdefault(digest, asyncio.Event()).wait()
+        self.cache.drop(digest)
+        self.batcher.drop(digest)
+
+    def residency(self, digest: str) -> str:
+        """Where an adapter is: "slot", "memory" or "store"."""
+        if digest in self.slots.resident():
+            return "slot"
+        return "memory" if digest in self.cache else "store"
+
+    def _check_size(self, inputs: Sequence[Input]) -> None:
+        if self._draining:
+            raise Draining("the server is stopping; send the request to another")
+        if not inputs:
+            raise InvalidInput("inputs is empty; give a string or a list of at least one", "inputs")
+        if len(inputs) > self.limits.max_inputs:
+            raise TooLarge(f"{len(inputs)} inputs; at most {self.limits.max_inputs} a request", "inputs")
+        try:
+            self.batcher.check(len(inputs))
+        except EngineError as error:
+            self._observer.refused(error.code)
+            raise
+
+    async def _adapter(self, reference: str) -> tuple[Resolved, Adapter]:
+        if reference == FOUNDATION:
+            return Resolved(FOUNDATION, None, self.spec.fingerprint), self._foundation
+        resolved = self._catalog.resolve(reference)
+        adapter = self.cache.peek(resolved.digest) or await self.cache.get(resolved.digest)
+        return resolved, adapter
+
+    def _request(
+        self, adapter: Adapter, inputs: Sequence[Input], parameters: Mapping[str, Any], tenant: str
+    ) -> Request:
+        now = self._clock()
+        return Request(adapter, inputs, parameters, now + self.limits.timeout_s, now, tenant)
+
+    async def _run(self, request: Request) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        call = _Call(request, loop.create_future(), loop)
+        digest = request.adapter.digest
+        self._calls[request] = call
+        self._active[digest] += 1
+        timer = loop.call_later(max(0.0, request.deadline - self._clock()), self._expire, call)
+        self._untokenised.put(request)
+        try:
+            return await call.future
+        finally:
+            request.gone = True
+            timer.cancel()
+            del self._calls[request]
+            self._active[digest] -= 1
+            if not self._active[digest]:
+                del self._active[digest]
+                if (idle := self._idle.pop(digest, None)) is not None:
+                    idle.set()
+
+    def _expire(self, call: _Call) -> None:
+        call.request.gone = True
+        if not call.future.done():
+            waited = self._clock() - call.request.admitted
+            call.future.set_exception(Expired(f"not answered within {waited:.1f} s; try again later"))
+
+    def _tokenise_all(self) -> None:
+        while (request := self._untokenised.get()) is not None:
+            if request.gone:
+                continue
+            try:
+                self._tokenise(request)
+            except EngineError as error:
+                self._observer.refused(error.code)
+                self._unfinished.put((request, error))
+            except Exception as error:  # a tokenizer's own fault must not end the thread
+                self._unfinished.put((request, RunnerFault(f"the input could not be tokenised: {error}")))
+
+    def _tokenise(self, request: Request) -> None:
+        truncate = bool(request.parameters.get("truncation", False))
+        encode = self._tokenizer.encode
+        request.encoded = [encode(v, request.adapter.preprocessing, truncate) for v in request.inputs]
+        request.tokens = sum(len(e.ids) for e in request.encoded)
+        request.outputs = [None] * len(request.encoded)
+        self.batcher.admit([Row(request, i, e) for i, e in enumerate(request.encoded)])
+
+    def _finish_all(self) -> None:
+        while (item := self._unfinished.get()) is not None:
+            request, error = item
+            predictions: list[Any] = []
+            if error is None and not request.verifying:
+                try:
+                    predictions = self._predictions(request)
+                except Exception as fault:  # a task's own fault must not end the thread
+                    error = RunnerFault(f"the output could not be read: {fault}")
+            call = self._calls.get(request)
+            if call is not None:
+                call.loop.call_soon_threadsafe(_settle, call.future, predictions, error)
+
+    def _predictions(self, request: Request) -> list[Any]:
+        task = TASKS[request.adapter.task]
+        return [
+            task.predict(output, encoded, request.adapter, request.parameters, self._tokenizer)
+            for output, encoded in zip(request.outputs, request.encoded, strict=True)
+            if output is not None
+        ]
+
+
+def _settle(future: asyncio.Future[list[Any]], predictions: list[Any], error: EngineError | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(predictions)
+    else:
+        future.set_exception(error)
+
+
+def foundation_adapter(spec: FoundationSpec) -> Adapter:
+    """The foundation alone as an adapter without weights: it embeds; its digest is its fingerprint."""
+    return Adapter(
+        digest=spec.fingerprint,
+        task="feature-extraction",
+        problem_type=None,
+        labels=(),
+        head=HeadSpec("linear", pooling=spec.embedding.pooling, normalize=spec.embedding.normalize),
+        preprocessing=Preprocessing(spec.embedding.max_tokens),
+        weights=AdapterWeights({}, {}),
+    )

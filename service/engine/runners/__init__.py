@@ -1,0 +1,1 @@
+"""Runners: each runs batches on one foundation."""

@@ -1,0 +1,90 @@
+"""Which adapter sits in which of the runner's slots, and who holds it there."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from adapters.spec import Adapter
+from service.engine.batch import Runner
+
+
+@dataclass
+class _Place:
+    slot: int
+    leases: int = 0
+
+
+class Slots:
+    """The runner's slots: least recently used out, never one that a batch holds. Called from one thread.
+
+    Slot 0 is the foundation alone and the last slot is kept for verification; neither is ever evicted.
+    """
+
+    def __init__(self, runner: Runner, foundation: Adapter) -> None:
+        if runner.slots < 3:
+            raise ValueError(
+                f"a runner of {runner.slots} slots; at least 3 (foundation, one adapter, verification)"
+            )
+        self._runner = runner
+        self._places: OrderedDict[str, _Place] = OrderedDict()
+        self._free = list(range(runner.slots - 2, 0, -1))
+        self._verifying = runner.slots - 1
+        self.loads = 0
+        self.evictions = 0
+        runner.place(0, runner.stage(foundation))
+        self._foundation = foundation.digest
+
+    def lease(self, adapter: Adapter, verifying: bool = False) -> int | None:
+        """The slot that holds the adapter, loaded if need be, held until `release`; None if all others are held.
+
+        The adapter is staged before another is evicted: a load that fails changes nothing.
+        """
+        if adapter.digest == self._foundation:
+            return 0
+        if verifying:
+            self._runner.place(self._verifying, self._runner.stage(adapter))
+            return self._verifying
+        place = self._places.get(adapter.digest)
+        if place is None:
+            victim = None if self._free else self._oldest_unleased()
+            if victim is None and not self._free:
+                return None
+            staged = self._runner.stage(adapter)
+            slot = self._free.pop() if victim is None else self._evict(victim)
+            self._runner.place(slot, staged)
+            self.loads += 1
+            place = self._places[adapter.digest] = _Place(slot)
+        self._places.move_to_end(adapter.digest)
+        place.leases += 1
+        return place.slot
+
+    def release(self, digest: str, verifying: bool = False) -> None:
+        """Give back one lease of `lease`."""
+        if verifying:
+            self._runner.clear(self._verifying)
+        elif digest != self._foundation:
+            self._places[digest].leases -= 1
+
+    def drop(self, digest: str) -> bool:
+        """Free the slot of an adapter that is to be served no more; False while it is leased."""
+        place = self._places.get(digest)
+        if place is None:
+            return True
+        if place.leases:
+            return False
+        slot = self._evict(digest)
+        self._runner.clear(slot)
+        self._free.append(slot)
+        return True
+
+    def resident(self) -> frozenset[str]:
+        """Digests of the adapters that sit in a slot."""
+        return frozenset(self._places)
+
+    def _oldest_unleased(self) -> str | None:
+        return next((d for d, place in self._places.items() if not place.leases), None)
+
+    def _evict(self, digest: str) -> int:
+        self.evictions += 1
+        return self._places.pop(digest).slot

@@ -1,0 +1,72 @@
+"""text-classification: single label, multi-label and regression, over a text or a pair of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from adapters.spec import Adapter, Array
+from service.engine.errors import InvalidParameter
+from service.engine.tasks.task import check_one_of
+from service.engine.tokenizer import Encoded, Tokenizer
+
+FUNCTIONS = ("default", "sigmoid", "softmax", "none")
+
+
+class TextClassification:
+    """Scores by label, as transformers' TextClassificationPipeline gives them.
+
+    `top_k` absent: the best label as an object. `top_k` null: every label, best first. Otherwise the first k.
+    `function_to_apply`: sigmoid, softmax or none; by default what the problem type calls for.
+    """
+
+    name = "text-classification"
+    pairs = True
+    parameters = frozenset({"top_k", "function_to_apply"})
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """`top_k` is null or at least 1."""
+        check_one_of(parameters, "function_to_apply", FUNCTIONS)
+        top_k = parameters.get("top_k")
+        if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
+            raise InvalidParameter(
+                f"top_k is {top_k!r}; expected null or a whole number of at least 1", "parameters.top_k"
+            )
+
+    def predict(
+        self, raw: Array, encoded: Encoded, adapter: Adapter, parameters: Mapping[str, Any], tokenizer: Tokenizer
+    ) -> Any:
+        """One object, or with `top_k` a list of them."""
+        scores = _apply(_function(parameters, adapter), raw)
+        if "top_k" not in parameters:
+            best = int(scores.argmax())
+            return {"label": adapter.labels[best], "score": float(scores[best])}
+        order = np.argsort(-scores, kind="stable")[: parameters["top_k"]]
+        return [{"label": adapter.labels[i], "score": float(scores[i])} for i in order]
+
+
+def _function(parameters: Mapping[str, Any], adapter: Adapter) -> str:
+    asked: str = parameters.get("function_to_apply", "default")
+    if asked != "default":
+        return asked
+    if adapter.problem_type == "regression":
+        return "none"
+    multi = adapter.problem_type == "multi_label_classification" or len(adapter.labels) == 1
+    return "sigmoid" if multi else "softmax"
+
+
+def _apply(function: str, raw: Array) -> Array:
+    if function == "none":
+        return raw
+    if function == "sigmoid":
+        # Through tanh, so that a large negative logit does not overflow.
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * raw)), dtype=np.float32)
+    return softmax(raw)
+
+
+def softmax(raw: Array) -> Array:
+    """Softmax over the last axis."""
+    shifted = np.exp(raw - raw.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)

@@ -1,0 +1,84 @@
+"""Text to token ids: an adapter's prefix, then its own length limit; truncation only where it was asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Encoding
+from tokenizers import Tokenizer as HfTokenizer
+
+from adapters.spec import Preprocessing
+from service.engine.errors import TooLong
+
+Input = str | tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One tokenised input. `shift` is the prefix's length: offsets less it are the user's."""
+
+    ids: Sequence[int]
+    type_ids: Sequence[int]
+    encoding: Encoding
+    text: str
+    shift: int
+
+
+class Tokenizer:
+    """The foundation's tokenizer without the truncation and padding that its file may bake in. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["truncation"] = content["padding"] = None
+        self._tokenizer = HfTokenizer.from_str(json.dumps(content))
+        self._added = {pair: self._tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)}
+        tokens: Mapping[str, int] = self._tokenizer.get_vocab()
+        self.pad_id = next((tokens[t] for t in ("[PAD]", "<pad>", "<|endoftext|>") if t in tokens), 0)
+        self.unk_id = next((tokens[t] for t in ("[UNK]", "<unk>") if t in tokens), None)
+        self.has_subword_prefix = bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
+
+    def encode(self, value: Input, preprocessing: Preprocessing, truncate: bool) -> Encoded:
+        """The tokens of a text or a pair, special tokens included; TooLong unless they fit or `truncate`."""
+        text, pair = (value, None) if isinstance(value, str) else value
+        text = preprocessing.prefix + text
+        first = self._tokenizer.encode(text, add_special_tokens=False)
+        second = None if pair is None else self._tokenizer.encode(pair, add_special_tokens=False)
+        room = preprocessing.max_length - self._added[pair is not None]
+        length = len(first) + (0 if second is None else len(second))
+        if length > room:
+            if not truncate:
+                raise TooLong(
+                    f"the input has {length + preprocessing.max_length - room} tokens and the limit is "
+                    f"{preprocessing.max_length}; shorten it, or set parameters.truncation to true",
+                    "inputs",
+                )
+            self._truncate(first, second, room, preprocessing.truncation_side)
+        whole = self._tokenizer.post_process(first, second, add_special_tokens=True)
+        return Encoded(whole.ids, whole.type_ids, whole, text, len(preprocessing.prefix))
+
+    def token(self, token_id: int) -> str:
+        """The vocabulary's entry for an id."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """The text that a run of vocabulary entries stands for."""
+        decoder = self._tokenizer.decoder
+        return decoder.decode(list(tokens)) if decoder is not None else " ".join(tokens)
+
+    def _truncate(self, first: Encoding, second: Encoding | None, room: int, side: str) -> None:
+        """Longest first, as tokenizers' own `longest_first` strategy shares the room between the two."""
+        if second is None:
+            first.truncate(room, direction=side)
+            return
+        short, long = sorted((len(first), len(second)))
+        long = short if short > room else max(short, room - short)
+        if short + long > room:
+            short = room // 2
+            long = short + room % 2
+        if len(first) > len(second):
+            short, long = long, short
+        first.truncate(short, direction=side)
+        second.truncate(long, direction=side)
