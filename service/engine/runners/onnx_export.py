@@ -32,7 +32,6 @@ from service.engine.runners.hf import SiteLinear, graft_sites, head_model, load_
 _OPSET = 17
 _SHARE_FROM_BYTES = 1024
 VARIANTS = ("bare", "default", "all")
-FORMAT = 1
 
 Progress = Callable[[str], None]
 
@@ -55,7 +54,7 @@ def export(folder: Path, spec: FoundationSpec, target: Path, progress: Progress 
             if task_class.head:
                 progress(f"head {task_class.name}")
                 _export_head(folder, task_class, out / f"head-{task_class.name}.onnx")
-        content = {"format": FORMAT, "spec": spec.to_json(), "variants": variants}
+        content = {"spec": spec.to_json(), "variants": variants}
         (out / "foundation.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
         os.replace(out, target)
 

@@ -1,0 +1,135 @@
+"""The grammar of references, names, aliases and digests."""
+
+import re
+from dataclasses import dataclass
+
+from adapters.errors import InvalidDigest, InvalidName, InvalidReference
+
+FOUNDATION = "foundation"
+LIVE = "live"
+MAX_VERSION = 999_999_999
+
+# The longest reference: a name, "@sha256:" and a whole digest.
+_MAX_LENGTH = 128 + 8 + 64
+_SHOWN = 80
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.ASCII)
+_ALIAS = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+_PREFIX = re.compile(r"[0-9a-f]{12,64}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A name, and at most one of a version, an alias and the beginning of a digest; always valid."""
+
+    name: str
+    version: int | None = None
+    alias: str | None = None
+    digest_prefix: str | None = None
+
+    def __post_init__(self) -> None:
+        selectors = [self.version, self.alias, self.digest_prefix]
+        if not is_name(self.name):
+            raise InvalidReference(f"{shown(self.name)} is not a name: {_NAME_RULE}")
+        if len(selectors) - selectors.count(None) > 1:
+            raise InvalidReference(f"a reference to {self.name!r} takes one of version, alias and digest")
+        if self.name == FOUNDATION and any(selector is not None for selector in selectors):
+            raise InvalidReference(f"{FOUNDATION!r} has no versions, aliases or digests: write it bare")
+        if self.version is not None and not is_version(self.version):
+            raise InvalidReference(f"version {shown(self.version)} is not between 1 and {MAX_VERSION}")
+        if self.alias is not None and not is_alias(self.alias):
+            raise InvalidReference(f"{shown(self.alias)} is not an alias: {_ALIAS_RULE}")
+        if self.digest_prefix is not None and not _PREFIX.fullmatch(self.digest_prefix):
+            raise InvalidReference(
+                f"{shown(self.digest_prefix)} does not begin a digest: give 12 to 64 lower-case hex digits"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "Reference":
+        """The reference that `text` writes: `name`, `name@3`, `name@prod` or `name@sha256:<12+ hex>`."""
+        if not isinstance(text, str) or len(text) > _MAX_LENGTH:
+            raise InvalidReference(f"{shown(text)} is not a reference: give at most {_MAX_LENGTH} characters")
+        name, at, selector = text.partition("@")
+        if not at:
+            return cls(name)
+        if selector.startswith("sha256:"):
+            return cls(name, digest_prefix=selector.removeprefix("sha256:"))
+        if _VERSION.fullmatch(selector):
+            return cls(name, version=int(selector))
+        if not is_alias(selector):
+            raise InvalidReference(
+                f"{shown(selector)} in {shown(text)} is neither a version (1, 2, 3 …), an alias ({_ALIAS_RULE}) "
+                "nor sha256: with 12 to 64 lower-case hex digits"
+            )
+        return cls(name, alias=selector)
+
+    def __str__(self) -> str:
+        if self.version is not None:
+            return f"{self.name}@{self.version}"
+        if self.alias is not None:
+            return f"{self.name}@{self.alias}"
+        if self.digest_prefix is not None:
+            return f"{self.name}@sha256:{self.digest_prefix}"
+        return self.name
+
+
+_NAME_RULE = "1 to 128 of a-z 0-9 . _ -, the first a letter or digit"
+_ALIAS_RULE = "1 to 64 of A-Z a-z 0-9 . _ -, at least one of them a letter"
+
+
+def is_name(text: object) -> bool:
+    """Whether `text` has the form of an adapter's name; the reserved name has it too."""
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
+
+
+def is_alias(text: object) -> bool:
+    """Whether `text` has the form of an alias."""
+    return (
+        isinstance(text, str)
+        and _ALIAS.fullmatch(text) is not None
+        and any(character.isalpha() for character in text)
+    )
+
+
+def is_version(number: object) -> bool:
+    """Whether `number` can be a version's number."""
+    return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MAX_VERSION
+
+
+def check_name(text: str) -> str:
+    """`text`, where an adapter may be published under it; else InvalidName."""
+    if not is_name(text):
+        raise InvalidName(f"{shown(text)} cannot name an adapter: give {_NAME_RULE}", param="name")
+    if text == FOUNDATION:
+        raise InvalidName(
+            f"{FOUNDATION!r} is reserved for the foundation itself: give the adapter another name", param="name"
+        )
+    return text
+
+
+def check_alias(text: str) -> str:
+    """`text`, where it can name an alias; else InvalidName."""
+    if not is_alias(text):
+        raise InvalidName(f"{shown(text)} cannot name an alias: give {_ALIAS_RULE}", param="alias")
+    return text
+
+
+def check_digest(text: str) -> str:
+    """`text`, where it is a whole digest; else InvalidDigest."""
+    if not isinstance(text, str) or not _DIGEST.fullmatch(text):
+        raise InvalidDigest(
+            f"{shown(text)} is not a digest: give sha256: and 64 lower-case hex digits", param="digest"
+        )
+    return text
+
+
+def shown(value: object) -> str:
+    """`value` for a message: quoted, escaped and cut to a sensible length."""
+    if isinstance(value, str) and len(value) > _SHOWN:
+        return f"{value[:_SHOWN]!a}… ({len(value)} characters)"
+    if isinstance(value, int) and abs(value) > 10**18:
+        return "a number of more than 18 digits"
+    text = ascii(value)
+    return text if len(text) <= 10 * _SHOWN else f"a {type(value).__name__}"

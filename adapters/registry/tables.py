@@ -1,0 +1,123 @@
+"""The registry's tables."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment, aware and in UTC on the way out, also where the database keeps no time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """The tables' common ground: constraints have the same names on every database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dict[str, Any]: JSON, datetime: UtcTime, str: Text}  # noqa: RUF012
+
+
+class RevisionRow(Base):
+    """The single row that every write increments first: it orders writers and tells readers of changes."""
+
+    __tablename__ = "revision"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(BigInteger)
+
+
+class AdapterRow(Base):
+    """An adapter's name and its next version number; it stays when the adapter is deleted."""
+
+    __tablename__ = "adapters"
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    next_version: Mapped[int]
+    created_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+
+
+class VersionRow(Base):
+    """A version: a number under an adapter, and the digest it stands for."""
+
+    __tablename__ = "versions"
+    __table_args__ = (UniqueConstraint("adapter", "digest"), Index(None, "digest"))
+    adapter: Mapped[str] = mapped_column(String(128), ForeignKey("adapters.name"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    digest: Mapped[str] = mapped_column(String(71))
+    task: Mapped[str]
+    status: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    verification: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
+class AliasRow(Base):
+    """Where an alias points now; `live` is one of them."""
+
+    __tablename__ = "aliases"
+    __table_args__ = (
+        ForeignKeyConstraint(["adapter", "version"], ["versions.adapter", "versions.number"]),
+        Index(None, "adapter", "version"),
+    )
+    adapter: Mapped[str] = mapped_column(String(128), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int]
+
+
+class LiveRow(Base):
+    """One position of `live`, the newest last; rolling back takes positions off the end."""
+
+    __tablename__ = "live_history"
+    __table_args__ = (
+        ForeignKeyConstraint(["adapter", "version"], ["versions.adapter", "versions.number"]),
+        Index(None, "adapter", "id"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    adapter: Mapped[str] = mapped_column(String(128))
+    version: Mapped[int]
+
+
+class EventRow(Base):
+    """A change that was made; rows are only ever added, and outlive what they tell of."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index(None, "name", "id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    what: Mapped[str] = mapped_column(String(32))
+    name: Mapped[str] = mapped_column(String(128))
+    version: Mapped[int | None]
+    alias: Mapped[str | None] = mapped_column(String(64))
+    detail: Mapped[dict[str, Any]]

@@ -1,0 +1,100 @@
+"""What can go wrong between a client and a server, as types. Every message is one printable line."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import httpx
+
+_SHOWN = 1000
+
+
+def one_line(text: object) -> str:
+    """`text` on one line without control characters, cut to a sensible length."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
+
+
+class ClientError(Exception):
+    """Whatever kept a client from its answer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+class Misused(ClientError):
+    """The client was given an address or a key that cannot be sent; nothing was."""
+
+
+class Unreachable(ClientError):
+    """No whole answer came: nothing listens there, it took too long, or the connection broke."""
+
+
+class Unreadable(ClientError):
+    """An answer came, and it is not one that Rootstock gives."""
+
+
+class Refused(ClientError):
+    """The server answered with an error.
+
+    `code` is the server's stable code and `param` what it is about; both are None where something else
+    answered, a proxy for instance. `retry_after` is in seconds, where the answer told.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str | None,
+        message: str,
+        param: str | None = None,
+        *,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = one_line(message)
+        self.param = param
+        self.retry_after = retry_after
+
+
+def refusal(url: str, response: httpx.Response) -> Refused:
+    """What an answer that is not a success says, in the server's own words where it has them."""
+    status, after = response.status_code, _seconds(response.headers.get("Retry-After"))
+    error = (json_object(response) or {}).get("error")
+    if isinstance(error, dict) and isinstance(error.get("message"), str) and error["message"].strip():
+        code, param = (None if error.get(k) is None else str(error[k]) for k in ("code", "param"))
+        return Refused(status, code, error["message"], param, retry_after=after)
+    aim = f" to {response.headers['Location']}" if response.has_redirect_location else ""
+    told = f"{url} answered {status} {response.reason_phrase}".rstrip() + aim
+    message = f"{told} with {kind_of(response)}: is this a Rootstock server?"
+    return Refused(status, None, message, retry_after=after)
+
+
+def json_object(response: httpx.Response) -> dict[str, Any] | None:
+    """The JSON object that an answer holds, or None where it holds something else."""
+    try:
+        value = json.loads(response.content)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def kind_of(response: httpx.Response) -> str:
+    """What an answer holds that is not ours, for a message."""
+    if not response.content:
+        return "an empty body"
+    kind = response.headers.get("Content-Type", "untyped content").partition(";")[0]
+    return f"{kind} that is not Rootstock's"
+
+
+def _seconds(header: str | None) -> float | None:
+    """The seconds of a Retry-After; None for its other form, a date, which nothing here sends."""
+    try:
+        seconds = float(header or "")
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

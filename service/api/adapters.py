@@ -1,0 +1,250 @@
+"""/v1/adapters: upload, list, show, fetch, move aliases, roll back, delete."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Query, Request, UploadFile
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from adapters.bundle import PlainFields
+from adapters.registry import AliasPointer, VersionDetail
+from adapters.spec import Rejected
+from service.api.server import Server, server_of
+
+router = APIRouter()
+
+
+class Verification(BaseModel):
+    """What verification measured: `golden` is "passed", or "none" for a bundle without a golden set."""
+
+    runner: str
+    precision: str
+    golden: str
+    inputs: int
+    max_difference: float
+    warnings: list[str]
+
+
+class PublishedVersion(BaseModel):
+    """A published version."""
+
+    name: str
+    version: int
+    digest: str
+    task: str
+    status: str
+    verification: Verification
+
+
+class ListedAdapter(BaseModel):
+    """An adapter in the list. `residency` of the live version: "slot", "memory" or "store"."""
+
+    name: str
+    live: int | None
+    versions: list[int]
+    task: str | None
+    aliases: dict[str, int]
+    residency: str | None
+
+
+class AdapterList(BaseModel):
+    """A page of adapters by name; `next` is the `after` of the next page, or null."""
+
+    adapters: list[ListedAdapter]
+    next: str | None
+
+
+class Version(BaseModel):
+    """One version."""
+
+    version: int
+    digest: str
+    task: str
+    status: str
+    created_at: datetime
+    size: int
+    residency: str
+    verification: dict[str, Any]
+
+
+class AdapterAnswer(BaseModel):
+    """An adapter with its versions, oldest first."""
+
+    name: str
+    live: int | None
+    task: str | None
+    aliases: dict[str, int]
+    created_at: datetime
+    versions: list[Version]
+
+
+class AliasBody(BaseModel):
+    """Where the alias is to point."""
+
+    model_config = ConfigDict(extra="forbid")
+    version: Annotated[int, Field(ge=1, strict=True)]
+
+
+class Alias(BaseModel):
+    """Where an alias points."""
+
+    name: str
+    alias: str
+    version: int
+    digest: str
+
+
+@router.post(
+    "/v1/adapters",
+    status_code=201,
+    response_model=PublishedVersion,
+    responses={200: {"description": "The same content is published already.", "model": PublishedVersion}},
+)
+async def upload(
+    request: Request,
+    bundle: Annotated[UploadFile, File(description="The bundle's zip, or that of a plain PEFT folder.")],
+    name: Annotated[str, Form()],
+    task: Annotated[str | None, Form()] = None,
+    labels: Annotated[str | None, Form(description="JSON array of label names in id order.")] = None,
+    problem_type: Annotated[str | None, Form()] = None,
+    max_length: Annotated[int | None, Form()] = None,
+    activate: Annotated[bool, Form(description="Whether `live` moves to this version.")] = True,
+) -> Response:
+    """Verify an adapter and publish it as the next version of `name`."""
+    plain = PlainFields(task, _labels(labels), problem_type, max_length)
+    data = await bundle.read()
+    done = await server_of(request).publisher.publish(data, name, plain, activate)
+    answer = PublishedVersion(
+        name=done.published.name,
+        version=done.published.version,
+        digest=done.published.digest,
+        task=done.task,
+        status="ready",
+        verification=Verification.model_validate(done.verification),
+    )
+    status = 201 if done.published.created else 200
+    return Response(answer.model_dump_json(), status, media_type="application/json")
+
+
+@router.get("/v1/adapters")
+async def list_adapters(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[str | None, Query(description="The name that the page begins after.")] = None,
+) -> AdapterList:
+    """The adapters by name, a page at a time."""
+    server = server_of(request)
+    page = await asyncio.to_thread(server.registry.list, limit, after)
+    listed = []
+    for a in page.adapters:
+        residency = None
+        if a.live is not None:
+            residency = server.engine.residency(server.registry.resolve(a.name).digest)
+        listed.append(
+            ListedAdapter(
+                name=a.name, live=a.live, versions=a.versions, task=a.task, aliases=a.aliases, residency=residency
+            )
+        )
+    return AdapterList(adapters=listed, next=page.next)
+
+
+@router.get("/v1/adapters/{name}")
+async def show_adapter(request: Request, name: str) -> AdapterAnswer:
+    """An adapter, its aliases and its versions."""
+    server = server_of(request)
+    found = await asyncio.to_thread(server.registry.show, name)
+    return AdapterAnswer(
+        name=found.name,
+        live=found.live,
+        task=found.task,
+        aliases=found.aliases,
+        created_at=found.created_at,
+        versions=[_version(server, v) for v in found.versions],
+    )
+
+
+@router.get("/v1/adapters/{name}/versions/{version}")
+async def show_version(request: Request, name: str, version: int) -> Version:
+    """One version of an adapter."""
+    server = server_of(request)
+    return _version(server, await asyncio.to_thread(server.registry.version, name, version))
+
+
+@router.get(
+    "/v1/adapters/{name}/versions/{version}/bundle",
+    response_class=Response,
+    responses={200: {"content": {"application/zip": {}}, "description": "The bundle as one zip."}},
+)
+async def download(request: Request, name: str, version: int) -> Response:
+    """The bundle of a version, as it was published."""
+    server = server_of(request)
+    found = await asyncio.to_thread(server.registry.version, name, version)
+    data = await asyncio.to_thread(server.store.get, found.digest)
+    headers = {"Content-Disposition": f'attachment; filename="{name}-{version}.zip"', "ETag": f'"{found.digest}"'}
+    return Response(data, media_type="application/zip", headers=headers)
+
+
+@router.put("/v1/adapters/{name}/aliases/{alias}")
+async def set_alias(request: Request, name: str, alias: str, body: AliasBody) -> Alias:
+    """Point an alias at a version; requests admitted from now on follow it."""
+    registry = server_of(request).registry
+    return _alias(await asyncio.to_thread(registry.set_alias, name, alias, body.version))
+
+
+@router.post("/v1/adapters/{name}/rollback")
+async def rollback(request: Request, name: str) -> Alias:
+    """Move `live` back to what it was before."""
+    return _alias(await asyncio.to_thread(server_of(request).registry.rollback, name))
+
+
+@router.delete("/v1/adapters/{name}", status_code=204)
+async def delete_adapter(request: Request, name: str) -> Response:
+    """Delete an adapter with all its versions, once no request holds them."""
+    await server_of(request).publisher.delete(name, None, force=True)
+    return Response(status_code=204)
+
+
+@router.delete("/v1/adapters/{name}/versions/{version}", status_code=204)
+async def delete_version(
+    request: Request,
+    name: str,
+    version: int,
+    force: Annotated[bool, Query(description="Also where an alias points to it.")] = False,
+) -> Response:
+    """Delete a version, once no request holds it."""
+    await server_of(request).publisher.delete(name, version, force=force)
+    return Response(status_code=204)
+
+
+def _labels(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    try:
+        labels = json.loads(text)
+    except ValueError:
+        labels = None
+    if not isinstance(labels, list) or not all(isinstance(v, str) for v in labels):
+        raise Rejected("labels", "labels", f"{text!r} is not a JSON array of strings, in id order")
+    return tuple(labels)
+
+
+def _version(server: Server, found: VersionDetail) -> Version:
+    return Version(
+        version=found.version,
+        digest=found.digest,
+        task=found.task,
+        status=found.status,
+        created_at=found.created_at,
+        size=found.size,
+        residency=server.engine.residency(found.digest),
+        verification=found.verification,
+    )
+
+
+def _alias(pointer: AliasPointer) -> Alias:
+    return Alias(name=pointer.name, alias=pointer.alias, version=pointer.version, digest=pointer.digest)

@@ -1,0 +1,128 @@
+"""Every error in one shape: {"error": {"message", "type", "param", "code"}}. The only place with statuses."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from adapters.errors import AdapterError
+from adapters.spec import Rejected
+from service.engine.errors import EngineError, Overloaded
+
+_STATUS = {
+    "unknown_adapter": 404,
+    "unknown_version": 404,
+    "unknown_alias": 404,
+    "no_live_version": 404,
+    "missing_bundle": 404,
+    "no_previous_version": 409,
+    "version_in_use": 409,
+    "invalid_reference": 422,
+    "invalid_name": 422,
+    "invalid_digest": 422,
+    "ambiguous_digest": 409,
+    "store_full": 507,
+    "registry_unavailable": 503,
+    "invalid_input": 422,
+    "invalid_parameter": 422,
+    "wrong_task": 422,
+    "input_too_long": 422,
+    "request_too_large": 413,
+    "overloaded": 429,
+    "deadline_exceeded": 504,
+    "draining": 503,
+}
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+class ErrorDetail(BaseModel):
+    """What was wrong, where, and what to do."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+def error_detail(error: Exception) -> tuple[int, ErrorDetail]:
+    """The status and detail of an error of any layer; 500 without particulars for an unforeseen one."""
+    param: str | None
+    if isinstance(error, Rejected):
+        status, code, param = 422, f"rejected_{error.check}", error.where
+    elif isinstance(error, EngineError | AdapterError):
+        status, code, param = _STATUS.get(error.code, 500), error.code, error.param
+    else:
+        return 500, ErrorDetail(
+            message="the server failed on this request; its log has the request id",
+            type="server_error",
+            param=None,
+            code="internal_error",
+        )
+    return status, ErrorDetail(message=str(error), type=error_type(status), param=param, code=code)
+
+
+def error_type(status: int) -> str:
+    """OpenAI's error type for a status."""
+    return _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+
+
+def error_response(
+    status: int, message: str, code: str, param: str | None = None, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """An error answer in the one shape."""
+    detail = ErrorDetail(message=message, type=error_type(status), param=param, code=code)
+    return JSONResponse(ErrorAnswer(error=detail).model_dump(), status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception in the one shape."""
+    for kind in (Rejected, EngineError, AdapterError, Exception):
+        app.add_exception_handler(kind, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+
+
+async def _on_error(request: Request, error: Exception) -> JSONResponse:
+    status, detail = error_detail(error)
+    if status >= 500:
+        structlog.get_logger().error("request failed", path=request.url.path, code=detail.code, exc_info=error)
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
+    return JSONResponse(ErrorAnswer(error=detail).model_dump(), status, headers)
+
+
+async def _on_validation(request: Request, error: Exception) -> JSONResponse:
+    problems = cast(RequestValidationError, error).errors()
+    first: dict[str, Any] = dict(problems[0])
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", first["msg"])
+        return error_response(
+            400, f"the body is not JSON: {reason} at character {first['loc'][-1]}", "invalid_json"
+        )
+    where = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    param = ".".join(where) or None
+    return error_response(422, f"{param or 'body'}: {first['msg']}", "invalid_request", param)
+
+
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
+    http = cast(HTTPException, error)
+    code = _HTTP_CODES.get(http.status_code, "http_error")
+    message = str(http.detail)
+    if http.status_code == 404:
+        message = f"there is no route {request.method} {request.url.path}; /docs lists them"
+    elif http.status_code == 405:
+        message = f"{request.url.path} does not take {request.method}; /docs lists what it takes"
+    headers = dict(http.headers) if http.headers else None
+    return error_response(http.status_code, message, code, None, headers)

@@ -1,0 +1,41 @@
+"""/livez, /readyz and /metrics: open to everyone, answered from memory."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from service.api.errors import error_response
+from service.api.server import server_of
+
+router = APIRouter()
+
+
+@router.get("/livez")
+async def livez(request: Request) -> Response:
+    """200 while the process answers."""
+    return JSONResponse({"status": "alive"})
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """200 while requests are admitted, else 503."""
+    server = server_of(request)
+    if server.ready and server.engine.alive:
+        return JSONResponse({"status": "ready"})
+    return error_response(503, "the server is starting, stopping or its engine has ended", "not_ready")
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(request: Request) -> Response:
+    """The metrics in Prometheus's text format."""
+    server = server_of(request)
+    engine, shown = server.engine, server.metrics
+    items, tokens = engine.batcher.waiting()
+    shown.waiting_items.set(items)
+    shown.waiting_tokens.set(tokens)
+    shown.resident.set(len(engine.batcher.resident()))
+    shown.loads.set(engine.slots.loads)
+    shown.evictions.set(engine.slots.evictions)
+    shown.cache_bytes.set(engine.cache.nbytes)
+    return Response(shown.render(), media_type=shown.content_type)

@@ -1,0 +1,36 @@
+"""What the routes call: the parts of a running server, put together in app.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from adapters.bundle import Limits
+from adapters.registry import Registry
+from adapters.spec import FoundationSpec
+from adapters.store import FolderStore
+from service.engine.engine import Engine
+from service.metrics import Metrics
+from service.publishing import Publisher
+
+
+@dataclass
+class Server:
+    """A running server. `ready` turns false when it drains."""
+
+    spec: FoundationSpec
+    engine: Engine
+    registry: Registry
+    store: FolderStore
+    publisher: Publisher
+    metrics: Metrics
+    bundle_limits: Limits
+    max_body_bytes: int
+    ready: bool = False
+
+
+def server_of(request: Request) -> Server:
+    """The server behind a request."""
+    server: Server = request.app.state.server
+    return server

@@ -1,0 +1,184 @@
+"""The composition root: real parts are chosen here and nowhere else. Under BentoML, also the service.
+
+Importing this module is cheap: BentoML's parent process imports it too. Whatever is heavy is imported when the
+app starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from fastapi import FastAPI
+
+from adapters.bundle import Limits, PlainFields
+from service.api import adapters, embeddings, errors, health, models, predict
+from service.api.gate import Gate, Keys
+from service.logs import configure_logs
+from service.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from service.api.server import Server
+
+DEMO = Path(__file__).parent / "demo"
+_MIB = 2**20
+
+OpenServer = Callable[[Settings], AbstractAsyncContextManager["Server"]]
+
+
+def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
+    """The HTTP app. Its server opens when the app starts and closes when it stops; tests pass their own."""
+    configure_logs(settings.log_level)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with (opened or open_server)(settings) as server:
+            app.state.server = server
+            gate_metrics.append(server.metrics.answered)
+            previous = _chain_sigterm(server, settings.drain_delay)
+            server.ready = True
+            structlog.get_logger().info("ready", foundation=server.spec.name, runner=server.engine.runner.name)
+            try:
+                yield
+            finally:
+                server.ready = False
+                _restore_sigterm(previous)
+
+    gate_metrics: list[Callable[[str, int, float], None]] = []
+    app = FastAPI(
+        title="Rootstock",
+        summary="One frozen foundation model, many adapters, uploaded and served per request.",
+        lifespan=lifespan,
+        responses={"default": {"model": errors.ErrorAnswer, "description": "Any error, in one shape."}},
+    )
+    for part in (predict, embeddings, models, adapters, health):
+        app.include_router(part.router)
+    errors.install(app)
+    keys = Keys(*(None if k is None else k.get_secret_value() for k in (settings.api_key, settings.admin_key)))
+    app.add_middleware(
+        Gate,
+        keys=keys,
+        max_body=settings.max_body_mb * _MIB,
+        # The form's other fields and the multipart framing come on top of the bundle.
+        max_upload=settings.max_bundle_mb * _MIB + _MIB,
+        answered=lambda *call: gate_metrics[-1](*call) if gate_metrics else None,
+    )
+    return app
+
+
+@asynccontextmanager
+async def open_server(settings: Settings) -> AsyncIterator[Server]:
+    """The real parts, started; at the end admitted requests are finished, then everything closes."""
+    from adapters.registry import Registry
+    from adapters.store import FolderStore
+    from service.api.server import Server
+    from service.catalog import RegistryCatalog
+    from service.engine.engine import Engine, EngineLimits
+    from service.engine.queue import BatchLimits, Capacity
+    from service.engine.tokenizer import Tokenizer
+    from service.metrics import Metrics
+    from service.publishing import Publisher
+
+    home = settings.home_folder
+    home.mkdir(parents=True, exist_ok=True)
+    runner, export_folder = await asyncio.to_thread(open_runner, settings)
+    spec = runner.spec
+    metrics = Metrics()
+    registry = Registry(f"sqlite:///{home / 'registry.db'}")
+    store = FolderStore(home / "store")
+    limits = Limits(max_bundle_bytes=settings.max_bundle_mb * _MIB, max_rank=settings.max_rank)
+    engine = Engine(
+        spec,
+        runner,
+        Tokenizer(export_folder / "tokenizer.json"),
+        RegistryCatalog(registry, store, spec, limits),
+        metrics,
+        EngineLimits(settings.max_inputs, settings.request_timeout, settings.cache_mb * _MIB),
+        Capacity(settings.queue_items, settings.queue_tokens),
+        BatchLimits(settings.batch_rows, settings.batch_tokens),
+    )
+    engine.start()
+    publisher = Publisher(engine, registry, store, spec, limits, metrics)
+    try:
+        if settings.demo and not registry.events(limit=1):
+            await register_demo(publisher)
+        yield Server(
+            spec=spec,
+            engine=engine,
+            registry=registry,
+            store=store,
+            publisher=publisher,
+            metrics=metrics,
+            bundle_limits=limits,
+            max_body_bytes=settings.max_body_mb * _MIB,
+        )
+    finally:
+        await asyncio.to_thread(engine.stop)
+        registry.close()
+
+
+def open_runner(settings: Settings) -> tuple[Any, Path]:
+    """The runner and the folder with its tokenizer: ONNX Runtime from the export cache, or torch."""
+    from adapters.foundation import locate
+    from service.exports import ensure_export
+
+    files = locate(settings.foundation)
+    if settings.runner == "torch" or (settings.runner == "auto" and _has_cuda()):
+        from adapters.architecture import describe
+        from service.engine.runners.torch_runner import TorchRunner
+
+        spec = describe(files)
+        torch_runner = TorchRunner(files.folder, spec, settings.slots, settings.runner_threads)
+        return torch_runner, files.folder
+    from service.engine.runners.onnx_runner import OnnxRunner
+
+    folder = ensure_export(settings.foundation, files, settings.home_folder)
+    return OnnxRunner(folder, settings.slots, settings.runner_threads), folder
+
+
+async def register_demo(publisher: Any) -> None:
+    """Publish the demo adapters, verified like any upload."""
+    for path in sorted(DEMO.glob("*.zip")):
+        done = await publisher.publish(path.read_bytes(), path.stem, PlainFields(), True)
+        structlog.get_logger().info("demo adapter published", name=path.stem, task=done.task)
+
+
+def _has_cuda() -> bool:
+    """Whether there is an NVIDIA device, without importing torch: on a CPU, serving needs no torch."""
+    return Path("/dev/nvidiactl").exists()
+
+
+def _chain_sigterm(server: Server, delay: float) -> Any:
+    """On SIGTERM turn /readyz to 503, wait `delay` with the listener still open, then let the server stop."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    previous = signal.getsignal(signal.SIGTERM)
+    loop = asyncio.get_running_loop()
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        server.ready = False
+        if callable(previous):
+            loop.call_soon_threadsafe(loop.call_later, delay, previous, number, frame)
+        else:
+            sys.exit(0)
+
+    signal.signal(signal.SIGTERM, drain)
+    return previous
+
+
+def _restore_sigterm(previous: Any) -> None:
+    if previous is not None:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def app_from_environment() -> FastAPI:
+    """The app with the settings of the environment; for ASGI servers that take a factory."""
+    return create_app(read_settings())

@@ -1,0 +1,44 @@
+"""The BentoML service: one worker process around the app. `bentoml serve service.bento:Rootstock` runs it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
+
+import bentoml
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.app import app_from_environment
+
+app = app_from_environment()
+
+
+class Front:
+    """The worker's ASGI app: requests go straight to our app, the lifespan to BentoML's, which runs ours.
+
+    Inside BentoML's app our routes would be shadowed by its own (/livez, /readyz, /metrics, its 404s, in another
+    shape), and each request would leave behind the timer that its timeout sets. See docs/adr/0004.
+    """
+
+    def __init__(self, lifespan: ASGIApp) -> None:
+        self.lifespan = lifespan
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request, or the lifespan, on."""
+        await (self.lifespan if scope["type"] == "lifespan" else app)(scope, receive, send)
+
+
+class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
+    """A BentoML service whose worker runs Front."""
+
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        """The ASGI app that BentoML's worker serves."""
+        return Front(super().to_asgi(is_main))
+
+
+@bentoml.service(name="rootstock", workers=1, metrics={"enabled": False}, service_class=FrontedService)
+@bentoml.asgi_app(app)
+class Rootstock:
+    """Its parts are opened by the app's lifespan."""

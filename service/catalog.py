@@ -1,0 +1,37 @@
+"""The engine's view of the registry and the store: names to digests, digests to adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapters.bundle import Limits, open_bundle
+from adapters.errors import CorruptBundle
+from adapters.registry import Registry
+from adapters.spec import Adapter, FoundationSpec, Rejected
+from adapters.store import FolderStore
+from service.engine.engine import Resolved
+
+
+@dataclass(frozen=True)
+class RegistryCatalog:
+    """Adapters from the registry's names and the store's bundles, checked again each time they are read."""
+
+    registry: Registry
+    store: FolderStore
+    spec: FoundationSpec
+    limits: Limits
+
+    def resolve(self, reference: str) -> Resolved:
+        """What the reference means now; AdapterError for one that means nothing."""
+        found = self.registry.resolve(reference)
+        return Resolved(found.name, found.version, found.digest)
+
+    def load(self, digest: str) -> Adapter:
+        """The adapter of a digest; CorruptBundle where the stored bytes are not what the digest names."""
+        try:
+            bundle = open_bundle(self.store.get(digest), self.limits, self.spec)
+            if bundle.digest != digest:
+                raise CorruptBundle(f"the store holds {bundle.digest} under {digest}; publish the adapter again")
+            return bundle.adapter(self.spec, self.limits.max_rank)
+        except Rejected as error:
+            raise CorruptBundle(f"the stored bundle {digest} cannot be served: {error}") from error

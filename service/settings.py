@@ -1,0 +1,97 @@
+"""The server's settings: environment variables that begin with ROOTSTOCK_, checked at start."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "ROOTSTOCK_"
+
+
+class SettingsError(ValueError):
+    """Settings that the server cannot start with; one line a setting."""
+
+
+class Settings(BaseSettings):
+    """Every setting with its default. docs/operations.md explains each; a test holds the two together."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
+
+    home: Path = Field(Path("~/.rootstock"), description="Folder of the registry, the store and the exports.")
+    foundation: str = Field("default", description="`default`, a local folder, or org/name@<40 hex revision>.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(3000, ge=0, le=65535, description="Port to listen on; with uvicorn, 0 takes a free one.")
+    server: Literal["bentoml", "uvicorn"] = Field("bentoml", description="What runs the ASGI app.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    demo: bool = Field(True, description="Register the demo adapters where the registry is empty.")
+    api_key: SecretStr | None = Field(None, min_length=1, description="Bearer token that may infer and list.")
+    admin_key: SecretStr | None = Field(None, min_length=1, description="Bearer token that may do everything.")
+    data: Path = Field(Path("../shared/data"), description="Labelled data for recipes and tests; not served.")
+
+    runner: Literal["auto", "onnx", "torch"] = Field(
+        "auto", description="`auto`: torch where there is CUDA, ONNX Runtime otherwise."
+    )
+    threads: int = Field(0, ge=0, description="Threads of the runner; 0 takes one for each core.")
+    slots: int = Field(256, ge=3, description="Places in the runner, two of them its own.")
+    cache_mb: int = Field(512, ge=1, description="Adapters kept in host memory, in MiB.")
+    queue_items: int = Field(2048, ge=1, description="Inputs that may wait; beyond it requests get 429.")
+    queue_tokens: int = Field(262_144, ge=1, description="Tokens that may wait; beyond it requests get 429.")
+    batch_rows: int = Field(32, ge=1, description="Inputs in one forward pass, at most.")
+    batch_tokens: int = Field(2048, ge=1, description="Tokens in one forward pass with padding, at most.")
+    max_inputs: int = Field(256, ge=1, description="Inputs in one request, times its models.")
+    max_body_mb: int = Field(8, ge=1, description="Size of a request's body in MiB, uploads aside.")
+    max_bundle_mb: int = Field(64, ge=1, description="Size of an uploaded bundle in MiB.")
+    max_rank: int = Field(64, ge=1, description="Largest LoRA rank that is served.")
+    request_timeout: float = Field(30.0, gt=0, description="Seconds until a waiting request gets 504.")
+    drain_delay: float = Field(0.0, ge=0, description="Seconds of /readyz 503 before the listener closes.")
+    grace_period: float = Field(30.0, gt=0, description="Seconds that admitted requests get to finish at a stop.")
+
+    @model_validator(mode="after")
+    def _open_only_with_a_key(self) -> Self:
+        if self.admin_key is None and not _is_loopback(self.host):
+            raise ValueError(
+                f"ROOTSTOCK_HOST is {self.host}, which others can reach, and there is no ROOTSTOCK_ADMIN_KEY: "
+                "anyone could publish adapters; set the key, or listen on 127.0.0.1"
+            )
+        return self
+
+    @property
+    def home_folder(self) -> Path:
+        """`home` with ~ expanded, absolute."""
+        return self.home.expanduser().absolute()
+
+    @property
+    def runner_threads(self) -> int:
+        """`threads`, or the number of cores that this process may use."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+
+def read_settings(**overrides: object) -> Settings:
+    """The settings from the environment, flags over them; SettingsError naming each that is wrong."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        raise SettingsError(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False, include_input=False):
+            name = PREFIX + str(problem["loc"][0]).upper() + ": " if problem["loc"] else ""
+            lines.append(name + problem["msg"].removeprefix("Value error, "))
+        raise SettingsError("\n".join(lines)) from None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

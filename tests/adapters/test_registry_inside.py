@@ -1,0 +1,78 @@
+"""Inside the registry: its schema, its transactions and what it keeps in memory."""
+
+from contextlib import closing
+from pathlib import Path
+
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.pool import NullPool
+
+import adapters
+from adapters.registry import Registry, Resolved
+from adapters.registry.database import HEAD
+from adapters.registry.resolutions import Resolutions
+from adapters.registry.tables import Base
+
+
+def test_the_steps_end_in_the_tables_that_the_program_uses(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'registry.db'}"
+    Registry(url).close()
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_the_newest_step_is_the_one_the_program_expects() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(adapters.__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+
+
+def test_the_database_survives_a_power_cut_and_keeps_its_references_whole(tmp_path: Path) -> None:
+    names = ("journal_mode", "foreign_keys", "synchronous", "busy_timeout")
+    with (
+        closing(Registry(f"sqlite:///{tmp_path / 'registry.db'}")) as registry,
+        registry._database.reading() as session,
+    ):
+        pragmas = {name: session.execute(text(f"PRAGMA {name}")).scalar() for name in names}
+    assert pragmas == {"journal_mode": "wal", "foreign_keys": 1, "synchronous": 2, "busy_timeout": 10_000}
+
+
+def test_a_write_waits_for_its_turn_before_it_reads_anything(tmp_path: Path) -> None:
+    with closing(Registry(f"sqlite:///{tmp_path / 'registry.db'}")) as registry:
+        asked: list[str] = []
+        event.listen(
+            registry._database._engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2])
+        )
+        registry.publish("spam", "sha256:" + "0" * 64, task="t", verification={}, size=1)
+    assert asked[0] == "BEGIN IMMEDIATE"
+    assert asked[1].startswith("UPDATE revision")
+
+
+def test_what_was_read_before_a_change_is_not_kept_after_it() -> None:
+    resolutions = Resolutions(10)
+    resolutions.keep("spam", Resolved("spam", 1, "old"), revision=1)
+    resolutions.renew(2)
+    resolutions.keep("spam", Resolved("spam", 1, "old"), revision=1)
+    assert resolutions.get("spam") is None
+    resolutions.keep("spam", Resolved("spam", 2, "new"), revision=3)
+    assert resolutions.get("spam") == Resolved("spam", 2, "new")
+
+
+def test_a_look_up_in_memory_asks_the_database_nothing(tmp_path: Path) -> None:
+    with closing(Registry(f"sqlite:///{tmp_path / 'registry.db'}", clock=lambda: 0.0)) as registry:
+        registry.publish("spam", "sha256:" + "0" * 64, task="t", verification={}, size=1)
+        registry.resolve("spam")
+        asked: list[str] = []
+        event.listen(
+            registry._database._engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2])
+        )
+        for _ in range(1000):
+            registry.resolve("spam")
+        assert asked == []
+        registry.resolve("spam@1")
+        assert asked != []

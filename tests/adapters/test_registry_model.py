@@ -1,0 +1,163 @@
+"""Any series of changes leaves the registry where a plain-Python model of the rules says it should be."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from adapters import errors
+from adapters.registry import Registry
+
+NAMES = st.sampled_from(["spam", "ham"])
+CONTENTS = st.integers(0, 5)
+VERSIONS = st.integers(1, 8)
+ALIASES = st.sampled_from(["live", "prod", "next"])
+
+
+def digest(content: int) -> str:
+    return f"sha256:{content:064x}"
+
+
+class Model:
+    """One adapter by the rules: numbers only grow, `past` is a stack, deleted versions vanish from it."""
+
+    def __init__(self) -> None:
+        self.exists = False
+        self.next = 1
+        self.versions: dict[int, int] = {}
+        self.aliases: dict[str, int] = {}
+        self.past: list[int] = []
+
+    def point(self, alias: str, version: int) -> None:
+        self.aliases[alias] = version
+        if alias == "live" and self.past[-1:] != [version]:
+            self.past.append(version)
+
+    def publish(self, content: int, activate: bool) -> tuple[int, bool]:
+        self.exists = True
+        numbers = [number for number, held in self.versions.items() if held == content]
+        if not numbers:
+            self.versions[self.next] = content
+            self.next += 1
+        number = numbers[0] if numbers else self.next - 1
+        if activate:
+            self.point("live", number)
+        return number, not numbers
+
+    def rollback(self) -> int:
+        if not self.exists:
+            raise errors.UnknownAdapter("")
+        past = list(self.past)
+        while past and past[-1] == self.aliases.get("live"):
+            past.pop()
+        if not past:
+            raise errors.NoPreviousVersion("")
+        self.past, self.aliases["live"] = past, past[-1]
+        return past[-1]
+
+    def find(self, version: int) -> int:
+        if not self.exists:
+            raise errors.UnknownAdapter("")
+        if version not in self.versions:
+            raise errors.UnknownVersion("")
+        return self.versions[version]
+
+    def delete_version(self, version: int, force: bool) -> str:
+        content = self.find(version)
+        if version in self.aliases.values() and not force:
+            raise errors.VersionInUse("")
+        del self.versions[version]
+        self.aliases = {alias: number for alias, number in self.aliases.items() if number != version}
+        self.past = [number for number in self.past if number != version]
+        return digest(content)
+
+    def delete(self) -> list[str]:
+        if not self.exists:
+            raise errors.UnknownAdapter("")
+        digests = [digest(content) for _, content in sorted(self.versions.items())]
+        self.exists, self.versions, self.aliases, self.past = False, {}, {}, []
+        return digests
+
+
+def outcome(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except errors.AdapterError as error:
+        return type(error)
+
+
+class RegistryAgainstModel(RuleBasedStateMachine):
+    @initialize()
+    def start(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        self.url = f"sqlite:///{self.folder / 'registry.db'}"
+        self.registry = Registry(self.url)
+        self.models = {"spam": Model(), "ham": Model()}
+
+    @rule(name=NAMES, content=CONTENTS, activate=st.booleans())
+    def publish(self, name: str, content: int, activate: bool) -> None:
+        published = self.registry.publish(
+            name, digest(content), task="t", verification={}, size=1, activate=activate
+        )
+        model = self.models[name]
+        assert (published.version, published.created) == model.publish(content, activate)
+        assert published.live == model.aliases.get("live")
+
+    @rule(name=NAMES, alias=ALIASES, version=VERSIONS)
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        model = self.models[name]
+        expected = outcome(lambda: digest(model.find(version)))
+        assert outcome(lambda: self.registry.set_alias(name, alias, version).digest) == expected
+        if isinstance(expected, str):
+            model.point(alias, version)
+
+    @rule(name=NAMES)
+    def rollback(self, name: str) -> None:
+        expected = outcome(self.models[name].rollback)
+        assert outcome(lambda: self.registry.rollback(name).version) == expected
+
+    @rule(name=NAMES, version=VERSIONS, force=st.booleans())
+    def delete_version(self, name: str, version: int, force: bool) -> None:
+        expected = outcome(lambda: self.models[name].delete_version(version, force))
+        assert outcome(lambda: self.registry.delete_version(name, version, force=force)) == expected
+
+    @rule(name=NAMES)
+    def delete_adapter(self, name: str) -> None:
+        expected = outcome(self.models[name].delete)
+        assert outcome(lambda: self.registry.delete_adapter(name)) == expected
+
+    @rule()
+    def restart(self) -> None:
+        self.registry.close()
+        self.registry = Registry(self.url)
+
+    @invariant()
+    def the_registry_says_what_the_model_says(self) -> None:
+        listed = {adapter.name: adapter for adapter in self.registry.list(10).adapters}
+        assert set(listed) == {name for name, model in self.models.items() if model.exists}
+        for name, adapter in listed.items():
+            model = self.models[name]
+            assert adapter.versions == sorted(model.versions)
+            assert adapter.aliases == model.aliases
+            assert adapter.live == model.aliases.get("live")
+            for alias, version in model.aliases.items():
+                resolved = self.registry.resolve(f"{name}@{alias}")
+                assert (resolved.version, resolved.digest) == (version, digest(model.versions[version]))
+            bare = outcome(lambda name=name: self.registry.resolve(name).version)  # type: ignore[misc]
+            assert bare == model.aliases.get("live", errors.NoLiveVersion)
+        held = {content for model in self.models.values() for content in model.versions.values()}
+        assert {content for content in range(6) if self.registry.digest_in_use(digest(content))} == held
+
+    def teardown(self) -> None:
+        self.registry.close()
+        shutil.rmtree(self.folder)
+
+
+TestRegistryAgainstModel = RegistryAgainstModel.TestCase
+TestRegistryAgainstModel.settings = settings(
+    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
