@@ -57,7 +57,6 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         title="Rootstock",
         summary="One frozen foundation model, many adapters, uploaded and served per request.",
         lifespan=lifespan,
-        responses={"default": {"model": errors.ErrorAnswer, "description": "Any error, in one shape."}},
     )
     for part in (predict, embeddings, models, adapters, health):
         app.include_router(part.router)

@@ -6,14 +6,24 @@ import os
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+for _name in [n for n in os.environ if n.startswith("ROOTSTOCK_") and n != "ROOTSTOCK_DATA"]:
+    del os.environ[_name]
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from adapters.architecture import describe
 from adapters.foundation import FoundationFiles, locate
 from adapters.spec import FoundationSpec
+from service.exports import export_path
+from service.settings import Settings
+from tests.live_server import RunningServer, run_server
+from tests.peft_adapters import PeftAdapter, save_adapter
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +37,71 @@ def spec(foundation: FoundationFiles) -> FoundationSpec:
 
 
 @pytest.fixture(scope="session")
-def export_folder(
+def exports_home(
     foundation: FoundationFiles, spec: FoundationSpec, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
+    """A home folder whose export cache is warm."""
     from service.engine.runners.onnx_export import export
 
-    target = tmp_path_factory.mktemp("export") / "default"
-    export(foundation.folder, spec, target)
-    return target
+    home = tmp_path_factory.mktemp("exports")
+    export(foundation.folder, spec, export_path(home, spec.fingerprint))
+    return home
+
+
+@pytest.fixture(scope="session")
+def export_folder(exports_home: Path, spec: FoundationSpec) -> Path:
+    return export_path(exports_home, spec.fingerprint)
+
+
+@pytest.fixture(scope="session")
+def new_home(exports_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes empty home folders that share the warm export cache."""
+
+    def make() -> Path:
+        home = tmp_path_factory.mktemp("home")
+        (home / "foundations").symlink_to(exports_home / "foundations", target_is_directory=True)
+        return home
+
+    return make
+
+
+@pytest.fixture
+def serve(new_home: Callable[[], Path]) -> Iterator[Callable[..., RunningServer]]:
+    """Starts servers with the given settings, each on an empty registry; stops them at the end."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> RunningServer:
+            chosen = {"home": new_home(), "demo": False, "log_level": "error", **settings}
+            return stack.enter_context(run_server(Settings(**chosen)))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def server(new_home: Callable[[], Path]) -> Iterator[RunningServer]:
+    """One server without keys for a module's tests."""
+    with run_server(Settings(home=new_home(), demo=False, log_level="error", max_body_mb=1)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: RunningServer) -> Iterator[httpx.Client]:
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def peft_saved(foundation: FoundationFiles, tmp_path_factory: pytest.TempPathFactory) -> dict[str, PeftAdapter]:
+    """PEFT's own folders: two sequence classifiers, a token classifier and an embedder."""
+    root = tmp_path_factory.mktemp("saved")
+    kinds: dict[str, dict[str, Any]] = {
+        "first": {"task_type": "SEQ_CLS", "labels": 3, "r": 4},
+        "second": {"task_type": "SEQ_CLS", "labels": 3, "r": 8, "target_modules": "all-linear"},
+        "tokens": {"task_type": "TOKEN_CLS", "labels": 5, "r": 8},
+        "embedder": {"task_type": "FEATURE_EXTRACTION", "labels": 0, "r": 4},
+        "scalar": {"task_type": "SEQ_CLS", "labels": 1, "r": 2},
+    }
+    return {
+        name: save_adapter(foundation.folder, root / name, seed=i, **kind)
+        for i, (name, kind) in enumerate(kinds.items())
+    }

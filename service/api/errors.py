@@ -39,6 +39,11 @@ _STATUS = {
     "draining": 503,
 }
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+# Fields of several forms: what all of them are, where pydantic would name the first form's fault.
+_UNIONS = {
+    "inputs": "a string, {text, text_pair}, or a list of at least one of these",
+    "input": "a string or a list of at least one string",
+}
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -88,11 +93,36 @@ def error_response(
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception in the one shape."""
+    """Answer every exception in the one shape, and say so in /openapi.json."""
+    app.openapi = _Documented(app)  # type: ignore[method-assign]
     for kind in (Rejected, EngineError, AdapterError, Exception):
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
+
+
+class _Documented:
+    """The app's OpenAPI schema with the one error shape on every operation, FastAPI's own 422 left out."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._original = app.openapi
+        self._schema: dict[str, Any] | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        if self._schema is None:
+            schema = self._original()
+            parts = schema["components"]["schemas"]
+            shapes = ErrorAnswer.model_json_schema(ref_template="#/components/schemas/{model}")
+            parts |= shapes.pop("$defs") | {"ErrorAnswer": shapes}
+            content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
+            for operations in schema["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+                    operation["responses"]["default"] = {"description": "Any error.", "content": content}
+            for unused in ("HTTPValidationError", "ValidationError"):
+                parts.pop(unused, None)
+            self._schema = schema
+        return self._schema
 
 
 async def _on_error(request: Request, error: Exception) -> JSONResponse:
@@ -112,8 +142,14 @@ async def _on_validation(request: Request, error: Exception) -> JSONResponse:
             400, f"the body is not JSON: {reason} at character {first['loc'][-1]}", "invalid_json"
         )
     where = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    if where[:1] and where[0] in _UNIONS:
+        return error_response(422, f"{where[0]}: expected {_UNIONS[where[0]]}", "invalid_request", where[0])
+    if not where and first["type"] in ("model_attributes_type", "missing"):
+        message = "the body is not a JSON object; send one with Content-Type: application/json"
+        return error_response(422, message, "invalid_request")
     param = ".".join(where) or None
-    return error_response(422, f"{param or 'body'}: {first['msg']}", "invalid_request", param)
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return error_response(422, f"{param or 'body'}: {message}", "invalid_request", param)
 
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:

@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -90,9 +91,9 @@ class Gate:
             self._account(passage)
 
     async def _run(self, passage: _Passage) -> None:
-        try:
+        with suppress(_BodyTooLarge):
             await self.app(passage.scope, passage.receive, passage.send)
-        except _BodyTooLarge:
+        if passage.too_large and not passage.started_answer:
             await passage.refuse_body(passage.received)
 
     def _account(self, passage: _Passage) -> None:
@@ -123,6 +124,8 @@ class _Passage:
         self.cap = 0
         self.received = 0
         self.status = 499  # nothing was sent: the client left first
+        self.too_large = False
+        self.started_answer = False
         self.started = time.perf_counter()
         self._receive = receive
         self._send = send
@@ -132,11 +135,18 @@ class _Passage:
         if message["type"] == "http.request":
             self.received += len(message.get("body", b""))
             if self.received > self.cap:
+                self.too_large = True
                 raise _BodyTooLarge
         return message
 
     async def send(self, message: Message) -> None:
+        if self.too_large and not self.started_answer:
+            return  # FastAPI's own 400 for a body that it could not read; refuse_body answers instead
+        await self._forward(message)
+
+    async def _forward(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.started_answer = True
             self.status = message["status"]
             message["headers"] = [*message.get("headers", []), (b"x-request-id", self.request_id.encode("ascii"))]
         await self._send(message)
@@ -144,7 +154,7 @@ class _Passage:
     async def refuse_body(self, size: int) -> None:
         message = f"the body is larger than the {self.cap} bytes that this route takes ({size} bytes and more)"
         response = error_response(413, message, "body_too_large", headers={"Connection": "close"})
-        await response(self.scope, self._receive, self.send)
+        await response(self.scope, self._receive, self._forward)
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 drained = 0

@@ -1,0 +1,134 @@
+"""Under load: shared batches, and new versions published while requests flow."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from adapters.foundation import FoundationFiles
+from tests.live_server import RunningServer, upload
+from tests.peft_adapters import PeftAdapter, peft_outputs, save_adapter
+
+TEXTS = [
+    "Where is my parcel?",
+    "It broke within a week, and nobody answers.",
+    "ok",
+    "Thank you for the quick help!",
+]
+RAW = {"function_to_apply": "none", "top_k": None}
+VERSIONS = 4
+
+
+def logits_of(answer: dict[str, Any]) -> list[np.ndarray]:
+    """Raw outputs in label order, from predictions that are sorted by score."""
+    return [
+        np.array([score for _, score in sorted((int(p["label"].split("_")[1]), p["score"]) for p in prediction)])
+        for prediction in answer["predictions"]
+    ]
+
+
+def close(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    return bool((np.abs(ours - theirs) <= 1e-4 + 1e-4 * np.abs(theirs)).all())
+
+
+@pytest.fixture(scope="module")
+def saved(foundation: FoundationFiles, tmp_path_factory: pytest.TempPathFactory) -> list[PeftAdapter]:
+    root = tmp_path_factory.mktemp("load")
+    return [save_adapter(foundation.folder, root / str(i), "SEQ_CLS", i, r=4) for i in range(VERSIONS)]
+
+
+@pytest.fixture(scope="module")
+def right(saved: list[PeftAdapter], foundation: FoundationFiles) -> list[list[np.ndarray]]:
+    return [peft_outputs(foundation.folder, adapter, TEXTS) for adapter in saved]
+
+
+async def post(client: httpx.AsyncClient, model: str, text: str) -> httpx.Response:
+    return await client.post("/v1/predict", json={"model": model, "inputs": [text], "parameters": RAW})
+
+
+def test_32_clients_on_32_adapters_are_answered_from_shared_batches(
+    serve: Callable[..., RunningServer], saved: list[PeftAdapter], right: list[list[np.ndarray]]
+) -> None:
+    running = serve()
+    with running.client() as client:
+        for i in range(32):
+            # Four sets of weights, 32 contents: the length limit makes each a bundle of its own.
+            limit = str(512 - i)
+            assert upload(client, f"a{i}", saved[i % VERSIONS].zip(), max_length=limit).status_code == 201
+
+    async def one_client(client: httpx.AsyncClient, i: int) -> None:
+        for t, text in enumerate(TEXTS * 3):
+            answer = await post(client, f"a{i}", text)
+            assert answer.status_code == 200
+            assert close(logits_of(answer.json())[0], right[i % VERSIONS][t % len(TEXTS)])
+
+    async def all_clients() -> None:
+        async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
+            await asyncio.gather(*(one_client(client, i) for i in range(32)))
+
+    asyncio.run(all_clients())
+    with running.client() as client:
+        lines = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#")
+    total = float(lines["rootstock_batch_adapters_count"])
+    single = float(lines['rootstock_batch_adapters_bucket{le="1.0"}'])
+    distinct = float(lines["rootstock_batch_adapters_sum"])
+    assert total - single > 0
+    # 32 uploads ran one probe each; beyond those, batches hold several adapters on average.
+    assert (distinct - 32) / (total - 32) > 2
+
+
+def test_versions_published_under_load_never_give_a_wrong_stale_or_failed_answer(
+    serve: Callable[..., RunningServer], saved: list[PeftAdapter], right: list[list[np.ndarray]], tmp_path: Path
+) -> None:
+    running = serve()
+    digests: dict[str, int] = {}
+    live_since: list[int] = []
+    with running.client() as client:
+        first = upload(client, "mood", saved[0].zip()).json()
+        digests[first["digest"]] = 0
+    stop = threading.Event()
+    seen: list[tuple[int, str, int, np.ndarray]] = []
+    failures: list[str] = []
+
+    async def one_client(client: httpx.AsyncClient) -> None:
+        turn = 0
+        while not stop.is_set():
+            text, turn = turn % len(TEXTS), turn + 1
+            published = len(live_since)
+            answer = await post(client, "mood", TEXTS[text])
+            if answer.status_code != 200:
+                failures.append(answer.text)
+                return
+            body = answer.json()
+            seen.append((published, body["digest"], text, logits_of(body)[0]))
+
+    async def all_clients() -> None:
+        async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
+            await asyncio.gather(*(one_client(client) for _ in range(16)))
+
+    load = threading.Thread(target=lambda: asyncio.run(all_clients()))
+    load.start()
+    with running.client() as client:
+        for round_ in range(3 * VERSIONS):
+            version = (round_ + 1) % VERSIONS
+            published = upload(client, "mood", saved[version].zip())
+            assert published.status_code in (200, 201), published.text
+            digests[published.json()["digest"]] = version
+            live_since.append(version)
+    stop.set()
+    load.join(60)
+    assert failures == []
+    assert len(seen) > 100
+    history = [0, *live_since]
+    for published_before, digest, text, logits in seen:
+        version = digests[digest]
+        assert close(logits, right[version][text]), "an answer that is not its digest's"
+        assert version in history[published_before:], "an answer older than what was live at its admission"
+    assert len({digest for _, digest, _, _ in seen}) > 1

@@ -1,0 +1,109 @@
+"""`rootstock serve` as a user starts it: a process, from an empty home, under each server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOTSTOCK = str(Path(sys.executable).parent / "rootstock")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(home: Path, server: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """The server as a process, once it is ready: its own log line says so."""
+    port = free_port()
+    environment = {**os.environ, "ROOTSTOCK_HOME": str(home), **settings}
+    command = [ROOTSTOCK, "serve", "--port", str(port), "--server", server]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines: list[str] = []
+        for line in process.stderr:
+            lines.append(line)
+            if '"event": "ready"' in line:
+                break
+        else:
+            pytest.fail("the server ended: " + "".join(lines))
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                yield process, client
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.stderr.read()
+            process.wait(60)
+
+
+@pytest.mark.parametrize("server", ["bentoml", "uvicorn"])
+def test_an_empty_home_ends_in_a_server_that_answers_for_the_demo_adapters(
+    new_home: Callable[[], Path], server: str
+) -> None:
+    with serving(new_home(), server) as (process, client):
+        assert client.get("/readyz").status_code == 200
+
+        def predict(model: str, text: str, **parameters: Any) -> Any:
+            answer = client.post("/v1/predict", json={"model": model, "inputs": text, "parameters": parameters})
+            assert answer.status_code == 200, answer.text
+            return answer.json()["predictions"][0]
+
+        assert predict("review-sentiment", "Wonderful, I would buy it again.")["label"] == "positive"
+        assert predict("support-intents", "I want my money back for this order")["label"] == "refund_request"
+        entities = predict("entities", "Amina flew to Lisbon on Monday.", aggregation_strategy="simple")
+        assert "LOC" in {e["entity_group"] for e in entities}
+        # Every answer is ours in shape, whoever would have given it: BentoML has routes of its own.
+        for path in ("/healthz", "/docs.json", "/nope"):
+            assert set(client.get(path).json()) == {"error"}
+        assert "rootstock_batch_rows" in client.get("/metrics").text
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize("server", ["bentoml", "uvicorn"])
+def test_a_client_that_leaves_and_a_large_body_do_no_harm_under_each_server(
+    new_home: Callable[[], Path], server: str
+) -> None:
+    with serving(new_home(), server, ROOTSTOCK_DEMO="false", ROOTSTOCK_MAX_BODY_MB="1") as (_, client):
+        chunks = (b" " * 2**16 for _ in range(64))
+        answer = client.post("/v1/predict", content=chunks)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+        for _ in range(5):
+            with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
+                connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+        ok = client.post("/v1/predict", json={"model": "foundation", "inputs": "still here"})
+        assert ok.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        (["--host", "0.0.0.0"], {}, "ROOTSTOCK_ADMIN_KEY"),
+        ([], {"ROOTSTOCK_SLOTZ": "3"}, "unknown setting ROOTSTOCK_SLOTZ"),
+        ([], {"ROOTSTOCK_SLOTS": "many"}, "ROOTSTOCK_SLOTS"),
+        (["--foundation", "nowhere"], {}, "nowhere"),
+        (["--server", "gunicorn"], {}, "ROOTSTOCK_SERVER"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_clear_line_and_exit_code_2(
+    arguments: list[str], settings: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "ROOTSTOCK_HOME": str(tmp_path), **settings}
+    done = subprocess.run(
+        [ROOTSTOCK, "serve", *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,59 @@
+"""A real server over HTTP: the composition root's own parts, under uvicorn, in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+
+from service.app import create_app
+from service.settings import Settings
+
+
+class RunningServer:
+    """A server that answers at `url`."""
+
+    def __init__(self, url: str, app: Any) -> None:
+        self.url = url
+        self.app = app
+
+    def client(self, key: str | None = None) -> httpx.Client:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60)
+
+
+@contextmanager
+def run_server(settings: Settings) -> Iterator[RunningServer]:
+    app = create_app(settings)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=10)
+    server = uvicorn.Server(config)
+    started = threading.Event()
+    startup = server.startup
+
+    async def announce(sockets: list[socket.socket] | None = None) -> None:
+        await startup(sockets=sockets)
+        started.set()
+
+    server.startup = announce  # type: ignore[method-assign]
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
+    thread.start()
+    assert started.wait(60)
+    assert server.started, "the server did not start"
+    try:
+        yield RunningServer(f"http://127.0.0.1:{listener.getsockname()[1]}", app)
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listener.close()
+
+
+def upload(client: httpx.Client, name: str, data: bytes, **fields: str) -> httpx.Response:
+    files = {"bundle": (f"{name}.zip", data, "application/zip")}
+    return client.post("/v1/adapters", data={"name": name, **fields}, files=files)

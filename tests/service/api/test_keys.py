@@ -1,0 +1,55 @@
+"""The two static keys: who may infer, who may publish, what stays open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.live_server import RunningServer, upload
+from tests.peft_adapters import PeftAdapter
+
+PREDICT = {"model": "foundation", "inputs": "x"}
+
+
+@pytest.mark.parametrize(
+    ("key", "infer", "publish"),
+    [(None, 401, 401), ("wrong", 403, 403), ("reader", 200, 403), ("owner", 200, 201)],
+)
+def test_each_key_may_do_what_it_is_for(
+    serve: Callable[..., RunningServer],
+    peft_saved: dict[str, PeftAdapter],
+    key: str | None,
+    infer: int,
+    publish: int,
+) -> None:
+    running = serve(api_key="reader", admin_key="owner")
+    with running.client(key) as client:
+        assert client.post("/v1/predict", json=PREDICT).status_code == infer
+        assert client.get("/v1/adapters").status_code == infer
+        assert upload(client, "mood", peft_saved["first"].zip()).status_code == publish
+        assert client.delete("/v1/adapters/mood").status_code == (204 if publish == 201 else publish)
+        for path in ("/livez", "/readyz", "/metrics"):
+            assert client.get(path).status_code == 200
+
+
+def test_a_refusal_is_in_the_one_shape_and_comes_before_the_body_is_read(
+    serve: Callable[..., RunningServer],
+) -> None:
+    with serve(api_key="reader", admin_key="owner").client() as client:
+        answer = client.post("/v1/predict", content=b"{")
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.json()["error"]["type"] == "authentication_error"
+
+
+def test_an_admin_key_alone_leaves_inference_open(serve: Callable[..., RunningServer]) -> None:
+    with serve(admin_key="owner").client() as client:
+        assert client.post("/v1/predict", json=PREDICT).status_code == 200
+        assert client.delete("/v1/adapters/mood").status_code == 401
+
+
+def test_an_api_key_alone_lets_nobody_publish(serve: Callable[..., RunningServer]) -> None:
+    with serve(api_key="reader").client("reader") as client:
+        assert client.post("/v1/predict", json=PREDICT).status_code == 200
+        assert client.delete("/v1/adapters/mood").status_code == 403
