@@ -61,6 +61,7 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
     for part in (predict, embeddings, models, adapters, health):
         app.include_router(part.router)
     errors.install(app)
+    app.add_exception_handler(predict.ClientLeft, errors.no_answer)
     keys = Keys(*(None if k is None else k.get_secret_value() for k in (settings.api_key, settings.admin_key)))
     app.add_middleware(
         Gate,

@@ -12,7 +12,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.bundle import PlainFields
-from adapters.registry import AliasPointer, VersionDetail
+from adapters.errors import AdapterError
+from adapters.registry import AdapterSummary, AliasPointer, VersionDetail
 from adapters.spec import Rejected
 from service.api.server import Server, server_of
 
@@ -138,19 +139,7 @@ async def list_adapters(
     after: Annotated[str | None, Query(description="The name that the page begins after.")] = None,
 ) -> AdapterList:
     """The adapters by name, a page at a time."""
-    server = server_of(request)
-    page = await asyncio.to_thread(server.registry.list, limit, after)
-    listed = []
-    for a in page.adapters:
-        residency = None
-        if a.live is not None:
-            residency = server.engine.residency(server.registry.resolve(a.name).digest)
-        listed.append(
-            ListedAdapter(
-                name=a.name, live=a.live, versions=a.versions, task=a.task, aliases=a.aliases, residency=residency
-            )
-        )
-    return AdapterList(adapters=listed, next=page.next)
+    return await asyncio.to_thread(_page, server_of(request), limit, after)
 
 
 @router.get("/v1/adapters/{name}")
@@ -219,6 +208,31 @@ async def delete_version(
     """Delete a version, once no request holds it."""
     await server_of(request).publisher.delete(name, version, force=force)
     return Response(status_code=204)
+
+
+def _page(server: Server, limit: int, after: str | None) -> AdapterList:
+    page = server.registry.list(limit, after)
+    listed = [
+        ListedAdapter(
+            name=a.name,
+            live=a.live,
+            versions=a.versions,
+            task=a.task,
+            aliases=a.aliases,
+            residency=_residency(server, a),
+        )
+        for a in page.adapters
+    ]
+    return AdapterList(adapters=listed, next=page.next)
+
+
+def _residency(server: Server, adapter: AdapterSummary) -> str | None:
+    if adapter.live is None:
+        return None
+    try:
+        return server.engine.residency(server.registry.resolve(adapter.name).digest)
+    except AdapterError:  # deleted since the page was read
+        return None
 
 
 def _labels(text: str | None) -> tuple[str, ...] | None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -123,6 +123,11 @@ class _Documented:
                 parts.pop(unused, None)
             self._schema = schema
         return self._schema
+
+
+async def no_answer(request: Request, error: Exception) -> Response:
+    """What nobody reads: the client has left. 499, as nginx counts it."""
+    return Response(status_code=499)
 
 
 async def _on_error(request: Request, error: Exception) -> JSONResponse:

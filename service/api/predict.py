@@ -104,15 +104,19 @@ async def predict(body: PredictBody, request: Request) -> Response:
     return _json(Predictions(results=await while_connected(request, calls)))
 
 
+class ClientLeft(Exception):
+    """The client closed the connection before its answer was there."""
+
+
 async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
-    """The result of `work`, which is cancelled when the client leaves: nobody reads its answer."""
+    """The result of `work`; when the client leaves it is cancelled, since nobody reads its answer: ClientLeft."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            task.cancel()
-        return await task
+            raise ClientLeft
+        return task.result()
     finally:
         gone.cancel()
         task.cancel()
