@@ -4,60 +4,58 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from adapters.errors import AdapterError
-from adapters.reference import LIVE, Reference
-from adapters.transport_errors import ClientError, Misused, Refused, Unreachable, one_line
+from adapters.errors import AdapterError, InvalidName, InvalidReference
+from adapters.output import cell, table, tell, tell_pointer, upload_shown
+from adapters.transport_errors import ClientError, Misused, Refused, one_line
 
 if TYPE_CHECKING:
+    from adapters.bundle import Bundle
     from adapters.client import Client
+    from adapters.spec import Adapter, FoundationSpec
 
 # The plain style: an error is a line that a log or a script can take, not a box.
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 _URL = "http://127.0.0.1:3000"
-_HINTS = {
-    401: "; give a key: --key, or ROOTSTOCK_ADMIN_KEY",
-    403: "; give the server's admin key: --key, or ROOTSTOCK_ADMIN_KEY",
-}
 
 Url = Annotated[str, typer.Option("--url", help="The server's address.")]
 Key = Annotated[
     str | None, typer.Option("--key", help="Bearer token; else ROOTSTOCK_ADMIN_KEY.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Name = Annotated[str, typer.Argument(help="The adapter's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The adapter's name.")]
 Source = Annotated[
-    Path, typer.Argument(exists=True, readable=True, help="A bundle's zip or folder, or a plain PEFT folder.")
+    Path, typer.Argument(metavar="PATH", exists=True, help="A bundle's zip or folder, or a plain PEFT folder.")
 ]
-Task = Annotated[str | None, typer.Option(help="Task of a plain PEFT folder; else from its adapter_config.json.")]
-Labels = Annotated[str | None, typer.Option(help="Labels of a plain PEFT folder, in id order: a,b,c or JSON.")]
-Problem = Annotated[str | None, typer.Option(help="Problem type of a plain PEFT folder.")]
-Length = Annotated[int | None, typer.Option(min=1, help="Most tokens an input of a plain PEFT folder keeps.")]
+Task = Annotated[str | None, typer.Option(help="Plain PEFT folder: task; else as adapter_config.json says.")]
+Labels = Annotated[str | None, typer.Option(help="Plain PEFT folder: labels in id order, as a,b,c or JSON.")]
+Problem = Annotated[str | None, typer.Option(help="Plain PEFT folder: problem type.")]
+Length = Annotated[int | None, typer.Option(min=1, help="Plain PEFT folder: most tokens that an input keeps.")]
 
 
 @app.callback()
 def server(
     ctx: typer.Context,
     url: Url = _URL,
-    key: Annotated[str | None, typer.Option("--key", help="Bearer token.", envvar="ROOTSTOCK_ADMIN_KEY")] = None,
+    key: Annotated[str | None, typer.Option(envvar="ROOTSTOCK_ADMIN_KEY", help="Bearer token.")] = None,
     as_json: Json = False,
 ) -> None:
     """Publish, list, move, fetch and remove adapters on a server.
 
-    --url, --key and --json may stand before or after the command. Exit code 1: the server refused or cannot be
-    reached; 2: wrong usage.
+    --url, --key and --json may also follow the command. Exit code 1: the server refused or cannot be reached;
+    2: wrong usage.
 
     \b
     Examples:
       rootstock adapters push runs/support-intents.zip
-      rootstock adapters --url https://models.example.com list --json
+      rootstock adapters --url https://models.example.com list
     """
     ctx.default_map = {str(ctx.invoked_subcommand): {"url": url, "key": key, "as_json": as_json}}
 
@@ -65,17 +63,19 @@ def server(
 @app.command()
 def push(
     path: Source,
-    name: Annotated[str | None, typer.Option(help="Name to publish under; else PATH's own, less .zip.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name to publish under; else PATH's, less .zip.")] = None,
     task: Task = None,
     labels: Labels = None,
     problem_type: Problem = None,
     max_length: Length = None,
-    activate: Annotated[bool, typer.Option("--activate/--no-activate", help="Move `live` to it.")] = True,
+    activate: Annotated[bool, typer.Option(help="Whether `live` moves to it.")] = True,
     url: Url = _URL,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Publish an adapter as the next version of its name; the server verifies it first.
+    """Publish an adapter as the next version of its name.
+
+    The server verifies it first; nothing changes where a check fails.
 
     \b
     Examples:
@@ -83,29 +83,21 @@ def push(
       rootstock adapters push ./peft-output --name sentiment --labels negative,positive
       rootstock adapters push new.zip --name sentiment --no-activate
     """
-    names = _labels(labels)
-    data = _packed(path) if path.is_dir() else path
-    with _server(url, key) as client, _upload_shown() as shown:
-        answer = client.publish(
-            data,
-            name or (path.resolve().name if path.is_dir() else path.stem),
-            task=task,
-            labels=names,
-            problem_type=problem_type,
-            max_length=max_length,
-            activate=activate,
-            progress=shown,
-        )
-    if as_json:
-        return _print_json(answer)
+    plain: dict[str, Any] = {"task": task, "problem_type": problem_type, "max_length": max_length}
+    plain["labels"] = _listed(labels)
+    named = name or (path.resolve().name if path.is_dir() else path.stem)
+    with _connected(url, key) as client, upload_shown() as shown:
+        answer = client.publish(path, named, activate=activate, progress=shown, **plain)
     found = answer.get("verification") or {}
-    _print_lines(
-        f"{answer.get('name')}@{answer.get('version')} is {answer.get('status')}{' and live' if activate else ''}",
-        f"  task    {answer.get('task')}",
-        f"  digest  {answer.get('digest')}",
-        f"  golden  {found.get('golden')}: {found.get('inputs')} inputs on {found.get('runner')} "
-        f"({found.get('precision')}), largest difference {found.get('max_difference')}",
-        *(f"  warning: {warning}" for warning in found.get("warnings") or ()),
+    where = f"{answer.get('name')}@{answer.get('version')}"
+    tell(
+        answer,
+        as_json,
+        f"{where} is {answer.get('status')}{' and live' if activate else ''}: {answer.get('task')}",
+        f"digest {answer.get('digest')}",
+        f"golden {found.get('golden')}: {found.get('inputs')} inputs on {found.get('runner')} "
+        f"{found.get('precision')}, largest difference {found.get('max_difference')}",
+        *(f"warning: {warning}" for warning in found.get("warnings") or ()),
     )
 
 
@@ -113,49 +105,42 @@ def push(
 def list_all(url: Url = _URL, key: Key = None, as_json: Json = False) -> None:
     """List every adapter on the server.
 
-    \b
-    Examples:
-      rootstock adapters list
-      rootstock adapters list --json
+    Example: rootstock adapters list --json
     """
-    with _server(url, key) as client:
-        adapters = list(client.list())
-    if as_json:
-        return _print_json({"adapters": adapters})
-    if not adapters:
-        return _print_lines("no adapters yet; publish one: rootstock adapters push PATH")
-    rows = (
-        (a.get("name"), a.get("live"), len(a.get("versions") or ()), a.get("task"), _aliases(a), a.get("residency"))
-        for a in adapters
-    )
-    _print_table(("name", "live", "versions", "task", "aliases", "residency"), rows)
+    with _connected(url, key) as client:
+        found = list(client.list())
+    columns = ("name", "live", "versions", "task", "aliases", "residency")
+    rows = ({**a, "versions": len(a.get("versions") or ())} for a in found)
+    none_yet = "no adapters yet; publish one: rootstock adapters push PATH"
+    tell({"adapters": found}, as_json, table(columns, rows) if found else none_yet)
 
 
 @app.command()
 def show(name: Name, url: Url = _URL, key: Key = None, as_json: Json = False) -> None:
     """Show an adapter: its aliases and every version.
 
-    \b
-    Example:
-      rootstock adapters show support-intents
+    Example: rootstock adapters show support-intents
     """
-    with _server(url, key) as client:
+    with _connected(url, key) as client:
         found = client.show(name)
-    if as_json:
-        return _print_json(found)
-    live = "no live version" if found.get("live") is None else f"live is version {found['live']}"
-    _print_lines(f"{found.get('name')}: {found.get('task')}, {live}; aliases: {_aliases(found) or 'none'}")
+    columns = ("version", "status", "task", "digest", "bytes", "created", "residency", "golden")
     rows = (
-        (v["version"], v["status"], v["task"], v["digest"][:19], f"{v['size'] / 1e6:.2f} MB",
-         str(v["created_at"])[:19], v["residency"], (v["verification"] or {}).get("golden"))
+        {
+            **v,
+            "digest": str(v.get("digest"))[:19],
+            "bytes": v.get("size"),
+            "created": str(v.get("created_at"))[:19],
+            "golden": (v.get("verification") or {}).get("golden"),
+        }
         for v in found.get("versions") or ()
-    )  # fmt: skip
-    _print_table(("version", "status", "task", "digest", "size", "created", "residency", "golden"), rows)
+    )
+    head = f"{found.get('name')}: {found.get('task')}; aliases: {cell(found.get('aliases'))}"
+    tell(found, as_json, head, table(columns, rows))
 
 
 @app.command()
 def pull(
-    ref: Annotated[str, typer.Argument(help="NAME, NAME@3, NAME@ALIAS or NAME@sha256:DIGITS.")],
+    ref: Annotated[str, typer.Argument(metavar="REF", help="NAME, NAME@3, NAME@ALIAS or NAME@sha256:DIGITS.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File; else NAME-VERSION.zip.")] = None,
     url: Url = _URL,
     key: Key = None,
@@ -168,48 +153,42 @@ def pull(
       rootstock adapters pull support-intents
       rootstock adapters pull support-intents@3 -o backup.zip
     """
-    with _server(url, key) as client:
-        reference = Reference.parse(ref)
-        version = reference.version or _version_of(reference, client.show(reference.name))
-        data = client.pull(reference.name, version)
-        target = output or Path(f"{reference.name}-{version}.zip")
+    with _connected(url, key) as client:
+        name, version = client.resolve(ref)
+        data = client.pull(name, version)
+        target = output or Path(f"{name}-{version}.zip")
         target.write_bytes(data)
-    if as_json:
-        told = {"name": reference.name, "version": version, "file": str(target), "bytes": len(data)}
-        return _print_json(told)
-    _print_lines(f"{reference.name}@{version} is in {target} ({len(data)} bytes)")
+    told = {"name": name, "version": version, "file": str(target), "bytes": len(data)}
+    tell(told, as_json, f"{name}@{version} is in {target}: {len(data)} bytes")
 
 
-@app.command()
-def alias(
+@app.command("alias")
+def set_alias(
     name: Name,
-    alias: Annotated[str, typer.Argument(help="The alias; `live` is what a bare name means.")],
-    version: Annotated[int, typer.Argument(min=1, help="The version that it is to point at.")],
+    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="The alias; `live` is what a bare name means.")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="The version that it is to point at.")],
     url: Url = _URL,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Point an alias at a version; requests admitted from then on follow it.
+    """Point an alias at a version.
 
-    \b
-    Examples:
-      rootstock adapters alias support-intents prod 3
-      rootstock adapters alias support-intents live 2
+    Requests admitted from then on follow it.
+
+    Example: rootstock adapters alias support-intents prod 3
     """
-    with _server(url, key) as client:
-        _print_pointer(client.set_alias(name, alias, version), as_json)
+    with _connected(url, key) as client:
+        tell_pointer(client.set_alias(name, alias, version), as_json)
 
 
 @app.command()
 def rollback(name: Name, url: Url = _URL, key: Key = None, as_json: Json = False) -> None:
     """Move `live` back to the version that it pointed at before.
 
-    \b
-    Example:
-      rootstock adapters rollback support-intents
+    Example: rootstock adapters rollback support-intents
     """
-    with _server(url, key) as client:
-        _print_pointer(client.rollback(name), as_json)
+    with _connected(url, key) as client:
+        tell_pointer(client.rollback(name), as_json)
 
 
 @app.command()
@@ -234,8 +213,101 @@ def remove(
         _fail(f"removing {what} has to be confirmed; add --yes", 2)
     if not yes and not typer.confirm(f"Remove {what} from {url}?", err=True):
         _fail("nothing was removed")
-    with _server(url, key) as client:
+    with _connected(url, key) as client:
         client.remove(name, version, force)
-    if as_json:
-        return _print_json({"name": name, "version": version, "removed": True})
-    _print_lines(f"{what} is removed")
+    tell({"name": name, "version": version, "removed": True}, as_json, f"{what} is removed")
+
+
+@app.command()
+def verify(
+    path: Source,
+    foundation: Annotated[str, typer.Option(help="`default`, a folder, or org/name@COMMIT.")] = "default",
+    task: Task = None,
+    labels: Labels = None,
+    problem_type: Problem = None,
+    max_length: Length = None,
+    as_json: Json = False,
+) -> None:
+    """Check an adapter against a foundation offline.
+
+    Everything that needs no model run is checked; the golden replay happens on the server.
+
+    Example: rootstock adapters verify ./peft-output --labels negative,positive
+    """
+    spec, bundle, adapter = _opened(path, foundation, (task, _listed(labels), problem_type, max_length))
+    checked = ["size", "members", "schema", "tensor names and shapes", "finite values", "rank", "labels"]
+    unchecked = ["golden replay (the server does it on upload)", "the server's own limits"]
+    stated = bundle.manifest.foundation["fingerprint"] is not None
+    (checked if stated else unchecked).append("foundation fingerprint")
+    told: dict[str, Any] = {"digest": adapter.digest, "task": adapter.task, "labels": adapter.labels}
+    told |= {"foundation": spec.fingerprint, "rank": adapter.weights.max_rank}
+    told |= {"checked": checked, "not_checked": unchecked, "warnings": bundle.warnings}
+    tell(
+        told,
+        as_json,
+        f"{path} passes on {spec.name}: {adapter.task}, rank {told['rank']}, labels {', '.join(adapter.labels)}",
+        f"digest {adapter.digest}",
+        f"checked: {', '.join(checked)}",
+        f"not checked: {', '.join(unchecked)}",
+        *(f"warning: {warning}" for warning in bundle.warnings),
+    )
+
+
+def _opened(path: Path, foundation: str, plain: tuple[Any, ...]) -> tuple[FoundationSpec, Bundle, Adapter]:
+    from adapters.architecture import describe
+    from adapters.bundle import Limits, PlainFields, open_bundle
+    from adapters.client import packed
+    from adapters.foundation import FoundationError, locate
+    from adapters.spec import Rejected
+
+    with _failures():
+        data = packed(path) if path.is_dir() else path.read_bytes()
+        try:
+            spec = describe(locate(foundation))
+            bundle = open_bundle(data, Limits(), spec, PlainFields(*plain))
+            return spec, bundle, bundle.adapter(spec, Limits().max_rank)
+        except FoundationError as error:
+            _fail(str(error), 2)
+        except Rejected as error:
+            _fail(f"{path} would be refused: {error}")
+
+
+@contextmanager
+def _connected(url: str, key: str | None) -> Iterator[Client]:
+    from adapters.client import Client
+
+    with _failures(), Client(url, key or None) as client:
+        yield client
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """One line on stderr instead of a traceback: exit code 2 for wrong usage, 1 for the rest."""
+    try:
+        yield
+    except (Misused, InvalidName, InvalidReference) as error:
+        _fail(str(error), 2)
+    except ClientError as error:
+        status = f" ({error.status} {error.code})" if isinstance(error, Refused) and error.code else ""
+        _fail("; ".join(filter(None, (f"{error}{status}", error.advice))))
+    except (AdapterError, OSError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    typer.echo(f"rootstock adapters: {one_line(message)}", err=True)
+    raise typer.Exit(code)
+
+
+def _listed(labels: str | None) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    if not labels.lstrip().startswith("["):
+        return tuple(label.strip() for label in labels.split(","))
+    try:
+        listed = json.loads(labels)
+    except ValueError as error:
+        _fail(f"--labels is not JSON: {error}", 2)
+    if not all(isinstance(label, str) for label in listed):
+        _fail("--labels is not a JSON array of strings", 2)
+    return tuple(listed)

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, BinaryIO, Self, cast
 from urllib.parse import quote
 
 import httpx
 
-from adapters.reference import check_alias, check_name
+from adapters.errors import UnknownVersion
+from adapters.reference import LIVE, Reference, check_alias, check_name
 from adapters.transport_errors import Misused, Refused, Unreachable, Unreadable, json_object, kind_of, refusal
 
 DEFAULT_URL = "http://127.0.0.1:3000"
@@ -65,9 +65,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -76,7 +74,7 @@ class Client:
 
     def predict(self, model: str, inputs: Any, parameters: Mapping[str, Any] | None = None) -> Document:
         """The predictions of one adapter for one input or a list of inputs."""
-        return self._infer("/v1/predict", {"model": model}, inputs, parameters)
+        return self._infer({"model": model}, inputs, parameters)
 
     def predict_many(
         self, models: Sequence[str], inputs: Any, parameters: Mapping[str, Any] | None = None
@@ -85,7 +83,7 @@ class Client:
 
         An adapter that could not answer has an `error` in its place.
         """
-        return self._infer("/v1/predict", {"models": [*models]}, inputs, parameters)
+        return self._infer({"models": [*models]}, inputs, parameters)
 
     def embeddings(self, model: str, inputs: str | Sequence[str]) -> Document:
         """The embeddings of one text or a list of texts, in OpenAI's shape."""
@@ -112,7 +110,7 @@ class Client:
         activate: bool = True,
         progress: Progress | None = None,
     ) -> Document:
-        """Publish a zip, given as bytes or as the path of a file, as the next version of `name`.
+        """Publish an adapter as the next version of `name`: a zip's bytes, or the path of a zip or a folder.
 
         `task` to `max_length` are for a plain PEFT folder only. `progress` is called with the bytes handed to
         the network so far and the bytes in all; the two are equal once, when the server begins to verify.
@@ -126,6 +124,8 @@ class Client:
             "activate": "true" if activate else "false",
         }
         fields = {field: value for field, value in given.items() if value is not None}
+        if isinstance(data, Path) and data.is_dir():
+            data = packed(data)
         with ExitStack() as opened:
             source = io.BytesIO(data) if isinstance(data, bytes) else opened.enter_context(data.open("rb"))
             # httpx reads a file piece by piece as it sends, and asks of it these three methods alone.
@@ -150,6 +150,21 @@ class Client:
         """An adapter with its aliases and versions."""
         return self._document("GET", _path(name))
 
+    def resolve(self, reference: str) -> tuple[str, int]:
+        """The name and version that a reference means now; an AdapterError where it means none."""
+        wanted = Reference.parse(reference)
+        if wanted.version is not None:
+            return wanted.name, wanted.version
+        found = self.show(wanted.name)
+        if wanted.digest_prefix is not None:
+            begin = f"sha256:{wanted.digest_prefix}"
+            versions = [v["version"] for v in found.get("versions", ()) if v["digest"].startswith(begin)]
+        else:
+            versions = [v for alias, v in found.get("aliases", {}).items() if alias == (wanted.alias or LIVE)]
+        if len(versions) != 1:
+            raise UnknownVersion(f"{reference} means {len(versions)} versions of {wanted.name}, not one")
+        return wanted.name, int(versions[0])
+
     def pull(self, name: str, version: int) -> bytes:
         """The bundle of a version, as one zip."""
         path = f"{_path(name)}/versions/{version:d}/bundle"
@@ -168,16 +183,13 @@ class Client:
         return self._document("POST", f"{_path(name)}/rollback")
 
     def remove(self, name: str, version: int | None = None, force: bool = False) -> None:
-        """Delete a version, or without one the adapter with all its versions.
-
-        `force` deletes a version that an alias points at too.
-        """
+        """Delete a version, with `force` also where an alias points at it; without one, the whole adapter."""
         path = _path(name) if version is None else f"{_path(name)}/versions/{version:d}"
         self._send("DELETE", path, params={"force": "true"} if force else None)
 
-    def _infer(self, path: str, which: Document, inputs: Any, parameters: Mapping[str, Any] | None) -> Document:
+    def _infer(self, which: Document, inputs: Any, parameters: Mapping[str, Any] | None) -> Document:
         given = {} if parameters is None else {"parameters": dict(parameters)}
-        return self._patiently(path, {**which, "inputs": inputs, **given})
+        return self._patiently("/v1/predict", {**which, "inputs": inputs, **given})
 
     def _patiently(self, path: str, body: Document) -> Document:
         left = MAX_WAIT
@@ -220,6 +232,19 @@ class Client:
         # A server that restarts is away for a moment.
         time.sleep(_RECONNECT_AFTER)
         return self._http.request(method, path, **options)
+
+
+def packed(folder: Path) -> bytes:
+    """The zip of an adapter's folder: a bundle's, or what PEFT's `save_pretrained` left; other files stay out."""
+    from adapters.bundle.archive import CONFIG, MEMBERS, WEIGHTS, pack
+
+    found = {name: (folder / name).read_bytes() for name in MEMBERS if (folder / name).is_file()}
+    if WEIGHTS not in found and (folder / "adapter_model.bin").exists():
+        told = f"{folder} has its weights in adapter_model.bin, a pickle, which is never read"
+        raise Misused(f"{told}; save it again with save_pretrained, which writes {WEIGHTS}")
+    if missing := [name for name in (CONFIG, WEIGHTS) if name not in found]:
+        raise Misused(f"{folder} is not an adapter's folder: it has no {' and no '.join(missing)}")
+    return pack(found)
 
 
 class _Watched:

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     import httpx
 
 _SHOWN = 1000
+_ADVICE = {
+    401: "give a key: --key, or ROOTSTOCK_ADMIN_KEY",
+    403: "give the server's admin key: --key, or ROOTSTOCK_ADMIN_KEY",
+}
 
 
 def one_line(text: object) -> str:
@@ -19,18 +23,22 @@ def one_line(text: object) -> str:
 
 
 class ClientError(Exception):
-    """Whatever kept a client from its answer."""
+    """Whatever kept a client from its answer; `advice` is what to do about it, where that is known."""
+
+    advice = ""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
 
 
 class Misused(ClientError):
-    """The client was given an address or a key that cannot be sent; nothing was."""
+    """The client was given an address, key or folder that cannot be sent; nothing was."""
 
 
 class Unreachable(ClientError):
     """No whole answer came: nothing listens there, it took too long, or the connection broke."""
+
+    advice = "is a server running there? Start one: rootstock serve"
 
 
 class Unreadable(ClientError):
@@ -59,6 +67,7 @@ class Refused(ClientError):
         self.message = one_line(message)
         self.param = param
         self.retry_after = retry_after
+        self.advice = _ADVICE.get(status, "")
 
 
 def refusal(url: str, response: httpx.Response) -> Refused:

@@ -34,7 +34,11 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
     """A BentoML service whose worker runs Front."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """The ASGI app that BentoML's worker serves."""
+        """The ASGI app that BentoML's worker serves; RuntimeError in a second worker."""
+        if bentoml.server_context.worker_index > 1:
+            raise RuntimeError(
+                "rootstock runs in one worker process, which batches all requests; set workers to 1"
+            )
         return Front(super().to_asgi(is_main))
 
 

@@ -1,0 +1,346 @@
+"""`rootstock adapters`: what is asked of the server, what is printed where, and the exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.responses import HTMLResponse
+from typer.testing import CliRunner, Result
+
+from adapters.cli import app
+from adapters.foundation import FoundationFiles
+from tests.adapters.stand_in import DIGESTS, ZIP, StandIn, bound, raw_server, refusal, serving
+from tests.peft_adapters import save_adapter
+
+COMMANDS = ("push", "list", "show", "pull", "alias", "rollback", "remove", "verify")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[StandIn]:
+    with serving(StandIn()) as stand_in:
+        yield stand_in
+
+
+@pytest.fixture
+def server(running: StandIn) -> StandIn:
+    running.reset()
+    return running
+
+
+@pytest.fixture
+def run(server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ROOTSTOCK_ADMIN_KEY", raising=False)
+    return lambda *words: CliRunner().invoke(app, ["--url", server.url, *map(str, words)])
+
+
+@pytest.fixture
+def peft_folder(tmp_path: Path) -> Path:
+    """What save_pretrained and a trainer leave, with weights that only a server would look into."""
+    folder = tmp_path / "intents"
+    folder.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "README.md", "training_args.bin", ".x"):
+        (folder / name).write_bytes(b"{}")
+    (folder / "checkpoint-10").mkdir()
+    return folder
+
+
+def printed(result: Result) -> Any:
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    return json.loads(result.stdout)
+
+
+def failed(result: Result, code: int) -> str:
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr.startswith("rootstock adapters: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_pushing_a_peft_folder_packs_the_known_members_under_the_folders_name(
+    server: StandIn, run: Callable[..., Result], peft_folder: Path
+) -> None:
+    result = run("push", peft_folder, "--labels", "no, yes")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "intents@4 is ready and live: text-classification",
+        f"digest {DIGESTS[1]}",
+        "golden passed: 8 inputs on onnx fp32, largest difference 3e-06",
+        "warning: [a] warning",
+    ]
+    assert result.stderr == ""
+    with zipfile.ZipFile(io.BytesIO(server.seen[0].bundle)) as archive:
+        assert archive.namelist() == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    assert server.seen[0].form == {
+        "name": "intents",
+        "labels": '["no", "yes"]',
+        "activate": "true",
+        "bundle": "intents.zip",
+    }
+
+
+def test_pushing_from_inside_the_folder_takes_the_folders_name(
+    server: StandIn, run: Callable[..., Result], peft_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(peft_folder)
+    assert run("push", ".").exit_code == 0
+    assert server.seen[0].form["name"] == "intents"
+
+
+def test_pushing_a_bundle_folder_packs_its_five_members(
+    server: StandIn, run: Callable[..., Result], peft_folder: Path
+) -> None:
+    for name in ("bundle.json", "golden.json"):
+        (peft_folder / name).write_bytes(b"{}")
+    assert run("push", peft_folder).exit_code == 0
+    with zipfile.ZipFile(io.BytesIO(server.seen[0].bundle)) as archive:
+        assert len(archive.namelist()) == 5
+
+
+def test_pushing_a_zip_sends_it_unchanged_with_every_field(
+    server: StandIn, run: Callable[..., Result], tmp_path: Path
+) -> None:
+    path = tmp_path / "intents-2.zip"
+    path.write_bytes(ZIP)
+    assert run("push", path).exit_code == 0
+    fields = ("--task", "text-classification", "--problem-type", "regression", "--max-length", "64")
+    answer = printed(run("push", path, "--name", "b", "--labels", '["x,y"]', *fields, "--no-activate", "--json"))
+    assert (answer["name"], answer["version"], answer["verification"]["golden"]) == ("b", 4, "passed")
+    plain, full = server.seen
+    assert plain.bundle == full.bundle == ZIP
+    assert plain.form == {"name": "intents-2", "activate": "true", "bundle": "intents-2.zip"}
+    assert full.form == {
+        "name": "b",
+        "task": "text-classification",
+        "labels": '["x,y"]',
+        "problem_type": "regression",
+        "max_length": "64",
+        "activate": "false",
+        "bundle": "b.zip",
+    }
+
+
+def test_pickled_weights_are_refused_before_anything_is_sent(
+    server: StandIn, run: Callable[..., Result], peft_folder: Path
+) -> None:
+    (peft_folder / "adapter_model.safetensors").rename(peft_folder / "adapter_model.bin")
+    assert "a pickle, which is never read; save it again" in failed(run("push", peft_folder), 2)
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("push", "EMPTY"), "no adapter_config.json and no adapter_model.safetensors"),
+        (("push", "FILE"), "'Bad Name' cannot name an adapter"),
+        (("push", "FILE", "--name", "a", "--labels", "[1]"), "not a JSON array of strings"),
+        (("push", "FILE", "--name", "a", "--labels", "[1"), "--labels is not JSON"),
+        (("show", "A"), "cannot name an adapter"),
+        (("pull", "a@?"), "neither a version"),
+        (("alias", "a", "3", "3"), "cannot name an alias"),
+        (("remove", "a"), "add --yes"),
+        (("list", "--url", "localhost"), "not an http address"),
+        (("list", "--key", "a b\n"), "the key is not one line"),
+        (("verify", "EMPTY"), "not an adapter's folder"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    server: StandIn, run: Callable[..., Result], tmp_path: Path, words: tuple[str, ...], told: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "Bad Name.zip").write_bytes(ZIP)
+    places = {"EMPTY": tmp_path / "empty", "FILE": tmp_path / "Bad Name.zip"}
+    assert told in failed(run(*(places.get(word, word) for word in words)), 2)
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("words", [("show",), ("push", "/nowhere"), ("alias", "a", "b", "x"), ("nothing",)])
+def test_what_cannot_be_parsed_is_exit_code_2(run: Callable[..., Result], words: tuple[str, ...]) -> None:
+    result = run(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Error: " in result.stderr
+
+
+def test_listing_prints_every_page_as_a_table(server: StandIn, run: Callable[..., Result]) -> None:
+    server.names = [f"adapter-{i:03}" for i in range(101)]
+    result = run("list")
+    assert result.exit_code == 0
+    assert server.asked == ["GET /v1/adapters"] * 2
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["adapter-100", "2", "2", "text-classification", "live=2", "slot"] in lines
+    assert ["name", "live", "versions", "task", "aliases", "residency"] in lines
+
+
+def test_listing_as_json_is_one_document(server: StandIn, run: Callable[..., Result]) -> None:
+    listed = printed(run("list", "--json"))["adapters"]
+    assert [(entry["name"], entry["live"]) for entry in listed] == [("a", 2), ("b", None), ("c", 2)]
+    server.names = []
+    assert printed(run("list", "--json")) == {"adapters": []}
+    assert "publish one: rootstock adapters push PATH" in run("list").stdout
+
+
+def test_showing_prints_aliases_and_versions(run: Callable[..., Result]) -> None:
+    shown = run("show", "a").stdout
+    assert "a: text-classification; aliases: live=2, prod=1" in shown
+    row = ["3", "ready", "text-classification", DIGESTS[3][:19], "1234567", "2025-01-02T03:04:05", "store"]
+    assert [*row, "passed"] in [line.split() for line in shown.splitlines()]
+    assert len(printed(run("show", "a", "--json"))["versions"]) == 3
+
+
+def test_pulling_writes_the_version_that_the_reference_means(run: Callable[..., Result], tmp_path: Path) -> None:
+    assert run("pull", "a").stdout == "a@2 is in a-2.zip: 22 bytes\n"
+    assert (tmp_path / "a-2.zip").read_bytes() == ZIP
+    told = printed(run("pull", "a@prod", "-o", tmp_path / "x.zip", "--json"))
+    assert told == {"name": "a", "version": 1, "file": str(tmp_path / "x.zip"), "bytes": 22}
+    assert (tmp_path / "x.zip").read_bytes() == ZIP
+    assert "a@staging means 0 versions" in failed(run("pull", "a@staging"), 1)
+    assert "No such file or directory" in failed(run("pull", "a", "-o", "nowhere/x.zip"), 1)
+
+
+def test_aliases_are_moved_and_rolled_back(server: StandIn, run: Callable[..., Result]) -> None:
+    assert run("alias", "a", "prod", "3").stdout == f"a@prod is version 3 ({DIGESTS[3]})\n"
+    assert run("rollback", "a").stdout == f"a@live is version 1 ({DIGESTS[1]})\n"
+    assert printed(run("alias", "a", "prod", "3", "--json"))["version"] == 3
+    assert printed(run("rollback", "a", "--json"))["alias"] == "live"
+    assert server.asked[:2] == ["PUT /v1/adapters/a/aliases/prod", "POST /v1/adapters/a/rollback"]
+
+
+def test_removing_wants_a_yes(server: StandIn, run: Callable[..., Result]) -> None:
+    assert "add --yes" in failed(run("remove", "a", "--version", "2"), 2)
+    assert server.seen == []
+    assert run("remove", "a", "--yes").stdout == "a with all its versions is removed\n"
+    told = printed(run("remove", "a", "--version", "2", "--force", "-y", "--json"))
+    assert told == {"name": "a", "version": 2, "removed": True}
+    assert server.asked == ["DELETE /v1/adapters/a", "DELETE /v1/adapters/a/versions/2"]
+    assert [seen.query for seen in server.seen] == [{}, {"force": "true"}]
+
+
+def test_options_for_every_command_may_stand_before_or_after_it(
+    server: StandIn, run: Callable[..., Result]
+) -> None:
+    assert printed(run("--json", "--key", "one", "list"))["adapters"]
+    assert printed(CliRunner().invoke(app, ["list", "--json", "--key", "two", "--url", server.url]))["adapters"]
+    environment = {"ROOTSTOCK_ADMIN_KEY": "three"}
+    for words in (["list"], ["--key", "four", "list"], ["list", "--key", "five"]):
+        CliRunner().invoke(app, ["--url", server.url, *words], env=environment)
+    CliRunner().invoke(app, ["--url", server.url, "list"], env={"ROOTSTOCK_ADMIN_KEY": ""})
+    keys = [seen.key and seen.key.removeprefix("Bearer ") for seen in server.seen]
+    assert keys == ["one", "two", "three", "four", "five", None]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "advice"),
+    [
+        (401, "missing_key", "; give a key: --key, or ROOTSTOCK_ADMIN_KEY"),
+        (403, "wrong_key", "; give the server's admin key: --key, or ROOTSTOCK_ADMIN_KEY"),
+        (409, "version_in_use", ""),
+    ],
+)
+def test_a_refusal_is_one_line_with_the_servers_words(
+    server: StandIn, run: Callable[..., Result], status: int, code: str, advice: str
+) -> None:
+    server.instead = [refusal(status, code, "not now")]
+    told = failed(run("--json", "rollback", "a"), 1)
+    assert told == f"rootstock adapters: not now ({status} {code}){advice}\n"
+
+
+def test_a_proxys_page_is_one_line(server: StandIn, run: Callable[..., Result]) -> None:
+    server.instead = [HTMLResponse("<html>\n<body>\nBad Gateway", 502)]
+    assert "answered 502 Bad Gateway with text/html that is not Rootstock's" in failed(run("show", "a"), 1)
+
+
+def test_an_unreachable_server_is_named_with_how_to_start_one(run: Callable[..., Result]) -> None:
+    with bound() as refusing:
+        url = f"http://127.0.0.1:{refusing.getsockname()[1]}"
+        told = failed(run("list", "--url", url), 1)
+    assert f"cannot reach {url}" in told
+    assert "Start one: rootstock serve" in told
+    with raw_server(lambda connection: connection.recv(10)) as url:
+        assert "broke off before it had answered" in failed(run("rollback", "a", "--url", url), 1)
+
+
+@pytest.fixture(scope="module")
+def adapter_folder(foundation: FoundationFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("peft") / "intents"
+    return save_adapter(foundation.folder, folder, "SEQ_CLS", seed=1).folder
+
+
+def test_verifying_says_what_was_checked_and_what_was_not(
+    run: Callable[..., Result], adapter_folder: Path
+) -> None:
+    told = printed(run("verify", adapter_folder, "--labels", "a,b,c", "--json"))
+    assert (told["task"], told["labels"], told["rank"]) == ("text-classification", ["a", "b", "c"], 8)
+    assert "tensor names and shapes" in told["checked"]
+    assert {"foundation fingerprint", "golden replay (the server does it on upload)"} <= {*told["not_checked"]}
+    human = run("verify", adapter_folder)
+    assert human.exit_code == 0
+    assert "rank 8, labels LABEL_0, LABEL_1, LABEL_2\n" in human.stdout
+    assert "not checked: golden replay" in human.stdout
+
+
+def test_verifying_names_the_check_that_fails(
+    run: Callable[..., Result], adapter_folder: Path, tmp_path: Path
+) -> None:
+    assert "would be refused: labels: " in failed(run("verify", adapter_folder, "--labels", "a,b"), 1)
+    damaged = tmp_path / "damaged.zip"
+    damaged.write_bytes(b"no zip")
+    assert "would be refused: members: bundle: not a zip archive" in failed(run("verify", damaged), 1)
+    assert "is no folder and not `default`" in failed(run("verify", damaged, "--foundation", "x"), 2)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself_with_an_example(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], env={"ROOTSTOCK_ADMIN_KEY": "secret"})
+    assert shown.exit_code == 0
+    assert f"rootstock adapters {command}" in shown.stdout
+    assert "Example" in shown.stdout
+    assert "--json" in shown.stdout
+    assert "secret" not in shown.stdout
+
+
+def test_listing_loads_nothing_heavy(server: StandIn) -> None:
+    program = (
+        "import sys\nfrom adapters.cli import app\n"
+        f"app(['list', '--json', '--url', {server.url!r}], standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'safetensors', 'sqlalchemy', 'peft', 'tokenizers'}\n"
+        "sys.exit(f'loaded: {heavy & set(sys.modules)}' if heavy & set(sys.modules) else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_on_a_terminal_the_upload_is_shown_on_stderr_and_stdout_stays_json(
+    server: StandIn, peft_folder: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        words = ["adapters", "--url", server.url, "push", str(peft_folder), "--json"]
+        done = subprocess.run(
+            [sys.executable, "-m", "adapters.console", *words],
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
+            check=True,
+        )
+    finally:
+        os.close(theirs)
+    shown = b""
+    with os.fdopen(ours, "rb", buffering=0) as terminal, suppress(OSError):
+        # Linux ends a terminal that nobody writes to any more with an error.
+        while piece := terminal.read(4096):
+            shown += piece
+    assert json.loads(done.stdout)["name"] == "intents"
+    assert shown.index(b"sending") < shown.index(b"verifying")

@@ -1,0 +1,376 @@
+"""The client speaks the server's routes, and says in one line what kept it from an answer."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from adapters.client import MAX_TRIES, Client
+from adapters.errors import InvalidName, UnknownVersion
+from adapters.transport_errors import ClientError, Misused, Refused, Unreachable, Unreadable
+from tests.adapters.stand_in import DIGESTS, ZIP, StandIn, bound, raw_server, refusal, serving
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[StandIn]:
+    with serving(StandIn()) as stand_in:
+        yield stand_in
+
+
+@pytest.fixture
+def server(running: StandIn) -> StandIn:
+    running.reset()
+    return running
+
+
+@pytest.fixture
+def client(server: StandIn) -> Iterator[Client]:
+    with Client(server.url) as opened:
+        yield opened
+
+
+def test_the_key_goes_along_as_a_bearer_token(server: StandIn, client: Client) -> None:
+    with Client(server.url, "secret") as keyed:
+        keyed.limits()
+    client.limits()
+    assert [seen.key for seen in server.seen] == ["Bearer secret", None]
+
+
+def test_an_address_may_have_a_path_as_behind_a_proxy(server: StandIn) -> None:
+    with Client(server.url + "/models/") as client, pytest.raises(Refused):
+        client.limits()
+    assert server.asked == ["GET /models/v1/limits"]
+
+
+def test_inference_sends_what_the_routes_take(server: StandIn, client: Client) -> None:
+    assert client.predict("a@2", "hello", {"top_k": None})["model"] == "a@2"
+    assert client.predict("a", ["x", {"text": "y", "text_pair": "z"}])["predictions"]
+    assert client.predict_many(("a", "b"), "hello")["results"] == [{"model": "a"}, {"model": "b"}]
+    assert client.embeddings("foundation", ("x", "y"))["data"] == []
+    assert [seen.json for seen in server.seen] == [
+        {"model": "a@2", "inputs": "hello", "parameters": {"top_k": None}},
+        {"model": "a", "inputs": ["x", {"text": "y", "text_pair": "z"}]},
+        {"models": ["a", "b"], "inputs": "hello"},
+        {"model": "foundation", "input": ["x", "y"]},
+    ]
+
+
+def test_limits_and_models_are_the_servers_documents(client: Client) -> None:
+    assert client.limits() == {"what": "limits"}
+    assert client.models() == {"what": "models"}
+
+
+def test_publishing_bytes_sends_the_zip_and_only_the_fields_that_were_given(
+    server: StandIn, client: Client
+) -> None:
+    assert client.publish(ZIP, "intents")["version"] == 4
+    client.publish(
+        ZIP,
+        "intents",
+        task="text-classification",
+        labels=("né", "b"),
+        problem_type="regression",
+        max_length=64,
+        activate=False,
+    )
+    plain, full = server.seen
+    assert plain.bundle == full.bundle == ZIP
+    assert plain.form == {"name": "intents", "activate": "true", "bundle": "intents.zip"}
+    assert json.loads(full.form.pop("labels")) == ["né", "b"]
+    assert full.form == {
+        "name": "intents",
+        "task": "text-classification",
+        "problem_type": "regression",
+        "max_length": "64",
+        "activate": "false",
+        "bundle": "intents.zip",
+    }
+
+
+def test_progress_runs_from_nothing_to_all_bytes_in_small_steps(
+    server: StandIn, client: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "big.zip"
+    path.write_bytes(ZIP * 20_000)
+    for data in (path, path.read_bytes()):
+        steps: list[tuple[int, int]] = []
+        client.publish(data, "big", progress=lambda sent, total, steps=steps: steps.append((sent, total)))
+        total = path.stat().st_size
+        sent = [done for done, _ in steps]
+        assert {all_ for _, all_ in steps} == {total}
+        assert sent[0] == 0
+        assert sent[-1] == total
+        assert sent.count(total) == 1
+        assert max(b - a for a, b in itertools.pairwise(sent)) <= 64 * 1024
+    assert server.seen[0].bundle == server.seen[1].bundle == path.read_bytes()
+
+
+def test_progress_stops_where_the_network_stops() -> None:
+    steps = [0]
+    over = threading.Event()
+    data = bytes(64 * 2**20)
+    with raw_server(lambda _: over.wait(60)) as url:
+        with Client(url, timeout=0.3) as client, pytest.raises(Unreachable, match=r"within 0\.3 s"):
+            client.publish(data, "big", progress=lambda sent, _: steps.append(sent))
+        over.set()
+    assert 0 < steps[-1] < len(data)
+
+
+def test_listing_walks_all_pages(server: StandIn, client: Client) -> None:
+    server.names = [f"adapter-{i}" for i in range(5)]
+    assert [entry["name"] for entry in client.list(limit=2)] == server.names
+    assert [seen.query for seen in server.seen] == [
+        {"limit": "2"},
+        {"limit": "2", "after": "adapter-1"},
+        {"limit": "2", "after": "adapter-3"},
+    ]
+
+
+def test_a_list_that_leads_back_to_itself_ends_with_an_error(server: StandIn, client: Client) -> None:
+    server.instead = [JSONResponse({"adapters": [], "next": "a"}) for _ in range(3)]
+    with pytest.raises(Unreadable, match="no page of adapters"):
+        list(client.list())
+    assert len(server.seen) == 2
+
+
+def test_adapters_are_shown_fetched_moved_and_removed(server: StandIn, client: Client) -> None:
+    assert client.show("a.b_c")["live"] == 2
+    assert client.pull("a", 3) == ZIP
+    assert client.set_alias("a", "prod", 3)["digest"] == DIGESTS[3]
+    assert client.rollback("a")["version"] == 1
+    client.remove("a")
+    client.remove("a", 2, force=True)
+    assert server.asked == [
+        "GET /v1/adapters/a.b_c",
+        "GET /v1/adapters/a/versions/3/bundle",
+        "PUT /v1/adapters/a/aliases/prod",
+        "POST /v1/adapters/a/rollback",
+        "DELETE /v1/adapters/a",
+        "DELETE /v1/adapters/a/versions/2",
+    ]
+    assert server.seen[2].json == {"version": 3}
+    assert [seen.query for seen in server.seen[-2:]] == [{}, {"force": "true"}]
+
+
+@pytest.mark.parametrize(
+    ("reference", "number"), [("a", 2), ("a@3", 3), ("a@prod", 1), (f"a@{DIGESTS[3][:20]}", 3)]
+)
+def test_a_reference_resolves_to_a_version(client: Client, reference: str, number: int) -> None:
+    assert client.resolve(reference) == ("a", number)
+
+
+@pytest.mark.parametrize("reference", ["a@staging", "a@sha256:" + "0" * 12])
+def test_a_reference_that_means_nothing_is_an_error(client: Client, reference: str) -> None:
+    with pytest.raises(UnknownVersion, match=f"{reference} means 0 versions"):
+        client.resolve(reference)
+
+
+@pytest.mark.parametrize("name", ["", "..", "A", "a/b", "foundation"])
+def test_what_is_no_name_is_never_sent(server: StandIn, client: Client, name: str) -> None:
+    for call in (client.show, client.rollback, client.remove):
+        with pytest.raises(InvalidName):
+            call(name)
+    with pytest.raises(InvalidName):
+        client.publish(ZIP, name)
+    with pytest.raises(InvalidName):
+        client.set_alias("a", f"{name}/..", 1)
+    assert server.seen == []
+
+
+def test_a_refusal_carries_the_servers_words(server: StandIn, client: Client) -> None:
+    server.instead = [refusal(409, "version_in_use", "live points at a@2;\n\x1b[31muse force")]
+    with pytest.raises(Refused) as caught:
+        client.remove("a", 2)
+    assert (caught.value.status, caught.value.code, caught.value.param) == (409, "version_in_use", "name")
+    assert str(caught.value) == caught.value.message == "live points at a@2; [31muse force"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (HTMLResponse("<html>\n<h1>Bad Gateway</h1>", 502), "502 Bad Gateway with text/html that is not"),
+        (Response(status_code=503), "503 Service Unavailable with an empty body"),
+        (JSONResponse({"detail": "Not Found"}, 404), "404 Not Found with application/json that is not"),
+        (JSONResponse({"error": {"message": 3}}, 500), "500 Internal Server Error with application/json"),
+        (Response(status_code=302, headers={"Location": "https://login"}), "302 Found to https://login with"),
+    ],
+)
+def test_an_error_that_is_not_the_servers_is_one_clear_line(
+    server: StandIn, client: Client, answer: Response, told: str
+) -> None:
+    server.instead = [answer]
+    with pytest.raises(Refused, match=told) as caught:
+        client.limits()
+    assert caught.value.status == answer.status_code
+    assert caught.value.code is None
+    assert str(caught.value).startswith(f"{server.url}/v1/limits answered")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [HTMLResponse("<html>Welcome"), Response(), JSONResponse(["a"])])
+def test_a_success_that_is_not_the_servers_is_an_error(server: StandIn, client: Client, answer: Response) -> None:
+    server.instead = [answer, answer]
+    with pytest.raises(Unreadable, match="is this a Rootstock server"):
+        client.limits()
+    with pytest.raises(Unreadable, match="bytes that are no zip"):
+        client.pull("a", 1)
+
+
+def test_a_dropped_connection_is_said_and_the_request_is_not_sent_again() -> None:
+    with (
+        raw_server(lambda connection: connection.recv(10)) as url,
+        Client(url) as client,
+        pytest.raises(Unreachable, match="broke off before it had answered"),
+    ):
+        client.predict("a", "x")
+
+
+def test_an_answer_that_breaks_off_is_said() -> None:
+    def half(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nPK")
+
+    with raw_server(half) as url, Client(url) as client, pytest.raises(Unreachable, match="broke off"):
+        client.pull("a", 1)
+
+
+def test_a_server_that_says_no_before_the_upload_is_over_is_heard() -> None:
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(1000)
+        body = b'{"error": {"message": "too large", "type": "t", "param": null, "code": "too_large"}}'
+        head = f"HTTP/1.1 413 Too Large\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(2**20):
+            pass
+
+    with raw_server(refuse) as url, Client(url) as client, pytest.raises(Refused) as caught:
+        client.publish(bytes(8 * 2**20), "big")
+    assert (caught.value.status, caught.value.code, caught.value.param) == (413, "too_large", None)
+
+
+def test_where_nothing_listens_the_address_is_named() -> None:
+    with bound() as refusing:
+        url = f"http://127.0.0.1:{refusing.getsockname()[1]}"
+        with Client(url) as client, pytest.raises(Unreachable, match=rf"cannot reach {url} \(.*refused\)"):
+            client.limits()
+
+
+class Late(httpx.HTTPTransport):
+    """The real transport; the server comes up after it has refused one connection."""
+
+    def __init__(self, start: Callable[[], object]) -> None:
+        super().__init__()
+        self.tries = 0
+        self._start = start
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.tries += 1
+        try:
+            return super().handle_request(request)
+        except httpx.ConnectError:
+            self._start()
+            raise
+
+
+def test_a_refused_connection_is_tried_once_more_for_a_get_and_never_for_a_post() -> None:
+    for call, tries in ((lambda c: c.limits(), 2), (lambda c: c.predict("a", "x"), 1)):
+        with bound() as listener:
+            transport = Late(lambda: None)
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            with Client(url, transport=transport) as client, pytest.raises(Unreachable):
+                call(client)
+            assert transport.tries == tries
+
+
+def test_a_get_finds_the_server_that_comes_up_meanwhile() -> None:
+    listener, running = bound(), []
+
+    def start() -> None:
+        running.append(serving(StandIn(), listener))
+        running[0].__enter__()
+
+    with Client(f"http://127.0.0.1:{listener.getsockname()[1]}", transport=Late(start)) as client:
+        assert client.limits() == {"what": "limits"}
+    running[0].__exit__(None, None, None)
+
+
+def busy(after: str | None) -> Response:
+    return refusal(429, "overloaded", "too busy", None if after is None else {"Retry-After": after})
+
+
+def test_an_inference_that_gets_429_waits_as_told_and_tries_again(server: StandIn, client: Client) -> None:
+    for call in (
+        lambda: client.predict("a", "x"),
+        lambda: client.predict_many(["a"], "x"),
+        lambda: client.embeddings("a", "x"),
+    ):
+        server.instead = [busy("0"), busy("0.01")]
+        call()
+    assert len(server.seen) == 9
+
+
+def test_the_tries_end(server: StandIn, client: Client) -> None:
+    server.instead = [busy("0") for _ in range(20)]
+    with pytest.raises(Refused) as caught:
+        client.predict("a", "x")
+    assert (caught.value.status, caught.value.retry_after) == (429, 0)
+    assert len(server.seen) == MAX_TRIES
+
+
+@pytest.mark.parametrize("after", ["60", "nan", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", None])
+def test_a_wait_that_is_long_or_unsaid_is_left_to_the_caller(
+    server: StandIn, client: Client, after: str | None
+) -> None:
+    server.instead = [busy(after)]
+    with pytest.raises(Refused, match="too busy"):
+        client.predict("a", "x")
+    assert len(server.seen) == 1
+
+
+def test_only_inference_waits(server: StandIn, client: Client) -> None:
+    server.instead = [busy("0")]
+    with pytest.raises(Refused):
+        client.publish(ZIP, "a")
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("url", ["", "localhost:3000", "ftp://x", "http://", "http://u:p@x", "http://x?a=1"])
+def test_what_is_no_address_is_refused_at_once(url: str) -> None:
+    with pytest.raises(Misused, match="one like http://127"):
+        Client(url)
+
+
+@pytest.mark.parametrize("key", ["", " a", "a\n", "ключ"])
+def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(key: str) -> None:
+    with pytest.raises(Misused, match="the key is not one line"):
+        Client(key=key)
+
+
+def test_a_proxy_from_the_environment_is_not_asked_for_this_machine(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    with Client(server.url) as client:
+        assert client.limits() == {"what": "limits"}
+
+
+def test_every_error_is_a_client_error() -> None:
+    assert all(issubclass(kind, ClientError) for kind in (Misused, Unreachable, Unreadable, Refused))
+
+
+def test_a_key_in_base64_is_sent_as_it_is(server: StandIn) -> None:
+    key = base64.b64encode(bytes(range(48))).decode()
+    with Client(server.url, key) as client:
+        client.limits()
+    assert server.seen[0].key == f"Bearer {key}"
