@@ -49,7 +49,8 @@ class AdapterCache:
             self.drop(next(iter(self._held)))
 
     def drop(self, digest: str) -> None:
-        """Forget an adapter."""
+        """Forget an adapter; one that is being loaded goes to those who wait for it and is not kept."""
+        self._loading.pop(digest, None)
         adapter = self._held.pop(digest, None)
         if adapter is not None:
             self.nbytes -= adapter.weights.nbytes
@@ -60,7 +61,10 @@ class AdapterCache:
     async def _fetch(self, digest: str) -> Adapter:
         try:
             adapter = await asyncio.to_thread(self._load, digest)
-            self.put(adapter)
-            return adapter
         finally:
-            del self._loading[digest]
+            kept = self._loading.get(digest) is asyncio.current_task()
+            if kept:
+                del self._loading[digest]
+        if kept:
+            self.put(adapter)
+        return adapter

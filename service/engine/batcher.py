@@ -61,35 +61,45 @@ class Batcher(threading.Thread):
         self._clock = clock
         self._changed = threading.Condition()
         self._stopping = False
+        self._left = False
         self._dropping: set[str] = set()
 
     def admit(self, rows: list[Row]) -> None:
-        """Queue a request's rows; Overloaded or TooLarge if they do not fit."""
+        """Queue a request's rows, unless it is gone by now; Overloaded or TooLarge if they do not fit."""
         with self._changed:
+            self._purge()
+            if any(row.request.gone for row in rows):
+                return
             self._queue.admit(len(rows), sum(r.length for r in rows))
             self._queue.put(rows)
             self._changed.notify()
 
     def check(self, items: int) -> None:
-        """Overloaded or TooLarge if this many more inputs do not fit, before they are tokenised."""
-        with self._changed:
+        """Overloaded or TooLarge if this many more inputs do not fit, before they are tokenised.
+
+        Without the lock, which is held while an adapter is loaded: the event loop must not wait for that. `admit`
+        asks again, and knows better where requests have left.
+        """
+        if not self._left:
             self._queue.admit(items, 0)
 
+    def leave(self) -> None:
+        """Some request is gone unanswered: its rows are dropped before the next batch or admission."""
+        self._left = True
+
     def drop(self, digest: str) -> None:
-        """Free the adapter's slot, once no batch holds it."""
+        """Free the adapter's slot, once no batch holds it. May wait while another adapter is loaded."""
         with self._changed:
             self._dropping.add(digest)
             self._changed.notify()
 
     def waiting(self) -> tuple[int, int]:
-        """Rows and tokens in the queue."""
-        with self._changed:
-            return self._queue.items, self._queue.tokens
+        """Rows and tokens in the queue, at about this moment: without the lock, see `check`."""
+        return self._queue.items, self._queue.tokens
 
     def resident(self) -> frozenset[str]:
         """Digests of the adapters in slots."""
-        with self._changed:
-            return self._slots.resident()
+        return self._slots.resident()
 
     def stop(self) -> None:
         """Finish what is queued, then end the thread."""
@@ -104,6 +114,7 @@ class Batcher(threading.Thread):
                 while not self._queue.items and not self._stopping and not self._dropping:
                     self._changed.wait()
                 self._dropping = {d for d in self._dropping if not self._slots.drop(d)}
+                self._purge()
                 if not self._queue.items and self._stopping:
                     return
                 failed: list[tuple[Request, EngineError]] = []
@@ -113,6 +124,11 @@ class Batcher(threading.Thread):
                 self._finish(request, error)
             if rows:
                 self._run(rows, leased)
+
+    def _purge(self) -> None:
+        if self._left:
+            self._left = False
+            self._queue.purge(self._gone)
 
     def _gone(self, row: Row) -> bool:
         request = row.request
@@ -143,7 +159,10 @@ class Batcher(threading.Thread):
         fault: RunnerFault | None = None
         try:
             outputs = list(self._runner.run(batch))
+            if len(outputs) != len(rows):
+                raise ValueError(f"{len(outputs)} outputs for {len(rows)} rows")
         except Exception as error:  # whatever a runner raises: this batch fails, the engine goes on
+            outputs = None
             fault = RunnerFault(f"the runner failed on this batch: {type(error).__name__}: {error}")
         finally:
             with self._changed:

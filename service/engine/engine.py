@@ -11,7 +11,8 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from service.engine.tasks.task import check_call
 from service.engine.tokenizer import Input, Tokenizer
 
 FOUNDATION = "foundation"
+_DRAINING = "the server is stopping; send the request to another"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Engine:
         self.spec = spec
         self.runner = runner
         self.limits = limits or EngineLimits()
-        self.cache = AdapterCache(catalog.load, self.limits.cache_bytes)
+        self.cache = AdapterCache(self._load, self.limits.cache_bytes)
         self._tokenizer = tokenizer
         self._catalog = catalog
         self._observer = observer
@@ -108,6 +110,8 @@ class Engine:
         self._active: Counter[str] = Counter()
         self._idle: dict[str, asyncio.Event] = {}
         self._draining = False
+        # Held to look at `_draining` and act on it: nothing is put behind the None that ends the line.
+        self._door = threading.Lock()
         self._untokenised: SimpleQueue[Request | None] = SimpleQueue()
         self._unfinished: SimpleQueue[tuple[Request, EngineError | None] | None] = SimpleQueue()
         queue = Queue(capacity or Capacity(), batches or BatchLimits())
@@ -125,8 +129,9 @@ class Engine:
 
     def stop(self) -> None:
         """Admit nothing more, finish what was admitted, end the threads. Blocks; call it in a thread."""
-        self._draining = True
-        self._untokenised.put(None)
+        with self._door:
+            self._draining = True
+            self._untokenised.put(None)
         self._tokenising.join()
         self.batcher.stop()
         self.batcher.join()
@@ -153,12 +158,14 @@ class Engine:
         EngineError, or what the catalog raises for a reference that it does not know.
         """
         self._check_size(inputs)
-        resolved, adapter = await self._adapter(reference)
-        if task is not None and adapter.task != task:
-            raise WrongTask(f"{reference!r} answers {adapter.task}; this route serves {task}", "model")
-        check_call(TASKS[adapter.task], list(inputs), parameters)
-        request = self._request(adapter, inputs, parameters, tenant)
-        predictions = await self._run(request)
+        resolved = self._resolve(reference)
+        with self._holding(resolved.digest):
+            adapter = await self._adapter(resolved.digest)
+            if task is not None and adapter.task != task:
+                raise WrongTask(f"{reference!r} answers {adapter.task}; this route serves {task}", "model")
+            check_call(TASKS[adapter.task], list(inputs), parameters)
+            request = self._request(adapter, inputs, parameters, tenant)
+            predictions = await self._run(request)
         started, finished = request.started or 0.0, request.finished or 0.0
         return Answer(
             resolved=resolved,
@@ -174,7 +181,9 @@ class Engine:
         request = self._request(adapter, inputs, {"truncation": True}, "")
         request.verifying = True
         request.deadline = request.admitted + 10 * self.limits.timeout_s
-        await self._run(request)
+        with self._holding(adapter.digest):
+            await asyncio.to_thread(self.runner.warm, adapter)
+            await self._run(request)
         return [o for o in request.outputs if o is not None]
 
     async def forget(self, digest: str) -> None:
@@ -182,7 +191,7 @@ class Engine:
         while self._active[digest]:
             await self._idle.setdefault(digest, asyncio.Event()).wait()
         self.cache.drop(digest)
-        self.batcher.drop(digest)
+        await asyncio.to_thread(self.batcher.drop, digest)
 
     def residency(self, digest: str) -> str:
         """Where an adapter is: "slot", "memory" or "store"."""
@@ -192,7 +201,7 @@ class Engine:
 
     def _check_size(self, inputs: Sequence[Input]) -> None:
         if self._draining:
-            raise Draining("the server is stopping; send the request to another")
+            raise Draining(_DRAINING)
         if not inputs:
             raise InvalidInput("inputs is empty; give a string or a list of at least one", "inputs")
         if len(inputs) > self.limits.max_inputs:
@@ -203,12 +212,34 @@ class Engine:
             self._observer.refused(error.code)
             raise
 
-    async def _adapter(self, reference: str) -> tuple[Resolved, Adapter]:
+    def _load(self, digest: str) -> Adapter:
+        """In a loading thread, so that what is slow about an adapter is done before it reaches the batcher."""
+        adapter = self._catalog.load(digest)
+        self.runner.warm(adapter)
+        return adapter
+
+    def _resolve(self, reference: str) -> Resolved:
         if reference == FOUNDATION:
-            return Resolved(FOUNDATION, None, self.spec.fingerprint), self._foundation
-        resolved = self._catalog.resolve(reference)
-        adapter = self.cache.peek(resolved.digest) or await self.cache.get(resolved.digest)
-        return resolved, adapter
+            return Resolved(FOUNDATION, None, self.spec.fingerprint)
+        return self._catalog.resolve(reference)
+
+    async def _adapter(self, digest: str) -> Adapter:
+        if digest == self.spec.fingerprint:
+            return self._foundation
+        return self.cache.peek(digest) or await self.cache.get(digest)
+
+    @contextmanager
+    def _holding(self, digest: str) -> Iterator[None]:
+        """A request needs this adapter, from the moment its reference is resolved: `forget` waits for it."""
+        self._active[digest] += 1
+        try:
+            yield
+        finally:
+            self._active[digest] -= 1
+            if not self._active[digest]:
+                del self._active[digest]
+                if (idle := self._idle.pop(digest, None)) is not None:
+                    idle.set()
 
     def _request(
         self, adapter: Adapter, inputs: Sequence[Input], parameters: Mapping[str, Any], tenant: str
@@ -219,22 +250,20 @@ class Engine:
     async def _run(self, request: Request) -> list[Any]:
         loop = asyncio.get_running_loop()
         call = _Call(request, loop.create_future(), loop)
-        digest = request.adapter.digest
-        self._calls[request] = call
-        self._active[digest] += 1
+        with self._door:
+            if self._draining:
+                raise Draining(_DRAINING)
+            self._calls[request] = call
+            self._untokenised.put(request)
         timer = loop.call_later(max(0.0, request.deadline - self._clock()), self._expire, call)
-        self._untokenised.put(request)
         try:
             return await call.future
         finally:
             request.gone = True
             timer.cancel()
             del self._calls[request]
-            self._active[digest] -= 1
-            if not self._active[digest]:
-                del self._active[digest]
-                if (idle := self._idle.pop(digest, None)) is not None:
-                    idle.set()
+            if request.finished is None:
+                self.batcher.leave()
 
     def _expire(self, call: _Call) -> None:
         call.request.gone = True

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from service.engine.batch import Row
 from service.engine.errors import Overloaded, TooLarge
 
+# Batches that may pass while verification waits: a share of 1/17 under load that never ends.
+VERIFY_AFTER = 16
+
 
 @dataclass(frozen=True)
 class Capacity:
@@ -33,16 +36,18 @@ class BatchLimits:
 class Queue:
     """Rows by adapter, first come first served, the adapters in turn. Not thread-safe: the batcher locks it.
 
-    The row that has waited longest among the adapters' turns always goes into the next batch, so that no row
-    waits for ever; then one row of each adapter in turn joins while the batch stays within its limits.
-    Verification's rows are taken only when no other row can be.
+    The adapter that was served longest ago always goes into the next batch, so that no row waits for ever: row
+    k of an adapter's line waits for at most (k + 1) x (adapters waiting) batches, verification's aside. Then one
+    row of each adapter in turn joins while the batch stays within its limits. Verification's rows are taken only
+    when no other row can be, and once `VERIFY_AFTER` batches have gone before them.
     """
 
     def __init__(self, capacity: Capacity, limits: BatchLimits) -> None:
         self.capacity = capacity
         self.limits = limits
         self._flows: OrderedDict[str, deque[Row]] = OrderedDict()
-        self._verifying: deque[Row] = deque()
+        self._verifying: OrderedDict[str, deque[Row]] = OrderedDict()
+        self._passed = 0
         self.items = 0
         self.tokens = 0
 
@@ -51,20 +56,22 @@ class Queue:
 
     def admit(self, items: int, tokens: int) -> None:
         """Overloaded if this much more does not fit now; TooLarge if it never could."""
-        held, limit = (self.items, self.tokens), (self.capacity.items, self.capacity.tokens)
-        for more, now, most, unit in zip((items, tokens), held, limit, ("inputs", "tokens"), strict=True):
+        asked = (
+            (items, self.items, self.capacity.items, "inputs"),
+            (tokens, self.tokens, self.capacity.tokens, "tokens"),
+        )
+        for more, _, most, unit in asked:
             if more > most:
                 raise TooLarge(f"{more} {unit} in one request; the queue holds at most {most}", "inputs")
+        for more, now, most, unit in asked:
             if now + more > most:
                 raise Overloaded(f"{now} {unit} wait and {more} more exceed the queue's {most}; try again", 1)
 
     def put(self, rows: list[Row]) -> None:
         """Add rows at the end of their adapter's line. Call `admit` first."""
         for row in rows:
-            if row.request.verifying:
-                self._verifying.append(row)
-            else:
-                self._flows.setdefault(row.digest, deque()).append(row)
+            flows = self._verifying if row.request.verifying else self._flows
+            flows.setdefault(row.digest, deque()).append(row)
             self._count(row, 1)
 
     def take(self, placed: Callable[[Row], bool], gone: Callable[[Row], bool]) -> list[Row]:
@@ -73,21 +80,29 @@ class Queue:
         `gone(row)` drops a row that nobody waits for. `placed(row)` is asked once a row, in order, whether its
         adapter has a slot in this batch; a row without one stays, ahead of later rows of its adapter.
         """
-        batch = self._take_from(self._flows, placed, gone)
-        if batch or not self._verifying:
-            return batch
-        flows = OrderedDict({"": self._verifying})
-        batch = self._take_from(flows, placed, gone)
-        self._verifying = flows.get("", deque())
-        return batch
+        order = [self._flows, self._verifying]
+        if self._passed >= VERIFY_AFTER:
+            order.reverse()
+        for flows in order:
+            batch = self._take_from(flows, placed, gone)
+            if batch:
+                waits = flows is self._flows and bool(self._verifying)
+                self._passed = self._passed + 1 if waits else 0
+                return batch
+        return []
 
-    def drain(self) -> list[Row]:
-        """Every row, removed."""
-        rows = [row for flow in [*self._flows.values(), self._verifying] for row in flow]
-        self._flows.clear()
-        self._verifying.clear()
-        self.items = self.tokens = 0
-        return rows
+    def purge(self, gone: Callable[[Row], bool]) -> None:
+        """Drop the rows that nobody waits for, wherever they stand: `take` sees only the head of each line."""
+        for flows in (self._flows, self._verifying):
+            for digest, flow in flows.items():
+                kept: deque[Row] = deque()
+                for row in flow:
+                    if gone(row):
+                        self._count(row, -1)
+                    else:
+                        kept.append(row)
+                flows[digest] = kept
+            self._sweep(flows)
 
     def _take_from(
         self,
@@ -139,5 +154,5 @@ class Queue:
         self.tokens += sign * row.length
 
     def __iter__(self) -> Iterator[Row]:
-        for flow in [*self._flows.values(), self._verifying]:
+        for flow in [*self._flows.values(), *self._verifying.values()]:
             yield from flow

@@ -29,7 +29,8 @@ class Slots:
         self._runner = runner
         self._places: OrderedDict[str, _Place] = OrderedDict()
         self._free = list(range(runner.slots - 2, 0, -1))
-        self._verifying = runner.slots - 1
+        self._verification = _Place(runner.slots - 1)
+        self._verifying: str | None = None
         self.loads = 0
         self.evictions = 0
         runner.place(0, runner.stage(foundation))
@@ -43,8 +44,7 @@ class Slots:
         if adapter.digest == self._foundation:
             return 0
         if verifying:
-            self._runner.place(self._verifying, self._runner.stage(adapter))
-            return self._verifying
+            return self._lease_verification(adapter)
         place = self._places.get(adapter.digest)
         if place is None:
             victim = None if self._free else self._oldest_unleased()
@@ -61,10 +61,13 @@ class Slots:
 
     def release(self, digest: str, verifying: bool = False) -> None:
         """Give back one lease of `lease`."""
-        if verifying:
-            self._runner.clear(self._verifying)
-        elif digest != self._foundation:
-            self._places[digest].leases -= 1
+        if digest == self._foundation:
+            return
+        place = self._verification if verifying else self._places[digest]
+        place.leases -= 1
+        if verifying and not place.leases:
+            self._runner.clear(place.slot)
+            self._verifying = None
 
     def drop(self, digest: str) -> bool:
         """Free the slot of an adapter that is to be served no more; False while it is leased."""
@@ -79,8 +82,18 @@ class Slots:
         return True
 
     def resident(self) -> frozenset[str]:
-        """Digests of the adapters that sit in a slot."""
+        """Digests of the adapters that sit in a slot. From any thread: the copy is one step under the GIL."""
         return frozenset(self._places)
+
+    def _lease_verification(self, adapter: Adapter) -> int | None:
+        place = self._verification
+        if not place.leases:
+            self._runner.place(place.slot, self._runner.stage(adapter))
+            self._verifying = adapter.digest
+        elif self._verifying != adapter.digest:
+            return None
+        place.leases += 1
+        return place.slot
 
     def _oldest_unleased(self) -> str | None:
         return next((d for d, place in self._places.items() if not place.leases), None)

@@ -42,7 +42,8 @@ class Tokenizer:
 
     def encode(self, value: Input, preprocessing: Preprocessing, truncate: bool) -> Encoded:
         """The tokens of a text or a pair, special tokens included; TooLong unless they fit or `truncate`."""
-        text, pair = (value, None) if isinstance(value, str) else value
+        # An empty second text is none, as transformers' tokenizers and so its pipelines have it.
+        text, pair = (value, None) if isinstance(value, str) else (value[0], value[1] or None)
         text = preprocessing.prefix + text
         first = self._tokenizer.encode(text, add_special_tokens=False)
         second = None if pair is None else self._tokenizer.encode(pair, add_special_tokens=False)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -14,6 +16,10 @@ import onnxruntime as ort
 from adapters.spec import Adapter, Array, FoundationSpec, LoraPair
 from service.engine.batch import Batch
 from service.engine.runners.heads import linear_head, pool
+
+Key = TypeVar("Key", int, str)
+# Numbers (1 MiB in fp32): enough for 32 rows of rank 16 at a site of width 512.
+_MAX_BUFFER = 2**18
 
 
 @dataclass(frozen=True)
@@ -41,18 +47,24 @@ class OnnxRunner:
         self.spec = FoundationSpec.from_json(content["spec"])
         self.slots = slots
         self._folder = folder
-        self._options = _options(threads)
+        self._threads = threads
         self._variants = [(name, frozenset(sites)) for name, sites in content["variants"].items()]
         self._trunks: dict[int, ort.InferenceSession] = {}
         self._heads: dict[str, ort.InferenceSession] = {}
         self._placed: dict[int, _Staged] = {}
+        self._buffers: dict[str, Array] = {}
+        self._opening = threading.Lock()
         self._nothing = {
             site: (np.zeros((1, 0, i), np.float32), np.zeros((1, 0, o), np.float32))
             for site, (i, o) in self.spec.sites.items()
         }
 
+    def warm(self, adapter: Adapter) -> None:
+        """Open the graphs that the adapter needs; safe in any thread."""
+        self.stage(adapter)
+
     def stage(self, adapter: Adapter) -> _Staged:
-        """Open the graphs that the adapter needs, off the batch's path as far as that can be."""
+        """The adapter with its graphs open."""
         sites = adapter.weights.sites.keys()
         variant = next(i for i, (_, held) in enumerate(self._variants) if sites <= held)
         self._trunk(variant)
@@ -98,12 +110,25 @@ class OnnxRunner:
         if len(pairs) == 1 and pairs[0] is not None:
             return pairs[0].a[None], pairs[0].b[None]
         width_in, width_out = self.spec.sites[site]
-        shapes = (len(rows), rank, width_in), (len(rows), rank, width_out)
+        a = self._buffer(f"{site}.A", len(rows), rank, width_in)
+        b = self._buffer(f"{site}.B", len(rows), rank, width_out)
         if min(ranks) == rank:
             whole = [pair for pair in pairs if pair is not None]
-            a = np.concatenate([pair.a for pair in whole]).reshape(shapes[0])
-            return a, np.concatenate([pair.b for pair in whole]).reshape(shapes[1])
-        return _pad_ranks(pairs, *shapes)
+            np.concatenate([pair.a for pair in whole], out=a.reshape(-1, width_in))
+            np.concatenate([pair.b for pair in whole], out=b.reshape(-1, width_out))
+        else:
+            _pad_ranks(pairs, a, b)
+        return a, b
+
+    def _buffer(self, name: str, *shape: int) -> Array:
+        """An array to fill for the next run, kept up to a size: fresh memory costs more than the copy."""
+        size = math.prod(shape)
+        if size > _MAX_BUFFER:
+            return np.empty(shape, np.float32)
+        kept = self._buffers.get(name)
+        if kept is None or kept.size < size:
+            kept = self._buffers[name] = np.empty(size, np.float32)
+        return kept[:size].reshape(shape)
 
     def _wanted(self, staged: list[_Staged], trunk: ort.InferenceSession) -> list[str]:
         """The trunk's outputs that some head of the batch reads: what is not asked for is not copied out."""
@@ -139,17 +164,21 @@ class OnnxRunner:
         return logits
 
     def _trunk(self, variant: int) -> ort.InferenceSession:
-        if variant not in self._trunks:
-            self._trunks[variant] = self._open(f"trunk-{self._variants[variant][0]}.onnx")
-        return self._trunks[variant]
+        return self._session(self._trunks, variant, f"trunk-{self._variants[variant][0]}.onnx", self._threads)
 
     def _head(self, class_name: str) -> ort.InferenceSession:
-        if class_name not in self._heads:
-            self._heads[class_name] = self._open(f"head-{class_name}.onnx")
-        return self._heads[class_name]
+        # One thread: a head is a small product, and a pool of its own would compete with the trunk's.
+        return self._session(self._heads, class_name, f"head-{class_name}.onnx", 1)
 
-    def _open(self, file: str) -> ort.InferenceSession:
-        return ort.InferenceSession(str(self._folder / file), self._options, providers=["CPUExecutionProvider"])
+    def _session(self, opened: dict[Key, ort.InferenceSession], key: Key, file: str, threads: int) -> Any:
+        if key not in opened:
+            with self._opening:
+                if key not in opened:
+                    path = str(self._folder / file)
+                    opened[key] = ort.InferenceSession(
+                        path, _options(threads), providers=["CPUExecutionProvider"]
+                    )
+        return opened[key]
 
 
 def _options(threads: int) -> ort.SessionOptions:
@@ -160,13 +189,11 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _pad_ranks(
-    pairs: Sequence[LoraPair | None], shape_a: tuple[int, int, int], shape_b: tuple[int, int, int]
-) -> tuple[Array, Array]:
+def _pad_ranks(pairs: Sequence[LoraPair | None], a: Array, b: Array) -> None:
     """Stack updates of different ranks; the rows beyond an update's rank are zero and add nothing."""
-    a, b = np.zeros(shape_a, np.float32), np.zeros(shape_b, np.float32)
+    a.fill(0)
+    b.fill(0)
     for i, pair in enumerate(pairs):
         if pair is not None:
             a[i, : pair.rank] = pair.a
             b[i, : pair.rank] = pair.b
-    return a, b

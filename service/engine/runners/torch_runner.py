@@ -55,6 +55,9 @@ class TorchRunner:
         self._heads: dict[str, nn.Module] = {}
         self._placed: dict[int, _Staged] = {}
 
+    def warm(self, adapter: Adapter) -> None:
+        """Nothing is opened: `stage` copies to the device, in the batcher's thread."""
+
     def stage(self, adapter: Adapter) -> _Staged:
         """Copy the adapter's arrays to the device."""
         sites = {name: (self._put(p.a), self._put(p.b)) for name, p in adapter.weights.sites.items()}

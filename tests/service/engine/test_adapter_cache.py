@@ -1,0 +1,171 @@
+"""Adapters in host memory: one load however many ask, nothing left of a failure, never over the byte limit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.spec import Adapter
+from service.engine.adapter_cache import AdapterCache
+from tests.service.engine.fakes import FakeCatalog, make_adapter
+
+KB = 1024
+
+
+def run(body: Callable[[AdapterCache, FakeCatalog], Coroutine[Any, Any, None]], limit: int = 10 * KB) -> None:
+    catalog = FakeCatalog()
+    for i in range(8):
+        catalog.add(f"{i}", make_adapter(f"sha256:{i}", nbytes=KB))
+    try:
+        asyncio.run(body(AdapterCache(catalog.load, limit), catalog))
+    finally:
+        catalog.gate.set()
+
+
+async def under_way(catalog: FakeCatalog) -> None:
+    assert await asyncio.to_thread(catalog.loading.acquire, timeout=60)
+
+
+def test_many_who_ask_for_one_digest_share_one_load() -> None:
+    async def body(cache: AdapterCache, catalog: FakeCatalog) -> None:
+        catalog.gate.clear()
+        tasks = [asyncio.create_task(cache.get("sha256:1")) for _ in range(20)]
+        await under_way(catalog)
+        late = asyncio.create_task(cache.get("sha256:1"))
+        await asyncio.sleep(0)
+        catalog.gate.set()
+        adapters = await asyncio.gather(*tasks, late)
+        assert all(a is catalog.adapters["sha256:1"] for a in adapters)
+        assert catalog.loads == {"sha256:1": 1}
+
+    run(body)
+
+
+def test_different_digests_load_side_by_side_and_stay_apart() -> None:
+    async def body(cache: AdapterCache, catalog: FakeCatalog) -> None:
+        catalog.gate.clear()
+        tasks = {d: asyncio.create_task(cache.get(d)) for d in ("sha256:1", "sha256:2")}
+        await under_way(catalog)
+        await under_way(catalog)
+        catalog.gate.set()
+        assert {d: (await t).digest for d, t in tasks.items()} == {d: d for d in tasks}
+
+    run(body)
+
+
+@pytest.mark.parametrize("leaving", [{0}, {1, 3}, {0, 1, 2, 3, 4}])
+def test_who_leaves_does_not_cancel_the_load_for_the_others(leaving: set[int]) -> None:
+    async def body(cache: AdapterCache, catalog: FakeCatalog) -> None:
+        catalog.gate.clear()
+        tasks = [asyncio.create_task(cache.get("sha256:1")) for _ in range(5)]
+        await under_way(catalog)
+        for i in leaving:
+            tasks[i].cancel()
+        late = asyncio.create_task(cache.get("sha256:1"))
+        await asyncio.sleep(0)
+        catalog.gate.set()
+        results = await asyncio.gather(*tasks, late, return_exceptions=True)
+        for i, result in enumerate(results):
+            assert isinstance(result, asyncio.CancelledError if i in leaving else Adapter)
+        assert catalog.loads == {"sha256:1": 1}
+        assert "sha256:1" in cache
+
+    run(body)
+
+
+def test_a_failed_load_fails_all_who_wait_leaves_nothing_and_is_tried_again() -> None:
+    async def body(cache: AdapterCache, catalog: FakeCatalog) -> None:
+        adapter = catalog.adapters.pop("sha256:1")
+        catalog.gate.clear()
+        tasks = [asyncio.create_task(cache.get("sha256:1")) for _ in range(5)]
+        await under_way(catalog)
+        catalog.gate.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(r, KeyError) for r in results)
+        assert catalog.loads["sha256:1"] == 1
+        assert "sha256:1" not in cache
+        assert cache.nbytes == 0
+        catalog.adapters["sha256:1"] = adapter
+        assert await cache.get("sha256:1") is adapter
+        assert catalog.loads["sha256:1"] == 2
+
+    run(body)
+
+
+def test_what_is_dropped_while_it_loads_is_answered_but_not_kept() -> None:
+    async def body(cache: AdapterCache, catalog: FakeCatalog) -> None:
+        catalog.gate.clear()
+        first = asyncio.create_task(cache.get("sha256:1"))
+        await under_way(catalog)
+        cache.drop("sha256:1")
+        catalog.gate.set()
+        assert (await first).digest == "sha256:1"
+        assert "sha256:1" not in cache
+        assert cache.nbytes == 0
+        await cache.get("sha256:1")
+        assert catalog.loads["sha256:1"] == 2
+        assert cache.nbytes == KB
+
+    run(body)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["get", "get", "peek", "put", "drop"]), st.integers(0, 4)),
+        min_size=8,
+        max_size=40,
+    ),
+    st.integers(0, 4),
+)
+def test_the_least_recently_used_leave_while_the_bytes_exceed_the_limit(
+    steps: list[tuple[str, int]], limit: int
+) -> None:
+    async def body(cache: AdapterCache, catalog: FakeCatalog) -> None:
+        recent: list[str] = []
+        for action, i in steps:
+            digest = f"sha256:{i}"
+            held, loads = digest in recent, catalog.loads[digest]
+            used = True
+            if action == "get":
+                assert (await cache.get(digest)).digest == digest
+                assert catalog.loads[digest] == loads + (not held), "what is held is not loaded again"
+            elif action == "peek":
+                used = cache.peek(digest) is not None
+                assert used == held
+            elif action == "put":
+                cache.put(catalog.adapters[digest])
+            else:
+                cache.drop(digest)
+                used = False
+                recent = [d for d in recent if d != digest]
+            if used:
+                recent = ([d for d in recent if d != digest] + [digest])[-max(limit, 1) :]
+            assert [d for d in (f"sha256:{n}" for n in range(8)) if d in cache] == sorted(recent)
+            assert cache.nbytes == KB * len(recent)
+
+    run(body, limit * KB)
+
+
+def test_what_was_asked_for_last_stays_when_another_is_loaded() -> None:
+    async def body(cache: AdapterCache, catalog: FakeCatalog) -> None:
+        for digest in ("sha256:1", "sha256:2", "sha256:1", "sha256:3"):
+            await cache.get(digest)
+        assert [d in cache for d in ("sha256:1", "sha256:2", "sha256:3")] == [True, False, True]
+
+    run(body, limit=2 * KB)
+
+
+def test_one_adapter_beyond_the_limit_is_kept_alone() -> None:
+    async def body(cache: AdapterCache, catalog: FakeCatalog) -> None:
+        await cache.get("sha256:1")
+        await cache.get("sha256:2")
+        assert "sha256:1" not in cache
+        assert "sha256:2" in cache
+
+    run(body, limit=10)

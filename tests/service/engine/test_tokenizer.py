@@ -1,0 +1,127 @@
+"""Tokens are transformers' own: pairs, prefixes, and truncation from either side, shared longest first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from adapters.foundation import FoundationFiles
+from adapters.spec import Preprocessing
+from service.engine.errors import TooLong
+from service.engine.tokenizer import Input, Tokenizer
+
+TEXTS = [
+    "",
+    " ",
+    "ok",
+    "Where is my parcel? It was due on Monday.",
+    "İstanbul'da ☕ naïve e\u0301 漢字 \u200b tab\tend [SEP] unaffordability",
+    "\x00\ufffd",
+]
+shared = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def ours(foundation: FoundationFiles) -> Tokenizer:
+    return Tokenizer(foundation.folder / "tokenizer.json")
+
+
+@pytest.fixture(scope="module")
+def theirs(foundation: FoundationFiles) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(foundation.folder)
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    return tokenizer
+
+
+def same(
+    ours: Tokenizer, theirs: Any, value: Input, preprocessing: Preprocessing, truncate: bool, **options: Any
+) -> None:
+    first, second = (value, None) if isinstance(value, str) else value
+    text = preprocessing.prefix + first
+    wanted = theirs(text, second, return_offsets_mapping=True, return_special_tokens_mask=True, **options)
+    encoded = ours.encode(value, preprocessing, truncate)
+    assert list(encoded.ids) == wanted["input_ids"]
+    assert list(encoded.type_ids) == wanted["token_type_ids"]
+    assert encoded.encoding.offsets == [tuple(o) for o in wanted["offset_mapping"]]
+    assert encoded.encoding.special_tokens_mask == wanted["special_tokens_mask"]
+    assert (encoded.text, encoded.shift) == (text, len(preprocessing.prefix))
+
+
+@pytest.mark.parametrize("prefix", ["", "query: ", "q"])
+def test_texts_and_pairs_of_any_kind_are_tokenised_as_transformers_does(
+    ours: Tokenizer, theirs: Any, prefix: str
+) -> None:
+    for first in TEXTS:
+        same(ours, theirs, first, Preprocessing(512, prefix=prefix), truncate=False)
+        for second in TEXTS:
+            same(ours, theirs, (first, second), Preprocessing(512, prefix=prefix), truncate=False)
+
+
+VOCABULARIES = ["the cat sat on a mat and ran off to sea", "one two three four five six seven"]
+
+
+def words(count: int, kind: int) -> str:
+    vocabulary = VOCABULARIES[kind].split()
+    return " ".join(vocabulary[i % len(vocabulary)] for i in range(count))
+
+
+@shared
+@given(
+    first=st.integers(0, 60),
+    second=st.one_of(st.none(), st.integers(0, 60)),
+    limit=st.integers(3, 64),
+    side=st.sampled_from(["left", "right"]),
+    prefix=st.sampled_from(["", "query : "]),
+)
+def test_what_is_too_long_is_truncated_as_transformers_does_from_either_side(
+    ours: Tokenizer, theirs: Any, first: int, second: int | None, limit: int, side: Any, prefix: str
+) -> None:
+    value: Input = words(first, 0) if second is None else (words(first, 0), words(second, 1))
+    preprocessing = Preprocessing(limit, side, prefix)
+    theirs.truncation_side = side
+    same(ours, theirs, value, preprocessing, truncate=True, truncation="longest_first", max_length=limit)
+    assert len(ours.encode(value, preprocessing, truncate=True).ids) <= limit
+
+
+@shared
+@given(first=st.integers(0, 40), second=st.one_of(st.none(), st.integers(0, 40)), limit=st.integers(3, 64))
+def test_too_long_names_both_lengths_and_what_fits_is_never_cut(
+    ours: Tokenizer, theirs: Any, first: int, second: int | None, limit: int
+) -> None:
+    value: Input = words(first, 0) if second is None else (words(first, 0), words(second, 1))
+    length = first + (3 + second if second else 2)
+    if length <= limit:
+        assert len(ours.encode(value, Preprocessing(limit), truncate=False).ids) == length
+        return
+    with pytest.raises(TooLong, match=rf"has {length} tokens and the limit is {limit};") as raised:
+        ours.encode(value, Preprocessing(limit), truncate=False)
+    assert raised.value.param == "inputs"
+
+
+def test_the_file_s_own_truncation_and_padding_to_128_are_off(ours: Tokenizer) -> None:
+    assert len(ours.encode("ok", Preprocessing(512), truncate=False).ids) == 3
+    assert len(ours.encode(words(300, 0), Preprocessing(512), truncate=False).ids) == 302
+
+
+def test_the_prefix_counts_against_the_limit(ours: Tokenizer) -> None:
+    ours.encode(words(4, 0), Preprocessing(6), truncate=False)
+    with pytest.raises(TooLong, match="has 8 tokens and the limit is 6"):
+        ours.encode(words(4, 0), Preprocessing(6, prefix="query : "), truncate=False)
+
+
+def test_the_ids_that_padding_and_unknown_tokens_have_are_the_vocabulary_s(ours: Tokenizer, theirs: Any) -> None:
+    assert (ours.pad_id, ours.unk_id) == (theirs.pad_token_id, theirs.unk_token_id)
+    assert ours.has_subword_prefix
+    assert ours.token(theirs.unk_token_id) == "[UNK]"
+    assert ours.token(10**6) == ""
+
+
+def test_tokens_join_as_transformers_joins_them(ours: Tokenizer, theirs: Any) -> None:
+    for text in TEXTS:
+        tokens = theirs.tokenize(text)
+        assert ours.join(tokens) == theirs.convert_tokens_to_string(tokens)
