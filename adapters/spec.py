@@ -20,7 +20,7 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 POOLINGS = ("mean", "cls", "pooler")
 
 
-class Rejected(ValueError):  # noqa: N818 - the field says "a rejected upload"
+class Rejected(ValueError):
     """An adapter that cannot be served: names the check that failed, the member or tensor, and both values."""
 
     def __init__(self, check: str, where: str, message: str) -> None:

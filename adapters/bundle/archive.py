@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import stat
 import zipfile
@@ -18,6 +19,11 @@ GOLDEN = "golden.json"
 CARD = "README.md"
 MEMBERS = (CONFIG, WEIGHTS, MANIFEST, GOLDEN, CARD)
 
+# A bundle's directory takes some 400 bytes; beyond this, listing the members alone would cost much memory.
+_MAX_DIRECTORY_BYTES = 64 * 2**10
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError,
+)  # fmt: skip
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -50,22 +56,35 @@ def unpack(data: bytes, limits: Limits) -> dict[str, bytes]:
             "size", "bundle", f"{len(data)} bytes; at most {limits.max_bundle_bytes} bytes are accepted"
         )
     try:
+        counted = _check_directory(data)
         archive = zipfile.ZipFile(io.BytesIO(data))
+    except Rejected:
+        raise
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise Rejected("members", "bundle", f"not a zip archive ({error}); zip the adapter's folder") from None
     with archive:
+        if (listed := len(archive.infolist())) != counted:
+            # A damaged directory can swallow an entry, and a bundle without its manifest is a plain folder.
+            raise Rejected("members", "bundle", f"{listed} members are listed; the archive counts {counted}")
         infos = _members(archive, limits)
-        try:
-            return {name: _read(archive, info) for name, info in infos.items()}
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            NotImplementedError,
-            RuntimeError,
-            OSError,
-        ) as error:
-            raise Rejected("members", "bundle", f"the archive cannot be read: {error}") from None
+        return {name: _read(archive, info) for name, info in infos.items()}
+
+
+def _check_directory(data: bytes) -> int:
+    """The number of members that the archive counts; refuses a huge directory before ZipFile lists it.
+
+    Reads where the directory ends as ZipFile itself does.
+    """
+    end = zipfile._EndRecData(io.BytesIO(data))  # type: ignore[attr-defined]
+    count, size = (0, 0) if end is None else (int(end[4]), int(end[5]))
+    if size > _MAX_DIRECTORY_BYTES:
+        raise Rejected(
+            "members",
+            "bundle",
+            f"its directory of members takes {size} bytes; at most {_MAX_DIRECTORY_BYTES}: a bundle has at most "
+            f"{len(MEMBERS)} files",
+        )
+    return count
 
 
 def _members(archive: zipfile.ZipFile, limits: Limits) -> dict[str, zipfile.ZipInfo]:
@@ -111,14 +130,25 @@ def _check_member(info: zipfile.ZipInfo, name: str, limits: Limits) -> None:
         raise Rejected("members", info.filename, f"{reason}; a bundle holds only {', '.join(MEMBERS)}")
     if info.flag_bits & 0x1:
         raise Rejected("members", info.filename, "encrypted; upload it plain")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise Rejected(
+            "members", info.filename, f"compression method {info.compress_type}; stored or deflated (8) are read"
+        )
     if name != WEIGHTS and info.file_size > limits.max_text_bytes:
         raise Rejected("size", info.filename, f"{info.file_size} bytes; at most {limits.max_text_bytes}")
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """The member's bytes, never more than its header declares: a lying header is caught, not expanded."""
-    with archive.open(info) as member:
-        data = member.read(info.file_size + 1)
+    # ZipFile stops at the declared size, so one byte more is allowed for, to see whether there is one.
+    wider = copy.copy(info)
+    wider.file_size += 1
+    try:
+        with archive.open(wider) as member:
+            data = member.read(wider.file_size)
+    except _UNREADABLE as error:
+        raise Rejected("members", info.filename, f"cannot be read from the archive: {error}") from None
     if len(data) != info.file_size:
-        raise Rejected("size", info.filename, f"unpacks to more than the {info.file_size} bytes it declares")
+        size = f"more than {info.file_size}" if len(data) > info.file_size else f"{len(data)}"
+        raise Rejected("size", info.filename, f"unpacks to {size} bytes; its header declares {info.file_size}")
     return data

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, WEIGHTS, Limits, pack, unpack
-from adapters.bundle.canonical import sha256
+from adapters.bundle.canonical import canonical, sha256
 from adapters.bundle.golden import Golden, read_golden
-from adapters.bundle.manifest import Manifest, read_json, read_manifest
+from adapters.bundle.manifest import MAX_LABELS, Manifest, read_json, read_manifest
 from adapters.bundle.peft_config import PeftConfig, read_config
 from adapters.bundle.weights import read_tensors, read_weights
 from adapters.spec import (
@@ -66,7 +66,7 @@ class Bundle:
     def adapter(self, foundation: FoundationSpec, max_rank: int) -> Adapter:
         """The adapter that this bundle holds, checked against a foundation.
 
-        Raises Rejected with check "safetensors", "sites", "finite", "rank", "labels" or "foundation".
+        Raises Rejected with check "schema", "safetensors", "sites", "finite", "rank", "labels" or "foundation".
         """
         manifest = self.manifest
         config = read_config(read_json(self.files[CONFIG], CONFIG))
@@ -87,7 +87,7 @@ class Bundle:
             max_rank,
         )
         if manifest.targets != tuple(sorted(weights.sites)):
-            raise Rejected("sites", "bundle.json: targets", "not the modules that adapter_config.json targets")
+            raise Rejected("sites", "bundle.json: targets", _disagreement(manifest.targets, weights.sites))
         stated = manifest.foundation["fingerprint"]
         if stated is not None and stated != foundation.fingerprint:
             raise Rejected(
@@ -123,7 +123,7 @@ def open_bundle(
     files = unpack(data, limits)
     plain = plain or PlainFields()
     if MANIFEST not in files:
-        return _from_plain(files, foundation, plain)
+        return _from_plain(files, foundation, plain, limits)
     if given := plain.given():
         raise Rejected("schema", given[0], "a form field for plain PEFT folders; bundle.json already says it")
     manifest = read_manifest(files.pop(MANIFEST))
@@ -144,7 +144,17 @@ def write_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
     return Bundle(Manifest(**{**vars(manifest), "files": hashes}), dict(files))
 
 
-def _from_plain(files: dict[str, bytes], foundation: FoundationSpec, plain: PlainFields) -> Bundle:
+def _disagreement(stated: Iterable[str], targeted: Iterable[str]) -> str:
+    stated, targeted = list(stated), sorted(targeted)
+    for name in sorted(set(stated) ^ set(targeted)):
+        held, lacks = ("bundle.json", CONFIG) if name in stated else (CONFIG, "bundle.json")
+        return f"{held} targets {name} and {lacks} does not ({len(stated)} and {len(targeted)} modules)"
+    return f"{stated[:3]}… is not the sorted list of {len(targeted)} modules, each once"
+
+
+def _from_plain(
+    files: dict[str, bytes], foundation: FoundationSpec, plain: PlainFields, limits: Limits
+) -> Bundle:
     if GOLDEN in files:
         raise Rejected("members", GOLDEN, "a golden set without bundle.json; add the manifest or leave it out")
     config = read_config(read_json(files[CONFIG], CONFIG))
@@ -175,29 +185,48 @@ def _from_plain(files: dict[str, bytes], foundation: FoundationSpec, plain: Plai
     )
     warning = "a plain PEFT folder: no fingerprint and no golden set; names, shapes and a probe were checked"
     bundle = write_bundle(manifest, {n: c for n, c in files.items() if n in (CONFIG, WEIGHTS, CARD)})
+    if (size := len(bundle.manifest.to_bytes())) > limits.max_text_bytes:
+        raise Rejected("size", MANIFEST, f"the labels make it {size} bytes; at most {limits.max_text_bytes}")
     return Bundle(bundle.manifest, bundle.files, (warning,))
 
 
 def _plain_labels(
     tensors: Mapping[str, Array], task_class: TaskClass, config: PeftConfig, plain: PlainFields
 ) -> tuple[str, ...]:
+    if plain.labels is not None:
+        return _given_labels(plain.labels, task_class.task)
     if task_class.task == "feature-extraction":
         return ()
-    if plain.labels is not None:
-        if not plain.labels or len(set(plain.labels)) != len(plain.labels):
-            raise Rejected("labels", "labels", f"{list(plain.labels)!r}: expected distinct names, one an id")
-        return plain.labels
     named = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
     by_labels = [n for n, shape in task_class.head.items() if shape[0] is None and n in named]
-    if not by_labels or named[by_labels[0]].ndim == 0:
+    if not by_labels:
         saved = config.values.get("modules_to_save")
         raise Rejected(
             "sites",
             ", ".join(task_class.head),
             f"not in {WEIGHTS} (modules_to_save is {saved!r}); {task_class.task} needs a head",
         )
-    count = named[by_labels[0]].shape[0]
-    return tuple(f"LABEL_{i}" for i in range(count))
+    name, shape = by_labels[0], named[by_labels[0]].shape
+    wanted = task_class.head[name][1:]
+    if not shape or shape[1:] != wanted:
+        raise Rejected("sites", name, f"shape {list(shape)}; expected {['labels', *wanted]}")
+    if not 1 <= shape[0] <= MAX_LABELS:
+        raise Rejected("labels", name, f"gives {shape[0]} outputs; from 1 to {MAX_LABELS} are served")
+    return tuple(f"LABEL_{i}" for i in range(shape[0]))
+
+
+def _given_labels(labels: tuple[str, ...], task: str) -> tuple[str, ...]:
+    if task == "feature-extraction":
+        raise Rejected("labels", "labels", f"{len(labels)} labels are given; {task} has none")
+    if not 1 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
+        raise Rejected(
+            "labels", "labels", f"{len(labels)} labels, {len(set(labels))} distinct; 1 to {MAX_LABELS}, each once"
+        )
+    try:
+        canonical(labels)
+    except ValueError as error:
+        raise Rejected("labels", "labels", str(error)) from None
+    return labels
 
 
 def _plain_problem(task: str, plain: PlainFields, labels: int) -> str | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from typing import Any
 
 _MAX_SAFE_INTEGER = 2**53 - 1
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def canonical(value: Any) -> bytes:
@@ -29,6 +31,8 @@ def _encode(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, str):
+        if not value.isascii() and _SURROGATE.search(value):
+            raise ValueError(f"{value!r} holds half a surrogate pair, which UTF-8 cannot hold")
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, int):
         if abs(value) > _MAX_SAFE_INTEGER:
@@ -42,7 +46,8 @@ def _encode(value: Any) -> str:
         for key in value:
             if not isinstance(key, str):
                 raise ValueError(f"object key {key!r} is not a string")
-        keys = sorted(value, key=lambda k: k.encode("utf-16-be"))
+        # UTF-16 order, as the RFC asks; a lone surrogate is refused when its key is encoded.
+        keys = sorted(value, key=lambda k: k.encode("utf-16-be", "surrogatepass"))
         return "{" + ",".join(f"{_encode(k)}:{_encode(value[k])}" for k in keys) + "}"
     raise ValueError(f"{type(value).__name__} is not a JSON type")
 

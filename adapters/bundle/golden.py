@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,14 +58,22 @@ def _input(value: Any, i: int) -> str | tuple[str, str]:
     raise Rejected("schema", f"golden.json: inputs[{i}]", "not a string or {text, text_pair}")
 
 
-def _output(value: Sequence[Any], i: int) -> Array:
+def _output(value: Any, i: int) -> Array:
     where = f"golden.json: outputs[{i}]"
     try:
-        output = np.asarray(value, dtype=np.float32)
+        if not _numeric(value):
+            raise TypeError
+        with np.errstate(over="ignore"):
+            output = np.asarray(value, dtype=np.float32)
     except (ValueError, TypeError, OverflowError):
         raise Rejected("schema", where, "not a rectangular list of numbers") from None
     if output.ndim not in (1, 2) or output.size == 0:
-        raise Rejected("schema", where, f"has {output.ndim} dimensions; expected 1 or 2")
+        raise Rejected("schema", where, f"has shape {list(output.shape)}; expected 1 or 2 dimensions, not empty")
     if not np.isfinite(output).all():
         raise Rejected("schema", where, "holds a number that fp32 cannot hold")
     return output
+
+
+def _numeric(value: Any) -> bool:
+    """Whether it holds numbers alone: numpy would read "1.5", true and null as numbers too."""
+    return all(map(_numeric, value)) if isinstance(value, list) else type(value) in (int, float)

@@ -11,6 +11,8 @@ from adapters.bundle.canonical import canonical, digest_of
 from adapters.spec import POOLINGS, PROBLEM_TYPES, TASKS, HeadSpec, Preprocessing, Rejected
 
 SCHEMA = 1
+MAX_LABELS = 2**16
+_MAX_DEPTH = 32
 _KEYS = {
     "schema",
     "task",
@@ -84,7 +86,7 @@ class Manifest:
 def read_manifest(data: bytes) -> Manifest:
     """The manifest in the bytes of a `bundle.json`; Rejected (check "schema") naming the key at fault."""
     value = read_json(data, "bundle.json")
-    if value.get("schema") != SCHEMA:
+    if isinstance(value.get("schema"), bool) or value.get("schema") != SCHEMA:
         raise _wrong("schema", f"{value.get('schema')!r}; this program reads schema {SCHEMA}")
     if unknown := sorted(set(value) - _KEYS):
         raise _wrong(unknown[0], f"unknown key; known: {', '.join(sorted(_KEYS))}")
@@ -97,8 +99,8 @@ def read_manifest(data: bytes) -> Manifest:
     manifest = Manifest(
         task=task,
         problem_type=problem_type,
-        head=_head(_mapping(value, "head")),
-        labels=_labels(_mapping(value, "id2label")),
+        head=_head(_mapping(value, "head"), task),
+        labels=_labels(_mapping(value, "id2label"), task),
         preprocessing=_preprocessing(_mapping(value, "preprocessing")),
         foundation=_foundation(_mapping(value, "foundation")),
         targets=_strings(value, "targets"),
@@ -107,6 +109,13 @@ def read_manifest(data: bytes) -> Manifest:
         provenance=_mapping(value, "provenance"),
         license=None if value["license"] is None else _string(value["license"], "license"),
     )
+    try:
+        # Twice, for what is stored must open again: 1e17 is written as a whole number beyond 2^53.
+        canonical(read_json(manifest.to_bytes(), "bundle.json"))
+    except Rejected:
+        raise
+    except ValueError as error:
+        raise Rejected("schema", "bundle.json", f"has no RFC 8785 form: {error}") from None
     if value["golden"] != manifest.to_json()["golden"]:
         raise _wrong("golden", f"{value['golden']!r} does not agree with files")
     return manifest
@@ -115,14 +124,31 @@ def read_manifest(data: bytes) -> Manifest:
 def read_json(data: bytes, member: str) -> dict[str, Any]:
     """The JSON object in a member's bytes; Rejected (check "schema") naming the member and the position."""
     try:
-        value = json.loads(data, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+        text = data.decode("utf-8")
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+        _check_depth(value)
+        # Refuses what is JSON by its grammar alone: 1e999, and half a surrogate pair.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except RecursionError:
-        raise Rejected("schema", member, "nested too deeply") from None
+        raise Rejected("schema", member, f"nested more than {_MAX_DEPTH} deep") from None
     except ValueError as error:
-        raise Rejected("schema", member, f"not JSON: {error}") from None
+        raise Rejected("schema", member, f"not JSON in UTF-8: {error}") from None
     if not isinstance(value, dict):
         raise Rejected("schema", member, f"holds {type(value).__name__}, not an object")
     return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            child
+            for v in level
+            if isinstance(v, dict | list)
+            for child in (v.values() if isinstance(v, dict) else v)
+        ]
+    if level:
+        raise RecursionError
 
 
 def _no_constant(name: str) -> Any:
@@ -158,9 +184,9 @@ def _strings(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(_string(v, key) for v in value[key])
 
 
-def _one_of(value: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> str:
+def _one_of(value: Mapping[str, Any], key: str, allowed: tuple[str, ...], within: str = "") -> str:
     if value[key] not in allowed:
-        raise _wrong(key, f"{value[key]!r}; one of: {', '.join(allowed)}")
+        raise _wrong(within + key, f"{value[key]!r}; one of: {', '.join(allowed)}")
     return cast("str", value[key])
 
 
@@ -169,21 +195,27 @@ def _exactly(value: Mapping[str, Any], key: str, keys: set[str]) -> None:
         raise _wrong(key, f"has keys {sorted(value)}; expected {sorted(keys)}")
 
 
-def _head(value: Mapping[str, Any]) -> HeadSpec:
+def _head(value: Mapping[str, Any], task: str) -> HeadSpec:
     kind = value.get("kind")
+    only = {"token-classification": "hf", "feature-extraction": "linear"}.get(task, kind)
+    if kind in ("hf", "linear") and kind != only:
+        raise _wrong("head.kind", f"{kind!r}; for {task} it is {only!r}")
     if kind == "hf":
         _exactly(value, "head", {"kind", "class"})
         return HeadSpec("hf", class_name=_string(value["class"], "head.class"))
     if kind != "linear":
         raise _wrong("head.kind", f"{kind!r}; one of: hf, linear")
     _exactly(value, "head", {"kind", "pooling", "normalize"})
-    _one_of(value, "pooling", POOLINGS)
+    _one_of(value, "pooling", POOLINGS, "head.")
     if not isinstance(value["normalize"], bool):
         raise _wrong("head.normalize", f"{value['normalize']!r} is not true or false")
     return HeadSpec("linear", pooling=value["pooling"], normalize=value["normalize"])
 
 
-def _labels(value: Mapping[str, Any]) -> tuple[str, ...]:
+def _labels(value: Mapping[str, Any], task: str) -> tuple[str, ...]:
+    least, most = (0, 0) if task == "feature-extraction" else (1, MAX_LABELS)
+    if not least <= len(value) <= most:
+        raise _wrong("id2label", f"{len(value)} labels; {task} has from {least} to {most}")
     wanted = [str(i) for i in range(len(value))]
     if sorted(value) != sorted(wanted):
         raise _wrong("id2label", f"keys {sorted(value)[:5]}…; expected 0 to {len(value) - 1}, each once")
@@ -198,7 +230,7 @@ def _preprocessing(value: Mapping[str, Any]) -> Preprocessing:
     length = value["max_length"]
     if not isinstance(length, int) or isinstance(length, bool) or length < 3:
         raise _wrong("preprocessing.max_length", f"{length!r} is not a whole number of at least 3 tokens")
-    side = _one_of(value, "truncation_side", ("left", "right"))
+    side = _one_of(value, "truncation_side", ("left", "right"), "preprocessing.")
     prefix = _string(value["prefix"], "preprocessing.prefix")
     return Preprocessing(length, "left" if side == "left" else "right", prefix)
 

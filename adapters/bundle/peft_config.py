@@ -6,9 +6,10 @@ The matching follows `peft.tuners.tuners_utils.check_target_module_exists` and `
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from re import _constants as sre  # type: ignore[attr-defined]
 from re import _parser as sre_parse  # type: ignore[attr-defined]
@@ -18,7 +19,10 @@ from adapters.spec import Rejected, TaskClass
 
 ALL_LINEAR = "all-linear"
 _MAX_PATTERN_CHARS = 512
-_MAX_UNBOUNDED_REPEATS = 3
+_MAX_PATTERNS = 1024
+# A backtracking match takes at most about as many steps as a name of this length can be taken apart in ways.
+_NAME_LENGTH = 50
+_MAX_WAYS = 2**20
 
 # Read by this module, or without effect on a trained adapter's outputs.
 _KNOWN = {
@@ -63,7 +67,7 @@ class PeftConfig:
 
     def _pattern(self, key: str, module: str, default: Any) -> Any:
         for pattern, value in (self.values.get(key) or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", module):
+            if _ending_in(pattern).match(module):
                 return value
         return default
 
@@ -74,7 +78,7 @@ class PeftConfig:
         elif exclude and any(name == e or name.endswith(f".{e}") for e in exclude):
             return True
         saved = self.values.get("modules_to_save") or []
-        return any(name == m or f".{m}." in f".{name}." for m in saved)
+        return any(_containing(m).match(name) for m in saved)
 
     def _targeted(self, name: str, target: str | list[str] | None) -> bool:
         if isinstance(target, str):
@@ -87,11 +91,29 @@ class PeftConfig:
         pattern = self.values.get("layers_pattern")
         patterns = [pattern] if isinstance(pattern, str) else pattern
         if patterns:
-            matches = (re.match(rf"(?:^|.*?\.){p}\.(?P<idx>\d+)\.", name) for p in patterns)
+            matches = (_layer_of(p).match(name) for p in patterns)
             match = next((m for m in matches if m), None)
         else:
             match = re.match(r".*?\.[^.]*\.(?P<idx>\d+)\.", name)
-        return match is not None and int(match["idx"]) in ([layers] if isinstance(layers, int) else layers)
+        if match is None or match["idx"] is None:
+            return False
+        return int(match["idx"]) in ([layers] if isinstance(layers, int) else layers)
+
+
+# PEFT's own expressions around a pattern. Kept compiled: `re` itself keeps fewer than one config may hold.
+@functools.lru_cache(maxsize=4 * _MAX_PATTERNS)
+def _ending_in(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(.*\.)?({pattern})$")
+
+
+@functools.lru_cache(maxsize=_MAX_PATTERNS)
+def _containing(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(^|.*\.){pattern}($|\..*)")
+
+
+@functools.lru_cache(maxsize=_MAX_PATTERNS)
+def _layer_of(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.")
 
 
 def read_config(value: Mapping[str, Any]) -> PeftConfig:
@@ -139,10 +161,13 @@ def _check_targets(value: Mapping[str, Any]) -> None:
             raise _wrong(key, f"{option!r} is not a list of strings")
     for key in ("target_modules", "exclude_modules"):
         if isinstance(value.get(key), str):
-            _check_pattern(key, value[key])
+            _check_patterns(key, [value[key]], re.compile)
+        elif len(value.get(key) or []) > _MAX_PATTERNS:
+            raise _wrong(key, f"{len(value[key])} names; at most {_MAX_PATTERNS}")
     patterns = value.get("layers_pattern")
-    for pattern in [patterns] if isinstance(patterns, str) else patterns or []:
-        _check_pattern("layers_pattern", pattern)
+    listed = [patterns] if isinstance(patterns, str) else patterns or []
+    _check_patterns("layers_pattern", listed, _layer_of)
+    _check_patterns("modules_to_save", value.get("modules_to_save") or [], _containing)
     layers = value.get("layers_to_transform")
     listed = [layers] if isinstance(layers, int) else layers
     if layers is not None and not (isinstance(listed, list) and all(_whole(v, 0) for v in listed)):
@@ -150,16 +175,17 @@ def _check_targets(value: Mapping[str, Any]) -> None:
 
 
 def _check_numbers(value: Mapping[str, Any]) -> None:
-    if not _whole(value.get("r", 8), 1):
+    if not _rank(value.get("r", 8)):
         raise _wrong("r", f"{value.get('r')!r} is not a rank of at least 1")
     if not _number(value.get("lora_alpha", 8)):
         raise _wrong("lora_alpha", f"{value.get('lora_alpha')!r} is not a number")
-    for key, fits in (("rank_pattern", lambda v: _whole(v, 1)), ("alpha_pattern", _number)):
+    checks: dict[str, Callable[[Any], bool]] = {"rank_pattern": _rank, "alpha_pattern": _number}
+    for key, fits in checks.items():
         patterns = value.get(key) or {}
         if not isinstance(patterns, dict):
             raise _wrong(key, f"{patterns!r} is not an object")
+        _check_patterns(key, list(patterns), _ending_in)
         for pattern, number in patterns.items():
-            _check_pattern(key, pattern)
             if not fits(number):
                 raise _wrong(key, f"{pattern!r}: {number!r} is not a valid value")
 
@@ -168,38 +194,54 @@ def _whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def _rank(value: Any) -> bool:
+    return _whole(value, 1)
+
+
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_pattern(key: str, pattern: str) -> None:
-    """Refuse a pattern that could run for long: an uploaded regular expression runs inside the server."""
-    if len(pattern) > _MAX_PATTERN_CHARS:
-        raise _wrong(key, f"a pattern of {len(pattern)} characters; at most {_MAX_PATTERN_CHARS}")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
     try:
-        parsed: Any = sre_parse.parse(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise _wrong(key, f"{pattern!r} is not a regular expression: {error}") from None
-    repeats = list(_repeats(parsed, inside=False))
-    if len(repeats) > _MAX_UNBOUNDED_REPEATS or any(repeats):
-        raise _wrong(key, f"{pattern!r} repeats within repeats or too often; name the modules in a list")
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond fp64
+        return False
 
 
-def _repeats(parsed: Any, inside: bool) -> Iterable[bool]:
-    """For each repeat beyond `?` in a parsed pattern: whether it lies within another."""
+def _check_patterns(key: str, patterns: list[str], compiled: Callable[[str], object]) -> None:
+    """Refuse patterns that could run for long: an uploaded regular expression runs inside the server."""
+    if len(patterns) > _MAX_PATTERNS:
+        raise _wrong(key, f"{len(patterns)} patterns; at most {_MAX_PATTERNS}")
+    ways = 0.0
+    for pattern in patterns:
+        if len(pattern) > _MAX_PATTERN_CHARS:
+            raise _wrong(key, f"a pattern of {len(pattern)} characters; at most {_MAX_PATTERN_CHARS}")
+        try:
+            parsed: Any = sre_parse.parse(pattern)
+            compiled(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise _wrong(key, f"{pattern!r} is not a regular expression: {error}") from None
+        ways += _ways(parsed)
+        if ways > _MAX_WAYS:
+            raise _wrong(key, f"{pattern!r} repeats within repeats or too often; name the modules in a list")
+
+
+def _ways(parsed: Any) -> float:
+    """A bound on the ways in which a pattern can match one name; infinite where choices nest in a repeat."""
+    ways = 1.0
     for op, args in parsed:
         if op in (sre.MAX_REPEAT, sre.MIN_REPEAT, sre.POSSESSIVE_REPEAT):
-            _least, most, body = args
-            many = most > 1
-            if many:
-                yield inside
-            yield from _repeats(body, inside or many)
+            least, most, body = args
+            inner = _ways(body)
+            if least > _NAME_LENGTH or (most > 1 and inner > 1):
+                ways = math.inf
+            else:
+                ways *= 1 + (inner if most <= 1 else min(most, _NAME_LENGTH))
         elif op is sre.BRANCH:
-            for branch in args[1]:
-                yield from _repeats(branch, inside)
+            ways *= sum(_ways(branch) for branch in args[1])
         elif op is sre.SUBPATTERN:
-            yield from _repeats(args[-1], inside)
+            ways *= _ways(args[-1])
         elif op in (sre.ASSERT, sre.ASSERT_NOT):
-            yield from _repeats(args[1], inside)
+            ways *= _ways(args[1])
         elif op in (sre.GROUPREF, sre.GROUPREF_EXISTS, sre.ATOMIC_GROUP):
-            yield True
+            ways = math.inf
+    return ways

@@ -13,11 +13,18 @@ from adapters.spec import AdapterWeights, Array, FoundationSpec, HeadSpec, LoraP
 
 _PEFT_PREFIX = "base_model.model."
 _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
+# A header of a few hundred tensors takes some 50 KB; one of many megabytes is only there to be parsed.
+_MAX_HEADER_BYTES = 2**20
 _DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
 
 
 def read_tensors(data: bytes) -> dict[str, Array]:
     """Every tensor of a safetensors file as fp32, by name; Rejected for a damaged file, NaN or Inf."""
+    header = int.from_bytes(data[:8], "little")
+    if header > _MAX_HEADER_BYTES:
+        raise Rejected(
+            "safetensors", WEIGHTS, f"declares a header of {header} bytes; at most {_MAX_HEADER_BYTES}"
+        )
     try:
         entries = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
@@ -56,7 +63,7 @@ def read_weights(
         name = sorted(left)[0]
         raise Rejected("sites", name, f"maps to no site of {task_class.name} that the config targets")
     weights = AdapterWeights(sites, head_tensors)
-    _check_finite(tensors)
+    _check_finite(tensors, sites)
     if weights.max_rank > max_rank:
         worst = max(sites, key=lambda s: sites[s].rank)
         raise Rejected("rank", worst, f"rank {weights.max_rank}; this server serves at most {max_rank}")
@@ -64,14 +71,23 @@ def read_weights(
 
 
 def _tensor(name: str, dtype: str, shape: Iterable[int], data: bytes) -> Array:
+    try:
+        return _as_fp32(name, dtype, tuple(shape), data)
+    except ValueError as error:
+        if isinstance(error, Rejected):
+            raise
+        raise Rejected("safetensors", name, f"shape {list(shape)}: {error}") from None
+
+
+def _as_fp32(name: str, dtype: str, shape: tuple[int, ...], data: bytes) -> Array:
     if dtype == "BF16":
         widened = np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16
-        return widened.view(np.float32).reshape(tuple(shape))
+        return widened.view(np.float32).reshape(shape)
     if dtype not in _DTYPES:
         raise Rejected("safetensors", name, f"dtype {dtype}; served: {', '.join(_DTYPES)}, BF16")
     flat = np.frombuffer(data, dtype=np.dtype(_DTYPES[dtype]).newbyteorder("<"))
     with np.errstate(over="ignore"):
-        return np.array(flat.reshape(tuple(shape)), dtype=np.float32)
+        return np.array(flat.reshape(shape), dtype=np.float32)
 
 
 def _take(left: dict[str, Array], name: str, shape: tuple[int, ...]) -> Array:
@@ -112,6 +128,8 @@ def _head(
             raise Rejected("sites", names[0], f"missing from {WEIGHTS}, which holds {names[1]}")
         if shapes and task_class.task == "feature-extraction":
             labels = left[names[0]].shape[0] if left[names[0]].ndim else 0
+            if labels < 1:
+                raise Rejected("labels", names[0], f"shape {list(left[names[0]].shape)} gives no outputs")
     for name, shape in shapes.items():
         _check_labels(left, name, shape, labels)
         found[name] = np.ascontiguousarray(_take(left, name, tuple(labels if d is None else d for d in shape)))
@@ -127,8 +145,11 @@ def _check_labels(left: Mapping[str, Array], name: str, shape: tuple[int | None,
             raise Rejected("labels", name, f"gives {tensor.shape[axis]} outputs; there are {labels} labels")
 
 
-def _check_finite(tensors: Mapping[str, Array]) -> None:
+def _check_finite(tensors: Mapping[str, Array], sites: Mapping[str, LoraPair]) -> None:
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             bad = tensor[~np.isfinite(tensor)][0]
             raise Rejected("finite", name, f"holds {bad}; every value must be finite in fp32")
+    for site, pair in sites.items():
+        if not np.isfinite(pair.b).all():
+            raise Rejected("finite", site, "lora_B times its scale (from lora_alpha and r) is beyond fp32")

@@ -1,0 +1,14 @@
+"""What the attacks share: a tiny foundation."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapters.architecture import describe
+from adapters.spec import FoundationSpec
+from tests.attacks.forge import tiny_bert
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> FoundationSpec:
+    return describe(tiny_bert(tmp_path_factory.mktemp("tiny")))
