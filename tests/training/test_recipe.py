@@ -1,0 +1,107 @@
+"""Recipes: what is refused, and that the refusal names the file and the key in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from training.cli import app
+from training.errors import RecipeError
+from training.recipe import load_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"peft": {"rank": 8}}, "peft.rank: unknown key; known: r, lora_alpha,"),
+        ({"extra": 1}, "extra: unknown key"),
+        ({"data": {"splits": {"stratgy": "stratified"}}}, "data.splits.stratgy: unknown key; known: strategy"),
+        ({"task_type": "QA"}, "task_type: 'QA'"),
+        ({"name": "Has Spaces"}, "name: 'Has Spaces' is no adapter name"),
+        ({"name": "foundation"}, "name: 'foundation' is no adapter name"),
+        ({"license": None}, "license: Field required"),
+        ({"peft": {"r": 0}}, "peft.r: 0"),
+        ({"peft": {"target_modules": []}}, "peft.target_modules"),
+        ({"training": {"learning_rate": float("nan")}}, "training.learning_rate: nan"),
+        ({"training": {"num_train_epochs": 0}}, "training.num_train_epochs: 0"),
+        (
+            {"data": {"splits": {"test_size": 0.6, "val_size": 0.4}}},
+            "data.splits.val_size: test_size and val_size",
+        ),
+        ({"task_type": "TOKEN_CLS", "data": {"text_column": "t"}}, "data: text_column is for CSV files"),
+    ],
+)
+def test_a_wrong_key_or_value_is_refused_in_one_line_with_file_and_key_and_exit_code_2(
+    write_recipe: Callable[..., Path], changes: dict[str, Any], named: str
+) -> None:
+    path = write_recipe(**changes)
+    result = CliRunner().invoke(app, ["validate", str(path)])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"rootstock train: {path}: {named}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [unclosed", "not YAML"),
+        ("name: a\nname: b\n", "key 'name' is there twice"),
+        ("- a\n- b\n", "holds list; a recipe is a mapping"),
+        ("", "holds NoneType"),
+        ("when: !!python/object:os.system {}", "not YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_with_its_name(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=message) as refused:
+        load_recipe(path)
+    assert str(refused.value).startswith(f"{path}: ")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_recipe_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["run", str(tmp_path / "none.yaml")])
+    assert result.exit_code == 2
+    assert (
+        result.stderr == f"rootstock train: {tmp_path / 'none.yaml'}: cannot be read: No such file or directory\n"
+    )
+
+
+def test_a_relative_data_path_starts_at_the_recipes_folder(
+    write_recipe: Callable[..., Path], rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
+    assert load_recipe(write_recipe()).data_path == rows
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_each_recipe_of_the_project_is_valid_on_its_data(path: Path) -> None:
+    result = CliRunner().invoke(app, ["validate", str(path)])
+    assert result.exit_code == 0, result.stderr
+    assert "valid" in result.stdout
+
+
+def test_the_schema_command_prints_a_json_schema_that_refuses_unknown_keys() -> None:
+    result = CliRunner().invoke(app, ["schema"])
+    schema = json.loads(result.stdout)
+    assert schema["additionalProperties"] is False
+    assert set(schema["required"]) == {"task_type", "name", "license", "description", "data"}
+    assert schema["$defs"]["Peft"]["properties"]["r"]["default"] == 8
+
+
+def test_importing_the_commands_imports_neither_torch_nor_transformers() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, training.cli; print([m for m in ('torch', 'transformers', 'peft') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"

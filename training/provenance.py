@@ -1,0 +1,46 @@
+"""What an adapter was made from: hashes, seeds, library versions and the commit. No time, host or path."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from training.data import Dataset
+from training.recipe import RecipeFile
+from training.split import Split
+
+_LIBRARIES = ("numpy", "peft", "rootstock", "safetensors", "scikit-learn", "tokenizers", "torch", "transformers")
+_CODE = ("adapters", "training")
+
+
+def provenance(source: RecipeFile, dataset: Dataset, parts: Split) -> dict[str, Any]:
+    """The `provenance` of a bundle; the same inputs and installation give the same value."""
+    recipe = source.recipe
+    found: dict[str, Any] = {
+        "recipe_sha256": source.sha256,
+        "data_sha256": dataset.sha256,
+        "rows": {**parts.sizes, "duplicates": parts.duplicates},
+        "seeds": {"split": recipe.data.splits.seed, "training": recipe.training.seed},
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+    commit = _commit(Path(__file__).resolve().parent.parent)
+    return found if commit is None else {**found, "commit": commit}
+
+
+def _commit(root: Path) -> str | None:
+    """The commit of this code; None unless it is checked out at `root` and unchanged, so it is never wrong."""
+    git = shutil.which("git")
+    if git is None or not (root / ".git").exists():
+        return None
+    commands = (["rev-parse", "HEAD"], ["--no-optional-locks", "status", "--porcelain", "--", *_CODE])
+    answers = []
+    for command in commands:
+        ran = subprocess.run([git, "-C", str(root), *command], capture_output=True, text=True, check=False)  # noqa: S603
+        if ran.returncode != 0:
+            return None
+        answers.append(ran.stdout.strip())
+    head, changes = answers
+    return None if changes else head
