@@ -1,0 +1,88 @@
+"""`rootstock bench` runs end to end. No timing is asserted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.spec import FoundationSpec
+from loadtest import wrk
+from service.exports import export_path
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def home(export_folder: Path, spec: FoundationSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    linked = export_path(folder, spec.fingerprint)
+    linked.parent.mkdir(parents=True)
+    linked.symlink_to(export_folder)
+    return folder
+
+
+def bench(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "adapters.console", "bench", *arguments],
+        env={**os.environ, "ROOTSTOCK_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+def figures(done: subprocess.CompletedProcess[str], path: Path) -> list[dict[str, Any]]:
+    assert done.returncode == 0, done.stderr
+    content = json.loads(path.read_text())
+    assert path.with_suffix(".png").is_file()
+    for row in content["rows"]:
+        assert len(row["pairs"]) == 2
+        assert all(pair["top"] > 0 and pair["bottom"] > 0 for pair in row["pairs"])
+        assert row["interval"][0] <= row["median"] <= row["interval"][1]
+    rows: list[dict[str, Any]] = content["rows"]
+    return rows
+
+
+def test_row_1_runs(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "one.json"
+    rows = figures(bench(home, "engine", "--quick", "--threads", "1", "--rows", "1", "--json", str(out)), out)
+    assert [(row["row"], row["target"]) for row in rows] == [(1, 0.95), (1, 0.90)]
+    assert str(home) not in out.read_text()
+
+
+@pytest.mark.slow
+def test_row_2_runs(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two.json"
+    rows = figures(bench(home, "engine", "--quick", "--threads", "1", "--rows", "2", "--json", str(out)), out)
+    assert [(row["row"], row["target"]) for row in rows] == [(2, 2.0)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("wrk") is None, reason=wrk.MISSING)
+def test_row_4_runs(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "four.json"
+    rows = figures(bench(home, "http", "--quick", "--json", str(out)), out)
+    assert [(row["row"], row["target"]) for row in rows] == [(4, 0.5), (4, 0.6)]
+    assert rows[0]["extra"]["latency"].keys() == {"32", "1"}
+
+
+def test_a_row_that_is_not_there_is_refused(home: Path) -> None:
+    done = bench(home, "engine", "--rows", "1,9")
+    assert done.returncode == 2
+    assert "expected one or more of 1, 2" in done.stderr
+
+
+def test_without_wrk_one_line_says_how_to_install_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(home))
+    done = bench(home, "http", "--quick")
+    assert done.returncode == 1
+    assert "apt-get install wrk" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,79 @@
+"""A row is met where its interval reaches the target; a report holds every pair and no name of the machine."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+
+import pytest
+
+from loadtest.chart import draw
+from loadtest.machine import ROOT, describe_machine
+from loadtest.pairs import interleaved
+from loadtest.report import Report, verdict
+from loadtest.row import Pair, Row
+
+
+def row(ratios: list[float], target: float | None) -> Row:
+    return Row(1, "a ÷ b", "a", "b", "seconds", [Pair(r, 1.0) for r in ratios], target)
+
+
+RATIOS = [0.90 + i / 1000 for i in range(30)]
+
+
+def test_a_row_is_met_where_the_interval_s_upper_end_reaches_the_target() -> None:
+    high = row(RATIOS, None).interval.high
+    assert row(RATIOS, high).met is True
+    assert row(RATIOS, high + 1e-9).met is False
+    assert row(RATIOS, None).met is None
+
+
+def test_the_verdict_is_in_doubt_where_the_pairs_are_too_few() -> None:
+    assert verdict(row(RATIOS, 0.9)) == "yes"
+    assert verdict(row(RATIOS, 1.0)) == "no"
+    assert verdict(row(RATIOS[:3], 0.9)) == "yes?"
+    assert verdict(row(RATIOS, None)) == ""
+
+
+def test_the_json_holds_every_pair_and_what_judged_it(tmp_path: Path) -> None:
+    report = Report(describe_machine(), {"pairs": 30}, [row(RATIOS, 0.95), row([1.0, 2.0], None)])
+    report.write(tmp_path / "new" / "out.json")
+    content = json.loads((tmp_path / "new" / "out.json").read_text())
+    first, second = content["rows"]
+    assert [pair["ratio"] for pair in first["pairs"]] == RATIOS
+    assert (first["target"], first["met"]) == (0.95, False)
+    assert first["interval"] == [RATIOS[9], RATIOS[20]]
+    assert second["met"] is None
+    assert content["machine"]["cores"] >= 1
+    assert content["machine"]["libraries"]["numpy"]
+
+
+def test_the_machine_s_name_and_paths_are_not_in_it() -> None:
+    text = json.dumps(describe_machine())
+    assert str(ROOT) not in text
+    assert str(Path.home()) + "/" not in text
+    assert platform.node() not in text.split('"')
+
+
+def test_the_table_shows_median_target_and_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    Report(describe_machine(), {}, [row(RATIOS, 0.95)]).show()
+    shown = capsys.readouterr().out
+    assert f"{row(RATIOS, None).interval.median:.3f}" in shown
+    assert "≥ 0.95" in shown
+    assert "no" in shown
+
+
+def test_the_chart_is_a_png(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert draw(Report({}, {}, [row(RATIOS, 0.95), row(RATIOS, None)]), tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sides_run_in_turns_in_alternating_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadtest.pairs.SETTLE_S", 0.0)
+    calls: list[str] = []
+    pairs = interleaved(lambda: calls.append("a"), lambda: calls.append("b"), pairs=2, runs=1)
+    # One untimed run before each timed one; both sides once before the first pair.
+    assert "".join(calls) == "aabb" + "aabb" + "bbaa"
+    assert len(pairs) == 2
