@@ -45,7 +45,8 @@ class _Job:
 def run(source: RecipeFile, output_dir: Path | None = None, report: Report = lambda *_: None) -> Outcome:
     """Train, evaluate and pack the adapter of a recipe; the output folder is touched only when all went well.
 
-    Raises TrainingError, FoundationError or Rejected. The same recipe, data and machine give the same digest.
+    Raises TrainingError, FoundationError or Rejected. The same recipe, data, machine and number of threads give
+    the same digest.
     """
     job = _prepare(source)
     with tempfile.TemporaryDirectory(prefix="rootstock-train-") as scratch:

@@ -74,8 +74,8 @@ class Runner(Protocol):
     """Runs batches on one foundation with adapters in numbered slots; but for `warm`, from one thread at a time.
 
     `warm` opens whatever an adapter needs beyond its arrays; it may be slow, and any thread may call it. `stage`
-    prepares an adapter and may fail; `place` puts what was staged into a slot and does not. `run` gives the raw head
-    output of each row: (labels,) or (dimensions,), for token classification (length, labels).
+    prepares an adapter and may fail; `place` puts what was staged into a slot and does not. `run` gives the raw
+    head output of each row: (labels,) or (dimensions,), for token classification (length, labels).
     """
 
     name: str
