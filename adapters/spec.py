@@ -18,16 +18,22 @@ Pooling = Literal["mean", "cls", "pooler"]
 TASKS = ("text-classification", "token-classification", "feature-extraction")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 POOLINGS = ("mean", "cls", "pooler")
+_MAX_MESSAGE = 500
 
 
 class Rejected(ValueError):
     """An adapter that cannot be served: names the check that failed, the member or tensor, and both values."""
 
     def __init__(self, check: str, where: str, message: str) -> None:
-        super().__init__(f"{check}: {where}: {message}")
         self.check = check
-        self.where = where
-        self.message = message
+        self.where = _short(where)
+        self.message = _short(message)
+        super().__init__(f"{check}: {self.where}: {self.message}")
+
+
+def _short(text: str) -> str:
+    """What a message quotes is uploaded text of any length."""
+    return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "…"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     home: Path = Field(Path("~/.rootstock"), description="Folder of the registry, the store and the exports.")
     foundation: str = Field("default", description="`default`, a local folder, or org/name@<40 hex revision>.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(3000, ge=0, le=65535, description="Port to listen on; with uvicorn, 0 takes a free one.")
+    port: int = Field(3000, ge=1, le=65535, description="Port to listen on.")
     server: Literal["bentoml", "uvicorn"] = Field("bentoml", description="What runs the ASGI app.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     demo: bool = Field(True, description="Register the demo adapters where the registry is empty.")

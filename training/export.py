@@ -48,7 +48,8 @@ def save(model: nn.Module, folder: Path, files: FoundationFiles, task_class: Tas
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = files.name
     config["revision"] = files.revision
-    config["target_modules"] = sorted(config["target_modules"])
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()
     config["modules_to_save"] = head_modules(task_class)
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return {name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS)}

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from adapters.errors import AdapterError
 from adapters.spec import Rejected
@@ -38,6 +39,7 @@ _STATUS = {
     "deadline_exceeded": 504,
     "draining": 503,
 }
+REQUEST_ID = "rootstock.request_id"
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # Fields of several forms: what all of them are, where pydantic would name the first form's fault.
 _UNIONS = {
@@ -95,7 +97,7 @@ def error_response(
 def install(app: FastAPI) -> None:
     """Answer every exception in the one shape, and say so in /openapi.json."""
     app.openapi = _Documented(app)  # type: ignore[method-assign]
-    for kind in (Rejected, EngineError, AdapterError, Exception):
+    for kind in (Rejected, EngineError, AdapterError):
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
@@ -131,9 +133,20 @@ async def no_answer(request: Request, error: Exception) -> Response:
 
 
 async def _on_error(request: Request, error: Exception) -> JSONResponse:
+    return answer_error(request.scope, error)
+
+
+def answer_error(scope: Scope, error: Exception) -> JSONResponse:
+    """The answer to a request that ended in this error; one of the server's own making is logged."""
     status, detail = error_detail(error)
     if status >= 500:
-        structlog.get_logger().error("request failed", path=request.url.path, code=detail.code, exc_info=error)
+        structlog.get_logger().error(
+            "request failed",
+            request_id=scope.get(REQUEST_ID),
+            path=scope["path"],
+            code=detail.code,
+            exc_info=error,
+        )
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
     return JSONResponse(ErrorAnswer(error=detail).model_dump(), status, headers)
 

@@ -8,13 +8,12 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.errors import error_response
+from service.api.errors import REQUEST_ID, answer_error, error_response
 
 OPEN_PATHS = ("/livez", "/readyz", "/metrics")
 _UPLOAD = "/v1/adapters"
@@ -91,8 +90,14 @@ class Gate:
             self._account(passage)
 
     async def _run(self, passage: _Passage) -> None:
-        with suppress(_BodyTooLarge):
+        try:
             await self.app(passage.scope, passage.receive, passage.send)
+        except _BodyTooLarge:
+            passage.too_large = True
+        except Exception as error:
+            if passage.started_answer:
+                raise
+            await answer_error(passage.scope, error)(passage.scope, passage.receive, passage.send)
         if passage.too_large and not passage.started_answer:
             await passage.refuse_body(passage.received)
 
@@ -121,6 +126,7 @@ class _Passage:
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self.scope = scope
         self.request_id = request_id
+        scope[REQUEST_ID] = request_id
         self.cap = 0
         self.received = 0
         self.status = 499  # nothing was sent: the client left first

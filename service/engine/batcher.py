@@ -74,14 +74,14 @@ class Batcher(threading.Thread):
             self._queue.put(rows)
             self._changed.notify()
 
-    def check(self, items: int) -> None:
+    def check(self, items: int, ahead: int = 0) -> None:
         """Overloaded or TooLarge if this many more inputs do not fit, before they are tokenised.
 
         Without the lock, which is held while an adapter is loaded: the event loop must not wait for that. `admit`
         asks again, and knows better where requests have left.
         """
         if not self._left:
-            self._queue.admit(items, 0)
+            self._queue.admit(items, 0, ahead)
 
     def leave(self) -> None:
         """Some request is gone unanswered: its rows are dropped before the next batch or admission."""

@@ -207,7 +207,7 @@ class Engine:
         if len(inputs) > self.limits.max_inputs:
             raise TooLarge(f"{len(inputs)} inputs; at most {self.limits.max_inputs} a request", "inputs")
         try:
-            self.batcher.check(len(inputs))
+            self.batcher.check(len(inputs), self._untokenised.qsize())
         except EngineError as error:
             self._observer.refused(error.code)
             raise

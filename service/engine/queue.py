@@ -54,10 +54,13 @@ class Queue:
     def __len__(self) -> int:
         return self.items
 
-    def admit(self, items: int, tokens: int) -> None:
-        """Overloaded if this much more does not fit now; TooLarge if it never could."""
+    def admit(self, items: int, tokens: int, ahead: int = 0) -> None:
+        """Overloaded if this much more does not fit now; TooLarge if it never could.
+
+        `ahead`: inputs that were let in before these and are not in the queue yet.
+        """
         asked = (
-            (items, self.items, self.capacity.items, "inputs"),
+            (items, self.items + ahead, self.capacity.items, "inputs"),
             (tokens, self.tokens, self.capacity.tokens, "tokens"),
         )
         for more, _, most, unit in asked:

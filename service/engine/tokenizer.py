@@ -47,7 +47,7 @@ class Tokenizer:
         text = preprocessing.prefix + text
         first = self._tokenizer.encode(text, add_special_tokens=False)
         second = None if pair is None else self._tokenizer.encode(pair, add_special_tokens=False)
-        room = preprocessing.max_length - self._added[pair is not None]
+        room = max(0, preprocessing.max_length - self._added[pair is not None])
         length = len(first) + (0 if second is None else len(second))
         if length > room:
             if not truncate:

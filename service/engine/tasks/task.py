@@ -49,8 +49,8 @@ def check_bool(parameters: Mapping[str, Any], name: str) -> None:
 
 
 def check_one_of(parameters: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> None:
-    """InvalidParameter unless the parameter is absent or one of `allowed`."""
-    if name in parameters and parameters[name] not in allowed:
+    """InvalidParameter unless the parameter is absent, null or one of `allowed`."""
+    if parameters.get(name) is not None and parameters[name] not in allowed:
         raise InvalidParameter(
             f"{name} is {parameters[name]!r}; one of: {', '.join(allowed)}", f"parameters.{name}"
         )

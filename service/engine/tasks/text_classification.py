@@ -12,7 +12,7 @@ from service.engine.errors import InvalidParameter
 from service.engine.tasks.task import check_one_of
 from service.engine.tokenizer import Encoded, Tokenizer
 
-FUNCTIONS = ("default", "sigmoid", "softmax", "none")
+FUNCTIONS = ("sigmoid", "softmax", "none")
 
 
 class TextClassification:
@@ -48,8 +48,8 @@ class TextClassification:
 
 
 def _function(parameters: Mapping[str, Any], adapter: Adapter) -> str:
-    asked: str = parameters.get("function_to_apply", "default")
-    if asked != "default":
+    asked: str | None = parameters.get("function_to_apply")
+    if asked is not None:
         return asked
     if adapter.problem_type == "regression":
         return "none"

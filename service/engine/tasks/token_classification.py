@@ -55,7 +55,9 @@ class TokenClassification:
     def check(self, parameters: Mapping[str, Any]) -> None:
         """`ignore_labels` is a list of strings."""
         check_one_of(parameters, "aggregation_strategy", STRATEGIES)
-        ignored = parameters.get("ignore_labels", [])
+        ignored = parameters.get("ignore_labels")
+        if ignored is None:
+            return
         if not isinstance(ignored, list) or not all(isinstance(v, str) for v in ignored):
             raise InvalidParameter(
                 f"ignore_labels is {ignored!r}; expected a list of strings", "parameters.ignore_labels"
@@ -65,8 +67,9 @@ class TokenClassification:
         self, raw: Array, encoded: Encoded, adapter: Adapter, parameters: Mapping[str, Any], tokenizer: Tokenizer
     ) -> list[dict[str, Any]]:
         """The entities in order of their place in the text."""
-        strategy = parameters.get("aggregation_strategy", "none")
-        ignored = parameters.get("ignore_labels", ["O"])
+        strategy = parameters.get("aggregation_strategy") or "none"
+        ignored = parameters.get("ignore_labels")
+        ignored = ["O"] if ignored is None else ignored
         tokens = list(_tokens(softmax(raw), encoded, tokenizer))
         if strategy in ("none", "simple"):
             labelled = [_label_token(t, adapter) for t in tokens]

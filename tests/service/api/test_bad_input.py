@@ -220,6 +220,21 @@ def test_a_client_that_left_is_not_computed(
     connections[0].close()
 
 
+def test_a_fault_of_the_server_s_own_is_500_in_the_one_shape_and_is_logged_with_its_request_id(
+    serve: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    running = serve()
+    monkeypatch.setattr(running.app.state.server.registry, "list", lambda *_: 1 / 0)
+    with running.client() as client:
+        answer = client.get("/v1/adapters", headers={"X-Request-Id": "find-me"})
+        assert answer.status_code == 500
+        assert error_of(answer)["type"] == "server_error"
+        assert "division" not in answer.text
+        assert answer.headers["x-request-id"] == "find-me"
+        assert '"request_id": "find-me"' in capfd.readouterr().err
+        assert 'rootstock_requests_total{route="/v1/adapters",status="500"} 1.0' in client.get("/metrics").text
+
+
 def _queued(client: httpx.Client) -> int:
     lines = client.get("/metrics").text.splitlines()
     return int(float(next(line for line in lines if line.startswith("rootstock_queue_items ")).split()[1]))

@@ -233,7 +233,7 @@ def test_texts_and_pairs_are_classified_as_the_pipeline_does(
 def test_the_default_function_may_be_named() -> None:
     model = oracle("text-classification", ("a", "b", "c"), "multi_label_classification")
     task, raw = TASKS["text-classification"], np.array([-100.0, 0.0, 100.0], np.float32)
-    for parameters in ({"top_k": None}, {"top_k": None, "function_to_apply": "default"}):
+    for parameters in ({"top_k": None}, {"top_k": None, "function_to_apply": None}):
         predicted = task.predict(raw, None, model.adapter, parameters, None)  # type: ignore[arg-type]
         same(
             predicted, [{"label": "c", "score": 1.0}, {"label": "b", "score": 0.5}, {"label": "a", "score": 0.0}]
