@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from adapters.architecture import describe
@@ -23,7 +24,7 @@ from adapters.spec import FoundationSpec
 from service.exports import export_path
 from service.settings import Settings
 from tests.live_server import RunningServer, run_server
-from tests.peft_adapters import PeftAdapter, save_adapter
+from tests.peft_adapters import KINDS, TEXTS, PeftAdapter, peft_outputs, save_adapter
 
 
 @pytest.fixture(scope="session")
@@ -105,3 +106,21 @@ def peft_saved(foundation: FoundationFiles, tmp_path_factory: pytest.TempPathFac
         name: save_adapter(foundation.folder, root / name, seed=i, **kind)
         for i, (name, kind) in enumerate(kinds.items())
     }
+
+
+@pytest.fixture(scope="session")
+def mixed_saved(foundation: FoundationFiles, tmp_path_factory: pytest.TempPathFactory) -> list[PeftAdapter]:
+    """32 adapters of both classifying tasks, ranks 2 to 64, query/value or all linears, 1 to 150 labels."""
+    root = tmp_path_factory.mktemp("mixed")
+    adapters = []
+    for i in range(32):
+        task_type, labels, rank, targets = KINDS[i % len(KINDS)]
+        kind = {"r": rank, "lora_alpha": 2 * rank, "target_modules": targets, "use_rslora": i % 3 == 0}
+        adapters.append(save_adapter(foundation.folder, root / str(i), task_type, i, labels, **kind))
+    return adapters
+
+
+@pytest.fixture(scope="session")
+def mixed_expected(mixed_saved: list[PeftAdapter], foundation: FoundationFiles) -> list[list[np.ndarray]]:
+    """PEFT's raw outputs of each of them for each of TEXTS."""
+    return [peft_outputs(foundation.folder, a, TEXTS) for a in mixed_saved]

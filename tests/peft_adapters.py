@@ -27,6 +27,26 @@ CLASSES: dict[str, Any] = {
 }
 
 
+TEXTS = [
+    "Where is my parcel? It was due on Monday.",
+    "ok",
+    "The new headphones sound dull, and the left ear cup broke within a week of careful use.",
+    "Ada Lovelace met Charles Babbage in London in June 1833, at a party in Dorset Street.",
+]
+ALL = "all-linear"
+# (task type, labels, rank, targets): ranks 2 to 64, both target sets, many label counts, both tasks.
+KINDS = [
+    ("SEQ_CLS", 2, 2, ["query", "value"]),
+    ("SEQ_CLS", 7, 8, ["query", "value"]),
+    ("TOKEN_CLS", 9, 16, ["query", "value"]),
+    ("SEQ_CLS", 3, 64, ALL),
+    ("TOKEN_CLS", 5, 4, ["query", "key", "value", "dense"]),
+    ("SEQ_CLS", 150, 32, ["query", "key", "value", "dense"]),
+    ("SEQ_CLS", 1, 8, ["value"]),
+    ("TOKEN_CLS", 3, 64, ["intermediate.dense"]),
+]
+
+
 @dataclass(frozen=True)
 class PeftAdapter:
     """A folder that PEFT saved, as a zip, with what made it."""
@@ -87,3 +107,10 @@ def temporary_adapter(foundation: Path, task_type: str, seed: int, **config: Any
     """The zip alone, where the folder is not needed."""
     with tempfile.TemporaryDirectory() as folder:
         return save_adapter(foundation, Path(folder), task_type, seed, **config).zip()
+
+
+def close(actual: np.ndarray, expected: np.ndarray) -> bool:
+    """Within the published tolerance: 1e-4 + 1e-4·|x|."""
+    return actual.shape == expected.shape and bool(
+        (np.abs(actual - expected) <= 1e-4 + 1e-4 * np.abs(expected)).all()
+    )

@@ -17,53 +17,12 @@ from service.engine.engine import foundation_adapter
 from service.engine.runners.onnx_runner import OnnxRunner
 from service.engine.runners.torch_runner import TorchRunner
 from service.engine.tokenizer import Tokenizer
-from tests.peft_adapters import PeftAdapter, peft_outputs, save_adapter, tokenizer_of
-
-TEXTS = [
-    "Where is my parcel? It was due on Monday.",
-    "ok",
-    "The new headphones sound dull, and the left ear cup broke within a week of careful use.",
-    "Ada Lovelace met Charles Babbage in London in June 1833, at a party in Dorset Street.",
-]
-ALL = "all-linear"
-# (task type, labels, rank, targets): ranks 2 to 64, both target sets, many label counts, both tasks.
-KINDS = [
-    ("SEQ_CLS", 2, 2, ["query", "value"]),
-    ("SEQ_CLS", 7, 8, ["query", "value"]),
-    ("TOKEN_CLS", 9, 16, ["query", "value"]),
-    ("SEQ_CLS", 3, 64, ALL),
-    ("TOKEN_CLS", 5, 4, ["query", "key", "value", "dense"]),
-    ("SEQ_CLS", 150, 32, ["query", "key", "value", "dense"]),
-    ("SEQ_CLS", 1, 8, ["value"]),
-    ("TOKEN_CLS", 3, 64, ["intermediate.dense"]),
-]
-
-
-def close(actual: np.ndarray, expected: np.ndarray) -> bool:
-    return actual.shape == expected.shape and bool(
-        (np.abs(actual - expected) <= 1e-4 + 1e-4 * np.abs(expected)).all()
-    )
+from tests.peft_adapters import ALL, TEXTS, PeftAdapter, close, peft_outputs, save_adapter, tokenizer_of
 
 
 @pytest.fixture(scope="module")
-def made(foundation: FoundationFiles, tmp_path_factory: pytest.TempPathFactory) -> list[PeftAdapter]:
-    root = tmp_path_factory.mktemp("peft")
-    adapters = []
-    for i in range(32):
-        task_type, labels, rank, targets = KINDS[i % len(KINDS)]
-        kind = {"r": rank, "lora_alpha": 2 * rank, "target_modules": targets, "use_rslora": i % 3 == 0}
-        adapters.append(save_adapter(foundation.folder, root / str(i), task_type, i, labels, **kind))
-    return adapters
-
-
-@pytest.fixture(scope="module")
-def opened(made: list[PeftAdapter], spec: FoundationSpec) -> list[Adapter]:
-    return [open_bundle(a.zip(), Limits(), spec).adapter(spec, 64) for a in made]
-
-
-@pytest.fixture(scope="module")
-def expected(made: list[PeftAdapter], foundation: FoundationFiles) -> list[list[np.ndarray]]:
-    return [peft_outputs(foundation.folder, a, TEXTS) for a in made]
+def opened(mixed_saved: list[PeftAdapter], spec: FoundationSpec) -> list[Adapter]:
+    return [open_bundle(a.zip(), Limits(), spec).adapter(spec, 64) for a in mixed_saved]
 
 
 @pytest.fixture(scope="module", params=["onnx", "torch"])
@@ -84,10 +43,10 @@ def place_all(runner: Runner, adapters: list[Adapter], first: int = 1) -> list[i
 
 
 def test_each_adapter_alone_answers_as_peft_does(
-    runner: Runner, opened: list[Adapter], expected: list[list[np.ndarray]], export_folder: Path
+    runner: Runner, opened: list[Adapter], mixed_expected: list[list[np.ndarray]], export_folder: Path
 ) -> None:
     tokenizer = Tokenizer(export_folder / "tokenizer.json")
-    for adapter, outputs in zip(opened[:8], expected[:8], strict=True):
+    for adapter, outputs in zip(opened[:8], mixed_expected[:8], strict=True):
         slot = place_all(runner, [adapter])[0]
         for text, output in zip(TEXTS, outputs, strict=True):
             encoded = tokenizer.encode(text, adapter.preprocessing, truncate=False)
@@ -96,7 +55,7 @@ def test_each_adapter_alone_answers_as_peft_does(
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_32_mixed_adapters_in_one_batch_answer_as_peft_does_in_any_order(
-    runner: Runner, opened: list[Adapter], expected: list[list[np.ndarray]], export_folder: Path, seed: int
+    runner: Runner, opened: list[Adapter], mixed_expected: list[list[np.ndarray]], export_folder: Path, seed: int
 ) -> None:
     tokenizer = Tokenizer(export_folder / "tokenizer.json")
     slots = place_all(runner, opened, first=1 + seed)
@@ -105,7 +64,7 @@ def test_32_mixed_adapters_in_one_batch_answer_as_peft_does_in_any_order(
     rows = [tokenizer.encode(TEXTS[t], opened[i].preprocessing, truncate=False) for i, t in order]
     outputs = runner.run(pad(rows, [slots[i] for i, _ in order], tokenizer.pad_id))
     for (i, t), output in zip(order, outputs, strict=True):
-        assert close(output, expected[i][t]), f"adapter {i}, text {t}"
+        assert close(output, mixed_expected[i][t]), f"adapter {i}, text {t}"
 
 
 def test_the_foundation_in_a_mixed_batch_embeds_as_sentence_transformers_does(
