@@ -16,9 +16,7 @@ from adapters.output import cell, table, tell, tell_pointer, upload_shown
 from adapters.transport_errors import ClientError, Misused, Refused, one_line
 
 if TYPE_CHECKING:
-    from adapters.bundle import Bundle
     from adapters.client import Client
-    from adapters.spec import Adapter, FoundationSpec
 
 # The plain style: an error is a line that a log or a script can take, not a box.
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -234,7 +232,18 @@ def verify(
 
     Example: rootstock adapters verify ./peft-output --labels negative,positive
     """
-    spec, bundle, adapter = _opened(path, foundation, (task, _listed(labels), problem_type, max_length))
+    from adapters.foundation import FoundationError
+    from adapters.offline import open_offline
+    from adapters.spec import Rejected
+
+    try:
+        with _failures():
+            plain = (task, _listed(labels), problem_type, max_length)
+            spec, bundle, adapter = open_offline(path, foundation, plain)
+    except FoundationError as error:
+        _fail(str(error), 2)
+    except Rejected as error:
+        _fail(f"{path} would be refused: {error}")
     checked = ["size", "members", "schema", "tensor names and shapes", "finite values", "rank", "labels"]
     unchecked = ["golden replay (the server does it on upload)", "the server's own limits"]
     stated = bundle.manifest.foundation["fingerprint"] is not None
@@ -251,25 +260,6 @@ def verify(
         f"not checked: {', '.join(unchecked)}",
         *(f"warning: {warning}" for warning in bundle.warnings),
     )
-
-
-def _opened(path: Path, foundation: str, plain: tuple[Any, ...]) -> tuple[FoundationSpec, Bundle, Adapter]:
-    from adapters.architecture import describe
-    from adapters.bundle import Limits, PlainFields, open_bundle
-    from adapters.client import packed
-    from adapters.foundation import FoundationError, locate
-    from adapters.spec import Rejected
-
-    with _failures():
-        data = packed(path) if path.is_dir() else path.read_bytes()
-        try:
-            spec = describe(locate(foundation))
-            bundle = open_bundle(data, Limits(), spec, PlainFields(*plain))
-            return spec, bundle, bundle.adapter(spec, Limits().max_rank)
-        except FoundationError as error:
-            _fail(str(error), 2)
-        except Rejected as error:
-            _fail(f"{path} would be refused: {error}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from loadtest.pairs import interleaved, mean_seconds
 from loadtest.row import Row
 from loadtest.workload import RANK, Workload, make_workload
 from service.engine.batch import Batch, pad
-from service.engine.engine import foundation_adapter
+from service.engine.catalog import foundation_adapter
 from service.engine.runners.onnx_runner import OnnxRunner
 from service.engine.tokenizer import Tokenizer
 

@@ -22,7 +22,8 @@ from adapters.spec import Adapter
 from loadtest.machine import ROOT
 from loadtest.workload import Workload, make_workload
 from service.engine.batcher import BatchStats
-from service.engine.engine import Engine, Resolved
+from service.engine.catalog import Resolved
+from service.engine.engine import Engine
 from service.engine.runners.onnx_runner import OnnxRunner
 from service.engine.tokenizer import Tokenizer
 

@@ -9,7 +9,7 @@ from adapters.errors import CorruptBundle
 from adapters.registry import Registry
 from adapters.spec import Adapter, FoundationSpec, Rejected
 from adapters.store import FolderStore
-from service.engine.engine import Resolved
+from service.engine.catalog import Resolved
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def test_serving_from_the_export_cache_imports_no_torch(export_folder: Path) -> 
 import sys
 from pathlib import Path
 from service.engine.batch import pad
-from service.engine.engine import foundation_adapter
+from service.engine.catalog import foundation_adapter
 from service.engine.runners.onnx_runner import OnnxRunner
 from service.engine.tokenizer import Tokenizer
 import service.app, service.api.predict, service.publishing, service.catalog

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from adapters.registry import AdapterSummary
 from service.api.server import Server, server_of
-from service.engine.engine import FOUNDATION
+from service.engine.catalog import FOUNDATION
 from service.engine.tasks import TASKS
 
 router = APIRouter()

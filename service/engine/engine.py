@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
-from adapters.spec import Adapter, AdapterWeights, Array, FoundationSpec, HeadSpec, Preprocessing
+from adapters.spec import Adapter, Array, FoundationSpec
 from service.engine.adapter_cache import AdapterCache
 from service.engine.batch import Request, Row, Runner
 from service.engine.batcher import Batcher, Observer
+from service.engine.catalog import FOUNDATION, Catalog, Resolved, foundation_adapter
 from service.engine.errors import Draining, EngineError, Expired, InvalidInput, RunnerFault, TooLarge, WrongTask
 from service.engine.queue import BatchLimits, Capacity, Queue
 from service.engine.slots import Slots
@@ -28,25 +29,7 @@ from service.engine.tasks import TASKS
 from service.engine.tasks.task import check_call
 from service.engine.tokenizer import Input, Tokenizer
 
-FOUNDATION = "foundation"
 _DRAINING = "the server is stopping; send the request to another"
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """What a reference meant when the request was admitted."""
-
-    name: str
-    version: int | None
-    digest: str
-
-
-class Catalog(Protocol):
-    """Where adapters come from: names resolve to digests, digests load. Unknown ones raise its own errors."""
-
-    def resolve(self, reference: str) -> Resolved: ...
-
-    def load(self, digest: str) -> Adapter: ...
 
 
 @dataclass(frozen=True)
@@ -320,16 +303,3 @@ def _settle(future: asyncio.Future[list[Any]], predictions: list[Any], error: En
         future.set_result(predictions)
     else:
         future.set_exception(error)
-
-
-def foundation_adapter(spec: FoundationSpec) -> Adapter:
-    """The foundation alone as an adapter without weights: it embeds; its digest is its fingerprint."""
-    return Adapter(
-        digest=spec.fingerprint,
-        task="feature-extraction",
-        problem_type=None,
-        labels=(),
-        head=HeadSpec("linear", pooling=spec.embedding.pooling, normalize=spec.embedding.normalize),
-        preprocessing=Preprocessing(spec.embedding.max_tokens),
-        weights=AdapterWeights({}, {}),
-    )

@@ -1,35 +1,11 @@
 """The rules of versions, aliases, rollback and deletion, each on a real database file."""
 
-import hashlib
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-
 import pytest
 
 from adapters import errors
 from adapters.reference import Reference
 from adapters.registry import AliasPointer, Published, Registry, Resolved
-
-
-def digest(content: object) -> str:
-    return "sha256:" + hashlib.sha256(str(content).encode()).hexdigest()
-
-
-def publish(registry: Registry, name: str, content: object, *, activate: bool = True) -> Published:
-    return registry.publish(
-        name, digest(content), task="text-classification", verification={}, size=1, activate=activate
-    )
-
-
-def address(folder: Path) -> str:
-    return f"sqlite:///{folder / 'registry.db'}"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with closing(Registry(address(tmp_path))) as opened:
-        yield opened
+from tests.adapters.registries import digest, publish
 
 
 def test_versions_count_from_one_and_the_bare_name_is_the_newest_activated(registry: Registry) -> None:

@@ -1,35 +1,12 @@
 """What the registry lists, details, records and refuses."""
 
-import hashlib
-from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from adapters import errors
-from adapters.registry import Published, Registry
-
-
-def digest(content: object) -> str:
-    return "sha256:" + hashlib.sha256(str(content).encode()).hexdigest()
-
-
-def publish(registry: Registry, name: str, content: object, *, activate: bool = True) -> Published:
-    return registry.publish(
-        name, digest(content), task="text-classification", verification={}, size=1, activate=activate
-    )
-
-
-def address(folder: Path) -> str:
-    return f"sqlite:///{folder / 'registry.db'}"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with closing(Registry(address(tmp_path))) as opened:
-        yield opened
+from adapters.registry import Registry
+from tests.adapters.registries import digest, publish
 
 
 def test_an_unknown_adapter_is_told_with_up_to_three_close_names(registry: Registry) -> None:

@@ -1,10 +1,9 @@
 """Restarts, threads, other processes, memory, and databases that fail."""
 
-import hashlib
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -12,27 +11,8 @@ from pathlib import Path
 import pytest
 
 from adapters import errors
-from adapters.registry import Published, Registry
-
-
-def digest(content: object) -> str:
-    return "sha256:" + hashlib.sha256(str(content).encode()).hexdigest()
-
-
-def publish(registry: Registry, name: str, content: object, *, activate: bool = True) -> Published:
-    return registry.publish(
-        name, digest(content), task="text-classification", verification={}, size=1, activate=activate
-    )
-
-
-def address(folder: Path) -> str:
-    return f"sqlite:///{folder / 'registry.db'}"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with closing(Registry(address(tmp_path))) as opened:
-        yield opened
+from adapters.registry import Registry
+from tests.adapters.registries import address, publish
 
 
 def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:

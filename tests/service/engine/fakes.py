@@ -22,7 +22,8 @@ import numpy as np
 from adapters.spec import Adapter, AdapterWeights, EmbeddingSpec, FoundationSpec, HeadSpec, Preprocessing
 from service.engine.batch import Batch
 from service.engine.batcher import BatchStats
-from service.engine.engine import Engine, EngineLimits, Resolved
+from service.engine.catalog import Resolved
+from service.engine.engine import Engine, EngineLimits
 from service.engine.errors import TooLong
 from service.engine.queue import BatchLimits, Capacity
 from service.engine.tasks import TASKS

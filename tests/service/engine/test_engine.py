@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.engine import EngineLimits, Resolved
+from service.engine.catalog import Resolved
+from service.engine.engine import EngineLimits
 from service.engine.errors import (
     Draining,
     EngineError,

@@ -13,7 +13,7 @@ from adapters.bundle import Limits, open_bundle
 from adapters.foundation import FoundationFiles
 from adapters.spec import Adapter, FoundationSpec
 from service.engine.batch import Runner, pad
-from service.engine.engine import foundation_adapter
+from service.engine.catalog import foundation_adapter
 from service.engine.runners.onnx_runner import OnnxRunner
 from service.engine.runners.torch_runner import TorchRunner
 from service.engine.tokenizer import Tokenizer

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from adapters.spec import Adapter
-from service.engine.engine import foundation_adapter
+from service.engine.catalog import foundation_adapter
 from service.engine.slots import Slots
 from tests.service.engine.fakes import SPEC, FakeRunner, make_adapter
 

@@ -1,0 +1,18 @@
+"""A registry on a real database file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from adapters.registry import Registry
+from tests.adapters.registries import address
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with closing(Registry(address(tmp_path))) as opened:
+        yield opened
