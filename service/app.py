@@ -20,8 +20,10 @@ import structlog
 from fastapi import FastAPI
 
 from adapters.bundle import Limits, PlainFields
+from adapters.spec import Rejected
 from service.api import adapters, embeddings, errors, health, models, predict
 from service.api.gate import Gate, Keys
+from service.engine.errors import EngineError
 from service.logs import configure_logs
 from service.settings import Settings, read_settings
 
@@ -57,6 +59,8 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         title="Rootstock",
         summary="One frozen foundation model, many adapters, uploaded and served per request.",
         lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
     )
     for part in (predict, embeddings, models, adapters, health):
         app.include_router(part.router)
@@ -95,11 +99,12 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
     registry = Registry(f"sqlite:///{home / 'registry.db'}")
     store = FolderStore(home / "store")
     limits = Limits(max_bundle_bytes=settings.max_bundle_mb * _MIB, max_rank=settings.max_rank)
+    catalog = RegistryCatalog(registry, store, spec, limits)
     engine = Engine(
         spec,
         runner,
         Tokenizer(export_folder / "tokenizer.json"),
-        RegistryCatalog(registry, store, spec, limits),
+        catalog,
         metrics,
         EngineLimits(settings.max_inputs, settings.request_timeout, settings.cache_mb * _MIB),
         Capacity(settings.queue_items, settings.queue_tokens),
@@ -108,13 +113,13 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
     engine.start()
     publisher = Publisher(engine, registry, store, spec, limits, metrics)
     try:
-        if settings.demo and not registry.events(limit=1):
-            await register_demo(publisher)
+        if settings.demo:
+            await register_demo(publisher, registry)
         yield Server(
             spec=spec,
             engine=engine,
             registry=registry,
-            store=store,
+            catalog=catalog,
             publisher=publisher,
             metrics=metrics,
             bundle_limits=limits,
@@ -144,11 +149,23 @@ def open_runner(settings: Settings) -> tuple[Any, Path]:
     return OnnxRunner(folder, settings.slots, settings.runner_threads), folder
 
 
-async def register_demo(publisher: Any) -> None:
-    """Publish the demo adapters, verified like any upload."""
-    for path in sorted(DEMO.glob("*.zip")):
-        done = await publisher.publish(path.read_bytes(), path.stem, PlainFields(), True)
-        structlog.get_logger().info("demo adapter published", name=path.stem, task=done.task)
+async def register_demo(publisher: Any, registry: Any) -> None:
+    """Publish the demo adapters, verified like any upload, on a registry that nobody has used yet.
+
+    A start that was killed midway is taken up again. One that this foundation or these limits refuse is skipped.
+    """
+    bundles = {path.stem: path for path in sorted(DEMO.glob("*.zip"))}
+    events = registry.events(limit=4 * len(bundles))
+    if any(event.name not in bundles or event.what != "published" for event in events):
+        return
+    log = structlog.get_logger()
+    for name in sorted(bundles.keys() - {event.name for event in events}):
+        try:
+            done = await publisher.publish(bundles[name].read_bytes(), name, PlainFields(), True)
+        except (Rejected, EngineError) as error:
+            log.warning("demo adapter skipped", name=name, reason=str(error))
+        else:
+            log.info("demo adapter published", name=name, task=done.task)
 
 
 def _has_cuda() -> bool:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from typing import Any
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
 
 import bentoml
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.app import app_from_environment
+
+_PR_SET_PDEATHSIG = 1
 
 app = app_from_environment()
 
@@ -26,8 +31,23 @@ class Front:
         self.lifespan = lifespan
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request, or the lifespan, on."""
-        await (self.lifespan if scope["type"] == "lifespan" else app)(scope, receive, send)
+        """Pass one request, or the lifespan, on. A start that fails ends BentoML too: it would retry for ever."""
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+
+        async def watched(message: Message) -> None:
+            await send(message)
+            if message["type"] == "lifespan.startup.failed":
+                os.kill(os.getppid(), signal.SIGTERM)
+
+        await self.lifespan(scope, receive, watched)
+
+
+def _end_with_parent() -> None:
+    """On Linux: SIGTERM to this worker when BentoML's parent is killed, which could not pass a signal on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
@@ -39,6 +59,7 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
             raise RuntimeError(
                 "rootstock runs in one worker process, which batches all requests; set workers to 1"
             )
+        _end_with_parent()
         return Front(super().to_asgi(is_main))
 
 

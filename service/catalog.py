@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapters.bundle import Limits, open_bundle
+from adapters.bundle import Bundle, Limits, open_bundle
 from adapters.errors import CorruptBundle
 from adapters.registry import Registry
 from adapters.spec import Adapter, FoundationSpec, Rejected
@@ -29,9 +29,21 @@ class RegistryCatalog:
     def load(self, digest: str) -> Adapter:
         """The adapter of a digest; CorruptBundle where the stored bytes are not what the digest names."""
         try:
-            bundle = open_bundle(self.store.get(digest), self.limits, self.spec)
-            if bundle.digest != digest:
-                raise CorruptBundle(f"the store holds {bundle.digest} under {digest}; publish the adapter again")
-            return bundle.adapter(self.spec, self.limits.max_rank)
+            return self._open(digest, self.store.get(digest)).adapter(self.spec, self.limits.max_rank)
         except Rejected as error:
             raise CorruptBundle(f"the stored bundle {digest} cannot be served: {error}") from error
+
+    def read(self, digest: str) -> bytes:
+        """The zip of a digest; CorruptBundle as `load`."""
+        data = self.store.get(digest)
+        try:
+            self._open(digest, data)
+        except Rejected as error:
+            raise CorruptBundle(f"the stored bundle {digest} is damaged: {error}") from error
+        return data
+
+    def _open(self, digest: str, data: bytes) -> Bundle:
+        bundle = open_bundle(data, self.limits, self.spec)
+        if bundle.digest != digest:
+            raise CorruptBundle(f"the store holds {bundle.digest} under {digest}; publish the adapter again")
+        return bundle

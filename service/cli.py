@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -24,17 +25,19 @@ def serve_command(
     server: Annotated[str | None, typer.Option(help="bentoml or uvicorn.")] = None,
 ) -> None:
     """Serve a foundation and its adapters over HTTP until stopped. Settings: ROOTSTOCK_* (docs/operations.md)."""
+    from adapters.errors import AdapterError
     from adapters.foundation import FoundationError
     from service.settings import SettingsError, read_settings
 
     try:
         settings = read_settings(host=host, port=port, foundation=foundation, server=server)
-        for name in ("host", "port", "foundation", "server"):
-            os.environ[f"ROOTSTOCK_{name.upper()}"] = str(getattr(settings, name))
+        _pass_on(settings)
+        _open_home(settings)
         if settings.runner != "torch":
             _export_first(settings)
-    except (SettingsError, FoundationError) as error:
+    except (SettingsError, FoundationError, AdapterError, OSError) as error:
         _fail(str(error))
+    _check_address(settings.host, settings.port)
     sys.stderr.write(f"rootstock: serving on http://{settings.host}:{settings.port} (docs at /docs)\n")
     if settings.server == "uvicorn":
         _serve_uvicorn(settings)
@@ -44,7 +47,7 @@ def serve_command(
 
 @foundation.command("show", epilog="Example: rootstock foundation show --foundation ./my-model --json")
 def show(
-    foundation: Annotated[str, _FOUNDATION] = "default",
+    foundation: Annotated[str | None, _FOUNDATION] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Print the foundation's name, fingerprint, sites and task classes."""
@@ -66,7 +69,7 @@ def show(
 
 
 @foundation.command("export", epilog="Example: rootstock foundation export")
-def export(foundation: Annotated[str, _FOUNDATION] = "default") -> None:
+def export(foundation: Annotated[str | None, _FOUNDATION] = None) -> None:
     """Write the foundation's ONNX form to the cache that `rootstock serve` reads."""
     from adapters.foundation import FoundationError, locate
     from service.exports import ensure_export
@@ -74,10 +77,44 @@ def export(foundation: Annotated[str, _FOUNDATION] = "default") -> None:
 
     try:
         settings = read_settings(foundation=foundation)
-        folder = ensure_export(foundation, locate(foundation), settings.home_folder)
+        folder = ensure_export(settings.foundation, locate(settings.foundation), settings.home_folder)
     except (SettingsError, FoundationError) as error:
         _fail(str(error))
     sys.stdout.write(f"{folder}\n")
+
+
+def _pass_on(settings: Any) -> None:
+    """What flags set and what is relative to this folder, for the processes that start elsewhere."""
+    folder = Path(settings.foundation).expanduser()
+    given = {
+        "HOME": settings.home_folder,
+        "FOUNDATION": folder.absolute() if folder.is_dir() else settings.foundation,
+        "HOST": settings.host,
+        "PORT": settings.port,
+        "SERVER": settings.server,
+    }
+    os.environ.update({f"ROOTSTOCK_{name}": str(value) for name, value in given.items()})
+
+
+def _open_home(settings: Any) -> None:
+    """A home that cannot be written or a registry that cannot be read is said here, once."""
+    from adapters.registry import Registry
+
+    settings.home_folder.mkdir(parents=True, exist_ok=True)
+    Registry(f"sqlite:///{settings.home_folder / 'registry.db'}").close()
+
+
+def _check_address(host: str, port: int) -> None:
+    """One clear line for a port that is taken, before the server's processes start."""
+    import socket
+
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        _fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --host or --port")
 
 
 def _export_first(settings: Any) -> None:
@@ -88,13 +125,14 @@ def _export_first(settings: Any) -> None:
     ensure_export(settings.foundation, locate(settings.foundation), settings.home_folder)
 
 
-def _describe(foundation: str) -> Any:
+def _describe(foundation: str | None) -> Any:
     from adapters.architecture import describe
     from adapters.foundation import FoundationError, locate
+    from service.settings import SettingsError, read_settings
 
     try:
-        return describe(locate(foundation))
-    except FoundationError as error:
+        return describe(locate(read_settings(foundation=foundation).foundation))
+    except (SettingsError, FoundationError) as error:
         _fail(str(error))
 
 
@@ -111,7 +149,7 @@ def _serve_uvicorn(settings: Any) -> None:
         access_log=False,
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=int(settings.grace_period),
+        timeout_graceful_shutdown=math.ceil(settings.grace_period),
     )
 
 
@@ -122,7 +160,7 @@ def _serve_bentoml(settings: Any) -> None:
         "--working-dir": root,
         "--host": "127.0.0.1" if settings.host == "localhost" else settings.host,
         "--port": settings.port,
-        "--timeout-graceful-shutdown": int(settings.grace_period),
+        "--timeout-graceful-shutdown": math.ceil(settings.grace_period),
     }
     flags = [str(part) for pair in arguments.items() for part in pair]
     environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "true"}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ROOTSTOCK_"
@@ -47,9 +48,17 @@ class Settings(BaseSettings):
     max_body_mb: int = Field(8, ge=1, description="Size of a request's body in MiB, uploads aside.")
     max_bundle_mb: int = Field(64, ge=1, description="Size of an uploaded bundle in MiB.")
     max_rank: int = Field(64, ge=1, description="Largest LoRA rank that is served.")
-    request_timeout: float = Field(30.0, gt=0, description="Seconds until a waiting request gets 504.")
-    drain_delay: float = Field(0.0, ge=0, description="Seconds of /readyz 503 before the listener closes.")
-    grace_period: float = Field(30.0, gt=0, description="Seconds that admitted requests get to finish at a stop.")
+    request_timeout: float = Field(30.0, gt=0, le=3600, description="Seconds until a waiting request gets 504.")
+    drain_delay: float = Field(
+        0.0, ge=0, le=3600, description="Seconds of /readyz 503 before the listener closes."
+    )
+    grace_period: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds that admitted requests get to finish at a stop.",
+    )
 
     @model_validator(mode="after")
     def _open_only_with_a_key(self) -> Self:
@@ -59,6 +68,13 @@ class Settings(BaseSettings):
                 "anyone could publish adapters; set the key, or listen on 127.0.0.1"
             )
         return self
+
+    @field_validator("api_key", "admin_key")
+    @classmethod
+    def _can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()):
+            raise ValueError("a key goes into a header: visible ASCII characters only, no spaces")
+        return key
 
     @property
     def home_folder(self) -> Path:

@@ -16,8 +16,10 @@ from adapters.errors import AdapterError
 from adapters.registry import AdapterSummary, AliasPointer, VersionDetail
 from adapters.spec import Rejected
 from service.api.server import Server, server_of
+from service.engine.errors import InvalidParameter
 
 router = APIRouter()
+_FIELDS = ("bundle", "name", "task", "labels", "problem_type", "max_length", "activate")
 
 
 class Verification(BaseModel):
@@ -117,6 +119,7 @@ async def upload(
     activate: Annotated[bool, Form(description="Whether `live` moves to this version.")] = True,
 ) -> Response:
     """Verify an adapter and publish it as the next version of `name`."""
+    _check_fields([field for field, _ in (await request.form()).multi_items()])
     plain = PlainFields(task, _labels(labels), problem_type, max_length)
     data = await bundle.read()
     done = await server_of(request).publisher.publish(data, name, plain, activate)
@@ -173,7 +176,7 @@ async def download(request: Request, name: str, version: int) -> Response:
     """The bundle of a version, as it was published."""
     server = server_of(request)
     found = await asyncio.to_thread(server.registry.version, name, version)
-    data = await asyncio.to_thread(server.store.get, found.digest)
+    data = await asyncio.to_thread(server.catalog.read, found.digest)
     headers = {"Content-Disposition": f'attachment; filename="{name}-{version}.zip"', "ETag": f'"{found.digest}"'}
     return Response(data, media_type="application/zip", headers=headers)
 
@@ -210,6 +213,15 @@ async def delete_version(
     return Response(status_code=204)
 
 
+def _check_fields(given: list[str]) -> None:
+    """A misspelt `activate` must not publish, and of two bundles neither is meant more than the other."""
+    for field in given:
+        if field not in _FIELDS:
+            raise InvalidParameter(f"unknown form field {field!r}; known: {', '.join(_FIELDS)}", field)
+        if given.count(field) > 1:
+            raise InvalidParameter(f"the form field {field!r} is given {given.count(field)} times", field)
+
+
 def _page(server: Server, limit: int, after: str | None) -> AdapterList:
     page = server.registry.list(limit, after)
     listed = [
@@ -240,7 +252,7 @@ def _labels(text: str | None) -> tuple[str, ...] | None:
         return None
     try:
         labels = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         labels = None
     if not isinstance(labels, list) or not all(isinstance(v, str) for v in labels):
         raise Rejected("labels", "labels", f"{text!r} is not a JSON array of strings, in id order")

@@ -7,19 +7,18 @@ from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, Field, StrictStr
 
-from service.api.predict import while_connected
+from service.api.predict import Body, while_connected
 from service.api.server import server_of
 from service.engine.errors import InvalidParameter
 
 router = APIRouter()
 
 
-class EmbeddingsBody(BaseModel):
+class EmbeddingsBody(Body):
     """`input`: a text or a list of texts. `dimensions`: the first so many, renormalised."""
 
-    model_config = ConfigDict(extra="forbid")
     model: StrictStr
     input: StrictStr | Annotated[list[StrictStr], Field(min_length=1)]
     encoding_format: Literal["float", "base64"] = "float"

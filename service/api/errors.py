@@ -176,6 +176,8 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     message = str(http.detail)
     if http.status_code == 404:
         message = f"there is no route {request.method} {request.url.path}; /docs lists them"
+    elif http.status_code == 400:
+        message, code = "the body cannot be read: not JSON in UTF-8, or not the form that it says", "invalid_body"
     elif http.status_code == 405:
         message = f"{request.url.path} does not take {request.method}; /docs lists what it takes"
     headers = dict(http.headers) if http.headers else None

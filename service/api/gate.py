@@ -40,6 +40,7 @@ class Keys:
         if not changes and self.api is None:
             return None
         scheme, _, token = (header or "").partition(" ")
+        token = token.strip()
         if scheme.lower() != "bearer" or not token:
             return 401, "missing_key", "this server asks for a key: send Authorization: Bearer <key>"
         allowed = [self.admin] if changes else [self.api, self.admin]

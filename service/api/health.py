@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
@@ -11,19 +13,20 @@ from service.api.server import server_of
 router = APIRouter()
 
 
-@router.get("/livez")
+@router.api_route("/livez", methods=["GET", "HEAD"])
 async def livez(request: Request) -> Response:
     """200 while the process answers."""
     return JSONResponse({"status": "alive"})
 
 
-@router.get("/readyz")
+@router.api_route("/readyz", methods=["GET", "HEAD"])
 async def readyz(request: Request) -> Response:
     """200 while requests are admitted, else 503."""
     server = server_of(request)
-    if server.ready and server.engine.alive:
-        return JSONResponse({"status": "ready"})
-    return error_response(503, "the server is starting, stopping or its engine has ended", "not_ready")
+    if not (server.ready and server.engine.alive):
+        return error_response(503, "the server is starting, stopping or its engine has ended", "not_ready")
+    await asyncio.to_thread(server.registry.ping)
+    return JSONResponse({"status": "ready"})
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

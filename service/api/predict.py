@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable
 from typing import Annotated, Any, Self, TypeVar
 
@@ -31,10 +32,24 @@ class TextPair(BaseModel):
 Text = StrictStr | TextPair
 
 
-class PredictBody(BaseModel):
-    """One of `model` and `models`, and the inputs: one, or a list."""
+class Body(BaseModel):
+    """A JSON body: unknown keys are refused, and so is text that UTF-8 cannot hold."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("the body holds half a surrogate pair, which is no text") from None
+        return value
+
+
+class PredictBody(Body):
+    """One of `model` and `models`, and the inputs: one, or a list."""
+
     model: Annotated[StrictStr, Field(examples=["review-sentiment"])] | None = None
     models: Annotated[list[StrictStr], Field(min_length=1)] | None = None
     inputs: Text | Annotated[list[Text], Field(min_length=1)]

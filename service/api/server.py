@@ -9,7 +9,7 @@ from fastapi import Request
 from adapters.bundle import Limits
 from adapters.registry import Registry
 from adapters.spec import FoundationSpec
-from adapters.store import FolderStore
+from service.catalog import RegistryCatalog
 from service.engine.engine import Engine
 from service.metrics import Metrics
 from service.publishing import Publisher
@@ -22,7 +22,7 @@ class Server:
     spec: FoundationSpec
     engine: Engine
     registry: Registry
-    store: FolderStore
+    catalog: RegistryCatalog
     publisher: Publisher
     metrics: Metrics
     bundle_limits: Limits

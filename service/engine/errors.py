@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_MAX_MESSAGE = 500
+
 
 class EngineError(Exception):
     """The base of all of the engine's own errors."""
@@ -9,7 +11,8 @@ class EngineError(Exception):
     code = "engine_error"
 
     def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message)
+        # What a message quotes is a request's own text, of any length.
+        super().__init__(message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + "…")
         self.param = param
 
 

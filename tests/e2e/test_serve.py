@@ -25,12 +25,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(home: Path, server: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+def serving(
+    home: Path, server: str, cwd: Path | None = None, **settings: str
+) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """The server as a process, once it is ready: its own log line says so."""
     port = free_port()
     environment = {**os.environ, "ROOTSTOCK_HOME": str(home), **settings}
     command = [ROOTSTOCK, "serve", "--port", str(port), "--server", server]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=environment, cwd=cwd, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         lines: list[str] = []
         for line in process.stderr:
@@ -107,3 +109,46 @@ def test_settings_that_cannot_be_are_one_clear_line_and_exit_code_2(
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("server", ["bentoml", "uvicorn"])
+def test_a_port_that_is_taken_is_one_clear_line_and_exit_code_2(
+    new_home: Callable[[], Path], server: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        environment = {**os.environ, "ROOTSTOCK_HOME": str(new_home())}
+        command = [ROOTSTOCK, "serve", "--port", port, "--server", server]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"rootstock: cannot listen on 127.0.0.1:{port}: Address already in use")
+
+
+def test_a_relative_home_is_where_the_command_was_given(new_home: Callable[[], Path]) -> None:
+    home = new_home()
+    with serving(Path(home.name), "bentoml", cwd=home.parent, ROOTSTOCK_DEMO="false") as (_, client):
+        assert client.get("/readyz").status_code == 200
+    assert (home / "registry.db").is_file()
+
+
+def test_demo_adapters_that_the_limits_refuse_are_skipped(new_home: Callable[[], Path]) -> None:
+    with serving(new_home(), "uvicorn", ROOTSTOCK_MAX_RANK="4") as (_, client):
+        assert [m["id"] for m in client.get("/v1/models").json()["data"]] == ["foundation"]
+
+
+def test_a_start_that_fails_in_the_worker_ends_bentoml(new_home: Callable[[], Path]) -> None:
+    home = new_home()
+    (home / "store").write_text("not a folder")
+    environment = {**os.environ, "ROOTSTOCK_HOME": str(home)}
+    command = [ROOTSTOCK, "serve", "--port", str(free_port())]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert "startup failed" in done.stdout
+
+
+def test_the_worker_ends_when_bentoml_s_parent_is_killed(new_home: Callable[[], Path]) -> None:
+    with serving(new_home(), "bentoml", ROOTSTOCK_DEMO="false") as (process, _):
+        process.kill()
+        # The worker holds the other end of stderr: it reads to the end only once the worker is gone.
+        assert process.stderr is not None
+        process.stderr.read()

@@ -54,7 +54,8 @@ def export(folder: Path, spec: FoundationSpec, target: Path, progress: Progress 
             if task_class.head:
                 progress(f"head {task_class.name}")
                 _export_head(folder, task_class, out / f"head-{task_class.name}.onnx")
-        content = {"spec": spec.to_json(), "variants": variants}
+        files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+        content = {"spec": spec.to_json(), "variants": variants, "files": files}
         (out / "foundation.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
         os.replace(out, target)
 

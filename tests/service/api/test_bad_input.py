@@ -240,6 +240,56 @@ def _queued(client: httpx.Client) -> int:
     return int(float(next(line for line in lines if line.startswith("rootstock_queue_items ")).split()[1]))
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"model": "foundation", "inputs": "\\ud800"}',
+        '{"models": ["foundation", "\\ud800"], "inputs": "x"}',
+        '{"model": "foundation", "inputs": "x", "parameters": {"\\ud800": 1}}',
+    ],
+)
+def test_text_that_utf_8_cannot_hold_is_422(client: httpx.Client, body: str) -> None:
+    answer = client.post("/v1/predict", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert "surrogate" in error_of(answer)["message"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"activte": "false"}, {"name": ["one", "two"]}, {"labels": "[" * 100_000}, {"max_length": "many"}]
+)
+def test_form_fields_that_are_unknown_twice_or_unreadable_publish_nothing(
+    client: httpx.Client, peft_saved: dict[str, PeftAdapter], fields: dict[str, Any]
+) -> None:
+    files = {"bundle": ("x.zip", peft_saved["first"].zip(), "application/zip")}
+    answer = client.post("/v1/adapters", data={"name": "typo", **fields}, files=files)
+    assert answer.status_code == 422
+    assert len(error_of(answer)["message"]) < 1000
+    assert client.get("/v1/adapters/typo").status_code == 404
+
+
+def test_a_stored_bundle_that_was_damaged_is_neither_served_nor_handed_out(
+    serve: Callable[..., RunningServer], peft_saved: dict[str, PeftAdapter]
+) -> None:
+    running = serve()
+    with running.client() as client:
+        digest = upload(client, "mood", peft_saved["first"].zip()).json()["digest"]
+        path = running.app.state.server.catalog.store.path(digest)
+        path.write_bytes(path.read_bytes()[:500])
+        answer = client.get("/v1/adapters/mood/versions/1/bundle")
+        assert (answer.status_code, error_of(answer)["code"]) == (500, "corrupt_bundle")
+
+
+def test_a_server_whose_registry_is_gone_is_not_ready(serve: Callable[..., RunningServer]) -> None:
+    running = serve()
+    home = running.app.state.server.catalog.store.path("sha256:" + "0" * 64).parents[2]
+    with running.client() as client:
+        assert client.head("/readyz").status_code == 200
+        for path in home.glob("registry.db*"):
+            path.unlink()
+        answer = client.get("/readyz")
+        assert (answer.status_code, error_of(answer)["code"]) == (503, "registry_unavailable")
+
+
 def test_an_alias_to_a_version_that_does_not_exist_is_404(
     client: httpx.Client, peft_saved: dict[str, PeftAdapter]
 ) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from pydantic import SecretStr, ValidationError
 
+from service.settings import Settings
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 
@@ -53,3 +55,9 @@ def test_an_api_key_alone_lets_nobody_publish(serve: Callable[..., RunningServer
     with serve(api_key="reader").client("reader") as client:
         assert client.post("/v1/predict", json=PREDICT).status_code == 200
         assert client.delete("/v1/adapters/mood").status_code == 403
+
+
+@pytest.mark.parametrize("key", ["", "clé", "two words", "line\n"])
+def test_a_key_that_no_header_can_carry_is_refused_at_start(key: str) -> None:
+    with pytest.raises(ValidationError, match="api_key"):
+        Settings(api_key=SecretStr(key))
