@@ -44,7 +44,6 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (opened or open_server)(settings) as server:
             app.state.server = server
-            gate_metrics.append(server.metrics.answered)
             previous = _chain_sigterm(server, settings.drain_delay)
             server.ready = True
             structlog.get_logger().info("ready", foundation=server.spec.name, runner=server.engine.runner.name)
@@ -54,7 +53,6 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
                 server.ready = False
                 _restore_sigterm(previous)
 
-    gate_metrics: list[Callable[[str, int, float], None]] = []
     app = FastAPI(
         title="Rootstock",
         summary="One frozen foundation model, many adapters, uploaded and served per request.",
@@ -73,7 +71,6 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         max_body=settings.max_body_mb * _MIB,
         # The form's other fields and the multipart framing come on top of the bundle.
         max_upload=settings.max_bundle_mb * _MIB + _MIB,
-        answered=lambda *call: gate_metrics[-1](*call) if gate_metrics else None,
     )
     return app
 

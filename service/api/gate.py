@@ -7,13 +7,13 @@ import hmac
 import re
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import REQUEST_ID, answer_error, error_response
+from service.api.server import Server
 
 OPEN_PATHS = ("/livez", "/readyz", "/metrics")
 _UPLOAD = "/v1/adapters"
@@ -21,8 +21,6 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 # Reading on for a while after a 413 lets the client read the answer instead of a reset.
 _DRAIN_SECONDS = 5.0
 _DRAIN_BYTES = 64 * 2**20
-
-Answered = Callable[[str, int, float], None]
 
 
 @dataclass(frozen=True)
@@ -58,12 +56,11 @@ class Keys:
 class Gate:
     """ASGI middleware around the app. Refuses before the body is read; a body over its cap, while it is."""
 
-    def __init__(self, app: ASGIApp, keys: Keys, max_body: int, max_upload: int, answered: Answered) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, max_body: int, max_upload: int) -> None:
         self.app = app
         self.keys = keys
         self.max_body = max_body
         self.max_upload = max_upload
-        self.answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request through."""
@@ -106,7 +103,8 @@ class Gate:
         seconds = time.perf_counter() - passage.started
         route = passage.scope.get("route")
         template = getattr(route, "path", "other")
-        self.answered(template, passage.status, seconds)
+        server: Server = passage.scope["app"].state.server
+        server.metrics.answered(template, passage.status, seconds)
         structlog.get_logger().debug(
             "request",
             request_id=passage.request_id,
