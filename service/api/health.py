@@ -13,13 +13,15 @@ from service.api.server import server_of
 router = APIRouter()
 
 
-@router.api_route("/livez", methods=["GET", "HEAD"])
+@router.head("/livez", include_in_schema=False)
+@router.get("/livez")
 async def livez(request: Request) -> Response:
     """200 while the process answers."""
     return JSONResponse({"status": "alive"})
 
 
-@router.api_route("/readyz", methods=["GET", "HEAD"])
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz")
 async def readyz(request: Request) -> Response:
     """200 while requests are admitted, else 503."""
     server = server_of(request)

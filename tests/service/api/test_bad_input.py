@@ -231,7 +231,10 @@ def test_a_fault_of_the_server_s_own_is_500_in_the_one_shape_and_is_logged_with_
         assert error_of(answer)["type"] == "server_error"
         assert "division" not in answer.text
         assert answer.headers["x-request-id"] == "find-me"
-        assert '"request_id": "find-me"' in capfd.readouterr().err
+        logged = capfd.readouterr().err
+        assert '"request_id": "find-me"' in logged
+        assert "ZeroDivisionError" in logged
+        assert "locals" not in logged, "a log must not hold keys or what users sent"
         assert 'rootstock_requests_total{route="/v1/adapters",status="500"} 1.0' in client.get("/metrics").text
 
 
