@@ -34,7 +34,7 @@ def serve_command(
         _pass_on(settings)
         _open_home(settings)
         if settings.runner != "torch":
-            _export_first(settings)
+            _exported(settings)
     except (SettingsError, FoundationError, AdapterError, OSError) as error:
         _fail(str(error))
     _check_address(settings.host, settings.port)
@@ -71,13 +71,11 @@ def show(
 @foundation.command("export", epilog="Example: rootstock foundation export")
 def export(foundation: Annotated[str | None, _FOUNDATION] = None) -> None:
     """Write the foundation's ONNX form to the cache that `rootstock serve` reads."""
-    from adapters.foundation import FoundationError, locate
-    from service.exports import ensure_export
+    from adapters.foundation import FoundationError
     from service.settings import SettingsError, read_settings
 
     try:
-        settings = read_settings(foundation=foundation)
-        folder = ensure_export(settings.foundation, locate(settings.foundation), settings.home_folder)
+        folder = _exported(read_settings(foundation=foundation))
     except (SettingsError, FoundationError) as error:
         _fail(str(error))
     sys.stdout.write(f"{folder}\n")
@@ -117,12 +115,12 @@ def _check_address(host: str, port: int) -> None:
         _fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --host or --port")
 
 
-def _export_first(settings: Any) -> None:
-    """Export before the server's processes start: its progress is seen, and a fault is one clear line."""
+def _exported(settings: Any) -> Path:
+    """The foundation's export, made here if need be: progress is seen, and a fault is one clear line."""
     from adapters.foundation import locate
     from service.exports import ensure_export
 
-    ensure_export(settings.foundation, locate(settings.foundation), settings.home_folder)
+    return ensure_export(settings.foundation, locate(settings.foundation), settings.home_folder)
 
 
 def _describe(foundation: str | None) -> Any:
