@@ -54,6 +54,8 @@ def describe(files: FoundationFiles) -> FoundationSpec:
         inputs=_inputs(trunk),
         sites=_linears(trunk),
         classes=classes,
+        norms=_norms(trunk),
+        layer_prefix=_layer_prefix(trunk, config.num_hidden_layers),
     )
 
 
@@ -84,6 +86,27 @@ def _linears(model: nn.Module) -> dict[str, tuple[int, int]]:
     from torch import nn
 
     return {n: (m.in_features, m.out_features) for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+
+
+def _norms(trunk: nn.Module) -> dict[str, int]:
+    """Normalisation layers with a bias. One that is applied to no row of a batch (DeBERTa's, on its relative
+    positions) is left out: it cannot differ from row to row."""
+    from torch import nn
+
+    return {
+        name: module.normalized_shape[0]
+        for name, module in trunk.named_modules()
+        if isinstance(module, nn.LayerNorm) and module.bias is not None and name != "encoder.LayerNorm"
+    }
+
+
+def _layer_prefix(trunk: nn.Module, layers: int) -> str:
+    from torch import nn
+
+    for name, module in trunk.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == layers and "groups" not in name:
+            return f"{name}."
+    return ""
 
 
 def _inputs(trunk: nn.Module) -> tuple[str, ...]:

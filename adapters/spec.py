@@ -5,7 +5,7 @@ Needs the standard library and numpy alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -63,7 +63,12 @@ class EmbeddingSpec:
 
 @dataclass(frozen=True)
 class FoundationSpec:
-    """A foundation without its weights: what bundles are checked against and the engine is built from."""
+    """A foundation without its weights: what bundles are checked against and the engine is built from.
+
+    `sites` maps the trunk's linear layers to (in, out) features, `norms` its normalisation layers that have a bias
+    to their width. `layer_prefix` begins the names of layer 0, 1, … ("encoder.layer."); it is empty where the
+    layers are one layer used again (ALBERT).
+    """
 
     fingerprint: str
     name: str
@@ -77,6 +82,22 @@ class FoundationSpec:
     inputs: tuple[str, ...]
     sites: Mapping[str, tuple[int, int]]
     classes: Mapping[str, TaskClass]
+    norms: Mapping[str, int] = field(default_factory=dict)
+    layer_prefix: str = ""
+
+    def depth(self, modules: Iterable[str]) -> int:
+        """How many layers, from the first, an adapter of these modules leaves as they are.
+
+        0 where it changes the embeddings or the first layer, `layers` where it changes the pooler at most.
+        """
+        return min((self._layer(name) for name in modules), default=self.layers)
+
+    def _layer(self, name: str) -> int:
+        if name.startswith("pooler."):
+            return self.layers
+        if not self.layer_prefix or not name.startswith(self.layer_prefix):
+            return 0
+        return int(name.removeprefix(self.layer_prefix).partition(".")[0])
 
     def class_for(self, task: str) -> TaskClass:
         """The task class that serves `task`; Rejected where the foundation has none."""
@@ -98,6 +119,8 @@ class FoundationSpec:
             "embedding": vars(self.embedding),
             "inputs": list(self.inputs),
             "sites": {k: list(v) for k, v in self.sites.items()},
+            "norms": dict(self.norms),
+            "layer_prefix": self.layer_prefix,
             "classes": {
                 name: {
                     "task": c.task,
@@ -141,6 +164,8 @@ class FoundationSpec:
             inputs=tuple(value["inputs"]),
             sites={k: (v[0], v[1]) for k, v in value["sites"].items()},
             classes=classes,
+            norms=dict(value["norms"]),
+            layer_prefix=value["layer_prefix"],
         )
 
 
@@ -169,32 +194,49 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class LoraPair:
-    """The low-rank update of one site: the site's output gains (x @ a.T) @ b.
+class SiteUpdate:
+    """What an adapter changes at one module of the trunk.
 
-    `a` has shape (r, in); `b` has shape (r, out) and holds the scale (alpha/r, or alpha/sqrt(r) for rsLoRA).
-    Source: Hu et al., "LoRA", 2021; Kalajdzievski, "A Rank Stabilization Scaling Factor", 2023.
+    A linear layer's output W x + c becomes (W (x * input_scale) + c) * output_scale + shift + (x @ a.T) @ b.
+    `a` (r, in) and `b` (r, out) with r = 0 where nothing of low rank is added; `b` holds the scale (alpha/r, or
+    alpha/sqrt(r) for rsLoRA) and whatever else multiplies it. `input_scale` (in,), `output_scale` (out,) and
+    `shift` (out,) are None where they change nothing. A normalisation layer takes a `shift` alone.
+    Sources: Hu et al., "LoRA", 2021; Kalajdzievski, "A Rank Stabilization Scaling Factor", 2023; Liu et al.,
+    "DoRA", 2024; Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning" (IA3), 2022.
     """
 
     a: Array
     b: Array
+    input_scale: Array | None = None
+    output_scale: Array | None = None
+    shift: Array | None = None
 
     @property
     def rank(self) -> int:
         return int(self.a.shape[0])
 
+    @property
+    def is_low_rank(self) -> bool:
+        """Whether `a` and `b` are all that it holds."""
+        return self.input_scale is None and self.output_scale is None and self.shift is None
+
+    def arrays(self) -> tuple[Array, ...]:
+        """The arrays that it holds."""
+        held = (self.a, self.b, self.input_scale, self.output_scale, self.shift)
+        return tuple(array for array in held if array is not None)
+
 
 @dataclass(frozen=True)
 class AdapterWeights:
-    """An adapter's tensors, checked and in the engine's form: fp32, one pair per trunk site, head by name."""
+    """An adapter's tensors, checked and in the engine's form: fp32, one update per trunk site, head by name."""
 
-    sites: Mapping[str, LoraPair]
+    sites: Mapping[str, SiteUpdate]
     head: Mapping[str, Array]
 
     @property
     def nbytes(self) -> int:
-        pairs = sum(p.a.nbytes + p.b.nbytes for p in self.sites.values())
-        return pairs + sum(t.nbytes for t in self.head.values())
+        updates = sum(array.nbytes for update in self.sites.values() for array in update.arrays())
+        return updates + sum(t.nbytes for t in self.head.values())
 
     @property
     def max_rank(self) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from adapters.foundation import FoundationError, FoundationFiles, fingerprint
 
 # Raised with the layout of an export; older exports are then made anew.
-FORMAT = 2
+FORMAT = 3
 
 
 def export_path(home: Path, digest: str) -> Path:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, deserialize
 
 from adapters.bundle.archive import WEIGHTS
 from adapters.bundle.peft_config import PeftConfig
-from adapters.spec import AdapterWeights, Array, FoundationSpec, HeadSpec, LoraPair, Rejected, TaskClass
+from adapters.spec import AdapterWeights, Array, FoundationSpec, HeadSpec, SiteUpdate, Rejected, TaskClass
 
 _PEFT_PREFIX = "base_model.model."
 _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
@@ -99,14 +99,14 @@ def _take(left: dict[str, Array], name: str, shape: tuple[int, ...]) -> Array:
     return tensor
 
 
-def _pair(module: str, left: dict[str, Array], config: PeftConfig, task_class: TaskClass) -> LoraPair:
+def _pair(module: str, left: dict[str, Array], config: PeftConfig, task_class: TaskClass) -> SiteUpdate:
     width_in, width_out = task_class.linears[module]
     rank = config.rank(module)
     a = _take(left, module + _LORA_A, (rank, width_in))
     b = _take(left, module + _LORA_B, (width_out, rank))
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = np.ascontiguousarray(b.T * np.float32(config.scale(module)))
-    return LoraPair(np.ascontiguousarray(a), scaled)
+    return SiteUpdate(np.ascontiguousarray(a), scaled)
 
 
 def _head(
@@ -145,7 +145,7 @@ def _check_labels(left: Mapping[str, Array], name: str, shape: tuple[int | None,
             raise Rejected("labels", name, f"gives {tensor.shape[axis]} outputs; there are {labels} labels")
 
 
-def _check_finite(tensors: Mapping[str, Array], sites: Mapping[str, LoraPair]) -> None:
+def _check_finite(tensors: Mapping[str, Array], sites: Mapping[str, SiteUpdate]) -> None:
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             bad = tensor[~np.isfinite(tensor)][0]

@@ -58,16 +58,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass: rows padded to one length, each with the slot of its adapter.
+    """One forward pass: distinct inputs padded to one length, and rows, each an input under a slot's adapter.
 
-    `input_ids`, `attention_mask`, `token_type_ids`: (rows, tokens) int64; `slots` and `lengths`: one a row.
+    `input_ids`, `attention_mask`, `token_type_ids`: (inputs, tokens) int64. `lengths`: one an input. `slots` and
+    `inputs`: one a row, `inputs` indexing the arrays. What rows of one input have in common is computed once.
     """
 
     input_ids: Ids
     attention_mask: Ids
     token_type_ids: Ids
-    slots: tuple[int, ...]
     lengths: tuple[int, ...]
+    slots: tuple[int, ...]
+    inputs: tuple[int, ...]
 
 
 class Runner(Protocol):
@@ -94,14 +96,17 @@ class Runner(Protocol):
 
 
 def pad(rows: Sequence[Encoded], slots: Sequence[int], pad_id: int) -> Batch:
-    """The batch of these rows, padded on the right to the longest."""
-    lengths = tuple(len(r.ids) for r in rows)
-    shape = (len(rows), max(lengths))
+    """The batch of these rows: equal inputs held once, padded on the right to the longest."""
+    places: dict[bytes, int] = {}
+    inputs = tuple(places.setdefault(row.key, len(places)) for row in rows)
+    distinct = dict(zip(reversed(inputs), reversed(rows), strict=True))
+    lengths = tuple(len(distinct[i].ids) for i in range(len(places)))
+    shape = (len(places), max(lengths))
     ids = np.full(shape, pad_id, dtype=np.int64)
     mask = np.zeros(shape, dtype=np.int64)
     types = np.zeros(shape, dtype=np.int64)
-    for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        ids[i, :length] = row.ids
+    for i, length in enumerate(lengths):
+        ids[i, :length] = distinct[i].ids
         mask[i, :length] = 1
-        types[i, :length] = row.type_ids
-    return Batch(ids, mask, types, tuple(slots), lengths)
+        types[i, :length] = distinct[i].type_ids
+    return Batch(ids, mask, types, lengths, tuple(slots), inputs)

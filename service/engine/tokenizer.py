@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,11 @@ class Encoded:
     encoding: Encoding
     text: str
     shift: int
+
+    @property
+    def key(self) -> bytes:
+        """Equal for equal inputs of the trunk."""
+        return array("q", self.ids).tobytes() + array("b", self.type_ids).tobytes()
 
 
 class Tokenizer:

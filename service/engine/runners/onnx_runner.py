@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import onnxruntime as ort
 
-from adapters.spec import Adapter, Array, FoundationSpec, LoraPair
+from adapters.spec import Adapter, Array, FoundationSpec, SiteUpdate
 from service.engine.batch import Batch
 from service.engine.runners.heads import linear_head, pool
 
@@ -92,7 +92,8 @@ class OnnxRunner:
             "attention_mask": batch.attention_mask,
             "token_type_ids": batch.token_type_ids,
         }
-        feeds = {name: feeds[name] for name in self.spec.inputs}
+        expanded = list(batch.inputs)
+        feeds = {name: feeds[name][expanded] for name in self.spec.inputs}
         distinct = rows[:1] if len(groups) == 1 else rows
         for site in self._variants[variant][1]:
             feeds[f"{site}.A"], feeds[f"{site}.B"] = self._stack(site, distinct)
@@ -146,14 +147,14 @@ class OnnxRunner:
             staged = self._placed[slot]
             mine = outputs if len(groups) == 1 else {name: value[rows] for name, value in outputs.items()}
             if staged.head is None:
-                mask = batch.attention_mask[rows]
+                mask = batch.attention_mask[[batch.inputs[r] for r in rows]]
                 vectors = pool(mine.get("hidden"), mine.get("pooled"), mask, staged.adapter.head.pooling)
                 raw = linear_head(vectors, staged.adapter)
             else:
                 raw = self._run_head(staged, mine)
             per_token = staged.adapter.task == "token-classification"
             for row, value in zip(rows, raw, strict=True):
-                results[row] = value[: batch.lengths[row]] if per_token else value
+                results[row] = value[: batch.lengths[batch.inputs[row]]] if per_token else value
         return results
 
     def _run_head(self, staged: _Staged, outputs: dict[str, Array]) -> Array:
@@ -189,7 +190,7 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _pad_ranks(pairs: Sequence[LoraPair | None], a: Array, b: Array) -> None:
+def _pad_ranks(pairs: Sequence[SiteUpdate | None], a: Array, b: Array) -> None:
     """Stack updates of different ranks; the rows beyond an update's rank are zero and add nothing."""
     a.fill(0)
     b.fill(0)

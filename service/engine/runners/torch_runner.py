@@ -84,7 +84,10 @@ class TorchRunner:
             "attention_mask": batch.attention_mask,
             "token_type_ids": batch.token_type_ids,
         }
-        output = self._trunk(**{n: torch.from_numpy(arrays[n]).to(self.device) for n in self.spec.inputs})
+        expanded = list(batch.inputs)
+        output = self._trunk(
+            **{n: torch.from_numpy(arrays[n][expanded]).to(self.device) for n in self.spec.inputs}
+        )
         hidden, pooled = output.last_hidden_state, getattr(output, "pooler_output", None)
         results: list[Array] = [np.empty(0, np.float32)] * len(rows)
         groups: dict[int, list[int]] = {}
@@ -93,10 +96,12 @@ class TorchRunner:
         for slot, members in groups.items():
             staged = self._placed[slot]
             mine = None if pooled is None else pooled[members]
-            raw = self._run_head(staged, hidden[members], mine, batch.attention_mask[members])
+            raw = self._run_head(
+                staged, hidden[members], mine, batch.attention_mask[[batch.inputs[m] for m in members]]
+            )
             per_token = staged.adapter.task == "token-classification"
             for row, value in zip(members, raw, strict=True):
-                results[row] = value[: batch.lengths[row]] if per_token else value
+                results[row] = value[: batch.lengths[batch.inputs[row]]] if per_token else value
         return results
 
     def _put(self, array: Array) -> Tensor:

@@ -155,8 +155,8 @@ class FakeRunner:
     def run(self, batch: Batch) -> list[np.ndarray]:
         digests = [self.placed[slot].digest for slot in batch.slots]
         rows = [
-            (digest, tuple(int(t) for t in ids[:length]))
-            for digest, ids, length in zip(digests, batch.input_ids, batch.lengths, strict=True)
+            (digest, tuple(int(t) for t in batch.input_ids[i, : batch.lengths[i]]))
+            for digest, i in zip(digests, batch.inputs, strict=True)
         ]
         self.batches.append(rows)
         self.entered.release()
