@@ -88,11 +88,13 @@ class FoundationSpec:
     def depth(self, modules: Iterable[str]) -> int:
         """How many layers, from the first, an adapter of these modules leaves as they are.
 
-        0 where it changes the embeddings or the first layer, `layers` where it changes the pooler at most.
+        0 where it changes the embeddings or the first layer, `layers` where it changes the pooler alone, and
+        `layers + 1` where it changes nothing.
         """
-        return min((self._layer(name) for name in modules), default=self.layers)
+        return min((self.layer_of(name) for name in modules), default=self.layers + 1)
 
-    def _layer(self, name: str) -> int:
+    def layer_of(self, name: str) -> int:
+        """The layer that a module of the trunk belongs to; the embeddings' to the first, the pooler after the last."""
         if name.startswith("pooler."):
             return self.layers
         if not self.layer_prefix or not name.startswith(self.layer_prefix):

@@ -3,35 +3,69 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import transformers
 from torch import Tensor, nn
 
+# What a site takes, by the name of the graph input or device tensor that brings it.
+PARTS = ("A", "B", "input_scale", "output_scale", "shift")
+
 
 class SiteLinear(nn.Module):
-    """A frozen linear layer whose output gains (x @ a^T) @ b where a pair is set.
+    """A frozen linear layer whose output each row of a batch changes in its own way (adapters.spec.SiteUpdate).
 
-    x (rows, …, in); a (rows, r, in); b (rows, r, out). Row i of the batch is updated by a[i] and b[i] alone.
+    x (rows, …, in); A (rows, r, in) and B (rows, r, out); scales and shift (rows, 1, features). Each part is None
+    where no row has it, and may have one row that then stands for every row.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Module) -> None:
         super().__init__()
         self.linear = linear
-        self.a: Tensor | None = None
-        self.b: Tensor | None = None
+        self.parts: dict[str, Tensor | None] = {}
+
+    def take(self, parts: Mapping[str, Tensor | None]) -> None:
+        """Set the updates of the next batch, by the names in `PARTS`."""
+        self.parts = dict(parts)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.linear(x)
-        if self.a is None or self.b is None:
-            return y
-        if x.dim() == 2:  # the pooler sees one vector a row
-            return y + torch.matmul(torch.matmul(x.unsqueeze(1), self.a.transpose(1, 2)), self.b).squeeze(1)
-        return y + torch.matmul(torch.matmul(x, self.a.transpose(1, 2)), self.b)
+        flat = x.dim() == 2  # the pooler sees one vector a row
+        if flat:
+            x = x.unsqueeze(1)
+        y = self._updated(x)
+        return y.squeeze(1) if flat else y
+
+    def _updated(self, x: Tensor) -> Tensor:
+        a, b, input_scale, output_scale, shift = (self.parts.get(name) for name in PARTS)
+        y: Tensor = self.linear(x if input_scale is None else x * input_scale)
+        if output_scale is not None:
+            y = y * output_scale
+        if shift is not None:
+            y = y + shift
+        if a is not None and b is not None:
+            y = y + torch.matmul(torch.matmul(x, a.transpose(1, 2)), b)
+        return y
+
+
+class SiteNorm(nn.Module):
+    """A frozen normalisation layer whose output each row of a batch shifts: shift (rows, 1, width) or None."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.shift: Tensor | None = None
+
+    def take(self, parts: Mapping[str, Tensor | None]) -> None:
+        """Set the shift of the next batch."""
+        self.shift = parts.get("shift")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(x)
+        return y if self.shift is None else y + self.shift
 
 
 def load_trunk(folder: Path, attention: str) -> nn.Module:
@@ -54,11 +88,21 @@ def load_trunk(folder: Path, attention: str) -> nn.Module:
 
 def graft_sites(trunk: nn.Module, sites: Iterable[str]) -> dict[str, SiteLinear]:
     """Replace each named linear layer by a SiteLinear around it, in place; returns them by name."""
-    grafted = {}
-    for name in sites:
-        parent, _, child = name.rpartition(".")
-        grafted[name] = SiteLinear(cast(nn.Linear, trunk.get_submodule(name)))
-        setattr(trunk.get_submodule(parent), child, grafted[name])
+    return {name: _graft(trunk, name, SiteLinear) for name in sites}
+
+
+def graft_norms(trunk: nn.Module, norms: Iterable[str]) -> dict[str, SiteNorm]:
+    """Replace each named normalisation layer by a SiteNorm around it, in place; returns them by name."""
+    return {name: _graft(trunk, name, SiteNorm) for name in norms}
+
+
+Grafted = TypeVar("Grafted", bound=nn.Module)
+
+
+def _graft(trunk: nn.Module, name: str, kind: Callable[[nn.Module], Grafted]) -> Grafted:
+    parent, _, child = name.rpartition(".")
+    grafted = kind(trunk.get_submodule(name))
+    setattr(trunk.get_submodule(parent), child, grafted)
     return grafted
 
 

@@ -1,0 +1,149 @@
+"""Rewrites of an exported trunk graph: attention fed without detours, a last layer for the first token alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+_ROWWISE = {"Cast", "Erf", "Gelu", "Identity", "Relu", "Sigmoid", "Sqrt", "Tanh"}
+_BROADCAST = {"Add", "Div", "Mul", "Pow", "Sub"}
+
+# A node's input, by its place, along an axis: what is asked of its producer.
+Use = tuple[Any, int]
+
+
+def straighten_attention(graph: Any) -> None:
+    """Feed each fused attention from its projections, and what follows it, without taking the heads apart.
+
+    transformers splits them and the operator wants them together: reshapes and transposes that undo each other.
+    """
+    produced = {output: node for node in graph.node for output in node.output}
+    for node in graph.node:
+        if node.op_type == "MultiHeadAttention":
+            for i in range(3):
+                node.input[i] = _before_split(produced, node.input[i])
+        elif node.op_type == "Reshape" and (inner := produced.get(node.input[0])) is not None:
+            source = produced.get(inner.input[0]) if inner.op_type == "Reshape" else None
+            if source is not None and source.op_type == "MultiHeadAttention":
+                node.op_type = "Identity"
+                del node.attribute[:]
+                node.input[:] = [source.output[0]]
+    drop_unused(graph)
+
+
+def _before_split(produced: dict[str, Any], name: str) -> str:
+    """The tensor that was taken apart and put together again to become `name`, or `name` where none was."""
+    for undone in (("Reshape", "Reshape"), ("Reshape", "Transpose", "Transpose", "Reshape")):
+        found = name
+        for expected in undone:
+            node = produced.get(found)
+            if node is None or node.op_type != expected:
+                break
+            found = str(node.input[0])
+        else:
+            return found
+    return name
+
+
+def drop_unused(graph: Any) -> None:
+    """Remove the nodes and constants that no output depends on."""
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    for constant in [c for c in graph.initializer if c.name not in needed]:
+        graph.initializer.remove(constant)
+
+
+def keep_first_tokens(graph: Any, hidden: str, kept: str) -> None:
+    """Compute `hidden` (rows, tokens, width) for its first tokens only, `kept` of them: an int64 input, (1,).
+
+    The cut moves from the output towards the inputs through every node whose tokens do not mix, and through
+    attention to its queries: with one token kept, the last layer's feed-forward part, its output projection and
+    its queries are computed once a row.
+    """
+    _Cut(graph, kept).run(hidden)
+
+
+class _Cut:
+    """One pass over the nodes, last to first. A node is cut if all that it feeds asks for the same cut."""
+
+    def __init__(self, graph: Any, kept: str) -> None:
+        self.graph = graph
+        self.kept = kept
+        self.uses: dict[str, list[Use]] = defaultdict(list)
+        for node in graph.node:
+            for i, name in enumerate(node.input):
+                self.uses[name].append((node, i))
+        self.fixed = {c.name for c in graph.initializer} | {i.name for i in graph.input}
+        self.fixed |= {n.output[0] for n in graph.node if n.op_type == "Constant"}
+        self.asked: dict[tuple[str, int], list[Use]] = defaultdict(list)
+        self.nodes: list[Any] = []
+
+    def run(self, hidden: str) -> None:
+        self.asked[hidden, 1] = list(self.uses[hidden])
+        outputs = {output.name for output in self.graph.output}
+        for node in reversed(self.graph.node):
+            self._visit(node, outputs - {hidden})
+            self.nodes.append(node)
+        del self.graph.node[:]
+        self.graph.node.extend(reversed(self.nodes))
+        self._constant("kept.start", 0)
+        for axis in (1, 2):
+            self._constant(f"kept.axis{axis}", axis)
+        self.graph.input.append(onnx.helper.make_tensor_value_info(self.kept, onnx.TensorProto.INT64, [1]))
+
+    def _visit(self, node: Any, outputs: set[str]) -> None:
+        for axis in (1, 2):
+            asked = {name: self.asked.pop((name, axis)) for name in node.output if (name, axis) in self.asked}
+            if not asked:
+                continue
+            whole = len(asked) == len(node.output) and not outputs.intersection(asked)
+            whole = whole and all(len(uses) == len(self.uses[name]) for name, uses in asked.items())
+            places = _places(node, axis) if whole else None
+            if places is None:
+                for name, uses in asked.items():
+                    self._slice(name, axis, uses)
+                continue
+            for i, along in places:
+                if i < len(node.input) and node.input[i] and node.input[i] not in self.fixed:
+                    self.asked[node.input[i], along].append((node, i))
+
+    def _slice(self, name: str, axis: int, asked: list[Use]) -> None:
+        cut = f"{name}.kept{axis}"
+        # Appended before its producer, for the nodes are being collected last to first.
+        self.nodes.append(
+            onnx.helper.make_node("Slice", [name, "kept.start", self.kept, f"kept.axis{axis}"], [cut])
+        )
+        for node, i in asked:
+            node.input[i] = cut
+
+    def _constant(self, name: str, value: int) -> None:
+        self.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+
+
+def _places(node: Any, axis: int) -> list[tuple[int, int]] | None:
+    """The inputs to cut, and their axes, so that the node's output is cut along `axis`; None: it cannot be."""
+    if node.op_type in _ROWWISE:
+        return [(0, axis)]
+    if node.op_type in _BROADCAST:
+        return [(0, axis), (1, axis)]
+    if axis != 1:
+        return None
+    if node.op_type in ("LayerNormalization", "MatMul"):
+        return [(0, 1)]
+    if node.op_type == "Split" and any(a.name == "axis" and a.i not in (0, 1) for a in node.attribute):
+        return [(0, 1)]
+    if node.op_type == "Gather" and all(a.i == 0 for a in node.attribute if a.name == "axis"):
+        return [(0, 1)]
+    if node.op_type == "MultiHeadAttention":
+        return [(0, 1), (5, 2)]
+    return None

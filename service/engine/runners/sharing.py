@@ -1,0 +1,76 @@
+"""What the rows of a batch have in common: which states each layer of the trunk computes, each once.
+
+A row is an input under a slot's adapter. Below the first layer that its adapter changes, its hidden states are
+those of the bare foundation on that input, and every row of the input with such an adapter shares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Level:
+    """The states of one layer. One entry a state: its state at the layer before (for the first layer: its input),
+    its state at the first layer, and the slot whose adapter has changed it so far, if any."""
+
+    parents: tuple[int, ...]
+    roots: tuple[int, ...]
+    slots: tuple[int | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.parents)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A level for each layer and one for the pooler; `states[i]` is row i's state at the last."""
+
+    levels: tuple[Level, ...]
+    states: tuple[int, ...]
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The input of each state of the last level."""
+        first, last = self.levels[0], self.levels[-1]
+        return tuple(first.parents[root] for root in last.roots)
+
+    @property
+    def saving(self) -> float:
+        """The share of the layers' work that sharing saves, against one state a row at every layer."""
+        layers = self.levels[:-1]
+        return 1.0 - sum(map(len, layers)) / (len(layers) * len(self.levels[-1]))
+
+
+def share(inputs: Sequence[int], slots: Sequence[int], depths: Mapping[int, int], layers: int) -> Plan:
+    """The plan for rows of these inputs and slots.
+
+    `depths[slot]`: how many layers the slot's adapter leaves as they are (FoundationSpec.depth); `layers` where
+    it begins at the pooler, `layers + 1` where it changes nothing of the trunk.
+    """
+    levels: list[Level] = []
+    before: dict[tuple[int, int | None], int] = {}
+    for layer in range(layers + 1):
+        states: dict[tuple[int, int | None], int] = {}
+        parents: list[int] = []
+        roots: list[int] = []
+        for source, slot in zip(inputs, slots, strict=True):
+            key = (source, slot if depths[slot] <= layer else None)
+            if key in states:
+                continue
+            if layer == 0:
+                parents.append(source)
+                roots.append(len(states))
+            else:
+                parent = before[source, slot if depths[slot] < layer else None]
+                parents.append(parent)
+                roots.append(levels[-1].roots[parent])
+            states[key] = len(states)
+        levels.append(Level(tuple(parents), tuple(roots), tuple(slot for _, slot in states)))
+        before = states
+    last = (
+        before[source, slot if depths[slot] <= layers else None]
+        for source, slot in zip(inputs, slots, strict=True)
+    )
+    return Plan(tuple(levels), tuple(last))
