@@ -38,7 +38,11 @@ def describe(files: FoundationFiles) -> FoundationSpec:
             ("token-classification", AutoModelForTokenClassification),
         ):
             if type(config) in auto._model_mapping:
-                built[task] = tuple(_with_labels(auto, config, n) for n in _LABELS)
+                models = tuple(_with_labels(auto, config, n) for n in _LABELS)
+                # A decoder's classifier (`score`) reads the last token, which it finds by the input's ids: a head
+                # is given hidden states alone.
+                if not hasattr(models[0], "score"):
+                    built[task] = models
     classes = {type(a).__name__: _task_class(task, a, b) for task, (a, b) in built.items()}
     max_tokens = _max_tokens(files, config)
     return FoundationSpec(
@@ -84,8 +88,10 @@ def _task_class(task: str, small: nn.Module, large: nn.Module) -> TaskClass:
 
 def _linears(model: nn.Module) -> dict[str, tuple[int, int]]:
     from torch import nn
+    from transformers.pytorch_utils import Conv1D
 
-    return {n: (m.in_features, m.out_features) for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    linears = {n: (m.in_features, m.out_features) for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    return linears | {n: (m.nx, m.nf) for n, m in model.named_modules() if isinstance(m, Conv1D)}
 
 
 def _norms(trunk: nn.Module) -> dict[str, int]:

@@ -83,6 +83,10 @@ def load_trunk(folder: Path, attention: str) -> nn.Module:
         )
     finally:
         transformers.utils.logging.set_verbosity(previous)
+    if trunk.config.model_type == "deberta-v2":
+        from service.engine.runners.deberta import let_positions_vary
+
+        let_positions_vary(trunk)
     return cast(nn.Module, trunk.eval().requires_grad_(False))
 
 

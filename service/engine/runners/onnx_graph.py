@@ -87,6 +87,7 @@ class _Cut:
         self.fixed |= {n.output[0] for n in graph.node if n.op_type == "Constant"}
         self.asked: dict[tuple[str, int], list[Use]] = defaultdict(list)
         self.nodes: list[Any] = []
+        self.axes: set[int] = set()
 
     def run(self, hidden: str) -> None:
         self.asked[hidden, 1] = list(self.uses[hidden])
@@ -97,7 +98,7 @@ class _Cut:
         del self.graph.node[:]
         self.graph.node.extend(reversed(self.nodes))
         self._constant("kept.start", 0)
-        for axis in (1, 2):
+        for axis in sorted(self.axes):
             self._constant(f"kept.axis{axis}", axis)
         self.graph.input.append(onnx.helper.make_tensor_value_info(self.kept, onnx.TensorProto.INT64, [1]))
 
@@ -119,6 +120,7 @@ class _Cut:
 
     def _slice(self, name: str, axis: int, asked: list[Use]) -> None:
         cut = f"{name}.kept{axis}"
+        self.axes.add(axis)
         # Appended before its producer, for the nodes are being collected last to first.
         self.nodes.append(
             onnx.helper.make_node("Slice", [name, "kept.start", self.kept, f"kept.axis{axis}"], [cut])

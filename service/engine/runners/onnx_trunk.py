@@ -56,6 +56,8 @@ def export_trunk(folder: Path, spec: FoundationSpec, variant: Variant, path: Pat
     model = onnx.load(path)
     straighten_attention(model.graph)
     keep_first_tokens(model.graph, "hidden", KEPT)
+    # Shapes noted before the rewrites: ONNX Runtime would plan its buffers by them.
+    del model.graph.value_info[:]
     onnx.save(model, path)
 
 
@@ -81,8 +83,7 @@ class _Trunk(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec
-        self.sites = sites
-        self.norms = norms
+        self.grafted: dict[str, SiteLinear | SiteNorm] = {**sites, **norms}
         self.names = names
         self.given: dict[str, Tensor] = {}
         self.pooler: Any = None
@@ -96,12 +97,12 @@ class _Trunk(nn.Module):
                 if i > 0:
                     layer.register_forward_pre_hook(self._gather(i), with_kwargs=True)
         self.mapped = mapped
-        self.trunk = cast(Any, trunk)
+        self.trunk = trunk
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         self.given = dict(zip(self.names, tensors, strict=True))
-        for name, site in [*self.sites.items(), *self.norms.items()]:
-            site.take({key: self.given.get(f"{name}.{key}") for key in PARTS})
+        for name, module in self.grafted.items():
+            module.take({key: self.given.get(f"{name}.{key}") for key in PARTS})
         output = self.trunk(**{name: self.given[name] for name in self.spec.inputs})
         hidden, pooled = output.last_hidden_state, getattr(output, "pooler_output", None)
         if self.mapped:
