@@ -90,6 +90,13 @@ class _Cut:
         self.axes: set[int] = set()
 
     def run(self, hidden: str) -> None:
+        place, producer = next((i, n) for i, n in enumerate(self.graph.node) if hidden in n.output)
+        if _places(producer, 1) is None:
+            # An output cannot be cut in place where its producer mixes tokens or reshapes: put a node between.
+            producer.output[list(producer.output).index(hidden)] = whole = f"{hidden}.whole"
+            between = onnx.helper.make_node("Identity", [whole], [hidden])
+            self.graph.node.insert(place + 1, between)
+            self.uses[whole].append((self.graph.node[place + 1], 0))
         self.asked[hidden, 1] = list(self.uses[hidden])
         outputs = {output.name for output in self.graph.output}
         for node in reversed(self.graph.node):
