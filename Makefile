@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install serve test test-slow lint bench clean
+.PHONY: install serve test test-slow lint bench compatibility clean
 install: $(STAMP)
 
 # torch goes first and alone: a range, or another package's range, can pull several GB of CUDA libraries.
@@ -34,6 +34,10 @@ bench: install
 	command -v wrk >/dev/null || apt-get install -y wrk || sudo -n apt-get install -y wrk
 	$(BIN)/rootstock bench engine
 	$(BIN)/rootstock bench http
+
+# docs/compatibility.md, from the tables that the parity tests prove.
+compatibility: install
+	$(BIN)/python -m tests.parity
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -25,6 +25,7 @@ def describe(files: FoundationFiles) -> FoundationSpec:
     from transformers import (
         AutoConfig,
         AutoModel,
+        AutoModelForQuestionAnswering,
         AutoModelForSequenceClassification,
         AutoModelForTokenClassification,
     )
@@ -43,6 +44,9 @@ def describe(files: FoundationFiles) -> FoundationSpec:
                 # is given hidden states alone.
                 if not hasattr(models[0], "score"):
                     built[task] = models
+        if type(config) in AutoModelForQuestionAnswering._model_mapping:
+            model = _with_labels(AutoModelForQuestionAnswering, config, 2)
+            built["question-answering"] = (model, model)
     classes = {type(a).__name__: _task_class(task, a, b) for task, (a, b) in built.items()}
     max_tokens = _max_tokens(files, config)
     return FoundationSpec(

@@ -91,6 +91,12 @@ class StoreFull(AdapterError):
     code = "store_full"
 
 
+class HomeInUse(AdapterError):
+    """Another program holds the home folder."""
+
+    code = "home_in_use"
+
+
 class UnsafeRegistry(AdapterError):
     """The database was written by a newer program, so this one must not touch it."""
 

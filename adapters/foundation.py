@@ -6,14 +6,12 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from adapters.bundle.canonical import canonical
+from adapters.foundation_weights import FoundationWeights
 from adapters.spec import EmbeddingSpec, Pooling
 
 DEFAULT_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -32,8 +30,6 @@ _ARCHITECTURE_KEYS = (
     "local_rope_theta", "global_attn_every_n_layers", "local_attention", "dim", "n_layers", "n_heads",
     "hidden_dim",
 )  # fmt: skip
-_BUFFERS = re.compile(r"(.*\.)?(position_ids|token_type_ids)", re.ASCII)
-_TRUNK_PREFIX = {"xlm-roberta": "roberta", "deberta-v2": "deberta", "modernbert": "model", "llama": "model"}
 
 
 class FoundationError(Exception):
@@ -80,7 +76,9 @@ def fingerprint(folder: Path) -> str:
     """`sha256:<64 hex>` over the trunk's tensors by name, the architecture keys and the canonical tokenizer."""
     config = read_json(folder / "config.json")
     hasher = hashlib.sha256()
-    for name, dtype, shape, data in _trunk_tensors(folder, config.get("model_type", "")):
+    weights = FoundationWeights(folder, config.get("model_type", ""))
+    for name in weights.names:
+        dtype, shape, data = weights.raw(name)
         hasher.update(canonical([name, dtype, shape]))
         hasher.update(data)
     hasher.update(canonical({k: config[k] for k in _ARCHITECTURE_KEYS if k in config}))
@@ -132,25 +130,3 @@ def _default() -> FoundationFiles:
     if actual != DEFAULT_SHA256:
         raise FoundationError(f"{folder / 'model.safetensors'} has sha256 {actual}; expected {DEFAULT_SHA256}")
     return FoundationFiles(folder, DEFAULT_NAME, None)
-
-
-def _trunk_tensors(folder: Path, model_type: str) -> Iterator[tuple[str, str, list[int], memoryview]]:
-    """Each trunk tensor, sorted by its name inside the trunk; heads and buffers are left out."""
-    files = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as opened:
-            files.update(dict.fromkeys(opened.keys(), path))
-    prefix = _TRUNK_PREFIX.get(model_type, model_type) + "."
-    named = {n.removeprefix(prefix): n for n in files if n.startswith(prefix)} or {n: n for n in files}
-    for path_name in sorted(n for n in named if not _BUFFERS.fullmatch(n)):
-        yield path_name, *_raw(files[named[path_name]], named[path_name])
-
-
-def _raw(path: Path, name: str) -> tuple[str, list[int], memoryview]:
-    """A tensor's dtype, shape and little-endian bytes, by the safetensors layout (8-byte length, JSON, data)."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        entry = json.loads(file.read(length))[name]
-        start, end = entry["data_offsets"]
-        file.seek(8 + length + start)
-        return entry["dtype"], entry["shape"], memoryview(file.read(end - start))

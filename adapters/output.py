@@ -6,11 +6,12 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from adapters.transport_errors import one_line
+from adapters.errors import AdapterError, InvalidName, InvalidReference
+from adapters.transport_errors import ClientError, Misused, Refused, one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,6 +39,45 @@ def upload_shown() -> Iterator[Callable[[int, int], None]]:
                 shown.enter_context(console.status("verifying"))
 
         yield report
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[str | None], None]]:
+    """A bar on a terminal that one call moves on by one; a line given with it goes to stderr, terminal or not."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+
+        def count(line: str | None) -> None:
+            if line is not None:
+                console.print(f"rootstock adapters: {one_line(line)}")
+            bar.advance(task)
+
+        yield count
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """One line on stderr instead of a traceback: exit code 2 for wrong usage, 1 for the rest."""
+    try:
+        yield
+    except (Misused, InvalidName, InvalidReference) as error:
+        fail(str(error), 2)
+    except ClientError as error:
+        status = f" ({error.status} {error.code})" if isinstance(error, Refused) and error.code else ""
+        fail("; ".join(filter(None, (f"{error}{status}", error.advice))))
+    except (AdapterError, OSError) as error:
+        fail(str(error))
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Say on stderr what went wrong, in one line, and end the command."""
+    typer.echo(f"rootstock adapters: {one_line(message)}", err=True)
+    raise typer.Exit(code)
 
 
 def tell(document: Mapping[str, Any], as_json: bool, *lines: str | Table) -> None:

@@ -15,7 +15,18 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float32]
 Pooling = Literal["mean", "cls", "pooler"]
 
-TASKS = ("text-classification", "token-classification", "feature-extraction")
+TASKS = (
+    "text-classification",
+    "token-classification",
+    "feature-extraction",
+    "question-answering",
+    "text-ranking",
+    "zero-shot-classification",
+)
+# Tasks without labels of their own.
+UNLABELLED = ("feature-extraction", "question-answering")
+# Tasks that another task's class serves.
+_SERVED_BY = {"text-ranking": "text-classification", "zero-shot-classification": "text-classification"}
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 POOLINGS = ("mean", "cls", "pooler")
 _MAX_MESSAGE = 500
@@ -28,7 +39,7 @@ class Rejected(ValueError):
         self.check = check
         self.where = _short(where)
         self.message = _short(message)
-        super().__init__(f"{check}: {self.where}: {self.message}")
+        super().__init__(": ".join(dict.fromkeys((check, self.where, self.message))))
 
 
 def _short(text: str) -> str:
@@ -65,9 +76,9 @@ class EmbeddingSpec:
 class FoundationSpec:
     """A foundation without its weights: what bundles are checked against and the engine is built from.
 
-    `sites` maps the trunk's linear layers to (in, out) features, `norms` its normalisation layers that have a bias
-    to their width. `layer_prefix` begins the names of layer 0, 1, … ("encoder.layer."); it is empty where the
-    layers are one layer used again (ALBERT).
+    `sites` maps the trunk's linear layers to (in, out) features, `norms` its normalisation layers with a bias to
+    their width. `layer_prefix` begins the names of layer 0, 1, … ("encoder.layer."); it is empty where the layers
+    are one layer used again (ALBERT).
     """
 
     fingerprint: str
@@ -94,20 +105,34 @@ class FoundationSpec:
         return min((self.layer_of(name) for name in modules), default=self.layers + 1)
 
     def layer_of(self, name: str) -> int:
-        """The layer that a module of the trunk belongs to; the embeddings' to the first, the pooler after the last."""
+        """The layer that a module of the trunk belongs to; the embeddings' to the first, the pooler after all.
+
+        A normalisation of what the last layer gives (GPT-2's `ln_f`) belongs to that layer: in `norms`, which
+        are in the model's order, it comes after those of the layers.
+        """
         if name.startswith("pooler."):
             return self.layers
-        if not self.layer_prefix or not name.startswith(self.layer_prefix):
+        if not self.layer_prefix:
             return 0
-        return int(name.removeprefix(self.layer_prefix).partition(".")[0])
+        if name.startswith(self.layer_prefix):
+            return int(name.removeprefix(self.layer_prefix).partition(".")[0])
+        norms = list(self.norms)
+        inside = [i for i, norm in enumerate(norms) if norm.startswith(self.layer_prefix)]
+        return self.layers - 1 if name in norms and inside and norms.index(name) > inside[-1] else 0
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that this foundation has a class for."""
+        served = {task_class.task for task_class in self.classes.values()}
+        return tuple(task for task in TASKS if _SERVED_BY.get(task, task) in served)
 
     def class_for(self, task: str) -> TaskClass:
         """The task class that serves `task`; Rejected where the foundation has none."""
         for task_class in self.classes.values():
-            if task_class.task == task:
+            if task_class.task == _SERVED_BY.get(task, task):
                 return task_class
-        served = sorted({c.task for c in self.classes.values()})
-        raise Rejected("schema", "task", f"{task!r} is not served on {self.name}; served: {', '.join(served)}")
+        served = ", ".join(self.tasks)
+        raise Rejected("schema", "task", f"{task!r} is not served on {self.name}; served: {served}")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form that `from_json` reads back unchanged."""

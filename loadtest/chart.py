@@ -1,14 +1,18 @@
-"""A picture of a report: every pair's ratio, the median with its interval, and the target."""
+"""A picture of a report: every pair's figure, the median with its interval, and the target."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from loadtest.report import Report
+from loadtest.row import Row
+
+_ONE_COLUMN = 4
 
 
 def draw(report: Report, path: Path) -> bool:
-    """Write the PNG; False where matplotlib is not installed."""
+    """Write the PNG of a report with at least one row measured; False where matplotlib is not installed."""
     try:
         import matplotlib
     except ImportError:
@@ -16,22 +20,33 @@ def draw(report: Report, path: Path) -> bool:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, all_axes = pyplot.subplots(
-        len(report.rows), 1, figsize=(8, 2.2 * len(report.rows)), squeeze=False, layout="constrained"
+    rows = report.measured
+    columns = 1 if len(rows) <= _ONE_COLUMN else 2
+    lines = -(-len(rows) // columns)
+    figure, grid = pyplot.subplots(
+        lines, columns, figsize=(8 * columns, 2.2 * lines), squeeze=False, layout="constrained"
     )
-    for row, axes in zip(report.rows, all_axes[:, 0], strict=True):
-        ratios = [pair.ratio for pair in row.pairs]
-        interval = row.interval
-        axes.plot(range(1, len(ratios) + 1), ratios, "o", markersize=3, color="tab:blue", label="pairs")
-        axes.axhline(interval.median, color="tab:blue", label="median")
-        axes.axhspan(interval.low, interval.high, color="tab:blue", alpha=0.2, label="95 % interval")
-        if row.target is not None:
-            axes.axhline(row.target, color="tab:red", linestyle="--", label="target")
-        axes.set_title(f"row {row.number}: {row.title}", fontsize=9)
-        axes.set_ylabel("ratio")
-        axes.margins(y=0.2)
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    all_axes[-1, 0].set_xlabel("pair")
+    all_axes = list(grid.flat)
+    for row, axes in zip(rows, all_axes, strict=False):
+        _panel(row, axes)
+    for axes in all_axes[len(rows) :]:
+        axes.axis("off")
+    for axes in all_axes[len(rows) - columns : len(rows)]:
+        axes.set_xlabel("pair")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
     return True
+
+
+def _panel(row: Row, axes: Any) -> None:
+    figures, interval = row.figures, row.interval
+    axes.plot(range(1, len(figures) + 1), figures, "o", markersize=3, color="tab:blue", label="pairs")
+    axes.axhline(interval.median, color="tab:blue", label="median")
+    axes.axhspan(interval.low, interval.high, color="tab:blue", alpha=0.2, label="95 % interval")
+    if row.target is not None:
+        bound = "at most" if row.at_most else "at least"
+        axes.axhline(row.target, color="tab:red", linestyle="--", label=f"target: {bound}")
+    axes.set_title(f"row {row.label}: {row.title}", fontsize=9)
+    axes.set_ylabel(row.figure_unit or "ratio")
+    axes.margins(y=0.2)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from adapters.foundation import FoundationFiles
-    from loadtest.row import Row
+    from loadtest.row import NotRun, Row
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
+T = TypeVar("T")
+
 _PAIRS = 30
+_SWEEP_PAIRS = 7
 _QUICK_PAIRS = 2
 
+# Of loadtest.engine_rows, which is imported when they are measured.
+ENGINE_ROWS = {
+    "plain": "no adapter in use, against a plain ONNX export",
+    "1": "32 adapters against the foundation alone",
+    "1b": "against one head",
+    "2": "against PEFT and sentence-transformers",
+    "6": "20 heads on one text, one call against 20",
+    "7": "the same with adapters of the top layers",
+    "8": "the first answer of a cold adapter",
+    "loads": "late loads against early ones",
+    "9": "10,000 registered adapters",
+    "10": "start and memory of a server",
+}
+
 Pairs = Annotated[
-    int | None, typer.Option(min=1, help=f"Interleaved pairs; {_PAIRS} by default, {_QUICK_PAIRS} with --quick.")
+    int | None,
+    typer.Option(
+        min=1, help=f"Interleaved pairs; {_PAIRS} by default, {_QUICK_PAIRS} with --quick; a sweep has fewer."
+    ),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each side; one for each core by default.")]
 Json = Annotated[
@@ -34,29 +54,45 @@ def bench() -> None:
     """Measure the engine and the server against their peers: ratios of interleaved pairs, medians, targets."""
 
 
-@app.command(epilog="Example: rootstock bench engine --rows 1 --pairs 60")
+@app.command(
+    epilog="Examples: rootstock bench engine --rows plain,1,1b --pairs 60; "
+    "rootstock bench engine --rows 9,10 --quick; rootstock bench engine --sweep --full"
+)
 def engine(
-    rows: Annotated[str, typer.Option(help="1: against the foundation alone; 2: against PEFT.")] = "1,2",
+    rows: Annotated[str, typer.Option(help="; ".join(f"{k}: {v}" for k, v in ENGINE_ROWS.items()))] = "all",
     pairs: Pairs = None,
     threads: Threads = None,
+    sweep: Annotated[
+        bool,
+        typer.Option(
+            "--sweep", help="Instead of rows: by adapters, popularity, rank, batch and length, in turn."
+        ),
+    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="With --sweep: every combination; takes an hour.")] = False,
     json: Json = None,
     quick: Quick = False,
 ) -> None:
-    """Rows 1 and 2: 32 adapters in one batch, against the foundation alone and against PEFT's mixed batch."""
-    wanted = _rows(rows, (1, 2))
-    count, used = pairs or (_QUICK_PAIRS if quick else _PAIRS), threads or _cores()
+    """The runner, the engine and the server's process against the foundation alone and against their peers.
 
-    def measure(files: FoundationFiles, export: Path) -> list[Row]:
-        from loadtest.engine_rows import foundation_row, peft_row
+    Needs up to 4 GB of disk for row 9. Rows without a target are printed and not judged.
+    """
+    used = threads or _cores()
+    if sweep:
+        _sweep(full, pairs or (_QUICK_PAIRS if quick else _SWEEP_PAIRS), used, _kept(json, "engine-sweep", quick))
+        return
+    if full:
+        _fail("--full belongs to --sweep: add it, or leave --full out", 2)
+    known = tuple(ENGINE_ROWS)
+    wanted = known if rows == "all" else _rows(rows, known)
+    count = pairs or (_QUICK_PAIRS if quick else _PAIRS)
 
-        measured = []
-        if 1 in wanted:
-            measured += [foundation_row(export, tokens, count, used, _say) for tokens in (32, 16)]
-        if 2 in wanted:
-            measured.append(peft_row(files.folder, export, count, used, _say))
-        return measured
+    def measure(files: FoundationFiles, export: Path) -> Sequence[Row | NotRun]:
+        from loadtest.engine_rows import Setup, engine_rows, full_scale, quick_scale
 
-    name = "engine" if wanted == (1, 2) else "engine-" + "-".join(str(row) for row in wanted)
+        scale = quick_scale(count) if quick else full_scale(count)
+        return engine_rows(wanted, Setup(files.folder, export, used, scale, _say))
+
+    name = "engine" if wanted == known else "engine-" + "-".join(wanted)
     _report(measure, {"rows": list(wanted), "pairs": count, "threads": used}, _kept(json, name, quick))
 
 
@@ -71,11 +107,11 @@ def http(
     quick: Quick = False,
 ) -> None:
     """Row 4: requests a second over HTTP, under BentoML and uvicorn, against the engine in process. Needs wrk."""
-    wanted = _rows(rows, (4,))
+    wanted = _rows(rows, ("4",))
     count, used = pairs or (_QUICK_PAIRS if quick else _PAIRS), threads or _cores()
     window = 1 if quick else seconds
 
-    def measure(_: FoundationFiles, export: Path) -> list[Row]:
+    def measure(_: FoundationFiles, export: Path) -> Sequence[Row | NotRun]:
         from loadtest.http_rows import Windows, http_rows
 
         return http_rows(export, Windows(window, count, connections), used, _say)
@@ -91,41 +127,69 @@ def http(
 
 
 def _report(
-    measure: Callable[[FoundationFiles, Path], list[Row]], parameters: dict[str, Any], kept: Path | None
+    measure: Callable[[FoundationFiles, Path], Sequence[Row | NotRun]],
+    parameters: dict[str, Any],
+    kept: Path | None,
 ) -> None:
+    from loadtest.chart import draw
+    from loadtest.machine import describe_machine
+    from loadtest.report import Report
+
+    report = Report(describe_machine(), parameters, _measured(measure))
+    report.show()
+    _keep(kept, report.write, lambda path: not report.measured or draw(report, path))
+
+
+def _sweep(full: bool, pairs: int, threads: int, kept: Path | None) -> None:
+    from loadtest.machine import describe_machine
+    from loadtest.sweep import cells, sweep
+    from loadtest.sweep_report import SweepReport
+
+    points = _measured(lambda _, export: sweep(export, cells(full), pairs, threads, _say))
+    report = SweepReport(describe_machine(), {"full": full, "pairs": pairs, "threads": threads}, points)
+    report.show()
+    _keep(kept, report.write, report.draw)
+
+
+def _measured(measure: Callable[[FoundationFiles, Path], T]) -> T:
+    """What `measure` gives for the default foundation and its export; an expected fault ends the program."""
+    from adapters.errors import AdapterError
     from adapters.foundation import FoundationError, locate
     from adapters.transport_errors import ClientError
     from loadtest.agreement import Disagreement
-    from loadtest.chart import draw
     from loadtest.inprocess import EngineEnded
-    from loadtest.machine import describe_machine
-    from loadtest.report import Report
+    from loadtest.registered import ImportFailed
     from loadtest.server import ServerFailed
     from loadtest.wrk import LoadError
+    from service.engine.errors import EngineError
     from service.exports import ensure_export
 
     home = Path(os.environ.get("ROOTSTOCK_HOME", "~/.rootstock")).expanduser().absolute()
+    expected = (FoundationError, EngineEnded, ServerFailed, LoadError, ClientError, AdapterError, EngineError)
     try:
         files = locate("default")
-        rows = measure(files, ensure_export("default", files, home))
+        return measure(files, ensure_export("default", files, home))
     except Disagreement as error:
         _fail(f"the sides disagree, nothing was measured: {error}", 1)
-    except (FoundationError, EngineEnded, ServerFailed, LoadError, ClientError) as error:
+    except (*expected, ImportFailed) as error:
         _fail(str(error), 1)
-    report = Report(describe_machine(), parameters, rows)
-    report.show()
-    if kept is not None:
-        report.write(kept)
-        _say(f"written: {kept}")
-        if not draw(report, kept.with_suffix(".png")):
-            _say("no chart: matplotlib is not installed (pip install 'rootstock[dev]')")
 
 
-def _rows(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
+def _keep(kept: Path | None, write: Callable[[Path], None], draw: Callable[[Path], bool]) -> None:
+    if kept is None:
+        return
+    write(kept)
+    _say(f"written: {kept}")
+    if not draw(kept.with_suffix(".png")):
+        _say("no chart: matplotlib is not installed (pip install 'rootstock[dev]')")
+
+
+def _rows(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The labels in `text`, each once, in the order of `known`."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and int(part) in known for part in parts):
-        _fail(f"--rows {text!r}: expected one or more of {', '.join(map(str, known))}", 2)
-    return tuple(sorted({int(part) for part in parts}))
+    if not all(part in known for part in parts):
+        _fail(f"--rows {text!r}: expected one or more of {', '.join(known)}", 2)
+    return tuple(label for label in known if label in parts)
 
 
 def _kept(given: Path | None, name: str, quick: bool) -> Path | None:

@@ -1,127 +1,112 @@
-"""Rows 1 and 2: the engine's ONNX runner against its own bare foundation, and against PEFT's mixed batch."""
+"""The rows of `rootstock bench engine`, by label, and how much each measures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from adapters.spec import Array
-from loadtest.agreement import require_distinct, require_equal
-from loadtest.pairs import interleaved, mean_seconds
-from loadtest.row import Row
-from loadtest.workload import RANK, Workload, make_workload
-from service.engine.batch import Batch, pad
-from service.engine.catalog import foundation_adapter
-from service.engine.runners.onnx_runner import OnnxRunner
-from service.engine.tokenizer import Tokenizer
-
-ROWS = 32
-_TARGETS = {32: 0.95, 16: 0.90}
-_PEFT_TARGET = 2.0
-
-Say = Callable[[str], None]
+from loadtest.bench import Say
+from loadtest.cold_rows import cold_rows, loads_row
+from loadtest.fanout_rows import heads_row, top_row, unshared_row
+from loadtest.foundation_rows import foundation_row, head_only_row, plain_rows
+from loadtest.peer_rows import peft_rows, sentence_row
+from loadtest.registry_rows import Traffic, registry_rows
+from loadtest.row import NotRun, Row
+from loadtest.start_rows import start_rows
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A runner with the foundation in slot 0 and a workload's adapters in the slots from 1."""
+class Scale:
+    """How much is measured: interleaved pairs, cold adapters (row 8), loads, starts (row 10), traffic (row 9)."""
 
-    runner: OnnxRunner
-    tokenizer: Tokenizer
-    workload: Workload
-
-    def batch(self, shift: int = 0) -> Batch:
-        """One row an adapter; `shift` gives each row the adapter that many places on."""
-        slots = [1 + (i + shift) % ROWS for i in range(ROWS)]
-        return pad(self.workload.encoded(self.tokenizer, self.runner.spec), slots, self.tokenizer.pad_id)
-
-    def bare(self) -> Batch:
-        """The same rows under the foundation alone."""
-        encoded = self.workload.encoded(self.tokenizer, self.runner.spec)
-        return pad(encoded, [0] * ROWS, self.tokenizer.pad_id)
-
-    def solo(self) -> list[Array]:
-        """Each row's answer in a batch of its own."""
-        encoded = self.workload.encoded(self.tokenizer, self.runner.spec)
-        pad_id = self.tokenizer.pad_id
-        return [self.runner.run(pad([row], [1 + i], pad_id))[0] for i, row in enumerate(encoded)]
+    pairs: int
+    cold: int
+    loads: int
+    starts: int
+    traffic: Traffic
 
 
-def open_bench(export: Path, tokens: int, threads: int) -> Bench:
-    """A bench of 32 adapters on the exported foundation in `export`, with sentences of `tokens` tokens."""
-    tokenizer = Tokenizer(export / "tokenizer.json")
-    runner = OnnxRunner(export, ROWS + 1, threads)
-    workload = make_workload(runner.spec, tokenizer, ROWS, tokens)
-    runner.place(0, runner.stage(foundation_adapter(runner.spec)))
-    for slot, adapter in enumerate(workload.adapters(runner.spec), start=1):
-        runner.place(slot, runner.stage(adapter))
-    return Bench(runner, tokenizer, workload)
+def full_scale(pairs: int) -> Scale:
+    """What the targets ask for. Six repeats are the least that have a 95 % interval."""
+    return Scale(pairs, max(pairs, 30), 1000, 6, Traffic(registered=10_000, requests=3000, repeats=6))
 
 
-def foundation_row(export: Path, tokens: int, pairs: int, threads: int, say: Say) -> Row:
-    """Row 1: seconds of the foundation alone ÷ seconds of 32 distinct adapters, same runner, same tokens."""
-    say(f"row 1: 32 adapters on {ROWS}×{tokens} tokens against the foundation alone")
-    bench = open_bench(export, tokens, threads)
-    mixed, bare, run = bench.batch(), bench.bare(), bench.runner.run
-    answers = run(mixed)
-    worst = require_equal(answers, bench.solo(), "mixed against alone")
-    require_distinct(answers, run(bench.batch(shift=1)), "mixed against the neighbour's adapter")
-    measured = interleaved(lambda: run(bare), lambda: run(mixed), pairs)
-    return Row(
-        number=1,
-        title=f"32 adapters in {ROWS}×{tokens} tokens ÷ the foundation alone (throughput)",
-        top=f"OnnxRunner.run, {ROWS} rows of {tokens} tokens in slot 0: the bare trunk, pooled and normalised",
-        bottom=f"OnnxRunner.run, the same rows under 32 rank-{RANK} query/value adapters, each with its own head",
-        unit="seconds a batch",
-        pairs=measured,
-        target=_TARGETS.get(tokens),
-        notes=[f"each row's answer equals its answer alone (largest difference {worst:.1e})"],
-    )
+def quick_scale(pairs: int) -> Scale:
+    """Enough to see that everything runs."""
+    return Scale(pairs, pairs, 40, pairs, Traffic(registered=40, requests=60, repeats=1))
 
 
-def peft_row(foundation: Path, export: Path, pairs: int, threads: int, say: Say) -> Row:
-    """Row 2: seconds of PEFT's mixed batch ÷ seconds of ours, same adapters, tokens and threads."""
-    from loadtest.peft_peer import PeftPeer
+@dataclass(frozen=True)
+class Setup:
+    """What every row is measured on and with."""
 
-    tokens = 32
-    say("row 2: loading 32 adapters into PEFT")
-    bench = open_bench(export, tokens, threads)
-    mixed, spec = bench.batch(), bench.runner.spec
-    workload = bench.workload
-    # Our sessions close: PEFT is timed once with none of our threads alive.
-    del bench
-    peer = PeftPeer(foundation, workload, threads)
-    peer.prepare(mixed, spec.inputs, workload.names)
-    alone = mean_seconds(peer.run, 5)
-    bench = open_bench(export, tokens, threads)
-    answers = bench.runner.run(mixed)
-    worst = require_equal(answers, list(peer.run()), "ours against PEFT")
-    require_distinct(answers, bench.runner.run(bench.batch(shift=1)), "ours against the neighbour's adapter")
-    say(f"row 2: 32 adapters on {ROWS}×{tokens} tokens against PEFT's mixed batch")
-    measured = interleaved(peer.run, lambda: bench.runner.run(mixed), pairs)
-    between = sorted(pair.top for pair in measured)[len(measured) // 2]
-    return Row(
-        number=2,
-        title=f"against PEFT's mixed batch, 32 adapters in {ROWS}×{tokens} tokens (speed)",
-        top=f"PeftModel(…, adapter_names=…) in one forward, eval, inference_mode, sdpa, {threads} torch threads: "
-        "trunk, LoRA and every adapter's own classifier, logits out; tensors made beforehand",
-        bottom=f"OnnxRunner.run on the same arrays, {threads} threads: stacking the adapters, trunk, LoRA and "
-        "every adapter's own head, logits out",
-        unit="seconds a batch",
-        pairs=measured,
-        target=_PEFT_TARGET,
-        notes=[
-            f"both give the same logits (largest difference {worst:.1e})",
-            f"PEFT took {alone * 1e3:.0f} ms with no session of ours alive, {between * 1e3:.0f} ms in turns"
-            " with ours",
-        ],
-        extra=_versions(),
-    )
+    foundation: Path
+    export: Path
+    threads: int
+    scale: Scale
+    say: Say
 
 
-def _versions() -> dict[str, Any]:
-    import torch
+def _plain(s: Setup) -> Sequence[Row | NotRun]:
+    return plain_rows(s.foundation, s.export, s.scale.pairs, s.threads, s.say)
 
-    return {"torch_threads": torch.get_num_threads(), "torch_interop_threads": torch.get_num_interop_threads()}
+
+def _foundation(s: Setup) -> Sequence[Row | NotRun]:
+    return [foundation_row(s.export, tokens, s.scale.pairs, s.threads, s.say) for tokens in (32, 16)]
+
+
+def _head_only(s: Setup) -> Sequence[Row | NotRun]:
+    return [head_only_row(s.export, tokens, s.scale.pairs, s.threads, s.say) for tokens in (32, 16)]
+
+
+def _peers(s: Setup) -> Sequence[Row | NotRun]:
+    peft = peft_rows(s.foundation, s.export, s.scale.pairs, s.threads, s.say)
+    return [*peft, sentence_row(s.foundation, s.export, s.scale.pairs, s.threads, s.say)]
+
+
+def _heads(s: Setup) -> Sequence[Row | NotRun]:
+    return [heads_row(s.export, tokens, s.scale.pairs, s.threads, s.say) for tokens in (16, 32)]
+
+
+def _top(s: Setup) -> Sequence[Row | NotRun]:
+    return [
+        row(s.export, tokens, s.scale.pairs, s.threads, s.say)
+        for row in (top_row, unshared_row)
+        for tokens in (16, 32)
+    ]
+
+
+def _cold(s: Setup) -> Sequence[Row | NotRun]:
+    return cold_rows(s.export, s.scale.cold, s.threads, s.say)
+
+
+def _loads(s: Setup) -> Sequence[Row | NotRun]:
+    return [loads_row(s.export, s.scale.loads, s.threads, s.say)]
+
+
+def _registry(s: Setup) -> Sequence[Row | NotRun]:
+    return registry_rows(s.export, s.scale.traffic, s.scale.pairs, s.threads, s.say)
+
+
+def _start(s: Setup) -> Sequence[Row | NotRun]:
+    return start_rows(s.export, s.scale.starts, s.threads, s.say)
+
+
+ROWS: dict[str, Callable[[Setup], Sequence[Row | NotRun]]] = {
+    "plain": _plain,
+    "1": _foundation,
+    "1b": _head_only,
+    "2": _peers,
+    "6": _heads,
+    "7": _top,
+    "8": _cold,
+    "loads": _loads,
+    "9": _registry,
+    "10": _start,
+}
+
+
+def engine_rows(labels: Sequence[str], setup: Setup) -> list[Row | NotRun]:
+    """Measure the rows of these labels, in the table's order."""
+    return [row for label in ROWS if label in labels for row in ROWS[label](setup)]

@@ -177,7 +177,7 @@ def _row(
         for connections, one in latencies.items()
     ]
     return Row(
-        number=4,
+        label="4",
         title=f"over HTTP under {kind} ÷ the engine in process",
         top=f"wrk -t1 -c{windows.connections} to rootstock serve --server {kind}: single inputs of {TOKENS} "
         f"tokens under {ADAPTERS} adapters in turn, wrk on the same cores",

@@ -13,22 +13,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from adapters.spec import Adapter
+from loadtest.local_engine import SLOTS, Nobody, catalog_of
 from loadtest.machine import ROOT
 from loadtest.workload import Workload, make_workload
-from service.engine.batcher import BatchStats
-from service.engine.catalog import Resolved
 from service.engine.engine import Engine
 from service.engine.runners.onnx_runner import OnnxRunner
 from service.engine.tokenizer import Tokenizer
-
-# The server's default.
-SLOTS = 256
 
 
 class EngineEnded(Exception):
@@ -84,28 +78,6 @@ def in_process(export: Path, threads: int, adapters: int, tokens: int) -> Iterat
         process.communicate()
 
 
-@dataclass(frozen=True)
-class _WorkloadCatalog:
-    """A workload's adapters by name; all in memory."""
-
-    by_name: dict[str, Adapter]
-    by_digest: dict[str, Adapter]
-
-    def resolve(self, reference: str) -> Resolved:
-        return Resolved(reference, 1, self.by_name[reference].digest)
-
-    def load(self, digest: str) -> Adapter:
-        return self.by_digest[digest]
-
-
-class _Nobody:
-    """Observes nothing."""
-
-    def batch(self, stats: BatchStats) -> None: ...
-
-    def refused(self, reason: str) -> None: ...
-
-
 async def _load(engine: Engine, workload: Workload, clients: int, seconds: float) -> dict[str, Any]:
     """Closed loop: each client sends the next request of the cycle as soon as it has its answer."""
     requests = cycle(zip(workload.names, workload.sentences, strict=True))
@@ -159,11 +131,8 @@ def main() -> None:
     tokenizer = Tokenizer(given.export / "tokenizer.json")
     runner = OnnxRunner(given.export, SLOTS, given.threads)
     workload = make_workload(runner.spec, tokenizer, given.adapters, given.tokens)
-    adapters = workload.adapters(runner.spec)
-    catalog = _WorkloadCatalog(
-        dict(zip(workload.names, adapters, strict=True)), {adapter.digest: adapter for adapter in adapters}
-    )
-    engine = Engine(runner.spec, runner, tokenizer, catalog, _Nobody())
+    catalog = catalog_of(workload, workload.adapters(runner.spec))
+    engine = Engine(runner.spec, runner, tokenizer, catalog, Nobody())
     engine.start()
     try:
         _serve(engine, workload)

@@ -11,8 +11,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 _LIBRARIES = (
-    "rootstock", "onnxruntime-gpu", "numpy", "tokenizers", "torch", "transformers", "peft", "bentoml", "fastapi",
-    "uvicorn", "uvloop", "httptools", "pydantic",
+    "rootstock", "onnxruntime-gpu", "numpy", "tokenizers", "torch", "transformers", "peft",
+    "sentence-transformers", "bentoml", "fastapi", "uvicorn", "uvloop", "httptools", "pydantic", "sqlalchemy",
 )  # fmt: skip
 
 

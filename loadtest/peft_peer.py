@@ -1,4 +1,4 @@
-"""The peer of row 2: PEFT's own mixed batch, `adapter_names=` in one forward pass."""
+"""The peers of row 2: PEFT with every adapter of a workload loaded, its mixed batch and one adapter at a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from peft import PeftModel
@@ -19,9 +20,19 @@ from service.engine.batch import Batch
 
 
 class PeftPeer:
-    """A sequence classifier in torch, fp32, sdpa attention, with every adapter of a workload loaded by PEFT."""
+    """A sequence classifier in torch, sdpa attention, with every adapter of a workload loaded by PEFT.
 
-    def __init__(self, foundation: Path, workload: Workload, threads: int) -> None:
+    All of it in `dtype` on `device`; logits come as fp32.
+    """
+
+    def __init__(
+        self,
+        foundation: Path,
+        workload: Workload,
+        threads: int,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         torch.set_num_threads(threads)
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
@@ -31,25 +42,36 @@ class PeftPeer:
         with warnings.catch_warnings():
             # peft reads an attribute that transformers renamed; it has no say in the outputs.
             warnings.simplefilter("ignore", FutureWarning)
-            self._model = _loaded(base, workload).eval()
+            self._model = _loaded(base, workload).eval().to(device, dtype)
+        self._device = device
         self._feeds: dict[str, torch.Tensor] = {}
         self._names: list[str] = []
 
     def prepare(self, batch: Batch, inputs: Sequence[str], names: Sequence[str]) -> None:
-        """Take a batch's arrays as tensors, so that `run` pays for no conversion."""
+        """Take a batch's arrays as tensors, so that running pays for no conversion."""
         arrays = {
             "input_ids": batch.input_ids,
             "attention_mask": batch.attention_mask,
             "token_type_ids": batch.token_type_ids,
         }
-        self._feeds = {name: torch.from_numpy(arrays[name]) for name in inputs}
+        self._feeds = {name: torch.from_numpy(arrays[name]).to(self._device) for name in inputs}
         self._names = list(names)
 
     @torch.inference_mode()
     def run(self) -> Array:
-        """The logits of the prepared batch, (rows, labels)."""
-        logits: Array = self._model(**self._feeds, adapter_names=self._names).logits.numpy()
+        """The logits of the prepared batch in one forward pass, (rows, labels)."""
+        logits: Array = self._model(**self._feeds, adapter_names=self._names).logits.float().cpu().numpy()
         return logits
+
+    @torch.inference_mode()
+    def one_by_one(self) -> Array:
+        """The same logits, each row a request of its own: `set_adapter`, then a forward pass of one row."""
+        logits = []
+        for i, name in enumerate(self._names):
+            self._model.set_adapter(name)
+            feeds = {key: tensor[i : i + 1] for key, tensor in self._feeds.items()}
+            logits.append(self._model(**feeds).logits[0].float().cpu().numpy())
+        return np.stack(logits)
 
 
 def _loaded(base: Any, workload: Workload) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.row import Row
+from loadtest.row import Measure, NotRun, Row
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -19,7 +19,12 @@ class Report:
 
     machine: Mapping[str, Any]
     parameters: Mapping[str, Any]
-    rows: Sequence[Row]
+    rows: Sequence[Row | NotRun]
+
+    @property
+    def measured(self) -> list[Row]:
+        """The rows that have figures."""
+        return [row for row in self.rows if isinstance(row, Row)]
 
     def to_json(self) -> dict[str, Any]:
         """The whole report, JSON-ready."""
@@ -41,26 +46,41 @@ class Report:
 
         table = Table("row", "what", "median", "95 % interval", "target", "met", "pairs")
         for row in self.rows:
-            interval = row.interval
-            table.add_row(
-                str(row.number),
-                row.title,
-                f"{interval.median:.3f}",
-                f"{interval.low:.3f} to {interval.high:.3f}",
-                "" if row.target is None else f"≥ {row.target:g}",
-                verdict(row),
-                str(len(row.pairs)),
-            )
+            table.add_row(*_cells(row))
         console = Console(highlight=False, markup=False)
         console.print(table)
         for row in self.rows:
-            console.print(f"row {row.number}: {row.title}")
-            middle = sorted(row.pairs, key=lambda pair: pair.ratio)[len(row.pairs) // 2]
-            lines = (f"top     {row.top}", f"bottom  {row.bottom}", *row.notes)
-            console.print(f"  middle pair: {middle.top:.4g} against {middle.bottom:.4g} {row.unit}")
-            for line in lines:
+            console.print(f"row {row.label}: {row.title}", soft_wrap=True)
+            for line in _lines(row):
                 console.print(f"  {line}", soft_wrap=True)
         console.print(f"{self.machine['cpu']}, {self.machine['cores']} cores, commit {self.machine['commit']}")
+
+
+def _cells(row: Row | NotRun) -> list[str]:
+    if isinstance(row, NotRun):
+        return [row.label, row.title, "not run", "", "", "", "0"]
+    interval, unit = row.interval, row.figure_unit
+    digits = ".3f" if row.measure is Measure.RATIO else ".4g"
+    bound = "≤" if row.at_most else "≥"
+    return [
+        row.label,
+        row.title,
+        f"{interval.median:{digits}} {unit}".rstrip(),
+        f"{interval.low:{digits}} to {interval.high:{digits}}",
+        "" if row.target is None else f"{bound} {row.target:g} {unit}".rstrip(),
+        verdict(row),
+        str(len(row.pairs)),
+    ]
+
+
+def _lines(row: Row | NotRun) -> list[str]:
+    if isinstance(row, NotRun):
+        return [f"not run: {row.reason}"]
+    middle = sorted(row.pairs, key=row.measure.of)[len(row.pairs) // 2]
+    if row.measure is Measure.TOP:
+        return [f"middle: {middle.top:.4g} {row.unit}", f"top     {row.top}", *row.notes]
+    figures = f"middle pair: {middle.top:.4g} against {middle.bottom:.4g} {row.unit}"
+    return [figures, f"top     {row.top}", f"bottom  {row.bottom}", *row.notes]
 
 
 def verdict(row: Row) -> str:

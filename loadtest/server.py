@@ -1,4 +1,4 @@
-"""A `rootstock serve` process on a free port with a folder of its own."""
+"""A server process on a free port: `rootstock serve` with a folder of its own, or an empty BentoML service."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from service.exports import export_path
 
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 60.0
+EMPTY = "empty"
+_POLL_S = 0.02
 
 
 class ServerFailed(Exception):
@@ -29,40 +31,79 @@ class ServerFailed(Exception):
 
 @dataclass(frozen=True)
 class Served:
-    """A server that is ready."""
+    """A server that is ready; `seconds` from the start of its process to the first 200 of /readyz."""
 
     kind: str
     url: str
     pid: int
+    seconds: float
 
 
 @contextmanager
-def serving(kind: str, export: Path, threads: int, foundation: str = "default") -> Iterator[Served]:
-    """A ready server under `kind` (bentoml or uvicorn) on an export made before; stopped by SIGTERM."""
+def serving(
+    kind: str,
+    export: Path,
+    threads: int,
+    foundation: str = "default",
+    home: Path | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Served]:
+    """A ready server under `kind` (bentoml or uvicorn) on an export made before; stopped by SIGTERM.
+
+    `home`: a folder with adapters registered, else an empty one. `settings`: more of them, without the prefix.
+    """
     with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as folder:
-        home = Path(folder)
+        home = home or Path(folder)
         linked = export_path(home, fingerprint(locate(foundation).folder))
-        linked.parent.mkdir(parents=True)
-        linked.symlink_to(export.absolute())
-        port = _free_port()
-        environment = {k: v for k, v in os.environ.items() if not k.upper().startswith("ROOTSTOCK_")} | {
-            "ROOTSTOCK_HOME": str(home),
-            "ROOTSTOCK_FOUNDATION": foundation,
-            "ROOTSTOCK_DEMO": "false",
-            "ROOTSTOCK_LOG_LEVEL": "warning",
-            "ROOTSTOCK_RUNNER": "onnx",
-            "ROOTSTOCK_THREADS": str(threads),
+        if not linked.exists():
+            linked.parent.mkdir(parents=True)
+            linked.symlink_to(export.absolute())
+        given = {
+            "HOME": str(home),
+            "FOUNDATION": foundation,
+            "DEMO": "false",
+            "LOG_LEVEL": "warning",
+            "RUNNER": "onnx",
+            "THREADS": str(threads),
+            **(settings or {}),
         }
-        command = [sys.executable, "-m", "adapters.console", "serve", "--server", kind, "--port", str(port)]
-        log = home / "log"
+        port = _free_port()
+        command = ["-m", "adapters.console", "serve", "--server", kind, "--port", str(port)]
+        with _running(
+            kind, command, port, {f"ROOTSTOCK_{name}": value for name, value in given.items()}
+        ) as served:
+            yield served
+
+
+@contextmanager
+def serving_empty() -> Iterator[Served]:
+    """A ready BentoML service that does nothing, started as ours is."""
+    port = _free_port()
+    arguments = {"--working-dir": ROOT, "--host": "127.0.0.1", "--port": port}
+    flags = [str(part) for pair in arguments.items() for part in pair]
+    command = ["-m", "bentoml", "serve", "loadtest.empty_service:Empty", *flags]
+    with _running(EMPTY, command, port, {"BENTOML_DO_NOT_TRACK": "true"}) as served:
+        yield served
+
+
+@contextmanager
+def _running(kind: str, command: Sequence[str], port: int, environment: Mapping[str, str]) -> Iterator[Served]:
+    clean = {k: v for k, v in os.environ.items() if not k.upper().startswith("ROOTSTOCK_")}
+    with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as folder:
+        log = Path(folder) / "log"
         with log.open("wb") as out:
-            process = subprocess.Popen(  # noqa: S603 - our own module
-                command, env=environment, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT
+            start = time.monotonic()
+            process = subprocess.Popen(  # noqa: S603 - our own modules and BentoML's
+                [sys.executable, *command],
+                env={**clean, **environment},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
             )
         try:
-            served = Served(kind, f"http://127.0.0.1:{port}", process.pid)
-            _wait_ready(served, process, log)
-            yield served
+            url = f"http://127.0.0.1:{port}"
+            _wait_ready(kind, url, process, log)
+            yield Served(kind, url, process.pid, time.monotonic() - start)
         finally:
             _stop(process)
 
@@ -74,9 +115,9 @@ def _free_port() -> int:
         return port
 
 
-def _wait_ready(served: Served, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_ready(kind: str, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + READY_WITHIN_S
-    with httpx.Client(base_url=served.url, trust_env=False) as http:
+    with httpx.Client(base_url=url, trust_env=False) as http:
         while time.monotonic() < end:
             if process.poll() is not None:
                 break
@@ -85,9 +126,9 @@ def _wait_ready(served: Served, process: subprocess.Popen[bytes], log: Path) -> 
                     return
             except httpx.TransportError:
                 pass
-            time.sleep(0.1)
+            time.sleep(_POLL_S)
     state = "is not ready" if process.poll() is None else f"ended with exit code {process.returncode}"
-    raise ServerFailed(f"rootstock serve --server {served.kind} {state}; its log ends:\n{_tail(log)}")
+    raise ServerFailed(f"the {kind} server {state}; its log ends:\n{_tail(log)}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

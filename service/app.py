@@ -21,7 +21,7 @@ from fastapi import FastAPI
 
 from adapters.bundle import Limits, PlainFields
 from adapters.spec import Rejected
-from service.api import adapters, embeddings, errors, health, models, predict
+from service.api import adapters, embeddings, errors, health, models, predict, rerank
 from service.api.gate import Gate, Keys
 from service.engine.errors import EngineError
 from service.logs import configure_logs
@@ -60,7 +60,7 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    for part in (predict, embeddings, models, adapters, health):
+    for part in (predict, embeddings, rerank, models, adapters, health):
         app.include_router(part.router)
     errors.install(app)
     app.add_exception_handler(predict.ClientLeft, errors.no_answer)
@@ -77,26 +77,42 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def open_server(settings: Settings) -> AsyncIterator[Server]:
-    """The real parts, started; at the end admitted requests are finished, then everything closes."""
+    """The real parts, started; at the end admitted requests are finished, then everything closes.
+
+    HomeInUse where another program uses the home. Only the process that serves comes here and takes it.
+    """
+    from adapters.home import holding
+
+    with holding(settings.home_folder, "rootstock serve"):
+        async with _open_parts(settings) as server:
+            yield server
+
+
+@asynccontextmanager
+async def _open_parts(settings: Settings) -> AsyncIterator[Server]:
+    from adapters.foundation_weights import FoundationWeights
     from adapters.registry import Registry
     from adapters.store import FolderStore
     from service.api.server import Server
     from service.catalog import RegistryCatalog
+    from service.conversion import Converter
+    from service.engine.admission import Capacity
     from service.engine.engine import Engine, EngineLimits
-    from service.engine.queue import BatchLimits, Capacity
+    from service.engine.packing import BatchLimits
     from service.engine.tokenizer import Tokenizer
     from service.metrics import Metrics
+    from service.pins import Pins
     from service.publishing import Publisher
 
     home = settings.home_folder
-    home.mkdir(parents=True, exist_ok=True)
-    runner, export_folder = await asyncio.to_thread(open_runner, settings)
+    runner, export_folder, folder = await asyncio.to_thread(open_runner, settings)
     spec = runner.spec
+    base = FoundationWeights(folder, spec.model_type)
     metrics = Metrics()
     registry = Registry(f"sqlite:///{home / 'registry.db'}")
     store = FolderStore(home / "store")
     limits = Limits(max_bundle_bytes=settings.max_bundle_mb * _MIB, max_rank=settings.max_rank)
-    catalog = RegistryCatalog(registry, store, spec, limits)
+    catalog = RegistryCatalog(registry, store, spec, limits, base)
     engine = Engine(
         spec,
         runner,
@@ -108,42 +124,52 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
         BatchLimits(settings.batch_rows, settings.batch_tokens),
     )
     engine.start()
-    publisher = Publisher(engine, registry, store, spec, limits, metrics)
+    converter = Converter(settings.foundation, settings.max_rank)
+    publisher = Publisher(engine, registry, store, spec, limits, metrics, base, converter)
+    pins = Pins(engine, catalog, settings.pinned)
     try:
         if settings.demo:
             await register_demo(publisher, registry)
+        await pins.follow()
         yield Server(
             spec=spec,
             engine=engine,
             registry=registry,
             catalog=catalog,
             publisher=publisher,
+            pins=pins,
             metrics=metrics,
             bundle_limits=limits,
             max_body_bytes=settings.max_body_mb * _MIB,
         )
     finally:
+        await pins.close()
         await asyncio.to_thread(engine.stop)
         registry.close()
 
 
-def open_runner(settings: Settings) -> tuple[Any, Path]:
-    """The runner and the folder with its tokenizer: ONNX Runtime from the export cache, or torch."""
+def open_runner(settings: Settings) -> tuple[Any, Path, Path]:
+    """The runner, the folder with its tokenizer and the foundation's own.
+
+    ONNX Runtime from the export cache, or torch.
+    """
     from adapters.foundation import locate
-    from service.exports import ensure_export
+    from service.exports import find_export
 
     files = locate(settings.foundation)
-    if settings.runner == "torch" or (settings.runner == "auto" and _has_cuda()):
+    on_torch = settings.runner == "torch" or (settings.runner == "auto" and _has_cuda())
+    if on_torch and settings.precision == "fp32":
         from adapters.architecture import describe
         from service.engine.runners.torch_runner import TorchRunner
 
         spec = describe(files)
         torch_runner = TorchRunner(files.folder, spec, settings.slots, settings.runner_threads)
-        return torch_runner, files.folder
+        return torch_runner, files.folder, files.folder
     from service.engine.runners.onnx_runner import OnnxRunner
 
-    folder = ensure_export(settings.foundation, files, settings.home_folder)
-    return OnnxRunner(folder, settings.slots, settings.runner_threads), folder
+    folder = find_export(settings.foundation, files, settings.home_folder, settings.precision)
+    cache_bytes = settings.trunk_cache_mb * _MIB
+    return OnnxRunner(folder, settings.slots, settings.runner_threads, cache_bytes), folder, files.folder
 
 
 async def register_demo(publisher: Any, registry: Any) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from adapters.bundle import Bundle, Limits, open_bundle
 from adapters.errors import CorruptBundle
+from adapters.foundation_weights import FoundationWeights
 from adapters.registry import Registry
 from adapters.spec import Adapter, FoundationSpec, Rejected
 from adapters.store import FolderStore
@@ -14,12 +15,16 @@ from service.engine.catalog import Resolved
 
 @dataclass(frozen=True)
 class RegistryCatalog:
-    """Adapters from the registry's names and the store's bundles, checked again each time they are read."""
+    """Adapters from the registry's names and the store's bundles, checked again each time they are read.
+
+    `base` are the foundation's weights, which some adapters are stated relative to.
+    """
 
     registry: Registry
     store: FolderStore
     spec: FoundationSpec
     limits: Limits
+    base: FoundationWeights | None = None
 
     def resolve(self, reference: str) -> Resolved:
         """What the reference means now; AdapterError for one that means nothing."""
@@ -29,7 +34,8 @@ class RegistryCatalog:
     def load(self, digest: str) -> Adapter:
         """The adapter of a digest; CorruptBundle where the stored bytes are not what the digest names."""
         try:
-            return self._open(digest, self.store.get(digest)).adapter(self.spec, self.limits.max_rank)
+            bundle = self._open(digest, self.store.get(digest))
+            return bundle.adapter(self.spec, self.limits.max_rank, self.base)
         except Rejected as error:
             raise CorruptBundle(f"the stored bundle {digest} cannot be served: {error}") from error
 

@@ -34,7 +34,7 @@ def serve_command(
         _pass_on(settings)
         _open_home(settings)
         if settings.runner != "torch":
-            _exported(settings)
+            _exported(settings, settings.precision)
     except (SettingsError, FoundationError, AdapterError, OSError) as error:
         _fail(str(error))
     _check_address(settings.host, settings.port)
@@ -68,17 +68,35 @@ def show(
     )
 
 
-@foundation.command("export", epilog="Example: rootstock foundation export")
-def export(foundation: Annotated[str | None, _FOUNDATION] = None) -> None:
-    """Write the foundation's ONNX form to the cache that `rootstock serve` reads."""
+@foundation.command("export", epilog="Example: rootstock foundation export --int8")
+def export(
+    foundation: Annotated[str | None, _FOUNDATION] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Make the int8 form too, and check it.")] = False,
+    accept_drift: Annotated[bool, typer.Option("--accept-drift", help="Keep int8 whatever it changes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Write the foundation's ONNX form to the cache that `rootstock serve` reads.
+
+    With --int8 the golden set of every version that an alias points to is replayed on the fp32 and the int8 form.
+    A server with ROOTSTOCK_PRECISION=int8 starts once what int8 changes is within bounds, or was accepted.
+
+    Exit code 0: the form is in the cache; 1: int8 changes too much, and nothing was kept; 2: wrong usage.
+    """
+    from adapters.errors import AdapterError
     from adapters.foundation import FoundationError
+    from adapters.output import tell
     from service.settings import SettingsError, read_settings
 
+    if accept_drift and not int8:
+        _fail("--accept-drift goes with --int8: the fp32 form is the foundation's own")
     try:
-        folder = _exported(read_settings(foundation=foundation))
-    except (SettingsError, FoundationError) as error:
+        settings = read_settings(foundation=foundation)
+        folder = _exported(settings, "fp32")
+        if int8:
+            return _export_int8(settings, folder, accept_drift, as_json)
+    except (SettingsError, FoundationError, AdapterError, OSError) as error:
         _fail(str(error))
-    sys.stdout.write(f"{folder}\n")
+    tell({"path": str(folder)}, as_json, str(folder))
 
 
 def _pass_on(settings: Any) -> None:
@@ -95,11 +113,12 @@ def _pass_on(settings: Any) -> None:
 
 
 def _open_home(settings: Any) -> None:
-    """A home that cannot be written or a registry that cannot be read is said here, once."""
+    """A home that is in use or cannot be written, or a registry that cannot be read, is said here, once."""
+    from adapters.home import holding
     from adapters.registry import Registry
 
-    settings.home_folder.mkdir(parents=True, exist_ok=True)
-    Registry(f"sqlite:///{settings.home_folder / 'registry.db'}").close()
+    with holding(settings.home_folder, "rootstock serve, before it starts"):
+        Registry(f"sqlite:///{settings.home_folder / 'registry.db'}").close()
 
 
 def _check_address(host: str, port: int) -> None:
@@ -115,12 +134,44 @@ def _check_address(host: str, port: int) -> None:
         _fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --host or --port")
 
 
-def _exported(settings: Any) -> Path:
+def _exported(settings: Any, precision: str) -> Path:
     """The foundation's export, made here if need be: progress is seen, and a fault is one clear line."""
     from adapters.foundation import locate
-    from service.exports import ensure_export
+    from service.exports import find_export
 
-    return ensure_export(settings.foundation, locate(settings.foundation), settings.home_folder)
+    return find_export(settings.foundation, locate(settings.foundation), settings.home_folder, precision)
+
+
+def _export_int8(settings: Any, fp32: Path, accept_drift: bool, as_json: bool) -> None:
+    """The int8 form beside the fp32 one, unless what it changes is out of bounds and not accepted."""
+    from adapters.bundle import Limits
+    from adapters.foundation import fingerprint, locate
+    from adapters.output import table, tell
+    from service.drift import measure
+    from service.exports import export_path, int8_candidate
+
+    files, home = locate(settings.foundation), settings.home_folder
+    limits = Limits(max_bundle_bytes=settings.max_bundle_mb * 2**20, max_rank=settings.max_rank)
+    folder = export_path(home, fingerprint(files.folder), "int8")
+    with int8_candidate(fp32, folder) as candidate:
+        drift = measure(fp32, candidate, home, files.folder, limits, settings.runner_threads, _replaying)
+        before = candidate == folder
+        accepted = accept_drift or not drift.refusals
+        if accepted and not before:
+            os.replace(candidate, folder)
+    lines = [f"not checked: {name}: {reason}" for name, reason in drift.not_checked.items()]
+    shown = table(drift.COLUMNS, drift.cells())
+    tell({**drift.to_json(), "path": str(folder) if accepted or before else None}, as_json, shown, *lines)
+    if not accepted:
+        rest = "what was accepted before stays" if before else "nothing is kept without --accept-drift"
+        _fail(f"int8 changes too much: {'; '.join(drift.refusals)}; {rest}", 1)
+    if not as_json:
+        sys.stdout.write(f"{folder}\n")
+
+
+def _replaying(done: int, total: int) -> None:
+    if done % 100 == 0:
+        sys.stderr.write(f"  replaying golden sets: {done} of {total}\n")
 
 
 def _describe(foundation: str | None) -> Any:
@@ -166,6 +217,6 @@ def _serve_bentoml(settings: Any) -> None:
     os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter
 
 
-def _fail(message: str) -> Any:
+def _fail(message: str, code: int = 2) -> Any:
     sys.stderr.write(f"rootstock: {message}\n")
-    raise SystemExit(2)
+    raise SystemExit(code)

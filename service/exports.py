@@ -1,4 +1,4 @@
-"""The cache of exported foundations: one folder a fingerprint, written in a process of its own."""
+"""The cache of exported foundations: one folder a fingerprint and precision; a process of its own writes fp32."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from adapters.foundation import FoundationError, FoundationFiles, fingerprint
 
 # Raised with the layout of an export; older exports are then made anew.
-FORMAT = 3
+FORMAT = 4
 
 
-def export_path(home: Path, digest: str) -> Path:
+def export_path(home: Path, digest: str, precision: str = "fp32") -> Path:
     """Where the export of a foundation with this fingerprint is or would be."""
-    return home / "foundations" / digest.removeprefix("sha256:")[:32] / f"onnx-{FORMAT}"
+    return home / "foundations" / digest.removeprefix("sha256:")[:32] / f"onnx-{FORMAT}-{precision}"
 
 
 def is_whole(folder: Path) -> bool:
@@ -29,8 +32,21 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
+def find_export(setting: str, files: FoundationFiles, home: Path, precision: str) -> Path:
+    """The folder of the foundation's export; fp32 is made if need be, int8 never: FoundationError without it."""
+    if precision == "fp32":
+        return ensure_export(setting, files, home)
+    folder = export_path(home, fingerprint(files.folder), precision)
+    if not is_whole(folder):
+        raise FoundationError(
+            f"ROOTSTOCK_PRECISION is {precision}, and {home} holds no {precision} export of {files.name}: make "
+            f"one, and see what it changes, with `rootstock foundation export --{precision}`; or set fp32"
+        )
+    return folder
+
+
 def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
-    """The folder of the foundation's export, made in a subprocess if need be: this process imports no torch."""
+    """The folder of the fp32 export, made in a subprocess if need be: this process imports no torch."""
     folder = export_path(home, fingerprint(files.folder))
     if not is_whole(folder):
         shutil.rmtree(folder, ignore_errors=True)
@@ -42,6 +58,24 @@ def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
                 f"the export of {files.name} failed with exit code {done.returncode}; see above"
             )
     return folder
+
+
+@contextmanager
+def int8_candidate(fp32: Path, folder: Path) -> Iterator[Path]:
+    """The int8 form of an fp32 export until the end of the block: what `folder` holds already, or else a new one.
+
+    A new one lies beside `folder`, so that `os.replace` accepts it.
+    """
+    from service.engine.runners.onnx_int8 import quantise
+
+    if is_whole(folder):
+        yield folder
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=".candidate-") as temporary:
+        candidate = Path(temporary) / folder.name
+        quantise(fp32, candidate)
+        yield candidate
 
 
 def write_export(setting: str, folder: Path) -> None:

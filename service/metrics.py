@@ -46,6 +46,13 @@ class Metrics:
         self._batch_seconds = Histogram(
             "rootstock_batch_seconds", "Time of a batch.", buckets=_SECONDS, registry=self.registry
         )
+        self._waits = Histogram(
+            "rootstock_queue_seconds",
+            "Time from a request's arrival to its first batch, by priority.",
+            ["priority"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self._tokens = Counter("rootstock_batch_tokens", "Tokens run, without padding.", registry=self.registry)
         self._padding = Counter("rootstock_padding_tokens", "Padding run.", registry=self.registry)
         self._refused = Counter(
@@ -68,6 +75,8 @@ class Metrics:
         self._batch_seconds.observe(stats.seconds)
         self._tokens.inc(stats.tokens)
         self._padding.inc(stats.padded - stats.tokens)
+        for priority, seconds in stats.waits:
+            self._waits.labels(priority).observe(seconds)
 
     def refused(self, reason: str) -> None:
         """A request was not admitted."""

@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from adapters.bundle import Bundle, Limits, PlainFields, open_bundle
+from adapters.bundle.kinds import CONVERTED, NATIVE, Unconverted
+from adapters.foundation_weights import FoundationWeights
 from adapters.reference import check_name
 from adapters.registry import Published, Registry
-from adapters.spec import Adapter, Array, FoundationSpec, Rejected
+from adapters.spec import Adapter, FoundationSpec, Rejected
 from adapters.store import FolderStore
+from service.conversion import Converter
 from service.engine.engine import Engine
 from service.engine.errors import RunnerFault
 from service.metrics import Metrics
+from service.tolerance import compare
 
 PROBE = "The quick brown fox jumps over the lazy dog."
-# |difference| ≤ ABSOLUTE + RELATIVE · |expected|, fp32.
-ABSOLUTE = RELATIVE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,11 @@ class Publication:
 
 
 class Publisher:
-    """Verifies uploads through the engine and publishes them. One verification runs at a time."""
+    """Verifies uploads through the engine and publishes them. One verification runs at a time.
+
+    `base` are the foundation's weights, which some adapters are stated relative to. A plain PEFT folder of a kind
+    that is served as LoRA goes through the `converter` first.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,8 @@ class Publisher:
         spec: FoundationSpec,
         limits: Limits,
         metrics: Metrics,
+        base: FoundationWeights,
+        converter: Converter,
     ) -> None:
         self._engine = engine
         self._registry = registry
@@ -50,17 +56,25 @@ class Publisher:
         self._spec = spec
         self._limits = limits
         self._metrics = metrics
+        self._base = base
+        self._converter = converter
         self._turn = asyncio.Lock()
         # Between "no version uses these bytes" and their removal, no version may begin to.
         self._keeping = asyncio.Lock()
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of adapter that are taken, as `peft_type` names them; "head-only" for a head alone."""
+        return [*NATIVE, "head-only", *(CONVERTED if self._converter.available else ())]
 
     async def publish(self, data: bytes, name: str, plain: PlainFields, activate: bool) -> Publication:
         """Publish the bundle in a zip under a name. Rejected for one that fails a check; then nothing changed."""
         check_name(name)
         try:
-            bundle, adapter = await asyncio.to_thread(self._open, data, plain)
+            bundle, converted = await self._open(data, plain)
+            adapter = await asyncio.to_thread(bundle.adapter, self._spec, self._limits.max_rank, self._base)
             async with self._turn:
-                verification = await self._replay(bundle, adapter)
+                verification = await self._replay(bundle, adapter) | converted
         except Rejected as error:
             self._metrics.verified(error.check)
             raise
@@ -84,9 +98,14 @@ class Publisher:
                 if not await asyncio.to_thread(self._registry.digest_in_use, digest):
                     await asyncio.to_thread(self._store.delete, digest)
 
-    def _open(self, data: bytes, plain: PlainFields) -> tuple[Bundle, Adapter]:
-        bundle = open_bundle(data, self._limits, self._spec, plain)
-        return bundle, bundle.adapter(self._spec, self._limits.max_rank)
+    async def _open(self, data: bytes, plain: PlainFields) -> tuple[Bundle, dict[str, Any]]:
+        """The bundle, made of a LoRA where the upload is served as one, and what its record says of that."""
+        try:
+            return await asyncio.to_thread(open_bundle, data, self._limits, self._spec, plain), {}
+        except Unconverted as error:
+            made = await self._converter.convert(data, error.kind, plain.task)
+            bundle = await asyncio.to_thread(open_bundle, made.data, self._limits, self._spec, plain)
+            return bundle, {"converted": made.record}
 
     def _keep(
         self, name: str, bundle: Bundle, task: str, verification: dict[str, Any], activate: bool
@@ -104,11 +123,12 @@ class Publisher:
             outputs = await self._engine.replay(adapter, inputs)
         except RunnerFault as error:
             raise Rejected("golden", "probe" if golden is None else "golden.json", str(error)) from error
+        runner = self._engine.runner
         worst = 0.0
         if golden is not None:
             for i, (output, expected) in enumerate(zip(outputs, golden.outputs, strict=True)):
-                worst = max(worst, _difference(i, output, expected))
-        runner = self._engine.runner
+                where = f"golden.json: outputs[{i}]"
+                worst = max(worst, compare(output, expected, adapter.task, runner.precision, where))
         return {
             "runner": runner.name,
             "precision": runner.precision,
@@ -117,23 +137,3 @@ class Publisher:
             "max_difference": worst,
             "warnings": list(bundle.warnings),
         }
-
-
-def _difference(i: int, output: Array, expected: Array) -> float:
-    where = f"golden.json: outputs[{i}]"
-    if output.shape != expected.shape:
-        raise Rejected(
-            "golden", where, f"the server's output has shape {output.shape}; expected {expected.shape}"
-        )
-    difference = np.abs(output - expected)
-    over = difference - (ABSOLUTE + RELATIVE * np.abs(expected))
-    if (over > 0).any():
-        at = np.unravel_index(int(over.argmax()), over.shape)
-        place = "".join(f"[{int(k)}]" for k in at)
-        raise Rejected(
-            "golden",
-            where + place,
-            f"the server computes {float(output[at]):.6g}; expected {float(expected[at]):.6g} "
-            f"(tolerance {ABSOLUTE:g} + {RELATIVE:g}·|x|)",
-        )
-    return float(difference.max())

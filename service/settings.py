@@ -11,6 +11,9 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from adapters.errors import InvalidReference
+from adapters.reference import FOUNDATION, Reference
+
 PREFIX = "ROOTSTOCK_"
 
 
@@ -37,9 +40,16 @@ class Settings(BaseSettings):
     runner: Literal["auto", "onnx", "torch"] = Field(
         "auto", description="`auto`: torch where there is CUDA, ONNX Runtime otherwise."
     )
+    precision: Literal["fp32", "int8"] = Field(
+        "fp32", description="Of ONNX Runtime's trunk; `int8` once `rootstock foundation export --int8` made it."
+    )
     threads: int = Field(0, ge=0, description="Threads of the runner; 0 takes one for each core.")
     slots: int = Field(256, ge=3, description="Places in the runner, two of them its own.")
+    pin: str = Field("", description="References kept in memory and in slots, separated by commas.")
     cache_mb: int = Field(512, ge=1, description="Adapters kept in host memory, in MiB.")
+    trunk_cache_mb: int = Field(
+        0, ge=0, description="Outputs of the bare trunk kept for adapters that add a head alone, in MiB."
+    )
     queue_items: int = Field(2048, ge=1, description="Inputs that may wait; beyond it requests get 429.")
     queue_tokens: int = Field(262_144, ge=1, description="Tokens that may wait; beyond it requests get 429.")
     batch_rows: int = Field(32, ge=1, description="Inputs in one forward pass, at most.")
@@ -69,6 +79,37 @@ class Settings(BaseSettings):
             )
         return self
 
+    @field_validator("pin")
+    @classmethod
+    def _names_references(cls, pin: str) -> str:
+        for reference in _listed(pin):
+            try:
+                name = Reference.parse(reference).name
+            except InvalidReference as error:
+                raise ValueError(str(error)) from None
+            if name == FOUNDATION:
+                raise ValueError(f"{FOUNDATION} is always in memory; name adapters")
+        return pin
+
+    @model_validator(mode="after")
+    def _int8_on_onnx(self) -> Self:
+        if self.precision == "int8" and self.runner == "torch":
+            raise ValueError(
+                "ROOTSTOCK_PRECISION is int8 and ROOTSTOCK_RUNNER is torch, which has no int8: set the runner to "
+                "onnx, or the precision to fp32"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pins_leave_a_slot(self) -> Self:
+        if len(self.pinned) > self.slots - 3:
+            raise ValueError(
+                f"ROOTSTOCK_PIN names {len(self.pinned)} references, and at most {self.slots - 3} may be pinned "
+                f"where ROOTSTOCK_SLOTS is {self.slots}: one slot stays for the foundation, one for verification "
+                "and one for all other adapters; raise ROOTSTOCK_SLOTS or pin fewer"
+            )
+        return self
+
     @field_validator("api_key", "admin_key")
     @classmethod
     def _can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
@@ -80,6 +121,11 @@ class Settings(BaseSettings):
     def home_folder(self) -> Path:
         """`home` with ~ expanded, absolute."""
         return self.home.expanduser().absolute()
+
+    @property
+    def pinned(self) -> tuple[str, ...]:
+        """The references in `pin`, each once."""
+        return _listed(self.pin)
 
     @property
     def runner_threads(self) -> int:
@@ -102,6 +148,10 @@ def read_settings(**overrides: object) -> Settings:
             name = PREFIX + str(problem["loc"][0]).upper() + ": " if problem["loc"] else ""
             lines.append(name + problem["msg"].removeprefix("Value error, "))
         raise SettingsError("\n".join(lines)) from None
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def _is_loopback(host: str) -> bool:

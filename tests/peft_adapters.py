@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import tempfile
+import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, PeftType, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import (
     AutoModel,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -23,6 +27,7 @@ from transformers import (
 CLASSES: dict[str, Any] = {
     "SEQ_CLS": AutoModelForSequenceClassification,
     "TOKEN_CLS": AutoModelForTokenClassification,
+    "QUESTION_ANS": AutoModelForQuestionAnswering,
     "FEATURE_EXTRACTION": AutoModel,
 }
 
@@ -63,29 +68,52 @@ class PeftAdapter:
         return out.getvalue()
 
 
+# What a kind's config needs beside its targets.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "LORA": {"r": 8},
+    "ADALORA": {"total_step": 10},
+    "IA3": {"feedforward_modules": []},
+}
+
+
 def save_adapter(
-    foundation: Path, folder: Path, task_type: str, seed: int, labels: int = 3, **config: Any
+    foundation: Path, folder: Path, task_type: str, seed: int, labels: int = 3, kind: str = "LORA", **config: Any
 ) -> PeftAdapter:
-    """A LoRA adapter of natural size (B as large as a short training leaves it), saved by `save_pretrained`."""
+    """An adapter of any PEFT kind and natural size, saved by `save_pretrained`.
+
+    Every trained tensor differs from its start as much as a short training leaves it. `config` are the options
+    of the kind's own config.
+    """
     torch.manual_seed(seed)
     sized = {} if task_type == "FEATURE_EXTRACTION" else {"num_labels": labels}
-    model = get_peft_model(
-        CLASSES[task_type].from_pretrained(foundation, **sized),
-        LoraConfig(task_type=task_type, **{"target_modules": ["query", "value"], "r": 8, **config}),
-    )
+    chosen = {"target_modules": ["query", "value"], **DEFAULTS.get(kind, {}), **config}
+    base = CLASSES[task_type].from_pretrained(foundation, **sized)
+    with _without_wrong_warnings():
+        model = get_peft_model(base, PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)](task_type=task_type, **chosen))
+    draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if ".lora_B." in name:
+            if kind == "LORA" and ".lora_B." in name and name.endswith("weight"):
                 parameter.normal_(0, 0.02)
-    model.save_pretrained(folder)
+            elif parameter.requires_grad and ".lora_A." not in name:
+                _move(name, parameter, draw)
+    with _without_wrong_warnings():
+        model.save_pretrained(folder)
     return PeftAdapter(folder, task_type, labels)
+
+
+def _move(name: str, parameter: torch.Tensor, draw: torch.Generator) -> None:
+    """Factors by a tenth, AdaLoRA's singular values (zero at first) to about 1, all else by 0.02."""
+    noise = torch.randn(parameter.shape, generator=draw)
+    if "ia3_l" in name or "magnitude" in name:
+        parameter.mul_(1 + 0.1 * noise)
+    elif parameter.is_floating_point():
+        parameter.add_((1.0 if "lora_E" in name else 0.02) * noise)
 
 
 def peft_outputs(foundation: Path, adapter: PeftAdapter, texts: Sequence[str]) -> list[np.ndarray]:
     """PEFT's raw outputs, one text at a time: logits, or the last hidden states."""
-    sized = {} if adapter.task_type == "FEATURE_EXTRACTION" else {"num_labels": adapter.labels}
-    base = CLASSES[adapter.task_type].from_pretrained(foundation, **sized)
-    model = PeftModel.from_pretrained(base, adapter.folder).eval()
+    model = peft_model(foundation, adapter)
     tokenizer = tokenizer_of(foundation)
     outputs = []
     with torch.no_grad():
@@ -93,6 +121,33 @@ def peft_outputs(foundation: Path, adapter: PeftAdapter, texts: Sequence[str]) -
             out = model(**tokenizer(text, return_tensors="pt"))
             outputs.append((out.logits if "logits" in out else out.last_hidden_state)[0].numpy())
     return outputs
+
+
+def peft_model(foundation: Path, adapter: PeftAdapter) -> Any:
+    """PEFT's model of a saved adapter, loaded anew."""
+    sized = {} if adapter.task_type == "FEATURE_EXTRACTION" else {"num_labels": adapter.labels}
+    base = CLASSES[adapter.task_type].from_pretrained(foundation, **sized)
+    with _without_wrong_warnings():
+        return PeftModel.from_pretrained(base, adapter.folder).eval()
+
+
+@contextmanager
+def _without_wrong_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # PEFT goes by the module's class instead.
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to")
+        # It takes AdaLoRA's rank_pattern for LoRA's, and a bias of B for a shard of a matrix; both are right.
+        warnings.filterwarnings("ignore", "The following rank_pattern keys did not match")
+        warnings.filterwarnings("ignore", "Adapter 'default'. .* have invalid shape")
+        # BOFT would compile a kernel.
+        warnings.filterwarnings("ignore", "Failed to load the CUDA extension|Setting boft_n_butterfly_factor")
+        yield
+
+
+def merged(foundation: Path, adapter: PeftAdapter) -> Any:
+    """PEFT's model with the adapter merged into it, as a plain model of its class."""
+    base = CLASSES[adapter.task_type].from_pretrained(foundation, num_labels=adapter.labels)
+    return PeftModel.from_pretrained(base, adapter.folder).merge_and_unload().eval()
 
 
 def tokenizer_of(foundation: Path) -> Any:

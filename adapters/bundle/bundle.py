@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, WEIGHTS, Limits, pack, unpack
 from adapters.bundle.canonical import canonical, sha256
 from adapters.bundle.golden import Golden, read_golden
-from adapters.bundle.manifest import MAX_LABELS, Manifest, read_json, read_manifest
+from adapters.bundle.manifest import (
+    MAX_LABELS,
+    Manifest,
+    check_labels,
+    problem_types,
+    read_json,
+    read_manifest,
+)
 from adapters.bundle.peft_config import PeftConfig, read_config
-from adapters.bundle.weights import read_tensors, read_weights
+from adapters.bundle.tensors import read_tensors
+from adapters.bundle.weights import read_weights
 from adapters.spec import (
-    PROBLEM_TYPES,
+    UNLABELLED,
     Adapter,
     Array,
     FoundationSpec,
@@ -22,10 +31,14 @@ from adapters.spec import (
     TaskClass,
 )
 
-_TASK_OF_TYPE = {
+if TYPE_CHECKING:
+    from adapters.foundation_weights import FoundationWeights
+
+TASK_OF_TYPE = {
     "SEQ_CLS": "text-classification",
     "TOKEN_CLS": "token-classification",
     "FEATURE_EXTRACTION": "feature-extraction",
+    "QUESTION_ANS": "question-answering",
 }
 
 
@@ -63,10 +76,13 @@ class Bundle:
         """The golden set, or None for a bundle without one."""
         return read_golden(self.files[GOLDEN]) if GOLDEN in self.files else None
 
-    def adapter(self, foundation: FoundationSpec, max_rank: int) -> Adapter:
+    def adapter(
+        self, foundation: FoundationSpec, max_rank: int, base: FoundationWeights | None = None
+    ) -> Adapter:
         """The adapter that this bundle holds, checked against a foundation.
 
-        Raises Rejected with check "schema", "safetensors", "sites", "finite", "rank", "labels" or "foundation".
+        `base` are the foundation's weights, without which DoRA and trained biases are refused. Raises Rejected
+        with check "schema", "safetensors", "sites", "finite", "rank", "labels" or "foundation".
         """
         manifest = self.manifest
         config = read_config(read_json(self.files[CONFIG], CONFIG))
@@ -85,9 +101,11 @@ class Bundle:
             foundation,
             len(manifest.labels),
             max_rank,
+            base,
         )
-        if manifest.targets != tuple(sorted(weights.sites)):
-            raise Rejected("sites", "bundle.json: targets", _disagreement(manifest.targets, weights.sites))
+        targets = _targets(config, task_class)
+        if manifest.targets != targets:
+            raise Rejected("sites", "bundle.json: targets", _disagreement(manifest.targets, targets))
         stated = manifest.foundation["fingerprint"]
         if stated is not None and stated != foundation.fingerprint:
             raise Rejected(
@@ -144,6 +162,10 @@ def write_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
     return Bundle(Manifest(**{**vars(manifest), "files": hashes}), dict(files))
 
 
+def _targets(config: PeftConfig, task_class: TaskClass) -> tuple[str, ...]:
+    return tuple(sorted(n.removeprefix(task_class.prefix) for n in config.targets(task_class)))
+
+
 def _disagreement(stated: Iterable[str], targeted: Iterable[str]) -> str:
     stated, targeted = list(stated), sorted(targeted)
     for name in sorted(set(stated) ^ set(targeted)):
@@ -158,7 +180,7 @@ def _from_plain(
     if GOLDEN in files:
         raise Rejected("members", GOLDEN, "a golden set without bundle.json; add the manifest or leave it out")
     config = read_config(read_json(files[CONFIG], CONFIG))
-    task = plain.task or _TASK_OF_TYPE.get(config.task_type or "")
+    task = plain.task or TASK_OF_TYPE.get(config.task_type or "")
     if task is None:
         raise Rejected(
             "schema",
@@ -172,6 +194,7 @@ def _from_plain(
         else HeadSpec("hf", class_name=task_class.name)
     )
     labels = _plain_labels(read_tensors(files[WEIGHTS]), task_class, config, plain)
+    check_labels(labels, task)
     limit = foundation.embedding.max_tokens if task == "feature-extraction" else foundation.max_tokens
     manifest = Manifest(
         task=task,
@@ -180,7 +203,7 @@ def _from_plain(
         labels=labels,
         preprocessing=Preprocessing(_plain_length(plain, foundation, limit)),
         foundation={"fingerprint": None, "name": foundation.name, "revision": foundation.revision},
-        targets=tuple(sorted(n.removeprefix(task_class.prefix) for n in config.targets(task_class))),
+        targets=_targets(config, task_class),
         files={},
     )
     warning = "a plain PEFT folder: no fingerprint and no golden set; names, shapes and a probe were checked"
@@ -194,8 +217,8 @@ def _plain_labels(
     tensors: Mapping[str, Array], task_class: TaskClass, config: PeftConfig, plain: PlainFields
 ) -> tuple[str, ...]:
     if plain.labels is not None:
-        return _given_labels(plain.labels, task_class.task)
-    if task_class.task == "feature-extraction":
+        return _given_labels(plain.labels)
+    if task_class.task in UNLABELLED:
         return ()
     named = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
     by_labels = [n for n, shape in task_class.head.items() if shape[0] is None and n in named]
@@ -215,13 +238,7 @@ def _plain_labels(
     return tuple(f"LABEL_{i}" for i in range(shape[0]))
 
 
-def _given_labels(labels: tuple[str, ...], task: str) -> tuple[str, ...]:
-    if task == "feature-extraction":
-        raise Rejected("labels", "labels", f"{len(labels)} labels are given; {task} has none")
-    if not 1 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
-        raise Rejected(
-            "labels", "labels", f"{len(labels)} labels, {len(set(labels))} distinct; 1 to {MAX_LABELS}, each once"
-        )
+def _given_labels(labels: tuple[str, ...]) -> tuple[str, ...]:
     try:
         canonical(labels)
     except ValueError as error:
@@ -230,9 +247,10 @@ def _given_labels(labels: tuple[str, ...], task: str) -> tuple[str, ...]:
 
 
 def _plain_problem(task: str, plain: PlainFields, labels: int) -> str | None:
-    if plain.problem_type is not None and plain.problem_type not in PROBLEM_TYPES:
-        raise Rejected("schema", "problem_type", f"{plain.problem_type!r}; one of: {', '.join(PROBLEM_TYPES)}")
-    if task != "text-classification":
+    allowed = problem_types(task)
+    if plain.problem_type is not None and plain.problem_type not in allowed:
+        raise Rejected("schema", "problem_type", f"{plain.problem_type!r}; one of: {', '.join(allowed)}")
+    if task not in ("text-classification", "text-ranking"):
         return plain.problem_type
     return plain.problem_type or ("regression" if labels == 1 else "single_label_classification")
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from adapters.bundle.canonical import canonical, digest_of
-from adapters.spec import POOLINGS, PROBLEM_TYPES, TASKS, HeadSpec, Preprocessing, Rejected
+from adapters.spec import POOLINGS, PROBLEM_TYPES, TASKS, UNLABELLED, HeadSpec, Preprocessing, Rejected
 
 SCHEMA = 1
 MAX_LABELS = 2**16
 _MAX_DEPTH = 32
+# Tasks with one kind of head.
+_HEAD_KINDS = {"token-classification": "hf", "question-answering": "hf", "feature-extraction": "linear"}
 _KEYS = {
     "schema",
     "task",
@@ -94,13 +96,18 @@ def read_manifest(data: bytes) -> Manifest:
         raise _wrong(missing[0], "missing")
     task = _one_of(value, "task", TASKS)
     problem_type = value["problem_type"]
-    if task == "text-classification" or problem_type is not None:
-        problem_type = _one_of(value, "problem_type", PROBLEM_TYPES)
+    if task in ("text-classification", "text-ranking") or problem_type is not None:
+        problem_type = _one_of(value, "problem_type", problem_types(task))
+    labels = _labels(_mapping(value, "id2label"))
+    try:
+        check_labels(labels, task)
+    except Rejected as error:
+        raise _wrong("id2label", error.message) from None
     manifest = Manifest(
         task=task,
         problem_type=problem_type,
         head=_head(_mapping(value, "head"), task),
-        labels=_labels(_mapping(value, "id2label"), task),
+        labels=labels,
         preprocessing=_preprocessing(_mapping(value, "preprocessing")),
         foundation=_foundation(_mapping(value, "foundation")),
         targets=_strings(value, "targets"),
@@ -197,7 +204,7 @@ def _exactly(value: Mapping[str, Any], key: str, keys: set[str]) -> None:
 
 def _head(value: Mapping[str, Any], task: str) -> HeadSpec:
     kind = value.get("kind")
-    only = {"token-classification": "hf", "feature-extraction": "linear"}.get(task, kind)
+    only = _HEAD_KINDS.get(task, kind)
     if kind in ("hf", "linear") and kind != only:
         raise _wrong("head.kind", f"{kind!r}; for {task} it is {only!r}")
     if kind == "hf":
@@ -212,17 +219,34 @@ def _head(value: Mapping[str, Any], task: str) -> HeadSpec:
     return HeadSpec("linear", pooling=value["pooling"], normalize=value["normalize"])
 
 
-def _labels(value: Mapping[str, Any], task: str) -> tuple[str, ...]:
-    least, most = (0, 0) if task == "feature-extraction" else (1, MAX_LABELS)
-    if not least <= len(value) <= most:
-        raise _wrong("id2label", f"{len(value)} labels; {task} has from {least} to {most}")
+def problem_types(task: str) -> tuple[str, ...]:
+    """The problem types that a task may have."""
+    return ("regression",) if task == "text-ranking" else PROBLEM_TYPES
+
+
+def check_labels(labels: tuple[str, ...], task: str) -> None:
+    """Rejected (check "labels") unless these are labels that the task can have."""
+    if task in UNLABELLED:
+        least = most = 0
+    else:
+        least = 2 if task == "zero-shot-classification" else 1
+        most = 1 if task == "text-ranking" else MAX_LABELS
+    if not least <= len(labels) <= most:
+        expected = f"from {least} to {most}" if most else "none"
+        raise Rejected("labels", "labels", f"{len(labels)} labels; {task} has {expected}")
+    if (distinct := len(set(labels))) != len(labels):
+        raise Rejected(
+            "labels", "labels", f"{len(labels)} labels, {distinct} distinct: two ids have the same label"
+        )
+    if task == "zero-shot-classification" and not any(label.lower().startswith("entail") for label in labels):
+        raise Rejected("labels", "labels", f"{list(labels)}; {task} needs one that begins with 'entail'")
+
+
+def _labels(value: Mapping[str, Any]) -> tuple[str, ...]:
     wanted = [str(i) for i in range(len(value))]
     if sorted(value) != sorted(wanted):
         raise _wrong("id2label", f"keys {sorted(value)[:5]}…; expected 0 to {len(value) - 1}, each once")
-    labels = tuple(_string(value[i], f"id2label.{i}") for i in wanted)
-    if len(set(labels)) != len(labels):
-        raise _wrong("id2label", "two ids have the same label")
-    return labels
+    return tuple(_string(value[i], f"id2label.{i}") for i in wanted)
 
 
 def _preprocessing(value: Mapping[str, Any]) -> Preprocessing:

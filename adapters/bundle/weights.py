@@ -1,35 +1,34 @@
-"""An adapter's tensors, mapped to the foundation's sites and checked one by one. Pickle is never read."""
+"""An adapter's tensors, mapped to the foundation's modules and checked one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors import SafetensorError, deserialize
 
+from adapters.bundle.adalora import adalora_update, check_allocation
 from adapters.bundle.archive import WEIGHTS
+from adapters.bundle.biases import drop_copies, with_biases
+from adapters.bundle.ia3 import ia3_update
+from adapters.bundle.lora import lora_update
 from adapters.bundle.peft_config import PeftConfig
-from adapters.spec import AdapterWeights, Array, FoundationSpec, HeadSpec, SiteUpdate, Rejected, TaskClass
+from adapters.bundle.saved import saved_pooler
+from adapters.bundle.tensors import check_finite, take
+from adapters.spec import AdapterWeights, Array, FoundationSpec, HeadSpec, Rejected, SiteUpdate, TaskClass
+
+if TYPE_CHECKING:
+    from adapters.foundation_weights import FoundationWeights
 
 _PEFT_PREFIX = "base_model.model."
-_LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
-# A header of a few hundred tensors takes some 50 KB; one of many megabytes is only there to be parsed.
-_MAX_HEADER_BYTES = 2**20
-_DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
-
-
-def read_tensors(data: bytes) -> dict[str, Array]:
-    """Every tensor of a safetensors file as fp32, by name; Rejected for a damaged file, NaN or Inf."""
-    header = int.from_bytes(data[:8], "little")
-    if header > _MAX_HEADER_BYTES:
-        raise Rejected(
-            "safetensors", WEIGHTS, f"declares a header of {header} bytes; at most {_MAX_HEADER_BYTES}"
-        )
-    try:
-        entries = deserialize(data)  # type: ignore[no-untyped-call]
-    except SafetensorError as error:
-        raise Rejected("safetensors", WEIGHTS, f"cannot be read: {error}") from None
-    return {name: _tensor(name, entry["dtype"], entry["shape"], entry["data"]) for name, entry in entries}
+# Numbers: each array begins at a multiple of 64 bytes of the one that holds them.
+_ALIGN = 16
+_OVERFLOWS = {
+    "output_scale": "the magnitude over the norm of the updated weight is not finite in fp32",
+    "shift": "the bias less the foundation's is beyond fp32",
+    "b": "lora_B times its scale (from lora_alpha and r) is beyond fp32",
+}
 
 
 def read_weights(
@@ -40,73 +39,59 @@ def read_weights(
     foundation: FoundationSpec,
     labels: int,
     max_rank: int,
+    base: FoundationWeights | None = None,
 ) -> AdapterWeights:
     """The tensors in the engine's form; Rejected unless each maps to a known place, none missing or left over.
 
-    Checks, in order: "sites" (name and shape), "finite", "rank", "labels".
+    `base` are the foundation's weights, which DoRA, trained biases and a pooler saved whole are stated relative
+    to. Checks, in order: "sites" (name and shape) and "labels", "finite", "rank".
     """
     left = {name.removeprefix(_PEFT_PREFIX): tensor for name, tensor in tensors.items()}
     if len(left) != len(tensors):
         raise Rejected("sites", WEIGHTS, f"two tensors have the same name but for {_PEFT_PREFIX!r}")
-    sites = {}
-    for module in config.targets(task_class):
-        pair = _pair(module, left, config, task_class)
-        site = module.removeprefix(task_class.prefix)
-        if not module.startswith(task_class.prefix) or site not in foundation.sites:
-            raise Rejected("sites", module, "this module belongs to the head; adapters target the trunk")
-        sites[site] = pair
-    if config.peft_type is not None and not sites:
-        named = config.values.get("target_modules")
-        raise Rejected("sites", "target_modules", f"{named!r} matches no linear module of {task_class.name}")
+    if config.bias == "all":
+        drop_copies(left)
+    sites = _targeted(left, config, task_class, foundation, base)
     head_tensors = _head(left, task_class, head, foundation, labels)
+    whole = saved_pooler(left, config, task_class, foundation, base)
+    sites = with_biases(sites | whole, left, config, task_class, foundation, base)
     if left:
         name = sorted(left)[0]
         raise Rejected("sites", name, f"maps to no site of {task_class.name} that the config targets")
-    weights = AdapterWeights(sites, head_tensors)
-    _check_finite(tensors, sites)
-    if weights.max_rank > max_rank:
-        worst = max(sites, key=lambda s: sites[s].rank)
-        raise Rejected("rank", worst, f"rank {weights.max_rank}; this server serves at most {max_rank}")
-    return weights
+    check_finite(tensors)
+    _check_products(sites)
+    _check_rank(sites, whole, max_rank)
+    return _in_one_array(sites, head_tensors)
 
 
-def _tensor(name: str, dtype: str, shape: Iterable[int], data: bytes) -> Array:
-    try:
-        return _as_fp32(name, dtype, tuple(shape), data)
-    except ValueError as error:
-        if isinstance(error, Rejected):
-            raise
-        raise Rejected("safetensors", name, f"shape {list(shape)}: {error}") from None
-
-
-def _as_fp32(name: str, dtype: str, shape: tuple[int, ...], data: bytes) -> Array:
-    if dtype == "BF16":
-        widened = np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16
-        return widened.view(np.float32).reshape(shape)
-    if dtype not in _DTYPES:
-        raise Rejected("safetensors", name, f"dtype {dtype}; served: {', '.join(_DTYPES)}, BF16")
-    flat = np.frombuffer(data, dtype=np.dtype(_DTYPES[dtype]).newbyteorder("<"))
-    with np.errstate(over="ignore"):
-        return np.array(flat.reshape(shape), dtype=np.float32)
-
-
-def _take(left: dict[str, Array], name: str, shape: tuple[int, ...]) -> Array:
-    if name not in left:
-        raise Rejected("sites", name, f"missing from {WEIGHTS}; expected shape {list(shape)}")
-    tensor = left.pop(name)
-    if tensor.shape != shape:
-        raise Rejected("sites", name, f"shape {list(tensor.shape)}; expected {list(shape)}")
-    return tensor
-
-
-def _pair(module: str, left: dict[str, Array], config: PeftConfig, task_class: TaskClass) -> SiteUpdate:
-    width_in, width_out = task_class.linears[module]
-    rank = config.rank(module)
-    a = _take(left, module + _LORA_A, (rank, width_in))
-    b = _take(left, module + _LORA_B, (width_out, rank))
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled = np.ascontiguousarray(b.T * np.float32(config.scale(module)))
-    return SiteUpdate(np.ascontiguousarray(a), scaled)
+def _targeted(
+    left: dict[str, Array],
+    config: PeftConfig,
+    task_class: TaskClass,
+    foundation: FoundationSpec,
+    base: FoundationWeights | None,
+) -> dict[str, SiteUpdate]:
+    """The update of each site that the config targets."""
+    targets = config.targets(task_class)
+    if config.peft_type is not None and not targets:
+        named = config.values.get("target_modules")
+        raise Rejected("sites", "target_modules", f"{named!r} matches no linear module of {task_class.name}")
+    if config.peft_type == "ADALORA":
+        check_allocation(targets, config)
+    sites = {}
+    for module in targets:
+        site = module.removeprefix(task_class.prefix)
+        if not module.startswith(task_class.prefix) or site not in foundation.sites:
+            raise Rejected("sites", module, "this module belongs to the head; adapters target the trunk")
+        features = task_class.linears[module]
+        if config.peft_type == "IA3":
+            sites[site] = ia3_update(module, features, left, config)
+        elif config.peft_type == "ADALORA":
+            sites[site] = adalora_update(module, features, left, config)
+        else:
+            sites[site] = lora_update(module, site, features, left, config, base)
+    # AdaLoRA may have kept no direction of a module, which then is the foundation's.
+    return {site: update for site, update in sites.items() if update.rank or not update.is_low_rank}
 
 
 def _head(
@@ -132,7 +117,7 @@ def _head(
                 raise Rejected("labels", names[0], f"shape {list(left[names[0]].shape)} gives no outputs")
     for name, shape in shapes.items():
         _check_labels(left, name, shape, labels)
-        found[name] = np.ascontiguousarray(_take(left, name, tuple(labels if d is None else d for d in shape)))
+        found[name] = take(left, name, tuple(labels if d is None else d for d in shape))
     return found
 
 
@@ -145,11 +130,39 @@ def _check_labels(left: Mapping[str, Array], name: str, shape: tuple[int | None,
             raise Rejected("labels", name, f"gives {tensor.shape[axis]} outputs; there are {labels} labels")
 
 
-def _check_finite(tensors: Mapping[str, Array], sites: Mapping[str, SiteUpdate]) -> None:
-    for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
-            bad = tensor[~np.isfinite(tensor)][0]
-            raise Rejected("finite", name, f"holds {bad}; every value must be finite in fp32")
-    for site, pair in sites.items():
-        if not np.isfinite(pair.b).all():
-            raise Rejected("finite", site, "lora_B times its scale (from lora_alpha and r) is beyond fp32")
+def _check_products(sites: Mapping[str, SiteUpdate]) -> None:
+    for site, update in sites.items():
+        for field, reason in _OVERFLOWS.items():
+            array = getattr(update, field)
+            if array is not None and not np.isfinite(array).all():
+                raise Rejected("finite", site, reason)
+
+
+def _check_rank(sites: Mapping[str, SiteUpdate], whole: Collection[str], max_rank: int) -> None:
+    limited = [site for site in sites if site not in whole]
+    worst = max(limited, key=lambda s: sites[s].rank, default=None)
+    if worst is not None and sites[worst].rank > max_rank:
+        raise Rejected("rank", worst, f"rank {sites[worst].rank}; this server serves at most {max_rank}")
+
+
+def _in_one_array(sites: Mapping[str, SiteUpdate], head: Mapping[str, Array]) -> AdapterWeights:
+    """The same arrays as views of one contiguous fp32 array.
+
+    An adapter is one allocation, so that loading and dropping thousands of them does not fragment the heap, and
+    one block, which a runner can copy to a device at once.
+    """
+    arrays = [array for update in sites.values() for array in update.arrays()] + list(head.values())
+    sizes = [-(-array.size // _ALIGN) * _ALIGN for array in arrays]
+    whole = np.zeros(sum(sizes), np.float32)
+    places: dict[int, Array] = {}
+    start = 0
+    for array, size in zip(arrays, sizes, strict=True):
+        view = whole[start : start + array.size].reshape(array.shape)
+        view[...] = array
+        places[id(array)] = view
+        start += size
+    moved = {
+        site: replace(update, **{k: places[id(v)] for k, v in vars(update).items() if v is not None})
+        for site, update in sites.items()
+    }
+    return AdapterWeights(moved, {name: places[id(tensor)] for name, tensor in head.items()})

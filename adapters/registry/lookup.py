@@ -2,16 +2,28 @@
 
 import difflib
 from collections.abc import Sequence
+from typing import NoReturn
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from adapters.errors import AmbiguousDigest, NoLiveVersion, UnknownAdapter, UnknownAlias, UnknownVersion
-from adapters.reference import FOUNDATION, LIVE, Reference, is_alias, is_name, is_version, shown
+from adapters.reference import FOUNDATION, LIVE, Reference, is_name, is_version, shown
 from adapters.registry.records import Resolved
-from adapters.registry.tables import AdapterRow, AliasRow, VersionRow
+from adapters.registry.tables import AdapterRow, AliasRow, RevisionRow, VersionRow
 
 _NEIGHBOURS = 32
+
+# Made once, and one question each: what a name means is asked in the middle of a request.
+_MEANT = select(select(RevisionRow.number).scalar_subquery(), VersionRow.number, VersionRow.digest).where(
+    VersionRow.adapter == bindparam("name")
+)
+_BY_NUMBER = _MEANT.where(VersionRow.number == bindparam("number"))
+_BY_ALIAS = _MEANT.where(
+    AliasRow.adapter == VersionRow.adapter,
+    AliasRow.alias == bindparam("alias"),
+    AliasRow.version == VersionRow.number,
+)
 
 
 def find_adapter(session: Session, name: str) -> AdapterRow:
@@ -30,16 +42,31 @@ def find_version(session: Session, name: str, number: int) -> VersionRow:
     """That version of that adapter; else UnknownAdapter or UnknownVersion."""
     row = session.get(VersionRow, (name, number)) if is_name(name) and is_version(number) else None
     if row is None:
-        find_adapter(session, name)
-        raise UnknownVersion(f"adapter {name!r} has no version {shown(number)}; {_versions(session, name)}")
+        _refuse_version(session, name, number)
     return row
 
 
-def find_alias(session: Session, name: str, alias: str) -> AliasRow:
-    """That alias of that adapter; else UnknownAdapter, NoLiveVersion or UnknownAlias."""
-    row = session.get(AliasRow, (name, alias)) if is_name(name) and is_alias(alias) else None
-    if row is not None:
-        return row
+def find_target(session: Session, reference: Reference) -> tuple[Resolved, int]:
+    """The version that `reference` means now (a bare name: `live`), and the revision that it was read at."""
+    name = reference.name
+    if reference.digest_prefix is not None:
+        # Read first: were it read last, a change in between could be kept under a revision that has it.
+        seen = session.scalars(select(RevisionRow.number)).one()
+        row = _by_digest(session, name, reference.digest_prefix)
+        return Resolved(name, row.number, row.digest), seen
+    if reference.version is not None:
+        found = session.execute(_BY_NUMBER, {"name": name, "number": reference.version}).one_or_none()
+    else:
+        found = session.execute(_BY_ALIAS, {"name": name, "alias": reference.alias or LIVE}).one_or_none()
+    if found is None:
+        _refuse(session, reference)
+    return Resolved(name, found[1], found[2]), found[0]
+
+
+def _refuse(session: Session, reference: Reference) -> NoReturn:
+    if reference.version is not None:
+        _refuse_version(session, reference.name, reference.version)
+    name, alias = reference.name, reference.alias or LIVE
     find_adapter(session, name)
     if alias == LIVE:
         raise NoLiveVersion(
@@ -53,16 +80,9 @@ def find_alias(session: Session, name: str, alias: str) -> AliasRow:
     raise UnknownAlias(f"adapter {name!r} has no alias {shown(alias)}; {hint}")
 
 
-def find_target(session: Session, reference: Reference) -> Resolved:
-    """The version that `reference` means now; a bare name means `live`."""
-    if reference.digest_prefix is not None:
-        row = _by_digest(session, reference.name, reference.digest_prefix)
-    elif reference.version is not None:
-        row = find_version(session, reference.name, reference.version)
-    else:
-        alias = find_alias(session, reference.name, reference.alias or LIVE)
-        row = find_version(session, reference.name, alias.version)
-    return Resolved(row.adapter, row.number, row.digest)
+def _refuse_version(session: Session, name: str, number: int) -> NoReturn:
+    find_adapter(session, name)
+    raise UnknownVersion(f"adapter {name!r} has no version {shown(number)}; {_versions(session, name)}")
 
 
 def _by_digest(session: Session, name: str, prefix: str) -> VersionRow:

@@ -15,6 +15,17 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True)
+class NewVersion:
+    """Content to publish under a name; `size` in bytes."""
+
+    name: str
+    digest: str
+    task: str
+    verification: dict[str, Any]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """What publishing did: `created` is false where the content was there already; `live` is as it is now."""
 

@@ -3,7 +3,7 @@
 import builtins
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -13,16 +13,25 @@ from sqlalchemy.orm import Session
 
 from adapters.errors import InvalidName, RegistryUnavailable, VersionInUse
 from adapters.reference import LIVE, Reference, check_alias, check_digest, check_name, is_name, shown
+from adapters.registry.bulk import publish_all
 from adapters.registry.database import Database, revision
 from adapters.registry.listing import adapter_detail, newest_events, page, version_detail
 from adapters.registry.live import live_version, move_live, point, step_back
 from adapters.registry.lookup import find_adapter, find_target, find_version
-from adapters.registry.records import AdapterDetail, AliasPointer, Event, Page, Published, Resolved, VersionDetail
+from adapters.registry.records import (
+    AdapterDetail,
+    AliasPointer,
+    Event,
+    NewVersion,
+    Page,
+    Published,
+    Resolved,
+    VersionDetail,
+)
 from adapters.registry.resolutions import Resolutions
-from adapters.registry.tables import AdapterRow, AliasRow, EventRow, LiveRow, VersionRow
+from adapters.registry.tables import READY, AdapterRow, AliasRow, EventRow, LiveRow, VersionRow
 
 STALE_AFTER = 1.0
-READY = "ready"
 
 
 class Registry:
@@ -58,9 +67,7 @@ class Registry:
             return found
         parsed = reference if isinstance(reference, Reference) else Reference.parse(reference)
         with self._database.reading() as session:
-            # Read first: were it read last, a change in between could be kept under a revision that has it.
-            seen = revision(session)
-            resolved = find_target(session, parsed)
+            resolved, seen = find_target(session, parsed)
         self._resolutions.keep(written, resolved, seen)
         return resolved
 
@@ -77,7 +84,7 @@ class Registry:
         """Give `digest` the next number under `name`, or find the one it has; `activate` moves `live` to it."""
         check_name(name)
         check_digest(digest)
-        with self._writing() as session:
+        with self._writing(name) as session:
             adapter = _adapter(session, name)
             row = session.scalars(
                 select(VersionRow).where(VersionRow.adapter == name, VersionRow.digest == digest)
@@ -95,10 +102,18 @@ class Registry:
             live = row.number if activate else before
             return Published(name, row.number, digest, created, live)
 
+    def publish_all(self, versions: Sequence[NewVersion]) -> builtins.list[Published]:
+        """Publish each and move `live` to it, in one transaction; what a name holds already changes nothing."""
+        for version in versions:
+            check_name(version.name)
+            check_digest(version.digest)
+        with self._writing() as session:
+            return publish_all(session, versions, _now())
+
     def set_alias(self, name: str, alias: str, version: int) -> AliasPointer:
         """Point `alias` of `name` at `version`; moving `live` goes into the history that `rollback` walks."""
         check_alias(alias)
-        with self._writing() as session:
+        with self._writing(name) as session:
             target = find_version(session, name, version)
             row = session.get(AliasRow, (name, alias))
             before = None if row is None else row.version
@@ -112,7 +127,7 @@ class Registry:
 
     def rollback(self, name: str) -> AliasPointer:
         """Point `live` at what it pointed at before, skipping deleted versions; else NoPreviousVersion."""
-        with self._writing() as session:
+        with self._writing(name) as session:
             find_adapter(session, name)
             before = live_version(session, name)
             version = step_back(session, name)
@@ -121,7 +136,7 @@ class Registry:
 
     def delete_version(self, name: str, version: int, *, force: bool = False) -> str:
         """Remove a version and return its digest; VersionInUse where aliases point at it, unless `force`."""
-        with self._writing() as session:
+        with self._writing(name) as session:
             row = find_version(session, name, version)
             here = (AliasRow.adapter == name, AliasRow.version == version)
             aliases = list(session.scalars(select(AliasRow.alias).where(*here).order_by(AliasRow.alias)))
@@ -138,7 +153,7 @@ class Registry:
 
     def delete_adapter(self, name: str) -> builtins.list[str]:
         """Remove an adapter with its versions and aliases, and return the digests in order of version."""
-        with self._writing() as session:
+        with self._writing(name) as session:
             adapter = find_adapter(session, name)
             rows = session.execute(
                 select(VersionRow.number, VersionRow.digest)
@@ -207,10 +222,11 @@ class Registry:
         self._resolutions.clear()
 
     @contextmanager
-    def _writing(self) -> Iterator[Session]:
+    def _writing(self, name: str | None = None) -> Iterator[Session]:
+        """A session that writes; `name`: the one adapter that it changes."""
         with self._database.writing() as (session, written):
             yield session
-        self._resolutions.renew(written)
+        self._resolutions.renew(written, name)
 
     def _look_for_changes(self) -> None:
         now = self._clock()

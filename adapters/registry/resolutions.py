@@ -33,10 +33,15 @@ class Resolutions:
                 if len(self._kept) > self._size:
                     self._kept.popitem(last=False)
 
-    def renew(self, revision: int) -> None:
-        """Forget everything read before `revision`."""
+    def renew(self, revision: int, changed: str | None = None) -> None:
+        """Forget what was read before `revision`: everything, or one adapter's where it `changed` that alone."""
         with self._lock:
-            self._renew(revision)
+            if changed is None or revision != self._revision + 1:
+                self._renew(revision)
+                return
+            for reference in [text for text, found in self._kept.items() if found.name == changed]:
+                del self._kept[reference]
+            self._revision = revision
 
     def clear(self) -> None:
         """Forget everything."""

@@ -20,6 +20,9 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+# The one status: what fails verification is not recorded.
+READY = "ready"
+
 
 class UtcTime(TypeDecorator[datetime]):
     """A moment, aware and in UTC on the way out, also where the database keeps no time zone."""

@@ -22,6 +22,14 @@ router = APIRouter()
 _FIELDS = ("bundle", "name", "task", "labels", "problem_type", "max_length", "activate")
 
 
+class ConvertedFrom(BaseModel):
+    """The kind that was converted to LoRA of a rank, and by what share of the largest output that differs."""
+
+    kind: str = Field(alias="from")
+    rank: int
+    max_difference: float
+
+
 class Verification(BaseModel):
     """What verification measured: `golden` is "passed", or "none" for a bundle without a golden set."""
 
@@ -31,6 +39,7 @@ class Verification(BaseModel):
     inputs: int
     max_difference: float
     warnings: list[str]
+    converted: ConvertedFrom | None = None
 
 
 class PublishedVersion(BaseModel):
@@ -122,7 +131,9 @@ async def upload(
     _check_fields([field for field, _ in (await request.form()).multi_items()])
     plain = PlainFields(task, _labels(labels), problem_type, max_length)
     data = await bundle.read()
-    done = await server_of(request).publisher.publish(data, name, plain, activate)
+    server = server_of(request)
+    done = await server.publisher.publish(data, name, plain, activate)
+    server.pins.moved(done.published.digest)
     answer = PublishedVersion(
         name=done.published.name,
         version=done.published.version,
@@ -132,7 +143,7 @@ async def upload(
         verification=Verification.model_validate(done.verification),
     )
     status = 201 if done.published.created else 200
-    return Response(answer.model_dump_json(), status, media_type="application/json")
+    return Response(answer.model_dump_json(by_alias=True), status, media_type="application/json")
 
 
 @router.get("/v1/adapters")
@@ -184,20 +195,27 @@ async def download(request: Request, name: str, version: int) -> Response:
 @router.put("/v1/adapters/{name}/aliases/{alias}")
 async def set_alias(request: Request, name: str, alias: str, body: AliasBody) -> Alias:
     """Point an alias at a version; requests admitted from now on follow it."""
-    registry = server_of(request).registry
-    return _alias(await asyncio.to_thread(registry.set_alias, name, alias, body.version))
+    server = server_of(request)
+    pointer = await asyncio.to_thread(server.registry.set_alias, name, alias, body.version)
+    server.pins.moved(pointer.digest)
+    return _alias(pointer)
 
 
 @router.post("/v1/adapters/{name}/rollback")
 async def rollback(request: Request, name: str) -> Alias:
     """Move `live` back to what it was before."""
-    return _alias(await asyncio.to_thread(server_of(request).registry.rollback, name))
+    server = server_of(request)
+    pointer = await asyncio.to_thread(server.registry.rollback, name)
+    server.pins.moved(pointer.digest)
+    return _alias(pointer)
 
 
 @router.delete("/v1/adapters/{name}", status_code=204)
 async def delete_adapter(request: Request, name: str) -> Response:
     """Delete an adapter with all its versions, once no request holds them."""
-    await server_of(request).publisher.delete(name, None, force=True)
+    server = server_of(request)
+    await server.publisher.delete(name, None, force=True)
+    server.pins.moved()
     return Response(status_code=204)
 
 
@@ -209,7 +227,9 @@ async def delete_version(
     force: Annotated[bool, Query(description="Also where an alias points to it.")] = False,
 ) -> Response:
     """Delete a version, once no request holds it."""
-    await server_of(request).publisher.delete(name, version, force=force)
+    server = server_of(request)
+    await server.publisher.delete(name, version, force=force)
+    server.pins.moved()
     return Response(status_code=204)
 
 

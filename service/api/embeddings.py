@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, StrictStr
 
 from service.api.predict import Body, while_connected
 from service.api.server import server_of
+from service.api.terms import TimeoutHeader, terms_of
 from service.engine.errors import InvalidParameter
 
 router = APIRouter()
@@ -51,11 +52,12 @@ class Embeddings(BaseModel):
 
 
 @router.post("/v1/embeddings")
-async def embeddings(body: EmbeddingsBody, request: Request) -> Embeddings:
+async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHeader = None) -> Embeddings:
     """Embed texts with the foundation or a feature-extraction adapter."""
     texts = [body.input] if isinstance(body.input, str) else body.input
     engine = server_of(request).engine
-    call = engine.predict(body.model, texts, {}, task="feature-extraction")
+    terms = terms_of(body, request, within)
+    call = engine.predict(body.model, texts, {}, task="feature-extraction", terms=terms)
     answer = await while_connected(request, call)
     vectors = np.asarray(answer.predictions, dtype=np.float32)
     if body.dimensions is not None:

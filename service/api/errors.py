@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import structlog
@@ -43,7 +44,7 @@ REQUEST_ID = "rootstock.request_id"
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # Fields of several forms: what all of them are, where pydantic would name the first form's fault.
 _UNIONS = {
-    "inputs": "a string, {text, text_pair}, or a list of at least one of these",
+    "inputs": "a string, {text, text_pair}, {question, context}, or a list of at least one of these",
     "input": "a string or a list of at least one string",
 }
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -159,15 +160,27 @@ async def _on_validation(request: Request, error: Exception) -> JSONResponse:
         return error_response(
             400, f"the body is not JSON: {reason} at character {first['loc'][-1]}", "invalid_json"
         )
-    where = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    # The first part says whether it is the body, the query, the path or a header.
+    where = [str(part) for part in first["loc"][1:]]
     if where[:1] and where[0] in _UNIONS:
-        return error_response(422, f"{where[0]}: expected {_UNIONS[where[0]]}", "invalid_request", where[0])
+        return _of_union(where[0], problems)
     if not where and first["type"] in ("model_attributes_type", "missing"):
         message = "the body is not a JSON object; send one with Content-Type: application/json"
         return error_response(422, message, "invalid_request")
     param = ".".join(where) or None
     message = str(first["msg"]).removeprefix("Value error, ")
     return error_response(422, f"{param or 'body'}: {message}", "invalid_request", param)
+
+
+def _of_union(field: str, problems: Sequence[Any]) -> JSONResponse:
+    """What is wrong within the form that an input means to have, where that is one of its keys."""
+    deepest = max(problems, key=lambda problem: len(problem["loc"]))
+    # Beside keys and indices, a place holds the names of the forms that were tried.
+    parts = [p for p in deepest["loc"][1:] if isinstance(p, int) or (p.isidentifier() and p != "str")]
+    if len(parts) > 1 and isinstance(parts[-1], str):
+        param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
+        return error_response(422, f"{param}: {deepest['msg']}", "invalid_request", param)
+    return error_response(422, f"{field}: expected {_UNIONS[field]}", "invalid_request", field)
 
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:

@@ -36,7 +36,7 @@ async def metrics(request: Request) -> Response:
     """The metrics in Prometheus's text format."""
     server = server_of(request)
     engine, shown = server.engine, server.metrics
-    items, tokens = engine.batcher.waiting()
+    items, tokens = engine.admission.waiting()
     shown.waiting_items.set(items)
     shown.waiting_tokens.set(tokens)
     shown.resident.set(len(engine.batcher.resident()))

@@ -60,6 +60,7 @@ class LimitsAnswer(BaseModel):
     max_body_bytes: int
     max_bundle_bytes: int
     max_unpacked_bytes: int
+    max_timeout: float
     runner: str
     precision: str
 
@@ -89,14 +90,15 @@ async def limits(request: Request) -> LimitsAnswer:
             max_tokens=spec.max_tokens,
             embedding_max_tokens=spec.embedding.max_tokens,
         ),
-        tasks=sorted(set(TASKS) & {c.task for c in spec.classes.values()}),
-        adapter_kinds=["LORA", "head-only"],
+        tasks=sorted(set(TASKS) & set(spec.tasks)),
+        adapter_kinds=server.publisher.kinds,
         head_kinds=["hf", "linear"],
         max_rank=server.bundle_limits.max_rank,
         max_inputs=server.engine.limits.max_inputs,
         max_body_bytes=server.max_body_bytes,
         max_bundle_bytes=server.bundle_limits.max_bundle_bytes,
         max_unpacked_bytes=server.bundle_limits.max_unpacked_bytes,
+        max_timeout=server.engine.limits.timeout_s,
         runner=server.engine.runner.name,
         precision=server.engine.runner.precision,
     )

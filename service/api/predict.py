@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Annotated, Any, Self, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, StrictStr, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictStr, Tag, model_validator
 
 from service.api.errors import ErrorDetail, error_detail
 from service.api.server import server_of
-from service.engine.engine import Answer, Engine
-from service.engine.errors import TooLarge
-from service.engine.tokenizer import Input
+from service.api.terms import TimeoutHeader, Urgency, terms_of
+from service.engine.engine import Answer
+from service.engine.tokenizer import Input, Question
 
 router = APIRouter()
 Result = TypeVar("Result")
@@ -29,10 +29,31 @@ class TextPair(BaseModel):
     text_pair: StrictStr
 
 
-Text = StrictStr | TextPair
+class QuestionContext(BaseModel):
+    """A question and the text that holds its answer."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: StrictStr
+    context: StrictStr
 
 
-class Body(BaseModel):
+def _form(value: Any) -> str:
+    """Which form an input means to have, so that what is wrong with it is said of that form."""
+    keys = set(value) if isinstance(value, dict) else set()
+    if keys & {"question", "context"}:
+        return "a question"
+    return "a pair" if keys & {"text", "text_pair"} else "a text"
+
+
+Text = Annotated[
+    Annotated[StrictStr, Tag("a text")]
+    | Annotated[TextPair, Tag("a pair")]
+    | Annotated[QuestionContext, Tag("a question")],
+    Discriminator(_form),
+]
+
+
+class Body(Urgency):
     """A JSON body: unknown keys are refused, and so is text that UTF-8 cannot hold."""
 
     model_config = ConfigDict(extra="forbid")
@@ -53,7 +74,7 @@ class PredictBody(Body):
     model: Annotated[StrictStr, Field(examples=["review-sentiment"])] | None = None
     models: Annotated[list[StrictStr], Field(min_length=1)] | None = None
     inputs: Text | Annotated[list[Text], Field(min_length=1)]
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -101,22 +122,18 @@ class Predictions(BaseModel):
 
 
 @router.post("/v1/predict", response_model=Prediction | Predictions)
-async def predict(body: PredictBody, request: Request) -> Response:
+async def predict(body: PredictBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Predict under one adapter (`model`) or the same inputs under many (`models`)."""
     engine = server_of(request).engine
     given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
-    inputs: list[Input] = [x if isinstance(x, str) else (x.text, x.text_pair) for x in given]
+    inputs = [_input(x) for x in given]
+    terms = terms_of(body, request, within)
     if body.model is not None:
-        answer = await while_connected(request, engine.predict(body.model, inputs, body.parameters))
+        answer = await while_connected(request, engine.predict(body.model, inputs, body.parameters, terms=terms))
         return _json(_shown(answer, body.model))
     models = body.models or []
-    if len(inputs) * len(models) > engine.limits.max_inputs:
-        raise TooLarge(
-            f"{len(inputs)} inputs under {len(models)} models; at most {engine.limits.max_inputs} together",
-            "models",
-        )
-    calls = asyncio.gather(*(_one_of_many(engine, m, inputs, body.parameters) for m in models))
-    return _json(Predictions(results=await while_connected(request, calls)))
+    outcomes = await while_connected(request, engine.predict_many(models, inputs, body.parameters, terms=terms))
+    return _json(Predictions.model_construct(results=_results(models, outcomes)))
 
 
 class ClientLeft(Exception):
@@ -142,13 +159,24 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _one_of_many(
-    engine: Engine, model: str, inputs: list[Input], parameters: dict[str, Any]
-) -> Prediction | FailedPrediction:
-    try:
-        return _shown(await engine.predict(model, inputs, parameters), model)
-    except Exception as error:  # one reference's failure is its own: it is reported in its place
-        return FailedPrediction(model=model, error=error_detail(error)[1])
+def _input(given: str | TextPair | QuestionContext) -> Input:
+    if isinstance(given, str):
+        return given
+    if isinstance(given, TextPair):
+        return given.text, given.text_pair
+    return Question(given.question, given.context)
+
+
+def _results(
+    models: Sequence[str], outcomes: Sequence[Answer | Exception]
+) -> list[Prediction | FailedPrediction]:
+    """In order; one reference's failure is reported in its place."""
+    return [
+        _shown(outcome, model)
+        if isinstance(outcome, Answer)
+        else FailedPrediction(model=model, error=error_detail(outcome)[1])
+        for model, outcome in zip(models, outcomes, strict=True)
+    ]
 
 
 def _shown(answer: Answer, model: str) -> Prediction:
@@ -158,9 +186,19 @@ def _shown(answer: Answer, model: str) -> Prediction:
         digest=answer.resolved.digest,
         task=answer.task,
         predictions=answer.predictions,
-        usage=Usage.model_construct(prompt_tokens=answer.prompt_tokens),
-        timings=Timings.model_construct(queue_ms=answer.queue_ms, inference_ms=answer.inference_ms),
+        usage=usage_of(answer),
+        timings=timings_of(answer),
     )
+
+
+def usage_of(answer: Answer) -> Usage:
+    """What an answer took, in tokens."""
+    return Usage.model_construct(prompt_tokens=answer.prompt_tokens)
+
+
+def timings_of(answer: Answer) -> Timings:
+    """What an answer took, in time."""
+    return Timings.model_construct(queue_ms=answer.queue_ms, inference_ms=answer.inference_ms)
 
 
 def _json(model: BaseModel) -> Response:

@@ -12,6 +12,7 @@ from adapters.spec import FoundationSpec
 from service.catalog import RegistryCatalog
 from service.engine.engine import Engine
 from service.metrics import Metrics
+from service.pins import Pins
 from service.publishing import Publisher
 
 
@@ -24,6 +25,7 @@ class Server:
     registry: Registry
     catalog: RegistryCatalog
     publisher: Publisher
+    pins: Pins
     metrics: Metrics
     bundle_limits: Limits
     max_body_bytes: int

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from adapters.spec import Adapter, Array
+from service.engine.admission import Ticket
 from service.engine.tokenizer import Encoded, Input
 
 Ids = npt.NDArray[np.int64]
+Priority = Literal["high", "normal", "low"]
+# What a token costs its line of the queue: under load a high one gets four times a normal one's share.
+PRIORITIES: Mapping[Priority, int] = {"high": 1, "normal": 4, "low": 16}
 
 
 @dataclass(eq=False)
 class Request:
     """Inputs under one adapter, admitted together and answered together.
 
-    `outputs[i]` is the raw head output of input i once computed. `gone` is set when nobody waits any more (the
-    client left, the deadline passed, another input of the request failed): its rows are then not computed.
-    Times are seconds on the engine's clock.
+    `encoded[i]` holds the rows of input i, `outputs` the raw head output of every row once computed, input by
+    input. `gone` is set when nobody waits any more (the client left, the deadline passed, another input of the
+    request failed): its rows are then not computed. Times are seconds on the engine's clock.
     """
 
     adapter: Adapter
@@ -30,26 +34,34 @@ class Request:
     deadline: float
     admitted: float
     tenant: str = ""
+    priority: Priority = "normal"
     verifying: bool = False
-    encoded: list[Encoded] = field(default_factory=list)
+    ticket: Ticket = field(default_factory=Ticket)
+    encoded: Sequence[Sequence[Encoded]] = ()
     outputs: list[Array | None] = field(default_factory=list)
     started: float | None = None
     finished: float | None = None
     gone: bool = False
     tokens: int = 0
 
+    def input_of(self, row: int) -> int:
+        """Which input a row is of."""
+        return [i for i, rows in enumerate(self.encoded) for _ in rows][row]
+
 
 @dataclass(eq=False, slots=True)
 class Row:
-    """One input of one request, waiting for or in a batch."""
+    """One row of one request, waiting for or in a batch. `key` is equal for equal inputs."""
 
     request: Request
     index: int
     encoded: Encoded
+    length: int = field(init=False)
+    key: bytes = field(init=False)
 
-    @property
-    def length(self) -> int:
-        return len(self.encoded.ids)
+    def __post_init__(self) -> None:
+        self.length = len(self.encoded.ids)
+        self.key = self.encoded.key
 
     @property
     def digest(self) -> str:
@@ -71,13 +83,27 @@ class Batch:
     slots: tuple[int, ...]
     inputs: tuple[int, ...]
 
+    def only(self, rows: Sequence[int]) -> Batch:
+        """The batch of some of the rows, at the same padded length."""
+        kept = {source: place for place, source in enumerate(dict.fromkeys(self.inputs[row] for row in rows))}
+        chosen = list(kept)
+        return Batch(
+            self.input_ids[chosen],
+            self.attention_mask[chosen],
+            self.token_type_ids[chosen],
+            tuple(self.lengths[source] for source in chosen),
+            tuple(self.slots[row] for row in rows),
+            tuple(kept[self.inputs[row]] for row in rows),
+        )
+
 
 class Runner(Protocol):
     """Runs batches on one foundation with adapters in numbered slots; but for `warm`, from one thread at a time.
 
     `warm` opens whatever an adapter needs beyond its arrays; it may be slow, and any thread may call it. `stage`
     prepares an adapter and may fail; `place` puts what was staged into a slot and does not. `run` gives the raw
-    head output of each row: (labels,) or (dimensions,), for token classification (length, labels).
+    head output of each row: (labels,) or (dimensions,), for token classification (length, labels), for question
+    answering (length, 2), start and end.
     """
 
     name: str

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from service.engine.batch import Request, Row, Runner, pad
+from adapters.spec import Adapter, Array
+from service.engine.admission import Admission
+from service.engine.batch import Priority, Request, Row, Runner, pad
 from service.engine.errors import EngineError, RunnerFault
 from service.engine.queue import Queue
 from service.engine.slots import Slots
@@ -18,13 +22,18 @@ from service.engine.slots import Slots
 
 @dataclass(frozen=True)
 class BatchStats:
-    """One batch as run: `tokens` without padding, `padded` with it, `seconds` in the runner."""
+    """One batch as run: `tokens` without padding, `padded` with it, `seconds` in the runner.
+
+    `waits`: of each request whose first batch this is, its priority and the seconds since it arrived; not of
+    verification.
+    """
 
     rows: int
     adapters: int
     tokens: int
     padded: int
     seconds: float
+    waits: Sequence[tuple[Priority, float]] = ()
 
 
 class Observer(Protocol):
@@ -38,7 +47,8 @@ class Observer(Protocol):
 class Batcher(threading.Thread):
     """Runs batches while there are rows; `finish(request, error)` is called once for each request it ends.
 
-    Rows of a request that is gone are never computed. A fault in the runner fails the requests of that batch.
+    Rows of a request that is gone are never computed. A fault in the runner fails the requests of that batch. The
+    queue and the slots are this thread's own, so that admission does not wait while an adapter is loaded.
     """
 
     def __init__(
@@ -48,6 +58,7 @@ class Batcher(threading.Thread):
         runner: Runner,
         pad_id: int,
         finish: Callable[[Request, EngineError | None], None],
+        admission: Admission,
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -57,45 +68,41 @@ class Batcher(threading.Thread):
         self._runner = runner
         self._pad_id = pad_id
         self._finish = finish
+        self._admission = admission
         self._observer = observer
         self._clock = clock
+        # Held to pass the following between threads, and for nothing that takes long.
         self._changed = threading.Condition()
         self._stopping = False
+        self._incoming: list[Row] = []
+        self._dropping: list[str] = []
+        self._placing: list[Adapter] = []
         self._left = False
-        self._dropping: set[str] = set()
 
-    def admit(self, rows: list[Row]) -> None:
-        """Queue a request's rows, unless it is gone by now; Overloaded or TooLarge if they do not fit."""
+    def admit(self, rows: Sequence[Row]) -> None:
+        """Queue a call's rows, unless it is gone by now; Overloaded or TooLarge if they do not fit."""
+        if any(row.request.gone for row in rows):
+            return
+        self._admission.settle(rows[0].request.ticket, len(rows), sum(row.length for row in rows))
         with self._changed:
-            self._purge()
-            if any(row.request.gone for row in rows):
-                return
-            self._queue.admit(len(rows), sum(r.length for r in rows))
-            self._queue.put(rows)
+            self._incoming += rows
             self._changed.notify()
 
-    def check(self, items: int, ahead: int = 0) -> None:
-        """Overloaded or TooLarge if this many more inputs do not fit, before they are tokenised.
-
-        Without the lock, which is held while an adapter is loaded: the event loop must not wait for that. `admit`
-        asks again, and knows better where requests have left.
-        """
-        if not self._left:
-            self._queue.admit(items, 0, ahead)
-
     def leave(self) -> None:
-        """Some request is gone unanswered: its rows are dropped before the next batch or admission."""
+        """Some request is gone unanswered: its rows are dropped before the next batch."""
         self._left = True
 
     def drop(self, digest: str) -> None:
-        """Free the adapter's slot, once no batch holds it. May wait while another adapter is loaded."""
+        """Free the adapter's slot before the next batch."""
         with self._changed:
-            self._dropping.add(digest)
+            self._dropping.append(digest)
             self._changed.notify()
 
-    def waiting(self) -> tuple[int, int]:
-        """Rows and tokens in the queue, at about this moment: without the lock, see `check`."""
-        return self._queue.items, self._queue.tokens
+    def place(self, adapter: Adapter) -> None:
+        """Put the adapter into a slot before the next batch, ahead of its first request."""
+        with self._changed:
+            self._placing.append(adapter)
+            self._changed.notify()
 
     def resident(self) -> frozenset[str]:
         """Digests of the adapters in slots."""
@@ -109,23 +116,42 @@ class Batcher(threading.Thread):
 
     def run(self) -> None:
         """The thread's loop."""
-        while True:
-            with self._changed:
-                while not self._queue.items and not self._stopping and not self._dropping:
-                    self._changed.wait()
-                self._dropping = {d for d in self._dropping if not self._slots.drop(d)}
-                self._purge()
-                if not self._queue.items and self._stopping:
-                    return
-                failed: list[tuple[Request, EngineError]] = []
-                leased: list[int] = []
-                rows = self._queue.take(lambda row: self._lease(row, leased, failed), self._gone)  # noqa: B023
-            for request, error in failed:
-                self._finish(request, error)
-            if rows:
-                self._run(rows, leased)
+        while self._wait():
+            self.step()
 
-    def _purge(self) -> None:
+    def step(self) -> bool:
+        """Take in what came and run one batch; False if no row could run. Never waits."""
+        self._take_in()
+        leased: dict[str, int] = {}
+        failed: list[tuple[Request, EngineError]] = []
+        rows = self._queue.take(lambda row: self._lease(row, leased, failed), self._gone)
+        for request, error in failed:
+            self._finish(request, error)
+        if rows:
+            self._run(rows, leased)
+        return bool(rows)
+
+    def _wait(self) -> bool:
+        """Wait for something to do; False once all is done and nothing more comes."""
+        with self._changed:
+            while not (self._incoming or len(self._queue) or self._stopping or self._dropping or self._placing):
+                self._changed.wait()
+            return not self._stopping or bool(self._incoming or len(self._queue))
+
+    def _take_in(self) -> None:
+        with self._changed:
+            incoming, self._incoming = self._incoming, []
+            dropping, self._dropping = self._dropping, []
+            placing, self._placing = self._placing, []
+        for digest in dropping:
+            self._slots.drop(digest)
+        for adapter in placing:
+            # One that cannot be staged fails the first request that needs it, which is told why.
+            with suppress(Exception):
+                if self._slots.lease(adapter) is not None:
+                    self._slots.release(adapter.digest)
+        for row in incoming:
+            self._queue.put(row)
         if self._left:
             self._left = False
             self._queue.purge(self._gone)
@@ -136,7 +162,7 @@ class Batcher(threading.Thread):
             request.gone = True
         return request.gone
 
-    def _lease(self, row: Row, leased: list[int], failed: list[tuple[Request, EngineError]]) -> bool:
+    def _lease(self, row: Row, leased: dict[str, int], failed: list[tuple[Request, EngineError]]) -> bool:
         request = row.request
         try:
             slot = self._slots.lease(request.adapter, request.verifying)
@@ -146,46 +172,69 @@ class Batcher(threading.Thread):
             return False
         if slot is None:
             return False
-        leased.append(slot)
+        leased[row.digest] = slot
         return True
 
-    def _run(self, rows: list[Row], slots: list[int]) -> None:
+    def _run(self, rows: Sequence[Row], leased: Mapping[str, int]) -> None:
         started = self._clock()
-        for row in rows:
-            if row.request.started is None:
-                row.request.started = started
-        batch = pad([r.encoded for r in rows], slots, self._pad_id)
-        outputs: list[np.ndarray] | None = None
-        fault: RunnerFault | None = None
+        waits = self._start(rows, started)
+        results: Sequence[Array | RunnerFault]
+        tokens = padded = 0
         try:
-            outputs = list(self._runner.run(batch))
-            if len(outputs) != len(rows):
-                raise ValueError(f"{len(outputs)} outputs for {len(rows)} rows")
+            batch = pad([row.encoded for row in rows], [leased[row.digest] for row in rows], self._pad_id)
+            tokens, padded = sum(batch.lengths), batch.input_ids.size
+            results = _checked(rows, self._runner.run(batch))
         except Exception as error:  # whatever a runner raises: this batch fails, the engine goes on
-            outputs = None
             fault = RunnerFault(f"the runner failed on this batch: {type(error).__name__}: {error}")
-        finally:
-            with self._changed:
-                for row in rows:
-                    self._slots.release(row.digest, row.request.verifying)
+            results = [fault] * len(rows)
+        for digest in leased:
+            self._slots.release(digest, rows[0].request.verifying)
         finished = self._clock()
-        tokens = sum(batch.lengths)
-        stats = BatchStats(len(rows), len(set(slots)), tokens, batch.input_ids.size, finished - started)
-        self._observer.batch(stats)
-        for i, row in enumerate(rows):
-            self._deliver(row, None if outputs is None else outputs[i], fault, finished)
+        adapters = len({row.digest for row in rows})
+        self._observe(BatchStats(len(rows), adapters, tokens, padded, finished - started, waits))
+        self._admission.ran(sum(row.length for row in rows), finished - started)
+        for row, result in zip(rows, results, strict=True):
+            self._deliver(row, result, finished)
 
-    def _deliver(self, row: Row, output: np.ndarray | None, fault: RunnerFault | None, now: float) -> None:
+    def _start(self, rows: Sequence[Row], now: float) -> list[tuple[Priority, float]]:
+        """The rows wait no more; what the requests that begin with them have waited."""
+        waits = []
+        for row in rows:
+            request = row.request
+            self._admission.take(request.ticket, row.length)
+            if request.started is None:
+                request.started = now
+                if not request.verifying:
+                    waits.append((request.priority, now - request.admitted))
+        return waits
+
+    def _observe(self, stats: BatchStats) -> None:
+        try:
+            self._observer.batch(stats)
+        except Exception:  # what is counted wrong must not keep answers back
+            logging.getLogger(__name__).exception("the observer failed on a batch")
+
+    def _deliver(self, row: Row, result: Array | RunnerFault, now: float) -> None:
         request = row.request
         if request.gone:
             return
-        if output is not None and not np.isfinite(output).all():
-            fault = RunnerFault(f"the model's output for inputs[{row.index}] is not finite")
-        if output is None or fault is not None:
+        if isinstance(result, RunnerFault):
             request.gone = True
-            self._finish(request, fault)
+            self._finish(request, result)
             return
-        request.outputs[row.index] = output
-        if all(o is not None for o in request.outputs):
+        request.outputs[row.index] = result
+        if all(output is not None for output in request.outputs):
             request.finished = now
             self._finish(request, None)
+
+
+def _checked(rows: Sequence[Row], outputs: Sequence[Array]) -> list[Array | RunnerFault]:
+    """Each row's output, or what is wrong with it."""
+    if len(outputs) != len(rows):
+        raise ValueError(f"{len(outputs)} outputs for {len(rows)} rows")
+    return [
+        output
+        if np.isfinite(output).all()
+        else RunnerFault(f"the model's output for inputs[{row.request.input_of(row.index)}] is not finite")
+        for row, output in zip(rows, outputs, strict=True)
+    ]

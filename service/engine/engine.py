@@ -1,35 +1,34 @@
 """A request's life: resolve, load, tokenise, queue, run, answer.
 
-The event loop only passes requests on: tokenising runs in one thread, the model in another (batcher.py) and
-post-processing in a third. Each takes all that has come since its last round, so that under load a hand-over
-between threads is paid once for many requests.
+The event loop only passes requests on: tokenising runs in one thread (intake.py), the model in another
+(batcher.py) and post-processing in a third (delivery.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Any
 
 from adapters.spec import Adapter, Array, FoundationSpec
-from service.engine.adapter_cache import AdapterCache
-from service.engine.batch import Request, Row, Runner
+from service.engine.admission import Admission, Capacity, Ticket, estimated_tokens
+from service.engine.batch import Request, Runner
 from service.engine.batcher import Batcher, Observer
 from service.engine.catalog import FOUNDATION, Catalog, Resolved, foundation_adapter
-from service.engine.errors import Draining, EngineError, Expired, InvalidInput, RunnerFault, TooLarge, WrongTask
-from service.engine.queue import BatchLimits, Capacity, Queue
+from service.engine.delivery import Call, Delivery, Result
+from service.engine.errors import EngineError, Expired, InvalidInput, Overloaded, TooLarge, WrongTask
+from service.engine.holdings import Holdings
+from service.engine.intake import Intake
+from service.engine.packing import BatchLimits
+from service.engine.queue import Queue
 from service.engine.slots import Slots
 from service.engine.tasks import TASKS
 from service.engine.tasks.task import check_call
+from service.engine.terms import DEFAULT_TERMS, Terms
 from service.engine.tokenizer import Input, Tokenizer
-
-_DRAINING = "the server is stopping; send the request to another"
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,6 @@ class Answer:
     inference_ms: float
 
 
-@dataclass(eq=False, slots=True)
-class _Call:
-    """A request under way: who waits for it, on which loop."""
-
-    request: Request
-    future: asyncio.Future[list[Any]]
-    loop: asyncio.AbstractEventLoop
-
-
 class Engine:
     """One foundation's queue, batcher, slots and runner. Used from one event loop at a time.
 
@@ -83,49 +73,41 @@ class Engine:
         self.spec = spec
         self.runner = runner
         self.limits = limits or EngineLimits()
-        self.cache = AdapterCache(self._load, self.limits.cache_bytes)
-        self._tokenizer = tokenizer
         self._catalog = catalog
         self._observer = observer
         self._clock = clock
-        self._foundation = foundation_adapter(spec)
-        self._calls: dict[Request, _Call] = {}
-        self._active: Counter[str] = Counter()
-        self._idle: dict[str, asyncio.Event] = {}
-        self._draining = False
-        # Held to look at `_draining` and act on it: nothing is put behind the None that ends the line.
-        self._door = threading.Lock()
-        self._untokenised: SimpleQueue[Request | None] = SimpleQueue()
-        self._unfinished: SimpleQueue[tuple[Request, EngineError | None] | None] = SimpleQueue()
-        queue = Queue(capacity or Capacity(), batches or BatchLimits())
-        slots = Slots(runner, self._foundation)
-        self.slots = slots
-        finish: Callable[[Request, EngineError | None], None] = lambda r, e: self._unfinished.put((r, e))  # noqa: E731
-        self.batcher = Batcher(queue, slots, runner, tokenizer.pad_id, finish, observer, clock)
-        self._tokenising = threading.Thread(target=self._tokenise_all, name="rootstock-tokenise", daemon=True)
-        self._finishing = threading.Thread(target=self._finish_all, name="rootstock-finish", daemon=True)
+        foundation = foundation_adapter(spec)
+        self.admission = Admission(capacity or Capacity())
+        queue = Queue(batches or BatchLimits())
+        self.slots = Slots(runner, foundation)
+        self.delivery = Delivery(tokenizer)
+        finish = self.delivery.finish
+        self.batcher = Batcher(
+            queue, self.slots, runner, tokenizer.pad_id, finish, self.admission, observer, clock
+        )
+        self.intake = Intake(tokenizer, self.batcher, finish, observer, self.limits.max_inputs)
+        self.holdings = Holdings(foundation, self._load, self.limits.cache_bytes, self.slots, self.batcher)
+        self.cache = self.holdings.cache
 
     def start(self) -> None:
         """Start the threads."""
-        for thread in (self._tokenising, self.batcher, self._finishing):
+        for thread in (self.intake, self.batcher, self.delivery):
             thread.start()
 
     def stop(self) -> None:
         """Admit nothing more, finish what was admitted, end the threads. Blocks; call it in a thread."""
-        with self._door:
-            self._draining = True
-            self._untokenised.put(None)
-        self._tokenising.join()
+        self.intake.close()
+        self.intake.join()
         self.batcher.stop()
         self.batcher.join()
-        self._unfinished.put(None)
-        self._finishing.join()
+        self.delivery.stop()
+        self.delivery.join()
 
     @property
     def alive(self) -> bool:
         """Whether all three threads run and requests are admitted."""
-        threads = (self._tokenising, self.batcher, self._finishing)
-        return not self._draining and all(t.is_alive() for t in threads)
+        threads = (self.intake, self.batcher, self.delivery)
+        return not self.intake.closed and all(t.is_alive() for t in threads)
 
     async def predict(
         self,
@@ -133,67 +115,100 @@ class Engine:
         inputs: Sequence[Input],
         parameters: Mapping[str, Any],
         task: str | None = None,
-        tenant: str = "",
+        terms: Terms = DEFAULT_TERMS,
     ) -> Answer:
         """The predictions of one reference for these inputs.
 
         `task`: WrongTask unless the adapter answers it. Cancelling the call cancels the request. Raises
         EngineError, or what the catalog raises for a reference that it does not know.
         """
-        self._check_size(inputs)
-        resolved = self._resolve(reference)
-        with self._holding(resolved.digest):
-            adapter = await self._adapter(resolved.digest)
-            if task is not None and adapter.task != task:
-                raise WrongTask(f"{reference!r} answers {adapter.task}; this route serves {task}", "model")
-            check_call(TASKS[adapter.task], list(inputs), parameters)
-            request = self._request(adapter, inputs, parameters, tenant)
-            predictions = await self._run(request)
-        started, finished = request.started or 0.0, request.finished or 0.0
-        return Answer(
-            resolved=resolved,
-            task=adapter.task,
-            predictions=predictions,
-            prompt_tokens=request.tokens,
-            queue_ms=round((started - request.admitted) * 1e3, 3),
-            inference_ms=round((finished - started) * 1e3, 3),
-        )
+        (answer,) = await self.predict_many([reference], inputs, parameters, task, terms)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def predict_many(
+        self,
+        references: Sequence[str],
+        inputs: Sequence[Input],
+        parameters: Mapping[str, Any],
+        task: str | None = None,
+        terms: Terms = DEFAULT_TERMS,
+    ) -> list[Answer | Exception]:
+        """The predictions of each reference for the same inputs, in order; an error where one reference has none.
+
+        Tokenised once, admitted together and answered together, so that rows of one input may share a batch.
+        Otherwise as `predict`; raises what concerns all references alike: EngineError.
+        """
+        self._check_size(len(inputs), len(references))
+        arrived = self._clock()
+        requests: dict[int, Request] = {}
+        with self._counted(inputs, len(references)) as ticket:
+            found, outcomes = self._resolve_all(references)
+            digests = [resolved.digest for resolved in found.values()]
+            with self.holdings.hold(digests):
+                adapters = await self._adapters(digests, arrived, terms)
+                for i, resolved in found.items():
+                    adapter = adapters[resolved.digest]
+                    if isinstance(adapter, Exception):
+                        outcomes[i] = adapter
+                        continue
+                    try:
+                        _check(references[i], adapter, inputs, parameters, task)
+                    except EngineError as error:
+                        outcomes[i] = error
+                    else:
+                        requests[i] = self._request(adapter, inputs, parameters, arrived, terms, ticket)
+                results = await self._run(list(requests.values())) if requests else {}
+        for i, request in requests.items():
+            result = results[request]
+            outcomes[i] = result if isinstance(result, EngineError) else _answer(found[i], request, result)
+        return [outcomes[i] for i in range(len(references))]
 
     async def replay(self, adapter: Adapter, inputs: Sequence[Input]) -> list[Array]:
         """The raw head outputs of an adapter that is not published, through the same path at lowest priority."""
-        request = self._request(adapter, inputs, {"truncation": True}, "")
-        request.verifying = True
-        request.deadline = request.admitted + 10 * self.limits.timeout_s
-        with self._holding(adapter.digest):
+        with self.holdings.hold([adapter.digest]), self._counted(inputs, 1) as ticket:
+            request = self._request(adapter, inputs, {"truncation": True}, self._clock(), DEFAULT_TERMS, ticket)
+            request.verifying = True
+            request.deadline = request.admitted + 10 * self.limits.timeout_s
             await asyncio.to_thread(self.runner.warm, adapter)
-            await self._run(request)
+            result = (await self._run([request]))[request]
+        if isinstance(result, EngineError):
+            raise result
         return [o for o in request.outputs if o is not None]
 
     async def forget(self, digest: str) -> None:
         """Wait until no request holds the adapter, then free its slot and memory."""
-        while self._active[digest]:
-            await self._idle.setdefault(digest, asyncio.Event()).wait()
-        self.cache.drop(digest)
-        await asyncio.to_thread(self.batcher.drop, digest)
+        await self.holdings.forget(digest)
 
     def residency(self, digest: str) -> str:
         """Where an adapter is: "slot", "memory" or "store"."""
-        if digest in self.slots.resident():
-            return "slot"
-        return "memory" if digest in self.cache else "store"
+        return self.holdings.residency(digest)
 
-    def _check_size(self, inputs: Sequence[Input]) -> None:
-        if self._draining:
-            raise Draining(_DRAINING)
+    def _check_size(self, inputs: int, references: int) -> None:
+        self.intake.check()
         if not inputs:
             raise InvalidInput("inputs is empty; give a string or a list of at least one", "inputs")
-        if len(inputs) > self.limits.max_inputs:
-            raise TooLarge(f"{len(inputs)} inputs; at most {self.limits.max_inputs} a request", "inputs")
+        if not references:
+            raise InvalidInput("models is empty; give at least one reference", "models")
+        if inputs * references > (most := self.limits.max_inputs):
+            if references == 1:
+                raise TooLarge(f"{inputs} inputs; at most {most} a request", "inputs")
+            raise TooLarge(f"{inputs} inputs under {references} models; at most {most} together", "models")
+
+    @contextmanager
+    def _counted(self, inputs: Sequence[Input], references: int) -> Iterator[Ticket]:
+        """A call counts as waiting from here until its rows run, or it is left."""
+        tokens = references * estimated_tokens(inputs, self.spec.max_tokens)
         try:
-            self.batcher.check(len(inputs), self._untokenised.qsize())
+            ticket = self.admission.enter(len(inputs) * references, tokens)
         except EngineError as error:
             self._observer.refused(error.code)
             raise
+        try:
+            yield ticket
+        finally:
+            self.admission.leave(ticket)
 
     def _load(self, digest: str) -> Adapter:
         """In a loading thread, so that what is slow about an adapter is done before it reaches the batcher."""
@@ -201,105 +216,92 @@ class Engine:
         self.runner.warm(adapter)
         return adapter
 
+    def _resolve_all(
+        self, references: Sequence[str]
+    ) -> tuple[dict[int, Resolved], dict[int, Answer | Exception]]:
+        """What each reference means, by its place, and the error of each that means nothing."""
+        found: dict[int, Resolved] = {}
+        outcomes: dict[int, Answer | Exception] = {}
+        for i, reference in enumerate(references):
+            try:
+                found[i] = self._resolve(reference)
+            except Exception as error:  # the catalog's own; a reference's failure is its own
+                outcomes[i] = error
+        return found, outcomes
+
     def _resolve(self, reference: str) -> Resolved:
         if reference == FOUNDATION:
             return Resolved(FOUNDATION, None, self.spec.fingerprint)
         return self._catalog.resolve(reference)
 
-    async def _adapter(self, digest: str) -> Adapter:
-        if digest == self.spec.fingerprint:
-            return self._foundation
-        return self.cache.peek(digest) or await self.cache.get(digest)
-
-    @contextmanager
-    def _holding(self, digest: str) -> Iterator[None]:
-        """A request needs this adapter, from the moment its reference is resolved: `forget` waits for it."""
-        self._active[digest] += 1
+    async def _adapters(
+        self, digests: Sequence[str], arrived: float, terms: Terms
+    ) -> dict[str, Adapter | Exception]:
         try:
-            yield
-        finally:
-            self._active[digest] -= 1
-            if not self._active[digest]:
-                del self._active[digest]
-                if (idle := self._idle.pop(digest, None)) is not None:
-                    idle.set()
+            return await self.holdings.get(
+                digests, terms.deadline(arrived, self.limits.timeout_s) - self._clock()
+            )
+        except TimeoutError:
+            raise self._expired(arrived) from None
 
     def _request(
-        self, adapter: Adapter, inputs: Sequence[Input], parameters: Mapping[str, Any], tenant: str
+        self,
+        adapter: Adapter,
+        inputs: Sequence[Input],
+        parameters: Mapping[str, Any],
+        arrived: float,
+        terms: Terms,
+        ticket: Ticket,
     ) -> Request:
-        now = self._clock()
-        return Request(adapter, inputs, parameters, now + self.limits.timeout_s, now, tenant)
+        deadline = terms.deadline(arrived, self.limits.timeout_s)
+        return Request(
+            adapter, inputs, parameters, deadline, arrived, terms.tenant, terms.priority, ticket=ticket
+        )
 
-    async def _run(self, request: Request) -> list[Any]:
-        loop = asyncio.get_running_loop()
-        call = _Call(request, loop.create_future(), loop)
-        with self._door:
-            if self._draining:
-                raise Draining(_DRAINING)
-            self._calls[request] = call
-            self._untokenised.put(request)
-        timer = loop.call_later(max(0.0, request.deadline - self._clock()), self._expire, call)
+    def _expired(self, arrived: float) -> Expired:
+        return Expired(f"not answered within {self._clock() - arrived:.1f} s; try again later")
+
+    async def _run(self, requests: Sequence[Request]) -> dict[Request, Result]:
+        """What each request came to; raises where all were refused together."""
+        call = self.delivery.expect(requests)
+        timer: asyncio.TimerHandle | None = None
         try:
-            return await call.future
+            self.intake.put(requests)
+            timer = call.loop.call_later(max(0.0, requests[0].deadline - self._clock()), self._expire, call)
+            await call.future
         finally:
-            request.gone = True
-            timer.cancel()
-            del self._calls[request]
-            if request.finished is None:
+            if timer is not None:
+                timer.cancel()
+            self.delivery.leave(call)
+            if any(request.finished is None for request in requests):
                 self.batcher.leave()
+        first = call.results[requests[0]]
+        if isinstance(first, Overloaded | TooLarge) and all(r is first for r in call.results.values()):
+            raise first
+        return call.results
 
-    def _expire(self, call: _Call) -> None:
-        call.request.gone = True
-        if not call.future.done():
-            waited = self._clock() - call.request.admitted
-            call.future.set_exception(Expired(f"not answered within {waited:.1f} s; try again later"))
-
-    def _tokenise_all(self) -> None:
-        while (request := self._untokenised.get()) is not None:
-            if request.gone:
-                continue
-            try:
-                self._tokenise(request)
-            except EngineError as error:
-                self._observer.refused(error.code)
-                self._unfinished.put((request, error))
-            except Exception as error:  # a tokenizer's own fault must not end the thread
-                self._unfinished.put((request, RunnerFault(f"the input could not be tokenised: {error}")))
-
-    def _tokenise(self, request: Request) -> None:
-        truncate = bool(request.parameters.get("truncation", False))
-        encode = self._tokenizer.encode
-        request.encoded = [encode(v, request.adapter.preprocessing, truncate) for v in request.inputs]
-        request.tokens = sum(len(e.ids) for e in request.encoded)
-        request.outputs = [None] * len(request.encoded)
-        self.batcher.admit([Row(request, i, e) for i, e in enumerate(request.encoded)])
-
-    def _finish_all(self) -> None:
-        while (item := self._unfinished.get()) is not None:
-            request, error = item
-            predictions: list[Any] = []
-            if error is None and not request.verifying:
-                try:
-                    predictions = self._predictions(request)
-                except Exception as fault:  # a task's own fault must not end the thread
-                    error = RunnerFault(f"the output could not be read: {fault}")
-            call = self._calls.get(request)
-            if call is not None:
-                call.loop.call_soon_threadsafe(_settle, call.future, predictions, error)
-
-    def _predictions(self, request: Request) -> list[Any]:
-        task = TASKS[request.adapter.task]
-        return [
-            task.predict(output, encoded, request.adapter, request.parameters, self._tokenizer)
-            for output, encoded in zip(request.outputs, request.encoded, strict=True)
-            if output is not None
-        ]
+    def _expire(self, call: Call) -> None:
+        for request in call.requests:
+            request.gone = True
+            call.results.setdefault(request, self._expired(request.admitted))
+        call.settle()
 
 
-def _settle(future: asyncio.Future[list[Any]], predictions: list[Any], error: EngineError | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(predictions)
-    else:
-        future.set_exception(error)
+def _check(
+    reference: str, adapter: Adapter, inputs: Sequence[Input], parameters: Mapping[str, Any], task: str | None
+) -> None:
+    if task is not None and adapter.task != task:
+        raise WrongTask(f"{reference!r} answers {adapter.task}; this route serves {task}", "model")
+    check_call(TASKS[adapter.task], inputs, parameters)
+
+
+def _answer(resolved: Resolved, request: Request, predictions: list[Any]) -> Answer:
+    started, finished = request.started or 0.0, request.finished or 0.0
+    return Answer(
+        resolved=resolved,
+        task=request.adapter.task,
+        predictions=predictions,
+        prompt_tokens=request.tokens,
+        queue_ms=round((started - request.admitted) * 1e3, 3),
+        inference_ms=round((finished - started) * 1e3, 3),
+    )

@@ -2,160 +2,99 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator
 
-from service.engine.batch import Row
-from service.engine.errors import Overloaded, TooLarge
+from service.engine.batch import PRIORITIES, Row
+from service.engine.packing import BatchLimits, pack
+from service.engine.turns import Test, Turns
 
 # Batches that may pass while verification waits: a share of 1/17 under load that never ends.
 VERIFY_AFTER = 16
+# From how many batches' rows and tokens one is chosen: so far one adapter gets ahead of others for less padding.
+WINDOW = 4
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """How much may wait: `items` rows and `tokens` tokens. One rule for admission, in both."""
-
-    items: int = 2048
-    tokens: int = 262_144
+def _tenant(row: Row) -> tuple[Hashable, int]:
+    return row.request.tenant, PRIORITIES["normal"]
 
 
-@dataclass(frozen=True)
-class BatchLimits:
-    """How large a batch gets: rows, and tokens counted with padding. A single longer row runs alone.
-
-    `padding` is the share of a batch that may be padding; a row that would exceed it waits for its like.
-    """
-
-    rows: int = 32
-    tokens: int = 2048
-    padding: float = 0.25
+def _line(row: Row) -> tuple[Hashable, int]:
+    return (row.digest, row.request.priority), PRIORITIES[row.request.priority]
 
 
 class Queue:
-    """Rows by adapter, first come first served, the adapters in turn. Not thread-safe: the batcher locks it.
+    """Rows by tenant, then by line: an adapter's rows of one priority. Not thread-safe: the batcher's own.
 
-    The adapter that was served longest ago always goes into the next batch, so that no row waits for ever: row
-    k of an adapter's line waits for at most (k + 1) x (adapters waiting) batches, verification's aside. Then one
-    row of each adapter in turn joins while the batch stays within its limits. Verification's rows are taken only
-    when no other row can be, and once `VERIFY_AFTER` batches have gone before them.
+    Every batch holds the row whose turn it is (turns.py): of the tenant that has had the fewest tokens, the line
+    that has, a token of high priority counted as a quarter and one of low as four. The rows whose turns are next
+    join it where they fit its length (packing.py). Rows of one line and one length keep their order, but for
+    equal inputs, which run together.
+
+    No row waits for ever. Let W be `WINDOW` times a batch's tokens and L the longest row, so counted. From the
+    time that a row is the first of its line until it runs, each line of its tenant, its own included, runs at
+    most 2 W + 3 L tokens, and each other tenant at most 2 W + 3 L more than its own does, whatever they send. A
+    row whose adapter gets no slot holds up no other; it has at most W more to make up for when it gets one.
+
+    Verification's rows are taken only when no other row can be, and once `VERIFY_AFTER` batches have gone before
+    them.
     """
 
-    def __init__(self, capacity: Capacity, limits: BatchLimits) -> None:
-        self.capacity = capacity
+    def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
-        self._flows: OrderedDict[str, deque[Row]] = OrderedDict()
-        self._verifying: OrderedDict[str, deque[Row]] = OrderedDict()
+        horizon = WINDOW * limits.tokens * PRIORITIES["normal"]
+        self._serving, self._verifying = (Turns((_tenant, _line), horizon) for _ in range(2))
         self._passed = 0
-        self.items = 0
-        self.tokens = 0
 
     def __len__(self) -> int:
-        return self.items
+        return self._serving.size + self._verifying.size
 
-    def admit(self, items: int, tokens: int, ahead: int = 0) -> None:
-        """Overloaded if this much more does not fit now; TooLarge if it never could.
+    def put(self, row: Row) -> None:
+        """Add a row at the end of its line."""
+        (self._verifying if row.request.verifying else self._serving).put(row)
 
-        `ahead`: inputs that were let in before these and are not in the queue yet.
-        """
-        asked = (
-            (items, self.items + ahead, self.capacity.items, "inputs"),
-            (tokens, self.tokens, self.capacity.tokens, "tokens"),
-        )
-        for more, _, most, unit in asked:
-            if more > most:
-                raise TooLarge(f"{more} {unit} in one request; the queue holds at most {most}", "inputs")
-        for more, now, most, unit in asked:
-            if now + more > most:
-                raise Overloaded(f"{now} {unit} wait and {more} more exceed the queue's {most}; try again", 1)
-
-    def put(self, rows: list[Row]) -> None:
-        """Add rows at the end of their adapter's line. Call `admit` first."""
-        for row in rows:
-            flows = self._verifying if row.request.verifying else self._flows
-            flows.setdefault(row.digest, deque()).append(row)
-            self._count(row, 1)
-
-    def take(self, placed: Callable[[Row], bool], gone: Callable[[Row], bool]) -> list[Row]:
+    def take(self, placed: Test, gone: Test) -> list[Row]:
         """The next batch's rows, removed from the queue; empty if nothing can run.
 
-        `gone(row)` drops a row that nobody waits for. `placed(row)` is asked once a row, in order, whether its
-        adapter has a slot in this batch; a row without one stays, ahead of later rows of its adapter.
+        `gone(row)` drops a row that nobody waits for. `placed(row)` is asked once an adapter, in order, whether
+        it has a slot in this batch; where not, its rows stay.
         """
-        order = [self._flows, self._verifying]
+        order = [self._serving, self._verifying]
         if self._passed >= VERIFY_AFTER:
             order.reverse()
-        for flows in order:
-            batch = self._take_from(flows, placed, gone)
+        for turns in order:
+            batch = self._take_from(turns, placed, gone)
             if batch:
-                waits = flows is self._flows and bool(self._verifying)
+                waits = turns is self._serving and self._verifying.size > 0
                 self._passed = self._passed + 1 if waits else 0
                 return batch
         return []
 
-    def purge(self, gone: Callable[[Row], bool]) -> None:
-        """Drop the rows that nobody waits for, wherever they stand: `take` sees only the head of each line."""
-        for flows in (self._flows, self._verifying):
-            for digest, flow in flows.items():
-                kept: deque[Row] = deque()
-                for row in flow:
-                    if gone(row):
-                        self._count(row, -1)
-                    else:
-                        kept.append(row)
-                flows[digest] = kept
-            self._sweep(flows)
+    def purge(self, gone: Test) -> None:
+        """Drop the rows that nobody waits for, wherever they stand: `take` sees only the next ones."""
+        for turns in (self._serving, self._verifying):
+            turns.purge(gone)
 
-    def _take_from(
-        self,
-        flows: OrderedDict[str, deque[Row]],
-        placed: Callable[[Row], bool],
-        gone: Callable[[Row], bool],
-    ) -> list[Row]:
-        batch: list[Row] = []
-        longest = total = 0
-        waiting = list(flows)
-        while waiting and len(batch) < self.limits.rows:
-            again = []
-            for digest in waiting:
-                row = self._next(flows, digest, gone)
-                if row is None or len(batch) == self.limits.rows:
-                    continue
-                size = max(longest, row.length)
-                if batch and not self._fits(size * (len(batch) + 1), total + row.length):
-                    continue
-                if not placed(row):
-                    continue
-                flows[digest].popleft()
-                self._count(row, -1)
-                batch.append(row)
-                longest, total = size, total + row.length
-                again.append(digest)
-            waiting = again
-        for digest in dict.fromkeys(row.digest for row in batch):
-            if digest in flows:
-                flows.move_to_end(digest)
-        self._sweep(flows)
+    def _take_from(self, turns: Turns, placed: Test, gone: Test) -> list[Row]:
+        places: dict[str, bool] = {}
+
+        def has_place(row: Row) -> bool:
+            if row.digest not in places:
+                places[row.digest] = placed(row)
+            return places[row.digest]
+
+        window: list[Row] = []
+        while len(window) < WINDOW * self.limits.rows and (row := turns.pull(gone, has_place)) is not None:
+            window.append(row)
+        batch = pack(window, self.limits) if window else []
+        chosen = set(batch)
+        for row in reversed(window):
+            if row not in chosen:
+                turns.back(row)
+        for row in batch:
+            turns.serve(row)
+        turns.close()
         return batch
 
-    def _fits(self, padded: int, tokens: int) -> bool:
-        return padded <= self.limits.tokens and padded - tokens <= self.limits.padding * padded
-
-    def _next(self, flows: OrderedDict[str, deque[Row]], digest: str, gone: Callable[[Row], bool]) -> Row | None:
-        flow = flows[digest]
-        while flow and gone(flow[0]):
-            self._count(flow.popleft(), -1)
-        return flow[0] if flow else None
-
-    def _sweep(self, flows: OrderedDict[str, deque[Row]]) -> None:
-        for digest in [d for d, flow in flows.items() if not flow]:
-            del flows[digest]
-
-    def _count(self, row: Row, sign: int) -> None:
-        self.items += sign
-        self.tokens += sign * row.length
-
     def __iter__(self) -> Iterator[Row]:
-        for flow in [*self._flows.values(), *self._verifying.values()]:
-            yield from flow
+        for turns in (self._serving, self._verifying):
+            yield from turns

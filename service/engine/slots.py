@@ -1,4 +1,4 @@
-"""Which adapter sits in which of the runner's slots, and who holds it there."""
+"""Which adapter sits in which of the runner's slots, who holds it there, and which stay for good."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class _Place:
 
 
 class Slots:
-    """The runner's slots: least recently used out, never one that a batch holds. Called from one thread.
+    """The runner's slots: least recently used out, never one that a batch holds or that is pinned.
 
-    Slot 0 is the foundation alone and the last slot is kept for verification; neither is ever evicted.
+    Slot 0 is the foundation alone and the last slot is kept for verification; neither is ever evicted. Called
+    from one thread, but for `pin` and `resident`.
     """
 
     def __init__(self, runner: Runner, foundation: Adapter) -> None:
@@ -31,6 +32,8 @@ class Slots:
         self._free = list(range(runner.slots - 2, 0, -1))
         self._verification = _Place(runner.slots - 1)
         self._verifying: str | None = None
+        # Replaced, never changed: another thread may read it meanwhile.
+        self.pinned: frozenset[str] = frozenset()
         self.loads = 0
         self.evictions = 0
         runner.place(0, runner.stage(foundation))
@@ -47,7 +50,7 @@ class Slots:
             return self._lease_verification(adapter)
         place = self._places.get(adapter.digest)
         if place is None:
-            victim = None if self._free else self._oldest_unleased()
+            victim = None if self._free else self._oldest_evictable()
             if victim is None and not self._free:
                 return None
             staged = self._runner.stage(adapter)
@@ -70,7 +73,7 @@ class Slots:
             self._verifying = None
 
     def drop(self, digest: str) -> bool:
-        """Free the slot of an adapter that is to be served no more; False while it is leased."""
+        """Free the slot of an adapter, pinned or not; False while it is leased."""
         place = self._places.get(digest)
         if place is None:
             return True
@@ -80,6 +83,16 @@ class Slots:
         self._runner.clear(slot)
         self._free.append(slot)
         return True
+
+    def pin(self, digests: frozenset[str]) -> None:
+        """These adapters and no others stay in their slots, from their next lease on. From any thread.
+
+        ValueError for more than leave one slot for all others.
+        """
+        most = self._runner.slots - 3
+        if len(digests) > most:
+            raise ValueError(f"{len(digests)} adapters to pin; at most {most}, which leaves one slot for others")
+        self.pinned = digests
 
     def resident(self) -> frozenset[str]:
         """Digests of the adapters that sit in a slot. From any thread: the copy is one step under the GIL."""
@@ -95,8 +108,9 @@ class Slots:
         place.leases += 1
         return place.slot
 
-    def _oldest_unleased(self) -> str | None:
-        return next((d for d, place in self._places.items() if not place.leases), None)
+    def _oldest_evictable(self) -> str | None:
+        pinned = self.pinned
+        return next((d for d, place in self._places.items() if not place.leases and d not in pinned), None)
 
     def _evict(self, digest: str) -> int:
         self.evictions += 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from tokenizers import Encoding
 from tokenizers import Tokenizer as HfTokenizer
@@ -14,23 +15,34 @@ from tokenizers import Tokenizer as HfTokenizer
 from adapters.spec import Preprocessing
 from service.engine.errors import TooLong
 
+
+class Question(NamedTuple):
+    """A question and the text that holds its answer."""
+
+    question: str
+    context: str
+
+
+# A text, a pair of texts, or a question with its context (which is a pair to the trunk).
 Input = str | tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One tokenised input. `shift` is the prefix's length: offsets less it are the user's."""
+    """One tokenised row. `shift` is the prefix's length: offsets less it are the user's. `key` is equal for equal
+    inputs of the trunk."""
 
     ids: Sequence[int]
     type_ids: Sequence[int]
     encoding: Encoding
     text: str
     shift: int
+    key: bytes = field(init=False, repr=False)
 
-    @property
-    def key(self) -> bytes:
-        """Equal for equal inputs of the trunk."""
-        return array("q", self.ids).tobytes() + array("b", self.type_ids).tobytes()
+    def __post_init__(self) -> None:
+        # Once, for a row that many adapters share.
+        key = array("q", self.ids).tobytes() + array("b", self.type_ids).tobytes()
+        object.__setattr__(self, "key", key)
 
 
 class Tokenizer:
@@ -46,25 +58,44 @@ class Tokenizer:
         self.unk_id = next((tokens[t] for t in ("[UNK]", "<unk>") if t in tokens), None)
         self.has_subword_prefix = bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
 
-    def encode(self, value: Input, preprocessing: Preprocessing, truncate: bool) -> Encoded:
-        """The tokens of a text or a pair, special tokens included; TooLong unless they fit or `truncate`."""
+    def encode(
+        self, value: Input, preprocessing: Preprocessing, truncate: bool, keep_second: bool = False
+    ) -> Encoded:
+        """The tokens of a text or a pair, special tokens included; TooLong unless they fit or `truncate`.
+
+        Of a pair the longer text is truncated first; with `keep_second` the first text alone is.
+        """
         # An empty second text is none, as transformers' tokenizers and so its pipelines have it.
         text, pair = (value, None) if isinstance(value, str) else (value[0], value[1] or None)
         text = preprocessing.prefix + text
-        first = self._tokenizer.encode(text, add_special_tokens=False)
-        second = None if pair is None else self._tokenizer.encode(pair, add_special_tokens=False)
-        room = max(0, preprocessing.max_length - self._added[pair is not None])
+        first = self.bare(text)
+        second = None if pair is None else self.bare(pair)
+        room = self.room(preprocessing.max_length, pair is not None)
         length = len(first) + (0 if second is None else len(second))
         if length > room:
-            if not truncate:
+            spare = room - (len(second) if keep_second and second is not None else 0)
+            if not truncate or spare < 0:
+                advice = "its second text" if truncate else "it, or set parameters.truncation to true"
                 raise TooLong(
                     f"the input has {length + preprocessing.max_length - room} tokens and the limit is "
-                    f"{preprocessing.max_length}; shorten it, or set parameters.truncation to true",
+                    f"{preprocessing.max_length}; shorten {advice}",
                     "inputs",
                 )
-            self._truncate(first, second, room, preprocessing.truncation_side)
-        whole = self._tokenizer.post_process(first, second, add_special_tokens=True)
+            self._truncate(first, None if keep_second else second, spare, preprocessing.truncation_side)
+        whole = self.whole(first, second)
         return Encoded(whole.ids, whole.type_ids, whole, text, len(preprocessing.prefix))
+
+    def bare(self, text: str) -> Encoding:
+        """The tokens of a text, without special tokens."""
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+    def whole(self, first: Encoding, second: Encoding | None) -> Encoding:
+        """One or two texts' bare tokens with the special tokens around them."""
+        return self._tokenizer.post_process(first, second, add_special_tokens=True)
+
+    def room(self, max_length: int, pair: bool) -> int:
+        """How many of so many tokens are left to a text or a pair by the special ones; never below 0."""
+        return max(0, max_length - self._added[pair])
 
     def token(self, token_id: int) -> str:
         """The vocabulary's entry for an id."""

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from adapters.bundle import Bundle, Limits, open_bundle, pack
 from adapters.bundle.archive import CONFIG, GOLDEN, MANIFEST, MEMBERS, WEIGHTS
 from adapters.bundle.golden import MAX_INPUTS
+from adapters.bundle.kinds import CONVERTED, NATIVE, REFUSED
 from adapters.bundle.manifest import MAX_LABELS
 from adapters.spec import POOLINGS, PROBLEM_TYPES, TASKS, FoundationSpec
 
@@ -79,11 +80,21 @@ def test_the_numbers_are_the_code_s(example: Bundle) -> None:
     assert f"1 to {MAX_INPUTS} (" in TEXT
 
 
+def test_every_kind_is_named_where_it_belongs() -> None:
+    parts = {
+        NATIVE: TEXT.partition("### Kinds\n")[2].partition("### Options")[0],
+        CONVERTED: TEXT.partition("### Kinds that become LoRA")[2].partition("The server converts")[0],
+        tuple(REFUSED): TEXT.partition("### Kinds that cannot be served")[2].partition("## Checks")[0],
+    }
+    for kinds, text in parts.items():
+        assert set(re.findall(r"`([A-Z0-9_]{3,})`", text)) == set(kinds)
+
+
 def test_the_checks_are_in_the_order_of_the_design() -> None:
     table = TEXT.partition("## Checks on upload")[2].partition("## A worked example")[0]
     order = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     first = list(dict.fromkeys(order))
     assert first == [
-        "size", "members", "schema", "names", "safetensors", "sites", "labels", "finite", "rank", "foundation",
-        "golden",
+        "size", "members", "schema", "names", "conversion", "safetensors", "sites", "labels", "finite", "rank",
+        "foundation", "golden",
     ]  # fmt: skip

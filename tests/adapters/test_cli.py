@@ -23,7 +23,7 @@ from adapters.foundation import FoundationFiles
 from tests.adapters.stand_in import DIGESTS, ZIP, StandIn, bound, raw_server, refusal, serving
 from tests.peft_adapters import save_adapter
 
-COMMANDS = ("push", "list", "show", "pull", "alias", "rollback", "remove", "verify")
+COMMANDS = ("push", "list", "show", "pull", "alias", "rollback", "remove", "import", "verify")
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +146,7 @@ def test_pickled_weights_are_refused_before_anything_is_sent(
     [
         (("push", "EMPTY"), "no adapter_config.json and no adapter_model.safetensors"),
         (("push", "FILE"), "'Bad Name' cannot name an adapter"),
+        (("push", "CARD"), "README.md is not a zip: give a bundle's zip, or the folder"),
         (("push", "FILE", "--name", "a", "--labels", "[1]"), "not a JSON array of strings"),
         (("push", "FILE", "--name", "a", "--labels", "[1"), "--labels is not JSON"),
         (("show", "A"), "cannot name an adapter"),
@@ -162,7 +163,8 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "Bad Name.zip").write_bytes(ZIP)
-    places = {"EMPTY": tmp_path / "empty", "FILE": tmp_path / "Bad Name.zip"}
+    (tmp_path / "README.md").write_text("# A card")
+    places = {"EMPTY": tmp_path / "empty", "FILE": tmp_path / "Bad Name.zip", "CARD": tmp_path / "README.md"}
     assert told in failed(run(*(places.get(word, word) for word in words)), 2)
     assert server.seen == []
 
@@ -206,6 +208,9 @@ def test_pulling_writes_the_version_that_the_reference_means(run: Callable[..., 
     told = printed(run("pull", "a@prod", "-o", tmp_path / "x.zip", "--json"))
     assert told == {"name": "a", "version": 1, "file": str(tmp_path / "x.zip"), "bytes": 22}
     assert (tmp_path / "x.zip").read_bytes() == ZIP
+    (tmp_path / "folder").mkdir()
+    assert run("pull", "a", "-o", "folder").stdout == "a@2 is in folder/a-2.zip: 22 bytes\n"
+    assert (tmp_path / "folder" / "a-2.zip").read_bytes() == ZIP
     assert "a@staging means 0 versions" in failed(run("pull", "a@staging"), 1)
     assert "No such file or directory" in failed(run("pull", "a", "-o", "nowhere/x.zip"), 1)
 
@@ -295,6 +300,7 @@ def test_verifying_names_the_check_that_fails(
     run: Callable[..., Result], adapter_folder: Path, tmp_path: Path
 ) -> None:
     assert "would be refused: labels: " in failed(run("verify", adapter_folder, "--labels", "a,b"), 1)
+    assert "would be refused: labels: 2 labels" in failed(run("verify", adapter_folder, "--labels", "a,a"), 1)
     damaged = tmp_path / "damaged.zip"
     damaged.write_bytes(b"no zip")
     assert "would be refused: members: bundle: not a zip archive" in failed(run("verify", damaged), 1)

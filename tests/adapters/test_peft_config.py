@@ -169,9 +169,9 @@ def test_a_head_alone_targets_nothing(spec: FoundationSpec) -> None:
 
 
 REFUSED: list[tuple[str, Any]] = [
-    ("peft_type", "IA3"), ("peft_type", "ADALORA"), ("peft_type", ["LORA"]), ("peft_type", ""),
+    ("peft_type", "LOHA"), ("peft_type", "PREFIX_TUNING"), ("peft_type", ["LORA"]), ("peft_type", ""),
     ("task_type", 3),
-    ("use_dora", True), ("bias", "all"), ("bias", "lora_only"), ("fan_in_fan_out", True), ("lora_bias", True),
+    ("use_dora", "yes"), ("bias", "some"), ("bias", ["all"]), ("lora_bias", 1),
     ("use_qalora", True), ("target_parameters", ["weight"]), ("layer_replication", [[0, 1]]),
     ("trainable_token_indices", [1]), ("alora_invocation_tokens", [1]), ("megatron_config", {"a": 1}),
     ("corda_config", {"a": 1}), ("arrow_config", {"a": 1}), ("an_option_of_tomorrow", 1),

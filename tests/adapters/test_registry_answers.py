@@ -1,11 +1,12 @@
 """What the registry lists, details, records and refuses."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from adapters import errors
-from adapters.registry import Registry
+from adapters.registry import NewVersion, Registry
 from tests.adapters.registries import digest, publish
 
 
@@ -152,3 +153,40 @@ def test_every_change_leaves_an_event_and_a_failed_one_leaves_none(registry: Reg
     ]
     assert registry.events("spam", limit=2)[1].detail == {"digest": digest("b"), "aliases": ["prod"]}
     assert [event.name for event in registry.events(limit=2)] == ["ham", "spam"]
+
+
+def test_publishing_many_records_what_publishing_each_records(registry: Registry) -> None:
+    publish(registry, "old", "a")
+    publish(registry, "gone", "a")
+    began = {name: registry.show(name).created_at for name in ("old", "gone")}
+    registry.delete_adapter("gone")
+    verification = {"golden": "none", "ümlaut": [None]}
+    many = [NewVersion(name, digest(name), "fill-mask", verification, 7) for name in ("old", "gone", "new")]
+    done = registry.publish_all(many)
+    for name in ("old", "gone", "new"):
+        publish(registry, f"{name}-alone", "a")
+        if name == "gone":
+            registry.delete_adapter("gone-alone")
+        if name == "new":
+            registry.delete_version("new-alone", 1, force=True)
+        alone = registry.publish(
+            f"{name}-alone", digest(name), task="fill-mask", verification=verification, size=7
+        )
+        many_detail, alone_detail = (registry.show(n).versions[-1] for n in (name, alone.name))
+        moments = {"name": "", "version": 0, "created_at": many_detail.created_at}
+        assert replace(many_detail, **moments) == replace(alone_detail, **moments)
+        told = [[(e.what, e.alias, sorted(e.detail)) for e in registry.events(n, 2)] for n in (name, alone.name)]
+        assert told[0] == told[1]
+    assert [(p.version, p.live, p.created) for p in done] == [(2, 2, True), (2, 2, True), (1, 1, True)]
+    assert registry.show("old").created_at == began["old"]
+    assert registry.show("gone").created_at > began["gone"]
+    assert registry.rollback("old").version == 1
+    again = registry.publish_all(many)
+    assert [(p.version, p.live, p.created) for p in again] == [(2, 1, False), (2, 2, False), (1, 1, False)]
+
+
+def test_publishing_many_of_which_one_has_no_name_publishes_none(registry: Registry) -> None:
+    many = [NewVersion(name, digest("a"), "t", {}, 1) for name in ("spam", "Not A Name")]
+    with pytest.raises(errors.InvalidName):
+        registry.publish_all(many)
+    assert registry.is_empty()

@@ -76,3 +76,38 @@ def test_a_look_up_in_memory_asks_the_database_nothing(tmp_path: Path) -> None:
         assert asked == []
         registry.resolve("spam@1")
         assert asked != []
+
+
+def test_a_change_of_one_adapter_leaves_the_others_in_memory(tmp_path: Path) -> None:
+    with closing(Registry(f"sqlite:///{tmp_path / 'registry.db'}", clock=lambda: 0.0)) as registry:
+        for name in ("spam", "ham"):
+            registry.publish(name, "sha256:" + "0" * 64, task="t", verification={}, size=1)
+        for reference in ("spam", "ham", "ham@1", "ham@live"):
+            registry.resolve(reference)
+        registry.publish("ham", "sha256:" + "1" * 64, task="t", verification={}, size=1)
+        asked: list[str] = []
+        event.listen(
+            registry._database._engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2])
+        )
+        registry.resolve("spam")
+        assert asked == []
+        assert [registry.resolve(r).version for r in ("ham", "ham@1", "ham@live")] == [2, 1, 2]
+
+
+def test_a_change_beside_an_unseen_one_forgets_everything() -> None:
+    resolutions = Resolutions(10)
+    resolutions.keep("spam", Resolved("spam", 1, "old"), revision=1)
+    resolutions.renew(3, "ham")
+    assert resolutions.get("spam") is None
+
+
+def test_a_look_up_that_is_not_in_memory_asks_one_question(tmp_path: Path) -> None:
+    with closing(Registry(f"sqlite:///{tmp_path / 'registry.db'}", clock=lambda: 0.0)) as registry:
+        registry.publish("spam", "sha256:" + "0" * 64, task="t", verification={}, size=1)
+        asked: list[str] = []
+        event.listen(
+            registry._database._engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2])
+        )
+        for reference in ("spam", "spam@live", "spam@1"):
+            registry.resolve(reference)
+        assert [statement.split()[0] for statement in asked] == ["BEGIN", "SELECT"] * 3

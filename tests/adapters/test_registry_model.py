@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from adapters import errors
-from adapters.registry import Registry
+from adapters.registry import NewVersion, Registry
 
 NAMES = st.sampled_from(["spam", "ham"])
 CONTENTS = st.integers(0, 5)
@@ -106,6 +106,18 @@ class RegistryAgainstModel(RuleBasedStateMachine):
         model = self.models[name]
         assert (published.version, published.created) == model.publish(content, activate)
         assert published.live == model.aliases.get("live")
+
+    @rule(contents=st.lists(st.tuples(NAMES, CONTENTS), max_size=5))
+    def publish_all(self, contents: list[tuple[str, int]]) -> None:
+        versions = [NewVersion(name, digest(content), "t", {}, 1) for name, content in contents]
+        done = self.registry.publish_all(versions)
+        for (name, content), published in zip(contents, done, strict=True):
+            model = self.models[name]
+            held = content in model.versions.values()
+            number, created = model.publish(content, activate=not held)
+            assert (published.name, published.digest) == (name, digest(content))
+            assert (published.version, published.created) == (number, created)
+            assert published.live == model.aliases.get("live")
 
     @rule(name=NAMES, alias=ALIASES, version=VERSIONS)
     def set_alias(self, name: str, alias: str, version: int) -> None:

@@ -17,6 +17,7 @@ from safetensors.numpy import save
 from adapters.bundle import Golden, Limits, Manifest, PlainFields, open_bundle, pack, write_bundle
 from adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, WEIGHTS
 from adapters.foundation import FoundationFiles
+from adapters.foundation_weights import FoundationWeights
 from adapters.spec import FoundationSpec, HeadSpec, Preprocessing, Rejected
 
 LIMITS = Limits(max_bundle_bytes=2**20, max_unpacked_bytes=2**22, max_text_bytes=2**18, max_rank=16)
@@ -139,11 +140,12 @@ def refused(
     where: str,
     *said: object,
     plain: PlainFields | None = None,
+    base: FoundationWeights | None = None,
 ) -> Rejected:
     """Open an upload in bounded memory: it must fail this check, at this place, with all of this said."""
     data = upload if isinstance(upload, bytes) else pack(upload)
     with at_most(24), pytest.raises(Rejected) as caught:
-        open_bundle(data, LIMITS, spec, plain).adapter(spec, LIMITS.max_rank)
+        open_bundle(data, LIMITS, spec, plain).adapter(spec, LIMITS.max_rank, base)
     error = caught.value
     assert error.check == check, error
     assert where in error.where, error

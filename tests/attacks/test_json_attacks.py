@@ -58,7 +58,7 @@ def test_what_is_not_one_plain_json_object_is_refused_by_member(
         ("schema", "1", "'1'"),
         ("schema", True, "True"),
         ("schema", [1], "[1]"),
-        ("task", "question-answering", "'question-answering'; one of: text-classification"),
+        ("task", "summarization", "'summarization'; one of: text-classification"),
         ("task", ["text-classification"], "one of"),
         ("task", None, "None"),
         ("problem_type", None, "None"),

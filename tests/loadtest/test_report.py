@@ -12,11 +12,16 @@ from loadtest.chart import draw
 from loadtest.machine import ROOT, describe_machine
 from loadtest.pairs import interleaved
 from loadtest.report import Report, verdict
-from loadtest.row import Pair, Row
+from loadtest.row import Measure, NotRun, Pair, Row
 
 
 def row(ratios: list[float], target: float | None) -> Row:
-    return Row(1, "a ÷ b", "a", "b", "seconds", [Pair(r, 1.0) for r in ratios], target)
+    return Row("1", "a ÷ b", "a", "b", "seconds", [Pair(r, 1.0) for r in ratios], target)
+
+
+def ceiling(tops: list[float], bottom: float, target: float, measure: Measure = Measure.DIFFERENCE) -> Row:
+    pairs = [Pair(top, bottom) for top in tops]
+    return Row("8", "a − b", "a", "b", "ms", pairs, target, measure=measure, at_most=True)
 
 
 RATIOS = [0.90 + i / 1000 for i in range(30)]
@@ -27,6 +32,16 @@ def test_a_row_is_met_where_the_interval_s_upper_end_reaches_the_target() -> Non
     assert row(RATIOS, high).met is True
     assert row(RATIOS, high + 1e-9).met is False
     assert row(RATIOS, None).met is None
+
+
+def test_a_ceiling_is_met_where_the_interval_s_lower_end_is_not_above_it() -> None:
+    tops = [20.0 + i for i in range(30)]
+    low = ceiling(tops, 5.0, 0).interval.low
+    assert low == tops[9] - 5
+    assert ceiling(tops, 5.0, low).met is True
+    assert ceiling(tops, 5.0, low - 1e-9).met is False
+    assert ceiling(tops, 5.0, tops[9], Measure.TOP).met is True
+    assert ceiling(tops, 5.0, tops[9] - 1e-9, Measure.TOP).met is False
 
 
 def test_the_verdict_is_in_doubt_where_the_pairs_are_too_few() -> None:
@@ -41,7 +56,7 @@ def test_the_json_holds_every_pair_and_what_judged_it(tmp_path: Path) -> None:
     report.write(tmp_path / "new" / "out.json")
     content = json.loads((tmp_path / "new" / "out.json").read_text())
     first, second = content["rows"]
-    assert [pair["ratio"] for pair in first["pairs"]] == RATIOS
+    assert [pair["figure"] for pair in first["pairs"]] == RATIOS
     assert (first["target"], first["met"]) == (0.95, False)
     assert first["interval"] == [RATIOS[9], RATIOS[20]]
     assert second["met"] is None
@@ -64,9 +79,32 @@ def test_the_table_shows_median_target_and_verdict(capsys: pytest.CaptureFixture
     assert "no" in shown
 
 
+def test_a_difference_is_shown_in_its_unit_under_its_ceiling(capsys: pytest.CaptureFixture[str]) -> None:
+    Report(describe_machine(), {}, [ceiling([21.0] * 30, 5.0, 25), ceiling([3.5] * 30, 0, 3, Measure.TOP)]).show()
+    shown = capsys.readouterr().out
+    assert "16 ms" in shown
+    assert "≤ 25 ms" in shown
+    assert "3.5 ms" in shown
+    assert "yes" in shown
+    assert "no" in shown
+
+
+def test_a_row_that_could_not_run_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(describe_machine(), {}, [NotRun("2", "against x", "x is not installed"), row(RATIOS, 0.9)])
+    report.show()
+    shown = capsys.readouterr().out
+    assert "not run: x is not installed" in shown
+    report.write(tmp_path / "out.json")
+    first, second = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert first == {"row": "2", "title": "against x", "not_run": "x is not installed"}
+    assert second["met"] is True
+    pytest.importorskip("matplotlib")
+    assert draw(report, tmp_path / "chart.png")
+
+
 def test_the_chart_is_a_png(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    assert draw(Report({}, {}, [row(RATIOS, 0.95), row(RATIOS, None)]), tmp_path / "chart.png")
+    assert draw(Report({}, {}, [row(RATIOS, 0.95), *[ceiling(RATIOS, 0.5, 0.6)] * 4]), tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from adapters.spec import FoundationSpec
 from loadtest.agreement import Disagreement, require_distinct, require_equal
-from loadtest.workload import LABELS, RANK, make_workload
+from loadtest.workload import HEAD_ONLY, LABELS, RANK, make_workload, top_third
 from service.engine.tokenizer import Tokenizer
 
 
@@ -27,6 +27,17 @@ def test_adapters_are_distinct_and_sentences_as_long_as_asked(
         assert {pair.rank for pair in adapter.weights.sites.values()} == {RANK}
         assert len(adapter.labels) == LABELS
     assert make_workload(spec, tokenizer, 5, tokens) == workload
+
+
+def test_kinds_differ_in_what_they_change(spec: FoundationSpec, export_folder: Path) -> None:
+    tokenizer = Tokenizer(export_folder / "tokenizer.json")
+    heads = make_workload(spec, tokenizer, 3, 8, HEAD_ONLY).adapters(spec)
+    assert [len(adapter.labels) for adapter in heads] == [2, 3, 4]
+    assert {spec.depth(adapter.weights.sites) for adapter in heads} == {spec.layers + 1}
+    for adapter in make_workload(spec, tokenizer, 2, 8, top_third(spec)).adapters(spec):
+        assert sorted(adapter.weights.sites) == [
+            f"encoder.layer.{layer}.attention.self.{name}" for layer in (4, 5) for name in ("query", "value")
+        ]
 
 
 def test_wrong_answers_stop_a_benchmark() -> None:

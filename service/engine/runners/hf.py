@@ -47,8 +47,12 @@ class SiteLinear(nn.Module):
         if shift is not None:
             y = y + shift
         if a is not None and b is not None:
-            y = y + torch.matmul(torch.matmul(x, a.transpose(1, 2)), b)
+            y = self.add_low_rank(y, x, a, b)
         return y
+
+    def add_low_rank(self, y: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """y + (x @ a.T) @ b for each row."""
+        return y + torch.matmul(torch.matmul(x, a.transpose(1, 2)), b)
 
 
 class SiteNorm(nn.Module):
@@ -68,8 +72,11 @@ class SiteNorm(nn.Module):
         return y if self.shift is None else y + self.shift
 
 
-def load_trunk(folder: Path, attention: str) -> nn.Module:
-    """The foundation's body in fp32, frozen, in eval mode. Safetensors only, no remote code."""
+def load_trunk(folder: Path, attention: str | None) -> nn.Module:
+    """The foundation's body in fp32, frozen, in eval mode. Safetensors only, no remote code.
+
+    `attention` None: what transformers takes for the architecture.
+    """
     previous = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -90,9 +97,11 @@ def load_trunk(folder: Path, attention: str) -> nn.Module:
     return cast(nn.Module, trunk.eval().requires_grad_(False))
 
 
-def graft_sites(trunk: nn.Module, sites: Iterable[str]) -> dict[str, SiteLinear]:
+def graft_sites(
+    trunk: nn.Module, sites: Iterable[str], kind: Callable[[nn.Module], SiteLinear] = SiteLinear
+) -> dict[str, SiteLinear]:
     """Replace each named linear layer by a SiteLinear around it, in place; returns them by name."""
-    return {name: _graft(trunk, name, SiteLinear) for name in sites}
+    return {name: _graft(trunk, name, kind) for name in sites}
 
 
 def graft_norms(trunk: nn.Module, norms: Iterable[str]) -> dict[str, SiteNorm]:
@@ -133,10 +142,22 @@ class _Output(SimpleNamespace):
         return tuple(v for v in (self.last_hidden_state, self.pooler_output) if v is not None)[index]
 
 
+def logits_of(output: Any) -> Tensor:
+    """What a task class computed: (rows, labels), or (rows, tokens, labels); for question answering start and end
+    are the labels."""
+    if "start_logits" in output:
+        return torch.stack([output.start_logits, output.end_logits], dim=-1)
+    logits: Tensor = output.logits
+    return logits
+
+
 def head_model(folder: Path, class_name: str, labels: int) -> tuple[nn.Module, int]:
-    """A task class whose trunk is a stub, in eval mode, and its hidden size: calling it runs the head alone."""
+    """A task class whose trunk is a stub, in eval mode, and its hidden size: calling it runs the head alone.
+
+    A class for question answering has two outputs, start and end, whatever `labels` says.
+    """
     config = copy.deepcopy(transformers.AutoConfig.from_pretrained(folder))
-    config.num_labels = labels
+    config.num_labels = 2 if class_name.endswith("QuestionAnswering") else labels
     with torch.device("meta"):
         model = getattr(transformers, class_name)(config)
     trunk = getattr(model, model.base_model_prefix)

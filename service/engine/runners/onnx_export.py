@@ -13,24 +13,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from adapters.spec import FoundationSpec
 from service.engine.runners.onnx_heads import export_head
 from service.engine.runners.onnx_trunk import Variant, export_trunk
-
-_SHARE_FROM_BYTES = 1024
+from service.engine.runners.onnx_weights import share_weights
 
 Progress = Callable[[str], None]
 
 
 def export(folder: Path, spec: FoundationSpec, target: Path, progress: Progress = lambda _: None) -> None:
-    """Write the ONNX form of the foundation in `folder` to the new folder `target`, whole or not at all."""
+    """Write the fp32 ONNX form of the foundation in `folder` to the new folder `target`, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as temporary:
         out = Path(temporary) / "export"
@@ -40,7 +38,8 @@ def export(folder: Path, spec: FoundationSpec, target: Path, progress: Progress 
         for name, variant in variants.items():
             progress(f"trunk {name}: {len(variant.sites)} sites")
             export_trunk(folder, spec, variant, out / f"trunk-{name}.onnx")
-        _share_weights(out, [out / f"trunk-{name}.onnx" for name in variants])
+        paths = [out / f"trunk-{name}.onnx" for name in variants]
+        share_weights(out, ((path, onnx.load(path)) for path in paths))
         heads = {}
         for task_class in spec.classes.values():
             if task_class.head:
@@ -49,6 +48,7 @@ def export(folder: Path, spec: FoundationSpec, target: Path, progress: Progress 
                 heads[task_class.name] = first_token
         files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
         content = {
+            "precision": "fp32",
             "spec": spec.to_json(),
             "variants": {name: asdict(variant) for name, variant in variants.items()},
             "heads": heads,
@@ -70,29 +70,3 @@ def variants_of(spec: FoundationSpec) -> dict[str, Variant]:
     if numbered:
         variants["shared"] = Variant(everything, mapped=True)
     return {**variants, "full": Variant(everything, full=True, mapped=numbered)}
-
-
-def _share_weights(out: Path, graphs: Iterable[Path]) -> None:
-    """Move the trunk graphs' constants to one file, each once: the variants hold the same foundation."""
-    places: dict[bytes, tuple[int, int]] = {}
-    with (out / "weights.bin").open("wb") as weights:
-        for path in graphs:
-            model = onnx.load(path)
-            for tensor in model.graph.initializer:
-                data = tensor.raw_data
-                if len(data) < _SHARE_FROM_BYTES:
-                    continue
-                if data not in places:
-                    weights.write(b"\0" * (-weights.tell() % 4096))
-                    places[data] = (weights.tell(), len(data))
-                    weights.write(data)
-                _point_at(tensor, *places[data])
-            onnx.save(model, path)
-
-
-def _point_at(tensor: Any, offset: int, length: int) -> None:
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    del tensor.external_data[:]
-    for key, value in (("location", "weights.bin"), ("offset", str(offset)), ("length", str(length))):
-        tensor.external_data.append(onnx.StringStringEntryProto(key=key, value=value))

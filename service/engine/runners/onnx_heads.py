@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.spec import TaskClass
-from service.engine.runners.hf import head_model
+from service.engine.runners.hf import head_model, logits_of
 from service.engine.runners.onnx_trunk import to_onnx
 
 
@@ -23,15 +23,11 @@ class _Head(nn.Module):
         self.outputs = outputs
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """(rows, labels), or (rows, tokens, labels); for question answering start and end are the labels."""
+        """See `logits_of`."""
         stub = cast(Any, self.model).base_model
         stub.given = dict(zip(self.outputs, tensors, strict=False))
         mask = tensors[len(self.outputs)]
-        output = cast(Any, self.model)(input_ids=torch.zeros_like(mask), attention_mask=mask)
-        if "start_logits" in output:
-            return torch.stack([output.start_logits, output.end_logits], dim=-1)
-        logits: Tensor = output.logits
-        return logits
+        return logits_of(cast(Any, self.model)(input_ids=torch.zeros_like(mask), attention_mask=mask))
 
 
 def export_head(folder: Path, task_class: TaskClass, path: Path) -> bool:

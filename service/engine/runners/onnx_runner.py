@@ -15,6 +15,7 @@ from service.engine.runners.heads import linear_head, pool
 from service.engine.runners.onnx_sessions import Sessions, Trunk
 from service.engine.runners.onnx_stack import Stack
 from service.engine.runners.sharing import Plan, share
+from service.engine.runners.trunk_cache import TrunkCache, TrunkOutput
 
 # Gathering states ahead of each layer has its own cost: below this share of saved work they are not shared.
 _WORTH_SHARING = 0.1
@@ -51,16 +52,18 @@ class OnnxRunner:
     """
 
     name = "onnx"
-    precision = "fp32"
 
-    def __init__(self, folder: Path, slots: int, threads: int) -> None:
+    def __init__(self, folder: Path, slots: int, threads: int, cache_bytes: int = 0) -> None:
+        """`cache_bytes`: how much of the bare trunk's outputs to keep for inputs that come again."""
         self._sessions = Sessions(folder, threads)
         self.spec = self._sessions.spec
+        self.precision = self._sessions.precision
         self.slots = slots
         self._stack = Stack(self.spec)
         self._placed: dict[int, _Staged] = {}
         self._layer_of = {name: self.spec.layer_of(name) for name in [*self.spec.sites, *self.spec.norms]}
         self._one_token = np.array([1], np.int64)
+        self._cache = TrunkCache(cache_bytes) if cache_bytes else None
 
     def warm(self, adapter: Adapter) -> None:
         """Open the graphs that the adapter needs; safe in any thread."""
@@ -91,9 +94,57 @@ class OnnxRunner:
     def run(self, batch: Batch) -> list[Array]:
         """The raw head output of each row; see batch.Runner."""
         staged = {slot: self._placed[slot] for slot in batch.slots}
+        if self._cache is not None:
+            return self._run_cached(batch, staged, self._cache)
         work = self._work(batch, staged)
-        outputs = self._run_trunk(batch, work, staged)
-        return self._run_heads(batch, work, staged, outputs)
+        return self._run_heads(batch, work, staged, self._run_trunk(batch, work, staged))
+
+    def _run_cached(self, batch: Batch, staged: Mapping[int, _Staged], cache: TrunkCache) -> list[Array]:
+        """`run`, but rows of heads alone are answered from kept trunk outputs; what was computed is kept."""
+        found: dict[int, TrunkOutput] = {}
+        for row, (slot, source) in enumerate(zip(batch.slots, batch.inputs, strict=True)):
+            one = staged[slot]
+            if one.depth > self.spec.layers:
+                output = cache.find(self._key(batch, source), one.reads, one.first_token)
+                if output is not None:
+                    found[row] = output
+        results: dict[int, Array] = {}
+        rest = [row for row in range(len(batch.slots)) if row not in found]
+        if rest:
+            part = batch.only(rest)
+            work = self._work(part, staged)
+            own = {slot: staged[slot] for slot in part.slots}
+            outputs = self._run_trunk(part, work, own)
+            results |= zip(rest, self._run_heads(part, work, own, outputs), strict=True)
+            self._keep(part, work, own, outputs, cache)
+        for row, output in found.items():
+            alone = batch.only([row])
+            arrays = {name: array[None] for name, array in output.arrays.items()}
+            mask = alone.attention_mask[:, : alone.lengths[0]]
+            results[row] = self._run_head(staged[batch.slots[row]], arrays, mask)[0]
+        return [results[row] for row in range(len(batch.slots))]
+
+    def _keep(
+        self,
+        batch: Batch,
+        work: _Work,
+        staged: Mapping[int, _Staged],
+        outputs: Mapping[str, Array],
+        cache: TrunkCache,
+    ) -> None:
+        first_token = all(one.first_token for one in staged.values())
+        for state, (source, slot) in enumerate(zip(work.inputs, work.slots, strict=True)):
+            if slot is None or staged[slot].depth > self.spec.layers:
+                tokens = 1 if first_token else batch.lengths[source]
+                arrays = {
+                    n: (a[state, :tokens] if n == "hidden" else a[state]).copy() for n, a in outputs.items()
+                }
+                cache.put(self._key(batch, source), TrunkOutput(arrays, first_token))
+
+    def _key(self, batch: Batch, source: int) -> tuple[str, bytes]:
+        length = batch.lengths[source]
+        ids, types = batch.input_ids[source, :length], batch.token_type_ids[source, :length]
+        return self.spec.fingerprint, ids.tobytes() + types.tobytes()
 
     def _work(self, batch: Batch, staged: Mapping[int, _Staged]) -> _Work:
         if len(batch.lengths) == len(batch.inputs):

@@ -37,6 +37,7 @@ class Sessions:
     def __init__(self, folder: Path, threads: int) -> None:
         content = json.loads((folder / "foundation.json").read_text(encoding="utf-8"))
         self.spec = FoundationSpec.from_json(content["spec"])
+        self.precision: str = content["precision"]
         self.trunks = tuple(
             Trunk(name, frozenset(v["sites"]), v["full"], v["mapped"]) for name, v in content["variants"].items()
         )

@@ -1,39 +1,55 @@
-"""Batches on torch: any foundation that transformers loads, on CUDA where there is one."""
+"""Batches on torch: any foundation that transformers loads, on CUDA where there is one.
+
+A batch becomes one array of whole numbers (torch_feed). The trunk (torch_trunk) reads it, with the updates of the
+adapters in slots (torch_updates, in pages: torch_pages); then the heads (torch_heads), those of one form in one
+call. On CUDA, what recurs is replayed as a CUDA graph (torch_graphs).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
 from adapters.spec import Adapter, Array, FoundationSpec
 from service.engine.batch import Batch
-from service.engine.runners.heads import linear_head, pool
-from service.engine.runners.hf import graft_sites, head_model, load_trunk
+from service.engine.runners.sharing import Plan, share
+from service.engine.runners.torch_feed import feed, flat
+from service.engine.runners.torch_graphs import Graphs
+from service.engine.runners.torch_heads import Heads
+from service.engine.runners.torch_staging import Block, Copied, Copier, to_device
+from service.engine.runners.torch_trunk import Trunk
+from service.engine.runners.torch_updates import Item, Pool, Updates
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# How far an answer may be from PEFT's in fp32: t + t * |x|.
+TOLERANCES = {"fp32": 1e-4, "bf16": 5e-2}
+_GRAPHS = 128
+# Selecting states ahead of each layer has its own cost: below this share of saved work they are not shared.
+_WORTH_SHARING = 0.1
 
 
 @dataclass(frozen=True)
 class _Staged:
-    """An adapter on the device: a pair of tensors a site, and the head's tensors."""
+    """An adapter on its way to the device: what its updates consist of, and the copy of its arrays."""
 
     adapter: Adapter
-    sites: dict[str, tuple[Tensor, Tensor]]
-    head: dict[str, Tensor]
+    items: Mapping[Pool, Sequence[Item]]
+    copied: Copied
 
 
 class TorchRunner:
-    """Runs a foundation in torch, fp32, its sites grafted in place.
+    """Runs a foundation in torch: the trunk in `precision` ("bf16" on CUDA, "fp32" elsewhere), the heads in fp32.
 
-    For each batch, the rows' updates at each site are stacked to the largest rank of that site in that batch.
+    `device`: CUDA where there is one. `graphs`: how many CUDA graphs are kept (128; on a CPU 0); with any,
+    batches are rounded up to few shapes. `adapter_bytes`: the most that the updates of all slots may take on the
+    device; without it, what they need. ValueError for a precision that is not one of these.
     """
 
     name = "torch"
-    precision = "fp32"
 
     def __init__(
         self,
@@ -42,100 +58,71 @@ class TorchRunner:
         slots: int,
         threads: int | None = None,
         device: str | None = None,
+        precision: str | None = None,
+        graphs: int | None = None,
+        adapter_bytes: int | None = None,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self.spec = spec
         self.slots = slots
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        trunk = load_trunk(folder, "sdpa")
-        self._sites = graft_sites(trunk, spec.sites)
-        self._trunk = trunk.to(self.device)
-        self._folder = folder
-        self._heads: dict[str, nn.Module] = {}
-        self._placed: dict[int, _Staged] = {}
+        on_cuda = self.device.type == "cuda"
+        self.precision = precision or ("bf16" if on_cuda else "fp32")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r}; one of {', '.join(PRECISIONS)}")
+        self.tolerance = TOLERANCES[self.precision]
+        dtype = PRECISIONS[self.precision]
+        self._copier = Copier(self.device)
+        self._graphs = Graphs(self.device, (_GRAPHS if on_cuda else 0) if graphs is None else graphs)
+        self._updates = Updates(spec, slots, dtype, self.device, adapter_bytes)
+        self._trunk = Trunk(folder, spec, self._updates, dtype, self.device)
+        self._heads = Heads(folder, spec, self.device)
+        self._depths: dict[int, int] = {}
 
     def warm(self, adapter: Adapter) -> None:
-        """Nothing is opened: `stage` copies to the device, in the batcher's thread."""
+        """Make the task class of the adapter's head; safe in any thread."""
+        self._heads.open(adapter.head)
 
+    @torch.inference_mode()
     def stage(self, adapter: Adapter) -> _Staged:
-        """Copy the adapter's arrays to the device."""
-        sites = {name: (self._put(p.a), self._put(p.b)) for name, p in adapter.weights.sites.items()}
-        if adapter.head.kind == "hf":
-            self._head(adapter.head.class_name or "")
-        return _Staged(adapter, sites, {name: self._put(t) for name, t in adapter.weights.head.items()})
+        """Make room for the adapter's arrays on the device and begin to copy them."""
+        self._heads.open(adapter.head)
+        items = self._updates.items(adapter.weights.sites)
+        blocks = [Block([item.array for item in those], pool.rows * pool.width) for pool, those in items.items()]
+        head = Block([array for _, array in sorted(adapter.weights.head.items())])
+        return _Staged(adapter, items, self._copier.copy([*blocks, head]))
 
+    @torch.inference_mode()
     def place(self, slot: int, staged: _Staged) -> None:
-        """Put a staged adapter into a slot."""
-        self._placed[slot] = staged
+        """Put a staged adapter into a slot: after the batches that the device computes, before later ones."""
+        staged.copied.wait()
+        *updates, head = staged.copied.blocks
+        self._updates.place(slot, staged.items, updates)
+        self._heads.place(slot, staged.adapter, head)
+        self._depths[slot] = self.spec.depth(staged.adapter.weights.sites)
 
     def clear(self, slot: int) -> None:
         """Empty a slot."""
-        self._placed.pop(slot, None)
+        self._updates.clear(slot)
+        self._heads.clear(slot)
+        self._depths.pop(slot, None)
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> list[Array]:
         """The raw head output of each row; see batch.Runner."""
-        rows = [self._placed[slot] for slot in batch.slots]
-        for name, site in self._sites.items():
-            site.a, site.b = self._stack(name, rows)
-        arrays = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "token_type_ids": batch.token_type_ids,
-        }
-        expanded = list(batch.inputs)
-        output = self._trunk(
-            **{n: torch.from_numpy(arrays[n][expanded]).to(self.device) for n in self.spec.inputs}
-        )
-        hidden, pooled = output.last_hidden_state, getattr(output, "pooler_output", None)
-        results: list[Array] = [np.empty(0, np.float32)] * len(rows)
-        groups: dict[int, list[int]] = {}
-        for i, slot in enumerate(batch.slots):
-            groups.setdefault(slot, []).append(i)
-        for slot, members in groups.items():
-            staged = self._placed[slot]
-            mine = None if pooled is None else pooled[members]
-            raw = self._run_head(
-                staged, hidden[members], mine, batch.attention_mask[[batch.inputs[m] for m in members]]
-            )
-            per_token = staged.adapter.task == "token-classification"
-            for row, value in zip(members, raw, strict=True):
-                results[row] = value[: batch.lengths[batch.inputs[row]]] if per_token else value
-        return results
+        plan = self._plan(batch)
+        form, numbers = feed(batch, plan, self.spec, self._updates, rounded=self._graphs.most > 0)
+        key = "trunk", form, self._updates.growths
+        outputs = self._graphs.run(key, partial(self._trunk.run, form), to_device(numbers, self.device))
+        return self._heads.run(batch, plan.states, outputs, self._graphs)
 
-    def _put(self, array: Array) -> Tensor:
-        # A copy: an uploaded array may be read-only memory, which torch does not take.
-        return torch.tensor(array, device=self.device)
-
-    def _stack(self, site: str, rows: Sequence[_Staged]) -> tuple[Tensor | None, Tensor | None]:
-        pairs = [row.sites.get(site) for row in rows]
-        rank = max(0 if pair is None else pair[0].shape[0] for pair in pairs)
-        if rank == 0:
-            return None, None
-        width_in, width_out = self.spec.sites[site]
-        a = torch.zeros(len(rows), rank, width_in, device=self.device)
-        b = torch.zeros(len(rows), rank, width_out, device=self.device)
-        for i, pair in enumerate(pairs):
-            if pair is not None:
-                a[i, : pair[0].shape[0]] = pair[0]
-                b[i, : pair[1].shape[0]] = pair[1]
-        return a, b
-
-    def _run_head(self, staged: _Staged, hidden: Tensor, pooled: Tensor | None, mask: Any) -> Array:
-        if staged.adapter.head.kind == "linear":
-            states = hidden.cpu().numpy()
-            vectors = pool(
-                states, None if pooled is None else pooled.cpu().numpy(), mask, staged.adapter.head.pooling
-            )
-            return linear_head(vectors, staged.adapter)
-        head = self._head(staged.adapter.head.class_name or "")
-        cast(Any, head).base_model.given = {"hidden": hidden, "pooled": pooled}
-        ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=self.device)
-        logits: Array = torch.func.functional_call(head, staged.head, (ids,)).logits.cpu().numpy()
-        return logits
-
-    def _head(self, class_name: str) -> nn.Module:
-        if class_name not in self._heads:
-            self._heads[class_name] = head_model(self._folder, class_name, labels=1)[0].to(self.device)
-        return self._heads[class_name]
+    def _plan(self, batch: Batch) -> Plan:
+        """What the rows share: nothing where each has an input of its own, or where it saves too little."""
+        layers, rows = self.spec.layers, range(len(batch.inputs))
+        if len(batch.lengths) == len(batch.inputs):
+            return Plan(flat(batch.inputs, batch.slots, layers), tuple(rows))
+        plan = share(batch.inputs, batch.slots, self._depths, layers)
+        if plan.saving > _WORTH_SHARING:
+            return plan
+        return Plan(flat(plan.inputs, plan.levels[-1].slots, layers), plan.states)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from adapters.spec import Adapter, Array
-from service.engine.errors import InvalidParameter
-from service.engine.tasks.task import check_one_of
+from service.engine.tasks.task import Task, check_count, check_one_of
 from service.engine.tokenizer import Encoded, Tokenizer
 
 FUNCTIONS = ("sigmoid", "softmax", "none")
 
 
-class TextClassification:
+class TextClassification(Task):
     """Scores by label, as transformers' TextClassificationPipeline gives them.
 
     `top_k` absent: the best label as an object. `top_k` null: every label, best first. Otherwise the first k.
@@ -23,23 +22,25 @@ class TextClassification:
     """
 
     name = "text-classification"
-    pairs = True
+    takes = (str, tuple)
     parameters = frozenset({"top_k", "function_to_apply"})
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """`top_k` is null or at least 1."""
+        super().check(parameters)
         check_one_of(parameters, "function_to_apply", FUNCTIONS)
-        top_k = parameters.get("top_k")
-        if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
-            raise InvalidParameter(
-                f"top_k is {top_k!r}; expected null or a whole number of at least 1", "parameters.top_k"
-            )
+        check_count(parameters, "top_k")
 
     def predict(
-        self, raw: Array, encoded: Encoded, adapter: Adapter, parameters: Mapping[str, Any], tokenizer: Tokenizer
+        self,
+        raws: Sequence[Array],
+        rows: Sequence[Encoded],
+        adapter: Adapter,
+        parameters: Mapping[str, Any],
+        tokenizer: Tokenizer,
     ) -> Any:
         """One object, or with `top_k` a list of them."""
-        scores = _apply(_function(parameters, adapter), raw)
+        scores = activate(_function(parameters, adapter), raws[0])
         if "top_k" not in parameters:
             best = int(scores.argmax())
             return {"label": adapter.labels[best], "score": float(scores[best])}
@@ -57,7 +58,8 @@ def _function(parameters: Mapping[str, Any], adapter: Adapter) -> str:
     return "sigmoid" if multi else "softmax"
 
 
-def _apply(function: str, raw: Array) -> Array:
+def activate(function: str, raw: Array) -> Array:
+    """Logits through one of `FUNCTIONS`."""
     if function == "none":
         return raw
     if function == "sigmoid":

@@ -6,7 +6,7 @@ tests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from adapters.spec import Adapter, Array
 from service.engine.errors import InvalidParameter
-from service.engine.tasks.task import check_one_of
+from service.engine.tasks.task import Task, check_one_of
 from service.engine.tasks.text_classification import softmax
 from service.engine.tokenizer import Encoded, Tokenizer
 
@@ -41,7 +41,7 @@ class _Labelled:
     index: int | None = None
 
 
-class TokenClassification:
+class TokenClassification(Task):
     """Entities of a text.
 
     `aggregation_strategy` none: each token; simple: runs of tokens with one label; first, average, max: words
@@ -49,11 +49,11 @@ class TokenClassification:
     """
 
     name = "token-classification"
-    pairs = False
     parameters = frozenset({"aggregation_strategy", "ignore_labels"})
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """`ignore_labels` is a list of strings."""
+        super().check(parameters)
         check_one_of(parameters, "aggregation_strategy", STRATEGIES)
         ignored = parameters.get("ignore_labels")
         if ignored is None:
@@ -64,13 +64,18 @@ class TokenClassification:
             )
 
     def predict(
-        self, raw: Array, encoded: Encoded, adapter: Adapter, parameters: Mapping[str, Any], tokenizer: Tokenizer
+        self,
+        raws: Sequence[Array],
+        rows: Sequence[Encoded],
+        adapter: Adapter,
+        parameters: Mapping[str, Any],
+        tokenizer: Tokenizer,
     ) -> list[dict[str, Any]]:
         """The entities in order of their place in the text."""
         strategy = parameters.get("aggregation_strategy") or "none"
         ignored = parameters.get("ignore_labels")
         ignored = ["O"] if ignored is None else ignored
-        tokens = list(_tokens(softmax(raw), encoded, tokenizer))
+        tokens = list(_tokens(softmax(raws[0]), rows[0], tokenizer))
         if strategy in ("none", "simple"):
             labelled = [_label_token(t, adapter) for t in tokens]
         else:

@@ -60,11 +60,30 @@ def test_a_reference_that_cannot_be_one_is_422(client: httpx.Client, reference: 
     assert error_of(answer)["code"] == "invalid_reference"
 
 
-@pytest.mark.parametrize("inputs", [[], 3, None, [3], [None], {"text": "x"}, [["a", "b"]], {"a": 1}, True])
+@pytest.mark.parametrize("inputs", [[], 3, None, [3], [None], [["a", "b"]], {"a": 1}, True])
 def test_inputs_of_the_wrong_type_or_an_empty_list_are_422(client: httpx.Client, inputs: Any) -> None:
     answer = client.post("/v1/predict", json={"model": "foundation", "inputs": inputs})
     assert answer.status_code == 422
     assert error_of(answer)["param"] == "inputs"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "param"),
+    [
+        ({"text": "x"}, "inputs.text_pair"),
+        (["x", {"question": "x"}], "inputs[1].context"),
+        ([{"question": "x", "context": 3}], "inputs[0].context"),
+        ({"question": "x", "context": "y", "title": "z"}, "inputs.title"),
+        ({"text": "x", "context": "y"}, "inputs.question"),
+    ],
+)
+def test_an_input_whose_form_is_plain_is_refused_by_the_key_that_is_wrong(
+    client: httpx.Client, inputs: Any, param: str
+) -> None:
+    answer = client.post("/v1/predict", json={"model": "foundation", "inputs": inputs})
+    assert answer.status_code == 422
+    assert error_of(answer)["param"] == param
+    assert param in error_of(answer)["message"]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +229,7 @@ def test_a_client_that_left_is_not_computed(
             pass
         for connection in connections[1:]:
             connection.close()
-        calls = running.app.state.server.engine._calls
+        calls = running.app.state.server.engine.delivery.calls
         while len(calls) > 1:
             client.get("/livez")
         blocked.go.set()

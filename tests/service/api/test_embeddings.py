@@ -11,6 +11,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from adapters.foundation import FoundationFiles
+from adapters.spec import TASKS
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 
@@ -67,13 +68,15 @@ def test_models_lists_the_foundation_and_every_adapter(
 def test_limits_state_what_the_server_takes(client: httpx.Client) -> None:
     limits = client.get("/v1/limits").json()
     assert limits["max_rank"] == 64
-    assert limits["tasks"] == ["feature-extraction", "text-classification", "token-classification"]
+    assert limits["tasks"] == sorted(TASKS)
     assert limits["foundation"]["max_tokens"] == 512
 
 
 def test_openapi_states_every_route_and_its_error_shape(client: httpx.Client) -> None:
     schema = client.get("/openapi.json").json()
-    assert {"/v1/predict", "/v1/embeddings", "/v1/models", "/v1/limits", "/v1/adapters"} <= set(schema["paths"])
+    assert {"/v1/predict", "/v1/embeddings", "/v1/rerank", "/v1/models", "/v1/limits", "/v1/adapters"} <= set(
+        schema["paths"]
+    )
     for path, operations in schema["paths"].items():
         for operation in operations.values():
             shape = operation["responses"]["default"]["content"]["application/json"]["schema"]

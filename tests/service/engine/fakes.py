@@ -20,13 +20,15 @@ from typing import Any
 import numpy as np
 
 from adapters.spec import Adapter, AdapterWeights, EmbeddingSpec, FoundationSpec, HeadSpec, Preprocessing
+from service.engine.admission import Capacity, Ticket
 from service.engine.batch import Batch
 from service.engine.batcher import BatchStats
 from service.engine.catalog import Resolved
 from service.engine.engine import Engine, EngineLimits
 from service.engine.errors import TooLong
-from service.engine.queue import BatchLimits, Capacity
+from service.engine.packing import BatchLimits
 from service.engine.tasks import TASKS
+from service.engine.terms import DEFAULT_TERMS
 from service.engine.tokenizer import Input, Tokenizer
 
 WORDS = [f"w{i}" for i in range(64)]
@@ -100,7 +102,7 @@ def expected(adapter: Adapter, value: Input, **parameters: Any) -> Any:
     """What the engine must answer for this input under this adapter, whatever else runs."""
     encoded = tokenizer().encode(value, adapter.preprocessing, truncate=False)
     raw = raw_output(adapter.digest, encoded.ids)
-    return TASKS[adapter.task].predict(raw, encoded, adapter, parameters, tokenizer())
+    return TASKS[adapter.task].predict([raw], [encoded], adapter, parameters, tokenizer())
 
 
 class Unknown(LookupError):
@@ -279,11 +281,8 @@ class Bench:
         """
         await asyncio.sleep(0)
         probe = make_adapter("sha256:probe")
-        try:
-            await self.engine._run(self.engine._request(probe, [LONG], {}, ""))
-        except TooLong:
-            return
-        raise AssertionError("the probe was not refused")
+        request = self.engine._request(probe, [LONG], {}, self.engine._clock(), DEFAULT_TERMS, Ticket())
+        assert isinstance((await self.engine._run([request]))[request], TooLong)
 
 
 LONG = text(MAX_LENGTH + 1)

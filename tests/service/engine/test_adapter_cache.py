@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.spec import Adapter
-from service.engine.adapter_cache import AdapterCache
+from adapters.bundle import Limits, open_bundle
+from adapters.spec import Adapter, AdapterWeights, FoundationSpec
+from service.engine.adapter_cache import AdapterCache, memory_of
+from tests.peft_adapters import PeftAdapter
 from tests.service.engine.fakes import FakeCatalog, make_adapter
 
 KB = 1024
+EACH = memory_of(make_adapter("sha256:0", nbytes=KB))
 
 
-def run(body: Callable[[AdapterCache, FakeCatalog], Coroutine[Any, Any, None]], limit: int = 10 * KB) -> None:
+def run(
+    body: Callable[[AdapterCache, FakeCatalog], Coroutine[Any, Any, None]],
+    limit: int = 10 * EACH,
+    in_use: set[str] | None = None,
+    evicted: list[str] | None = None,
+) -> None:
     catalog = FakeCatalog()
     for i in range(8):
         catalog.add(f"{i}", make_adapter(f"sha256:{i}", nbytes=KB))
+    used, left = in_use if in_use is not None else set(), evicted if evicted is not None else []
     try:
-        asyncio.run(body(AdapterCache(catalog.load, limit), catalog))
+        asyncio.run(body(AdapterCache(catalog.load, limit, used.__contains__, left.append), catalog))
     finally:
         catalog.gate.set()
 
@@ -109,7 +122,7 @@ def test_what_is_dropped_while_it_loads_is_answered_but_not_kept() -> None:
         assert cache.nbytes == 0
         await cache.get("sha256:1")
         assert catalog.loads["sha256:1"] == 2
-        assert cache.nbytes == KB
+        assert cache.nbytes == EACH
 
     run(body)
 
@@ -147,9 +160,9 @@ def test_the_least_recently_used_leave_while_the_bytes_exceed_the_limit(
             if used:
                 recent = ([d for d in recent if d != digest] + [digest])[-max(limit, 1) :]
             assert [d for d in (f"sha256:{n}" for n in range(8)) if d in cache] == sorted(recent)
-            assert cache.nbytes == KB * len(recent)
+            assert cache.nbytes == EACH * len(recent)
 
-    run(body, limit * KB)
+    run(body, limit * EACH)
 
 
 def test_what_was_asked_for_last_stays_when_another_is_loaded() -> None:
@@ -158,7 +171,7 @@ def test_what_was_asked_for_last_stays_when_another_is_loaded() -> None:
             await cache.get(digest)
         assert [d in cache for d in ("sha256:1", "sha256:2", "sha256:3")] == [True, False, True]
 
-    run(body, limit=2 * KB)
+    run(body, limit=2 * EACH)
 
 
 def test_one_adapter_beyond_the_limit_is_kept_alone() -> None:
@@ -169,3 +182,48 @@ def test_one_adapter_beyond_the_limit_is_kept_alone() -> None:
         assert "sha256:2" in cache
 
     run(body, limit=10)
+
+
+def test_what_is_in_use_stays_over_the_limit_and_goes_when_it_is_not() -> None:
+    held = {"sha256:1", "sha256:2"}
+    left: list[str] = []
+
+    async def body(cache: AdapterCache, catalog: FakeCatalog) -> None:
+        for digest in ("sha256:1", "sha256:2", "sha256:3", "sha256:4"):
+            await cache.get(digest)
+        assert left == ["sha256:3"], "the least recently used one that is not in use"
+        assert cache.nbytes == 3 * EACH
+        held.clear()
+        cache.trim()
+        assert left == ["sha256:3", "sha256:1"]
+        assert cache.nbytes == 2 * EACH
+
+    run(body, limit=2 * EACH, in_use=held, evicted=left)
+
+
+@pytest.mark.parametrize("kind", ["scalar", "first", "second", "embedder"])
+def test_what_an_adapter_is_counted_as_is_what_python_allocates_for_it(
+    kind: str, peft_saved: dict[str, PeftAdapter], spec: FoundationSpec
+) -> None:
+    def load(count: int) -> list[Adapter]:
+        data = peft_saved[kind].zip()
+        return [open_bundle(data, Limits(), spec).adapter(spec, 64) for _ in range(count)]
+
+    load(1)
+    tracemalloc.start()
+    try:
+        held = load(8)
+        gc.collect()
+        allocated = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    counted = sum(memory_of(adapter) for adapter in held)
+    assert 0.95 * allocated <= counted <= 1.2 * allocated
+    assert counted >= sum(adapter.weights.nbytes for adapter in held)
+
+
+def test_buffers_that_arrays_share_are_counted_once_and_whole() -> None:
+    shared = np.zeros((4, KB), np.float32)
+    adapter = replace(make_adapter("sha256:1"), weights=AdapterWeights({}, {"a": shared[:1], "b": shared[1:3]}))
+    other = replace(adapter, weights=AdapterWeights({}, {"a": shared[:1].copy(), "b": shared[1:3].copy()}))
+    assert memory_of(adapter) - memory_of(other) == KB * 4

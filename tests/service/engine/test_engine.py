@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.engine.admission import Capacity
 from service.engine.catalog import Resolved
 from service.engine.engine import EngineLimits
 from service.engine.errors import (
@@ -29,8 +30,11 @@ from service.engine.errors import (
     TooLong,
     WrongTask,
 )
-from service.engine.queue import BatchLimits, Capacity
-from tests.service.engine.fakes import LONG, Bench, Clock, Unknown, expected, make_adapter, run, text
+from service.engine.intake import Intake
+from service.engine.packing import BatchLimits
+from service.engine.terms import Terms
+from service.engine.tokenizer import Encoded, Input
+from tests.service.engine.fakes import LONG, Bench, Clock, Unknown, expected, make_adapter, run, text, tokenizer
 
 ALL = {"top_k": None}
 
@@ -38,6 +42,20 @@ ALL = {"top_k": None}
 def answers(bench: Bench, name: str, *values: str) -> list[Any]:
     adapter = bench.catalog.adapters[f"sha256:{name}"]
     return [expected(adapter, value, **ALL) for value in values]
+
+
+class Held:
+    """A tokenizer in the intake's hands that waits at its gate, and notes what it was given."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.gate = threading.Event()
+        self.texts: list[Input] = []
+        intake._tokenizer = self  # type: ignore[assignment]
+
+    def encode(self, value: Input, *arguments: Any, **options: Any) -> Encoded:
+        self.texts.append(value)
+        assert self.gate.wait(60)
+        return tokenizer().encode(value, *arguments, **options)
 
 
 async def settled(*tasks: asyncio.Task[Any]) -> list[Any]:
@@ -166,7 +184,7 @@ def test_every_answer_is_its_row_s_own_whatever_runs_beside_it(
 
     bench = run(body, slots=slots, batches=BatchLimits(rows=8, tokens=256))
     assert len(bench.runner.rows) == 1 + sum(len(lengths) for _, lengths in requests)
-    assert all(s.rows <= 8 and (s.padded <= 256 or s.rows == 1) for s in bench.observer.batches)
+    assert all(s.padded <= 256 and s.rows <= 4 * 8 for s in bench.observer.batches)
 
 
 def test_tokens_are_classified_by_their_own_row_s_scores() -> None:
@@ -284,21 +302,17 @@ def test_a_request_that_is_cancelled_while_it_waits_is_not_computed() -> None:
 
 def test_a_request_that_is_cancelled_before_it_is_tokenised_is_not_computed() -> None:
     async def body(bench: Bench) -> None:
-        bench.add("slow", "plug", "gone")
-        bench.runner.staging.clear()
-        bench.runner.stage_gate.clear()
-        slow = bench.ask("slow", "w1")
-        assert await asyncio.to_thread(bench.runner.staging.wait, 60)
-        # While an adapter is staged the tokeniser cannot pass the plug on: what is behind it stays untokenised.
+        bench.add("plug", "gone")
+        tokenising = Held(bench.engine.intake)
         plug, gone, never = bench.ask("plug", "w1"), bench.ask("gone", "w2"), bench.ask("gone", "w3")
         never.cancel()
         await asyncio.sleep(0)
         gone.cancel()
         assert [type(r) for r in await settled(gone, never)] == [asyncio.CancelledError] * 2
-        bench.runner.stage_gate.set()
+        tokenising.gate.set()
         await bench.queued()
         assert await plug == answers(bench, "plug", "w1")
-        await slow
+        assert tokenising.texts == ["w1", LONG], "what is gone is not tokenised"
         assert bench.runner.computed("sha256:gone") == 0
         assert bench.runner.staged["sha256:gone"] == 0
 
@@ -364,7 +378,7 @@ def test_cancelling_any_of_the_requests_changes_no_other_answer(requests: list[t
     bench = run(body, slots=4, batches=BatchLimits(rows=4, tokens=64))
     kept = sum(count for _, count, cancelled in requests if not cancelled)
     assert len(bench.runner.rows) == 1 + kept, "exactly the rows that somebody waits for"
-    assert bench.engine.batcher.waiting() == (0, 0)
+    assert bench.engine.admission.waiting() == (0, 0)
 
 
 def test_an_expired_request_raises_expired_and_is_not_computed() -> None:
@@ -411,6 +425,50 @@ def test_times_are_the_wait_in_the_queue_and_the_time_in_the_runner() -> None:
     run(body, clock=clock)
 
 
+def test_a_request_s_own_timeout_ends_it_before_the_server_s_and_a_longer_one_changes_nothing() -> None:
+    clock = Clock()
+
+    async def body(bench: Bench) -> None:
+        bench.add("a")
+        held = await bench.hold()
+        tasks = [
+            asyncio.create_task(bench.engine.predict("a", [f"w{i}"], ALL, terms=Terms(timeout_s=seconds)))
+            for i, seconds in enumerate([1.0, 4.0, 60.0])
+        ]
+        await bench.queued()
+        for waited, ended in ((0.9, 0), (1.2, 1), (3.9, 1), (4.1, 2), (4.9, 2), (5.1, 3)):
+            clock.now = 1000 + waited
+            await bench.queued()
+            assert sum(task.done() for task in tasks) == ended
+        assert [type(r) for r in await settled(*tasks)] == [Expired] * 3
+        bench.runner.gate.set()
+        await settled(held)
+        assert bench.runner.computed("sha256:a") == 0
+
+    run(body, clock=clock, limits=EngineLimits(timeout_s=5.0))
+
+
+def test_a_request_expires_while_its_adapter_loads_and_the_load_is_there_for_the_next() -> None:
+    clock = Clock()
+
+    async def body(bench: Bench) -> None:
+        bench.add("cold", warm=False)
+        bench.catalog.gate.clear()
+        late = asyncio.create_task(bench.engine.predict("cold", ["w1"], ALL, terms=Terms(timeout_s=2.0)))
+        patient = bench.ask("cold", "w2")
+        await asyncio.to_thread(bench.catalog.loading.acquire)
+        clock.now += 2.5
+        (error,) = await settled(late)
+        assert isinstance(error, Expired)
+        assert "2.5 s" in str(error)
+        bench.catalog.gate.set()
+        assert await patient == answers(bench, "cold", "w2")
+        assert bench.runner.computed("sha256:cold") == 1
+        assert bench.catalog.loads == {"sha256:cold": 1}
+
+    run(body, clock=clock)
+
+
 # 8. Over capacity is refused at admission.
 
 
@@ -438,9 +496,10 @@ def test_over_capacity_in_tokens_is_refused_and_the_engine_recovers() -> None:
         bench.add("a")
         held = await bench.hold()
         waiting = bench.ask("a", text(60), text(30, seed=1))
+        await bench.queued()
         refused = bench.ask("a", text(11, seed=2))
-        fits = bench.ask("a", text(10, seed=3))
         (error,) = await settled(refused)
+        fits = bench.ask("a", text(10, seed=3))
         assert isinstance(error, Overloaded)
         assert "90 tokens wait and 11 more exceed the queue's 100" in str(error)
         bench.runner.gate.set()
@@ -452,6 +511,49 @@ def test_over_capacity_in_tokens_is_refused_and_the_engine_recovers() -> None:
     run(body, capacity=Capacity(items=1000, tokens=100))
 
 
+def test_what_waits_for_its_adapter_or_the_tokeniser_counts_with_all_its_inputs() -> None:
+    async def body(bench: Bench) -> None:
+        bench.add("cold", warm=False)
+        bench.add("a")
+        bench.catalog.gate.clear()
+        cold = bench.ask("cold", "w1", "w2")
+        await asyncio.to_thread(bench.catalog.loading.acquire)
+        assert bench.engine.admission.waiting()[0] == 2
+        tokenising = Held(bench.engine.intake)
+        warm = bench.ask("a", "w1", "w2", text(60))
+        await asyncio.sleep(0)
+        items, tokens = bench.engine.admission.waiting()
+        assert items == 5
+        assert 30 < tokens < 120, "about as many as it has"
+        (error,) = await settled(bench.ask("a", "w3", "w4"))
+        assert isinstance(error, Overloaded)
+        assert "5 inputs wait and 2 more exceed the queue's 6" in str(error)
+        bench.catalog.gate.set()
+        tokenising.gate.set()
+        assert await cold == answers(bench, "cold", "w1", "w2")
+        assert await warm == answers(bench, "a", "w1", "w2", text(60))
+        assert bench.engine.admission.waiting() == (0, 0)
+
+    run(body, capacity=Capacity(items=6))
+
+
+def test_a_fan_out_counts_once_for_each_model_and_is_refused_as_one() -> None:
+    async def body(bench: Bench) -> None:
+        bench.add("a", "b", "c")
+        with pytest.raises(TooLarge, match="6 inputs in one request"):
+            await bench.engine.predict_many(["a", "b", "c"], ["w1", "w2"], ALL)
+        held = await bench.hold()
+        fan = asyncio.create_task(bench.engine.predict_many(["a", "b", "nobody"], ["w1"], ALL))
+        await bench.queued()
+        assert bench.engine.admission.waiting()[0] == 2, "what is no model's does not wait"
+        bench.runner.gate.set()
+        await fan
+        await held
+        assert bench.engine.admission.waiting() == (0, 0)
+
+    run(body, capacity=Capacity(items=5))
+
+
 def test_requests_that_were_left_make_room_at_once() -> None:
     async def body(bench: Bench) -> None:
         bench.add("a", "b")
@@ -459,13 +561,13 @@ def test_requests_that_were_left_make_room_at_once() -> None:
         stays = bench.ask("a", "w1")
         gone = [bench.ask("a", f"w{i}") for i in range(3)]
         await bench.queued()
-        assert bench.engine.batcher.waiting()[0] == 4
+        assert bench.engine.admission.waiting()[0] == 4
         for task in gone:
             task.cancel()
         await settled(*gone)
         new = bench.ask("b", "w1", "w2", "w3")
         await bench.queued()
-        assert bench.engine.batcher.waiting()[0] == 4
+        assert bench.engine.admission.waiting()[0] == 4
         bench.runner.gate.set()
         assert await new == answers(bench, "b", "w1", "w2", "w3")
         assert await stays == answers(bench, "a", "w1")
@@ -492,18 +594,17 @@ def test_what_can_never_fit_is_refused_at_once_by_its_own_error() -> None:
     run(body, limits=EngineLimits(max_inputs=8), capacity=Capacity(tokens=100))
 
 
-def test_the_event_loop_does_not_wait_while_an_adapter_is_staged() -> None:
+def test_neither_the_event_loop_nor_admission_waits_while_an_adapter_is_staged() -> None:
     async def body(bench: Bench) -> None:
         bench.add("slow", "other")
         bench.runner.staging.clear()
         bench.runner.stage_gate.clear()
         slow = bench.ask("slow", "w1")
         assert await asyncio.to_thread(bench.runner.staging.wait, 60)
-        # Were any of these to wait for the batcher's lock, nothing would ever open the gate.
+        # Were any of these to wait for the batcher, nothing would ever open the gate.
         other = bench.ask("other", "w2")
-        await asyncio.sleep(0)
-        bench.engine.batcher.check(1)
-        bench.engine.batcher.waiting()
+        await bench.queued()
+        assert bench.engine.admission.waiting() == (2, 6)
         bench.engine.batcher.resident()
         bench.engine.residency("sha256:slow")
         forgetting = asyncio.create_task(bench.engine.forget("sha256:nobody"))
@@ -611,8 +712,8 @@ def test_stopping_answers_what_was_admitted_and_then_refuses() -> None:
         tasks = {name: bench.ask(name, "w1", "w2") for name in names}
         await bench.queued()
         stopping = asyncio.create_task(asyncio.to_thread(bench.engine.stop))
-        # The tokeniser's thread ends once `stop` has shut the door.
-        await asyncio.to_thread(bench.engine._tokenising.join)
+        # The intake's thread ends once `stop` has shut the door.
+        await asyncio.to_thread(bench.engine.intake.join)
         assert not bench.engine.alive
         with pytest.raises(Draining):
             await bench.engine.predict("n1", ["w1"], {})

@@ -15,6 +15,7 @@ from adapters.spec import Adapter, AdapterWeights, FoundationSpec, HeadSpec, Pre
 from service.engine.batch import pad
 from service.engine.runners.onnx_runner import OnnxRunner
 from service.engine.runners.onnx_sessions import Sessions
+from service.engine.runners.trunk_cache import TrunkCache, TrunkOutput
 from service.engine.tokenizer import Encoded, Tokenizer
 
 TEXTS = ["short", "a somewhat longer text, of more words than the others have", "third of three"]
@@ -88,12 +89,21 @@ def encoded(export_folder: Path) -> list[Encoded]:
     return [tokenizer.encode(text, Preprocessing(256), truncate=False) for text in TEXTS]
 
 
-@pytest.fixture(scope="module")
-def runner(export_folder: Path, spec: FoundationSpec) -> OnnxRunner:
-    runner = OnnxRunner(export_folder, slots=16, threads=2)
+def new_runner(export_folder: Path, spec: FoundationSpec, cache_bytes: int = 0) -> OnnxRunner:
+    runner = OnnxRunner(export_folder, slots=16, threads=2, cache_bytes=cache_bytes)
     for slot, adapter in enumerate(everything(spec)):
         runner.place(slot, runner.stage(adapter))
     return runner
+
+
+@pytest.fixture(scope="module")
+def runner(export_folder: Path, spec: FoundationSpec) -> OnnxRunner:
+    return new_runner(export_folder, spec)
+
+
+@pytest.fixture(scope="module")
+def caching(export_folder: Path, spec: FoundationSpec) -> OnnxRunner:
+    return new_runner(export_folder, spec, cache_bytes=2**20)
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +184,39 @@ def test_the_graphs_use_fused_attention_with_and_without_sites(export_folder: Pa
         assert kinds.count("MultiHeadAttention") == spec.layers
         assert "Softmax" not in kinds
         assert sum(node.op_type == "Transpose" for node in graph.node) == len(trunk.sites)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(0, 10), st.integers(0, 2)), min_size=1, max_size=8))
+def test_kept_trunk_outputs_answer_as_computed_ones_do(
+    rows: list[tuple[int, int]],
+    caching: OnnxRunner,
+    encoded: list[Encoded],
+    alone: dict[tuple[int, int], np.ndarray],
+) -> None:
+    """One runner for all examples: what one example keeps, the next is answered from."""
+    outputs = caching.run(pad([encoded[t] for _, t in rows], [s for s, _ in rows], 0))
+    for row, output in zip(rows, outputs, strict=True):
+        assert output.shape == alone[row].shape
+        np.testing.assert_allclose(output, alone[row], atol=2e-5, rtol=2e-5)
+
+
+def test_an_input_that_comes_again_costs_heads_no_trunk(
+    export_folder: Path, spec: FoundationSpec, encoded: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = new_runner(export_folder, spec, cache_bytes=2**20)
+    runner.run(pad([encoded[0]] * 2, [1, 0], 0))
+    monkeypatch.setattr(runner, "_run_trunk", lambda *_: pytest.fail("the trunk ran"))
+    runner.run(pad([encoded[0]] * 3, [0, 1, 2], 0))
+
+
+def test_the_trunk_cache_stays_within_its_bytes() -> None:
+    cache = TrunkCache(1000)
+    for i in range(20):
+        cache.put(("fingerprint", bytes([i])), TrunkOutput({"pooled": np.zeros(60, np.float32)}, True))
+    assert cache.nbytes == len(cache) * 240 <= 1000
+    assert cache.find(("fingerprint", bytes([19])), frozenset({"pooled"}), True) is not None
+    assert cache.find(("fingerprint", bytes([0])), frozenset({"pooled"}), True) is None
+    assert cache.find(("another", bytes([19])), frozenset({"pooled"}), True) is None
+    cache.put(("fingerprint", b"large"), TrunkOutput({"pooled": np.zeros(2000, np.float32)}, True))
+    assert cache.find(("fingerprint", bytes([19])), frozenset({"pooled"}), True) is not None

@@ -27,6 +27,10 @@ class SlotsMachine(RuleBasedStateMachine):
         self.recent: list[str] = []
         self.held: dict[str, list[int]] = {}
         self.verifying: list[Adapter] = []
+        self.pinned: frozenset[str] = frozenset()
+
+    def evictable(self) -> list[str]:
+        return [d for d in self.recent if not self.leases(d) and d not in self.pinned]
 
     def leases(self, digest: str) -> int:
         return len(self.held.get(digest, []))
@@ -39,13 +43,14 @@ class SlotsMachine(RuleBasedStateMachine):
         if digest in self.recent:
             assert self.runner.staged[digest] == loads, "what is resident is not staged again"
         elif len(self.recent) == self.serving:
-            unleased = [d for d in self.recent if not self.leases(d)]
-            if not unleased:
-                assert slot is None, "all serving slots are leased"
+            evictable = self.evictable()
+            if not evictable:
+                assert slot is None, "all serving slots are leased or pinned"
+                assert any(self.held.values()), "pinned adapters leave the others a slot"
                 assert self.runner.staged[digest] == loads, "nothing is staged where nothing can be placed"
                 return
-            self.recent.remove(unleased[0])
-            assert unleased[0] not in self.slots.resident(), "the least recently used one leaves"
+            self.recent.remove(evictable[0])
+            assert evictable[0] not in self.slots.resident(), "the least recently used one leaves"
         assert slot is not None, "a slot is free or can be freed"
         assert 0 < slot < self.runner.slots - 1
         assert self.runner.placed[slot] is adapter
@@ -64,8 +69,8 @@ class SlotsMachine(RuleBasedStateMachine):
 
     @rule(adapter=st.sampled_from(ADAPTERS))
     def lease_of_what_cannot_be_staged(self, adapter: Adapter) -> None:
-        free_or_unleased = len(self.recent) < self.serving or any(not self.leases(d) for d in self.recent)
-        if adapter.digest in self.recent or not free_or_unleased:
+        free_or_evictable = len(self.recent) < self.serving or self.evictable()
+        if adapter.digest in self.recent or not free_or_evictable:
             return
         placed, loads, evictions = dict(self.runner.placed), self.slots.loads, self.slots.evictions
         self.runner.unstageable.add(adapter.digest)
@@ -74,6 +79,16 @@ class SlotsMachine(RuleBasedStateMachine):
         self.runner.unstageable.clear()
         assert self.runner.placed == placed, "a failed load changes nothing"
         assert (self.slots.loads, self.slots.evictions) == (loads, evictions)
+
+    @rule(adapters=st.sets(st.sampled_from(range(len(ADAPTERS))), max_size=5))
+    def pin(self, adapters: set[int]) -> None:
+        digests = frozenset(ADAPTERS[i].digest for i in adapters)
+        if len(digests) < self.serving:
+            self.slots.pin(digests)
+            self.pinned = digests
+        else:
+            with pytest.raises(ValueError, match=f"at most {self.serving - 1}"):
+                self.slots.pin(digests)
 
     @precondition(lambda self: any(self.held.values()))
     @rule(data=st.data())
@@ -146,6 +161,20 @@ def test_the_adapter_that_was_used_last_stays_when_another_needs_a_slot() -> Non
         slots.release(adapter.digest)
     assert slots.resident() == {a.digest, c.digest}
     assert (slots.loads, slots.evictions) == (3, 1)
+
+
+def test_a_pinned_adapter_stays_however_many_others_come_until_it_is_pinned_no_more() -> None:
+    slots = Slots(FakeRunner(4), FOUNDATION)
+    slots.pin(frozenset({ADAPTERS[0].digest}))
+    for adapter in ADAPTERS:
+        slots.lease(adapter)
+        slots.release(adapter.digest)
+    assert slots.resident() == {ADAPTERS[0].digest, ADAPTERS[-1].digest}
+    slots.pin(frozenset())
+    for adapter in ADAPTERS[1:3]:
+        slots.lease(adapter)
+        slots.release(adapter.digest)
+    assert slots.resident() == {a.digest for a in ADAPTERS[1:3]}
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

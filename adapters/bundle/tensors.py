@@ -1,0 +1,72 @@
+"""The tensors of a safetensors file as fp32. Pickle is never read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, deserialize
+
+from adapters.bundle.archive import WEIGHTS
+from adapters.spec import Array, Rejected
+
+# A header of a few hundred tensors takes some 50 KB; one of many megabytes is only there to be parsed.
+_MAX_HEADER_BYTES = 2**20
+_DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
+
+
+def read_tensors(data: bytes) -> dict[str, Array]:
+    """Every tensor of a safetensors file as fp32, by name; Rejected (check "safetensors") for a damaged file.
+
+    A tensor that is fp32 in the file is a read-only view of its bytes.
+    """
+    header = int.from_bytes(data[:8], "little")
+    if header > _MAX_HEADER_BYTES:
+        raise Rejected(
+            "safetensors", WEIGHTS, f"declares a header of {header} bytes; at most {_MAX_HEADER_BYTES}"
+        )
+    try:
+        entries = deserialize(data)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise Rejected("safetensors", WEIGHTS, f"cannot be read: {error}") from None
+    return {name: _tensor(name, entry["dtype"], entry["shape"], entry["data"]) for name, entry in entries}
+
+
+def as_fp32(name: str, dtype: str, shape: tuple[int, ...], data: Any) -> Array:
+    """A tensor's little-endian bytes (anything with a buffer) as fp32; Rejected for a type that is not served."""
+    if dtype == "BF16":
+        widened = np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16
+        return widened.view(np.float32).reshape(shape)
+    if dtype not in _DTYPES:
+        raise Rejected("safetensors", name, f"dtype {dtype}; served: {', '.join(_DTYPES)}, BF16")
+    flat = np.frombuffer(data, dtype=np.dtype(_DTYPES[dtype]).newbyteorder("<"))
+    with np.errstate(over="ignore"):
+        return np.asarray(flat.reshape(shape), dtype=np.float32)
+
+
+def take(left: dict[str, Array], name: str, shape: tuple[int, ...]) -> Array:
+    """Take a tensor out of those that are left; Rejected (check "sites") if it is missing or misshapen."""
+    if name not in left:
+        raise Rejected("sites", name, f"missing from {WEIGHTS}; expected shape {list(shape)}")
+    tensor = left.pop(name)
+    if tensor.shape != shape:
+        raise Rejected("sites", name, f"shape {list(tensor.shape)}; expected {list(shape)}")
+    return tensor
+
+
+def check_finite(tensors: Mapping[str, Array]) -> None:
+    """Rejected (check "finite") naming the first tensor that holds NaN or infinity."""
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            bad = tensor[~np.isfinite(tensor)][0]
+            raise Rejected("finite", name, f"holds {bad}; every value must be finite in fp32")
+
+
+def _tensor(name: str, dtype: str, shape: Iterable[int], data: bytes) -> Array:
+    try:
+        return as_fp32(name, dtype, tuple(shape), data)
+    except ValueError as error:
+        if isinstance(error, Rejected):
+            raise
+        raise Rejected("safetensors", name, f"shape {list(shape)}: {error}") from None

@@ -1,0 +1,81 @@
+"""POST /v1/rerank: documents in the order in which they answer a query."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, Field, StrictStr
+
+from service.api.predict import Body, Timings, Usage, timings_of, usage_of, while_connected
+from service.api.server import server_of
+from service.api.terms import TimeoutHeader, terms_of
+from service.engine.errors import EngineError
+
+router = APIRouter()
+
+
+class RerankBody(Body):
+    """`top_n`: the best so many, all if absent. `raw_scores`: the model's logits, not their sigmoid.
+
+    `truncation`: cut what is too long for the model, the longer text first; otherwise it is refused.
+    """
+
+    model: StrictStr
+    query: StrictStr
+    documents: Annotated[list[StrictStr], Field(min_length=1)]
+    top_n: Annotated[int, Field(ge=1)] | None = None
+    return_documents: bool = False
+    raw_scores: bool = False
+    truncation: bool = False
+
+
+class Ranked(BaseModel):
+    """One document: its place in the request and how well it answers."""
+
+    index: int
+    relevance_score: float
+    document: str | None = None
+
+
+class Ranking(BaseModel):
+    """The documents, best first; of equal scores in the order of the request."""
+
+    model: str
+    version: int | None
+    digest: str
+    results: list[Ranked]
+    usage: Usage
+    timings: Timings
+
+
+@router.post("/v1/rerank", response_model=Ranking)
+async def rerank(body: RerankBody, request: Request, within: TimeoutHeader = None) -> Response:
+    """Rank documents by a query with a text-ranking adapter."""
+    pairs = [(body.query, document) for document in body.documents]
+    parameters = {"function_to_apply": "none" if body.raw_scores else "sigmoid", "truncation": body.truncation}
+    terms = terms_of(body, request, within)
+    call = server_of(request).engine.predict(body.model, pairs, parameters, task="text-ranking", terms=terms)
+    try:
+        answer = await while_connected(request, call)
+    except EngineError as error:
+        if error.param is not None:
+            error.param = error.param.replace("inputs", "documents")
+        raise
+    scores = [prediction["score"] for prediction in answer.predictions]
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])[: body.top_n]
+    documents = body.documents if body.return_documents else None
+    results = [
+        Ranked(index=i, relevance_score=scores[i], **({} if documents is None else {"document": documents[i]}))
+        for i in order
+    ]
+    ranking = Ranking(
+        model=body.model,
+        version=answer.resolved.version,
+        digest=answer.resolved.digest,
+        results=results,
+        usage=usage_of(answer),
+        timings=timings_of(answer),
+    )
+    return Response(ranking.model_dump_json(exclude_unset=True), media_type="application/json")

@@ -1,0 +1,121 @@
+"""How much is let in: one rule, in inputs and in tokens, for all that waits."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.engine.errors import Overloaded, TooLarge
+
+# What a text's tokens are taken to be until it is tokenised: English has about four characters in one.
+_CHARACTERS_A_TOKEN = 4
+# How much the batches before a batch count in the rate.
+_MEMORY = 0.9
+_LONGEST_RETRY_S = 30
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How much may wait, from a request's arrival until its rows run: `items` inputs and `tokens` tokens."""
+
+    items: int = 2048
+    tokens: int = 262_144
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """What of a call still waits. `open` until nobody waits for the call."""
+
+    items: int = 0
+    tokens: int = 0
+    open: bool = False
+
+
+class Admission:
+    """Counts what waits and refuses what does not fit. Any thread may call it, and never waits for long.
+
+    Text that is not tokenised yet counts with an estimate.
+    """
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self._lock = threading.Lock()
+        self._items = self._tokens = 0
+        self._ran_tokens = self._ran_seconds = 0.0
+
+    def enter(self, items: int, tokens: int) -> Ticket:
+        """A ticket for so many inputs of about so many tokens.
+
+        Overloaded if they do not fit now; TooLarge if so many inputs never do: an estimate does not say never.
+        """
+        tokens = min(tokens, self.capacity.tokens)
+        ticket = Ticket(open=True)
+        with self._lock:
+            self._set(ticket, items, tokens)
+        return ticket
+
+    def settle(self, ticket: Ticket, items: int, tokens: int) -> None:
+        """The call has so many rows and tokens; the errors of `enter` if what it has more does not fit."""
+        with self._lock:
+            if ticket.open:
+                self._set(ticket, items, tokens)
+
+    def take(self, ticket: Ticket, tokens: int) -> None:
+        """One row of the call, of so many tokens, waits no more: it runs."""
+        with self._lock:
+            if ticket.open:
+                self._count(ticket, ticket.items - 1, ticket.tokens - tokens)
+
+    def leave(self, ticket: Ticket) -> None:
+        """Nobody waits for the call any more: what is left of it is not counted."""
+        with self._lock:
+            self._count(ticket, 0, 0)
+            ticket.open = False
+
+    def ran(self, tokens: int, seconds: float) -> None:
+        """A batch ran so many tokens in this time."""
+        self._ran_tokens = _MEMORY * self._ran_tokens + tokens
+        self._ran_seconds = _MEMORY * self._ran_seconds + seconds
+
+    def waiting(self) -> tuple[int, int]:
+        """Inputs and tokens that wait."""
+        with self._lock:
+            return self._items, self._tokens
+
+    def _set(self, ticket: Ticket, items: int, tokens: int) -> None:
+        asked = (
+            (items, ticket.items, self._items, self.capacity.items, "inputs"),
+            (tokens, ticket.tokens, self._tokens, self.capacity.tokens, "tokens"),
+        )
+        for more, _, _, most, unit in asked:
+            if more > most:
+                raise TooLarge(f"{more} {unit} in one request; the queue holds at most {most}", "inputs")
+        for more, had, now, most, unit in asked:
+            if now - had + more > most:
+                raise Overloaded(
+                    f"{now - had} {unit} wait and {more} more exceed the queue's {most}; try again",
+                    self._retry_after(),
+                )
+        self._count(ticket, items, tokens)
+
+    def _count(self, ticket: Ticket, items: int, tokens: int) -> None:
+        self._items += items - ticket.items
+        self._tokens += tokens - ticket.tokens
+        ticket.items, ticket.tokens = items, tokens
+
+    def _retry_after(self) -> int:
+        """Seconds in which what waits now will have run, at the rate of the last batches."""
+        if not self._ran_tokens:
+            return 1
+        seconds = self._tokens * self._ran_seconds / self._ran_tokens
+        return min(max(1, math.ceil(seconds)), _LONGEST_RETRY_S)
+
+
+def estimated_tokens(texts: Sequence[str | tuple[str, str]], most: int) -> int:
+    """About how many tokens these texts have, at most `most` each."""
+    return sum(
+        min(most, 1 + (len(t) if isinstance(t, str) else len(t[0]) + len(t[1])) // _CHARACTERS_A_TOKEN)
+        for t in texts
+    )

@@ -1,0 +1,116 @@
+"""A tiny foundation with all that the parity tests compare on it, each made once, when first asked for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from adapters.bundle import Limits, PlainFields, open_bundle, write_bundle
+from adapters.bundle.kinds import CONVERTED
+from adapters.conversion import convert
+from adapters.foundation import locate
+from adapters.spec import Adapter, HeadSpec, Preprocessing
+from service.engine.batch import Runner, pad
+from service.engine.catalog import foundation_adapter
+from service.engine.runners.onnx_export import export
+from service.engine.runners.onnx_runner import OnnxRunner
+from service.engine.runners.torch_runner import TorchRunner
+from service.engine.tokenizer import Encoded, Tokenizer
+from tests.parity.foundations import make_tiny
+from tests.parity.matrix import ARCHITECTURES, KINDS, Cell, served
+from tests.parity.oracle import Oracle
+from tests.peft_adapters import PeftAdapter
+
+# Different lengths; beyond the window of ModernBERT's local attention and DeBERTa's buckets; one pair.
+INPUTS = (
+    "ok",
+    "The new headphones sound dull, and the left ear cup broke within a week of careful use.",
+    ("Where did they meet?", "Ada Lovelace met Charles Babbage in London in June 1833."),
+)
+MAX_RANK = 64
+# For every cell on each runner, and again without its updates.
+_SLOTS = 256
+
+
+@dataclass(frozen=True)
+class Served:
+    """An adapter as the engine has it, and PEFT's answer to each of INPUTS; no cell is the bare foundation."""
+
+    cell: Cell | None
+    adapter: Adapter
+    expected: Sequence[np.ndarray]
+
+
+class Bench:
+    """A tiny foundation of an architecture, in a folder."""
+
+    def __init__(self, architecture: str, root: Path) -> None:
+        self.tiny = make_tiny(ARCHITECTURES[architecture], root / "model")
+        self.oracle = Oracle(self.tiny)
+        self._root = root
+        self._runners: dict[str, Runner] = {}
+        self._slots: dict[tuple[str, str], int] = {}
+        tokenizer = Tokenizer(self.tiny.folder / "tokenizer.json")
+        limits = Preprocessing(self.tiny.spec.max_tokens)
+        self.rows = [tokenizer.encode(text, limits, truncate=False) for text in INPUTS]
+        self.served = functools.cache(self._serve)
+
+    def everything(self) -> list[Served]:
+        """Every cell of the architecture, and the foundation alone."""
+        return [self.served(None), *map(self.served, served(self.tiny.architecture.name))]
+
+    def saved(self, cell: Cell) -> PeftAdapter:
+        """What PEFT saved of a cell."""
+        folder = self._root / cell.task / cell.kind
+        if not folder.exists():
+            self.oracle.save(cell, folder)
+        return PeftAdapter(folder, cell.task, 0)
+
+    def opened(self, cell: Cell, data: bytes) -> Adapter:
+        """The adapter in a plain folder's zip, as an upload that names the task opens it."""
+        tiny = self.tiny
+        bundle = open_bundle(data, Limits(), tiny.spec, PlainFields(task=cell.task))
+        if cell.kind == "lora-pooler" and cell.task == "feature-extraction":
+            # A plain folder takes the foundation's own pooling, which here is the mean.
+            bundle = write_bundle(
+                replace(bundle.manifest, head=HeadSpec("linear", pooling="pooler")), bundle.files
+            )
+        return bundle.adapter(tiny.spec, MAX_RANK, tiny.weights)
+
+    def run(self, runner: str, rows: Sequence[tuple[Adapter, int]]) -> list[np.ndarray]:
+        """The raw outputs of one batch. A row: an adapter, which stays in its slot, and which input it gets."""
+        slots = [self._slot(runner, adapter) for adapter, _ in rows]
+        encoded: list[Encoded] = [self.rows[i] for _, i in rows]
+        return list(self._runners[runner].run(pad(encoded, slots, self.tiny.pad_id)))
+
+    def _slot(self, runner: str, adapter: Adapter) -> int:
+        if runner not in self._runners:
+            self._runners[runner] = self._open(runner)
+        slot = self._slots.get((runner, adapter.digest))
+        if slot is None:
+            slot = self._slots[runner, adapter.digest] = len(self._slots)
+            engine = self._runners[runner]
+            engine.place(slot, engine.stage(adapter))
+        return slot
+
+    def _open(self, runner: str) -> Runner:
+        tiny = self.tiny
+        if runner == "torch":
+            return TorchRunner(tiny.folder, tiny.spec, slots=_SLOTS, device="cpu")
+        out = self._root / "export"
+        export(tiny.folder, tiny.spec, out)
+        return OnnxRunner(out, slots=_SLOTS, threads=1)
+
+    def _serve(self, cell: Cell | None) -> Served:
+        if cell is None:
+            return Served(None, foundation_adapter(self.tiny.spec), self.oracle.answers(None, None, self.rows))
+        saved = self.saved(cell)
+        data = saved.zip()
+        if KINDS[cell.kind].peft in CONVERTED:
+            data = convert(data, locate(str(self.tiny.folder)), MAX_RANK, cell.task).data
+        expected = self.oracle.answers(cell, saved.folder, self.rows)
+        return Served(cell, self.opened(cell, data), expected)

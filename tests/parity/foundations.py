@@ -1,0 +1,57 @@
+"""Tiny random foundations, one an architecture, described as a real one is."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModel
+
+from adapters.architecture import describe
+from adapters.foundation import locate
+from adapters.foundation_weights import FoundationWeights
+from adapters.spec import FoundationSpec
+from tests.parity.matrix import LAYERS, Architecture
+
+_SIZES = {
+    "vocab_size": 30522,
+    "hidden_size": 32,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+# Their configs refuse the usual names, or have aliases under which a size would be given twice.
+_OWN_SIZES = ("distilbert", "gpt2")
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A tiny foundation: 3 layers, 32 wide, in a folder as transformers saves it."""
+
+    architecture: Architecture
+    folder: Path
+    spec: FoundationSpec
+    weights: FoundationWeights
+    pad_id: int
+
+
+def make_tiny(architecture: Architecture, folder: Path) -> Tiny:
+    """Save a model whose tensors are all random: no bias is zero and no normalisation the identity."""
+    own = {k: v for k, v in _SIZES.items() if k in ("vocab_size", "max_position_embeddings")}
+    if architecture.name == "gpt2":
+        own.pop("max_position_embeddings")
+    sizes = own if architecture.name in _OWN_SIZES else _SIZES
+    config = AutoConfig.for_model(architecture.name, **sizes, **architecture.config)
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = 0.2 * torch.randn_like(parameter)
+            parameter.copy_(noise if parameter.dim() > 1 else parameter + noise)
+    model.save_pretrained(folder)
+    shutil.copy(locate("default").folder / "tokenizer.json", folder)
+    spec = describe(locate(str(folder)))
+    return Tiny(architecture, folder, spec, FoundationWeights(folder, spec.model_type), config.pad_token_id or 0)

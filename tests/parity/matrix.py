@@ -1,0 +1,309 @@
+"""What is served: every kind of adapter, for every task, on every architecture, and the cells that cannot be.
+
+The parity tests hold each cell to PEFT's answers; docs/compatibility.md is rendered from these tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+LAYERS = 3
+RUNNERS = ("onnx", "torch")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model type: the config of its tiny model, and the names that PEFT's configs need on it.
+
+    `attention` and `feedforward`: modules to target. `defaults`: the kinds whose targets PEFT itself chooses.
+    `layers_pattern`: the name before a layer's number, where PEFT does not find it by itself. `heads`: by task,
+    the head's modules where they are not those of `HEADS`; `finds_heads`: PEFT finds them nevertheless. `pooled`:
+    the tasks whose class runs a pooler. `transposed`: its linear layers are transformers' Conv1D.
+    """
+
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    attention: tuple[str, ...] = ("query", "value")
+    feedforward: str = "output.dense"
+    defaults: tuple[str, ...] = ()
+    layers_pattern: str | None = None
+    heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    finds_heads: bool = False
+    pooled: tuple[str, ...] = ()
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: PEFT's name for it, transformers' auto class, and the head's outputs (None: from 2 to 4 labels)."""
+
+    name: str
+    peft: str
+    auto: str
+    outputs: int | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of adapter: its `peft_type` (None: a head alone), what it is called, and its config's options."""
+
+    name: str
+    peft: str | None
+    title: str
+    options: Callable[[Architecture], dict[str, Any]] = lambda _: {}
+    architectures: tuple[str, ...] | None = None
+
+
+class Cell(NamedTuple):
+    """A kind of adapter for a task on an architecture."""
+
+    architecture: str
+    kind: str
+    task: str
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Cells that cannot be, and why. `check` is the check that refuses them; None: there is nothing to refuse.
+    `peft_refuses`: what PEFT says where it makes none either."""
+
+    reason: str
+    check: str | None
+    architecture: str
+    kinds: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    peft_refuses: str | None = None
+
+    def holds(self, cell: Cell) -> bool:
+        """Whether the cell is among them; no kinds, or no tasks, means all."""
+        return (
+            cell.architecture == self.architecture
+            and cell.kind in (self.kinds or (cell.kind,))
+            and cell.task in (self.tasks or (cell.task,))
+        )
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("text-classification", "SEQ_CLS", "AutoModelForSequenceClassification"),
+        Task("token-classification", "TOKEN_CLS", "AutoModelForTokenClassification"),
+        Task("feature-extraction", "FEATURE_EXTRACTION", "AutoModel", 0),
+        Task("question-answering", "QUESTION_ANS", "AutoModelForQuestionAnswering", 2),
+        Task("text-ranking", "SEQ_CLS", "AutoModelForSequenceClassification", 1),
+    )
+}
+# Tasks whose raw outputs are those of another.
+SAME_OUTPUTS = {"zero-shot-classification": "text-classification"}
+
+_CLASSIFIERS = ("text-classification", "text-ranking")
+# The modules that a task's head is made of, which PEFT adds to `modules_to_save` by itself.
+HEADS = {
+    "text-classification": ("classifier",),
+    "token-classification": ("classifier",),
+    "feature-extraction": (),
+    "question-answering": ("qa_outputs",),
+    "text-ranking": ("classifier",),
+}
+_NAMED = ("LORA", "LOHA")
+_ALL_NAMED = (*_NAMED, "IA3", "ADALORA")
+ARCHITECTURES = {
+    architecture.name: architecture
+    for architecture in (
+        Architecture("bert", defaults=_ALL_NAMED, pooled=(*_CLASSIFIERS, "feature-extraction")),
+        Architecture(
+            "roberta",
+            {"pad_token_id": 1, "type_vocab_size": 1},
+            defaults=_ALL_NAMED,
+            pooled=("feature-extraction",),
+        ),
+        Architecture(
+            "xlm-roberta",
+            {"pad_token_id": 1, "type_vocab_size": 1},
+            defaults=_NAMED,
+            pooled=("feature-extraction",),
+        ),
+        Architecture(
+            "distilbert",
+            {"dim": 32, "n_layers": LAYERS, "n_heads": 4, "hidden_dim": 64},
+            attention=("q_lin", "v_lin"),
+            feedforward="ffn.lin2",
+            heads=dict.fromkeys(_CLASSIFIERS, ("classifier", "pre_classifier")),
+            finds_heads=True,
+        ),
+        Architecture("electra", {"embedding_size": 16}, defaults=_NAMED),
+        Architecture(
+            "albert",
+            {"embedding_size": 16},
+            feedforward="ffn_output",
+            pooled=(*_CLASSIFIERS, "feature-extraction"),
+        ),
+        Architecture(
+            "mpnet", {"pad_token_id": 1}, attention=("attn.q", "attn.v"), pooled=("feature-extraction",)
+        ),
+        Architecture(
+            "deberta-v2",
+            {
+                "relative_attention": True,
+                "pos_att_type": ["p2c", "c2p"],
+                "position_buckets": 16,
+                "norm_rel_ebd": "layer_norm",
+                "share_att_key": True,
+                "max_relative_positions": -1,
+                "position_biased_input": False,
+                "type_vocab_size": 0,
+            },
+            attention=("query_proj", "value_proj"),
+            defaults=_ALL_NAMED,
+            heads=dict.fromkeys(_CLASSIFIERS, ("classifier", "pooler")),
+            pooled=_CLASSIFIERS,
+        ),
+        Architecture(
+            "modernbert",
+            {
+                "pad_token_id": 0,
+                "bos_token_id": 1,
+                "eos_token_id": 2,
+                "cls_token_id": 1,
+                "sep_token_id": 2,
+                "local_attention": 8,
+                "global_attn_every_n_layers": 2,
+            },
+            attention=("Wqkv",),
+            feedforward="mlp.Wo",
+            layers_pattern="layers",
+            heads=dict.fromkeys(
+                (*_CLASSIFIERS, "token-classification", "question-answering"), ("classifier", "head")
+            ),
+        ),
+        Architecture(
+            "gpt2",
+            {
+                "n_embd": 32,
+                "n_layer": LAYERS,
+                "n_head": 4,
+                "n_positions": 64,
+                "bos_token_id": 1,
+                "eos_token_id": 2,
+            },
+            attention=("c_attn",),
+            feedforward="mlp.c_proj",
+            defaults=_ALL_NAMED,
+            layers_pattern="h",
+            transposed=True,
+        ),
+    )
+}
+
+
+def _patterns(architecture: Architecture) -> dict[str, Any]:
+    attention, feedforward = architecture.attention, architecture.feedforward
+    return {
+        "target_modules": [*attention, feedforward],
+        "rank_pattern": {attention[0]: 3, feedforward: 5},
+        "alpha_pattern": {attention[-1]: 24},
+        "use_rslora": True,
+    }
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("lora", "LORA", "LoRA, PEFT's default targets"),
+        Kind("lora-all", "LORA", "LoRA, `all-linear`", lambda _: {"target_modules": "all-linear", "r": 4}),
+        Kind("lora-patterns", "LORA", "LoRA with `rank_pattern`, `alpha_pattern`, `use_rslora`", _patterns),
+        Kind(
+            "lora-top",
+            "LORA",
+            "LoRA with `layers_to_transform`",
+            lambda a: {"layers_to_transform": [LAYERS - 1], "layers_pattern": a.layers_pattern},
+        ),
+        Kind("lora-bias-own", "LORA", "LoRA with `bias: lora_only`", lambda _: {"bias": "lora_only"}),
+        Kind("lora-bias-all", "LORA", "LoRA with `bias: all`", lambda _: {"bias": "all"}),
+        Kind("lora-pooler", "LORA", "LoRA with the pooler in `modules_to_save`"),
+        Kind("dora", "LORA", "DoRA (LoRA with `use_dora`)", lambda _: {"use_dora": True}),
+        Kind("ia3", "IA3", "IA3"),
+        Kind("adalora", "ADALORA", "AdaLoRA", lambda _: {"total_step": 10, "init_r": 6, "target_r": 4}),
+        Kind("head", None, "a head alone"),
+        Kind("loha", "LOHA", "LoHa, converted to LoRA", lambda _: {"r": 2}, architectures=("bert",)),
+    )
+}
+
+GAPS = (
+    Gap(
+        "A decoder's classifier reads the last token of each text, which it finds by the token ids; a head is "
+        "given hidden states alone.",
+        "schema",
+        "gpt2",
+        tasks=_CLASSIFIERS,
+    ),
+    Gap(
+        "ALBERT's layers are one layer used again, which has no number to choose; PEFT refuses to make it, too.",
+        "sites",
+        "albert",
+        kinds=("lora-top",),
+        peft_refuses="No modules were targeted|Target modules .* not found",
+    ),
+    Gap(
+        "DeBERTa normalises its relative positions once for a whole batch, and the bias of that layer is among "
+        "the trained ones; train with `bias: lora_only`.",
+        "sites",
+        "deberta-v2",
+        kinds=("lora-bias-all",),
+    ),
+    *(
+        Gap(
+            "the class for this task has no pooler.",
+            None,
+            architecture.name,
+            kinds=("lora-pooler",),
+            tasks=tuple(task for task in TASKS if task not in architecture.pooled),
+        )
+        for architecture in ARCHITECTURES.values()
+    ),
+)
+
+
+def gap(cell: Cell) -> Gap | None:
+    """Why a cell cannot be; None for one that is served."""
+    return next((gap for gap in GAPS if gap.holds(cell)), None)
+
+
+def cells(architecture: str | None = None) -> Iterator[Cell]:
+    """Every cell that there is, served or not, of one architecture or of all."""
+    for name in [architecture] if architecture else ARCHITECTURES:
+        for kind in KINDS.values():
+            if name in (kind.architectures or (name,)):
+                yield from (Cell(name, kind.name, task) for task in TASKS)
+
+
+def served(architecture: str | None = None) -> list[Cell]:
+    """The cells that are served, of one architecture or of all."""
+    return [cell for cell in cells(architecture) if gap(cell) is None]
+
+
+def options(cell: Cell) -> dict[str, Any]:
+    """The options of the PEFT config of a cell."""
+    architecture, kind = ARCHITECTURES[cell.architecture], KINDS[cell.kind]
+    chosen = kind.options(architecture)
+    if kind.peft not in architecture.defaults:
+        chosen = _targets(architecture, kind) | chosen
+    own = architecture.heads.get(cell.task, ())
+    saved = [] if architecture.finds_heads else list(own)
+    if cell.kind == "lora-all":
+        # PEFT would target the head before it saves it whole.
+        saved = list(own or HEADS[cell.task])
+    if cell.kind == "lora-pooler" and "pooler" not in saved:
+        saved.append("pooler")
+    if architecture.transposed:
+        chosen["fan_in_fan_out"] = True
+    return {**chosen, "modules_to_save": saved or None}
+
+
+def _targets(architecture: Architecture, kind: Kind) -> dict[str, Any]:
+    if kind.peft != "IA3":
+        return {"target_modules": list(architecture.attention)}
+    feedforward = [architecture.feedforward]
+    return {"target_modules": [*architecture.attention, *feedforward], "feedforward_modules": feedforward}

@@ -1,0 +1,156 @@
+"""docs/compatibility.md, rendered from the matrix that the parity tests prove."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from adapters.bundle.kinds import CONVERTED, REFUSED
+from tests.parity.matrix import (
+    ARCHITECTURES,
+    KINDS,
+    RUNNERS,
+    SAME_OUTPUTS,
+    TASKS,
+    Architecture,
+    Cell,
+    Kind,
+    gap,
+)
+
+_INTRO = """\
+# Compatibility
+
+What you can bring: an adapter trained with [PEFT](https://huggingface.co/docs/peft), or a head alone, for one \
+of the tasks below, on a foundation of one of the architectures below. Zip the folder that `save_pretrained` \
+wrote and upload it; [the bundle format](bundle-format.md#plain-peft-folders) says what else an upload may \
+hold.
+
+Each ✓ is a test for every architecture that its notes do not except. PEFT makes the adapter on a small random \
+model of that architecture, saves it and loads it anew; the answers served must be PEFT's (eager attention, \
+fp32) within 1e-4 + 1e-4·|x|. Each adapter is tried alone, and in batches that mix every kind, task and head \
+size and the bare foundation, on {runners}.
+
+`make compatibility` writes this page from the tests' own tables (`tests/parity/matrix.py`).
+"""
+
+_TASK_NOTE = """\
+`zero-shot-classification` serves the adapters of `text-classification`, whose logits it reads. `text-ranking` \
+and `zero-shot-classification` are named by the form field `task` on upload.
+
+`question-answering` is compared with the model that PEFT's class wraps. The class itself \
+(`PeftModelForQuestionAnswering`, peft 0.21) does not pass token types on: trained through it, an adapter on \
+an architecture that has them (bert, electra, albert) has seen question and context as one segment, and is \
+here served with two. Train it with `task_type=None` and `modules_to_save=["qa_outputs"]`, and give `task` on \
+upload.
+"""
+
+_ARCHITECTURE_NOTE = """\
+`target_modules` may name any linear layer of the trunk, or be `all-linear`. Where PEFT has no targets of its \
+own for an architecture, name them: the table gives the usual ones.
+
+PEFT itself saves the modules `classifier` and `qa_outputs`. Where a head has others, name all that the table \
+says in `modules_to_save`, or a part of the head is missing and the upload is refused (check `sites`). With \
+`all-linear` name the head always: PEFT may target it, and then cannot save it.
+"""
+
+_CONVERTED_NOTE = """\
+These merge into the weights and biases of the foundation's linear layers. On upload, or beforehand with \
+`rootstock adapters convert`, the server computes the LoRA that stands for the merged adapter; it must answer \
+within 1 % of the largest output of the original, or the upload is refused (check `conversion`). Every one of \
+them is tried on a small BERT; LoHa, in the table above, stands for all.
+"""
+
+_REFUSED_NOTE = """\
+Of the kinds that are served, an option of `adapter_config.json` that would change the outputs in a way that \
+is not served is refused by its name: see [the bundle format](bundle-format.md#adapter_configjson).
+"""
+
+
+def render() -> str:
+    """The page."""
+    return "\n".join(
+        [
+            _INTRO.format(runners=" and ".join(f"`{runner}`" for runner in RUNNERS)),
+            "## Kinds and tasks\n",
+            *_kinds_by_tasks(),
+            _TASK_NOTE,
+            "## Architectures\n",
+            "By `model_type` in the foundation's `config.json`.\n",
+            *_table(
+                ["architecture", "LoRA's usual targets", "`modules_to_save`"], map(_row, ARCHITECTURES.values())
+            ),
+            _ARCHITECTURE_NOTE,
+            "## Kinds that become LoRA\n",
+            f"{', '.join(CONVERTED)}\n",
+            _CONVERTED_NOTE,
+            "## Kinds that are refused\n",
+            *_table(["`peft_type`", "why"], _refused()),
+            _REFUSED_NOTE,
+        ]
+    ).rstrip() + "\n"  # fmt: skip
+
+
+def _kinds_by_tasks() -> Iterator[str]:
+    notes: list[str] = []
+    heads = [f"`{name}`{_marks(_for_all_kinds(name), notes)}" for name in TASKS]
+    rows = [[kind.title, *(_cell(kind, task, notes) for task in TASKS)] for kind in KINDS.values()]
+    for task, other in SAME_OUTPUTS.items():
+        heads = [f"{head}, `{task}`" if name == other else head for name, head in zip(TASKS, heads, strict=True)]
+    yield from _table(["", *heads], rows)
+    yield "".join(f"[^{i}]: {note}\n" for i, note in enumerate(notes, 1))
+
+
+def _for_all_kinds(task: str) -> list[str]:
+    gaps = dict.fromkeys(gap(Cell(name, kind, task)) for name in ARCHITECTURES for kind in KINDS)
+    return [f"Not on {one.architecture}. {one.reason}" for one in gaps if one and one.check and not one.kinds]
+
+
+def _cell(kind: Kind, task: str, notes: list[str]) -> str:
+    names = kind.architectures or tuple(ARCHITECTURES)
+    gaps = {name: gap(Cell(name, kind.name, task)) for name in names}
+    having = [name for name, why in gaps.items() if why is None]
+    without = [why for why in gaps.values() if why is not None and why.check is None]
+    said = [
+        f"Not on {why.architecture}. {why.reason}" for why in gaps.values() if why and why.check and why.kinds
+    ]
+    if kind.architectures:
+        said.append(f"Tried on {', '.join(having)} alone.")
+    if not having:
+        return f"–{_marks([f'On no architecture: {without[0].reason}'], notes)}"
+    if without:
+        said = [f"On {', '.join(having)} alone. Elsewhere {without[0].reason}"]
+    return f"✓{_marks(said, notes)}"
+
+
+def _marks(said: Iterable[str], notes: list[str]) -> str:
+    """Footnote marks for what is said, which joins the notes where it is new."""
+    marks = ""
+    for note in said:
+        if note not in notes:
+            notes.append(note)
+        marks += f"[^{notes.index(note) + 1}]"
+    return marks
+
+
+def _row(architecture: Architecture) -> list[str]:
+    targets = ", ".join(f"`{name}`" for name in architecture.attention)
+    named = "PEFT's own" if "LORA" in architecture.defaults else f"to be named: {targets}"
+    by_modules: dict[tuple[str, ...], list[str]] = {}
+    for task, modules in architecture.heads.items():
+        by_modules.setdefault(modules, []).append(task)
+    heads = [f"{', '.join(f'`{m}`' for m in ms)} ({', '.join(tasks)})" for ms, tasks in by_modules.items()]
+    saved = "; ".join(heads) or "PEFT's own"
+    return [architecture.name, named, f"{saved}, with `all-linear`" if architecture.finds_heads else saved]
+
+
+def _refused() -> Iterator[list[str]]:
+    for reason in dict.fromkeys(REFUSED.values()):
+        kinds = [kind for kind, why in REFUSED.items() if why == reason]
+        yield [", ".join(kinds), f"{reason}."]
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    columns = list(head)
+    for cells in (columns, ["---"] * len(columns), *rows):
+        yield f"| {' | '.join(cells)} |"
+    yield ""

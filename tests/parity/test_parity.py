@@ -1,0 +1,181 @@
+"""Every cell of the matrix answers as PEFT does, alone and mixed with all others; every other cell is refused."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+
+from adapters import spec
+from adapters.bundle.kinds import CONVERTED, NATIVE
+from adapters.spec import AdapterWeights, Rejected
+from tests.parity.bench import INPUTS, Bench
+from tests.parity.matrix import (
+    ARCHITECTURES,
+    HEADS,
+    KINDS,
+    RUNNERS,
+    SAME_OUTPUTS,
+    TASKS,
+    Cell,
+    cells,
+    gap,
+    options,
+    served,
+)
+from tests.peft_adapters import PeftAdapter, close
+
+BATCH = 48
+LOW_RANK = ("head", "lora", "lora-all", "lora-patterns", "lora-top", "adalora")
+# Each makes other demands on the graphs: all that an update may hold, less, and one token alone.
+CHOICES: dict[str, Callable[[Cell], bool]] = {
+    "everything": lambda _: True,
+    "low-rank": lambda cell: cell.kind in LOW_RANK,
+    "classifiers": lambda cell: TASKS[cell.task].peft == "SEQ_CLS",
+}
+Benches = Callable[[str], Bench]
+
+every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+every_runner = pytest.mark.parametrize("runner", RUNNERS)
+
+
+@pytest.fixture(scope="module")
+def benches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Benches]:
+    threads = torch.get_num_threads()
+    # Models as small as these are slower on more.
+    torch.set_num_threads(1)
+    yield functools.cache(lambda name: Bench(name, tmp_path_factory.mktemp(name)))
+    torch.set_num_threads(threads)
+
+
+@every_runner
+@pytest.mark.parametrize("cell", served(), ids="-".join)
+def test_an_adapter_alone_answers_as_peft_does(cell: Cell, runner: str, benches: Benches) -> None:
+    bench = benches(cell.architecture)
+    one = bench.served(cell)
+    for i, output in enumerate(bench.run(runner, [(one.adapter, i) for i in range(len(INPUTS))])):
+        assert close(output, one.expected[i]), difference(output, one.expected[i])
+
+
+@every_runner
+@pytest.mark.parametrize("chosen", CHOICES)
+@every_architecture
+def test_mixed_adapters_on_few_inputs_answer_as_peft_does(
+    architecture: str, chosen: str, runner: str, benches: Benches
+) -> None:
+    """Kinds, tasks, head sizes, lengths and the bare foundation in one batch, and each input many times."""
+    bench = benches(architecture)
+    mixed = [one for one in bench.everything() if one.cell is None or CHOICES[chosen](one.cell)]
+    rows = [(one, i) for one in mixed for i in range(len(INPUTS))]
+    random.Random(0).shuffle(rows)
+    wrong = []
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        outputs = bench.run(runner, [(one.adapter, i) for one, i in batch])
+        for (one, i), output in zip(batch, outputs, strict=True):
+            if not close(output, one.expected[i]):
+                wrong.append((one.cell, i, difference(output, one.expected[i])))
+    assert not wrong
+
+
+@every_architecture
+def test_every_adapter_s_update_shows_in_its_answers(architecture: str, benches: Benches) -> None:
+    """Without this, the tests above would pass for updates too small to see."""
+    bench = benches(architecture)
+    updated = [one for one in map(bench.served, served(architecture)) if one.adapter.weights.sites]
+    assert len(updated) >= len(served(architecture)) - len(TASKS)
+    bare = [
+        replace(a, digest=f"{a.digest} bare", weights=AdapterWeights({}, a.weights.head))
+        for a in (one.adapter for one in updated)
+    ]
+    for one, output in zip(updated, bench.run("onnx", [(adapter, 1) for adapter in bare]), strict=True):
+        assert np.abs(output - one.expected[1]).max() > 1e-3, one.cell
+
+
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name not in ("mpnet", "deberta-v2")])
+def test_the_tolerance_is_twice_what_peft_differs_by_between_its_own_attentions(
+    architecture: str, benches: Benches
+) -> None:
+    """transformers has one attention alone for MPNet and DeBERTa."""
+    bench, cell = benches(architecture), Cell(architecture, "lora-all", "token-classification")
+    fused = bench.oracle.answers(cell, bench.saved(cell).folder, bench.rows, attention="sdpa")
+    for eager, other in zip(bench.served(cell).expected, fused, strict=True):
+        assert 2 * np.abs(eager - other).max() < 1e-4
+
+
+@pytest.mark.parametrize("cell", [c for c in cells() if (why := gap(c)) and why.check], ids="-".join)
+def test_a_cell_that_cannot_be_is_refused_for_its_reason(cell: Cell, benches: Benches, tmp_path: Path) -> None:
+    bench, why = benches(cell.architecture), gap(cell)
+    assert why is not None
+    folder = tmp_path / "adapter"
+    if why.peft_refuses:
+        with pytest.raises(ValueError, match=why.peft_refuses):
+            bench.oracle.save(cell, folder)
+        bench.oracle.save(cell._replace(kind="lora"), folder)
+        config = folder / "adapter_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | options(cell)))
+    else:
+        bench.oracle.save(cell, folder)
+    with pytest.raises(Rejected) as refused:
+        bench.opened(cell, PeftAdapter(folder, cell.task, 0).zip())
+    assert refused.value.check == why.check
+
+
+NEEDED = [
+    Cell(name, "lora", task)
+    for name, architecture in ARCHITECTURES.items()
+    for task, modules in architecture.heads.items()
+    if not architecture.finds_heads
+]
+
+
+@pytest.mark.parametrize("cell", NEEDED, ids="-".join)
+def test_a_head_of_which_peft_saves_a_part_is_refused(cell: Cell, benches: Benches, tmp_path: Path) -> None:
+    bench = benches(cell.architecture)
+    bench.oracle.save(cell, tmp_path / "adapter", modules_to_save=None)
+    with pytest.raises(Rejected) as refused:
+        bench.opened(cell, PeftAdapter(tmp_path / "adapter", cell.task, 0).zip())
+    assert refused.value.check == "sites"
+
+
+def test_peft_s_class_for_question_answering_drops_token_types_unless_the_config_names_no_task(
+    benches: Benches, tmp_path: Path
+) -> None:
+    """Why the oracle calls the model inside it, and what docs/compatibility.md advises."""
+    bench, cell, row = benches("bert"), Cell("bert", "lora", "question-answering"), benches("bert").rows[2]
+    bench.oracle.save(cell, tmp_path / "none", task_type=None, modules_to_save=["qa_outputs"])
+    ids, types = torch.tensor([row.ids]), torch.tensor([row.type_ids])
+    effects = []
+    for folder in (bench.saved(cell).folder, tmp_path / "none"):
+        model = PeftModel.from_pretrained(bench.oracle.base(cell), folder).eval()
+        with torch.inference_mode():
+            starts = [model(input_ids=ids, token_type_ids=given).start_logits[0] for given in (types, None)]
+        effects.append(float((starts[0] - starts[1]).abs().max()))
+    assert effects[0] == 0 < effects[1]
+    adapter = bench.opened(cell, PeftAdapter(tmp_path / "none", cell.task, 0).zip())
+    assert close(bench.run("onnx", [(adapter, 2)])[0][:, 0], starts[0].numpy())
+
+
+def test_the_matrix_has_every_task_and_every_kind_that_is_served(benches: Benches) -> None:
+    assert {*TASKS, *SAME_OUTPUTS} == set(spec.TASKS)
+    bert = benches("bert").tiny.spec
+    for task, other in SAME_OUTPUTS.items():
+        assert bert.class_for(task) is bert.class_for(other)
+    kinds = {kind.peft for kind in KINDS.values()}
+    assert {None, *NATIVE} < kinds
+    assert kinds - {None, *NATIVE} <= set(CONVERTED)
+    assert TASKS.keys() == HEADS.keys()
+
+
+def difference(output: np.ndarray, expected: np.ndarray) -> str:
+    if output.shape != expected.shape:
+        return f"shape {output.shape}; PEFT gives {expected.shape}"
+    return f"differs by {np.abs(output - expected).max():.1e} where PEFT gives up to {np.abs(expected).max():.1e}"

@@ -1,0 +1,132 @@
+"""What waits is counted once, whatever becomes of it, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.engine.admission import Admission, Capacity, Ticket, estimated_tokens
+from service.engine.errors import EngineError, Overloaded, TooLarge
+
+
+def test_a_full_queue_refuses_in_inputs_and_in_tokens_and_takes_again_once_there_is_room() -> None:
+    admission = Admission(Capacity(items=3, tokens=100))
+    first = admission.enter(2, 60)
+    with pytest.raises(Overloaded, match=r"2 inputs wait and 2 more exceed the queue's 3"):
+        admission.enter(2, 10)
+    with pytest.raises(Overloaded, match=r"60 tokens wait and 41 more exceed the queue's 100"):
+        admission.enter(1, 41)
+    admission.leave(admission.enter(1, 40))
+    admission.take(first, 30)
+    assert admission.waiting() == (1, 30)
+    admission.enter(2, 70)
+
+
+def test_a_request_of_more_inputs_than_the_queue_holds_is_too_large_however_full_it_is() -> None:
+    admission = Admission(Capacity(items=3, tokens=100))
+    for _ in range(2):
+        with pytest.raises(TooLarge, match="4 inputs in one request; the queue holds at most 3"):
+            admission.enter(4, 10)
+        if not admission.waiting()[0]:
+            admission.enter(3, 10)
+
+
+def test_only_a_text_that_is_tokenised_is_too_large_for_its_tokens() -> None:
+    admission = Admission(Capacity(items=3, tokens=100))
+    ticket = admission.enter(1, 5000)
+    assert admission.waiting() == (1, 100)
+    with pytest.raises(TooLarge, match="101 tokens in one request"):
+        admission.settle(ticket, 1, 101)
+    admission.settle(ticket, 1, 7)
+    assert admission.waiting() == (1, 7)
+
+
+def test_a_call_that_has_more_tokens_than_were_estimated_is_refused_if_they_do_not_fit() -> None:
+    admission = Admission(Capacity(items=9, tokens=100))
+    ticket, other = admission.enter(1, 20), admission.enter(1, 70)
+    with pytest.raises(Overloaded, match="70 tokens wait and 31 more"):
+        admission.settle(ticket, 1, 31)
+    admission.settle(ticket, 1, 30)
+    assert admission.waiting() == (2, 100)
+    admission.settle(other, 1, 60)
+
+
+def test_a_call_that_turns_out_smaller_is_not_refused_for_what_came_after_it() -> None:
+    admission = Admission(Capacity(items=2, tokens=100))
+    ticket = admission.enter(1, 50)
+    admission.enter(1, 50)
+    admission.settle(ticket, 1, 40)
+    assert admission.waiting() == (2, 90)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["enter", "settle", "take", "leave"]),
+            st.integers(0, 5),
+            st.integers(1, 4),
+            st.integers(1, 60),
+        ),
+        max_size=40,
+    )
+)
+def test_what_waits_is_the_sum_of_what_is_left_of_open_calls_and_never_over_capacity(
+    steps: list[tuple[str, int, int, int]],
+) -> None:
+    admission = Admission(Capacity(items=8, tokens=150))
+    left: dict[Ticket, list[int]] = {}
+    gone: list[Ticket] = []
+    for what, which, items, tokens in steps:
+        tickets = [*left, *gone]
+        try:
+            if what == "enter":
+                left[admission.enter(items, items * tokens)] = [min(tokens, 150 // items)] * items
+            elif not tickets:
+                continue
+            elif what == "settle":
+                ticket = tickets[which % len(tickets)]
+                admission.settle(ticket, items, items * tokens)
+                if ticket in left:
+                    left[ticket] = [tokens] * items
+            elif what == "take":
+                ticket = tickets[which % len(tickets)]
+                row = left[ticket].pop() if left.get(ticket) else None
+                if row is not None or ticket in gone:
+                    admission.take(ticket, row or tokens)
+            else:
+                ticket = tickets[which % len(tickets)]
+                admission.leave(ticket)
+                gone.append(ticket)
+                left.pop(ticket, None)
+        except EngineError:
+            pass
+        items_left = sum(len(rows) for rows in left.values())
+        assert admission.waiting()[0] == items_left <= 8
+        assert admission.waiting()[1] <= 150
+        assert all(t.tokens >= 0 for t in left)
+    for ticket in left:
+        admission.leave(ticket)
+    assert admission.waiting() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "rate", "seconds"),
+    [(0, None, 1), (500, None, 1), (450, 100.0, 5), (510, 100.0, 6), (500, 1.0, 30)],
+)
+def test_retry_after_is_the_time_in_which_what_waits_runs(waiting: int, rate: float | None, seconds: int) -> None:
+    admission = Admission(Capacity(items=1, tokens=1000))
+    if rate is not None:
+        admission.ran(1000, 10.0)  # what was long ago counts little
+        for _ in range(200):
+            admission.ran(200, 200 / rate)
+    admission.enter(1, waiting)
+    with pytest.raises(Overloaded) as refused:
+        admission.enter(1, 1)
+    assert refused.value.retry_after == seconds
+
+
+def test_a_text_is_taken_for_a_token_in_four_characters_up_to_the_longest_that_runs() -> None:
+    assert estimated_tokens(["word " * 8, ("a" * 20, "b" * 20), ""], 512) == 11 + 11 + 1
+    assert estimated_tokens(["x" * 100_000] * 3, 512) == 3 * 512

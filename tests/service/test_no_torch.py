@@ -1,0 +1,60 @@
+"""Serving from the export cache imports no torch, from a reference to its answer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+
+from adapters.bulk_import import Imported, import_bundles
+from adapters.bundle import Limits
+from adapters.registry import Registry
+from adapters.store import FolderStore
+from service.app import DEMO
+from service.catalog import RegistryCatalog
+from service.engine.engine import Engine
+from service.engine.runners.onnx_runner import OnnxRunner
+from service.engine.tokenizer import Tokenizer
+from service.metrics import Metrics
+import service.api.predict, service.publishing
+
+folder, home = Path(sys.argv[1]), Path(sys.argv[2])
+runner = OnnxRunner(folder, 4, 1)
+outcomes = list(import_bundles(sorted(DEMO.glob("*.zip")), home, runner.spec, Limits()))
+assert all(isinstance(outcome, Imported) for outcome in outcomes), outcomes
+registry = Registry(f"sqlite:///{home / 'registry.db'}")
+catalog = RegistryCatalog(registry, FolderStore(home / "store"), runner.spec, Limits())
+engine = Engine(runner.spec, runner, Tokenizer(folder / "tokenizer.json"), catalog, Metrics())
+
+async def answers():
+    for name, text in (
+        ("review-sentiment", "Wonderful, I would buy it again."),
+        ("entities", "Amina flew to Lisbon on Monday."),
+        ("foundation", "Where is my parcel?"),
+    ):
+        answer = await engine.predict(name, [text], {})
+        print(name, answer.predictions[0])
+
+engine.start()
+asyncio.run(answers())
+engine.stop()
+registry.close()
+heavy = {"torch", "transformers", "peft", "onnx"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_serving_from_the_export_cache_imports_no_torch(export_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(export_folder), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    sentiment, entities, embedding = done.stdout.splitlines()
+    assert "'label': 'positive'" in sentiment
+    assert "LOC" in entities
+    assert embedding.count(",") == 383
