@@ -23,8 +23,8 @@ from adapters.transport_errors import Misused
 
 # What one transaction registers: what an import that is killed did in vain is at most this much.
 _TOGETHER = 100
-# Checking holds the interpreter's lock, unpacking and writing do not: more threads gain nothing.
-_THREADS = 3
+# While some wait for the disk, others check.
+_THREADS = 8
 
 
 @dataclass(frozen=True)

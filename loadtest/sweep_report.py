@@ -51,8 +51,9 @@ class SweepReport:
         )
 
     def draw(self, path: Path) -> bool:
-        """Write the PNG: for each factor the points that differ from the centre in it alone, and behind them all
-        others; False where matplotlib is not installed."""
+        """Write the PNG: for each factor the points that differ from the centre in it alone, and after a full
+        sweep all others behind them; False where matplotlib is not installed.
+        """
         try:
             import matplotlib
         except ImportError:
@@ -75,7 +76,8 @@ class SweepReport:
     def _panel(self, factor: str, axes: Any) -> None:
         values = list(FACTORS[factor])
         places = [values.index(getattr(point.cell, factor)) for point in self.points]
-        axes.plot(places, [p.ratio.median for p in self.points], ".", color="lightgray", zorder=1)
+        if self.parameters.get("full"):
+            axes.plot(places, [p.ratio.median for p in self.points], ".", color="lightgray", zorder=1)
         line = [(place, p) for place, p in zip(places, self.points, strict=True) if _differs_only(p, factor)]
         line.sort(key=lambda one: one[0])
         at = [place for place, _ in line]

@@ -98,7 +98,7 @@ class Drift:
             if row.cosine is not None and row.cosine < LEAST_COSINE:
                 found.append(f"{row.adapter}: cosine {row.cosine:.4f}; at least {LEAST_COSINE}")
         for row, least in [*((row, LEAST_SAME_OF_ONE) for row in self.rows), (self.total, LEAST_SAME)]:
-            if row.labels - row.same > max(1.0, (1 - least) * row.labels):
+            if row.labels - row.same > 1 and row.same / row.labels < least:
                 found.append(f"{row.adapter}: {row.same} of {row.labels} top labels stay; at least {least:.0%}")
         return found
 

@@ -16,12 +16,13 @@ from loadtest.bench import Bench
 from loadtest.cli import ENGINE_ROWS
 from loadtest.cold_rows import cold_rows, loads_row
 from loadtest.engine_rows import ROWS
-from loadtest.fanout_rows import heads_row, top_row, unshared_row
-from loadtest.foundation_rows import head_only_row, plain_rows
+from loadtest.fanout_rows import top_row, unshared_row
+from loadtest.foundation_rows import foundation_row, head_only_row, plain_rows
 from loadtest.registered import register
 from loadtest.registry_rows import Traffic
 from loadtest.row import Measure, NotRun, Row
 from loadtest.start_rows import start_rows
+from service.engine.engine import EngineLimits
 from service.engine.runners.onnx_runner import OnnxRunner
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -44,12 +45,9 @@ def test_the_command_offers_the_rows_that_there_are() -> None:
     assert list(ENGINE_ROWS) == list(ROWS)
 
 
-def test_row_1b_runs(export_folder: Path) -> None:
-    assert targets([head_only_row(export_folder, 16, 1, 1, say)]) == [("1b", None, False)]
-
-
-def test_row_6_runs(export_folder: Path) -> None:
-    assert targets([heads_row(export_folder, 16, 1, 1, say)]) == [("6", 12.0, False)]
+def test_rows_1_and_1b_run(export_folder: Path) -> None:
+    rows = [foundation_row(export_folder, 16, 1, 1, say), head_only_row(export_folder, 16, 1, 1, say)]
+    assert targets(rows) == [("1", 0.9, False), ("1b", None, False)]
 
 
 def test_row_7_runs(export_folder: Path) -> None:
@@ -87,6 +85,12 @@ def test_row_loads_counts_loads_from_the_store(export_folder: Path) -> None:
     assert targets([row]) == [("loads", None, False)]
     assert len(row.extra["seconds"]) == 24
     assert row.top.startswith("loads 14 to 24")
+
+
+def test_row_loads_refuses_a_load_from_memory(export_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadtest.cold_rows.EngineLimits", lambda cache_bytes: EngineLimits())
+    with pytest.raises(Disagreement, match="not in the store"):
+        loads_row(export_folder, 24, 1, say)
 
 
 def test_row_9_s_look_ups_run(tmp_path: Path, spec: FoundationSpec) -> None:

@@ -43,7 +43,7 @@ def test_points_are_reported(export_folder: Path, tmp_path: Path, capsys: pytest
     pytest.importorskip("matplotlib")
     chosen = [Cell(4, "uniform", 8, 8, 16), Cell(1, "distinct", 16, 1, 16)]
     points = sweep(export_folder, chosen, 1, 1, lambda _: None)
-    report = SweepReport(describe_machine(), {}, points)
+    report = SweepReport(describe_machine(), {"full": True}, points)
     report.write(tmp_path / "sweep.json")
     assert report.draw(tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")

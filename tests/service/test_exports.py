@@ -177,6 +177,8 @@ def test_int8_is_refused_where_it_changes_too_much_and_kept_where_that_is_accept
     [
         ([(12, 11)], False),
         ([(12, 10)], True),
+        ([(20, 18), (200, 200)], False),
+        ([(20, 17), (200, 200)], True),
         ([(200, 196)], False),
         ([(200, 195)], True),
         ([(12, 11), (12, 11), (200, 200)], False),

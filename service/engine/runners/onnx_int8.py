@@ -3,7 +3,7 @@
 Each output feature of a weight has a step of its own, and so, while it runs, has each token of the states, from
 its least to its largest. A row's answer is then its own, whatever shares its batch, but for what the last bits of
 fp32 tip in a rounding: one step for a whole batch, which is what ONNX Runtime's quantize_dynamic gives, moves
-answers by their neighbours as much as by rounding, and errs four times as much.
+answers by their neighbours as much as by rounding, and errs several times as much.
 What adapters add stays in fp32, and so do embeddings, normalisation, attention and heads.
 Source: Dettmers et al., "LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale", 2022, whose
 vector-wise steps these are; Jacob et al., "Quantization and Training of Neural Networks", 2018, for zero points.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, cycle
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -391,6 +392,27 @@ def test_an_adapter_without_a_slot_for_long_does_not_take_every_turn_once_it_has
 def test_adapters_that_get_no_slot_leave_the_batch_to_those_that_do() -> None:
     queue = make_queue([make_row(d) for d in [*"ABCDEFGH"] * 6 + ["me"] * 12])
     assert [r.digest for r in queue.take(lambda row: row.digest == "me", is_gone)] == ["me"] * LIMITS.rows
+
+
+@pytest.mark.parametrize(("clients", "adapters", "most"), [(32, 1, 0.21), (32, 32, 0.21), (256, 8, 0.12)])
+def test_texts_of_natural_lengths_waste_little_on_padding_and_on_small_batches(
+    clients: int, adapters: int, most: float
+) -> None:
+    """Each client sends its next text when it is answered; lengths are lognormal from 4 to 256 tokens. A batch
+    costs its overhead and its tokens with padding; in the order of arrival a quarter to a third is wasted."""
+    limits, random = BatchLimits(), Random(1)
+
+    def text(client: str) -> Row:
+        return make_row(client, max(4, min(256, int(random.lognormvariate(3.5, 0.9)))))
+
+    queue = make_queue([text(f"A{i % adapters}") for i in range(clients)], limits)
+    tokens = cost = 0
+    for _ in range(300):
+        batch = queue.take(always, is_gone)
+        tokens += sum(row.length for row in batch)
+        cost += limits.overhead + len(batch) * max(row.length for row in batch)
+        put(queue, [text(row.digest) for row in batch])
+    assert 1 - tokens / cost < most
 
 
 def test_a_row_longer_than_a_batch_runs_alone() -> None:

@@ -281,11 +281,11 @@ def test_with_more_adapters_than_slots_a_row_waits_for_a_bounded_share_of_the_ot
 
 def test_rows_that_were_left_behind_others_of_their_line_are_dropped_at_once() -> None:
     world = World()
-    world.ask(Call(("a",), (8,) * 10))
+    world.ask(Call(("a",), (8,) * 40))
     (left,) = world.ask(Call(("a",), (8,) * 30))
     world.leave(left)
     world.step()
-    assert len(world.queue) == 10 - len(world.ran[0])
+    assert len(world.queue) == 40 - len(world.ran[0])
 
 
 def test_a_request_that_expires_while_others_run_is_never_computed() -> None:
