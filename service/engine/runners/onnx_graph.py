@@ -148,8 +148,6 @@ def _places(node: Any, axis: int) -> list[tuple[int, int]] | None:
         return None
     if node.op_type in ("LayerNormalization", "MatMul"):
         return [(0, 1)]
-    if node.op_type == "SkipLayerNormalization":
-        return [(0, 1), (1, 1)]
     if node.op_type == "Split" and any(a.name == "axis" and a.i not in (0, 1) for a in node.attribute):
         return [(0, 1)]
     if node.op_type == "Gather" and all(a.i == 0 for a in node.attribute if a.name == "axis"):

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from adapters.spec import FoundationSpec
 from service.engine.runners.hf import PARTS, SiteLinear, SiteNorm, graft_norms, graft_sites, load_trunk
 from service.engine.runners.onnx_attention import DOMAIN, FUSED
-from service.engine.runners.onnx_fusion import fold_additions
 from service.engine.runners.onnx_graph import drop_unused, keep_first_tokens, straighten_attention
 
 # The TorchScript exporter: for these graphs ONNX Runtime runs its output 5 to 8 % faster than the dynamo one's,
@@ -56,7 +55,6 @@ def export_trunk(folder: Path, spec: FoundationSpec, variant: Variant, path: Pat
     to_onnx(wrapped, tuple(feeds.values()), path, list(feeds), outputs, axes, domains=domains)
     model = onnx.load(path)
     straighten_attention(model.graph)
-    fold_additions(model)
     keep_first_tokens(model.graph, "hidden", KEPT)
     drop_unused(model.graph)
     # Shapes noted before the rewrites: ONNX Runtime would plan its buffers by them.
