@@ -15,6 +15,13 @@ from tokenizers import Tokenizer as HfTokenizer
 from adapters.spec import Preprocessing
 from service.engine.errors import TooLong
 
+# Characters that are read at first for each token that is wanted of a text.
+_CHARACTERS = 8
+# Tokens beside a cut that are not trusted: whether a word of 100 characters is one token depends on the 101st.
+_MARGIN = 128
+# From so many characters on, other threads go on while a text is tokenised; a short one it would only delay.
+_LONG = 2**14
+
 
 class Question(NamedTuple):
     """A question and the text that holds its answer."""
@@ -27,16 +34,25 @@ class Question(NamedTuple):
 Input = str | tuple[str, str]
 
 
+class Part(NamedTuple):
+    """Tokens of a text, without special tokens: of the `whole` text, or of a part that begins at a character."""
+
+    encoding: Encoding
+    begin: int
+    whole: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One tokenised row. `shift` is the prefix's length: offsets less it are the user's. `key` is equal for equal
-    inputs of the trunk."""
+    """One tokenised row. The encoding's offsets count from the character `begin` of the text; less `shift`, the
+    prefix's length, they are the user's. `key` is equal for equal inputs of the trunk."""
 
     ids: Sequence[int]
     type_ids: Sequence[int]
     encoding: Encoding
     text: str
     shift: int
+    begin: int = 0
     key: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -63,31 +79,49 @@ class Tokenizer:
     ) -> Encoded:
         """The tokens of a text or a pair, special tokens included; TooLong unless they fit or `truncate`.
 
-        Of a pair the longer text is truncated first; with `keep_second` the first text alone is.
+        Of a pair the longer text is truncated first; with `keep_second` the first text alone is. A text that is
+        much too long is not read to its end: of two such texts the one of more characters counts as the longer.
         """
         # An empty second text is none, as transformers' tokenizers and so its pipelines have it.
         text, pair = (value, None) if isinstance(value, str) else (value[0], value[1] or None)
         text = preprocessing.prefix + text
-        first = self.bare(text)
-        second = None if pair is None else self.bare(pair)
-        room = self.room(preprocessing.max_length, pair is not None)
+        side, room = preprocessing.truncation_side, self.room(preprocessing.max_length, pair is not None)
+        first, begin, whole = self.part(text, room, side)
+        second = None
+        if pair is not None:
+            second, _, second_whole = self.part(pair, room, side)
+            whole &= second_whole
         length = len(first) + (0 if second is None else len(second))
         if length > room:
             spare = room - (len(second) if keep_second and second is not None else 0)
             if not truncate or spare < 0:
                 advice = "its second text" if truncate else "it, or set parameters.truncation to true"
-                raise TooLong(
-                    f"the input has {length + preprocessing.max_length - room} tokens and the limit is "
-                    f"{preprocessing.max_length}; shorten {advice}",
-                    "inputs",
-                )
-            self._truncate(first, None if keep_second else second, spare, preprocessing.truncation_side)
-        whole = self.whole(first, second)
-        return Encoded(whole.ids, whole.type_ids, whole, text, len(preprocessing.prefix))
+                limit = preprocessing.max_length
+                has = str(length + limit - room) if whole else f"more than {limit}"
+                raise TooLong(f"the input has {has} tokens and the limit is {limit}; shorten {advice}", "inputs")
+            longer = len(text) > len(pair or "") if not whole else len(first) > len(second or ())
+            _truncate(first, None if keep_second else second, spare, side, longer)
+        row = self.whole(first, second)
+        return Encoded(row.ids, row.type_ids, row, text, len(preprocessing.prefix), begin)
 
-    def bare(self, text: str) -> Encoding:
-        """The tokens of a text, without special tokens."""
-        return self._tokenizer.encode(text, add_special_tokens=False)
+    def part(self, text: str, most: int, side: str = "right") -> Part:
+        """The tokens of a text; of one with many more than `most`, more than that from the end that is kept.
+
+        `side` is where truncation would cut. Takes time and memory for the tokens it gives, not for the text.
+        """
+        size = _CHARACTERS * (most + _MARGIN)
+        while size < len(text):
+            begin = len(text) - size if side == "left" else 0
+            encoding = self._bare(text[begin : begin + size])
+            if len(encoding) > most + _MARGIN:
+                return Part(encoding, begin, False)
+            size *= 4
+        return Part(self._bare(text), 0, True)
+
+    def _bare(self, text: str) -> Encoding:
+        if len(text) < _LONG:
+            return self._tokenizer.encode(text, add_special_tokens=False)
+        return self._tokenizer.encode_batch([text], add_special_tokens=False)[0]
 
     def whole(self, first: Encoding, second: Encoding | None) -> Encoding:
         """One or two texts' bare tokens with the special tokens around them."""
@@ -106,17 +140,28 @@ class Tokenizer:
         decoder = self._tokenizer.decoder
         return decoder.decode(list(tokens)) if decoder is not None else " ".join(tokens)
 
-    def _truncate(self, first: Encoding, second: Encoding | None, room: int, side: str) -> None:
-        """Longest first, as tokenizers' own `longest_first` strategy shares the room between the two."""
-        if second is None:
-            first.truncate(room, direction=side)
-            return
-        short, long = sorted((len(first), len(second)))
-        long = short if short > room else max(short, room - short)
-        if short + long > room:
-            short = room // 2
-            long = short + room % 2
-        if len(first) > len(second):
-            short, long = long, short
-        first.truncate(short, direction=side)
-        second.truncate(long, direction=side)
+
+def _truncate(first: Encoding, second: Encoding | None, room: int, side: str, first_is_longer: bool) -> None:
+    """Longest first, as tokenizers' own `longest_first` strategy shares the room between the two."""
+    if second is None:
+        cut(first, room, side)
+        return
+    short, long = sorted((len(first), len(second)))
+    long = short if short > room else max(short, room - short)
+    if short + long > room:
+        short = room // 2
+        long = short + room % 2
+    if first_is_longer:
+        short, long = long, short
+    cut(first, short, side)
+    cut(second, long, side)
+
+
+def cut(encoding: Encoding, size: int, side: str = "right") -> None:
+    """Leave so many tokens of an encoding.
+
+    The tokenizers library keeps what it cuts off, in pieces as long as what it leaves, and makes a row of every
+    piece of one text with every piece of another. Cut again, one token beyond at a time, there are few.
+    """
+    for longer in (2, 1, 0):
+        encoding.truncate(size + longer, direction=side)

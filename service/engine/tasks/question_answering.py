@@ -15,7 +15,7 @@ from adapters.spec import Adapter, Array, Preprocessing
 from service.engine.errors import InvalidInput, InvalidParameter
 from service.engine.tasks.task import Task, check_bool, check_count, check_rows
 from service.engine.tasks.text_classification import softmax
-from service.engine.tokenizer import Encoded, Input, Question, Tokenizer
+from service.engine.tokenizer import Encoded, Input, Question, Tokenizer, cut
 
 Flags = npt.NDArray[np.bool_]
 MAX_TOP_K = 100
@@ -68,12 +68,17 @@ class QuestionAnswering(Task):
         size = parameters.get("max_seq_len") or min(limit, _WINDOW)
         if size > limit:
             raise InvalidParameter(f"max_seq_len is {size}; the adapter takes {limit}", "parameters.max_seq_len")
-        question, context = tokenizer.bare(preprocessing.prefix + value[0]), tokenizer.bare(value[1])
-        question.truncate(min(len(question), parameters.get("max_question_len") or _QUESTION))
+        asked = min(size, parameters.get("max_question_len") or _QUESTION)
+        question = tokenizer.part(preprocessing.prefix + value[0], asked).encoding
+        cut(question, asked)
         room = tokenizer.room(size, pair=True) - len(question)
+        # More than all windows together hold.
+        context, _, whole = tokenizer.part(value[1], most * size)
         if len(context) > room:
             shared = _shared(parameters.get("doc_stride"), size, room)
-            check_rows(1 + -(-(len(context) - room) // (room - shared)), most, "one a window of the context")
+            read = "" if whole else ", as far as it was read"
+            rows = 1 + -(-(len(context) - room) // (room - shared))
+            check_rows(rows, most, f"one a window of the context{read}")
             context.truncate(room, stride=shared)
         wholes = (tokenizer.whole(question, window) for window in (context, *context.overflowing))
         return [Encoded(whole.ids, whole.type_ids, whole, value[1], 0) for whole in wholes]

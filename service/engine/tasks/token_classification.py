@@ -74,7 +74,7 @@ class TokenClassification(Task):
         """The entities in order of their place in the text."""
         strategy = parameters.get("aggregation_strategy") or "none"
         ignored = parameters.get("ignore_labels")
-        ignored = ["O"] if ignored is None else ignored
+        ignored = frozenset(["O"] if ignored is None else ignored)
         tokens = list(_tokens(softmax(raws[0]), rows[0], tokenizer))
         if strategy in ("none", "simple"):
             labelled = [_label_token(t, adapter) for t in tokens]
@@ -100,7 +100,8 @@ class TokenClassification(Task):
 def _tokens(scores: Array, encoded: Encoded, tokenizer: Tokenizer) -> Iterable[_Token]:
     encoding = encoded.encoding
     places = zip(encoding.special_tokens_mask, encoding.offsets, encoding.ids, strict=True)
-    for index, (special, (start, end), token_id) in enumerate(places):
+    for index, (special, offsets, token_id) in enumerate(places):
+        start, end = (offset + encoded.begin for offset in offsets)
         if special or (encoded.shift and end <= encoded.shift):
             continue
         word, text = tokenizer.token(token_id), encoded.text[start:end]

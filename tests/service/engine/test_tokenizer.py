@@ -103,6 +103,61 @@ def test_too_long_names_both_lengths_and_what_fits_is_never_cut(
     assert raised.value.param == "inputs"
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    ("first", "second", "limit"),
+    [(3000, None, 8), (3000, None, 63), (3000, 2, 8), (200, 3000, 63), (1500, 2000, 63), (2000, 1500, 63)],
+)
+def test_a_text_is_truncated_as_transformers_does_however_long_it_is(
+    ours: Tokenizer, theirs: Any, first: int, second: int | None, limit: int, side: Any
+) -> None:
+    text, pair = words(first, 0), None if second is None else words(second, 0)
+    theirs.truncation_side = side
+    options = {"truncation": "longest_first", "max_length": limit, "return_offsets_mapping": True}
+    wanted = theirs("query : " + text, pair, **options)
+    value = text if pair is None else (text, pair)
+    encoded = ours.encode(value, Preprocessing(limit, side, "query : "), truncate=True)
+    assert list(encoded.ids) == wanted["input_ids"]
+    if pair is None:
+        offsets = [(start + encoded.begin, end + encoded.begin) for start, end in encoded.encoding.offsets[1:-1]]
+        assert offsets == [tuple(o) for o in wanted["offset_mapping"][1:-1]]
+
+
+@pytest.mark.parametrize("text", ["." * 40_000, "unaffordability " * 4_000, "漢" * 40_000])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_text_without_end_is_not_read_to_its_end(
+    ours: Tokenizer, theirs: Any, text: str, side: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs.truncation_side = side
+    wanted = theirs(text, truncation=True, max_length=64)["input_ids"]
+    read: list[int] = []
+    bare = Tokenizer._bare
+
+    def counted(self: Tokenizer, part: str) -> Any:
+        read.append(len(part))
+        return bare(self, part)
+
+    monkeypatch.setattr(Tokenizer, "_bare", counted)
+    assert list(ours.encode(text, Preprocessing(64, side), truncate=True).ids) == wanted
+    with pytest.raises(TooLong, match="has more than 64 tokens and the limit is 64;"):
+        ours.encode(text, Preprocessing(64, side), truncate=False)
+    assert sum(read) < 5_000
+
+
+@pytest.mark.parametrize("limit", [3, 4, 5, 8, 64])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_what_truncation_cuts_off_is_not_kept(ours: Tokenizer, limit: int, side: Any) -> None:
+    value = words(300, 0), words(400, 1)
+    encoded = ours.encode(value, Preprocessing(limit, side), truncate=True)
+    assert len(encoded.ids) == limit
+    assert len(encoded.encoding.overflowing) <= 4
+
+
+def test_a_long_text_of_few_tokens_is_read_to_its_end(ours: Tokenizer, theirs: Any) -> None:
+    text = "x" * 20_000 + " " * 20_000 + "ok"
+    assert list(ours.encode(text, Preprocessing(8), truncate=False).ids) == theirs(text)["input_ids"]
+
+
 def test_the_file_s_own_truncation_and_padding_to_128_are_off(ours: Tokenizer) -> None:
     assert len(ours.encode("ok", Preprocessing(512), truncate=False).ids) == 3
     assert len(ours.encode(words(300, 0), Preprocessing(512), truncate=False).ids) == 302
