@@ -12,9 +12,9 @@ import uvloop
 
 from adapters.spec import Adapter
 from loadtest.workload import Workload
-from service.engine.batcher import BatchStats
 from service.engine.catalog import Catalog, Resolved
 from service.engine.engine import Answer, Engine, EngineLimits
+from service.engine.observer import BatchStats
 from service.engine.runners.onnx_runner import OnnxRunner
 from service.engine.tokenizer import Tokenizer
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -184,7 +185,9 @@ async def register_demo(publisher: Any, registry: Any) -> None:
     log = structlog.get_logger()
     for name in sorted(bundles.keys() - {event.name for event in events}):
         try:
-            done = await publisher.publish(bundles[name].read_bytes(), name, PlainFields(), True)
+            done = await publisher.publish(
+                partial(asyncio.to_thread, bundles[name].read_bytes), name, PlainFields(), True
+            )
         except (Rejected, EngineError) as error:
             log.warning("demo adapter skipped", name=name, reason=str(error))
         else:

@@ -11,7 +11,7 @@ os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from service.engine.batcher import BatchStats
+from service.engine.observer import BatchStats
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from service.engine.errors import RunnerFault
 from service.metrics import Metrics
 from service.tolerance import compare
 
+# An upload in memory is its zip, what that unpacks to and its arrays; one may be waiting for its conversion.
+UPLOADS_AT_ONCE = 2
 PROBE = "The quick brown fox jumps over the lazy dog."
 
 
@@ -33,7 +35,9 @@ class Publication:
 
 
 class Publisher:
-    """Verifies uploads through the engine and publishes them. One verification runs at a time.
+    """Verifies uploads through the engine and publishes them.
+
+    `UPLOADS_AT_ONCE` are in memory, and one verification runs, at a time; what comes meanwhile waits unread.
 
     `base` are the foundation's weights, which some adapters are stated relative to. A plain PEFT folder of a kind
     that is served as LoRA goes through the `converter` first.
@@ -58,6 +62,7 @@ class Publisher:
         self._metrics = metrics
         self._base = base
         self._converter = converter
+        self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self._turn = asyncio.Lock()
         # Between "no version uses these bytes" and their removal, no version may begin to.
         self._keeping = asyncio.Lock()
@@ -67,9 +72,15 @@ class Publisher:
         """The kinds of adapter that are taken, as `peft_type` names them; "head-only" for a head alone."""
         return [*NATIVE, "head-only", *(CONVERTED if self._converter.available else ())]
 
-    async def publish(self, data: bytes, name: str, plain: PlainFields, activate: bool) -> Publication:
-        """Publish the bundle in a zip under a name. Rejected for one that fails a check; then nothing changed."""
+    async def publish(
+        self, read: Callable[[], Awaitable[bytes]], name: str, plain: PlainFields, activate: bool
+    ) -> Publication:
+        """Publish the bundle in the zip that `read` gives. Rejected where a check fails; then nothing changed."""
         check_name(name)
+        async with self._uploads:
+            return await self._publish(await read(), name, plain, activate)
+
+    async def _publish(self, data: bytes, name: str, plain: PlainFields, activate: bool) -> Publication:
         try:
             bundle, converted = await self._open(data, plain)
             adapter = await asyncio.to_thread(bundle.adapter, self._spec, self._limits.max_rank, self._base)

@@ -130,9 +130,8 @@ async def upload(
     """Verify an adapter and publish it as the next version of `name`."""
     _check_fields([field for field, _ in (await request.form()).multi_items()])
     plain = PlainFields(task, _labels(labels), problem_type, max_length)
-    data = await bundle.read()
     server = server_of(request)
-    done = await server.publisher.publish(data, name, plain, activate)
+    done = await server.publisher.publish(bundle.read, name, plain, activate)
     server.pins.moved(done.published.digest)
     answer = PublishedVersion(
         name=done.published.name,

@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from adapters.errors import AdapterError
 from adapters.spec import Rejected
-from service.engine.errors import EngineError, Overloaded
+from service.engine.errors import Draining, EngineError, Expired, Overloaded
 
 _STATUS = {
     "unknown_adapter": 404,
@@ -138,9 +138,9 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def answer_error(scope: Scope, error: Exception) -> JSONResponse:
-    """The answer to a request that ended in this error; one of the server's own making is logged."""
+    """The answer to a request that ended in this error; a fault is logged, load and a stop are not faults."""
     status, detail = error_detail(error)
-    if status >= 500:
+    if status >= 500 and not isinstance(error, Expired | Draining):
         structlog.get_logger().error(
             "request failed",
             request_id=scope.get(REQUEST_ID),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -16,32 +13,9 @@ from adapters.spec import Adapter, Array
 from service.engine.admission import Admission
 from service.engine.batch import Priority, Request, Row, Runner, pad
 from service.engine.errors import EngineError, RunnerFault
+from service.engine.observer import BatchStats, Observer
 from service.engine.queue import Queue
 from service.engine.slots import Slots
-
-
-@dataclass(frozen=True)
-class BatchStats:
-    """One batch as run: `tokens` without padding, `padded` with it, `seconds` in the runner.
-
-    `waits`: of each request whose first batch this is, its priority and the seconds since it arrived; not of
-    verification.
-    """
-
-    rows: int
-    adapters: int
-    tokens: int
-    padded: int
-    seconds: float
-    waits: Sequence[tuple[Priority, float]] = ()
-
-
-class Observer(Protocol):
-    """Told of what the engine does; called from its threads, must not block."""
-
-    def batch(self, stats: BatchStats) -> None: ...
-
-    def refused(self, reason: str) -> None: ...
 
 
 class Batcher(threading.Thread):
@@ -191,7 +165,7 @@ class Batcher(threading.Thread):
             self._slots.release(digest, rows[0].request.verifying)
         finished = self._clock()
         adapters = len({row.digest for row in rows})
-        self._observe(BatchStats(len(rows), adapters, tokens, padded, finished - started, waits))
+        self._observer.batch(BatchStats(len(rows), adapters, tokens, padded, finished - started, waits))
         self._admission.ran(sum(row.length for row in rows), finished - started)
         for row, result in zip(rows, results, strict=True):
             self._deliver(row, result, finished)
@@ -207,12 +181,6 @@ class Batcher(threading.Thread):
                 if not request.verifying:
                     waits.append((request.priority, now - request.admitted))
         return waits
-
-    def _observe(self, stats: BatchStats) -> None:
-        try:
-            self._observer.batch(stats)
-        except Exception:  # what is counted wrong must not keep answers back
-            logging.getLogger(__name__).exception("the observer failed on a batch")
 
     def _deliver(self, row: Row, result: Array | RunnerFault, now: float) -> None:
         request = row.request

@@ -16,12 +16,13 @@ from typing import Any
 from adapters.spec import Adapter, Array, FoundationSpec
 from service.engine.admission import Admission, Capacity, Ticket, estimated_tokens
 from service.engine.batch import Request, Runner
-from service.engine.batcher import Batcher, Observer
+from service.engine.batcher import Batcher
 from service.engine.catalog import FOUNDATION, Catalog, Resolved, foundation_adapter
 from service.engine.delivery import Call, Delivery, Result
 from service.engine.errors import EngineError, Expired, InvalidInput, Overloaded, TooLarge, WrongTask
 from service.engine.holdings import Holdings
 from service.engine.intake import Intake
+from service.engine.observer import Guarded, Observer
 from service.engine.packing import BatchLimits
 from service.engine.queue import Queue
 from service.engine.slots import Slots
@@ -74,7 +75,7 @@ class Engine:
         self.runner = runner
         self.limits = limits or EngineLimits()
         self._catalog = catalog
-        self._observer = observer
+        self._observer = observer = Guarded(observer)
         self._clock = clock
         foundation = foundation_adapter(spec)
         self.admission = Admission(capacity or Capacity())

@@ -8,8 +8,9 @@ from itertools import chain
 from queue import SimpleQueue
 
 from service.engine.batch import Request, Row
-from service.engine.batcher import Batcher, Observer
+from service.engine.batcher import Batcher
 from service.engine.errors import Draining, EngineError, RunnerFault, TooLarge
+from service.engine.observer import Observer
 from service.engine.tasks import TASKS
 from service.engine.tasks.task import Task
 from service.engine.tokenizer import Encoded, Tokenizer

@@ -7,6 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
+
+from service.api.errors import answer_error
+from service.engine.errors import Expired, RunnerFault
 
 PREDICT = ("/v1/predict", {"model": "foundation", "inputs": "How urgent?"})
 FAN_OUT = ("/v1/predict", {"models": ["foundation"], "inputs": "How urgent?"})
@@ -112,3 +116,11 @@ def test_the_schema_states_priority_timeout_and_the_header(client: httpx.Client)
         assert properties["priority"]["enum"] == ["high", "normal", "low"]
         assert "timeout" in properties
         assert [p["name"] for p in schema["paths"][f"/v1/{route}"]["post"]["parameters"]] == [HEADER]
+
+
+def test_a_request_that_came_too_late_is_no_fault_in_the_log() -> None:
+    late, broken = Expired("not answered within 1 s"), RunnerFault("out of memory")
+    with capture_logs() as logged:
+        statuses = [answer_error({"path": "/v1/predict"}, error).status_code for error in (late, broken)]
+    assert statuses == [504, 500]
+    assert [entry["code"] for entry in logged] == ["runner_fault"]

@@ -22,10 +22,10 @@ import numpy as np
 from adapters.spec import Adapter, AdapterWeights, EmbeddingSpec, FoundationSpec, HeadSpec, Preprocessing
 from service.engine.admission import Capacity, Ticket
 from service.engine.batch import Batch
-from service.engine.batcher import BatchStats
 from service.engine.catalog import Resolved
 from service.engine.engine import Engine, EngineLimits
 from service.engine.errors import TooLong
+from service.engine.observer import BatchStats
 from service.engine.packing import BatchLimits
 from service.engine.tasks import TASKS
 from service.engine.terms import DEFAULT_TERMS

@@ -645,6 +645,26 @@ def test_a_runner_that_raises_fails_that_batch_alone_and_serves_the_next() -> No
     run(body, slots=3)  # one serving slot: the adapters cannot share a batch
 
 
+def test_an_observer_that_fails_keeps_no_answer_and_no_refusal_back(caplog: pytest.LogCaptureFixture) -> None:
+    async def body(bench: Bench) -> None:
+        bench.add("a")
+
+        def fail(told: object) -> None:
+            raise OSError(f"nowhere to write {told}")
+
+        bench.observer.refused = fail  # type: ignore[method-assign]
+        bench.observer.batch = fail  # type: ignore[method-assign]
+        (error,) = await settled(bench.ask("a", LONG))
+        assert isinstance(error, TooLong)
+        assert await bench.ask("a", "w1") == answers(bench, "a", "w1")
+        (error,) = await settled(bench.ask("a", *["w1"] * 9))
+        assert isinstance(error, TooLarge)
+        assert bench.engine.alive
+
+    run(body, capacity=Capacity(items=8))
+    assert "nowhere to write input_too_long" in caplog.text
+
+
 def test_an_output_that_is_not_finite_fails_its_own_request_only() -> None:
     async def body(bench: Bench) -> None:
         bench.add("bad", "good")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from service.engine.admission import Admission, Capacity, Ticket
 from service.engine.batch import PRIORITIES, Priority, Request, Row
-from service.engine.batcher import Batcher, BatchStats
+from service.engine.batcher import Batcher
 from service.engine.catalog import foundation_adapter
 from service.engine.errors import EngineError, Overloaded, RunnerFault
 from service.engine.packing import SHARED, BatchLimits
@@ -319,20 +319,6 @@ def test_an_input_that_cannot_be_padded_fails_its_batch_alone() -> None:
     assert isinstance(world.answers[bad], RunnerFault)
     assert world.answers[good] is None
     assert world.slots.lease(adapter("third")) is not None, "its slot was given back"
-
-
-def test_an_observer_that_fails_keeps_no_answer_back(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken(FakeObserver):
-        def batch(self, stats: BatchStats) -> None:
-            raise ValueError("the observer is broken")
-
-    world = World(observer=Broken())
-    first = world.ask(Call(("a",), (8,)))
-    world.drain()
-    second = world.ask(Call(("a",), (8,)))
-    world.drain()
-    assert [world.answers[r] for r in (*first, *second)] == [None, None]
-    assert "the observer is broken" in caplog.text
 
 
 def test_a_fan_out_of_twenty_adapters_on_one_text_runs_in_one_batch() -> None:
