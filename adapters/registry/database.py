@@ -33,6 +33,7 @@ class Database:
         self._file = _file(self._url)
         self._closed = False
         self._turn = threading.Lock()
+        self._patience = busy_timeout
         self._engine = _engine(self._url, self._file, busy_timeout)
         self._writer = self._engine.execution_options(**{_WRITES: True})
         try:
@@ -52,7 +53,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[tuple[Session, int]]:
         """A session whose changes all happen, under the new revision given with it, or none do."""
-        with self._translated(), self._turn, Session(self._writer, expire_on_commit=False) as session:
+        with self._translated(), self._in_turn(), Session(self._writer, expire_on_commit=False) as session:
             session.execute(update(RevisionRow).values(number=RevisionRow.number + 1))
             yield session, revision(session)
             session.commit()
@@ -70,6 +71,19 @@ class Database:
         """Let the database go; every later use is RegistryUnavailable."""
         self._closed = True
         self._engine.dispose()
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        # Each of those ahead may wait for the database as long: in line for all of them, threads would run out.
+        if not self._turn.acquire(timeout=self._patience):
+            raise RegistryUnavailable(
+                f"{self._name} took longer than {self._patience:g} s for the changes ahead of this one; check "
+                "that it is not locked by another program, and try again"
+            )
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -11,6 +12,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
 
 import adapters
+from adapters.errors import RegistryUnavailable
 from adapters.registry import Registry, Resolved
 from adapters.registry.database import HEAD
 from adapters.registry.resolutions import Resolutions
@@ -51,6 +53,14 @@ def test_a_write_waits_for_its_turn_before_it_reads_anything(tmp_path: Path) -> 
         registry.publish("spam", "sha256:" + "0" * 64, task="t", verification={}, size=1)
     assert asked[0] == "BEGIN IMMEDIATE"
     assert asked[1].startswith("UPDATE revision")
+
+
+@pytest.mark.timeout(20)
+def test_a_write_gives_up_on_those_ahead_of_it_as_on_a_locked_database(tmp_path: Path) -> None:
+    with closing(Registry(f"sqlite:///{tmp_path / 'registry.db'}", busy_timeout=0.01)) as registry:
+        with registry._database.writing(), pytest.raises(RegistryUnavailable, match="the changes ahead of this"):
+            registry.publish("spam", "sha256:" + "0" * 64, task="t", verification={}, size=1)
+        assert registry.publish("spam", "sha256:" + "0" * 64, task="t", verification={}, size=1).version == 1
 
 
 def test_what_was_read_before_a_change_is_not_kept_after_it() -> None:
