@@ -11,6 +11,7 @@ import numpy as np
 from adapters.bundle.adalora import adalora_update, check_allocation
 from adapters.bundle.archive import WEIGHTS
 from adapters.bundle.biases import drop_copies, with_biases
+from adapters.bundle.block import new_block
 from adapters.bundle.ia3 import ia3_update
 from adapters.bundle.lora import lora_update
 from adapters.bundle.peft_config import PeftConfig
@@ -148,12 +149,12 @@ def _check_rank(sites: Mapping[str, SiteUpdate], whole: Collection[str], max_ran
 def _in_one_array(sites: Mapping[str, SiteUpdate], head: Mapping[str, Array]) -> AdapterWeights:
     """The same arrays as views of one contiguous fp32 array.
 
-    An adapter is one allocation, so that loading and dropping thousands of them does not fragment the heap, and
-    one block, which a runner can copy to a device at once.
+    An adapter is one block, which goes back to the system whole (new_block), and which a runner can copy to a
+    device at once.
     """
     arrays = [array for update in sites.values() for array in update.arrays()] + list(head.values())
     sizes = [-(-array.size // _ALIGN) * _ALIGN for array in arrays]
-    whole = np.zeros(sum(sizes), np.float32)
+    whole = new_block(sum(sizes))
     places: dict[int, Array] = {}
     start = 0
     for array, size in zip(arrays, sizes, strict=True):
