@@ -166,7 +166,8 @@ class MaskedLMHead(nn.Module):
             raise ValueError(f"{folder} holds no {missing[0]}, a part of {type(model).__name__}")
         stub = TrunkStub(has_pooler=False)
         # DeBERTa's newer head multiplies by the embeddings where others have a decoder tied to them.
-        stub.embeddings = getattr(model, model.base_model_prefix).embeddings
+        embeddings: Any = getattr(model.base_model, "embeddings", None)
+        stub.embeddings = embeddings
         setattr(model, model.base_model_prefix, stub)
         self.model = model.eval().requires_grad_(False)
 
