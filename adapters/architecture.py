@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from adapters.foundation import FoundationError, FoundationFiles, embedding_spec, fingerprint, read_json
+from adapters.masked_lm import masked_lm
 from adapters.spec import FoundationSpec, TaskClass
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def describe(files: FoundationFiles) -> FoundationSpec:
         classes=classes,
         norms=_norms(trunk),
         layer_prefix=_layer_prefix(trunk, config.num_hidden_layers),
+        masked_lm=masked_lm(files, config),
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ _ARCHITECTURE_KEYS = (
     "local_rope_theta", "global_attn_every_n_layers", "local_attention", "dim", "n_layers", "n_heads",
     "hidden_dim",
 )  # fmt: skip
+
+# What decides the arithmetic of a checkpoint's language-model head, beside those.
+_HEAD_KEYS = (
+    "tie_word_embeddings", "legacy", "decoder_bias", "classifier_bias", "classifier_activation", "norm_bias",
+)  # fmt: skip
+# The mask token where no file names one.
+_MASK_TOKENS = ("[MASK]", "<mask>")
 
 
 class FoundationError(Exception):
@@ -75,15 +83,48 @@ def locate(setting: str) -> FoundationFiles:
 def fingerprint(folder: Path) -> str:
     """`sha256:<64 hex>` over the trunk's tensors by name, the architecture keys and the canonical tokenizer."""
     config = read_json(folder / "config.json")
-    hasher = hashlib.sha256()
     weights = FoundationWeights(folder, config.get("model_type", ""))
-    for name in weights.names:
+    hasher = _hashed(weights, weights.names)
+    hasher.update(canonical({k: config[k] for k in _ARCHITECTURE_KEYS if k in config}))
+    hasher.update(canonical(canonical_tokenizer(folder)))
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def heads_digest(folder: Path) -> str | None:
+    """`sha256:<64 hex>` over what a checkpoint brings beside its trunk; None where that is nothing.
+
+    Checkpoints of one fingerprint may differ in it: tensors by name, the keys that say how they are used, and the
+    mask token.
+    """
+    config = read_json(folder / "config.json")
+    weights = FoundationWeights(folder, config.get("model_type", ""))
+    if not weights.beside:
+        return None
+    hasher = _hashed(weights, weights.beside)
+    hasher.update(canonical({k: config[k] for k in _HEAD_KEYS if k in config}))
+    hasher.update(canonical([mask_token(folder)]))
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def _hashed(weights: FoundationWeights, names: Iterable[str]) -> Any:
+    hasher = hashlib.sha256()
+    for name in names:
         dtype, shape, data = weights.raw(name)
         hasher.update(canonical([name, dtype, shape]))
         hasher.update(data)
-    hasher.update(canonical({k: config[k] for k in _ARCHITECTURE_KEYS if k in config}))
-    hasher.update(canonical(canonical_tokenizer(folder)))
-    return "sha256:" + hasher.hexdigest()
+    return hasher
+
+
+def mask_token(folder: Path) -> str | None:
+    """The token that stands for what is to be filled in: as the tokenizer's files name it, or a usual one."""
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        named = read_json(folder / file).get("mask_token") if (folder / file).is_file() else None
+        if isinstance(named, dict):
+            named = named.get("content")
+        if isinstance(named, str):
+            return named
+    added = {token["content"] for token in read_json(folder / "tokenizer.json").get("added_tokens", [])}
+    return next((token for token in _MASK_TOKENS if token in added), None)
 
 
 def canonical_tokenizer(folder: Path) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class FoundationWeights:
         prefix = _TRUNK_PREFIX.get(model_type, model_type) + "."
         inside = {n.removeprefix(prefix): p for n, p in files.items() if n.startswith(prefix)} or files
         self._places = {n: p for n, p in inside.items() if not _BUFFERS.fullmatch(n)}
+        self._beside = {} if inside is files else {n: p for n, p in files.items() if not n.startswith(prefix)}
         self._mapped: dict[Path, npt.NDArray[np.uint8]] = {}
         self._transposed = model_type in _TRANSPOSED
 
@@ -49,9 +50,14 @@ class FoundationWeights:
         """Every tensor's name, as it is in the files, sorted; heads and buffers are left out."""
         return sorted(self._places)
 
+    @property
+    def beside(self) -> list[str]:
+        """The names of the tensors outside the trunk, sorted: the heads that the checkpoint brings."""
+        return sorted(self._beside)
+
     def raw(self, name: str) -> tuple[str, list[int], memoryview]:
-        """A tensor's dtype, shape and little-endian bytes."""
-        place = self._places[name]
+        """The dtype, shape and little-endian bytes of a tensor, of the trunk or beside it."""
+        place = self._places.get(name) or self._beside[name]
         if place.file not in self._mapped:
             self._mapped[place.file] = np.memmap(place.file, np.uint8, "r")
         return place.dtype, list(place.shape), self._mapped[place.file][place.start : place.end].data

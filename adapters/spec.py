@@ -27,9 +27,15 @@ TASKS = (
 UNLABELLED = ("feature-extraction", "question-answering")
 # Tasks that another task's class serves.
 _SERVED_BY = {"text-ranking": "text-classification", "zero-shot-classification": "text-classification"}
+# What the foundation answers by the head of its own checkpoint; no adapter has it.
+FILL_MASK = "fill-mask"
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 POOLINGS = ("mean", "cls", "pooler")
 _MAX_MESSAGE = 500
+# Of a foundation's spec, what is written as it is.
+_PLAIN = (
+    "fingerprint", "name", "revision", "model_type", "hidden_size", "layers", "max_tokens", "parameters",
+)  # fmt: skip
 
 
 class Rejected(ValueError):
@@ -73,12 +79,24 @@ class EmbeddingSpec:
 
 
 @dataclass(frozen=True)
+class MaskedLM:
+    """The masked-language-model head of a foundation's checkpoint: its Hugging Face class, its mask token's id.
+
+    `digest` is of the fingerprint and the head: the fingerprint alone covers the trunk.
+    """
+
+    class_name: str
+    mask_id: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class FoundationSpec:
     """A foundation without its weights: what bundles are checked against and the engine is built from.
 
     `sites` maps the trunk's linear layers to (in, out) features, `norms` its normalisation layers with a bias to
     their width. `layer_prefix` begins the names of layer 0, 1, … ("encoder.layer."); it is empty where the layers
-    are one layer used again (ALBERT).
+    are one layer used again (ALBERT). `masked_lm` is None where the checkpoint brings no such head.
     """
 
     fingerprint: str
@@ -95,6 +113,7 @@ class FoundationSpec:
     classes: Mapping[str, TaskClass]
     norms: Mapping[str, int] = field(default_factory=dict)
     layer_prefix: str = ""
+    masked_lm: MaskedLM | None = None
 
     def depth(self, modules: Iterable[str]) -> int:
         """How many layers, from the first, an adapter of these modules leaves as they are.
@@ -122,32 +141,34 @@ class FoundationSpec:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks that this foundation has a class for."""
+        """The tasks of adapters that this foundation has a class for."""
         served = {task_class.task for task_class in self.classes.values()}
         return tuple(task for task in TASKS if _SERVED_BY.get(task, task) in served)
+
+    @property
+    def own_tasks(self) -> tuple[str, ...]:
+        """The tasks that the foundation answers without an adapter; the first unless another is asked for."""
+        return ("feature-extraction",) if self.masked_lm is None else ("feature-extraction", FILL_MASK)
 
     def class_for(self, task: str) -> TaskClass:
         """The task class that serves `task`; Rejected where the foundation has none."""
         for task_class in self.classes.values():
             if task_class.task == _SERVED_BY.get(task, task):
                 return task_class
+        why = " by an adapter: it is the foundation's own" if task == FILL_MASK else ""
         served = ", ".join(self.tasks)
-        raise Rejected("schema", "task", f"{task!r} is not served on {self.name}; served: {served}")
+        raise Rejected("schema", "task", f"{task!r} is not served on {self.name}{why}; served: {served}")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form that `from_json` reads back unchanged."""
         return {
-            **{
-                k: getattr(self, k)
-                for k in ("fingerprint", "name", "revision", "model_type", "hidden_size", "layers")
-            },
-            "max_tokens": self.max_tokens,
-            "parameters": self.parameters,
+            **{k: getattr(self, k) for k in _PLAIN},
             "embedding": vars(self.embedding),
             "inputs": list(self.inputs),
             "sites": {k: list(v) for k, v in self.sites.items()},
             "norms": dict(self.norms),
             "layer_prefix": self.layer_prefix,
+            "masked_lm": None if self.masked_lm is None else vars(self.masked_lm),
             "classes": {
                 name: {
                     "task": c.task,
@@ -172,27 +193,15 @@ class FoundationSpec:
             )
             for name, c in value["classes"].items()
         }
-        plain = {
-            k: value[k]
-            for k in (
-                "fingerprint",
-                "name",
-                "revision",
-                "model_type",
-                "hidden_size",
-                "layers",
-                "max_tokens",
-                "parameters",
-            )
-        }
         return cls(
-            **plain,
+            **{k: value[k] for k in _PLAIN},
             embedding=EmbeddingSpec(**value["embedding"]),
             inputs=tuple(value["inputs"]),
             sites={k: (v[0], v[1]) for k, v in value["sites"].items()},
             classes=classes,
             norms=dict(value["norms"]),
             layer_prefix=value["layer_prefix"],
+            masked_lm=None if value["masked_lm"] is None else MaskedLM(**value["masked_lm"]),
         )
 
 
@@ -202,10 +211,11 @@ class HeadSpec:
 
     `kind` "hf": the head of the Hugging Face class `class_name`. `kind` "linear": pool the trunk's output, L2
     normalise it if `normalize`, then apply `head.weight` (labels, hidden) and `head.bias` (labels,) where the
-    adapter holds them; without them the pooled vector is the answer.
+    adapter holds them; without them the pooled vector is the answer. `kind` "masked-lm": the foundation's own
+    (MaskedLM), with the checkpoint's weights; bundles do not have it.
     """
 
-    kind: Literal["hf", "linear"]
+    kind: Literal["hf", "linear", "masked-lm"]
     class_name: str | None = None
     pooling: Pooling = "mean"
     normalize: bool = False

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import httpx
 
-from adapters.foundation import fingerprint, locate
+from adapters.foundation import locate
 from loadtest.machine import ROOT
-from service.exports import export_path
+from service.exports import path_of
 
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 60.0
@@ -54,7 +54,7 @@ def serving(
     """
     with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as folder:
         home = home or Path(folder)
-        linked = export_path(home, fingerprint(locate(foundation).folder))
+        linked = path_of(locate(foundation), home)
         if not linked.exists():
             linked.parent.mkdir(parents=True)
             linked.symlink_to(export.absolute())

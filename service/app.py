@@ -117,7 +117,7 @@ async def _open_parts(settings: Settings) -> AsyncIterator[Server]:
     engine = Engine(
         spec,
         runner,
-        Tokenizer(export_folder / "tokenizer.json"),
+        Tokenizer(export_folder / "tokenizer.json", None if spec.masked_lm is None else spec.masked_lm.mask_id),
         catalog,
         metrics,
         EngineLimits(settings.max_inputs, settings.request_timeout, settings.cache_mb * _MIB),

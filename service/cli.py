@@ -65,6 +65,7 @@ def show(
         f"({spec.embedding.pooling} pooling{', normalised' if spec.embedding.normalize else ''})\n"
         f"sites        {len(spec.sites)} linear layers of the trunk\n"
         f"tasks\n{ranked}\n"
+        f"alone        {', '.join(spec.own_tasks)}\n"
     )
 
 
@@ -145,14 +146,14 @@ def _exported(settings: Any, precision: str) -> Path:
 def _export_int8(settings: Any, fp32: Path, accept_drift: bool, as_json: bool) -> None:
     """The int8 form beside the fp32 one, unless what it changes is out of bounds and not accepted."""
     from adapters.bundle import Limits
-    from adapters.foundation import fingerprint, locate
+    from adapters.foundation import locate
     from adapters.output import table, tell
     from service.drift import measure
-    from service.exports import export_path, int8_candidate
+    from service.exports import int8_candidate, path_of
 
     files, home = locate(settings.foundation), settings.home_folder
     limits = Limits(max_bundle_bytes=settings.max_bundle_mb * 2**20, max_rank=settings.max_rank)
-    folder = export_path(home, fingerprint(files.folder), "int8")
+    folder = path_of(files, home, "int8")
     with int8_candidate(fp32, folder) as candidate:
         drift = measure(fp32, candidate, home, files.folder, limits, settings.runner_threads, _replaying)
         before = candidate == folder

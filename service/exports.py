@@ -1,4 +1,4 @@
-"""The cache of exported foundations: one folder a fingerprint and precision; a process of its own writes fp32."""
+"""The cache of exported foundations: one folder a checkpoint and precision; a process of its own writes fp32."""
 
 from __future__ import annotations
 
@@ -12,15 +12,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from adapters.foundation import FoundationError, FoundationFiles, fingerprint
+from adapters.foundation import FoundationError, FoundationFiles, fingerprint, heads_digest
 
 # Raised with the layout of an export; older exports are then made anew.
-FORMAT = 4
+FORMAT = 5
 
 
-def export_path(home: Path, digest: str, precision: str = "fp32") -> Path:
-    """Where the export of a foundation with this fingerprint is or would be."""
-    return home / "foundations" / digest.removeprefix("sha256:")[:32] / f"onnx-{FORMAT}-{precision}"
+def export_path(home: Path, digest: str, precision: str = "fp32", heads: str | None = None) -> Path:
+    """Where the export of a foundation with this fingerprint is or would be.
+
+    `heads`: the digest of what its checkpoint brings beside the trunk, which the fingerprint does not cover.
+    """
+    beside = "" if heads is None else f"-{heads.removeprefix('sha256:')[:32]}"
+    return home / "foundations" / digest.removeprefix("sha256:")[:32] / f"onnx-{FORMAT}-{precision}{beside}"
+
+
+def path_of(files: FoundationFiles, home: Path, precision: str = "fp32") -> Path:
+    """Where the export of these files is or would be."""
+    return export_path(home, fingerprint(files.folder), precision, heads_digest(files.folder))
 
 
 def is_whole(folder: Path) -> bool:
@@ -36,7 +45,7 @@ def find_export(setting: str, files: FoundationFiles, home: Path, precision: str
     """The folder of the foundation's export; fp32 is made if need be, int8 never: FoundationError without it."""
     if precision == "fp32":
         return ensure_export(setting, files, home)
-    folder = export_path(home, fingerprint(files.folder), precision)
+    folder = path_of(files, home, precision)
     if not is_whole(folder):
         raise FoundationError(
             f"ROOTSTOCK_PRECISION is {precision}, and {home} holds no {precision} export of {files.name}: make "
@@ -47,7 +56,7 @@ def find_export(setting: str, files: FoundationFiles, home: Path, precision: str
 
 def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
     """The folder of the fp32 export, made in a subprocess if need be: this process imports no torch."""
-    folder = export_path(home, fingerprint(files.folder))
+    folder = path_of(files, home)
     if not is_whole(folder):
         shutil.rmtree(folder, ignore_errors=True)
         command = [sys.executable, "-m", "service.exports", setting, str(folder)]

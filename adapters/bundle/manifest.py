@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from adapters.bundle.canonical import canonical, digest_of
-from adapters.spec import POOLINGS, PROBLEM_TYPES, TASKS, UNLABELLED, HeadSpec, Preprocessing, Rejected
+from adapters.spec import (
+    FILL_MASK,
+    POOLINGS,
+    PROBLEM_TYPES,
+    TASKS,
+    UNLABELLED,
+    HeadSpec,
+    Preprocessing,
+    Rejected,
+)
 
 SCHEMA = 1
 MAX_LABELS = 2**16
@@ -94,6 +103,10 @@ def read_manifest(data: bytes) -> Manifest:
         raise _wrong(unknown[0], f"unknown key; known: {', '.join(sorted(_KEYS))}")
     if missing := sorted(_KEYS - set(value)):
         raise _wrong(missing[0], "missing")
+    if value["task"] == FILL_MASK:
+        raise _wrong(
+            "task", f"{FILL_MASK!r} is the foundation's own, not an adapter's; one of: {', '.join(TASKS)}"
+        )
     task = _one_of(value, "task", TASKS)
     problem_type = value["problem_type"]
     if task in ("text-classification", "text-ranking") or problem_type is not None:

@@ -18,7 +18,10 @@ _PAGE = 500
 
 
 class Model(BaseModel):
-    """A model in OpenAI's list: `root` is what it is made of, `parent` the foundation it is grafted on."""
+    """A model in OpenAI's list: `root` is what it is made of, `parent` the foundation it is grafted on.
+
+    `task` is what it answers unless another of its `tasks` is asked for.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -27,6 +30,7 @@ class Model(BaseModel):
     root: str
     parent: str | None
     task: str | None
+    tasks: list[str]
 
 
 class Models(BaseModel):
@@ -37,7 +41,7 @@ class Models(BaseModel):
 
 
 class FoundationLimits(BaseModel):
-    """The foundation that adapters are grafted on."""
+    """The foundation that adapters are grafted on; `tasks` are those it answers without one."""
 
     name: str
     revision: str | None
@@ -46,6 +50,7 @@ class FoundationLimits(BaseModel):
     hidden_size: int
     max_tokens: int
     embedding_max_tokens: int
+    tasks: list[str]
 
 
 class LimitsAnswer(BaseModel):
@@ -70,8 +75,12 @@ async def models(request: Request) -> Models:
     """Every model that a request can name: the foundation, then the adapters by name."""
     server = server_of(request)
     adapters = await asyncio.to_thread(_every_adapter, server)
-    base = Model(id=FOUNDATION, root=server.spec.name, parent=None, task="feature-extraction")
-    listed = [Model(id=a.name, root=a.name, parent=FOUNDATION, task=a.task) for a in adapters]
+    own = server.spec.own_tasks
+    base = Model(id=FOUNDATION, root=server.spec.name, parent=None, task=own[0], tasks=list(own))
+    listed = [
+        Model(id=a.name, root=a.name, parent=FOUNDATION, task=a.task, tasks=[a.task] if a.task else [])
+        for a in adapters
+    ]
     return Models(data=[base, *listed])
 
 
@@ -89,6 +98,7 @@ async def limits(request: Request) -> LimitsAnswer:
             hidden_size=spec.hidden_size,
             max_tokens=spec.max_tokens,
             embedding_max_tokens=spec.embedding.max_tokens,
+            tasks=list(spec.own_tasks),
         ),
         tasks=sorted(set(TASKS) & set(spec.tasks)),
         adapter_kinds=server.publisher.kinds,

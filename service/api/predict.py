@@ -15,6 +15,7 @@ from service.api.errors import ErrorDetail, error_detail
 from service.api.server import server_of
 from service.api.terms import TimeoutHeader, Urgency, terms_of
 from service.engine.engine import Answer
+from service.engine.errors import WrongTask
 from service.engine.tokenizer import Input, Question
 
 router = APIRouter()
@@ -69,10 +70,14 @@ class Body(Urgency):
 
 
 class PredictBody(Body):
-    """One of `model` and `models`, and the inputs: one, or a list."""
+    """One of `model` and `models`, and the inputs: one, or a list.
+
+    `task`: which of its tasks the foundation is asked for; an adapter has one, and is refused if it is another.
+    """
 
     model: Annotated[StrictStr, Field(examples=["review-sentiment"])] | None = None
     models: Annotated[list[StrictStr], Field(min_length=1)] | None = None
+    task: Annotated[StrictStr, Field(examples=["text-classification"])] | None = None
     inputs: Text | Annotated[list[Text], Field(min_length=1)]
     parameters: dict[str, Any] = Field(default_factory=dict)
 
@@ -128,12 +133,17 @@ async def predict(body: PredictBody, request: Request, within: TimeoutHeader = N
     given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
     inputs = [_input(x) for x in given]
     terms = terms_of(body, request, within)
-    if body.model is not None:
-        answer = await while_connected(request, engine.predict(body.model, inputs, body.parameters, terms=terms))
-        return _json(_shown(answer, body.model))
-    models = body.models or []
-    outcomes = await while_connected(request, engine.predict_many(models, inputs, body.parameters, terms=terms))
-    return _json(Predictions.model_construct(results=_results(models, outcomes)))
+    models = [body.model] if body.model is not None else body.models or []
+    call = engine.predict_many(models, inputs, body.parameters, body.task, terms)
+    outcomes = await while_connected(request, call)
+    for outcome in outcomes:
+        if isinstance(outcome, WrongTask):
+            outcome.param = "task"
+    if body.models is not None:
+        return _json(Predictions.model_construct(results=_results(models, outcomes)))
+    if isinstance(outcomes[0], Exception):
+        raise outcomes[0]
+    return _json(_shown(outcomes[0], models[0]))
 
 
 class ClientLeft(Exception):

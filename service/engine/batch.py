@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -96,6 +96,12 @@ class Batch:
             tuple(kept[self.inputs[row]] for row in rows),
         )
 
+    def trimmed(self) -> Batch:
+        """The batch padded to its own longest input and no further."""
+        longest = max(self.lengths)
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        return replace(self, **{name: getattr(self, name)[:, :longest] for name in names})
+
 
 class Runner(Protocol):
     """Runs batches on one foundation with adapters in numbered slots; but for `warm`, from one thread at a time.
@@ -103,7 +109,7 @@ class Runner(Protocol):
     `warm` opens whatever an adapter needs beyond its arrays; it may be slow, and any thread may call it. `stage`
     prepares an adapter and may fail; `place` puts what was staged into a slot and does not. `run` gives the raw
     head output of each row: (labels,) or (dimensions,), for token classification (length, labels), for question
-    answering (length, 2), start and end.
+    answering (length, 2), start and end, for fill-mask (masks, vocabulary).
     """
 
     name: str

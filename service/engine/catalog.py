@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from adapters.spec import Adapter, AdapterWeights, FoundationSpec, HeadSpec, Preprocessing
+from adapters.spec import FILL_MASK, Adapter, AdapterWeights, FoundationSpec, HeadSpec, MaskedLM, Preprocessing
+from service.engine.errors import WrongTask
 
 FOUNDATION = "foundation"
 
@@ -38,3 +40,33 @@ def foundation_adapter(spec: FoundationSpec) -> Adapter:
         preprocessing=Preprocessing(spec.embedding.max_tokens),
         weights=AdapterWeights({}, {}),
     )
+
+
+def fill_mask_adapter(spec: FoundationSpec, masked_lm: MaskedLM) -> Adapter:
+    """The foundation with its own language-model head as an adapter without weights; it has the head's digest."""
+    return Adapter(
+        digest=masked_lm.digest,
+        task=FILL_MASK,
+        problem_type=None,
+        labels=(),
+        head=HeadSpec("masked-lm", masked_lm.class_name),
+        preprocessing=Preprocessing(spec.max_tokens),
+        weights=AdapterWeights({}, {}),
+    )
+
+
+def own_adapters(spec: FoundationSpec) -> dict[str, Adapter]:
+    """What the foundation answers alone, by task (FoundationSpec.own_tasks)."""
+    own = [foundation_adapter(spec)]
+    if spec.masked_lm is not None:
+        own.append(fill_mask_adapter(spec, spec.masked_lm))
+    return {adapter.task: adapter for adapter in own}
+
+
+def resolve_own(spec: FoundationSpec, own: Mapping[str, Adapter], task: str | None) -> Resolved:
+    """What `foundation` means to a request for this task, or for none; WrongTask for one that it lacks."""
+    tasks = spec.own_tasks
+    if (adapter := own.get(task or tasks[0])) is None:
+        lacks = f": the checkpoint of {spec.name} brings no masked-language-model head"
+        raise WrongTask(FOUNDATION, " and ".join(tasks), f"{task}{lacks if task == FILL_MASK else ''}")
+    return Resolved(FOUNDATION, None, adapter.digest)

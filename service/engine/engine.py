@@ -17,7 +17,7 @@ from adapters.spec import Adapter, Array, FoundationSpec
 from service.engine.admission import Admission, Capacity, Ticket, estimated_tokens
 from service.engine.batch import Request, Runner
 from service.engine.batcher import Batcher
-from service.engine.catalog import FOUNDATION, Catalog, Resolved, foundation_adapter
+from service.engine.catalog import FOUNDATION, Catalog, Resolved, own_adapters, resolve_own
 from service.engine.delivery import Call, Delivery, Result
 from service.engine.errors import EngineError, Expired, InvalidInput, Overloaded, TooLarge, WrongTask
 from service.engine.holdings import Holdings
@@ -77,7 +77,8 @@ class Engine:
         self._catalog = catalog
         self._observer = observer = Guarded(observer)
         self._clock = clock
-        foundation = foundation_adapter(spec)
+        self._own = own_adapters(spec)
+        foundation = self._own[spec.own_tasks[0]]
         self.admission = Admission(capacity or Capacity())
         queue = Queue(batches or BatchLimits())
         self.slots = Slots(runner, foundation)
@@ -120,8 +121,9 @@ class Engine:
     ) -> Answer:
         """The predictions of one reference for these inputs.
 
-        `task`: WrongTask unless the adapter answers it. Cancelling the call cancels the request. Raises
-        EngineError, or what the catalog raises for a reference that it does not know.
+        `task`: which of the foundation's tasks is meant; WrongTask unless the reference answers it. Cancelling
+        the call cancels the request. Raises EngineError, or what the catalog raises for a reference that it does
+        not know.
         """
         (answer,) = await self.predict_many([reference], inputs, parameters, task, terms)
         if isinstance(answer, Exception):
@@ -145,7 +147,7 @@ class Engine:
         arrived = self._clock()
         requests: dict[int, Request] = {}
         with self._counted(inputs, len(references)) as ticket:
-            found, outcomes = self._resolve_all(references)
+            found, outcomes = self._resolve_all(references, task)
             digests = [resolved.digest for resolved in found.values()]
             with self.holdings.hold(digests):
                 adapters = await self._adapters(digests, arrived, terms)
@@ -213,27 +215,28 @@ class Engine:
 
     def _load(self, digest: str) -> Adapter:
         """In a loading thread, so that what is slow about an adapter is done before it reaches the batcher."""
-        adapter = self._catalog.load(digest)
+        own = next((adapter for adapter in self._own.values() if adapter.digest == digest), None)
+        adapter = own or self._catalog.load(digest)
         self.runner.warm(adapter)
         return adapter
 
     def _resolve_all(
-        self, references: Sequence[str]
+        self, references: Sequence[str], task: str | None
     ) -> tuple[dict[int, Resolved], dict[int, Answer | Exception]]:
         """What each reference means, by its place, and the error of each that means nothing."""
         found: dict[int, Resolved] = {}
         outcomes: dict[int, Answer | Exception] = {}
         for i, reference in enumerate(references):
             try:
-                found[i] = self._resolve(reference)
+                found[i] = self._resolve(reference, task)
             except Exception as error:  # the catalog's own; a reference's failure is its own
                 outcomes[i] = error
         return found, outcomes
 
-    def _resolve(self, reference: str) -> Resolved:
-        if reference == FOUNDATION:
-            return Resolved(FOUNDATION, None, self.spec.fingerprint)
-        return self._catalog.resolve(reference)
+    def _resolve(self, reference: str, task: str | None) -> Resolved:
+        if reference != FOUNDATION:
+            return self._catalog.resolve(reference)
+        return resolve_own(self.spec, self._own, task)
 
     async def _adapters(
         self, digests: Sequence[str], arrived: float, terms: Terms
@@ -292,7 +295,7 @@ def _check(
     reference: str, adapter: Adapter, inputs: Sequence[Input], parameters: Mapping[str, Any], task: str | None
 ) -> None:
     if task is not None and adapter.task != task:
-        raise WrongTask(f"{reference!r} answers {adapter.task}; this route serves {task}", "model")
+        raise WrongTask(reference, adapter.task, task)
     check_call(TASKS[adapter.task], inputs, parameters)
 
 

@@ -29,9 +29,12 @@ class InvalidParameter(EngineError):
 
 
 class WrongTask(EngineError):
-    """The adapter answers another task than the route asks for."""
+    """The reference answers another task than the request asks for."""
 
     code = "wrong_task"
+
+    def __init__(self, reference: str, answers: str, asked: str) -> None:
+        super().__init__(f"{reference!r} answers {answers}; the request asks for {asked}", "model")
 
 
 class TooLong(EngineError):

@@ -98,7 +98,7 @@ class Intake(threading.Thread):
         try:
             for value in request.inputs:
                 rows.append(encode(task, value, adapter.preprocessing, request.parameters, self._tokenizer, left))
-                left -= len(rows[-1])
+                left -= sum(row.outputs for row in rows[-1])
         except EngineError as error:
             self._observer.refused(error.code)
             return error
@@ -113,8 +113,9 @@ class Intake(threading.Thread):
             for i, encoded in enumerate(chain.from_iterable(request.encoded))
         ]
         try:
-            if len(rows) > (most := self._most(requests)):
-                raise TooLarge(f"the inputs become {len(rows)} rows; at most {most} a request", "inputs")
+            size = sum(row.encoded.outputs for row in rows)
+            if size > (most := self._most(requests)):
+                raise TooLarge(f"the inputs become {size} rows; at most {most} a request", "inputs")
             self._batcher.admit(rows)
         except EngineError as error:
             self._observer.refused(error.code)

@@ -45,7 +45,8 @@ class Part(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """One tokenised row. The encoding's offsets count from the character `begin` of the text; less `shift`, the
-    prefix's length, they are the user's. `key` is equal for equal inputs of the trunk."""
+    prefix's length, they are the user's. `masks`: where its mask tokens are, if its task reads those. `key` is
+    equal for equal inputs of the trunk."""
 
     ids: Sequence[int]
     type_ids: Sequence[int]
@@ -53,6 +54,7 @@ class Encoded:
     text: str
     shift: int
     begin: int = 0
+    masks: tuple[int, ...] = ()
     key: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -60,11 +62,20 @@ class Encoded:
         key = array("q", self.ids).tobytes() + array("b", self.type_ids).tobytes()
         object.__setattr__(self, "key", key)
 
+    @property
+    def outputs(self) -> int:
+        """How many raw outputs it has, one a mask, else one: what a request's limit on rows counts."""
+        return max(1, len(self.masks))
+
 
 class Tokenizer:
-    """The foundation's tokenizer without the truncation and padding that its file may bake in. Thread-safe."""
+    """The foundation's tokenizer without the truncation and padding that its file may bake in. Thread-safe.
 
-    def __init__(self, path: Path) -> None:
+    `mask_id`: the token to be filled in, where the foundation fills masks.
+    """
+
+    def __init__(self, path: Path, mask_id: int | None = None) -> None:
+        self.mask_id = mask_id
         content = json.loads(path.read_text(encoding="utf-8"))
         content["truncation"] = content["padding"] = None
         self._tokenizer = HfTokenizer.from_str(json.dumps(content))
@@ -134,6 +145,19 @@ class Tokenizer:
     def token(self, token_id: int) -> str:
         """The vocabulary's entry for an id."""
         return self._tokenizer.id_to_token(token_id) or ""
+
+    def token_id(self, text: str) -> int | None:
+        """The id of a vocabulary's entry, or of a text that is one token; None for any other."""
+        found: int | None = self._tokenizer.token_to_id(text)
+        if found is None:
+            ids = self.part(text, 1).encoding.ids
+            found = ids[0] if len(ids) == 1 and ids[0] != self.unk_id else None
+        return found
+
+    def decode(self, ids: Sequence[int], skip_special: bool) -> str:
+        """The text that a run of tokens stands for."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+        return text
 
     def join(self, tokens: Sequence[str]) -> str:
         """The text that a run of vocabulary entries stands for."""

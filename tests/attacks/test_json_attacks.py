@@ -59,6 +59,7 @@ def test_what_is_not_one_plain_json_object_is_refused_by_member(
         ("schema", True, "True"),
         ("schema", [1], "[1]"),
         ("task", "summarization", "'summarization'; one of: text-classification"),
+        ("task", "fill-mask", "'fill-mask' is the foundation's own, not an adapter's"),
         ("task", ["text-classification"], "one of"),
         ("task", None, "None"),
         ("problem_type", None, "None"),

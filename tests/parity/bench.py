@@ -15,21 +15,22 @@ from adapters.conversion import convert
 from adapters.foundation import locate
 from adapters.spec import Adapter, HeadSpec, Preprocessing
 from service.engine.batch import Runner, pad
-from service.engine.catalog import foundation_adapter
+from service.engine.catalog import own_adapters
 from service.engine.runners.onnx_export import export
 from service.engine.runners.onnx_runner import OnnxRunner
 from service.engine.runners.torch_runner import TorchRunner
 from service.engine.tokenizer import Encoded, Tokenizer
 from tests.parity.foundations import make_tiny
-from tests.parity.matrix import ARCHITECTURES, KINDS, Cell, served
+from tests.parity.matrix import ARCHITECTURES, KINDS, Cell, alone, served
 from tests.parity.oracle import Oracle
 from tests.peft_adapters import PeftAdapter
 
-# Different lengths; beyond the window of ModernBERT's local attention and DeBERTa's buckets; one pair.
+# Different lengths; beyond the window of ModernBERT's local attention and DeBERTa's buckets; one pair. In each
+# there is something to fill in.
 INPUTS = (
-    "ok",
-    "The new headphones sound dull, and the left ear cup broke within a week of careful use.",
-    ("Where did they meet?", "Ada Lovelace met Charles Babbage in London in June 1833."),
+    "[MASK]",
+    "The new headphones sound [MASK], and the left ear cup broke within a [MASK] of careful use.",
+    ("Where did they meet?", "Ada Lovelace met Charles Babbage in [MASK] in June 1833."),
 )
 MAX_RANK = 64
 # For every cell on each runner, and again without its updates.
@@ -38,9 +39,10 @@ _SLOTS = 256
 
 @dataclass(frozen=True)
 class Served:
-    """An adapter as the engine has it, and PEFT's answer to each of INPUTS; no cell is the bare foundation."""
+    """An adapter as the engine has it, and PEFT's answer to each of INPUTS; with a task in place of a cell, the
+    bare foundation and transformers' answer."""
 
-    cell: Cell | None
+    cell: Cell | str
     adapter: Adapter
     expected: Sequence[np.ndarray]
 
@@ -60,8 +62,9 @@ class Bench:
         self.served = functools.cache(self._serve)
 
     def everything(self) -> list[Served]:
-        """Every cell of the architecture, and the foundation alone."""
-        return [self.served(None), *map(self.served, served(self.tiny.architecture.name))]
+        """Every cell of the architecture, and the foundation alone for each of its tasks."""
+        name = self.tiny.architecture.name
+        return [*map(self.served, alone(name)), *map(self.served, served(name))]
 
     def saved(self, cell: Cell) -> PeftAdapter:
         """What PEFT saved of a cell."""
@@ -105,9 +108,9 @@ class Bench:
         export(tiny.folder, tiny.spec, out)
         return OnnxRunner(out, slots=_SLOTS, threads=1)
 
-    def _serve(self, cell: Cell | None) -> Served:
-        if cell is None:
-            return Served(None, foundation_adapter(self.tiny.spec), self.oracle.answers(None, None, self.rows))
+    def _serve(self, cell: Cell | str) -> Served:
+        if isinstance(cell, str):
+            return Served(cell, own_adapters(self.tiny.spec)[cell], self.oracle.answers(cell, None, self.rows))
         saved = self.saved(cell)
         data = saved.zip()
         if KINDS[cell.kind].peft in CONVERTED:

@@ -1,13 +1,19 @@
-"""Tiny random foundations, one an architecture, described as a real one is."""
+"""Tiny random foundations, one an architecture, described as a real one is.
+
+Where transformers has a masked-language-model class of an architecture, the checkpoint brings its head, tied as
+the class ties it.
+"""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from adapters.architecture import describe
 from adapters.foundation import locate
@@ -46,12 +52,30 @@ def make_tiny(architecture: Architecture, folder: Path) -> Tiny:
     sizes = own if architecture.name in _OWN_SIZES else _SIZES
     config = AutoConfig.for_model(architecture.name, **sizes, **architecture.config)
     torch.manual_seed(0)
-    model = AutoModel.from_config(config)
+    model = _randomised(AutoModel.from_config(config))
+    model.save_pretrained(folder)
+    if type(config) in AutoModelForMaskedLM._model_mapping:
+        add_masked_lm(folder)
+    shutil.copy(locate("default").folder / "tokenizer.json", folder)
+    spec = describe(locate(str(folder)))
+    return Tiny(architecture, folder, spec, FoundationWeights(folder, spec.model_type), config.pad_token_id or 0)
+
+
+def add_masked_lm(folder: Path, seed: int = 1) -> None:
+    """Give the bare trunk in a folder a random masked-language-model head, as hub checkpoints hold the two."""
+    trunk = AutoModel.from_pretrained(folder).state_dict()
+    torch.manual_seed(seed)
+    model = _randomised(AutoModelForMaskedLM.from_pretrained(folder))
+    prefix = f"{model.base_model_prefix}."
+    tied = model.all_tied_weights_keys
+    heads = {n: t for n, t in model.state_dict().items() if not n.startswith(prefix) and n not in tied}
+    tensors = {f"{prefix}{name}": tensor for name, tensor in trunk.items()} | heads
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def _randomised(model: Any) -> Any:
     with torch.no_grad():
         for parameter in model.parameters():
             noise = 0.2 * torch.randn_like(parameter)
             parameter.copy_(noise if parameter.dim() > 1 else parameter + noise)
-    model.save_pretrained(folder)
-    shutil.copy(locate("default").folder / "tokenizer.json", folder)
-    spec = describe(locate(str(folder)))
-    return Tiny(architecture, folder, spec, FoundationWeights(folder, spec.model_type), config.pad_token_id or 0)
+    return model

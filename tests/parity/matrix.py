@@ -56,6 +56,18 @@ class Kind:
     architectures: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True)
+class Alone:
+    """A task that the foundation answers without an adapter: transformers' auto class for it.
+
+    `gaps`: by architecture, why it cannot be.
+    """
+
+    name: str
+    auto: str
+    gaps: Mapping[str, str] = field(default_factory=dict)
+
+
 class Cell(NamedTuple):
     """A kind of adapter for a task on an architecture."""
 
@@ -93,6 +105,17 @@ TASKS = {
         Task("feature-extraction", "FEATURE_EXTRACTION", "AutoModel", 0),
         Task("question-answering", "QUESTION_ANS", "AutoModelForQuestionAnswering", 2),
         Task("text-ranking", "SEQ_CLS", "AutoModelForSequenceClassification", 1),
+    )
+}
+ALONE = {
+    task.name: task
+    for task in (
+        Alone("feature-extraction", "AutoModel"),
+        Alone(
+            "fill-mask",
+            "AutoModelForMaskedLM",
+            {"gpt2": "A decoder predicts the next token; transformers has no masked language model of it."},
+        ),
     )
 }
 # Tasks whose raw outputs are those of another.
@@ -282,6 +305,11 @@ def cells(architecture: str | None = None) -> Iterator[Cell]:
 def served(architecture: str | None = None) -> list[Cell]:
     """The cells that are served, of one architecture or of all."""
     return [cell for cell in cells(architecture) if gap(cell) is None]
+
+
+def alone(architecture: str) -> list[str]:
+    """The tasks that the bare foundation of an architecture answers."""
+    return [task.name for task in ALONE.values() if architecture not in task.gaps]
 
 
 def options(cell: Cell) -> dict[str, Any]:

@@ -20,7 +20,10 @@ from torch import Tensor, nn
 
 from service.engine.tokenizer import Encoded
 from tests.parity.foundations import Tiny
-from tests.parity.matrix import KINDS, TASKS, Cell, options
+from tests.parity.matrix import ALONE, KINDS, TASKS, Cell, options
+
+# [MASK] in the tokenizer of every tiny foundation.
+MASK = 103
 
 
 class Oracle:
@@ -30,9 +33,12 @@ class Oracle:
     def __init__(self, tiny: Tiny) -> None:
         self._tiny = tiny
 
-    def base(self, cell: Cell | None, attention: str = "eager") -> Any:
-        """A new model of the class that the cell's task has, its head random; without a cell, the trunk."""
-        auto, outputs = ("AutoModel", 0) if cell is None else (TASKS[cell.task].auto, _outputs_of(cell))
+    def base(self, cell: Cell | str, attention: str = "eager") -> Any:
+        """A new model of the class that the cell's task has, its head random; for the name of a task that the
+        foundation answers alone, that of the checkpoint."""
+        auto, outputs = (
+            (ALONE[cell].auto, 0) if isinstance(cell, str) else (TASKS[cell.task].auto, _outputs_of(cell))
+        )
         return copy.deepcopy(_load(self._tiny.folder, auto, outputs, attention))
 
     def save(self, cell: Cell, folder: Path, **changed: Any) -> None:
@@ -68,15 +74,15 @@ class Oracle:
         save_file(tensors, folder / "adapter_model.safetensors")
 
     def answers(
-        self, cell: Cell | None, folder: Path | None, rows: Sequence[Encoded], attention: str = "eager"
+        self, cell: Cell | str, folder: Path | None, rows: Sequence[Encoded], attention: str = "eager"
     ) -> list[np.ndarray]:
-        """The raw output of each input alone; without a cell, the bare foundation's embedding.
+        """The raw output of each input alone; for a task's name the bare foundation's, of fill-mask at masks.
 
         A tensor of the head that the folder does not bring is NaN, and so then is the answer.
         """
         model = self.base(cell, attention)
         head: dict[str, Tensor] = {}
-        if cell is not None and folder is not None:
+        if isinstance(cell, Cell) and folder is not None:
             _forget_head(model)
             if KINDS[cell.kind].peft is None:
                 head = load_file(folder / "adapter_model.safetensors")
@@ -87,7 +93,10 @@ class Oracle:
         model.eval()
         with torch.inference_mode():
             outputs = [model(**self._feeds(row)) for row in rows]
-            pooler = cell is not None and (cell.kind, cell.task) == ("lora-pooler", "feature-extraction")
+            if cell == "fill-mask":
+                at = [torch.tensor(row.ids) == MASK for row in rows]
+                return [output.logits[0, mask].numpy() for output, mask in zip(outputs, at, strict=True)]
+            pooler = isinstance(cell, Cell) and (cell.kind, cell.task) == ("lora-pooler", "feature-extraction")
             return [_raw(output, head, pooler).numpy() for output in outputs]
 
     def _feeds(self, row: Encoded) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from adapters.bundle.kinds import CONVERTED, REFUSED
 from tests.parity.matrix import (
+    ALONE,
     ARCHITECTURES,
     KINDS,
     RUNNERS,
@@ -44,6 +45,17 @@ here served with two. Train it with `task_type=None` and `modules_to_save=["qa_o
 upload.
 """
 
+_ALONE_INTRO = """\
+What `foundation` answers without an adapter. The first is what it answers unless `task` in the request says \
+otherwise. The answers served must be transformers' own, within the same bounds, alone and among adapters.
+"""
+
+_ALONE_NOTE = """\
+`fill-mask` needs a checkpoint that brings its masked-language-model head: every tensor of transformers' class, \
+but for those that it ties to the embeddings. A foundation that was saved without it (such as the default one) \
+answers 422. An adapter cannot be uploaded for it.
+"""
+
 _ARCHITECTURE_NOTE = """\
 `target_modules` may name any linear layer of the trunk, or be `all-linear`. Where PEFT has no targets of its \
 own for an architecture, name them: the table gives the usual ones.
@@ -74,6 +86,10 @@ def render() -> str:
             "## Kinds and tasks\n",
             *_kinds_by_tasks(),
             _TASK_NOTE,
+            "## The foundation alone\n",
+            _ALONE_INTRO,
+            *_tasks_alone(),
+            _ALONE_NOTE,
             "## Architectures\n",
             "By `model_type` in the foundation's `config.json`.\n",
             *_table(
@@ -98,6 +114,14 @@ def _kinds_by_tasks() -> Iterator[str]:
         heads = [f"{head}, `{task}`" if name == other else head for name, head in zip(TASKS, heads, strict=True)]
     yield from _table(["", *heads], rows)
     yield "".join(f"[^{i}]: {note}\n" for i, note in enumerate(notes, 1))
+
+
+def _tasks_alone() -> Iterator[str]:
+    rows = []
+    for task in ALONE.values():
+        without = " ".join(f"Not {name}: {why}" for name, why in task.gaps.items())
+        rows.append([f"`{task.name}`", ", ".join(n for n in ARCHITECTURES if n not in task.gaps), without])
+    yield from _table(["task", "architectures", ""], rows)
 
 
 def _for_all_kinds(task: str) -> list[str]:

@@ -19,6 +19,7 @@ from adapters.bundle.kinds import CONVERTED, NATIVE
 from adapters.spec import AdapterWeights, Rejected
 from tests.parity.bench import INPUTS, Bench
 from tests.parity.matrix import (
+    ALONE,
     ARCHITECTURES,
     HEADS,
     KINDS,
@@ -26,6 +27,7 @@ from tests.parity.matrix import (
     SAME_OUTPUTS,
     TASKS,
     Cell,
+    alone,
     cells,
     gap,
     options,
@@ -66,6 +68,31 @@ def test_an_adapter_alone_answers_as_peft_does(cell: Cell, runner: str, benches:
 
 
 @every_runner
+@pytest.mark.parametrize(
+    ("architecture", "task"), [(name, task) for name in ARCHITECTURES for task in alone(name)]
+)
+def test_the_foundation_alone_answers_as_transformers_does(
+    architecture: str, task: str, runner: str, benches: Benches
+) -> None:
+    bench = benches(architecture)
+    one = bench.served(task)
+    for i in range(len(INPUTS)):
+        (output,) = bench.run(runner, [(one.adapter, i)])
+        assert close(output, one.expected[i]), difference(output, one.expected[i])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "task"), [(name, task.name) for task in ALONE.values() for name in task.gaps]
+)
+def test_a_task_that_the_foundation_cannot_answer_is_not_among_its_own(
+    architecture: str, task: str, benches: Benches
+) -> None:
+    spec = benches(architecture).tiny.spec
+    assert task not in spec.own_tasks
+    assert list(spec.own_tasks) == alone(architecture)
+
+
+@every_runner
 @pytest.mark.parametrize("chosen", CHOICES)
 @every_architecture
 def test_mixed_adapters_on_few_inputs_answer_as_peft_does(
@@ -73,7 +100,7 @@ def test_mixed_adapters_on_few_inputs_answer_as_peft_does(
 ) -> None:
     """Kinds, tasks, head sizes, lengths and the bare foundation in one batch, and each input many times."""
     bench = benches(architecture)
-    mixed = [one for one in bench.everything() if one.cell is None or CHOICES[chosen](one.cell)]
+    mixed = [one for one in bench.everything() if isinstance(one.cell, str) or CHOICES[chosen](one.cell)]
     rows = [(one, i) for one in mixed for i in range(len(INPUTS))]
     random.Random(0).shuffle(rows)
     wrong = []

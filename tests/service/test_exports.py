@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 from typer.testing import CliRunner
 
+from adapters.architecture import describe
 from adapters.bulk_import import import_bundles
 from adapters.bundle import Bundle, Limits, open_bundle
 from adapters.bundle.archive import GOLDEN
-from adapters.foundation import FoundationFiles
+from adapters.foundation import FoundationFiles, locate
 from adapters.registry import Registry
 from adapters.spec import Adapter, FoundationSpec
 from adapters.store import FolderStore
@@ -32,9 +33,11 @@ from service.engine.catalog import foundation_adapter
 from service.engine.runners import onnx_int8
 from service.engine.runners.onnx_runner import OnnxRunner
 from service.engine.tokenizer import Tokenizer
-from service.exports import export_path, is_whole
+from service.exports import export_path, is_whole, path_of
 from service.tolerance import TOLERANCES, Tolerance
 from tests.live_server import RunningServer
+from tests.parity.foundations import add_masked_lm, make_tiny
+from tests.parity.matrix import ARCHITECTURES
 
 ROOTSTOCK = str(Path(sys.executable).parent / "rootstock")
 NAMES = ["entities", "review-sentiment", "support-intents"]
@@ -51,6 +54,22 @@ def test_an_export_with_a_truncated_or_missing_file_is_not_whole(
     assert not is_whole(copy)
     (copy / file).unlink()
     assert not is_whole(copy)
+
+
+def test_checkpoints_with_one_trunk_and_other_heads_have_exports_of_their_own(tmp_path: Path) -> None:
+    """The fingerprint is that of the trunk: by it alone one would fill masks with the other's head."""
+    trunk = make_tiny(ARCHITECTURES["bert"], tmp_path / "trunk")
+    AutoModel.from_pretrained(trunk.folder).save_pretrained(trunk.folder)
+    folders = [shutil.copytree(trunk.folder, tmp_path / name) for name in ("bare", "one", "same", "other")]
+    for folder, seed in zip(folders[1:], (1, 1, 2), strict=True):
+        add_masked_lm(folder, seed)
+    files = [locate(str(folder)) for folder in folders]
+    assert len({describe(one).fingerprint for one in files}) == 1
+    bare, one, same, other = (path_of(each, tmp_path) for each in files)
+    assert one == same
+    assert len({bare, one, other}) == 3
+    assert bare == export_path(tmp_path, describe(files[0]).fingerprint)
+    assert path_of(files[1], tmp_path, "int8") not in (one, path_of(files[3], tmp_path, "int8"))
 
 
 @pytest.fixture

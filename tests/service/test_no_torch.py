@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.masked_lm import home_of, make_filling, pipeline_of
+
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
@@ -49,6 +51,34 @@ heavy = {"torch", "transformers", "peft", "onnx"} & set(sys.modules)
 assert not heavy, heavy
 """
 
+FILLING = """
+import asyncio, sys
+from pathlib import Path
+
+from adapters.foundation import locate
+from service.engine.engine import Engine
+from service.engine.runners.onnx_runner import OnnxRunner
+from service.engine.tokenizer import Tokenizer
+from service.exports import is_whole, path_of
+from service.metrics import Metrics
+
+folder = path_of(locate(sys.argv[1]), Path(sys.argv[2]))
+assert is_whole(folder), folder
+runner = OnnxRunner(folder, 4, 1)
+tokenizer = Tokenizer(folder / "tokenizer.json", runner.spec.masked_lm.mask_id)
+engine = Engine(runner.spec, runner, tokenizer, None, Metrics())
+
+async def answers():
+    answer = await engine.predict("foundation", ["Where is my [MASK]?"], {"top_k": 3}, task="fill-mask")
+    print(*(one["token"] for one in answer.predictions[0]))
+
+engine.start()
+asyncio.run(answers())
+engine.stop()
+heavy = {"torch", "transformers", "peft", "onnx"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
 
 def test_serving_from_the_export_cache_imports_no_torch(export_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(export_folder), str(tmp_path)]
@@ -58,3 +88,13 @@ def test_serving_from_the_export_cache_imports_no_torch(export_folder: Path, tmp
     assert "'label': 'positive'" in sentiment
     assert "LOC" in entities
     assert embedding.count(",") == 383
+
+
+def test_filling_masks_from_the_export_cache_imports_no_torch(tmp_path: Path) -> None:
+    tiny = make_filling(tmp_path / "model")
+    home_of(tiny, tmp_path / "home")
+    command = [sys.executable, "-c", FILLING, str(tiny.folder), str(tmp_path / "home")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    wanted = pipeline_of(tiny.folder)("Where is my [MASK]?", top_k=3)
+    assert done.stdout.split() == [str(one["token"]) for one in wanted]

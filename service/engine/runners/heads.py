@@ -23,6 +23,11 @@ def pool(hidden: Array | None, pooled: Array | None, mask: npt.NDArray[np.int64]
     return np.asarray(np.matmul(weights[:, None, :], hidden)[:, 0], dtype=np.float32)
 
 
+def at_masks(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64], mask_id: int) -> npt.NDArray[np.bool_]:
+    """Where a masked-language-model head reads: (rows, tokens), true at the mask tokens of each row."""
+    return np.asarray((ids == mask_id) & (mask == 1))
+
+
 def linear_head(vectors: Array, adapter: Adapter) -> Array:
     """(rows, labels), or (rows, width) for a head without weights."""
     if adapter.head.normalize:

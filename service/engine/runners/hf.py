@@ -77,24 +77,25 @@ def load_trunk(folder: Path, attention: str | None) -> nn.Module:
 
     `attention` None: what transformers takes for the architecture.
     """
-    previous = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        trunk = transformers.AutoModel.from_pretrained(
-            folder,
-            attn_implementation=attention,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
-    finally:
-        transformers.utils.logging.set_verbosity(previous)
+    trunk = _load(transformers.AutoModel, folder, attn_implementation=attention)
     if trunk.config.model_type == "deberta-v2":
         from service.engine.runners.deberta import let_positions_vary
 
         let_positions_vary(trunk)
     return cast(nn.Module, trunk.eval().requires_grad_(False))
+
+
+def _load(auto: Any, folder: Path, **options: Any) -> Any:
+    """What an auto class loads, in fp32: safetensors only, no remote code, and quietly."""
+    previous = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        return auto.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **options
+        )
+    finally:
+        transformers.utils.logging.set_verbosity(previous)
 
 
 def graft_sites(
@@ -149,6 +150,36 @@ def logits_of(output: Any) -> Tensor:
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
     logits: Tensor = output.logits
     return logits
+
+
+class MaskedLMHead(nn.Module):
+    """A foundation's own masked-language-model head, with its checkpoint's weights, frozen, in eval mode.
+
+    hidden states (masks, width) → logits (masks, vocabulary). ValueError where the checkpoint lacks a part of it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        model, found = _load(transformers.AutoModelForMaskedLM, folder, output_loading_info=True)
+        prefix = f"{model.base_model_prefix}."
+        if missing := sorted(name for name in found["missing_keys"] if not name.startswith(prefix)):
+            raise ValueError(f"{folder} holds no {missing[0]}, a part of {type(model).__name__}")
+        stub = TrunkStub(has_pooler=False)
+        # DeBERTa's newer head multiplies by the embeddings where others have a decoder tied to them.
+        embeddings: Any = getattr(model.base_model, "embeddings", None)
+        stub.embeddings = embeddings
+        setattr(model, model.base_model_prefix, stub)
+        self.model = model.eval().requires_grad_(False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Every head of this kind takes tokens one by one, so that those at masks are enough."""
+        stub = self.model.base_model
+        stub.given = {"hidden": hidden}
+        try:
+            logits: Tensor = self.model(input_ids=None).logits
+        finally:
+            stub.given = {}
+        return logits
 
 
 def head_model(folder: Path, class_name: str, labels: int) -> tuple[nn.Module, int]:

@@ -1,4 +1,5 @@
-"""The ONNX form of a foundation, written once: trunk graphs on one weights file, and each head.
+"""The ONNX form of a foundation, written once: trunk graphs on one weights file, and each head; the foundation's
+own head, if it has one, on that file as well.
 
 The variants of the trunk differ in what they can take from adapters (onnx_trunk), so that a batch pays for no
 more than it uses: nothing, low-rank updates of PEFT's default targets or of all linear layers, those with shared
@@ -20,7 +21,7 @@ from pathlib import Path
 import onnx
 
 from adapters.spec import FoundationSpec
-from service.engine.runners.onnx_heads import export_head
+from service.engine.runners.onnx_heads import export_head, export_masked_lm
 from service.engine.runners.onnx_trunk import Variant, export_trunk
 from service.engine.runners.onnx_weights import share_weights
 
@@ -39,8 +40,13 @@ def export(folder: Path, spec: FoundationSpec, target: Path, progress: Progress 
             progress(f"trunk {name}: {len(variant.sites)} sites")
             export_trunk(folder, spec, variant, out / f"trunk-{name}.onnx")
         paths = [out / f"trunk-{name}.onnx" for name in variants]
-        share_weights(out, ((path, onnx.load(path)) for path in paths))
         heads = {}
+        if spec.masked_lm is not None:
+            progress(f"head {spec.masked_lm.class_name}")
+            paths.append(out / f"head-{spec.masked_lm.class_name}.onnx")
+            export_masked_lm(folder, spec.hidden_size, paths[-1])
+            heads[spec.masked_lm.class_name] = False
+        share_weights(out, ((path, onnx.load(path)) for path in paths))
         for task_class in spec.classes.values():
             if task_class.head:
                 progress(f"head {task_class.name}")

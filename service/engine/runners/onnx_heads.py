@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.spec import TaskClass
-from service.engine.runners.hf import head_model, logits_of
+from service.engine.runners.hf import MaskedLMHead, head_model, logits_of
 from service.engine.runners.onnx_trunk import to_onnx
 
 
@@ -56,6 +56,14 @@ def export_head(folder: Path, task_class: TaskClass, path: Path) -> bool:
     to_onnx(wrapped, tuple(given.values()), path, list(given), ["logits"], axes, fold=False)
     _weights_as_inputs(path, task_class)
     return not per_token and torch.equal(logits, from_first)
+
+
+def export_masked_lm(folder: Path, width: int, path: Path) -> None:
+    """Write the foundation's own head, its weights as constants: `hidden` (masks, width) → `logits`."""
+    # Not folded: the decoder stays as the embeddings are, and is kept once with them (onnx_weights).
+    hidden = torch.randn(3, width)
+    axes = {"hidden": {0: "masks"}, "logits": {0: "masks"}}
+    to_onnx(MaskedLMHead(folder), (hidden,), path, ["hidden"], ["logits"], axes, fold=False)
 
 
 def _weights_as_inputs(path: Path, task_class: TaskClass) -> None:

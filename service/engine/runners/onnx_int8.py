@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,14 @@ def quantise(source: Path, target: Path) -> None:
     """Write the int8 form of the fp32 export in `source` to the new folder `target`."""
     content = json.loads((source / "foundation.json").read_text(encoding="utf-8"))
     trunks = {f"trunk-{name}.onnx" for name in content["variants"]}
+    own = content["spec"]["masked_lm"]
+    heads = set() if own is None else {f"head-{own['class_name']}.onnx"}
     target.mkdir(parents=True)
-    for name in content["files"].keys() - trunks - {WEIGHTS}:
+    for name in content["files"].keys() - trunks - heads - {WEIGHTS}:
         shutil.copyfile(source / name, target / name)
-    share_weights(target, _quantised(source, target, sorted(trunks)))
+    # The foundation's own head stays in fp32; its constants lie in the weights file with the trunks'.
+    whole = ((target / name, onnx.load(source / name)) for name in heads)
+    share_weights(target, chain(_quantised(source, target, sorted(trunks)), whole))
     files = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
     content = {**content, "precision": "int8", "files": files}
     (target / "foundation.json").write_text(json.dumps(content, indent=1), encoding="utf-8")

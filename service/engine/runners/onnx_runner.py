@@ -11,7 +11,7 @@ import numpy as np
 
 from adapters.spec import Adapter, Array
 from service.engine.batch import Batch
-from service.engine.runners.heads import linear_head, pool
+from service.engine.runners.heads import at_masks, linear_head, pool
 from service.engine.runners.onnx_sessions import Sessions, Trunk
 from service.engine.runners.onnx_stack import Stack
 from service.engine.runners.sharing import Plan, share
@@ -118,10 +118,9 @@ class OnnxRunner:
             results |= zip(rest, self._run_heads(part, work, own, outputs), strict=True)
             self._keep(part, work, own, outputs, cache)
         for row, output in found.items():
-            alone = batch.only([row])
+            alone = batch.only([row]).trimmed()
             arrays = {name: array[None] for name, array in output.arrays.items()}
-            mask = alone.attention_mask[:, : alone.lengths[0]]
-            results[row] = self._run_head(staged[batch.slots[row]], arrays, mask)[0]
+            results[row] = self._run_head(staged[batch.slots[row]], arrays, alone, [0])[0]
         return [results[row] for row in range(len(batch.slots))]
 
     def _keep(
@@ -224,25 +223,32 @@ class OnnxRunner:
         places: dict[int, dict[int, int]] = {slot: {} for slot in staged}
         rows = list(zip(batch.slots, work.states, strict=True))
         at = [places[slot].setdefault(state, len(places[slot])) for slot, state in rows]
-        raw: dict[int, Array] = {}
+        raw: dict[int, list[Array]] = {}
         for slot, states in places.items():
             chosen = list(states)
             whole = chosen == list(range(len(work.inputs)))
             mine = outputs if whole else {name: value[chosen] for name, value in outputs.items()}
-            mask = batch.attention_mask[[work.inputs[state] for state in chosen]]
-            raw[slot] = self._run_head(staged[slot], mine, mask)
+            sources = [work.inputs[state] for state in chosen]
+            raw[slot] = self._run_head(staged[slot], mine, batch, sources)
         results = []
         for row, slot in enumerate(batch.slots):
             value = raw[slot][at[row]]
             results.append(value[: batch.lengths[batch.inputs[row]]] if value.ndim > 1 else value)
         return results
 
-    def _run_head(self, staged: _Staged, outputs: Mapping[str, Array], mask: Any) -> Array:
-        adapter = staged.adapter
+    def _run_head(
+        self, staged: _Staged, outputs: Mapping[str, Array], batch: Batch, sources: Sequence[int]
+    ) -> list[Array]:
+        """The raw output of each of the states that `outputs` holds; `sources`: the inputs that they are of."""
+        adapter, mask = staged.adapter, batch.attention_mask[sources]
         if adapter.head.class_name is None:
             vectors = pool(outputs.get("hidden"), outputs.get("pooled"), mask, adapter.head.pooling)
-            return linear_head(vectors, adapter)
+            return list(linear_head(vectors, adapter))
         head = self._sessions.head(adapter.head.class_name)
+        if adapter.head.kind == "masked-lm" and self.spec.masked_lm is not None:
+            # Ahead of the head: logits of every token would be (rows, tokens, vocabulary).
+            masks = at_masks(batch.input_ids[sources], mask, self.spec.masked_lm.mask_id)
+            logits = head.session.run(None, {"hidden": outputs["hidden"][masks]})[0]
+            return np.split(logits, masks.sum(axis=1).cumsum()[:-1])
         given = {**adapter.weights.head, **outputs, "attention_mask": mask}
-        logits: Array = head.session.run(None, {name: given[name] for name in head.inputs})[0]
-        return logits
+        return list(head.session.run(None, {name: given[name] for name in head.inputs})[0])

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from adapters.spec import Adapter, Array, FoundationSpec, HeadSpec
+from adapters.spec import Adapter, Array, FoundationSpec, HeadSpec, MaskedLM
 from service.engine.batch import Batch
-from service.engine.runners.hf import head_model, logits_of
+from service.engine.runners.heads import at_masks
+from service.engine.runners.hf import MaskedLMHead, head_model, logits_of
 from service.engine.runners.torch_graphs import Graphs
 from service.engine.runners.torch_staging import to_device
 from service.engine.runners.torch_updates import power
@@ -59,7 +61,9 @@ class Heads:
             return
         with self._opening:
             if name not in self._models:
-                self._models[name] = head_model(self._folder, name, labels=1)[0].to(self._device)
+                own = head.kind == "masked-lm"
+                model = MaskedLMHead(self._folder) if own else head_model(self._folder, name, labels=1)[0]
+                self._models[name] = model.to(self._device)
 
     def place(self, slot: int, adapter: Adapter, values: Tensor) -> None:
         """Put an adapter's head into a slot: `values` holds its tensors one after the other, by name."""
@@ -86,16 +90,17 @@ class Heads:
         groups: dict[HeadForm, list[int]] = {}
         for row, slot in enumerate(batch.slots):
             groups.setdefault(self._placed[slot].form, []).append(row)
+        parts = {form: batch.only(rows) for form, rows in groups.items()}
         raw = [
-            self._run_group(batch.only(rows), form, [states[row] for row in rows], outputs, graphs)
+            self._run_group(parts[form], form, [states[row] for row in rows], outputs, graphs)
             for form, rows in groups.items()
         ]
         # One copy for all groups: the host waits for the device once.
         host = torch.cat([one.reshape(-1) for one in raw]).cpu().numpy()
         results: list[Array] = [np.empty(0, np.float32)] * len(batch.slots)
-        for rows, one in zip(groups.values(), raw, strict=True):
+        for (form, rows), one in zip(groups.items(), raw, strict=True):
             values, host = host[: one.numel()].reshape(one.shape), host[one.numel() :]
-            for row, value in zip(rows, values, strict=False):
+            for row, value in zip(rows, self._by_row(parts[form], form, values), strict=False):
                 kept = value[: batch.lengths[batch.inputs[row]]] if value.ndim > 1 else value
                 results[row] = kept[..., : self._placed[batch.slots[row]].labels]
         return results
@@ -104,6 +109,8 @@ class Heads:
         self, batch: Batch, form: HeadForm, states: Sequence[int], outputs: Sequence[Tensor], graphs: Graphs
     ) -> Tensor:
         """A batch whose heads are all of one form; with `graphs` rounded up to more rows, which nobody reads."""
+        if form.head.kind == "masked-lm":
+            return self._fill_masks(batch, form, states, outputs[0], graphs)
         rows, tokens = len(states), outputs[0].shape[1]
         heads = [self._placed[slot].number for slot in batch.slots]
         single = not graphs.most and len(set(heads)) == 1
@@ -114,6 +121,32 @@ class Heads:
         key = "head", form, numbers.shape, outputs[0].shape, self._stacks[form].growths
         compute = partial(self._compute, form, single)
         return graphs.run(key, compute, to_device(numbers, self._device), *outputs)[0]
+
+    def _by_row(self, batch: Batch, form: HeadForm, values: Array) -> Sequence[Array]:
+        """What a group gave, row by row; beyond its last row there may be more, which nobody reads."""
+        if form.head.kind != "masked-lm":
+            return list(values)
+        return np.split(values, self._masks(batch).sum(axis=1).cumsum())
+
+    def _fill_masks(
+        self, batch: Batch, form: HeadForm, states: Sequence[int], hidden: Tensor, graphs: Graphs
+    ) -> Tensor:
+        """The foundation's own head at the mask tokens of all rows: (masks, vocabulary), row by row."""
+        model = self._models[str(form.head.class_name)]
+        rows, tokens = np.nonzero(self._masks(batch))
+        places = np.zeros(power(len(rows)) if graphs.most else len(rows), np.int64)
+        places[: len(rows)] = np.asarray(states)[rows] * hidden.shape[1] + tokens
+
+        def compute(places: Tensor, hidden: Tensor) -> tuple[Tensor]:
+            return (model(hidden.flatten(0, 1).index_select(0, places).float()),)
+
+        key = "head", form, places.shape, hidden.shape
+        return graphs.run(key, compute, to_device(places, self._device), hidden)[0]
+
+    def _masks(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        """(rows, tokens): where the foundation's own head reads each row."""
+        masked_lm, inputs = cast(MaskedLM, self._spec.masked_lm), list(batch.inputs)
+        return at_masks(batch.input_ids[inputs], batch.attention_mask[inputs], masked_lm.mask_id)
 
     def _compute(self, form: HeadForm, single: bool, numbers: Tensor, *outputs: Tensor) -> tuple[Tensor]:
         """For each row its raw output, fp32: (rows, labels) or (rows, tokens, labels).
@@ -137,7 +170,7 @@ class Heads:
     def _form(self, adapter: Adapter) -> tuple[HeadForm, int | None]:
         head, weights = adapter.head, adapter.weights.head
         free: Mapping[str, tuple[int | None, ...]] = {"head.weight": (None, 0), "head.bias": (None,)}
-        if head.class_name is not None:
+        if head.kind == "hf" and head.class_name is not None:
             free = self._spec.classes[head.class_name].head
         shapes, labels = [], None
         for name, array in sorted(weights.items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.engine.tasks.feature_extraction import FeatureExtraction
+from service.engine.tasks.fill_mask import FillMask
 from service.engine.tasks.question_answering import QuestionAnswering
 from service.engine.tasks.task import Task
 from service.engine.tasks.text_classification import TextClassification
@@ -19,5 +20,6 @@ TASKS: dict[str, Task] = {
         QuestionAnswering(),
         TextRanking(),
         ZeroShotClassification(),
+        FillMask(),
     )
 }

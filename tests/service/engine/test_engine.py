@@ -906,7 +906,7 @@ def test_a_call_that_the_task_does_not_take_is_refused_before_anything_is_comput
     async def body(bench: Bench) -> None:
         bench.add("a")
         with pytest.raises(
-            WrongTask, match="answers text-classification; this route serves token-classification"
+            WrongTask, match="answers text-classification; the request asks for token-classification"
         ):
             await bench.engine.predict("a", ["w1"], {}, task="token-classification")
         with pytest.raises(InvalidParameter, match="no parameter 'temperature'"):

@@ -58,7 +58,12 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> ort.InferenceSession:
     source = tmp_path_factory.mktemp("fp32")
     opset = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), source / "trunk-only.onnx")
-    content = {"variants": {"only": {}}, "precision": "fp32", "files": {"trunk-only.onnx": 0}}
+    content = {
+        "variants": {"only": {}},
+        "precision": "fp32",
+        "files": {"trunk-only.onnx": 0},
+        "spec": {"masked_lm": None},
+    }
     (source / "foundation.json").write_text(json.dumps(content))
     quantise(source, source / "int8")
     return ort.InferenceSession(source / "int8" / "trunk-only.onnx", providers=["CPUExecutionProvider"])

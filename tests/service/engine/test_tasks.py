@@ -154,6 +154,7 @@ INPUTS: dict[str, list[Input]] = {
     "question-answering": [Question("x", "y")],
     "text-ranking": [("x", "y")],
     "zero-shot-classification": ["x"],
+    "fill-mask": ["x"],
 }
 BAD = [
     *[("text-classification", "top_k", value) for value in (0, -1, True, 1.0, "1")],

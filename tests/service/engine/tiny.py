@@ -16,9 +16,11 @@ import torch
 from tokenizers import Tokenizer as HfTokenizer
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
+    FillMaskPipeline,
     PreTrainedTokenizerFast,
     TextClassificationPipeline,
     TokenClassificationPipeline,
@@ -103,7 +105,7 @@ def our_tokenizer() -> Tokenizer:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
         path.write_text(tokenizer_json(), encoding="utf-8")
-        return Tokenizer(path)
+        return Tokenizer(path, VOCAB.index("[MASK]"))
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ class Oracle:
             out = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), token_type_ids=types)
         spans = "start_logits" in out
         logits = torch.stack([out.start_logits, out.end_logits], -1) if spans else out.logits
-        return logits[0].numpy()
+        row = logits[0].numpy()
+        return row[list(encoded.masks)] if encoded.masks else row
 
     def answer(self, value: Input, parameters: dict[str, Any], ours: Tokenizer) -> Any:
         task = TASKS[self.adapter.task]
@@ -156,6 +159,7 @@ def oracle(
         "question-answering": (BertForQuestionAnswering, QuestionAnsweringPipeline),
         "text-ranking": (BertForSequenceClassification, TextClassificationPipeline),
         "zero-shot-classification": (BertForSequenceClassification, ZeroShotClassificationPipeline),
+        "fill-mask": (BertForMaskedLM, FillMaskPipeline),
     }
     build, pipeline = classes[task]
     model = build(config).eval()

@@ -1,0 +1,34 @@
+"""A tiny BERT whose checkpoint brings its masked-language-model head, and transformers' own answers with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from adapters.architecture import describe
+from adapters.foundation import locate
+from service.engine.runners.onnx_export import export
+from service.exports import path_of
+from tests.parity.foundations import Tiny, make_tiny
+from tests.parity.matrix import ARCHITECTURES
+
+
+def make_filling(folder: Path) -> Tiny:
+    """The foundation, in a folder as hub checkpoints are: trunk with pooler, and head."""
+    return make_tiny(ARCHITECTURES["bert"], folder)
+
+
+def home_of(tiny: Tiny, home: Path) -> Path:
+    """A home whose export cache holds it."""
+    files = locate(str(tiny.folder))
+    export(files.folder, describe(files), path_of(files, home))
+    return home
+
+
+def pipeline_of(folder: Path) -> Any:
+    """transformers' pipeline on a foundation's folder."""
+    model = transformers.AutoModelForMaskedLM.from_pretrained(folder, attn_implementation="eager")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    return transformers.pipeline("fill-mask", model=model, tokenizer=tokenizer, device="cpu")
