@@ -7,7 +7,9 @@ from typing import Any
 
 import yaml
 
-from adapters.foundation import FoundationFiles
+from training.job import Job
+from training.method import Choice
+from training.network import pooling_of
 from training.recipe import Recipe
 from training.split import Split
 
@@ -20,26 +22,22 @@ _SCORES = {
 }
 
 
-def render(
-    recipe: Recipe,
-    files: FoundationFiles,
-    task: str,
-    labels: Sequence[str],
-    parts: Split,
-    figures: Mapping[str, Any],
-) -> str:
+def render(recipe: Recipe, job: Job, choice: Choice, metrics: Mapping[str, Any]) -> str:
     """The model card in Hugging Face's form: YAML front matter, then Markdown. No digest, time or path."""
-    front = yaml.safe_dump(_front_matter(recipe, files, task, figures), sort_keys=False, allow_unicode=True)
+    figures, parts, name = metrics["test"], job.parts, job.files.name
+    front = yaml.safe_dump(_front_matter(recipe, name, job.task, figures), sort_keys=False, allow_unicode=True)
     sections = [
         f"---\n{front}---",
         f"# {recipe.name}",
         recipe.description.strip(),
-        f"A LoRA adapter (rank {recipe.peft.r}) for **{task}** on `{files.name}`, which stays frozen.",
+        f"{_made(recipe, choice, len(job.sites))} for **{job.task}** on `{name}`, which stays frozen.",
+        _head(recipe, pooling_of(job.spec)),
         "## Labels",
-        ", ".join(f"`{label}`" for label in labels),
+        ", ".join(f"`{label}`" for label in job.labels),
         "## Held-out figures",
         _held_out(parts),
         _comparison(figures),
+        f"Chosen because {choice.reason}.",
         _breakdown(figures["adapter"]),
         "## Data and licence",
         _data(recipe, parts),
@@ -49,9 +47,23 @@ def render(
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(
-    recipe: Recipe, files: FoundationFiles, task: str, figures: Mapping[str, Any]
-) -> dict[str, Any]:
+def _made(recipe: Recipe, choice: Choice, sites: int) -> str:
+    method = choice.chosen.method
+    if method == "head_only":
+        return "A linear head alone"
+    kind = {"lora": "A LoRA adapter", "dora": "A DoRA adapter", "ia3": "An IA3 adapter"}[method]
+    rank = "" if method == "ia3" else f" of rank {recipe.peft.r}"
+    return f"{kind}{rank} on {sites} linear layers, and a head,"
+
+
+def _head(recipe: Recipe, pooling: str) -> str:
+    if recipe.task_type == "TOKEN_CLS":
+        return "The head is the task class's own."
+    vector = "the mean of the trunk's last states" if pooling == "mean" else "the first token's last state"
+    return f"The head, `head.weight` and `head.bias`, reads {vector}, scaled to length 1."
+
+
+def _front_matter(recipe: Recipe, base_model: str, task: str, figures: Mapping[str, Any]) -> dict[str, Any]:
     scores = {k: v for k, v in figures["adapter"].items() if k in _SCORES}
     metrics = [
         {"type": kind.removeprefix("macro_"), "value": value, "name": f"held-out {_SCORES[kind]}"}
@@ -61,29 +73,34 @@ def _front_matter(
     result = {"task": {"type": task}, "dataset": dataset, "metrics": metrics}
     return {
         "license": recipe.license,
-        "base_model": files.name,
+        "base_model": base_model,
         "library_name": "peft",
         "pipeline_tag": task,
-        "tags": ["lora", "rootstock"],
+        "tags": ["rootstock"],
         "model-index": [{"name": recipe.name, "results": [result]}],
     }
 
 
 def _held_out(parts: Split) -> str:
+    chosen = f"nor any choice ({len(parts.validation)} rows)" if parts.validation else "nor any choice"
     return (
-        f"On {len(parts.test)} rows that neither training ({len(parts.train)} rows) nor the choice of the epoch "
-        f"({len(parts.validation)} rows) saw, from the saved files as anyone loads them."
+        f"On {len(parts.test)} rows that neither training ({len(parts.train)} rows) {chosen} saw, from the saved "
+        "files as anyone loads them."
     )
 
 
 def _comparison(figures: Mapping[str, Any]) -> str:
     """One row for the adapter and each baseline, so that what the adapter adds can be read off."""
     columns = [k for k in _SCORES if k in figures["adapter"]]
-    named = {
-        "this adapter": figures["adapter"],
-        "linear head on the frozen foundation": figures["baselines"]["linear_head"],
-        "commonest answer": figures["baselines"]["majority"],
+    known = {
+        "head_only": "head alone on the frozen foundation",
+        "from_scratch": "the same network from random weights",
+        "majority": "commonest answer",
     }
+    baselines = {
+        title: figures["baselines"][name] for name, title in known.items() if name in figures["baselines"]
+    }
+    named = {"this adapter": figures["adapter"], **baselines}
     rows = [[name, *(f"{found[k]:.3f}" for k in columns)] for name, found in named.items()]
     return _table(["", *(_SCORES[k] for k in columns)], rows)
 

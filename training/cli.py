@@ -1,80 +1,100 @@
-"""The `rootstock train` commands. torch and transformers are imported by `run` alone, when it starts."""
+"""The `rootstock train` commands. What is heavy is imported by the command that needs it, when it starts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+
+from training.data_commands import audit, rank_base, suggest
+from training.model_commands import compare, evaluate, explain, export
+from training.options import Changes, Json, RecipePath, failures, progress, show_table, tell
+from training.study_commands import bench, cv, federate, sweep
 
 if TYPE_CHECKING:
+    from training.recipe_file import RecipeFile
     from training.run import Outcome
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
-    help="Train an adapter from a labelled file: recipe, training, hold-out evaluation, bundle.",
+    help="Train an adapter from a labelled file: recipe, training, evidence, bundle.",
 )
-
-RecipePath = Annotated[
-    Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE", show_default=False)
-]
+for command in (audit, rank_base, cv, sweep, evaluate, compare, explain, suggest, federate, export, bench):
+    app.command()(command)
 
 
 @app.command()
 def run(
     recipe: RecipePath,
+    changes: Changes = None,
     output_dir: Annotated[
         Path | None, typer.Option(help="Where the results go, instead of the recipe's output_dir.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON summary on stdout.")] = False,
+    push: Annotated[
+        str | None, typer.Option(metavar="URL", help="Publish the result on the server at this address.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(envvar="ROOTSTOCK_ADMIN_KEY", help="Bearer token for --push.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Keep a named method even where it is below the head alone.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and say what would be trained; train nothing.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Train, evaluate and pack one adapter: `metrics.json`, `bundle/` and `NAME.zip` in the output folder.
+    """Train, evaluate and pack one adapter: report, metrics, `bundle/` and `NAME.zip` in the output folder.
+
+    A run that was killed goes on where its last epoch ended.
 
     Example: `rootstock train run training/recipes/support-intents.yaml`
 
-    Example: `rootstock train run my.yaml --output-dir runs/try-2 --json > summary.json`
-    """
-    with _failures():
-        from training.recipe import load_recipe
+    Example: `rootstock train run my.yaml training.seed=3 --output-dir runs/try-2 --json > summary.json`
 
-        source = load_recipe(recipe)
-        with _progress(source.recipe.name) as report:
+    Example: `rootstock train run my.yaml --push http://127.0.0.1:3000`
+    """
+    with failures():
+        from training.recipe_file import load_recipe
+
+        source = load_recipe(recipe, changes or ())
+        if dry_run:
+            _check(source, recipe, push, as_json)
+            return
+        with progress(source.recipe.name) as report:
             from training.run import run as train
 
-            outcome = train(source, output_dir, report)
+            outcome = train(source, output_dir, report, force)
+        published = _push(outcome, push, key) if push else None
     if as_json:
-        typer.echo(json.dumps(_summary(outcome), ensure_ascii=False))
+        typer.echo(json.dumps(_summary(outcome, published), ensure_ascii=False))
     else:
-        _print(outcome)
+        _print(outcome, published, push)
 
 
 @app.command()
-def validate(recipe: RecipePath) -> None:
+def validate(
+    recipe: RecipePath,
+    changes: Changes = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="Also hold it to the limits of the server at this address.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check a recipe, its data and its split, and say what would be trained; trains nothing.
 
     Example: `rootstock train validate training/recipes/entities.yaml`
-    """
-    with _failures():
-        from adapters.foundation import locate
-        from training.data import read_dataset
-        from training.recipe import load_recipe
-        from training.split import split
 
-        source = load_recipe(recipe)
-        dataset = read_dataset(source)
-        parts = split(dataset, source.recipe.data.splits)
-        files = locate(source.recipe.base_model)
-    sizes = ", ".join(f"{count} {name}" for name, count in parts.sizes.items())
-    typer.echo(f"{recipe}: valid")
-    typer.echo(f"  foundation  {files.name}")
-    typer.echo(f"  data        {dataset.path}: {sizes}; {parts.duplicates} duplicates left out")
-    typer.echo(f"  labels      {', '.join(dataset.labels)}")
+    Example: `rootstock train validate my.yaml --server http://127.0.0.1:3000`
+    """
+    with failures():
+        from training.recipe_file import load_recipe
+
+        _check(load_recipe(recipe, changes or ()), recipe, server, as_json)
 
 
 @app.command()
@@ -88,79 +108,72 @@ def schema() -> None:
     typer.echo(json.dumps(Recipe.model_json_schema(), indent=2))
 
 
-@contextmanager
-def _failures() -> Iterator[None]:
-    """One line on stderr instead of a traceback: exit code 2 for what the caller can mend, 1 for the rest."""
-    from adapters.foundation import FoundationError
-    from adapters.spec import Rejected
-    from training.errors import TrainingError
+def _check(source: RecipeFile, path: Path, server: str | None, as_json: bool) -> None:
+    from adapters.foundation import locate
+    from training.dataset import read_dataset
+    from training.limits import check_limits
+    from training.split import split
 
-    try:
-        yield
-    except (TrainingError, FoundationError) as error:
-        typer.echo(f"rootstock train: {error}", err=True)
-        raise typer.Exit(2) from None
-    except Rejected as error:
-        typer.echo(f"rootstock train: the trained adapter could not be served: {error}", err=True)
-        raise typer.Exit(1) from None
-    except OSError as error:
-        typer.echo(f"rootstock train: {error}", err=True)
-        raise typer.Exit(1) from None
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar with the time left, on stderr so that stdout holds results alone."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _lines(name)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as bar:
-        task = bar.add_task(name, total=None, note="preparing")
-
-        def report(done: int, total: int, note: str) -> None:
-            bar.update(task, completed=done, total=total, note=note)
-
-        yield report
+    dataset = read_dataset(source)
+    parts = split(dataset, source.recipe.data.splits, source.recipe.data.conflicts)
+    files = locate(source.recipe.base_model)
+    if server is not None:
+        check_limits(source, files, server)
+    sizes = ", ".join(f"{count} {name}" for name, count in parts.sizes.items())
+    told = {
+        "valid": True, "foundation": files.name, "rows": parts.sizes, "duplicates": parts.duplicates,
+        "labels": list(dataset.labels), "method": source.recipe.peft.method,
+    }  # fmt: skip
+    tell(
+        told,
+        as_json,
+        f"{path}: valid",
+        f"  foundation  {files.name}",
+        f"  data        {dataset.train.path}: {sizes}; {parts.duplicates} duplicates left out",
+        f"  labels      {', '.join(dataset.labels)}",
+        f"  method      {source.recipe.peft.method}",
+    )
 
 
-def _lines(name: str) -> Callable[[int, int, str], None]:
-    """A line at the end of each tenth of the steps, for logs, where a bar cannot be drawn."""
+def _push(outcome: Outcome, url: str, key: str | None) -> dict[str, Any]:
+    from adapters.client import Client
 
-    def report(done: int, total: int, note: str) -> None:
-        if done * 10 // total > (done - 1) * 10 // total:
-            typer.echo(f"{name}: {done} of {total} steps, {note}", err=True)
-
-    return report
+    with Client(url, key) as client:
+        answer: dict[str, Any] = client.publish(outcome.results.zip, outcome.metrics["name"])
+    return answer
 
 
-def _summary(outcome: Outcome) -> dict[str, Any]:
-    paths = {"bundle": str(outcome.written.folder), "zip": str(outcome.written.zip)}
-    return {**outcome.metrics, **paths, "publish": _publish_line(outcome)}
+def _summary(outcome: Outcome, published: dict[str, Any] | None) -> dict[str, Any]:
+    paths = {"bundle": str(outcome.results.bundle), "zip": str(outcome.results.zip)}
+    found = {**outcome.metrics, **paths, "publish": _publish_line(outcome)}
+    return found if published is None else {**found, "published": published}
 
 
 def _publish_line(outcome: Outcome) -> str:
-    return f"rootstock adapters push {outcome.written.zip} --name {outcome.metrics['name']}"
+    return f"rootstock adapters push {outcome.results.zip} --name {outcome.metrics['name']}"
 
 
-def _print(outcome: Outcome) -> None:
-    from rich.table import Table
-
-    test = outcome.metrics["test"]
-    named = {"this adapter": test["adapter"], **test["baselines"]}
+def _print(outcome: Outcome, published: dict[str, Any] | None, url: str | None) -> None:
+    metrics, results = outcome.metrics, outcome.results
+    test = metrics["test"]
+    named = {f"this adapter ({metrics['method']})": test["adapter"], **test["baselines"]}
     columns = [k for k, v in test["adapter"].items() if isinstance(v, float)]
-    table = Table(
-        title=f"{outcome.metrics['name']}: {test['adapter']['rows']} held-out rows", title_justify="left"
+    show_table(
+        f"{metrics['name']}: {test['adapter']['rows']} held-out rows",
+        ["", *columns],
+        [{"": name.replace("_", " "), **figures} for name, figures in named.items()],
     )
-    for column in ("", *columns):
-        table.add_column(column, justify="right" if column else "left")
-    for name, figures in named.items():
-        table.add_row(name.replace("_", " "), *(f"{figures[k]:.3f}" for k in columns))
-    Console().print(table)
-    typer.echo(f"bundle   {outcome.written.folder}")
-    typer.echo(f"zip      {outcome.written.zip} ({outcome.written.zip.stat().st_size / 1e6:.2f} MB)")
+    typer.echo(f"method   {metrics['choice']['reason']}")
+    typer.echo(f"report   {results.report}")
+    typer.echo(f"zip      {results.zip} ({results.zip.stat().st_size / 1e6:.2f} MB)")
     typer.echo(f"digest   {outcome.digest}")
-    typer.echo(f"publish  {_publish_line(outcome)}")
+    if published is None:
+        typer.echo(f"publish  {_publish_line(outcome)}")
+        return
+    verified = published.get("verification") or {}
+    typer.echo(
+        f"serves   {published['name']}@{published['version']}: golden {verified.get('golden')}, "
+        f"largest difference {verified.get('max_difference')}"
+    )
+    body = json.dumps({"model": published["name"], "inputs": "..."})
+    typer.echo(f"try      curl -s {url}/v1/predict -H 'Content-Type: application/json' -d '{body}'")

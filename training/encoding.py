@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
-from training.data import Example
+from adapters.foundation import FoundationFiles, read_json
+from training.example import Example
 
 # torch's cross entropy leaves these positions out.
 IGNORED = -100
@@ -21,10 +22,13 @@ class Encoded:
 
     `targets` holds one class for a text; for tokens one for each token, IGNORED at special tokens. `words` holds
     then the class of each word, and `first` the position of its first token, None where the word was cut off.
+    `types` tells the texts of a pair apart; `cut` says that the text was longer than the limit.
     """
 
     ids: tuple[int, ...]
     targets: tuple[int, ...]
+    types: tuple[int, ...] = ()
+    cut: bool = False
     words: tuple[int, ...] = ()
     first: tuple[int | None, ...] = ()
 
@@ -38,6 +42,11 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     return tokenizer
 
 
+def padding(files: FoundationFiles) -> int:
+    """The token id to pad with; any id does where the foundation names none, since padding is masked."""
+    return int(read_json(files.folder / "config.json").get("pad_token_id") or 0)
+
+
 def encode(tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[str]) -> list[Encoded]:
     """Each example for the model; class ids are positions in `labels`.
 
@@ -45,13 +54,20 @@ def encode(tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[s
     the model says token by token gives whole words.
     """
     ids = {label: i for i, label in enumerate(labels)}
-    encodings = tokenizer.encode_batch([example.text for example in examples])
+    inputs = [e.text if e.pair is None else (e.text, e.pair) for e in examples]
     return [
-        _tokens(encoding, example, ids)
-        if example.words
-        else Encoded(tuple(encoding.ids), (ids[example.labels[0]],))
-        for encoding, example in zip(encodings, examples, strict=True)
+        _tokens(encoding, example, ids) if example.words else _text(encoding, ids[example.labels[0]])
+        for encoding, example in zip(tokenizer.encode_batch(inputs), examples, strict=True)
     ]
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoded]:
+    """Texts without labels; their targets are IGNORED."""
+    return [_text(encoding, IGNORED) for encoding in tokenizer.encode_batch(list(texts))]
+
+
+def _text(encoding: Encoding, target: int) -> Encoded:
+    return Encoded(tuple(encoding.ids), (target,), tuple(encoding.type_ids), bool(encoding.overflowing))
 
 
 def _tokens(encoding: Encoding, example: Example, ids: dict[str, int]) -> Encoded:
@@ -72,4 +88,11 @@ def _tokens(encoding: Encoding, example: Example, ids: dict[str, int]) -> Encode
         elif tag.startswith("B-"):
             tag = f"I-{tag[2:]}"
         targets.append(ids[tag])
-    return Encoded(tuple(encoding.ids), tuple(targets), tuple(ids[tag] for tag in example.labels), tuple(first))
+    return Encoded(
+        tuple(encoding.ids),
+        tuple(targets),
+        tuple(encoding.type_ids),
+        bool(encoding.overflowing),
+        tuple(ids[tag] for tag in example.labels),
+        tuple(first),
+    )

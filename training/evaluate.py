@@ -47,7 +47,7 @@ def entity_figures(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[
 
     A predicted entity counts only where its type, its first word and its last word are all right.
     """
-    wanted, found = set(_spans(truth)), set(_spans(predicted))
+    wanted, found = set(spans(truth)), set(spans(predicted))
     types = sorted({span[1] for span in wanted | found})
     hits = wanted & found
     by_type = {
@@ -70,7 +70,7 @@ def word_tags(
     return truth, predicted
 
 
-def _spans(sentences: Iterable[Sequence[str]]) -> Iterable[Span]:
+def spans(sentences: Iterable[Sequence[str]]) -> Iterable[Span]:
     """(sentence, type, first word, word after the last) of each entity; an `I-` without its `B-` begins none."""
     for number, tags in enumerate(sentences):
         begin, kind = 0, ""

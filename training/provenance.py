@@ -8,8 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from training.data import Dataset
-from training.recipe import RecipeFile
+from training.dataset import Dataset
+from training.recipe_file import RecipeFile
 from training.split import Split
 
 _LIBRARIES = ("numpy", "peft", "rootstock", "safetensors", "scikit-learn", "tokenizers", "torch", "transformers")
@@ -21,9 +21,9 @@ def provenance(source: RecipeFile, dataset: Dataset, parts: Split) -> dict[str, 
     recipe = source.recipe
     found: dict[str, Any] = {
         "recipe_sha256": source.sha256,
-        "data_sha256": dataset.sha256,
+        "data_sha256": dataset.hashes,
         "rows": {**parts.sizes, "duplicates": parts.duplicates},
-        "seeds": {"split": recipe.data.splits.seed, "training": recipe.training.seed},
+        "seeds": {"split": recipe.data.splits.seed, "training": list(recipe.seeds)},
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
     commit = _commit(Path(__file__).resolve().parent.parent)

@@ -1,37 +1,48 @@
-"""A recipe: the YAML file that says how one adapter is trained. An unknown key is refused."""
+"""A recipe: what one adapter is trained from, how, and how it is judged. An unknown key is refused."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from adapters.reference import FOUNDATION, is_name
-from training.errors import RecipeError
 
 TaskType = Literal["SEQ_CLS", "TOKEN_CLS"]
+Method = Literal["auto", "head_only", "lora", "dora", "ia3"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-Dropout = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Modules = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1)]
+Modules = Annotated[list[Text], Field(min_length=1)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a recipe."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Splits(_Section):
-    """How rows are dealt out: `test_size` and `val_size` are shares of all rows, the rest trains."""
+class Splits(Section):
+    """How rows are dealt out to train on, to choose by (validation) and to report on (test)."""
 
-    strategy: Literal["stratified"] = "stratified"
-    test_size: Share = 0.2
-    val_size: Share = 0.15
+    strategy: Literal["stratified", "given"] = Field(
+        default="stratified",
+        description="`stratified` deals data.path out; `given` takes data.test_path and data.val_path.",
+    )
+    test_size: Share = Field(default=0.2, description="Share of all rows; `stratified` alone.")
+    val_size: Share = Field(default=0.15, description="Share of all rows, where no data.val_path is given.")
+    k_shot: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="Learn from this many rows of each label alone and choose by cross-validation over them; the "
+        "validation rows stay unread.",
+    )
+    dedupe_across_splits: bool = Field(
+        default=True, description="Leave out of training what is in test, and of validation what is in either."
+    )
     seed: Seed = 0
 
     @field_validator("val_size")
@@ -42,59 +53,202 @@ class Splits(_Section):
         return value
 
 
-class Data(_Section):
-    """Where the labelled rows are: a CSV file for SEQ_CLS, a CoNLL file (token, tab, BIO tag) for TOKEN_CLS."""
+class Data(Section):
+    """Where the labelled rows are. By the file's ending: .csv, .jsonl, .parquet, or .conll (token, tab, BIO tag).
 
-    path: str = Field(min_length=1, description="The data file; a relative path starts at the recipe's folder.")
-    text_column: str = Field(default="text", description="CSV only: the column that holds the text.")
-    label_column: str = Field(default="label", description="CSV only: the column that holds the label.")
+    A relative path starts at the recipe's folder; ${ROOTSTOCK_DATA} stands for the folder of labelled data.
+    """
+
+    path: Text = Field(description="The rows to train on, or with `stratified` splits all rows.")
+    val_path: Text | None = Field(default=None, description="`given` splits: the rows to choose by.")
+    test_path: Text | None = Field(default=None, description="`given` splits: the rows to report on.")
+    text_column: Text = Field(default="text", description="The column of the text.")
+    pair_column: Text | None = Field(default=None, description="The column of a second text, for pairs.")
+    label_column: Text = Field(default="label", description="The column of the label, or of the list of tags.")
+    token_column: Text = Field(default="tokens", description="TOKEN_CLS in .jsonl, .parquet: the list of words.")
+    group_column: Text | None = Field(default=None, description="The column of the group, for fairness figures.")
+    conflicts: Literal["refuse", "first"] = Field(
+        default="refuse",
+        description="A text that is there twice, with two labels: refuse the file, or keep the first.",
+    )
     splits: Splits = Splits()
 
+    @model_validator(mode="after")
+    def _paths_fit_the_strategy(self) -> Data:
+        given = self.splits.strategy == "given"
+        if given and self.test_path is None:
+            raise ValueError("splits.strategy is given: test_path says where the rows to report on are")
+        if not given and (self.test_path or self.val_path):
+            named = "test_path" if self.test_path else "val_path"
+            raise ValueError(f"{named} is for splits.strategy: given; here {self.splits.strategy} deals path out")
+        return self
 
-class Peft(_Section):
-    """The LoRA update, in peft.LoraConfig's own names."""
 
-    r: Annotated[int, Field(ge=1, le=512)] = 8
-    lora_alpha: Positive = 16
-    lora_dropout: Dropout = 0.0
+class Peft(Section):
+    """What is grafted on, in PEFT's own names.
+
+    `auto` fits a head alone, then LoRA, for few rows with a contrastive stage, and keeps what wins.
+    """
+
+    method: Method = "auto"
+    r: Annotated[int, Field(ge=1, le=512)] = 16
+    lora_alpha: Positive = 32
+    lora_dropout: Probability = 0.0
     target_modules: Literal["all-linear"] | Modules = Field(
-        default=["query", "value"],
+        default="all-linear",
         description="Names (or ends of names) of linear modules of the trunk, or all-linear for every one.",
     )
+    layers_to_transform: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = Field(
+        default=None, description="Numbers of the layers that change, from 0; absent: all."
+    )
     use_rslora: bool = False
+    init_from_adapter: Text | None = Field(
+        default=None, description="A bundle's folder to start from; its sites and ranks have to be these."
+    )
 
 
-class Training(_Section):
-    """The optimisation: AdamW, linear warm-up and decay, the best epoch on validation is kept."""
+class Training(Section):
+    """The optimisation, in the names of transformers' TrainingArguments: AdamW, and the best epoch is kept."""
 
     learning_rate: Positive = 1e-3
     head_learning_rate: Positive | None = Field(
         default=None, description="For the head; learning_rate where absent."
     )
+    layerwise_lr_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="Each layer down learns this much slower than the one above (discriminative rates).",
+    )
+    unfreeze_schedule: Count | None = Field(
+        default=None,
+        description="Progressive unfreezing: epochs until the next layer down joins; absent: all at once.",
+    )
+    loraplus_lr_ratio: Positive = Field(default=1.0, description="lora_B's rate ÷ lora_A's (LoRA+).")
     num_train_epochs: Count = 10
     per_device_train_batch_size: Count = 16
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.1
-    seed: Seed = 0
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_ratio: Probability = 0.1
+    weight_decay: NotNegative = 0.01
+    max_grad_norm: Positive = 1.0
+    label_smoothing_factor: Probability = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    dropout: Probability | None = Field(
+        default=None, description="In the layers that train and ahead of the head; absent: the foundation's own."
+    )
+    contrastive_epochs: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="Epochs of a supervised contrastive stage before the head is fitted; absent: `auto` decides.",
+    )
+    contrastive_weight: NotNegative = Field(
+        default=0.0, description="Of a supervised contrastive loss beside the cross entropy; 0: none."
+    )
+    contrastive_temperature: Positive = 0.07
+    label_names: bool = Field(
+        default=True, description="In the contrastive stage each label's name is one more row of it."
+    )
     early_stopping_patience: Count | None = Field(
-        default=None, description="Stop after this many epochs without a better validation F1; absent: never."
+        default=None, description="Stop after this many epochs without a better validation score; absent: never."
+    )
+    seed: Seed = 0
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = Field(
+        default=None, description="Train once for each, report mean and deviation, keep the best on validation."
     )
     max_length: Annotated[int, Field(ge=3)] = Field(
         default=128, description="Tokens of an input, special tokens included; the rest is cut off."
     )
+    cache_features: bool = Field(
+        default=True, description="Compute the layers below the first that changes once for each row."
+    )
+    bf16: bool = Field(default=False, description="Mixed precision in bfloat16, on a GPU.")
 
 
-class Recipe(_Section):
+class Augmentation(Section):
+    """Changes to training rows, new each epoch."""
+
+    mixup_alpha: NotNegative = Field(
+        default=0.0, description="Mix pairs of pooled embeddings and their labels, by Beta(α, α); 0: never."
+    )
+    token_dropout: Probability = Field(default=0.0, description="Share of tokens that attention does not see.")
+    word_dropout: Probability = Field(default=0.0, description="Share of words left out of a text.")
+    word_swap: Probability = Field(default=0.0, description="Share of words that change places with the next.")
+
+
+class DomainAdaptation(Section):
+    """Pulls the embeddings of the training rows and of unlabelled target rows together. SEQ_CLS alone."""
+
+    method: Literal["coral", "dann"]
+    target_path: Text = Field(description="Texts of the target domain: a file as for data, labels unread.")
+    weight: Positive = 1.0
+
+
+class OutOfScope(Section):
+    """Texts that no label fits, to choose and judge a threshold of refusal by."""
+
+    val_path: Text | None = None
+    test_path: Text
+
+
+class Evaluation(Section):
+    """What is measured beside the score itself."""
+
+    alpha: Probability = Field(
+        default=0.3,
+        description="`auto`: LoRA is kept where the chance that it only seems better is less than this.",
+    )
+    learning_curve: list[Share] = Field(
+        default=[], description="Shares of the training rows to train on as well."
+    )
+    from_scratch: bool = Field(default=False, description="Also train the same network from random weights.")
+    out_of_scope: OutOfScope | None = None
+
+
+class Range(Section):
+    """A hyperparameter's values: `choices`, or from `low` to `high`, evenly or on a log scale."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: Annotated[list[Any], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Range:
+        if (self.choices is None) == (self.low is None or self.high is None):
+            raise ValueError("give choices, or low and high")
+        if self.choices is None and (self.low or 0) >= (self.high or 0):
+            raise ValueError(f"low {self.low} is not below high {self.high}")
+        return self
+
+
+class Hpo(Section):
+    """What `rootstock train sweep` searches: keys of this recipe, such as training.learning_rate."""
+
+    trials: Count = 20
+    space: dict[str, Range] = {}
+    seed: Seed = 0
+
+
+class Tracking(Section):
+    """Where a run is recorded beside its output folder."""
+
+    mlflow_tracking_uri: Text | None = Field(default=None, description="An MLflow server or store; absent: none.")
+    experiment: Text = "rootstock"
+
+
+class Recipe(Section):
     """How one adapter is trained, evaluated and packed."""
 
     task_type: TaskType
     base_model: str = Field(default="default", description="`default`, a local folder, or org/name@<40 hex>.")
     name: str = Field(description="The adapter's name, as it is published.")
-    license: str = Field(min_length=1, description="Licence of the adapter, for example cc-by-4.0.")
-    description: str = Field(min_length=1, description="What it answers and from what data; goes on its card.")
+    license: Text = Field(description="Licence of the adapter, for example cc-by-4.0.")
+    description: Text = Field(description="What it answers and from what data; goes on its card.")
     data: Data
     peft: Peft = Peft()
     training: Training = Training()
+    augmentation: Augmentation = Augmentation()
+    domain_adaptation: DomainAdaptation | None = None
+    evaluation: Evaluation = Evaluation()
+    hpo: Hpo = Hpo()
+    tracking: Tracking = Tracking()
     output_dir: str | None = Field(default=None, description="Where the results go; runs/NAME where absent.")
 
     @field_validator("name")
@@ -104,79 +258,23 @@ class Recipe(_Section):
             raise ValueError(f"{value!r} is no adapter name: 1 to 128 of a-z 0-9 . _ -, not {FOUNDATION!r}")
         return value
 
-    @field_validator("data")
-    @classmethod
-    def _columns_are_for_csv(cls, value: Data, info: ValidationInfo) -> Data:
-        columns = {"text_column", "label_column"} & value.model_fields_set
-        if info.data.get("task_type") == "TOKEN_CLS" and columns:
-            raise ValueError(f"{min(columns)} is for CSV files; TOKEN_CLS reads a CoNLL file")
-        return value
-
-
-@dataclass(frozen=True)
-class RecipeFile:
-    """A recipe with the file it was read from, the hash of that file, and its paths resolved."""
-
-    path: Path
-    sha256: str
-    recipe: Recipe
-
-    @property
-    def data_path(self) -> Path:
-        return self.path.parent / Path(self.recipe.data.path).expanduser()
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> Recipe:
+        if self.task_type == "SEQ_CLS":
+            return self
+        for section, key in (
+            ("data", "text_column"), ("data", "pair_column"), ("augmentation", "mixup_alpha"),
+            ("augmentation", "word_dropout"), ("augmentation", "word_swap"), ("evaluation", "out_of_scope"),
+        ):  # fmt: skip
+            if key in getattr(self, section).model_fields_set:
+                raise ValueError(f"{section}.{key} is for SEQ_CLS; task_type is {self.task_type}")
+        if self.domain_adaptation is not None:
+            raise ValueError(f"domain_adaptation is for SEQ_CLS; task_type is {self.task_type}")
+        if self.training.contrastive_epochs:
+            raise ValueError(f"training.contrastive_epochs is for SEQ_CLS; task_type is {self.task_type}")
+        return self
 
     @property
-    def output_dir(self) -> Path:
-        return Path(self.recipe.output_dir or f"runs/{self.recipe.name}").expanduser()
-
-
-def load_recipe(path: Path) -> RecipeFile:
-    """The recipe in a YAML file; RecipeError with one line that names the file and the key."""
-    try:
-        raw = path.read_bytes()
-        value = yaml.load(raw, Loader=_UniqueKeys)  # noqa: S506 - a subclass of SafeLoader
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(value, dict):
-        raise RecipeError(f"{path}: holds {type(value).__name__}; a recipe is a mapping of keys to values")
-    try:
-        recipe = Recipe.model_validate(value)
-    except ValidationError as error:
-        raise RecipeError(f"{path}: {_first(error)}") from None
-    return RecipeFile(path, "sha256:" + hashlib.sha256(raw).hexdigest(), recipe)
-
-
-def _first(error: ValidationError) -> str:
-    """The first thing that is wrong, in one line, and how many more there are."""
-    found = error.errors(include_url=False)
-    key = ".".join(str(part) for part in found[0]["loc"])
-    message = str(found[0]["msg"]).removeprefix("Value error, ")
-    if found[0]["type"] == "extra_forbidden":
-        message = f"unknown key; known: {', '.join(_keys_beside(found[0]['loc']))}"
-    elif found[0]["type"] != "missing" and found[0]["type"] != "value_error":
-        message = f"{found[0]['input']!r}: {message}"
-    return f"{key}: {message}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
-
-
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] = Recipe
-    for part in location[:-1]:
-        inner = section.model_fields[str(part)].annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            section = inner
-    return list(section.model_fields)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """A SafeLoader that refuses a key written twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is there twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds to train with, at least one."""
+        return tuple(self.training.seeds or (self.training.seed,))

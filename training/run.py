@@ -1,23 +1,31 @@
-"""One training run, from a recipe to a bundle."""
+"""One training run, from a recipe to a bundle with the evidence beside it."""
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from adapters.bundle import Bundle
 from adapters.bundle.archive import CARD, GOLDEN
-from adapters.foundation import FoundationFiles, locate
-from adapters.spec import FoundationSpec
+from training.candidate import Candidate, Training, train_candidate
 from training.card import render
-from training.data import Dataset, read_dataset
-from training.encoding import Encoded, encode, load_tokenizer
-from training.export import Written, golden, make_bundle, publish, save
+from training.checkpoint import Checkpoints
+from training.descent import Report, deterministic, silent
+from training.evaluate import macro_f1
+from training.evidence import Evidence, gather
+from training.export import golden, make_bundle
+from training.job import Job, prepare
+from training.method import Choice, choose, final
+from training.network import outputs
 from training.provenance import provenance
-from training.recipe import RecipeFile
-from training.split import Split, split
-from training.train import Fit, Report
+from training.recipe_file import RecipeFile
+from training.results import Results, write_results
+from training.saved import load, save
+from training.tracking import Log, track
 
 
 @dataclass(frozen=True)
@@ -26,103 +34,114 @@ class Outcome:
 
     digest: str
     metrics: dict[str, Any]
-    written: Written
+    results: Results
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What is settled before anything is trained."""
+class Running:
+    """A run that has begun: what trains, where its results go, and what is told of it."""
 
-    source: RecipeFile
-    dataset: Dataset
-    parts: Split
-    files: FoundationFiles
-    spec: FoundationSpec
-    task: str
-    encoded: dict[str, list[Encoded]]
+    training: Training
+    results: Results
+    log: Log
+    began: float
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Where the run stands."""
+        return self.training.checkpoints or Checkpoints(None, "")
 
 
-def run(source: RecipeFile, output_dir: Path | None = None, report: Report = lambda *_: None) -> Outcome:
-    """Train, evaluate and pack the adapter of a recipe; the output folder is touched only when all went well.
+def run(
+    source: RecipeFile, output_dir: Path | None = None, report: Report = silent, force: bool = False
+) -> Outcome:
+    """Train, evaluate and pack the adapter of a recipe; what lies in the output folder is replaced at the end.
 
-    Raises TrainingError, FoundationError or Rejected. The same recipe, data, machine and number of threads give
-    the same digest.
+    A run that was killed goes on where its last epoch ended. Raises TrainingError, FoundationError or Rejected.
+    The same recipe, data, machine and number of threads give the same digest, resumed or not.
     """
-    job = _prepare(source)
+    running = begin(source, output_dir, report, f"force={force}")
+    with deterministic(running.training.seed):
+        choice = choose(running.training, force)
+        candidates = _by_seed(choice, running.training)
+        return finish(running, choice, candidates)
+
+
+def begin(source: RecipeFile, output_dir: Path | None, report: Report, variant: str) -> Running:
+    """Settle everything before training; `variant` tells runs of one recipe apart that train in other ways."""
+    began = time.monotonic()
+    job = prepare(source)
+    results = Results(output_dir or source.output_dir, source.recipe.name)
+    log = Log()
+    key = f"{source.sha256} {sorted(job.dataset.hashes.items())} {variant}"
+    training = Training(
+        job,
+        job.parts.train,
+        job.rows["train"],
+        job.rows["validation"],
+        source.recipe.seeds[0],
+        log.watched(report),
+        Checkpoints(results.resume, key),
+    )
+    return Running(training, results, log, began)
+
+
+def finish(running: Running, choice: Choice, candidates: Sequence[Candidate]) -> Outcome:
+    """Gather the evidence, pack the bundle, and put everything into the output folder."""
+    training, results = running.training, running.results
+    source = training.job.source
+    made_from = provenance(source, training.job.dataset, training.job.parts)
+    evidence = gather(training, choice, candidates)
+    bundle, metrics = _pack(training.job, choice, evidence, made_from)
+    metrics["cost"] = evidence.cost(time.monotonic() - running.began)
+    running.log.add("finished", digest=bundle.digest, method=metrics["method"])
+    write_results(results, bundle, metrics, source.to_yaml(), running.log.to_text())
+    running.checkpoints.clear()
+    track(source.recipe, metrics, results)
+    return Outcome(bundle.digest, metrics, results)
+
+
+def _by_seed(choice: Choice, training: Training) -> list[Candidate]:
+    """The kept method under each seed of the recipe, the best on validation first."""
+    first = final(choice, training)
+    others: list[Candidate] = []
+    for seed in training.job.source.recipe.seeds[1:]:
+        again = replace(training, seed=seed, stage=f"{choice.chosen.method}-seed{seed}")
+        others.append(train_candidate(choice.chosen.method, again))
+    if not training.validation:
+        return [first, *others]
+
+    def score(candidate: Candidate) -> float:
+        rows = candidate.predict(training.job, training.validation)
+        return macro_f1(rows, training.validation, training.job.labels)
+
+    return sorted([first, *others], key=score, reverse=True)
+
+
+def _pack(
+    job: Job, choice: Choice, evidence: Evidence, made_from: dict[str, Any]
+) -> tuple[Bundle, dict[str, Any]]:
+    recipe = job.source.recipe
     with tempfile.TemporaryDirectory(prefix="rootstock-train-") as scratch:
-        adapter, done = _train(job, Path(scratch), report)
-        return _pack(job, Path(scratch), adapter, done, output_dir or source.output_dir)
-
-
-def _prepare(source: RecipeFile) -> _Job:
-    from training.model import TASKS, foundation_spec, target_modules
-
-    dataset = read_dataset(source)
-    parts = split(dataset, source.recipe.data.splits)
-    files = locate(source.recipe.base_model)
-    spec = foundation_spec(source, files)
-    task = TASKS[source.recipe.task_type]
-    target_modules(source, spec.class_for(task))
-    tokenizer = load_tokenizer(files.folder, source.recipe.training.max_length)
-    encoded = {
-        name: encode(tokenizer, getattr(parts, name), dataset.labels) for name in ("train", "validation", "test")
+        files = save(evidence.candidate.network, recipe, Path(scratch), job.files)
+        reloaded = load(Path(scratch), recipe, len(job.labels), job.files, job.spec)
+    held_out: Sequence[Any] = outputs(reloaded, _on_cpu(job))
+    metrics = evidence.metrics(held_out)
+    figures = metrics["test"]
+    card = render(recipe, job, choice, metrics)
+    members = {
+        **files,
+        GOLDEN: golden(reloaded, job.parts.test, job.rows["test"], job).to_bytes(),
+        CARD: card.encode(),
     }
-    return _Job(source, dataset, parts, files, spec, task, encoded)
+    bundle = make_bundle(job, members, evidence.for_bundle(figures), made_from)
+    head = {"name": recipe.name, "digest": bundle.digest, "task": job.task, "method": choice.chosen.method}
+    return bundle, {**head, **metrics, "provenance": made_from}
 
 
-def _train(job: _Job, folder: Path, report: Report) -> tuple[dict[str, bytes], Fit]:
-    """PEFT's files of the trained adapter, which lie in `folder` too, and how the training went."""
+def _on_cpu(job: Job) -> Any:
     import torch
 
-    from training.model import base_model, with_lora
-    from training.train import deterministic, fit
+    from training.inputs import Inputs
 
-    recipe, labels = job.source.recipe, job.dataset.labels
-    task_class = job.spec.class_for(job.task)
-    with deterministic(recipe.training.seed):
-        base = base_model(job.files, recipe.task_type, len(labels))
-        model = with_lora(base, job.source, task_class).to("cuda" if torch.cuda.is_available() else "cpu")
-        done = fit(model, job.encoded["train"], job.encoded["validation"], labels, recipe.training, report)
-    return save(model.to("cpu"), folder, job.files, task_class), done
-
-
-def _pack(job: _Job, folder: Path, adapter: dict[str, bytes], done: Fit, output_dir: Path) -> Outcome:
-    from training.batch import outputs
-    from training.evaluate import evaluate
-    from training.model import load_adapter
-
-    recipe, labels = job.source.recipe, job.dataset.labels
-    test = job.encoded["test"]
-    reloaded = load_adapter(job.files, recipe.task_type, len(labels), folder)
-    figures = {
-        "split": "test",
-        "adapter": evaluate(outputs(reloaded, test, batch_size=64), test, labels),
-        "baselines": _baselines(job),
-    }
-    card = render(recipe, job.files, job.task, labels, job.parts, figures)
-    files = {**adapter, GOLDEN: golden(reloaded, job.parts.test, test).to_bytes(), CARD: card.encode()}
-    made = provenance(job.source, job.dataset, job.parts)
-    bundle = make_bundle(job.source, job.spec, labels, job.task, files, figures, made)
-    metrics = {
-        "name": recipe.name,
-        "digest": bundle.digest,
-        "task": job.task,
-        "test": figures,
-        "validation_f1": done.best.validation_f1,
-        "best_epoch": done.best.number,
-        "epochs": [vars(epoch) for epoch in done.epochs],
-        "rows": job.parts.sizes,
-    }
-    return Outcome(bundle.digest, metrics, publish(bundle, metrics, recipe.name, output_dir))
-
-
-def _baselines(job: _Job) -> dict[str, Any]:
-    from training.baseline import linear_head, majority
-    from training.model import frozen_trunk
-
-    train, validation, test = (job.encoded[name] for name in ("train", "validation", "test"))
-    labels = job.dataset.labels
-    return {
-        "majority": majority(train, test, labels),
-        "linear_head": linear_head(frozen_trunk(job.files), train, validation, test, labels),
-    }
+    return Inputs(job.rows["test"], job.pad_id, torch.device("cpu"))

@@ -53,11 +53,16 @@ def write_recipe(tmp_path: Path, tiny_bert: Path) -> Callable[..., Path]:
             "license": "cc-by-4.0",
             "description": "A test.",
             "data": {"path": "rows.csv", "splits": {"test_size": 0.25, "val_size": 0.25, "seed": 1}},
-            "peft": {"r": 4, "lora_dropout": 0.1},
-            "training": {"num_train_epochs": 2, "per_device_train_batch_size": 8, "max_length": 32},
+            "peft": {"method": "lora", "r": 4, "target_modules": ["query", "value"]},
+            "training": {
+                "num_train_epochs": 2,
+                "per_device_train_batch_size": 8,
+                "max_length": 32,
+                "contrastive_epochs": 0,
+            },
         }
         for key, change in changes.items():
-            value[key] = {**value[key], **change} if isinstance(change, dict) else change
+            value[key] = {**value.get(key, {}), **change} if isinstance(change, dict) else change
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump({k: v for k, v in value.items() if v is not None}), encoding="utf-8")
         return path
@@ -112,19 +117,26 @@ def peft_outputs() -> Callable[[Path, Path, str, int, Sequence[str]], list[Any]]
     def outputs(foundation: Path, folder: Path, task: str, labels: int, texts: Sequence[str]) -> list[Any]:
         import torch
         from peft import PeftModel
+        from safetensors.torch import load_file
         from tokenizers import Tokenizer
         from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-        auto: Any = (
-            AutoModelForSequenceClassification
-            if task == "text-classification"
-            else AutoModelForTokenClassification
-        )
+        of_texts = task == "text-classification"
+        auto: Any = AutoModelForSequenceClassification if of_texts else AutoModelForTokenClassification
         model = PeftModel.from_pretrained(auto.from_pretrained(foundation, num_labels=labels), folder).eval()
+        head = load_file(folder / "adapter_model.safetensors")
         tokenizer = Tokenizer.from_file(str(foundation / "tokenizer.json"))
         tokenizer.no_padding()
         tokenizer.no_truncation()
+        found = []
         with torch.no_grad():
-            return [model(torch.tensor([tokenizer.encode(text).ids])).logits[0].numpy() for text in texts]
+            for text in texts:
+                ids = torch.tensor([tokenizer.encode(text).ids])
+                if "head.weight" in head:
+                    mean = model.base_model.model.bert(ids).last_hidden_state[0].mean(0)
+                    found.append((head["head.weight"] @ (mean / mean.norm()) + head["head.bias"]).numpy())
+                else:
+                    found.append(model(ids).logits[0].numpy())
+        return found
 
     return outputs

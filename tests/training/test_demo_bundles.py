@@ -12,7 +12,7 @@ import pytest
 from adapters.bundle import Limits, open_bundle
 from adapters.foundation import FoundationFiles
 from adapters.spec import FoundationSpec
-from training.recipe import load_recipe
+from training.recipe_file import load_recipe
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("support-intents", "review-sentiment", "entities")
@@ -50,5 +50,6 @@ def test_a_demo_bundle_is_made_from_the_recipe_and_data_that_lie_here(name: str,
     data = (ROOT / "service" / "demo" / f"{name}.zip").read_bytes()
     made = open_bundle(data, Limits(), spec).manifest
     assert made.provenance["recipe_sha256"] == source.sha256
-    assert made.provenance["data_sha256"] == "sha256:" + hashlib.sha256(source.data_path.read_bytes()).hexdigest()
+    data_hash = "sha256:" + hashlib.sha256(source.resolve(source.recipe.data.path).read_bytes()).hexdigest()
+    assert made.provenance["data_sha256"] == {"train": data_hash}
     assert made.license == source.recipe.license

@@ -35,7 +35,7 @@ def test_label_figures_agree_with_scikit_learn() -> None:
 
 def test_a_word_that_was_cut_off_counts_as_missed() -> None:
     labels = ("O", "B-PER", "I-PER")
-    example = Encoded((2, 7, 3), (IGNORED, 1, IGNORED), (1, 1), (1, None))
+    example = Encoded((2, 7, 3), (IGNORED, 1, IGNORED), words=(1, 1), first=(1, None))
     output = np.eye(3, dtype=np.float32)[[0, 1, 0]]
     figures = evaluate([output], [example], labels)
     assert (figures["precision"], figures["recall"]) == (1.0, 0.5)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from training.cli import app
 from training.errors import RecipeError
-from training.recipe import load_recipe
+from training.recipe_file import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
 
@@ -20,7 +20,7 @@ RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.ya
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"peft": {"rank": 8}}, "peft.rank: unknown key; known: r, lora_alpha,"),
+        ({"peft": {"rank": 8}}, "peft.rank: unknown key; known: method, r, lora_alpha,"),
         ({"extra": 1}, "extra: unknown key"),
         ({"data": {"splits": {"stratgy": "stratified"}}}, "data.splits.stratgy: unknown key; known: strategy"),
         ({"task_type": "QA"}, "task_type: 'QA'"),
@@ -35,7 +35,13 @@ RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.ya
             {"data": {"splits": {"test_size": 0.6, "val_size": 0.4}}},
             "data.splits.val_size: test_size and val_size",
         ),
-        ({"task_type": "TOKEN_CLS", "data": {"text_column": "t"}}, "data: text_column is for CSV files"),
+        (
+            {"task_type": "TOKEN_CLS", "data": {"text_column": "t"}},
+            "data.text_column is for SEQ_CLS; task_type is TOKEN_CLS",
+        ),
+        ({"data": {"test_path": "t.csv"}}, "data: test_path is for splits.strategy: given"),
+        ({"data": {"splits": {"strategy": "given"}}}, "data: splits.strategy is given: test_path says"),
+        ({"hpo": {"space": {"training.seed": {"low": 1}}}}, "hpo.space.training.seed: give choices, or low"),
     ],
 )
 def test_a_wrong_key_or_value_is_refused_in_one_line_with_file_and_key_and_exit_code_2(
@@ -80,11 +86,15 @@ def test_a_relative_data_path_starts_at_the_recipes_folder(
     write_recipe: Callable[..., Path], rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir("/")
-    assert load_recipe(write_recipe()).data_path == rows
+    source = load_recipe(write_recipe())
+    assert source.resolve(source.recipe.data.path) == rows
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_each_recipe_of_the_project_is_valid_on_its_data(path: Path) -> None:
+    source = load_recipe(path)
+    if not source.resolve(source.recipe.data.path).exists():
+        pytest.skip(f"the labelled data is not there: {source.resolve(source.recipe.data.path)} (ROOTSTOCK_DATA)")
     result = CliRunner().invoke(app, ["validate", str(path)])
     assert result.exit_code == 0, result.stderr
     assert "valid" in result.stdout
@@ -95,7 +105,7 @@ def test_the_schema_command_prints_a_json_schema_that_refuses_unknown_keys() -> 
     schema = json.loads(result.stdout)
     assert schema["additionalProperties"] is False
     assert set(schema["required"]) == {"task_type", "name", "license", "description", "data"}
-    assert schema["$defs"]["Peft"]["properties"]["r"]["default"] == 8
+    assert schema["$defs"]["Peft"]["properties"]["r"]["default"] == 16
 
 
 def test_importing_the_commands_imports_neither_torch_nor_transformers() -> None:

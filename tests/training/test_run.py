@@ -21,7 +21,7 @@ from adapters.foundation import locate
 from training import export
 from training.cli import app
 from training.errors import RecipeError
-from training.recipe import load_recipe
+from training.recipe_file import load_recipe
 from training.run import run
 
 # peft 0.21 reads an attribute that transformers 5.23 has renamed.
@@ -56,7 +56,7 @@ def test_a_run_leaves_a_bundle_that_serves_and_whose_golden_outputs_are_pefts_ow
     task: str,
     labels: tuple[str, ...],
 ) -> None:
-    outcome = run(load_recipe(write_recipe(**changes)), tmp_path / "out")
+    outcome = run(load_recipe(write_recipe(**changes)), tmp_path / "out", force=True)
     spec = describe(locate(str(tiny_bert)))
     bundle = open_bundle((tmp_path / "out" / "tiny.zip").read_bytes(), Limits(), spec)
     adapter = bundle.adapter(spec, 64)
@@ -82,7 +82,7 @@ def test_the_same_recipe_gives_the_same_digest_in_another_process_and_folder(
     write_recipe: Callable[..., Path], rows: Path, tmp_path: Path
 ) -> None:
     recipe = write_recipe(peft={"target_modules": ["value", "query", "key"]})
-    here = run(load_recipe(recipe), tmp_path / "first")
+    here = run(load_recipe(recipe), tmp_path / "first", force=True)
     # Another hash seed orders sets differently; a card or a config must not show it.
     ran = subprocess.run(
         [
@@ -94,6 +94,7 @@ def test_the_same_recipe_gives_the_same_digest_in_another_process_and_folder(
             str(recipe),
             "--output-dir",
             "second",
+            "--force",
             "--json",
         ],
         capture_output=True,
@@ -105,7 +106,7 @@ def test_the_same_recipe_gives_the_same_digest_in_another_process_and_folder(
     summary = json.loads(ran.stdout)
     assert summary["digest"] == here.digest
     assert summary["publish"] == "rootstock adapters push second/tiny.zip --name tiny"
-    assert (tmp_path / "second/tiny.zip").read_bytes() == here.written.zip.read_bytes()
+    assert (tmp_path / "second/tiny.zip").read_bytes() == here.results.zip.read_bytes()
     assert "Traceback" not in ran.stderr
     assert "Warning" not in ran.stderr
 
@@ -113,8 +114,8 @@ def test_the_same_recipe_gives_the_same_digest_in_another_process_and_folder(
 def test_a_bundle_names_no_folder_of_the_machine_and_its_card_states_figures_beside_baselines(
     write_recipe: Callable[..., Path], rows: Path, tmp_path: Path, tiny_bert: Path
 ) -> None:
-    outcome = run(load_recipe(write_recipe()), tmp_path / "out")
-    files = {path.name: path.read_bytes() for path in outcome.written.folder.iterdir()}
+    outcome = run(load_recipe(write_recipe()), tmp_path / "out", force=True)
+    files = {path.name: path.read_bytes() for path in outcome.results.bundle.iterdir()}
     for content in files.values():
         for folder in (tmp_path, tiny_bert, Path.cwd()):
             assert str(folder).encode() not in content
@@ -126,11 +127,11 @@ def test_a_bundle_names_no_folder_of_the_machine_and_its_card_states_figures_bes
     test = outcome.metrics["test"]
     assert f"| this adapter | {test['adapter']['accuracy']:.3f} | {test['adapter']['macro_f1']:.3f} |" in text
     assert f"| commonest answer | {test['baselines']['majority']['accuracy']:.3f} |" in text
-    assert "linear head on the frozen foundation" in text
+    assert "head alone on the frozen foundation" in text
     assert outcome.digest not in files["README.md"].decode()
     manifest = json.loads(files["bundle.json"])
     assert manifest["provenance"]["rows"] == {"train": 20, "validation": 10, "test": 10, "duplicates": 0}
-    assert manifest["provenance"]["seeds"] == {"split": 1, "training": 0}
+    assert manifest["provenance"]["seeds"] == {"split": 1, "training": [0]}
 
 
 def test_an_interrupted_training_leaves_no_bundle(
@@ -140,7 +141,7 @@ def test_an_interrupted_training_leaves_no_bundle(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(load_recipe(write_recipe()), tmp_path / "out", interrupt)
+        run(load_recipe(write_recipe()), tmp_path / "out", interrupt, force=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -148,17 +149,19 @@ def test_an_adapter_that_could_not_be_served_leaves_no_bundle_and_exit_code_1(
     write_recipe: Callable[..., Path], rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "_MAX_RANK", 3)
-    result = CliRunner().invoke(app, ["run", str(write_recipe()), "--output-dir", str(tmp_path / "out")])
+    result = CliRunner().invoke(
+        app, ["run", str(write_recipe()), "--force", "--output-dir", str(tmp_path / "out")]
+    )
     assert result.exit_code == 1
     assert "could not be served: rank: " in result.stderr
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".resume"]
 
 
 def test_a_failure_while_the_results_are_written_leaves_the_earlier_ones_whole(
     write_recipe: Callable[..., Path], rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    run(load_recipe(write_recipe()), out)
+    run(load_recipe(write_recipe()), out, force=True)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     real = Path.write_bytes
 
@@ -169,20 +172,31 @@ def test_a_failure_while_the_results_are_written_leaves_the_earlier_ones_whole(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        run(load_recipe(write_recipe(training={"seed": 5})), out)
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+        run(load_recipe(write_recipe(training={"seed": 5})), out, force=True)
+    after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert {path: content for path, content in after.items() if ".resume" not in path.parts} == before
 
 
 def test_a_second_run_replaces_the_results_of_the_first_and_touches_no_other_file(
     write_recipe: Callable[..., Path], rows: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    first = run(load_recipe(write_recipe()), out)
+    first = run(load_recipe(write_recipe()), out, force=True)
     (out / "notes.txt").write_text("mine")
-    second = run(load_recipe(write_recipe(training={"seed": 5})), out)
+    second = run(load_recipe(write_recipe(training={"seed": 5})), out, force=True)
     assert first.digest != second.digest
     assert json.loads((out / "metrics.json").read_text())["digest"] == second.digest
-    assert sorted(path.name for path in out.iterdir()) == ["bundle", "metrics.json", "notes.txt", "tiny.zip"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "bundle",
+        "log.jsonl",
+        "metrics.json",
+        "notes.txt",
+        "plots",
+        "recipe.yaml",
+        "report.html",
+        "report.md",
+        "tiny.zip",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +214,7 @@ def test_what_the_foundation_cannot_do_is_refused_before_training_with_the_key(
     write_recipe: Callable[..., Path], rows: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        run(load_recipe(write_recipe(**changes)), tmp_path / "out")
+        run(load_recipe(write_recipe(**changes)), tmp_path / "out", force=True)
 
 
 def test_a_base_model_that_is_nowhere_is_one_line_and_exit_code_2(

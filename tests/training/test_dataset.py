@@ -1,0 +1,185 @@
+"""Labelled data: what cannot be learned from is refused with its file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from training.dataset import read_dataset
+from training.errors import DataError
+from training.recipe_file import load_recipe
+from training.split import split
+
+ENOUGH = "".join(f"text {label} {i},{label}\n" for i in range(12) for label in "ab")
+
+
+def check(recipe: Path) -> None:
+    source = load_recipe(recipe)
+    split(read_dataset(source), source.recipe.data.splits)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sentence,label\nx,a\n", r"line 1: needs a column 'text'; found: 'sentence', 'label'"),
+        ("", r"line 1: no header; the first line names the columns"),
+        ("text,label\n", r"holds no rows"),
+        ("text,label\nfine,a\n  ,b\n", r"line 3: the text \('text'\) is empty"),
+        ('text,label\n"two\nlines",a\n,b\n', r"line 4: the text \('text'\) is empty"),
+        ("text,label\nfine,\n", r"line 2: the label \('label'\) is empty"),
+        ("text,label\nfine,a\none, two,b\n", r"line 3: 3 cells; the header has 2"),
+        ('text,label\nfine,a\n"open,b\n', r"line 3: not CSV"),
+        ("text,label\nx,a\ny,a\n", r"every row is 'a'; a classifier needs at least two labels"),
+        (f"text,label\n{ENOUGH}rare,c\n", r"label 'c' has 1 rows; .* it needs at least 4"),
+        (f"text,label\n{ENOUGH}Text  A 3,b\n", r"line 26: the text of line 8 with another label: 'b' and 'a'"),
+    ],
+)
+def test_bad_csv_is_refused_with_file_and_line(
+    write_recipe: Callable[..., Path], tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "rows.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message) as refused:
+        check(write_recipe())
+    assert str(refused.value).startswith(str(tmp_path / "rows.csv"))
+
+
+GOOD = "".join(f"Ann\tB-PER\nsaw\tO\n{i}\tO\n\n" for i in range(12))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("Ann\tB-PER\nsaw O\n", r"line 2: 'saw O' is not a token, one tab and a tag"),
+        ("Ann\tB-PER\tx\n", r"line 1: .* is not a token, one tab and a tag"),
+        ("\tO\n", r"line 1: .* is not a token"),
+        ("Ann\tPER\n", r"line 1: 'PER' is not a BIO tag"),
+        ("Ann\tB-\n", r"line 1: 'B-' is not a BIO tag"),
+        ("Ann\tI-PER\n", r"line 1: I-PER follows no B-PER"),
+        ("Ann\tB-PER\n\nBo\tI-PER\n", r"line 3: I-PER follows no B-PER"),
+        ("Ann\tB-PER\nRome\tI-LOC\n", r"line 2: I-LOC follows no B-LOC"),
+        ("saw\tO\n\nwent\tO\n", r"every row is 'O'"),
+        ("\n\n", r"holds no rows"),
+        (f"{GOOD}Rome\tB-LOC\n", r"label 'LOC' has 1 rows"),
+        (f"{GOOD}ann\tO\nsaw\tO\n3\tO\n", r"line 49: the text of line 13 with another label"),
+    ],
+)
+def test_bad_conll_is_refused_with_file_and_line(
+    write_recipe: Callable[..., Path], tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "s.conll").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message) as refused:
+        check(write_recipe(task_type="TOKEN_CLS", data={"path": "s.conll"}))
+    assert str(refused.value).startswith(str(tmp_path / "s.conll"))
+
+
+def test_a_missing_file_names_the_recipe_key_that_asks_for_it(write_recipe: Callable[..., Path]) -> None:
+    with pytest.raises(DataError, match=r"rows\.csv: cannot be read: .*recipe\.yaml: data\.path"):
+        check(write_recipe())
+
+
+def test_a_file_that_is_not_utf_8_names_the_line(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(b"text,label\nfine,a\ncaf\xe9,b\n")
+    with pytest.raises(DataError, match="line 3: not UTF-8"):
+        check(write_recipe())
+
+
+def test_labels_get_ids_by_the_alphabet_and_tags_begin_with_o(
+    write_recipe: Callable[..., Path], rows: Path, sentences: Path
+) -> None:
+    assert read_dataset(load_recipe(write_recipe())).labels == ("negative", "positive")
+    tokens = read_dataset(load_recipe(write_recipe(task_type="TOKEN_CLS", data={"path": sentences.name})))
+    assert tokens.labels == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+
+
+def read(recipe: Path) -> tuple[tuple[str, tuple[str, ...], str | None, str | None], ...]:
+    dataset = read_dataset(load_recipe(recipe))
+    return tuple((e.text, e.labels, e.pair, e.group) for e in dataset.train.examples)
+
+
+def test_csv_json_lines_and_parquet_of_the_same_rows_are_the_same_data(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    import json
+
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [
+        {"q": f"first {i}", "other": f"second {i}", "kind": "ab"[i % 2], "who": None if i == 3 else f"g{i % 3}"}
+        for i in range(6)
+    ]
+    (tmp_path / "r.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "r.parquet")
+    lines = ["q,other,kind,who", *(",".join(v or "" for v in row.values()) for row in rows)]
+    (tmp_path / "r.csv").write_text("\n".join(lines), encoding="utf-8")
+    columns = {"text_column": "q", "pair_column": "other", "label_column": "kind", "group_column": "who"}
+    found = [read(write_recipe(data={"path": f"r.{kind}", **columns})) for kind in ("csv", "jsonl", "parquet")]
+    assert found[0] == found[1] == found[2]
+    assert found[0][4] == ("first 4", ("a",), "second 4", "g1")
+
+
+def test_words_and_tags_in_json_lines_are_what_they_are_in_conll(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "s.conll").write_text("Ann\tB-PER\nsaw\tO\n\nBo\tB-PER\nAnn\tI-PER\n", encoding="utf-8")
+    (tmp_path / "s.jsonl").write_text(
+        '{"tokens": ["Ann", "saw"], "label": ["B-PER", "O"]}\n'
+        '{"tokens": ["Bo", "Ann"], "label": ["B-PER", "I-PER"]}',
+        encoding="utf-8",
+    )
+    found = [read(write_recipe(task_type="TOKEN_CLS", data={"path": f"s.{kind}"})) for kind in ("conll", "jsonl")]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": "x", "label": "a"}\n{"text": "y"', r"line 2: not JSON"),
+        ('["x"]\n', r"line 1: holds list; each line is one JSON object"),
+        ('{"text": "x"}\n', r"line 1: needs a column 'label'; found: 'text'"),
+        ('{"text": 3, "label": "a"}\n', r"line 1: the text \('text'\) is 3, no text"),
+        ('{"text": "x", "label": 1.5}\n', r"line 1: the label \('label'\) is 1.5, no text"),
+        ('{"text": "x", "label": null}\n', r"line 1: the label \('label'\) is empty"),
+    ],
+)
+def test_bad_json_lines_are_refused_with_file_and_line(
+    write_recipe: Callable[..., Path], tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "r.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message) as refused:
+        read(write_recipe(data={"path": "r.jsonl"}))
+    assert str(refused.value).startswith(str(tmp_path / "r.jsonl"))
+
+
+def test_what_is_no_parquet_and_what_has_an_unread_ending_are_refused(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "r.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(DataError, match=r"r\.parquet: not Parquet"):
+        read(write_recipe(data={"path": "r.parquet"}))
+    (tmp_path / "r.xlsx").write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"r\.xlsx: \.xlsx is not read for SEQ_CLS \(data\.path\): \.csv, \.jsonl"
+    ):
+        read(write_recipe(data={"path": "r.xlsx"}))
+
+
+def test_a_label_that_training_lacks_is_refused_with_the_file_and_line_that_has_it(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\nx,a\ny,b\n", encoding="utf-8")
+    (tmp_path / "test.csv").write_text("text,label\nz,a\nw,c\n", encoding="utf-8")
+    recipe = write_recipe(data={"test_path": "test.csv", "splits": {"strategy": "given"}})
+    with pytest.raises(DataError, match=r"test\.csv, line 3: label 'c' is not in .*rows\.csv, which has: a, b"):
+        read(recipe)
+
+
+def test_the_folder_of_labelled_data_stands_in_a_path_by_its_variable(
+    write_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "r.csv").write_text("text,label\nx,a\ny,b\n", encoding="utf-8")
+    monkeypatch.setenv("ROOTSTOCK_DATA", str(tmp_path / "data"))
+    assert len(read(write_recipe(data={"path": "${ROOTSTOCK_DATA}/r.csv"}))) == 2

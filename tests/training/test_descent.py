@@ -1,0 +1,117 @@
+"""A killed run goes on to the same weights, and the best epoch is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.candidate import Training, train_candidate
+from training.checkpoint import Checkpoints
+from training.descent import Epoch, Stage, descend, deterministic
+from training.errors import Diverged
+from training.job import Job, prepare
+from training.network import Network
+from training.recipe_file import load_recipe
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.usefixtures("rows"),
+]
+
+
+class Killed(Exception):
+    pass
+
+
+def train(job: Job, checkpoints: Checkpoints | None, kill_at: int | None = None) -> dict[str, torch.Tensor]:
+    steps = [0]
+
+    def report(done: int, total: int, note: str) -> None:
+        steps[0] += 1
+        if steps[0] == kill_at:
+            raise Killed
+
+    with deterministic(0):
+        training = Training(
+            job, job.parts.train, job.rows["train"], job.rows["validation"], 0, report, checkpoints
+        )
+        network = train_candidate("lora", training).network
+    return {name: parameter.detach().clone() for name, parameter in network.parameters().items()}
+
+
+@pytest.mark.parametrize("kill_at", [1, 4, 7, 11])
+def test_a_run_killed_at_any_step_ends_with_the_weights_of_one_that_was_not(
+    write_recipe: Callable[..., Path], tmp_path: Path, kill_at: int
+) -> None:
+    settings = {"num_train_epochs": 4, "learning_rate": 0.01, "lr_scheduler_type": "cosine"}
+    job = prepare(load_recipe(write_recipe(training=settings, augmentation={"token_dropout": 0.2})))
+    whole = train(job, None)
+    checkpoints = Checkpoints(tmp_path / "resume", "one run")
+    with pytest.raises(Killed):
+        train(job, checkpoints, kill_at)
+    resumed = train(job, checkpoints)
+    assert whole.keys() == resumed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_checkpoints_of_another_run_and_damaged_ones_are_not_seen(tmp_path: Path) -> None:
+    from training.checkpoint import Standing
+
+    Checkpoints(tmp_path, "one").save("fit", Standing({"a": torch.ones(2)}, {"epochs": []}))
+    assert Checkpoints(tmp_path, "another").load("fit") is None
+    found = Checkpoints(tmp_path, "one").load("fit")
+    assert found is not None
+    assert found.plain == {"epochs": []}
+    (tmp_path / "fit.safetensors").write_bytes((tmp_path / "fit.safetensors").read_bytes()[:40])
+    assert Checkpoints(tmp_path, "one").load("fit") is None
+
+
+def stage_of(network: Network, job: Job, scores: list[float], losses: Callable[[], torch.Tensor]) -> Stage:
+    told = iter(scores)
+    return Stage("fit", len(scores), 1, lambda order: [[0]], lambda rows, done: losses(), lambda: next(told))
+
+
+def test_the_best_epoch_is_kept_the_earlier_among_equals(write_recipe: Callable[..., Path]) -> None:
+    from training.candidate import new_network
+
+    job = prepare(load_recipe(write_recipe()))
+    network = new_network(job, "lora", 0)
+    seen: list[torch.Tensor] = []
+    head = network.head
+    assert head is not None
+
+    def loss() -> torch.Tensor:
+        seen.append(head.bias.detach().clone())
+        return head.bias.sum()
+
+    settings = job.source.recipe.training
+    fit = descend(network, stage_of(network, job, [0.2, 0.6, 0.6, 0.1], loss), settings, 0)
+    assert fit.best == Epoch(2, pytest.approx(fit.epochs[1].loss), 0.6)
+    assert torch.equal(head.bias, seen[2])
+
+
+def test_early_stopping_waits_as_many_epochs_as_it_says(write_recipe: Callable[..., Path]) -> None:
+    from training.candidate import new_network
+
+    job = prepare(load_recipe(write_recipe(training={"early_stopping_patience": 2})))
+    network = new_network(job, "lora", 0)
+    head = network.head
+    assert head is not None
+    stage = stage_of(network, job, [0.5, 0.4, 0.3, 0.9], lambda: head.bias.sum())
+    assert [e.number for e in descend(network, stage, job.source.recipe.training, 0).epochs] == [1, 2, 3]
+
+
+def test_a_loss_that_is_no_number_names_the_rate_to_lower(write_recipe: Callable[..., Path]) -> None:
+    from training.candidate import new_network
+
+    job = prepare(load_recipe(write_recipe()))
+    network = new_network(job, "lora", 0)
+    head = network.head
+    assert head is not None
+    stage = stage_of(network, job, [0.5], lambda: head.bias.sum() * float("nan"))
+    with pytest.raises(Diverged, match=r"loss is nan in epoch 1 of stage fit: lower training\.learning_rate"):
+        descend(network, stage, job.source.recipe.training, 0)

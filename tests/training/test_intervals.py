@@ -1,0 +1,72 @@
+"""Intervals, held to scipy's bootstrap; the spread to the statistics module."""
+
+from __future__ import annotations
+
+import statistics
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+from sklearn.metrics import f1_score
+
+from training.counts import label_counts, macro_f1
+from training.intervals import entity_intervals, interval, label_intervals, spread
+
+
+@pytest.fixture(scope="module")
+def answers() -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(5)
+    truth = draw.integers(0, 4, 300)
+    return truth, np.where(draw.random(300) < 0.85, truth, draw.integers(0, 4, 300))
+
+
+def test_accuracy_s_interval_is_scipys_percentile_interval(answers: tuple[np.ndarray, np.ndarray]) -> None:
+    truth, predicted = answers
+    right = (truth == predicted).astype(float)
+    theirs = bootstrap((right,), np.mean, method="percentile", n_resamples=5000, rng=np.random.default_rng(0))
+    found = label_intervals(truth.tolist(), predicted.tolist(), 4)["accuracy"]
+    assert found == pytest.approx(list(theirs.confidence_interval), abs=0.006)
+
+
+def test_macro_f1_s_interval_is_scipys_over_scikit_learns_score(answers: tuple[np.ndarray, np.ndarray]) -> None:
+    truth, predicted = answers
+    theirs = bootstrap(
+        (truth, predicted),
+        lambda t, p: f1_score(t, p, average="macro"),
+        paired=True,
+        vectorized=False,
+        method="percentile",
+        n_resamples=500,
+        rng=np.random.default_rng(0),
+    )
+    found = interval(label_counts(truth.tolist(), predicted.tolist(), 4), macro_f1)
+    assert found == pytest.approx(list(theirs.confidence_interval), abs=0.01)
+
+
+def test_the_seed_fixes_the_interval_and_another_seed_moves_it_a_little() -> None:
+    truth, predicted = (
+        [["B-A", "O"], ["O", "B-A"], ["B-B", "I-B"]] * 30,
+        [["B-A", "O"], ["O", "O"], ["B-B", "O"]] * 30,
+    )
+    first, again, other = (entity_intervals(truth, predicted, seed)["f1"] for seed in (0, 0, 1))
+    assert first == again != other
+    # 30 of 30 + 60 found, 90 true.
+    assert first[0] < 2 * 30 / 150 < first[1]
+
+
+def test_a_test_set_without_a_mistake_has_an_interval_without_width() -> None:
+    assert label_intervals([0, 1, 2], [0, 1, 2], 3) == {"accuracy": [1.0, 1.0], "macro_f1": [1.0, 1.0]}
+
+
+def test_an_interval_needs_rows() -> None:
+    with pytest.raises(ValueError, match="no rows"):
+        label_intervals([], [], 3)
+
+
+def test_the_spread_over_seeds_is_the_sample_mean_and_deviation() -> None:
+    scores = [0.91, 0.93, 0.89, 0.95]
+    assert spread(scores).mean == pytest.approx(statistics.mean(scores))
+    assert spread(scores).sd == pytest.approx(statistics.stdev(scores))
+    assert spread([0.9]).to_json() == {"mean": 0.9, "sd": None}
+    with pytest.raises(ValueError, match="no scores"):
+        spread([])

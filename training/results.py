@@ -1,0 +1,81 @@
+"""What a run leaves in its output folder: each file whole, or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters.bundle import Bundle
+from adapters.bundle.archive import MANIFEST
+
+
+@dataclass(frozen=True)
+class Results:
+    """Where a run's results lie."""
+
+    folder: Path
+    name: str
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "bundle"
+
+    @property
+    def zip(self) -> Path:
+        return self.folder / f"{self.name}.zip"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def resume(self) -> Path:
+        """Where a run that was killed goes on from."""
+        return self.folder / ".resume"
+
+
+def write_results(results: Results, bundle: Bundle, metrics: Mapping[str, Any], recipe: str, log: str) -> None:
+    """Put everything that a run has made into its folder.
+
+    It is written beside its place first and then renamed, so an interrupted run leaves no half of anything.
+    """
+    results.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".staging-", dir=results.folder) as staging:
+        new = Path(staging)
+        (new / "bundle").mkdir()
+        for member, content in {**bundle.files, MANIFEST: bundle.manifest.to_bytes()}.items():
+            (new / "bundle" / member).write_bytes(content)
+        (new / results.zip.name).write_bytes(bundle.to_zip())
+        (new / "metrics.json").write_text(
+            json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        (new / "recipe.yaml").write_text(recipe, encoding="utf-8")
+        (new / "log.jsonl").write_text(log, encoding="utf-8")
+        _report(new, metrics)
+        for made in sorted(new.iterdir()):
+            _replace(made, results.folder / made.name, new / "old" / made.name)
+
+
+def _report(folder: Path, metrics: Mapping[str, Any]) -> None:
+    from training.report import write_report
+
+    write_report(metrics, folder)
+
+
+def _replace(made: Path, place: Path, old: Path) -> None:
+    """Put a file or folder in its place; a folder that is there steps aside first, for it cannot be replaced."""
+    if place.is_dir():
+        old.parent.mkdir(exist_ok=True)
+        place.rename(old)
+        made.rename(place)
+    else:
+        os.replace(made, place)

@@ -1,0 +1,76 @@
+"""Where a run is recorded: lines of JSON beside its results, and an MLflow store where the recipe names one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from training.descent import Report
+from training.errors import TrainingError, extra
+from training.recipe import Recipe
+from training.results import Results
+
+
+class Log:
+    """What happened in a run, a JSON object a line. It holds no time: the same run gives the same lines."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._last = ""
+
+    def add(self, what: str, **values: Any) -> None:
+        """Add a line."""
+        self._lines.append(json.dumps({"what": what, **values}, ensure_ascii=False))
+
+    def watched(self, report: Report) -> Report:
+        """The report, whose every new note (a stage's epoch) is logged with the steps done."""
+
+        def told(done: int, total: int, note: str) -> None:
+            if note != self._last:
+                self._last = note
+                self.add("epoch", stage=note, step=done, steps=total)
+            report(done, total, note)
+
+        return told
+
+    def to_text(self) -> str:
+        """The lines."""
+        return "".join(f"{line}\n" for line in self._lines)
+
+
+def track(recipe: Recipe, metrics: Mapping[str, Any], results: Results) -> None:
+    """Record a finished run in MLflow, where the recipe names a store: parameters, figures, and the results.
+
+    TrainingError where the store cannot be reached; the results are on disk by then.
+    """
+    uri = recipe.tracking.mlflow_tracking_uri
+    if uri is None:
+        return
+    with extra("MLflow stores"):
+        import mlflow
+        from mlflow.exceptions import MlflowException
+    try:
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_experiment(recipe.tracking.experiment)
+        with mlflow.start_run(run_name=recipe.name):
+            mlflow.log_params(dict(_flat(recipe.model_dump(mode="json", exclude={"output_dir", "tracking"}))))
+            mlflow.log_metrics({k: v for k, v in _flat(metrics["test"]) if isinstance(v, int | float)})
+            for epoch in metrics.get("epochs", ()):
+                found = {k: v for k, v in epoch.items() if k != "number" and v is not None}
+                mlflow.log_metrics(found, step=epoch["number"])
+            mlflow.set_tag("digest", metrics["digest"])
+            mlflow.log_artifacts(str(results.bundle), "bundle")
+            mlflow.log_artifact(str(results.metrics))
+    except (MlflowException, OSError) as error:
+        raise TrainingError(
+            f"the results are in {results.folder}, but tracking.mlflow_tracking_uri {uri!r} refused them: {error}"
+        ) from None
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _flat(inner, f"{prefix}{key}.")
+        elif not isinstance(inner, list):
+            yield f"{prefix}{key}", inner

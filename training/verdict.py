@@ -1,0 +1,115 @@
+"""Whether an adapter should be published, in words, from the metrics of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Metrics = Mapping[str, Any]
+Tone = Literal["good", "doubt", "bad"]
+
+HEAD_ONLY = "head_only"
+# A p-value up to this is called more than chance.
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`headline` is the decision in a sentence, `reasons` what it rests on."""
+
+    tone: Tone
+    headline: str
+    reasons: tuple[str, ...]
+
+
+def main_score(figures: Metrics) -> str:
+    """The name of the figure by which adapters are compared: macro-F1 of labels, F1 of entities."""
+    return "macro_f1" if "macro_f1" in figures else "f1"
+
+
+def percent(value: float) -> str:
+    """A share as the reports write it."""
+    return f"{100 * value:.1f} %"
+
+
+def points(value: float) -> str:
+    """A difference of shares as the reports write it."""
+    return f"{100 * value:+.1f}".replace("-", "−") + " points"
+
+
+def p_value(found: Metrics) -> str:
+    """A test's p-value as the reports write it."""
+    return "< 0.0001" if found["p_value"] < 1e-4 else f"{found['p_value']:.2g}"
+
+
+def judge(metrics: Metrics) -> Verdict:
+    """The verdict on a run: good, in doubt, or bad where the adapter is below its own head-only baseline."""
+    adapter = metrics["test"]["adapter"]
+    head = metrics["test"].get("baselines", {}).get(HEAD_ONLY)
+    score = main_score(adapter)
+    reasons = [_score(metrics, score)]
+    if metrics.get("method") == HEAD_ONLY:
+        headline = "A head alone on the frozen foundation: no adapter was shown to do better."
+        return Verdict("good", headline, (*reasons, *_choice(metrics)))
+    if head is None:
+        headline = "Not compared with a head alone on the frozen foundation: what the adapter adds is unknown."
+        return Verdict("doubt", headline, (*reasons, *_choice(metrics)))
+    gain = adapter[score] - head[score]
+    reasons.append(f"A head alone reaches {percent(head[score])}: {points(gain)}.")
+    against = _against_head(metrics)
+    if against:
+        reasons.append(_test(*against))
+    tone, headline = _tone(gain, against[1]["p_value"] if against else None)
+    return Verdict(tone, headline, (*reasons, *_choice(metrics)))
+
+
+def _tone(gain: float, p_value: float | None) -> tuple[Tone, str]:
+    if gain < 0:
+        return "bad", "Do not publish: the adapter is below a head alone on the frozen foundation."
+    if gain == 0:
+        return "doubt", "No better than a head alone on the frozen foundation, which costs less to serve."
+    if p_value is None:
+        return "doubt", "Above a head alone on the frozen foundation; whether by chance was not tested."
+    if p_value > SIGNIFICANT:
+        return "doubt", "Above a head alone on the frozen foundation, but by no more than chance may explain."
+    return "good", "Better than a head alone on the frozen foundation, by more than chance."
+
+
+def _score(metrics: Metrics, score: str) -> str:
+    test = metrics["test"]
+    found = f"{_NAMES[score]} {percent(test['adapter'][score])}"
+    if interval := test.get("intervals", {}).get(score):
+        found += f" (95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    return f"On {test['adapter']['rows']} test rows the adapter reaches {found}."
+
+
+def _against_head(metrics: Metrics) -> tuple[str, Metrics] | None:
+    """The paired test against the head alone, on test rows where there is one, otherwise as it was chosen."""
+    if found := metrics["test"].get("comparison", {}).get(HEAD_ONLY):
+        return "test", found
+    for candidate in metrics.get("choice", {}).get("candidates", ()):
+        chosen = candidate["method"] == metrics["choice"]["chosen"]
+        if chosen and candidate.get("against") == HEAD_ONLY and candidate.get("p_value") is not None:
+            return "validation", candidate
+    return None
+
+
+def _test(rows: str, found: Metrics) -> str:
+    shown = p_value(found)
+    shown = shown if shown.startswith("<") else f"= {shown}"
+    return (
+        f"Against the head alone on {rows} rows it wins {found['wins']} and loses {found['losses']}: "
+        f"p {shown} ({found['test']})."
+    )
+
+
+def _choice(metrics: Metrics) -> tuple[str, ...]:
+    choice = metrics.get("choice")
+    if not choice:
+        return ()
+    reason = f": {choice['reason'].rstrip('.')}" if choice.get("reason") else ""
+    return (f"Of {len(choice['candidates'])} methods {choice['chosen']} was kept{reason}.",)
+
+
+_NAMES = {"macro_f1": "macro-F1", "f1": "entity F1"}
