@@ -39,7 +39,8 @@ def write_onnx(trained: Trained, out: Path) -> float:
             types = found.get("token_type_ids", found["input_ids"])
             return network.logits(Batch(found["input_ids"], types, found["attention_mask"], found["input_ids"]))
 
-    ids = torch.randint(4, 100, (2, 7))
+    embeddings: Any = network.trunk.get_input_embeddings()  # type: ignore[operator]
+    ids = torch.arange(14).reshape(2, 7) % embeddings.num_embeddings
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     axes = {name: {0: "rows", 1: "tokens"} for name in names}
     axes["logits"] = {0: "rows", 1: "tokens"} if network.head is None else {0: "rows"}

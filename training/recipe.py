@@ -92,7 +92,7 @@ class Peft(Section):
 
     method: Method = "auto"
     r: Annotated[int, Field(ge=1, le=512)] = 16
-    lora_alpha: Positive = 32
+    lora_alpha: Positive = 32.0
     lora_dropout: Probability = 0.0
     target_modules: Literal["all-linear"] | Modules = Field(
         default="all-linear",
