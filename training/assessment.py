@@ -10,12 +10,12 @@ import numpy as np
 
 from adapters.spec import Array
 from training.acquisition import choose, margins
+from training.calibration import softmax
 from training.conll import tags_of
 from training.dataset import read_rows, read_texts
 from training.encoding import Encoded, encode, encode_texts
 from training.errors import DataError, TrainingError
 from training.evaluate import evaluate, macro_f1
-from training.linear_head import softmax
 from training.method import compare_outputs
 from training.network import outputs
 from training.recipe_file import RecipeFile, validated

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.errors import extra
+from training.split import normalised
 
 Severity = Literal["error", "warning", "note"]
 
@@ -73,11 +73,6 @@ def audit(
         found += _label_noise(rows, probabilities, labels)
     order = ("error", "warning", "note")
     return sorted(found, key=lambda f: order.index(f.severity))
-
-
-def normalised(text: str) -> str:
-    """`text` without what does not tell two texts apart: case, spacing, Unicode form."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _texts(rows: Sequence[Row], lengths: Sequence[int] | None, max_length: int | None) -> Iterator[Finding]:

@@ -6,11 +6,12 @@ import numpy as np
 
 from adapters.spec import Array
 from training.audit import Finding, Row, audit
-from training.candidate import HEAD_ONLY, Training
+from training.calibration import softmax
+from training.candidate import HEAD_ONLY, Training, new_network
 from training.dataset import read_dataset
 from training.descent import deterministic
+from training.encoding import encode
 from training.job import prepare
-from training.linear_head import softmax
 from training.method import out_of_fold
 from training.network import outputs
 from training.recipe_file import RecipeFile, changed
@@ -25,7 +26,13 @@ def audit_recipe(source: RecipeFile, noise: bool) -> list[Finding]:
     dataset = read_dataset(source)
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     rows = [
-        Row(example.text, " ".join(example.labels), str(found.path), example.line, part)
+        Row(
+            " ".join(filter(None, (example.text, example.pair))),
+            " ".join(example.labels),
+            str(found.path),
+            example.line,
+            part,
+        )
         for part, found in parts.items()
         if found is not None
         for example in found.examples
@@ -35,9 +42,6 @@ def audit_recipe(source: RecipeFile, noise: bool) -> list[Finding]:
     lenient = changed(source, {"data.conflicts": "first", "data.splits.dedupe_across_splits": False})
     job = prepare(lenient)
     examples = [e for found in parts.values() if found is not None for e in found.examples]
-    from training.candidate import new_network
-    from training.encoding import encode
-
     encoded = encode(job.tokenizer, examples, job.labels)
     with deterministic(source.recipe.seeds[0]):
         network = new_network(job, None, source.recipe.seeds[0])

@@ -80,12 +80,6 @@ def choose_strength_by(
     return max(fitted, key=score)
 
 
-def softmax(logits: Array) -> Array:
-    """Softmax over the last axis."""
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(-1, keepdims=True), np.float32)
-
-
 def _log_loss(logits: Array, targets: Targets) -> float:
     shifted = logits - logits.max(1, keepdims=True)
     return float((np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(targets)), targets]).sum())

@@ -23,17 +23,20 @@ def evaluate(
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
     foundation: Foundation = "default",
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Measure what this server answers; BUNDLE is then a reference."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure an adapter on labelled rows: accuracy and F1 by label, or F1 of whole entities by type.
 
     Example: `rootstock train evaluate runs/intents/intents.zip test.csv`
+
+    Example: `rootstock train evaluate intents@3 test.csv --server http://127.0.0.1:3000`
     """
     with failures():
-        from training.assessment import assess
-        from training.trained import open_trained
-
-        figures = assess(open_trained(bundle, foundation), data, text_column, label_column)
+        figures = _figures(bundle, data, text_column, label_column, foundation, server)
     if as_json:
         tell(figures, True)
         return
@@ -42,6 +45,21 @@ def evaluate(
     show_table(f"{bundle.name}: {figures['rows']} rows", ["", "precision", "recall", "f1", "support"], rows)
     whole = {k: v for k, v in figures.items() if isinstance(v, float)}
     typer.echo(", ".join(f"{name} {value:.4f}" for name, value in whole.items()))
+
+
+def _figures(
+    bundle: Path, data: Path, text_column: str, label_column: str, foundation: str, server: str | None
+) -> dict[str, Any]:
+    if server is not None:
+        from adapters.client import Client
+        from training.served import assess_served
+
+        with Client(server) as client:
+            return assess_served(client, str(bundle), data, text_column, label_column)
+    from training.assessment import assess
+    from training.trained import open_trained
+
+    return assess(open_trained(bundle, foundation), data, text_column, label_column)
 
 
 def compare(

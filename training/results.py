@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any
 
 from adapters.bundle import Bundle
 from adapters.bundle.archive import MANIFEST
+
+_STAGING = ".staging-"
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,10 @@ def write_results(results: Results, bundle: Bundle, metrics: Mapping[str, Any], 
     It is written beside its place first and then renamed, so an interrupted run leaves no half of anything.
     """
     results.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".staging-", dir=results.folder) as staging:
+    for left in results.folder.glob(f"{_STAGING}*"):
+        # Of a run that was killed here.
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_STAGING, dir=results.folder) as staging:
         new = Path(staging)
         (new / "bundle").mkdir()
         for member, content in {**bundle.files, MANIFEST: bundle.manifest.to_bytes()}.items():

@@ -15,6 +15,7 @@ from torch import nn
 
 from training.adaptation import DomainClassifier, coral
 from training.augmentation import hide_tokens, reworded
+from training.calibration import softmax
 from training.candidate import like_lengths
 from training.contrastive import balanced_batches, supervised_contrast
 from training.encoding import Encoded
@@ -22,7 +23,7 @@ from training.errors import DataError
 from training.example import Example
 from training.federation import average_products, deal_to_clients
 from training.inputs import Inputs
-from training.linear_head import choose_strength, fit_head, softmax
+from training.linear_head import choose_strength, fit_head
 from training.optimizer import make_optimizer, rate_schedule, thaw
 from training.recipe import Training
 
