@@ -1,0 +1,77 @@
+"""What a run makes is served as it was measured: figures over HTTP are those of the bundle at hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.live_server import RunningServer
+from training.cli import app
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+ROOT = Path(__file__).parents[2]
+_RECIPE = """
+task_type: SEQ_CLS
+name: topics
+license: cc-by-4.0
+description: A test.
+data: {path: rows.csv}
+peft: {method: head_only}
+"""
+
+
+def call(*arguments: object) -> Any:
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    assert result.exit_code == 0, result.stderr or result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("review-sentiment", "review-sentiment.csv"), ("entities", "entities.conll")],
+    ids=["texts", "tokens"],
+)
+def test_a_served_adapters_figures_are_its_bundles_to_the_digit(
+    serve: Callable[..., RunningServer], name: str, data: str
+) -> None:
+    server = serve(demo=True)
+    rows = ROOT / "training" / "data" / data
+    served = call("evaluate", name, rows, "--server", server.url)
+    assert served == call("evaluate", ROOT / "service" / "demo" / f"{name}.zip", rows)
+    assert served["rows"] > 100
+
+
+def test_a_run_with_push_ends_in_an_adapter_that_answers(
+    serve: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    server = serve(demo=False)
+    topics = {"tea": ("kettle", "leaf"), "rail": ("train", "track"), "law": ("court", "judge")}
+    lines = [
+        f"about the {word} number {i},{topic}"
+        for topic, words in topics.items()
+        for word in words
+        for i in range(9)
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(_RECIPE, encoding="utf-8")
+    checked = call("validate", tmp_path / "recipe.yaml", "--server", server.url)
+    assert checked["rows"]["train"] == 34
+    made = call("run", tmp_path / "recipe.yaml", "--output-dir", tmp_path / "out", "--push", server.url)
+    assert made["published"]["digest"] == made["digest"]
+    assert made["published"]["verification"]["golden"] == "passed"
+    with server.client() as client:
+        body = {"model": "topics", "inputs": "the judge is in court"}
+        answer = client.post("/v1/predict", json=body).json()
+    assert answer["digest"] == made["digest"]
+    assert answer["predictions"][0]["label"] == "law"
+    wide = tmp_path / "wide.yaml"
+    wide.write_text(_RECIPE.replace("head_only", "lora, r: 500"), encoding="utf-8")
+    refused = CliRunner().invoke(app, ["validate", str(wide), "--server", server.url])
+    assert refused.exit_code == 2
+    assert "peft.r: 500; " in refused.stderr
+    assert "serves at most 64" in refused.stderr
