@@ -18,7 +18,7 @@ from training.errors import DataError, TrainingError
 from training.evaluate import evaluate, macro_f1
 from training.method import compare_outputs
 from training.network import outputs
-from training.recipe_file import RecipeFile, validated
+from training.recipe_file import naming
 from training.trained import Trained
 
 
@@ -52,7 +52,7 @@ def suggest_rows(trained: Trained, data: Path, text_column: str, count: int) -> 
     """The texts of a file to label next, the most useful first, with the label that the adapter would give."""
     if trained.task_type != "SEQ_CLS":
         raise TrainingError(f"{trained.path}: suggests texts for classifiers of texts; its task is another")
-    texts = read_texts(_source(trained, data, text_column, "label"), data.name, "UNLABELLED")
+    texts = read_texts(naming(data, trained.task_type, text_column, "label"), data.name, "UNLABELLED")
     rows = encode_texts(trained.tokenizer, texts)
     probabilities = softmax(np.stack(trained.predict(rows)))
     embeddings: Array = np.stack(outputs(trained.network, trained.inputs(rows), "embed"))
@@ -69,7 +69,7 @@ def suggest_rows(trained: Trained, data: Path, text_column: str, count: int) -> 
 
 
 def _rows(trained: Trained, data: Path, text_column: str, label_column: str) -> list[Encoded]:
-    examples = read_rows(_source(trained, data, text_column, label_column), data.name, "DATA").examples
+    examples = read_rows(naming(data, trained.task_type, text_column, label_column), data.name, "DATA").examples
     known: Sequence[str] = trained.labels
     for example in examples:
         labels = example.labels
@@ -78,13 +78,3 @@ def _rows(trained: Trained, data: Path, text_column: str, label_column: str) -> 
     if examples[0].words and not set(tags_of(examples)) <= set(known):
         raise DataError(f"{data}: has tags that {trained.path} lacks")
     return encode(trained.tokenizer, examples, trained.labels)
-
-
-def _source(trained: Trained, data: Path, text_column: str, label_column: str) -> RecipeFile:
-    """What reads a file: a recipe that names it."""
-    columns = {"text_column": text_column} if trained.task_type == "SEQ_CLS" else {}
-    value = {
-        "task_type": trained.task_type, "name": "rows", "license": "-", "description": "-",
-        "data": {"path": data.name, "label_column": label_column, **columns},
-    }  # fmt: skip
-    return RecipeFile(data, validated(value, str(data)))

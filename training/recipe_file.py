@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from adapters.bundle.canonical import canonical
 from training.errors import RecipeError
-from training.recipe import Recipe
+from training.recipe import Recipe, TaskType
 
 DATA = "ROOTSTOCK_DATA"
 _PROJECT = Path(__file__).resolve().parent.parent
@@ -91,6 +91,16 @@ def changed(source: RecipeFile, changes: Mapping[str, Any]) -> RecipeFile:
     for key, new in changes.items():
         _put(value, key, new)
     return RecipeFile(source.path, validated(value, str(source.path)))
+
+
+def naming(data: Path, task_type: TaskType, text_column: str, label_column: str) -> RecipeFile:
+    """A recipe that names a labelled file and no more, for what reads rows by a recipe."""
+    columns = {"text_column": text_column} if task_type == "SEQ_CLS" else {}
+    value = {
+        "task_type": task_type, "name": "rows", "license": "-", "description": "-",
+        "data": {"path": data.name, "label_column": label_column, **columns},
+    }  # fmt: skip
+    return RecipeFile(data, validated(value, str(data)))
 
 
 def validated(value: Mapping[str, Any], where: str) -> Recipe:

@@ -11,7 +11,7 @@ from training.dataset import read_rows
 from training.errors import DataError, TrainingError
 from training.evaluate import entity_figures, label_figures
 from training.example import OUTSIDE, Example
-from training.recipe_file import RecipeFile, validated
+from training.recipe_file import naming
 from training.trunk import TASKS
 
 _INPUTS = 32
@@ -28,12 +28,7 @@ def assess_served(
     task_type = next((kind for kind, name in TASKS.items() if name == task), None)
     if task_type is None:
         raise TrainingError(f"{reference}: its task is {task}; measured here: {', '.join(TASKS.values())}")
-    columns = {"text_column": text_column} if task_type == "SEQ_CLS" else {}
-    value = {
-        "task_type": task_type, "name": "rows", "license": "-", "description": "-",
-        "data": {"path": data.name, "label_column": label_column, **columns},
-    }  # fmt: skip
-    examples = read_rows(RecipeFile(data, validated(value, str(data))), data.name, "DATA").examples
+    examples = read_rows(naming(data, task_type, text_column, label_column), data.name, "DATA").examples
     if task_type == "SEQ_CLS":
         return _texts(client, reference, examples, data)
     given = _answers(client, reference, examples, {"ignore_labels": [], "truncation": True})

@@ -16,13 +16,14 @@ from training.encoding import Encoded, load_tokenizer, padding
 from training.errors import TrainingError
 from training.inputs import Inputs
 from training.network import Network, outputs
-from training.recipe import Recipe
+from training.recipe import Recipe, TaskType
 from training.saved import load
+from training.trunk import TASKS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_TASK_TYPES = {"text-classification": "SEQ_CLS", "token-classification": "TOKEN_CLS"}
+_TASK_TYPES = {task: task_type for task_type, task in TASKS.items()}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Trained:
         return self.bundle.manifest.labels
 
     @property
-    def task_type(self) -> str:
+    def task_type(self) -> TaskType:
         """What a recipe calls its task."""
         return _TASK_TYPES[self.bundle.manifest.task]
 
