@@ -25,6 +25,11 @@ class Diverged(TrainingError):
 class MissingExtra(TrainingError):
     """A package that is installed with rootstock[train] alone."""
 
+    @classmethod
+    def of(cls, what: str, package: str | None) -> MissingExtra:
+        """What needs the package, and how to install it."""
+        return cls(f"{what} need {package}: pip install 'rootstock[train]'")
+
 
 @contextmanager
 def extra(what: str) -> Iterator[None]:
@@ -32,7 +37,7 @@ def extra(what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise MissingExtra(f"{what} need {error.name}: pip install 'rootstock[train]'") from None
+        raise MissingExtra.of(what, error.name) from None
 
 
 class BelowBaseline(TrainingError):

@@ -21,7 +21,7 @@ from training.evaluate import evaluate, macro_f1, word_tags
 from training.fairness import fairness
 from training.intervals import entity_intervals, label_intervals, spread
 from training.job import Job
-from training.method import Choice
+from training.method import Choice, compare
 from training.network import outputs
 from training.out_of_scope import choose_threshold, confidences, out_of_scope_figures
 
@@ -55,6 +55,9 @@ class Evidence:
             "baselines": {name: evaluate(found, rows, labels) for name, found in self.baselines.items()},
             "intervals": _intervals(held_out, rows, labels),
         }
+        if HEAD_ONLY in self.baselines and self.choice.chosen.method != HEAD_ONLY:
+            paired = compare(self.baselines[HEAD_ONLY], held_out, rows, job)
+            figures["comparison"] = {HEAD_ONLY: paired.to_json()}
         found: dict[str, Any] = {
             "labels": list(labels),
             "rows": job.parts.sizes,

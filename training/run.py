@@ -18,6 +18,7 @@ from training.descent import Report, deterministic, silent
 from training.evaluate import macro_f1
 from training.evidence import Evidence, gather
 from training.export import golden, make_bundle
+from training.extras import require
 from training.job import Job, prepare
 from training.method import Choice, choose, final
 from training.network import outputs
@@ -70,6 +71,7 @@ def run(
 def begin(source: RecipeFile, output_dir: Path | None, report: Report, variant: str) -> Running:
     """Settle everything before training; `variant` tells runs of one recipe apart that train in other ways."""
     began = time.monotonic()
+    require(source.recipe)
     job = prepare(source)
     results = Results(output_dir or source.output_dir, source.recipe.name)
     log = Log()

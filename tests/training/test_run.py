@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from adapters.architecture import describe
 from adapters.bundle import Limits, open_bundle
 from adapters.foundation import locate
-from training import export
+from training import export, extras
 from training.cli import app
-from training.errors import RecipeError
+from training.errors import MissingExtra, RecipeError
 from training.recipe_file import load_recipe
 from training.run import run
 
@@ -132,6 +132,36 @@ def test_a_bundle_names_no_folder_of_the_machine_and_its_card_states_figures_bes
     manifest = json.loads(files["bundle.json"])
     assert manifest["provenance"]["rows"] == {"train": 20, "validation": 10, "test": 10, "duplicates": 0}
     assert manifest["provenance"]["seeds"] == {"split": 1, "training": [0]}
+
+
+def test_the_figures_compare_the_adapter_with_the_head_alone_on_the_test_rows(
+    write_recipe: Callable[..., Path], rows: Path, tmp_path: Path
+) -> None:
+    test = run(load_recipe(write_recipe()), tmp_path / "out", force=True).metrics["test"]
+    gain = test["adapter"]["accuracy"] - test["baselines"]["head_only"]["accuracy"]
+    paired = test["comparison"]["head_only"]
+    assert paired["wins"] - paired["losses"] == round(gain * test["adapter"]["rows"])
+
+
+@pytest.mark.parametrize(
+    ("package", "changes"),
+    [
+        ("matplotlib", {}),
+        ("fairlearn", {"data": {"path": "rows.csv", "group_column": "source"}}),
+        ("mlflow", {"tracking": {"mlflow_tracking_uri": "http://127.0.0.1:9"}}),
+    ],
+)
+def test_a_package_that_is_missing_is_told_before_anything_is_trained(
+    write_recipe: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    changes: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == package else object())
+    # There are no rows to read: the package is asked for ahead of them.
+    with pytest.raises(MissingExtra, match=f"need {package}: pip install 'rootstock\\[train\\]'"):
+        run(load_recipe(write_recipe(**changes)), tmp_path / "out")
 
 
 def test_an_interrupted_training_leaves_no_bundle(
