@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install serve test test-slow lint bench compatibility clean
+.PHONY: install serve test test-slow lint bench faults compatibility clean
 install: $(STAMP)
 
 # torch goes first and alone: a range, or another package's range, can pull several GB of CUDA libraries.
@@ -34,6 +34,11 @@ bench: install
 	command -v wrk >/dev/null || apt-get install -y wrk || sudo -n apt-get install -y wrk
 	$(BIN)/rootstock bench engine
 	$(BIN)/rootstock bench http
+
+# What each fault loses and how long it takes: the table of docs/operations.md.
+faults: install
+	$(BIN)/python -m pytest tests/faults -m "not slow" --junitxml=build/faults.xml
+	$(BIN)/python -m tests.faults build/faults.xml
 
 # docs/compatibility.md, from the tables that the parity tests prove.
 compatibility: install

@@ -21,6 +21,7 @@ import structlog
 from fastapi import FastAPI
 
 from adapters.bundle import Limits, PlainFields
+from adapters.errors import StoreFull
 from adapters.spec import Rejected
 from service.api import adapters, embeddings, errors, health, models, predict, rerank
 from service.api.gate import Gate, Keys
@@ -176,7 +177,8 @@ def open_runner(settings: Settings) -> tuple[Any, Path, Path]:
 async def register_demo(publisher: Any, registry: Any) -> None:
     """Publish the demo adapters, verified like any upload, on a registry that nobody has used yet.
 
-    A start that was killed midway is taken up again. One that this foundation or these limits refuse is skipped.
+    A start that was killed midway is taken up again. What this foundation, these limits or a full disk refuse
+    is skipped.
     """
     bundles = {path.stem: path for path in sorted(DEMO.glob("*.zip"))}
     events = registry.events(limit=4 * len(bundles))
@@ -188,7 +190,7 @@ async def register_demo(publisher: Any, registry: Any) -> None:
             done = await publisher.publish(
                 partial(asyncio.to_thread, bundles[name].read_bytes), name, PlainFields(), True
             )
-        except (Rejected, EngineError) as error:
+        except (Rejected, EngineError, StoreFull) as error:
             log.warning("demo adapter skipped", name=name, reason=str(error))
         else:
             log.info("demo adapter published", name=name, task=done.task)

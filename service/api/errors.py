@@ -22,7 +22,6 @@ _STATUS = {
     "unknown_version": 404,
     "unknown_alias": 404,
     "no_live_version": 404,
-    "missing_bundle": 404,
     "no_previous_version": 409,
     "version_in_use": 409,
     "invalid_reference": 422,
@@ -189,6 +188,10 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     message = str(http.detail)
     if http.status_code == 404:
         message = f"there is no route {request.method} {request.url.path}; /docs lists them"
+    elif http.status_code == 400 and isinstance(http.__cause__, OSError):
+        # A large upload is received into a temporary file.
+        message = f"no room to receive the body ({http.__cause__.strerror}): free some space on the server"
+        return error_response(507, message, "store_full")
     elif http.status_code == 400:
         message, code = "the body cannot be read: not JSON in UTF-8, or not the form that it says", "invalid_body"
     elif http.status_code == 405:

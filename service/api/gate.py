@@ -153,7 +153,11 @@ class _Passage:
         if message["type"] == "http.response.start":
             self.started_answer = True
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", []), (b"x-request-id", self.request_id.encode("ascii"))]
+            own = [(b"x-request-id", self.request_id.encode("ascii"))]
+            if not self.scope["app"].state.server.ready:
+                # Asked to leave with its answer, a client does not meet a connection that closes under it.
+                own.append((b"connection", b"close"))
+            message["headers"] = [*message.get("headers", []), *own]
         await self._send(message)
 
     async def refuse_body(self, size: int) -> None:

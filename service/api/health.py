@@ -16,7 +16,11 @@ router = APIRouter()
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def livez(request: Request) -> Response:
-    """200 while the process answers."""
+    """200 while the process can serve or is about to; 503 once only a restart helps."""
+    if server_of(request).engine.fallen:
+        return error_response(
+            503, "the engine has ended by a fault, which the log holds: restart", "engine_ended"
+        )
     return JSONResponse({"status": "alive"})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from adapters.spec import Adapter
@@ -12,6 +13,8 @@ from adapters.spec import Adapter
 # What Python keeps beside the numbers, as tracemalloc counts it: of each array, and of each adapter.
 _ARRAY_BYTES = 512
 _ADAPTER_BYTES = 1024
+# Loads at once. The threads are the cache's own: a store that hangs keeps nothing else of the server waiting.
+_LOADS = 8
 
 
 class _Held(NamedTuple):
@@ -20,7 +23,7 @@ class _Held(NamedTuple):
 
 
 class AdapterCache:
-    """Digest → Adapter. Used from the event loop; loading runs in a thread.
+    """Digest → Adapter. Used from the event loop; loading runs in threads of its own.
 
     The total stays within `max_bytes`, but for what is `in_use` and what came last; `evicted` is told
     who left. A load that fails leaves nothing behind and is tried again by the next request. Whoever asks
@@ -40,7 +43,12 @@ class AdapterCache:
         self._evicted = evicted
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Adapter]] = {}
+        self._threads = ThreadPoolExecutor(_LOADS, "rootstock-load")
         self.nbytes = 0
+
+    def close(self) -> None:
+        """Load nothing more; a load that runs is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def peek(self, digest: str) -> Adapter | None:
         """The adapter if it is in memory."""
@@ -96,7 +104,7 @@ class AdapterCache:
 
     async def _fetch(self, digest: str) -> Adapter:
         try:
-            adapter = await asyncio.to_thread(self._load, digest)
+            adapter = await asyncio.get_running_loop().run_in_executor(self._threads, self._load, digest)
         finally:
             kept = self._loading.get(digest) is asyncio.current_task()
             if kept:

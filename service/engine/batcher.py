@@ -16,9 +16,10 @@ from service.engine.errors import EngineError, RunnerFault
 from service.engine.observer import BatchStats, Observer
 from service.engine.queue import Queue
 from service.engine.slots import Slots
+from service.engine.worker import Worker
 
 
-class Batcher(threading.Thread):
+class Batcher(Worker):
     """Runs batches while there are rows; `finish(request, error)` is called once for each request it ends.
 
     Rows of a request that is gone are never computed. A fault in the runner fails the requests of that batch. The
@@ -36,7 +37,7 @@ class Batcher(threading.Thread):
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(name="rootstock-batcher", daemon=True)
+        super().__init__("batcher")
         self._queue = queue
         self._slots = slots
         self._runner = runner
@@ -88,8 +89,8 @@ class Batcher(threading.Thread):
             self._stopping = True
             self._changed.notify()
 
-    def run(self) -> None:
-        """The thread's loop."""
+    def loop(self) -> None:
+        """Run batches until the thread is stopped."""
         while self._wait():
             self.step()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,6 +13,7 @@ from service.engine.batch import Request
 from service.engine.errors import EngineError, RunnerFault
 from service.engine.tasks import TASKS
 from service.engine.tokenizer import Tokenizer
+from service.engine.worker import Worker
 
 Result = list[Any] | EngineError
 
@@ -35,20 +35,27 @@ class Call:
         if not self.future.done():
             self.future.set_result(None)
 
+    def abandon(self, error: EngineError) -> None:
+        """Settle with this error where there is no result yet. On the loop's own thread."""
+        for request in self.requests:
+            request.gone = True
+            self.results.setdefault(request, error)
+        self.settle()
+
 
 def _settle(calls: Sequence[Call]) -> None:
     for call in calls:
         call.settle()
 
 
-class Delivery(threading.Thread):
+class Delivery(Worker):
     """Turns each request that is finished into its result; a call whose last result is there is settled.
 
     Each round takes all that has come since the last one and wakes a loop once.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        super().__init__(name="rootstock-delivery", daemon=True)
+        super().__init__("delivery")
         self.calls: dict[Request, Call] = {}
         self._tokenizer = tokenizer
         self._finished: SimpleQueue[tuple[Request, EngineError | None] | None] = SimpleQueue()
@@ -70,12 +77,17 @@ class Delivery(threading.Thread):
         """The request has all its outputs, or an error. From any thread, once a request."""
         self._finished.put((request, error))
 
+    def abandon(self, error: EngineError) -> None:
+        """Nothing more is computed: every call ends with this error. From any thread."""
+        for call in set(self.calls.values()):
+            call.loop.call_soon_threadsafe(call.abandon, error)
+
     def stop(self) -> None:
         """End the thread once all that is finished is delivered."""
         self._finished.put(None)
 
-    def run(self) -> None:
-        """The thread's loop."""
+    def loop(self) -> None:
+        """Deliver until the thread is stopped."""
         while True:
             items = [self._finished.get()]
             while items[-1] is not None and not self._finished.empty():

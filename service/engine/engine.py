@@ -19,7 +19,15 @@ from service.engine.batch import Request, Runner
 from service.engine.batcher import Batcher
 from service.engine.catalog import FOUNDATION, Catalog, Resolved, own_adapters, resolve_own
 from service.engine.delivery import Call, Delivery, Result
-from service.engine.errors import EngineError, Expired, InvalidInput, Overloaded, TooLarge, WrongTask
+from service.engine.errors import (
+    EngineError,
+    Expired,
+    InvalidInput,
+    Overloaded,
+    RunnerFault,
+    TooLarge,
+    WrongTask,
+)
 from service.engine.holdings import Holdings
 from service.engine.intake import Intake
 from service.engine.observer import Guarded, Observer
@@ -90,10 +98,12 @@ class Engine:
         self.intake = Intake(tokenizer, self.batcher, finish, observer, self.limits.max_inputs)
         self.holdings = Holdings(foundation, self._load, self.limits.cache_bytes, self.slots, self.batcher)
         self.cache = self.holdings.cache
+        self.fallen = False
 
     def start(self) -> None:
         """Start the threads."""
         for thread in (self.intake, self.batcher, self.delivery):
+            thread.fell = self._fall
             thread.start()
 
     def stop(self) -> None:
@@ -104,6 +114,7 @@ class Engine:
         self.batcher.join()
         self.delivery.stop()
         self.delivery.join()
+        self.holdings.close()
 
     @property
     def alive(self) -> bool:
@@ -285,10 +296,13 @@ class Engine:
         return call.results
 
     def _expire(self, call: Call) -> None:
-        for request in call.requests:
-            request.gone = True
-            call.results.setdefault(request, self._expired(request.admitted))
-        call.settle()
+        call.abandon(self._expired(call.requests[0].admitted))
+
+    def _fall(self, fault: BaseException) -> None:
+        """A thread has ended by a fault: nothing more is admitted, and nobody waits for what cannot come."""
+        self.fallen = True
+        self.intake.close()
+        self.delivery.abandon(RunnerFault(f"the engine has ended: {type(fault).__name__}: {fault}"))
 
 
 def _check(

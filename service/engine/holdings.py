@@ -76,6 +76,10 @@ class Holdings:
         self.cache.drop(digest)
         self._batcher.drop(digest)
 
+    def close(self) -> None:
+        """Load nothing more."""
+        self.cache.close()
+
     def residency(self, digest: str) -> str:
         """Where an adapter is: "slot", "memory" or "store"."""
         if digest in self._slots.resident():

@@ -14,13 +14,14 @@ from service.engine.observer import Observer
 from service.engine.tasks import TASKS
 from service.engine.tasks.task import Task
 from service.engine.tokenizer import Encoded, Tokenizer
+from service.engine.worker import Worker
 
 _DRAINING = "the server is stopping; send the request to another"
 # One request's rows, input by input.
 Rows = list[list[Encoded]]
 
 
-class Intake(threading.Thread):
+class Intake(Worker):
     """Tokenises what it is given and admits it to the batcher; `finish(request, error)` for what it refuses.
 
     Requests that are put together have the same inputs and parameters. What their adapters tokenise alike is
@@ -36,7 +37,7 @@ class Intake(threading.Thread):
         observer: Observer,
         max_rows: int,
     ) -> None:
-        super().__init__(name="rootstock-intake", daemon=True)
+        super().__init__("intake")
         self._tokenizer = tokenizer
         self._batcher = batcher
         self._finish = finish
@@ -64,8 +65,8 @@ class Intake(threading.Thread):
             self.closed = True
             self._waiting.put(None)
 
-    def run(self) -> None:
-        """The thread's loop."""
+    def loop(self) -> None:
+        """Tokenise what is put in until the intake is closed."""
         while (requests := self._waiting.get()) is not None:
             # One is gone when all are: they are left together.
             if not requests[0].gone:

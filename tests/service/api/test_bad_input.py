@@ -312,6 +312,17 @@ def test_a_server_whose_registry_is_gone_is_not_ready(serve: Callable[..., Runni
         assert (answer.status_code, error_of(answer)["code"]) == (503, "registry_unavailable")
 
 
+def test_a_server_that_drains_answers_and_asks_its_clients_to_leave(serve: Callable[..., RunningServer]) -> None:
+    running = serve()
+    with running.client() as client:
+        assert "connection" not in client.get("/readyz").headers
+        running.app.state.server.ready = False
+        answer = client.post("/v1/predict", json={"model": "foundation", "inputs": "still here"})
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/livez").status_code == 200
+
+
 def test_an_alias_to_a_version_that_does_not_exist_is_404(
     client: httpx.Client, peft_saved: dict[str, PeftAdapter]
 ) -> None:

@@ -1,0 +1,60 @@
+"""`rootstock serve` as a process, on a free port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOTSTOCK = str(Path(sys.executable).parent / "rootstock")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(
+    home: Path,
+    server: str,
+    cwd: Path | None = None,
+    log: list[str] | None = None,
+    **settings: str,
+) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """The server as a process, once it is ready: its own log line says so.
+
+    `log` takes what it logs from then on.
+    """
+    port = free_port()
+    environment = {**os.environ, "ROOTSTOCK_HOME": str(home), **settings}
+    command = [ROOTSTOCK, "serve", "--port", str(port), "--server", server]
+    with subprocess.Popen(command, env=environment, cwd=cwd, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines: list[str] = []
+        for line in process.stderr:
+            lines.append(line)
+            if '"event": "ready"' in line:
+                break
+        else:
+            pytest.fail("the server ended: " + "".join(lines))
+        if log is not None:
+            threading.Thread(target=log.extend, args=(process.stderr,)).start()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                yield process, client
+        finally:
+            process.send_signal(signal.SIGTERM)
+            if log is None:
+                process.stderr.read()
+            process.wait(60)
