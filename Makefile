@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install serve test test-slow lint bench compatibility clean
+.PHONY: install serve test test-slow lint bench bento compatibility clean
 install: $(STAMP)
 
 # torch goes first and alone: a range, or another package's range, can pull several GB of CUDA libraries.
@@ -34,6 +34,12 @@ bench: install
 	command -v wrk >/dev/null || apt-get install -y wrk || sudo -n apt-get install -y wrk
 	$(BIN)/rootstock bench engine
 	$(BIN)/rootstock bench http
+
+# The bentos of both images, after a server has run from what the CPU's installs. docs/operations.md has the rest.
+bento: install
+	$(BIN)/python -m pytest tests/deploy
+	BENTOML_DO_NOT_TRACK=true $(BIN)/bentoml build
+	BENTOML_DO_NOT_TRACK=true $(BIN)/bentoml build --bentofile bentofile.gpu.yaml
 
 # docs/compatibility.md, from the tables that the parity tests prove.
 compatibility: install
