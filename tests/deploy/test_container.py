@@ -18,7 +18,7 @@ import pytest
 
 from service.app import DEMO
 from tests.deploy.image import Image, built, can_build
-from tests.e2e.test_serve import free_port
+from tests.e2e.test_serve import free_port, until_ready
 from tests.live_server import upload
 
 pytestmark = [
@@ -34,7 +34,7 @@ KEY = {"Authorization": "Bearer secret"}
 def image(bento: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     folder = bento("bentofile.yaml")
     dockerfile = (folder / "env" / "docker" / "Dockerfile").read_text()
-    # torch from where pip is configured to look, which need not reach PyTorch's own index; pip's cache saves fetching.
+    # torch from where pip is configured to look, not PyTorch's own index; pip's cache saves the fetching.
     arguments = {"TORCH_INDEX": "", "PIP_NO_CACHE_DIR": ""}
     with built(tmp_path_factory.mktemp("image"), folder, dockerfile, arguments) as image:
         yield image
@@ -75,14 +75,7 @@ def running(image: Image, volume: Path) -> Iterator[Container]:
     port = free_port()
     command = image.start(volume, ROOTSTOCK_ADMIN_KEY="secret", ROOTSTOCK_PORT=str(port))
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        lines: list[str] = []
-        for line in process.stderr:
-            lines.append(line)
-            if '"event": "ready"' in line:
-                break
-        else:
-            pytest.fail("the container ended: " + "".join(lines))
+        until_ready(process)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
                 container = Container(process, client)
