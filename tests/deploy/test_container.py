@@ -24,7 +24,7 @@ from tests.live_server import upload
 pytestmark = [
     pytest.mark.slow,
     # The packages of a whole environment are fetched and installed.
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(not can_build(), reason="mounts and chroot need root on Linux"),
 ]
 KEY = {"Authorization": "Bearer secret"}
@@ -148,8 +148,8 @@ def test_sigterm_turns_readiness_off_while_requests_are_still_answered_then_the_
         os.kill(container.pids[0], signal.SIGTERM)
         while container.client.get("/readyz").status_code == 200:
             pass
-        assert health(image, volume, container) != 0
         assert predicted(container, "review-sentiment", "Wonderful, I would buy it again.") == "positive"
+        assert health(image, volume, container) != 0
         assert container.process.wait(60) == 0
 
 
