@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install serve test test-slow lint bench faults compatibility clean
+.PHONY: install serve test test-slow lint bench faults bento compatibility clean
 install: $(STAMP)
 
 # torch goes first and alone: a range, or another package's range, can pull several GB of CUDA libraries.
@@ -39,6 +39,12 @@ bench: install
 faults: install
 	$(BIN)/python -m pytest tests/faults -m "not slow" --junitxml=build/faults.xml
 	$(BIN)/python -m tests.faults build/faults.xml
+
+# The bentos of both images, after a server has run from what the CPU's installs. docs/operations.md has the rest.
+bento: install
+	$(BIN)/python -m pytest tests/deploy
+	BENTOML_DO_NOT_TRACK=true $(BIN)/bentoml build
+	BENTOML_DO_NOT_TRACK=true $(BIN)/bentoml build --bentofile bentofile.gpu.yaml
 
 # docs/compatibility.md, from the tables that the parity tests prove.
 compatibility: install

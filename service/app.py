@@ -169,7 +169,7 @@ def open_runner(settings: Settings) -> tuple[Any, Path, Path]:
         return torch_runner, files.folder, files.folder
     from service.engine.runners.onnx_runner import OnnxRunner
 
-    folder = find_export(settings.foundation, files, settings.home_folder, settings.precision)
+    folder = find_export(settings.foundation, files, settings.export_folders, settings.precision)
     cache_bytes = settings.trunk_cache_mb * _MIB
     return OnnxRunner(folder, settings.slots, settings.runner_threads, cache_bytes), folder, files.folder
 

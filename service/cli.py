@@ -110,6 +110,8 @@ def _pass_on(settings: Any) -> None:
         "PORT": settings.port,
         "SERVER": settings.server,
     }
+    if settings.exports is not None:
+        given["EXPORTS"] = settings.export_folders[0]
     os.environ.update({f"ROOTSTOCK_{name}": str(value) for name, value in given.items()})
 
 
@@ -140,7 +142,7 @@ def _exported(settings: Any, precision: str) -> Path:
     from adapters.foundation import locate
     from service.exports import find_export
 
-    return find_export(settings.foundation, locate(settings.foundation), settings.home_folder, precision)
+    return find_export(settings.foundation, locate(settings.foundation), settings.export_folders, precision)
 
 
 def _export_int8(settings: Any, fp32: Path, accept_drift: bool, as_json: bool) -> None:

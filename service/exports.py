@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,17 +41,22 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
-def find_export(setting: str, files: FoundationFiles, home: Path, precision: str) -> Path:
-    """The folder of the foundation's export; fp32 is made if need be, int8 never: FoundationError without it."""
+def find_export(setting: str, files: FoundationFiles, folders: Sequence[Path], precision: str) -> Path:
+    """The foundation's export in the first of the folders that has one, whole.
+
+    Where none has, the last gets fp32's, made here; int8 never is: FoundationError.
+    """
+    name = path_of(files, Path(), precision)
+    for folder in folders:
+        if is_whole(folder / name):
+            return folder / name
     if precision == "fp32":
-        return ensure_export(setting, files, home)
-    folder = path_of(files, home, precision)
-    if not is_whole(folder):
-        raise FoundationError(
-            f"ROOTSTOCK_PRECISION is {precision}, and {home} holds no {precision} export of {files.name}: make "
-            f"one, and see what it changes, with `rootstock foundation export --{precision}`; or set fp32"
-        )
-    return folder
+        return ensure_export(setting, files, folders[-1])
+    searched = " and ".join(map(str, folders)) + (" holds" if len(folders) == 1 else " hold")
+    raise FoundationError(
+        f"ROOTSTOCK_PRECISION is {precision}, and {searched} no {precision} export of {files.name}: make one, "
+        f"and see what it changes, with `rootstock foundation export --{precision}`; or set fp32"
+    )
 
 
 def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
@@ -81,6 +86,7 @@ def int8_candidate(fp32: Path, folder: Path) -> Iterator[Path]:
         yield folder
         return
     shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=".candidate-") as temporary:
         candidate = Path(temporary) / folder.name
         quantise(fp32, candidate)

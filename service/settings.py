@@ -27,6 +27,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
     home: Path = Field(Path("~/.rootstock"), description="Folder of the registry, the store and the exports.")
+    exports: Path | None = Field(
+        None, description="Folder with exports made ahead, only read, looked into before `ROOTSTOCK_HOME`."
+    )
     foundation: str = Field("default", description="`default`, a local folder, or org/name@<40 hex revision>.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(3000, ge=1, le=65535, description="Port to listen on.")
@@ -121,6 +124,12 @@ class Settings(BaseSettings):
     def home_folder(self) -> Path:
         """`home` with ~ expanded, absolute."""
         return self.home.expanduser().absolute()
+
+    @property
+    def export_folders(self) -> tuple[Path, ...]:
+        """Where exports may be, the first with one wins: `exports`, then the home, which new ones go to."""
+        ahead = () if self.exports is None else (self.exports.expanduser().absolute(),)
+        return (*ahead, self.home_folder)
 
     @property
     def pinned(self) -> tuple[str, ...]:

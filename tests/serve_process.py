@@ -24,6 +24,17 @@ def free_port() -> int:
         return port
 
 
+def until_ready(process: subprocess.Popen[str]) -> None:
+    """Return once the server's own log line says that it is ready; fail where it ends before."""
+    assert process.stderr is not None
+    lines: list[str] = []
+    for line in process.stderr:
+        lines.append(line)
+        if '"event": "ready"' in line:
+            return
+    pytest.fail("the server ended: " + "".join(lines))
+
+
 @contextmanager
 def serving(
     home: Path,
@@ -40,14 +51,8 @@ def serving(
     environment = {**os.environ, "ROOTSTOCK_HOME": str(home), **settings}
     command = [ROOTSTOCK, "serve", "--port", str(port), "--server", server]
     with subprocess.Popen(command, env=environment, cwd=cwd, stderr=subprocess.PIPE, text=True) as process:
+        until_ready(process)
         assert process.stderr is not None
-        lines: list[str] = []
-        for line in process.stderr:
-            lines.append(line)
-            if '"event": "ready"' in line:
-                break
-        else:
-            pytest.fail("the server ended: " + "".join(lines))
         if log is not None:
             threading.Thread(target=log.extend, args=(process.stderr,)).start()
         try:

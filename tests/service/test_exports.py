@@ -21,7 +21,7 @@ from adapters.architecture import describe
 from adapters.bulk_import import import_bundles
 from adapters.bundle import Bundle, Limits, open_bundle
 from adapters.bundle.archive import GOLDEN
-from adapters.foundation import FoundationFiles, locate
+from adapters.foundation import FoundationError, FoundationFiles, locate
 from adapters.registry import Registry
 from adapters.spec import Adapter, FoundationSpec
 from adapters.store import FolderStore
@@ -33,7 +33,8 @@ from service.engine.catalog import foundation_adapter
 from service.engine.runners import onnx_int8
 from service.engine.runners.onnx_runner import OnnxRunner
 from service.engine.tokenizer import Tokenizer
-from service.exports import export_path, is_whole, path_of
+from service.exports import export_path, find_export, is_whole, path_of
+from service.settings import Settings
 from service.tolerance import TOLERANCES, Tolerance
 from tests.live_server import RunningServer
 from tests.parity.foundations import add_masked_lm, make_tiny
@@ -86,6 +87,28 @@ def demo_home(home: Path, spec: FoundationSpec) -> Path:
     """A home with the demo adapters."""
     list(import_bundles(sorted(DEMO.glob("*.zip")), home, spec, Limits()))
     return home
+
+
+def test_an_export_made_ahead_is_used_and_one_that_is_not_whole_is_passed_over(
+    home: Path, export_folder: Path, spec: FoundationSpec, foundation: FoundationFiles, tmp_path: Path
+) -> None:
+    ahead = tmp_path / "ahead"
+    made = export_path(ahead, spec.fingerprint)
+    shutil.copytree(export_folder, made)
+    assert find_export("default", foundation, (ahead, tmp_path / "new"), "fp32") == made
+    assert not (tmp_path / "new").exists()
+    (made / "tokenizer.json").write_text("{}")
+    assert find_export("default", foundation, (ahead, home), "fp32") == export_path(home, spec.fingerprint)
+    with pytest.raises(FoundationError, match=f"{ahead} and {home} hold no int8 export"):
+        find_export("default", foundation, (ahead, home), "int8")
+
+
+def test_a_relative_folder_of_exports_is_where_the_command_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(home=Path("home"), exports=Path("ahead"))
+    assert settings.export_folders == (tmp_path / "ahead", tmp_path / "home")
 
 
 def demo(name: str, spec: FoundationSpec) -> tuple[Bundle, Adapter]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+# Its builds for Linux report what they run to their maker unless this is set before the import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as ort
 

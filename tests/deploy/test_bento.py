@@ -1,0 +1,91 @@
+"""The bentos: what is in them, and the Dockerfiles that they bring."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.settings import SettingsError
+from tests.deploy.conftest import ROOT
+from tests.deploy.image import instructions
+from tests.deploy.settings import read
+
+BENTOFILES = ("bentofile.yaml", "bentofile.gpu.yaml")
+Build = Callable[[str], Path]
+
+
+def dockerfile(folder: Path) -> list[tuple[str, str]]:
+    return list(instructions((folder / "env" / "docker" / "Dockerfile").read_text()))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    pairs = [rest.partition("=") for word, rest in dockerfile(folder) if word == "ENV"]
+    return {name: value for name, _, value in pairs}
+
+
+@pytest.mark.parametrize("bentofile", BENTOFILES)
+def test_a_bento_holds_the_server_and_nothing_else_of_the_tree(bento: Build, bentofile: str) -> None:
+    source = bento(bentofile) / "src"
+    found = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
+    ours = {
+        path.relative_to(ROOT)
+        for package in ("adapters", "service")
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    beside = {Path(name) for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE")}
+    assert found == ours | beside | {Path("bentofile.yaml")}
+    assert Path("service/demo/entities.zip") in found
+
+
+def test_the_gpu_s_bento_is_the_cpu_s_but_for_its_name_and_environment() -> None:
+    cpu, gpu = (yaml.safe_load((ROOT / name).read_text()) for name in BENTOFILES)
+    assert gpu.pop("name") == "rootstock-gpu"
+    on_cpu, on_gpu = cpu["docker"].pop("env"), gpu["docker"].pop("env")
+    assert cpu == gpu
+    assert on_cpu.keys() <= on_gpu.keys()
+    assert on_cpu["TORCH_INDEX"].endswith("/cpu")
+    assert on_gpu["TORCH_INDEX"] == ""
+
+
+@pytest.mark.parametrize("bentofile", BENTOFILES)
+def test_a_bento_installs_the_project_under_the_lock(bento: Build, bentofile: str) -> None:
+    python = bento(bentofile) / "env" / "python"
+    assert "--editable ../../src" in (python / "requirements.txt").read_text().splitlines()
+    assert "PIP_ARGS=(--constraint ../../src/constraints.txt)" in (python / "install.sh").read_text()
+    assert not (python / "requirements.lock.txt").exists()
+
+
+@pytest.mark.parametrize("bentofile", BENTOFILES)
+def test_a_container_is_not_root_s_has_a_health_check_and_one_volume(bento: Build, bentofile: str) -> None:
+    steps: dict[str, Any] = dict(dockerfile(bento(bentofile)))
+    user, group = steps["USER"].split(":")
+    assert min(int(user), int(group)) > 0
+    assert "/readyz" in steps["HEALTHCHECK"]
+    assert json.loads(steps["VOLUME"]) == ["/data"]
+    assert json.loads(steps["CMD"]) == ["rootstock", "serve"]
+    assert (steps["STOPSIGNAL"], steps["EXPOSE"]) == ("SIGTERM", "3000")
+
+
+@pytest.mark.parametrize("bentofile", BENTOFILES)
+def test_a_container_listens_to_all_and_so_demands_an_admin_key(
+    bento: Build, bentofile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = environment(bento(bentofile))
+    with pytest.raises(SettingsError, match="there is no ROOTSTOCK_ADMIN_KEY"):
+        read(given, monkeypatch)
+    settings = read({**given, "ROOTSTOCK_ADMIN_KEY": "k"}, monkeypatch)
+    assert (settings.host, settings.port, settings.drain_delay) == ("0.0.0.0", 3000, 5.0)
+    assert settings.home_folder.is_relative_to("/data")
+    assert not settings.export_folders[0].is_relative_to("/data")
+
+
+@pytest.mark.parametrize("bentofile", BENTOFILES)
+def test_a_container_reports_to_nobody(bento: Build, bentofile: str) -> None:
+    given = environment(bento(bentofile))
+    assert (given["BENTOML_DO_NOT_TRACK"], given["ORT_DISABLE_TELEMETRY"]) == ("true", "1")
