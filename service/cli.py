@@ -28,14 +28,16 @@ def serve_command(
     from adapters.errors import AdapterError
     from adapters.foundation import FoundationError
     from service.settings import SettingsError, read_settings
+    from service.span_exporters import NoSuchExporter, find_exporters
 
     try:
         settings = read_settings(host=host, port=port, foundation=foundation, server=server)
+        find_exporters()
         _pass_on(settings)
         _open_home(settings)
         if settings.runner != "torch":
             _exported(settings, settings.precision)
-    except (SettingsError, FoundationError, AdapterError, OSError) as error:
+    except (SettingsError, NoSuchExporter, FoundationError, AdapterError, OSError) as error:
         _fail(str(error))
     _check_address(settings.host, settings.port)
     sys.stderr.write(f"rootstock: serving on http://{settings.host}:{settings.port} (docs at /docs)\n")
@@ -197,6 +199,7 @@ def _serve_uvicorn(settings: Any) -> None:
         loop="uvloop",
         http="httptools",
         access_log=False,
+        log_config=None,
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.grace_period),
