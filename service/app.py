@@ -63,6 +63,8 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
         redoc_url=None,
+        # The spans are service/tracing.py's: FastAPI's own would double them, and it looks for them each request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for part in (predict, embeddings, rerank, models, adapters, health):
         app.include_router(part.router)
