@@ -43,7 +43,7 @@ def test_the_seconds_of_the_batches_are_shared_out_among_their_requests_by_token
     async def body(bench: Bench) -> None:
         held = await bench.hold()
         bench.add("long", "short")
-        asked = [bench.ask("long", text(24)), bench.ask("short", text(8))]
+        asked = [bench.ask("long", text(24)), bench.ask("short", text(20))]
         await bench.queued()
         bench.runner.gate.set()
         await asyncio.gather(held, *asked)
@@ -53,8 +53,8 @@ def test_the_seconds_of_the_batches_are_shared_out_among_their_requests_by_token
     assert sum(request.compute for request in ends.values()) == pytest.approx(
         sum(stats.seconds for stats in bench.observer.batches)
     )
-    if ends["long"].batch is ends["short"].batch:
-        assert ends["long"].compute == pytest.approx(3 * ends["short"].compute)
+    assert ends["long"].batch is ends["short"].batch
+    assert ends["long"].compute == pytest.approx(24 / 20 * ends["short"].compute)
 
 
 def test_loads_and_evictions_are_told_by_tier() -> None:
@@ -67,6 +67,17 @@ def test_loads_and_evictions_are_told_by_tier() -> None:
     moves = bench.observer.moves
     assert moves[:5] == [("in", "memory"), ("in", "slot"), ("in", "memory"), ("out", "slot"), ("in", "slot")]
     assert moves[5:] == [("out", "slot"), ("in", "slot")]
+
+
+def test_what_leaves_host_memory_is_told_to_leave_its_slot_as_well() -> None:
+    async def body(bench: Bench) -> None:
+        bench.add("a", "b", warm=False)
+        for name in "ab":
+            await bench.ask(name, "w1")
+
+    moves = run(body, limits=EngineLimits(cache_bytes=1)).observer.moves
+    assert moves.index(("out", "memory")) < moves.index(("out", "slot"))
+    assert moves.count(("out", "memory")) == 1
 
 
 def test_a_load_that_fails_is_told_as_such_and_so_is_the_answer_that_it_cost() -> None:
