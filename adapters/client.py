@@ -98,6 +98,10 @@ class Client:
         """The foundation and every adapter, in OpenAI's shape."""
         return self._document("GET", "/v1/models")
 
+    def metrics(self) -> str:
+        """The server's metrics in Prometheus's text format."""
+        return self._send("GET", "/metrics").text
+
     def publish(
         self,
         data: bytes | Path,

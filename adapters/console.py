@@ -9,6 +9,7 @@ from importlib.metadata import version
 # Name → where its typer app is. By name, so that no package imports another for the sake of the console.
 _GROUPS = {
     "serve": ("service.cli:serve", "Serve a foundation and its adapters over HTTP."),
+    "top": ("service.cli:top", "Watch what a server does, live in a terminal."),
     "foundation": ("service.cli:foundation", "Show or export the foundation model."),
     "adapters": ("adapters.cli:app", "Publish, list, move, fetch and remove adapters on a server."),
     "train": ("training.cli:app", "Train an adapter from a labelled file."),

@@ -16,8 +16,8 @@ from loadtest.local_engine import SLOTS, LocalEngine, catalog_of, local_engine
 from loadtest.pairs import interleaved
 from loadtest.row import Row
 from loadtest.workload import HEAD_ONLY, RANK, Kind, make_workload, top_third
+from service.engine.answer import Answer
 from service.engine.batch import Batch
-from service.engine.engine import Answer
 from service.engine.runners.onnx_runner import OnnxRunner
 from service.engine.tokenizer import Tokenizer
 

@@ -17,10 +17,11 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from loadtest.local_engine import SLOTS, Nobody, catalog_of
+from loadtest.local_engine import SLOTS, catalog_of
 from loadtest.machine import ROOT
 from loadtest.workload import Workload, make_workload
 from service.engine.engine import Engine
+from service.engine.observer import Observer
 from service.engine.runners.onnx_runner import OnnxRunner
 from service.engine.tokenizer import Tokenizer
 
@@ -132,7 +133,7 @@ def main() -> None:
     runner = OnnxRunner(given.export, SLOTS, given.threads)
     workload = make_workload(runner.spec, tokenizer, given.adapters, given.tokens)
     catalog = catalog_of(workload, workload.adapters(runner.spec))
-    engine = Engine(runner.spec, runner, tokenizer, catalog, Nobody())
+    engine = Engine(runner.spec, runner, tokenizer, catalog, Observer())
     engine.start()
     try:
         _serve(engine, workload)

@@ -12,9 +12,10 @@ import uvloop
 
 from adapters.spec import Adapter
 from loadtest.workload import Workload
+from service.engine.answer import Answer
 from service.engine.catalog import Catalog, Resolved
-from service.engine.engine import Answer, Engine, EngineLimits
-from service.engine.observer import BatchStats
+from service.engine.engine import Engine, EngineLimits
+from service.engine.observer import Observer
 from service.engine.runners.onnx_runner import OnnxRunner
 from service.engine.tokenizer import Tokenizer
 
@@ -43,14 +44,6 @@ def catalog_of(workload: Workload, adapters: Sequence[Adapter]) -> MemoryCatalog
     return MemoryCatalog(
         dict(zip(workload.names, adapters, strict=True)), {adapter.digest: adapter for adapter in adapters}
     )
-
-
-class Nobody:
-    """Observes nothing."""
-
-    def batch(self, stats: BatchStats) -> None: ...
-
-    def refused(self, reason: str) -> None: ...
 
 
 class LocalEngine:
@@ -85,7 +78,7 @@ def local_engine(
     runner: OnnxRunner, tokenizer: Tokenizer, catalog: Catalog, limits: EngineLimits | None = None
 ) -> Iterator[LocalEngine]:
     """An engine with the server's defaults, started; stopped at the end."""
-    engine = Engine(runner.spec, runner, tokenizer, catalog, Nobody(), limits)
+    engine = Engine(runner.spec, runner, tokenizer, catalog, Observer(), limits)
     engine.start()
     try:
         # The loop that the server runs on.

@@ -10,7 +10,7 @@ import asyncio
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,10 @@ from service.logs import configure_logs
 from service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
     from service.api.server import Server
+    from service.tracing import Tracing
 
 DEMO = Path(__file__).parent / "demo"
 _MIB = 2**20
@@ -61,6 +64,8 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
         redoc_url=None,
+        # The spans are service/tracing.py's: FastAPI's own would double them, and it looks for them each request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for part in (predict, embeddings, rerank, models, adapters, health):
         app.include_router(part.router)
@@ -78,20 +83,41 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def open_server(settings: Settings) -> AsyncIterator[Server]:
+async def open_server(
+    settings: Settings, span_exporters: Sequence[SpanExporter] | None = None
+) -> AsyncIterator[Server]:
     """The real parts, started; at the end admitted requests are finished, then everything closes.
 
-    HomeInUse where another program uses the home. Only the process that serves comes here and takes it.
+    `span_exporters`: None means those that the environment asks for. HomeInUse where another program uses the
+    home. Only the process that serves comes here and takes it.
     """
     from adapters.home import holding
+    from service.span_exporters import find_exporters
 
+    if span_exporters is None:
+        span_exporters = [found.load()() for found in find_exporters()]
     with holding(settings.home_folder, "rootstock serve"):
-        async with _open_parts(settings) as server:
+        async with _traced(span_exporters) as tracing, _open_parts(settings, tracing) as server:
             yield server
 
 
 @asynccontextmanager
-async def _open_parts(settings: Settings) -> AsyncIterator[Server]:
+async def _traced(exporters: Sequence[SpanExporter]) -> AsyncIterator[Tracing | None]:
+    """Without an exporter nothing of OpenTelemetry is imported."""
+    if not exporters:
+        yield None
+        return
+    from service.tracing import Tracing
+
+    tracing = Tracing(exporters)
+    try:
+        yield tracing
+    finally:
+        await asyncio.to_thread(tracing.close)
+
+
+@asynccontextmanager
+async def _open_parts(settings: Settings, tracing: Tracing | None) -> AsyncIterator[Server]:
     from adapters.foundation_weights import FoundationWeights
     from adapters.registry import Registry
     from adapters.store import FolderStore
@@ -100,6 +126,7 @@ async def _open_parts(settings: Settings) -> AsyncIterator[Server]:
     from service.conversion import Converter
     from service.engine.admission import Capacity
     from service.engine.engine import Engine, EngineLimits
+    from service.engine.observer import Observers
     from service.engine.packing import BatchLimits
     from service.engine.tokenizer import Tokenizer
     from service.metrics import Metrics
@@ -120,11 +147,12 @@ async def _open_parts(settings: Settings) -> AsyncIterator[Server]:
         runner,
         Tokenizer(export_folder / "tokenizer.json", None if spec.masked_lm is None else spec.masked_lm.mask_id),
         catalog,
-        metrics,
+        metrics if tracing is None else Observers(metrics, tracing),
         EngineLimits(settings.max_inputs, settings.request_timeout, settings.cache_mb * _MIB),
         Capacity(settings.queue_items, settings.queue_tokens),
         BatchLimits(settings.batch_rows, settings.batch_tokens),
     )
+    metrics.watch(engine)
     engine.start()
     converter = Converter(settings.foundation, settings.max_rank)
     publisher = Publisher(engine, registry, store, spec, limits, metrics, base, converter)
@@ -143,6 +171,7 @@ async def _open_parts(settings: Settings) -> AsyncIterator[Server]:
             metrics=metrics,
             bundle_limits=limits,
             max_body_bytes=settings.max_body_mb * _MIB,
+            tracing=tracing,
         )
     finally:
         await pins.close()

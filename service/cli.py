@@ -1,4 +1,4 @@
-"""`rootstock serve` and `rootstock foundation`."""
+"""`rootstock serve`, `rootstock top` and `rootstock foundation`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adapters.options import URL, Json, Url
+
+if TYPE_CHECKING:
+    from service.top import Frame
+
 serve = typer.Typer(add_completion=False)
+top = typer.Typer(add_completion=False)
 foundation = typer.Typer(add_completion=False, no_args_is_help=True, help="Show or export the foundation model.")
 
 _FOUNDATION = typer.Option(help="`default`, a local folder, or org/name@<40 hex revision>.")
@@ -28,14 +35,16 @@ def serve_command(
     from adapters.errors import AdapterError
     from adapters.foundation import FoundationError
     from service.settings import SettingsError, read_settings
+    from service.span_exporters import NoSuchExporter, find_exporters
 
     try:
         settings = read_settings(host=host, port=port, foundation=foundation, server=server)
+        find_exporters()
         _pass_on(settings)
         _open_home(settings)
         if settings.runner != "torch":
             _exported(settings, settings.precision)
-    except (SettingsError, FoundationError, AdapterError, OSError) as error:
+    except (SettingsError, NoSuchExporter, FoundationError, AdapterError, OSError) as error:
         _fail(str(error))
     _check_address(settings.host, settings.port)
     sys.stderr.write(f"rootstock: serving on http://{settings.host}:{settings.port} (docs at /docs)\n")
@@ -43,6 +52,53 @@ def serve_command(
         _serve_uvicorn(settings)
     else:
         _serve_bentoml(settings)
+
+
+@top.command(epilog="Example: rootstock top --url http://127.0.0.1:3000 --once --json")
+def top_command(
+    url: Url = URL,
+    key: Annotated[
+        str | None, typer.Option(envvar=["ROOTSTOCK_API_KEY", "ROOTSTOCK_ADMIN_KEY"], help="Bearer token.")
+    ] = None,
+    interval: Annotated[float, typer.Option(min=0.05, help="Seconds that each view covers.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="One view, then end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a server does: answers, latency, queue, batches, slots and the adapters with the most traffic.
+
+    --json prints one document a view, a line each. Exit code 1: no server answers; 2: wrong usage.
+    """
+    from contextlib import suppress
+    from itertools import islice
+
+    from adapters.client import Client
+    from adapters.transport_errors import ClientError, Misused
+    from service.top import frames
+
+    try:
+        with suppress(KeyboardInterrupt), Client(url, key, timeout=10) as client:
+            _watch(islice(frames(client, interval), 1 if once else None), url, as_json)
+    except ClientError as error:
+        _fail("; ".join(filter(None, (str(error), error.advice))), 2 if isinstance(error, Misused) else 1)
+
+
+def _watch(views: Iterable[Frame], url: str, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.live import Live
+
+    from service.top import shown
+
+    if as_json:
+        for view in views:
+            sys.stdout.write(json.dumps(asdict(view)) + "\n")
+            sys.stdout.flush()
+        return
+    console = Console(markup=False, highlight=False)
+    with Live(console=console, auto_refresh=False) as live:
+        for view in views:
+            live.update(shown(view, url), refresh=True)
 
 
 @foundation.command("show", epilog="Example: rootstock foundation show --foundation ./my-model --json")
@@ -199,6 +255,7 @@ def _serve_uvicorn(settings: Any) -> None:
         loop="uvloop",
         http="httptools",
         access_log=False,
+        log_config=None,
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.grace_period),

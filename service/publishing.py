@@ -108,6 +108,8 @@ class Publisher:
             async with self._keeping:
                 if not await asyncio.to_thread(self._registry.digest_in_use, digest):
                     await asyncio.to_thread(self._store.delete, digest)
+        if version is None:
+            self._metrics.forget(name)
 
     async def _open(self, data: bytes, plain: PlainFields) -> tuple[Bundle, dict[str, Any]]:
         """The bundle, made of a LoRA where the upload is served as one, and what its record says of that."""

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-from service.app import create_app
+from service.app import OpenServer, create_app
 from service.settings import Settings
 
 
@@ -29,8 +29,8 @@ class RunningServer:
 
 
 @contextmanager
-def run_server(settings: Settings) -> Iterator[RunningServer]:
-    app = create_app(settings)
+def run_server(settings: Settings, opened: OpenServer | None = None) -> Iterator[RunningServer]:
+    app = create_app(settings, opened)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=10)
     server = uvicorn.Server(config)

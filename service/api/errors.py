@@ -39,7 +39,6 @@ _STATUS = {
     "deadline_exceeded": 504,
     "draining": 503,
 }
-REQUEST_ID = "rootstock.request_id"
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # Fields of several forms: what all of them are, where pydantic would name the first form's fault.
 _UNIONS = {
@@ -79,6 +78,14 @@ def error_detail(error: Exception) -> tuple[int, ErrorDetail]:
             code="internal_error",
         )
     return status, ErrorDetail(message=str(error), type=error_type(status), param=param, code=code)
+
+
+def fault_detail(path: str, error: Exception) -> tuple[int, ErrorDetail]:
+    """As `error_detail`; a fault of the server's is logged. Load and a stop are no faults."""
+    status, detail = error_detail(error)
+    if status >= 500 and not isinstance(error, Expired | Draining):
+        structlog.get_logger().error("request failed", path=path, code=detail.code, exc_info=error)
+    return status, detail
 
 
 def error_type(status: int) -> str:
@@ -137,16 +144,8 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def answer_error(scope: Scope, error: Exception) -> JSONResponse:
-    """The answer to a request that ended in this error; a fault is logged, load and a stop are not faults."""
-    status, detail = error_detail(error)
-    if status >= 500 and not isinstance(error, Expired | Draining):
-        structlog.get_logger().error(
-            "request failed",
-            request_id=scope.get(REQUEST_ID),
-            path=scope["path"],
-            code=detail.code,
-            exc_info=error,
-        )
+    """The answer to a request that ended in this error; a fault is logged."""
+    status, detail = fault_detail(scope["path"], error)
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
     return JSONResponse(ErrorAnswer(error=detail).model_dump(), status, headers)
 

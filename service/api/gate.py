@@ -8,12 +8,16 @@ import re
 import time
 import uuid
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.errors import REQUEST_ID, answer_error, error_response
+from service.api.errors import answer_error, error_response
 from service.api.server import Server
+
+if TYPE_CHECKING:
+    from service.tracing import RequestSpan
 
 OPEN_PATHS = ("/livez", "/readyz", "/metrics")
 _UPLOAD = "/v1/adapters"
@@ -61,6 +65,7 @@ class Gate:
         self.keys = keys
         self.max_body = max_body
         self.max_upload = max_upload
+        self._log = structlog.get_logger().bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request through."""
@@ -71,6 +76,12 @@ class Gate:
             k: v for k, v in scope["headers"] if k in (b"authorization", b"x-request-id", b"content-length")
         }
         passage = _Passage(scope, receive, send, _request_id(headers.get(b"x-request-id")))
+        structlog.contextvars.bind_contextvars(request_id=passage.request_id)
+        server: Server = scope["app"].state.server
+        span = None
+        if server.tracing is not None and scope["path"] not in OPEN_PATHS:
+            span = server.tracing.begin(scope, passage.request_id)
+            structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
         header = headers.get(b"authorization")
         refusal = self.keys.refusal(scope["method"], scope["path"], header.decode("latin-1") if header else None)
         upload = scope["method"] == "POST" and scope["path"] == _UPLOAD
@@ -85,7 +96,7 @@ class Gate:
             else:
                 await self._run(passage)
         finally:
-            self._account(passage)
+            self._account(passage, server, span)
 
     async def _run(self, passage: _Passage) -> None:
         try:
@@ -99,15 +110,15 @@ class Gate:
         if passage.too_large and not passage.started_answer:
             await passage.refuse_body(passage.received)
 
-    def _account(self, passage: _Passage) -> None:
+    def _account(self, passage: _Passage, server: Server, span: RequestSpan | None) -> None:
         seconds = time.perf_counter() - passage.started
         route = passage.scope.get("route")
         template = getattr(route, "path", "other")
-        server: Server = passage.scope["app"].state.server
         server.metrics.answered(template, passage.status, seconds)
-        structlog.get_logger().debug(
+        if span is not None:
+            span.end(template, passage.status)
+        self._log.debug(
             "request",
-            request_id=passage.request_id,
             method=passage.scope["method"],
             route=template,
             status=passage.status,
@@ -125,7 +136,6 @@ class _Passage:
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self.scope = scope
         self.request_id = request_id
-        scope[REQUEST_ID] = request_id
         self.cap = 0
         self.received = 0
         self.status = 499  # nothing was sent: the client left first

@@ -39,12 +39,7 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """The metrics in Prometheus's text format."""
     server = server_of(request)
-    engine, shown = server.engine, server.metrics
-    items, tokens = engine.admission.waiting()
-    shown.waiting_items.set(items)
-    shown.waiting_tokens.set(tokens)
-    shown.resident.set(len(engine.batcher.resident()))
-    shown.loads.set(engine.slots.loads)
-    shown.evictions.set(engine.slots.evictions)
-    shown.cache_bytes.set(engine.cache.nbytes)
-    return Response(shown.render(), media_type=shown.content_type)
+    shown = server.metrics
+    shown.ready.set(server.ready and server.engine.alive)
+    shown.rank()
+    return Response(await asyncio.to_thread(shown.render), media_type=shown.content_type)

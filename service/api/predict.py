@@ -11,10 +11,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictStr, Tag, model_validator
 
-from service.api.errors import ErrorDetail, error_detail
+from service.api.errors import ErrorDetail, fault_detail
 from service.api.server import server_of
 from service.api.terms import TimeoutHeader, Urgency, terms_of
-from service.engine.engine import Answer
+from service.engine.answer import Answer
 from service.engine.errors import WrongTask
 from service.engine.tokenizer import Input, Question
 
@@ -95,10 +95,17 @@ class Usage(BaseModel):
 
 
 class Timings(BaseModel):
-    """Milliseconds from admission to the first batch, and from there to the last output."""
+    """Where the time went, in milliseconds.
 
+    `load_ms`: until the adapter was in host memory; `tokenize_ms`; `queue_ms`: waiting, for the tokeniser and for
+    the first batch; `inference_ms`: from the first batch to the last output; `total_ms`: from arrival to answer.
+    """
+
+    load_ms: float
+    tokenize_ms: float
     queue_ms: float
     inference_ms: float
+    total_ms: float
 
 
 class Prediction(BaseModel):
@@ -184,7 +191,7 @@ def _results(
     return [
         _shown(outcome, model)
         if isinstance(outcome, Answer)
-        else FailedPrediction(model=model, error=error_detail(outcome)[1])
+        else FailedPrediction(model=model, error=fault_detail("/v1/predict", outcome)[1])
         for model, outcome in zip(models, outcomes, strict=True)
     ]
 
@@ -208,7 +215,13 @@ def usage_of(answer: Answer) -> Usage:
 
 def timings_of(answer: Answer) -> Timings:
     """What an answer took, in time."""
-    return Timings.model_construct(queue_ms=answer.queue_ms, inference_ms=answer.inference_ms)
+    return Timings.model_construct(
+        load_ms=answer.load_ms,
+        tokenize_ms=answer.tokenize_ms,
+        queue_ms=answer.queue_ms,
+        inference_ms=answer.inference_ms,
+        total_ms=answer.total_ms,
+    )
 
 
 def _json(model: BaseModel) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 
@@ -15,10 +16,13 @@ from service.metrics import Metrics
 from service.pins import Pins
 from service.publishing import Publisher
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 
 @dataclass
 class Server:
-    """A running server. `ready` turns false when it drains."""
+    """A running server. `ready` turns false when it drains; `tracing` is None where no spans are asked for."""
 
     spec: FoundationSpec
     engine: Engine
@@ -29,6 +33,7 @@ class Server:
     metrics: Metrics
     bundle_limits: Limits
     max_body_bytes: int
+    tracing: Tracing | None = None
     ready: bool = False
 
 

@@ -99,6 +99,9 @@ class AdapterCache:
         if held is not None:
             self.nbytes -= held.nbytes
 
+    def __len__(self) -> int:
+        return len(self._held)
+
     def __contains__(self, digest: str) -> bool:
         return digest in self._held
 

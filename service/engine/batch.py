@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ import numpy.typing as npt
 from adapters.spec import Adapter, Array
 from service.engine.admission import Ticket
 from service.engine.tokenizer import Encoded, Input
+
+if TYPE_CHECKING:
+    from service.engine.observer import BatchStats
 
 Ids = npt.NDArray[np.int64]
 Priority = Literal["high", "normal", "low"]
@@ -25,7 +28,10 @@ class Request:
 
     `encoded[i]` holds the rows of input i, `outputs` the raw head output of every row once computed, input by
     input. `gone` is set when nobody waits any more (the client left, the deadline passed, another input of the
-    request failed): its rows are then not computed. Times are seconds on the engine's clock.
+    request failed): its rows are then not computed. Times are seconds on the engine's clock: when it was
+    `admitted`, its adapter was `ready` in host memory, `tokenizing` began, it was `tokenized`, its first batch
+    `started` and its last one `finished`. `compute` is its share, by tokens, of the seconds of its batches, the
+    last of which is `batch`.
     """
 
     adapter: Adapter
@@ -39,10 +45,15 @@ class Request:
     ticket: Ticket = field(default_factory=Ticket)
     encoded: Sequence[Sequence[Encoded]] = ()
     outputs: list[Array | None] = field(default_factory=list)
+    ready: float = 0.0
+    tokenizing: float = 0.0
+    tokenized: float = 0.0
     started: float | None = None
     finished: float | None = None
     gone: bool = False
     tokens: int = 0
+    compute: float = 0.0
+    batch: BatchStats | None = None
 
     def input_of(self, row: int) -> int:
         """Which input a row is of."""

@@ -143,7 +143,9 @@ class Batcher(Worker):
             slot = self._slots.lease(request.adapter, request.verifying)
         except Exception as error:  # whatever a runner raises: its request fails, the engine goes on
             request.gone = True
-            failed.append((request, RunnerFault(f"the adapter could not be loaded: {error}")))
+            fault = RunnerFault(f"the adapter could not be loaded: {error}")
+            fault.__cause__ = error
+            failed.append((request, fault))
             return False
         if slot is None:
             return False
@@ -161,14 +163,18 @@ class Batcher(Worker):
             results = _checked(rows, self._runner.run(batch))
         except Exception as error:  # whatever a runner raises: this batch fails, the engine goes on
             fault = RunnerFault(f"the runner failed on this batch: {type(error).__name__}: {error}")
+            fault.__cause__ = error
             results = [fault] * len(rows)
         for digest in leased:
             self._slots.release(digest, rows[0].request.verifying)
         finished = self._clock()
-        adapters = len({row.digest for row in rows})
-        self._observer.batch(BatchStats(len(rows), adapters, tokens, padded, finished - started, waits))
-        self._admission.ran(sum(row.length for row in rows), finished - started)
+        adapters, length = len({row.digest for row in rows}), sum(row.length for row in rows)
+        stats = BatchStats(len(rows), adapters, tokens, padded, finished - started, waits)
+        self._observer.batch(stats)
+        self._admission.ran(length, finished - started)
         for row, result in zip(rows, results, strict=True):
+            row.request.batch = stats
+            row.request.compute += stats.seconds * row.length / length
             self._deliver(row, result, finished)
 
     def _start(self, rows: Sequence[Row], now: float) -> list[tuple[Priority, float]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from adapters.spec import Adapter, Array, FoundationSpec
 from service.engine.admission import Admission, Capacity, Ticket, estimated_tokens
+from service.engine.answer import Answer, Served
 from service.engine.batch import Request, Runner
 from service.engine.batcher import Batcher
 from service.engine.catalog import FOUNDATION, Catalog, Resolved, own_adapters, resolve_own
@@ -30,7 +31,7 @@ from service.engine.errors import (
 )
 from service.engine.holdings import Holdings
 from service.engine.intake import Intake
-from service.engine.observer import Guarded, Observer
+from service.engine.observer import Observer, Observers
 from service.engine.packing import BatchLimits
 from service.engine.queue import Queue
 from service.engine.slots import Slots
@@ -47,18 +48,6 @@ class EngineLimits:
     max_inputs: int = 256
     timeout_s: float = 30.0
     cache_bytes: int = 512 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One reference's predictions, one an input, in order. Times in milliseconds."""
-
-    resolved: Resolved
-    task: str
-    predictions: list[Any]
-    prompt_tokens: int
-    queue_ms: float
-    inference_ms: float
 
 
 class Engine:
@@ -83,20 +72,22 @@ class Engine:
         self.runner = runner
         self.limits = limits or EngineLimits()
         self._catalog = catalog
-        self._observer = observer = Guarded(observer)
+        self._observer = observer = Observers(observer)
         self._clock = clock
         self._own = own_adapters(spec)
         foundation = self._own[spec.own_tasks[0]]
         self.admission = Admission(capacity or Capacity())
         queue = Queue(batches or BatchLimits())
-        self.slots = Slots(runner, foundation)
+        self.slots = Slots(runner, foundation, observer)
         self.delivery = Delivery(tokenizer)
         finish = self.delivery.finish
         self.batcher = Batcher(
             queue, self.slots, runner, tokenizer.pad_id, finish, self.admission, observer, clock
         )
-        self.intake = Intake(tokenizer, self.batcher, finish, observer, self.limits.max_inputs)
-        self.holdings = Holdings(foundation, self._load, self.limits.cache_bytes, self.slots, self.batcher)
+        self.intake = Intake(tokenizer, self.batcher, finish, observer, self.limits.max_inputs, clock)
+        self.holdings = Holdings(
+            foundation, self._load, self.limits.cache_bytes, self.slots, self.batcher, observer
+        )
         self.cache = self.holdings.cache
         self.fallen = False
 
@@ -154,7 +145,8 @@ class Engine:
         Tokenised once, admitted together and answered together, so that rows of one input may share a batch.
         Otherwise as `predict`; raises what concerns all references alike: EngineError.
         """
-        self._check_size(len(inputs), len(references))
+        with self._telling():
+            self._check_size(len(inputs), len(references))
         arrived = self._clock()
         requests: dict[int, Request] = {}
         with self._counted(inputs, len(references)) as ticket:
@@ -174,9 +166,9 @@ class Engine:
                     else:
                         requests[i] = self._request(adapter, inputs, parameters, arrived, terms, ticket)
                 results = await self._run(list(requests.values())) if requests else {}
+        ended = self._clock()
         for i, request in requests.items():
-            result = results[request]
-            outcomes[i] = result if isinstance(result, EngineError) else _answer(found[i], request, result)
+            outcomes[i] = self._end(Served(references[i], found[i], request, ended), results[request])
         return [outcomes[i] for i in range(len(references))]
 
     async def replay(self, adapter: Adapter, inputs: Sequence[Input]) -> list[Array]:
@@ -214,21 +206,38 @@ class Engine:
     def _counted(self, inputs: Sequence[Input], references: int) -> Iterator[Ticket]:
         """A call counts as waiting from here until its rows run, or it is left."""
         tokens = references * estimated_tokens(inputs, self.spec.max_tokens)
-        try:
+        with self._telling():
             ticket = self.admission.enter(len(inputs) * references, tokens)
-        except EngineError as error:
-            self._observer.refused(error.code)
-            raise
         try:
             yield ticket
         finally:
             self.admission.leave(ticket)
 
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Whoever is refused here is told of."""
+        try:
+            yield
+        except EngineError as error:
+            self._observer.refused(error.code)
+            raise
+
+    def _end(self, served: Served, result: Result) -> Answer | EngineError:
+        if isinstance(result, EngineError):
+            served.error = result
+        self._observer.served(served)
+        return result if isinstance(result, EngineError) else served.answer(result)
+
     def _load(self, digest: str) -> Adapter:
         """In a loading thread, so that what is slow about an adapter is done before it reaches the batcher."""
-        own = next((adapter for adapter in self._own.values() if adapter.digest == digest), None)
-        adapter = own or self._catalog.load(digest)
-        self.runner.warm(adapter)
+        began, ok = time.perf_counter(), False
+        try:
+            own = next((adapter for adapter in self._own.values() if adapter.digest == digest), None)
+            adapter = own or self._catalog.load(digest)
+            self.runner.warm(adapter)
+            ok = True
+        finally:
+            self._observer.loaded("memory", time.perf_counter() - began, ok)
         return adapter
 
     def _resolve_all(
@@ -270,7 +279,15 @@ class Engine:
     ) -> Request:
         deadline = terms.deadline(arrived, self.limits.timeout_s)
         return Request(
-            adapter, inputs, parameters, deadline, arrived, terms.tenant, terms.priority, ticket=ticket
+            adapter,
+            inputs,
+            parameters,
+            deadline,
+            arrived,
+            terms.tenant,
+            terms.priority,
+            ticket=ticket,
+            ready=self._clock(),
         )
 
     def _expired(self, arrived: float) -> Expired:
@@ -311,15 +328,3 @@ def _check(
     if task is not None and adapter.task != task:
         raise WrongTask(reference, adapter.task, task)
     check_call(TASKS[adapter.task], inputs, parameters)
-
-
-def _answer(resolved: Resolved, request: Request, predictions: list[Any]) -> Answer:
-    started, finished = request.started or 0.0, request.finished or 0.0
-    return Answer(
-        resolved=resolved,
-        task=request.adapter.task,
-        predictions=predictions,
-        prompt_tokens=request.tokens,
-        queue_ms=round((started - request.admitted) * 1e3, 3),
-        inference_ms=round((finished - started) * 1e3, 3),
-    )

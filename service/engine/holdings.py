@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from adapters.spec import Adapter
 from service.engine.adapter_cache import AdapterCache
 from service.engine.batcher import Batcher
+from service.engine.observer import Observer
 from service.engine.slots import Slots
 
 
@@ -23,12 +24,13 @@ class Holdings:
         max_bytes: int,
         slots: Slots,
         batcher: Batcher,
+        observer: Observer,
     ) -> None:
-        # What leaves host memory leaves its slot as well: the slot may hold the same memory.
-        self.cache = AdapterCache(load, max_bytes, self._in_use, batcher.drop)
+        self.cache = AdapterCache(load, max_bytes, self._in_use, self._evicted)
         self._foundation = foundation
         self._slots = slots
         self._batcher = batcher
+        self._observer = observer
         self._held: Counter[str] = Counter()
         self._idle: dict[str, asyncio.Event] = {}
 
@@ -85,6 +87,11 @@ class Holdings:
         if digest in self._slots.resident():
             return "slot"
         return "memory" if digest in self.cache else "store"
+
+    def _evicted(self, digest: str) -> None:
+        """What leaves host memory leaves its slot as well: the slot may hold the same memory."""
+        self._observer.evicted("memory")
+        self._batcher.drop(digest)
 
     def _in_use(self, digest: str) -> bool:
         return digest in self._held or digest in self._slots.pinned

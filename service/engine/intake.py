@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 from queue import SimpleQueue
@@ -36,6 +37,7 @@ class Intake(Worker):
         finish: Callable[[Request, EngineError | None], None],
         observer: Observer,
         max_rows: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("intake")
         self._tokenizer = tokenizer
@@ -43,6 +45,7 @@ class Intake(Worker):
         self._finish = finish
         self._observer = observer
         self._max_rows = max_rows
+        self._clock = clock
         self._waiting: SimpleQueue[Sequence[Request] | None] = SimpleQueue()
         # Held to look at `closed` and act on it: nothing is put behind the None that ends the line.
         self._door = threading.Lock()
@@ -73,15 +76,15 @@ class Intake(Worker):
                 self._take(requests)
 
     def _take(self, requests: Sequence[Request]) -> None:
-        known: dict[object, Rows | EngineError] = {}
+        known: dict[object, tuple[float, Rows | EngineError, float]] = {}
         sound = []
         for request in requests:
             # A golden input is one row, whatever the task makes of its inputs.
             encode = Task.encode if request.verifying else type(TASKS[request.adapter.task]).encode
             alike = (encode, request.adapter.preprocessing)
             if alike not in known:
-                known[alike] = self._encoded(encode, request)
-            rows = known[alike]
+                known[alike] = self._clock(), self._encoded(encode, request), self._clock()
+            request.tokenizing, rows, request.tokenized = known[alike]
             if isinstance(rows, EngineError):
                 self._finish(request, rows)
                 continue

@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal
 
+from service.engine.answer import Served
 from service.engine.batch import Priority
+
+# What an adapter is loaded into: host memory from the store, a slot from host memory.
+Tier = Literal["memory", "slot"]
 
 
 @dataclass(frozen=True)
@@ -26,30 +30,49 @@ class BatchStats:
     waits: Sequence[tuple[Priority, float]] = ()
 
 
-class Observer(Protocol):
-    """Told of what the engine does; called from its threads, must not block."""
-
-    def batch(self, stats: BatchStats) -> None: ...
-
-    def refused(self, reason: str) -> None: ...
-
-
-class Guarded:
-    """An observer whose own faults are logged: what is counted wrong keeps no answer back."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+class Observer:
+    """Told of what the engine does, and does nothing about it itself. Called from its threads, must not block."""
 
     def batch(self, stats: BatchStats) -> None:
         """A batch was run."""
-        try:
-            self._observer.batch(stats)
-        except Exception:
-            logging.getLogger(__name__).exception("the observer failed on a batch")
 
     def refused(self, reason: str) -> None:
-        """A request was refused, for an EngineError of this code."""
-        try:
-            self._observer.refused(reason)
-        except Exception:
-            logging.getLogger(__name__).exception("the observer failed on a refusal")
+        """A call was not admitted, or not all of it, for an EngineError of this code."""
+
+    def served(self, served: Served) -> None:
+        """A reference of an admitted call was answered, or failed. From the task that made the call."""
+
+    def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
+        """An adapter was brought into a tier, or could not be."""
+
+    def evicted(self, tier: Tier) -> None:
+        """An adapter left a tier."""
+
+
+class Observers(Observer):
+    """Several as one. Their own faults are logged: what is counted wrong keeps no answer back."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def batch(self, stats: BatchStats) -> None:
+        self._tell("batch", stats)
+
+    def refused(self, reason: str) -> None:
+        self._tell("refused", reason)
+
+    def served(self, served: Served) -> None:
+        self._tell("served", served)
+
+    def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
+        self._tell("loaded", tier, seconds, ok)
+
+    def evicted(self, tier: Tier) -> None:
+        self._tell("evicted", tier)
+
+    def _tell(self, what: str, *told: Any) -> None:
+        for observer in self._observers:
+            try:
+                getattr(observer, what)(*told)
+            except Exception:
+                logging.getLogger(__name__).exception("the observer failed on: %s", what)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 from adapters.spec import Adapter
 from service.engine.batch import Runner
+from service.engine.observer import Observer
 
 
 @dataclass
@@ -22,12 +25,13 @@ class Slots:
     from one thread, but for `pin` and `resident`.
     """
 
-    def __init__(self, runner: Runner, foundation: Adapter) -> None:
+    def __init__(self, runner: Runner, foundation: Adapter, observer: Observer | None = None) -> None:
         if runner.slots < 3:
             raise ValueError(
                 f"a runner of {runner.slots} slots; at least 3 (foundation, one adapter, verification)"
             )
         self._runner = runner
+        self._observer = observer or Observer()
         self._places: OrderedDict[str, _Place] = OrderedDict()
         self._free = list(range(runner.slots - 2, 0, -1))
         self._verification = _Place(runner.slots - 1)
@@ -53,10 +57,12 @@ class Slots:
             victim = None if self._free else self._oldest_evictable()
             if victim is None and not self._free:
                 return None
-            staged = self._runner.stage(adapter)
+            began = time.perf_counter()
+            staged = self._staged(adapter, began)
             slot = self._free.pop() if victim is None else self._evict(victim)
             self._runner.place(slot, staged)
             self.loads += 1
+            self._observer.loaded("slot", time.perf_counter() - began, True)
             place = self._places[adapter.digest] = _Place(slot)
         self._places.move_to_end(adapter.digest)
         place.leases += 1
@@ -108,10 +114,18 @@ class Slots:
         place.leases += 1
         return place.slot
 
+    def _staged(self, adapter: Adapter, began: float) -> Any:
+        try:
+            return self._runner.stage(adapter)
+        except Exception:
+            self._observer.loaded("slot", time.perf_counter() - began, False)
+            raise
+
     def _oldest_evictable(self) -> str | None:
         pinned = self.pinned
         return next((d for d, place in self._places.items() if not place.leases and d not in pinned), None)
 
     def _evict(self, digest: str) -> int:
         self.evictions += 1
+        self._observer.evicted("slot")
         return self._places.pop(digest).slot

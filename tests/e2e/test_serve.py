@@ -108,7 +108,7 @@ def test_a_start_that_fails_in_the_worker_ends_bentoml(new_home: Callable[[], Pa
     environment = {**os.environ, "ROOTSTOCK_HOME": str(home)}
     command = [ROOTSTOCK, "serve", "--port", str(free_port())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
-    assert "startup failed" in done.stdout
+    assert "startup failed" in done.stderr
 
 
 def test_the_worker_ends_when_bentoml_s_parent_is_killed(new_home: Callable[[], Path]) -> None:

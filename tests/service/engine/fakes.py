@@ -21,11 +21,12 @@ import numpy as np
 
 from adapters.spec import Adapter, AdapterWeights, EmbeddingSpec, FoundationSpec, HeadSpec, Preprocessing
 from service.engine.admission import Capacity, Ticket
+from service.engine.answer import Served
 from service.engine.batch import Batch
 from service.engine.catalog import Resolved
 from service.engine.engine import Engine, EngineLimits
 from service.engine.errors import TooLong
-from service.engine.observer import BatchStats
+from service.engine.observer import BatchStats, Observer, Tier
 from service.engine.packing import BatchLimits
 from service.engine.tasks import TASKS
 from service.engine.terms import DEFAULT_TERMS
@@ -207,16 +208,28 @@ class FakeCatalog:
         return self.adapters[digest]
 
 
-class FakeObserver:
+class FakeObserver(Observer):
     def __init__(self) -> None:
         self.batches: list[BatchStats] = []
         self.reasons: list[str] = []
+        self.ends: list[Served] = []
+        self.moves: list[tuple[str, Tier]] = []
 
     def batch(self, stats: BatchStats) -> None:
         self.batches.append(stats)
 
     def refused(self, reason: str) -> None:
         self.reasons.append(reason)
+
+    def served(self, served: Served) -> None:
+        self.ends.append(served)
+
+    def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
+        assert seconds >= 0
+        self.moves.append(("in" if ok else "failed", tier))
+
+    def evicted(self, tier: Tier) -> None:
+        self.moves.append(("out", tier))
 
 
 class Clock:

@@ -11,9 +11,10 @@ import pytest
 
 from adapters.spec import Adapter, Preprocessing
 from service.engine.admission import Capacity
+from service.engine.answer import Answer
 from service.engine.batch import Request
 from service.engine.delivery import Delivery
-from service.engine.engine import Answer, EngineLimits
+from service.engine.engine import EngineLimits
 from service.engine.errors import (
     Draining,
     Expired,

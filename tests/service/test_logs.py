@@ -1,0 +1,137 @@
+"""The log is one JSON object a line, and each line that a request causes has the request's id."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from service.app import open_server
+from service.engine.runners.onnx_runner import OnnxRunner
+from service.settings import Settings
+from tests.e2e.test_serve import serving
+from tests.live_server import RunningServer, run_server, upload
+from tests.peft_adapters import PeftAdapter
+
+BODY = {"model": "foundation", "inputs": "Say what happened."}
+
+
+def lines(captured: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in captured.splitlines()]
+
+
+def lines_until(capfd: pytest.CaptureFixture[str], event: str) -> list[dict[str, Any]]:
+    """What is logged up to this event, the lines of earlier requests aside: an answer comes before its line."""
+    logged: list[dict[str, Any]] = []
+    while event not in [line["event"] for line in logged if line["request_id"] == "find-me"]:
+        logged += lines(capfd.readouterr().err)
+    return [line for line in logged if line["event"] != "request" or line["request_id"] == "find-me"]
+
+
+def test_what_the_server_and_libraries_log_about_a_request_is_json_with_its_id(
+    serve: Callable[..., RunningServer],
+    peft_saved: dict[str, PeftAdapter],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    running = serve(log_level="debug")
+    engine, registry = running.app.state.server.engine, running.app.state.server.registry
+    resolve = registry.resolve
+
+    def resolve_and_warn(reference: str) -> Any:
+        logging.getLogger("some.library").warning("slow look-up of %s", reference)
+        return resolve(reference)
+
+    monkeypatch.setattr(registry, "resolve", resolve_and_warn)
+    with running.client() as client:
+        data = peft_saved["first"].zip()
+        assert upload(client, "mood", data).status_code == 201
+        digest = client.get("/v1/adapters/mood").json()["versions"][0]["digest"]
+        engine.cache.drop(digest)
+        running.app.state.server.catalog.store.path(digest).write_bytes(b"damaged")
+        capfd.readouterr()
+        body = {"models": ["mood", "foundation"], "inputs": "Say what happened."}
+        answer = client.post("/v1/predict", json=body, headers={"X-Request-Id": "find-me"})
+        assert [set(result) >= {"error"} for result in answer.json()["results"]] == [True, False]
+        logged = lines_until(capfd, "request")
+    assert {line["request_id"] for line in logged} == {"find-me"}
+    assert [line["event"] for line in logged] == ["slow look-up of mood", "request failed", "request"]
+    assert [line["level"] for line in logged] == ["warning", "error", "debug"]
+    assert logged[0]["logger"] == "some.library"
+    assert (logged[-1]["route"], logged[-1]["status"]) == ("/v1/predict", 200)
+
+
+def test_a_fault_of_the_runner_is_logged_with_what_the_runner_raised(
+    serve: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    running = serve()
+
+    def run(runner: OnnxRunner, batch: object) -> None:
+        raise MemoryError("no room for the batch")
+
+    monkeypatch.setattr(OnnxRunner, "run", run)
+    with running.client() as client:
+        answer = client.post("/v1/predict", json=BODY, headers={"X-Request-Id": "find-me"})
+        assert answer.status_code == 500
+    (line,) = lines(capfd.readouterr().err)
+    assert (line["request_id"], line["code"]) == ("find-me", "runner_fault")
+    assert [raised["exc_type"] for raised in line["exception"]] == ["RunnerFault", "MemoryError"]
+
+
+def test_what_a_request_leaves_to_be_done_is_logged_with_its_id(
+    serve: Callable[..., RunningServer],
+    peft_saved: dict[str, PeftAdapter],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    running = serve(log_level="warning", pin="nobody")
+    capfd.readouterr()
+    with running.client() as client:
+        files = {"bundle": ("mood.zip", peft_saved["first"].zip(), "application/zip")}
+        headers = {"X-Request-Id": "find-me"}
+        assert client.post("/v1/adapters", data={"name": "mood"}, files=files, headers=headers).status_code == 201
+        (line,) = lines_until(capfd, "not pinned")
+    assert line["reference"] == "nobody"
+
+
+def test_a_traced_request_s_lines_have_the_trace_s_id(
+    new_home: Callable[[], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    exporter = InMemorySpanExporter()
+    settings = Settings(home=new_home(), demo=False, log_level="debug")
+    opened = partial(open_server, span_exporters=[exporter])
+    with run_server(settings, opened) as running, running.client() as client:
+        capfd.readouterr()
+        client.post("/v1/predict", json=BODY, headers={"X-Request-Id": "find-me"})
+        (line,) = lines_until(capfd, "request")
+    traces = {f"{span.context.trace_id:032x}" for span in exporter.get_finished_spans()}
+    assert {line["trace_id"]} == traces
+
+
+@pytest.mark.parametrize("server", ["bentoml", "uvicorn"])
+def test_stderr_of_a_server_holds_json_alone_once_it_is_ready(new_home: Callable[[], Path], server: str) -> None:
+    with serving(new_home(), server, ROOTSTOCK_DEMO="false", ROOTSTOCK_LOG_LEVEL="debug") as (process, client):
+        client.post("/v1/predict", json=BODY, headers={"X-Request-Id": "find-me"})
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        logged = lines(process.stderr.read())
+    assert [line["request_id"] for line in logged if line["event"] == "request"] == ["find-me"]
+
+
+def test_an_exporter_that_is_not_installed_is_one_clear_line_and_exit_code_2(tmp_path: Path) -> None:
+    environment = {**os.environ, "ROOTSTOCK_HOME": str(tmp_path), "OTEL_TRACES_EXPORTER": "jaeger"}
+    command = [str(Path(sys.executable).parent / "rootstock"), "serve"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "'jaeger'" in line

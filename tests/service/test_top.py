@@ -1,0 +1,172 @@
+"""`rootstock top` shows what a real server does, from its own /metrics and list."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from rich.console import Console
+
+from adapters.client import Client
+from adapters.transport_errors import Unreadable
+from service.look import Interval, Look
+from service.top import Frame, frame, shown
+from tests.live_server import RunningServer, upload
+from tests.peft_adapters import PeftAdapter
+
+ROOTSTOCK = str(Path(sys.executable).parent / "rootstock")
+
+
+def top(url: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [ROOTSTOCK, "top", "--url", url, "--interval", "0.05", *arguments]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def running(serve: Callable[..., RunningServer], peft_saved: dict[str, PeftAdapter]) -> RunningServer:
+    running = serve(slots=4, admin_key="admin", api_key="infer")
+    with running.client("admin") as client:
+        for name in ("quiet", "busy", "mood"):
+            assert upload(client, name, peft_saved["first"].zip()).status_code == 201
+    return running
+
+
+@pytest.fixture
+def client(running: RunningServer) -> Iterator[httpx.Client]:
+    with running.client("infer") as client:
+        yield client
+
+
+def look(client: httpx.Client, at: float) -> Look:
+    return Look(client.get("/metrics").text, at)
+
+
+def seen(running: RunningServer, client: httpx.Client, *models: str) -> Frame:
+    """The frame of two seconds in which each of these was asked once."""
+    before = look(client, 100.0)
+    for model in models:
+        answer = client.post("/v1/predict", json={"model": model, "inputs": ["one", "two words"]})
+        assert answer.status_code == 200
+    with Client(running.url, "infer") as lister:
+        return frame(Interval(before, look(client, 102.0)), lister)
+
+
+def test_a_view_shows_what_happened_between_two_looks_and_nothing_from_before(
+    running: RunningServer, client: httpx.Client
+) -> None:
+    client.post("/v1/predict", json={"model": "quiet", "inputs": "From before."})
+    view = seen(running, client, "mood", "busy", "busy", "foundation")
+    assert (view.seconds, view.ready, view.answers_per_s) == (2, True, 2)
+    assert view.p50_ms is not None
+    assert view.p99_ms is not None
+    assert 0 < view.p50_ms <= view.p99_ms
+    assert view.batches_per_s * (view.batch_rows or 0) == pytest.approx(4)
+    assert (view.batch_adapters, view.slots_used, view.slots_limit) == (1, 1, 2)
+    assert view.tokens_per_s > 0
+    assert (view.failed_per_s, view.refused_per_s, view.queue_items) == (0, 0, 0)
+    rows = {adapter.name: adapter for adapter in view.adapters}
+    assert list(rows) == ["busy", "foundation", "mood", "quiet"]
+    assert [row.answers_per_s for row in rows.values()] == [1, 0.5, 0.5, 0]
+    assert sum(row.share for row in rows.values()) == pytest.approx(1)
+    assert (rows["busy"].live, rows["busy"].residency) == (1, "slot")
+    assert (rows["quiet"].p99_ms, rows["foundation"].live) == (None, None)
+
+
+def test_a_server_that_does_nothing_is_shown_as_such(running: RunningServer, client: httpx.Client) -> None:
+    view = seen(running, client)
+    assert (view.answers_per_s, view.p99_ms, view.batch_rows, view.padding) == (0, None, None, None)
+    assert [adapter.name for adapter in view.adapters] == ["busy", "mood", "quiet"]
+
+
+def test_a_view_names_its_numbers_for_people(running: RunningServer, client: httpx.Client) -> None:
+    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(shown(seen(running, client, "busy"), running.url))
+    console.file.close()
+    text = console.export_text()
+    for part in (running.url, "ready", "answers  0.5/s", "p99 ", "slots    1/2", "evictions 0.0/s", "busy"):
+        assert part in text
+
+
+def test_a_restart_between_two_looks_counts_from_nothing() -> None:
+    def page(started: float, observed: int) -> str:
+        registry = CollectorRegistry()
+        Gauge("rootstock_ready", "", registry=registry)
+        Gauge("rootstock_process_start_time_seconds", "", registry=registry).set(started)
+        sizes = Histogram("rootstock_batch_rows", "", registry=registry)
+        for _ in range(observed):
+            sizes.observe(1)
+        return generate_latest(registry).decode()
+
+    assert Interval(Look(page(1, 100), 0), Look(page(1, 130), 1)).count("batch_rows_count") == 30
+    assert Interval(Look(page(1, 100), 0), Look(page(2, 130), 1)).count("batch_rows_count") == 130
+    assert Interval(Look(page(1, 100), 0), Look(page(2, 7), 1)).count("batch_rows_count") == 7
+
+
+def test_a_quantile_lies_in_the_bucket_of_the_true_one() -> None:
+    values = np.random.default_rng(0).lognormal(-3, 1, 2000)
+    bounds = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+    registry = CollectorRegistry()
+    Gauge("rootstock_ready", "", registry=registry)
+    seconds = Histogram("rootstock_x", "", ["adapter"], buckets=bounds, registry=registry)
+    for i, value in enumerate(values):
+        seconds.labels(f"a{i % 3}").observe(value)
+    empty = CollectorRegistry()
+    Gauge("rootstock_ready", "", registry=empty)
+    over = Interval(Look(generate_latest(empty).decode(), 0), Look(generate_latest(registry).decode(), 1))
+    for share in (0.1, 0.5, 0.9, 0.99):
+        found, true = over.quantile(share, "x"), float(np.quantile(values, share))
+        assert found is not None
+        assert np.searchsorted(bounds, found) == np.searchsorted(bounds, true)
+        assert found == pytest.approx(true, rel=0.25)
+    assert over.quantile(1, "x", adapter="nobody") is None
+
+
+def test_the_command_prints_one_json_document_a_view(running: RunningServer) -> None:
+    done = top(running.url, "--once", "--json", ROOTSTOCK_API_KEY="infer")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    view = json.loads(line)
+    assert set(view) == set(Frame.__dataclass_fields__)
+    assert [adapter["name"] for adapter in view["adapters"]] == ["busy", "mood", "quiet"]
+
+
+def test_without_a_key_the_command_shows_what_is_open_to_all(running: RunningServer) -> None:
+    done = top(running.url, "--once")
+    assert done.returncode == 0, done.stderr
+    assert f"{running.url}  ready" in done.stdout
+    assert "busy" not in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--once"], ["--json"], []])
+def test_where_no_server_answers_the_command_says_so_in_one_line(arguments: list[str]) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        done = top(url, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"rootstock: cannot reach {url}")
+    assert "rootstock serve" in line
+
+
+def test_wrong_usage_is_exit_code_2() -> None:
+    done = top("ftp://somewhere")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("page", ["<html>", "# nothing\n", "other_metric 1\n", "rootstock_ready{ 1\n"])
+def test_a_page_that_is_no_rootstock_server_s_is_refused(page: str) -> None:
+    with pytest.raises(Unreadable):
+        Look(page, 0)
