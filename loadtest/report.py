@@ -87,5 +87,5 @@ def verdict(row: Row) -> str:
     """The table's word: yes, no, or nothing without a target; with "?" where the pairs are too few for 95 %."""
     if row.met is None:
         return ""
-    doubt = "" if row.interval.coverage >= 0.95 else "?"
+    doubt = "" if row.exact or row.interval.coverage >= 0.95 else "?"
     return ("yes" if row.met else "no") + doubt
