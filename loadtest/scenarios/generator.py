@@ -59,6 +59,8 @@ def run_plan(plan: Plan, oracle: Oracle, say: Callable[[str], None]) -> tuple[Ru
             # Each user ends by itself when its phase is over and its last answer is there.
             runner.spawn_users(_users(phase, run.rate), wait=True)
             end = time.monotonic()
+            if run.broken is not None:
+                raise run.broken
             if phase.calibrates:
                 capacity = _answered(run, number) / phase.seconds
             told.append(

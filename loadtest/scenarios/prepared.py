@@ -44,7 +44,7 @@ class Setup:
 @dataclass(frozen=True)
 class Needs:
     """Adapters to register, versions to publish later (of the first `moved` names in turn), and texts in all and for
-    each adapter. `scored`: of the first so many adapters the scores are known, of the others the digest alone.
+    each adapter; the first text is every adapter's. `scored`: of the first so many adapters the scores are known, of the others the digest alone.
     """
 
     adapters: int
@@ -107,12 +107,13 @@ def _oracle(
     versions: dict[str, Version] = {}
     numbers: dict[str, int] = {}
     published = [(name, digest) for name, digest in digests.items()] + [(m.name, m.digest) for m in moves]
+    places = {name: i for i, name in enumerate(digests)}
     scored = needs.adapters if needs.scored is None else needs.scored
     for bundle, (name, digest) in enumerate(published):
         numbers[name] = numbers.get(name, 0) + 1
         # The same texts for every version of a name: an answer by another one is then seen in the scores too.
-        first = list(digests).index(name) if needs.moves else bundle
-        own = sorted({(first * needs.texts_each + k) % len(texts) for k in range(needs.texts_each)})
+        first = places[name]
+        own = sorted({0, *((first * needs.texts_each + k) % len(texts) for k in range(needs.texts_each))})
         known = bundle < scored or bundle >= needs.adapters
         answers = peft.scores(bundle, [texts[i] for i in own]) if known else []
         versions[digest] = Version(name, numbers[name], dict(zip(own, answers, strict=False)))

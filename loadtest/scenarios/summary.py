@@ -19,7 +19,8 @@ PERCENTILES = (50, 95, 99)
 class Summary:
     """Of the requests of a stretch of `seconds`: counts, rates in requests and inputs a second, milliseconds.
 
-    Percentiles are of the answers that are right, from when a request was to be sent; NaN where there are none.
+    Percentiles are of the right answers to what was to be sent in the stretch, from then on; NaN where there are none.
+    `goodput_s` and `inputs_s`: right answers that came within the stretch.
     """
 
     seconds: float
@@ -52,8 +53,14 @@ class Summary:
         }
 
 
-def summarize(records: Sequence[Record], seconds: float) -> Summary:
-    """The figures of records that were to be sent within so many seconds."""
+def summarize(records: Sequence[Record], start: float, seconds: float) -> Summary:
+    """The figures of a stretch from `start`, so many seconds long; records of other times are left out."""
+
+    def within(at: float) -> bool:
+        return start <= at < start + seconds
+
+    answered = [r for r in records if r.verdict == Verdict.OK and within(r.at + r.latency)]
+    records = [r for r in records if within(r.at)]
     good = [r for r in records if r.verdict == Verdict.OK]
     latencies = [1e3 * r.latency for r in good]
     timed = [r for r in good if r.inference_ms]
@@ -61,8 +68,8 @@ def summarize(records: Sequence[Record], seconds: float) -> Summary:
         seconds,
         Counter(r.verdict for r in records),
         len(records) / seconds,
-        len(good) / seconds,
-        sum(r.inputs for r in good) / seconds,
+        len(answered) / seconds,
+        sum(r.inputs for r in answered) / seconds,
         {p: percentile(latencies, p) for p in PERCENTILES},
         percentile([r.queue_ms for r in timed], 50),
         percentile([r.inference_ms for r in timed], 50),

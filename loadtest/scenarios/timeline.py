@@ -31,12 +31,14 @@ def timeline(
     step = max(1, round(seconds / _POINTS + 0.5))
     bins: defaultdict[int, list[Record]] = defaultdict(list)
     for record in callers:
-        bins[int((record.at - start) // step)].append(record)
+        sent, answered = (int((at - start) // step) for at in (record.at, record.at + record.latency))
+        for number in {sent, answered}:
+            bins[number].append(record)
     return [
         {
             "second": number * step,
-            "phase": phases[bins[number][0].phase],
-            **summarize(bins[number], step).to_json(),
+            "phase": phases[bins[number][-1].phase],
+            **summarize(bins[number], start + number * step, step).to_json(),
             **_server(samples, start + number * step, start + (number + 1) * step),
         }
         for number in sorted(bins)

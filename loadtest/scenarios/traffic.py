@@ -71,7 +71,8 @@ class Traffic:
 
     def _fan_out(self) -> Request:
         names = list(dict.fromkeys(next(self._names) for _ in range(_FAN)))
-        text = self._text(names[0])
+        known = set.intersection(*(set(self._known(name)) for name in names))
+        text = self._picked.choice(sorted(known)) if known else self._text(names[0])
 
         def judge(answer: Any, start: float, end: float) -> Judged:
             results = answer.get("results") if isinstance(answer, dict) else None
@@ -99,16 +100,18 @@ class Traffic:
     def _text(self, name: str) -> int:
         """The next of the texts whose scores are known for a name's live version."""
         if name not in self._texts:
-            known = list(self._oracle.versions[self._ledger.latest(name)].scores) or range(len(self._oracle.texts))
-            self._texts[name] = cycle(known)
+            self._texts[name] = cycle(self._known(name) or range(len(self._oracle.texts)))
         return next(self._texts[name])
+
+    def _known(self, name: str) -> list[int]:
+        return list(self._oracle.versions[self._ledger.latest(name)].scores)
 
 
 def judge_response(
-    request: Request, status: int, headers: Mapping[str, str], content: bytes, start: float, end: float
+    request: Request, status: int, retry_after: str | None, content: bytes, start: float, end: float
 ) -> tuple[Judged, float, float]:
     """The verdict on a response, and the queue and inference milliseconds that the answer tells."""
-    told = of_status(status, headers)
+    told = of_status(status, retry_after)
     if told is not None:
         return told, 0.0, 0.0
     try:

@@ -37,7 +37,7 @@ class Trial:
     def of(self, number: int, who: str = CALLER) -> Summary:
         """The figures of one phase."""
         found = [r for r in self.records if r.phase == number and r.who == who]
-        return summarize(found, self.phases[number]["seconds"])
+        return summarize(found, self.phases[number]["start"], self.phases[number]["seconds"])
 
     def numbers(self, name: str) -> list[int]:
         """The phases of a name, in order."""
@@ -62,16 +62,16 @@ class Trial:
     @property
     def moves(self) -> Summary:
         """Of what was published and activated."""
-        return summarize([r for r in self.records if r.who == MOVER], self.seconds)
+        return self._of_all([r for r in self.records if r.who == MOVER])
 
     @property
     def all(self) -> Summary:
         """Of every request, the flood's too."""
-        return summarize([r for r in self.records if r.who != MOVER], self.seconds)
+        return self._of_all([r for r in self.records if r.who != MOVER])
 
-    @property
-    def seconds(self) -> float:
-        return float(sum(phase["seconds"] for phase in self.phases))
+    def _of_all(self, records: Sequence[Record]) -> Summary:
+        start = float(self.phases[0]["start"])
+        return summarize(records, start, float(self.phases[-1]["end"]) - start)
 
     @property
     def details(self) -> list[str]:

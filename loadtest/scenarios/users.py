@@ -33,7 +33,10 @@ IN_FLIGHT = 1000
 
 @dataclass
 class Run:
-    """What the users of a phase share: where they are in the plan, what they send, and what came of it."""
+    """What the users of a phase share: where they are in the plan, what they send, and what came of it.
+
+    `broken`: a fault of the generator itself.
+    """
 
     oracle: Oracle
     ledger: Ledger
@@ -45,6 +48,7 @@ class Run:
     traffic: Traffic | None = None
     flood: Traffic | None = None
     records: list[Record] = field(default_factory=list)
+    broken: Exception | None = None
 
     @property
     def end(self) -> float:
@@ -62,7 +66,13 @@ class _User(FastHttpUser):  # type: ignore[misc]
         return run
 
     def ask(self, request: Request, who: str, at: float) -> None:
-        """Send a request that was to go out `at`."""
+        """Send a request that was to go out `at`. What goes wrong here is the generator's: it ends the run."""
+        try:
+            self._ask(request, who, at)
+        except Exception as error:
+            self.run_.broken = self.run_.broken or error
+
+    def _ask(self, request: Request, who: str, at: float) -> None:
         run, number = self.run_, self.run_.number
         start = time.monotonic()
         headers = {"Content-Type": "application/json"}
@@ -70,17 +80,16 @@ class _User(FastHttpUser):  # type: ignore[misc]
             request.path, data=request.body, headers=headers, name=f"{who} {request.kind}", catch_response=True
         ) as response:
             end = time.monotonic()
+            after = (response.headers or {}).get("retry-after")
             judged, queue, inference = judge_response(
-                request, response.status_code, dict(response.headers or {}), response.content or b"", start, end
+                request, response.status_code, after, response.content or b"", start, end
             )
             if judged.verdict in FAULTS:
                 response.failure(f"{judged.verdict}: {judged.detail}")
             else:
                 response.success()
         told = (judged.verdict.value, judged.scored, queue, inference, judged.detail)
-        run.records.append(
-            Record(number, who, request.kind, at, end - at, end - start, request.inputs, *told)
-        )
+        run.records.append(Record(number, who, request.kind, at, end - at, end - start, request.inputs, *told))
 
 
 class Caller(_User):
@@ -92,7 +101,7 @@ class Caller(_User):
     def call(self) -> None:
         """One request; stops when the phase is over."""
         run = self.run_
-        if time.monotonic() >= run.end or run.traffic is None:
+        if time.monotonic() >= run.end or run.broken or run.traffic is None:
             raise StopUser
         self.ask(run.traffic.next(), CALLER, time.monotonic())
 
@@ -106,7 +115,7 @@ class Flooder(_User):
     def flood(self) -> None:
         """One request; stops when the phase is over."""
         run = self.run_
-        if time.monotonic() >= run.end or run.flood is None:
+        if time.monotonic() >= run.end or run.broken or run.flood is None:
             raise StopUser
         self.ask(run.flood.next(), FLOOD, time.monotonic())
 
@@ -140,13 +149,16 @@ class Mover(_User):
     def move(self) -> None:
         """The whole phase."""
         run = self.run_
-        for i in range(int(run.phase.moves_s * run.phase.seconds)):
-            at = run.start + i / run.phase.moves_s
-            gevent.sleep(max(0.0, at - time.monotonic()))
-            if i % 2 == 0 and run.moves:
-                self._publish(run.moves.pop(0), at)
-            else:
-                self._activate(at)
+        try:
+            for i in range(int(run.phase.moves_s * run.phase.seconds)):
+                at = run.start + i / run.phase.moves_s
+                gevent.sleep(max(0.0, at - time.monotonic()))
+                if i % 2 == 0 and run.moves:
+                    self._publish(run.moves.pop(0), at)
+                else:
+                    self._activate(at)
+        except Exception as error:
+            run.broken = run.broken or error
         raise StopUser
 
     def on_start(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -37,21 +37,18 @@ class Judged:
 
 
 
-def of_status(status: int, headers: Mapping[str, str]) -> Judged | None:
+def of_status(status: int, retry_after: str | None) -> Judged | None:
     """The verdict where the status decides it; None for 200. A refusal has to say when to come back."""
     if status == 200:
         return None
     if status == 429:
-        after = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
-        if after.isdigit() and int(after) > 0:
+        if retry_after is not None and retry_after.isdigit() and int(retry_after) > 0:
             return Judged(Verdict.REFUSED)
-        return Judged(Verdict.FAILED, f"429 with Retry-After {after!r}")
+        return Judged(Verdict.FAILED, f"429 with Retry-After {retry_after!r}")
     return Judged(Verdict.FAILED, f"status {status}")
 
 
-def of_prediction(
-    answer: Any, name: str, texts: Sequence[int], live: set[str], oracle: Oracle
-) -> Judged:
+def of_prediction(answer: Any, name: str, texts: Sequence[int], live: set[str], oracle: Oracle) -> Judged:
     """The verdict on one adapter's answer for texts (indices): digest, version, and every label's score."""
     try:
         model, digest, number = answer["model"], answer["digest"], answer["version"]
@@ -62,7 +59,8 @@ def of_prediction(
         return Judged(Verdict.MIXED, f"{name}: the answer names {model}")
     version = oracle.versions.get(digest)
     if version is None or version.name != name.partition("@")[0]:
-        return Judged(Verdict.MIXED, f"{name}: answered by {digest}, which is {version.name if version else 'unknown'}")
+        whose = "unknown" if version is None else f"of {version.name}"
+        return Judged(Verdict.MIXED, f"{name}: answered by {digest}, which is {whose}")
     if digest not in live:
         return Judged(Verdict.STALE, f"{name}: answered by version {number}, live were {sorted(live)}")
     if number != version.number:
