@@ -29,11 +29,15 @@ test: lint
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
-# wrk generates the HTTP load: its own cost is small, so it does not spoil a ratio on a small machine.
+# Some three hours. wrk generates the load of the rows: its own cost is small, so it does not spoil a ratio on a
+# small machine.
 bench: install
 	command -v wrk >/dev/null || apt-get install -y wrk || sudo -n apt-get install -y wrk
 	$(BIN)/rootstock bench engine
 	$(BIN)/rootstock bench http
+	for scenario in steady ramp many churn cold noisy-neighbour soak; do \
+		$(BIN)/rootstock bench http --scenario $$scenario || exit 1; \
+	done
 
 # docs/compatibility.md, from the tables that the parity tests prove.
 compatibility: install

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -38,7 +37,7 @@ _INFINITY_RATE, _INFINITY_P50 = 2.5, 0.4
 
 @dataclass(frozen=True)
 class Ours:
-    """Our server with a workload published, and the requests it is sent: each adapter in turn with its own text."""
+    """Our server with a workload published: each adapter is sent its own text, in turn."""
 
     served: Served
     workload: Workload
@@ -97,10 +96,8 @@ def set_adapter_row(foundation: Path, export: Path, windows: Windows, threads: i
     )
 
 
-def infinity_rows(
-    foundation: Path, export: Path, windows: Windows, threads: int, say: Say
-) -> list[Row | NotRun]:
-    """Row 5: ours on 32 adapters against Infinity on the bare foundation, and printed, against our own bare one."""
+def infinity_rows(foundation: Path, export: Path, windows: Windows, threads: int, say: Say) -> list[Row | NotRun]:
+    """Row 5: ours on 32 adapters against Infinity's bare foundation; printed, against our own bare one."""
     find_wrk()
     title = "ours on 32 adapters against Infinity 0.0.78 on the bare foundation"
     try:
@@ -125,7 +122,7 @@ def infinity_rows(
         alone = alternate(side, bare, windows, say)
     same = f"both give the same embeddings of the bare foundation (largest difference {worst:.1e})"
     bottom = (
-        "Infinity 0.0.78, engine torch on the CPU, fp32, no BetterTransformer (it is slower with), the same texts, "
+        "Infinity 0.0.78, engine torch on the CPU, fp32, no BetterTransformer (slower with), the same texts, "
         "embeddings of the bare foundation"
     )
     return [
@@ -195,8 +192,8 @@ def _embeddings(url: str, texts: Sequence[str]) -> list[Array]:
     found: list[Array] = []
     with httpx.Client(trust_env=False, timeout=60) as client:
         for text in texts:
-            answer: Any = client.post(url, json={"model": infinity.MODEL, "input": text}).raise_for_status().json()
-            found.append(np.array(answer["data"][0]["embedding"], np.float32))
+            response = client.post(url, json={"model": infinity.MODEL, "input": text}).raise_for_status()
+            found.append(np.array(response.json()["data"][0]["embedding"], np.float32))
     return found
 
 

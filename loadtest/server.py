@@ -1,4 +1,4 @@
-"""A server process on a free port: `rootstock serve` with a folder of its own, a BentoML service, or another's."""
+"""A server process on a free port: `rootstock serve` with a folder of its own, or a peer."""
 
 from __future__ import annotations
 

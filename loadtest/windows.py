@@ -81,5 +81,7 @@ def spread(measured: Sequence[tuple[Load, Load]], names: tuple[str, str]) -> str
     told = []
     for name, loads in zip(names, zip(*measured, strict=True), strict=True):
         middle = sorted(loads, key=lambda one: one.p50_ms)[len(loads) // 2]
-        told.append(f"{name} p50 {middle.p50_ms:.1f} ms, p99 {middle.p99_ms:.1f} ms, {middle.rate:.0f} requests/s")
+        told.append(
+            f"{name} p50 {middle.p50_ms:.1f} ms, p99 {middle.p99_ms:.1f} ms, {middle.rate:.0f} requests/s"
+        )
     return "; ".join(told)

@@ -17,7 +17,7 @@ INFINITY = "infinity"
 MODEL = "foundation"
 PATH = "/embeddings"
 REQUIREMENTS = Path(__file__).with_name("infinity-requirements.txt")
-_DONE = "installed"
+DONE = "installed"
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
 
 
@@ -37,7 +37,7 @@ def ensure_infinity(say: Say) -> Path:
     """The program, installed the first time (1.4 GB with torch for the CPU); PeerMissing where that fails."""
     folder = environment_folder()
     program = folder / "bin" / "infinity_emb"
-    if (folder / _DONE).is_file():
+    if (folder / DONE).is_file():
         return program
     say(f"installing Infinity into {folder}, once")
     python = str(folder / "bin" / "python")
@@ -47,7 +47,7 @@ def ensure_infinity(say: Say) -> Path:
     # torch goes first and alone: another package's range can pull several GB of CUDA libraries.
     _do([*pip, torch])
     _do([*pip, "-r", str(REQUIREMENTS)])
-    (folder / _DONE).touch()
+    (folder / DONE).touch()
     return program
 
 

@@ -45,8 +45,8 @@ def p99_row(trial: Trial) -> Row:
     return Row(
         label="11",
         title=f"p99 while versions are published or activated each second − {_RATIO:g} × p99 without",
-        top=f"the 99th percentile of a window of {_USERS} clients, closed loop, {_ADAPTERS} adapters, real texts, "
-        f"{_MOVES_S:g} move a second: a version published (verified, then live), the one before activated, in turn",
+        top=f"the 99th percentile of a window of {_USERS} clients, {_ADAPTERS} adapters, real texts, "
+        f"{_MOVES_S:g} move a second: a version published and live, the one before activated, in turn",
         bottom=f"{_RATIO:g} times the same without moves",
         unit="ms",
         pairs=[Pair(churned, _RATIO * quiet) for churned, quiet in pairs],

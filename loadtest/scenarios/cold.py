@@ -6,7 +6,7 @@ from loadtest.row import Measure, Pair, Row
 from loadtest.scenarios.outcome import Outcome, faults_row
 from loadtest.scenarios.plan import Phase
 from loadtest.scenarios.prepared import Needs, Setup, prepared
-from loadtest.scenarios.samples import Sample, between
+from loadtest.scenarios.samples import between
 from loadtest.scenarios.traffic import PREDICT
 from loadtest.scenarios.trial import Trial, run
 
@@ -16,7 +16,7 @@ _COLD, _WARM = "cold", "warm adapter"
 
 
 def cold(setup: Setup) -> Outcome:
-    """One client; windows of 2 s in which each request takes the next of 256 adapters, and of one adapter, in turn."""
+    """One client; windows of 2 s in turn: each request under the next of 256 adapters, and all under one."""
     window = setup.sized(full=2.0, quick=1.0)
     pairs = setup.many(30, 2)
     turns = [
@@ -27,14 +27,14 @@ def cold(setup: Setup) -> Outcome:
             Phase(_WARM, window, users=1, popularity="identical"),
         )[:: 1 - 2 * (i % 2)]
     ]
-    with prepared(setup, Needs(setup.many(256, 24), texts=16, settings=_SETTINGS)) as ready:
+    with prepared(setup, Needs(setup.many(256, 24), texts_each=2, settings=_SETTINGS)) as ready:
         trial = run(setup, ready, [Phase("warm", 1.0, users=1), *turns], {PREDICT: 1})
     return Outcome([_row(trial), faults_row("cold", [trial])], trial.stages(), trial.timeline())
 
 
 def _row(trial: Trial) -> Row:
     turns = zip(trial.numbers(_COLD), trial.numbers(_WARM), strict=True)
-    loads = sum(_loads(trial.during(i)) for i in trial.numbers(_COLD))
+    loads = between(trial.samples[0], trial.samples[-1])["loads"]
     asked = sum(trial.of(i).counts.total() for i in trial.numbers(_COLD))
     return Row(
         label="cold",
@@ -46,10 +46,6 @@ def _row(trial: Trial) -> Row:
         measure=Measure.DIFFERENCE,
         notes=[
             "not judged: row 8 measures it in the engine",
-            f"{loads:.0f} loads that the server told of within the cold windows' samples, {asked} requests",
+            f"the server put {loads or 0:.0f} adapters into a slot; the cold windows had {asked} requests",
         ],
     )
-
-
-def _loads(samples: list[Sample]) -> float:
-    return 0.0 if len(samples) < 2 else between(samples[0], samples[-1])["loads"] or 0.0

@@ -1,7 +1,7 @@
 """The load generator's process: `python -m loadtest.scenarios.generator PLAN ORACLE FOLDER`.
 
-Runs a plan's phases with Locust's library API, and writes records.csv and phases.json into FOLDER. Importing Locust
-patches the standard library for gevent, so it has a process of its own.
+Runs a plan's phases with Locust's library API, and writes records.csv and phases.json into FOLDER. Importing
+Locust patches the standard library for gevent, so it has a process of its own.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from loadtest.scenarios.record import CALLER, PHASES, RECORDS, write_records
 from loadtest.scenarios.traffic import PREDICT, Traffic
 from loadtest.scenarios.users import Arrivals, Caller, Flooder, Mover, Run
 from loadtest.scenarios.verdict import Verdict
-
-
 
 
 def run_plan(plan: Plan, oracle: Oracle, say: Callable[[str], None]) -> tuple[Run, list[dict[str, Any]]]:

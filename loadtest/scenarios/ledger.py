@@ -19,8 +19,8 @@ class _Span:
 class Ledger:
     """The spans of every name. Times are of one monotonic clock, in seconds.
 
-    What a client can know: a version may answer from the moment that the move to it is sent, and the one before may
-    until the move is answered. A move that fails leaves both open.
+    What a client can know: a version may answer from the moment that the move to it is sent, and the one before
+    may until the move is answered. A move that fails leaves both open.
     """
 
     def __init__(self, live: Mapping[str, str]) -> None:

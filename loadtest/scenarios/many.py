@@ -33,8 +33,8 @@ def many(setup: Setup) -> Outcome:
     row = Row(
         label="many",
         title=f"memory with {largest} adapters under Zipf traffic − an empty server",
-        top=f"resident memory of rootstock serve --server {setup.server} with {largest} adapters registered, after "
-        f"{seconds:g} s of {_USERS} clients",
+        top=f"resident memory of rootstock serve --server {setup.server} with {largest} adapters registered, "
+        f"after {seconds:g} s of {_USERS} clients",
         bottom="the same of a server without adapters, after embeddings of the same texts",
         unit="MB",
         pairs=[Pair(_resident(trials[largest]), _resident(empty))],

@@ -31,7 +31,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Texts; versions by digest; the foundation's digest and its embedding of each text, where it was computed."""
+    """Texts; versions by digest; the foundation's fingerprint and its embedding of each text."""
 
     texts: Sequence[str]
     versions: Mapping[str, Version]
@@ -98,9 +98,11 @@ class PeftOracle:
         loaded = set_peft_model_state_dict(self._model, weights)
         if loaded.unexpected_keys:
             raise ValueError(f"PEFT does not know {loaded.unexpected_keys[0]} of adapter {bundle}")
-        with torch.inference_mode():
-            logits = self._model(**self._encoded(texts, self._spec.max_tokens)).logits
-        found: list[list[float]] = logits.softmax(-1).tolist()
+        found: list[list[float]] = []
+        for text in texts:
+            with torch.inference_mode():
+                logits = self._model(**self._encoded(text, self._spec.max_tokens)).logits[0]
+            found.append(logits.softmax(-1).tolist())
         return found
 
     def embeddings(self, texts: Sequence[str]) -> list[list[float]]:
@@ -113,14 +115,14 @@ class PeftOracle:
         ).eval()
         found: list[list[float]] = []
         for text in texts:
-            encoded = self._encoded([text], _EMBEDDED_TOKENS)
+            encoded = self._encoded(text, _EMBEDDED_TOKENS)
             with torch.inference_mode():
                 mean = trunk(**encoded).last_hidden_state[0].mean(0)
             found.append((mean / mean.norm()).tolist())
         return found
 
-    def _encoded(self, texts: Sequence[str], most: int) -> Any:
-        return self._tokenizer(list(texts), padding=True, truncation=True, max_length=most, return_tensors="pt")
+    def _encoded(self, text: str, most: int) -> Any:
+        return self._tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
 
 
 def close(actual: Iterable[float], expected: Iterable[float], tolerance: float = TOLERANCE) -> bool:

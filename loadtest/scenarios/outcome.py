@@ -13,8 +13,8 @@ from loadtest.scenarios.verdict import FAULTS, Verdict
 
 @dataclass(frozen=True)
 class Outcome:
-    """`stages`: figures by phase, or by whatever the scenario varies, whose name is `stage_of`. `offered`: whether
-    throughput against offered load says something; `knee`: the load up to which it kept up, in inputs a second.
+    """`stages`: figures by phase, or by what the scenario varies. `offered`: whether throughput against offered
+    load says something; `knee`: the load up to which the server kept up, in inputs a second.
     """
 
     rows: Sequence[Row | NotRun]
@@ -38,15 +38,17 @@ class Outcome:
 
 
 def faults_row(label: str, trials: Sequence[Trial]) -> Row:
-    """How many answers were not what they had to be; the target is none, and so few are not a matter of chance."""
+    """How many answers were not what they had to be; the target is none."""
     counts = {fault: sum(t.all.counts[fault] + t.moves.counts[fault] for t in trials) for fault in FAULTS}
     asked = sum(t.all.counts.total() for t in trials)
     scored = sum(t.all.scored for t in trials)
+    right = sum(t.all.counts[Verdict.OK] for t in trials)
     moves = sum(t.moves.counts.total() for t in trials)
     refused = sum(t.all.counts[Verdict.REFUSED] for t in trials)
     notes = [
-        ", ".join(f"{count} {fault}" for fault, count in counts.items()) + f"; {refused} refused with Retry-After",
-        f"{asked} requests checked, {scored} of the right answers by their scores too, the others by their digest",
+        ", ".join(f"{count} {fault}" for fault, count in counts.items())
+        + f"; {refused} refused, told when to retry",
+        f"{asked} requests; of {right} right answers {scored} by their scores too, the others by digest alone",
         *(line for t in trials for line in t.details),
     ]
     if moves:
@@ -54,7 +56,7 @@ def faults_row(label: str, trials: Sequence[Trial]) -> Row:
     return Row(
         label=label,
         title="answers failed, stale, mixed or wrong",
-        top="every answer held against PEFT's scores, and its version against what was live from request to answer",
+        top="every answer held against PEFT's scores, its version against what was live from request to answer",
         bottom="",
         unit="answers",
         pairs=[Pair(float(sum(counts.values())))],

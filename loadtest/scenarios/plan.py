@@ -13,10 +13,10 @@ from typing import Any
 class Phase:
     """A stretch of load. Phases of the same `name` count together.
 
-    `users`: clients that send the next request when they have their answer. `rate`: arrivals a second at a
-    constant rate whatever the server does; `of_capacity`: the same, as a share of what the phase that `calibrates`
-    got through. `moves_s`: versions published or activated a second. `flood`: clients that send requests of
-    `flood_inputs` inputs to the flooded adapter. `popularity`: in place of the plan's.
+    `users`: clients that send the next request when they have their answer. `rate`: arrivals a second, whatever
+    the server does; `of_capacity`: the same, as a share of what the phase that `calibrates` got through.
+    `moves_s`: versions published or activated a second. `flood`: clients of the flooded adapter. `popularity`: in
+    place of the plan's.
     """
 
     name: str

@@ -22,7 +22,7 @@ from service.engine.runners.onnx_runner import OnnxRunner
 
 @dataclass(frozen=True)
 class Setup:
-    """What every scenario runs on and with. `server`: bentoml or uvicorn. `seconds`: in place of the scenario's own."""
+    """What every scenario runs on and with. `seconds`: in place of the scenario's own length."""
 
     foundation: Path
     export: Path
@@ -43,15 +43,18 @@ class Setup:
 
 @dataclass(frozen=True)
 class Needs:
-    """Adapters to register, versions to publish later (of the first `moved` names in turn), and texts in all and for
-    each adapter; the first text is every adapter's. `scored`: of the first so many adapters the scores are known, of the others the digest alone.
+    """Adapters to register, versions to publish later (of the first `moved` names in turn), and texts.
+
+    Each adapter is asked `texts_each` of the `texts`, the first of which is every adapter's: so many that inputs
+    which wait together differ, since the server computes equal ones once. `scored`: so many adapters' scores are
+    known, of the others the digest alone. `settings`: the server's.
     """
 
     adapters: int
     moves: int = 0
     moved: int = 4
-    texts: int = 64
-    texts_each: int = 2
+    texts: int = 128
+    texts_each: int = 8
     scored: int | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
 

@@ -25,7 +25,7 @@ _WAITS = 2.0
 
 
 def ramp(setup: Setup) -> Outcome:
-    """Calibrated by 32 clients; stages of 10 s from a quarter to three times that rate, then 1× and 3× in turn."""
+    """What 32 clients get through; stages of 10 s at a quarter to three times that; 1× and 3× in turn."""
     seconds = setup.sized(full=10.0, quick=2.0)
     pairs = setup.many(6, 1)
     shares = _QUICK_SHARES if setup.quick else _SHARES
@@ -42,7 +42,7 @@ def ramp(setup: Setup) -> Outcome:
         *(Phase(f"stage {share:g}×", seconds, of_capacity=share) for share in shares),
         *turns,
     ]
-    needs = Needs(_ADAPTERS, settings={"QUEUE_ITEMS": str(_QUEUE_ITEMS)})
+    needs = Needs(setup.many(_ADAPTERS, 8), texts=256, texts_each=32, settings={"QUEUE_ITEMS": str(_QUEUE_ITEMS)})
     with prepared(setup, needs) as ready:
         trial = run(setup, ready, phases, {PREDICT: 1}, popularity="uniform", inputs=_INPUTS)
     stages = [
@@ -53,7 +53,7 @@ def ramp(setup: Setup) -> Outcome:
     found = knee(stages)
     rows = [_goodput_row(trial), _bounded_row(trial, found.peak), faults_row("ramp", [trial])]
     notes = [
-        f"kept up to {found.offered:.0f} inputs/s offered; peak goodput {found.peak:.0f} inputs/s, {_INPUTS} a request",
+        f"kept up to {found.offered:.0f} inputs/s offered, {_INPUTS} a request; the most was {found.peak:.0f}",
         f"the server's queue takes {_QUEUE_ITEMS} inputs (ROOTSTOCK_QUEUE_ITEMS)",
     ]
     return Outcome(rows, trial.stages(), trial.timeline(), notes, offered=True, knee=found.offered)
@@ -66,8 +66,8 @@ def _goodput_row(trial: Trial) -> Row:
     return Row(
         label="ramp",
         title="goodput at three times the load ÷ goodput at the peak",
-        top=f"right answers, inputs a second, at a constant arrival rate of three times what {_USERS} clients got "
-        "through",
+        top="right answers within the window, inputs a second, at a constant arrival rate of three times what "
+        f"{_USERS} clients got through",
         bottom="the same at once that rate",
         unit="inputs/s",
         pairs=pairs,
@@ -88,5 +88,7 @@ def _bounded_row(trial: Trial, peak: float) -> Row:
         target=_WAITS * 1e3 * _QUEUE_ITEMS / peak if peak else 0.0,
         measure=Measure.TOP,
         at_most=True,
-        notes=[f"target: {_WAITS:g} times what a full queue of {_QUEUE_ITEMS} inputs takes at {peak:.0f} inputs/s"],
+        notes=[
+            f"target: {_WAITS:g} times what a full queue, {_QUEUE_ITEMS} inputs, takes at {peak:.0f} inputs/s"
+        ],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 # Neighbours are alike, so they are averaged into blocks first; the first part is warm-up.
 BLOCKS = 40
@@ -13,7 +14,7 @@ def slopes(times: Sequence[float], values: Sequence[float]) -> list[float]:
     """Slopes a unit of time, one for each pair of blocks that lie half the series apart.
 
     Their median with its interval says whether the series climbs. The first fifth is left out.
-    Source: Theil's incomplete method (Theil 1950), as in Hollander and Wolfe, "Nonparametric Statistical Methods".
+    Source: Theil's incomplete method (1950), as in Hollander and Wolfe, "Nonparametric Statistical Methods".
     ValueError under four samples.
     """
     if len(times) != len(values):
@@ -24,7 +25,7 @@ def slopes(times: Sequence[float], values: Sequence[float]) -> list[float]:
         raise ValueError(f"{len(kept)} samples after warm-up; a slope needs at least four")
     count = min(BLOCKS, len(kept))
     edges = [round(i * len(kept) / count) for i in range(count + 1)]
-    blocks = [_mean(kept[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    blocks = [_mean(kept[a:b]) for a, b in pairwise(edges)]
     half = count // 2
     return [(blocks[i + half][1] - blocks[i][1]) / (blocks[i + half][0] - blocks[i][0]) for i in range(half)]
 

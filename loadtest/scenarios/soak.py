@@ -37,13 +37,15 @@ def _slope_row(trial: Trial) -> Row | NotRun:
     return Row(
         label="soak",
         title=_TITLE,
-        top=f"MB an hour between blocks of samples half the soak apart, the first {WARM_UP:.0%} left out as warm-up; "
-        "met where the median's interval reaches zero or lies below",
+        top=f"MB an hour between blocks of samples half the soak apart, the first {WARM_UP:.0%} left out; met "
+        "where the median's interval reaches zero or lies below",
         bottom="",
         unit="MB/h",
         pairs=[Pair(climb) for climb in climbs],
         target=0.0,
         measure=Measure.TOP,
         at_most=True,
-        notes=[f"from {samples[0].resident_mb:.1f} to {samples[-1].resident_mb:.1f} MB in {60 * hours[-1]:.1f} min"],
+        notes=[
+            f"from {samples[0].resident_mb:.1f} to {samples[-1].resident_mb:.1f} MB in {60 * hours[-1]:.1f} min"
+        ],
     )

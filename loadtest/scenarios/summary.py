@@ -19,7 +19,7 @@ PERCENTILES = (50, 95, 99)
 class Summary:
     """Of the requests of a stretch of `seconds`: counts, rates in requests and inputs a second, milliseconds.
 
-    Percentiles are of the right answers to what was to be sent in the stretch, from then on; NaN where there are none.
+    Percentiles are of the right answers to what was to be sent in the stretch, from then on; NaN of none.
     `goodput_s` and `inputs_s`: right answers that came within the stretch.
     """
 

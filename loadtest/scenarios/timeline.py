@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,7 @@ from loadtest.scenarios.summary import summarize
 _POINTS = 240
 
 
-def timeline(
-    records: Sequence[Record], samples: Sequence[Sample], phases: Sequence[str]
-) -> list[dict[str, Any]]:
+def timeline(records: Sequence[Record], samples: Sequence[Sample], phases: Sequence[str]) -> list[dict[str, Any]]:
     """One row a second, or a longer stretch where the run is long; of the callers' requests alone.
 
     A request counts where it was to be sent.
@@ -54,7 +52,7 @@ def _server(samples: Sequence[Sample], start: float, end: float) -> dict[str, fl
     return between(before[-1], within[-1])
 
 
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows as CSV with a header; what a row does not have is empty."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -18,12 +18,16 @@ from loadtest.scenarios.record import CALLER, MOVER, PHASES, RECORDS, Record, re
 from loadtest.scenarios.samples import Sample, sampling
 from loadtest.scenarios.summary import Summary, summarize
 from loadtest.scenarios.timeline import timeline
+from loadtest.scenarios.verdict import Verdict
 from loadtest.server import serving
-
 
 
 class GeneratorFailed(Exception):
     """The load generator's process ended with an error: holds the end of what it said."""
+
+
+class NothingAnswered(Exception):
+    """A phase without a single right answer: there are no figures to take from it."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Trial:
 def run(setup: Setup, ready: Prepared, phases: Sequence[Phase], mix: Mapping[str, float], **more: Any) -> Trial:
     """Start a server on the prepared home, run the phases against it, stop it. `more`: other fields of the plan.
 
-    ServerFailed and GeneratorFailed where there is nothing to judge.
+    ServerFailed, GeneratorFailed and NothingAnswered where there is nothing to judge.
     """
     setup.say(f"starting the server under {setup.server}")
     settings = dict(ready.settings)
@@ -97,7 +101,13 @@ def run(setup: Setup, ready: Prepared, phases: Sequence[Phase], mix: Mapping[str
         with sampling(served) as samples:
             _generate(folder)
         records = read_records(folder / RECORDS)
-        return Trial(records, json.loads((folder / PHASES).read_text(encoding="utf-8")), samples)
+        trial = Trial(records, json.loads((folder / PHASES).read_text(encoding="utf-8")), samples)
+    for number, phase in enumerate(trial.phases):
+        if not trial.of(number).counts[Verdict.OK]:
+            raise NothingAnswered(
+                f"phase {phase['name']} has no right answer; of all: {'; '.join(trial.details)}"
+            )
+    return trial
 
 
 def _generate(folder: Path) -> None:

@@ -1,11 +1,11 @@
 """Locust's users. What they share is a Run, set on the environment by the generator.
 
-Locust is the one generator for everything that is checked, with closed and open loops alike: its users, arrivals and
-the publisher share one process and one clock, without which no answer can be held against what was live when it was
-computed. Checking costs it some 0.5 ms of CPU a request on the server's own cores; where that would spoil a figure,
-which is a ratio of throughputs, wrk generates the load instead (loadtest.windows). An open loop is one user that
-spawns a greenlet at each arrival of a constant-rate schedule and takes latencies from the scheduled time, so that a
-slow server, or a slow generator, hides nothing (no coordinated omission).
+Locust is the one generator for everything that is checked, with closed and open loops alike: its users,
+arrivals and the publisher share one process and one clock, without which no answer can be held against what was
+live when it was computed. Checking costs it some 0.5 ms of CPU a request on the server's own cores; where that
+would spoil a figure, which is a ratio of throughputs, wrk generates the load instead (loadtest.windows). An
+open loop is one user that spawns a greenlet at each arrival of a constant-rate schedule and takes latencies
+from the scheduled time, so that a slow server, or a slow generator, hides nothing (no coordinated omission).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import httpx
 from gevent.pool import Pool
 from locust import FastHttpUser, task
 from locust.exception import StopUser
@@ -197,7 +198,9 @@ class Mover(_User):
             if moved:
                 run.ledger.answered(name, end)
                 response.success()
-            detail = "" if moved else f"{name}: status {response.status_code}, {(response.content or b'')[:300]!r}"
+            detail = (
+                "" if moved else f"{name}: status {response.status_code}, {(response.content or b'')[:300]!r}"
+            )
             if not moved:
                 response.failure(detail)
         verdict = Verdict.OK if moved else Verdict.FAILED
@@ -208,7 +211,6 @@ class Mover(_User):
 
 def multipart(fields: dict[str, str], filename: str, content: bytes) -> tuple[bytes, str]:
     """A form with one file named `bundle`, as bytes, and its Content-Type: geventhttpclient sends bytes alone."""
-    from urllib3 import encode_multipart_formdata
-
-    parts: dict[str, Any] = {**fields, "bundle": (filename, content, "application/zip")}
-    return encode_multipart_formdata(parts)
+    files = {"bundle": (filename, content, "application/zip")}
+    request = httpx.Request("POST", "http://form", data=fields, files=files)
+    return request.read(), request.headers["Content-Type"]

@@ -36,7 +36,6 @@ class Judged:
     scored: bool = False
 
 
-
 def of_status(status: int, retry_after: str | None) -> Judged | None:
     """The verdict where the status decides it; None for 200. A refusal has to say when to come back."""
     if status == 200:
