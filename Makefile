@@ -29,8 +29,8 @@ test: lint
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
-# Some three hours. wrk generates the load of the rows: its own cost is small, so it does not spoil a ratio on a
-# small machine.
+# In full size: the soak alone takes half an hour. wrk generates the load of the rows: its own cost is small, so it
+# does not spoil a ratio on a small machine.
 bench: install
 	command -v wrk >/dev/null || apt-get install -y wrk || sudo -n apt-get install -y wrk
 	$(BIN)/rootstock bench engine
