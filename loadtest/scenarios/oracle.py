@@ -66,12 +66,13 @@ class Oracle:
 class PeftOracle:
     """A sequence classifier of transformers whose adapter PEFT sets before each answer; sdpa, fp32."""
 
-    def __init__(self, foundation: Path, spec: FoundationSpec, threads: int) -> None:
+    def __init__(self, foundation: Path, spec: FoundationSpec) -> None:
         import torch
         import transformers
         from peft import PeftModel
 
-        torch.set_num_threads(threads)
+        # One text at a time gives a second thread little to do but wait.
+        torch.set_num_threads(1)
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         self._spec = spec

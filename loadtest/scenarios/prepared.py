@@ -106,7 +106,7 @@ def _oracle(
     setup: Setup, spec: FoundationSpec, needs: Needs, digests: Mapping[str, str], moves: list[Move]
 ) -> Oracle:
     texts = real_texts(needs.texts)
-    peft = PeftOracle(setup.foundation, spec, setup.threads)
+    peft = PeftOracle(setup.foundation, spec)
     versions: dict[str, Version] = {}
     numbers: dict[str, int] = {}
     published = [(name, digest) for name, digest in digests.items()] + [(m.name, m.digest) for m in moves]
