@@ -29,11 +29,15 @@ test: lint
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
-# wrk generates the HTTP load: its own cost is small, so it does not spoil a ratio on a small machine.
+# In full size: the soak alone takes half an hour. wrk generates the load of the rows: its own cost is small, so it
+# does not spoil a ratio on a small machine.
 bench: install
 	command -v wrk >/dev/null || apt-get install -y wrk || sudo -n apt-get install -y wrk
 	$(BIN)/rootstock bench engine
 	$(BIN)/rootstock bench http
+	for scenario in steady ramp many churn cold noisy-neighbour soak; do \
+		$(BIN)/rootstock bench http --scenario $$scenario || exit 1; \
+	done
 
 # What each fault loses and how long it takes: the table of docs/operations.md.
 faults: install

@@ -28,7 +28,7 @@ def draw(report: Report, path: Path) -> bool:
     )
     all_axes = list(grid.flat)
     for row, axes in zip(rows, all_axes, strict=False):
-        _panel(row, axes)
+        panel(row, axes)
     for axes in all_axes[len(rows) :]:
         axes.axis("off")
     for axes in all_axes[len(rows) - columns : len(rows)]:
@@ -38,7 +38,8 @@ def draw(report: Report, path: Path) -> bool:
     return True
 
 
-def _panel(row: Row, axes: Any) -> None:
+def panel(row: Row, axes: Any) -> None:
+    """Draw one row's pairs, median, interval and target into matplotlib axes."""
     figures, interval = row.figures, row.interval
     axes.plot(range(1, len(figures) + 1), figures, "o", markersize=3, color="tab:blue", label="pairs")
     axes.axhline(interval.median, color="tab:blue", label="median")

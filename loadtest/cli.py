@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from loadtest.scenarios import SCENARIOS
+
 if TYPE_CHECKING:
     from adapters.foundation import FoundationFiles
     from loadtest.row import NotRun, Row
+    from loadtest.scenarios.outcome import Outcome
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -35,6 +38,17 @@ ENGINE_ROWS = {
     "9": "10,000 registered adapters",
     "10": "start and memory of a server",
 }
+
+# Of loadtest.served_rows.
+HTTP_ROWS = {
+    "3": "against one set_adapter a request behind BentoML",
+    "4": "against the engine in process",
+    "5": "against Infinity",
+    "9": "10,000 registered adapters",
+    "11": "p99 while versions are published",
+}
+_SERVERS = ("bentoml", "uvicorn")
+_WINDOW_S = 2
 
 Pairs = Annotated[
     int | None,
@@ -96,25 +110,53 @@ def engine(
     _report(measure, {"rows": list(wanted), "pairs": count, "threads": used}, _kept(json, name, quick))
 
 
-@app.command(epilog="Example: rootstock bench http --seconds 5")
+@app.command(
+    epilog="Examples: rootstock bench http --rows 3,5; rootstock bench http --scenario churn; "
+    "rootstock bench http --scenario soak --seconds 600 --json soak.json; "
+    "rootstock bench http --scenario ramp --quick --json ramp.json"
+)
 def http(
-    rows: Annotated[str, typer.Option(help="4: over HTTP against the engine in process.")] = "4",
-    connections: Annotated[int, typer.Option(min=1, help="Clients at once.")] = 32,
-    seconds: Annotated[int, typer.Option(min=1, help="Length of a window.")] = 2,
+    rows: Annotated[
+        str | None, typer.Option(help="; ".join(f"{k}: {v}" for k, v in HTTP_ROWS.items()) + "; all by default.")
+    ] = None,
+    scenario: Annotated[
+        str | None, typer.Option(help="Instead of rows: " + "; ".join(f"{k}: {v}" for k, v in SCENARIOS.items()))
+    ] = None,
+    server: Annotated[str, typer.Option(help="Of a scenario: bentoml or uvicorn.")] = "bentoml",
+    connections: Annotated[int, typer.Option(min=1, help="Clients at once, of wrk.")] = 32,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=1, help="Length of a window (rows, 2 by default) or of a scenario's stretch of load."),
+    ] = None,
     pairs: Pairs = None,
     threads: Threads = None,
     json: Json = None,
     quick: Quick = False,
 ) -> None:
-    """Row 4: requests a second over HTTP, under BentoML and uvicorn, against the engine in process. Needs wrk."""
-    wanted = _rows(rows, ("4",))
-    count, used = pairs or (_QUICK_PAIRS if quick else _PAIRS), threads or _cores()
-    window = 1 if quick else seconds
+    """The server over HTTP: against its peers by rows, or under a scenario's load, every answer checked.
 
-    def measure(_: FoundationFiles, export: Path) -> Sequence[Row | NotRun]:
-        from loadtest.http_rows import Windows, http_rows
+    Writes JSON and one HTML page beside it, a scenario a CSV file too. Rows need wrk; row 5 installs Infinity
+    once, 1.4 GB in the user's cache. Exit code 1 where an answer was wrong.
+    """
+    used = threads or _cores()
+    if server not in _SERVERS:
+        _fail(f"--server {server!r}: expected {' or '.join(_SERVERS)}", 2)
+    if scenario is not None:
+        if rows is not None or pairs is not None:
+            _fail("--rows and --pairs do not belong to --scenario: leave one or the other out", 2)
+        _scenario(scenario, server, seconds, used, quick, json)
+        return
+    wanted = tuple(HTTP_ROWS) if rows is None else _rows(rows, tuple(HTTP_ROWS))
+    count = pairs or (_QUICK_PAIRS if quick else _PAIRS)
+    window = 1 if quick else round(seconds or _WINDOW_S)
 
-        return http_rows(export, Windows(window, count, connections), used, _say)
+    def measure(files: FoundationFiles, export: Path) -> Sequence[Row | NotRun]:
+        from loadtest.scenarios.prepared import Setup
+        from loadtest.served_rows import Served, served_rows
+        from loadtest.windows import Windows
+
+        setup = Setup(files.folder, export, used, server, quick, _say)
+        return served_rows(wanted, Served(setup, Windows(window, count, connections)))
 
     parameters = {
         "rows": list(wanted),
@@ -123,13 +165,47 @@ def http(
         "connections": connections,
         "seconds": window,
     }
-    _report(measure, parameters, _kept(json, "http", quick))
+    name = "http" if wanted == tuple(HTTP_ROWS) else "http-" + "-".join(wanted)
+    _report(measure, parameters, _kept(json, name, quick), page="Rootstock over HTTP against its peers")
+
+
+def _scenario(
+    name: str, server: str, seconds: float | None, threads: int, quick: bool, json: Path | None
+) -> None:
+    from loadtest.machine import describe_machine
+    from loadtest.page import write_page
+    from loadtest.report import Report, write_json
+
+    if name not in SCENARIOS:
+        _fail(f"--scenario {name!r}: expected one of {', '.join(SCENARIOS)}", 2)
+
+    def measure(files: FoundationFiles, export: Path) -> Outcome:
+        from loadtest.scenarios.catalogue import RUN
+        from loadtest.scenarios.prepared import Setup
+
+        return RUN[name](Setup(files.folder, export, threads, server, quick, _say, seconds))
+
+    outcome = _measured(measure)
+    parameters = {"scenario": name, "server": server, "threads": threads, "quick": quick, "seconds": seconds}
+    report = Report(describe_machine(), parameters, outcome.rows)
+    report.show()
+    kept = _kept(json, name, quick)
+    if kept is not None:
+        from loadtest.scenarios.timeline import write_csv
+
+        write_json(kept, {**report.to_json(), **outcome.to_json()})
+        write_csv(kept.with_suffix(".csv"), outcome.timeline)
+        write_page(kept.with_suffix(".html"), f"Rootstock under load: {name}", report, outcome)
+        _say(f"written: {kept}, .csv and .html beside it")
+    if any(row.exact and not row.met for row in report.measured):
+        _fail("answers failed, or were stale, mixed or wrong: see above", 1)
 
 
 def _report(
     measure: Callable[[FoundationFiles, Path], Sequence[Row | NotRun]],
     parameters: dict[str, Any],
     kept: Path | None,
+    page: str = "",
 ) -> None:
     from loadtest.chart import draw
     from loadtest.machine import describe_machine
@@ -138,6 +214,10 @@ def _report(
     report = Report(describe_machine(), parameters, _measured(measure))
     report.show()
     _keep(kept, report.write, lambda path: not report.measured or draw(report, path))
+    if page and kept is not None:
+        from loadtest.page import write_page
+
+        write_page(kept.with_suffix(".html"), page, report)
 
 
 def _sweep(full: bool, pairs: int, threads: int, kept: Path | None) -> None:
@@ -159,6 +239,7 @@ def _measured(measure: Callable[[FoundationFiles, Path], T]) -> T:
     from loadtest.agreement import Disagreement
     from loadtest.inprocess import EngineEnded
     from loadtest.registered import ImportFailed
+    from loadtest.scenarios.trial import GeneratorFailed, NothingAnswered
     from loadtest.server import ServerFailed
     from loadtest.wrk import LoadError
     from service.engine.errors import EngineError
@@ -171,7 +252,7 @@ def _measured(measure: Callable[[FoundationFiles, Path], T]) -> T:
         return measure(files, ensure_export("default", files, home))
     except Disagreement as error:
         _fail(f"the sides disagree, nothing was measured: {error}", 1)
-    except (*expected, ImportFailed) as error:
+    except (*expected, ImportFailed, GeneratorFailed, NothingAnswered) as error:
         _fail(str(error), 1)
 
 

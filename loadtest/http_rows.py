@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from loadtest.inprocess import InProcess, in_process
 from loadtest.processes import IdleClock, cpu_seconds
 from loadtest.row import Pair, Row
 from loadtest.server import Served, serving
+from loadtest.windows import Windows
 from loadtest.workload import Workload, make_workload
 from loadtest.wrk import Load, find_wrk, load, script
 from service.engine.runners.onnx_runner import OnnxRunner
@@ -27,15 +27,6 @@ TARGETS = {"bentoml": 0.5, "uvicorn": 0.6}
 _PATH = "/v1/predict"
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Windows:
-    """How long and how often to measure: whole seconds a window, pairs of windows, clients at once."""
-
-    seconds: int
-    pairs: int
-    connections: int
 
 
 class Comparison:
@@ -73,7 +64,7 @@ class Comparison:
                     where = f"{kind}: {name}"
                     if answer["digest"] != self._expected[i]["digest"]:
                         raise Disagreement(f"{where} was answered by {answer['digest']}")
-                    worst = max(worst, _difference(answer["predictions"][0], self._expected[i]["scores"], where))
+                    worst = max(worst, difference(answer["predictions"][0], self._expected[i]["scores"], where))
         return worst
 
     def warm(self, connections: int, seconds: int) -> int:
@@ -191,7 +182,7 @@ def _row(
     )
 
 
-def _difference(actual: list[dict[str, Any]], expected: list[dict[str, Any]], where: str) -> float:
+def difference(actual: list[dict[str, Any]], expected: list[dict[str, Any]], where: str) -> float:
     """The largest difference of two lists of scores by label."""
     ours = {one["label"]: one["score"] for one in actual}
     theirs = {one["label"]: one["score"] for one in expected}

@@ -63,7 +63,7 @@ def registry_rows(export: Path, traffic: Traffic, windows: int, threads: int, sa
         start = time.monotonic()
         names = register(home, bench.runner.spec, count, say)
         took = time.monotonic() - start
-        digests = _digests(home, names)
+        digests = digests_of(home, names)
         looked_up = look_up_row(home, digests, windows, say)
         if not has_proc():
             reason = "this system has no /proc to read the memory of processes from"
@@ -72,7 +72,7 @@ def registry_rows(export: Path, traffic: Traffic, windows: int, threads: int, sa
         return [_memory_row(held, traffic, took, say), looked_up]
 
 
-def _digests(home: Path, names: Sequence[str]) -> dict[str, str]:
+def digests_of(home: Path, names: Sequence[str]) -> dict[str, str]:
     """What each name means; Disagreement where two mean the same."""
     with closing(Registry(f"sqlite:///{home / 'registry.db'}")) as registry:
         digests = {name: registry.resolve(name).digest for name in names}

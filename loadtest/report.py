@@ -36,8 +36,7 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write the JSON file, its folder made if need be."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        write_json(path, self.to_json())
 
     def show(self) -> None:
         """Print the table, what each side computed, and the notes, on stdout."""
@@ -46,17 +45,24 @@ class Report:
 
         table = Table("row", "what", "median", "95 % interval", "target", "met", "pairs")
         for row in self.rows:
-            table.add_row(*_cells(row))
+            table.add_row(*cells_of(row))
         console = Console(highlight=False, markup=False)
         console.print(table)
         for row in self.rows:
             console.print(f"row {row.label}: {row.title}", soft_wrap=True)
-            for line in _lines(row):
+            for line in lines_of(row):
                 console.print(f"  {line}", soft_wrap=True)
         console.print(f"{self.machine['cpu']}, {self.machine['cores']} cores, commit {self.machine['commit']}")
 
 
-def _cells(row: Row | NotRun) -> list[str]:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file for people and programs, its folder made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def cells_of(row: Row | NotRun) -> list[str]:
+    """A row of the table: label, title, median, interval, target, verdict, pairs."""
     if isinstance(row, NotRun):
         return [row.label, row.title, "not run", "", "", "", "0"]
     interval, unit = row.interval, row.figure_unit
@@ -73,7 +79,8 @@ def _cells(row: Row | NotRun) -> list[str]:
     ]
 
 
-def _lines(row: Row | NotRun) -> list[str]:
+def lines_of(row: Row | NotRun) -> list[str]:
+    """What each side computed, and the notes."""
     if isinstance(row, NotRun):
         return [f"not run: {row.reason}"]
     middle = sorted(row.pairs, key=row.measure.of)[len(row.pairs) // 2]
@@ -87,5 +94,5 @@ def verdict(row: Row) -> str:
     """The table's word: yes, no, or nothing without a target; with "?" where the pairs are too few for 95 %."""
     if row.met is None:
         return ""
-    doubt = "" if row.interval.coverage >= 0.95 else "?"
+    doubt = "" if row.exact or row.interval.coverage >= 0.95 else "?"
     return ("yes" if row.met else "no") + doubt

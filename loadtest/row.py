@@ -40,7 +40,8 @@ class Row:
     """A measure over pairs, by default the ratio; the texts `top` and `bottom` say what each side computed.
 
     `label` is the row's number in the targets table, or a word. `target` None: printed, not judged; `at_most`:
-    the target is a ceiling, otherwise a floor. `extra` holds figures that belong to the row and are not judged.
+    the target is a ceiling, otherwise a floor. `exact`: a count, which more pairs make no surer. `extra` holds
+    figures that belong to the row and are not judged.
     """
 
     label: str
@@ -53,6 +54,7 @@ class Row:
     measure: Measure = Measure.RATIO
     at_most: bool = False
     notes: Sequence[str] = ()
+    exact: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,4 +1,4 @@
-"""A server process on a free port: `rootstock serve` with a folder of its own, or an empty BentoML service."""
+"""A server process on a free port: `rootstock serve` with a folder of its own, or a peer."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def serving(
             "THREADS": str(threads),
             **(settings or {}),
         }
-        port = _free_port()
-        command = ["-m", "adapters.console", "serve", "--server", kind, "--port", str(port)]
-        with _running(
+        port = free_port()
+        command = [sys.executable, "-m", "adapters.console", "serve", "--server", kind, "--port", str(port)]
+        with running(
             kind, command, port, {f"ROOTSTOCK_{name}": value for name, value in given.items()}
         ) as served:
             yield served
@@ -78,23 +78,33 @@ def serving(
 @contextmanager
 def serving_empty() -> Iterator[Served]:
     """A ready BentoML service that does nothing, started as ours is."""
-    port = _free_port()
-    arguments = {"--working-dir": ROOT, "--host": "127.0.0.1", "--port": port}
-    flags = [str(part) for pair in arguments.items() for part in pair]
-    command = ["-m", "bentoml", "serve", "loadtest.empty_service:Empty", *flags]
-    with _running(EMPTY, command, port, {"BENTOML_DO_NOT_TRACK": "true"}) as served:
+    with serving_bento(EMPTY, "loadtest.empty_service:Empty", {}) as served:
         yield served
 
 
 @contextmanager
-def _running(kind: str, command: Sequence[str], port: int, environment: Mapping[str, str]) -> Iterator[Served]:
+def serving_bento(kind: str, service: str, environment: Mapping[str, str]) -> Iterator[Served]:
+    """A ready BentoML service of this package, `module:Class`, under plain `bentoml serve`."""
+    port = free_port()
+    arguments = {"--working-dir": ROOT, "--host": "127.0.0.1", "--port": port}
+    flags = [str(part) for pair in arguments.items() for part in pair]
+    command = [sys.executable, "-m", "bentoml", "serve", service, *flags]
+    with running(kind, command, port, {"BENTOML_DO_NOT_TRACK": "true", **environment}) as served:
+        yield served
+
+
+@contextmanager
+def running(
+    kind: str, command: Sequence[str], port: int, environment: Mapping[str, str], ready: str = "/readyz"
+) -> Iterator[Served]:
+    """The server that `command` starts on `port`, once `ready` is 200; stopped by SIGTERM. ServerFailed."""
     clean = {k: v for k, v in os.environ.items() if not k.upper().startswith("ROOTSTOCK_")}
     with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as folder:
         log = Path(folder) / "log"
         with log.open("wb") as out:
             start = time.monotonic()
-            process = subprocess.Popen(  # noqa: S603 - our own modules and BentoML's
-                [sys.executable, *command],
+            process = subprocess.Popen(  # noqa: S603 - our own modules and the peers'
+                command,
                 env={**clean, **environment},
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -102,13 +112,14 @@ def _running(kind: str, command: Sequence[str], port: int, environment: Mapping[
             )
         try:
             url = f"http://127.0.0.1:{port}"
-            _wait_ready(kind, url, process, log)
+            _wait_ready(kind, url + ready, process, log)
             yield Served(kind, url, process.pid, time.monotonic() - start)
         finally:
             _stop(process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -117,12 +128,12 @@ def _free_port() -> int:
 
 def _wait_ready(kind: str, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + READY_WITHIN_S
-    with httpx.Client(base_url=url, trust_env=False) as http:
+    with httpx.Client(trust_env=False) as http:
         while time.monotonic() < end:
             if process.poll() is not None:
                 break
             try:
-                if http.get("/readyz").status_code == 200:
+                if http.get(url).status_code == 200:
                     return
             except httpx.TransportError:
                 pass

@@ -14,6 +14,7 @@ import pytest
 
 from adapters.spec import FoundationSpec
 from loadtest import wrk
+from loadtest.peers import infinity
 from service.exports import export_path
 
 ROOT = Path(__file__).parents[2]
@@ -62,9 +63,24 @@ def test_rows_by_label_are_measured_and_kept(home: Path, tmp_path: Path) -> None
 @pytest.mark.skipif(shutil.which("wrk") is None, reason=wrk.MISSING)
 def test_row_4_runs(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "four.json"
-    rows = figures(bench(home, "http", "--quick", "--json", str(out)), out)
+    rows = figures(bench(home, "http", "--rows", "4", "--quick", "--json", str(out)), out)
     assert [(row["row"], row["target"]) for row in rows] == [("4", 0.5), ("4", 0.6)]
     assert rows[0]["extra"]["latency"].keys() == {"32", "1"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("wrk") is None, reason=wrk.MISSING)
+def test_rows_against_peers_and_under_churn_run_and_make_one_page(home: Path, tmp_path: Path) -> None:
+    installed = (infinity.environment_folder() / infinity.DONE).is_file()
+    labels = "3,5,9,11" if installed else "3,9,11"
+    out = tmp_path / "served.json"
+    done = bench(home, "http", "--rows", labels, "--quick", "--server", "uvicorn", "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert set(labels.split(",")) == {row["row"] for row in rows}
+    targets = {row["title"]: row["target"] for row in rows if row["row"] in ("3", "5")}
+    assert list(targets.values())[: 3 if installed else 1] == [6.0, 2.5, 0.4][: 3 if installed else 1]
+    assert out.with_suffix(".html").read_text().count("<svg") >= 3
 
 
 def test_a_row_that_is_not_there_is_refused(home: Path) -> None:

@@ -95,7 +95,7 @@ def test_row_loads_refuses_a_load_from_memory(export_folder: Path, monkeypatch: 
 
 def test_row_9_s_look_ups_run(tmp_path: Path, spec: FoundationSpec) -> None:
     names = register(tmp_path, spec, 3, say)
-    digests = registry_rows._digests(tmp_path, names)
+    digests = registry_rows.digests_of(tmp_path, names)
     row = registry_rows.look_up_row(tmp_path, digests, 2, say)
     assert targets([row]) == [("9", 1.0, True)]
     with pytest.raises(Disagreement, match="not wrong"):

@@ -1,0 +1,69 @@
+"""`noisy-neighbour`: one adapter floods; what the clients of the others notice of it."""
+
+from __future__ import annotations
+
+from loadtest.row import Pair, Row
+from loadtest.scenarios.outcome import Outcome, faults_row
+from loadtest.scenarios.plan import Phase
+from loadtest.scenarios.prepared import Needs, Setup, prepared
+from loadtest.scenarios.record import FLOOD
+from loadtest.scenarios.traffic import PREDICT
+from loadtest.scenarios.trial import Trial, run
+
+_OTHERS = 16
+_USERS = 16
+_OF_CAPACITY = 0.5
+_FLOOD, _FLOOD_INPUTS = 32, 8
+_QUIET, _FLOODED = "quiet", "flooded"
+_TARGET = 2.0
+
+
+def noisy_neighbour(setup: Setup) -> Outcome:
+    """16 adapters at half of what 16 clients get through; windows of 5 s with a flood and without, in turn."""
+    window = setup.sized(full=5.0, quick=2.0)
+    pairs = setup.many(12, 1)
+    turns = [
+        phase
+        for i in range(pairs)
+        for phase in (
+            Phase(_QUIET, window, of_capacity=_OF_CAPACITY),
+            Phase(_FLOODED, window, of_capacity=_OF_CAPACITY, flood=_FLOOD),
+        )[:: 1 - 2 * (i % 2)]
+    ]
+    phases = [Phase("warm", 1.0, users=_USERS), Phase("calibrate", window, users=_USERS, calibrates=True), *turns]
+    with prepared(setup, Needs(_OTHERS + 1)) as ready:
+        *others, flooded = ready.names
+        trial = run(
+            setup,
+            ready,
+            phases,
+            {PREDICT: 1},
+            names=others,
+            popularity="uniform",
+            flooded=flooded,
+            flood_inputs=_FLOOD_INPUTS,
+        )
+    rows = [_others_row(trial), faults_row("noisy-neighbour", [trial])]
+    return Outcome(rows, trial.stages(), trial.timeline())
+
+
+def _others_row(trial: Trial) -> Row:
+    turns = list(zip(trial.numbers(_FLOODED), trial.numbers(_QUIET), strict=True))
+    refused = sum(trial.of(flooded).counts["refused"] for flooded, _ in turns)
+    flood = [trial.of(flooded, FLOOD) for flooded, _ in turns]
+    return Row(
+        label="noisy-neighbour",
+        title="the others' p99 while one adapter floods ÷ without",
+        top=f"the 99th percentile of single inputs under {_OTHERS} adapters, arriving at {_OF_CAPACITY:g} of "
+        f"what {_USERS} clients got through, while {_FLOOD} clients send {_FLOOD_INPUTS} inputs at a time to "
+        "one more",
+        bottom="the same without the flood",
+        unit="ms",
+        pairs=[Pair(trial.of(f).latency_ms[99], trial.of(q).latency_ms[99]) for f, q in turns],
+        target=_TARGET,
+        at_most=True,
+        notes=[
+            f"{refused} of the others' requests were refused while it flooded",
+            f"the flood got {sum(one.inputs_s for one in flood) / len(flood):.0f} inputs/s",
+        ],
+    )

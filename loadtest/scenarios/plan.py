@@ -1,0 +1,71 @@
+"""What a load generator is to do: phases one after another, and the traffic in them. JSON-ready, both ways."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of load. Phases of the same `name` count together.
+
+    `users`: clients that send the next request when they have their answer. `rate`: arrivals a second, whatever
+    the server does; `of_capacity`: the same, as a share of what the phase that `calibrates` got through.
+    `moves_s`: versions published or activated a second. `flood`: clients of the flooded adapter. `popularity`: in
+    place of the plan's.
+    """
+
+    name: str
+    seconds: float
+    users: int = 0
+    rate: float = 0.0
+    of_capacity: float = 0.0
+    calibrates: bool = False
+    moves_s: float = 0.0
+    flood: int = 0
+    popularity: str = ""
+
+
+@dataclass(frozen=True)
+class Move:
+    """A version to publish under `name`, which becomes live: its digest and the file of its bundle."""
+
+    name: str
+    digest: str
+    bundle: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the generator needs beside the answers to expect.
+
+    `names`: the adapters in order of popularity. `mix`: kinds of request by weight. `inputs`: texts a request.
+    `flooded`: the adapter that floods, which is none of `names`.
+    """
+
+    url: str
+    names: Sequence[str]
+    phases: Sequence[Phase]
+    mix: Mapping[str, float]
+    popularity: str = "zipf"
+    inputs: int = 1
+    flooded: str = ""
+    flood_inputs: int = 8
+    moves: Sequence[Move] = ()
+    seed: int = 0
+
+    def write(self, path: Path) -> None:
+        """Write the plan as JSON."""
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @staticmethod
+    def read(path: Path) -> Plan:
+        """The plan that `write` wrote."""
+        given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        phases = [Phase(**phase) for phase in given.pop("phases")]
+        moves = [Move(**move) for move in given.pop("moves")]
+        return Plan(**given, phases=phases, moves=moves)

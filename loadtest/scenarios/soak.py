@@ -1,0 +1,51 @@
+"""`soak`: half an hour of mixed traffic; whether the server's memory climbs."""
+
+from __future__ import annotations
+
+from loadtest.row import Measure, NotRun, Pair, Row
+from loadtest.scenarios.outcome import Outcome, faults_row
+from loadtest.scenarios.plan import Phase
+from loadtest.scenarios.prepared import Needs, Setup, prepared
+from loadtest.scenarios.slope import WARM_UP, slopes
+from loadtest.scenarios.steady import MIX
+from loadtest.scenarios.trial import Trial, run
+
+_USERS = 16
+_OF_CAPACITY = 0.5
+_TITLE = "resident memory's slope"
+
+
+def soak(setup: Setup) -> Outcome:
+    """30 min of arrivals at half of what 16 clients got through, Zipf over 64 adapters, all kinds of request."""
+    seconds = setup.sized(full=1800.0, quick=6.0)
+    phases = [
+        Phase("calibrate", setup.many(10, 1), users=_USERS, calibrates=True),
+        Phase("soak", seconds, of_capacity=_OF_CAPACITY),
+    ]
+    with prepared(setup, Needs(setup.many(64, 8))) as ready:
+        trial = run(setup, ready, phases, MIX)
+    return Outcome([_slope_row(trial), faults_row("soak", [trial])], trial.stages(), trial.timeline())
+
+
+def _slope_row(trial: Trial) -> Row | NotRun:
+    samples = [one for one in trial.during(trial.numbers("soak")[0]) if one.resident_mb == one.resident_mb]
+    hours = [(one.at - samples[0].at) / 3600 for one in samples] if samples else []
+    try:
+        climbs = slopes(hours, [one.resident_mb for one in samples])
+    except ValueError as error:
+        return NotRun("soak", _TITLE, str(error))
+    return Row(
+        label="soak",
+        title=_TITLE,
+        top=f"MB an hour between blocks of samples half the soak apart, the first {WARM_UP:.0%} left out; met "
+        "where the median's interval reaches zero or lies below",
+        bottom="",
+        unit="MB/h",
+        pairs=[Pair(climb) for climb in climbs],
+        target=0.0,
+        measure=Measure.TOP,
+        at_most=True,
+        notes=[
+            f"from {samples[0].resident_mb:.1f} to {samples[-1].resident_mb:.1f} MB in {60 * hours[-1]:.1f} min"
+        ],
+    )

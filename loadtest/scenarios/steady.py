@@ -1,0 +1,29 @@
+"""`steady`: every kind of request at once, in a closed loop and then at a constant rate, with versions moving."""
+
+from __future__ import annotations
+
+from loadtest.scenarios.outcome import Outcome, faults_row
+from loadtest.scenarios.plan import Phase
+from loadtest.scenarios.prepared import Needs, Setup, prepared
+from loadtest.scenarios.traffic import EMBEDDINGS, FAN_OUT, PREDICT
+from loadtest.scenarios.trial import run
+
+_USERS = 16
+# An arrival rate that leaves room for a batch that takes longer.
+_OF_CAPACITY = 0.6
+_MOVES_S = 0.5
+MIX = {PREDICT: 0.8, FAN_OUT: 0.1, EMBEDDINGS: 0.1}
+
+
+def steady(setup: Setup) -> Outcome:
+    """60 s of 16 clients, and 60 s of arrivals at 60 % of what those got through, Zipf over 64 adapters."""
+    seconds = setup.sized(full=60.0, quick=2.0)
+    phases = [
+        Phase("warm", 1.0, users=_USERS),
+        Phase("closed loop", seconds, users=_USERS, calibrates=True, moves_s=_MOVES_S),
+        Phase("constant rate", seconds, of_capacity=_OF_CAPACITY, moves_s=_MOVES_S),
+    ]
+    needs = Needs(setup.many(64, 8), moves=1 + int(_MOVES_S * seconds))
+    with prepared(setup, needs) as ready:
+        trial = run(setup, ready, phases, MIX)
+    return Outcome([faults_row("steady", [trial])], trial.stages(), trial.timeline())

@@ -1,0 +1,142 @@
+"""Percentiles, rates, the knee, the slope, the sizes of texts: the arithmetic of the reports."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from adapters.spec import FoundationSpec
+from loadtest.interval import median_interval
+from loadtest.scenarios.knee import Knee, Stage, knee
+from loadtest.scenarios.record import CALLER, Record
+from loadtest.scenarios.samples import Sample, between, parse
+from loadtest.scenarios.slope import slopes
+from loadtest.scenarios.summary import percentile, summarize
+from loadtest.scenarios.texts import real_texts
+from loadtest.scenarios.timeline import timeline
+
+floats = st.floats(0, 1e6)
+
+
+@given(st.lists(floats, min_size=1), st.floats(0.1, 100))
+def test_a_percentile_is_one_of_the_values_and_enough_lie_below(values: list[float], percent: float) -> None:
+    found = percentile(values, percent)
+    assert found in values
+    assert sum(value <= found for value in values) >= percent / 100 * len(values) * (1 - 1e-9)
+
+
+def test_no_values_have_no_percentile() -> None:
+    assert math.isnan(percentile([], 50))
+
+
+def record(at: float, latency: float, verdict: str = "ok", inputs: int = 1) -> Record:
+    return Record(0, CALLER, "predict", at, latency, latency, inputs, verdict)
+
+
+def test_a_late_answer_counts_in_the_latency_and_not_in_the_goodput() -> None:
+    found = summarize([record(10.1, 0.2, inputs=8), record(10.2, 5.0, inputs=8)], 10.0, 1.0)
+    assert found.counts["ok"] == 2
+    assert found.latency_ms[99] == 5000
+    assert (found.offered_s, found.goodput_s, found.inputs_s) == (2, 1, 8)
+
+
+def test_refusals_and_faults_are_no_goodput_and_have_no_latency() -> None:
+    answers = [record(0.1, 0.1), record(0.2, 9.0, "refused"), record(0.3, 9.0, "stale")]
+    found = summarize(answers, 0.0, 1.0)
+    assert (found.goodput_s, found.faults, found.latency_ms[99]) == (1, 1, 100)
+    assert found.to_json()["p99_ms"] == 100
+
+
+def test_the_timeline_holds_every_request_where_it_was_to_be_sent_and_every_answer_where_it_came() -> None:
+    rows = timeline([record(100.5, 2.0), record(101.5, 0.1)], [], ["only"])
+    assert [(row["second"], row["ok"], row["goodput_s"]) for row in rows] == [(0, 1, 0), (1, 1, 1), (2, 0, 1)]
+
+
+def test_the_knee_is_the_last_load_that_was_kept_up_with() -> None:
+    stages = [Stage(10, 10), Stage(20, 19.5), Stage(40, 30), Stage(80, 25), Stage(30, 29)]
+    assert knee(stages) == Knee(offered=30, peak=30)
+
+
+def test_a_stage_that_keeps_up_by_chance_beyond_the_knee_does_not_move_it() -> None:
+    assert knee([Stage(10, 10), Stage(20, 12), Stage(30, 30)]).offered == 10
+
+
+@given(st.lists(st.builds(Stage, st.floats(1, 1e3), st.floats(0, 1e3)), min_size=1))
+def test_the_knee_is_a_load_that_was_offered_or_none(stages: list[Stage]) -> None:
+    assert knee(stages).offered in {0.0, *(stage.offered for stage in stages)}
+    assert knee(stages).peak == max(stage.goodput for stage in stages)
+
+
+def noisy(slope: float, count: int = 600) -> Sequence[float]:
+    picked = random.Random(1)
+    return [100 + slope * i / count + picked.gauss(0, 1) for i in range(count)]
+
+
+def test_a_series_that_climbs_is_told_from_one_that_does_not() -> None:
+    times = [i / 600 for i in range(600)]
+    flat, steep = (median_interval(slopes(times, noisy(slope))) for slope in (0.0, 20.0))
+    assert flat.low <= 0 <= flat.high
+    assert steep.low > 0
+    assert steep.median == pytest.approx(20, abs=1.5)
+
+
+def test_a_climb_during_the_warm_up_is_no_climb() -> None:
+    times = [float(i) for i in range(100)]
+    values = [min(i, 15) for i in range(100)]
+    assert median_interval(slopes(times, values)).median == 0
+
+
+def test_too_few_samples_have_no_slope() -> None:
+    with pytest.raises(ValueError, match="at least four"):
+        slopes([0.0, 1.0, 2.0], [1.0, 1.0, 1.0])
+
+
+def test_what_happened_between_two_expositions_is_told() -> None:
+    registry = CollectorRegistry()
+    rows = Histogram("rootstock_batch_rows", "", registry=registry)
+    seconds = Histogram("rootstock_batch_seconds", "", registry=registry)
+    waits = Histogram("rootstock_queue_seconds", "", ["priority"], registry=registry)
+    tokens = Counter("rootstock_batch_tokens", "", registry=registry)
+    padding = Counter("rootstock_padding_tokens", "", registry=registry)
+    evictions = Gauge("rootstock_slot_evictions", "", registry=registry)
+    rows.observe(100)
+    first = Sample(0.0, parse(generate_latest(registry).decode()), 200.0)
+    for size, took in ((8, 0.05), (4, 0.03)):
+        rows.observe(size)
+        seconds.observe(took)
+    waits.labels("high").observe(0.01)
+    waits.labels("low").observe(0.03)
+    tokens.inc(140)
+    padding.inc(60)
+    evictions.set(2)
+    found = between(first, Sample(1.0, parse(generate_latest(registry).decode()), 210.0))
+    assert found["batch_rows"] == 6
+    assert found["batch_ms"] == pytest.approx(40)
+    assert found["waited_ms"] == pytest.approx(20)
+    assert found["padding_share"] == pytest.approx(60 / 200)
+    assert (found["evictions"], found["resident_mb"], found["batch_adapters"]) == (2, 210, None)
+
+
+def test_metrics_that_are_not_there_are_nothing_rather_than_a_fault() -> None:
+    found = between(Sample(0.0, {}, 1.0), Sample(1.0, {}, 1.0))
+    assert {name for name, value in found.items() if value is not None} == {"resident_mb"}
+
+
+def test_texts_have_short_and_long_ones_are_distinct_and_the_same_each_time(spec: FoundationSpec) -> None:
+    texts = real_texts(120)
+    assert texts == real_texts(120)
+    assert len(set(texts)) == 120
+    words = np.array([len(text.split()) for text in texts])
+    assert np.median(words) < 20 < words.max() < spec.max_tokens
+
+
+def test_without_the_labelled_data_the_demo_texts_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: str) -> None:
+    monkeypatch.setenv("ROOTSTOCK_DATA", str(tmp_path))
+    assert len(real_texts(64)) == 64
