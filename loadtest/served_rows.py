@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from loadtest import engine_rows
+from loadtest.cost_rows import cost_rows
 from loadtest.http_rows import http_rows
 from loadtest.row import NotRun, Row
 from loadtest.scenarios.churn import churn
@@ -35,6 +36,7 @@ ROWS: dict[str, Callable[[Served], Sequence[Row | NotRun]]] = {
     "5": lambda s: infinity_rows(s.setup.foundation, s.setup.export, s.windows, s.setup.threads, s.setup.say),
     "9": _registry,
     "11": lambda s: churn(s.setup).rows,
+    "cost": lambda s: cost_rows(s.windows, s.setup.say),
 }
 
 
