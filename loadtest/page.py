@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtest.report import Report, cells_of, lines_of
+from loadtest.report import Report, cells_of, lines_of, write_json
 from loadtest.scenarios.outcome import Outcome
+from loadtest.scenarios.timeline import write_csv
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -35,6 +36,13 @@ def write_page(path: Path, title: str, report: Report, outcome: Outcome | None =
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return drawn
+
+
+def write_outcome(path: Path, title: str, report: Report, outcome: Outcome) -> None:
+    """Write what a scenario came to: JSON at `path`, the timeline as CSV and the page beside it."""
+    write_json(path, {**report.to_json(), **outcome.to_json()})
+    write_csv(path.with_suffix(".csv"), outcome.timeline)
+    write_page(path.with_suffix(".html"), title, report, outcome)
 
 
 def _plots(report: Report, outcome: Outcome | None) -> tuple[Sequence[Any], bool]:

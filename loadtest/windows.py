@@ -56,7 +56,7 @@ def wait_idle(pid: int) -> None:
 def alternate(top: Side, bottom: Side, windows: Windows, say: Say) -> list[tuple[Load, Load]]:
     """Pairs of windows, the order of the two alternating; a window of each beforehand is not measured."""
     for side in (top, bottom):
-        side.load(windows.connections, 1)
+        side.load(windows.connections, windows.seconds)
     measured = []
     for i in range(windows.pairs):
         say(f"{top.name} against {bottom.name}, {windows.connections} clients: pair {i + 1} of {windows.pairs}")

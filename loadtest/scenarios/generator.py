@@ -31,7 +31,8 @@ def run_plan(plan: Plan, oracle: Oracle, say: Callable[[str], None]) -> tuple[Ru
     users = [Caller, Arrivals, Flooder, Mover]
     for user in users:
         user.host = plan.url
-    environment = Environment(user_classes=users)
+    # A fault of the generator ends the user rather than being tried again.
+    environment = Environment(user_classes=users, catch_exceptions=False)
     environment.run = run
     runner = environment.create_local_runner()
     told: list[dict[str, Any]] = []
