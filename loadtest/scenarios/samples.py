@@ -18,24 +18,29 @@ from loadtest.server import Served
 
 @dataclass(frozen=True)
 class Sample:
-    """At a time of the monotonic clock: every series by name, labels added up, and resident MB."""
+    """At a time of the monotonic clock: every series by name as `parse` gives them, and resident MB."""
 
     at: float
     values: dict[str, float]
     resident_mb: float
 
     def value(self, name: str) -> float | None:
-        """A gauge or counter, with or without `_total`; None where the server has none of that name."""
-        return self.values.get(name, self.values.get(f"{name}_total"))
+        """The series of a name; None where the server has none."""
+        return self.values.get(name)
 
 
 def parse(text: str) -> dict[str, float]:
-    """Every series of an exposition by name, added up over its labels; histogram buckets are left out."""
+    """Every series of an exposition by name, added up over its labels, and `name:tier` by tier where it has one.
+
+    Histogram buckets are left out.
+    """
     values: defaultdict[str, float] = defaultdict(float)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name.startswith("rootstock_") and not sample.name.endswith(("_bucket", "_created")):
                 values[sample.name] += sample.value
+                if (tier := sample.labels.get("tier")) is not None:
+                    values[f"{sample.name}:{tier}"] += sample.value
     return dict(values)
 
 
@@ -53,7 +58,7 @@ def between(first: Sample, last: Sample) -> dict[str, float | None]:
         count, total = grown(f"{name}_count"), grown(f"{name}_sum")
         return None if not count or total is None else scale * total / count
 
-    tokens, padding = grown("rootstock_batch_tokens"), grown("rootstock_padding_tokens")
+    tokens, padding = grown("rootstock_batch_tokens_sum"), grown("rootstock_padding_tokens_total")
     run = (tokens or 0.0) + (padding or 0.0)
     return {
         "batch_rows": mean("rootstock_batch_rows"),
@@ -61,8 +66,8 @@ def between(first: Sample, last: Sample) -> dict[str, float | None]:
         "batch_ms": mean("rootstock_batch_seconds", 1e3),
         "waited_ms": mean("rootstock_queue_seconds", 1e3),
         "padding_share": None if not run or padding is None else padding / run,
-        "loads": grown("rootstock_slot_loads"),
-        "evictions": grown("rootstock_slot_evictions"),
+        "loads": grown("rootstock_loads_total:slot"),
+        "evictions": grown("rootstock_evictions_total:slot"),
         "slots_used": last.value("rootstock_slots_used"),
         "waiting": last.value("rootstock_queue_items"),
         "resident_mb": last.resident_mb,

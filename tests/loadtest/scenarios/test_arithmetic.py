@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from adapters.spec import FoundationSpec
 from loadtest.interval import median_interval
@@ -21,6 +20,8 @@ from loadtest.scenarios.slope import slopes
 from loadtest.scenarios.summary import percentile, summarize
 from loadtest.scenarios.texts import real_texts
 from loadtest.scenarios.timeline import timeline
+from service.engine.observer import BatchStats
+from service.metrics import Metrics
 
 floats = st.floats(0, 1e6)
 
@@ -98,30 +99,25 @@ def test_too_few_samples_have_no_slope() -> None:
         slopes([0.0, 1.0, 2.0], [1.0, 1.0, 1.0])
 
 
-def test_what_happened_between_two_expositions_is_told() -> None:
-    registry = CollectorRegistry()
-    rows = Histogram("rootstock_batch_rows", "", registry=registry)
-    seconds = Histogram("rootstock_batch_seconds", "", registry=registry)
-    waits = Histogram("rootstock_queue_seconds", "", ["priority"], registry=registry)
-    tokens = Counter("rootstock_batch_tokens", "", registry=registry)
-    padding = Counter("rootstock_padding_tokens", "", registry=registry)
-    evictions = Gauge("rootstock_slot_evictions", "", registry=registry)
-    rows.observe(100)
-    first = Sample(0.0, parse(generate_latest(registry).decode()), 200.0)
-    for size, took in ((8, 0.05), (4, 0.03)):
-        rows.observe(size)
-        seconds.observe(took)
-    waits.labels("high").observe(0.01)
-    waits.labels("low").observe(0.03)
-    tokens.inc(140)
-    padding.inc(60)
-    evictions.set(2)
-    found = between(first, Sample(1.0, parse(generate_latest(registry).decode()), 210.0))
-    assert found["batch_rows"] == 6
+def test_what_happened_between_two_expositions_of_the_server_is_told() -> None:
+    metrics = Metrics()
+    metrics.batch(BatchStats(100, 7, 10, 10, 1.0))
+    first = Sample(0.0, parse(metrics.render().decode()), 200.0)
+    metrics.batch(BatchStats(8, 2, 80, 100, 0.05, [("high", 0.01)]))
+    metrics.batch(BatchStats(4, 1, 60, 100, 0.03, [("low", 0.03)]))
+    metrics.loaded("memory", 0.1, True)
+    for _ in range(3):
+        metrics.loaded("slot", 0.1, True)
+    for _ in range(2):
+        metrics.evicted("slot")
+    found = between(first, Sample(1.0, parse(metrics.render().decode()), 210.0))
+    assert (found["batch_rows"], found["batch_adapters"]) == (6, 1.5)
     assert found["batch_ms"] == pytest.approx(40)
     assert found["waited_ms"] == pytest.approx(20)
     assert found["padding_share"] == pytest.approx(60 / 200)
-    assert (found["evictions"], found["resident_mb"], found["batch_adapters"]) == (2, 210, None)
+    assert (found["loads"], found["evictions"], found["resident_mb"]) == (3, 2, 210)
+    # No figure of the report lacks a series of the server's.
+    assert None not in found.values()
 
 
 def test_metrics_that_are_not_there_are_nothing_rather_than_a_fault() -> None:
