@@ -101,7 +101,7 @@ def _ours(job: Job) -> Timed:
 
 def _trainer(job: Job) -> Timed:
     from peft import LoraConfig, get_peft_model
-    from transformers import Trainer, TrainingArguments, set_seed
+    from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
     recipe = job.source.recipe
     settings, peft = recipe.training, recipe.peft
@@ -134,6 +134,8 @@ def _trainer(job: Job) -> Timed:
         trainer = Trainer(
             model, arguments, train_dataset=_dataset(job.rows["train"]), data_collator=_collate(job)
         )
+        # It prints to stdout, which holds the figures alone.
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     seconds = time.perf_counter() - start
     return Timed(seconds, _score(job, model))

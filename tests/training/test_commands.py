@@ -140,6 +140,16 @@ def test_clients_train_one_adapter_between_them(write_recipe: Callable[..., Path
     assert "2 clients trained" in (tmp_path / "fed" / "bundle" / "README.md").read_text()
 
 
+def test_both_trainers_pass_over_the_same_rows_and_only_the_figures_are_printed(
+    write_recipe: Callable[..., Path],
+) -> None:
+    found = call("bench", write_recipe(training={"num_train_epochs": 2}), "--pairs", 1)
+    assert found["examples"] == 2 * 20
+    for side in ("ours", "trainer"):
+        assert len(found[side]["seconds"]) == 1
+        assert 0 <= found[side]["score"] <= 1
+
+
 def test_bases_are_ranked_by_the_head_that_was_measured(write_recipe: Callable[..., Path]) -> None:
     found = call("rank-base", write_recipe())["ranked"]
     assert sorted(row["layer"] for row in found) == [0, 1, 2]
