@@ -41,7 +41,7 @@ bench: install
 
 # What each fault loses and how long it takes: the table of docs/operations.md.
 faults: install
-	$(BIN)/python -m pytest tests/faults -m "not slow" --junitxml=build/faults.xml
+	$(BIN)/python -m pytest tests/faults -m "not slow" -o junit_family=xunit1 --junitxml=build/faults.xml
 	$(BIN)/python -m tests.faults build/faults.xml
 
 # The bentos of both images, after a server has run from what the CPU's installs. docs/operations.md has the rest.

@@ -11,7 +11,7 @@ _PROPERTIES = ("fault", "lost", "seconds")
 
 def table(report: Path) -> str:
     """A Markdown table of what the fault tests recorded."""
-    lines = ["| fault | lost | answered again after |", "| --- | --- | --- |"]
+    lines = ["| fault | lost | answered again, or ended, after |", "| --- | --- | --- |"]
     for case in ElementTree.parse(report).iter("testcase"):
         found = {one.get("name"): one.get("value") or "" for one in case.iter("property")}
         if all(name in found for name in _PROPERTIES):

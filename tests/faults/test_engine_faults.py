@@ -48,7 +48,7 @@ def test_a_runner_that_is_out_of_memory_loses_the_batch_it_was_in_and_no_other(
     assert {(reply.status, reply.code) for reply in clients.failed} == {(500, "runner_fault")}
     assert not clients.broken
     assert 1 <= len(clients.failed) <= BATCH_ROWS
-    lost = f"the {len(clients.failed)} requests of its batch: 500"
+    lost = f"the requests of its batch ({len(clients.failed)} here): 500"
     state("runner out of memory in a batch", lost, clients.recovered_after(began))
 
 
@@ -105,7 +105,7 @@ def test_an_engine_whose_thread_has_ended_answers_all_who_wait_and_asks_to_be_re
     assert max(reply.at for reply in faults) - began < 10
     state(
         "runner's thread ended",
-        f"the {len(faults)} requests that had been admitted: 500 at once; then 503, and /livez 503",
+        f"the requests that had been admitted ({len(faults)} here): 500 at once; then 503, and /livez 503",
         max(reply.at for reply in faults) - began,
     )
 
