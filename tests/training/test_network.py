@@ -1,4 +1,4 @@
-"""A trunk that starts at the first layer that changes gives what the whole trunk gives, on every architecture."""
+"""A trunk that starts at the first layer that changes gives what the whole trunk gives."""
 
 from __future__ import annotations
 
