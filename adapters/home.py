@@ -35,4 +35,6 @@ def holding(home: Path, program: str) -> Iterator[None]:
         os.write(handle, f"{program}, process {os.getpid()}\n".encode())
         yield
     finally:
+        # A program that is being started may still share the handle: closing it here alone would not let go.
+        fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
