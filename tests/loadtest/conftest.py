@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 
@@ -9,3 +12,9 @@ import pytest
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sides are timed at once: no test looks at a timing."""
     monkeypatch.setattr("loadtest.pairs.SETTLE_S", 0.0)
+
+
+@pytest.fixture(scope="module")
+def home(new_home: Callable[[], Path]) -> Path:
+    """An empty home, whose export cache is warm, for a module's benchmarks."""
+    return new_home()

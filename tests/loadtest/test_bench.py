@@ -12,21 +12,10 @@ from typing import Any
 
 import pytest
 
-from adapters.spec import FoundationSpec
 from loadtest import wrk
 from loadtest.peers import infinity
-from service.exports import export_path
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def home(export_folder: Path, spec: FoundationSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    linked = export_path(folder, spec.fingerprint)
-    linked.parent.mkdir(parents=True)
-    linked.symlink_to(export_folder)
-    return folder
 
 
 def bench(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

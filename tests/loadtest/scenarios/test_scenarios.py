@@ -11,22 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from adapters.spec import FoundationSpec
 from loadtest.scenarios import SCENARIOS
-from service.exports import export_path
 
 ROOT = Path(__file__).parents[3]
 # The others only with the slow tests: together they take minutes.
 FAST = ("churn", "ramp")
-
-
-@pytest.fixture(scope="module")
-def home(export_folder: Path, spec: FoundationSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    linked = export_path(folder, spec.fingerprint)
-    linked.parent.mkdir(parents=True)
-    linked.symlink_to(export_folder)
-    return folder
 
 
 def bench(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
