@@ -56,7 +56,12 @@ class Settings(BaseSettings):
     queue_items: int = Field(2048, ge=1, description="Inputs that may wait; beyond it requests get 429.")
     queue_tokens: int = Field(262_144, ge=1, description="Tokens that may wait; beyond it requests get 429.")
     batch_rows: int = Field(32, ge=1, description="Inputs in one forward pass, at most.")
-    batch_tokens: int = Field(2048, ge=1, description="Tokens in one forward pass with padding, at most.")
+    batch_tokens: int = Field(
+        512,
+        ge=1,
+        description="Tokens in one forward pass with padding, at most. With more, one request waits longer for "
+        "others.",
+    )
     max_inputs: int = Field(256, ge=1, description="Inputs in one request, times its models.")
     max_body_mb: int = Field(8, ge=1, description="Size of a request's body in MiB, uploads aside.")
     max_bundle_mb: int = Field(64, ge=1, description="Size of an uploaded bundle in MiB.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -21,7 +22,7 @@ class BatchLimits:
     """
 
     rows: int = 32
-    tokens: int = 2048
+    tokens: int = 512
     padding: float = 0.25
     overhead: int = 32
 
@@ -31,7 +32,8 @@ def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
 
     Of the batches within the limits that are a run of the distinct inputs sorted by length, it is the one with
     the least (overhead + tokens with padding) / tokens, with every row of these inputs up to `SHARED` times the
-    limits. Of rows of one length those that came first are taken.
+    limits, and of one adapter up to the limits: one that is asked the same again and again delays no other. Of
+    rows of one length those that came first are taken.
     """
     first: dict[bytes, int] = {}
     for place, row in enumerate(rows):
@@ -42,8 +44,19 @@ def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
     order = sorted(first.values(), key=lambda p: (lengths[p], p if lengths[p] >= lengths[0] else -p))
     begin, end = _cheapest([lengths[p] for p in order], order.index(0), limits)
     chosen = {rows[p].key for p in order[begin:end]}
-    most = SHARED * _most(lengths[order[end - 1]], limits)
-    return [row for row in rows if row.key in chosen][:most]
+    most = _most(lengths[order[end - 1]], limits)
+    return _up_to(most, (row for row in rows if row.key in chosen))[: SHARED * most]
+
+
+def _up_to(most: int, rows: Iterable[Row]) -> list[Row]:
+    """The rows, of each adapter the first `most`."""
+    had: Counter[str] = Counter()
+    kept = []
+    for row in rows:
+        had[row.digest] += 1
+        if had[row.digest] <= most:
+            kept.append(row)
+    return kept
 
 
 def _cheapest(lengths: Sequence[int], head: int, limits: BatchLimits) -> tuple[int, int]:

@@ -60,3 +60,8 @@ def test_of_rows_of_one_length_the_first_are_taken() -> None:
 def test_an_input_takes_one_place_however_many_rows_it_has() -> None:
     rows = [make_row(f"A{i}", 16, text=1) for i in range(3)] + [make_row("B", 16), make_row("C", 16)]
     assert pack(rows, BatchLimits(rows=2)) == rows[:4]
+
+
+def test_one_adapter_that_is_asked_the_same_again_and_again_fills_no_more_than_the_limits() -> None:
+    rows = [make_row("A", 16, text=1) for _ in range(6)] + [make_row("B", 16, text=1)]
+    assert pack(rows, BatchLimits(rows=3)) == [*rows[:3], rows[6]]
