@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from service.engine.batch import Row
 
-# Equal inputs are held once. A batch's rows, counted one by one, are at most so many times its limits.
-SHARED = 4
+# Equal inputs are held once. A batch's rows and their tokens, counted one by one, are at most so many times its
+# limits: twenty adapters on one text of 256 tokens are one batch.
+SHARED_ROWS = 4
+SHARED_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
     """The first row and those of the others that make the cheapest batch with it, in the order given.
 
     Of the batches within the limits that are a run of the distinct inputs sorted by length, it is the one with
-    the least (overhead + tokens with padding) / tokens, with every row of these inputs up to `SHARED` times the
-    limits, and of one adapter up to the limits: one that is asked the same again and again delays no other. Of
-    rows of one length those that came first are taken.
+    the least (overhead + tokens with padding) / tokens, with every row of these inputs that the limits
+    times `SHARED_ROWS` and `SHARED_TOKENS` allow, and of one adapter up to the limits: one that is asked the same
+    again and again delays no other. Of rows of one length those that came first are taken.
     """
     first: dict[bytes, int] = {}
     for place, row in enumerate(rows):
@@ -44,8 +46,9 @@ def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
     order = sorted(first.values(), key=lambda p: (lengths[p], p if lengths[p] >= lengths[0] else -p))
     begin, end = _cheapest([lengths[p] for p in order], order.index(0), limits)
     chosen = {rows[p].key for p in order[begin:end]}
-    most = _most(lengths[order[end - 1]], limits)
-    return _up_to(most, (row for row in rows if row.key in chosen))[: SHARED * most]
+    longest = lengths[order[end - 1]]
+    shared = replace(limits, rows=SHARED_ROWS * limits.rows, tokens=SHARED_TOKENS * limits.tokens)
+    return _up_to(_most(longest, limits), (row for row in rows if row.key in chosen))[: _most(longest, shared)]
 
 
 def _up_to(most: int, rows: Iterable[Row]) -> list[Row]:

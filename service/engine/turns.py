@@ -105,9 +105,9 @@ class Turns(Flow):
     self-clocked fair queueing, Golestani 1994), so that newcomers without end do not keep a turn from coming.
 
     A draw is `pull` of rows in order, `back` of those that are not served, `serve` of the others, and `close`. It
-    reaches no further than `horizon` beyond the flow that comes first. So the tags of waiting flows lie within
-    `horizon` and two rows of each other, but for flows that could not be served. A draw takes time for the rows
-    that it pulls, not for the flows that wait.
+    reaches no further than `horizon` beyond the flow that comes first, unless no other waits. So the tags of
+    waiting flows lie within `horizon` and two rows of each other, but for flows that could not be served. A draw
+    takes time for the rows that it pulls, not for the flows that wait.
     """
 
     def __init__(self, levels: Sequence[Level], horizon: int, name: Hashable = None, cost: int = 1) -> None:
@@ -198,7 +198,7 @@ class Turns(Flow):
         self._first = None
 
     def _next(self) -> Entry | None:
-        """The flow to pull from next, if it is within the horizon."""
+        """The flow to pull from next, if it is within the horizon or alone."""
         while self._order or self._drawn:
             if self._drawn and (not self._order or self._drawn[0] < self._order[0]):
                 entry = heappop(self._drawn)
@@ -214,10 +214,14 @@ class Turns(Flow):
                 flow.start = max(flow.start, self.now - self._horizon)
                 flow.tag = max(flow.tag, flow.start)
                 entry = (flow.start, arrival, flow)
-            if self._first is not None and entry[0] > self._from + self._horizon:
+            if self._first is not None and entry[0] > self._from + self._horizon and not self._alone(entry[2]):
                 return None
             return entry
         return None
+
+    def _alone(self, flow: Flow) -> bool:
+        """Whether no other flow has rows, so that there is none to get ahead of."""
+        return len(self._touched) == 1 and self.size == flow.size
 
     def _stand(self, flow: Flow) -> None:
         heappush(self._order, (flow.start if flow.size else flow.tag, flow.arrival, flow))

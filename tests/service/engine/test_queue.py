@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.engine.batch import PRIORITIES, Priority, Request, Row
-from service.engine.packing import SHARED, BatchLimits
+from service.engine.packing import SHARED_ROWS, SHARED_TOKENS, BatchLimits
 from service.engine.queue import VERIFY_AFTER, WINDOW, Queue
 from service.engine.tokenizer import Encoded
 from tests.service.engine.fakes import make_adapter
@@ -79,13 +79,15 @@ def virtual(row: Row) -> int:
 def check_limits(batch: Sequence[Row], limits: BatchLimits) -> None:
     lengths = list({row.key: row.length for row in batch}.values())
     assert len(lengths) <= limits.rows
-    assert len(batch) <= SHARED * limits.rows
+    assert len(batch) <= SHARED_ROWS * limits.rows
     if len(lengths) > 1:
         padded = len(lengths) * max(lengths)
         assert padded <= limits.tokens
         assert padded - sum(lengths) <= limits.padding * padded
-    if len(batch) > SHARED:
-        assert len(batch) * max(lengths) <= SHARED * limits.tokens
+    if len(batch) > 1:
+        assert len(batch) * max(lengths) <= SHARED_TOKENS * limits.tokens
+    held = max(1, min(limits.rows, limits.tokens // max(lengths, default=1)))
+    assert all(count <= held for count in Counter(row.digest for row in batch).values())
 
 
 @dataclass
@@ -439,10 +441,12 @@ def test_one_text_under_many_adapters_is_one_batch_whatever_else_waits() -> None
 
 
 def test_equal_inputs_are_held_once_and_bounded_all_the_same() -> None:
+    queue = make_queue([make_row(f"A{i}", 16, text=1) for i in range(50)])
+    assert len(take(queue)) == SHARED_ROWS * LIMITS.rows
+    queue = make_queue([make_row(f"A{i}", 900, text=1) for i in range(50)])
+    assert len(take(queue)) == SHARED_TOKENS * LIMITS.tokens // 900
     queue = make_queue([make_row("A", 16, text=1) for _ in range(50)])
-    assert len(take(queue)) == SHARED * LIMITS.rows
-    queue = make_queue([make_row("A", 500, text=1) for _ in range(50)])
-    assert len(take(queue)) == SHARED * (LIMITS.tokens // 500)
+    assert len(take(queue)) == LIMITS.rows, "one adapter's"
 
 
 def test_gone_rows_deep_in_a_line_are_no_longer_counted_after_a_purge() -> None:

@@ -21,7 +21,7 @@ from service.engine.batch import PRIORITIES, Priority, Request, Row
 from service.engine.batcher import Batcher
 from service.engine.catalog import foundation_adapter
 from service.engine.errors import EngineError, Overloaded, RunnerFault
-from service.engine.packing import SHARED, BatchLimits
+from service.engine.packing import SHARED_ROWS, BatchLimits
 from service.engine.queue import WINDOW, Queue
 from service.engine.slots import Slots
 from service.engine.tokenizer import Encoded
@@ -235,7 +235,7 @@ def test_what_is_admitted_is_answered_once_with_its_own_outputs_whatever_else_ar
             for output, (encoded,) in zip(request.outputs, request.encoded, strict=True):
                 np.testing.assert_array_equal(output, raw_output(digest, list(encoded.ids)))
     for stats in world.observer.batches:
-        assert stats.rows <= SHARED * LIMITS.rows
+        assert stats.rows <= SHARED_ROWS * LIMITS.rows
         assert stats.padded <= LIMITS.tokens
         assert stats.padded - stats.tokens <= LIMITS.padding * stats.padded
     assert world.admission.waiting() == (0, 0)
