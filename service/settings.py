@@ -53,7 +53,11 @@ class Settings(BaseSettings):
     trunk_cache_mb: int = Field(
         0, ge=0, description="Outputs of the bare trunk kept for adapters that add a head alone, in MiB."
     )
-    queue_items: int = Field(2048, ge=1, description="Inputs that may wait; beyond it requests get 429.")
+    queue_items: int = Field(
+        2048,
+        ge=1,
+        description="Inputs that may wait, of one model four times what is free; beyond it requests get 429.",
+    )
     queue_tokens: int = Field(262_144, ge=1, description="Tokens that may wait; beyond it requests get 429.")
     batch_rows: int = Field(32, ge=1, description="Inputs in one forward pass, at most.")
     batch_tokens: int = Field(

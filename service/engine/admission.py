@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from service.engine.errors import Overloaded, TooLarge
@@ -14,6 +14,8 @@ _CHARACTERS_A_TOKEN = 4
 # How much the batches before a batch count in the rate.
 _MEMORY = 0.9
 _LONGEST_RETRY_S = 30
+# One claimant may have so many times waiting what is left free for others: four fifths of the queue if alone.
+_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -26,32 +28,36 @@ class Capacity:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """What of a call still waits. `open` until nobody waits for the call."""
+    """What of a call still waits, and for whom. `open` until nobody waits for the call."""
 
     items: int = 0
     tokens: int = 0
     open: bool = False
+    claimant: Hashable = None
 
 
 class Admission:
     """Counts what waits and refuses what does not fit. Any thread may call it, and never waits for long.
 
-    Text that is not tokenised yet counts with an estimate.
+    Text that is not tokenised yet counts with an estimate. One claimant that floods does not fill the queue: it
+    may have waiting `_SHARE` times what is free (dynamic thresholds: Choudhury and Hahne 1998), so that others
+    find room; the more of them there are, the less has each. What has no claimant may fill all.
     """
 
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
         self._lock = threading.Lock()
         self._items = self._tokens = 0
+        self._claims: dict[Hashable, tuple[int, int]] = {}
         self._ran_tokens = self._ran_seconds = 0.0
 
-    def enter(self, items: int, tokens: int) -> Ticket:
+    def enter(self, items: int, tokens: int, claimant: Hashable = None) -> Ticket:
         """A ticket for so many inputs of about so many tokens.
 
         Overloaded if they do not fit now; TooLarge if so many inputs never do: an estimate does not say never.
         """
         tokens = min(tokens, self.capacity.tokens)
-        ticket = Ticket(open=True)
+        ticket = Ticket(open=True, claimant=claimant)
         with self._lock:
             self._set(ticket, items, tokens)
         return ticket
@@ -85,24 +91,34 @@ class Admission:
             return self._items, self._tokens
 
     def _set(self, ticket: Ticket, items: int, tokens: int) -> None:
+        claimed = self._claims.get(ticket.claimant, (0, 0))
         asked = (
-            (items, ticket.items, self._items, self.capacity.items, "inputs"),
-            (tokens, ticket.tokens, self._tokens, self.capacity.tokens, "tokens"),
+            (items, ticket.items, self._items, claimed[0], self.capacity.items, "inputs"),
+            (tokens, ticket.tokens, self._tokens, claimed[1], self.capacity.tokens, "tokens"),
         )
-        for more, _, _, most, unit in asked:
+        for more, _, _, _, most, unit in asked:
             if more > most:
                 raise TooLarge(f"{more} {unit} in one request; the queue holds at most {most}", "inputs")
-        for more, had, now, most, unit in asked:
-            if now - had + more > most:
-                raise Overloaded(
-                    f"{now - had} {unit} wait and {more} more exceed the queue's {most}; try again",
-                    self._retry_after(),
-                )
+        for more, had, now, own, most, unit in asked:
+            waiting, same = now - had, own - had
+            if waiting + more > most:
+                told = f"{waiting} {unit} wait and {more} more exceed the queue's {most}; try again"
+                raise Overloaded(told, self._retry_after())
+            if more > had and same > 0 and same + more > _SHARE * (most - waiting):
+                told = f"{same} of the {waiting} {unit} that wait are for the same; with {more} more"
+                told += f" too little of the queue's {most} is left to others; try again"
+                raise Overloaded(told, self._retry_after())
         self._count(ticket, items, tokens)
 
     def _count(self, ticket: Ticket, items: int, tokens: int) -> None:
-        self._items += items - ticket.items
-        self._tokens += tokens - ticket.tokens
+        more = items - ticket.items, tokens - ticket.tokens
+        self._items += more[0]
+        self._tokens += more[1]
+        if ticket.claimant is not None:
+            claimed = self._claims.pop(ticket.claimant, (0, 0))
+            claimed = claimed[0] + more[0], claimed[1] + more[1]
+            if claimed != (0, 0):
+                self._claims[ticket.claimant] = claimed
         ticket.items, ticket.tokens = items, tokens
 
     def _retry_after(self) -> int:

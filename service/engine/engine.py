@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -149,7 +149,7 @@ class Engine:
             self._check_size(len(inputs), len(references))
         arrived = self._clock()
         requests: dict[int, Request] = {}
-        with self._counted(inputs, len(references)) as ticket:
+        with self._counted(inputs, len(references), (terms.tenant, *references)) as ticket:
             found, outcomes = self._resolve_all(references, task)
             digests = [resolved.digest for resolved in found.values()]
             with self.holdings.hold(digests):
@@ -203,11 +203,11 @@ class Engine:
             raise TooLarge(f"{inputs} inputs under {references} models; at most {most} together", "models")
 
     @contextmanager
-    def _counted(self, inputs: Sequence[Input], references: int) -> Iterator[Ticket]:
+    def _counted(self, inputs: Sequence[Input], references: int, claimant: Hashable = None) -> Iterator[Ticket]:
         """A call counts as waiting from here until its rows run, or it is left."""
         tokens = references * estimated_tokens(inputs, self.spec.max_tokens)
         with self._telling():
-            ticket = self.admission.enter(len(inputs) * references, tokens)
+            ticket = self.admission.enter(len(inputs) * references, tokens, claimant)
         try:
             yield ticket
         finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,6 +62,46 @@ def test_a_call_that_turns_out_smaller_is_not_refused_for_what_came_after_it() -
     assert admission.waiting() == (2, 90)
 
 
+def test_one_claimant_leaves_room_for_others_and_may_come_again_once_its_own_ran() -> None:
+    admission = Admission(Capacity(items=10, tokens=1000))
+    flood = [admission.enter(1, 10, "a") for _ in range(8)]
+    with pytest.raises(Overloaded, match=r"8 of the 8 inputs that wait are for the same; with 1 more"):
+        admission.enter(1, 10, "a")
+    admission.leave(admission.enter(2, 10, "b"))
+    admission.leave(admission.enter(2, 10))
+    admission.take(flood.pop(), 10)
+    admission.enter(1, 10, "a")
+
+
+def test_one_claimant_leaves_room_in_tokens_too_and_one_call_may_be_as_large_as_the_queue() -> None:
+    admission = Admission(Capacity(items=10, tokens=1000))
+    admission.leave(admission.enter(10, 1000, "a"))
+    admission.enter(1, 800, "a")
+    with pytest.raises(Overloaded, match="800 of the 800 tokens that wait are for the same; with 1 more"):
+        admission.enter(1, 1, "a")
+    admission.enter(1, 200, "b")
+
+
+def test_the_more_claimants_wait_the_less_each_has_and_together_they_fill_nearly_all() -> None:
+    admission = Admission(Capacity(items=500, tokens=1_000_000))
+    had = dict.fromkeys(range(25), 0)
+    for _ in range(100):
+        for claimant in had:
+            with suppress(Overloaded):
+                admission.enter(1, 1, claimant)
+                had[claimant] += 1
+    assert min(had.values()) >= 19
+    assert max(had.values()) <= 20
+
+
+def test_a_call_that_turns_out_smaller_is_not_refused_for_its_claimants_share() -> None:
+    admission = Admission(Capacity(items=10, tokens=1000))
+    tickets = [admission.enter(2, 10, "a") for _ in range(4)]
+    admission.enter(2, 10, "b")
+    admission.settle(tickets[0], 1, 10)
+    assert admission.waiting()[0] == 9
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(
@@ -82,7 +124,9 @@ def test_what_waits_is_the_sum_of_what_is_left_of_open_calls_and_never_over_capa
         tickets = [*left, *gone]
         try:
             if what == "enter":
-                left[admission.enter(items, items * tokens)] = [min(tokens, 150 // items)] * items
+                left[admission.enter(items, items * tokens, which % 3 or None)] = [
+                    min(tokens, 150 // items)
+                ] * items
             elif not tickets:
                 continue
             elif what == "settle":
@@ -109,6 +153,7 @@ def test_what_waits_is_the_sum_of_what_is_left_of_open_calls_and_never_over_capa
     for ticket in left:
         admission.leave(ticket)
     assert admission.waiting() == (0, 0)
+    assert not admission._claims
 
 
 @pytest.mark.parametrize(

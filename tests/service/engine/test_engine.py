@@ -493,22 +493,41 @@ def test_over_capacity_in_items_is_refused_before_tokenising_and_the_engine_reco
 
 def test_over_capacity_in_tokens_is_refused_and_the_engine_recovers() -> None:
     async def body(bench: Bench) -> None:
-        bench.add("a")
+        bench.add("a", "b")
         held = await bench.hold()
         waiting = bench.ask("a", text(60), text(30, seed=1))
         await bench.queued()
-        refused = bench.ask("a", text(11, seed=2))
+        refused = bench.ask("b", text(11, seed=2))
         (error,) = await settled(refused)
-        fits = bench.ask("a", text(10, seed=3))
+        fits = bench.ask("b", text(10, seed=3))
         assert isinstance(error, Overloaded)
         assert "90 tokens wait and 11 more exceed the queue's 100" in str(error)
         bench.runner.gate.set()
         assert await waiting == answers(bench, "a", text(60), text(30, seed=1))
-        assert await fits == answers(bench, "a", text(10, seed=3))
+        assert await fits == answers(bench, "b", text(10, seed=3))
         assert await bench.ask("a", text(100)) == answers(bench, "a", text(100))
         await held
 
     run(body, capacity=Capacity(items=1000, tokens=100))
+
+
+def test_an_adapter_that_floods_is_refused_while_there_is_room_for_others() -> None:
+    async def body(bench: Bench) -> None:
+        bench.add("floods", "other")
+        held = await bench.hold()
+        waiting = [bench.ask("floods", f"w{i}") for i in range(8)]
+        await bench.queued()
+        with pytest.raises(Overloaded, match="8 of the 8 inputs that wait are for the same") as refused:
+            await bench.engine.predict("floods", ["w9"], {})
+        assert refused.value.retry_after >= 1
+        other = bench.ask("other", "w1", "w2")
+        await bench.queued()
+        bench.runner.gate.set()
+        assert await other == answers(bench, "other", "w1", "w2")
+        assert await asyncio.gather(*waiting) == [answers(bench, "floods", f"w{i}") for i in range(8)]
+        await held
+
+    run(body, capacity=Capacity(items=10))
 
 
 def test_what_waits_for_its_adapter_or_the_tokeniser_counts_with_all_its_inputs() -> None:
