@@ -14,7 +14,7 @@ _CHARACTERS_A_TOKEN = 4
 # How much the batches before a batch count in the rate.
 _MEMORY = 0.9
 _LONGEST_RETRY_S = 30
-# One claimant may have so many times waiting what is left free for others: four fifths of the queue if alone.
+# One claimant may have so many times waiting what it leaves free for others: four fifths of the queue if alone.
 _SHARE = 4
 
 
@@ -40,8 +40,9 @@ class Admission:
     """Counts what waits and refuses what does not fit. Any thread may call it, and never waits for long.
 
     Text that is not tokenised yet counts with an estimate. One claimant that floods does not fill the queue: it
-    may have waiting `_SHARE` times what is free (dynamic thresholds: Choudhury and Hahne 1998), so that others
-    find room; the more of them there are, the less has each. What has no claimant may fill all.
+    may have waiting `_SHARE` times what it leaves free (dynamic thresholds: Choudhury and Hahne 1998), so that
+    others find room; the more of them there are, the less has each. A claimant's only call may be as large as the
+    queue, and what has no claimant may fill all.
     """
 
     def __init__(self, capacity: Capacity) -> None:
@@ -104,8 +105,8 @@ class Admission:
             if waiting + more > most:
                 told = f"{waiting} {unit} wait and {more} more exceed the queue's {most}; try again"
                 raise Overloaded(told, self._retry_after())
-            if more > had and same > 0 and same + more > _SHARE * (most - waiting):
-                told = f"{same} of the {waiting} {unit} that wait are for the same; with {more} more"
+            if more > had and same > 0 and same + more > _SHARE * (most - waiting - more):
+                told = f"{same} of the {waiting} {unit} that wait are for the same model; with {more} more"
                 told += f" too little of the queue's {most} is left to others; try again"
                 raise Overloaded(told, self._retry_after())
         self._count(ticket, items, tokens)

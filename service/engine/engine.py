@@ -149,7 +149,9 @@ class Engine:
             self._check_size(len(inputs), len(references))
         arrived = self._clock()
         requests: dict[int, Request] = {}
-        with self._counted(inputs, len(references), (terms.tenant, *references)) as ticket:
+        # Fan-outs share one claim: their lists could differ without end.
+        claimant = terms.tenant, references[0] if len(references) == 1 else None
+        with self._counted(inputs, len(references), claimant) as ticket:
             found, outcomes = self._resolve_all(references, task)
             digests = [resolved.digest for resolved in found.values()]
             with self.holdings.hold(digests):

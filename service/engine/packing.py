@@ -34,8 +34,8 @@ def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
 
     Of the batches within the limits that are a run of the distinct inputs sorted by length, it is the one with
     the least (overhead + tokens with padding) / tokens, with every row of these inputs that the limits
-    times `SHARED_ROWS` and `SHARED_TOKENS` allow, and of one adapter up to the limits: one that is asked the same
-    again and again delays no other. Of rows of one length those that came first are taken.
+    times `SHARED_ROWS` and `SHARED_TOKENS` allow, and of one adapter at most `limits.rows`: one that is asked the
+    same again and again delays no other. Of rows of one length those that came first are taken.
     """
     first: dict[bytes, int] = {}
     for place, row in enumerate(rows):
@@ -48,7 +48,7 @@ def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
     chosen = {rows[p].key for p in order[begin:end]}
     longest = lengths[order[end - 1]]
     shared = replace(limits, rows=SHARED_ROWS * limits.rows, tokens=SHARED_TOKENS * limits.tokens)
-    return _up_to(_most(longest, limits), (row for row in rows if row.key in chosen))[: _most(longest, shared)]
+    return _up_to(limits.rows, (row for row in rows if row.key in chosen))[: _most(longest, shared)]
 
 
 def _up_to(most: int, rows: Iterable[Row]) -> list[Row]:

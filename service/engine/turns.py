@@ -30,6 +30,8 @@ class Flow(ABC):
         self.size = 0
         # The first row of the draw under way.
         self.foremost: Row | None = None
+        # Whether nothing else waits beside it, nor beside what holds it.
+        self.alone = True
 
     @abstractmethod
     def __iter__(self) -> Iterator[Row]: ...
@@ -150,6 +152,7 @@ class Turns(Flow):
         while (entry := self._next()) is not None:
             at, _, flow = entry
             size = flow.size
+            flow.alone = self._only(flow)
             row = flow.pull(gone, placed)
             self.size += flow.size - size
             if row is None:
@@ -214,14 +217,14 @@ class Turns(Flow):
                 flow.start = max(flow.start, self.now - self._horizon)
                 flow.tag = max(flow.tag, flow.start)
                 entry = (flow.start, arrival, flow)
-            if self._first is not None and entry[0] > self._from + self._horizon and not self._alone(entry[2]):
+            if self._first is not None and entry[0] > self._from + self._horizon and not self._only(entry[2]):
                 return None
             return entry
         return None
 
-    def _alone(self, flow: Flow) -> bool:
-        """Whether no other flow has rows, so that there is none to get ahead of."""
-        return len(self._touched) == 1 and self.size == flow.size
+    def _only(self, flow: Flow) -> bool:
+        """Whether no other flow has rows, here or above, so that there is none to get ahead of."""
+        return self.alone and len(self._touched) == 1 and self.size == flow.size
 
     def _stand(self, flow: Flow) -> None:
         heappush(self._order, (flow.start if flow.size else flow.tag, flow.arrival, flow))

@@ -181,7 +181,7 @@ def test_a_full_queue_is_429_with_retry_after_and_recovers(
     serve: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocked = BlockedRunner(monkeypatch)
-    running = serve(queue_items=4, batch_rows=1)
+    running = serve(queue_items=5, batch_rows=1)
     answers: list[int] = []
 
     def send() -> None:
@@ -201,7 +201,7 @@ def test_a_full_queue_is_429_with_retry_after_and_recovers(
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) >= 1
         assert error_of(refused)["type"] == "rate_limit_error"
-        never = client.post("/v1/predict", json={"model": "foundation", "inputs": ["x"] * 5})
+        never = client.post("/v1/predict", json={"model": "foundation", "inputs": ["x"] * 6})
         assert never.status_code == 413
         blocked.go.set()
         for thread in [first, *waiting]:

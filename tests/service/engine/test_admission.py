@@ -65,7 +65,7 @@ def test_a_call_that_turns_out_smaller_is_not_refused_for_what_came_after_it() -
 def test_one_claimant_leaves_room_for_others_and_may_come_again_once_its_own_ran() -> None:
     admission = Admission(Capacity(items=10, tokens=1000))
     flood = [admission.enter(1, 10, "a") for _ in range(8)]
-    with pytest.raises(Overloaded, match=r"8 of the 8 inputs that wait are for the same; with 1 more"):
+    with pytest.raises(Overloaded, match=r"8 of the 8 inputs that wait are for the same model; with 1 more"):
         admission.enter(1, 10, "a")
     admission.leave(admission.enter(2, 10, "b"))
     admission.leave(admission.enter(2, 10))
@@ -76,8 +76,11 @@ def test_one_claimant_leaves_room_for_others_and_may_come_again_once_its_own_ran
 def test_one_claimant_leaves_room_in_tokens_too_and_one_call_may_be_as_large_as_the_queue() -> None:
     admission = Admission(Capacity(items=10, tokens=1000))
     admission.leave(admission.enter(10, 1000, "a"))
-    admission.enter(1, 800, "a")
-    with pytest.raises(Overloaded, match="800 of the 800 tokens that wait are for the same; with 1 more"):
+    admission.enter(1, 500, "a")
+    with pytest.raises(Overloaded, match="500 of the 500 tokens that wait are for the same model; with 500 more"):
+        admission.enter(1, 500, "a")
+    admission.enter(1, 300, "a")
+    with pytest.raises(Overloaded, match="800 of the 800 tokens that wait are for the same model; with 1 more"):
         admission.enter(1, 1, "a")
     admission.enter(1, 200, "b")
 

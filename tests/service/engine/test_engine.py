@@ -488,7 +488,7 @@ def test_over_capacity_in_items_is_refused_before_tokenising_and_the_engine_reco
         assert bench.runner.computed("sha256:a") == 5
         await held
 
-    run(body, capacity=Capacity(items=4))
+    run(body, capacity=Capacity(items=5))
 
 
 def test_over_capacity_in_tokens_is_refused_and_the_engine_recovers() -> None:
@@ -525,6 +525,28 @@ def test_an_adapter_that_floods_is_refused_while_there_is_room_for_others() -> N
         bench.runner.gate.set()
         assert await other == answers(bench, "other", "w1", "w2")
         assert await asyncio.gather(*waiting) == [answers(bench, "floods", f"w{i}") for i in range(8)]
+        await held
+
+    run(body, capacity=Capacity(items=10))
+
+
+def test_fan_outs_share_one_claim_however_their_lists_differ() -> None:
+    async def body(bench: Bench) -> None:
+        bench.add("a", "b", "c", "other")
+        held = await bench.hold()
+
+        def fan(*references: str) -> asyncio.Task[Any]:
+            return asyncio.create_task(bench.engine.predict_many(references, ["w1"], ALL))
+
+        fans = [fan("a", "b"), fan("b", "a"), fan("a", "c"), fan("c", "a")]
+        await bench.queued()
+        with pytest.raises(Overloaded, match="8 of the 8 inputs that wait are for the same model"):
+            await fan("b", "c")
+        other = bench.ask("other", "w1")
+        await bench.queued()
+        bench.runner.gate.set()
+        assert await other == answers(bench, "other", "w1")
+        await asyncio.gather(*fans)
         await held
 
     run(body, capacity=Capacity(items=10))
@@ -592,7 +614,7 @@ def test_requests_that_were_left_make_room_at_once() -> None:
         assert await stays == answers(bench, "a", "w1")
         await held
 
-    run(body, capacity=Capacity(items=4))
+    run(body, capacity=Capacity(items=5))
 
 
 def test_what_can_never_fit_is_refused_at_once_by_its_own_error() -> None:
