@@ -58,7 +58,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Inputs that may wait, of one model four times what it leaves; beyond it requests get 429.",
     )
-    queue_tokens: int = Field(262_144, ge=1, description="Tokens that may wait; beyond it requests get 429.")
+    queue_tokens: int = Field(
+        262_144,
+        ge=1,
+        description="Tokens that may wait, of one model four times what it leaves; beyond it requests get 429.",
+    )
     batch_rows: int = Field(32, ge=1, description="Inputs in one forward pass, at most.")
     batch_tokens: int = Field(
         512,

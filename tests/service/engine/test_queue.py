@@ -395,13 +395,21 @@ def test_adapters_that_get_no_slot_leave_the_batch_to_those_that_do() -> None:
     assert [r.digest for r in queue.take(lambda row: row.digest == "me", is_gone)] == ["me"] * LIMITS.rows
 
 
-@pytest.mark.parametrize(("clients", "adapters", "most"), [(32, 1, 0.21), (32, 32, 0.21), (256, 8, 0.17)])
+@pytest.mark.parametrize(
+    ("clients", "adapters", "limits", "most"),
+    [
+        (32, 1, BatchLimits(), 0.21),
+        (32, 32, BatchLimits(), 0.21),
+        (256, 8, BatchLimits(), 0.17),
+        (256, 8, BatchLimits(tokens=2048), 0.12),
+    ],
+)
 def test_texts_of_natural_lengths_waste_little_on_padding_and_on_small_batches(
-    clients: int, adapters: int, most: float
+    clients: int, adapters: int, limits: BatchLimits, most: float
 ) -> None:
     """Each client sends its next text when it is answered; lengths are lognormal from 4 to 256 tokens. A batch
     costs its overhead and its tokens with padding; in the order of arrival a quarter to a third is wasted."""
-    limits, random = BatchLimits(), Random(1)
+    random = Random(1)
 
     def text(client: str) -> Row:
         return make_row(client, max(4, min(256, int(random.lognormvariate(3.5, 0.9)))))
@@ -448,7 +456,11 @@ def test_a_lone_line_gets_no_further_ahead_of_its_tenants_others_while_other_ten
     put(queue, [first])
     put(
         queue,
-        [make_row("low", n, tenant="x", priority="low") for n in lengths for _ in range(min(32, 512 // n) - 1)],
+        [
+            make_row("low", n, tenant="x", priority="low")
+            for n in lengths
+            for _ in range(min(limits.rows, limits.tokens // n) - 1)
+        ],
     )
     own, batch = 0, list[Row]()
     for number in count():
@@ -468,6 +480,8 @@ def test_equal_inputs_are_held_once_and_bounded_all_the_same() -> None:
     assert len(take(queue)) == SHARED_TOKENS * LIMITS.tokens // 900
     queue = make_queue([make_row("A", 16, text=1) for _ in range(50)])
     assert len(take(queue)) == LIMITS.rows, "one adapter's"
+    queue = make_queue([make_row("A", 500, text=1) for _ in range(50)])
+    assert len(take(queue)) == LIMITS.rows, "one adapter's long text, held once"
 
 
 def test_gone_rows_deep_in_a_line_are_no_longer_counted_after_a_purge() -> None:
