@@ -75,7 +75,12 @@ def compare_trainers(
     """
     plain = changed(
         source,
-        {"peft.method": "lora", "training.contrastive_epochs": 0, "training.early_stopping_patience": None},
+        {
+            "data.splits.choose_by": "validation",
+            "peft.method": "lora",
+            "training.contrastive_epochs": 0,
+            "training.early_stopping_patience": None,
+        },
     )
     job = prepare(plain)
     epochs = plain.recipe.training.num_train_epochs

@@ -7,20 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from adapters.spec import Array
 from training.augmentation import reworded
 from training.checkpoint import Checkpoints
 from training.contrastive import balanced_batches, supervised_contrast
 from training.descent import Epoch, Fit, Report, Stage, descend, silent
-from training.encoding import IGNORED, Encoded, encode
+from training.encoding import Encoded, encode
 from training.evaluate import macro_f1
 from training.example import Example
+from training.head_fit import chosen_head, set_head, weak_head
 from training.inputs import Inputs
 from training.job import Job
-from training.linear_head import LinearHead, choose_strength, choose_strength_by, fit_head
-from training.network import Network, has_one_layer, outputs, simple_head, start_at_states
+from training.network import Network, has_one_layer, outputs, start_at_states
 from training.objective import Objective
 from training.trunk import grafted, task_model
 
@@ -33,8 +31,6 @@ FEW = 40
 _CONTRASTIVE_EPOCHS = 16
 _CONTRASTIVE_ROWS = 160
 _RUN = 32
-_TOKEN_STRENGTHS = (1.0, 10.0)
-_START_STRENGTH = 10.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Training:
-    """The rows of one training: `examples` are what `train` was encoded from, `validation` may be empty."""
+    """The rows of one training: `examples` are what `train` was encoded from, `validation` may be empty.
+
+    `whole` is how many rows there are to train on where `train` is a fold of them: they decide how it is trained.
+    """
 
     job: Job
     examples: Sequence[Example]
@@ -64,15 +63,19 @@ class Training:
     report: Report = silent
     checkpoints: Checkpoints | None = None
     stage: str = "fit"
+    whole: int | None = None
 
     @property
     def is_few(self) -> bool:
-        """Whether there are so few rows that a contrastive stage pays."""
+        """Whether there are few rows a label: then the labels' names are rows too, and contrast comes first."""
+        rows = len(self.train) if self.whole is None else self.whole
+        return self.job.source.recipe.task_type == "SEQ_CLS" and rows < FEW * len(self.job.labels)
+
+    @property
+    def by_contrast(self) -> bool:
+        """Whether the adapter is trained by contrast: as the recipe says, otherwise where there are few rows."""
         asked = self.job.source.recipe.training.contrastive_epochs
-        if asked is not None:
-            return asked > 0
-        few = len(self.train) < FEW * len(self.job.labels)
-        return few and self.job.source.recipe.task_type == "SEQ_CLS"
+        return self.is_few if asked is None else asked > 0
 
 
 def train_candidate(method: str, training: Training) -> Candidate:
@@ -86,8 +89,11 @@ def _head_only(training: Training) -> Candidate:
     network = new_network(job, None, training.seed)
     train, validation = job.inputs(training.train), job.inputs(training.validation)
     start_at_states(network, [train, validation])
-    head = _fitted(network, train, validation, training)
-    _set(network, head)
+    if training.is_few:
+        head = weak_head(network, _named(network, train, training), job.labels)
+    else:
+        head = chosen_head(network, train, validation, job.labels, training.seed)
+    set_head(network, head)
     return Candidate(HEAD_ONLY, network, strength=head.strength)
 
 
@@ -106,24 +112,12 @@ def _trained(method: str, network: Network, training: Training, fit_head: bool) 
     target = job.inputs(job.target) if job.target else None
     if recipe.training.cache_features and not _rewords(recipe):
         start_at_states(network, [train, validation, *([target] if target is not None else [])])
-    if training.is_few:
+    if training.by_contrast:
         return _by_contrast(method, network, train, training)
     if fit_head and has_one_layer(network):
-        _set(network, _start(network, train, training))
+        set_head(network, weak_head(network, train, job.labels))
     fit = _by_cross_entropy(network, train, validation, target, training)
-    if network.head is not None and len(validation):
-        _refit(network, train, validation, training)
     return Candidate(method, network, fit.epochs, fit.best)
-
-
-def _refit(network: Network, train: Inputs, validation: Inputs, training: Training) -> None:
-    """Fit the head once more on what the trunk now gives, and keep the better one on validation."""
-    labels = training.job.labels
-    before = macro_f1(outputs(network, validation), validation.rows, labels)
-    head = _fitted(network, train, validation, training)
-    embedded = np.stack(outputs(network, validation, "embed"))
-    if macro_f1(list(head.logits(embedded)), validation.rows, labels) > before:
-        _set(network, head)
 
 
 def new_network(job: Job, method: str | None, seed: int) -> Network:
@@ -149,60 +143,13 @@ def new_network(job: Job, method: str | None, seed: int) -> Network:
     return network
 
 
-def _fitted(network: Network, train: Inputs, validation: Inputs, training: Training) -> LinearHead:
-    """The head on the network's features as they are now.
-
-    For texts C is chosen by cross-validation, for tokens on the validation rows, where there are any.
-    """
-    labels = len(training.job.labels)
-    targets = np.array(train.targets)
-    if not train.per_token:
-        features = np.stack(outputs(network, train, "embed"))
-        return fit_head(features, targets, labels, choose_strength(features, targets, training.seed))
-    features = _labelled(outputs(network, train, "states"), train)
-    if not len(validation):
-        return fit_head(features, targets, labels, _TOKEN_STRENGTHS[0])
-    states = outputs(network, validation, "states")
-
-    def score(head: LinearHead) -> float:
-        return macro_f1([head.logits(rows) for rows in states], validation.rows, training.job.labels)
-
-    return choose_strength_by(features, targets, labels, score, _TOKEN_STRENGTHS)
-
-
-def _start(network: Network, train: Inputs, training: Training) -> LinearHead:
-    """The head to start a descent from: a weak one, for one that fits every row leaves nothing to learn from."""
-    targets = np.array(train.targets)
-    if train.per_token:
-        features = _labelled(outputs(network, train, "states"), train)
-    else:
-        features = np.stack(outputs(network, train, "embed"))
-    return fit_head(features, targets, len(training.job.labels), _START_STRENGTH)
-
-
-def _labelled(states: list[Array], inputs: Inputs) -> Array:
-    """The states of the tokens that have a target."""
-    kept = [np.array(row.targets) != IGNORED for row in inputs.rows]
-    return np.concatenate([rows[keep] for rows, keep in zip(states, kept, strict=True)])
-
-
-def _set(network: Network, head: LinearHead) -> None:
-    import torch
-
-    module = simple_head(network)
-    with torch.no_grad():
-        module.weight.copy_(torch.from_numpy(head.weight))
-        module.bias.copy_(torch.from_numpy(head.bias))
-
-
 def _by_contrast(method: str, network: Network, train: Inputs, training: Training) -> Candidate:
     """Embeddings by contrast, then a head on them (SetFit, Tunstall et al., 2022, the body an adapter's)."""
     import torch
 
     settings = training.job.source.recipe.training
     epochs = settings.contrastive_epochs or _CONTRASTIVE_EPOCHS
-    if settings.label_names:
-        train = _with_names(network, train, training.job)
+    train = _named(network, train, training)
     targets = train.targets
 
     def loss(chosen: list[int], done: float) -> torch.Tensor:
@@ -217,15 +164,18 @@ def _by_contrast(method: str, network: Network, train: Inputs, training: Trainin
         return balanced_batches(targets, _CONTRASTIVE_ROWS, order)
 
     steps = len(list(batches(torch.Generator())))
-    stage = Stage(f"{training.stage}-contrast", epochs, steps, batches, loss)
+    stage = Stage(f"{training.stage}-contrast", epochs, steps, batches, loss, ema_decay=settings.ema_decay)
     fit = descend(network, stage, settings, training.seed, training.report, training.checkpoints)
-    head = _fitted(network, train, training.job.inputs([]), training)
-    _set(network, head)
+    head = weak_head(network, train, training.job.labels)
+    set_head(network, head)
     return Candidate(method, network, fit.epochs, fit.best, head.strength)
 
 
-def _with_names(network: Network, train: Inputs, job: Job) -> Inputs:
-    """The rows with each label's name as one more row of it: a name says what its rows are about."""
+def _named(network: Network, train: Inputs, training: Training) -> Inputs:
+    """The rows, with each label's name as one more row of it: a name says what its rows are about."""
+    job = training.job
+    if not job.source.recipe.training.label_names:
+        return train
     names = [label.replace("_", " ").replace("-", " ") for label in job.labels]
     rows = [replace(row, targets=(i,)) for i, row in enumerate(job.encoded(names))]
     more = job.inputs([*train.rows, *rows])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,8 @@ class Stage:
 
     `batches` gives the rows of each step of an epoch; `loss` the loss of a step, from the rows and the share of
     all steps that is done; `score` judges an epoch: without it the last is kept. `also` trains with the network.
+    With an `ema_decay` above 0, for a stage without a score, it is the weights' moving average that is kept: it
+    begins with the weights before the first step, and each step leaves that share of it.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Stage:
     loss: Callable[[list[int], float], torch.Tensor]
     score: Callable[[], float] | None = None
     also: dict[str, torch.nn.Parameter] = field(default_factory=dict)
+    ema_decay: float = 0.0
 
 
 def descend(
@@ -99,7 +102,8 @@ class _Descent:
         self.order = torch.Generator().manual_seed(seed)
         self.epochs: list[Epoch] = []
         self.best: Epoch | None = None
-        self.kept = self._weights()
+        self.kept = _copied(self.parameters)
+        self.average = _copied(self.parameters)
         torch.manual_seed(seed)
         standing = None if checkpoints is None else checkpoints.load(stage.name)
         if standing is not None:
@@ -130,7 +134,8 @@ class _Descent:
         self.epochs.append(Epoch(number, math.fsum(losses) / max(1, len(losses)), score))
         before = None if self.best is None else self.best.validation
         if score is None or before is None or score > before:
-            self.best, self.kept = self.epochs[-1], self._weights()
+            self.best = self.epochs[-1]
+            self.kept = _copied(self.average if self.stage.ema_decay else self.parameters)
         if self.checkpoints is not None:
             self.checkpoints.save(self.stage.name, self._standing())
 
@@ -161,18 +166,20 @@ class _Descent:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.max_grad_norm)
         self.optimizer.step()
+        if self.stage.ema_decay:
+            average = torch.optim.swa_utils.get_ema_multi_avg_fn(self.stage.ema_decay)  # type: ignore[no-untyped-call]
+            average(list(self.average.values()), list(self.parameters.values()), 0)
         self.schedule.step()
         self.optimizer.zero_grad()
         return value
 
-    def _weights(self) -> dict[str, torch.Tensor]:
-        return {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-
     def _standing(self) -> Standing:
         import torch
 
-        tensors = {f"now.{n}": t for n, t in self._weights().items()}
+        tensors = {f"now.{n}": t for n, t in _copied(self.parameters).items()}
         tensors |= {f"best.{n}": t for n, t in self.kept.items()}
+        if self.stage.ema_decay:
+            tensors |= {f"average.{n}": t for n, t in self.average.items()}
         state = self.optimizer.state_dict()["state"]
         tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for i, held in state.items() for k, v in held.items()}
         tensors |= {"rng.order": self.order.get_state(), "rng.torch": torch.get_rng_state()}
@@ -196,6 +203,8 @@ class _Descent:
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"now.{name}"])
                 self.kept[name] = tensors[f"best.{name}"]
+                if self.stage.ema_decay:
+                    self.average[name] = tensors[f"average.{name}"]
         held: dict[int, dict[str, Any]] = {}
         for name, tensor in tensors.items():
             if name.startswith("adam."):
@@ -210,6 +219,10 @@ class _Descent:
         torch.set_rng_state(tensors["rng.torch"])
         if "rng.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["rng.cuda"])
+
+
+def _copied(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def run_federated(
     training = running.training
     if not training.validation:
         raise RecipeError(
-            f"{source.path}: data.splits.k_shot: rounds are judged by validation rows; leave it out"
+            f"{source.path}: data.splits: rounds are judged by validation rows; leave k_shot and choose_by out"
         )
     with deterministic(training.seed):
         candidate, told = federate(training, clients, rounds, skew)

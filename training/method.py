@@ -127,6 +127,7 @@ def out_of_fold(method: str, training: Training, count: int | None = None) -> li
             examples=[training.examples[i] for i in kept],
             train=[training.train[i] for i in kept],
             validation=(),
+            whole=len(training.train),
             stage=f"{method}-fold{number + 1}",
         )
         rows = train_candidate(method, part).predict(training.job, [training.train[i] for i in taken])

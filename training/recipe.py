@@ -40,6 +40,11 @@ class Splits(Section):
         description="Learn from this many rows of each label alone and choose by cross-validation over them; the "
         "validation rows stay unread.",
     )
+    choose_by: Literal["validation", "cross_validation"] = Field(
+        default="validation",
+        description="`validation` chooses by the validation rows; `cross_validation` trains on those too "
+        "and chooses by four folds of all of them: more rows for both, in about four times the time.",
+    )
     dedupe_across_splits: bool = Field(
         default=True, description="Leave out of training what is in test, and of validation what is in either."
     )
@@ -143,7 +148,13 @@ class Training(Section):
     )
     contrastive_temperature: Positive = 0.07
     label_names: bool = Field(
-        default=True, description="In the contrastive stage each label's name is one more row of it."
+        default=True,
+        description="With few rows, and in the contrastive stage, each label's name is one more row of it.",
+    )
+    ema_decay: Probability = Field(
+        default=0.9,
+        description="The contrastive stage ends with the moving average of its weights, of this decay a step; 0: "
+        "with the last weights.",
     )
     early_stopping_patience: Count | None = Field(
         default=None, description="Stop after this many epochs without a better validation score; absent: never."

@@ -58,6 +58,8 @@ def split(dataset: Dataset, settings: Splits, conflicts: str = "refuse") -> Spli
     left_out = read - len(rest) - len(validation) - (0 if dataset.test else len(test))
     if settings.k_shot is not None:
         rest, validation = _few(dataset, rest, settings.k_shot, settings.seed), ()
+    elif settings.choose_by == "cross_validation":
+        rest, validation = [*rest, *validation], ()
     elif dataset.validation is None:
         val_count = math.ceil(settings.val_size * (len(unique) if dataset.test is None else len(rest)))
         rest, validation = _deal(dataset, rest, val_count, settings)

@@ -42,11 +42,21 @@ def train(job: Job, checkpoints: Checkpoints | None, kill_at: int | None = None)
     return {name: parameter.detach().clone() for name, parameter in network.parameters().items()}
 
 
-@pytest.mark.parametrize("kill_at", [1, 4, 7, 11])
+@pytest.mark.parametrize(
+    ("epochs", "kill_at"),
+    [
+        ({"num_train_epochs": 4}, 1),
+        ({"num_train_epochs": 4}, 4),
+        ({"num_train_epochs": 4}, 7),
+        ({"num_train_epochs": 4}, 11),
+        ({"contrastive_epochs": 6}, 1),
+        ({"contrastive_epochs": 6}, 5),
+    ],
+)
 def test_a_run_killed_at_any_step_ends_with_the_weights_of_one_that_was_not(
-    write_recipe: Callable[..., Path], tmp_path: Path, kill_at: int
+    write_recipe: Callable[..., Path], tmp_path: Path, epochs: dict[str, int], kill_at: int
 ) -> None:
-    settings = {"num_train_epochs": 4, "learning_rate": 0.01, "lr_scheduler_type": "cosine"}
+    settings = {**epochs, "learning_rate": 0.01, "lr_scheduler_type": "cosine"}
     job = prepare(load_recipe(write_recipe(training=settings, augmentation={"token_dropout": 0.2})))
     whole = train(job, None)
     checkpoints = Checkpoints(tmp_path / "resume", "one run")
@@ -92,6 +102,32 @@ def test_the_best_epoch_is_kept_the_earlier_among_equals(write_recipe: Callable[
     fit = descend(network, stage_of(network, job, [0.2, 0.6, 0.6, 0.1], loss), settings, 0)
     assert fit.best == Epoch(2, pytest.approx(fit.epochs[1].loss), 0.6)
     assert torch.equal(head.bias, seen[2])
+
+
+def test_a_stage_with_a_decay_keeps_the_moving_average_of_its_weights(
+    write_recipe: Callable[..., Path],
+) -> None:
+    from training.candidate import new_network
+
+    job = prepare(load_recipe(write_recipe(training={"learning_rate": 0.1})))
+    network = new_network(job, "lora", 0)
+    head = network.head
+    assert head is not None
+    after: list[torch.Tensor] = []
+    average = head.bias.detach().clone()
+    stage = Stage("fit", 3, 2, lambda order: [[0], [1]], lambda rows, done: head.bias.sum(), ema_decay=0.5)
+    descend(
+        network,
+        stage,
+        job.source.recipe.training,
+        0,
+        lambda done, total, note: after.append(head.bias.detach().clone()),
+    )
+    for weights in after:
+        average = 0.5 * average + 0.5 * weights
+    assert len(after) == 6
+    torch.testing.assert_close(head.bias.detach(), average)
+    assert not torch.allclose(average, after[-1], atol=0.01)
 
 
 def test_early_stopping_waits_as_many_epochs_as_it_says(write_recipe: Callable[..., Path]) -> None:

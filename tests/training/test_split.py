@@ -100,6 +100,16 @@ def test_few_shots_are_as_many_of_each_label_and_leave_validation_unread() -> No
         split(data, GIVEN.model_copy(update={"k_shot": 11}))
 
 
+def test_where_methods_are_chosen_by_cross_validation_the_validation_rows_are_trained_on_too() -> None:
+    data = Dataset(("a", "b"), rows(*MANY, ("v", "b")), rows(("V", "a"), ("x", "b")), rows(("x", "a")))
+    parts = split(data, GIVEN.model_copy(update={"choose_by": "cross_validation"}))
+    assert [e.text for e in parts.train] == [*(text for text, _ in MANY), "V"]
+    assert (parts.validation, [e.text for e in parts.test]) == ((), ["x"])
+    dealt = split(dataset([30, 40], 0), SETTINGS.model_copy(update={"choose_by": "cross_validation"}))
+    assert dealt.sizes == {"train": 56, "validation": 0, "test": 14}
+    assert dealt.test == split(dataset([30, 40], 0), SETTINGS).test
+
+
 def test_folds_predict_each_row_once_and_keep_the_mixture_of_labels() -> None:
     examples = rows(*MANY).examples
     taken: list[int] = []

@@ -1,0 +1,77 @@
+"""The head of few rows, beside scikit-learn's on transformers' own features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from adapters.spec import Array
+from training.candidate import Training, train_candidate
+from training.job import prepare
+from training.recipe_file import load_recipe
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """Rows whose label the words do not tell, under labels that are words of the foundation."""
+    lines = [
+        f"{text} {i},{label}"
+        for i in range(6)
+        for text, label in (("it was", "good_Ann"), ("the Bo", "bad-Rome"))
+    ]
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def embedded(folder: Path, texts: Sequence[str]) -> Array:
+    """The mean over each text's tokens, of length 1: knows nothing of ours."""
+    from transformers import AutoModel, PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    model = AutoModel.from_pretrained(folder).eval()
+    found = []
+    for text in texts:
+        ids = torch.tensor([tokenizer(text, padding=False)["input_ids"]])
+        with torch.no_grad():
+            mean = model(input_ids=ids).last_hidden_state[0].mean(0)
+        found.append((mean / mean.norm()).numpy())
+    return np.stack(found)
+
+
+@pytest.mark.usefixtures("colours")
+@pytest.mark.parametrize("named", [True, False])
+def test_of_few_rows_the_head_alone_is_a_logistic_regression_of_the_rows_and_of_the_labels_names(
+    write_recipe: Callable[..., Path], tiny_bert: Path, named: bool
+) -> None:
+    job = prepare(
+        load_recipe(
+            write_recipe(training={"label_names": named}, data={"splits": {"test_size": 0.34, "val_size": 0.34}})
+        )
+    )
+    rows = job.rows["train"]
+    candidate = train_candidate("head_only", Training(job, job.parts.train, rows, (), 0))
+    texts = [example.text for example in job.parts.train]
+    targets = [row.targets[0] for row in rows]
+    if named:
+        assert job.labels == ("bad-Rome", "good_Ann")
+        texts, targets = [*texts, "bad Rome", "good Ann"], [*targets, 0, 1]
+    wanted = LogisticRegression(C=10.0, max_iter=2000).fit(embedded(tiny_bert, texts), targets)
+    test = [example.text for example in job.parts.test]
+    found = torch.from_numpy(np.stack(candidate.predict(job, job.rows["test"]))).softmax(-1)
+    np.testing.assert_allclose(found, wanted.predict_proba(embedded(tiny_bert, test)), atol=1e-4)
+
+
+@pytest.mark.usefixtures("colours")
+def test_a_fold_of_many_rows_is_trained_as_all_of_them_are(write_recipe: Callable[..., Path]) -> None:
+    job = prepare(load_recipe(write_recipe(training={"contrastive_epochs": None})))
+    rows = job.rows["train"]
+    assert Training(job, job.parts.train, rows, (), 0).by_contrast
+    assert not Training(job, job.parts.train, rows, (), 0, whole=80).by_contrast
