@@ -20,6 +20,7 @@ from training.inputs import Inputs
 from training.job import Job
 from training.network import Network, has_one_layer, outputs, start_at_states
 from training.objective import Objective
+from training.strength import Line
 from training.trunk import grafted, task_model
 
 if TYPE_CHECKING:
@@ -35,13 +36,16 @@ _RUN = 32
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained network, by which method, and how its training went; `strength` is the C of a fitted head."""
+    """A trained network, by which method, and how its training went.
+
+    `line` leads back to where its cross entropy began, for LoRA.
+    """
 
     method: str
     network: Network
     epochs: tuple[Epoch, ...] = ()
     best: Epoch | None = None
-    strength: float | None = None
+    line: Line | None = None
 
     def predict(self, job: Job, rows: Sequence[Encoded]) -> list[Array]:
         """The raw output for each row."""
@@ -94,7 +98,7 @@ def _head_only(training: Training) -> Candidate:
     else:
         head = chosen_head(network, train, validation, job.labels, training.seed)
     set_head(network, head)
-    return Candidate(HEAD_ONLY, network, strength=head.strength)
+    return Candidate(HEAD_ONLY, network)
 
 
 def _grafted(method: str, training: Training) -> Candidate:
@@ -116,8 +120,10 @@ def _trained(method: str, network: Network, training: Training, fit_head: bool) 
         return _by_contrast(method, network, train, training)
     if fit_head and has_one_layer(network):
         set_head(network, weak_head(network, train, job.labels))
+    start = {name: parameter.detach().clone() for name, parameter in network.parameters().items()}
     fit = _by_cross_entropy(network, train, validation, target, training)
-    return Candidate(method, network, fit.epochs, fit.best)
+    line = Line(network, start) if method == "lora" else None
+    return Candidate(method, network, fit.epochs, fit.best, line=line)
 
 
 def new_network(job: Job, method: str | None, seed: int) -> Network:
@@ -166,9 +172,8 @@ def _by_contrast(method: str, network: Network, train: Inputs, training: Trainin
     steps = len(list(batches(torch.Generator())))
     stage = Stage(f"{training.stage}-contrast", epochs, steps, batches, loss, ema_decay=settings.ema_decay)
     fit = descend(network, stage, settings, training.seed, training.report, training.checkpoints)
-    head = weak_head(network, train, training.job.labels)
-    set_head(network, head)
-    return Candidate(method, network, fit.epochs, fit.best, head.strength)
+    set_head(network, weak_head(network, train, training.job.labels))
+    return Candidate(method, network, fit.epochs, fit.best)
 
 
 def _named(network: Network, train: Inputs, training: Training) -> Inputs:

@@ -21,7 +21,7 @@ from training.evaluate import evaluate, macro_f1, word_tags
 from training.fairness import fairness
 from training.intervals import entity_intervals, label_intervals, spread
 from training.job import Job
-from training.method import Choice, compare
+from training.method import Choice, compare, train_as
 from training.network import outputs
 from training.out_of_scope import choose_threshold, confidences, out_of_scope_figures
 
@@ -204,7 +204,7 @@ def _point(training: Training, choice: Choice, share: float) -> dict[str, Any]:
         stage=f"curve-{share:g}",
     )
     job = training.job
-    held_out = train_candidate(choice.chosen.method, part).predict(job, job.rows["test"])
+    held_out = train_as(choice.chosen, part).predict(job, job.rows["test"])
     return {"rows": len(kept), "score": macro_f1(held_out, job.rows["test"], job.labels)}
 
 

@@ -17,19 +17,26 @@ from training.evaluate import macro_f1, word_tags
 from training.job import Job
 from training.paired import Comparison, mcnemar, paired_bootstrap
 from training.split import folds
+from training.strength import STRENGTHS
 from training.trunk import head_layers
 
 
 @dataclass(frozen=True)
 class Judged:
     """A method's raw outputs for rows that its training did not see, their score, and how it compares with the
-    head alone (None for the head alone itself)."""
+    head alone (None for the head alone itself). `strength` is how much of the trained change gave them."""
 
     method: str
     held_out: list[Array]
     score: float
     paired: Comparison | None = None
     candidate: Candidate | None = None
+    strength: float = 1.0
+
+    @property
+    def title(self) -> str:
+        """The method, and how much of its change, where that is not all."""
+        return self.method if self.strength == 1 else f"{self.method} at {self.strength:g} of its change"
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class Choice:
                 {
                     "method": one.method,
                     "validation": round(one.score, 4),
+                    "strength": one.strength,
                     **({} if one.paired is None else {"against": HEAD_ONLY, **one.paired.to_json()}),
                 }
                 for one in self.judged
@@ -92,8 +100,8 @@ def _kept(asked: str, judged: Sequence[Judged], alpha: float, force: bool) -> tu
     test = f"{paired.test}, p {paired.p_value:.3g}"
     if asked == "auto":
         if other.score > alone.score and paired.p_value < alpha:
-            return other, f"{other.method} is better than the head alone: {figures} ({test})"
-        return alone, f"{other.method} is not shown to be better than the head alone: {figures} ({test})"
+            return other, f"{other.title} is better than the head alone: {figures} ({test})"
+        return alone, f"{other.title} is not shown to be better than the head alone: {figures} ({test})"
     if other.score < alone.score and not force:
         raise BelowBaseline(
             f"{other.method} scores below the head alone: {figures} ({test}); set peft.method: auto, which keeps "
@@ -103,22 +111,49 @@ def _kept(asked: str, judged: Sequence[Judged], alpha: float, force: bool) -> tu
 
 
 def judge(method: str, training: Training, alone: Judged | None) -> Judged:
-    """A method on the validation rows, or without any by cross-validation over the training rows."""
+    """A method on the validation rows, or without any by cross-validation over the training rows.
+
+    With `choose_strength` it is judged at the strength of the best score, the greatest among equals: the best of
+    several, its score is a little too good.
+    """
     candidate: Candidate | None = None
+    chosen = method == "lora" and training.job.source.recipe.peft.choose_strength and not training.by_contrast
+    strengths = STRENGTHS if chosen else (1.0,)
     if training.validation:
         candidate = train_candidate(method, replace(training, stage=method))
-        held_out = candidate.predict(training.job, training.validation)
+        held_out = _predicted(candidate, training.job, training.validation, strengths)
     else:
-        held_out = out_of_fold(method, training)
+        held_out = _out_of_fold(method, training, strengths)
     rows = training.validation or training.train
-    score = macro_f1(held_out, rows, training.job.labels)
-    paired = None if alone is None else compare(alone.held_out, held_out, rows, training.job)
-    return Judged(method, held_out, score, paired, candidate)
+    scores = {strength: macro_f1(found, rows, training.job.labels) for strength, found in held_out.items()}
+    best = max(strengths, key=lambda strength: (scores[strength], strength))
+    if candidate is not None and candidate.line is not None:
+        candidate.line.move(best)
+    paired = None if alone is None else compare(alone.held_out, held_out[best], rows, training.job)
+    return Judged(method, held_out[best], scores[best], paired, candidate, best)
+
+
+def _predicted(
+    candidate: Candidate, job: Job, rows: Sequence[Encoded], strengths: Sequence[float]
+) -> dict[float, list[Array]]:
+    """The raw output for each row at each strength; the candidate is left at the last."""
+    found = {}
+    for strength in strengths:
+        if candidate.line is not None:
+            candidate.line.move(strength)
+        found[strength] = candidate.predict(job, rows)
+    return found
 
 
 def out_of_fold(method: str, training: Training, count: int | None = None) -> list[Array]:
     """The raw output for each training row, from a training without it and the others of its fold."""
-    found: dict[int, Array] = {}
+    return _out_of_fold(method, training, (1.0,), count)[1.0]
+
+
+def _out_of_fold(
+    method: str, training: Training, strengths: Sequence[float], count: int | None = None
+) -> dict[float, list[Array]]:
+    found: dict[float, dict[int, Array]] = {strength: {} for strength in strengths}
     seed = training.job.source.recipe.data.splits.seed
     dealt = folds(training.examples, seed, count) if count else folds(training.examples, seed)
     for number, (kept, taken) in enumerate(dealt):
@@ -130,9 +165,11 @@ def out_of_fold(method: str, training: Training, count: int | None = None) -> li
             whole=len(training.train),
             stage=f"{method}-fold{number + 1}",
         )
-        rows = train_candidate(method, part).predict(training.job, [training.train[i] for i in taken])
-        found |= dict(zip(taken, rows, strict=True))
-    return [found[i] for i in range(len(training.train))]
+        candidate = train_candidate(method, part)
+        rows = [training.train[i] for i in taken]
+        for strength, outputs in _predicted(candidate, training.job, rows, strengths).items():
+            found[strength] |= dict(zip(taken, outputs, strict=True))
+    return {strength: [rows[i] for i in range(len(training.train))] for strength, rows in found.items()}
 
 
 def compare(before: Sequence[Array], after: Sequence[Array], rows: Sequence[Encoded], job: Job) -> Comparison:
@@ -156,4 +193,12 @@ def final(choice: Choice, training: Training) -> Candidate:
     """The kept method trained on every row to train on."""
     if choice.chosen.candidate is not None:
         return choice.chosen.candidate
-    return train_candidate(choice.chosen.method, replace(training, stage=choice.chosen.method))
+    return train_as(choice.chosen, replace(training, stage=choice.chosen.method))
+
+
+def train_as(judged: Judged, training: Training) -> Candidate:
+    """Train by a judged method, and keep as much of the change as it was judged with."""
+    candidate = train_candidate(judged.method, training)
+    if candidate.line is not None:
+        candidate.line.move(judged.strength)
+    return candidate

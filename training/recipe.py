@@ -107,6 +107,11 @@ class Peft(Section):
         default=None, description="Numbers of the layers that change, from 0; absent: all."
     )
     use_rslora: bool = False
+    choose_strength: bool = Field(
+        default=False,
+        description="Of what cross entropy has trained keep a quarter, half, three quarters or all, the head as "
+        "far on its way, whichever is best where the method is judged (WiSE-FT). LoRA alone.",
+    )
     init_from_adapter: Text | None = Field(
         default=None, description="A bundle's folder to start from; its sites and ranks have to be these."
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from adapters.bundle import Bundle
 from adapters.bundle.archive import CARD, GOLDEN
-from training.candidate import Candidate, Training, train_candidate
+from training.candidate import Candidate, Training
 from training.card import render
 from training.checkpoint import Checkpoints
 from training.descent import Report, deterministic, silent
@@ -20,7 +20,7 @@ from training.evidence import Evidence, gather
 from training.export import golden, make_bundle
 from training.extras import require
 from training.job import Job, prepare
-from training.method import Choice, choose, final
+from training.method import Choice, choose, final, train_as
 from training.network import outputs
 from training.provenance import provenance
 from training.recipe_file import RecipeFile
@@ -109,7 +109,7 @@ def _by_seed(choice: Choice, training: Training) -> list[Candidate]:
     others: list[Candidate] = []
     for seed in training.job.source.recipe.seeds[1:]:
         again = replace(training, seed=seed, stage=f"{choice.chosen.method}-seed{seed}")
-        others.append(train_candidate(choice.chosen.method, again))
+        others.append(train_as(choice.chosen, again))
     if not training.validation:
         return [first, *others]
 

@@ -1,0 +1,78 @@
+"""How much of a change is kept: what PEFT's own scaling gives, and chosen where methods are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from training.candidate import Training, train_candidate
+from training.descent import deterministic
+from training.evaluate import macro_f1
+from training.job import prepare
+from training.method import choose, final
+from training.network import outputs
+from training.recipe_file import load_recipe
+from training.strength import STRENGTHS
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.usefixtures("rows"),
+]
+
+
+def test_at_half_its_change_a_network_embeds_as_peft_does_at_half_its_scaling(
+    write_recipe: Callable[..., Path],
+) -> None:
+    job = prepare(load_recipe(write_recipe(training={"learning_rate": 0.05})))
+    with deterministic(0):
+        candidate = train_candidate("lora", Training(job, job.parts.train, job.rows["train"], (), 0))
+    network, test = candidate.network, job.inputs(job.rows["test"])
+    assert candidate.line is not None
+    assert network.head is not None
+    whole, embedded = np.stack(outputs(network, test)), np.stack(outputs(network, test, "embed"))
+    candidate.line.move(0)
+    began = network.head.weight.detach().clone()
+    candidate.line.move(0.5)
+    halved, weight = np.stack(outputs(network, test, "embed")), network.head.weight.detach().clone()
+    candidate.line.move(1)
+    np.testing.assert_array_equal(np.stack(outputs(network, test)), whole)
+    torch.testing.assert_close(weight, (began + network.head.weight) / 2)
+    for module in cast(Any, network.model).modules():
+        if hasattr(module, "lora_A"):
+            module.scaling["default"] /= 2
+    np.testing.assert_allclose(halved, np.stack(outputs(network, test, "embed")), atol=1e-6)
+    assert np.abs(halved - embedded).max() > 1e-3
+
+
+@pytest.mark.parametrize("choose_by", ["validation", "cross_validation"])
+def test_the_strength_of_the_best_score_is_kept_where_the_method_is_judged(
+    write_recipe: Callable[..., Path], choose_by: str
+) -> None:
+    splits = {"test_size": 0.25, "val_size": 0.25, "seed": 1, "choose_by": choose_by}
+    recipe = write_recipe(
+        data={"splits": splits}, peft={"choose_strength": True}, training={"learning_rate": 0.05}
+    )
+    job = prepare(load_recipe(recipe))
+    training = Training(job, job.parts.train, job.rows["train"], job.rows["validation"], 0)
+    with deterministic(0):
+        choice = choose(training, force=True)
+        kept = final(choice, training)
+    judged = choice.chosen
+    assert judged.method == "lora"
+    assert judged.strength in STRENGTHS
+    assert kept.line is not None
+    found = outputs(kept.network, job.inputs(job.rows["test"]))
+    kept.line.move(judged.strength)
+    np.testing.assert_array_equal(found, outputs(kept.network, job.inputs(job.rows["test"])))
+    if choose_by == "validation":
+        scores = {}
+        for strength in STRENGTHS:
+            kept.line.move(strength)
+            scores[strength] = macro_f1(kept.predict(job, training.validation), training.validation, job.labels)
+        assert judged.score == max(scores.values()) == scores[judged.strength]
+        assert judged.strength == max(s for s in STRENGTHS if scores[s] == judged.score)
