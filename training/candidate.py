@@ -11,7 +11,7 @@ from adapters.spec import Array
 from training.augmentation import reworded
 from training.checkpoint import Checkpoints
 from training.contrastive import balanced_batches, supervised_contrast
-from training.descent import Epoch, Fit, Report, Stage, descend, silent
+from training.descent import Epoch, Fit, Report, Stage, copied, descend, silent
 from training.encoding import Encoded, encode
 from training.evaluate import macro_f1
 from training.example import Example
@@ -38,7 +38,7 @@ _RUN = 32
 class Candidate:
     """A trained network, by which method, and how its training went.
 
-    `line` leads back to where its cross entropy began, for LoRA.
+    `line` leads back to where its descent began, for LoRA.
     """
 
     method: str
@@ -120,10 +120,10 @@ def _trained(method: str, network: Network, training: Training, fit_head: bool) 
         return _by_contrast(method, network, train, training)
     if fit_head and has_one_layer(network):
         set_head(network, weak_head(network, train, job.labels))
-    start = {name: parameter.detach().clone() for name, parameter in network.parameters().items()}
+    start = copied(network.parameters())
     fit = _by_cross_entropy(network, train, validation, target, training)
     line = Line(network, start) if method == "lora" else None
-    return Candidate(method, network, fit.epochs, fit.best, line=line)
+    return Candidate(method, network, fit.epochs, fit.best, line)
 
 
 def new_network(job: Job, method: str | None, seed: int) -> Network:
@@ -171,9 +171,15 @@ def _by_contrast(method: str, network: Network, train: Inputs, training: Trainin
 
     steps = len(list(batches(torch.Generator())))
     stage = Stage(f"{training.stage}-contrast", epochs, steps, batches, loss, ema_decay=settings.ema_decay)
+
+    def fit_head() -> None:
+        set_head(network, weak_head(network, train, training.job.labels))
+
+    start = copied(network.parameters())
     fit = descend(network, stage, settings, training.seed, training.report, training.checkpoints)
-    set_head(network, weak_head(network, train, training.job.labels))
-    return Candidate(method, network, fit.epochs, fit.best)
+    fit_head()
+    line = Line(network, start, fit_head) if method == "lora" else None
+    return Candidate(method, network, fit.epochs, fit.best, line)
 
 
 def _named(network: Network, train: Inputs, training: Training) -> Inputs:

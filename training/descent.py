@@ -102,8 +102,8 @@ class _Descent:
         self.order = torch.Generator().manual_seed(seed)
         self.epochs: list[Epoch] = []
         self.best: Epoch | None = None
-        self.kept = _copied(self.parameters)
-        self.average = _copied(self.parameters)
+        self.kept = copied(self.parameters)
+        self.average = copied(self.parameters)
         torch.manual_seed(seed)
         standing = None if checkpoints is None else checkpoints.load(stage.name)
         if standing is not None:
@@ -135,7 +135,7 @@ class _Descent:
         before = None if self.best is None else self.best.validation
         if score is None or before is None or score > before:
             self.best = self.epochs[-1]
-            self.kept = _copied(self.average if self.stage.ema_decay else self.parameters)
+            self.kept = copied(self.average if self.stage.ema_decay else self.parameters)
         if self.checkpoints is not None:
             self.checkpoints.save(self.stage.name, self._standing())
 
@@ -176,7 +176,7 @@ class _Descent:
     def _standing(self) -> Standing:
         import torch
 
-        tensors = {f"now.{n}": t for n, t in _copied(self.parameters).items()}
+        tensors = {f"now.{n}": t for n, t in copied(self.parameters).items()}
         tensors |= {f"best.{n}": t for n, t in self.kept.items()}
         if self.stage.ema_decay:
             tensors |= {f"average.{n}": t for n, t in self.average.items()}
@@ -221,7 +221,8 @@ class _Descent:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
 
 
-def _copied(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def copied(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights by name as they are now."""
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 

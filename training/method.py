@@ -60,7 +60,7 @@ class Choice:
                 {
                     "method": one.method,
                     "validation": round(one.score, 4),
-                    "strength": one.strength,
+                    **({} if one.method == HEAD_ONLY else {"strength": one.strength}),
                     **({} if one.paired is None else {"against": HEAD_ONLY, **one.paired.to_json()}),
                 }
                 for one in self.judged
@@ -117,7 +117,7 @@ def judge(method: str, training: Training, alone: Judged | None) -> Judged:
     several, its score is a little too good.
     """
     candidate: Candidate | None = None
-    chosen = method == "lora" and training.job.source.recipe.peft.choose_strength and not training.by_contrast
+    chosen = method == "lora" and training.job.source.recipe.peft.choose_strength
     strengths = STRENGTHS if chosen else (1.0,)
     if training.validation:
         candidate = train_candidate(method, replace(training, stage=method))

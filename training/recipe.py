@@ -109,8 +109,8 @@ class Peft(Section):
     use_rslora: bool = False
     choose_strength: bool = Field(
         default=False,
-        description="Of what cross entropy has trained keep a quarter, half, three quarters or all, the head as "
-        "far on its way, whichever is best where the method is judged (WiSE-FT). LoRA alone.",
+        description="Of the trained change keep a quarter, half, three quarters or all, with a head that fits it, "
+        "whichever is best where the method is judged (WiSE-FT). LoRA alone.",
     )
     init_from_adapter: Text | None = Field(
         default=None, description="A bundle's folder to start from; its sites and ranks have to be these."
@@ -207,8 +207,9 @@ class Evaluation(Section):
     """What is measured beside the score itself."""
 
     alpha: Probability = Field(
-        default=0.3,
-        description="`auto`: LoRA is kept where the chance that it only seems better is less than this.",
+        default=0.5,
+        description="`auto`: LoRA is kept where the chance that it only seems better is less than this; 0.5 asks "
+        "for more wins than losses.",
     )
     learning_curve: list[Share] = Field(
         default=[], description="Shares of the training rows to train on as well."

@@ -49,13 +49,16 @@ def test_at_half_its_change_a_network_embeds_as_peft_does_at_half_its_scaling(
     assert np.abs(halved - embedded).max() > 1e-3
 
 
+@pytest.mark.parametrize("contrast", [0, 4])
 @pytest.mark.parametrize("choose_by", ["validation", "cross_validation"])
 def test_the_strength_of_the_best_score_is_kept_where_the_method_is_judged(
-    write_recipe: Callable[..., Path], choose_by: str
+    write_recipe: Callable[..., Path], choose_by: str, contrast: int
 ) -> None:
     splits = {"test_size": 0.25, "val_size": 0.25, "seed": 1, "choose_by": choose_by}
     recipe = write_recipe(
-        data={"splits": splits}, peft={"choose_strength": True}, training={"learning_rate": 0.05}
+        data={"splits": splits},
+        peft={"choose_strength": True},
+        training={"learning_rate": 0.05, "contrastive_epochs": contrast},
     )
     job = prepare(load_recipe(recipe))
     training = Training(job, job.parts.train, job.rows["train"], job.rows["validation"], 0)
