@@ -109,7 +109,7 @@ class Peft(Section):
     use_rslora: bool = False
     choose_strength: bool = Field(
         default=False,
-        description="Of the trained change keep a quarter, half, three quarters or all, with a head that fits it, "
+        description="Of the trained change keep a quarter, half, three quarters or all, with a head to fit, "
         "whichever is best where the method is judged (WiSE-FT). LoRA alone.",
     )
     init_from_adapter: Text | None = Field(
