@@ -16,8 +16,8 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 class Line:
     """The line from a network's weights at the `start` of a descent, by name, to those it has now.
 
-    LoRA's A stays at its end, so that at a strength of 0.5 half of the change BA is left. B moves, and so does the
-    head unless `refit` fits it anew after each move.
+    LoRA's A stays at its end, so that at a strength of 0.5 half of the change BA is left. B moves, and the head
+    does unless `refit` fits it anew after each move.
     Wortsman et al., "Robust fine-tuning of zero-shot models" (WiSE-FT), 2022, section 3.
     """
 
