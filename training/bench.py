@@ -14,6 +14,7 @@ import numpy as np
 from training.candidate import Training, train_candidate
 from training.descent import silent
 from training.encoding import Encoded
+from training.errors import RecipeError
 from training.evaluate import macro_f1
 from training.intervals import median_interval
 from training.job import Job, prepare
@@ -83,6 +84,10 @@ def compare_trainers(
         },
     )
     job = prepare(plain)
+    if not job.rows["validation"]:
+        raise RecipeError(
+            f"{source.path}: data.splits.k_shot: both sides are scored on validation rows; leave it out"
+        )
     epochs = plain.recipe.training.num_train_epochs
     ours: list[Timed] = []
     peers: list[Timed] = []

@@ -70,16 +70,16 @@ class Training:
     whole: int | None = None
 
     @property
-    def is_few(self) -> bool:
-        """Whether there are few rows a label: then the labels' names are rows too, and contrast comes first."""
+    def by_contrast(self) -> bool:
+        """Whether the adapter is trained by contrast: as the recipe says, otherwise where a label has few rows.
+
+        The labels' names are rows then, of the head alone as well.
+        """
+        asked = self.job.source.recipe.training.contrastive_epochs
+        if asked is not None:
+            return asked > 0
         rows = len(self.train) if self.whole is None else self.whole
         return self.job.source.recipe.task_type == "SEQ_CLS" and rows < FEW * len(self.job.labels)
-
-    @property
-    def by_contrast(self) -> bool:
-        """Whether the adapter is trained by contrast: as the recipe says, otherwise where there are few rows."""
-        asked = self.job.source.recipe.training.contrastive_epochs
-        return self.is_few if asked is None else asked > 0
 
 
 def train_candidate(method: str, training: Training) -> Candidate:
@@ -93,7 +93,7 @@ def _head_only(training: Training) -> Candidate:
     network = new_network(job, None, training.seed)
     train, validation = job.inputs(training.train), job.inputs(training.validation)
     start_at_states(network, [train, validation])
-    if training.is_few:
+    if training.by_contrast:
         head = weak_head(network, _named(network, train, training), job.labels)
     else:
         head = chosen_head(network, train, validation, job.labels, training.seed)
@@ -188,7 +188,8 @@ def _named(network: Network, train: Inputs, training: Training) -> Inputs:
     if not job.source.recipe.training.label_names:
         return train
     names = [label.replace("_", " ").replace("-", " ") for label in job.labels]
-    rows = [replace(row, targets=(i,)) for i, row in enumerate(job.encoded(names))]
+    # A name that two labels share says nothing.
+    rows = [replace(r, targets=(i,)) for i, r in enumerate(job.encoded(names)) if names.count(names[i]) == 1]
     more = job.inputs([*train.rows, *rows])
     if train.states is not None:
         more.keep_states(network.trunk, network.spec, network.depth)

@@ -40,7 +40,7 @@ def cross_validate(source: RecipeFile, count: int, report: Report = silent) -> C
     rows = [*job.rows["train"], *job.rows["validation"]]
     asked = source.recipe.peft.method
     other = "lora" if asked == "auto" else asked
-    training = Training(job, examples, rows, (), source.recipe.seeds[0], report)
+    training = Training(job, examples, rows, (), source.recipe.seeds[0], report, whole=len(job.rows["train"]))
     scores: dict[str, list[float]] = {}
     found = {}
     with deterministic(training.seed):

@@ -204,7 +204,7 @@ class _Descent:
                 parameter.copy_(tensors[f"now.{name}"])
                 self.kept[name] = tensors[f"best.{name}"]
                 if self.stage.ema_decay:
-                    self.average[name] = tensors[f"average.{name}"]
+                    self.average[name].copy_(tensors[f"average.{name}"])
         held: dict[int, dict[str, Any]] = {}
         for name, tensor in tensors.items():
             if name.startswith("adam."):

@@ -195,7 +195,10 @@ def majority(job: Job) -> list[Array]:
 
 
 def _point(training: Training, choice: Choice, share: float) -> dict[str, Any]:
-    """The kept method trained on a share of the training rows, each label's share of a shuffle."""
+    """The kept method trained on a share of the training rows, each label's share of a shuffle.
+
+    A share that leaves a label few rows is learned by contrast, as so few rows alone would be.
+    """
     kept = first_share(training, share)
     part = replace(
         training,

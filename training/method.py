@@ -162,7 +162,7 @@ def _out_of_fold(
             examples=[training.examples[i] for i in kept],
             train=[training.train[i] for i in kept],
             validation=(),
-            whole=len(training.train),
+            whole=training.whole or len(training.train),
             stage=f"{method}-fold{number + 1}",
         )
         candidate = train_candidate(method, part)

@@ -42,8 +42,8 @@ class Splits(Section):
     )
     choose_by: Literal["validation", "cross_validation"] = Field(
         default="validation",
-        description="`validation` chooses by the validation rows; `cross_validation` trains on those too "
-        "and chooses by four folds of all of them: more rows for both, in about four times the time.",
+        description="`validation` chooses by the validation rows; `cross_validation` trains on those too, to the "
+        "last epoch, and chooses by four folds of all of them: more rows for both, in about four times the time.",
     )
     dedupe_across_splits: bool = Field(
         default=True, description="Leave out of training what is in test, and of validation what is in either."
@@ -154,19 +154,21 @@ class Training(Section):
     contrastive_temperature: Positive = 0.07
     label_names: bool = Field(
         default=True,
-        description="With few rows, and in the contrastive stage, each label's name is one more row of it.",
+        description="Where training is by contrast each label's name is one more row of it, for every head.",
     )
     ema_decay: Probability = Field(
         default=0.9,
-        description="The contrastive stage ends with the moving average of its weights, of this decay a step; 0: "
-        "with the last weights.",
+        description="The contrastive stage ends with the moving average of its weights, of this decay a step; it "
+        "begins with the weights before (after 16 steps of 0.9 a fifth of it). 0: with the last weights.",
     )
     early_stopping_patience: Count | None = Field(
         default=None, description="Stop after this many epochs without a better validation score; absent: never."
     )
     seed: Seed = 0
     seeds: Annotated[list[Seed], Field(min_length=1)] | None = Field(
-        default=None, description="Train once for each, report mean and deviation, keep the best on validation."
+        default=None,
+        description="Train once for each, report mean and deviation, keep the best on validation, or the "
+        "first where no rows are left to choose by.",
     )
     max_length: Annotated[int, Field(ge=3)] = Field(
         default=128, description="Tokens of an input, special tokens included; the rest is cut off."

@@ -72,7 +72,9 @@ def _choice(metrics: Metrics) -> Iterator[Section]:
         tested = found.get("p_value") is not None
         rows.append(
             (
-                found["method"] + (" (kept)" if found["method"] == choice["chosen"] else ""),
+                found["method"]
+                + (f", {found['strength']:g} of its change" if found.get("strength", 1) != 1 else "")
+                + (" (kept)" if found["method"] == choice["chosen"] else ""),
                 percent(found["validation"]),
                 found.get("against") or "",
                 f"{found['wins']} / {found['losses']}" if tested else "",
@@ -80,10 +82,15 @@ def _choice(metrics: Metrics) -> Iterator[Section]:
             )
         )
     tests = sorted({found["test"] for found in choice["candidates"] if found.get("test")})
-    text = f"Compared on validation rows{': ' + '; '.join(tests) if tests else ''}."
+    text = f"Compared on {_judged_on(metrics)}{': ' + '; '.join(tests) if tests else ''}."
     yield Section(
         "Choice of the method", text, ("method", "validation", "against", "wins / losses", "p"), tuple(rows)
     )
+
+
+def _judged_on(metrics: Metrics) -> str:
+    """The rows that methods were compared on."""
+    return "validation rows" if metrics["rows"]["validation"] else "training rows, each left out of a fold"
 
 
 def _labels(metrics: Metrics) -> Iterator[Section]:
@@ -129,8 +136,8 @@ def _calibration(metrics: Metrics) -> Iterator[Section]:
     temperature = found["temperature"]
     leaning = "surer than it is right" if temperature > 1 else "less sure than it is right"
     text = (
-        f"Fitted on validation rows, the temperature is {temperature:.2f}: the adapter is {leaning}. Dividing "
-        f"its logits by it takes the expected calibration error on test rows from "
+        f"Fitted on {_judged_on(metrics)}, the temperature is {temperature:.2f}: the adapter is {leaning}. "
+        f"Dividing its logits by it takes the expected calibration error on test rows from "
         f"{100 * found['ece_before']:.1f} to {100 * found['ece_after']:.1f} points; the answers stay the same."
     )
     yield Section("Calibration", text, plot="calibration")

@@ -59,7 +59,8 @@ def split(dataset: Dataset, settings: Splits, conflicts: str = "refuse") -> Spli
     if settings.k_shot is not None:
         rest, validation = _few(dataset, rest, settings.k_shot, settings.seed), ()
     elif settings.choose_by == "cross_validation":
-        rest, validation = [*rest, *validation], ()
+        rest, validation = [*_without(rest, validation), *validation], ()
+        _check_folds(dataset, rest)
     elif dataset.validation is None:
         val_count = math.ceil(settings.val_size * (len(unique) if dataset.test is None else len(rest)))
         rest, validation = _deal(dataset, rest, val_count, settings)
@@ -151,8 +152,20 @@ def _check_counts(dataset: Dataset, examples: Sequence[Example], settings: Split
             raise _too_few(dataset, kind, count, settings)
 
 
+def _check_folds(dataset: Dataset, examples: Sequence[Example]) -> None:
+    """DataError where a text's label has fewer rows than there are folds: one of them would lack it."""
+    counts = Counter(example.labels[0] for example in examples if not example.words)
+    for label in dataset.kinds:
+        if not dataset.tokens and counts[label] < FOLDS:
+            raise DataError(
+                f"{dataset.train.path}: label {label!r} has {counts[label]} rows to train and choose by; "
+                f"data.splits.choose_by: cross_validation needs {FOLDS}: add rows, or set validation"
+            )
+
+
 def _needed(settings: Splits) -> int:
-    return max(3, math.ceil(1 / min(settings.test_size, settings.val_size)))
+    smallest = settings.test_size if settings.choose_by == "cross_validation" else settings.val_size
+    return max(3, math.ceil(1 / min(settings.test_size, smallest)))
 
 
 def _too_few(dataset: Dataset, kind: str, count: int, settings: Splits) -> DataError:

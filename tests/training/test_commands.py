@@ -143,11 +143,16 @@ def test_clients_train_one_adapter_between_them(write_recipe: Callable[..., Path
 def test_both_trainers_pass_over_the_same_rows_and_only_the_figures_are_printed(
     write_recipe: Callable[..., Path],
 ) -> None:
-    found = call("bench", write_recipe(training={"num_train_epochs": 2}), "--pairs", 1)
+    splits = {"test_size": 0.25, "val_size": 0.25, "choose_by": "cross_validation"}
+    recipe = write_recipe(data={"splits": splits}, training={"num_train_epochs": 2})
+    found = call("bench", recipe, "--pairs", 1)
     assert found["examples"] == 2 * 20
     for side in ("ours", "trainer"):
         assert len(found[side]["seconds"]) == 1
         assert 0 <= found[side]["score"] <= 1
+    few = CliRunner().invoke(app, ["bench", str(write_recipe(data={"splits": {"k_shot": 4}}))])
+    assert few.exit_code == 2
+    assert "data.splits.k_shot: both sides are scored on validation rows" in few.stderr
 
 
 def test_bases_are_ranked_by_the_head_that_was_measured(write_recipe: Callable[..., Path]) -> None:

@@ -11,8 +11,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from adapters.spec import Array
+from training import candidate
 from training.candidate import Training, train_candidate
+from training.descent import deterministic
 from training.job import prepare
+from training.method import out_of_fold
 from training.recipe_file import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -53,11 +56,14 @@ def test_of_few_rows_the_head_alone_is_a_logistic_regression_of_the_rows_and_of_
 ) -> None:
     job = prepare(
         load_recipe(
-            write_recipe(training={"label_names": named}, data={"splits": {"test_size": 0.34, "val_size": 0.34}})
+            write_recipe(
+                training={"label_names": named, "contrastive_epochs": 1},
+                data={"splits": {"test_size": 0.34, "val_size": 0.34}},
+            )
         )
     )
     rows = job.rows["train"]
-    candidate = train_candidate("head_only", Training(job, job.parts.train, rows, (), 0))
+    fitted = train_candidate("head_only", Training(job, job.parts.train, rows, (), 0))
     texts = [example.text for example in job.parts.train]
     targets = [row.targets[0] for row in rows]
     if named:
@@ -65,13 +71,53 @@ def test_of_few_rows_the_head_alone_is_a_logistic_regression_of_the_rows_and_of_
         texts, targets = [*texts, "bad Rome", "good Ann"], [*targets, 0, 1]
     wanted = LogisticRegression(C=10.0, max_iter=2000).fit(embedded(tiny_bert, texts), targets)
     test = [example.text for example in job.parts.test]
-    found = torch.from_numpy(np.stack(candidate.predict(job, job.rows["test"]))).softmax(-1)
+    found = torch.from_numpy(np.stack(fitted.predict(job, job.rows["test"]))).softmax(-1)
     np.testing.assert_allclose(found, wanted.predict_proba(embedded(tiny_bert, test)), atol=1e-4)
 
 
 @pytest.mark.usefixtures("colours")
-def test_a_fold_of_many_rows_is_trained_as_all_of_them_are(write_recipe: Callable[..., Path]) -> None:
-    job = prepare(load_recipe(write_recipe(training={"contrastive_epochs": None})))
-    rows = job.rows["train"]
-    assert Training(job, job.parts.train, rows, (), 0).by_contrast
-    assert not Training(job, job.parts.train, rows, (), 0, whole=80).by_contrast
+def test_two_labels_of_one_name_have_no_row_for_it(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace("bad-Rome", "good-Ann"), encoding="utf-8")
+    job = prepare(load_recipe(write_recipe(training={"contrastive_epochs": 1})))
+    assert job.labels == ("good-Ann", "good_Ann")
+    training = Training(job, job.parts.train, job.rows["train"], (), 0)
+    unnamed = prepare(load_recipe(write_recipe(training={"contrastive_epochs": 1, "label_names": False})))
+    other = Training(unnamed, job.parts.train, job.rows["train"], (), 0)
+    found = [train_candidate("head_only", t).predict(job, job.rows["test"]) for t in (training, other)]
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_fold_of_many_rows_is_trained_as_all_of_them_are(
+    write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = prepare(load_recipe(write_recipe(training={"contrastive_epochs": None, "num_train_epochs": 1})))
+    told: list[str] = []
+    training = Training(
+        job, job.parts.train, job.rows["train"], (), 0, lambda done, total, note: told.append(note), stage="lora"
+    )
+    # Twenty rows of two labels are not few, the fifteen of a fold would be.
+    monkeypatch.setattr(candidate, "FEW", 10)
+    out_of_fold("lora", training)
+    assert told
+    assert not any("contrast" in note for note in told)
+    monkeypatch.setattr(candidate, "FEW", 11)
+    told.clear()
+    out_of_fold("lora", training)
+    assert all("contrast" in note for note in told)
+
+
+@pytest.mark.usefixtures("rows")
+def test_the_contrastive_stage_keeps_less_of_its_change_the_slower_its_average(
+    write_recipe: Callable[..., Path],
+) -> None:
+    sizes = []
+    for decay in (0.0, 0.9):
+        settings = {"contrastive_epochs": 4, "ema_decay": decay, "learning_rate": 0.01}
+        job = prepare(load_recipe(write_recipe(training=settings)))
+        with deterministic(0):
+            trained = train_candidate("lora", Training(job, job.parts.train, job.rows["train"], (), 0))
+        parameters = trained.network.parameters()
+        sizes.append(sum(float(p.detach().norm()) for n, p in parameters.items() if ".lora_B." in n))
+    assert 0 < sizes[1] < sizes[0] / 2

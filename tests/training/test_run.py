@@ -134,6 +134,21 @@ def test_a_bundle_names_no_folder_of_the_machine_and_its_card_states_figures_bes
     assert manifest["provenance"]["seeds"] == {"split": 1, "training": [0]}
 
 
+def test_a_run_that_chooses_by_cross_validation_trains_on_the_validation_rows_and_says_so(
+    write_recipe: Callable[..., Path], rows: Path, tmp_path: Path
+) -> None:
+    splits = {"test_size": 0.25, "val_size": 0.25, "seed": 1, "choose_by": "cross_validation"}
+    source = load_recipe(write_recipe(data={"splits": splits}, peft={"method": "auto", "choose_strength": True}))
+    outcome = run(source, tmp_path / "out")
+    assert outcome.metrics["rows"] == {"train": 30, "validation": 0, "test": 10}
+    lora = outcome.metrics["choice"]["candidates"][1]
+    assert lora["strength"] in (0.25, 0.5, 0.75, 1.0)
+    assert lora["wins"] + lora["losses"] <= 30
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "Compared on training rows, each left out of a fold" in report
+    assert "Fitted on training rows, each left out of a fold" in report
+
+
 def test_the_figures_compare_the_adapter_with_the_head_alone_on_the_test_rows(
     write_recipe: Callable[..., Path], rows: Path, tmp_path: Path
 ) -> None:

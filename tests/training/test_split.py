@@ -105,6 +105,13 @@ def test_where_methods_are_chosen_by_cross_validation_the_validation_rows_are_tr
     parts = split(data, GIVEN.model_copy(update={"choose_by": "cross_validation"}))
     assert [e.text for e in parts.train] == [*(text for text, _ in MANY), "V"]
     assert (parts.validation, [e.text for e in parts.test]) == ((), ["x"])
+    leaky = {"choose_by": "cross_validation", "dedupe_across_splits": False}
+    assert [e.text for e in split(data, GIVEN.model_copy(update=leaky)).train].count("V") == 1
+    rare = Dataset(("a", "b", "c"), rows(*MANY, *((f"c {i}", "c") for i in range(3))), None, rows(("x", "a")))
+    with pytest.raises(
+        DataError, match=r"label 'c' has 3 rows to train and choose by; .* needs 4: add rows, or set"
+    ):
+        split(rare, GIVEN.model_copy(update={"choose_by": "cross_validation"}))
     dealt = split(dataset([30, 40], 0), SETTINGS.model_copy(update={"choose_by": "cross_validation"}))
     assert dealt.sizes == {"train": 56, "validation": 0, "test": 14}
     assert dealt.test == split(dataset([30, 40], 0), SETTINGS).test
