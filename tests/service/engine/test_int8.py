@@ -126,7 +126,7 @@ def test_a_row_s_answer_in_int8_is_its_own_whatever_shares_its_batch(
     assert moved < 0.1 * np.mean([np.abs(a - b).mean() for a, b in zip(alone, exact, strict=True)])
 
 
-def test_adapters_trained_in_fp32_give_the_trainer_s_outputs_but_for_a_tenth(
+def test_adapters_trained_in_fp32_give_the_trainer_s_outputs_but_for_a_twentieth(
     int8_folder: Path, spec: FoundationSpec
 ) -> None:
     runner = OnnxRunner(int8_folder, slots=1, threads=1)
@@ -137,8 +137,10 @@ def test_adapters_trained_in_fp32_give_the_trainer_s_outputs_but_for_a_tenth(
         assert golden is not None
         runner.place(0, runner.stage(adapter))
         rows = [tokenizer.encode(value, adapter.preprocessing, truncate=True) for value in golden.inputs]
-        for found, expected in zip(runner.run(pad(rows, [0] * len(rows), 0)), golden.outputs, strict=True):
-            assert 0 < np.linalg.norm(found - expected) < 0.1 * np.linalg.norm(expected)
+        # Of all rows together: a text between two labels has logits near zero, of which a twentieth is nothing.
+        found = np.concatenate([np.ravel(row) for row in runner.run(pad(rows, [0] * len(rows), 0))])
+        expected = np.concatenate([np.ravel(row) for row in golden.outputs])
+        assert 0 < np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
 
 
 def test_what_adapters_add_stays_in_fp32(int8_folder: Path, spec: FoundationSpec) -> None:
