@@ -103,7 +103,8 @@ class _Descent:
         self.epochs: list[Epoch] = []
         self.best: Epoch | None = None
         self.kept = copied(self.parameters)
-        self.average = copied(self.parameters)
+        # Empty where none is asked for.
+        self.average = copied(self.parameters) if stage.ema_decay else {}
         torch.manual_seed(seed)
         standing = None if checkpoints is None else checkpoints.load(stage.name)
         if standing is not None:
@@ -135,7 +136,7 @@ class _Descent:
         before = None if self.best is None else self.best.validation
         if score is None or before is None or score > before:
             self.best = self.epochs[-1]
-            self.kept = copied(self.average if self.stage.ema_decay else self.parameters)
+            self.kept = copied(self.average or self.parameters)
         if self.checkpoints is not None:
             self.checkpoints.save(self.stage.name, self._standing())
 
@@ -166,7 +167,7 @@ class _Descent:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.max_grad_norm)
         self.optimizer.step()
-        if self.stage.ema_decay:
+        if self.average:
             average = torch.optim.swa_utils.get_ema_multi_avg_fn(self.stage.ema_decay)  # type: ignore[no-untyped-call]
             average(list(self.average.values()), list(self.parameters.values()), 0)
         self.schedule.step()
@@ -178,8 +179,7 @@ class _Descent:
 
         tensors = {f"now.{n}": t for n, t in copied(self.parameters).items()}
         tensors |= {f"best.{n}": t for n, t in self.kept.items()}
-        if self.stage.ema_decay:
-            tensors |= {f"average.{n}": t for n, t in self.average.items()}
+        tensors |= {f"average.{n}": t for n, t in self.average.items()}
         state = self.optimizer.state_dict()["state"]
         tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for i, held in state.items() for k, v in held.items()}
         tensors |= {"rng.order": self.order.get_state(), "rng.torch": torch.get_rng_state()}
@@ -203,8 +203,8 @@ class _Descent:
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"now.{name}"])
                 self.kept[name] = tensors[f"best.{name}"]
-                if self.stage.ema_decay:
-                    self.average[name].copy_(tensors[f"average.{name}"])
+            for name, tensor in self.average.items():
+                tensor.copy_(tensors[f"average.{name}"])
         held: dict[int, dict[str, Any]] = {}
         for name, tensor in tensors.items():
             if name.startswith("adam."):

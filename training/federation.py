@@ -10,6 +10,7 @@ import numpy as np
 
 from adapters.spec import Array
 from training.candidate import Candidate, Training, descend_from, new_network
+from training.descent import copied
 from training.errors import DataError, RecipeError
 from training.evaluate import macro_f1
 from training.network import Network
@@ -93,7 +94,7 @@ def federate(training: Training, clients: int, rounds: int, skew: float | None) 
     shares = [len(rows) / len(training.train) for rows in parts]
     told: list[Round] = []
     for number in range(1, rounds + 1):
-        began = _weights(network)
+        began = copied(network.parameters())
         learned = []
         for k, rows in enumerate(parts):
             _load(network, began)
@@ -108,7 +109,7 @@ def federate(training: Training, clients: int, rounds: int, skew: float | None) 
                 stage=f"round {number} client {k + 1}",
             )
             descend_from(network, client)
-            learned.append(_weights(network))
+            learned.append(copied(network.parameters()))
         lost = _load_average(network, learned, shares)
         score = 0.0
         if training.validation:
@@ -116,10 +117,6 @@ def federate(training: Training, clients: int, rounds: int, skew: float | None) 
             score = macro_f1(found, training.validation, job.labels)
         told.append(Round(number, score, lost))
     return Candidate("lora", network), told
-
-
-def _weights(network: Network) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in network.parameters().items()}
 
 
 def _load(network: Network, weights: dict[str, torch.Tensor]) -> None:

@@ -154,9 +154,11 @@ def _check_counts(dataset: Dataset, examples: Sequence[Example], settings: Split
 
 def _check_folds(dataset: Dataset, examples: Sequence[Example]) -> None:
     """DataError where a text's label has fewer rows than there are folds: one of them would lack it."""
-    counts = Counter(example.labels[0] for example in examples if not example.words)
+    if dataset.tokens:
+        return
+    counts = Counter(example.labels[0] for example in examples)
     for label in dataset.kinds:
-        if not dataset.tokens and counts[label] < FOLDS:
+        if counts[label] < FOLDS:
             raise DataError(
                 f"{dataset.train.path}: label {label!r} has {counts[label]} rows to train and choose by; "
                 f"data.splits.choose_by: cross_validation needs {FOLDS}: add rows, or set validation"

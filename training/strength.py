@@ -26,6 +26,7 @@ class Line:
     ) -> None:
         self._network = network
         self._refit = refit
+        self._at = 1.0
         self._ends = {
             name: (start[name], parameter.detach().clone())
             for name, parameter in network.parameters().items()
@@ -36,6 +37,9 @@ class Line:
         """Give the network the weights at `strength`: 0 is the start, 1 the end."""
         import torch
 
+        if strength == self._at:
+            return
+        self._at = strength
         parameters = self._network.parameters()
         with torch.no_grad():
             for name, (start, end) in self._ends.items():

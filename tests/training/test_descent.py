@@ -10,7 +10,7 @@ import torch
 
 from training.candidate import Training, train_candidate
 from training.checkpoint import Checkpoints
-from training.descent import Epoch, Stage, descend, deterministic
+from training.descent import Epoch, Stage, copied, descend, deterministic
 from training.errors import Diverged
 from training.job import Job, prepare
 from training.network import Network
@@ -39,7 +39,7 @@ def train(job: Job, checkpoints: Checkpoints | None, kill_at: int | None = None)
             job, job.parts.train, job.rows["train"], job.rows["validation"], 0, report, checkpoints
         )
         network = train_candidate("lora", training).network
-    return {name: parameter.detach().clone() for name, parameter in network.parameters().items()}
+    return copied(network.parameters())
 
 
 @pytest.mark.parametrize(
