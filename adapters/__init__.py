@@ -1,0 +1,1 @@
+"""An adapter: its spec and references, its bundle, its foundation, and where it lives."""

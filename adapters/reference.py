@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from adapters.errors import InvalidDigest, InvalidName, InvalidReference
+from rootstock.adapters.errors import InvalidDigest, InvalidName, InvalidReference
 
 FOUNDATION = "foundation"
 LIVE = "live"

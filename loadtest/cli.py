@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from loadtest.scenarios import SCENARIOS
+from rootstock.loadtest.scenarios import SCENARIOS
 
 if TYPE_CHECKING:
-    from adapters.foundation import FoundationFiles
-    from loadtest.report import Report
-    from loadtest.row import NotRun, Row
-    from loadtest.scenarios.outcome import Outcome
+    from rootstock.adapters.foundation.location import FoundationFiles
+    from rootstock.loadtest.load.outcome import Outcome
+    from rootstock.loadtest.measure.row import NotRun, Row
+    from rootstock.loadtest.report.report import Report
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -26,7 +26,7 @@ _PAIRS = 30
 _SWEEP_PAIRS = 7
 _QUICK_PAIRS = 2
 
-# Of loadtest.engine_rows, which is imported when they are measured.
+# Of rootstock.loadtest.engine.rows, which is imported when they are measured.
 ENGINE_ROWS = {
     "plain": "no adapter in use, against a plain ONNX export",
     "1": "32 adapters against the foundation alone",
@@ -40,7 +40,7 @@ ENGINE_ROWS = {
     "10": "start and memory of a server",
 }
 
-# Of loadtest.served_rows.
+# Of rootstock.loadtest.http.rows.
 HTTP_ROWS = {
     "3": "against one set_adapter a request behind BentoML",
     "4": "against the engine in process",
@@ -105,7 +105,7 @@ def engine(
     count = pairs or (_QUICK_PAIRS if quick else _PAIRS)
 
     def measure(files: FoundationFiles, export: Path) -> Sequence[Row | NotRun]:
-        from loadtest.engine_rows import Setup, engine_rows, full_scale, quick_scale
+        from rootstock.loadtest.engine.rows import Setup, engine_rows, full_scale, quick_scale
 
         scale = quick_scale(count) if quick else full_scale(count)
         return engine_rows(wanted, Setup(files.folder, export, used, scale, _say))
@@ -155,9 +155,9 @@ def http(
     window = round(seconds or (_QUICK_WINDOW_S if quick else _WINDOW_S))
 
     def measure(files: FoundationFiles, export: Path) -> Sequence[Row | NotRun]:
-        from loadtest.scenarios.prepared import Setup
-        from loadtest.served_rows import Served, served_rows
-        from loadtest.windows import Windows
+        from rootstock.loadtest.fixtures.windows import Windows
+        from rootstock.loadtest.http.rows import Served, served_rows
+        from rootstock.loadtest.load.preparation import Setup
 
         setup = Setup(files.folder, export, used, server, quick, _say)
         return served_rows(wanted, Served(setup, Windows(window, count, connections)))
@@ -176,16 +176,16 @@ def http(
 def _scenario(
     name: str, server: str, seconds: float | None, threads: int, quick: bool, json: Path | None
 ) -> None:
-    from loadtest.machine import describe_machine
-    from loadtest.page import write_outcome
-    from loadtest.report import Report
+    from rootstock.loadtest.measure.machine import describe_machine
+    from rootstock.loadtest.report.page import write_outcome
+    from rootstock.loadtest.report.report import Report
 
     if name not in SCENARIOS:
         _fail(f"--scenario {name!r}: expected one of {', '.join(SCENARIOS)}", 2)
 
     def measure(files: FoundationFiles, export: Path) -> Outcome:
-        from loadtest.scenarios.catalogue import RUN
-        from loadtest.scenarios.prepared import Setup
+        from rootstock.loadtest.load.preparation import Setup
+        from rootstock.loadtest.scenarios.catalogue import RUN
 
         return RUN[name](Setup(files.folder, export, threads, server, quick, _say, seconds))
 
@@ -206,15 +206,15 @@ def _report(
     kept: Path | None,
     page: str = "",
 ) -> None:
-    from loadtest.chart import draw
-    from loadtest.machine import describe_machine
-    from loadtest.report import Report
+    from rootstock.loadtest.measure.machine import describe_machine
+    from rootstock.loadtest.report.chart import draw
+    from rootstock.loadtest.report.report import Report
 
     report = Report(describe_machine(), parameters, _measured(measure))
     report.show()
     _keep(kept, report.write, lambda path: not report.measured or draw(report, path))
     if page and kept is not None:
-        from loadtest.page import write_page
+        from rootstock.loadtest.report.page import write_page
 
         write_page(kept.with_suffix(".html"), page, report)
     _require_right(report)
@@ -227,9 +227,9 @@ def _require_right(report: Report) -> None:
 
 
 def _sweep(full: bool, pairs: int, threads: int, kept: Path | None) -> None:
-    from loadtest.machine import describe_machine
-    from loadtest.sweep import cells, sweep
-    from loadtest.sweep_report import SweepReport
+    from rootstock.loadtest.engine.sweep import cells, sweep
+    from rootstock.loadtest.measure.machine import describe_machine
+    from rootstock.loadtest.report.sweep_report import SweepReport
 
     points = _measured(lambda _, export: sweep(export, cells(full), pairs, threads, _say))
     report = SweepReport(describe_machine(), {"full": full, "pairs": pairs, "threads": threads}, points)
@@ -239,17 +239,17 @@ def _sweep(full: bool, pairs: int, threads: int, kept: Path | None) -> None:
 
 def _measured(measure: Callable[[FoundationFiles, Path], T]) -> T:
     """What `measure` gives for the default foundation and its export; an expected fault ends the program."""
-    from adapters.errors import AdapterError
-    from adapters.foundation import FoundationError, locate
-    from adapters.transport_errors import ClientError
-    from loadtest.agreement import Disagreement
-    from loadtest.inprocess import EngineEnded
-    from loadtest.registered import ImportFailed
-    from loadtest.scenarios.trial import GeneratorFailed, NothingAnswered
-    from loadtest.server import ServerFailed
-    from loadtest.wrk import LoadError
-    from service.engine.errors import EngineError
-    from service.exports import ensure_export
+    from rootstock.adapters.client.errors import ClientError
+    from rootstock.adapters.errors import AdapterError
+    from rootstock.adapters.foundation.location import FoundationError, locate
+    from rootstock.loadtest.fixtures.engine_process import EngineEnded
+    from rootstock.loadtest.fixtures.registration import ImportFailed
+    from rootstock.loadtest.fixtures.server import ServerFailed
+    from rootstock.loadtest.load.trial import GeneratorFailed, NothingAnswered
+    from rootstock.loadtest.measure.agreement import Disagreement
+    from rootstock.loadtest.measure.wrk import LoadError
+    from rootstock.service.engine.core.errors import EngineError
+    from rootstock.service.exports.cache import ensure_export
 
     home = Path(os.environ.get("ROOTSTOCK_HOME", "~/.rootstock")).expanduser().absolute()
     expected = (FoundationError, EngineEnded, ServerFailed, LoadError, ClientError, AdapterError, EngineError)
@@ -280,13 +280,13 @@ def _rows(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _kept(given: Path | None, name: str, quick: bool) -> Path | None:
-    from loadtest.report import RESULTS
+    from rootstock.loadtest.report.report import RESULTS
 
     return given if given is not None or quick else RESULTS / f"{name}.json"
 
 
 def _cores() -> int:
-    from loadtest.machine import cores
+    from rootstock.loadtest.measure.machine import cores
 
     return cores()
 

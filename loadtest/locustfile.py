@@ -12,7 +12,7 @@ from typing import Any
 from locust import FastHttpUser, events, task
 from locust.exception import StopUser
 
-from loadtest.popularity import POPULARITIES, choose
+from rootstock.loadtest.fixtures.popularity import POPULARITIES, choose
 
 TEXTS = (
     "Where is my parcel? It was due on Monday.",

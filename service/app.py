@@ -20,20 +20,21 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from fastapi import FastAPI
 
-from adapters.bundle import Limits, PlainFields
-from adapters.errors import StoreFull
-from adapters.spec import Rejected
-from service.api import adapters, embeddings, errors, health, models, predict, rerank
-from service.api.gate import Gate, Keys
-from service.engine.errors import EngineError
-from service.logs import configure_logs
-from service.settings import Settings, read_settings
+from rootstock.adapters.bundle import Limits, PlainFields
+from rootstock.adapters.errors import StoreFull
+from rootstock.adapters.spec import Rejected
+from rootstock.service.api import adapters, errors, health, predict, rerank
+from rootstock.service.api.middleware.gate import Gate, Keys
+from rootstock.service.api.openai import embeddings, models
+from rootstock.service.engine.core.errors import EngineError
+from rootstock.service.settings import Settings, read_settings
+from rootstock.service.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
-    from service.api.server import Server
-    from service.tracing import Tracing
+    from rootstock.service.api.server import Server
+    from rootstock.service.telemetry.tracing import Tracing
 
 DEMO = Path(__file__).parent / "demo"
 _MIB = 2**20
@@ -64,7 +65,7 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
         redoc_url=None,
-        # The spans are service/tracing.py's: FastAPI's own would double them, and it looks for them each request.
+        # FastAPI's own spans would double those of telemetry/tracing.py, and it looks for them each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for part in (predict, embeddings, rerank, models, adapters, health):
@@ -91,8 +92,8 @@ async def open_server(
     `span_exporters`: None means those that the environment asks for. HomeInUse where another program uses the
     home. Only the process that serves comes here and takes it.
     """
-    from adapters.home import holding
-    from service.span_exporters import find_exporters
+    from rootstock.adapters.home.home import holding
+    from rootstock.service.telemetry.span_exporters import find_exporters
 
     if span_exporters is None:
         span_exporters = [found.load()() for found in find_exporters()]
@@ -107,7 +108,7 @@ async def _traced(exporters: Sequence[SpanExporter]) -> AsyncIterator[Tracing | 
     if not exporters:
         yield None
         return
-    from service.tracing import Tracing
+    from rootstock.service.telemetry.tracing import Tracing
 
     tracing = Tracing(exporters)
     try:
@@ -118,20 +119,20 @@ async def _traced(exporters: Sequence[SpanExporter]) -> AsyncIterator[Tracing | 
 
 @asynccontextmanager
 async def _open_parts(settings: Settings, tracing: Tracing | None) -> AsyncIterator[Server]:
-    from adapters.foundation_weights import FoundationWeights
-    from adapters.registry import Registry
-    from adapters.store import FolderStore
-    from service.api.server import Server
-    from service.catalog import RegistryCatalog
-    from service.conversion import Converter
-    from service.engine.admission import Capacity
-    from service.engine.engine import Engine, EngineLimits
-    from service.engine.observer import Observers
-    from service.engine.packing import BatchLimits
-    from service.engine.tokenizer import Tokenizer
-    from service.metrics import Metrics
-    from service.pins import Pins
-    from service.publishing import Publisher
+    from rootstock.adapters.foundation.weights import FoundationWeights
+    from rootstock.adapters.registry import Registry
+    from rootstock.adapters.store.folder import FolderStore
+    from rootstock.service.api.server import Server
+    from rootstock.service.conversion import Converter
+    from rootstock.service.engine.core.admission import Capacity
+    from rootstock.service.engine.core.observer import Observers
+    from rootstock.service.engine.encode.engine import Engine, EngineLimits
+    from rootstock.service.engine.encode.modalities.text import Tokenizer
+    from rootstock.service.engine.encode.packing import BatchLimits
+    from rootstock.service.pins import Pins
+    from rootstock.service.publishing import Publisher
+    from rootstock.service.registry_catalog import RegistryCatalog
+    from rootstock.service.telemetry.metrics import Metrics
 
     home = settings.home_folder
     runner, export_folder, folder = await asyncio.to_thread(open_runner, settings)
@@ -184,19 +185,19 @@ def open_runner(settings: Settings) -> tuple[Any, Path, Path]:
 
     ONNX Runtime from the export cache, or torch.
     """
-    from adapters.foundation import locate
-    from service.exports import find_export
+    from rootstock.adapters.foundation.location import locate
+    from rootstock.service.exports.cache import find_export
 
     files = locate(settings.foundation)
     on_torch = settings.runner == "torch" or (settings.runner == "auto" and _has_cuda())
     if on_torch and settings.precision == "fp32":
-        from adapters.architecture import describe
-        from service.engine.runners.torch_runner import TorchRunner
+        from rootstock.adapters.foundation.architecture import describe
+        from rootstock.service.engine.runners.torch.runner import TorchRunner
 
         spec = describe(files)
         torch_runner = TorchRunner(files.folder, spec, settings.slots, settings.runner_threads)
         return torch_runner, files.folder, files.folder
-    from service.engine.runners.onnx_runner import OnnxRunner
+    from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 
     folder = find_export(settings.foundation, files, settings.export_folders, settings.precision)
     cache_bytes = settings.trunk_cache_mb * _MIB

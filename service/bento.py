@@ -1,4 +1,7 @@
-"""The BentoML service: one worker process around the app. `bentoml serve service.bento:Rootstock` runs it."""
+"""The BentoML service: one worker process around the app.
+
+Run `bentoml serve rootstock.service.bento:Rootstock`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
 import bentoml
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.app import app_from_environment
+from rootstock.service.app import app_from_environment
 
 _PR_SET_PDEATHSIG = 1
 

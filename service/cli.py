@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapters.options import URL, Json, Url
+from rootstock.adapters.cli.options import URL, Json, Url
 
 if TYPE_CHECKING:
-    from service.top import Frame
+    from rootstock.service.telemetry.top import Frame
 
 serve = typer.Typer(add_completion=False)
 top = typer.Typer(add_completion=False)
@@ -32,10 +32,10 @@ def serve_command(
     server: Annotated[str | None, typer.Option(help="bentoml or uvicorn.")] = None,
 ) -> None:
     """Serve a foundation and its adapters over HTTP until stopped. Settings: ROOTSTOCK_* (docs/operations.md)."""
-    from adapters.errors import AdapterError
-    from adapters.foundation import FoundationError
-    from service.settings import SettingsError, read_settings
-    from service.span_exporters import NoSuchExporter, find_exporters
+    from rootstock.adapters.errors import AdapterError
+    from rootstock.adapters.foundation.location import FoundationError
+    from rootstock.service.settings import SettingsError, read_settings
+    from rootstock.service.telemetry.span_exporters import NoSuchExporter, find_exporters
 
     try:
         settings = read_settings(host=host, port=port, foundation=foundation, server=server)
@@ -71,9 +71,9 @@ def top_command(
     from contextlib import suppress
     from itertools import islice
 
-    from adapters.client import Client
-    from adapters.transport_errors import ClientError, Misused
-    from service.top import frames
+    from rootstock.adapters.client.client import Client
+    from rootstock.adapters.client.errors import ClientError, Misused
+    from rootstock.service.telemetry.top import frames
 
     try:
         with suppress(KeyboardInterrupt), Client(url, key, timeout=10) as client:
@@ -88,7 +88,7 @@ def _watch(views: Iterable[Frame], url: str, as_json: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from service.top import shown
+    from rootstock.service.telemetry.top import shown
 
     if as_json:
         for view in views:
@@ -139,10 +139,10 @@ def export(
 
     Exit code 0: the form is in the cache; 1: int8 changes too much, and nothing was kept; 2: wrong usage.
     """
-    from adapters.errors import AdapterError
-    from adapters.foundation import FoundationError
-    from adapters.output import tell
-    from service.settings import SettingsError, read_settings
+    from rootstock.adapters.cli.output import tell
+    from rootstock.adapters.errors import AdapterError
+    from rootstock.adapters.foundation.location import FoundationError
+    from rootstock.service.settings import SettingsError, read_settings
 
     if accept_drift and not int8:
         _fail("--accept-drift goes with --int8: the fp32 form is the foundation's own")
@@ -173,8 +173,8 @@ def _pass_on(settings: Any) -> None:
 
 def _open_home(settings: Any) -> None:
     """A home that is in use or cannot be written, or a registry that cannot be read, is said here, once."""
-    from adapters.home import holding
-    from adapters.registry import Registry
+    from rootstock.adapters.home.home import holding
+    from rootstock.adapters.registry import Registry
 
     with holding(settings.home_folder, "rootstock serve, before it starts"):
         Registry(f"sqlite:///{settings.home_folder / 'registry.db'}").close()
@@ -195,19 +195,19 @@ def _check_address(host: str, port: int) -> None:
 
 def _exported(settings: Any, precision: str) -> Path:
     """The foundation's export, made here if need be: progress is seen, and a fault is one clear line."""
-    from adapters.foundation import locate
-    from service.exports import find_export
+    from rootstock.adapters.foundation.location import locate
+    from rootstock.service.exports.cache import find_export
 
     return find_export(settings.foundation, locate(settings.foundation), settings.export_folders, precision)
 
 
 def _export_int8(settings: Any, fp32: Path, accept_drift: bool, as_json: bool) -> None:
     """The int8 form beside the fp32 one, unless what it changes is out of bounds and not accepted."""
-    from adapters.bundle import Limits
-    from adapters.foundation import locate
-    from adapters.output import table, tell
-    from service.drift import measure
-    from service.exports import int8_candidate, path_of
+    from rootstock.adapters.bundle import Limits
+    from rootstock.adapters.cli.output import table, tell
+    from rootstock.adapters.foundation.location import locate
+    from rootstock.service.exports.cache import int8_candidate, path_of
+    from rootstock.service.exports.int8_check import measure
 
     files, home = locate(settings.foundation), settings.home_folder
     limits = Limits(max_bundle_bytes=settings.max_bundle_mb * 2**20, max_rank=settings.max_rank)
@@ -234,9 +234,9 @@ def _replaying(done: int, total: int) -> None:
 
 
 def _describe(foundation: str | None) -> Any:
-    from adapters.architecture import describe
-    from adapters.foundation import FoundationError, locate
-    from service.settings import SettingsError, read_settings
+    from rootstock.adapters.foundation.architecture import describe
+    from rootstock.adapters.foundation.location import FoundationError, locate
+    from rootstock.service.settings import SettingsError, read_settings
 
     try:
         return describe(locate(read_settings(foundation=foundation).foundation))
@@ -248,7 +248,7 @@ def _serve_uvicorn(settings: Any) -> None:
     import uvicorn
 
     uvicorn.run(
-        "service.app:app_from_environment",
+        "rootstock.service.app:app_from_environment",
         factory=True,
         host=settings.host,
         port=settings.port,
@@ -273,7 +273,7 @@ def _serve_bentoml(settings: Any) -> None:
     }
     flags = [str(part) for pair in arguments.items() for part in pair]
     environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "true"}
-    command = [sys.executable, "-m", "bentoml", "serve", "service.bento:Rootstock", *flags]
+    command = [sys.executable, "-m", "bentoml", "serve", "rootstock.service.bento:Rootstock", *flags]
     os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.bundle.archive import CONFIG, WEIGHTS
-from adapters.spec import Rejected
+from rootstock.adapters.bundle.archive import CONFIG, WEIGHTS
+from rootstock.adapters.spec import Rejected
 
 # Importing PEFT takes some 10 s, all linear layers of a 110 M parameter foundation some 60 s on one core.
 _SECONDS = 300.0
@@ -28,7 +28,7 @@ class Converted:
 
 
 class Converter:
-    """Runs `adapters.conversion`, one upload at a time, each in a process that is killed after `seconds`.
+    """Run adapters/convert/conversion.py, one upload at a time, each in a process that is killed after `seconds`.
 
     `foundation` is the setting that names the foundation, `rank` the largest rank of the result.
     """
@@ -45,7 +45,7 @@ class Converter:
         return all(importlib.util.find_spec(name) for name in ("torch", "peft", "transformers"))
 
     async def convert(self, data: bytes, kind: str, task: str | None) -> Converted:
-        """The LoRA of a plain PEFT folder's zip; Rejected as `adapters.conversion.convert`.
+        """The LoRA of a plain PEFT folder's zip; Rejected as `rootstock.adapters.convert.conversion.convert`.
 
         With check "conversion" also where the process crashes or takes too long.
         """
@@ -72,7 +72,7 @@ class Converter:
 
     async def _run(self, *arguments: str) -> tuple[int | None, bytes]:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "adapters.conversion", *arguments),
+            *(sys.executable, "-m", "rootstock.adapters.convert.conversion", *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             env=_environment(),

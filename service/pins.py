@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from service.engine.catalog import Catalog
-from service.engine.engine import Engine
+from rootstock.service.engine.core.catalog import Catalog
+from rootstock.service.engine.encode.engine import Engine
 
 
 class Pins:

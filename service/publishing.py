@@ -7,18 +7,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.bundle import Bundle, Limits, PlainFields, open_bundle
-from adapters.bundle.kinds import CONVERTED, NATIVE, Unconverted
-from adapters.foundation_weights import FoundationWeights
-from adapters.reference import check_name
-from adapters.registry import Published, Registry
-from adapters.spec import Adapter, FoundationSpec, Rejected
-from adapters.store import FolderStore
-from service.conversion import Converter
-from service.engine.engine import Engine
-from service.engine.errors import RunnerFault
-from service.metrics import Metrics
-from service.tolerance import compare
+from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
+from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.reference import check_name
+from rootstock.adapters.registry import Published, Registry
+from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
+from rootstock.adapters.store.folder import FolderStore
+from rootstock.service.conversion import Converter
+from rootstock.service.engine.core.errors import RunnerFault
+from rootstock.service.engine.encode.engine import Engine
+from rootstock.service.telemetry.metrics import Metrics
+from rootstock.service.tolerance import compare
 
 # An upload in memory is its zip, what that unpacks to and its arrays; one may be waiting for its conversion.
 UPLOADS_AT_ONCE = 2

@@ -11,8 +11,8 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from adapters.errors import InvalidReference
-from adapters.reference import FOUNDATION, Reference
+from rootstock.adapters.errors import InvalidReference
+from rootstock.adapters.reference import FOUNDATION, Reference
 
 PREFIX = "ROOTSTOCK_"
 

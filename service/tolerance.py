@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from adapters.spec import Array, Rejected
+from rootstock.adapters.spec import Array, Rejected
 
 
 @dataclass(frozen=True)

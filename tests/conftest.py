@@ -18,11 +18,11 @@ import httpx
 import numpy as np
 import pytest
 
-from adapters.architecture import describe
-from adapters.foundation import FoundationFiles, locate
-from adapters.spec import FoundationSpec
-from service.exports import export_path
-from service.settings import Settings
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import FoundationFiles, locate
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.service.exports.cache import export_path
+from rootstock.service.settings import Settings
 from tests.live_server import RunningServer, run_server
 from tests.peft_adapters import KINDS, TEXTS, PeftAdapter, peft_outputs, save_adapter
 
@@ -42,7 +42,7 @@ def exports_home(
     foundation: FoundationFiles, spec: FoundationSpec, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A home folder whose export cache is warm."""
-    from service.engine.runners.onnx_export import export
+    from rootstock.service.engine.runners.onnx.export.export import export
 
     home = tmp_path_factory.mktemp("exports")
     export(foundation.folder, spec, export_path(home, spec.fingerprint))

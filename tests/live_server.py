@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import uvicorn
 
-from service.app import OpenServer, create_app
-from service.settings import Settings
+from rootstock.service.app import OpenServer, create_app
+from rootstock.service.settings import Settings
 
 
 class RunningServer:

@@ -7,10 +7,10 @@ from typing import Any
 
 import transformers
 
-from adapters.architecture import describe
-from adapters.foundation import locate
-from service.engine.runners.onnx_export import export
-from service.exports import path_of
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import locate
+from rootstock.service.engine.runners.onnx.export.export import export
+from rootstock.service.exports.cache import path_of
 from tests.parity.foundations import Tiny, make_tiny
 from tests.parity.matrix import ARCHITECTURES
 

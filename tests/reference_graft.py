@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters.spec import Adapter, FoundationSpec, SiteUpdate
+from rootstock.adapters.spec import Adapter, FoundationSpec, SiteUpdate
 from tests.peft_adapters import CLASSES
 
 TYPE_OF = {

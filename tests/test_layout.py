@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import adapters
-from service.settings import PREFIX, Settings
+import rootstock.adapters as adapters
+from rootstock.service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_adapters_is_our_package_and_not_adapterhub_s() -> None:
-    assert Path(adapters.__file__).parent == ROOT / "adapters"
+    assert Path(adapters.__file__).resolve().parent == ROOT / "adapters"
 
 
 def test_every_setting_is_documented_with_its_default_and_nothing_else_is() -> None:

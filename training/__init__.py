@@ -1,0 +1,1 @@
+"""Train an adapter from a recipe and judge it."""

@@ -6,17 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adapters.bundle import Bundle, Golden, Limits, Manifest, open_bundle, write_bundle
-from adapters.bundle.archive import CONFIG
-from adapters.bundle.peft_config import read_config
-from adapters.foundation_weights import FoundationWeights
-from adapters.spec import HeadSpec, Preprocessing
-from training.encoding import Encoded
-from training.errors import DataError
-from training.example import Example
-from training.inputs import Inputs
-from training.job import Job
-from training.network import Network, outputs, pooling_of
+from rootstock.adapters.bundle import Bundle, Golden, Limits, Manifest, open_bundle, write_bundle
+from rootstock.adapters.bundle.archive import CONFIG
+from rootstock.adapters.bundle.peft_config import read_config
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.spec import HeadSpec, Preprocessing
+from rootstock.training.data.encoding import Encoded
+from rootstock.training.data.example import Example
+from rootstock.training.errors import DataError
+from rootstock.training.fit.job import Job
+from rootstock.training.network.inputs import Inputs
+from rootstock.training.network.network import Network, outputs, pooling_of
 
 _GOLDEN_INPUTS = 12
 _MAX_RANK = 64

@@ -8,9 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from training.dataset import Dataset
-from training.recipe_file import RecipeFile
-from training.split import Split
+from rootstock.training.data.dataset import Dataset
+from rootstock.training.data.split import Split
+from rootstock.training.recipe.recipe_file import RecipeFile
 
 _LIBRARIES = ("numpy", "peft", "rootstock", "safetensors", "scikit-learn", "tokenizers", "torch", "transformers")
 _CODE = ("adapters", "training")

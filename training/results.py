@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.bundle import Bundle
-from adapters.bundle.archive import MANIFEST
+from rootstock.adapters.bundle import Bundle
+from rootstock.adapters.bundle.archive import MANIFEST
 
 _STAGING = ".staging-"
 
@@ -72,7 +72,7 @@ def write_results(results: Results, bundle: Bundle, metrics: Mapping[str, Any], 
 
 
 def _report(folder: Path, metrics: Mapping[str, Any]) -> None:
-    from training.report import write_report
+    from rootstock.training.report.report import write_report
 
     write_report(metrics, folder)
 

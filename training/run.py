@@ -9,24 +9,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adapters.bundle import Bundle
-from adapters.bundle.archive import CARD, GOLDEN
-from training.candidate import Candidate, Training
-from training.card import render
-from training.checkpoint import Checkpoints
-from training.descent import Report, deterministic, silent
-from training.evaluate import macro_f1
-from training.evidence import Evidence, gather
-from training.export import golden, make_bundle
-from training.extras import require
-from training.job import Job, prepare
-from training.method import Choice, choose, final, train_as
-from training.network import outputs
-from training.provenance import provenance
-from training.recipe_file import RecipeFile
-from training.results import Results, write_results
-from training.saved import load, save
-from training.tracking import Log, track
+from rootstock.adapters.bundle import Bundle
+from rootstock.adapters.bundle.archive import CARD, GOLDEN
+from rootstock.training.export import golden, make_bundle
+from rootstock.training.fit.candidate import Candidate, Training
+from rootstock.training.fit.checkpoint import Checkpoints
+from rootstock.training.fit.descent import Report, deterministic, silent
+from rootstock.training.fit.job import Job, prepare
+from rootstock.training.fit.method import Choice, choose, final, train_as
+from rootstock.training.metrics.evaluation import macro_f1
+from rootstock.training.network.files import load, save
+from rootstock.training.network.network import outputs
+from rootstock.training.provenance import provenance
+from rootstock.training.recipe.extras import require
+from rootstock.training.recipe.recipe_file import RecipeFile
+from rootstock.training.report.card import render
+from rootstock.training.results import Results, write_results
+from rootstock.training.run_metrics import Evidence, gather
+from rootstock.training.tracking import Log, track
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,6 @@ def _pack(
 def _on_cpu(job: Job) -> Any:
     import torch
 
-    from training.inputs import Inputs
+    from rootstock.training.network.inputs import Inputs
 
     return Inputs(job.rows["test"], job.pad_id, torch.device("cpu"))

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from training.descent import Report
-from training.errors import TrainingError, extra
-from training.recipe import Recipe
-from training.results import Results
+from rootstock.training.errors import TrainingError, extra
+from rootstock.training.fit.descent import Report
+from rootstock.training.recipe.recipe import Recipe
+from rootstock.training.results import Results
 
 
 class Log:

@@ -1,9 +1,9 @@
 """A bundle: an adapter's file form, named by its digest. docs/bundle-format.md is the specification."""
 
-from adapters.bundle.archive import Limits, pack, unpack
-from adapters.bundle.bundle import Bundle, PlainFields, open_bundle, write_bundle
-from adapters.bundle.golden import Golden
-from adapters.bundle.manifest import Manifest
+from rootstock.adapters.bundle.archive import Limits, pack, unpack
+from rootstock.adapters.bundle.bundle import Bundle, PlainFields, open_bundle, write_bundle
+from rootstock.adapters.bundle.golden import Golden
+from rootstock.adapters.bundle.manifest import Manifest
 
 __all__ = [
     "Bundle", "Golden", "Limits", "Manifest", "PlainFields", "open_bundle", "pack", "unpack", "write_bundle",

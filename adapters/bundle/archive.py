@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adapters.spec import Rejected
+from rootstock.adapters.spec import Rejected
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -6,7 +6,7 @@ import mmap
 
 import numpy as np
 
-from adapters.spec import Array
+from rootstock.adapters.spec import Array
 
 # Below this, whole pages and a mapping for each adapter would cost more than the heap's holes; glibc's malloc
 # maps from the same size on, until it raises it (M_MMAP_THRESHOLD in mallopt(3)).

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, WEIGHTS, Limits, pack, unpack
-from adapters.bundle.canonical import canonical, sha256
-from adapters.bundle.golden import Golden, read_golden
-from adapters.bundle.manifest import (
+from rootstock.adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, WEIGHTS, Limits, pack, unpack
+from rootstock.adapters.bundle.canonical import canonical, sha256
+from rootstock.adapters.bundle.golden import Golden, read_golden
+from rootstock.adapters.bundle.manifest import (
     MAX_LABELS,
     Manifest,
     check_labels,
@@ -17,10 +17,10 @@ from adapters.bundle.manifest import (
     read_json,
     read_manifest,
 )
-from adapters.bundle.peft_config import PeftConfig, read_config
-from adapters.bundle.tensors import read_tensors
-from adapters.bundle.weights import read_weights
-from adapters.spec import (
+from rootstock.adapters.bundle.peft_config import PeftConfig, read_config
+from rootstock.adapters.bundle.tensors import read_tensors
+from rootstock.adapters.bundle.weights import read_weights
+from rootstock.adapters.spec import (
     UNLABELLED,
     Adapter,
     Array,
@@ -32,7 +32,7 @@ from adapters.spec import (
 )
 
 if TYPE_CHECKING:
-    from adapters.foundation_weights import FoundationWeights
+    from rootstock.adapters.foundation.weights import FoundationWeights
 
 TASK_OF_TYPE = {
     "SEQ_CLS": "text-classification",

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from adapters.bundle.canonical import canonical
-from adapters.bundle.manifest import read_json
-from adapters.spec import Array, Rejected
+from rootstock.adapters.bundle.canonical import canonical
+from rootstock.adapters.bundle.manifest import read_json
+from rootstock.adapters.spec import Array, Rejected
 
 MAX_INPUTS = 16
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from adapters.bundle.canonical import canonical, digest_of
-from adapters.spec import (
+from rootstock.adapters.bundle.canonical import canonical, digest_of
+from rootstock.adapters.spec import (
     FILL_MASK,
     POOLINGS,
     PROBLEM_TYPES,

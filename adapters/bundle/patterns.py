@@ -13,7 +13,7 @@ from re import _constants as sre  # type: ignore[attr-defined]
 from re import _parser as sre_parse  # type: ignore[attr-defined]
 from typing import Any
 
-from adapters.bundle.kinds import wrong_option
+from rootstock.adapters.bundle.kinds.methods import wrong_option
 
 MAX_PATTERNS = 1024
 _MAX_PATTERN_CHARS = 512

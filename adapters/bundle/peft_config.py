@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.bundle.kinds import check_kind, wrong_option
-from adapters.bundle.patterns import MAX_PATTERNS, check_patterns, containing, ending_in, layer_of
-from adapters.spec import TaskClass
+from rootstock.adapters.bundle.kinds.methods import check_kind, wrong_option
+from rootstock.adapters.bundle.patterns import MAX_PATTERNS, check_patterns, containing, ending_in, layer_of
+from rootstock.adapters.spec import TaskClass
 
 ALL_LINEAR = "all-linear"
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
-from adapters.bundle.archive import WEIGHTS
-from adapters.spec import Array, Rejected
+from rootstock.adapters.bundle.archive import WEIGHTS
+from rootstock.adapters.spec import Array, Rejected
 
 # A header of a few hundred tensors takes some 50 KB; one of many megabytes is only there to be parsed.
 _MAX_HEADER_BYTES = 2**20

@@ -8,19 +8,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapters.bundle.adalora import adalora_update, check_allocation
-from adapters.bundle.archive import WEIGHTS
-from adapters.bundle.biases import drop_copies, with_biases
-from adapters.bundle.block import new_block
-from adapters.bundle.ia3 import ia3_update
-from adapters.bundle.lora import lora_update
-from adapters.bundle.peft_config import PeftConfig
-from adapters.bundle.saved import saved_pooler
-from adapters.bundle.tensors import check_finite, take
-from adapters.spec import AdapterWeights, Array, FoundationSpec, HeadSpec, Rejected, SiteUpdate, TaskClass
+from rootstock.adapters.bundle.archive import WEIGHTS
+from rootstock.adapters.bundle.block import new_block
+from rootstock.adapters.bundle.kinds.adalora import adalora_update, check_allocation
+from rootstock.adapters.bundle.kinds.biases import drop_copies, with_biases
+from rootstock.adapters.bundle.kinds.ia3 import ia3_update
+from rootstock.adapters.bundle.kinds.lora import lora_update
+from rootstock.adapters.bundle.kinds.pooler import saved_pooler
+from rootstock.adapters.bundle.peft_config import PeftConfig
+from rootstock.adapters.bundle.tensors import check_finite, take
+from rootstock.adapters.spec import (
+    AdapterWeights,
+    Array,
+    FoundationSpec,
+    HeadSpec,
+    Rejected,
+    SiteUpdate,
+    TaskClass,
+)
 
 if TYPE_CHECKING:
-    from adapters.foundation_weights import FoundationWeights
+    from rootstock.adapters.foundation.weights import FoundationWeights
 
 _PEFT_PREFIX = "base_model.model."
 # Numbers: each array begins at a multiple of 64 bytes of the one that holds them.

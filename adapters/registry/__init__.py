@@ -1,6 +1,6 @@
 """The registry: adapters' names, versions, aliases and events, in a database."""
 
-from adapters.registry.records import (
+from rootstock.adapters.registry.records import (
     AdapterDetail,
     AdapterSummary,
     AliasPointer,
@@ -11,7 +11,7 @@ from adapters.registry.records import (
     Resolved,
     VersionDetail,
 )
-from adapters.registry.registry import Registry
+from rootstock.adapters.registry.sql.registry import Registry
 
 __all__ = [
     "AdapterDetail",

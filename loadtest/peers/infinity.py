@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loadtest.bench import Say
-from loadtest.server import Served, free_port, running
+from rootstock.loadtest.fixtures.runner_bench import Say
+from rootstock.loadtest.fixtures.server import Served, free_port, running
 
 INFINITY = "infinity"
 MODEL = "foundation"

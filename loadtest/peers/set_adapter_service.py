@@ -1,7 +1,7 @@
-"""The peer of row 3: what a tutorial gives, PEFT behind BentoML, `set_adapter` and one forward pass a request.
+"""PEFT behind BentoML as a tutorial gives it: `set_adapter` and one forward pass a request.
 
-`bentoml serve loadtest.peers.set_adapter_service:SetAdapter`, with the foundation's folder, that of the adapters
-(each a folder PEFT saved, by name), their labels and torch's threads in the environment.
+`bentoml serve rootstock.loadtest.peers.set_adapter_service:SetAdapter`, with the foundation's folder, that of the
+adapters (each a folder PEFT saved, by name), their labels and torch's threads in the environment.
 """
 
 from __future__ import annotations

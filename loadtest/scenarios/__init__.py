@@ -1,4 +1,4 @@
-"""Load tests that check every answer. `SCENARIOS` tells each by name; loadtest.scenarios.catalogue runs them."""
+"""Load tests that check every answer, by name; catalogue.py runs them."""
 
 SCENARIOS = {
     "steady": "all kinds of request",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from loadtest.scenarios.churn import churn
-from loadtest.scenarios.cold import cold
-from loadtest.scenarios.many import many
-from loadtest.scenarios.noisy_neighbour import noisy_neighbour
-from loadtest.scenarios.outcome import Outcome
-from loadtest.scenarios.prepared import Setup
-from loadtest.scenarios.ramp import ramp
-from loadtest.scenarios.soak import soak
-from loadtest.scenarios.steady import steady
+from rootstock.loadtest.load.outcome import Outcome
+from rootstock.loadtest.load.preparation import Setup
+from rootstock.loadtest.scenarios.churn import churn
+from rootstock.loadtest.scenarios.cold import cold
+from rootstock.loadtest.scenarios.many import many
+from rootstock.loadtest.scenarios.noisy_neighbour import noisy_neighbour
+from rootstock.loadtest.scenarios.ramp import ramp
+from rootstock.loadtest.scenarios.soak import soak
+from rootstock.loadtest.scenarios.steady import steady
 
 RUN: dict[str, Callable[[Setup], Outcome]] = {
     "steady": steady,

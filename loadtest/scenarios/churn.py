@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loadtest.row import Measure, Pair, Row
-from loadtest.scenarios.outcome import Outcome, faults_row
-from loadtest.scenarios.plan import Phase
-from loadtest.scenarios.prepared import Needs, Setup, prepared
-from loadtest.scenarios.traffic import PREDICT
-from loadtest.scenarios.trial import Trial, run
+from rootstock.loadtest.load.outcome import Outcome, faults_row
+from rootstock.loadtest.load.plan import Phase
+from rootstock.loadtest.load.preparation import Needs, Setup, prepared
+from rootstock.loadtest.load.traffic import PREDICT
+from rootstock.loadtest.load.trial import Trial, run
+from rootstock.loadtest.measure.row import Measure, Pair, Row
 
 _USERS = 8
 _ADAPTERS = 8

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from loadtest.row import Pair, Row
-from loadtest.scenarios.outcome import Outcome, faults_row
-from loadtest.scenarios.plan import Phase
-from loadtest.scenarios.prepared import Needs, Setup, prepared
-from loadtest.scenarios.record import FLOOD
-from loadtest.scenarios.traffic import PREDICT
-from loadtest.scenarios.trial import Trial, run
+from rootstock.loadtest.load.outcome import Outcome, faults_row
+from rootstock.loadtest.load.plan import Phase
+from rootstock.loadtest.load.preparation import Needs, Setup, prepared
+from rootstock.loadtest.load.record import FLOOD
+from rootstock.loadtest.load.traffic import PREDICT
+from rootstock.loadtest.load.trial import Trial, run
+from rootstock.loadtest.measure.row import Pair, Row
 
 _OTHERS = 16
 _USERS = 16

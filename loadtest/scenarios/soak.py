@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from loadtest.row import Measure, NotRun, Pair, Row
-from loadtest.scenarios.outcome import Outcome, faults_row
-from loadtest.scenarios.plan import Phase
-from loadtest.scenarios.prepared import Needs, Setup, prepared
-from loadtest.scenarios.slope import WARM_UP, slopes
-from loadtest.scenarios.steady import MIX
-from loadtest.scenarios.trial import Trial, run
+from rootstock.loadtest.load.outcome import Outcome, faults_row
+from rootstock.loadtest.load.plan import Phase
+from rootstock.loadtest.load.preparation import Needs, Setup, prepared
+from rootstock.loadtest.load.trial import Trial, run
+from rootstock.loadtest.measure.row import Measure, NotRun, Pair, Row
+from rootstock.loadtest.measure.slope import WARM_UP, slopes
+from rootstock.loadtest.scenarios.steady import MIX
 
 _USERS = 16
 _OF_CAPACITY = 0.5

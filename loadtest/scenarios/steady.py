@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from loadtest.scenarios.outcome import Outcome, faults_row
-from loadtest.scenarios.plan import Phase
-from loadtest.scenarios.prepared import Needs, Setup, prepared
-from loadtest.scenarios.traffic import EMBEDDINGS, FAN_OUT, PREDICT
-from loadtest.scenarios.trial import run
+from rootstock.loadtest.load.outcome import Outcome, faults_row
+from rootstock.loadtest.load.plan import Phase
+from rootstock.loadtest.load.preparation import Needs, Setup, prepared
+from rootstock.loadtest.load.traffic import EMBEDDINGS, FAN_OUT, PREDICT
+from rootstock.loadtest.load.trial import run
 
 _USERS = 16
 # An arrival rate that leaves room for a batch that takes longer.

@@ -11,12 +11,12 @@ from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from adapters.bundle import PlainFields
-from adapters.errors import AdapterError
-from adapters.registry import AdapterSummary, AliasPointer, VersionDetail
-from adapters.spec import Rejected
-from service.api.server import Server, server_of
-from service.engine.errors import InvalidParameter
+from rootstock.adapters.bundle import PlainFields
+from rootstock.adapters.errors import AdapterError
+from rootstock.adapters.registry import AdapterSummary, AliasPointer, VersionDetail
+from rootstock.adapters.spec import Rejected
+from rootstock.service.api.server import Server, server_of
+from rootstock.service.engine.core.errors import InvalidParameter
 
 router = APIRouter()
 _FIELDS = ("bundle", "name", "task", "labels", "problem_type", "max_length", "activate")

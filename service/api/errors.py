@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from adapters.errors import AdapterError
-from adapters.spec import Rejected
-from service.engine.errors import Draining, EngineError, Expired, Overloaded
+from rootstock.adapters.errors import AdapterError
+from rootstock.adapters.spec import Rejected
+from rootstock.service.engine.core.errors import Draining, EngineError, Expired, Overloaded
 
 _STATUS = {
     "unknown_adapter": 404,

@@ -7,8 +7,8 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from service.api.errors import error_response
-from service.api.server import server_of
+from rootstock.service.api.errors import error_response
+from rootstock.service.api.server import server_of
 
 router = APIRouter()
 

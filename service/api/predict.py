@@ -11,12 +11,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictStr, Tag, model_validator
 
-from service.api.errors import ErrorDetail, fault_detail
-from service.api.server import server_of
-from service.api.terms import TimeoutHeader, Urgency, terms_of
-from service.engine.answer import Answer
-from service.engine.errors import WrongTask
-from service.engine.tokenizer import Input, Question
+from rootstock.service.api.errors import ErrorDetail, fault_detail
+from rootstock.service.api.options import TimeoutHeader, Urgency, terms_of
+from rootstock.service.api.server import server_of
+from rootstock.service.engine.core.answer import Answer
+from rootstock.service.engine.core.errors import WrongTask
+from rootstock.service.engine.encode.modalities.text import Input, Question
 
 router = APIRouter()
 Result = TypeVar("Result")

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, StrictStr
 
-from service.api.predict import Body, Timings, Usage, timings_of, usage_of, while_connected
-from service.api.server import server_of
-from service.api.terms import TimeoutHeader, terms_of
-from service.engine.errors import EngineError
+from rootstock.service.api.options import TimeoutHeader, terms_of
+from rootstock.service.api.predict import Body, Timings, Usage, timings_of, usage_of, while_connected
+from rootstock.service.api.server import server_of
+from rootstock.service.engine.core.errors import EngineError
 
 router = APIRouter()
 

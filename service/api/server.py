@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from fastapi import Request
 
-from adapters.bundle import Limits
-from adapters.registry import Registry
-from adapters.spec import FoundationSpec
-from service.catalog import RegistryCatalog
-from service.engine.engine import Engine
-from service.metrics import Metrics
-from service.pins import Pins
-from service.publishing import Publisher
+from rootstock.adapters.bundle import Limits
+from rootstock.adapters.registry import Registry
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.service.engine.encode.engine import Engine
+from rootstock.service.pins import Pins
+from rootstock.service.publishing import Publisher
+from rootstock.service.registry_catalog import RegistryCatalog
+from rootstock.service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from service.tracing import Tracing
+    from rootstock.service.telemetry.tracing import Tracing
 
 
 @dataclass

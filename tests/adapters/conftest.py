@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.registry import Registry
+from rootstock.adapters.registry import Registry
 from tests.adapters.registries import address
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from adapters.registry import Published, Registry
+from rootstock.adapters.registry import Published, Registry
 
 
 def digest(content: object) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.bundle.block import new_block
+from rootstock.adapters.bundle.block import new_block
 
 STATM = Path("/proc/self/statm")
 # A rank-8 adapter of the query and value projections of the default foundation takes about as many.

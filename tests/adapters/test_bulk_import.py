@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from adapters.bulk_import import Imported, Skipped, import_bundles
-from adapters.bundle import Limits, open_bundle
-from adapters.cli import app
-from adapters.foundation import FoundationFiles
-from adapters.home import holding
-from adapters.registry import Registry
-from adapters.spec import FoundationSpec
-from adapters.store import FolderStore
+from rootstock.adapters.bundle import Limits, open_bundle
+from rootstock.adapters.cli.adapter_commands import app
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.home.bulk_import import Imported, Skipped, import_bundles
+from rootstock.adapters.home.home import holding
+from rootstock.adapters.registry import Registry
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.adapters.store.folder import FolderStore
 from tests.peft_adapters import PeftAdapter, temporary_adapter
 
 DEMO = Path(__file__).parents[2] / "service" / "demo"
@@ -163,7 +163,7 @@ def test_what_cannot_be_done_is_one_line_and_nothing_is_registered(
 def test_who_stops_asking_keeps_what_was_told_and_gives_the_home_back(
     home: Path, bundles: Path, spec: FoundationSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.bulk_import._TOGETHER", 2)
+    monkeypatch.setattr("rootstock.adapters.home.bulk_import._TOGETHER", 2)
     paths = [bundles / name for name in ("nothing.zip", "plain.zip", "whole.zip", "golden.zip")]
     with closing(import_bundles(paths, home, spec, Limits())) as outcomes:
         first, second = next(outcomes), next(outcomes)
@@ -189,7 +189,7 @@ def test_an_interrupted_import_says_so_and_is_finished_by_the_same_command_witho
     blocking = many / "b.zip"
     os.mkfifo(blocking)
     program = (
-        "import sys\nfrom adapters.cli import app\n"
+        "import sys\nfrom rootstock.adapters.cli.adapter_commands import app\n"
         "try:\n    app(['import', *sys.argv[1:], '--json'])\n"
         "finally:\n"
         "    heavy = {'torch', 'transformers', 'peft', 'onnxruntime', 'service'} & set(sys.modules)\n"

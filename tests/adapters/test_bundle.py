@@ -14,12 +14,21 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.numpy import load, save
 
-from adapters.bundle import Bundle, Golden, Limits, Manifest, PlainFields, open_bundle, pack, write_bundle
-from adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, WEIGHTS
-from adapters.bundle.canonical import canonical, sha256
-from adapters.bundle.golden import read_golden
-from adapters.foundation import FoundationFiles
-from adapters.spec import FoundationSpec, HeadSpec, Preprocessing
+from rootstock.adapters.bundle import (
+    Bundle,
+    Golden,
+    Limits,
+    Manifest,
+    PlainFields,
+    open_bundle,
+    pack,
+    write_bundle,
+)
+from rootstock.adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, WEIGHTS
+from rootstock.adapters.bundle.canonical import canonical, sha256
+from rootstock.adapters.bundle.golden import read_golden
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.spec import FoundationSpec, HeadSpec, Preprocessing
 from tests.peft_adapters import PeftAdapter, save_adapter
 
 KINDS = {

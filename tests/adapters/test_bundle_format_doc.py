@@ -12,12 +12,12 @@ import pytest
 import rfc8785
 from safetensors.numpy import save
 
-from adapters.bundle import Bundle, Limits, open_bundle, pack
-from adapters.bundle.archive import CONFIG, GOLDEN, MANIFEST, MEMBERS, WEIGHTS
-from adapters.bundle.golden import MAX_INPUTS
-from adapters.bundle.kinds import CONVERTED, NATIVE, REFUSED
-from adapters.bundle.manifest import MAX_LABELS
-from adapters.spec import POOLINGS, PROBLEM_TYPES, TASKS, FoundationSpec
+from rootstock.adapters.bundle import Bundle, Limits, open_bundle, pack
+from rootstock.adapters.bundle.archive import CONFIG, GOLDEN, MANIFEST, MEMBERS, WEIGHTS
+from rootstock.adapters.bundle.golden import MAX_INPUTS
+from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, REFUSED
+from rootstock.adapters.bundle.manifest import MAX_LABELS
+from rootstock.adapters.spec import POOLINGS, PROBLEM_TYPES, TASKS, FoundationSpec
 
 TEXT = Path(__file__).parents[2].joinpath("docs", "bundle-format.md").read_text(encoding="utf-8")
 EXAMPLE = TEXT.partition("## A worked example")[2]

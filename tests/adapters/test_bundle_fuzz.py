@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from adapters.architecture import describe
-from adapters.bundle import Bundle, open_bundle, pack
-from adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, MEMBERS, WEIGHTS
-from adapters.spec import FoundationSpec, Rejected
+from rootstock.adapters.bundle import Bundle, open_bundle, pack
+from rootstock.adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, MEMBERS, WEIGHTS
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.spec import FoundationSpec, Rejected
 from tests.attacks.forge import LIMITS, good_files, plain_files, tiny_bert
 
 fuzz = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -18,8 +18,8 @@ import pytest
 from starlette.responses import HTMLResponse
 from typer.testing import CliRunner, Result
 
-from adapters.cli import app
-from adapters.foundation import FoundationFiles
+from rootstock.adapters.cli.adapter_commands import app
+from rootstock.adapters.foundation.location import FoundationFiles
 from tests.adapters.stand_in import DIGESTS, ZIP, StandIn, bound, raw_server, refusal, serving
 from tests.peft_adapters import save_adapter
 
@@ -319,7 +319,7 @@ def test_each_command_explains_itself_with_an_example(command: str) -> None:
 
 def test_listing_loads_nothing_heavy(server: StandIn) -> None:
     program = (
-        "import sys\nfrom adapters.cli import app\n"
+        "import sys\nfrom rootstock.adapters.cli.adapter_commands import app\n"
         f"app(['list', '--json', '--url', {server.url!r}], standalone_mode=False)\n"
         "heavy = {'torch', 'transformers', 'numpy', 'safetensors', 'sqlalchemy', 'peft', 'tokenizers'}\n"
         "sys.exit(f'loaded: {heavy & set(sys.modules)}' if heavy & set(sys.modules) else 0)\n"
@@ -335,7 +335,7 @@ def test_on_a_terminal_the_upload_is_shown_on_stderr_and_stdout_stays_json(
     try:
         words = ["adapters", "--url", server.url, "push", str(peft_folder), "--json"]
         done = subprocess.run(
-            [sys.executable, "-m", "adapters.console", *words],
+            [sys.executable, "-m", "rootstock.adapters.cli.console", *words],
             stdout=subprocess.PIPE,
             stderr=theirs,
             env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},

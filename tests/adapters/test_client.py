@@ -14,9 +14,9 @@ import httpx
 import pytest
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from adapters.client import MAX_TRIES, Client
-from adapters.errors import InvalidName, UnknownVersion
-from adapters.transport_errors import ClientError, Misused, Refused, Unreachable, Unreadable
+from rootstock.adapters.client.client import MAX_TRIES, Client
+from rootstock.adapters.client.errors import ClientError, Misused, Refused, Unreachable, Unreadable
+from rootstock.adapters.errors import InvalidName, UnknownVersion
 from tests.adapters.stand_in import DIGESTS, ZIP, StandIn, bound, raw_server, refusal, serving
 
 

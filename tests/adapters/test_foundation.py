@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from adapters.foundation import (
+from rootstock.adapters.foundation.location import (
     DEFAULT_SHA256,
     FoundationError,
     FoundationFiles,
@@ -21,7 +21,7 @@ from adapters.foundation import (
     fingerprint,
     locate,
 )
-from adapters.spec import FoundationSpec
+from rootstock.adapters.spec import FoundationSpec
 from tests.attacks.forge import WORDS, save_tokenizer, tiny_bert
 
 WEIGHTS = "model.safetensors"

@@ -11,10 +11,10 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModel, BertForMaskedLM, GPT2Config, GPT2Model
 
-from adapters.architecture import describe
-from adapters.foundation import FoundationFiles, locate
-from adapters.foundation_weights import FoundationWeights
-from adapters.spec import FoundationSpec, Rejected
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import FoundationFiles, locate
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.spec import FoundationSpec, Rejected
 from tests.attacks.forge import WORDS, save_tokenizer, tiny_bert
 
 

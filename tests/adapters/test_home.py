@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from adapters.errors import HomeInUse
-from adapters.home import holding
+from rootstock.adapters.errors import HomeInUse
+from rootstock.adapters.home.home import holding
 
 HOLD = """
 import sys
 from pathlib import Path
-from adapters.home import holding
+from rootstock.adapters.home.home import holding
 with holding(Path(sys.argv[1]), "another program"):
     print("held", flush=True)
     sys.stdin.read()

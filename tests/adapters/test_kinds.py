@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from adapters.architecture import describe
-from adapters.bundle import Limits, open_bundle
-from adapters.foundation import FoundationFiles
-from adapters.foundation_weights import FoundationWeights
-from adapters.spec import Adapter, AdapterWeights, FoundationSpec
+from rootstock.adapters.bundle import Limits, open_bundle
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.spec import Adapter, AdapterWeights, FoundationSpec
 from tests.attacks.forge import WORDS, save_tokenizer, tiny_bert
 from tests.peft_adapters import PeftAdapter, close, peft_model, save_adapter
 from tests.reference_graft import grafted

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForMaskedLM, BertForMaskedLM, BertForSequenceClassification
 
-from adapters.architecture import describe
-from adapters.foundation import FoundationFiles, fingerprint, heads_digest, locate
-from adapters.spec import FoundationSpec, MaskedLM
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import FoundationFiles, fingerprint, heads_digest, locate
+from rootstock.adapters.spec import FoundationSpec, MaskedLM
 from tests.masked_lm import make_filling
 
 Change = Callable[[dict[str, Tensor]], dict[str, Tensor]]

@@ -13,11 +13,11 @@ import pytest
 from peft import LoraConfig, LoraModel, get_peft_model
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from adapters.architecture import describe
-from adapters.bundle.manifest import read_json
-from adapters.bundle.peft_config import read_config
-from adapters.foundation import FoundationFiles
-from adapters.spec import FoundationSpec, Rejected
+from rootstock.adapters.bundle.manifest import read_json
+from rootstock.adapters.bundle.peft_config import read_config
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.spec import FoundationSpec, Rejected
 from tests.attacks.forge import good_config, tiny_bert
 
 # PEFT warns of patterns that match nothing, which the random configs hold on purpose.

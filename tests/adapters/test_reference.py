@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.errors import InvalidDigest, InvalidName, InvalidReference
-from adapters.reference import MAX_VERSION, Reference, check_alias, check_digest, check_name
+from rootstock.adapters.errors import InvalidDigest, InvalidName, InvalidReference
+from rootstock.adapters.reference import MAX_VERSION, Reference, check_alias, check_digest, check_name
 
 FIRST = string.ascii_lowercase + string.digits
 NAMES = st.builds(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from adapters import errors
-from adapters.reference import Reference
-from adapters.registry import AliasPointer, Published, Registry, Resolved
+from rootstock.adapters import errors
+from rootstock.adapters.reference import Reference
+from rootstock.adapters.registry import AliasPointer, Published, Registry, Resolved
 from tests.adapters.registries import digest, publish
 
 

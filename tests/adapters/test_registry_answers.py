@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from adapters import errors
-from adapters.registry import NewVersion, Registry
+from rootstock.adapters import errors
+from rootstock.adapters.registry import NewVersion, Registry
 from tests.adapters.registries import digest, publish
 
 

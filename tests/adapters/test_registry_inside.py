@@ -11,12 +11,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
 
-import adapters
-from adapters.errors import RegistryUnavailable
-from adapters.registry import Registry, Resolved
-from adapters.registry.database import HEAD
-from adapters.registry.resolutions import Resolutions
-from adapters.registry.tables import Base
+import rootstock.adapters as adapters
+from rootstock.adapters.errors import RegistryUnavailable
+from rootstock.adapters.registry import Registry, Resolved
+from rootstock.adapters.registry.sql.database import HEAD
+from rootstock.adapters.registry.sql.resolutions import Resolutions
+from rootstock.adapters.registry.sql.tables import Base
 
 
 def test_the_steps_end_in_the_tables_that_the_program_uses(tmp_path: Path) -> None:

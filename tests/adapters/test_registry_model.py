@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from adapters import errors
-from adapters.registry import NewVersion, Registry
+from rootstock.adapters import errors
+from rootstock.adapters.registry import NewVersion, Registry
 
 NAMES = st.sampled_from(["spam", "ham"])
 CONTENTS = st.integers(0, 5)

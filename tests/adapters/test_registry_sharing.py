@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters import errors
-from adapters.registry import Registry
+from rootstock.adapters import errors
+from rootstock.adapters.registry import Registry
 from tests.adapters.registries import address, publish
 
 
@@ -49,7 +49,7 @@ def test_threads_that_publish_at_once_get_every_number_once(registry: Registry) 
 def test_processes_that_open_and_publish_at_once_get_every_number_once(tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "from adapters.registry import Registry\n"
+        "from rootstock.adapters.registry import Registry\n"
         "registry = Registry(sys.argv[1])\n"
         "for number in range(10):\n"
         "    digest = f'sha256:{int(sys.argv[2]) * 100 + number:064x}'\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.errors import InvalidDigest, MissingBundle, StoreFull
-from adapters.store import FolderStore
+from rootstock.adapters.errors import InvalidDigest, MissingBundle, StoreFull
+from rootstock.adapters.store.folder import FolderStore
 
 ONE = "sha256:" + "1a" * 32
 TWO = "sha256:" + "2b" * 32
@@ -99,7 +99,7 @@ def test_opening_sweeps_what_an_interrupted_write_left_and_nothing_else(tmp_path
     script = (
         "import os, sys, threading\n"
         "from pathlib import Path\n"
-        "from adapters.store import FolderStore\n"
+        "from rootstock.adapters.store.folder import FolderStore\n"
         "folder, data = Path(sys.argv[1]), bytes(1 << 27)\n"
         "writer = threading.Thread(target=FolderStore(folder).put, args=(sys.argv[2], data), daemon=True)\n"
         "writer.start()\n"
@@ -161,8 +161,8 @@ def test_a_write_that_the_system_cuts_short_leaves_nothing_and_the_old_bytes_sta
 FULL_DISK = """
 import sys
 from pathlib import Path
-from adapters.errors import StoreFull
-from adapters.store import FolderStore
+from rootstock.adapters.errors import StoreFull
+from rootstock.adapters.store.folder import FolderStore
 
 root = Path(sys.argv[1])
 store = FolderStore(root)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from adapters.bundle import Limits, PlainFields, open_bundle, write_bundle
-from adapters.spec import TASKS, FoundationSpec, HeadSpec, Rejected
+from rootstock.adapters.bundle import Limits, PlainFields, open_bundle, write_bundle
+from rootstock.adapters.spec import TASKS, FoundationSpec, HeadSpec, Rejected
 from tests.peft_adapters import PeftAdapter
 
 NLI = ("contradiction", "neutral", "Entailment")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from adapters.architecture import describe
-from adapters.spec import FoundationSpec
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.spec import FoundationSpec
 from tests.attacks.forge import tiny_bert
 
 

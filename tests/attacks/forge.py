@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from adapters.bundle import Golden, Limits, Manifest, PlainFields, open_bundle, pack, write_bundle
-from adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, WEIGHTS
-from adapters.foundation import FoundationFiles
-from adapters.foundation_weights import FoundationWeights
-from adapters.spec import FoundationSpec, HeadSpec, Preprocessing, Rejected
+from rootstock.adapters.bundle import Golden, Limits, Manifest, PlainFields, open_bundle, pack, write_bundle
+from rootstock.adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, WEIGHTS
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.spec import FoundationSpec, HeadSpec, Preprocessing, Rejected
 
 LIMITS = Limits(max_bundle_bytes=2**20, max_unpacked_bytes=2**22, max_text_bytes=2**18, max_rank=16)
 LABELS = ("no", "perhaps", "yes")

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import pytest
 
-from adapters.bundle import Bundle, Limits, open_bundle, pack
-from adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, MEMBERS, WEIGHTS
-from adapters.spec import FoundationSpec
+from rootstock.adapters.bundle import Bundle, Limits, open_bundle, pack
+from rootstock.adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, MEMBERS, WEIGHTS
+from rootstock.adapters.spec import FoundationSpec
 from tests.attacks.forge import LIMITS, at_most, good_files, good_tensors, plain_files, refused
 
 

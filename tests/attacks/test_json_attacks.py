@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from adapters.bundle import PlainFields
-from adapters.bundle.archive import CONFIG, GOLDEN, MANIFEST
-from adapters.bundle.canonical import sha256
-from adapters.spec import FoundationSpec, HeadSpec
+from rootstock.adapters.bundle import PlainFields
+from rootstock.adapters.bundle.archive import CONFIG, GOLDEN, MANIFEST
+from rootstock.adapters.bundle.canonical import sha256
+from rootstock.adapters.spec import FoundationSpec, HeadSpec
 from tests.attacks.forge import good_config, good_files, plain_files, refused, with_json
 
 LARGE = "1" * (sys.get_int_max_str_digits() + 1)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from peft import PeftType
 
-from adapters.architecture import describe
-from adapters.bundle import open_bundle, pack
-from adapters.bundle.kinds import CONVERTED, NATIVE, REFUSED, Unconverted
-from adapters.bundle.peft_config import read_config
-from adapters.foundation_weights import FoundationWeights
-from adapters.spec import FoundationSpec, Rejected
+from rootstock.adapters.bundle import open_bundle, pack
+from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, REFUSED, Unconverted
+from rootstock.adapters.bundle.peft_config import read_config
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.spec import FoundationSpec, Rejected
 from tests.attacks.forge import (
     LIMITS,
     QUERY,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from adapters.bundle import PlainFields, open_bundle, pack
-from adapters.bundle.archive import WEIGHTS
-from adapters.spec import FoundationSpec, HeadSpec, Rejected
+from rootstock.adapters.bundle import PlainFields, open_bundle, pack
+from rootstock.adapters.bundle.archive import WEIGHTS
+from rootstock.adapters.spec import FoundationSpec, HeadSpec, Rejected
 from tests.attacks.forge import (
     LIMITS,
     QUERY,

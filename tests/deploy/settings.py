@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from service.settings import PREFIX, Settings, read_settings
+from rootstock.service.settings import PREFIX, Settings, read_settings
 
 
 def read(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.settings import SettingsError
+from rootstock.service.settings import SettingsError
 from tests.deploy.conftest import ROOT
 from tests.deploy.image import instructions
 from tests.deploy.settings import read

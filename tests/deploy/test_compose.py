@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.settings import PREFIX, Settings, SettingsError
+from rootstock.service.settings import PREFIX, Settings, SettingsError
 from tests.deploy.conftest import ROOT
 from tests.deploy.settings import read
 

@@ -10,8 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.app import create_app
-from service.settings import Settings
+from rootstock.service.app import create_app
+from rootstock.service.settings import Settings
 from tests.deploy.conftest import ROOT
 from tests.deploy.image import instructions
 from tests.deploy.settings import read

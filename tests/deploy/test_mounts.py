@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from service.settings import Settings
+from rootstock.service.settings import Settings
 from tests.deploy.test_compose import DEPLOY, compose
 
 

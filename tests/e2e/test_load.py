@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from adapters.foundation import FoundationFiles
+from rootstock.adapters.foundation.location import FoundationFiles
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter, peft_outputs, save_adapter
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from service import app
-from service.settings import Settings
+from rootstock.service import app
+from rootstock.service.settings import Settings
 
 State = Callable[[str, str, float], None]
 

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from adapters.bulk_import import import_bundles
-from adapters.bundle import Limits
-from adapters.spec import FoundationSpec
-from adapters.store import FolderStore
+from rootstock.adapters.bundle import Limits
+from rootstock.adapters.home.bulk_import import import_bundles
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.adapters.store.folder import FolderStore
 from tests.faults.clients import Clients, ask
 from tests.faults.conftest import Faulty, State
 from tests.live_server import RunningServer, upload

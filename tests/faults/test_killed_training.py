@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.bundle import Limits, open_bundle
-from adapters.foundation import FoundationFiles
-from adapters.spec import FoundationSpec
+from rootstock.adapters.bundle import Limits, open_bundle
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.spec import FoundationSpec
 
 _RECIPE = """
 task_type: SEQ_CLS
@@ -49,7 +49,7 @@ def command(recipe: Path, out: Path) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "adapters.console",
+        "rootstock.adapters.cli.console",
         "train",
         "run",
         str(recipe),

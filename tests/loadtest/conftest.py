@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sides are timed at once: no test looks at a timing."""
-    monkeypatch.setattr("loadtest.pairs.SETTLE_S", 0.0)
+    monkeypatch.setattr("rootstock.loadtest.measure.pairs.SETTLE_S", 0.0)
 
 
 @pytest.fixture(scope="module")

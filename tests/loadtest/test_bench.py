@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from loadtest import wrk
-from loadtest.peers import infinity
+from rootstock.loadtest.measure import wrk
+from rootstock.loadtest.peers import infinity
 
 ROOT = Path(__file__).parents[2]
 
 
 def bench(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "adapters.console", "bench", *arguments],
+        [sys.executable, "-m", "rootstock.adapters.cli.console", "bench", *arguments],
         env={**os.environ, "ROOTSTOCK_HOME": str(home)},
         capture_output=True,
         text=True,

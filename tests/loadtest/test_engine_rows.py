@@ -8,22 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.foundation import FoundationFiles
-from adapters.spec import FoundationSpec
-from loadtest import peer_rows, registry_rows
-from loadtest.agreement import Disagreement
-from loadtest.bench import Bench
-from loadtest.cli import ENGINE_ROWS
-from loadtest.cold_rows import cold_rows, loads_row
-from loadtest.engine_rows import ROWS
-from loadtest.fanout_rows import top_row, unshared_row
-from loadtest.foundation_rows import foundation_row, head_only_row, plain_rows
-from loadtest.registered import register
-from loadtest.registry_rows import Traffic
-from loadtest.row import Measure, NotRun, Row
-from loadtest.start_rows import start_rows
-from service.engine.engine import EngineLimits
-from service.engine.runners.onnx_runner import OnnxRunner
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.loadtest.cli import ENGINE_ROWS
+from rootstock.loadtest.engine import registry_scale as registry_rows
+from rootstock.loadtest.engine import vs_peft as peer_rows
+from rootstock.loadtest.engine.adapters_vs_bare import foundation_row, head_only_row, plain_rows
+from rootstock.loadtest.engine.cold_start import cold_rows, loads_row
+from rootstock.loadtest.engine.fan_out import top_row, unshared_row
+from rootstock.loadtest.engine.registry_scale import Traffic
+from rootstock.loadtest.engine.rows import ROWS
+from rootstock.loadtest.engine.startup import start_rows
+from rootstock.loadtest.fixtures.registration import register
+from rootstock.loadtest.fixtures.runner_bench import Bench
+from rootstock.loadtest.measure.agreement import Disagreement
+from rootstock.loadtest.measure.row import Measure, NotRun, Row
+from rootstock.service.engine.encode.engine import EngineLimits
+from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -75,7 +76,7 @@ def test_row_8_runs(export_folder: Path) -> None:
 
 
 def test_row_8_refuses_an_adapter_that_is_warm(export_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loadtest.cold_rows._ONE_SLOT", 256)
+    monkeypatch.setattr("rootstock.loadtest.engine.cold_start._ONE_SLOT", 256)
     with pytest.raises(Disagreement, match="is in the slot before its first call"):
         cold_rows(export_folder, 2, 1, say)
 
@@ -88,7 +89,7 @@ def test_row_loads_counts_loads_from_the_store(export_folder: Path) -> None:
 
 
 def test_row_loads_refuses_a_load_from_memory(export_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loadtest.cold_rows.EngineLimits", lambda cache_bytes: EngineLimits())
+    monkeypatch.setattr("rootstock.loadtest.engine.cold_start.EngineLimits", lambda cache_bytes: EngineLimits())
     with pytest.raises(Disagreement, match="not in the store"):
         loads_row(export_folder, 24, 1, say)
 
@@ -145,7 +146,7 @@ def test_row_10_runs(export_folder: Path) -> None:
 
 
 def test_sides_of_a_bench_are_what_they_say(export_folder: Path) -> None:
-    from loadtest.bench import open_bench
+    from rootstock.loadtest.fixtures.runner_bench import open_bench
 
     bench: Bench = open_bench(export_folder, 8, 1, adapters=3)
     assert bench.mixed(shift=1).slots == (2, 3, 1)

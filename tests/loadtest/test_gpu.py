@@ -1,4 +1,4 @@
-"""`python -m loadtest.gpu` runs end to end where nothing but torch and its friends is installed."""
+"""The GPU benchmark runs end to end where nothing but torch and its friends is installed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest import gpu
-from loadtest.agreement import Disagreement, require_equal, require_same_label
-from loadtest.workload import _WORDS
+from rootstock.loadtest.engine import gpu
+from rootstock.loadtest.fixtures.workload import _WORDS
+from rootstock.loadtest.measure.agreement import Disagreement, require_equal, require_same_label
 from tests.attacks.forge import save_tokenizer, tiny_bert
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ PROGRAM = f"""
 import runpy, sys
 sys.modules.update(dict.fromkeys({MISSING!r}))
 sys.argv = ["gpu", *sys.argv[1:]]
-runpy.run_module("loadtest.gpu", run_name="__main__")
+runpy.run_module("rootstock.loadtest.engine.gpu", run_name="__main__")
 """
 
 

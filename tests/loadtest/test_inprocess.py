@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.inprocess import EngineEnded, in_process
-from loadtest.processes import cpu_seconds
+from rootstock.loadtest.fixtures.engine_process import EngineEnded, in_process
+from rootstock.loadtest.measure.processes import cpu_seconds
 
 
 def test_it_answers_counts_and_uses_cpu_time(export_folder: Path) -> None:

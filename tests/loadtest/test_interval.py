@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from loadtest.interval import CONFIDENCE, median_interval
+from rootstock.loadtest.measure.interval import CONFIDENCE, median_interval
 
 
 @pytest.mark.parametrize("count", [6, 7, 9, 10, 20, 29, 30, 31, 60, 101])

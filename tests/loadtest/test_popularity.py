@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from loadtest.popularity import POPULARITIES, choose
+from rootstock.loadtest.fixtures.popularity import POPULARITIES, choose
 
 NAMES = ["a", "b", "c", "d"]
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from loadtest.processes import has_proc, memory
+from rootstock.loadtest.measure.processes import has_proc, memory
 
 psutil = pytest.importorskip("psutil")
 pytestmark = pytest.mark.skipif(not has_proc(), reason="no /proc")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.chart import draw
-from loadtest.machine import ROOT, describe_machine
-from loadtest.pairs import interleaved
-from loadtest.report import Report, verdict
-from loadtest.row import Measure, NotRun, Pair, Row
+from rootstock.loadtest.measure.machine import ROOT, describe_machine
+from rootstock.loadtest.measure.pairs import interleaved
+from rootstock.loadtest.measure.row import Measure, NotRun, Pair, Row
+from rootstock.loadtest.report.chart import draw
+from rootstock.loadtest.report.report import Report, verdict
 
 
 def row(ratios: list[float], target: float | None) -> Row:
@@ -109,7 +109,7 @@ def test_the_chart_is_a_png(tmp_path: Path) -> None:
 
 
 def test_sides_run_in_turns_in_alternating_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loadtest.pairs.SETTLE_S", 0.0)
+    monkeypatch.setattr("rootstock.loadtest.measure.pairs.SETTLE_S", 0.0)
     calls: list[str] = []
     pairs = interleaved(lambda: calls.append("a"), lambda: calls.append("b"), pairs=2, runs=1)
     # One untimed run before each timed one; both sides once before the first pair.

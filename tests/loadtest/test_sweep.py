@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.machine import describe_machine
-from loadtest.sweep import CENTRE, FACTORS, Cell, _batches, cells, sweep
-from loadtest.sweep_report import SweepReport
+from rootstock.loadtest.engine.sweep import CENTRE, FACTORS, Cell, _batches, cells, sweep
+from rootstock.loadtest.measure.machine import describe_machine
+from rootstock.loadtest.report.sweep_report import SweepReport
 
 
 def test_by_default_one_factor_differs_from_the_centre() -> None:
@@ -29,7 +29,7 @@ def test_full_is_every_combination() -> None:
     ("popularity", "distinct"), [("identical", {1}), ("distinct", {4}), ("zipf", {1, 2, 3, 4})]
 )
 def test_a_batch_is_as_the_cell_says(export_folder: Path, popularity: str, distinct: set[int]) -> None:
-    from loadtest.bench import open_bench
+    from rootstock.loadtest.fixtures.runner_bench import open_bench
 
     bench = open_bench(export_folder, 8, 1, adapters=4)
     for batch in _batches(bench, Cell(4, popularity, 8, 4, 12)):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from loadtest.windows import Windows, alternate, medians, rates
-from loadtest.wrk import Load
+from rootstock.loadtest.fixtures.windows import Windows, alternate, medians, rates
+from rootstock.loadtest.measure.wrk import Load
 
 
 class Recorded:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.spec import FoundationSpec
-from loadtest.agreement import Disagreement, require_distinct, require_equal
-from loadtest.workload import HEAD_ONLY, LABELS, RANK, make_workload, top_third
-from service.engine.tokenizer import Tokenizer
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.loadtest.fixtures.workload import HEAD_ONLY, LABELS, RANK, make_workload, top_third
+from rootstock.loadtest.measure.agreement import Disagreement, require_distinct, require_equal
+from rootstock.service.engine.encode.modalities.text import Tokenizer
 
 
 @pytest.mark.parametrize("tokens", [16, 32])

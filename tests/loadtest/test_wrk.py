@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from loadtest import wrk
+from rootstock.loadtest.measure import wrk
 
 BODIES = [
     json.dumps({"model": f"m{i}", "inputs": text}, ensure_ascii=i % 2 == 0).encode()

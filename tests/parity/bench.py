@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from adapters.bundle import Limits, PlainFields, open_bundle, write_bundle
-from adapters.bundle.kinds import CONVERTED
-from adapters.conversion import convert
-from adapters.foundation import locate
-from adapters.spec import Adapter, HeadSpec, Preprocessing
-from service.engine.batch import Runner, pad
-from service.engine.catalog import own_adapters
-from service.engine.runners.onnx_export import export
-from service.engine.runners.onnx_runner import OnnxRunner
-from service.engine.runners.torch_runner import TorchRunner
-from service.engine.tokenizer import Encoded, Tokenizer
+from rootstock.adapters.bundle import Limits, PlainFields, open_bundle, write_bundle
+from rootstock.adapters.bundle.kinds.methods import CONVERTED
+from rootstock.adapters.convert.conversion import convert
+from rootstock.adapters.foundation.location import locate
+from rootstock.adapters.spec import Adapter, HeadSpec, Preprocessing
+from rootstock.service.engine.core.catalog import own_adapters
+from rootstock.service.engine.encode.batch import Runner, pad
+from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
+from rootstock.service.engine.runners.onnx.export.export import export
+from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from rootstock.service.engine.runners.torch.runner import TorchRunner
 from tests.parity.foundations import make_tiny
 from tests.parity.matrix import ARCHITECTURES, KINDS, Cell, alone, served
 from tests.parity.oracle import Oracle

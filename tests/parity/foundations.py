@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
-from adapters.architecture import describe
-from adapters.foundation import locate
-from adapters.foundation_weights import FoundationWeights
-from adapters.spec import FoundationSpec
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import locate
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.spec import FoundationSpec
 from tests.parity.matrix import LAYERS, Architecture
 
 _SIZES = {

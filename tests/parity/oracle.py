@@ -18,7 +18,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from service.engine.tokenizer import Encoded
+from rootstock.service.engine.encode.modalities.text import Encoded
 from tests.parity.foundations import Tiny
 from tests.parity.matrix import ALONE, KINDS, TASKS, Cell, options
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from adapters.bundle.kinds import CONVERTED, REFUSED
+from rootstock.adapters.bundle.kinds.methods import CONVERTED, REFUSED
 from tests.parity.matrix import (
     ALONE,
     ARCHITECTURES,

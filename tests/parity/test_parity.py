@@ -14,9 +14,9 @@ import pytest
 import torch
 from peft import PeftModel
 
-from adapters import spec
-from adapters.bundle.kinds import CONVERTED, NATIVE
-from adapters.spec import AdapterWeights, Rejected
+from rootstock.adapters import spec
+from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE
+from rootstock.adapters.spec import AdapterWeights, Rejected
 from tests.parity.bench import INPUTS, Bench
 from tests.parity.matrix import (
     ALONE,

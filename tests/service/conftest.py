@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.engine.runners.onnx_int8 import quantise
+from rootstock.service.engine.runners.onnx.export.int8 import quantise
 
 
 @pytest.fixture(scope="session")

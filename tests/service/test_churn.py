@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from adapters.bundle import Limits, PlainFields, open_bundle
-from adapters.registry import NewVersion, Registry
-from adapters.spec import FoundationSpec
-from adapters.store import FolderStore
-from service.catalog import RegistryCatalog
-from service.engine.engine import Engine, EngineLimits
-from service.engine.runners.onnx_runner import OnnxRunner
-from service.engine.tokenizer import Tokenizer
-from service.metrics import Metrics
+from rootstock.adapters.bundle import Limits, PlainFields, open_bundle
+from rootstock.adapters.registry import NewVersion, Registry
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.adapters.store.folder import FolderStore
+from rootstock.service.engine.encode.engine import Engine, EngineLimits
+from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from rootstock.service.registry_catalog import RegistryCatalog
+from rootstock.service.telemetry.metrics import Metrics
 from tests.peft_adapters import PeftAdapter
 
 KINDS = ("first", "tokens", "embedder", "scalar")

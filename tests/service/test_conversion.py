@@ -18,16 +18,16 @@ from safetensors.numpy import load, save
 from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
-from adapters.architecture import describe
-from adapters.bundle import Limits, open_bundle, pack, unpack
-from adapters.bundle.archive import CARD, CONFIG, WEIGHTS
-from adapters.bundle.kinds import CONVERTED
-from adapters.cli import app
-from adapters.conversion import MAX_DIFFERENCE, TEXTS, Conversion, convert
-from adapters.foundation import FoundationFiles
-from adapters.foundation_weights import FoundationWeights
-from adapters.spec import FoundationSpec, Rejected
-from service.conversion import Converter
+from rootstock.adapters.bundle import Limits, open_bundle, pack, unpack
+from rootstock.adapters.bundle.archive import CARD, CONFIG, WEIGHTS
+from rootstock.adapters.bundle.kinds.methods import CONVERTED
+from rootstock.adapters.cli.adapter_commands import app
+from rootstock.adapters.convert.conversion import MAX_DIFFERENCE, TEXTS, Conversion, convert
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.spec import FoundationSpec, Rejected
+from rootstock.service.conversion import Converter
 from tests.attacks.forge import good_files, plain_files, tiny_bert
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import CLASSES, PeftAdapter, peft_model, peft_outputs, save_adapter
@@ -228,8 +228,8 @@ def test_a_bundle_and_a_pickle_are_refused_before_anything_is_loaded(
 def test_the_process_that_converts_cannot_unpickle_nor_take_all_memory(tiny: FoundationFiles) -> None:
     program = f"""
 import io, torch
-from adapters.conversion import _confine
-from adapters.foundation import locate
+from rootstock.adapters.convert.conversion import _confine
+from rootstock.adapters.foundation.location import locate
 _confine(locate({str(tiny.folder)!r}))
 for attempt in (lambda: torch.load(io.BytesIO(b"x")), lambda: torch.ones(2**33)):
     try:

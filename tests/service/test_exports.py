@@ -17,25 +17,26 @@ import pytest
 from transformers import AutoModel, AutoTokenizer
 from typer.testing import CliRunner
 
-from adapters.architecture import describe
-from adapters.bulk_import import import_bundles
-from adapters.bundle import Bundle, Limits, open_bundle
-from adapters.bundle.archive import GOLDEN
-from adapters.foundation import FoundationError, FoundationFiles, locate
-from adapters.registry import Registry
-from adapters.spec import Adapter, FoundationSpec
-from adapters.store import FolderStore
-from service import cli, drift
-from service.app import DEMO
-from service.drift import SENTENCES, Drift, measure
-from service.engine.batch import pad
-from service.engine.catalog import foundation_adapter
-from service.engine.runners import onnx_int8
-from service.engine.runners.onnx_runner import OnnxRunner
-from service.engine.tokenizer import Tokenizer
-from service.exports import export_path, find_export, is_whole, path_of
-from service.settings import Settings
-from service.tolerance import TOLERANCES, Tolerance
+from rootstock.adapters.bundle import Bundle, Limits, open_bundle
+from rootstock.adapters.bundle.archive import GOLDEN
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, locate
+from rootstock.adapters.home.bulk_import import import_bundles
+from rootstock.adapters.registry import Registry
+from rootstock.adapters.spec import Adapter, FoundationSpec
+from rootstock.adapters.store.folder import FolderStore
+from rootstock.service import cli
+from rootstock.service.app import DEMO
+from rootstock.service.engine.core.catalog import foundation_adapter
+from rootstock.service.engine.encode.batch import pad
+from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.engine.runners.onnx.export import int8 as onnx_int8
+from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from rootstock.service.exports import int8_check as drift
+from rootstock.service.exports.cache import export_path, find_export, is_whole, path_of
+from rootstock.service.exports.int8_check import SENTENCES, Drift, measure
+from rootstock.service.settings import Settings
+from rootstock.service.tolerance import TOLERANCES, Tolerance
 from tests.live_server import RunningServer
 from tests.parity.foundations import add_masked_lm, make_tiny
 from tests.parity.matrix import ARCHITECTURES

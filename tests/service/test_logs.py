@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.app import open_server
-from service.engine.runners.onnx_runner import OnnxRunner
-from service.settings import Settings
+from rootstock.service.app import open_server
+from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from rootstock.service.settings import Settings
 from tests.e2e.test_serve import serving
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import PeftAdapter

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.engine.observer import BatchStats
-from service.metrics import NAMED_ADAPTERS, STAGES, Metrics
+from rootstock.service.engine.core.observer import BatchStats
+from rootstock.service.telemetry.metrics import NAMED_ADAPTERS, STAGES, Metrics
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 

@@ -14,17 +14,17 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 
-from adapters.bulk_import import Imported, import_bundles
-from adapters.bundle import Limits
-from adapters.registry import Registry
-from adapters.store import FolderStore
-from service.app import DEMO
-from service.catalog import RegistryCatalog
-from service.engine.engine import Engine
-from service.engine.runners.onnx_runner import OnnxRunner
-from service.engine.tokenizer import Tokenizer
-from service.metrics import Metrics
-import service.api.predict, service.publishing
+from rootstock.adapters.home.bulk_import import Imported, import_bundles
+from rootstock.adapters.bundle import Limits
+from rootstock.adapters.registry import Registry
+from rootstock.adapters.store.folder import FolderStore
+from rootstock.service.app import DEMO
+from rootstock.service.registry_catalog import RegistryCatalog
+from rootstock.service.engine.encode.engine import Engine
+from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.telemetry.metrics import Metrics
+import rootstock.service.api.predict, rootstock.service.publishing
 
 folder, home = Path(sys.argv[1]), Path(sys.argv[2])
 runner = OnnxRunner(folder, 4, 1)
@@ -55,12 +55,12 @@ FILLING = """
 import asyncio, sys
 from pathlib import Path
 
-from adapters.foundation import locate
-from service.engine.engine import Engine
-from service.engine.runners.onnx_runner import OnnxRunner
-from service.engine.tokenizer import Tokenizer
-from service.exports import is_whole, path_of
-from service.metrics import Metrics
+from rootstock.adapters.foundation.location import locate
+from rootstock.service.engine.encode.engine import Engine
+from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.exports.cache import is_whole, path_of
+from rootstock.service.telemetry.metrics import Metrics
 
 folder = path_of(locate(sys.argv[1]), Path(sys.argv[2]))
 assert is_whole(folder), folder

@@ -14,9 +14,9 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner, Result
 
-from adapters.cli import app
-from adapters.foundation import FoundationFiles
-from service.settings import Settings
+from rootstock.adapters.cli.adapter_commands import app
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.service.settings import Settings
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import TEXTS, PeftAdapter, close, peft_outputs
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from service.engine.adapter_cache import memory_of
-from service.engine.engine import EngineLimits
-from service.pins import Pins
+from rootstock.service.engine.core.adapter_cache import memory_of
+from rootstock.service.engine.encode.engine import EngineLimits
+from rootstock.service.pins import Pins
 from tests.service.engine.fakes import Bench, make_adapter, run
 
 # Host memory for two adapters.

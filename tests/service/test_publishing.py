@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from adapters.bundle import PlainFields
-from service.publishing import UPLOADS_AT_ONCE, Publisher
+from rootstock.adapters.bundle import PlainFields
+from rootstock.service.publishing import UPLOADS_AT_ONCE, Publisher
 
 
 def test_of_many_uploads_few_are_read_into_memory_at_a_time() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adapters.spec import Rejected
-from service.tolerance import compare
+from rootstock.adapters.spec import Rejected
+from rootstock.service.tolerance import compare
 
 TEXT, TOKENS, SPAN, VECTOR = (
     "text-classification",

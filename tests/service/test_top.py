@@ -16,10 +16,10 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from rich.console import Console
 
-from adapters.client import Client
-from adapters.transport_errors import Unreadable
-from service.look import Interval, Look
-from service.top import Frame, frame, shown
+from rootstock.adapters.client.client import Client
+from rootstock.adapters.client.errors import Unreadable
+from rootstock.service.telemetry.snapshot import Interval, Look
+from rootstock.service.telemetry.top import Frame, frame, shown
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 

@@ -17,9 +17,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from service.app import open_server
-from service.settings import Settings
-from service.span_exporters import NoSuchExporter, find_exporters
+from rootstock.service.app import open_server
+from rootstock.service.settings import Settings
+from rootstock.service.telemetry.span_exporters import NoSuchExporter, find_exporters
 from tests.live_server import run_server, upload
 from tests.peft_adapters import PeftAdapter
 
@@ -161,8 +161,8 @@ def test_without_an_exporter_nothing_of_opentelemetry_s_sdk_is_loaded(new_home: 
     program = f"""
 import asyncio, sys
 from pathlib import Path
-from service.app import open_server
-from service.settings import Settings
+from rootstock.service.app import open_server
+from rootstock.service.settings import Settings
 
 async def opened():
     async with open_server(Settings(home=Path({str(new_home())!r}), demo=False)) as server:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.traffic import OTHER, Traffic
+from rootstock.service.telemetry.traffic import OTHER, Traffic
 from tests.service.engine.fakes import Clock
 
 

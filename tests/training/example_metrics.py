@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from training.calibration import calibrate
-from training.evaluate import label_figures
-from training.intervals import label_intervals
-from training.paired import mcnemar
+from rootstock.training.metrics.calibration import calibrate
+from rootstock.training.metrics.evaluation import label_figures
+from rootstock.training.metrics.intervals import label_intervals
+from rootstock.training.metrics.paired_test import mcnemar
 
 LABELS = [
     "calendar_update",

@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 
-from training.acquisition import choose, margins
+from rootstock.training.study.acquisition import choose, margins
 
 
 def test_a_margin_is_the_gap_of_the_two_likeliest_and_a_sentence_s_its_least_sure_token_s() -> None:

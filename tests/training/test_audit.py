@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.model_selection import cross_val_predict
 
-from training.audit import NEAR, Finding, Row, audit
-from training.errors import MissingExtra
+from rootstock.training.data.audit import NEAR, Finding, Row, audit
+from rootstock.training.errors import MissingExtra
 
 
 def _rows(count: int = 20) -> list[Row]:

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV, calibration_curve
 from sklearn.frozen import FrozenEstimator
 
-from training.calibration import (
+from rootstock.training.metrics.calibration import (
     COLDEST,
     HOTTEST,
     calibrate,

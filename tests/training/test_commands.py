@@ -14,9 +14,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from training.cli import app
-from training.recipe_file import load_recipe
-from training.run import run
+from rootstock.training.cli.app import app
+from rootstock.training.recipe.recipe_file import load_recipe
+from rootstock.training.run import run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
@@ -181,7 +181,7 @@ def test_a_finished_run_is_recorded_in_a_local_mlflow_store(
 ) -> None:
     script = (
         "import sys, warnings; warnings.simplefilter('ignore'); from pathlib import Path\n"
-        "from training.recipe_file import load_recipe; from training.run import run\n"
+        "from rootstock.training.recipe.recipe_file import load_recipe; from rootstock.training.run import run\n"
         "print(run(load_recipe(Path(sys.argv[1])), Path(sys.argv[2]), force=True).digest)"
     )
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"

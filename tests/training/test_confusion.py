@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from training.confusion import Mistake, confusion, worst
+from rootstock.training.metrics.confusion import Mistake, confusion, worst
 
 
 def test_the_matrix_is_scikit_learns_also_for_labels_that_no_row_has() -> None:

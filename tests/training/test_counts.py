@@ -8,7 +8,7 @@ from seqeval.metrics import f1_score as entity_f1
 from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, f1_score
 
-from training.counts import accuracy, entity_counts, f1, label_counts, macro_f1
+from rootstock.training.metrics.counts import accuracy, entity_counts, f1, label_counts, macro_f1
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from training.dataset import read_dataset
-from training.errors import DataError
-from training.recipe_file import load_recipe
-from training.split import split
+from rootstock.training.data.dataset import read_dataset
+from rootstock.training.data.split import split
+from rootstock.training.errors import DataError
+from rootstock.training.recipe.recipe_file import load_recipe
 
 ENOUGH = "".join(f"text {label} {i},{label}\n" for i in range(12) for label in "ab")
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapters.bundle import Limits, open_bundle
-from adapters.foundation import FoundationFiles
-from adapters.spec import FoundationSpec
-from training.recipe_file import load_recipe
+from rootstock.adapters.bundle import Limits, open_bundle
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.training.recipe.recipe_file import load_recipe
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("support-intents", "review-sentiment", "entities")

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.candidate import Training, train_candidate
-from training.checkpoint import Checkpoints
-from training.descent import Epoch, Stage, copied, descend, deterministic
-from training.errors import Diverged
-from training.job import Job, prepare
-from training.network import Network
-from training.recipe_file import load_recipe
+from rootstock.training.errors import Diverged
+from rootstock.training.fit.candidate import Training, train_candidate
+from rootstock.training.fit.checkpoint import Checkpoints
+from rootstock.training.fit.descent import Epoch, Stage, copied, descend, deterministic
+from rootstock.training.fit.job import Job, prepare
+from rootstock.training.network.network import Network
+from rootstock.training.recipe.recipe_file import load_recipe
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
@@ -69,7 +69,7 @@ def test_a_run_killed_at_any_step_ends_with_the_weights_of_one_that_was_not(
 
 
 def test_checkpoints_of_another_run_and_damaged_ones_are_not_seen(tmp_path: Path) -> None:
-    from training.checkpoint import Standing
+    from rootstock.training.fit.checkpoint import Standing
 
     Checkpoints(tmp_path, "one").save("fit", Standing({"a": torch.ones(2)}, {"epochs": []}))
     assert Checkpoints(tmp_path, "another").load("fit") is None
@@ -86,7 +86,7 @@ def stage_of(network: Network, job: Job, scores: list[float], losses: Callable[[
 
 
 def test_the_best_epoch_is_kept_the_earlier_among_equals(write_recipe: Callable[..., Path]) -> None:
-    from training.candidate import new_network
+    from rootstock.training.fit.candidate import new_network
 
     job = prepare(load_recipe(write_recipe()))
     network = new_network(job, "lora", 0)
@@ -107,7 +107,7 @@ def test_the_best_epoch_is_kept_the_earlier_among_equals(write_recipe: Callable[
 def test_a_stage_with_a_decay_keeps_the_moving_average_of_its_weights(
     write_recipe: Callable[..., Path],
 ) -> None:
-    from training.candidate import new_network
+    from rootstock.training.fit.candidate import new_network
 
     job = prepare(load_recipe(write_recipe(training={"learning_rate": 0.1})))
     network = new_network(job, "lora", 0)
@@ -131,7 +131,7 @@ def test_a_stage_with_a_decay_keeps_the_moving_average_of_its_weights(
 
 
 def test_early_stopping_waits_as_many_epochs_as_it_says(write_recipe: Callable[..., Path]) -> None:
-    from training.candidate import new_network
+    from rootstock.training.fit.candidate import new_network
 
     job = prepare(load_recipe(write_recipe(training={"early_stopping_patience": 2})))
     network = new_network(job, "lora", 0)
@@ -142,7 +142,7 @@ def test_early_stopping_waits_as_many_epochs_as_it_says(write_recipe: Callable[.
 
 
 def test_a_loss_that_is_no_number_names_the_rate_to_lower(write_recipe: Callable[..., Path]) -> None:
-    from training.candidate import new_network
+    from rootstock.training.fit.candidate import new_network
 
     job = prepare(load_recipe(write_recipe()))
     network = new_network(job, "lora", 0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.encoding import IGNORED, encode, load_tokenizer
-from training.example import Example
+from rootstock.training.data.encoding import IGNORED, encode, load_tokenizer
+from rootstock.training.data.example import Example
 
 LABELS = ("O", "B-PER", "I-PER")
 SENTENCE = Example(

@@ -8,7 +8,7 @@ from seqeval.metrics import classification_report as entity_report
 from seqeval.scheme import IOB2
 from sklearn.metrics import classification_report
 
-from training.evaluate import entity_figures, label_figures
+from rootstock.training.metrics.evaluation import entity_figures, label_figures
 
 TAGS = ["O", "B-person", "I-person", "B-creative-work", "I-creative-work", "B-group", "I-group"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score
 
-from training.encoding import IGNORED, Encoded
-from training.evaluate import entity_figures, evaluate, label_figures
+from rootstock.training.data.encoding import IGNORED, Encoded
+from rootstock.training.metrics.evaluation import entity_figures, evaluate, label_figures
 
 
 def test_an_entity_counts_only_with_its_type_and_both_edges_right() -> None:

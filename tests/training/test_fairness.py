@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import chi2_contingency
 from sklearn.metrics import accuracy_score, f1_score
 
-from training.errors import MissingExtra
-from training.fairness import fairness
+from rootstock.training.errors import MissingExtra
+from rootstock.training.metrics.fairness import fairness
 
 
 def _answers(north: float, south: float, seed: int, rows: int = 300) -> np.ndarray:

@@ -10,13 +10,13 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from adapters.spec import Array
-from training import candidate
-from training.candidate import Training, train_candidate
-from training.descent import deterministic
-from training.job import prepare
-from training.method import out_of_fold
-from training.recipe_file import load_recipe
+from rootstock.adapters.spec import Array
+from rootstock.training.fit import candidate
+from rootstock.training.fit.candidate import Training, train_candidate
+from rootstock.training.fit.descent import deterministic
+from rootstock.training.fit.job import prepare
+from rootstock.training.fit.method import out_of_fold
+from rootstock.training.recipe.recipe_file import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import bootstrap
 from sklearn.metrics import f1_score
 
-from training.counts import label_counts, macro_f1
-from training.intervals import entity_intervals, interval, label_intervals, spread
+from rootstock.training.metrics.counts import label_counts, macro_f1
+from rootstock.training.metrics.intervals import entity_intervals, interval, label_intervals, spread
 
 
 @pytest.fixture(scope="module")

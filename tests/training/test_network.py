@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from training.candidate import new_network
-from training.inputs import Inputs
-from training.job import Job, prepare
-from training.network import outputs, start_at_states
-from training.recipe_file import load_recipe
-from training.saved import load, save
+from rootstock.training.fit.candidate import new_network
+from rootstock.training.fit.job import Job, prepare
+from rootstock.training.network.files import load, save
+from rootstock.training.network.inputs import Inputs
+from rootstock.training.network.network import outputs, start_at_states
+from rootstock.training.recipe.recipe_file import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -62,7 +62,7 @@ def test_with_its_adapter_off_the_foundation_is_bit_for_bit_what_it_was(
 ) -> None:
     from transformers import AutoModel
 
-    from training.candidate import Training, train_candidate
+    from rootstock.training.fit.candidate import Training, train_candidate
 
     job = job_on(write_recipe, tiny_bert, training={"learning_rate": 0.05})
     network = train_candidate("lora", Training(job, job.parts.train, job.rows["train"], (), 0)).network
@@ -97,7 +97,7 @@ def test_a_saved_adapter_answers_as_the_network_it_was_saved_from(
 
 
 def test_padding_changes_no_row() -> None:
-    from training.encoding import Encoded
+    from rootstock.training.data.encoding import Encoded
 
     rows = [Encoded(tuple(range(1, n + 1)), (0,), (0,) * n) for n in (3, 7, 5)]
     batch = Inputs(rows, 9, torch.device("cpu")).batch([2, 0])

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 
-from training.out_of_scope import choose_threshold, confidences, out_of_scope_figures
+from rootstock.training.metrics.out_of_scope import choose_threshold, confidences, out_of_scope_figures
 
 
 @pytest.fixture(scope="module")

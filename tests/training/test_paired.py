@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap, norm
 
-from training.counts import accuracy, entity_counts, f1, label_counts
-from training.paired import mcnemar, paired_bootstrap
+from rootstock.training.metrics.counts import accuracy, entity_counts, f1, label_counts
+from rootstock.training.metrics.paired_test import mcnemar, paired_bootstrap
 
 
 def _pair(both: int, wins: int, losses: int, neither: int = 0) -> tuple[np.ndarray, np.ndarray]:

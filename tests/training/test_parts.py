@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from training.adaptation import DomainClassifier, coral
-from training.augmentation import hide_tokens, reworded
-from training.calibration import softmax
-from training.candidate import like_lengths
-from training.contrastive import balanced_batches, supervised_contrast
-from training.encoding import Encoded
-from training.errors import DataError
-from training.example import Example
-from training.federation import average_products, deal_to_clients
-from training.inputs import Inputs
-from training.linear_head import choose_strength, fit_head
-from training.optimizer import make_optimizer, rate_schedule, thaw
-from training.recipe import Training
+from rootstock.training.data.encoding import Encoded
+from rootstock.training.data.example import Example
+from rootstock.training.errors import DataError
+from rootstock.training.fit.adaptation import DomainClassifier, coral
+from rootstock.training.fit.augmentation import hide_tokens, reworded
+from rootstock.training.fit.candidate import like_lengths
+from rootstock.training.fit.contrastive import balanced_batches, supervised_contrast
+from rootstock.training.fit.optimizer import make_optimizer, rate_schedule, thaw
+from rootstock.training.metrics.calibration import softmax
+from rootstock.training.network.inputs import Inputs
+from rootstock.training.network.linear_head import choose_strength, fit_head
+from rootstock.training.recipe.recipe import Training
+from rootstock.training.study.federation import average_products, deal_to_clients
 
 
 def test_the_contrastive_loss_is_that_of_the_paper_row_by_row() -> None:

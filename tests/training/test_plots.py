@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from rootstock.training.errors import MissingExtra
+from rootstock.training.report.plots import draw
 from tests.training.example_metrics import example_entity_metrics, example_metrics
-from training.errors import MissingExtra
-from training.plots import draw
 
 
 def test_every_section_with_figures_has_its_plot(tmp_path: Path) -> None:

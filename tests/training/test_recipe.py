@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from training.cli import app
-from training.errors import RecipeError
-from training.recipe_file import load_recipe
+from rootstock.training.cli.app import app
+from rootstock.training.errors import RecipeError
+from rootstock.training.recipe.recipe_file import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
 
@@ -112,6 +112,7 @@ def test_importing_the_commands_imports_neither_torch_nor_transformers() -> None
     import subprocess
     import sys
 
-    code = "import sys, training.cli; print([m for m in ('torch', 'transformers', 'peft') if m in sys.modules])"
+    heavy = ("torch", "transformers", "peft")
+    code = f"import sys, rootstock.training.cli.app\nprint([name for name in {heavy} if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from rootstock.training.report.recommendation import judge
+from rootstock.training.report.report import render_html, render_markdown, write_report
 from tests.training.example_metrics import example_entity_metrics, example_metrics
-from training.report import render_html, render_markdown, write_report
-from training.verdict import judge
 
 OPTIONAL = {
     "choice": "Choice of the method",

@@ -15,14 +15,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from adapters.architecture import describe
-from adapters.bundle import Limits, open_bundle
-from adapters.foundation import locate
-from training import export, extras
-from training.cli import app
-from training.errors import MissingExtra, RecipeError
-from training.recipe_file import load_recipe
-from training.run import run
+from rootstock.adapters.bundle import Limits, open_bundle
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import locate
+from rootstock.training import export
+from rootstock.training.cli.app import app
+from rootstock.training.errors import MissingExtra, RecipeError
+from rootstock.training.recipe import extras
+from rootstock.training.recipe.recipe_file import load_recipe
+from rootstock.training.run import run
 
 # peft 0.21 reads an attribute that transformers 5.23 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -88,7 +89,7 @@ def test_the_same_recipe_gives_the_same_digest_in_another_process_and_folder(
         [
             sys.executable,
             "-m",
-            "adapters.console",
+            "rootstock.adapters.cli.console",
             "train",
             "run",
             str(recipe),

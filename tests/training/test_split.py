@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.dataset import Dataset
-from training.errors import DataError
-from training.example import Example, Rows
-from training.recipe import Splits
-from training.split import folds, split
+from rootstock.training.data.dataset import Dataset
+from rootstock.training.data.example import Example, Rows
+from rootstock.training.data.split import folds, split
+from rootstock.training.errors import DataError
+from rootstock.training.recipe.recipe import Splits
 
 SETTINGS = Splits(test_size=0.2, val_size=0.2, seed=3)
 

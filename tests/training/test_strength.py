@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from training.candidate import Training, train_candidate
-from training.descent import deterministic
-from training.evaluate import macro_f1
-from training.job import prepare
-from training.method import choose, final
-from training.network import outputs
-from training.recipe_file import load_recipe
-from training.strength import STRENGTHS
+from rootstock.training.fit.candidate import Training, train_candidate
+from rootstock.training.fit.descent import deterministic
+from rootstock.training.fit.job import prepare
+from rootstock.training.fit.method import choose, final
+from rootstock.training.metrics.evaluation import macro_f1
+from rootstock.training.network.network import outputs
+from rootstock.training.network.strength import STRENGTHS
+from rootstock.training.recipe.recipe_file import load_recipe
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),

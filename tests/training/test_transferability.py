@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal, spearmanr
 from sklearn.linear_model import BayesianRidge, LogisticRegression
 from sklearn.model_selection import cross_val_score
 
-from training.transferability import h_score, log_me
+from rootstock.training.metrics.transferability import h_score, log_me
 
 
 def _problem(rows: int, width: int, signal: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.spec import FoundationSpec
-from loadtest.interval import median_interval
-from loadtest.scenarios.knee import Knee, Stage, knee
-from loadtest.scenarios.record import CALLER, Record
-from loadtest.scenarios.samples import Sample, between, parse
-from loadtest.scenarios.slope import slopes
-from loadtest.scenarios.summary import percentile, summarize
-from loadtest.scenarios.texts import real_texts
-from loadtest.scenarios.timeline import timeline
-from service.engine.observer import BatchStats
-from service.metrics import Metrics
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.loadtest.load.record import CALLER, Record
+from rootstock.loadtest.load.samples import Sample, between, parse
+from rootstock.loadtest.load.summary import percentile, summarize
+from rootstock.loadtest.load.texts import real_texts
+from rootstock.loadtest.load.timeline import timeline
+from rootstock.loadtest.measure.interval import median_interval
+from rootstock.loadtest.measure.knee import Knee, Stage, knee
+from rootstock.loadtest.measure.slope import slopes
+from rootstock.service.engine.core.observer import BatchStats
+from rootstock.service.telemetry.metrics import Metrics
 
 floats = st.floats(0, 1e6)
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from loadtest.scenarios.oracle import Oracle, Version
-from loadtest.scenarios.plan import Phase, Plan
-from loadtest.scenarios.record import RECORDS, read_records
-from loadtest.scenarios.traffic import PREDICT
+from rootstock.loadtest.load.oracle import Oracle, Version
+from rootstock.loadtest.load.plan import Phase, Plan
+from rootstock.loadtest.load.record import RECORDS, read_records
+from rootstock.loadtest.load.traffic import PREDICT
 
 ROOT = Path(__file__).parents[3]
 ORACLE = Oracle(
@@ -94,7 +94,7 @@ def test_every_lie_is_caught_in_closed_and_open_loops(url: str, tmp_path: Path) 
     ORACLE.write(tmp_path / "oracle.json")
     files = [str(tmp_path / "plan.json"), str(tmp_path / "oracle.json"), str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "loadtest.scenarios.generator", *files],
+        [sys.executable, "-m", "rootstock.loadtest.load.generator", *files],
         capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

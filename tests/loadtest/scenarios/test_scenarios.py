@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.scenarios import SCENARIOS
+from rootstock.loadtest.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[3]
 # The others only with the slow tests: together they take minutes.
@@ -20,7 +20,7 @@ FAST = ("churn", "ramp")
 
 def bench(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "adapters.console", "bench", "http", *arguments],
+        [sys.executable, "-m", "rootstock.adapters.cli.console", "bench", "http", *arguments],
         env={**os.environ, "ROOTSTOCK_HOME": str(home)},
         capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip

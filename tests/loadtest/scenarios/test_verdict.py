@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from loadtest.scenarios.oracle import Oracle, Version
-from loadtest.scenarios.verdict import Judged, Verdict, of_embedding, of_prediction, of_status, worst
+from rootstock.loadtest.load.oracle import Oracle, Version
+from rootstock.loadtest.load.verdict import Judged, Verdict, of_embedding, of_prediction, of_status, worst
 
 ORACLE = Oracle(
     texts=["hello", "bye"],

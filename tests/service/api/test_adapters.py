@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from adapters.bundle import Golden, Limits, open_bundle, write_bundle
-from adapters.bundle.archive import GOLDEN
-from adapters.spec import FoundationSpec
-from service.settings import Settings
+from rootstock.adapters.bundle import Golden, Limits, open_bundle, write_bundle
+from rootstock.adapters.bundle.archive import GOLDEN
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.service.settings import Settings
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import PeftAdapter
 

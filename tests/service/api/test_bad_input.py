@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.engine.runners.onnx_runner import OnnxRunner
+from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 

@@ -10,8 +10,8 @@ import openai
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from adapters.foundation import FoundationFiles
-from adapters.spec import TASKS
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.spec import TASKS
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.settings import Settings
+from rootstock.service.settings import Settings
 from tests.live_server import run_server, upload
 from tests.masked_lm import home_of, make_filling, pipeline_of
 from tests.parity.foundations import Tiny

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from service.settings import Settings
+from rootstock.service.settings import Settings
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 

@@ -11,7 +11,7 @@ import pytest
 import transformers
 from peft import PeftModel
 
-from adapters.foundation import FoundationFiles
+from rootstock.adapters.foundation.location import FoundationFiles
 from tests.live_server import upload
 from tests.peft_adapters import CLASSES, PeftAdapter, tokenizer_of
 

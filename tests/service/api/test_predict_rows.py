@@ -9,7 +9,7 @@ import httpx
 import pytest
 import transformers
 
-from adapters.foundation import FoundationFiles
+from rootstock.adapters.foundation.location import FoundationFiles
 from tests.live_server import upload
 from tests.peft_adapters import PeftAdapter, merged, save_adapter, tokenizer_of
 from tests.service.engine.question_pipeline import QuestionAnsweringPipeline

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder
 
-from adapters.foundation import FoundationFiles
+from rootstock.adapters.foundation.location import FoundationFiles
 from tests.live_server import upload
 from tests.peft_adapters import PeftAdapter, merged, tokenizer_of
 

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from service.api.errors import answer_error
-from service.engine.errors import Expired, RunnerFault
+from rootstock.service.api.errors import answer_error
+from rootstock.service.engine.core.errors import Expired, RunnerFault
 
 PREDICT = ("/v1/predict", {"model": "foundation", "inputs": "How urgent?"})
 FAN_OUT = ("/v1/predict", {"models": ["foundation"], "inputs": "How urgent?"})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from service.engine.tokenizer import Tokenizer
+from rootstock.service.engine.encode.modalities.text import Tokenizer
 from tests.service.engine.tiny import our_tokenizer
 
 

@@ -19,18 +19,25 @@ from typing import Any
 
 import numpy as np
 
-from adapters.spec import Adapter, AdapterWeights, EmbeddingSpec, FoundationSpec, HeadSpec, Preprocessing
-from service.engine.admission import Capacity, Ticket
-from service.engine.answer import Served
-from service.engine.batch import Batch
-from service.engine.catalog import Resolved
-from service.engine.engine import Engine, EngineLimits
-from service.engine.errors import TooLong
-from service.engine.observer import BatchStats, Observer, Tier
-from service.engine.packing import BatchLimits
-from service.engine.tasks import TASKS
-from service.engine.terms import DEFAULT_TERMS
-from service.engine.tokenizer import Input, Tokenizer
+from rootstock.adapters.spec import (
+    Adapter,
+    AdapterWeights,
+    EmbeddingSpec,
+    FoundationSpec,
+    HeadSpec,
+    Preprocessing,
+)
+from rootstock.service.engine.core.admission import Capacity, Ticket
+from rootstock.service.engine.core.answer import Served
+from rootstock.service.engine.core.catalog import Resolved
+from rootstock.service.engine.core.errors import TooLong
+from rootstock.service.engine.core.observer import BatchStats, Observer, Tier
+from rootstock.service.engine.core.options import DEFAULT_TERMS
+from rootstock.service.engine.encode.batch import Batch
+from rootstock.service.engine.encode.engine import Engine, EngineLimits
+from rootstock.service.engine.encode.modalities.text import Input, Tokenizer
+from rootstock.service.engine.encode.packing import BatchLimits
+from rootstock.service.engine.encode.tasks import TASKS
 
 WORDS = [f"w{i}" for i in range(64)]
 MAX_LENGTH = 512

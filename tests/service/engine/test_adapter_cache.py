@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.bundle import Limits, open_bundle
-from adapters.spec import Adapter, AdapterWeights, FoundationSpec
-from service.engine.adapter_cache import AdapterCache, memory_of
+from rootstock.adapters.bundle import Limits, open_bundle
+from rootstock.adapters.spec import Adapter, AdapterWeights, FoundationSpec
+from rootstock.service.engine.core.adapter_cache import AdapterCache, memory_of
 from tests.peft_adapters import PeftAdapter
 from tests.service.engine.fakes import FakeCatalog, make_adapter
 

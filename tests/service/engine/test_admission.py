@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.admission import Admission, Capacity, Ticket, estimated_tokens
-from service.engine.errors import EngineError, Overloaded, TooLarge
+from rootstock.service.engine.core.admission import Admission, Capacity, Ticket, estimated_tokens
+from rootstock.service.engine.core.errors import EngineError, Overloaded, TooLarge
 
 
 def test_a_full_queue_refuses_in_inputs_and_in_tokens_and_takes_again_once_there_is_room() -> None:

@@ -15,10 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.admission import Capacity
-from service.engine.catalog import Resolved
-from service.engine.engine import EngineLimits
-from service.engine.errors import (
+from rootstock.service.engine.core.admission import Capacity
+from rootstock.service.engine.core.catalog import Resolved
+from rootstock.service.engine.core.errors import (
     Draining,
     EngineError,
     Expired,
@@ -30,10 +29,11 @@ from service.engine.errors import (
     TooLong,
     WrongTask,
 )
-from service.engine.intake import Intake
-from service.engine.packing import BatchLimits
-from service.engine.terms import Terms
-from service.engine.tokenizer import Encoded, Input
+from rootstock.service.engine.core.options import Terms
+from rootstock.service.engine.encode.engine import EngineLimits
+from rootstock.service.engine.encode.modalities.text import Encoded, Input
+from rootstock.service.engine.encode.packing import BatchLimits
+from rootstock.service.engine.encode.preprocess import Intake
 from tests.service.engine.fakes import LONG, Bench, Clock, Unknown, expected, make_adapter, run, text, tokenizer
 
 ALL = {"top_k": None}

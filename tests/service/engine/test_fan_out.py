@@ -9,13 +9,10 @@ from typing import Any
 
 import pytest
 
-from adapters.spec import Adapter, Preprocessing
-from service.engine.admission import Capacity
-from service.engine.answer import Answer
-from service.engine.batch import Request
-from service.engine.delivery import Delivery
-from service.engine.engine import EngineLimits
-from service.engine.errors import (
+from rootstock.adapters.spec import Adapter, Preprocessing
+from rootstock.service.engine.core.admission import Capacity
+from rootstock.service.engine.core.answer import Answer
+from rootstock.service.engine.core.errors import (
     Draining,
     Expired,
     InvalidInput,
@@ -25,9 +22,12 @@ from service.engine.errors import (
     TooLarge,
     TooLong,
 )
-from service.engine.packing import BatchLimits
-from service.engine.tasks import TASKS
-from service.engine.tokenizer import Encoded, Question, Tokenizer
+from rootstock.service.engine.encode.batch import Request
+from rootstock.service.engine.encode.engine import EngineLimits
+from rootstock.service.engine.encode.modalities.text import Encoded, Question, Tokenizer
+from rootstock.service.engine.encode.packing import BatchLimits
+from rootstock.service.engine.encode.postprocess import Delivery
+from rootstock.service.engine.encode.tasks import TASKS
 from tests.service.engine.fakes import (
     LONG,
     Bench,

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.spec import Preprocessing
-from service.engine.errors import InvalidInput, InvalidParameter, TooLarge, TooLong
-from service.engine.tasks import TASKS
-from service.engine.tasks.fill_mask import MAX_TARGETS, MAX_TOP_K
-from service.engine.tasks.task import check_call
-from service.engine.tokenizer import Tokenizer
+from rootstock.adapters.spec import Preprocessing
+from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter, TooLarge, TooLong
+from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.engine.encode.tasks import TASKS
+from rootstock.service.engine.encode.tasks.fill_mask import MAX_TARGETS, MAX_TOP_K
+from rootstock.service.engine.encode.tasks.task import check_call
 from tests.service.engine.tiny import VOCAB, WORDS, oracle, our_tokenizer, same
 
 TASK = TASKS["fill-mask"]

@@ -12,13 +12,13 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from adapters.bundle import Limits, open_bundle
-from adapters.spec import FoundationSpec, Preprocessing
-from service.app import DEMO
-from service.engine.batch import pad
-from service.engine.runners.onnx_int8 import quantise
-from service.engine.runners.onnx_runner import OnnxRunner
-from service.engine.tokenizer import Encoded, Tokenizer
+from rootstock.adapters.bundle import Limits, open_bundle
+from rootstock.adapters.spec import FoundationSpec, Preprocessing
+from rootstock.service.app import DEMO
+from rootstock.service.engine.encode.batch import pad
+from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
+from rootstock.service.engine.runners.onnx.export.int8 import quantise
+from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from tests.service.engine.test_onnx_runner import TEXTS, everything
 
 WIDTH, FEATURES = 48, 40

@@ -15,16 +15,16 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForMaskedLM
 
-from adapters.spec import Adapter, AdapterWeights, HeadSpec, Preprocessing
-from service.engine.batch import Runner, pad
-from service.engine.catalog import own_adapters
-from service.engine.runners.hf import MaskedLMHead
-from service.engine.runners.onnx_export import export
-from service.engine.runners.onnx_heads import export_masked_lm
-from service.engine.runners.onnx_int8 import quantise
-from service.engine.runners.onnx_runner import OnnxRunner
-from service.engine.runners.torch_runner import TorchRunner
-from service.engine.tokenizer import Tokenizer
+from rootstock.adapters.spec import Adapter, AdapterWeights, HeadSpec, Preprocessing
+from rootstock.service.engine.core.catalog import own_adapters
+from rootstock.service.engine.encode.batch import Runner, pad
+from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.engine.runners.modules import MaskedLMHead
+from rootstock.service.engine.runners.onnx.export.export import export
+from rootstock.service.engine.runners.onnx.export.heads import export_masked_lm
+from rootstock.service.engine.runners.onnx.export.int8 import quantise
+from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from rootstock.service.engine.runners.torch.runner import TorchRunner
 from tests.masked_lm import make_filling
 from tests.parity.foundations import Tiny
 from tests.peft_adapters import close

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from service.engine.engine import EngineLimits
-from service.engine.errors import Draining, InvalidInput, RunnerFault, TooLarge
+from rootstock.service.engine.core.errors import Draining, InvalidInput, RunnerFault, TooLarge
+from rootstock.service.engine.encode.engine import EngineLimits
 from tests.service.engine.fakes import Bench, Clock, run, text
 
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.spec import Adapter, AdapterWeights, FoundationSpec, HeadSpec, Preprocessing, SiteUpdate
-from service.engine.batch import pad
-from service.engine.runners.onnx_runner import OnnxRunner
-from service.engine.runners.onnx_sessions import Sessions
-from service.engine.runners.trunk_cache import TrunkCache, TrunkOutput
-from service.engine.tokenizer import Encoded, Tokenizer
+from rootstock.adapters.spec import Adapter, AdapterWeights, FoundationSpec, HeadSpec, Preprocessing, SiteUpdate
+from rootstock.service.engine.encode.batch import pad
+from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
+from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from rootstock.service.engine.runners.onnx.sessions import Sessions
+from rootstock.service.engine.runners.onnx.trunk_cache import TrunkCache, TrunkOutput
 
 TEXTS = ["short", "a somewhat longer text, of more words than the others have", "third of three"]
 LINEAR = (

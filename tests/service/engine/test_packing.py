@@ -7,7 +7,7 @@ from itertools import combinations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.packing import BatchLimits, pack
+from rootstock.service.engine.encode.packing import BatchLimits, pack
 from tests.service.engine.test_queue import check_limits, make_row
 
 LENGTHS = st.lists(st.one_of(st.integers(1, 60), st.sampled_from([8, 9, 10])), min_size=1, max_size=9)

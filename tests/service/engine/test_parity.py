@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.bundle import Limits, open_bundle
-from adapters.foundation import FoundationFiles
-from adapters.spec import Adapter, FoundationSpec
-from service.engine.batch import Runner, pad
-from service.engine.catalog import foundation_adapter
-from service.engine.runners.onnx_runner import OnnxRunner
-from service.engine.runners.torch_runner import TorchRunner
-from service.engine.tokenizer import Tokenizer
+from rootstock.adapters.bundle import Limits, open_bundle
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.spec import Adapter, FoundationSpec
+from rootstock.service.engine.core.catalog import foundation_adapter
+from rootstock.service.engine.encode.batch import Runner, pad
+from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from rootstock.service.engine.runners.torch.runner import TorchRunner
 from tests.peft_adapters import ALL, TEXTS, PeftAdapter, close, peft_outputs, save_adapter, tokenizer_of
 
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.spec import Preprocessing
-from service.engine.errors import InvalidInput, InvalidParameter, TooLarge
-from service.engine.tasks import TASKS
-from service.engine.tasks.question_answering import MAX_TOP_K
-from service.engine.tasks.task import check_call
-from service.engine.tokenizer import Question, Tokenizer
+from rootstock.adapters.spec import Preprocessing
+from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter, TooLarge
+from rootstock.service.engine.encode.modalities.text import Question, Tokenizer
+from rootstock.service.engine.encode.tasks import TASKS
+from rootstock.service.engine.encode.tasks.question_answering import MAX_TOP_K
+from rootstock.service.engine.encode.tasks.task import check_call
 from tests.service.engine.tiny import WORDS, oracle, our_tokenizer, same
 
 TASK = TASKS["question-answering"]

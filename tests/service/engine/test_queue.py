@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.batch import PRIORITIES, Priority, Request, Row
-from service.engine.packing import SHARED_ROWS, SHARED_TOKENS, BatchLimits
-from service.engine.queue import VERIFY_AFTER, WINDOW, Queue
-from service.engine.tokenizer import Encoded
+from rootstock.service.engine.encode.batch import PRIORITIES, Priority, Request, Row
+from rootstock.service.engine.encode.modalities.text import Encoded
+from rootstock.service.engine.encode.packing import SHARED_ROWS, SHARED_TOKENS, BatchLimits
+from rootstock.service.engine.encode.queue import VERIFY_AFTER, WINDOW, Queue
 from tests.service.engine.fakes import make_adapter
 
 LIMITS = BatchLimits(rows=6, tokens=1024, padding=0.25)

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.admission import Admission, Capacity, Ticket
-from service.engine.batch import PRIORITIES, Priority, Request, Row
-from service.engine.batcher import Batcher
-from service.engine.catalog import foundation_adapter
-from service.engine.errors import EngineError, Overloaded, RunnerFault
-from service.engine.packing import SHARED_ROWS, BatchLimits
-from service.engine.queue import WINDOW, Queue
-from service.engine.slots import Slots
-from service.engine.tokenizer import Encoded
+from rootstock.service.engine.core.admission import Admission, Capacity, Ticket
+from rootstock.service.engine.core.catalog import foundation_adapter
+from rootstock.service.engine.core.errors import EngineError, Overloaded, RunnerFault
+from rootstock.service.engine.core.slots import Slots
+from rootstock.service.engine.encode.batch import PRIORITIES, Priority, Request, Row
+from rootstock.service.engine.encode.batcher import Batcher
+from rootstock.service.engine.encode.modalities.text import Encoded
+from rootstock.service.engine.encode.packing import SHARED_ROWS, BatchLimits
+from rootstock.service.engine.encode.queue import WINDOW, Queue
 from tests.service.engine.fakes import SPEC, Clock, FakeObserver, FakeRunner, make_adapter, raw_output
 
 LIMITS = BatchLimits(rows=4, tokens=256, padding=0.25)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.runners.sharing import Plan, share
+from rootstock.service.engine.runners.sharing import Plan, share
 
 LAYERS = 3
 batches = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=12)

@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from adapters.spec import Adapter
-from service.engine.catalog import foundation_adapter
-from service.engine.slots import Slots
+from rootstock.adapters.spec import Adapter
+from rootstock.service.engine.core.catalog import foundation_adapter
+from rootstock.service.engine.core.slots import Slots
 from tests.service.engine.fakes import SPEC, FakeRunner, make_adapter
 
 ADAPTERS = [make_adapter(f"sha256:{i}") for i in range(6)]

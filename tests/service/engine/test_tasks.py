@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.errors import InvalidInput, InvalidParameter
-from service.engine.tasks import TASKS
-from service.engine.tasks.task import check_call
-from service.engine.tokenizer import Input, Question, Tokenizer
+from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
+from rootstock.service.engine.encode.modalities.text import Input, Question, Tokenizer
+from rootstock.service.engine.encode.tasks import TASKS
+from rootstock.service.engine.encode.tasks.task import check_call
 from tests.service.engine.tiny import TEXTS, WORDS, oracle, our_tokenizer, same
 
 NER = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC", "B-X-Y", "I-X-Y")

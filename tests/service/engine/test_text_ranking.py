@@ -9,7 +9,7 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder
 
-from service.engine.tokenizer import Tokenizer
+from rootstock.service.engine.encode.modalities.text import Tokenizer
 from tests.service.engine.tiny import TEXTS, oracle, theirs
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from adapters.foundation import FoundationFiles
-from adapters.spec import Preprocessing
-from service.engine.errors import TooLong
-from service.engine.tokenizer import Input, Tokenizer
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.spec import Preprocessing
+from rootstock.service.engine.core.errors import TooLong
+from rootstock.service.engine.encode.modalities.text import Input, Tokenizer
 
 TEXTS = [
     "",

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.runners import torch_graphs, torch_updates
-from service.engine.runners.torch_feed import token_size
-from service.engine.runners.torch_graphs import Graphs
-from service.engine.runners.torch_runner import TorchRunner
+from rootstock.service.engine.runners.torch import graphs as torch_graphs
+from rootstock.service.engine.runners.torch import updates as torch_updates
+from rootstock.service.engine.runners.torch.feed import token_size
+from rootstock.service.engine.runners.torch.graphs import Graphs
+from rootstock.service.engine.runners.torch.runner import TorchRunner
 from tests.service.engine.torch_adapters import (
     BARE,
     COUNT,

@@ -13,12 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.architecture import describe
-from adapters.foundation import FoundationFiles
-from adapters.spec import Adapter, FoundationSpec, SiteUpdate
-from service.engine.errors import RunnerFault
-from service.engine.runners import torch_heads, torch_pages, torch_updates
-from service.engine.runners.torch_runner import TOLERANCES, TorchRunner
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.spec import Adapter, FoundationSpec, SiteUpdate
+from rootstock.service.engine.core.errors import RunnerFault
+from rootstock.service.engine.runners.torch import heads as torch_heads
+from rootstock.service.engine.runners.torch import pages as torch_pages
+from rootstock.service.engine.runners.torch import updates as torch_updates
+from rootstock.service.engine.runners.torch.runner import TOLERANCES, TorchRunner
 from tests.attacks.forge import WORDS, save_tokenizer
 from tests.peft_adapters import close
 from tests.reference_graft import grafted

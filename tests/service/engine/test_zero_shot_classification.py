@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from adapters.spec import Preprocessing
-from service.engine.errors import InvalidParameter, TooLarge, TooLong
-from service.engine.tasks import TASKS
-from service.engine.tasks.task import check_call
-from service.engine.tokenizer import Tokenizer
+from rootstock.adapters.spec import Preprocessing
+from rootstock.service.engine.core.errors import InvalidParameter, TooLarge, TooLong
+from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.engine.encode.tasks import TASKS
+from rootstock.service.engine.encode.tasks.task import check_call
 from tests.service.engine.tiny import oracle, same, theirs
 
 TASK = TASKS["zero-shot-classification"]

@@ -27,10 +27,10 @@ from transformers import (
     ZeroShotClassificationPipeline,
 )
 
-from adapters.spec import Adapter, AdapterWeights, HeadSpec, Preprocessing
-from service.engine.tasks import TASKS
-from service.engine.tasks.task import check_call
-from service.engine.tokenizer import Encoded, Input, Tokenizer
+from rootstock.adapters.spec import Adapter, AdapterWeights, HeadSpec, Preprocessing
+from rootstock.service.engine.encode.modalities.text import Encoded, Input, Tokenizer
+from rootstock.service.engine.encode.tasks import TASKS
+from rootstock.service.engine.encode.tasks.task import check_call
 from tests.service.engine.question_pipeline import QuestionAnsweringPipeline
 
 VOCAB = """[PAD] [UNK] [CLS] [SEP] [MASK] ada love ##lace ##s ##ing met charles bab ##bage in lon ##don paris cafe

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from adapters.architecture import describe
-from adapters.bundle import Limits, open_bundle
-from adapters.foundation import FoundationFiles
-from adapters.foundation_weights import FoundationWeights
-from adapters.spec import Adapter, AdapterWeights, FoundationSpec, HeadSpec, Preprocessing, SiteUpdate
-from service.engine.batch import Batch, pad
-from service.engine.catalog import foundation_adapter
-from service.engine.runners.torch_runner import TorchRunner
-from service.engine.tokenizer import Encoded
+from rootstock.adapters.bundle import Limits, open_bundle
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.spec import Adapter, AdapterWeights, FoundationSpec, HeadSpec, Preprocessing, SiteUpdate
+from rootstock.service.engine.core.catalog import foundation_adapter
+from rootstock.service.engine.encode.batch import Batch, pad
+from rootstock.service.engine.encode.modalities.text import Encoded
+from rootstock.service.engine.runners.torch.runner import TorchRunner
 from tests.attacks.forge import tiny_bert
 from tests.peft_adapters import close, peft_model, save_adapter
 from tests.reference_graft import grafted

@@ -1,0 +1,1 @@
+"""One PEFT method a file: how its tensors become updates of sites."""

@@ -1,0 +1,88 @@
+"""The biases of the trunk that an adapter trained (`bias`), as shifts from the foundation's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rootstock.adapters.bundle.kinds.lora import needed
+from rootstock.adapters.bundle.peft_config import PeftConfig
+from rootstock.adapters.bundle.tensors import take
+from rootstock.adapters.spec import Array, FoundationSpec, Rejected, SiteUpdate, TaskClass
+
+if TYPE_CHECKING:
+    from rootstock.adapters.foundation.weights import FoundationWeights
+
+
+def with_biases(
+    sites: Mapping[str, SiteUpdate],
+    left: dict[str, Array],
+    config: PeftConfig,
+    task_class: TaskClass,
+    foundation: FoundationSpec,
+    base: FoundationWeights | None,
+) -> dict[str, SiteUpdate]:
+    """The updates with the trained biases in their shifts; a bias equal to the foundation's changes nothing.
+
+    `lora_only` stands for the biases of the targeted modules, `all` for every bias. Takes them from `left`.
+    Rejected as `take`, for a bias of a module that is no site, and without `base`.
+    """
+    changed = dict(sites)
+    if config.bias == "none":
+        return changed
+    base = needed(base, "bias")
+    targets = config.targets(task_class)
+    for module, width in _modules(config, task_class, foundation).items():
+        site = module.removeprefix(task_class.prefix)
+        original = base.bias(site)
+        # A module saved whole has brought its bias along.
+        if original is None or config.is_saved_whole(module):
+            continue
+        name = f"{module}.base_layer.bias" if module in targets else f"{module}.bias"
+        with np.errstate(all="ignore"):
+            shift = take(left, name, (width,)) - original
+        if shift.any():
+            changed[site] = _shifted(changed.get(site), shift, foundation.sites.get(site, (width, width)))
+    if config.bias == "all":
+        _drop_unchanged(left, task_class, base)
+    return changed
+
+
+def _modules(config: PeftConfig, task_class: TaskClass, foundation: FoundationSpec) -> dict[str, int]:
+    """The trunk's modules whose biases the adapter holds, by full name, with their widths."""
+    prefix = task_class.prefix
+    linears = {n: out for n, (_, out) in task_class.linears.items() if n.removeprefix(prefix) in foundation.sites}
+    if config.bias == "lora_only":
+        return {n: linears[n] for n in config.targets(task_class)}
+    return {n: w for n, w in linears.items() if n.startswith(prefix)} | {
+        prefix + n: w for n, w in foundation.norms.items()
+    }
+
+
+def _shifted(update: SiteUpdate | None, shift: Array, features: tuple[int, int]) -> SiteUpdate:
+    if update is None:
+        width_in, width_out = features
+        nothing = np.zeros((0, width_in), np.float32), np.zeros((0, width_out), np.float32)
+        return SiteUpdate(*nothing, shift=shift)
+    return replace(update, shift=shift if update.shift is None else update.shift + shift)
+
+
+def drop_copies(left: dict[str, Array]) -> None:
+    """Forget the biases that PEFT saves with `bias="all"` of modules that it does not run (`modules_to_save`)."""
+    for name in [n for n in left if ".original_module." in n or ".modules_to_save." in n]:
+        del left[name]
+
+
+def _drop_unchanged(left: dict[str, Array], task_class: TaskClass, base: FoundationWeights) -> None:
+    """Forget the biases of other modules that are the foundation's; Rejected for one that is not."""
+    for name in [n for n in left if n.startswith(task_class.prefix) and n.endswith(".bias")]:
+        original = base.bias(name.removeprefix(task_class.prefix).removesuffix(".bias"))
+        if original is None or not np.array_equal(left.pop(name), original):
+            raise Rejected(
+                "sites",
+                name,
+                "a trained bias of a module whose bias is not served; train with bias='lora_only' or 'none'",
+            )

@@ -1,0 +1,56 @@
+"""Modules of the trunk that an adapter holds whole (`modules_to_save`). Only the pooler can be served so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rootstock.adapters.bundle.kinds.lora import needed
+from rootstock.adapters.bundle.peft_config import PeftConfig
+from rootstock.adapters.bundle.tensors import take
+from rootstock.adapters.spec import Array, FoundationSpec, Rejected, SiteUpdate, TaskClass
+
+if TYPE_CHECKING:
+    from rootstock.adapters.foundation.weights import FoundationWeights
+
+
+def saved_pooler(
+    left: dict[str, Array],
+    config: PeftConfig,
+    task_class: TaskClass,
+    foundation: FoundationSpec,
+    base: FoundationWeights | None,
+) -> dict[str, SiteUpdate]:
+    """The update that makes the pooler's linear layer the one that the adapter holds, exactly, if it holds one.
+
+    As a low-rank update it has full rank: `a` is the identity and `b` the difference of the weights. It is exempt
+    from the rank limit, which bounds what every token costs: the pooler is one layer and sees one vector a row.
+    Rejected (check "sites") for any other module of the trunk that is saved whole.
+    """
+    sites = {}
+    for name in [n for n in left if n.startswith(task_class.prefix) and config.is_saved_whole(n)]:
+        module, _, kind = name.rpartition(".")
+        site = module.removeprefix(task_class.prefix)
+        if site not in foundation.sites or site.partition(".")[0] != "pooler":
+            raise Rejected(
+                "sites",
+                name,
+                "modules_to_save names it; of the trunk only the pooler is served whole, for the adapters of a "
+                "batch share every other module; use LoRA on it",
+            )
+        if kind == "weight":
+            sites[site] = _whole(module, site, foundation.sites[site], left, needed(base, "modules_to_save"))
+    return sites
+
+
+def _whole(
+    module: str, site: str, features: tuple[int, int], left: dict[str, Array], base: FoundationWeights
+) -> SiteUpdate:
+    width_in, width_out = features
+    weight = take(left, f"{module}.weight", (width_out, width_in))
+    bias = base.bias(site)
+    with np.errstate(all="ignore"):
+        shift = None if bias is None else take(left, f"{module}.bias", (width_out,)) - bias
+        delta = weight - base.weight(site)
+    return SiteUpdate(np.eye(width_in, dtype=np.float32), delta.T, shift=shift)

@@ -1,0 +1,232 @@
+"""The `rootstock adapters` commands. What is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from zipfile import is_zipfile
+
+import typer
+
+from rootstock.adapters.cli.convert_command import convert
+from rootstock.adapters.cli.offline_commands import import_folder, verify
+from rootstock.adapters.cli.options import (
+    URL,
+    Json,
+    Key,
+    Labels,
+    Length,
+    Name,
+    Problem,
+    Source,
+    Task,
+    Url,
+    listed,
+)
+from rootstock.adapters.cli.output import cell, fail, failures, table, tell, tell_pointer, upload_shown
+
+if TYPE_CHECKING:
+    from rootstock.adapters.client.client import Client
+
+# The plain style: an error is a line that a log or a script can take, not a box.
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+@app.callback()
+def server(
+    ctx: typer.Context,
+    url: Url = URL,
+    key: Annotated[str | None, typer.Option(envvar="ROOTSTOCK_ADMIN_KEY", help="Bearer token.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Publish, list, move, fetch and remove adapters on a server; check and import them without one.
+
+    --url, --key and --json may also follow the command. Exit code 1: the server refused or cannot be reached;
+    2: wrong usage.
+
+    \b
+    Examples:
+      rootstock adapters push runs/support-intents.zip
+      rootstock adapters --url https://models.example.com list
+    """
+    ctx.default_map = {str(ctx.invoked_subcommand): {"url": url, "key": key, "as_json": as_json}}
+
+
+@app.command()
+def push(
+    path: Source,
+    name: Annotated[str | None, typer.Option(help="Name to publish under; else PATH's, less .zip.")] = None,
+    task: Task = None,
+    labels: Labels = None,
+    problem_type: Problem = None,
+    max_length: Length = None,
+    activate: Annotated[bool, typer.Option(help="Whether `live` moves to it.")] = True,
+    url: Url = URL,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Publish an adapter as the next version of its name.
+
+    The server verifies it first; nothing changes where a check fails.
+
+    \b
+    Examples:
+      rootstock adapters push support-intents.zip
+      rootstock adapters push ./peft-output --name sentiment --labels negative,positive
+      rootstock adapters push new.zip --name sentiment --no-activate
+    """
+    plain: dict[str, Any] = {"task": task, "problem_type": problem_type, "max_length": max_length}
+    plain["labels"] = listed(labels)
+    if path.is_file() and not is_zipfile(path):
+        fail(f"{path} is not a zip: give a bundle's zip, or the folder that save_pretrained wrote", 2)
+    named = name or (path.resolve().name if path.is_dir() else path.stem)
+    with _connected(url, key) as client, upload_shown() as shown:
+        answer = client.publish(path, named, activate=activate, progress=shown, **plain)
+    found = answer.get("verification") or {}
+    where = f"{answer.get('name')}@{answer.get('version')}"
+    tell(
+        answer,
+        as_json,
+        f"{where} is {answer.get('status')}{' and live' if activate else ''}: {answer.get('task')}",
+        f"digest {answer.get('digest')}",
+        f"golden {found.get('golden')}: {found.get('inputs')} inputs on {found.get('runner')} "
+        f"{found.get('precision')}, largest difference {found.get('max_difference')}",
+        *(f"warning: {warning}" for warning in found.get("warnings") or ()),
+    )
+
+
+@app.command("list")
+def list_all(url: Url = URL, key: Key = None, as_json: Json = False) -> None:
+    """List every adapter on the server.
+
+    Example: rootstock adapters list --json
+    """
+    with _connected(url, key) as client:
+        found = list(client.list())
+    columns = ("name", "live", "versions", "task", "aliases", "residency")
+    rows = ({**a, "versions": len(a.get("versions") or ())} for a in found)
+    none_yet = "no adapters yet; publish one: rootstock adapters push PATH"
+    tell({"adapters": found}, as_json, table(columns, rows) if found else none_yet)
+
+
+@app.command()
+def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> None:
+    """Show an adapter: its aliases and every version.
+
+    Example: rootstock adapters show support-intents
+    """
+    with _connected(url, key) as client:
+        found = client.show(name)
+    columns = ("version", "status", "task", "digest", "bytes", "created", "residency", "golden")
+    rows = (
+        {
+            **v,
+            "digest": str(v.get("digest"))[:19],
+            "bytes": v.get("size"),
+            "created": str(v.get("created_at"))[:19],
+            "golden": (v.get("verification") or {}).get("golden"),
+        }
+        for v in found.get("versions") or ()
+    )
+    head = f"{found.get('name')}: {found.get('task')}; aliases: {cell(found.get('aliases'))}"
+    tell(found, as_json, head, table(columns, rows))
+
+
+@app.command()
+def pull(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="NAME, NAME@3, NAME@ALIAS or NAME@sha256:DIGITS.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File, or folder for NAME-VERSION.zip.")
+    ] = None,
+    url: Url = URL,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch a version's bundle as a zip.
+
+    \b
+    Examples:
+      rootstock adapters pull support-intents
+      rootstock adapters pull support-intents@3 -o backup.zip
+    """
+    with _connected(url, key) as client:
+        name, version = client.resolve(ref)
+        data = client.pull(name, version)
+        target = output or Path()
+        if target.is_dir():
+            target /= f"{name}-{version}.zip"
+        target.write_bytes(data)
+    told = {"name": name, "version": version, "file": str(target), "bytes": len(data)}
+    tell(told, as_json, f"{name}@{version} is in {target}: {len(data)} bytes")
+
+
+@app.command("alias")
+def set_alias(
+    name: Name,
+    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="The alias; `live` is what a bare name means.")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="The version that it is to point at.")],
+    url: Url = URL,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Point an alias at a version.
+
+    Requests admitted from then on follow it.
+
+    Example: rootstock adapters alias support-intents prod 3
+    """
+    with _connected(url, key) as client:
+        tell_pointer(client.set_alias(name, alias, version), as_json)
+
+
+@app.command()
+def rollback(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> None:
+    """Move `live` back to the version that it pointed at before.
+
+    Example: rootstock adapters rollback support-intents
+    """
+    with _connected(url, key) as client:
+        tell_pointer(client.rollback(name), as_json)
+
+
+@app.command()
+def remove(
+    name: Name,
+    version: Annotated[int | None, typer.Option(min=1, help="This version only; else all of them.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also a version that an alias points at.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: Url = URL,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Remove a version, or an adapter with all its versions.
+
+    \b
+    Examples:
+      rootstock adapters remove support-intents --version 2
+      rootstock adapters remove support-intents --yes
+    """
+    what = f"{name} with all its versions" if version is None else f"{name}@{version}"
+    if not yes and not sys.stdin.isatty():
+        fail(f"removing {what} has to be confirmed; add --yes", 2)
+    if not yes and not typer.confirm(f"Remove {what} from {url}?", err=True):
+        fail("nothing was removed")
+    with _connected(url, key) as client:
+        client.remove(name, version, force)
+    tell({"name": name, "version": version, "removed": True}, as_json, f"{what} is removed")
+
+
+app.command("import")(import_folder)
+app.command()(verify)
+app.command()(convert)
+
+
+@contextmanager
+def _connected(url: str, key: str | None) -> Iterator[Client]:
+    from rootstock.adapters.client.client import Client
+
+    with failures(), Client(url, key or None) as client:
+        yield client

@@ -1,0 +1,118 @@
+"""What the `rootstock adapters` commands print: one JSON document, or lines and tables for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from rootstock.adapters.client.errors import ClientError, Misused, Refused, one_line
+from rootstock.adapters.errors import AdapterError, InvalidName, InvalidReference
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@contextmanager
+def upload_shown() -> Iterator[Callable[[int, int], None]]:
+    """A bar while the bundle is sent, then a spinner while the server verifies it; on a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda sent, total: None
+        return
+    columns = (TextColumn("sending"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with ExitStack() as shown:
+        bar = shown.enter_context(Progress(*columns, console=console, transient=True))
+        task = bar.add_task("sending")
+
+        def report(sent: int, total: int) -> None:
+            bar.update(task, completed=sent, total=total)
+            if sent == total:
+                bar.stop()
+                shown.enter_context(console.status("verifying"))
+
+        yield report
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[str | None], None]]:
+    """A bar on a terminal that one call moves on by one; a line given with it goes to stderr, terminal or not."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+
+        def count(line: str | None) -> None:
+            if line is not None:
+                console.print(f"rootstock adapters: {one_line(line)}")
+            bar.advance(task)
+
+        yield count
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """One line on stderr instead of a traceback: exit code 2 for wrong usage, 1 for the rest."""
+    try:
+        yield
+    except (Misused, InvalidName, InvalidReference) as error:
+        fail(str(error), 2)
+    except ClientError as error:
+        status = f" ({error.status} {error.code})" if isinstance(error, Refused) and error.code else ""
+        fail("; ".join(filter(None, (f"{error}{status}", error.advice))))
+    except (AdapterError, OSError) as error:
+        fail(str(error))
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Say on stderr what went wrong, in one line, and end the command."""
+    typer.echo(f"rootstock adapters: {one_line(message)}", err=True)
+    raise typer.Exit(code)
+
+
+def tell(document: Mapping[str, Any], as_json: bool, *lines: str | Table) -> None:
+    """The document where JSON was asked for, else the lines for people."""
+    if as_json:
+        return typer.echo(json.dumps(document))
+    for line in lines:
+        if isinstance(line, str):
+            typer.echo(one_line(line))
+        else:
+            from rich.console import Console
+
+            # What is not a terminal has no width to keep to.
+            Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(line)
+
+
+def tell_pointer(pointer: Mapping[str, Any], as_json: bool) -> None:
+    """Where an alias points now."""
+    name, alias, version, digest = (pointer.get(k) for k in ("name", "alias", "version", "digest"))
+    tell(pointer, as_json, f"{name}@{alias} is version {version} ({digest})")
+
+
+def table(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> Table:
+    """The rows' values in these columns, with `-` for what a row lacks."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*(cell(row.get(column)) for column in columns))
+    return table
+
+
+def cell(value: Any) -> str:
+    """A value as one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}={v}" for k, v in value.items()) or "-"
+    return "-" if value is None else one_line(value)

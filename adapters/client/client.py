@@ -1,0 +1,310 @@
+"""A Rootstock server's HTTP routes as Python methods."""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Self, cast
+from urllib.parse import quote
+
+import httpx
+
+from rootstock.adapters.client.errors import (
+    Misused,
+    Refused,
+    Unreachable,
+    Unreadable,
+    json_object,
+    kind_of,
+    refusal,
+)
+from rootstock.adapters.errors import UnknownVersion
+from rootstock.adapters.reference import LIVE, Reference, check_alias, check_name
+
+DEFAULT_URL = "http://127.0.0.1:3000"
+MAX_TRIES = 4
+MAX_WAIT = 5.0
+
+_RECONNECT_AFTER = 0.2
+_ADAPTERS = "/v1/adapters"
+
+# Inside Client, `list` is the method.
+list_ = list
+Document = dict[str, Any]
+Progress = Callable[[int, int], None]
+
+
+class Client:
+    """One server, by its address; each method gives the JSON document that the server's route answers with.
+
+    Errors: Unreachable, Refused and Unreadable, all of them ClientError; and InvalidName, before anything is
+    sent, for what cannot name an adapter or alias. Nothing is sent twice, but for two cases: a GET whose
+    connection is refused is tried once more, and an inference call that gets 429 with a Retry-After waits that
+    long and tries again, at most `MAX_TRIES` tries and `MAX_WAIT` seconds of waiting in all.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        key: str | None = None,
+        timeout: float = 60,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """Use the server at `url`, with `key` as bearer token; `timeout` bounds each wait in seconds."""
+        address = _address(url)
+        if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key != ""):
+            raise Misused("the key is not one line of printable ASCII without spaces around it")
+        self._url = str(address).rstrip("/")
+        self._timeout = timeout
+        self._http = httpx.Client(
+            base_url=address,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=timeout,
+            transport=transport,
+            # A proxy from the environment knows no server on this machine.
+            trust_env=not _is_loopback(address.host),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def predict(self, model: str, inputs: Any, parameters: Mapping[str, Any] | None = None) -> Document:
+        """The predictions of one adapter for one input or a list of inputs."""
+        return self._infer({"model": model}, inputs, parameters)
+
+    def predict_many(
+        self, models: Sequence[str], inputs: Any, parameters: Mapping[str, Any] | None = None
+    ) -> Document:
+        """The answers of several adapters for the same inputs: `results`, in the order of `models`.
+
+        An adapter that could not answer has an `error` in its place.
+        """
+        return self._infer({"models": [*models]}, inputs, parameters)
+
+    def embeddings(self, model: str, inputs: str | Sequence[str]) -> Document:
+        """The embeddings of one text or a list of texts, in OpenAI's shape."""
+        texts = inputs if isinstance(inputs, str) else [*inputs]
+        return self._patiently("/v1/embeddings", {"model": model, "input": texts})
+
+    def limits(self) -> Document:
+        """What the server accepts: tasks, ranks, sizes, and the foundation's fingerprint."""
+        return self._document("GET", "/v1/limits")
+
+    def models(self) -> Document:
+        """The foundation and every adapter, in OpenAI's shape."""
+        return self._document("GET", "/v1/models")
+
+    def metrics(self) -> str:
+        """The server's metrics in Prometheus's text format."""
+        return self._send("GET", "/metrics").text
+
+    def publish(
+        self,
+        data: bytes | Path,
+        name: str,
+        *,
+        task: str | None = None,
+        labels: Sequence[str] | None = None,
+        problem_type: str | None = None,
+        max_length: int | None = None,
+        activate: bool = True,
+        progress: Progress | None = None,
+    ) -> Document:
+        """Publish an adapter as the next version of `name`: a zip's bytes, or the path of a zip or a folder.
+
+        `task` to `max_length` are for a plain PEFT folder only. `progress` is called with the bytes handed to
+        the network so far and the bytes in all; the two are equal once, when the server begins to verify.
+        """
+        given = {
+            "name": check_name(name),
+            "task": task,
+            "labels": None if labels is None else json.dumps([*labels]),
+            "problem_type": problem_type,
+            "max_length": None if max_length is None else str(max_length),
+            "activate": "true" if activate else "false",
+        }
+        fields = {field: value for field, value in given.items() if value is not None}
+        if isinstance(data, Path) and data.is_dir():
+            data = packed(data)
+        with ExitStack() as opened:
+            source = io.BytesIO(data) if isinstance(data, bytes) else opened.enter_context(data.open("rb"))
+            # httpx reads a file piece by piece as it sends, and asks of it these three methods alone.
+            bundle = cast("IO[bytes]", _Watched(source, progress))
+            files = {"bundle": (f"{name}.zip", bundle, "application/zip")}
+            return self._document("POST", _ADAPTERS, data=fields, files=files)
+
+    def list(self, limit: int = 100) -> Iterator[Document]:
+        """Every adapter in order of name, fetched `limit` at a time as they are asked for."""
+        query: dict[str, str | int] = {"limit": limit}
+        while True:
+            page = self._document("GET", _ADAPTERS, params=query)
+            listed, after = page.get("adapters"), page.get("next")
+            if not isinstance(listed, list_) or (after is not None and after == query.get("after")):
+                raise Unreadable(f"{self._url}{_ADAPTERS} gave no page of adapters")
+            yield from listed
+            if after is None:
+                return
+            query["after"] = str(after)
+
+    def show(self, name: str) -> Document:
+        """An adapter with its aliases and versions."""
+        return self._document("GET", _path(name))
+
+    def resolve(self, reference: str) -> tuple[str, int]:
+        """The name and version that a reference means now; an AdapterError where it means none."""
+        wanted = Reference.parse(reference)
+        if wanted.version is not None:
+            return wanted.name, wanted.version
+        found = self.show(wanted.name)
+        if wanted.digest_prefix is not None:
+            begin = f"sha256:{wanted.digest_prefix}"
+            versions = [v["version"] for v in found.get("versions", ()) if v["digest"].startswith(begin)]
+        else:
+            versions = [v for alias, v in found.get("aliases", {}).items() if alias == (wanted.alias or LIVE)]
+        if len(versions) != 1:
+            raise UnknownVersion(f"{reference} means {len(versions)} versions of {wanted.name}, not one")
+        return wanted.name, int(versions[0])
+
+    def pull(self, name: str, version: int) -> bytes:
+        """The bundle of a version, as one zip."""
+        path = f"{_path(name)}/versions/{version:d}/bundle"
+        data = self._send("GET", path).content
+        if not data.startswith(b"PK"):
+            raise Unreadable(f"{self._url}{path} gave {len(data)} bytes that are no zip")
+        return data
+
+    def set_alias(self, name: str, alias: str, version: int) -> Document:
+        """Point an alias at a version."""
+        path = f"{_path(name)}/aliases/{quote(check_alias(alias), safe='')}"
+        return self._document("PUT", path, json={"version": version})
+
+    def rollback(self, name: str) -> Document:
+        """Move `live` back to what it was before."""
+        return self._document("POST", f"{_path(name)}/rollback")
+
+    def remove(self, name: str, version: int | None = None, force: bool = False) -> None:
+        """Delete a version, with `force` also where an alias points at it; without one, the whole adapter."""
+        path = _path(name) if version is None else f"{_path(name)}/versions/{version:d}"
+        self._send("DELETE", path, params={"force": "true"} if force else None)
+
+    def _infer(self, which: Document, inputs: Any, parameters: Mapping[str, Any] | None) -> Document:
+        given = {} if parameters is None else {"parameters": dict(parameters)}
+        return self._patiently("/v1/predict", {**which, "inputs": inputs, **given})
+
+    def _patiently(self, path: str, body: Document) -> Document:
+        left = MAX_WAIT
+        for _ in range(MAX_TRIES - 1):
+            try:
+                return self._document("POST", path, json=body)
+            except Refused as refusal:
+                if refusal.status != 429 or refusal.retry_after is None or refusal.retry_after > left:
+                    raise
+                time.sleep(refusal.retry_after)
+                left -= refusal.retry_after
+        return self._document("POST", path, json=body)
+
+    def _document(self, method: str, path: str, **options: Any) -> Document:
+        response = self._send(method, path, **options)
+        document = json_object(response)
+        if document is None:
+            raise Unreadable(f"{self._url}{path} gave {kind_of(response)}: is this a Rootstock server?")
+        return document
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = self._exchange(method, path, **options)
+        except httpx.TimeoutException as error:
+            raise Unreachable(f"no answer from {self._url} within {self._timeout:g} s") from error
+        except httpx.ConnectError as error:
+            raise Unreachable(f"cannot reach {self._url} ({error})") from error
+        except httpx.RequestError as error:
+            raise Unreachable(f"{self._url} broke off before it had answered ({error})") from error
+        if response.is_success:
+            return response
+        raise refusal(f"{self._url}{path}", response)
+
+    def _exchange(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **options)
+        except httpx.ConnectError as error:
+            if method != "GET" or not _is_refused_connection(error):
+                raise
+        # A server that restarts is away for a moment.
+        time.sleep(_RECONNECT_AFTER)
+        return self._http.request(method, path, **options)
+
+
+def packed(folder: Path) -> bytes:
+    """The zip of an adapter's folder: a bundle's, or what PEFT's `save_pretrained` left; other files stay out."""
+    from rootstock.adapters.bundle.archive import CONFIG, MEMBERS, WEIGHTS, pack
+
+    found = {name: (folder / name).read_bytes() for name in MEMBERS if (folder / name).is_file()}
+    if WEIGHTS not in found and (folder / "adapter_model.bin").exists():
+        told = f"{folder} has its weights in adapter_model.bin, a pickle, which is never read"
+        raise Misused(f"{told}; save it again with save_pretrained, which writes {WEIGHTS}")
+    if missing := [name for name in (CONFIG, WEIGHTS) if name not in found]:
+        raise Misused(f"{folder} is not an adapter's folder: it has no {' and no '.join(missing)}")
+    return pack(found)
+
+
+class _Watched:
+    """A file to upload that reports how far it has been read."""
+
+    def __init__(self, source: BinaryIO, progress: Progress | None) -> None:
+        self._source = source
+        self._progress = progress
+        self._total = source.seek(0, io.SEEK_END)
+        source.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        # The next piece is asked for when the one before has gone out.
+        if self._progress is not None:
+            self._progress(self._source.tell(), self._total)
+        return self._source.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._source.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._source.tell()
+
+
+def _address(url: str) -> httpx.URL:
+    try:
+        address = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise Misused(f"{url!r} is not an address ({error}); give one like {DEFAULT_URL}") from None
+    if address.scheme not in ("http", "https") or not address.host:
+        raise Misused(f"{url!r} is not an http address; give one like {DEFAULT_URL}")
+    if address.userinfo or address.query or address.fragment:
+        raise Misused(f"an address takes no user, query or fragment; give one like {DEFAULT_URL}, and a key")
+    return address
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _path(name: str) -> str:
+    return f"{_ADAPTERS}/{quote(check_name(name), safe='')}"
+
+
+def _is_refused_connection(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, ConnectionRefusedError):
+        error = error.__cause__ or error.__context__
+    return error is not None

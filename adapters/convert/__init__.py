@@ -1,0 +1,1 @@
+"""Convert any PEFT method that merges into weights to LoRA, in a process apart."""

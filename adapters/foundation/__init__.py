@@ -1,0 +1,1 @@
+"""Find, identify, describe and read a foundation's files."""

@@ -1,0 +1,150 @@
+"""A foundation's spec, read from its transformers classes built without weights (torch's meta device)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from rootstock.adapters.foundation.location import (
+    FoundationError,
+    FoundationFiles,
+    embedding_spec,
+    fingerprint,
+    read_json,
+)
+from rootstock.adapters.foundation.masked_lm import masked_lm
+from rootstock.adapters.spec import FoundationSpec, TaskClass
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Label counts that differ from each other and from any hidden width: a dimension that follows them is "labels".
+_LABELS = (3, 5)
+
+
+def describe(files: FoundationFiles) -> FoundationSpec:
+    """The spec of a foundation: its sites, and for each task the class, its linear modules and head tensors.
+
+    Imports torch and transformers; the result is plain data that is cached with the ONNX export.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import torch
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForQuestionAnswering,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+    )
+
+    config = AutoConfig.from_pretrained(files.folder)
+    with torch.device("meta"):
+        trunk = AutoModel.from_config(config)
+        built: dict[str, tuple[Any, ...]] = {"feature-extraction": (trunk, trunk)}
+        for task, auto in (
+            ("text-classification", AutoModelForSequenceClassification),
+            ("token-classification", AutoModelForTokenClassification),
+        ):
+            if type(config) in auto._model_mapping:
+                models = tuple(_with_labels(auto, config, n) for n in _LABELS)
+                # A decoder's classifier (`score`) reads the last token, which it finds by the input's ids: a head
+                # is given hidden states alone.
+                if not hasattr(models[0], "score"):
+                    built[task] = models
+        if type(config) in AutoModelForQuestionAnswering._model_mapping:
+            model = _with_labels(AutoModelForQuestionAnswering, config, 2)
+            built["question-answering"] = (model, model)
+    classes = {type(a).__name__: _task_class(task, a, b) for task, (a, b) in built.items()}
+    max_tokens = _max_tokens(files, config)
+    return FoundationSpec(
+        fingerprint=fingerprint(files.folder),
+        name=files.name,
+        revision=files.revision,
+        model_type=config.model_type,
+        hidden_size=config.hidden_size,
+        layers=config.num_hidden_layers,
+        max_tokens=max_tokens,
+        parameters=sum(p.numel() for p in trunk.parameters()),
+        embedding=embedding_spec(files.folder, max_tokens),
+        inputs=_inputs(trunk),
+        sites=_linears(trunk),
+        classes=classes,
+        norms=_norms(trunk),
+        layer_prefix=_layer_prefix(trunk, config.num_hidden_layers),
+        masked_lm=masked_lm(files, config),
+    )
+
+
+def _with_labels(auto: Any, config: Any, labels: int) -> nn.Module:
+    import copy
+
+    sized = copy.deepcopy(config)
+    sized.num_labels = labels
+    model: nn.Module = auto.from_config(sized)
+    return model
+
+
+def _task_class(task: str, small: nn.Module, large: nn.Module) -> TaskClass:
+    """`small` and `large` are one class with two label counts: what differs in shape follows the labels."""
+    if task == "feature-extraction":
+        return TaskClass(type(small).__name__, task, "", _linears(small))
+    prefix = f"{small.base_model_prefix}."
+    sizes = dict(large.named_parameters())
+    head = {
+        name: tuple(a if a == b else None for a, b in zip(p.shape, sizes[name].shape, strict=True))
+        for name, p in small.named_parameters()
+        if not name.startswith(prefix)
+    }
+    return TaskClass(type(small).__name__, task, prefix, _linears(small), head)
+
+
+def _linears(model: nn.Module) -> dict[str, tuple[int, int]]:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    linears = {n: (m.in_features, m.out_features) for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    return linears | {n: (m.nx, m.nf) for n, m in model.named_modules() if isinstance(m, Conv1D)}
+
+
+def _norms(trunk: nn.Module) -> dict[str, int]:
+    """Normalisation layers with a bias. One that is applied to no row of a batch (DeBERTa's, on its relative
+    positions) is left out: it cannot differ from row to row."""
+    from torch import nn
+
+    return {
+        name: module.normalized_shape[0]
+        for name, module in trunk.named_modules()
+        if isinstance(module, nn.LayerNorm) and module.bias is not None and name != "encoder.LayerNorm"
+    }
+
+
+def _layer_prefix(trunk: nn.Module, layers: int) -> str:
+    from torch import nn
+
+    for name, module in trunk.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == layers and "groups" not in name:
+            return f"{name}."
+    return ""
+
+
+def _inputs(trunk: nn.Module) -> tuple[str, ...]:
+    import inspect
+
+    accepted = inspect.signature(trunk.forward).parameters
+    config: Any = trunk.config
+    names = ["input_ids", "attention_mask"]
+    if "token_type_ids" in accepted and getattr(config, "type_vocab_size", 0) > 1:
+        names.append("token_type_ids")
+    return tuple(names)
+
+
+def _max_tokens(files: FoundationFiles, config: Any) -> int:
+    """The longest input: the position embeddings (RoBERTa-like: less the padding id), the tokenizer's limit."""
+    positions = int(config.max_position_embeddings)
+    if config.model_type in ("roberta", "xlm-roberta", "mpnet"):
+        positions -= int(config.pad_token_id) + 1
+    if positions < 3:
+        raise FoundationError(f"{files.folder}: max_position_embeddings leaves {positions} tokens")
+    settings = files.folder / "tokenizer_config.json"
+    stated = read_json(settings).get("model_max_length") if settings.is_file() else None
+    return min(positions, int(stated)) if stated and stated < 10**9 else positions

@@ -1,0 +1,54 @@
+"""Whether a checkpoint brings its masked-language-model head: what the foundation fills masks with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from typing import Any
+
+from rootstock.adapters.bundle.canonical import canonical
+from rootstock.adapters.foundation.location import FoundationFiles, fingerprint, heads_digest, mask_token
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.spec import MaskedLM
+
+# The names of a normalisation's tensors in files from before transformers renamed them.
+_RENAMED = {"gamma": "weight", "beta": "bias"}
+
+
+def masked_lm(files: FoundationFiles, config: Any) -> MaskedLM | None:
+    """The head; None unless the checkpoint holds every tensor of it and the tokenizer has a mask token.
+
+    Tensors that transformers ties to the trunk (the decoder) need not be in the files; of those tied to each
+    other one is enough. Imports torch and transformers.
+    """
+    import torch
+    from transformers import AutoModelForMaskedLM
+
+    if type(config) not in AutoModelForMaskedLM._model_mapping:
+        return None
+    with torch.device("meta"):
+        model = AutoModelForMaskedLM.from_config(config)
+    tied: dict[int, set[str]] = defaultdict(set)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        tied[id(parameter)].add(name)
+    prefix = f"{model.base_model_prefix}."
+    needed = [names for names in tied.values() if not any(name.startswith(prefix) for name in names)]
+    held = set(map(_current, FoundationWeights(files.folder, config.model_type).beside))
+    heads, mask_id = heads_digest(files.folder), _mask_id(files)
+    if heads is None or mask_id is None or not all(names & held for names in needed):
+        return None
+    digest = hashlib.sha256(canonical([fingerprint(files.folder), heads])).hexdigest()
+    return MaskedLM(type(model).__name__, mask_id, f"sha256:{digest}")
+
+
+def _current(name: str) -> str:
+    stem, dot, last = name.rpartition(".")
+    return f"{stem}{dot}{_RENAMED.get(last, last)}"
+
+
+def _mask_id(files: FoundationFiles) -> int | None:
+    from tokenizers import Tokenizer
+
+    token = mask_token(files.folder)
+    tokenizer = Tokenizer.from_file(str(files.folder / "tokenizer.json"))
+    return None if token is None else tokenizer.token_to_id(token)

@@ -1,0 +1,96 @@
+"""The foundation's own tensors, which some adapters are stated relative to. Needs numpy alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rootstock.adapters.bundle.tensors import as_fp32
+from rootstock.adapters.spec import Array, Rejected
+
+_BUFFERS = re.compile(r"(.*\.)?(position_ids|token_type_ids)", re.ASCII)
+_TRUNK_PREFIX = {"xlm-roberta": "roberta", "deberta-v2": "deberta", "modernbert": "model", "llama": "model"}
+# Their linear layers are transformers' Conv1D, whose weight is (in, out).
+_TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
+
+
+@dataclass(frozen=True)
+class _Place:
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+class FoundationWeights:
+    """The trunk's tensors in a folder's safetensors files, by their names inside the trunk.
+
+    Holds the files' headers alone; a tensor's bytes are mapped from the file when it is asked for.
+    """
+
+    def __init__(self, folder: Path, model_type: str) -> None:
+        files: dict[str, _Place] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            files.update(_header(path))
+        prefix = _TRUNK_PREFIX.get(model_type, model_type) + "."
+        inside = {n.removeprefix(prefix): p for n, p in files.items() if n.startswith(prefix)} or files
+        self._places = {n: p for n, p in inside.items() if not _BUFFERS.fullmatch(n)}
+        self._beside = {} if inside is files else {n: p for n, p in files.items() if not n.startswith(prefix)}
+        self._mapped: dict[Path, npt.NDArray[np.uint8]] = {}
+        self._transposed = model_type in _TRANSPOSED
+
+    @property
+    def names(self) -> list[str]:
+        """Every tensor's name, as it is in the files, sorted; heads and buffers are left out."""
+        return sorted(self._places)
+
+    @property
+    def beside(self) -> list[str]:
+        """The names of the tensors outside the trunk, sorted: the heads that the checkpoint brings."""
+        return sorted(self._beside)
+
+    def raw(self, name: str) -> tuple[str, list[int], memoryview]:
+        """The dtype, shape and little-endian bytes of a tensor, of the trunk or beside it."""
+        place = self._places.get(name) or self._beside[name]
+        if place.file not in self._mapped:
+            self._mapped[place.file] = np.memmap(place.file, np.uint8, "r")
+        return place.dtype, list(place.shape), self._mapped[place.file][place.start : place.end].data
+
+    def weight(self, site: str) -> Array:
+        """The weight of a linear layer: (out, in) fp32, read-only; Rejected (check "foundation") without one."""
+        weight = self._tensor(f"{site}.weight")
+        if weight is None:
+            raise Rejected("foundation", site, "the foundation's files hold no weight of this module")
+        return weight.T if self._transposed else weight
+
+    def bias(self, module: str) -> Array | None:
+        """The bias of a linear or normalisation layer: (out,) fp32, read-only, or None if it has none."""
+        bias = self._tensor(f"{module}.bias")
+        # The name in files from before transformers renamed it.
+        return self._tensor(f"{module}.beta") if bias is None else bias
+
+    def _tensor(self, name: str) -> Array | None:
+        if name not in self._places:
+            return None
+        dtype, shape, data = self.raw(name)
+        return as_fp32(name, dtype, tuple(shape), data)
+
+
+def _header(path: Path) -> dict[str, _Place]:
+    """Where each tensor lies in a file, by the safetensors layout: 8-byte length, JSON, data."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    begin = 8 + length
+    places = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            places[name] = _Place(path, entry["dtype"], tuple(entry["shape"]), begin + start, begin + end)
+    return places

@@ -1,0 +1,123 @@
+"""Many bundles registered at once, straight into a home folder, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rootstock.adapters.bundle import Limits, open_bundle
+from rootstock.adapters.bundle.archive import GOLDEN
+from rootstock.adapters.client.client import packed
+from rootstock.adapters.client.errors import Misused
+from rootstock.adapters.errors import InvalidName
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.home.home import holding
+from rootstock.adapters.reference import check_name
+from rootstock.adapters.registry import NewVersion, Published, Registry
+from rootstock.adapters.spec import FoundationSpec, Rejected
+from rootstock.adapters.store.folder import FolderStore
+
+# What one transaction registers: what an import that is killed did in vain is at most this much.
+_TOGETHER = 100
+# While some wait for the disk, others check.
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A bundle that is registered; `created` is false where it was there already."""
+
+    file: str
+    name: str
+    version: int
+    created: bool
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is not registered, and why."""
+
+    file: str
+    reason: str
+
+
+def bundles_in(folder: Path) -> list[Path]:
+    """The zips and folders in a folder, in order of name; hidden ones aside."""
+    found = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in found if path.suffix == ".zip" or path.is_dir())
+
+
+def import_bundles(
+    paths: Sequence[Path],
+    home: Path,
+    spec: FoundationSpec,
+    limits: Limits,
+    base: FoundationWeights | None = None,
+) -> Generator[Imported | Skipped, None, None]:
+    """Register each bundle under its file's name, telling of each when it is done; close it to stop early.
+
+    Each is checked as an upload is, but for the golden replay, which needs the model. A new one becomes the live
+    version of its name; one that its name holds already is left as it is, and so is `live`. One that fails a
+    check changes nothing. What was told stays; after an interruption, doing the same again does the rest.
+    `base` are the foundation's weights, as `Bundle.adapter` takes them.
+
+    Raises HomeInUse while a server or another import uses the home; StoreFull, RegistryUnavailable, OSError.
+    """
+    named: dict[str, Path] = {}
+    for path in paths:
+        if named.setdefault(_name(path), path) is not path:
+            yield Skipped(path.name, f"has the same name as {named[_name(path)].name}: rename one of them")
+    with (
+        holding(home, "rootstock adapters import"),
+        closing(Registry(f"sqlite:///{home / 'registry.db'}")) as registry,
+    ):
+        keep = partial(_keep, spec=spec, limits=limits, base=base, store=FolderStore(home / "store"))
+        left = list(named.values())
+        pool = ThreadPoolExecutor(_THREADS)
+        try:
+            while left:
+                kept = list(zip(left, pool.map(keep, left[:_TOGETHER]), strict=False))
+                left = left[_TOGETHER:]
+                done = registry.publish_all([found for _, found in kept if isinstance(found, NewVersion)])
+                yield from _told(kept, done)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _name(path: Path) -> str:
+    return path.name if path.is_dir() else path.name.removesuffix(".zip")
+
+
+def _keep(
+    path: Path, spec: FoundationSpec, limits: Limits, base: FoundationWeights | None, store: FolderStore
+) -> NewVersion | Skipped:
+    """A checked bundle whose bytes are in the store."""
+    try:
+        name = check_name(_name(path))
+        data = packed(path) if path.is_dir() else path.read_bytes()
+        bundle = open_bundle(data, limits, spec)
+        adapter = bundle.adapter(spec, limits.max_rank, base)
+    except (Rejected, InvalidName, Misused, OSError) as error:
+        return Skipped(path.name, str(error))
+    # A plain PEFT folder has got its manifest only now. Packing all others anew would take most of the time.
+    stored = bundle.to_zip() if bundle.warnings else data
+    store.put(adapter.digest, stored)
+    golden = "not replayed" if GOLDEN in bundle.files else "none"
+    verification = {"golden": golden, "imported": True, "warnings": list(bundle.warnings)}
+    return NewVersion(name, adapter.digest, adapter.task, verification, len(stored))
+
+
+def _told(
+    kept: Iterable[tuple[Path, NewVersion | Skipped]], done: Iterable[Published]
+) -> Iterator[Imported | Skipped]:
+    published = iter(done)
+    for path, found in kept:
+        if isinstance(found, Skipped):
+            yield found
+        else:
+            version = next(published)
+            yield Imported(path.name, version.name, version.version, version.created)

@@ -1,9 +1,0 @@
-"""What Alembic runs: the steps, on the connection that the registry opened."""
-
-from alembic import context
-
-from adapters.registry.tables import Base
-
-context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
-with context.begin_transaction():
-    context.run_migrations()

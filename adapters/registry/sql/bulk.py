@@ -1,0 +1,93 @@
+"""Publishing many versions in one transaction, with a few statements for all of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from rootstock.adapters.reference import LIVE
+from rootstock.adapters.registry.records import NewVersion, Published
+from rootstock.adapters.registry.sql.tables import READY, AdapterRow, AliasRow, EventRow, LiveRow, VersionRow
+
+
+def publish_all(session: Session, versions: Sequence[NewVersion], now: datetime) -> list[Published]:
+    """Give each the next number under its name and move `live` to it; what is there already changes nothing."""
+    names = {version.name for version in versions}
+    known = {row.name: row for row in session.scalars(select(AdapterRow).where(AdapterRow.name.in_(names)))}
+    numbers = _numbers(session, names)
+    live = _live(session, names)
+    following = {name: row.next_version for name, row in known.items()}
+    done: list[Published] = []
+    rows: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
+    for version in versions:
+        name = version.name
+        number = numbers.get((name, version.digest))
+        created = number is None
+        if number is None:
+            number = following.get(name, 1)
+            following[name] = number + 1
+            numbers[name, version.digest] = number
+            rows.append(_version(version, number, now))
+            at = {"at": now, "name": name, "version": number}
+            events.append({**at, "what": "published", "alias": None, "detail": {"digest": version.digest}})
+            events.append({**at, "what": "alias_set", "alias": LIVE, "detail": {"before": live.get(name)}})
+            live[name] = number
+        done.append(Published(name, number, version.digest, created, live.get(name)))
+    if rows:
+        _write_adapters(session, known, {row["adapter"]: following[row["adapter"]] for row in rows}, now)
+        session.execute(insert(VersionRow), rows)
+        _move_live(session, [(row["adapter"], row["number"]) for row in rows])
+        session.execute(insert(EventRow), events)
+    return done
+
+
+def _numbers(session: Session, names: Iterable[str]) -> dict[tuple[str, str], int]:
+    columns = select(VersionRow.adapter, VersionRow.digest, VersionRow.number)
+    found = session.execute(columns.where(VersionRow.adapter.in_(names)))
+    return {(row.adapter, row.digest): row.number for row in found}
+
+
+def _live(session: Session, names: Iterable[str]) -> dict[str, int]:
+    columns = select(AliasRow.adapter, AliasRow.version)
+    found = session.execute(columns.where(AliasRow.adapter.in_(names), AliasRow.alias == LIVE))
+    return {row.adapter: row.version for row in found}
+
+
+def _version(version: NewVersion, number: int, now: datetime) -> dict[str, Any]:
+    return {
+        "adapter": version.name,
+        "number": number,
+        "digest": version.digest,
+        "task": version.task,
+        "status": READY,
+        "size": version.size,
+        "verification": version.verification,
+        "created_at": now,
+    }
+
+
+def _write_adapters(
+    session: Session, known: Mapping[str, AdapterRow], following: Mapping[str, int], now: datetime
+) -> None:
+    new: list[dict[str, Any]] = []
+    old: list[dict[str, Any]] = []
+    for name, number in following.items():
+        row = known.get(name)
+        began = now if row is None or row.deleted_at is not None else row.created_at
+        values = {"name": name, "next_version": number, "created_at": began, "deleted_at": None}
+        (new if row is None else old).append(values)
+    if new:
+        session.execute(insert(AdapterRow), new)
+    if old:
+        session.execute(update(AdapterRow), old)
+
+
+def _move_live(session: Session, moves: Sequence[tuple[str, int]]) -> None:
+    last = dict(moves)
+    session.execute(delete(AliasRow).where(AliasRow.adapter.in_(last), AliasRow.alias == LIVE))
+    aliases = [{"adapter": name, "alias": LIVE, "version": version} for name, version in last.items()]
+    session.execute(insert(AliasRow), aliases)
+    session.execute(insert(LiveRow), [{"adapter": name, "version": version} for name, version in moves])

@@ -1,0 +1,176 @@
+"""The registry's database: how it is opened, upgraded, read and written."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from rootstock.adapters.errors import RegistryUnavailable, UnsafeRegistry
+from rootstock.adapters.registry.sql.tables import RevisionRow
+
+# The newest step in adapters/migrations/versions. Knowing it here spares an up-to-date start importing Alembic.
+HEAD = "0001"
+
+_WRITES = "rootstock_writes"
+
+# Alembic keeps the steps being run in a module's globals.
+_STEPPING = threading.Lock()
+
+
+class Database:
+    """An upgraded database whose writes, from any thread or process, happen one after another."""
+
+    def __init__(self, url: str, busy_timeout: float) -> None:
+        self._url = make_url(url)
+        self._name = self._url.render_as_string(hide_password=True)
+        self._file = _file(self._url)
+        self._closed = False
+        self._turn = threading.Lock()
+        self._patience = busy_timeout
+        self._engine = _engine(self._url, self._file, busy_timeout)
+        self._writer = self._engine.execution_options(**{_WRITES: True})
+        try:
+            with self._translated():
+                self._upgrade()
+                self._identity = _identity(self._file)
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that sees one state of the database and changes nothing."""
+        with self._translated(), Session(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[tuple[Session, int]]:
+        """A session whose changes all happen, under the new revision given with it, or none do."""
+        with self._translated(), self._in_turn(), Session(self._writer, expire_on_commit=False) as session:
+            session.execute(update(RevisionRow).values(number=RevisionRow.number + 1))
+            yield session, revision(session)
+            session.commit()
+
+    def ping(self) -> None:
+        """Read one row; RegistryUnavailable where that fails or the file is no longer the one opened."""
+        if _identity(self._file) != self._identity:
+            raise RegistryUnavailable(
+                f"{self._name} was removed or replaced while in use: put it back and restart the program"
+            )
+        with self.reading() as session:
+            revision(session)
+
+    def close(self) -> None:
+        """Let the database go; every later use is RegistryUnavailable."""
+        self._closed = True
+        self._engine.dispose()
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        # Each of those ahead may wait for the database as long: in line for all of them, threads would run out.
+        if not self._turn.acquire(timeout=self._patience):
+            raise RegistryUnavailable(
+                f"{self._name} took longer than {self._patience:g} s for the changes ahead of this one; check "
+                "that it is not locked by another program, and try again"
+            )
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        if self._closed:
+            raise RegistryUnavailable(f"{self._name} was closed: open a new Registry")
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except (DBAPIError, PoolTimeout) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            raise RegistryUnavailable(
+                f"{self._name} cannot be used: {cause}; check that it exists, is writable, has room and is not "
+                "locked by another program"
+            ) from error
+
+    def _upgrade(self) -> None:
+        with self._engine.connect() as connection:
+            if _step(connection) == HEAD:
+                return
+        with _STEPPING, self._writer.begin() as connection:
+            self._run_steps(connection)
+
+    def _run_steps(self, connection: Connection) -> None:
+        from alembic import command
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+
+        config = Config()
+        folder = Path(__file__).parent / "migrations"
+        config.set_main_option("script_location", str(folder).replace("%", "%%"))
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        found = _step(connection)
+        if found is not None and found not in known:
+            raise UnsafeRegistry(
+                f"{self._name} is at schema {found!r}, and this program knows only up to {HEAD!r}: "
+                "use the newer program that wrote it, or restore a backup"
+            )
+        command.upgrade(config, "head")
+
+
+def revision(session: Session) -> int:
+    """The number of writes that this session's state of the database has seen."""
+    return session.execute(select(RevisionRow.number)).scalar_one()
+
+
+def _step(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _file(url: URL) -> Path | None:
+    if url.get_backend_name() != "sqlite":
+        return None
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ValueError(f"{url} names no file: a registry is shared, so give sqlite:///path/to/registry.db")
+    return Path(url.database)
+
+
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    try:
+        found = os.stat(file) if file else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found else None
+
+
+def _engine(url: URL, file: Path | None, busy_timeout: float) -> Engine:
+    if file is None:
+        return create_engine(url)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": busy_timeout})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: Any) -> None:
+        # Python's sqlite3 would begin transactions by its own rules; `begin` below does it by ours.
+        connection.isolation_level = None
+        for pragma in ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A write that began as a read could fail half-way on a lock; this one waits for its turn first.
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine

@@ -1,0 +1,73 @@
+"""Reading adapters, versions and events as lists and details."""
+
+from collections import defaultdict
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from rootstock.adapters.reference import LIVE
+from rootstock.adapters.registry.records import AdapterDetail, AdapterSummary, Event, Page, VersionDetail
+from rootstock.adapters.registry.sql.lookup import find_adapter
+from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, EventRow, VersionRow
+
+
+def page(session: Session, limit: int, after: str | None) -> Page:
+    """At most `limit` adapters whose names come after `after`, in order of name."""
+    query = select(AdapterRow.name).where(AdapterRow.deleted_at.is_(None)).order_by(AdapterRow.name)
+    if after is not None:
+        query = query.where(AdapterRow.name > after)
+    names = list(session.scalars(query.limit(limit + 1)))
+    more, names = len(names) > limit, names[:limit]
+    tasks: defaultdict[str, dict[int, str]] = defaultdict(dict)
+    versions = select(VersionRow.adapter, VersionRow.number, VersionRow.task).order_by(VersionRow.number)
+    for name, number, task in session.execute(versions.where(VersionRow.adapter.in_(names))):
+        tasks[name][number] = task
+    aliases: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    pointers = select(AliasRow.adapter, AliasRow.alias, AliasRow.version).order_by(AliasRow.alias)
+    for name, alias, version in session.execute(pointers.where(AliasRow.adapter.in_(names))):
+        aliases[name][alias] = version
+    summaries = [_summary(name, tasks[name], aliases[name]) for name in names]
+    return Page(summaries, names[-1] if more else None)
+
+
+def adapter_detail(session: Session, name: str) -> AdapterDetail:
+    """Everything about one adapter; else UnknownAdapter."""
+    row = find_adapter(session, name)
+    rows = session.scalars(select(VersionRow).where(VersionRow.adapter == name).order_by(VersionRow.number))
+    versions = [version_detail(version) for version in rows]
+    pointers = session.scalars(select(AliasRow).where(AliasRow.adapter == name).order_by(AliasRow.alias))
+    aliases = {pointer.alias: pointer.version for pointer in pointers}
+    summary = _summary(name, {version.version: version.task for version in versions}, aliases)
+    return AdapterDetail(name, summary.live, summary.task, aliases, row.created_at, versions)
+
+
+def version_detail(row: VersionRow) -> VersionDetail:
+    """A version's row as an answer."""
+    return VersionDetail(
+        name=row.adapter,
+        version=row.number,
+        digest=row.digest,
+        task=row.task,
+        status=row.status,
+        created_at=row.created_at,
+        size=row.size,
+        verification=row.verification,
+    )
+
+
+def newest_events(session: Session, name: str | None, limit: int) -> list[Event]:
+    """At most `limit` events, the newest first, of one adapter or of all."""
+    query = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
+    if name is not None:
+        query = query.where(EventRow.name == name)
+    return [
+        Event(row.id, row.at, row.what, row.name, row.version, row.alias, row.detail)
+        for row in session.scalars(query)
+    ]
+
+
+def _summary(name: str, tasks: dict[int, str], aliases: dict[str, int]) -> AdapterSummary:
+    live = aliases.get(LIVE)
+    newest = max(tasks, default=None)
+    told = live if live is not None else newest
+    return AdapterSummary(name, live, list(tasks), None if told is None else tasks[told], aliases)

@@ -1,0 +1,55 @@
+"""The alias `live` and the history of where it pointed."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from rootstock.adapters.errors import NoPreviousVersion
+from rootstock.adapters.reference import LIVE
+from rootstock.adapters.registry.sql.tables import AliasRow, LiveRow
+
+
+def live_version(session: Session, name: str) -> int | None:
+    """The version that the bare name means, if any."""
+    row = session.get(AliasRow, (name, LIVE))
+    return None if row is None else row.version
+
+
+def move_live(session: Session, name: str, version: int) -> None:
+    """Point `live` at `version` and put that on the end of its history."""
+    point(session, name, LIVE, version)
+    session.add(LiveRow(adapter=name, version=version))
+    session.flush()
+
+
+def step_back(session: Session, name: str) -> int:
+    """Point `live` at the position before the present one and return it; else NoPreviousVersion."""
+    present = live_version(session, name)
+    last = _last(session, name)
+    # Deleting a version can leave another standing twice in a row.
+    while last is not None and last.version == present:
+        session.delete(last)
+        session.flush()
+        last = _last(session, name)
+    if last is None:
+        raise NoPreviousVersion(
+            f"'live' of adapter {name!r} points at {'nothing' if present is None else f'version {present}'}, and "
+            "its history holds no earlier version that still exists: point 'live' at a version by number instead"
+        )
+    point(session, name, LIVE, last.version)
+    return last.version
+
+
+def point(session: Session, name: str, alias: str, version: int) -> None:
+    """Make `alias` point at `version`, whether or not it was there before."""
+    row = session.get(AliasRow, (name, alias))
+    if row is None:
+        session.add(AliasRow(adapter=name, alias=alias, version=version))
+    else:
+        row.version = version
+    session.flush()
+
+
+def _last(session: Session, name: str) -> LiveRow | None:
+    return session.scalars(
+        select(LiveRow).where(LiveRow.adapter == name).order_by(LiveRow.id.desc()).limit(1)
+    ).first()

@@ -1,0 +1,54 @@
+"""The references resolved lately, kept in memory."""
+
+import threading
+from collections import OrderedDict
+
+from rootstock.adapters.registry.records import Resolved
+
+
+class Resolutions:
+    """At most `size` resolved references, the least recently used dropped first, all of one revision."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._revision = -1
+        self._kept: OrderedDict[str, Resolved] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, reference: str) -> Resolved | None:
+        """What `reference` resolved to, if that is kept."""
+        with self._lock:
+            found = self._kept.get(reference)
+            if found is not None:
+                self._kept.move_to_end(reference)
+            return found
+
+    def keep(self, reference: str, resolved: Resolved, revision: int) -> None:
+        """Keep what was read at `revision`, unless a newer revision is known by now."""
+        with self._lock:
+            self._renew(revision)
+            if revision == self._revision:
+                self._kept[reference] = resolved
+                self._kept.move_to_end(reference)
+                if len(self._kept) > self._size:
+                    self._kept.popitem(last=False)
+
+    def renew(self, revision: int, changed: str | None = None) -> None:
+        """Forget what was read before `revision`: everything, or one adapter's where it `changed` that alone."""
+        with self._lock:
+            if changed is None or revision != self._revision + 1:
+                self._renew(revision)
+                return
+            for reference in [text for text, found in self._kept.items() if found.name == changed]:
+                del self._kept[reference]
+            self._revision = revision
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._kept.clear()
+
+    def _renew(self, revision: int) -> None:
+        if revision > self._revision:
+            self._kept.clear()
+            self._revision = revision

@@ -1,0 +1,1 @@
+"""Where bundles' bytes lie, by digest."""

@@ -1,0 +1,1 @@
+"""Run one scenario: users, their traffic, every answer checked, figures recorded."""

@@ -1,0 +1,116 @@
+"""The load generator's process: `python -m rootstock.loadtest.load.generator PLAN ORACLE FOLDER`.
+
+Runs a plan's phases with Locust's library API, and writes records.csv and phases.json into FOLDER. Importing
+Locust patches the standard library for gevent, so it has a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from locust.env import Environment
+
+from rootstock.loadtest.load.ledger import Ledger
+from rootstock.loadtest.load.oracle import Oracle
+from rootstock.loadtest.load.plan import Phase, Plan
+from rootstock.loadtest.load.record import CALLER, PHASES, RECORDS, write_records
+from rootstock.loadtest.load.traffic import PREDICT, Traffic
+from rootstock.loadtest.load.users import Arrivals, Caller, Flooder, Mover, Run
+from rootstock.loadtest.load.verdict import Verdict
+
+
+def run_plan(plan: Plan, oracle: Oracle, say: Callable[[str], None]) -> tuple[Run, list[dict[str, Any]]]:
+    """Run every phase; gives the records, and of each phase its name, start, end and arrivals a second."""
+    run = Run(oracle, _ledger(plan, oracle), list(plan.moves))
+    users = [Caller, Arrivals, Flooder, Mover]
+    for user in users:
+        user.host = plan.url
+    # A fault of the generator ends the user rather than being tried again.
+    environment = Environment(user_classes=users, catch_exceptions=False)
+    environment.run = run
+    runner = environment.create_local_runner()
+    told: list[dict[str, Any]] = []
+    capacity = 0.0
+    try:
+        for number, phase in enumerate(plan.phases):
+            run.number, run.phase = number, phase
+            run.rate = phase.rate or phase.of_capacity * capacity
+            run.traffic = Traffic(
+                oracle,
+                run.ledger,
+                plan.names,
+                phase.popularity or plan.popularity,
+                plan.mix,
+                plan.inputs,
+                plan.seed + number,
+            )
+            if plan.flooded:
+                run.flood = Traffic(
+                    oracle, run.ledger, [plan.flooded], "identical", {PREDICT: 1}, plan.flood_inputs, plan.seed
+                )
+            run.start = time.monotonic()
+            # Each user ends by itself when its phase is over and its last answer is there.
+            runner.spawn_users(_users(phase, run.rate), wait=True)
+            end = time.monotonic()
+            if run.broken is not None:
+                raise run.broken
+            if phase.calibrates:
+                capacity = _answered(run, number) / phase.seconds
+            told.append(
+                {
+                    "name": phase.name,
+                    "start": run.start,
+                    "end": end,
+                    "seconds": phase.seconds,
+                    "rate": run.rate,
+                    "of_capacity": phase.of_capacity,
+                    "users": phase.users,
+                }
+            )
+            say(f"phase {number + 1} of {len(plan.phases)}, {phase.name}: {_answered(run, number)} answered")
+    finally:
+        runner.quit()
+    return run, told
+
+
+def _users(phase: Phase, rate: float) -> dict[str, int]:
+    return {
+        Caller.__name__: phase.users,
+        Arrivals.__name__: int(rate > 0),
+        Flooder.__name__: phase.flood,
+        Mover.__name__: int(phase.moves_s > 0),
+    }
+
+
+def _answered(run: Run, number: int) -> int:
+    return sum(r.phase == number and r.who == CALLER and r.verdict == Verdict.OK for r in run.records)
+
+
+def _ledger(plan: Plan, oracle: Oracle) -> Ledger:
+    """Version 1 of every name is live at the start."""
+    return Ledger({version.name: digest for digest, version in oracle.versions.items() if version.number == 1})
+
+
+def main() -> None:
+    """Run the plan of the command line."""
+    plan, oracle = Plan.read(Path(sys.argv[1])), Oracle.read(Path(sys.argv[2]))
+    folder = Path(sys.argv[3])
+    logging.getLogger("locust").setLevel(logging.ERROR)
+
+    def say(line: str) -> None:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+    run, phases = run_plan(plan, oracle, say)
+    write_records(folder / RECORDS, run.records)
+    (folder / PHASES).write_text(json.dumps(phases), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

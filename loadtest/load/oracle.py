@@ -1,0 +1,133 @@
+"""The answers to expect, computed beforehand by transformers and PEFT: never by the server under test."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rootstock.adapters.spec import Array, FoundationSpec
+from rootstock.loadtest.fixtures.workload import LABELS, WHOLE, folder_of
+
+TOLERANCE = 1e-4
+# Those of the foundation's own embeddings, as its sentence-transformers files say.
+_EMBEDDED_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version that may answer: its number, and by the text's index the score of each label, in id order."""
+
+    name: str
+    number: int
+    scores: Mapping[int, Sequence[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Texts; versions by digest; the foundation's fingerprint and its embedding of each text."""
+
+    texts: Sequence[str]
+    versions: Mapping[str, Version]
+    fingerprint: str = ""
+    embeddings: Sequence[Sequence[float]] = ()
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        versions = {
+            digest: {"name": v.name, "number": v.number, "scores": {str(i): list(s) for i, s in v.scores.items()}}
+            for digest, v in self.versions.items()
+        }
+        content = {
+            "texts": list(self.texts),
+            "versions": versions,
+            "fingerprint": self.fingerprint,
+            "embeddings": [list(one) for one in self.embeddings],
+        }
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+    @staticmethod
+    def read(path: Path) -> Oracle:
+        """What `write` wrote."""
+        given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        versions = {
+            digest: Version(v["name"], v["number"], {int(i): s for i, s in v["scores"].items()})
+            for digest, v in given["versions"].items()
+        }
+        return Oracle(given["texts"], versions, given["fingerprint"], given["embeddings"])
+
+
+class PeftOracle:
+    """A sequence classifier of transformers whose adapter PEFT sets before each answer; sdpa, fp32."""
+
+    def __init__(self, foundation: Path, spec: FoundationSpec) -> None:
+        import torch
+        import transformers
+        from peft import PeftModel
+
+        # One text at a time gives a second thread little to do but wait.
+        torch.set_num_threads(1)
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        self._spec = spec
+        self._foundation = foundation
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(foundation)
+        base = transformers.AutoModelForSequenceClassification.from_pretrained(
+            foundation, num_labels=LABELS, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            for member, content in folder_of(spec, WHOLE, 0).items():
+                (Path(folder) / member).write_bytes(content)
+            with warnings.catch_warnings():
+                # peft reads an attribute that transformers renamed; it has no say in the outputs.
+                warnings.simplefilter("ignore", FutureWarning)
+                self._model = PeftModel.from_pretrained(base, folder).eval()
+
+    def scores(self, bundle: int, texts: Sequence[str]) -> list[list[float]]:
+        """For each text the scores of the workload's adapter number `bundle`, in id order."""
+        import torch
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load
+
+        weights = load(folder_of(self._spec, WHOLE, bundle)["adapter_model.safetensors"])
+        loaded = set_peft_model_state_dict(self._model, weights)
+        if loaded.unexpected_keys:
+            raise ValueError(f"PEFT does not know {loaded.unexpected_keys[0]} of adapter {bundle}")
+        found: list[list[float]] = []
+        for text in texts:
+            with torch.inference_mode():
+                logits = self._model(**self._encoded(text, self._spec.max_tokens)).logits[0]
+            found.append(logits.softmax(-1).tolist())
+        return found
+
+    def embeddings(self, texts: Sequence[str]) -> list[list[float]]:
+        """Each text's embedding by the bare foundation: mean of the last states, normalised."""
+        import torch
+        import transformers
+
+        trunk = transformers.AutoModel.from_pretrained(
+            self._foundation, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        ).eval()
+        found: list[list[float]] = []
+        for text in texts:
+            encoded = self._encoded(text, _EMBEDDED_TOKENS)
+            with torch.inference_mode():
+                mean = trunk(**encoded).last_hidden_state[0].mean(0)
+            found.append((mean / mean.norm()).tolist())
+        return found
+
+    def _encoded(self, text: str, most: int) -> Any:
+        return self._tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
+
+
+def close(actual: Iterable[float], expected: Iterable[float], tolerance: float = TOLERANCE) -> bool:
+    """Whether each number is within t + t·|x| of its counterpart (t: the tolerance that is published)."""
+    one: Array = np.array(list(actual), np.float64)
+    other: Array = np.array(list(expected), np.float64)
+    return one.shape == other.shape and bool((np.abs(one - other) <= tolerance + tolerance * np.abs(other)).all())

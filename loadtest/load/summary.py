@@ -1,0 +1,88 @@
+"""Figures of many records: rates, latency percentiles, what the answers were worth."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rootstock.loadtest.load.record import Record
+from rootstock.loadtest.load.verdict import FAULTS, Verdict
+
+PERCENTILES = (50, 95, 99)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of the requests of a stretch of `seconds`: counts, rates in requests and inputs a second, milliseconds.
+
+    Percentiles are of the right answers to what was to be sent in the stretch, from then on; NaN of none.
+    `goodput_s` and `inputs_s`: right answers that came within the stretch.
+    """
+
+    seconds: float
+    counts: Counter[str]
+    offered_s: float
+    goodput_s: float
+    inputs_s: float
+    latency_ms: dict[int, float]
+    queue_ms: float
+    inference_ms: float
+    scored: int
+
+    @property
+    def faults(self) -> int:
+        """Answers that failed, were stale, mixed or wrong."""
+        return sum(self.counts[one] for one in FAULTS)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; NaN as null."""
+        return {
+            "seconds": self.seconds,
+            **{verdict.value: self.counts[verdict] for verdict in Verdict},
+            "scored": self.scored,
+            "offered_s": self.offered_s,
+            "goodput_s": self.goodput_s,
+            "inputs_s": self.inputs_s,
+            **{f"p{p}_ms": _finite(ms) for p, ms in self.latency_ms.items()},
+            "queue_p50_ms": _finite(self.queue_ms),
+            "inference_p50_ms": _finite(self.inference_ms),
+        }
+
+
+def summarize(records: Sequence[Record], start: float, seconds: float) -> Summary:
+    """The figures of a stretch from `start`, so many seconds long; records of other times are left out."""
+
+    def within(at: float) -> bool:
+        return start <= at < start + seconds
+
+    answered = [r for r in records if r.verdict == Verdict.OK and within(r.at + r.latency)]
+    records = [r for r in records if within(r.at)]
+    good = [r for r in records if r.verdict == Verdict.OK]
+    latencies = [1e3 * r.latency for r in good]
+    timed = [r for r in good if r.inference_ms]
+    return Summary(
+        seconds,
+        Counter(r.verdict for r in records),
+        len(records) / seconds,
+        len(answered) / seconds,
+        sum(r.inputs for r in answered) / seconds,
+        {p: percentile(latencies, p) for p in PERCENTILES},
+        percentile([r.queue_ms for r in timed], 50),
+        percentile([r.inference_ms for r in timed], 50),
+        sum(r.scored for r in good),
+    )
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest of the values that at least so many percent of them do not exceed; NaN of none."""
+    if not len(values):
+        return float("nan")
+    return float(np.percentile(np.asarray(values), percent, method="inverted_cdf"))
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -1,0 +1,132 @@
+"""The requests of a plan, one after another: what is sent, and how its answer is judged."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+from rootstock.loadtest.fixtures.popularity import choose
+from rootstock.loadtest.load.ledger import Ledger
+from rootstock.loadtest.load.oracle import Oracle
+from rootstock.loadtest.load.verdict import Judged, Verdict, of_embedding, of_prediction, of_status, worst
+
+PREDICT, FAN_OUT, EMBEDDINGS = "predict", "fan-out", "embeddings"
+# Adapters in one fan-out request.
+_FAN = 4
+_SCORES = {"top_k": None}
+
+Judge = Callable[[Any, float, float], Judged]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A body for a path. `judge` takes the parsed answer and when it was sent and answered."""
+
+    kind: str
+    path: str
+    body: bytes
+    inputs: int
+    judge: Judge
+
+
+class Traffic:
+    """Requests by weight of their kind, each for the adapter that is next by popularity."""
+
+    def __init__(
+        self,
+        oracle: Oracle,
+        ledger: Ledger,
+        names: Sequence[str],
+        popularity: str,
+        mix: Mapping[str, float],
+        inputs: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self._oracle = oracle
+        self._ledger = ledger
+        self._names = choose(names, popularity, seed)
+        self._kinds, self._weights = list(mix), list(mix.values())
+        self._inputs = inputs
+        self._picked = random.Random(seed)  # noqa: S311 - traffic, not secrets
+        self._makers = {PREDICT: self._predict, FAN_OUT: self._fan_out, EMBEDDINGS: self._embeddings}
+        self._texts: dict[str, Iterator[int]] = {}
+
+    def next(self) -> Request:
+        """The next request."""
+        return self._makers[self._picked.choices(self._kinds, self._weights)[0]]()
+
+    def _predict(self) -> Request:
+        name = next(self._names)
+        texts = [self._text(name) for _ in range(self._inputs)]
+
+        def judge(answer: Any, start: float, end: float) -> Judged:
+            return of_prediction(answer, name, texts, self._ledger.live(name, start, end), self._oracle)
+
+        body = {"model": name, "inputs": [self._oracle.texts[i] for i in texts], "parameters": _SCORES}
+        return Request(PREDICT, "/v1/predict", json.dumps(body).encode(), len(texts), judge)
+
+    def _fan_out(self) -> Request:
+        names = list(dict.fromkeys(next(self._names) for _ in range(_FAN)))
+        known = set.intersection(*(set(self._known(name)) for name in names))
+        text = self._picked.choice(sorted(known)) if known else self._text(names[0])
+
+        def judge(answer: Any, start: float, end: float) -> Judged:
+            results = answer.get("results") if isinstance(answer, dict) else None
+            if not isinstance(results, list) or len(results) != len(names):
+                return Judged(Verdict.FAILED, "fan-out: not one result for each model")
+            return worst(
+                [
+                    of_prediction(one, name, [text], self._ledger.live(name, start, end), self._oracle)
+                    for one, name in zip(results, names, strict=True)
+                ]
+            )
+
+        body = {"models": names, "inputs": self._oracle.texts[text], "parameters": _SCORES}
+        return Request(FAN_OUT, "/v1/predict", json.dumps(body).encode(), len(names), judge)
+
+    def _embeddings(self) -> Request:
+        text = self._picked.randrange(len(self._oracle.embeddings))
+        body = {"model": "foundation", "input": self._oracle.texts[text]}
+
+        def judge(answer: Any, start: float, end: float) -> Judged:
+            return of_embedding(answer, text, self._oracle)
+
+        return Request(EMBEDDINGS, "/v1/embeddings", json.dumps(body).encode(), 1, judge)
+
+    def _text(self, name: str) -> int:
+        """The next of the texts whose scores are known for a name's live version."""
+        if name not in self._texts:
+            self._texts[name] = cycle(self._known(name) or range(len(self._oracle.texts)))
+        return next(self._texts[name])
+
+    def _known(self, name: str) -> list[int]:
+        return list(self._oracle.versions[self._ledger.latest(name)].scores)
+
+
+def judge_response(
+    request: Request, status: int, retry_after: str | None, content: bytes, start: float, end: float
+) -> tuple[Judged, float, float]:
+    """The verdict on a response, and the queue and inference milliseconds that the answer tells."""
+    told = of_status(status, retry_after)
+    if told is not None:
+        return told, 0.0, 0.0
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        return Judged(Verdict.FAILED, "the answer is not JSON"), 0.0, 0.0
+    judged = request.judge(answer, start, end)
+    queue, inference = _timings(answer)
+    return judged, queue, inference
+
+
+def _timings(answer: Any) -> tuple[float, float]:
+    """Of a fan-out the slowest's."""
+    answers = answer.get("results", [answer]) if isinstance(answer, dict) else []
+    told = [one["timings"] for one in answers if isinstance(one, dict) and "timings" in one]
+    if not told:
+        return 0.0, 0.0
+    return max(one["queue_ms"] for one in told), max(one["inference_ms"] for one in told)

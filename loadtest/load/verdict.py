@@ -1,0 +1,117 @@
+"""What an answer is worth: held against what was live while it was computed, and against the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from rootstock.loadtest.load.oracle import Oracle, close
+
+
+class Verdict(StrEnum):
+    """`refused`: 429 with Retry-After. `stale`: by a version of the adapter that was not live at any time between
+    the request and its answer. `mixed`: by another adapter. `wrong`: by the right one, with other numbers.
+    `failed`: no answer, or none of the form that the route has.
+    """
+
+    OK = "ok"
+    REFUSED = "refused"
+    FAILED = "failed"
+    STALE = "stale"
+    MIXED = "mixed"
+    WRONG = "wrong"
+
+
+FAULTS = (Verdict.FAILED, Verdict.STALE, Verdict.MIXED, Verdict.WRONG)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict and what it rests on; `scored`: numbers were compared, not the digest alone."""
+
+    verdict: Verdict
+    detail: str = ""
+    scored: bool = False
+
+
+def of_status(status: int, retry_after: str | None) -> Judged | None:
+    """The verdict where the status decides it; None for 200. A refusal has to say when to come back."""
+    if status == 200:
+        return None
+    if status == 429:
+        if retry_after is not None and retry_after.isdigit() and int(retry_after) > 0:
+            return Judged(Verdict.REFUSED)
+        return Judged(Verdict.FAILED, f"429 with Retry-After {retry_after!r}")
+    return Judged(Verdict.FAILED, f"status {status}")
+
+
+def of_prediction(answer: Any, name: str, texts: Sequence[int], live: set[str], oracle: Oracle) -> Judged:
+    """The verdict on one adapter's answer for texts (indices): digest, version, and every label's score."""
+    try:
+        model, digest, number = answer["model"], answer["digest"], answer["version"]
+        found = [_by_label(one) for one in answer["predictions"]]
+    except (KeyError, TypeError, ValueError) as error:
+        return Judged(Verdict.FAILED, f"{name}: malformed answer ({error!r})")
+    if model != name:
+        return Judged(Verdict.MIXED, f"{name}: the answer names {model}")
+    version = oracle.versions.get(digest)
+    if version is None or version.name != name.partition("@")[0]:
+        whose = "unknown" if version is None else f"of {version.name}"
+        return Judged(Verdict.MIXED, f"{name}: answered by {digest}, which is {whose}")
+    if digest not in live:
+        return Judged(Verdict.STALE, f"{name}: answered by version {number}, live were {sorted(live)}")
+    if number != version.number:
+        return Judged(Verdict.WRONG, f"{name}: says version {number} for the digest of {version.number}")
+    if len(found) != len(texts):
+        return Judged(Verdict.WRONG, f"{name}: {len(found)} predictions for {len(texts)} inputs")
+    return _of_scores(name, digest, texts, found, oracle)
+
+
+def _of_scores(
+    name: str, digest: str, texts: Sequence[int], found: Sequence[Sequence[float]], oracle: Oracle
+) -> Judged:
+    expected = oracle.versions[digest].scores
+    scored = False
+    for text, scores in zip(texts, found, strict=True):
+        if text not in expected:
+            continue
+        scored = True
+        if close(scores, expected[text]):
+            continue
+        others = (d for d, v in oracle.versions.items() if d != digest and text in v.scores)
+        if other := next((d for d in others if close(scores, oracle.versions[d].scores[text])), None):
+            return Judged(Verdict.MIXED, f"{name}: text {text} has the scores of {oracle.versions[other].name}")
+        return Judged(Verdict.WRONG, f"{name}: text {text} scores {scores}, expected {list(expected[text])}")
+    return Judged(Verdict.OK, scored=scored)
+
+
+def of_embedding(answer: Any, text: int, oracle: Oracle) -> Judged:
+    """The verdict on an embedding by the bare foundation."""
+    try:
+        found = answer["data"][0]["embedding"]
+        model = answer["model"]
+    except (KeyError, TypeError, IndexError) as error:
+        return Judged(Verdict.FAILED, f"embedding: malformed answer ({error!r})")
+    if model != "foundation":
+        return Judged(Verdict.MIXED, f"embedding: the answer names {model}")
+    if not close(found, oracle.embeddings[text]):
+        return Judged(Verdict.WRONG, f"embedding of text {text} differs from transformers'")
+    return Judged(Verdict.OK, scored=True)
+
+
+def worst(judged: Sequence[Judged]) -> Judged:
+    """The first fault among several, or the first refusal, or what they have in common."""
+    faults = [one for one in judged if one.verdict in FAULTS]
+    refused = [one for one in judged if one.verdict is Verdict.REFUSED]
+    return (faults or refused or [Judged(Verdict.OK, scored=all(one.scored for one in judged))])[0]
+
+
+def _by_label(prediction: Any) -> list[float]:
+    """The scores in order of the label's id; ValueError where they do not come best first."""
+    scores = [float(one["score"]) for one in prediction]
+    if scores != sorted(scores, reverse=True):
+        raise ValueError("scores are not best first")
+    by_label = {str(one["label"]): float(one["score"]) for one in prediction}
+    return [by_label[f"LABEL_{i}"] for i in range(len(by_label))]

@@ -1,0 +1,47 @@
+"""Whether two sides give the same answers: a benchmark of a wrong answer is worthless."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rootstock.adapters.spec import Array
+
+TOLERANCE = 1e-4
+
+
+class Disagreement(Exception):
+    """Two sides of a benchmark that give different answers: says which row and by how much."""
+
+
+def require_equal(
+    ours: Sequence[Array], theirs: Sequence[Array], what: str, tolerance: float = TOLERANCE
+) -> float:
+    """The largest difference; Disagreement unless each is within t + t·|x| of its counterpart (t: tolerance)."""
+    if len(ours) != len(theirs):
+        raise Disagreement(f"{what}: {len(ours)} answers against {len(theirs)}")
+    worst = 0.0
+    for i, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        if one.shape != other.shape:
+            raise Disagreement(f"{what}: row {i} has shape {one.shape} against {other.shape}")
+        difference = np.abs(one - other)
+        if not (difference <= tolerance + tolerance * np.abs(other)).all():
+            raise Disagreement(f"{what}: row {i} differs by {difference.max():.3g}: {one} against {other}")
+        worst = max(worst, float(difference.max()))
+    return worst
+
+
+def require_distinct(answers: Sequence[Array], swapped: Sequence[Array], what: str) -> None:
+    """Disagreement if any row's answer is the same under another adapter: a mix-up would then go unseen."""
+    for i, (one, other) in enumerate(zip(answers, swapped, strict=True)):
+        if np.allclose(one, other, rtol=10 * TOLERANCE, atol=10 * TOLERANCE):
+            raise Disagreement(f"{what}: row {i} gives the same answer under another adapter")
+
+
+def require_same_label(ours: Sequence[Array], theirs: Sequence[Array], what: str, tolerance: float) -> None:
+    """Disagreement where the best label differs; not between scores that the tolerance cannot tell apart."""
+    for i, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        lead = other.max() - other[one.argmax()]
+        if lead > 2 * tolerance * (1 + np.abs(other).max()):
+            raise Disagreement(f"{what}: row {i} has another best label: {one} against {other}")

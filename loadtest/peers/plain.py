@@ -1,0 +1,82 @@
+"""The peer of row "plain": the foundation exported to ONNX as it is, and ONNX Runtime with nothing around it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+# Its builds for Linux report what they run to their maker unless this is set before the import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+
+from rootstock.adapters.spec import Array, FoundationSpec
+from rootstock.loadtest.measure.pairs import mean_seconds
+from rootstock.service.engine.core.catalog import foundation_adapter
+from rootstock.service.engine.encode.batch import Batch
+from rootstock.service.engine.runners.linear_head import linear_head, pool
+from rootstock.service.engine.runners.modules import load_trunk
+from rootstock.service.engine.runners.onnx.export.trunk import to_onnx
+from rootstock.service.engine.runners.onnx.sessions import _options as session_options
+
+# transformers' own ways of writing attention that can be exported.
+_ATTENTIONS = ("sdpa", "eager")
+_TRIALS = 3
+
+
+class PlainPeer:
+    """The foundation's body as transformers has it, exported with each attention; `attention` is what runs."""
+
+    def __init__(self, foundation: Path, spec: FoundationSpec, threads: int) -> None:
+        self._spec = spec
+        self._foundation = foundation_adapter(spec)
+        self._sessions = {name: _session(foundation, spec, name, threads) for name in _ATTENTIONS}
+        self.attention = _ATTENTIONS[0]
+
+    def choose(self, batch: Batch) -> dict[str, float]:
+        """Run the attention that is the faster one for this batch from now on; gives the seconds of each."""
+        seconds = {}
+        for self.attention in _ATTENTIONS:
+            seconds[self.attention] = mean_seconds(lambda: self.run(batch), _TRIALS)
+        self.attention = min(seconds, key=lambda name: seconds[name])
+        return seconds
+
+    def run(self, batch: Batch) -> list[Array]:
+        """The embedding of each input of a batch."""
+        arrays = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "token_type_ids": batch.token_type_ids,
+        }
+        feeds = {name: arrays[name] for name in self._spec.inputs}
+        hidden = self._sessions[self.attention].run(["hidden"], feeds)[0]
+        vectors = pool(hidden, None, batch.attention_mask, self._foundation.head.pooling)
+        return list(linear_head(vectors, self._foundation))
+
+
+class _Body(nn.Module):
+    """A model called by the names of its inputs; gives the hidden states alone."""
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        hidden: Tensor = self.model(**dict(zip(self.names, tensors, strict=True))).last_hidden_state
+        return hidden
+
+
+def _session(foundation: Path, spec: FoundationSpec, attention: str, threads: int) -> ort.InferenceSession:
+    ids = torch.randint(4, 100, (3, 7))
+    own = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    # In eval mode as a whole: the exporter sets the mode of what it traced again afterwards.
+    body = _Body(load_trunk(foundation, attention), spec.inputs).eval()
+    axes = {name: {0: "rows", 1: "tokens"} for name in [*spec.inputs, "hidden"]}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plain.onnx"
+        to_onnx(body, tuple(own[name] for name in spec.inputs), path, list(spec.inputs), ["hidden"], axes)
+        return ort.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])

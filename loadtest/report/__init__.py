@@ -1,0 +1,1 @@
+"""Reports, charts and pages of benchmarks and scenarios."""

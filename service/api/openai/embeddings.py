@@ -1,0 +1,83 @@
+"""POST /v1/embeddings, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field, StrictStr
+
+from rootstock.service.api.options import TimeoutHeader, terms_of
+from rootstock.service.api.predict import Body, while_connected
+from rootstock.service.api.server import server_of
+from rootstock.service.engine.core.errors import InvalidParameter
+
+router = APIRouter()
+
+
+class EmbeddingsBody(Body):
+    """`input`: a text or a list of texts. `dimensions`: the first so many, renormalised."""
+
+    model: StrictStr
+    input: StrictStr | Annotated[list[StrictStr], Field(min_length=1)]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: str | None = None
+
+
+class Embedding(BaseModel):
+    """One vector: a list of numbers, or the base64 of its little-endian fp32 bytes."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(BaseModel):
+    """Tokens computed, special tokens included."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(BaseModel):
+    """The vectors in the order of the inputs."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
+@router.post("/v1/embeddings")
+async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHeader = None) -> Embeddings:
+    """Embed texts with the foundation or a feature-extraction adapter."""
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    engine = server_of(request).engine
+    terms = terms_of(body, request, within)
+    call = engine.predict(body.model, texts, {}, task="feature-extraction", terms=terms)
+    answer = await while_connected(request, call)
+    vectors = np.asarray(answer.predictions, dtype=np.float32)
+    if body.dimensions is not None:
+        vectors = _shorten(vectors, body.dimensions)
+    return Embeddings(
+        data=[Embedding(index=i, embedding=_encode(v, body.encoding_format)) for i, v in enumerate(vectors)],
+        model=body.model,
+        usage=EmbeddingUsage(prompt_tokens=answer.prompt_tokens, total_tokens=answer.prompt_tokens),
+    )
+
+
+def _shorten(vectors: np.ndarray, dimensions: int) -> np.ndarray:
+    if dimensions > vectors.shape[1]:
+        raise InvalidParameter(f"dimensions is {dimensions}; the vectors have {vectors.shape[1]}", "dimensions")
+    shorter = vectors[:, :dimensions]
+    return np.asarray(shorter / np.maximum(np.linalg.norm(shorter, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def _encode(vector: np.ndarray, encoding: str) -> list[float] | str:
+    if encoding == "float":
+        numbers: list[float] = vector.tolist()
+        return numbers
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")

@@ -1,0 +1,125 @@
+"""GET /v1/models and GET /v1/limits: what can be called, and how much."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from rootstock.adapters.registry import AdapterSummary
+from rootstock.service.api.server import Server, server_of
+from rootstock.service.engine.core.catalog import FOUNDATION
+from rootstock.service.engine.encode.tasks import TASKS
+
+router = APIRouter()
+_PAGE = 500
+
+
+class Model(BaseModel):
+    """A model in OpenAI's list: `root` is what it is made of, `parent` the foundation it is grafted on.
+
+    `task` is what it answers unless another of its `tasks` is asked for.
+    """
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "rootstock"
+    root: str
+    parent: str | None
+    task: str | None
+    tasks: list[str]
+
+
+class Models(BaseModel):
+    """The foundation and every adapter."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class FoundationLimits(BaseModel):
+    """The foundation that adapters are grafted on; `tasks` are those it answers without one."""
+
+    name: str
+    revision: str | None
+    fingerprint: str
+    model_type: str
+    hidden_size: int
+    max_tokens: int
+    embedding_max_tokens: int
+    tasks: list[str]
+
+
+class LimitsAnswer(BaseModel):
+    """What this server takes."""
+
+    foundation: FoundationLimits
+    tasks: list[str]
+    adapter_kinds: list[str]
+    head_kinds: list[str]
+    max_rank: int
+    max_inputs: int
+    max_body_bytes: int
+    max_bundle_bytes: int
+    max_unpacked_bytes: int
+    max_timeout: float
+    runner: str
+    precision: str
+
+
+@router.get("/v1/models")
+async def models(request: Request) -> Models:
+    """Every model that a request can name: the foundation, then the adapters by name."""
+    server = server_of(request)
+    adapters = await asyncio.to_thread(_every_adapter, server)
+    own = server.spec.own_tasks
+    base = Model(id=FOUNDATION, root=server.spec.name, parent=None, task=own[0], tasks=list(own))
+    listed = [
+        Model(id=a.name, root=a.name, parent=FOUNDATION, task=a.task, tasks=[a.task] if a.task else [])
+        for a in adapters
+    ]
+    return Models(data=[base, *listed])
+
+
+@router.get("/v1/limits")
+async def limits(request: Request) -> LimitsAnswer:
+    """The limits that an adapter or a request must keep to."""
+    server = server_of(request)
+    spec = server.spec
+    return LimitsAnswer(
+        foundation=FoundationLimits(
+            name=spec.name,
+            revision=spec.revision,
+            fingerprint=spec.fingerprint,
+            model_type=spec.model_type,
+            hidden_size=spec.hidden_size,
+            max_tokens=spec.max_tokens,
+            embedding_max_tokens=spec.embedding.max_tokens,
+            tasks=list(spec.own_tasks),
+        ),
+        tasks=sorted(set(TASKS) & set(spec.tasks)),
+        adapter_kinds=server.publisher.kinds,
+        head_kinds=["hf", "linear"],
+        max_rank=server.bundle_limits.max_rank,
+        max_inputs=server.engine.limits.max_inputs,
+        max_body_bytes=server.max_body_bytes,
+        max_bundle_bytes=server.bundle_limits.max_bundle_bytes,
+        max_unpacked_bytes=server.bundle_limits.max_unpacked_bytes,
+        max_timeout=server.engine.limits.timeout_s,
+        runner=server.engine.runner.name,
+        precision=server.engine.runner.precision,
+    )
+
+
+def _every_adapter(server: Server) -> list[AdapterSummary]:
+    found: list[AdapterSummary] = []
+    after: str | None = None
+    while True:
+        page = server.registry.list(_PAGE, after)
+        found += page.adapters
+        after = page.next
+        if after is None:
+            return found

@@ -1,0 +1,36 @@
+"""How urgent a request is, and for how long its answer is of use."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Header, Request
+from pydantic import BaseModel, Field
+
+from rootstock.service.api.server import server_of
+from rootstock.service.engine.core.errors import InvalidParameter
+from rootstock.service.engine.core.options import Terms
+from rootstock.service.engine.encode.batch import Priority
+
+HEADER = "X-Request-Timeout"
+TimeoutHeader = Annotated[
+    float | None,
+    Header(alias=HEADER, gt=0, allow_inf_nan=False, description="As `timeout` in the body; the smaller counts."),
+]
+
+
+class Urgency(BaseModel):
+    """`priority`: a larger or smaller share while others wait. `timeout`: seconds until the answer is a 504."""
+
+    priority: Priority = "normal"
+    timeout: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False, examples=[10])] | None = None
+
+
+def terms_of(body: Urgency, request: Request, header: float | None) -> Terms:
+    """The engine's terms; InvalidParameter for a timeout over the server's own."""
+    most = server_of(request).engine.limits.timeout_s
+    given = {name: s for name, s in (("timeout", body.timeout), (HEADER, header)) if s is not None}
+    for name, seconds in given.items():
+        if seconds > most:
+            raise InvalidParameter(f"{name} is {seconds:g} seconds; this server waits {most:g} at most", name)
+    return Terms(priority=body.priority, timeout_s=min(given.values(), default=None))

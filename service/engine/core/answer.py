@@ -1,0 +1,80 @@
+"""What became of a request: its answer, and where its time went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rootstock.service.engine.core.catalog import Resolved
+from rootstock.service.engine.core.errors import EngineError
+from rootstock.service.engine.encode.batch import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One reference's predictions, one an input, in order. Times in milliseconds, each as in Served."""
+
+    resolved: Resolved
+    task: str
+    predictions: list[Any]
+    prompt_tokens: int
+    load_ms: float
+    tokenize_ms: float
+    queue_ms: float
+    inference_ms: float
+    total_ms: float
+
+
+@dataclass(slots=True)
+class Served:
+    """One reference of a call that came to its end: answered, or failed with `error`.
+
+    Of an answered one the properties say how many seconds it took: to `load` what the reference means (to resolve
+    it and to have it in host memory), to `tokenize`, to wait in the `queue` (before the tokeniser and before the
+    first batch), for `inference` (from the first batch to the last output), and in `total`, until its answer was
+    taken.
+    """
+
+    reference: str
+    resolved: Resolved
+    request: Request
+    ended: float
+    error: EngineError | None = None
+
+    @property
+    def load(self) -> float:
+        return self.request.ready - self.request.admitted
+
+    @property
+    def tokenize(self) -> float:
+        return self.request.tokenized - self.request.tokenizing
+
+    @property
+    def queue(self) -> float:
+        return (self.request.started or 0.0) - self.request.ready - self.tokenize
+
+    @property
+    def inference(self) -> float:
+        return (self.request.finished or 0.0) - (self.request.started or 0.0)
+
+    @property
+    def total(self) -> float:
+        return self.ended - self.request.admitted
+
+    def answer(self, predictions: list[Any]) -> Answer:
+        """The answer with these predictions."""
+        return Answer(
+            self.resolved,
+            self.request.adapter.task,
+            predictions,
+            self.request.tokens,
+            _ms(self.load),
+            _ms(self.tokenize),
+            _ms(self.queue),
+            _ms(self.inference),
+            _ms(self.total),
+        )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1e3, 3)

@@ -1,0 +1,80 @@
+"""What a reference means to the engine, and where adapters come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from rootstock.adapters.spec import (
+    FILL_MASK,
+    Adapter,
+    AdapterWeights,
+    FoundationSpec,
+    HeadSpec,
+    MaskedLM,
+    Preprocessing,
+)
+from rootstock.service.engine.core.errors import WrongTask
+
+FOUNDATION = "foundation"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a reference meant when the request was admitted."""
+
+    name: str
+    version: int | None
+    digest: str
+
+
+class Catalog(Protocol):
+    """Where adapters come from: names resolve to digests, digests load. Unknown ones raise its own errors."""
+
+    def resolve(self, reference: str) -> Resolved: ...
+
+    def load(self, digest: str) -> Adapter: ...
+
+
+def foundation_adapter(spec: FoundationSpec) -> Adapter:
+    """The foundation alone as an adapter without weights: it embeds; its digest is its fingerprint."""
+    return Adapter(
+        digest=spec.fingerprint,
+        task="feature-extraction",
+        problem_type=None,
+        labels=(),
+        head=HeadSpec("linear", pooling=spec.embedding.pooling, normalize=spec.embedding.normalize),
+        preprocessing=Preprocessing(spec.embedding.max_tokens),
+        weights=AdapterWeights({}, {}),
+    )
+
+
+def fill_mask_adapter(spec: FoundationSpec, masked_lm: MaskedLM) -> Adapter:
+    """The foundation with its own language-model head as an adapter without weights; it has the head's digest."""
+    return Adapter(
+        digest=masked_lm.digest,
+        task=FILL_MASK,
+        problem_type=None,
+        labels=(),
+        head=HeadSpec("masked-lm", masked_lm.class_name),
+        preprocessing=Preprocessing(spec.max_tokens),
+        weights=AdapterWeights({}, {}),
+    )
+
+
+def own_adapters(spec: FoundationSpec) -> dict[str, Adapter]:
+    """What the foundation answers alone, by task (FoundationSpec.own_tasks)."""
+    own = [foundation_adapter(spec)]
+    if spec.masked_lm is not None:
+        own.append(fill_mask_adapter(spec, spec.masked_lm))
+    return {adapter.task: adapter for adapter in own}
+
+
+def resolve_own(spec: FoundationSpec, own: Mapping[str, Adapter], task: str | None) -> Resolved:
+    """What `foundation` means to a request for this task, or for none; WrongTask for one that it lacks."""
+    tasks = spec.own_tasks
+    if (adapter := own.get(task or tasks[0])) is None:
+        lacks = f": the checkpoint of {spec.name} brings no masked-language-model head"
+        raise WrongTask(FOUNDATION, " and ".join(tasks), f"{task}{lacks if task == FILL_MASK else ''}")
+    return Resolved(FOUNDATION, None, adapter.digest)

@@ -1,0 +1,78 @@
+"""Who is told of what the engine does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rootstock.service.engine.core.answer import Served
+from rootstock.service.engine.encode.batch import Priority
+
+# What an adapter is loaded into: host memory from the store, a slot from host memory.
+Tier = Literal["memory", "slot"]
+
+
+@dataclass(frozen=True)
+class BatchStats:
+    """One batch as run: `tokens` without padding, `padded` with it, `seconds` in the runner.
+
+    `waits`: of each request whose first batch this is, its priority and the seconds since it arrived; not of
+    verification.
+    """
+
+    rows: int
+    adapters: int
+    tokens: int
+    padded: int
+    seconds: float
+    waits: Sequence[tuple[Priority, float]] = ()
+
+
+class Observer:
+    """Told of what the engine does, and does nothing about it itself. Called from its threads, must not block."""
+
+    def batch(self, stats: BatchStats) -> None:
+        """A batch was run."""
+
+    def refused(self, reason: str) -> None:
+        """A call was not admitted, or not all of it, for an EngineError of this code."""
+
+    def served(self, served: Served) -> None:
+        """A reference of an admitted call was answered, or failed. From the task that made the call."""
+
+    def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
+        """An adapter was brought into a tier, or could not be."""
+
+    def evicted(self, tier: Tier) -> None:
+        """An adapter left a tier."""
+
+
+class Observers(Observer):
+    """Several as one. Their own faults are logged: what is counted wrong keeps no answer back."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def batch(self, stats: BatchStats) -> None:
+        self._tell("batch", stats)
+
+    def refused(self, reason: str) -> None:
+        self._tell("refused", reason)
+
+    def served(self, served: Served) -> None:
+        self._tell("served", served)
+
+    def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
+        self._tell("loaded", tier, seconds, ok)
+
+    def evicted(self, tier: Tier) -> None:
+        self._tell("evicted", tier)
+
+    def _tell(self, what: str, *told: Any) -> None:
+        for observer in self._observers:
+            try:
+                getattr(observer, what)(*told)
+            except Exception:
+                logging.getLogger(__name__).exception("the observer failed on: %s", what)

@@ -1,0 +1,97 @@
+"""Which adapters calls need: in host memory while somebody holds them, forgotten once nobody does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rootstock.adapters.spec import Adapter
+from rootstock.service.engine.core.adapter_cache import AdapterCache
+from rootstock.service.engine.core.observer import Observer
+from rootstock.service.engine.core.slots import Slots
+from rootstock.service.engine.encode.batcher import Batcher
+
+
+class Holdings:
+    """Adapters by digest, as calls hold them. Used from the event loop; `load` runs in a thread."""
+
+    def __init__(
+        self,
+        foundation: Adapter,
+        load: Callable[[str], Adapter],
+        max_bytes: int,
+        slots: Slots,
+        batcher: Batcher,
+        observer: Observer,
+    ) -> None:
+        self.cache = AdapterCache(load, max_bytes, self._in_use, self._evicted)
+        self._foundation = foundation
+        self._slots = slots
+        self._batcher = batcher
+        self._observer = observer
+        self._held: Counter[str] = Counter()
+        self._idle: dict[str, asyncio.Event] = {}
+
+    @contextmanager
+    def hold(self, digests: Sequence[str]) -> Iterator[None]:
+        """A call needs these adapters, from the moment its references are resolved: `forget` waits for it."""
+        self._held.update(digests)
+        try:
+            yield
+        finally:
+            self._held.subtract(digests)
+            for digest in set(digests):
+                if not self._held[digest]:
+                    del self._held[digest]
+                    if (idle := self._idle.pop(digest, None)) is not None:
+                        idle.set()
+            self.cache.trim()
+
+    async def get(self, digests: Sequence[str], within: float) -> dict[str, Adapter | Exception]:
+        """The adapter of each digest, or why it cannot be loaded; those not in memory are loaded side by side.
+
+        TimeoutError after `within` seconds.
+        """
+        found: dict[str, Adapter | Exception] = {self._foundation.digest: self._foundation}
+        cold = []
+        for digest in dict.fromkeys(digests):
+            adapter = found.get(digest) or self.cache.peek(digest)
+            if adapter is None:
+                cold.append(digest)
+            else:
+                found[digest] = adapter
+        if cold:
+            async with asyncio.timeout(within):
+                loaded = await asyncio.gather(*map(self.cache.get, cold), return_exceptions=True)
+            for digest, outcome in zip(cold, loaded, strict=True):
+                if not isinstance(outcome, Adapter | Exception):
+                    raise outcome
+                found[digest] = outcome
+        return found
+
+    async def forget(self, digest: str) -> None:
+        """Wait until no call holds the adapter, then free its slot and memory."""
+        while self._held[digest]:
+            await self._idle.setdefault(digest, asyncio.Event()).wait()
+        self.cache.drop(digest)
+        self._batcher.drop(digest)
+
+    def close(self) -> None:
+        """Load nothing more."""
+        self.cache.close()
+
+    def residency(self, digest: str) -> str:
+        """Where an adapter is: "slot", "memory" or "store"."""
+        if digest in self._slots.resident():
+            return "slot"
+        return "memory" if digest in self.cache else "store"
+
+    def _evicted(self, digest: str) -> None:
+        """What leaves host memory leaves its slot as well: the slot may hold the same memory."""
+        self._observer.evicted("memory")
+        self._batcher.drop(digest)
+
+    def _in_use(self, digest: str) -> bool:
+        return digest in self._held or digest in self._slots.pinned

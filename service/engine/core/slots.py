@@ -1,0 +1,131 @@
+"""Which adapter sits in which of the runner's slots, who holds it there, and which stay for good."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from rootstock.adapters.spec import Adapter
+from rootstock.service.engine.core.observer import Observer
+from rootstock.service.engine.encode.batch import Runner
+
+
+@dataclass
+class _Place:
+    slot: int
+    leases: int = 0
+
+
+class Slots:
+    """The runner's slots: least recently used out, never one that a batch holds or that is pinned.
+
+    Slot 0 is the foundation alone and the last slot is kept for verification; neither is ever evicted. Called
+    from one thread, but for `pin` and `resident`.
+    """
+
+    def __init__(self, runner: Runner, foundation: Adapter, observer: Observer | None = None) -> None:
+        if runner.slots < 3:
+            raise ValueError(
+                f"a runner of {runner.slots} slots; at least 3 (foundation, one adapter, verification)"
+            )
+        self._runner = runner
+        self._observer = observer or Observer()
+        self._places: OrderedDict[str, _Place] = OrderedDict()
+        self._free = list(range(runner.slots - 2, 0, -1))
+        self._verification = _Place(runner.slots - 1)
+        self._verifying: str | None = None
+        # Replaced, never changed: another thread may read it meanwhile.
+        self.pinned: frozenset[str] = frozenset()
+        self.loads = 0
+        self.evictions = 0
+        runner.place(0, runner.stage(foundation))
+        self._foundation = foundation.digest
+
+    def lease(self, adapter: Adapter, verifying: bool = False) -> int | None:
+        """The slot that holds the adapter, loaded if need be, held until `release`; None if all others are held.
+
+        The adapter is staged before another is evicted: a load that fails changes nothing.
+        """
+        if adapter.digest == self._foundation:
+            return 0
+        if verifying:
+            return self._lease_verification(adapter)
+        place = self._places.get(adapter.digest)
+        if place is None:
+            victim = None if self._free else self._oldest_evictable()
+            if victim is None and not self._free:
+                return None
+            began = time.perf_counter()
+            staged = self._staged(adapter, began)
+            slot = self._free.pop() if victim is None else self._evict(victim)
+            self._runner.place(slot, staged)
+            self.loads += 1
+            self._observer.loaded("slot", time.perf_counter() - began, True)
+            place = self._places[adapter.digest] = _Place(slot)
+        self._places.move_to_end(adapter.digest)
+        place.leases += 1
+        return place.slot
+
+    def release(self, digest: str, verifying: bool = False) -> None:
+        """Give back one lease of `lease`."""
+        if digest == self._foundation:
+            return
+        place = self._verification if verifying else self._places[digest]
+        place.leases -= 1
+        if verifying and not place.leases:
+            self._runner.clear(place.slot)
+            self._verifying = None
+
+    def drop(self, digest: str) -> bool:
+        """Free the slot of an adapter, pinned or not; False while it is leased."""
+        place = self._places.get(digest)
+        if place is None:
+            return True
+        if place.leases:
+            return False
+        slot = self._evict(digest)
+        self._runner.clear(slot)
+        self._free.append(slot)
+        return True
+
+    def pin(self, digests: frozenset[str]) -> None:
+        """These adapters and no others stay in their slots, from their next lease on. From any thread.
+
+        ValueError for more than leave one slot for all others.
+        """
+        most = self._runner.slots - 3
+        if len(digests) > most:
+            raise ValueError(f"{len(digests)} adapters to pin; at most {most}, which leaves one slot for others")
+        self.pinned = digests
+
+    def resident(self) -> frozenset[str]:
+        """Digests of the adapters that sit in a slot. From any thread: the copy is one step under the GIL."""
+        return frozenset(self._places)
+
+    def _lease_verification(self, adapter: Adapter) -> int | None:
+        place = self._verification
+        if not place.leases:
+            self._runner.place(place.slot, self._runner.stage(adapter))
+            self._verifying = adapter.digest
+        elif self._verifying != adapter.digest:
+            return None
+        place.leases += 1
+        return place.slot
+
+    def _staged(self, adapter: Adapter, began: float) -> Any:
+        try:
+            return self._runner.stage(adapter)
+        except Exception:
+            self._observer.loaded("slot", time.perf_counter() - began, False)
+            raise
+
+    def _oldest_evictable(self) -> str | None:
+        pinned = self.pinned
+        return next((d for d, place in self._places.items() if not place.leases and d not in pinned), None)
+
+    def _evict(self, digest: str) -> int:
+        self.evictions += 1
+        self._observer.evicted("slot")
+        return self._places.pop(digest).slot

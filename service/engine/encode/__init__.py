@@ -1,0 +1,1 @@
+"""One forward pass for each input: preprocess, queue, batch, run, postprocess."""

@@ -1,0 +1,215 @@
+"""The thread that runs the model: take a batch from the queue, lease slots, run, hand the outputs on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+import numpy as np
+
+from rootstock.adapters.spec import Adapter, Array
+from rootstock.service.engine.core.admission import Admission
+from rootstock.service.engine.core.errors import EngineError, RunnerFault
+from rootstock.service.engine.core.observer import BatchStats, Observer
+from rootstock.service.engine.core.slots import Slots
+from rootstock.service.engine.core.worker import Worker
+from rootstock.service.engine.encode.batch import Priority, Request, Row, Runner, pad
+from rootstock.service.engine.encode.queue import Queue
+
+
+class Batcher(Worker):
+    """Runs batches while there are rows; `finish(request, error)` is called once for each request it ends.
+
+    Rows of a request that is gone are never computed. A fault in the runner fails the requests of that batch. The
+    queue and the slots are this thread's own, so that admission does not wait while an adapter is loaded.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        slots: Slots,
+        runner: Runner,
+        pad_id: int,
+        finish: Callable[[Request, EngineError | None], None],
+        admission: Admission,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__("batcher")
+        self._queue = queue
+        self._slots = slots
+        self._runner = runner
+        self._pad_id = pad_id
+        self._finish = finish
+        self._admission = admission
+        self._observer = observer
+        self._clock = clock
+        # Held to pass the following between threads, and for nothing that takes long.
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._incoming: list[Row] = []
+        self._dropping: list[str] = []
+        self._placing: list[Adapter] = []
+        self._left = False
+
+    def admit(self, rows: Sequence[Row]) -> None:
+        """Queue a call's rows, unless it is gone by now; Overloaded or TooLarge if they do not fit."""
+        if any(row.request.gone for row in rows):
+            return
+        self._admission.settle(rows[0].request.ticket, len(rows), sum(row.length for row in rows))
+        with self._changed:
+            self._incoming += rows
+            self._changed.notify()
+
+    def leave(self) -> None:
+        """Some request is gone unanswered: its rows are dropped before the next batch."""
+        self._left = True
+
+    def drop(self, digest: str) -> None:
+        """Free the adapter's slot before the next batch."""
+        with self._changed:
+            self._dropping.append(digest)
+            self._changed.notify()
+
+    def place(self, adapter: Adapter) -> None:
+        """Put the adapter into a slot before the next batch, ahead of its first request."""
+        with self._changed:
+            self._placing.append(adapter)
+            self._changed.notify()
+
+    def resident(self) -> frozenset[str]:
+        """Digests of the adapters in slots."""
+        return self._slots.resident()
+
+    def stop(self) -> None:
+        """Finish what is queued, then end the thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+
+    def loop(self) -> None:
+        """Run batches until the thread is stopped."""
+        while self._wait():
+            self.step()
+
+    def step(self) -> bool:
+        """Take in what came and run one batch; False if no row could run. Never waits."""
+        self._take_in()
+        leased: dict[str, int] = {}
+        failed: list[tuple[Request, EngineError]] = []
+        rows = self._queue.take(lambda row: self._lease(row, leased, failed), self._gone)
+        for request, error in failed:
+            self._finish(request, error)
+        if rows:
+            self._run(rows, leased)
+        return bool(rows)
+
+    def _wait(self) -> bool:
+        """Wait for something to do; False once all is done and nothing more comes."""
+        with self._changed:
+            while not (self._incoming or len(self._queue) or self._stopping or self._dropping or self._placing):
+                self._changed.wait()
+            return not self._stopping or bool(self._incoming or len(self._queue))
+
+    def _take_in(self) -> None:
+        with self._changed:
+            incoming, self._incoming = self._incoming, []
+            dropping, self._dropping = self._dropping, []
+            placing, self._placing = self._placing, []
+        for digest in dropping:
+            self._slots.drop(digest)
+        for adapter in placing:
+            # One that cannot be staged fails the first request that needs it, which is told why.
+            with suppress(Exception):
+                if self._slots.lease(adapter) is not None:
+                    self._slots.release(adapter.digest)
+        for row in incoming:
+            self._queue.put(row)
+        if self._left:
+            self._left = False
+            self._queue.purge(self._gone)
+
+    def _gone(self, row: Row) -> bool:
+        request = row.request
+        if not request.gone and self._clock() > request.deadline:
+            request.gone = True
+        return request.gone
+
+    def _lease(self, row: Row, leased: dict[str, int], failed: list[tuple[Request, EngineError]]) -> bool:
+        request = row.request
+        try:
+            slot = self._slots.lease(request.adapter, request.verifying)
+        except Exception as error:  # whatever a runner raises: its request fails, the engine goes on
+            request.gone = True
+            fault = RunnerFault(f"the adapter could not be loaded: {error}")
+            fault.__cause__ = error
+            failed.append((request, fault))
+            return False
+        if slot is None:
+            return False
+        leased[row.digest] = slot
+        return True
+
+    def _run(self, rows: Sequence[Row], leased: Mapping[str, int]) -> None:
+        started = self._clock()
+        waits = self._start(rows, started)
+        results: Sequence[Array | RunnerFault]
+        tokens = padded = 0
+        try:
+            batch = pad([row.encoded for row in rows], [leased[row.digest] for row in rows], self._pad_id)
+            tokens, padded = sum(batch.lengths), batch.input_ids.size
+            results = _checked(rows, self._runner.run(batch))
+        except Exception as error:  # whatever a runner raises: this batch fails, the engine goes on
+            fault = RunnerFault(f"the runner failed on this batch: {type(error).__name__}: {error}")
+            fault.__cause__ = error
+            results = [fault] * len(rows)
+        for digest in leased:
+            self._slots.release(digest, rows[0].request.verifying)
+        finished = self._clock()
+        adapters, length = len({row.digest for row in rows}), sum(row.length for row in rows)
+        stats = BatchStats(len(rows), adapters, tokens, padded, finished - started, waits)
+        self._observer.batch(stats)
+        self._admission.ran(length, finished - started)
+        for row, result in zip(rows, results, strict=True):
+            row.request.batch = stats
+            row.request.compute += stats.seconds * row.length / length
+            self._deliver(row, result, finished)
+
+    def _start(self, rows: Sequence[Row], now: float) -> list[tuple[Priority, float]]:
+        """The rows wait no more; what the requests that begin with them have waited."""
+        waits = []
+        for row in rows:
+            request = row.request
+            self._admission.take(request.ticket, row.length)
+            if request.started is None:
+                request.started = now
+                if not request.verifying:
+                    waits.append((request.priority, now - request.admitted))
+        return waits
+
+    def _deliver(self, row: Row, result: Array | RunnerFault, now: float) -> None:
+        request = row.request
+        if request.gone:
+            return
+        if isinstance(result, RunnerFault):
+            request.gone = True
+            self._finish(request, result)
+            return
+        request.outputs[row.index] = result
+        if all(output is not None for output in request.outputs):
+            request.finished = now
+            self._finish(request, None)
+
+
+def _checked(rows: Sequence[Row], outputs: Sequence[Array]) -> list[Array | RunnerFault]:
+    """Each row's output, or what is wrong with it."""
+    if len(outputs) != len(rows):
+        raise ValueError(f"{len(outputs)} outputs for {len(rows)} rows")
+    return [
+        output
+        if np.isfinite(output).all()
+        else RunnerFault(f"the model's output for inputs[{row.request.input_of(row.index)}] is not finite")
+        for row, output in zip(rows, outputs, strict=True)
+    ]

@@ -1,0 +1,332 @@
+"""A request's life: resolve, load, tokenise, queue, run, answer.
+
+The event loop only passes requests on: tokenising runs in one thread (intake.py), the model in another
+(batcher.py) and post-processing in a third (delivery.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rootstock.adapters.spec import Adapter, Array, FoundationSpec
+from rootstock.service.engine.core.admission import Admission, Capacity, Ticket, estimated_tokens
+from rootstock.service.engine.core.answer import Answer, Served
+from rootstock.service.engine.core.catalog import FOUNDATION, Catalog, Resolved, own_adapters, resolve_own
+from rootstock.service.engine.core.errors import (
+    EngineError,
+    Expired,
+    InvalidInput,
+    Overloaded,
+    RunnerFault,
+    TooLarge,
+    WrongTask,
+)
+from rootstock.service.engine.core.observer import Observer, Observers
+from rootstock.service.engine.core.options import DEFAULT_TERMS, Terms
+from rootstock.service.engine.core.residency import Holdings
+from rootstock.service.engine.core.slots import Slots
+from rootstock.service.engine.encode.batch import Request, Runner
+from rootstock.service.engine.encode.batcher import Batcher
+from rootstock.service.engine.encode.modalities.text import Input, Tokenizer
+from rootstock.service.engine.encode.packing import BatchLimits
+from rootstock.service.engine.encode.postprocess import Call, Delivery, Result
+from rootstock.service.engine.encode.preprocess import Intake
+from rootstock.service.engine.encode.queue import Queue
+from rootstock.service.engine.encode.tasks import TASKS
+from rootstock.service.engine.encode.tasks.task import check_call
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """`max_inputs` a request, seconds until a request expires, bytes of adapters in host memory."""
+
+    max_inputs: int = 256
+    timeout_s: float = 30.0
+    cache_bytes: int = 512 * 2**20
+
+
+class Engine:
+    """One foundation's queue, batcher, slots and runner. Used from one event loop at a time.
+
+    `start` before the first request, `stop` after the last: it finishes what was admitted.
+    """
+
+    def __init__(
+        self,
+        spec: FoundationSpec,
+        runner: Runner,
+        tokenizer: Tokenizer,
+        catalog: Catalog,
+        observer: Observer,
+        limits: EngineLimits | None = None,
+        capacity: Capacity | None = None,
+        batches: BatchLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.spec = spec
+        self.runner = runner
+        self.limits = limits or EngineLimits()
+        self._catalog = catalog
+        self._observer = observer = Observers(observer)
+        self._clock = clock
+        self._own = own_adapters(spec)
+        foundation = self._own[spec.own_tasks[0]]
+        self.admission = Admission(capacity or Capacity())
+        queue = Queue(batches or BatchLimits())
+        self.slots = Slots(runner, foundation, observer)
+        self.delivery = Delivery(tokenizer)
+        finish = self.delivery.finish
+        self.batcher = Batcher(
+            queue, self.slots, runner, tokenizer.pad_id, finish, self.admission, observer, clock
+        )
+        self.intake = Intake(tokenizer, self.batcher, finish, observer, self.limits.max_inputs, clock)
+        self.holdings = Holdings(
+            foundation, self._load, self.limits.cache_bytes, self.slots, self.batcher, observer
+        )
+        self.cache = self.holdings.cache
+        self.fallen = False
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in (self.intake, self.batcher, self.delivery):
+            thread.fell = self._fall
+            thread.start()
+
+    def stop(self) -> None:
+        """Admit nothing more, finish what was admitted, end the threads. Blocks; call it in a thread."""
+        self.intake.close()
+        self.intake.join()
+        self.batcher.stop()
+        self.batcher.join()
+        self.delivery.stop()
+        self.delivery.join()
+        self.holdings.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether all three threads run and requests are admitted."""
+        threads = (self.intake, self.batcher, self.delivery)
+        return not self.intake.closed and all(t.is_alive() for t in threads)
+
+    async def predict(
+        self,
+        reference: str,
+        inputs: Sequence[Input],
+        parameters: Mapping[str, Any],
+        task: str | None = None,
+        terms: Terms = DEFAULT_TERMS,
+    ) -> Answer:
+        """The predictions of one reference for these inputs.
+
+        `task`: which of the foundation's tasks is meant; WrongTask unless the reference answers it. Cancelling
+        the call cancels the request. Raises EngineError, or what the catalog raises for a reference that it does
+        not know.
+        """
+        (answer,) = await self.predict_many([reference], inputs, parameters, task, terms)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def predict_many(
+        self,
+        references: Sequence[str],
+        inputs: Sequence[Input],
+        parameters: Mapping[str, Any],
+        task: str | None = None,
+        terms: Terms = DEFAULT_TERMS,
+    ) -> list[Answer | Exception]:
+        """The predictions of each reference for the same inputs, in order; an error where one reference has none.
+
+        Tokenised once, admitted together and answered together, so that rows of one input may share a batch.
+        Otherwise as `predict`; raises what concerns all references alike: EngineError.
+        """
+        with self._telling():
+            self._check_size(len(inputs), len(references))
+        arrived = self._clock()
+        requests: dict[int, Request] = {}
+        # Fan-outs share one claim: their lists could differ without end.
+        claimant = terms.tenant, references[0] if len(references) == 1 else None
+        with self._counted(inputs, len(references), claimant) as ticket:
+            found, outcomes = self._resolve_all(references, task)
+            digests = [resolved.digest for resolved in found.values()]
+            with self.holdings.hold(digests):
+                adapters = await self._adapters(digests, arrived, terms)
+                for i, resolved in found.items():
+                    adapter = adapters[resolved.digest]
+                    if isinstance(adapter, Exception):
+                        outcomes[i] = adapter
+                        continue
+                    try:
+                        _check(references[i], adapter, inputs, parameters, task)
+                    except EngineError as error:
+                        outcomes[i] = error
+                    else:
+                        requests[i] = self._request(adapter, inputs, parameters, arrived, terms, ticket)
+                results = await self._run(list(requests.values())) if requests else {}
+        ended = self._clock()
+        for i, request in requests.items():
+            outcomes[i] = self._end(Served(references[i], found[i], request, ended), results[request])
+        return [outcomes[i] for i in range(len(references))]
+
+    async def replay(self, adapter: Adapter, inputs: Sequence[Input]) -> list[Array]:
+        """The raw head outputs of an adapter that is not published, through the same path at lowest priority."""
+        with self.holdings.hold([adapter.digest]), self._counted(inputs, 1) as ticket:
+            request = self._request(adapter, inputs, {"truncation": True}, self._clock(), DEFAULT_TERMS, ticket)
+            request.verifying = True
+            request.deadline = request.admitted + 10 * self.limits.timeout_s
+            await asyncio.to_thread(self.runner.warm, adapter)
+            result = (await self._run([request]))[request]
+        if isinstance(result, EngineError):
+            raise result
+        return [o for o in request.outputs if o is not None]
+
+    async def forget(self, digest: str) -> None:
+        """Wait until no request holds the adapter, then free its slot and memory."""
+        await self.holdings.forget(digest)
+
+    def residency(self, digest: str) -> str:
+        """Where an adapter is: "slot", "memory" or "store"."""
+        return self.holdings.residency(digest)
+
+    def _check_size(self, inputs: int, references: int) -> None:
+        self.intake.check()
+        if not inputs:
+            raise InvalidInput("inputs is empty; give a string or a list of at least one", "inputs")
+        if not references:
+            raise InvalidInput("models is empty; give at least one reference", "models")
+        if inputs * references > (most := self.limits.max_inputs):
+            if references == 1:
+                raise TooLarge(f"{inputs} inputs; at most {most} a request", "inputs")
+            raise TooLarge(f"{inputs} inputs under {references} models; at most {most} together", "models")
+
+    @contextmanager
+    def _counted(self, inputs: Sequence[Input], references: int, claimant: Hashable = None) -> Iterator[Ticket]:
+        """A call counts as waiting from here until its rows run, or it is left."""
+        tokens = references * estimated_tokens(inputs, self.spec.max_tokens)
+        with self._telling():
+            ticket = self.admission.enter(len(inputs) * references, tokens, claimant)
+        try:
+            yield ticket
+        finally:
+            self.admission.leave(ticket)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Whoever is refused here is told of."""
+        try:
+            yield
+        except EngineError as error:
+            self._observer.refused(error.code)
+            raise
+
+    def _end(self, served: Served, result: Result) -> Answer | EngineError:
+        if isinstance(result, EngineError):
+            served.error = result
+        self._observer.served(served)
+        return result if isinstance(result, EngineError) else served.answer(result)
+
+    def _load(self, digest: str) -> Adapter:
+        """In a loading thread, so that what is slow about an adapter is done before it reaches the batcher."""
+        began, ok = time.perf_counter(), False
+        try:
+            own = next((adapter for adapter in self._own.values() if adapter.digest == digest), None)
+            adapter = own or self._catalog.load(digest)
+            self.runner.warm(adapter)
+            ok = True
+        finally:
+            self._observer.loaded("memory", time.perf_counter() - began, ok)
+        return adapter
+
+    def _resolve_all(
+        self, references: Sequence[str], task: str | None
+    ) -> tuple[dict[int, Resolved], dict[int, Answer | Exception]]:
+        """What each reference means, by its place, and the error of each that means nothing."""
+        found: dict[int, Resolved] = {}
+        outcomes: dict[int, Answer | Exception] = {}
+        for i, reference in enumerate(references):
+            try:
+                found[i] = self._resolve(reference, task)
+            except Exception as error:  # the catalog's own; a reference's failure is its own
+                outcomes[i] = error
+        return found, outcomes
+
+    def _resolve(self, reference: str, task: str | None) -> Resolved:
+        if reference != FOUNDATION:
+            return self._catalog.resolve(reference)
+        return resolve_own(self.spec, self._own, task)
+
+    async def _adapters(
+        self, digests: Sequence[str], arrived: float, terms: Terms
+    ) -> dict[str, Adapter | Exception]:
+        try:
+            return await self.holdings.get(
+                digests, terms.deadline(arrived, self.limits.timeout_s) - self._clock()
+            )
+        except TimeoutError:
+            raise self._expired(arrived) from None
+
+    def _request(
+        self,
+        adapter: Adapter,
+        inputs: Sequence[Input],
+        parameters: Mapping[str, Any],
+        arrived: float,
+        terms: Terms,
+        ticket: Ticket,
+    ) -> Request:
+        deadline = terms.deadline(arrived, self.limits.timeout_s)
+        return Request(
+            adapter,
+            inputs,
+            parameters,
+            deadline,
+            arrived,
+            terms.tenant,
+            terms.priority,
+            ticket=ticket,
+            ready=self._clock(),
+        )
+
+    def _expired(self, arrived: float) -> Expired:
+        return Expired(f"not answered within {self._clock() - arrived:.1f} s; try again later")
+
+    async def _run(self, requests: Sequence[Request]) -> dict[Request, Result]:
+        """What each request came to; raises where all were refused together."""
+        call = self.delivery.expect(requests)
+        timer: asyncio.TimerHandle | None = None
+        try:
+            self.intake.put(requests)
+            timer = call.loop.call_later(max(0.0, requests[0].deadline - self._clock()), self._expire, call)
+            await call.future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self.delivery.leave(call)
+            if any(request.finished is None for request in requests):
+                self.batcher.leave()
+        first = call.results[requests[0]]
+        if isinstance(first, Overloaded | TooLarge) and all(r is first for r in call.results.values()):
+            raise first
+        return call.results
+
+    def _expire(self, call: Call) -> None:
+        call.abandon(self._expired(call.requests[0].admitted))
+
+    def _fall(self, fault: BaseException) -> None:
+        """A thread has ended by a fault: nothing more is admitted, and nobody waits for what cannot come."""
+        self.fallen = True
+        self.intake.close()
+        self.delivery.abandon(RunnerFault(f"the engine has ended: {type(fault).__name__}: {fault}"))
+
+
+def _check(
+    reference: str, adapter: Adapter, inputs: Sequence[Input], parameters: Mapping[str, Any], task: str | None
+) -> None:
+    if task is not None and adapter.task != task:
+        raise WrongTask(reference, adapter.task, task)
+    check_call(TASKS[adapter.task], inputs, parameters)

@@ -1,0 +1,1 @@
+"""One kind of input a file: an input becomes a sample."""

@@ -1,0 +1,121 @@
+"""The thread that answers: raw outputs to predictions, and one wake-up of the event loop for each call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from queue import SimpleQueue
+from typing import Any
+
+from rootstock.service.engine.core.errors import EngineError, RunnerFault
+from rootstock.service.engine.core.worker import Worker
+from rootstock.service.engine.encode.batch import Request
+from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.engine.encode.tasks import TASKS
+
+Result = list[Any] | EngineError
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """Requests that are answered together: who waits for them, on which loop.
+
+    `results` holds what each request came to so far: its predictions, one an input, or why it has none.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[None]
+    requests: Sequence[Request]
+    results: dict[Request, Result] = field(default_factory=dict)
+
+    def settle(self) -> None:
+        """Wake who waits. On the loop's own thread."""
+        if not self.future.done():
+            self.future.set_result(None)
+
+    def abandon(self, error: EngineError) -> None:
+        """Settle with this error where there is no result yet. On the loop's own thread."""
+        for request in self.requests:
+            request.gone = True
+            self.results.setdefault(request, error)
+        self.settle()
+
+
+def _settle(calls: Sequence[Call]) -> None:
+    for call in calls:
+        call.settle()
+
+
+class Delivery(Worker):
+    """Turns each request that is finished into its result; a call whose last result is there is settled.
+
+    Each round takes all that has come since the last one and wakes a loop once.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__("delivery")
+        self.calls: dict[Request, Call] = {}
+        self._tokenizer = tokenizer
+        self._finished: SimpleQueue[tuple[Request, EngineError | None] | None] = SimpleQueue()
+
+    def expect(self, requests: Sequence[Request]) -> Call:
+        """The call that these requests will settle; from the event loop that waits for it, before they run."""
+        loop = asyncio.get_running_loop()
+        call = Call(loop, loop.create_future(), requests)
+        self.calls.update(dict.fromkeys(requests, call))
+        return call
+
+    def leave(self, call: Call) -> None:
+        """Nobody waits for the call any more, be it answered or not."""
+        for request in call.requests:
+            request.gone = True
+            del self.calls[request]
+
+    def finish(self, request: Request, error: EngineError | None) -> None:
+        """The request has all its outputs, or an error. From any thread, once a request."""
+        self._finished.put((request, error))
+
+    def abandon(self, error: EngineError) -> None:
+        """Nothing more is computed: every call ends with this error. From any thread."""
+        for call in set(self.calls.values()):
+            call.loop.call_soon_threadsafe(call.abandon, error)
+
+    def stop(self) -> None:
+        """End the thread once all that is finished is delivered."""
+        self._finished.put(None)
+
+    def loop(self) -> None:
+        """Deliver until the thread is stopped."""
+        while True:
+            items = [self._finished.get()]
+            while items[-1] is not None and not self._finished.empty():
+                items.append(self._finished.get())
+            settled: dict[asyncio.AbstractEventLoop, list[Call]] = {}
+            for request, error in filter(None, items):
+                call = self.calls.get(request)
+                if call is None:
+                    continue
+                call.results[request] = self._result(request) if error is None else error
+                if len(call.results) == len(call.requests):
+                    settled.setdefault(call.loop, []).append(call)
+            for loop, calls in settled.items():
+                loop.call_soon_threadsafe(_settle, calls)
+            if items[-1] is None:
+                return
+
+    def _result(self, request: Request) -> Result:
+        if request.verifying:
+            return []
+        task = TASKS[request.adapter.task]
+        outputs = iter([output for output in request.outputs if output is not None])
+        try:
+            return [
+                task.predict(
+                    list(islice(outputs, len(rows))), rows, request.adapter, request.parameters, self._tokenizer
+                )
+                for rows in request.encoded
+            ]
+        except Exception as fault:  # a task's own fault must not end the thread
+            return RunnerFault(f"the output could not be read: {fault}")

@@ -1,0 +1,25 @@
+"""What each task takes and gives: one module a task, named as Hugging Face's pipelines are."""
+
+from __future__ import annotations
+
+from rootstock.service.engine.encode.tasks.feature_extraction import FeatureExtraction
+from rootstock.service.engine.encode.tasks.fill_mask import FillMask
+from rootstock.service.engine.encode.tasks.question_answering import QuestionAnswering
+from rootstock.service.engine.encode.tasks.task import Task
+from rootstock.service.engine.encode.tasks.text_classification import TextClassification
+from rootstock.service.engine.encode.tasks.text_ranking import TextRanking
+from rootstock.service.engine.encode.tasks.token_classification import TokenClassification
+from rootstock.service.engine.encode.tasks.zero_shot_classification import ZeroShotClassification
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        TextClassification(),
+        TokenClassification(),
+        FeatureExtraction(),
+        QuestionAnswering(),
+        TextRanking(),
+        ZeroShotClassification(),
+        FillMask(),
+    )
+}

@@ -1,0 +1,162 @@
+"""question-answering: the span of a context that answers a question; long contexts in overlapping windows.
+
+Follows the QuestionAnsweringPipeline of transformers 4, which transformers 5 no longer has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rootstock.adapters.spec import Adapter, Array, Preprocessing
+from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
+from rootstock.service.engine.encode.modalities.text import Encoded, Input, Question, Tokenizer, cut
+from rootstock.service.engine.encode.tasks.task import Task, check_bool, check_count, check_rows
+from rootstock.service.engine.encode.tasks.text_classification import softmax
+
+Flags = npt.NDArray[np.bool_]
+MAX_TOP_K = 100
+_WINDOW, _STRIDE, _QUESTION, _ANSWER = 384, 128, 64, 15
+
+
+class QuestionAnswering(Task):
+    """The best answers with their score and characters in the context.
+
+    `max_seq_len` tokens a window (384, at most the adapter's limit), of which neighbours share `doc_stride` (128,
+    at most half a window); the question's first `max_question_len` tokens count (64). Answers have at most
+    `max_answer_len` tokens (15) and, with `align_to_words` (true), end where words end.
+    `handle_impossible_answer` admits the empty answer. `top_k` (1): how many, at most `MAX_TOP_K`; one is given
+    as an object, more as a list. Contexts are split, never truncated.
+    """
+
+    name = "question-answering"
+    takes = (Question,)
+    counts = ("top_k", "doc_stride", "max_seq_len", "max_question_len", "max_answer_len")
+    flags = ("handle_impossible_answer", "align_to_words")
+    parameters = frozenset({*counts, *flags})
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """Whole numbers and truth values."""
+        super().check(parameters)
+        for name in self.counts:
+            check_count(parameters, name, 0 if name == "doc_stride" else 1)
+        for name in self.flags:
+            check_bool(parameters, name)
+        if (parameters.get("top_k") or 1) > MAX_TOP_K:
+            raise InvalidParameter(f"top_k is {parameters['top_k']}; at most {MAX_TOP_K}", "parameters.top_k")
+
+    def check_input(self, value: Input, where: str) -> None:
+        """Neither the question nor the context is empty."""
+        super().check_input(value, where)
+        for key, text in zip(Question._fields, value, strict=True):
+            if not text:
+                raise InvalidInput(f"{where}.{key} is empty; {self.name} needs both texts", f"{where}.{key}")
+
+    def encode(
+        self,
+        value: Input,
+        preprocessing: Preprocessing,
+        parameters: Mapping[str, Any],
+        tokenizer: Tokenizer,
+        most: int,
+    ) -> list[Encoded]:
+        """One row a window."""
+        limit = preprocessing.max_length
+        size = parameters.get("max_seq_len") or min(limit, _WINDOW)
+        if size > limit:
+            raise InvalidParameter(f"max_seq_len is {size}; the adapter takes {limit}", "parameters.max_seq_len")
+        asked = min(size, parameters.get("max_question_len") or _QUESTION)
+        question = tokenizer.part(preprocessing.prefix + value[0], asked).encoding
+        cut(question, asked)
+        room = tokenizer.room(size, pair=True) - len(question)
+        # More than all windows together hold.
+        context, _, whole = tokenizer.part(value[1], most * size)
+        if len(context) > room:
+            shared = _shared(parameters.get("doc_stride"), size, room)
+            read = "" if whole else ", as far as it was read"
+            rows = 1 + -(-(len(context) - room) // (room - shared))
+            check_rows(rows, most, f"one a window of the context{read}")
+            context.truncate(room, stride=shared)
+        wholes = (tokenizer.whole(question, window) for window in (context, *context.overflowing))
+        return [Encoded(whole.ids, whole.type_ids, whole, value[1], 0) for whole in wholes]
+
+    def predict(
+        self,
+        raws: Sequence[Array],
+        rows: Sequence[Encoded],
+        adapter: Adapter,
+        parameters: Mapping[str, Any],
+        tokenizer: Tokenizer,
+    ) -> Any:
+        """Answers of one text, from whatever windows, are one: their scores are added, as the pipeline does."""
+        top_k = parameters.get("top_k") or 1
+        aligned = parameters.get("align_to_words", True)
+        # More candidates than answers: spans within the same words become one.
+        candidates = 2 * top_k + 10 if aligned else top_k
+        longest = parameters.get("max_answer_len") or _ANSWER
+        answers: dict[str, dict[str, Any]] = {}
+        empty = 1.0
+        for raw, row in zip(raws, rows, strict=True):
+            context = np.array([part == 1 for part in row.encoding.sequence_ids])
+            begins, ends = _probabilities(raw, row, context)
+            empty = min(empty, float(begins[0] * ends[0]))
+            for first, last in _spans(begins, ends, context, longest, candidates):
+                start, end = _characters(row, first, last, aligned)
+                text = row.text[start:end]
+                answer = answers.setdefault(
+                    text.lower(), {"score": 0.0, "start": start, "end": end, "answer": text}
+                )
+                answer["score"] += float(begins[first] * ends[last])
+        found = list(answers.values())
+        if parameters.get("handle_impossible_answer", False):
+            found.append({"score": empty, "start": 0, "end": 0, "answer": ""})
+        best = sorted(found, key=lambda answer: -answer["score"])[:top_k]
+        return best[0] if len(best) == 1 else best
+
+
+def _shared(asked: int | None, size: int, room: int) -> int:
+    """How many tokens a window repeats of the one before; fewer than `room`, so that it brings new ones."""
+    shared = min(size // 2, _STRIDE) if asked is None else asked
+    if asked is None and shared >= room:
+        shared = room // 2
+    if shared >= room:
+        raise InvalidParameter(
+            f"the question leaves {max(room, 0)} of {size} tokens to a window of the context, and doc_stride is "
+            f"{shared}; give a shorter question, a smaller doc_stride or a larger max_seq_len",
+            "parameters.doc_stride",
+        )
+    return shared
+
+
+def _probabilities(raw: Array, row: Encoded, context: Flags) -> tuple[Array, Array]:
+    """That an answer begins, and ends, at each token of the context; at the first token: that there is none."""
+    possible = context.copy()
+    possible[0] = row.encoding.special_tokens_mask[0] or not context.any()
+    begins, ends = softmax(np.where(possible, raw.T, -np.inf))
+    return begins, ends
+
+
+def _spans(begins: Array, ends: Array, context: Flags, longest: int, most: int) -> Iterator[tuple[int, int]]:
+    """The likeliest spans within the context of at most `longest` tokens, as first and last token."""
+    longest = min(longest, len(context))
+    places = np.flatnonzero(np.tril(np.triu(np.outer(context, context)), longest - 1))
+    scores = np.outer(begins, ends).ravel()[places]
+    if len(places) > most:
+        kept = np.argpartition(-scores, most)[:most]
+        places, scores = places[kept], scores[kept]
+    for place in places[np.argsort(-scores, kind="stable")].tolist():
+        yield divmod(place, len(context))
+
+
+def _characters(row: Encoded, first: int, last: int, aligned: bool) -> tuple[int, int]:
+    encoding = row.encoding
+    words = [encoding.token_to_word(token) for token in (first, last)] if aligned else []
+    found = [encoding.word_to_chars(word, sequence_index=1) for word in words if word is not None]
+    spans = [span for span in found if span is not None]
+    if len(spans) == 2:
+        return spans[0][0], spans[1][1]
+    # Some tokenizers know no words.
+    return encoding.offsets[first][0], encoding.offsets[last][1]

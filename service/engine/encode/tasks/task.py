@@ -1,0 +1,99 @@
+"""The form of a task: check a call, turn its inputs into rows, and rows' raw head outputs into predictions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rootstock.adapters.spec import Adapter, Array, Preprocessing
+from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter, TooLarge
+from rootstock.service.engine.encode.modalities.text import Encoded, Input, Question, Tokenizer
+
+_FORMS = {str: "a string", tuple: "a pair", Question: "a question with its context"}
+
+
+class Task(ABC):
+    """One Hugging Face pipeline tag. Predictions are what transformers' pipeline gives for it.
+
+    `takes`: the forms of input. `parameters`: the names of its own parameters, beside `truncation`.
+    """
+
+    name: str
+    takes: tuple[type, ...] = (str,)
+    parameters: frozenset[str] = frozenset()
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """InvalidParameter for a name or a value that the task does not take."""
+        known = self.parameters | {"truncation"}
+        for name in parameters:
+            if name not in known:
+                raise InvalidParameter(
+                    f"{self.name} has no parameter {name!r}; it has: {', '.join(sorted(known))}",
+                    f"parameters.{name}",
+                )
+        check_bool(parameters, "truncation")
+
+    def check_input(self, value: Input, where: str) -> None:
+        """InvalidInput for an input that the task does not take."""
+        if type(value) not in self.takes:
+            forms = " or ".join(_FORMS[form] for form in self.takes)
+            raise InvalidInput(f"{self.name} takes {forms}; {where} is {_FORMS[type(value)]}", where)
+
+    def encode(
+        self,
+        value: Input,
+        preprocessing: Preprocessing,
+        parameters: Mapping[str, Any],
+        tokenizer: Tokenizer,
+        most: int,
+    ) -> list[Encoded]:
+        """One input's rows, by default one; TooLarge over `most`."""
+        return [tokenizer.encode(value, preprocessing, bool(parameters.get("truncation", False)))]
+
+    @abstractmethod
+    def predict(
+        self,
+        raws: Sequence[Array],
+        rows: Sequence[Encoded],
+        adapter: Adapter,
+        parameters: Mapping[str, Any],
+        tokenizer: Tokenizer,
+    ) -> Any:
+        """One input's prediction from the raw outputs of its rows, JSON-ready."""
+
+
+def check_call(task: Task, inputs: Sequence[Input], parameters: Mapping[str, Any]) -> None:
+    """InvalidParameter or InvalidInput unless the task takes these parameters and inputs."""
+    task.check(parameters)
+    for i, value in enumerate(inputs):
+        task.check_input(value, f"inputs[{i}]")
+
+
+def check_bool(parameters: Mapping[str, Any], name: str) -> None:
+    """InvalidParameter unless the parameter is absent, true or false."""
+    if not isinstance(parameters.get(name, False), bool):
+        raise InvalidParameter(f"{name} is {parameters[name]!r}; expected true or false", f"parameters.{name}")
+
+
+def check_count(parameters: Mapping[str, Any], name: str, least: int = 1) -> None:
+    """InvalidParameter unless the parameter is absent, null or a whole number of at least `least`."""
+    value = parameters.get(name)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise InvalidParameter(
+            f"{name} is {value!r}; expected null or a whole number of at least {least}", f"parameters.{name}"
+        )
+
+
+def check_one_of(parameters: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> None:
+    """InvalidParameter unless the parameter is absent, null or one of `allowed`."""
+    if parameters.get(name) is not None and parameters[name] not in allowed:
+        raise InvalidParameter(
+            f"{name} is {parameters[name]!r}; one of: {', '.join(allowed)}", f"parameters.{name}"
+        )
+
+
+def check_rows(rows: int, most: int, what: str) -> None:
+    """TooLarge for an input that becomes more rows than are left to its request."""
+    if rows > most:
+        raise TooLarge(f"an input becomes {rows} rows, {what}; {most} are left to the request", "inputs")

@@ -1,0 +1,74 @@
+"""text-classification: single label, multi-label and regression, over a text or a pair of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rootstock.adapters.spec import Adapter, Array
+from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
+from rootstock.service.engine.encode.tasks.task import Task, check_count, check_one_of
+
+FUNCTIONS = ("sigmoid", "softmax", "none")
+
+
+class TextClassification(Task):
+    """Scores by label, as transformers' TextClassificationPipeline gives them.
+
+    `top_k` absent: the best label as an object. `top_k` null: every label, best first. Otherwise the first k.
+    `function_to_apply`: sigmoid, softmax or none; by default what the problem type calls for.
+    """
+
+    name = "text-classification"
+    takes = (str, tuple)
+    parameters = frozenset({"top_k", "function_to_apply"})
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """`top_k` is null or at least 1."""
+        super().check(parameters)
+        check_one_of(parameters, "function_to_apply", FUNCTIONS)
+        check_count(parameters, "top_k")
+
+    def predict(
+        self,
+        raws: Sequence[Array],
+        rows: Sequence[Encoded],
+        adapter: Adapter,
+        parameters: Mapping[str, Any],
+        tokenizer: Tokenizer,
+    ) -> Any:
+        """One object, or with `top_k` a list of them."""
+        scores = activate(_function(parameters, adapter), raws[0])
+        if "top_k" not in parameters:
+            best = int(scores.argmax())
+            return {"label": adapter.labels[best], "score": float(scores[best])}
+        order = np.argsort(-scores, kind="stable")[: parameters["top_k"]]
+        return [{"label": adapter.labels[i], "score": float(scores[i])} for i in order]
+
+
+def _function(parameters: Mapping[str, Any], adapter: Adapter) -> str:
+    asked: str | None = parameters.get("function_to_apply")
+    if asked is not None:
+        return asked
+    if adapter.problem_type == "regression":
+        return "none"
+    multi = adapter.problem_type == "multi_label_classification" or len(adapter.labels) == 1
+    return "sigmoid" if multi else "softmax"
+
+
+def activate(function: str, raw: Array) -> Array:
+    """Logits through one of `FUNCTIONS`."""
+    if function == "none":
+        return raw
+    if function == "sigmoid":
+        # Through tanh, so that a large negative logit does not overflow.
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * raw)), dtype=np.float32)
+    return softmax(raw)
+
+
+def softmax(raw: Array) -> Array:
+    """Softmax over the last axis."""
+    shifted = np.exp(raw - raw.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)

@@ -1,0 +1,40 @@
+"""text-ranking: how well a text answers to another, from a cross-encoder of one output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rootstock.adapters.spec import Adapter, Array
+from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
+from rootstock.service.engine.encode.tasks.task import Task, check_one_of
+from rootstock.service.engine.encode.tasks.text_classification import activate
+
+FUNCTIONS = ("sigmoid", "none")
+
+
+class TextRanking(Task):
+    """A score of a pair, as sentence-transformers' CrossEncoder gives it (sentence-transformers 6.2).
+
+    `function_to_apply`: sigmoid, the default, or none.
+    """
+
+    name = "text-ranking"
+    takes = (tuple,)
+    parameters = frozenset({"function_to_apply"})
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """`function_to_apply` is one of `FUNCTIONS`."""
+        super().check(parameters)
+        check_one_of(parameters, "function_to_apply", FUNCTIONS)
+
+    def predict(
+        self,
+        raws: Sequence[Array],
+        rows: Sequence[Encoded],
+        adapter: Adapter,
+        parameters: Mapping[str, Any],
+        tokenizer: Tokenizer,
+    ) -> dict[str, float]:
+        """The score."""
+        return {"score": float(activate(parameters.get("function_to_apply") or "sigmoid", raws[0])[0])}

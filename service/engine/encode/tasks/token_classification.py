@@ -1,0 +1,171 @@
+"""token-classification: labels for tokens, or for the spans they form, with character offsets.
+
+The strategies follow transformers' TokenClassificationPipeline (transformers 5.23), which is the oracle in the
+tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rootstock.adapters.spec import Adapter, Array
+from rootstock.service.engine.core.errors import InvalidParameter
+from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
+from rootstock.service.engine.encode.tasks.task import Task, check_one_of
+from rootstock.service.engine.encode.tasks.text_classification import softmax
+
+STRATEGIES = ("none", "simple", "first", "average", "max")
+
+
+@dataclass(frozen=True)
+class _Token:
+    index: int
+    word: str
+    scores: Array
+    start: int
+    end: int
+    is_subword: bool
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    label: str
+    score: float
+    word: str
+    start: int
+    end: int
+    index: int | None = None
+
+
+class TokenClassification(Task):
+    """Entities of a text.
+
+    `aggregation_strategy` none: each token; simple: runs of tokens with one label; first, average, max: words
+    are labelled as a whole, then runs of them. `ignore_labels`: labels that are left out, by default ["O"].
+    """
+
+    name = "token-classification"
+    parameters = frozenset({"aggregation_strategy", "ignore_labels"})
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """`ignore_labels` is a list of strings."""
+        super().check(parameters)
+        check_one_of(parameters, "aggregation_strategy", STRATEGIES)
+        ignored = parameters.get("ignore_labels")
+        if ignored is None:
+            return
+        if not isinstance(ignored, list) or not all(isinstance(v, str) for v in ignored):
+            raise InvalidParameter(
+                f"ignore_labels is {ignored!r}; expected a list of strings", "parameters.ignore_labels"
+            )
+
+    def predict(
+        self,
+        raws: Sequence[Array],
+        rows: Sequence[Encoded],
+        adapter: Adapter,
+        parameters: Mapping[str, Any],
+        tokenizer: Tokenizer,
+    ) -> list[dict[str, Any]]:
+        """The entities in order of their place in the text."""
+        strategy = parameters.get("aggregation_strategy") or "none"
+        ignored = parameters.get("ignore_labels")
+        ignored = frozenset(["O"] if ignored is None else ignored)
+        tokens = list(_tokens(softmax(raws[0]), rows[0], tokenizer))
+        if strategy in ("none", "simple"):
+            labelled = [_label_token(t, adapter) for t in tokens]
+        else:
+            labelled = [_label_word(w, strategy, adapter, tokenizer) for w in _words(tokens)]
+        if strategy == "none":
+            return [
+                {
+                    "entity": e.label,
+                    "score": e.score,
+                    "index": e.index,
+                    "word": e.word,
+                    "start": e.start,
+                    "end": e.end,
+                }
+                for e in labelled
+                if e.label not in ignored
+            ]
+        groups = (_merge(group, tokenizer) for group in _runs(labelled))
+        return [g for g in groups if g["entity_group"] not in ignored]
+
+
+def _tokens(scores: Array, encoded: Encoded, tokenizer: Tokenizer) -> Iterable[_Token]:
+    encoding = encoded.encoding
+    places = zip(encoding.special_tokens_mask, encoding.offsets, encoding.ids, strict=True)
+    for index, (special, offsets, token_id) in enumerate(places):
+        start, end = (offset + encoded.begin for offset in offsets)
+        if special or (encoded.shift and end <= encoded.shift):
+            continue
+        word, text = tokenizer.token(token_id), encoded.text[start:end]
+        if token_id == tokenizer.unk_id:
+            word, subword = text, False
+        elif tokenizer.has_subword_prefix:
+            subword = len(word) != len(text)
+        else:
+            subword = start > 0 and " " not in encoded.text[start - 1 : start + 1]
+        first = max(start - encoded.shift, 0)
+        yield _Token(index, word, scores[index], first, end - encoded.shift, subword)
+
+
+def _label_token(token: _Token, adapter: Adapter) -> _Labelled:
+    best = int(token.scores.argmax())
+    label, score = adapter.labels[best], float(token.scores[best])
+    return _Labelled(label, score, token.word, token.start, token.end, token.index)
+
+
+def _words(tokens: list[_Token]) -> list[list[_Token]]:
+    words: list[list[_Token]] = []
+    for token in tokens:
+        if words and token.is_subword:
+            words[-1].append(token)
+        else:
+            words.append([token])
+    return words
+
+
+def _label_word(word: list[_Token], strategy: str, adapter: Adapter, tokenizer: Tokenizer) -> _Labelled:
+    if strategy == "first":
+        scores = word[0].scores
+    elif strategy == "max":
+        scores = max(word, key=lambda t: float(t.scores.max())).scores
+    else:
+        scores = np.mean(np.stack([t.scores for t in word]), axis=0)
+    best = int(scores.argmax())
+    text = tokenizer.join([t.word for t in word])
+    return _Labelled(adapter.labels[best], float(scores[best]), text, word[0].start, word[-1].end)
+
+
+def _runs(labelled: list[_Labelled]) -> list[list[_Labelled]]:
+    """Neighbours of one entity type; a B- label starts a new run."""
+    runs: list[list[_Labelled]] = []
+    for item in labelled:
+        begins, kind = _tag(item.label)
+        if runs and not begins and kind == _tag(runs[-1][-1].label)[1]:
+            runs[-1].append(item)
+        else:
+            runs.append([item])
+    return runs
+
+
+def _tag(label: str) -> tuple[bool, str]:
+    if label.startswith(("B-", "I-")):
+        return label[0] == "B", label[2:]
+    return False, label
+
+
+def _merge(run: list[_Labelled], tokenizer: Tokenizer) -> dict[str, Any]:
+    return {
+        "entity_group": run[0].label.split("-", 1)[-1],
+        "score": float(np.mean([item.score for item in run])),
+        "word": tokenizer.join([item.word for item in run]),
+        "start": run[0].start,
+        "end": run[-1].end,
+    }

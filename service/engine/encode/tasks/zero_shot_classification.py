@@ -1,0 +1,109 @@
+"""zero-shot-classification: labels chosen at request time, each a hypothesis that an NLI adapter judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from string import Formatter
+from typing import Any
+
+import numpy as np
+
+from rootstock.adapters.spec import Adapter, Array, Preprocessing
+from rootstock.service.engine.core.errors import InvalidParameter
+from rootstock.service.engine.encode.modalities.text import Encoded, Input, Tokenizer
+from rootstock.service.engine.encode.tasks.task import Task, check_bool, check_rows
+from rootstock.service.engine.encode.tasks.text_classification import softmax
+
+TEMPLATE = "This example is {}."
+
+
+class ZeroShotClassification(Task):
+    """Labels by score, best first, as transformers' ZeroShotClassificationPipeline gives them.
+
+    `candidate_labels`: a list, or a string with commas; one row each. `hypothesis_template` holds `{}` once.
+    `multi_label`: each label for itself, entailment against contradiction; otherwise the labels share 1.
+    Entailment is the adapter's label that begins with "entail"; contradiction is its first label, or its last
+    where the first is entailment. `truncation` shortens the text, never the hypothesis.
+    """
+
+    name = "zero-shot-classification"
+    parameters = frozenset({"candidate_labels", "hypothesis_template", "multi_label"})
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """There is at least one label, and one place for it."""
+        super().check(parameters)
+        check_bool(parameters, "multi_label")
+        if not _labels(parameters):
+            raise InvalidParameter(
+                f"candidate_labels is {parameters.get('candidate_labels')!r}; expected at least one label: a "
+                "list of strings, or one string with commas between them",
+                "parameters.candidate_labels",
+            )
+        _split(parameters)
+
+    def encode(
+        self,
+        value: Input,
+        preprocessing: Preprocessing,
+        parameters: Mapping[str, Any],
+        tokenizer: Tokenizer,
+        most: int,
+    ) -> list[Encoded]:
+        """One row a label: the text with the label's hypothesis."""
+        labels, (before, after) = _labels(parameters), _split(parameters)
+        check_rows(len(labels), most, "one a label")
+        truncate = bool(parameters.get("truncation", False))
+        pairs = ((str(value), before + label + after) for label in labels)
+        return [tokenizer.encode(pair, preprocessing, truncate, keep_second=True) for pair in pairs]
+
+    def predict(
+        self,
+        raws: Sequence[Array],
+        rows: Sequence[Encoded],
+        adapter: Adapter,
+        parameters: Mapping[str, Any],
+        tokenizer: Tokenizer,
+    ) -> dict[str, Any]:
+        """The text, the labels and their scores."""
+        labels, logits = _labels(parameters), np.stack(raws)
+        entailment = next(i for i, label in enumerate(adapter.labels) if label.lower().startswith("entail"))
+        if parameters.get("multi_label", False) or len(labels) == 1:
+            contradiction = -1 if entailment == 0 else 0
+            scores = softmax(logits[:, [contradiction, entailment]])[:, 1]
+        else:
+            scores = softmax(logits[:, entailment])
+        order = scores.argsort()[::-1]
+        return {
+            "sequence": rows[0].text[rows[0].shift :],
+            "labels": [labels[i] for i in order],
+            "scores": scores[order].tolist(),
+        }
+
+
+def _labels(parameters: Mapping[str, Any]) -> list[str]:
+    """The candidate labels; none where they are not of the right form."""
+    given = parameters.get("candidate_labels")
+    if isinstance(given, str):
+        return [label.strip() for label in given.split(",") if label.strip()]
+    return given if isinstance(given, list) and all(isinstance(label, str) for label in given) else []
+
+
+def _split(parameters: Mapping[str, Any]) -> tuple[str, str]:
+    """The template before and after its label.
+
+    Not `str.format`: a request's own template could reach into objects, or ask for a padding of any width.
+    """
+    template = parameters.get("hypothesis_template", TEMPLATE)
+    try:
+        parts = list(Formatter().parse(template))
+        fields = [(field, spec, conversion) for _, field, spec, conversion in parts if field is not None]
+        if fields != [("", "", None)]:
+            raise ValueError("it does not hold {} exactly once")
+    except (TypeError, ValueError) as error:
+        raise InvalidParameter(
+            f"hypothesis_template is {template!r}: {error}; expected a string such as {TEMPLATE!r}",
+            "parameters.hypothesis_template",
+        ) from None
+    at = next(i for i, part in enumerate(parts) if part[1] is not None)
+    literals = [literal for literal, *_ in parts]
+    return "".join(literals[: at + 1]), "".join(literals[at + 1 :])

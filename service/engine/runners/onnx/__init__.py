@@ -1,0 +1,1 @@
+"""Serve on ONNX Runtime; imports no torch."""

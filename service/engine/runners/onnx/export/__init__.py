@@ -1,0 +1,1 @@
+"""Write a foundation's ONNX graphs; needs torch and onnx, runs in a process apart."""

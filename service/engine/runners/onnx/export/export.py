@@ -1,0 +1,78 @@
+"""The ONNX form of a foundation, written once: trunk graphs on one weights file, and each head; the foundation's
+own head, if it has one, on that file as well.
+
+The variants of the trunk differ in what they can take from adapters (onnx_trunk), so that a batch pays for no
+more than it uses: nothing, low-rank updates of PEFT's default targets or of all linear layers, those with shared
+states, or everything.
+
+Imports torch, transformers and onnx; nothing that serves imports this module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import onnx
+
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.service.engine.runners.onnx.export.heads import export_head, export_masked_lm
+from rootstock.service.engine.runners.onnx.export.trunk import Variant, export_trunk
+from rootstock.service.engine.runners.onnx.export.weights import share_weights
+
+Progress = Callable[[str], None]
+
+
+def export(folder: Path, spec: FoundationSpec, target: Path, progress: Progress = lambda _: None) -> None:
+    """Write the fp32 ONNX form of the foundation in `folder` to the new folder `target`, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as temporary:
+        out = Path(temporary) / "export"
+        out.mkdir()
+        shutil.copyfile(folder / "tokenizer.json", out / "tokenizer.json")
+        variants = variants_of(spec)
+        for name, variant in variants.items():
+            progress(f"trunk {name}: {len(variant.sites)} sites")
+            export_trunk(folder, spec, variant, out / f"trunk-{name}.onnx")
+        paths = [out / f"trunk-{name}.onnx" for name in variants]
+        heads = {}
+        if spec.masked_lm is not None:
+            progress(f"head {spec.masked_lm.class_name}")
+            paths.append(out / f"head-{spec.masked_lm.class_name}.onnx")
+            export_masked_lm(folder, spec.hidden_size, paths[-1])
+            heads[spec.masked_lm.class_name] = False
+        share_weights(out, ((path, onnx.load(path)) for path in paths))
+        for task_class in spec.classes.values():
+            if task_class.head:
+                progress(f"head {task_class.name}")
+                first_token = export_head(folder, task_class, out / f"head-{task_class.name}.onnx")
+                heads[task_class.name] = first_token
+        files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+        content = {
+            "precision": "fp32",
+            "spec": spec.to_json(),
+            "variants": {name: asdict(variant) for name, variant in variants.items()},
+            "heads": heads,
+            "files": files,
+        }
+        (out / "foundation.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+        os.replace(out, target)
+
+
+def variants_of(spec: FoundationSpec) -> dict[str, Variant]:
+    """The trunk graphs of a foundation, the cheapest first. Where layers have no numbers, none is mapped."""
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
+
+    everything = tuple(sorted(spec.sites))
+    targets = DEFAULTS.get(spec.model_type, [])
+    default = tuple(s for s in everything if any(s == t or s.endswith(f".{t}") for t in targets))
+    numbered = bool(spec.layer_prefix)
+    variants = {"bare": Variant(()), "default": Variant(default), "all": Variant(everything)}
+    if numbered:
+        variants["shared"] = Variant(everything, mapped=True)
+    return {**variants, "full": Variant(everything, full=True, mapped=numbered)}

@@ -1,0 +1,210 @@
+"""One trunk graph: a foundation's body whose sites take their updates from graph inputs.
+
+Inputs beside the model's own: `<site>.A` (rows, r, in) and `<site>.B` (rows, r, out) for each site, r free and 0
+where no row has an update; in a full graph also `<site>.input_scale`, `.output_scale` and `.shift`, (rows, 1,
+features), and `<norm>.shift`. All may have one row, which then stands for every row. A mapped graph gathers the
+hidden states that its rows continue from, ahead of each layer but the first and ahead of the pooler:
+`parents.<layer>` and `roots.<layer>` (sharing.Level). `kept` (1,): of how many tokens the last layer is computed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+import torch
+import transformers
+from torch import Tensor, nn
+
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.service.engine.runners.modules import (
+    PARTS,
+    SiteLinear,
+    SiteNorm,
+    graft_norms,
+    graft_sites,
+    load_trunk,
+)
+from rootstock.service.engine.runners.onnx.export.attention import DOMAIN, FUSED
+from rootstock.service.engine.runners.onnx.export.graph import (
+    drop_unused,
+    keep_first_tokens,
+    straighten_attention,
+)
+
+# The TorchScript exporter: for these graphs ONNX Runtime runs its output 5 to 8 % faster than the dynamo one's,
+# and it writes them in a tenth of the time (docs/adr/0003).
+OPSET = 17
+KEPT = "kept"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which sites a trunk graph has, whether they take more than a low-rank update, and whether it is mapped."""
+
+    sites: tuple[str, ...]
+    full: bool = False
+    mapped: bool = False
+
+
+def export_trunk(folder: Path, spec: FoundationSpec, variant: Variant, path: Path) -> None:
+    """Write the trunk graph of a variant, its constants inside."""
+    attention = attention_of(folder)
+    trunk = load_trunk(folder, attention)
+    sites = graft_sites(trunk, variant.sites)
+    norms = graft_norms(trunk, spec.norms) if variant.full else {}
+    feeds = _feeds(spec, variant)
+    wrapped = _Trunk(trunk, spec, sites, norms, tuple(feeds), variant.mapped).eval()
+    outputs = ["hidden", "pooled"][: len(wrapped(*feeds.values()))]
+    axes = {name: _axes(name) for name in [*feeds, *outputs]}
+    domains = (DOMAIN,) if attention == FUSED else ()
+    to_onnx(wrapped, tuple(feeds.values()), path, list(feeds), outputs, axes, domains=domains)
+    model = onnx.load(path)
+    straighten_attention(model.graph)
+    keep_first_tokens(model.graph, "hidden", KEPT)
+    drop_unused(model.graph)
+    # Shapes noted before the rewrites: ONNX Runtime would plan its buffers by them.
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+
+
+def attention_of(folder: Path) -> str:
+    """The attention that the architecture can be exported with: fused where it takes it from the registry."""
+    with torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(folder)
+        takes = transformers.AutoModel.from_config(config)._supports_attention_backend
+    return FUSED if takes else "eager"
+
+
+class _Trunk(nn.Module):
+    """The trunk fed by graph inputs; gives hidden states and the pooler's output, if any."""
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        spec: FoundationSpec,
+        sites: dict[str, SiteLinear],
+        norms: dict[str, SiteNorm],
+        names: tuple[str, ...],
+        mapped: bool,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.grafted: dict[str, SiteLinear | SiteNorm] = {**sites, **norms}
+        self.names = names
+        self.given: dict[str, Tensor] = {}
+        self.pooler: Any = None
+        if mapped:
+            # Taken out of the trunk, so that it reads the hidden states after they are gathered.
+            self.pooler = getattr(trunk, "pooler", None)
+            if self.pooler is not None:
+                cast(Any, trunk).pooler = None
+            layers = cast(nn.ModuleList, trunk.get_submodule(spec.layer_prefix.rstrip(".")))
+            for i, layer in enumerate(layers):
+                if i > 0:
+                    layer.register_forward_pre_hook(self._gather(i), with_kwargs=True)
+        self.mapped = mapped
+        self.trunk = trunk
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        self.given = dict(zip(self.names, tensors, strict=True))
+        for name, module in self.grafted.items():
+            module.take({key: self.given.get(f"{name}.{key}") for key in PARTS})
+        output = self.trunk(**{name: self.given[name] for name in self.spec.inputs})
+        hidden, pooled = output.last_hidden_state, getattr(output, "pooler_output", None)
+        if self.mapped:
+            hidden = hidden.index_select(0, self.given[f"parents.{self.spec.layers}"])
+            pooled = None if self.pooler is None else self.pooler(hidden)
+        return (hidden,) if pooled is None else (hidden, pooled)
+
+    def _gather(self, layer: int) -> Any:
+        """Ahead of a layer: hidden states by parent; what the first layer got too (the mask), by root."""
+
+        def gather(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            parents, roots = self.given[f"parents.{layer}"], self.given[f"roots.{layer}"]
+            values = [*args, *kwargs.values()]
+            rows = values[0].shape[0]
+            values[0] = values[0].index_select(0, parents)
+            for i, value in enumerate(values[1:], start=1):
+                if isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == rows:
+                    values[i] = value.index_select(0, roots)
+            return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+
+        return gather
+
+
+def _feeds(spec: FoundationSpec, variant: Variant) -> dict[str, Tensor]:
+    """Inputs to trace with. No two of rows, tokens and ranks are equal, nor any of them 1."""
+    rows, tokens, rank = 3, 7, 4
+    ids = torch.randint(4, 100, (rows, tokens))
+    own = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    feeds = {name: own[name] for name in spec.inputs}
+    for site in variant.sites:
+        width_in, width_out = spec.sites[site]
+        feeds[f"{site}.A"] = torch.randn(rows, rank, width_in)
+        feeds[f"{site}.B"] = torch.randn(rows, rank, width_out)
+        if variant.full:
+            feeds[f"{site}.input_scale"] = torch.randn(rows, 1, width_in)
+            feeds[f"{site}.output_scale"] = torch.randn(rows, 1, width_out)
+            feeds[f"{site}.shift"] = torch.randn(rows, 1, width_out)
+    if variant.full:
+        feeds |= {f"{norm}.shift": torch.randn(rows, 1, width) for norm, width in spec.norms.items()}
+    if variant.mapped:
+        for layer in range(1, spec.layers):
+            feeds[f"parents.{layer}"] = feeds[f"roots.{layer}"] = torch.arange(rows)
+        feeds[f"parents.{spec.layers}"] = torch.arange(rows)
+    return feeds
+
+
+def _axes(name: str) -> dict[int, str]:
+    """The dimensions of an input or output that vary."""
+    stem, _, part = name.rpartition(".")
+    if stem in ("parents", "roots"):
+        return {0: name}
+    if part in ("A", "B"):
+        return {0: f"{stem}.rows", 1: f"{stem}.rank"}
+    if part in PARTS:
+        return {0: f"{name}.rows"}
+    if name == "pooled":
+        return {0: "states"}
+    return {0: "states" if name == "hidden" else "rows", 1: "kept_tokens" if name == "hidden" else "tokens"}
+
+
+def to_onnx(
+    module: nn.Module,
+    arguments: tuple[Tensor, ...],
+    path: Path,
+    inputs: list[str],
+    outputs: list[str],
+    axes: dict[str, dict[int, str]],
+    fold: bool = True,
+    domains: tuple[str, ...] = (),
+) -> None:
+    """Trace a module and write its ONNX graph; `axes` names each tensor's dimensions that vary, `domains` the
+    operator sets beside ONNX's own."""
+    with torch.no_grad(), _quiet():
+        torch.onnx.export(
+            module,
+            arguments,
+            str(path),
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            do_constant_folding=fold,
+            dynamo=False,
+            custom_opsets=dict.fromkeys(domains, 1),
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Tracing warns of every Python branch it fixes; the exported graphs are checked against torch instead."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

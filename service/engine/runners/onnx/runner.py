@@ -1,0 +1,254 @@
+"""Batches on ONNX Runtime: one trunk graph, adapters as its inputs. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rootstock.adapters.spec import Adapter, Array
+from rootstock.service.engine.encode.batch import Batch
+from rootstock.service.engine.runners.linear_head import at_masks, linear_head, pool
+from rootstock.service.engine.runners.onnx.sessions import Sessions, Trunk
+from rootstock.service.engine.runners.onnx.stack import Stack
+from rootstock.service.engine.runners.onnx.trunk_cache import TrunkCache, TrunkOutput
+from rootstock.service.engine.runners.sharing import Plan, share
+
+# Gathering states ahead of each layer has its own cost: below this share of saved work they are not shared.
+_WORTH_SHARING = 0.1
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """An adapter with its graphs open. `depth`: the layers that it leaves as they are (FoundationSpec.depth)."""
+
+    adapter: Adapter
+    trunk: Trunk
+    depth: int
+    reads: frozenset[str]
+    first_token: bool
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The states that the trunk computes: their inputs and slots, the state of each row, and the plan that shares
+    the lower layers between them, if any."""
+
+    inputs: Sequence[int]
+    slots: Sequence[int | None]
+    states: Sequence[int]
+    plan: Plan | None = None
+
+
+class OnnxRunner:
+    """Runs an exported foundation (see onnx_export). A slot holds references to its adapter's arrays.
+
+    For each batch, the updates at each site are stacked with r the largest rank of that site in that batch: a
+    batch pays for its own ranks, not for what else is resident. Rows of one input share what their adapters leave
+    as it is. Where every head of a batch reads the first token alone, so does the last layer.
+    """
+
+    name = "onnx"
+
+    def __init__(self, folder: Path, slots: int, threads: int, cache_bytes: int = 0) -> None:
+        """`cache_bytes`: how much of the bare trunk's outputs to keep for inputs that come again."""
+        self._sessions = Sessions(folder, threads)
+        self.spec = self._sessions.spec
+        self.precision = self._sessions.precision
+        self.slots = slots
+        self._stack = Stack(self.spec)
+        self._placed: dict[int, _Staged] = {}
+        self._layer_of = {name: self.spec.layer_of(name) for name in [*self.spec.sites, *self.spec.norms]}
+        self._one_token = np.array([1], np.int64)
+        self._cache = TrunkCache(cache_bytes) if cache_bytes else None
+
+    def warm(self, adapter: Adapter) -> None:
+        """Open the graphs that the adapter needs; safe in any thread."""
+        self.stage(adapter)
+
+    def stage(self, adapter: Adapter) -> _Staged:
+        """The adapter with its graphs open."""
+        trunk = self._sessions.trunk_for(adapter.weights)
+        self._sessions.trunk(trunk.name)
+        head = adapter.head
+        if head.class_name is not None:
+            opened = self._sessions.head(head.class_name)
+            reads = frozenset(opened.inputs) & {"hidden", "pooled"}
+            first_token = opened.first_token
+        else:
+            reads = frozenset({"pooled" if head.pooling == "pooler" else "hidden"})
+            first_token = head.pooling != "mean"
+        return _Staged(adapter, trunk, self.spec.depth(adapter.weights.sites), reads, first_token)
+
+    def place(self, slot: int, staged: _Staged) -> None:
+        """Put a staged adapter into a slot."""
+        self._placed[slot] = staged
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot."""
+        self._placed.pop(slot, None)
+
+    def run(self, batch: Batch) -> list[Array]:
+        """The raw head output of each row; see batch.Runner."""
+        staged = {slot: self._placed[slot] for slot in batch.slots}
+        if self._cache is not None:
+            return self._run_cached(batch, staged, self._cache)
+        work = self._work(batch, staged)
+        return self._run_heads(batch, work, staged, self._run_trunk(batch, work, staged))
+
+    def _run_cached(self, batch: Batch, staged: Mapping[int, _Staged], cache: TrunkCache) -> list[Array]:
+        """`run`, but rows of heads alone are answered from kept trunk outputs; what was computed is kept."""
+        found: dict[int, TrunkOutput] = {}
+        for row, (slot, source) in enumerate(zip(batch.slots, batch.inputs, strict=True)):
+            one = staged[slot]
+            if one.depth > self.spec.layers:
+                output = cache.find(self._key(batch, source), one.reads, one.first_token)
+                if output is not None:
+                    found[row] = output
+        results: dict[int, Array] = {}
+        rest = [row for row in range(len(batch.slots)) if row not in found]
+        if rest:
+            part = batch.only(rest)
+            work = self._work(part, staged)
+            own = {slot: staged[slot] for slot in part.slots}
+            outputs = self._run_trunk(part, work, own)
+            results |= zip(rest, self._run_heads(part, work, own, outputs), strict=True)
+            self._keep(part, work, own, outputs, cache)
+        for row, output in found.items():
+            alone = batch.only([row]).trimmed()
+            arrays = {name: array[None] for name, array in output.arrays.items()}
+            results[row] = self._run_head(staged[batch.slots[row]], arrays, alone, [0])[0]
+        return [results[row] for row in range(len(batch.slots))]
+
+    def _keep(
+        self,
+        batch: Batch,
+        work: _Work,
+        staged: Mapping[int, _Staged],
+        outputs: Mapping[str, Array],
+        cache: TrunkCache,
+    ) -> None:
+        first_token = all(one.first_token for one in staged.values())
+        for state, (source, slot) in enumerate(zip(work.inputs, work.slots, strict=True)):
+            if slot is None or staged[slot].depth > self.spec.layers:
+                tokens = 1 if first_token else batch.lengths[source]
+                arrays = {
+                    n: (a[state, :tokens] if n == "hidden" else a[state]).copy() for n, a in outputs.items()
+                }
+                cache.put(self._key(batch, source), TrunkOutput(arrays, first_token))
+
+    def _key(self, batch: Batch, source: int) -> tuple[str, bytes]:
+        length = batch.lengths[source]
+        ids, types = batch.input_ids[source, :length], batch.token_type_ids[source, :length]
+        return self.spec.fingerprint, ids.tobytes() + types.tobytes()
+
+    def _work(self, batch: Batch, staged: Mapping[int, _Staged]) -> _Work:
+        if len(batch.lengths) == len(batch.inputs):
+            return _Work(batch.inputs, batch.slots, range(len(batch.inputs)))
+        depths = {slot: one.depth for slot, one in staged.items()}
+        plan = share(batch.inputs, batch.slots, depths, self.spec.layers)
+        mapped = self._sessions.mapped(self._largest(staged.values()))
+        worth = mapped is not None and plan.saving > _WORTH_SHARING
+        return _Work(plan.inputs, plan.levels[-1].slots, plan.states, plan if worth else None)
+
+    def _largest(self, staged: Iterable[_Staged]) -> Trunk:
+        trunks = self._sessions.trunks
+        return trunks[max(trunks.index(one.trunk) for one in staged)]
+
+    def _run_trunk(self, batch: Batch, work: _Work, staged: Mapping[int, _Staged]) -> dict[str, Array]:
+        trunk = self._largest(staged.values())
+        inputs = work.inputs
+        if work.plan is not None:
+            trunk = self._sessions.mapped(trunk) or trunk
+            inputs = work.plan.levels[0].parents
+        feeds = self._own_inputs(batch, inputs)
+        first_token = all(one.first_token for one in staged.values())
+        feeds["kept"] = self._one_token if first_token else np.array(batch.input_ids.shape[1:], np.int64)
+        feeds |= self._updates(trunk, work, staged)
+        if trunk.mapped:
+            feeds |= self._maps(work)
+        session = self._sessions.trunk(trunk.name)
+        read = frozenset[str]().union(*(one.reads for one in staged.values()))
+        wanted = [output.name for output in session.get_outputs() if output.name in read]
+        return dict(zip(wanted, session.run(wanted, feeds), strict=True))
+
+    def _own_inputs(self, batch: Batch, inputs: Sequence[int]) -> dict[str, Any]:
+        arrays = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "token_type_ids": batch.token_type_ids,
+        }
+        chosen = None if list(inputs) == list(range(len(batch.lengths))) else list(inputs)
+        return {name: arrays[name] if chosen is None else arrays[name][chosen] for name in self.spec.inputs}
+
+    def _updates(self, trunk: Trunk, work: _Work, staged: Mapping[int, _Staged]) -> dict[str, Array]:
+        feeds: dict[str, Array] = {}
+        for site in trunk.sites:
+            updates = self._at(site, work, staged)
+            feeds |= self._stack.low_rank(site, updates)
+            if trunk.full:
+                feeds |= self._stack.scales(site, updates)
+        if trunk.full:
+            for norm in self.spec.norms:
+                feeds |= self._stack.norm(norm, self._at(norm, work, staged))
+        return feeds
+
+    def _at(self, name: str, work: _Work, staged: Mapping[int, _Staged]) -> list[Any]:
+        """The update of each state at a module; one for all where one adapter serves them all."""
+        slots = work.slots if work.plan is None else work.plan.levels[self._layer_of[name]].slots
+        held = {s: None if s is None else staged[s].adapter.weights.sites.get(name) for s in dict.fromkeys(slots)}
+        return list(held.values()) if len(held) == 1 else [held[slot] for slot in slots]
+
+    def _maps(self, work: _Work) -> dict[str, Any]:
+        layers = self.spec.layers
+        feeds = {}
+        for layer in range(1, layers + 1):
+            if work.plan is None:
+                parents = roots = np.arange(len(work.inputs))
+            else:
+                level = work.plan.levels[layer]
+                parents, roots = np.array(level.parents), np.array(level.roots)
+            feeds[f"parents.{layer}"] = parents
+            if layer < layers:
+                feeds[f"roots.{layer}"] = roots
+        return feeds
+
+    def _run_heads(
+        self, batch: Batch, work: _Work, staged: Mapping[int, _Staged], outputs: Mapping[str, Array]
+    ) -> list[Array]:
+        """Each adapter's head once, over its own states."""
+        places: dict[int, dict[int, int]] = {slot: {} for slot in staged}
+        rows = list(zip(batch.slots, work.states, strict=True))
+        at = [places[slot].setdefault(state, len(places[slot])) for slot, state in rows]
+        raw: dict[int, list[Array]] = {}
+        for slot, states in places.items():
+            chosen = list(states)
+            whole = chosen == list(range(len(work.inputs)))
+            mine = outputs if whole else {name: value[chosen] for name, value in outputs.items()}
+            sources = [work.inputs[state] for state in chosen]
+            raw[slot] = self._run_head(staged[slot], mine, batch, sources)
+        results = []
+        for row, slot in enumerate(batch.slots):
+            value = raw[slot][at[row]]
+            results.append(value[: batch.lengths[batch.inputs[row]]] if value.ndim > 1 else value)
+        return results
+
+    def _run_head(
+        self, staged: _Staged, outputs: Mapping[str, Array], batch: Batch, sources: Sequence[int]
+    ) -> list[Array]:
+        """The raw output of each of the states that `outputs` holds; `sources`: the inputs that they are of."""
+        adapter, mask = staged.adapter, batch.attention_mask[sources]
+        if adapter.head.class_name is None:
+            vectors = pool(outputs.get("hidden"), outputs.get("pooled"), mask, adapter.head.pooling)
+            return list(linear_head(vectors, adapter))
+        head = self._sessions.head(adapter.head.class_name)
+        if adapter.head.kind == "masked-lm" and self.spec.masked_lm is not None:
+            # Ahead of the head: logits of every token would be (rows, tokens, vocabulary).
+            masks = at_masks(batch.input_ids[sources], mask, self.spec.masked_lm.mask_id)
+            logits = head.session.run(None, {"hidden": outputs["hidden"][masks]})[0]
+            return np.split(logits, masks.sum(axis=1).cumsum()[:-1])
+        given = {**adapter.weights.head, **outputs, "attention_mask": mask}
+        return list(head.session.run(None, {name: given[name] for name in head.inputs})[0])

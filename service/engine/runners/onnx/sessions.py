@@ -1,0 +1,105 @@
+"""An exported foundation's graphs, opened when first needed. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+# Its builds for Linux report what they run to their maker unless this is set before the import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime as ort
+
+from rootstock.adapters.spec import AdapterWeights, FoundationSpec
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A trunk graph's name and what it takes; see onnx_trunk.Variant."""
+
+    name: str
+    sites: frozenset[str]
+    full: bool
+    mapped: bool
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head graph: its inputs by name, and whether it reads the first token's states alone."""
+
+    session: ort.InferenceSession
+    inputs: tuple[str, ...]
+    first_token: bool
+
+
+class Sessions:
+    """The graphs of the export in a folder. Safe in any thread; a graph is opened once."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        content = json.loads((folder / "foundation.json").read_text(encoding="utf-8"))
+        self.spec = FoundationSpec.from_json(content["spec"])
+        self.precision: str = content["precision"]
+        self.trunks = tuple(
+            Trunk(name, frozenset(v["sites"]), v["full"], v["mapped"]) for name, v in content["variants"].items()
+        )
+        self._first_token: dict[str, bool] = content["heads"]
+        self._folder = folder
+        self._threads = threads
+        self._opened: dict[str, ort.InferenceSession] = {}
+        self._heads: dict[str, Head] = {}
+        self._opening = threading.Lock()
+
+    def trunk_for(self, weights: AdapterWeights) -> Trunk:
+        """The cheapest trunk graph that takes an adapter's updates."""
+        low_rank = all(update.is_low_rank for update in weights.sites.values())
+        fitting = (t for t in self.trunks if weights.sites.keys() <= t.sites and not t.mapped and not t.full)
+        cheapest = next(fitting, None) if low_rank else None
+        return cheapest or self.trunks[-1]
+
+    def mapped(self, trunk: Trunk) -> Trunk | None:
+        """The trunk graph that takes what `trunk` takes and shares states between rows, if there is one."""
+        return next((t for t in self.trunks if t.mapped and t.full >= trunk.full), None)
+
+    def trunk(self, name: str) -> ort.InferenceSession:
+        """The trunk graph of a name."""
+        return self._session(f"trunk-{name}.onnx", self._threads)
+
+    def head(self, class_name: str) -> Head:
+        """The head of a task class."""
+        if class_name not in self._heads:
+            # One thread: a head is a small product, and a pool of its own would compete with the trunk's.
+            session = self._session(f"head-{class_name}.onnx", 1)
+            inputs = tuple(i.name for i in session.get_inputs())
+            self._heads[class_name] = Head(session, inputs, self._first_token[class_name])
+        return self._heads[class_name]
+
+    def _session(self, file: str, threads: int) -> ort.InferenceSession:
+        if file not in self._opened:
+            with self._opening:
+                if file not in self._opened:
+                    path = str(self._folder / file)
+                    self._opened[file] = ort.InferenceSession(
+                        path, _options(threads), providers=["CPUExecutionProvider"]
+                    )
+        return self._opened[file]
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    _share_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    return options
+
+
+@cache
+def _share_arena() -> None:
+    """One arena for the activations of all sessions: they run in turn, and each would keep its own largest."""
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(info, None)

@@ -1,0 +1,96 @@
+"""Adapters' updates as inputs of a trunk graph: at each site one array for all the states of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from rootstock.adapters.spec import Array, FoundationSpec, SiteUpdate
+
+# Numbers (1 MiB in fp32): enough for 32 rows of rank 16 at a site of width 512.
+_MAX_BUFFER = 2**18
+
+
+class Stack:
+    """Stacks updates into arrays that are kept and filled again: one batch at a time.
+
+    Each method takes one update a state, None where its adapter does not touch the site. Where all states have
+    the same one, or none, its arrays have one row, which the graph broadcasts.
+    """
+
+    def __init__(self, spec: FoundationSpec) -> None:
+        self._spec = spec
+        self._kept: dict[str, Array] = {}
+        self._nothing: dict[tuple[int, float], Array] = {}
+        self._no_pair = {
+            site: (np.zeros((1, 0, i), np.float32), np.zeros((1, 0, o), np.float32))
+            for site, (i, o) in spec.sites.items()
+        }
+
+    def low_rank(self, site: str, updates: Sequence[SiteUpdate | None]) -> dict[str, Array]:
+        """A (states, r, in) and B (states, r, out), r the largest rank among them, smaller ones padded."""
+        ranks = [0 if update is None else update.rank for update in updates]
+        rank = max(ranks)
+        if rank == 0:
+            a, b = self._no_pair[site]
+        elif len(updates) == 1 and updates[0] is not None:
+            a, b = updates[0].a[None], updates[0].b[None]
+        else:
+            width_in, width_out = self._spec.sites[site]
+            a = self._buffer(f"{site}.A", len(updates), rank, width_in)
+            b = self._buffer(f"{site}.B", len(updates), rank, width_out)
+            if min(ranks) == rank:
+                whole = [update for update in updates if update is not None]
+                np.concatenate([update.a for update in whole], out=a.reshape(-1, width_in))
+                np.concatenate([update.b for update in whole], out=b.reshape(-1, width_out))
+            else:
+                _pad_ranks(updates, a, b)
+        return {f"{site}.A": a, f"{site}.B": b}
+
+    def scales(self, site: str, updates: Sequence[SiteUpdate | None]) -> dict[str, Array]:
+        """The site's scales and shift, (states, 1, features); ones and zeros where an update has none."""
+        width_in, width_out = self._spec.sites[site]
+        scaled = {
+            "input_scale": self._vectors([u.input_scale if u else None for u in updates], width_in, 1.0),
+            "output_scale": self._vectors([u.output_scale if u else None for u in updates], width_out, 1.0),
+            "shift": self._vectors([u.shift if u else None for u in updates], width_out, 0.0),
+        }
+        return {f"{site}.{part}": array for part, array in scaled.items()}
+
+    def norm(self, norm: str, updates: Sequence[SiteUpdate | None]) -> dict[str, Array]:
+        """A normalisation layer's shift, (states, 1, width)."""
+        shifts = [update.shift if update else None for update in updates]
+        return {f"{norm}.shift": self._vectors(shifts, self._spec.norms[norm], 0.0)}
+
+    def _vectors(self, vectors: Sequence[Array | None], width: int, absent: float) -> Array:
+        if all(vector is None for vector in vectors):
+            if (width, absent) not in self._nothing:
+                self._nothing[width, absent] = np.full((1, 1, width), absent, np.float32)
+            return self._nothing[width, absent]
+        stacked = np.full((len(vectors), 1, width), absent, np.float32)
+        for i, vector in enumerate(vectors):
+            if vector is not None:
+                stacked[i, 0] = vector
+        return stacked
+
+    def _buffer(self, name: str, *shape: int) -> Array:
+        """An array to fill for the next run, kept up to a size: fresh memory costs more than the copy."""
+        size = math.prod(shape)
+        if size > _MAX_BUFFER:
+            return np.empty(shape, np.float32)
+        kept = self._kept.get(name)
+        if kept is None or kept.size < size:
+            kept = self._kept[name] = np.empty(size, np.float32)
+        return kept[:size].reshape(shape)
+
+
+def _pad_ranks(updates: Sequence[SiteUpdate | None], a: Array, b: Array) -> None:
+    """Stack updates of different ranks; the rows beyond an update's rank are zero and add nothing."""
+    a.fill(0)
+    b.fill(0)
+    for i, update in enumerate(updates):
+        if update is not None:
+            a[i, : update.rank] = update.a
+            b[i, : update.rank] = update.b

@@ -1,0 +1,58 @@
+"""What the bare trunk gave for an input, kept for adapters that add a head to it and change nothing else."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rootstock.adapters.spec import Array
+
+Key = tuple[str, bytes]
+
+
+@dataclass(frozen=True)
+class TrunkOutput:
+    """One input's outputs: `hidden` (tokens, width), or (1, width) for the first token alone, and `pooled`."""
+
+    arrays: Mapping[str, Array]
+    first_token: bool
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays.values())
+
+
+class TrunkCache:
+    """Outputs by fingerprint and input, least recently used out by bytes. Used from one thread."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.nbytes = 0
+        self._held: OrderedDict[Key, TrunkOutput] = OrderedDict()
+
+    def find(self, key: Key, reads: frozenset[str], first_token: bool) -> TrunkOutput | None:
+        """The output that holds what a head reads, if it is kept; `first_token`: it reads no other token."""
+        output = self._held.get(key)
+        if output is None or not reads <= output.arrays.keys() or (output.first_token and not first_token):
+            return None
+        self._held.move_to_end(key)
+        return output
+
+    def put(self, key: Key, output: TrunkOutput) -> None:
+        """Keep an output, unless it alone is larger than the cache."""
+        if output.nbytes > self.max_bytes:
+            return
+        self._drop(key)
+        self._held[key] = output
+        self.nbytes += output.nbytes
+        while self.nbytes > self.max_bytes:
+            self._drop(next(iter(self._held)))
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def _drop(self, key: Key) -> None:
+        output = self._held.pop(key, None)
+        if output is not None:
+            self.nbytes -= output.nbytes

@@ -1,0 +1,128 @@
+"""Batches on torch: any foundation that transformers loads, on CUDA where there is one.
+
+A batch becomes one array of whole numbers (torch_feed). The trunk (torch_trunk) reads it, with the updates of the
+adapters in slots (torch_updates, in pages: torch_pages); then the heads (torch_heads), those of one form in one
+call. On CUDA, what recurs is replayed as a CUDA graph (torch_graphs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from rootstock.adapters.spec import Adapter, Array, FoundationSpec
+from rootstock.service.engine.encode.batch import Batch
+from rootstock.service.engine.runners.sharing import Plan, share
+from rootstock.service.engine.runners.torch.feed import feed, flat
+from rootstock.service.engine.runners.torch.graphs import Graphs
+from rootstock.service.engine.runners.torch.heads import Heads
+from rootstock.service.engine.runners.torch.staging import Block, Copied, Copier, to_device
+from rootstock.service.engine.runners.torch.trunk import Trunk
+from rootstock.service.engine.runners.torch.updates import Item, Pool, Updates
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# How far an answer may be from PEFT's in fp32: t + t * |x|.
+TOLERANCES = {"fp32": 1e-4, "bf16": 5e-2}
+_GRAPHS = 128
+# Selecting states ahead of each layer has its own cost: below this share of saved work they are not shared.
+_WORTH_SHARING = 0.1
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """An adapter on its way to the device: what its updates consist of, and the copy of its arrays."""
+
+    adapter: Adapter
+    items: Mapping[Pool, Sequence[Item]]
+    copied: Copied
+
+
+class TorchRunner:
+    """Runs a foundation in torch: the trunk in `precision` ("bf16" on CUDA, "fp32" elsewhere), the heads in fp32.
+
+    `device`: CUDA where there is one. `graphs`: how many CUDA graphs are kept (128; on a CPU 0); with any,
+    batches are rounded up to few shapes. `adapter_bytes`: the most that the updates of all slots may take on the
+    device; without it, what they need. ValueError for a precision that is not one of these.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        folder: Path,
+        spec: FoundationSpec,
+        slots: int,
+        threads: int | None = None,
+        device: str | None = None,
+        precision: str | None = None,
+        graphs: int | None = None,
+        adapter_bytes: int | None = None,
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.spec = spec
+        self.slots = slots
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        on_cuda = self.device.type == "cuda"
+        self.precision = precision or ("bf16" if on_cuda else "fp32")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r}; one of {', '.join(PRECISIONS)}")
+        self.tolerance = TOLERANCES[self.precision]
+        dtype = PRECISIONS[self.precision]
+        self._copier = Copier(self.device)
+        self._graphs = Graphs(self.device, (_GRAPHS if on_cuda else 0) if graphs is None else graphs)
+        self._updates = Updates(spec, slots, dtype, self.device, adapter_bytes)
+        self._trunk = Trunk(folder, spec, self._updates, dtype, self.device)
+        self._heads = Heads(folder, spec, self.device)
+        self._depths: dict[int, int] = {}
+
+    def warm(self, adapter: Adapter) -> None:
+        """Make the task class of the adapter's head; safe in any thread."""
+        self._heads.open(adapter.head)
+
+    @torch.inference_mode()
+    def stage(self, adapter: Adapter) -> _Staged:
+        """Make room for the adapter's arrays on the device and begin to copy them."""
+        self._heads.open(adapter.head)
+        items = self._updates.items(adapter.weights.sites)
+        blocks = [Block([item.array for item in those], pool.rows * pool.width) for pool, those in items.items()]
+        head = Block([array for _, array in sorted(adapter.weights.head.items())])
+        return _Staged(adapter, items, self._copier.copy([*blocks, head]))
+
+    @torch.inference_mode()
+    def place(self, slot: int, staged: _Staged) -> None:
+        """Put a staged adapter into a slot: after the batches that the device computes, before later ones."""
+        staged.copied.wait()
+        *updates, head = staged.copied.blocks
+        self._updates.place(slot, staged.items, updates)
+        self._heads.place(slot, staged.adapter, head)
+        self._depths[slot] = self.spec.depth(staged.adapter.weights.sites)
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot."""
+        self._updates.clear(slot)
+        self._heads.clear(slot)
+        self._depths.pop(slot, None)
+
+    @torch.inference_mode()
+    def run(self, batch: Batch) -> list[Array]:
+        """The raw head output of each row; see batch.Runner."""
+        plan = self._plan(batch)
+        form, numbers = feed(batch, plan, self.spec, self._updates, rounded=self._graphs.most > 0)
+        key = "trunk", form, self._updates.growths
+        outputs = self._graphs.run(key, partial(self._trunk.run, form), to_device(numbers, self.device))
+        return self._heads.run(batch, plan.states, outputs, self._graphs)
+
+    def _plan(self, batch: Batch) -> Plan:
+        """What the rows share: nothing where each has an input of its own, or where it saves too little."""
+        layers, rows = self.spec.layers, range(len(batch.inputs))
+        if len(batch.lengths) == len(batch.inputs):
+            return Plan(flat(batch.inputs, batch.slots, layers), tuple(rows))
+        plan = share(batch.inputs, batch.slots, self._depths, layers)
+        if plan.saving > _WORTH_SHARING:
+            return plan
+        return Plan(flat(plan.inputs, plan.levels[-1].slots, layers), plan.states)

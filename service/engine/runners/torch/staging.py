@@ -1,0 +1,90 @@
+"""An adapter's way to the device: its arrays in one buffer, copied while the device goes on computing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rootstock.adapters.spec import Array
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """A tensor of the array on the device. The host waits for nothing: the array must not be changed after."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        # From memory that is not pinned, the copy would wait for all that was queued before it.
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+class Cutter:
+    """Cuts a flat tensor into views, one after the other."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self._left = numbers
+
+    def next(self, *shape: int) -> Tensor:
+        """The next numbers in this shape."""
+        count = math.prod(shape)
+        taken, self._left = self._left[:count], self._left[count:]
+        return taken.view(shape)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Arrays that follow each other in the buffer, each from a multiple of `unit` numbers on, zeros between."""
+
+    arrays: Sequence[Array]
+    unit: int = 1
+
+    def sizes(self) -> list[int]:
+        """The numbers that each array takes up."""
+        return [-(-array.size // self.unit) * self.unit for array in self.arrays]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """Blocks on the device, or on their way: `wait` before anything on the current stream reads them."""
+
+    buffer: Tensor
+    blocks: Sequence[Tensor]
+    ready: torch.cuda.Event | None
+
+    def wait(self) -> None:
+        """Hold back what is queued after this on the current stream until the copy is done; the host goes on."""
+        if self.ready is not None:
+            stream = torch.cuda.current_stream(self.buffer.device)
+            stream.wait_event(self.ready)
+            # Its memory is the copier's stream's, and must not be given away before this one has read it.
+            self.buffer.record_stream(stream)
+
+
+class Copier:
+    """Copies blocks to the device, on CUDA from pinned memory on a stream of its own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def copy(self, blocks: Sequence[Block]) -> Copied:
+        """Begin the copy; fp32."""
+        sizes = [size for block in blocks for size in block.sizes()]
+        arrays = [array for block in blocks for array in block.arrays]
+        buffer = torch.zeros(sum(sizes), pin_memory=self._stream is not None)
+        host = buffer.numpy()
+        for array, size, end in zip(arrays, sizes, np.cumsum(sizes).tolist(), strict=True):
+            host[end - size : end - size + array.size] = array.ravel()
+        ready = None
+        if self._stream is not None:
+            with torch.cuda.stream(self._stream):
+                buffer = buffer.to(self._device, non_blocking=True)
+                ready = self._stream.record_event()
+        ends = np.cumsum([sum(block.sizes()) for block in blocks]).tolist()
+        return Copied(buffer, [buffer[i:j] for i, j in zip([0, *ends], ends, strict=False)], ready)

@@ -1,0 +1,128 @@
+"""The trunk on a device: a function of one array of whole numbers, whose form says what it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.service.engine.runners.modules import SiteLinear, SiteNorm, graft_norms, graft_sites, load_trunk
+from rootstock.service.engine.runners.torch.feed import Form
+from rootstock.service.engine.runners.torch.staging import Cutter
+from rootstock.service.engine.runners.torch.updates import Gather, Updates
+
+
+class Trunk:
+    """The foundation's body with its sites grafted, fed from the pages of `updates`.
+
+    Ahead of a layer, hooks select the hidden states that its states continue from (sharing.Level) and hand the
+    sites their updates. A site that no state of a batch touches runs as if it were not there.
+    """
+
+    def __init__(
+        self, folder: Path, spec: FoundationSpec, updates: Updates, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        trunk = load_trunk(folder, None)
+        self._sites: dict[str, SiteLinear | SiteNorm] = {
+            **graft_sites(trunk, spec.sites, BatchedSite),
+            **graft_norms(trunk, spec.norms),
+        }
+        self._model = cast(Any, trunk.to(device, dtype))
+        self._spec = spec
+        self._updates = updates
+        if spec.layer_prefix:
+            layers = cast(nn.ModuleList, trunk.get_submodule(spec.layer_prefix.rstrip(".")))
+            for i, layer in enumerate(layers):
+                if i > 0:
+                    layer.register_forward_pre_hook(self._ahead_of(i), with_kwargs=True)
+        pooler = getattr(trunk, "pooler", None)
+        if isinstance(pooler, nn.Module):
+            pooler.register_forward_pre_hook(self._ahead_of(spec.layers), with_kwargs=True)
+        # Of the pass that runs: what to select and gather ahead of each layer; the sites that hold updates.
+        self._parents: Mapping[int, Tensor] = {}
+        self._roots: Mapping[int, Tensor] = {}
+        self._gathers: Mapping[int, tuple[Gather, Tensor]] = {}
+        self._holding: list[str] = []
+        self._first_states = 0
+
+    def run(self, form: Form, numbers: Tensor) -> tuple[Tensor, ...]:
+        """The last level's hidden (states, tokens, width) and, where there is a pooler, pooled (states, width).
+
+        `numbers`: as torch_feed.feed puts them together, int64 on the device.
+        """
+        cut = Cutter(numbers)
+        self._first_states = form.states[0]
+        inputs = {name: cut.next(form.states[0], form.tokens) for name in self._spec.inputs}
+        self._parents = {i: cut.next(form.states[i]) for i in form.parents}
+        self._roots = {i: cut.next(form.states[i]) for i in form.roots}
+        gathers = self._updates.gathers(form.updated, form.uses)
+        self._gathers = {gather.layer: (gather, cut.next(_count(gather))) for gather in gathers}
+        try:
+            self._gather(0)
+            output = self._model(**inputs)
+        finally:
+            self._let_go()
+        hidden, pooled = output.last_hidden_state, getattr(output, "pooler_output", None)
+        if self._spec.layers in self._parents:
+            hidden = hidden.index_select(0, self._parents[self._spec.layers])
+        return (hidden,) if pooled is None else (hidden, pooled)
+
+    def _ahead_of(self, layer: int) -> Any:
+        """A hook: select the first argument by parent and, of the others, what has one entry a state, by root."""
+
+        def select(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            self._gather(layer)
+            values = [*args, *kwargs.values()]
+            if layer in self._parents:
+                values[0] = values[0].index_select(0, self._parents[layer])
+            if layer in self._roots:
+                values[1:] = [self._of_roots(value, self._roots[layer]) for value in values[1:]]
+            return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+
+        return select
+
+    def _of_roots(self, value: Any, roots: Tensor) -> Any:
+        # A mask is (states, 1, …). Tables, such as DeBERTa's of relative positions, are (entries, width).
+        batched = isinstance(value, Tensor) and value.dim() > 2 and value.shape[0] == self._first_states
+        return value.index_select(0, roots) if batched else value
+
+    def _gather(self, layer: int) -> None:
+        """Fetch the updates that are due ahead of a layer, one launch a pool, and hand them to the sites."""
+        if layer not in self._gathers:
+            return
+        self._let_go()
+        gather, numbers = self._gathers[layer]
+        cut = Cutter(numbers)
+        parts: dict[str, dict[str, Tensor]] = {}
+        for pool, pieces in gather.pieces.items():
+            pages = cut.next(sum(piece.states * piece.pages for piece in pieces))
+            stack = Cutter(self._updates.pools[pool].store.index_select(0, pages).view(-1))
+            for piece in pieces:
+                stacked = stack.next(piece.states, piece.pages * pool.rows, pool.width)
+                parts.setdefault(piece.module, {})[piece.part] = stacked
+        for module, mine in parts.items():
+            self._sites[module].take(mine)
+        self._holding = list(parts)
+
+    def _let_go(self) -> None:
+        for module in self._holding:
+            self._sites[module].take({})
+        self._holding = []
+
+
+class BatchedSite(SiteLinear):
+    """A site that adds its low-rank update in one launch where each state has its own."""
+
+    def add_low_rank(self, y: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """y + (x @ a.T) @ b."""
+        if not y.shape[0] == x.shape[0] == a.shape[0]:
+            return super().add_low_rank(y, x, a, b)
+        return torch.baddbmm(y, torch.bmm(x, a.transpose(1, 2)), b)
+
+
+def _count(gather: Gather) -> int:
+    return sum(piece.states * piece.pages for pieces in gather.pieces.values() for piece in pieces)

@@ -1,0 +1,120 @@
+"""The cache of exported foundations: one folder a checkpoint and precision; a process of its own writes fp32."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, fingerprint, heads_digest
+
+# Raised with the layout of an export; older exports are then made anew.
+FORMAT = 5
+
+
+def export_path(home: Path, digest: str, precision: str = "fp32", heads: str | None = None) -> Path:
+    """Where the export of a foundation with this fingerprint is or would be.
+
+    `heads`: the digest of what its checkpoint brings beside the trunk, which the fingerprint does not cover.
+    """
+    beside = "" if heads is None else f"-{heads.removeprefix('sha256:')[:32]}"
+    return home / "foundations" / digest.removeprefix("sha256:")[:32] / f"onnx-{FORMAT}-{precision}{beside}"
+
+
+def path_of(files: FoundationFiles, home: Path, precision: str = "fp32") -> Path:
+    """Where the export of these files is or would be."""
+    return export_path(home, fingerprint(files.folder), precision, heads_digest(files.folder))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether an export has all its files, each of the size that it was written with."""
+    try:
+        files = json.loads((folder / "foundation.json").read_text(encoding="utf-8"))["files"]
+        return all((folder / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def find_export(setting: str, files: FoundationFiles, folders: Sequence[Path], precision: str) -> Path:
+    """The foundation's export in the first of the folders that has one, whole.
+
+    Where none has, the last gets fp32's, made here; int8 never is: FoundationError.
+    """
+    name = path_of(files, Path(), precision)
+    for folder in folders:
+        if is_whole(folder / name):
+            return folder / name
+    if precision == "fp32":
+        return ensure_export(setting, files, folders[-1])
+    searched = " and ".join(map(str, folders)) + (" holds" if len(folders) == 1 else " hold")
+    raise FoundationError(
+        f"ROOTSTOCK_PRECISION is {precision}, and {searched} no {precision} export of {files.name}: make one, "
+        f"and see what it changes, with `rootstock foundation export --{precision}`; or set fp32"
+    )
+
+
+def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
+    """The folder of the fp32 export, made in a subprocess if need be: this process imports no torch."""
+    folder = path_of(files, home)
+    if not is_whole(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        command = [sys.executable, "-m", "rootstock.service.exports.cache", setting, str(folder)]
+        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+        done = subprocess.run(command, env=environment, check=False)  # noqa: S603 - our own module
+        if done.returncode != 0 or not is_whole(folder):
+            raise FoundationError(
+                f"the export of {files.name} failed with exit code {done.returncode}; see above"
+            )
+    return folder
+
+
+@contextmanager
+def int8_candidate(fp32: Path, folder: Path) -> Iterator[Path]:
+    """The int8 form of an fp32 export until the end of the block: what `folder` holds already, or else a new one.
+
+    A new one lies beside `folder`, so that `os.replace` accepts it.
+    """
+    from rootstock.service.engine.runners.onnx.export.int8 import quantise
+
+    if is_whole(folder):
+        yield folder
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=".candidate-") as temporary:
+        candidate = Path(temporary) / folder.name
+        quantise(fp32, candidate)
+        yield candidate
+
+
+def write_export(setting: str, folder: Path) -> None:
+    """Export a foundation to `folder` with progress on stderr; an export that is there already is kept."""
+    from rootstock.adapters.foundation.architecture import describe
+    from rootstock.adapters.foundation.location import locate
+    from rootstock.service.engine.runners.onnx.export.export import export
+
+    if is_whole(folder):
+        return
+    files = locate(setting)
+    sys.stderr.write(f"exporting {files.name} to ONNX, once\n")
+    try:
+        export(files.folder, describe(files), folder, lambda step: _progress(step))
+    except OSError:
+        # Another process finished the same export first: its result is the same.
+        if not is_whole(folder):
+            raise
+
+
+def _progress(step: str) -> None:
+    sys.stderr.write(f"  {step}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    write_export(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,236 @@
+"""What the int8 export changes: golden sets replayed on it and on the fp32 one, before it serves anything."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rootstock.adapters.bundle import Limits, open_bundle
+from rootstock.adapters.errors import AdapterError
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.registry import Registry
+from rootstock.adapters.spec import Adapter, Array, Rejected
+from rootstock.adapters.store.folder import FolderStore
+from rootstock.service.engine.core.catalog import FOUNDATION, foundation_adapter
+from rootstock.service.engine.encode.batch import pad
+from rootstock.service.engine.encode.modalities.text import Input, Tokenizer
+from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from rootstock.service.tolerance import LEAST_COSINE, TOLERANCES, axis_of, cosine
+
+# Shares of the top labels that must stay, over all and of each adapter. One change is always let pass: a golden
+# set holds 8 to 16 inputs.
+LEAST_SAME = 0.98
+LEAST_SAME_OF_ONE = 0.90
+_PAGE = 500
+
+SENTENCES = (
+    "Where is my parcel? It was due on Monday.",
+    "ok",
+    "The new headphones sound dull, and the left ear cup broke within a week of careful use.",
+    "Ada Lovelace met Charles Babbage in London in June 1833, at a party in Dorset Street.",
+    "Invoice 20417: 3 x 19.99 EUR, due 2024-03-01.",
+    "Der Zug nach Köln fährt heute von Gleis 4 ab.",
+    "HTTP 503 after the second retry; the log says nothing else.",
+    "She said that she would have called, had she known that the shop closed at noon, but nobody had told her.",
+)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What int8 changes in one adapter's raw outputs.
+
+    `labels`: how many tokens or inputs have a top label, 0 where the task gives none; `same`: how many keep it.
+    `outside`: how many inputs differ by more than the tolerance. `cosine`: the least between embeddings.
+    """
+
+    adapter: str
+    task: str
+    inputs: int
+    max_difference: float
+    mean_difference: float
+    labels: int
+    same: int
+    outside: int
+    cosine: float | None = None
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A row an adapter, the foundation's own embeddings first, and why the rest was not checked, by reference."""
+
+    rows: Sequence[Row]
+    not_checked: Mapping[str, str]
+
+    COLUMNS = ("adapter", "inputs", "largest difference", "mean difference", "same top label", "cosine")
+
+    @property
+    def total(self) -> Row:
+        """The adapters together; the mean is over their inputs."""
+        rows = self.rows[1:]
+        inputs = sum(row.inputs for row in rows)
+        return Row(
+            adapter=f"{len(rows)} adapters",
+            task="",
+            inputs=inputs,
+            max_difference=max((row.max_difference for row in rows), default=0.0),
+            mean_difference=sum(row.mean_difference * row.inputs for row in rows) / max(inputs, 1),
+            labels=sum(row.labels for row in rows),
+            same=sum(row.same for row in rows),
+            outside=sum(row.outside for row in rows),
+        )
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why int8 must not be served; empty where it may."""
+        found = []
+        most = TOLERANCES["int8"]
+        for row in self.rows:
+            if row.outside:
+                found.append(f"{row.adapter}: {row.outside} of {row.inputs} inputs differ by more than {most}")
+            if row.cosine is not None and row.cosine < LEAST_COSINE:
+                found.append(f"{row.adapter}: cosine {row.cosine:.4f}; at least {LEAST_COSINE}")
+        for row, least in [*((row, LEAST_SAME_OF_ONE) for row in self.rows), (self.total, LEAST_SAME)]:
+            if row.labels - row.same > 1 and row.same / row.labels < least:
+                found.append(f"{row.adapter}: {row.same} of {row.labels} top labels stay; at least {least:.0%}")
+        return found
+
+    def cells(self) -> list[dict[str, str]]:
+        """The rows and their total as a table's, by its columns."""
+        return [
+            {
+                "adapter": row.adapter,
+                "inputs": str(row.inputs),
+                "largest difference": f"{row.max_difference:.4f}",
+                "mean difference": f"{row.mean_difference:.4f}",
+                "same top label": f"{row.same} of {row.labels}" if row.labels else "-",
+                "cosine": "-" if row.cosine is None else f"{row.cosine:.4f}",
+            }
+            for row in (*self.rows, self.total)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready form, bounds included."""
+        return {
+            "adapters": [asdict(row) for row in self.rows],
+            "total": asdict(self.total),
+            "not_checked": dict(self.not_checked),
+            "bounds": {
+                "difference": str(TOLERANCES["int8"]),
+                "cosine": LEAST_COSINE,
+                "same": LEAST_SAME,
+                "same_of_one": LEAST_SAME_OF_ONE,
+            },
+            "refusals": self.refusals,
+        }
+
+
+def measure(
+    fp32: Path,
+    int8: Path,
+    home: Path,
+    foundation: Path,
+    limits: Limits,
+    threads: int,
+    progress: Progress = lambda done, total: None,
+) -> Drift:
+    """The drift between two exports over every version in the home's registry that an alias points to.
+
+    `foundation`: its own folder. Of the home it only reads, so that a server may use it meanwhile. `progress` is
+    told how many versions are done, and of how many.
+    """
+    replay = _Replay(fp32, int8, threads)
+    spec = replay.spec
+    base = FoundationWeights(foundation, spec.model_type)
+    store = FolderStore(home / "store")
+    rows = [replay.row(FOUNDATION, foundation_adapter(spec), SENTENCES)]
+    not_checked: dict[str, str] = {}
+    pointed = _pointed(home)
+    for done, (digest, references) in enumerate(pointed.items()):
+        progress(done, len(pointed))
+        name = ", ".join(references)
+        try:
+            bundle = open_bundle(store.get(digest), limits, spec)
+            adapter = bundle.adapter(spec, limits.max_rank, base)
+        except (Rejected, AdapterError) as error:
+            not_checked[name] = str(error)
+            continue
+        golden = bundle.golden()
+        if golden is None:
+            not_checked[name] = "no golden set"
+        else:
+            rows.append(replay.row(name, adapter, golden.inputs))
+    return Drift(rows, not_checked)
+
+
+def _pointed(home: Path) -> dict[str, list[str]]:
+    """The versions that aliases point to, as references, by digest."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    path = home / "registry.db"
+    if path.exists():
+        with closing(Registry(f"sqlite:///{path}")) as registry:
+            for name, versions in _aliased(registry):
+                for version in versions:
+                    found[registry.version(name, version).digest][f"{name}@{version}"] = None
+    return {digest: list(references) for digest, references in found.items()}
+
+
+def _aliased(registry: Registry) -> Iterator[tuple[str, list[int]]]:
+    after: str | None = None
+    while True:
+        page = registry.list(_PAGE, after)
+        for adapter in page.adapters:
+            yield adapter.name, sorted(set(adapter.aliases.values()))
+        if (after := page.next) is None:
+            return
+
+
+class _Replay:
+    """Both exports, opened: the same batch on each."""
+
+    def __init__(self, fp32: Path, int8: Path, threads: int) -> None:
+        self._runners = [OnnxRunner(folder, 1, threads) for folder in (fp32, int8)]
+        self._tokenizer = Tokenizer(fp32 / "tokenizer.json")
+        self.spec = self._runners[0].spec
+
+    def row(self, name: str, adapter: Adapter, inputs: Sequence[Input]) -> Row:
+        """What int8 changes in an adapter's outputs for these inputs."""
+        rows = [self._tokenizer.encode(value, adapter.preprocessing, truncate=True) for value in inputs]
+        batch = pad(rows, [0] * len(rows), self._tokenizer.pad_id)
+        outputs: list[list[Array]] = []
+        for runner in self._runners:
+            runner.place(0, runner.stage(adapter))
+            outputs.append(runner.run(batch))
+        if adapter.task == "token-classification":
+            # Special tokens have outputs too, which no answer holds.
+            kept = [np.flatnonzero(np.array(row.encoding.special_tokens_mask) == 0) for row in rows]
+            outputs = [[output[at] for output, at in zip(those, kept, strict=True)] for those in outputs]
+        return _row(name, adapter.task, *outputs)
+
+
+def _row(name: str, task: str, expected: Sequence[Array], found: Sequence[Array]) -> Row:
+    differences = [np.abs(a - b) for a, b in zip(expected, found, strict=True)]
+    embeds = task == "feature-extraction"
+    allowed = [TOLERANCES["int8"].allowed(a, task) for a in expected]
+    pairs = list(zip(expected, found, strict=True))
+    tops = [np.ravel(a.argmax(axis_of(task)) == b.argmax(axis_of(task))) for a, b in pairs]
+    labelled = not embeds and expected[0].shape[axis_of(task)] > 1
+    same = np.concatenate(tops) if labelled else np.zeros(0, bool)
+    return Row(
+        adapter=name,
+        task=task,
+        inputs=len(expected),
+        max_difference=max(float(d.max()) for d in differences),
+        mean_difference=float(np.concatenate([d.ravel() for d in differences]).mean()),
+        labels=len(same),
+        same=int(same.sum()),
+        outside=sum(bool((d > most).any()) for d, most in zip(differences, allowed, strict=True)),
+        cosine=min(cosine(a, b) for a, b in pairs) if embeds else None,
+    )

@@ -1,0 +1,55 @@
+"""The engine's view of the registry and the store: names to digests, digests to adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rootstock.adapters.bundle import Bundle, Limits, open_bundle
+from rootstock.adapters.errors import CorruptBundle
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.registry import Registry
+from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
+from rootstock.adapters.store.folder import FolderStore
+from rootstock.service.engine.core.catalog import Resolved
+
+
+@dataclass(frozen=True)
+class RegistryCatalog:
+    """Adapters from the registry's names and the store's bundles, checked again each time they are read.
+
+    `base` are the foundation's weights, which some adapters are stated relative to.
+    """
+
+    registry: Registry
+    store: FolderStore
+    spec: FoundationSpec
+    limits: Limits
+    base: FoundationWeights | None = None
+
+    def resolve(self, reference: str) -> Resolved:
+        """What the reference means now; AdapterError for one that means nothing."""
+        found = self.registry.resolve(reference)
+        return Resolved(found.name, found.version, found.digest)
+
+    def load(self, digest: str) -> Adapter:
+        """The adapter of a digest; CorruptBundle where the stored bytes are not what the digest names."""
+        try:
+            bundle = self._open(digest, self.store.get(digest))
+            return bundle.adapter(self.spec, self.limits.max_rank, self.base)
+        except Rejected as error:
+            raise CorruptBundle(f"the stored bundle {digest} cannot be served: {error}") from error
+
+    def read(self, digest: str) -> bytes:
+        """The zip of a digest; CorruptBundle as `load`."""
+        data = self.store.get(digest)
+        try:
+            self._open(digest, data)
+        except Rejected as error:
+            raise CorruptBundle(f"the stored bundle {digest} is damaged: {error}") from error
+        return data
+
+    def _open(self, digest: str, data: bytes) -> Bundle:
+        bundle = open_bundle(data, self.limits, self.spec)
+        if bundle.digest != digest:
+            raise CorruptBundle(f"the store holds {bundle.digest} under {digest}; publish the adapter again")
+        return bundle

@@ -1,0 +1,244 @@
+"""What the server counts, in Prometheus's form. Names begin with rootstock_; labels are bounded."""
+
+from __future__ import annotations
+
+import os
+
+# In multiprocess mode, which BentoML switches on for its workers, prometheus_client cannot remove a series and
+# keeps files on disk; there is one worker process, so the mode is left before its import.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from rootstock.service.engine.core.answer import Served
+from rootstock.service.engine.core.observer import BatchStats, Observer, Tier
+from rootstock.service.engine.encode.batch import PRIORITIES
+from rootstock.service.engine.encode.engine import Engine
+from rootstock.service.telemetry.traffic import OTHER, Traffic
+
+# The time at which each series began would double the page for nobody.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+# Adapters with series of their own; each has some eighty.
+NAMED_ADAPTERS = 20
+STAGES = ("load", "tokenize", "queue", "inference", "total")
+TIERS: tuple[Tier, ...] = ("memory", "slot")
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+_RATIOS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)
+_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+# A warm adapter loads in no time: this is where the time of a stage is told apart from none.
+_STAGE_SECONDS = (0.001, *_SECONDS)
+
+
+class _Adapter:
+    """One adapter's series for one task, looked up once."""
+
+    def __init__(self, metrics: Metrics, label: str, task: str) -> None:
+        stages = {stage: metrics.latency.labels(label, task, stage) for stage in STAGES}
+        self._load, self._tokenize, self._queue, self._inference, self._total = stages.values()
+        self._tokens = metrics.adapter_tokens.labels(label, task)
+        self._compute = metrics.adapter_compute.labels(label, task)
+
+    def count(self, served: Served) -> None:
+        self._load.observe(served.load)
+        self._tokenize.observe(served.tokenize)
+        self._queue.observe(served.queue)
+        self._inference.observe(served.inference)
+        self._total.observe(served.total)
+        self._tokens.inc(served.request.tokens)
+        self._compute.inc(served.request.compute)
+
+
+class Metrics(Observer):
+    """One server's metrics, as an observer of its engine.
+
+    `answered`, `served`, `rank` and `forget` are called from the event loop.
+    """
+
+    content_type = CONTENT_TYPE_PLAIN_0_0_4
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector("rootstock", registry=self.registry)
+        self._traffic = Traffic(NAMED_ADAPTERS)
+        self._adapters: dict[tuple[str, str], _Adapter] = {}
+        self._routes: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._make_http()
+        self._make_adapters()
+        self._make_batches()
+        self._make_tiers()
+        self._make_gauges()
+
+    def _make_http(self) -> None:
+        self._requests = self._counter("requests", "HTTP requests by route and status.", "route", "status")
+        self._latency = self._histogram("request_seconds", "Time to answer, by route.", _SECONDS, "route")
+        self._refused = self._counter("refused", "Calls that were not admitted, by reason.", "reason")
+        self._failures = self._counter("failures", "Admitted references without an answer, by code.", "code")
+        self._verifications = self._counter(
+            "verifications", "Uploads by the check that ended them, or passed.", "result"
+        )
+        # An alert on an increase misses a series that begins with its first event.
+        for reason in ("overloaded", "request_too_large", "draining"):
+            self._refused.labels(reason)
+        for code in ("runner_fault", "deadline_exceeded"):
+            self._failures.labels(code)
+        for result in ("passed", "golden"):
+            self._verifications.labels(result)
+
+    def _make_adapters(self) -> None:
+        of = "adapter", "task"
+        self.latency = self._histogram(
+            "latency_seconds", "Where an answer's time went, by stage.", _STAGE_SECONDS, *of, "stage"
+        )
+        self.adapter_tokens = self._counter("adapter_tokens", "Tokens of the answers, without padding.", *of)
+        self.adapter_compute = self._counter(
+            "adapter_compute_seconds", "Share, by tokens, of the seconds of the batches.", *of
+        )
+
+    def _make_batches(self) -> None:
+        self._rows = self._histogram("batch_rows", "Inputs in a batch.", _SIZES)
+        self._distinct = self._histogram("batch_adapters", "Distinct adapters in a batch.", _SIZES)
+        self._batch_tokens = self._histogram("batch_tokens", "Tokens in a batch, without padding.", _TOKENS)
+        self._ratio = self._histogram("batch_padding_ratio", "Share of a batch that is padding.", _RATIOS)
+        self._batch_seconds = self._histogram("batch_seconds", "Time of a batch in the runner.", _SECONDS)
+        self._padding = self._counter("padding_tokens", "Padding run.")
+        waits = self._histogram(
+            "queue_seconds", "From a request's arrival to its first batch, by priority.", _SECONDS, "priority"
+        )
+        self._waits = {priority: waits.labels(priority) for priority in PRIORITIES}
+
+    def _make_tiers(self) -> None:
+        loads = self._counter("loads", "Adapters brought into a tier.", "tier", "result")
+        seconds = self._histogram("load_seconds", "Time to bring an adapter into a tier.", _STAGE_SECONDS, "tier")
+        evictions = self._counter("evictions", "Adapters that left a tier.", "tier")
+        self._loads = {(t, ok): loads.labels(t, "ok" if ok else "failed") for t in TIERS for ok in (True, False)}
+        self._load_seconds = {tier: seconds.labels(tier) for tier in TIERS}
+        self._evictions = {tier: evictions.labels(tier) for tier in TIERS}
+
+    def _make_gauges(self) -> None:
+        self.ready = self._gauge("ready", "1 while requests are admitted.")
+        self._queue_items = self._gauge("queue_items", "Inputs that wait.")
+        self._queue_tokens = self._gauge("queue_tokens", "Tokens that wait.")
+        self._queue_items_limit = self._gauge("queue_items_limit", "Inputs that may wait.")
+        self._queue_tokens_limit = self._gauge("queue_tokens_limit", "Tokens that may wait.")
+        self._slots_used = self._gauge("slots_used", "Adapters in a slot.")
+        self._slots_limit = self._gauge("slots_limit", "Slots for adapters.")
+        self._cache_adapters = self._gauge("cache_adapters", "Adapters in host memory.")
+        self._cache_bytes = self._gauge("cache_bytes", "Bytes of the adapters in host memory.")
+        self._cache_limit = self._gauge("cache_bytes_limit", "Bytes of adapters that are kept in host memory.")
+        self._info = Info("rootstock_server", "What serves, and how.", registry=self.registry)
+
+    def watch(self, engine: Engine) -> None:
+        """From now on the gauges show this engine."""
+        waiting, capacity = engine.admission.waiting, engine.admission.capacity
+        self._queue_items.set_function(lambda: waiting()[0])
+        self._queue_tokens.set_function(lambda: waiting()[1])
+        self._queue_items_limit.set(capacity.items)
+        self._queue_tokens_limit.set(capacity.tokens)
+        self._slots_used.set_function(lambda: len(engine.slots.resident()))
+        # One is the foundation's, one is kept for verification.
+        self._slots_limit.set(engine.runner.slots - 2)
+        self._cache_adapters.set_function(lambda: len(engine.cache))
+        self._cache_bytes.set_function(lambda: engine.cache.nbytes)
+        self._cache_limit.set(engine.limits.cache_bytes)
+        self._info.info(
+            {
+                "foundation": engine.spec.name,
+                "fingerprint": engine.spec.fingerprint,
+                "runner": engine.runner.name,
+                "precision": engine.runner.precision,
+            }
+        )
+
+    def batch(self, stats: BatchStats) -> None:
+        """A batch was run."""
+        self._rows.observe(stats.rows)
+        self._distinct.observe(stats.adapters)
+        self._batch_seconds.observe(stats.seconds)
+        self._batch_tokens.observe(stats.tokens)
+        if stats.padded:
+            self._ratio.observe(1 - stats.tokens / stats.padded)
+        self._padding.inc(stats.padded - stats.tokens)
+        for priority, seconds in stats.waits:
+            self._waits[priority].observe(seconds)
+
+    def refused(self, reason: str) -> None:
+        """A call was not admitted."""
+        self._refused.labels(reason).inc()
+
+    def served(self, served: Served) -> None:
+        """A reference was answered, or failed."""
+        if served.error is not None:
+            self._failures.labels(served.error.code).inc()
+            return
+        key = self._traffic.label(served.resolved.name), served.request.adapter.task
+        adapter = self._adapters.get(key)
+        if adapter is None:
+            adapter = self._adapters[key] = _Adapter(self, *key)
+        adapter.count(served)
+
+    def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
+        """An adapter was brought into a tier, or could not be."""
+        self._loads[tier, ok].inc()
+        if ok:
+            self._load_seconds[tier].observe(seconds)
+
+    def evicted(self, tier: Tier) -> None:
+        """An adapter left a tier."""
+        self._evictions[tier].inc()
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """An HTTP request was answered; `route` is the route's template, never a raw path."""
+        series = self._routes.get((route, status))
+        if series is None:
+            series = self._requests.labels(route, str(status)), self._latency.labels(route)
+            self._routes[route, status] = series
+        requests, latency = series
+        requests.inc()
+        latency.observe(seconds)
+
+    def verified(self, result: str) -> None:
+        """An upload was verified: "passed" or the check that refused it."""
+        self._verifications.labels(result).inc()
+
+    def rank(self) -> None:
+        """Give adapters with much traffic series of their own, and take those of others away."""
+        for name in self._traffic.rank():
+            self._remove(name)
+
+    def forget(self, name: str) -> None:
+        """The adapter is deleted: so are its series."""
+        if self._traffic.forget(name):
+            self._remove(name)
+
+    def render(self) -> bytes:
+        """The exposition text. From any thread."""
+        return generate_latest(self.registry)
+
+    def _remove(self, name: str) -> None:
+        for label, task in [key for key in self._adapters if key[0] == name != OTHER]:
+            del self._adapters[label, task]
+            for stage in STAGES:
+                self.latency.remove(label, task, stage)
+            self.adapter_tokens.remove(label, task)
+            self.adapter_compute.remove(label, task)
+
+    def _counter(self, name: str, told: str, *labels: str) -> Counter:
+        return Counter(f"rootstock_{name}", told, labels, registry=self.registry)
+
+    def _gauge(self, name: str, told: str) -> Gauge:
+        return Gauge(f"rootstock_{name}", told, registry=self.registry)
+
+    def _histogram(self, name: str, told: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"rootstock_{name}", told, labels, buckets=buckets, registry=self.registry)

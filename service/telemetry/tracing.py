@@ -1,0 +1,134 @@
+"""OpenTelemetry spans of a request: HTTP, and of each reference loading, tokenising, queue and batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextvars import Token
+from typing import Any
+
+from opentelemetry import context, propagate, trace
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from rootstock.service.engine.core.answer import Served
+from rootstock.service.engine.core.observer import Observer
+
+_SERVICE = "rootstock"
+
+
+class Tracing(Observer):
+    """Spans to these exporters. Requests begin and end theirs; the engine's follow from the times that it tells.
+
+    The SDK reads the sampler, the propagators and the resource's attributes from its standard variables.
+    """
+
+    def __init__(self, exporters: Sequence[SpanExporter]) -> None:
+        self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+        for exporter in exporters:
+            self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer(_SERVICE)
+        self._fields = {field.lower().encode("latin-1") for field in propagate.get_global_textmap().fields}
+
+    def begin(self, scope: Mapping[str, Any], request_id: str) -> RequestSpan:
+        """The span of an HTTP request (ASGI's scope), under the one that its `traceparent` names."""
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"] if k in self._fields}
+        attributes = {
+            "http.request.method": scope["method"],
+            "url.path": scope["path"],
+            "rootstock.request_id": request_id,
+        }
+        span = self._tracer.start_span(
+            scope["method"], propagate.extract(headers), SpanKind.SERVER, attributes=attributes
+        )
+        return RequestSpan(span, scope["method"], context.attach(trace.set_span_in_context(span)))
+
+    def served(self, served: Served) -> None:
+        """Where a reference's time went, as spans under the request's; from the task that handles the request."""
+        parent = trace.get_current_span()
+        if not parent.is_recording():
+            return
+        request, resolved = served.request, served.resolved
+        known: dict[str, Any] = {
+            "rootstock.reference": served.reference,
+            "rootstock.name": resolved.name,
+            "rootstock.version": resolved.version or 0,
+            "rootstock.digest": resolved.digest,
+            "rootstock.task": request.adapter.task,
+        }
+        # The engine's clock counts from anywhere; the wall's is read once, so that the spans fit together.
+        wall = time.time_ns()
+
+        def at(seconds: float) -> int:
+            return wall - round((served.ended - seconds) * 1e9)
+
+        whole = self._tracer.start_span(
+            "predict", attributes={**known, "rootstock.tokens": request.tokens}, start_time=at(request.admitted)
+        )
+        within = trace.set_span_in_context(whole)
+        for name, begun, ended in _stages(served):
+            part = self._tracer.start_span(name, within, attributes=known, start_time=at(begun))
+            if name == "batch" and request.batch is not None:
+                batch = request.batch
+                part.set_attributes(
+                    {
+                        "rootstock.batch.rows": batch.rows,
+                        "rootstock.batch.adapters": batch.adapters,
+                        "rootstock.batch.tokens": batch.tokens,
+                        "rootstock.batch.padding": batch.padded - batch.tokens,
+                    }
+                )
+            part.end(at(ended))
+        if served.error is not None:
+            whole.set_status(Status(StatusCode.ERROR, str(served.error)))
+            whole.set_attribute("error.type", served.error.code)
+        whole.end(wall)
+
+    def close(self) -> None:
+        """Send what is left. Blocks; call it in a thread."""
+        self._provider.shutdown()
+
+
+class RequestSpan:
+    """An HTTP request's span, current until it ends."""
+
+    def __init__(self, span: Span, method: str, token: Token[context.Context]) -> None:
+        self._span = span
+        self._method = method
+        self._token = token
+
+    @property
+    def trace_id(self) -> str:
+        """The trace's id in hex, as a `traceparent` has it."""
+        return trace.format_trace_id(self._span.get_span_context().trace_id)
+
+    def end(self, route: str, status: int) -> None:
+        """The request was answered; in the task that began it."""
+        context.detach(self._token)
+        self._span.update_name(f"{self._method} {route}")
+        self._span.set_attributes({"http.route": route, "http.response.status_code": status})
+        if status >= 500:
+            self._span.set_status(Status(StatusCode.ERROR))
+        self._span.end()
+
+
+def _stages(served: Served) -> list[tuple[str, float, float]]:
+    """The stages that the request got through; the queue is where it waited for its first batch."""
+    request = served.request
+    found = [("load", request.admitted, request.ready)]
+    if request.tokenized:
+        found.append(("tokenize", request.tokenizing, request.tokenized))
+        found.append(("queue", request.tokenized, request.started or served.ended))
+    if request.started is not None:
+        found.append(("batch", request.started, request.finished or served.ended))
+    return found
+
+
+def _resource() -> Resource:
+    """What the environment says of this service, which is called rootstock unless it says otherwise."""
+    given = Resource.create()
+    if str(given.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        return given.merge(Resource({SERVICE_NAME: _SERVICE}))
+    return given

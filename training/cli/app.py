@@ -1,0 +1,179 @@
+"""The `rootstock train` commands. What is heavy is imported by the command that needs it, when it starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rootstock.training.cli.data_commands import audit, rank_base, suggest
+from rootstock.training.cli.model_commands import compare, evaluate, explain, export
+from rootstock.training.cli.options import Changes, Json, RecipePath, failures, progress, show_table, tell
+from rootstock.training.cli.study_commands import bench, cv, federate, sweep
+
+if TYPE_CHECKING:
+    from rootstock.training.recipe.recipe_file import RecipeFile
+    from rootstock.training.run import Outcome
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Train an adapter from a labelled file: recipe, training, evidence, bundle.",
+)
+for command in (audit, rank_base, cv, sweep, evaluate, compare, explain, suggest, federate, export, bench):
+    app.command()(command)
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    changes: Changes = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Where the results go, instead of the recipe's output_dir.")
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="URL", help="Publish the result on the server at this address.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(envvar="ROOTSTOCK_ADMIN_KEY", help="Bearer token for --push.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Keep a named method even where it is below the head alone.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and say what would be trained; train nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train, evaluate and pack one adapter: report, metrics, `bundle/` and `NAME.zip` in the output folder.
+
+    A run that was killed goes on where its last epoch ended.
+
+    Example: `rootstock train run training/recipes/support-intents.yaml`
+
+    Example: `rootstock train run my.yaml training.seed=3 --output-dir runs/try-2 --json > summary.json`
+
+    Example: `rootstock train run my.yaml --push http://127.0.0.1:3000`
+    """
+    with failures():
+        from rootstock.training.recipe.recipe_file import load_recipe
+
+        source = load_recipe(recipe, changes or ())
+        if dry_run:
+            _check(source, recipe, push, as_json)
+            return
+        with progress(source.recipe.name) as report:
+            from rootstock.training.run import run as train
+
+            outcome = train(source, output_dir, report, force)
+        published = _push(outcome, push, key) if push else None
+    if as_json:
+        typer.echo(json.dumps(_summary(outcome, published), ensure_ascii=False))
+    else:
+        _print(outcome, published, push)
+
+
+@app.command()
+def validate(
+    recipe: RecipePath,
+    changes: Changes = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="Also hold it to the limits of the server at this address.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a recipe, its data and its split, and say what would be trained; trains nothing.
+
+    Example: `rootstock train validate training/recipes/entities.yaml`
+
+    Example: `rootstock train validate my.yaml --server http://127.0.0.1:3000`
+    """
+    with failures():
+        from rootstock.training.recipe.recipe_file import load_recipe
+
+        _check(load_recipe(recipe, changes or ()), recipe, server, as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors and other programs.
+
+    Example: `rootstock train schema > recipe.schema.json`
+    """
+    from rootstock.training.recipe.recipe import Recipe
+
+    typer.echo(json.dumps(Recipe.model_json_schema(), indent=2))
+
+
+def _check(source: RecipeFile, path: Path, server: str | None, as_json: bool) -> None:
+    from rootstock.adapters.foundation.location import locate
+    from rootstock.training.data.dataset import read_dataset
+    from rootstock.training.data.split import split
+    from rootstock.training.server_limits import check_limits
+
+    dataset = read_dataset(source)
+    parts = split(dataset, source.recipe.data.splits, source.recipe.data.conflicts)
+    files = locate(source.recipe.base_model)
+    if server is not None:
+        check_limits(source, files, server)
+    sizes = ", ".join(f"{count} {name}" for name, count in parts.sizes.items())
+    told = {
+        "valid": True, "foundation": files.name, "rows": parts.sizes, "duplicates": parts.duplicates,
+        "labels": list(dataset.labels), "method": source.recipe.peft.method,
+    }  # fmt: skip
+    tell(
+        told,
+        as_json,
+        f"{path}: valid",
+        f"  foundation  {files.name}",
+        f"  data        {dataset.train.path}: {sizes}; {parts.duplicates} duplicates left out",
+        f"  labels      {', '.join(dataset.labels)}",
+        f"  method      {source.recipe.peft.method}",
+    )
+
+
+def _push(outcome: Outcome, url: str, key: str | None) -> dict[str, Any]:
+    from rootstock.adapters.client.client import Client
+
+    with Client(url, key) as client:
+        answer: dict[str, Any] = client.publish(outcome.results.zip, outcome.metrics["name"])
+    return answer
+
+
+def _summary(outcome: Outcome, published: dict[str, Any] | None) -> dict[str, Any]:
+    paths = {"bundle": str(outcome.results.bundle), "zip": str(outcome.results.zip)}
+    found = {**outcome.metrics, **paths, "publish": _publish_line(outcome)}
+    return found if published is None else {**found, "published": published}
+
+
+def _publish_line(outcome: Outcome) -> str:
+    return f"rootstock adapters push {outcome.results.zip} --name {outcome.metrics['name']}"
+
+
+def _print(outcome: Outcome, published: dict[str, Any] | None, url: str | None) -> None:
+    metrics, results = outcome.metrics, outcome.results
+    test = metrics["test"]
+    named = {f"this adapter ({metrics['method']})": test["adapter"], **test["baselines"]}
+    columns = [k for k, v in test["adapter"].items() if isinstance(v, float)]
+    show_table(
+        f"{metrics['name']}: {test['adapter']['rows']} held-out rows",
+        ["", *columns],
+        [{"": name.replace("_", " "), **figures} for name, figures in named.items()],
+    )
+    typer.echo(f"method   {metrics['choice']['reason']}")
+    typer.echo(f"report   {results.report}")
+    typer.echo(f"zip      {results.zip} ({results.zip.stat().st_size / 1e6:.2f} MB)")
+    typer.echo(f"digest   {outcome.digest}")
+    if published is None:
+        typer.echo(f"publish  {_publish_line(outcome)}")
+        return
+    verified = published.get("verification") or {}
+    typer.echo(
+        f"serves   {published['name']}@{published['version']}: golden {verified.get('golden')}, "
+        f"largest difference {verified.get('max_difference')}"
+    )
+    body = json.dumps({"model": published["name"], "inputs": "..."})
+    typer.echo(f"try      curl -s {url}/v1/predict -H 'Content-Type: application/json' -d '{body}'")

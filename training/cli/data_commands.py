@@ -1,0 +1,92 @@
+"""`rootstock train` commands about data: audit, rank-base, suggest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rootstock.training.cli.options import (
+    BundlePath,
+    Changes,
+    Foundation,
+    Json,
+    RecipePath,
+    failures,
+    show_table,
+    tell,
+)
+
+
+def audit(
+    recipe: RecipePath,
+    changes: Changes = None,
+    noise: Annotated[
+        bool, typer.Option(help="Look for wrong labels too, by cross-validating a head; takes some seconds.")
+    ] = True,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where anything is found.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find duplicates, leaks between splits, labels that look wrong, imbalance and cut texts in a recipe's data.
+
+    Example: `rootstock train audit my.yaml`
+    """
+    with failures():
+        from rootstock.training.recipe.recipe_file import load_recipe
+        from rootstock.training.study.audit_run import audit_recipe
+
+        findings = audit_recipe(load_recipe(recipe, changes or ()), noise)
+    lines = [f"{f.severity:8} {f.kind}: {f.file}, line {f.line}: {f.message}" for f in findings]
+    tell({"findings": [f.to_json() for f in findings]}, as_json, *(lines or ["nothing found"]))
+    if strict and findings:
+        raise typer.Exit(1)
+
+
+def rank_base(
+    recipe: RecipePath,
+    base: Annotated[
+        list[str] | None,
+        typer.Option(help="A foundation to try: a folder or org/name@commit. Repeat it; else the recipe's own."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Rank foundations and their layers for a recipe's data: LogME and H-score beside a measured head.
+
+    Example: `rootstock train rank-base my.yaml --base default --base ./my-model`
+    """
+    with failures():
+        from rootstock.training.recipe.recipe_file import load_recipe
+        from rootstock.training.study.base_ranking import rank_bases
+
+        source = load_recipe(recipe)
+
+        def told(base_model: str, layer: int) -> None:
+            typer.echo(f"{base_model}: layer {layer}", err=True)
+
+        ranked = [one.to_json() for one in rank_bases(source, base or [source.recipe.base_model], told)]
+    if as_json:
+        tell({"ranked": ranked}, True)
+    else:
+        show_table("by a head on each layer's output", list(ranked[0]), ranked)
+
+
+def suggest(
+    bundle: BundlePath,
+    unlabelled: Annotated[Path, typer.Argument(help="Texts to choose from: .csv, .jsonl or .parquet.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many to suggest.")] = 20,
+    text_column: Annotated[str, typer.Option(help="The column of the text.")] = "text",
+    foundation: Foundation = "default",
+    as_json: Json = False,
+) -> None:
+    """Suggest which texts to label next: those the adapter is least sure of, and unlike each other.
+
+    Example: `rootstock train suggest runs/intents/intents.zip more.csv -n 50 --json`
+    """
+    with failures():
+        from rootstock.training.network.predictor import open_trained
+        from rootstock.training.study.assessment import suggest_rows
+
+        rows = suggest_rows(open_trained(bundle, foundation), unlabelled, text_column, count)
+    lines = [f"row {r['row']:>6}  margin {r['margin']:.3f}  {r['label']}: {r['text']}" for r in rows]
+    tell({"suggested": rows}, as_json, *lines)

@@ -1,0 +1,108 @@
+"""What the `rootstock train` commands share: arguments, progress on stderr, and one line for a failure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+RecipePath = Annotated[
+    Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE", show_default=False)
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Changes to the recipe, such as training.seed=3.", metavar="[KEY=VALUE]...", show_default=False
+    ),
+]
+BundlePath = Annotated[
+    Path, typer.Argument(help="A bundle: its zip or its folder.", metavar="BUNDLE", show_default=False)
+]
+Foundation = Annotated[
+    str, typer.Option(envvar="ROOTSTOCK_FOUNDATION", help="The foundation it was made for, as for serve.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
+
+Report = Callable[[int, int, str], None]
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """One line on stderr instead of a traceback: exit code 2 for what the caller can mend, 1 for the rest."""
+    from rootstock.adapters.client.errors import ClientError
+    from rootstock.adapters.foundation.location import FoundationError
+    from rootstock.adapters.spec import Rejected
+    from rootstock.training.errors import TrainingError
+
+    try:
+        yield
+    except (TrainingError, FoundationError) as error:
+        typer.echo(f"rootstock train: {error}", err=True)
+        raise typer.Exit(2) from None
+    except Rejected as error:
+        typer.echo(f"rootstock train: the trained adapter could not be served: {error}", err=True)
+        raise typer.Exit(1) from None
+    except (ClientError, OSError) as error:
+        typer.echo(f"rootstock train: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def progress(name: str) -> Iterator[Report]:
+    """A progress bar with the time left, on stderr so that stdout holds results alone."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(name)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as bar:
+        task = bar.add_task(name, total=None, note="preparing")
+
+        def report(done: int, total: int, note: str) -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield report
+
+
+def _lines(name: str) -> Report:
+    """A line at the end of each tenth of the steps, for logs, where a bar cannot be drawn."""
+
+    def report(done: int, total: int, note: str) -> None:
+        if done * 10 // total > (done - 1) * 10 // total:
+            typer.echo(f"{name}: {done} of {total} steps, {note}", err=True)
+
+    return report
+
+
+def tell(value: Any, as_json: bool, *lines: str) -> None:
+    """The value as JSON, or the lines."""
+    if as_json:
+        typer.echo(json.dumps(value, ensure_ascii=False))
+        return
+    for line in lines:
+        typer.echo(line)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table on stdout; numbers with three decimals."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Labelled rows: read, split, encoded and audited; and the demo adapters' data sets."""

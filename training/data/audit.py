@@ -1,0 +1,180 @@
+"""What is wrong with labelled data before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rootstock.training.data.split import normalised
+from rootstock.training.errors import extra
+
+Severity = Literal["error", "warning", "note"]
+
+# Cosine of two embeddings from which their texts count as one.
+NEAR = 0.98
+# Rows of the commonest label for one of the rarest, beyond which accuracy hides the rare one.
+_RATIO = 10.0
+# Rows under which a label can hardly be in all three parts.
+_FEWEST = 8
+# Of a block of similarities held at once.
+_BLOCK = 512
+
+
+class Row(NamedTuple):
+    """A labelled text and where it stands; `split` is empty where the data is not split yet."""
+
+    text: str
+    label: str
+    file: str
+    line: int
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`kind` of trouble at `file` and `line` (0 where it is of the data as a whole); the message is for people.
+
+    A `severity` of "error" makes figures wrong or training fail, "warning" may, "note" is worth a look.
+    """
+
+    kind: str
+    severity: Severity
+    file: str
+    line: int
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def audit(
+    rows: Sequence[Row],
+    embeddings: npt.NDArray[np.floating[Any]] | None = None,
+    probabilities: npt.NDArray[np.floating[Any]] | None = None,
+    labels: Sequence[str] = (),
+    lengths: Sequence[int] | None = None,
+    max_length: int | None = None,
+) -> list[Finding]:
+    """All findings on `rows`, errors first.
+
+    `embeddings` (rows, width) finds near duplicates; `probabilities` (rows, labels), of models that did not see
+    the row, with their `labels` finds labels that are probably wrong; `lengths` in tokens against `max_length`
+    finds texts that are cut off. MissingExtra where probabilities are given and cleanlab is not installed.
+    """
+    found = [*_texts(rows, lengths, max_length), *_duplicates(rows), *_balance(rows)]
+    if embeddings is not None:
+        found += _near_duplicates(rows, embeddings)
+    if probabilities is not None:
+        found += _label_noise(rows, probabilities, labels)
+    order = ("error", "warning", "note")
+    return sorted(found, key=lambda f: order.index(f.severity))
+
+
+def _texts(rows: Sequence[Row], lengths: Sequence[int] | None, max_length: int | None) -> Iterator[Finding]:
+    for i, row in enumerate(rows):
+        if not row.text.strip():
+            yield Finding("empty", "error", row.file, row.line, "the text is empty")
+        elif lengths is not None and max_length is not None and lengths[i] > max_length:
+            message = f"{lengths[i]} tokens, and what lies beyond max_length {max_length} is cut off"
+            yield Finding("long", "warning", row.file, row.line, message)
+
+
+def _duplicates(rows: Sequence[Row]) -> Iterator[Finding]:
+    """Each row whose normalised text came before, judged against the first of them."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        if key := normalised(row.text):
+            earlier = first.setdefault(key, row)
+            if earlier is not row:
+                yield _pair(row, earlier, "the text")
+
+
+def _near_duplicates(rows: Sequence[Row], embeddings: npt.NDArray[np.floating[Any]]) -> Iterator[Finding]:
+    """Each row that is close to an earlier one with another text.
+
+    It is judged against the closest, where there is a choice against one of another split or with another label.
+    """
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    units = (embeddings / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    keys = np.unique([normalised(row.text) for row in rows], return_inverse=True)[1]
+    split, label = (np.unique([row[i] for row in rows], return_inverse=True)[1] for i in (4, 1))
+    for begin in range(0, len(rows), _BLOCK):
+        end = min(begin + _BLOCK, len(rows))
+        cosines = units[begin:end] @ units[:end].T
+        # Only earlier rows count, and exact duplicates are found already.
+        cosines[np.arange(end) >= np.arange(begin, end)[:, None]] = -1
+        cosines[keys[begin:end, None] == keys[:end]] = -1
+        graver = (split[begin:end, None] != split[:end]) * 4.0 + (label[begin:end, None] != label[:end]) * 2.0
+        for i, j in enumerate(np.where(cosines >= NEAR, cosines + graver, cosines).argmax(1)):
+            if cosines[i, j] >= NEAR:
+                yield _pair(rows[begin + i], rows[j], f"nearly the text (cosine {cosines[i, j]:.3f})", "near_")
+
+
+def _pair(row: Row, earlier: Row, what: str, prefix: str = "") -> Finding:
+    where = f"{what} of {earlier.file}, line {earlier.line}"
+    if row.label != earlier.label:
+        kind, severity = f"{prefix}conflict", "warning" if prefix else "error"
+        message = f"{where}, with another label: {row.label!r} and {earlier.label!r}"
+    elif row.split != earlier.split:
+        kind, severity = f"{prefix}leak", "warning" if prefix else "error"
+        message = f"{where}, which is in {earlier.split}, while this is in {row.split}"
+    else:
+        kind, severity, message = f"{prefix}duplicate", "note" if prefix else "warning", where
+    return Finding(kind, severity, row.file, row.line, message)  # type: ignore[arg-type]
+
+
+def _balance(rows: Sequence[Row]) -> Iterator[Finding]:
+    counts = Counter(row.label for row in rows)
+    if not rows:
+        return
+    file = rows[0].file
+    if len(counts) == 1:
+        yield Finding("one_label", "error", file, 0, f"every row has the label {next(iter(counts))!r}")
+        return
+    for label, count in sorted(counts.items()):
+        if count < _FEWEST:
+            yield Finding(
+                "rare_label", "warning", file, 0, f"label {label!r} has {count} rows of {_FEWEST} at least"
+            )
+    (most, many), (least, few) = counts.most_common(1)[0], counts.most_common()[-1]
+    if many / few > _RATIO:
+        message = f"label {most!r} has {many} rows and {least!r} {few}: {many / few:.0f} to 1"
+        yield Finding("imbalance", "warning", file, 0, message)
+    yield from _unseen(rows)
+
+
+def _unseen(rows: Sequence[Row]) -> Iterator[Finding]:
+    """Labels of other splits that training lacks."""
+    by_split: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        by_split[row.split].setdefault(row.label, row)
+    train = by_split.get("train")
+    for split, firsts in by_split.items() if train else ():
+        for label in sorted(set(firsts) - set(train or ())):
+            row = firsts[label]
+            message = f"label {label!r} is in {split} and in no training row"
+            yield Finding("unseen_label", "error", row.file, row.line, message)
+
+
+def _label_noise(
+    rows: Sequence[Row], probabilities: npt.NDArray[np.floating[Any]], labels: Sequence[str]
+) -> Iterator[Finding]:
+    """Confident learning's probable label errors, the likeliest first (Northcutt, Jiang and Chuang, 2021)."""
+    with extra("checks for label noise"):
+        from cleanlab.filter import find_label_issues
+    ids = {label: i for i, label in enumerate(labels)}
+    given = np.array([ids[row.label] for row in rows])
+    # One process: a pool costs more than these rows.
+    found = find_label_issues(given, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
+    for i in found:
+        likely = int(probabilities[i].argmax())
+        message = (
+            f"label {rows[i].label!r} is probably wrong ({probabilities[i, given[i]]:.0%}): "
+            f"{labels[likely]!r} is likelier ({probabilities[i, likely]:.0%})"
+        )
+        yield Finding("label_noise", "note", rows[i].file, rows[i].line, message)

@@ -1,0 +1,184 @@
+"""The labelled data that a recipe names, read and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rootstock.training.data.conll import check_tag, read_conll, tags_of
+from rootstock.training.data.example import OUTSIDE, Example, Rows
+from rootstock.training.data.tables import FORMATS, decoded, read_table
+from rootstock.training.errors import DataError
+from rootstock.training.recipe.recipe_file import RecipeFile
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a recipe's files hold: the rows to train on and, where the splits are given, the others; labels in id
+    order. Rows of `train` are dealt out where the splits are not given."""
+
+    labels: tuple[str, ...]
+    train: Rows
+    validation: Rows | None = None
+    test: Rows | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The labels, or the entity types, in id order."""
+        return tuple(tag[2:] for tag in self.labels if tag[:2] == "B-") if self.tokens else self.labels
+
+    @property
+    def tokens(self) -> bool:
+        """Whether labels belong to words rather than to whole texts."""
+        return bool(self.train.examples[0].words)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The hash of each file, by its part."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: rows.sha256 for name, rows in parts.items() if rows is not None}
+
+
+def read_dataset(source: RecipeFile) -> Dataset:
+    """The data that a recipe names; DataError naming the file and line for anything that cannot be learned from.
+
+    Label ids follow the alphabet; for tokens `O` is 0, then `B-` and `I-` of each entity type.
+    """
+    data = source.recipe.data
+    train = read_rows(source, data.path, "data.path")
+    if source.recipe.task_type == "TOKEN_CLS":
+        labels = tags_of(train.examples)
+    else:
+        labels = tuple(sorted({example.labels[0] for example in train.examples}))
+    if len(labels) < 2:
+        raise DataError(f"{train.path}: every row is {labels[0]!r}; a classifier needs at least two labels")
+    given = {
+        part: read_rows(source, path, f"data.{key}")
+        for part, key, path in (("validation", "val_path", data.val_path), ("test", "test_path", data.test_path))
+        if path is not None
+    }
+    dataset = Dataset(labels, train, **given)
+    for rows in given.values():
+        _check_known(rows, dataset)
+    return dataset
+
+
+def read_rows(source: RecipeFile, path: str, key: str) -> Rows:
+    """The labelled examples of one file; `key` is what of the recipe names it."""
+    file, raw = read_bytes(source, path, key)
+    if file.suffix not in FORMATS:
+        if source.recipe.task_type == "SEQ_CLS":
+            raise _format(source, file, key, FORMATS)
+        examples = tuple(read_conll(file, decoded(file, raw)))
+    elif source.recipe.task_type == "TOKEN_CLS":
+        if file.suffix == ".csv":
+            raise _format(source, file, key, (".conll", ".jsonl", ".parquet"))
+        examples = tuple(_tokens(source, file, raw))
+    else:
+        examples = tuple(_texts(source, file, raw))
+    if not examples:
+        raise DataError(f"{file}: holds no rows")
+    return Rows(file, "sha256:" + hashlib.sha256(raw).hexdigest(), examples)
+
+
+def read_texts(source: RecipeFile, path: str, key: str) -> list[str]:
+    """The texts of one file, its labels unread: out-of-scope or unlabelled target rows."""
+    file, raw = read_bytes(source, path, key)
+    if file.suffix not in FORMATS:
+        raise _format(source, file, key, FORMATS)
+    column = source.recipe.data.text_column
+    found = [_text(file, line, row, column) for line, row in _rows(file, raw, (column,))]
+    if not found:
+        raise DataError(f"{file}: holds no rows")
+    return found
+
+
+def read_bytes(source: RecipeFile, path: str, key: str) -> tuple[Path, bytes]:
+    """A file that a recipe's key names, and its content."""
+    file = source.resolve(path)
+    try:
+        return file, file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror} ({source.path}: {key})") from None
+
+
+def _format(source: RecipeFile, file: Path, key: str, formats: Sequence[str]) -> DataError:
+    known = ", ".join(formats)
+    return DataError(
+        f"{file}: {file.suffix or 'no ending'} is not read for {source.recipe.task_type} ({key}): {known}"
+    )
+
+
+def _texts(source: RecipeFile, file: Path, raw: bytes) -> Iterator[Example]:
+    data = source.recipe.data
+    columns = [data.text_column, data.label_column, *filter(None, (data.pair_column, data.group_column))]
+    for line, row in _rows(file, raw, columns):
+        text = _text(file, line, row, data.text_column)
+        pair = _text(file, line, row, data.pair_column) if data.pair_column else None
+        label = row[data.label_column]
+        if isinstance(label, bool | int):
+            label = str(label)
+        if not isinstance(label, str) or not label.strip():
+            shown = (
+                "is empty" if label is None or label == "" or isinstance(label, str) else f"is {label!r}, no text"
+            )
+            raise DataError(f"{file}, line {line}: the label ({data.label_column!r}) {shown}")
+        yield Example(text, (label.strip(),), line, pair=pair, group=_group(row, data.group_column))
+
+
+def _tokens(source: RecipeFile, file: Path, raw: bytes) -> Iterator[Example]:
+    data = source.recipe.data
+    columns = [data.token_column, data.label_column, *filter(None, (data.group_column,))]
+    for line, row in _rows(file, raw, columns):
+        words, tags = row[data.token_column], row[data.label_column]
+        where = f"{file}, line {line}"
+        for column, value in ((data.token_column, words), (data.label_column, tags)):
+            if not isinstance(value, list) or not all(isinstance(v, str) and v.strip() == v != "" for v in value):
+                raise DataError(
+                    f"{where}: {column!r} is {value!r}; expected a list of words without spaces around"
+                )
+        if len(words) != len(tags) or not words:
+            raise DataError(f"{where}: {len(words)} words and {len(tags)} tags; expected as many of both")
+        for before, tag in zip([OUTSIDE, *tags], tags, strict=False):
+            check_tag(where, tag, before)
+        yield Example(" ".join(words), tuple(tags), line, tuple(words), group=_group(row, data.group_column))
+
+
+def _rows(file: Path, raw: bytes, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The rows of a table that has these columns; a CSV's header comes first and is taken off here."""
+    for line, row in read_table(file, raw):
+        for column in columns:
+            if column not in row:
+                found = ", ".join(map(repr, row)) or "nothing"
+                raise DataError(f"{file}, line {line}: needs a column {column!r}; found: {found}")
+        if file.suffix != ".csv" or line > 1:
+            yield line, row
+
+
+def _text(file: Path, line: int, row: Mapping[str, Any], column: str) -> str:
+    value = row[column]
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"{file}, line {line}: the text ({column!r}) is {value!r}, no text")
+    if value is None or not value.strip():
+        raise DataError(f"{file}, line {line}: the text ({column!r}) is empty")
+    return value.strip()
+
+
+def _group(row: Mapping[str, Any], column: str | None) -> str | None:
+    if column is None:
+        return None
+    return "" if row[column] is None else str(row[column])
+
+
+def _check_known(rows: Rows, dataset: Dataset) -> None:
+    """DataError where a label is in validation or test and training lacks it: no head could ever give it."""
+    known = set(dataset.kinds)
+    for example in rows.examples:
+        if unknown := sorted(example.kinds - known):
+            raise DataError(
+                f"{rows.path}, line {example.line}: label {unknown[0]!r} is not in {dataset.train.path}, which "
+                f"has: {', '.join(dataset.kinds[:20])}"
+            )

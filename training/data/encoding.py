@@ -1,0 +1,98 @@
+"""Texts as token ids, with the class of each text or of each of its tokens."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Encoding, Tokenizer
+
+from rootstock.adapters.foundation.location import FoundationFiles, read_json
+from rootstock.training.data.example import Example
+
+# torch's cross entropy leaves these positions out.
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An example for the model.
+
+    `targets` holds one class for a text; for tokens one for each token, IGNORED at special tokens. `words` holds
+    then the class of each word, and `first` the position of its first token, None where the word was cut off.
+    `types` tells the texts of a pair apart; `cut` says that the text was longer than the limit.
+    """
+
+    ids: tuple[int, ...]
+    targets: tuple[int, ...]
+    types: tuple[int, ...] = ()
+    cut: bool = False
+    words: tuple[int, ...] = ()
+    first: tuple[int | None, ...] = ()
+
+
+def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
+    """The foundation's tokenizer: no padding, and at most `max_length` tokens whatever its file bakes in."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.enable_truncation(max_length)
+    return tokenizer
+
+
+def padding(files: FoundationFiles) -> int:
+    """The token id to pad with; any id does where the foundation names none, since padding is masked."""
+    return int(read_json(files.folder / "config.json").get("pad_token_id") or 0)
+
+
+def encode(tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[str]) -> list[Encoded]:
+    """Each example for the model; class ids are positions in `labels`.
+
+    A word's first token has the word's tag; its later tokens continue the entity (`I-`), so that merging what
+    the model says token by token gives whole words.
+    """
+    ids = {label: i for i, label in enumerate(labels)}
+    inputs = [e.text if e.pair is None else (e.text, e.pair) for e in examples]
+    return [
+        _tokens(encoding, example, ids) if example.words else _text(encoding, ids[example.labels[0]])
+        for encoding, example in zip(tokenizer.encode_batch(inputs), examples, strict=True)
+    ]
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoded]:
+    """Texts without labels; their targets are IGNORED."""
+    return [_text(encoding, IGNORED) for encoding in tokenizer.encode_batch(list(texts))]
+
+
+def _text(encoding: Encoding, target: int) -> Encoded:
+    return Encoded(tuple(encoding.ids), (target,), tuple(encoding.type_ids), bool(encoding.overflowing))
+
+
+def _tokens(encoding: Encoding, example: Example, ids: dict[str, int]) -> Encoded:
+    starts = [0]
+    for before in example.words[:-1]:
+        starts.append(starts[-1] + len(before) + 1)
+    targets: list[int] = []
+    first: list[int | None] = [None] * len(starts)
+    for position, (begin, end) in enumerate(encoding.offsets):
+        if encoding.special_tokens_mask[position] or begin == end:
+            targets.append(IGNORED)
+            continue
+        # A tokenizer may count the space before a word as part of its first token.
+        word = bisect_right(starts, begin + (example.text[begin] == " ")) - 1
+        tag = example.labels[word]
+        if first[word] is None:
+            first[word] = position
+        elif tag.startswith("B-"):
+            tag = f"I-{tag[2:]}"
+        targets.append(ids[tag])
+    return Encoded(
+        tuple(encoding.ids),
+        tuple(targets),
+        tuple(encoding.type_ids),
+        bool(encoding.overflowing),
+        tuple(ids[tag] for tag in example.labels),
+        tuple(first),
+    )

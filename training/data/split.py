@@ -1,0 +1,213 @@
+"""The rows to train on, to choose by, and to report on: disjoint, stratified, without duplicates."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rootstock.training.data.dataset import Dataset
+from rootstock.training.data.example import Example, Rows
+from rootstock.training.errors import DataError
+from rootstock.training.recipe.recipe import Splits
+
+FOLDS = 4
+
+
+@dataclass(frozen=True)
+class Split:
+    """The three parts of a data set, each in its file's order, and how many duplicates were left out.
+
+    Without validation rows, what is chosen is chosen by cross-validation over `train` (`folds`).
+    """
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    duplicates: int
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+
+
+def split(dataset: Dataset, settings: Splits, conflicts: str = "refuse") -> Split:
+    """The parts of `dataset`: the same settings give the same parts.
+
+    Given parts: test stays as it is; with `dedupe_across_splits` no text of it, nor of validation, is trained on.
+    DataError where a text has two labels and `conflicts` is not `first`, or where a label has too few rows.
+    """
+    unique = _unique(dataset.train, conflicts)
+    test: tuple[Example, ...]
+    if dataset.test is None:
+        _check_counts(dataset, unique, settings)
+        rest, dealt = _deal(dataset, unique, math.ceil(settings.test_size * len(unique)), settings)
+        test = tuple(dealt)
+    else:
+        rest, test = unique, dataset.test.examples
+    read = len(dataset.train.examples)
+    validation: Sequence[Example] = ()
+    if dataset.validation is not None:
+        read += len(dataset.validation.examples)
+        validation = _unique(dataset.validation, conflicts)
+    if settings.dedupe_across_splits:
+        validation = _without(validation, test)
+        rest = _without(rest, [*test, *validation])
+    left_out = read - len(rest) - len(validation) - (0 if dataset.test else len(test))
+    if settings.k_shot is not None:
+        rest, validation = _few(dataset, rest, settings.k_shot, settings.seed), ()
+    elif settings.choose_by == "cross_validation":
+        rest, validation = [*_without(rest, validation), *validation], ()
+        _check_folds(dataset, rest)
+    elif dataset.validation is None:
+        val_count = math.ceil(settings.val_size * (len(unique) if dataset.test is None else len(rest)))
+        rest, validation = _deal(dataset, rest, val_count, settings)
+    if dataset.test is None:
+        for part in filter(None, (rest, validation, test)):
+            present = set().union(*(example.kinds for example in part))
+            if missing := sorted(set(dataset.kinds) - present):
+                count = sum(missing[0] in example.kinds for example in unique)
+                raise _too_few(dataset, missing[0], count, settings)
+    return Split(tuple(rest), tuple(validation), test, left_out)
+
+
+def folds(examples: Sequence[Example], seed: int, count: int = FOLDS) -> Iterator[tuple[list[int], list[int]]]:
+    """Stratified folds of examples: for each, the positions to train on and those to predict."""
+    from sklearn.model_selection import StratifiedKFold
+
+    strata = [example.stratum for example in examples]
+    counts = Counter(strata)
+    # A mixture of entity types that only few sentences have is no stratum of its own.
+    strata = [stratum if counts[stratum] >= count else "" for stratum in strata]
+    dealt = StratifiedKFold(min(count, len(examples)), shuffle=True, random_state=seed)
+    for kept, taken in dealt.split(strata, strata):
+        yield kept.tolist(), taken.tolist()
+
+
+def normalised(text: str) -> str:
+    """What texts that differ in case, spacing or Unicode form have in common."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _key(example: Example) -> str:
+    return normalised(example.text) + ("" if example.pair is None else "\x1f" + normalised(example.pair))
+
+
+def _unique(rows: Rows, conflicts: str) -> list[Example]:
+    """The first of each text."""
+    first: dict[str, Example] = {}
+    for example in rows.examples:
+        seen = first.setdefault(_key(example), example)
+        if seen.labels != example.labels and conflicts == "refuse":
+            raise DataError(
+                f"{rows.path}, line {example.line}: the text of line {seen.line} with another label: "
+                f"{_shown(example)} and {_shown(seen)}; mend it, or set data.conflicts: first"
+            )
+    return list(first.values())
+
+
+def _without(examples: Iterable[Example], others: Iterable[Example]) -> list[Example]:
+    taken = {_key(example) for example in others}
+    return [example for example in examples if _key(example) not in taken]
+
+
+def _shown(example: Example) -> str:
+    return repr(" ".join(example.labels))
+
+
+def _few(dataset: Dataset, examples: Sequence[Example], k: int, seed: int) -> list[Example]:
+    """`k` examples of each label, or of each entity type, drawn by the seed, in the file's order.
+
+    A sentence counts for each entity type in it; k sentences without entities are drawn beside them.
+    """
+    import random
+
+    order = list(range(len(examples)))
+    random.Random(seed).shuffle(order)  # noqa: S311 - a draw that can be repeated
+    wanted = [*dataset.kinds, ""] if dataset.tokens else list(dataset.kinds)
+    have: Counter[str] = Counter()
+    chosen = set()
+    for kind in sorted(wanted, key=lambda kind: sum(kind in e.kinds for e in examples)):
+        for i in order:
+            if have[kind] >= k:
+                break
+            kinds = examples[i].kinds or {""}
+            if i not in chosen and kind in kinds:
+                chosen.add(i)
+                have.update(kinds)
+        if have[kind] < k and kind:
+            raise DataError(
+                f"{dataset.train.path}: label {kind!r} has {have[kind]} rows to draw from; data.splits.k_shot "
+                f"is {k}: lower it, or add rows"
+            )
+    return [examples[i] for i in sorted(chosen)]
+
+
+def _check_counts(dataset: Dataset, examples: Sequence[Example], settings: Splits) -> None:
+    for kind in dataset.kinds:
+        count = sum(kind in example.kinds for example in examples)
+        if count < _needed(settings):
+            raise _too_few(dataset, kind, count, settings)
+
+
+def _check_folds(dataset: Dataset, examples: Sequence[Example]) -> None:
+    """DataError where a text's label has fewer rows than there are folds: one of them would lack it."""
+    if dataset.tokens:
+        return
+    counts = Counter(example.labels[0] for example in examples)
+    for label in dataset.kinds:
+        if counts[label] < FOLDS:
+            raise DataError(
+                f"{dataset.train.path}: label {label!r} has {counts[label]} rows to train and choose by; "
+                f"data.splits.choose_by: cross_validation needs {FOLDS}: add rows, or set validation"
+            )
+
+
+def _needed(settings: Splits) -> int:
+    smallest = settings.test_size if settings.choose_by == "cross_validation" else settings.val_size
+    return max(3, math.ceil(1 / min(settings.test_size, smallest)))
+
+
+def _too_few(dataset: Dataset, kind: str, count: int, settings: Splits) -> DataError:
+    shares = f"test_size {settings.test_size:g} and val_size {settings.val_size:g}"
+    # Rounding can starve a label that just reaches the least number, so the advice leaves room.
+    needed = max(_needed(settings), count + 1)
+    return DataError(
+        f"{dataset.train.path}: label {kind!r} has {count} rows; to be in every part with {shares} it needs "
+        f"at least {needed}"
+    )
+
+
+def _deal(
+    dataset: Dataset, examples: Sequence[Example], count: int, settings: Splits
+) -> tuple[list[Example], list[Example]]:
+    """`examples` less `count` of them, and those, both in order and with the same mixture of strata."""
+    from sklearn.model_selection import train_test_split
+
+    try:
+        kept, taken = train_test_split(
+            range(len(examples)),
+            test_size=count,
+            random_state=settings.seed,
+            shuffle=True,
+            stratify=_strata(examples, count),
+        )
+    except ValueError as error:
+        raise DataError(f"{dataset.train.path}: cannot be split: {error}") from None
+    return [examples[i] for i in sorted(kept)], [examples[i] for i in sorted(taken)]
+
+
+def _strata(examples: Sequence[Example], count: int) -> list[str]:
+    """Each example's stratum; sets of entity types too rare to share out make one stratum together."""
+    strata = [example.stratum for example in examples]
+    if not examples[0].words:
+        return strata
+    least = max(2, math.ceil(len(examples) / min(count, len(examples) - count)))
+    counts = Counter(strata)
+    pooled = [stratum if counts[stratum] >= least else "rare" for stratum in strata]
+    if pooled.count("rare") >= least:
+        return pooled
+    commonest = counts.most_common(1)[0][0]
+    return [commonest if stratum == "rare" else stratum for stratum in pooled]

@@ -1,0 +1,1 @@
+"""Fit heads and adapters: methods, candidates, epochs, checkpoints."""

@@ -1,0 +1,45 @@
+"""Changes to training rows: words left out or swapped, tokens hidden from attention, embeddings mixed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rootstock.training.data.example import Example
+from rootstock.training.network.inputs import Batch
+
+if TYPE_CHECKING:
+    import torch
+
+
+def reworded(example: Example, drop: float, swap: float, chance: random.Random) -> Example:
+    """The example with words left out, and others changed with the next (Wei and Zou, EDA, 2019).
+
+    At least one word stays.
+    """
+    words = example.text.split()
+    kept = [word for word in words if chance.random() >= drop] or [chance.choice(words)]
+    for i in range(len(kept) - 1):
+        if chance.random() < swap:
+            kept[i], kept[i + 1] = kept[i + 1], kept[i]
+    return replace(example, text=" ".join(kept))
+
+
+def hide_tokens(batch: Batch, share: float, special: int = 1) -> Batch:
+    """The batch with a share of its tokens hidden from attention and pooling; the first and the last stay."""
+    import torch
+
+    hidden = torch.rand(batch.mask.shape, device=batch.mask.device) < share
+    places = torch.arange(batch.mask.shape[1], device=batch.mask.device)
+    lengths = batch.mask.sum(1, keepdim=True)
+    hidden &= (places >= special) & (places < lengths - special)
+    return replace(batch, mask=batch.mask * (~hidden).long())
+
+
+def mixing(rows: int, alpha: float) -> tuple[float, torch.Tensor]:
+    """How much of each row stays, and which row the rest is of (Zhang et al., mixup, 2018)."""
+    import torch
+
+    share = torch.distributions.Beta(alpha, alpha).sample().item()
+    return max(share, 1 - share), torch.randperm(rows)

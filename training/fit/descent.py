@@ -1,0 +1,250 @@
+"""The training loop: epochs of steps down a loss, the best epoch kept, resumed where it stood."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rootstock.training.errors import Diverged
+from rootstock.training.fit.checkpoint import Checkpoints, Standing
+from rootstock.training.fit.optimizer import layer_of, make_optimizer, rate_schedule, thaw
+from rootstock.training.network.network import Network
+from rootstock.training.recipe.recipe import Training
+
+if TYPE_CHECKING:
+    import torch
+
+# Called after every step with the steps done, the steps planned, and what to show beside them.
+Report = Callable[[int, int, str], None]
+
+
+def silent(done: int, total: int, note: str) -> None:
+    """A report to nobody."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training rows gave: mean loss, and the score on validation, where there is one."""
+
+    number: int
+    loss: float
+    validation: float | None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The epochs of a stage, in order, and the one whose weights the network now holds."""
+
+    epochs: tuple[Epoch, ...]
+    best: Epoch
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage of training is.
+
+    `batches` gives the rows of each step of an epoch; `loss` the loss of a step, from the rows and the share of
+    all steps that is done; `score` judges an epoch: without it the last is kept. `also` trains with the network.
+    With an `ema_decay` above 0, for a stage without a score, it is the weights' moving average that is kept: it
+    begins with the weights before the first step, and each step leaves that share of it.
+    """
+
+    name: str
+    epochs: int
+    steps: int
+    batches: Callable[[torch.Generator], Iterable[list[int]]]
+    loss: Callable[[list[int], float], torch.Tensor]
+    score: Callable[[], float] | None = None
+    also: dict[str, torch.nn.Parameter] = field(default_factory=dict)
+    ema_decay: float = 0.0
+
+
+def descend(
+    network: Network,
+    stage: Stage,
+    settings: Training,
+    seed: int,
+    report: Report = silent,
+    checkpoints: Checkpoints | None = None,
+) -> Fit:
+    """Train what is trainable in the network, and leave it with the weights of the best epoch.
+
+    Best is the highest score, the earlier epoch among equals. Call it within `deterministic` to get the same
+    weights from the same inputs, also where it was killed and resumed. Raises Diverged.
+    """
+    run = _Descent(network, stage, settings, seed, checkpoints)
+    while not run.is_done:
+        run.epoch(report)
+    return run.finish()
+
+
+class _Descent:
+    """One stage's descent: the optimiser and its schedule, the order of rows, the epochs so far."""
+
+    def __init__(
+        self, network: Network, stage: Stage, settings: Training, seed: int, checkpoints: Checkpoints | None
+    ) -> None:
+        import torch
+
+        self.network, self.stage, self.settings = network, stage, settings
+        self.checkpoints = checkpoints
+        self.parameters = network.parameters() | stage.also
+        self.layer = layer_of(network.spec)
+        self.total = stage.steps * stage.epochs
+        self.optimizer = make_optimizer(self.parameters, settings, self.layer, network.spec.layers)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, rate_schedule(settings.lr_scheduler_type, self.total, settings.warmup_ratio)
+        )
+        self.order = torch.Generator().manual_seed(seed)
+        self.epochs: list[Epoch] = []
+        self.best: Epoch | None = None
+        self.kept = copied(self.parameters)
+        # Empty where none is asked for.
+        self.average = copied(self.parameters) if stage.ema_decay else {}
+        torch.manual_seed(seed)
+        standing = None if checkpoints is None else checkpoints.load(stage.name)
+        if standing is not None:
+            self._resume(standing)
+
+    @property
+    def is_done(self) -> bool:
+        if len(self.epochs) >= self.stage.epochs:
+            return True
+        patience = self.settings.early_stopping_patience
+        if self.best is None or patience is None or self.stage.score is None:
+            return False
+        return self.epochs[-1].number - self.best.number >= patience
+
+    def epoch(self, report: Report) -> None:
+        """One pass over the rows, judged and saved."""
+        number = len(self.epochs) + 1
+        thaw(self.parameters, number - 1, self.settings.unfreeze_schedule, self.layer, self.network.spec.layers)
+        self.network.train()
+        losses = []
+        for chosen in self.stage.batches(self.order):
+            losses.append(self._step(chosen, number))
+            shown = (
+                "" if self.best is None or self.best.validation is None else f", best {self.best.validation:.3f}"
+            )
+            report(self.schedule.last_epoch, self.total, f"{self.stage.name}: epoch {number}{shown}")
+        score = None if self.stage.score is None else self.stage.score()
+        self.epochs.append(Epoch(number, math.fsum(losses) / max(1, len(losses)), score))
+        before = None if self.best is None else self.best.validation
+        if score is None or before is None or score > before:
+            self.best = self.epochs[-1]
+            self.kept = copied(self.average or self.parameters)
+        if self.checkpoints is not None:
+            self.checkpoints.save(self.stage.name, self._standing())
+
+    def finish(self) -> Fit:
+        """The network with the best epoch's weights."""
+        import torch
+
+        if self.best is None:
+            raise ValueError(f"the stage {self.stage.name} has no epochs")
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(self.kept[name])
+                parameter.requires_grad_(True)
+        self.network.train(False)
+        return Fit(tuple(self.epochs), self.best)
+
+    def _step(self, chosen: list[int], epoch: int) -> float:
+        import torch
+
+        with _precision(self.settings, next(iter(self.parameters.values())).device):
+            loss = self.stage.loss(chosen, self.schedule.last_epoch / max(1, self.total))
+        value = loss.item()
+        if not math.isfinite(value):
+            raise Diverged(
+                f"the loss is {value} in epoch {epoch} of stage {self.stage.name}: lower training.learning_rate "
+                f"(it is {self.settings.learning_rate:g})"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.max_grad_norm)
+        self.optimizer.step()
+        if self.average:
+            average = torch.optim.swa_utils.get_ema_multi_avg_fn(self.stage.ema_decay)  # type: ignore[no-untyped-call]
+            average(list(self.average.values()), list(self.parameters.values()), 0)
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        return value
+
+    def _standing(self) -> Standing:
+        import torch
+
+        tensors = {f"now.{n}": t for n, t in copied(self.parameters).items()}
+        tensors |= {f"best.{n}": t for n, t in self.kept.items()}
+        tensors |= {f"average.{n}": t for n, t in self.average.items()}
+        state = self.optimizer.state_dict()["state"]
+        tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for i, held in state.items() for k, v in held.items()}
+        tensors |= {"rng.order": self.order.get_state(), "rng.torch": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            tensors["rng.cuda"] = torch.cuda.get_rng_state()
+        best = None if self.best is None else self.best.number
+        plain = {
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "best": best,
+            "steps": self.schedule.last_epoch,
+        }
+        return Standing(tensors, plain)
+
+    def _resume(self, standing: Standing) -> None:
+        import torch
+
+        tensors, plain = standing.tensors, standing.plain
+        self.epochs = [Epoch(**epoch) for epoch in plain["epochs"]]
+        self.best = next((e for e in self.epochs if e.number == plain["best"]), None)
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(tensors[f"now.{name}"])
+                self.kept[name] = tensors[f"best.{name}"]
+            for name, tensor in self.average.items():
+                tensor.copy_(tensors[f"average.{name}"])
+        held: dict[int, dict[str, Any]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("adam."):
+                _, number, key = name.split(".")
+                held.setdefault(int(number), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": held, "param_groups": groups})
+        self.schedule.last_epoch = plain["steps"]
+        for group, base in zip(self.optimizer.param_groups, self.schedule.base_lrs, strict=True):
+            group["lr"] = base * self.schedule.lr_lambdas[0](plain["steps"])
+        self.order.set_state(tensors["rng.order"])
+        torch.set_rng_state(tensors["rng.torch"])
+        if "rng.cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["rng.cuda"])
+
+
+def copied(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights by name as they are now."""
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+@contextmanager
+def deterministic(seed: int) -> Iterator[None]:
+    """Seed torch, and let it use only kernels that give the same bits on every run of one machine."""
+    # cuBLAS reads this once, when CUDA starts; without it torch refuses its matrix products.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _precision(settings: Training, device: torch.device) -> Any:
+    import torch
+
+    if settings.bf16 and device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()

@@ -1,0 +1,87 @@
+"""What learns how fast: AdamW's groups, the schedule of the rates, and which layers have joined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.training.recipe.recipe import Training
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def make_optimizer(
+    parameters: dict[str, nn.Parameter], settings: Training, layer: Callable[[str], int | None], layers: int
+) -> torch.optim.Optimizer:
+    """AdamW, with no decay on biases and other vectors.
+
+    The head has its own rate. `layer` tells the layer of a parameter: each below the last learns
+    `layerwise_lr_decay` times as fast as the one above (Howard and Ruder, ULMFiT, 2018), and lora_B
+    `loraplus_lr_ratio` times as fast as lora_A (Hayou et al., LoRA+, 2024).
+    """
+    import torch
+
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        at = layer(name)
+        if at is None:
+            rate = settings.head_learning_rate or settings.learning_rate
+        else:
+            rate = settings.learning_rate * settings.layerwise_lr_decay ** (layers - 1 - min(at, layers - 1))
+            if ".lora_B." in name:
+                rate *= settings.loraplus_lr_ratio
+        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()]
+    )
+
+
+def layer_of(spec: FoundationSpec) -> Callable[[str], int | None]:
+    """The layer of a parameter by its name, None for the head's."""
+
+    def layer(name: str) -> int | None:
+        for part in (".lora_", ".ia3_"):
+            if part in name:
+                module = name.partition(part)[0]
+                inside = [site for site in spec.sites if module.endswith(f".{site}") or module == site]
+                return spec.layer_of(max(inside, key=len)) if inside else 0
+        return None
+
+    return layer
+
+
+def rate_schedule(kind: str, total: int, warmup_ratio: float) -> Callable[[int], float]:
+    """The factor on every rate at a step: up from 0 over the warm-up, then as `kind` says."""
+    warm_up = round(total * warmup_ratio)
+
+    def factor(step: int) -> float:
+        # The first step counts as one, so that it trains too.
+        rising = (step + 1) / (warm_up + 1)
+        done = (step - warm_up) / max(1, total - warm_up)
+        if kind == "constant":
+            return min(rising, 1.0)
+        falling = 1 - done if kind == "linear" else 0.5 * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
+        return min(rising, falling)
+
+    return factor
+
+
+def thaw(
+    parameters: dict[str, nn.Parameter],
+    epoch: int,
+    every: int | None,
+    layer: Callable[[str], int | None],
+    layers: int,
+) -> None:
+    """Let a layer learn once it has joined: the last from the first epoch (0), each further one `every` later."""
+    if every is None:
+        return
+    lowest = layers - 1 - epoch // every
+    for name, parameter in parameters.items():
+        at = layer(name)
+        parameter.requires_grad_(at is None or min(at, layers - 1) >= lowest)

@@ -1,0 +1,1 @@
+"""Scores, calibration, intervals and tests of predictions."""

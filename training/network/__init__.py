@@ -1,0 +1,1 @@
+"""The network that trains: trunk, head, inputs, and its files."""

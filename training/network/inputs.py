@@ -1,0 +1,116 @@
+"""Encoded examples ready to be batched: token ids, or the states that go into the first layer that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.training.data.encoding import IGNORED, Encoded
+from rootstock.training.network.trunk import states_into
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+# Beyond this, states are computed anew each time: they take 4 bytes a number, of all tokens of all rows.
+_MOST_BYTES = 4 * 2**30
+_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded rows.
+
+    `ids`, `types`, `mask`: (rows, tokens). `states`: (rows, tokens, width), or None where the trunk runs whole.
+    `targets`: (rows,), for tokens (rows, tokens) with IGNORED at padding and special tokens.
+    """
+
+    ids: torch.Tensor
+    types: torch.Tensor
+    mask: torch.Tensor
+    targets: torch.Tensor
+    states: torch.Tensor | None = None
+
+    def arguments(self, spec: FoundationSpec) -> dict[str, Any]:
+        """What the trunk takes."""
+        given = {"input_ids": self.ids, "attention_mask": self.mask, "token_type_ids": self.types}
+        return {name: given[name] for name in spec.inputs}
+
+
+class Inputs:
+    """The rows of one part. `states` are flat, (all tokens + 1, width), the last one for padding."""
+
+    def __init__(self, rows: Sequence[Encoded], pad_id: int, device: torch.device) -> None:
+        import torch
+
+        self.rows = tuple(rows)
+        self.lengths = np.array([len(row.ids) for row in rows], np.int64)
+        self.per_token = bool(rows) and bool(rows[0].words)
+        self.device = device
+        self.states: torch.Tensor | None = None
+        starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self._starts, self._end = starts[:-1], int(starts[-1])
+
+        def flat(values: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
+            joined = [v for row in values for v in row]
+            return torch.tensor([*joined, pad], dtype=torch.long, device=device)
+
+        self._ids = flat([row.ids for row in rows], pad_id)
+        self._types = flat([row.types or (0,) * len(row.ids) for row in rows], 0)
+        if self.per_token:
+            self._targets = flat([row.targets for row in rows], IGNORED)
+        else:
+            self._targets = torch.tensor([row.targets[0] for row in rows], dtype=torch.long, device=device)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def targets(self) -> list[int]:
+        """The class of each text; for tokens of each token that has one."""
+        return [t for row in self.rows for t in row.targets if t != IGNORED]
+
+    def batch(self, chosen: Sequence[int]) -> Batch:
+        """Some of the rows, padded on the right to the longest of them."""
+        import torch
+
+        lengths = self.lengths[chosen]
+        places = np.arange(lengths.max())[None, :]
+        inside = places < lengths[:, None]
+        index = torch.from_numpy(np.where(inside, self._starts[chosen][:, None] + places, self._end)).to(
+            self.device
+        )
+        targets = self._targets[index if self.per_token else torch.tensor(list(chosen), device=self.device)]
+        states = None if self.states is None else self.states[index]
+        mask = torch.from_numpy(inside.astype(np.int64)).to(self.device)
+        return Batch(self._ids[index], self._types[index], mask, targets, states)
+
+    def in_order(self) -> Iterator[list[int]]:
+        """All rows, those of like length together, in batches of at most so many tokens."""
+        order = np.argsort(self.lengths, kind="stable").tolist()
+        while order:
+            size = max(1, _TOKENS // int(self.lengths[order[min(len(order), 64) - 1]]))
+            size = min(size, 64)
+            yield order[:size]
+            order = order[size:]
+
+    def keep_states(self, trunk: nn.Module, spec: FoundationSpec, depth: int) -> bool:
+        """Compute the states that go into layer `depth`, once for all; False where they would take too much."""
+        import torch
+
+        if (self._end + 1) * spec.hidden_size * 4 > _MOST_BYTES:
+            return False
+        states = torch.zeros(self._end + 1, spec.hidden_size, device=self.device)
+        with torch.no_grad():
+            for chosen in self.in_order():
+                batch = self.batch(chosen)
+                found = states_into(trunk, spec, depth, batch.arguments(spec))
+                for row, i in enumerate(chosen):
+                    start, length = int(self._starts[i]), int(self.lengths[i])
+                    states[start : start + length] = found[row, :length]
+        self.states = states
+        return True

@@ -1,0 +1,1 @@
+"""The recipe: its sections, its file, and what it needs installed."""

@@ -1,0 +1,170 @@
+"""A recipe as read from its file, with the changes of the command line: paths resolved, and its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from rootstock.adapters.bundle.canonical import canonical
+from rootstock.training.errors import RecipeError
+from rootstock.training.recipe.recipe import Recipe, TaskType
+
+DATA = "ROOTSTOCK_DATA"
+_PROJECT = Path(__file__).resolve().parents[2]
+# Where things lie is no part of what is trained: the content of the data has a hash of its own.
+_PATHS = {"output_dir": None, "tracking": None, "data": ("path", "val_path", "test_path")}
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe and the file it was read from."""
+
+    path: Path
+    recipe: Recipe
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the recipe with every default written out, but for where its files lie."""
+        value = self.recipe.model_dump(mode="json")
+        for section, keys in _PATHS.items():
+            for key in keys or ():
+                value[section].pop(key)
+            if keys is None:
+                value.pop(section)
+        return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
+
+    @property
+    def output_dir(self) -> Path:
+        return Path(self.recipe.output_dir or f"runs/{self.recipe.name}").expanduser()
+
+    def resolve(self, path: str) -> Path:
+        """Where a path of the recipe leads: from the recipe's folder, ${ROOTSTOCK_DATA} replaced."""
+        folder = os.environ.get(DATA) or str(_PROJECT / "../shared/data")
+        return self.path.parent / Path(path.replace(f"${{{DATA}}}", folder)).expanduser()
+
+    def to_yaml(self) -> str:
+        """The recipe with every default written out and its paths absolute; running it gives the same digest."""
+        value = self.recipe.model_dump(mode="json", exclude_none=True)
+        for section, keys in (
+            ("data", ("path", "val_path", "test_path")),
+            ("domain_adaptation", ("target_path",)),
+            ("peft", ("init_from_adapter",)),
+        ):
+            for key in keys:
+                if key in value.get(section, {}):
+                    value[section][key] = str(self.resolve(value[section][key]).resolve())
+        for key, path in (value["evaluation"].get("out_of_scope") or {}).items():
+            value["evaluation"]["out_of_scope"][key] = str(self.resolve(path).resolve())
+        text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+        return text
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> RecipeFile:
+    """The recipe in a YAML file, with `changes` such as `training.seed=3` made to it.
+
+    RecipeError with one line that names the file and the key.
+    """
+    try:
+        value = yaml.load(path.read_bytes(), Loader=_UniqueKeys)  # noqa: S506 - a subclass of SafeLoader
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise RecipeError(f"{path}: holds {type(value).__name__}; a recipe is a mapping of keys to values")
+    for change in changes:
+        _make(value, change)
+    return RecipeFile(path, validated(value, str(path)))
+
+
+def changed(source: RecipeFile, changes: Mapping[str, Any]) -> RecipeFile:
+    """The recipe with other values at dotted keys; RecipeError as `load_recipe`."""
+    value = source.recipe.model_dump(mode="json", exclude_unset=True)
+    for key, new in changes.items():
+        _put(value, key, new)
+    return RecipeFile(source.path, validated(value, str(source.path)))
+
+
+def naming(data: Path, task_type: TaskType, text_column: str, label_column: str) -> RecipeFile:
+    """A recipe that names a labelled file and no more, for what reads rows by a recipe."""
+    columns = {"text_column": text_column} if task_type == "SEQ_CLS" else {}
+    value = {
+        "task_type": task_type, "name": "rows", "license": "-", "description": "-",
+        "data": {"path": data.name, "label_column": label_column, **columns},
+    }  # fmt: skip
+    return RecipeFile(data, validated(value, str(data)))
+
+
+def validated(value: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe of a mapping; RecipeError that begins with `where`."""
+    try:
+        return Recipe.model_validate(value)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_first(error)}") from None
+
+
+def _make(value: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals or not key.strip("."):
+        raise RecipeError(f"{change!r} is no change of a recipe: write key=value, such as training.seed=3")
+    try:
+        new = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{change!r}: the value is not YAML: {' '.join(str(error).split())}") from None
+    # YAML 1.1 reads 1e-3 as text.
+    if isinstance(new, str):
+        with suppress(ValueError):
+            new = float(new)
+    _put(value, key, new)
+
+
+def _put(value: dict[str, Any], key: str, new: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = value.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"{key}: {section} holds {inner!r} and has no keys")
+        value = inner
+    value[last] = new
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, in one line, and how many more there are."""
+    found = error.errors(include_url=False)
+    key = ".".join(str(part) for part in found[0]["loc"])
+    message = str(found[0]["msg"]).removeprefix("Value error, ")
+    if found[0]["type"] == "extra_forbidden":
+        message = f"unknown key; known: {', '.join(_keys_beside(found[0]['loc']))}"
+    elif found[0]["type"] != "missing" and found[0]["type"] != "value_error":
+        message = f"{found[0]['input']!r}: {message}"
+    return (f"{key}: " if key else "") + message + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = Recipe
+    for part in location[:-1]:
+        field = section.model_fields.get(str(part))
+        inner = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        section = next((i for i in inner if isinstance(i, type) and issubclass(i, BaseModel)), section)
+    return list(section.model_fields)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A SafeLoader that refuses a key written twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is there twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)

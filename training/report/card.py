@@ -1,0 +1,142 @@
+"""README.md of a bundle: a model card, rendered from the recipe, the figures and the manifest's content alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from rootstock.training.data.split import Split
+from rootstock.training.fit.job import Job
+from rootstock.training.fit.method import Choice
+from rootstock.training.network.network import pooling_of
+from rootstock.training.recipe.recipe import Recipe
+
+_SCORES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+}
+
+
+def render(recipe: Recipe, job: Job, choice: Choice, metrics: Mapping[str, Any]) -> str:
+    """The model card in Hugging Face's form: YAML front matter, then Markdown. No digest, time or path."""
+    figures, parts, name = metrics["test"], job.parts, job.files.name
+    front = yaml.safe_dump(_front_matter(recipe, name, job.task, figures), sort_keys=False, allow_unicode=True)
+    sections = [
+        f"---\n{front}---",
+        f"# {recipe.name}",
+        recipe.description.strip(),
+        f"{_made(recipe, choice, len(job.sites))} for **{job.task}** on `{name}`, which stays frozen.",
+        _head(recipe, pooling_of(job.spec)),
+        "## Labels",
+        ", ".join(f"`{label}`" for label in job.labels),
+        "## Held-out figures",
+        _held_out(parts),
+        _comparison(figures),
+        f"Chosen because {choice.reason}.",
+        _breakdown(figures["adapter"]),
+        "## Data and licence",
+        _data(recipe, parts),
+        "## Intended use and limits",
+        _limits(recipe, figures),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _made(recipe: Recipe, choice: Choice, sites: int) -> str:
+    method = choice.chosen.method
+    if method == "head_only":
+        return "A linear head alone"
+    kind = {"lora": "A LoRA adapter", "dora": "A DoRA adapter", "ia3": "An IA3 adapter"}[method]
+    rank = "" if method == "ia3" else f" of rank {recipe.peft.r}"
+    return f"{kind}{rank} on {sites} linear layers, and a head,"
+
+
+def _head(recipe: Recipe, pooling: str) -> str:
+    if recipe.task_type == "TOKEN_CLS":
+        return "The head is the task class's own."
+    vector = "the mean of the trunk's last states" if pooling == "mean" else "the first token's last state"
+    return f"The head, `head.weight` and `head.bias`, reads {vector}, scaled to length 1."
+
+
+def _front_matter(recipe: Recipe, base_model: str, task: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    scores = {k: v for k, v in figures["adapter"].items() if k in _SCORES}
+    metrics = [
+        {"type": kind.removeprefix("macro_"), "value": value, "name": f"held-out {_SCORES[kind]}"}
+        for kind, value in scores.items()
+    ]
+    dataset = {"name": f"{recipe.name} (held-out rows)", "type": "custom"}
+    result = {"task": {"type": task}, "dataset": dataset, "metrics": metrics}
+    return {
+        "license": recipe.license,
+        "base_model": base_model,
+        "library_name": "peft",
+        "pipeline_tag": task,
+        "tags": ["rootstock"],
+        "model-index": [{"name": recipe.name, "results": [result]}],
+    }
+
+
+def _held_out(parts: Split) -> str:
+    chosen = f"nor any choice ({len(parts.validation)} rows)" if parts.validation else "nor any choice"
+    return (
+        f"On {len(parts.test)} rows that neither training ({len(parts.train)} rows) {chosen} saw, from the saved "
+        "files as anyone loads them."
+    )
+
+
+def _comparison(figures: Mapping[str, Any]) -> str:
+    """One row for the adapter and each baseline, so that what the adapter adds can be read off."""
+    columns = [k for k in _SCORES if k in figures["adapter"]]
+    known = {
+        "head_only": "head alone on the frozen foundation",
+        "from_scratch": "the same network from random weights",
+        "majority": "commonest answer",
+    }
+    baselines = {
+        title: figures["baselines"][name] for name, title in known.items() if name in figures["baselines"]
+    }
+    named = {"this adapter": figures["adapter"], **baselines}
+    rows = [[name, *(f"{found[k]:.3f}" for k in columns)] for name, found in named.items()]
+    return _table(["", *(_SCORES[k] for k in columns)], rows)
+
+
+def _breakdown(adapter: Mapping[str, Any]) -> str:
+    groups = adapter.get("labels") or adapter["entities"]
+    rows = [
+        [f"`{name}`", *(f"{found[k]:.3f}" for k in ("precision", "recall", "f1")), str(found["support"])]
+        for name, found in groups.items()
+    ]
+    first = "label" if "labels" in adapter else "entity"
+    return _table([first, "precision", "recall", "F1", "support"], rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    ruled = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in ruled)
+
+
+def _data(recipe: Recipe, parts: Split) -> str:
+    total = sum(parts.sizes.values())
+    return (
+        f"{total} distinct labelled rows; the hashes of the data and of the recipe are in `bundle.json`. "
+        f"Licence of this adapter: {recipe.license}."
+    )
+
+
+def _limits(recipe: Recipe, figures: Mapping[str, Any]) -> str:
+    reading = (
+        "Entities are counted by whole words, each with its first token's tag; an entity with one wrong edge is "
+        "wrong."
+        if recipe.task_type == "TOKEN_CLS"
+        else "It gives one of its labels to every text, also to a text that none of them fits."
+    )
+    return (
+        f"Meant for inputs like its data. {reading} Inputs are cut off at {recipe.training.max_length} tokens. "
+        f"The figures come from {figures['adapter']['rows']} rows, so a difference of a few points between two "
+        "adapters can be chance. They say nothing of other languages, domains or times."
+    )

@@ -1,0 +1,103 @@
+"""The report of a training run, for the person who decides whether to publish: report.md and report.html."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rootstock.training.report.plots import draw
+from rootstock.training.report.recommendation import judge
+from rootstock.training.report.sections import sections
+
+Metrics = Mapping[str, Any]
+
+PLOTS = "plots"
+# What Markdown reads as its own; an underscore inside a word is not.
+_SIGNS = re.compile(r"[\\`*\[\]<>]|(?<!\w)_|_(?!\w)")
+_ALT = {
+    "labels": "F1 by label, worst first",
+    "confusion": "confusion matrix",
+    "calibration": "accuracy by confidence, before and after the temperature",
+    "epochs": "training loss and validation F1 by epoch",
+    "learning_curve": "score by number of training rows",
+    "seeds": "score of each seed",
+}
+
+
+def write_report(metrics: Metrics, folder: Path) -> list[Path]:
+    """Write report.md, report.html and plots/*.png of `metrics` into `folder`; the paths written.
+
+    The HTML page holds its style and pictures; the Markdown refers to plots/. What the metrics have no key for is
+    left out. MissingExtra where matplotlib is not installed.
+    """
+    plots = draw(metrics, folder / PLOTS)
+    pages = {"report.md": render_markdown(metrics, plots), "report.html": render_html(metrics, plots)}
+    for name, text in pages.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [*(folder / name for name in pages), *plots.values()]
+
+
+def render_markdown(metrics: Metrics, plots: Mapping[str, Path]) -> str:
+    """The report as Markdown that refers to its plots as plots/NAME.png."""
+    return _render("report.md.jinja", metrics, plots).rstrip() + "\n"
+
+
+def render_html(metrics: Metrics, plots: Mapping[str, Path]) -> str:
+    """The report as one HTML page that loads nothing: plots as data URIs, every name from the data escaped."""
+    return _render("report.html.jinja", metrics, plots)
+
+
+def _render(template: str, metrics: Metrics, plots: Mapping[str, Path]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    pages = Environment(
+        loader=PackageLoader("rootstock.training.report", "templates"),
+        autoescape=template.endswith(".html.jinja"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    pages.filters.update(cell=_cell, line=_line)
+    shown = [_section(section, plots) for section in sections(metrics)]
+    return pages.get_template(template).render(
+        metrics=metrics, verdict=judge(metrics), facts=_facts(metrics), sections=shown
+    )
+
+
+def _section(section: Any, plots: Mapping[str, Path]) -> dict[str, Any]:
+    path = plots.get(section.plot)
+    drawn = {"plot": "", "image": "", "alt": ""}
+    if path:
+        image = base64.b64encode(path.read_bytes()).decode("ascii")
+        drawn = {
+            "plot": f"{PLOTS}/{path.name}",
+            "image": f"data:image/png;base64,{image}",
+            "alt": _ALT[section.plot],
+        }
+    return {**vars(section), **drawn}
+
+
+def _facts(metrics: Metrics) -> list[str]:
+    rows = metrics["rows"]
+    facts = [
+        str(metrics["task"]),
+        f"{len(metrics['labels'])} labels",
+        ", ".join(f"{count} {part} rows" for part, count in rows.items()),
+    ]
+    if metrics.get("method"):
+        facts.insert(1, f"method {metrics['method']}")
+    if metrics.get("digest"):
+        facts.append(f"bundle {metrics['digest']}")
+    return facts
+
+
+def _line(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return " ".join(_SIGNS.sub(r"\\\g<0>", text).split())
+
+
+def _cell(text: str) -> str:
+    """Text that a Markdown table shows as it is."""
+    return _line(text).replace("|", "\\|")
