@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rootstock.adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, WEIGHTS, Limits, pack, unpack
+from rootstock.adapters.bundle.base_weights import BaseWeights
 from rootstock.adapters.bundle.canonical import canonical, sha256
 from rootstock.adapters.bundle.golden import Golden, read_golden
 from rootstock.adapters.bundle.manifest import (
@@ -30,9 +30,6 @@ from rootstock.adapters.spec import (
     Rejected,
     TaskClass,
 )
-
-if TYPE_CHECKING:
-    from rootstock.adapters.foundation.weights import FoundationWeights
 
 TASK_OF_TYPE = {
     "SEQ_CLS": "text-classification",
@@ -76,9 +73,7 @@ class Bundle:
         """The golden set, or None for a bundle without one."""
         return read_golden(self.files[GOLDEN]) if GOLDEN in self.files else None
 
-    def adapter(
-        self, foundation: FoundationSpec, max_rank: int, base: FoundationWeights | None = None
-    ) -> Adapter:
+    def adapter(self, foundation: FoundationSpec, max_rank: int, base: BaseWeights | None = None) -> Adapter:
         """The adapter that this bundle holds, checked against a foundation.
 
         `base` are the foundation's weights, without which DoRA and trained biases are refused. Raises Rejected

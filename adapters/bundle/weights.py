@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rootstock.adapters.bundle.archive import WEIGHTS
+from rootstock.adapters.bundle.base_weights import BaseWeights
 from rootstock.adapters.bundle.block import new_block
 from rootstock.adapters.bundle.kinds.adalora import adalora_update, check_allocation
 from rootstock.adapters.bundle.kinds.biases import drop_copies, with_biases
@@ -26,9 +26,6 @@ from rootstock.adapters.spec import (
     SiteUpdate,
     TaskClass,
 )
-
-if TYPE_CHECKING:
-    from rootstock.adapters.foundation.weights import FoundationWeights
 
 _PEFT_PREFIX = "base_model.model."
 # Numbers: each array begins at a multiple of 64 bytes of the one that holds them.
@@ -48,7 +45,7 @@ def read_weights(
     foundation: FoundationSpec,
     labels: int,
     max_rank: int,
-    base: FoundationWeights | None = None,
+    base: BaseWeights | None = None,
 ) -> AdapterWeights:
     """The tensors in the engine's form; Rejected unless each maps to a known place, none missing or left over.
 
@@ -78,7 +75,7 @@ def _targeted(
     config: PeftConfig,
     task_class: TaskClass,
     foundation: FoundationSpec,
-    base: FoundationWeights | None,
+    base: BaseWeights | None,
 ) -> dict[str, SiteUpdate]:
     """The update of each site that the config targets."""
     targets = config.targets(task_class)

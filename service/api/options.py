@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.errors import InvalidParameter
 from rootstock.service.engine.core.options import Terms
-from rootstock.service.engine.encode.batch import Priority
+from rootstock.service.engine.core.work import Priority
 
 HEADER = "X-Request-Timeout"
 TimeoutHeader = Annotated[

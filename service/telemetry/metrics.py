@@ -22,7 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from rootstock.service.engine.core.answer import Served
 from rootstock.service.engine.core.observer import BatchStats, Observer, Tier
-from rootstock.service.engine.encode.batch import PRIORITIES
+from rootstock.service.engine.core.work import PRIORITIES
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.telemetry.traffic import OTHER, Traffic
 

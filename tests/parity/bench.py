@@ -15,7 +15,7 @@ from rootstock.adapters.convert.conversion import convert
 from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.spec import Adapter, HeadSpec, Preprocessing
 from rootstock.service.engine.core.catalog import own_adapters
-from rootstock.service.engine.encode.batch import Runner, pad
+from rootstock.service.engine.encode.batch import Encoder, pad
 from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
 from rootstock.service.engine.runners.onnx.export.export import export
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
@@ -54,7 +54,7 @@ class Bench:
         self.tiny = make_tiny(ARCHITECTURES[architecture], root / "model")
         self.oracle = Oracle(self.tiny)
         self._root = root
-        self._runners: dict[str, Runner] = {}
+        self._runners: dict[str, Encoder] = {}
         self._slots: dict[tuple[str, str], int] = {}
         tokenizer = Tokenizer(self.tiny.folder / "tokenizer.json")
         limits = Preprocessing(self.tiny.spec.max_tokens)
@@ -100,7 +100,7 @@ class Bench:
             engine.place(slot, engine.stage(adapter))
         return slot
 
-    def _open(self, runner: str) -> Runner:
+    def _open(self, runner: str) -> Encoder:
         tiny = self.tiny
         if runner == "torch":
             return TorchRunner(tiny.folder, tiny.spec, slots=_SLOTS, device="cpu")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rootstock.adapters.bundle.base_weights import BaseWeights
 from rootstock.adapters.bundle.kinds.lora import needed
 from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.tensors import take
 from rootstock.adapters.spec import Array, FoundationSpec, Rejected, SiteUpdate, TaskClass
-
-if TYPE_CHECKING:
-    from rootstock.adapters.foundation.weights import FoundationWeights
 
 
 def with_biases(
@@ -23,7 +20,7 @@ def with_biases(
     config: PeftConfig,
     task_class: TaskClass,
     foundation: FoundationSpec,
-    base: FoundationWeights | None,
+    base: BaseWeights | None,
 ) -> dict[str, SiteUpdate]:
     """The updates with the trained biases in their shifts; a bias equal to the foundation's changes nothing.
 
@@ -76,7 +73,7 @@ def drop_copies(left: dict[str, Array]) -> None:
         del left[name]
 
 
-def _drop_unchanged(left: dict[str, Array], task_class: TaskClass, base: FoundationWeights) -> None:
+def _drop_unchanged(left: dict[str, Array], task_class: TaskClass, base: BaseWeights) -> None:
     """Forget the biases of other modules that are the foundation's; Rejected for one that is not."""
     for name in [n for n in left if n.startswith(task_class.prefix) and n.endswith(".bias")]:
         original = base.bias(name.removeprefix(task_class.prefix).removesuffix(".bias"))

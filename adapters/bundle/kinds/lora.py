@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from rootstock.adapters.bundle.base_weights import BaseWeights
 from rootstock.adapters.bundle.kinds.methods import wrong_option
 from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.tensors import take
 from rootstock.adapters.spec import Array, SiteUpdate
-
-if TYPE_CHECKING:
-    from rootstock.adapters.foundation.weights import FoundationWeights
 
 
 def lora_update(
@@ -21,7 +17,7 @@ def lora_update(
     features: tuple[int, int],
     left: dict[str, Array],
     config: PeftConfig,
-    base: FoundationWeights | None,
+    base: BaseWeights | None,
 ) -> SiteUpdate:
     """W x + c + s·B(A x), and s·(bias of B) with `lora_bias`; with `use_dora` as `_with_magnitude`.
 
@@ -42,14 +38,14 @@ def lora_update(
     return update
 
 
-def needed(base: FoundationWeights | None, option: str) -> FoundationWeights:
+def needed(base: BaseWeights | None, option: str) -> BaseWeights:
     """The foundation's weights; Rejected naming the option that needs them where there are none."""
     if base is None:
         raise wrong_option(option, "it needs the foundation's weights, which are not at hand here")
     return base
 
 
-def _with_magnitude(update: SiteUpdate, magnitude: Array, site: str, base: FoundationWeights) -> SiteUpdate:
+def _with_magnitude(update: SiteUpdate, magnitude: Array, site: str, base: BaseWeights) -> SiteUpdate:
     """DoRA: (W x + s·B A x)·g + c with g = magnitude / ‖row of W + s·B A‖; the bias c is not scaled.
 
     Source: Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024, eq. 5; PEFT's `DoraLinearLayer`.

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from rootstock.adapters.bundle.base_weights import BaseWeights
 from rootstock.adapters.bundle.kinds.lora import needed
 from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.tensors import take
 from rootstock.adapters.spec import Array, FoundationSpec, Rejected, SiteUpdate, TaskClass
-
-if TYPE_CHECKING:
-    from rootstock.adapters.foundation.weights import FoundationWeights
 
 
 def saved_pooler(
@@ -20,7 +16,7 @@ def saved_pooler(
     config: PeftConfig,
     task_class: TaskClass,
     foundation: FoundationSpec,
-    base: FoundationWeights | None,
+    base: BaseWeights | None,
 ) -> dict[str, SiteUpdate]:
     """The update that makes the pooler's linear layer the one that the adapter holds, exactly, if it holds one.
 
@@ -45,7 +41,7 @@ def saved_pooler(
 
 
 def _whole(
-    module: str, site: str, features: tuple[int, int], left: dict[str, Array], base: FoundationWeights
+    module: str, site: str, features: tuple[int, int], left: dict[str, Array], base: BaseWeights
 ) -> SiteUpdate:
     width_in, width_out = features
     weight = take(left, f"{module}.weight", (width_out, width_in))

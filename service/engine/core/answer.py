@@ -7,7 +7,7 @@ from typing import Any
 
 from rootstock.service.engine.core.catalog import Resolved
 from rootstock.service.engine.core.errors import EngineError
-from rootstock.service.engine.encode.batch import Request
+from rootstock.service.engine.core.request import Request
 
 
 @dataclass(frozen=True, slots=True)

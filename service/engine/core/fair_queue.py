@@ -1,4 +1,4 @@
-"""In what order rows of many tenants and adapters are served: by the tokens that each has had."""
+"""Order the work of many tenants and adapters by the tokens that each has had."""
 
 from __future__ import annotations
 
@@ -7,53 +7,55 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count
+from typing import Generic, TypeVar
 
-from rootstock.service.engine.encode.batch import Row
+from rootstock.service.engine.core.work import Work
 
-Test = Callable[[Row], bool]
-# Names the flow that a row belongs to, and what a token costs it in virtual time.
-Level = Callable[[Row], tuple[Hashable, int]]
+W = TypeVar("W", bound=Work)
+Test = Callable[[W], bool]
+# The flow that a unit of work belongs to, and the price of a token to it in virtual time.
+Level = Callable[[W], tuple[Hashable, int]]
 
 
-class Flow(ABC):
+class Flow(ABC, Generic[W]):
     """A claim on a share of the tokens that are run, in virtual time: `tag` counts what it has had.
 
     `start` is where the turn of its foremost row comes. It stands still until that row is served, however many
     later rows are served before it; so the foremost row's turn always comes.
     """
 
-    def __init__(self, name: Hashable = None, cost: int = 1) -> None:
+    def __init__(self, name: Hashable = None, price: int = 1) -> None:
         self.name = name
-        self.cost = cost
+        self.price = price
         self.start = self.tag = self.arrival = 0
         # Rows that wait.
         self.size = 0
         # The first row of the draw under way.
-        self.foremost: Row | None = None
+        self.foremost: W | None = None
         # Whether nothing else waits beside it, nor beside what holds it.
         self.alone = True
 
     @abstractmethod
-    def __iter__(self) -> Iterator[Row]: ...
+    def __iter__(self) -> Iterator[W]: ...
 
     @abstractmethod
-    def put(self, row: Row) -> None:
+    def put(self, row: W) -> None:
         """Add a row behind all others."""
 
     @abstractmethod
-    def pull(self, gone: Test, placed: Test) -> Row | None:
+    def pull(self, gone: Test[W], placed: Test[W]) -> W | None:
         """Remove the row whose turn is next; None where there is none that can be served now."""
 
     @abstractmethod
-    def back(self, row: Row) -> None:
+    def back(self, row: W) -> None:
         """A pulled row is not served: it stands where it stood. The last pulled first."""
 
     @abstractmethod
-    def serve(self, row: Row) -> None:
+    def serve(self, row: W) -> None:
         """A pulled row is served. Once all that are not are back."""
 
     @abstractmethod
-    def purge(self, gone: Test) -> None:
+    def purge(self, gone: Test[W]) -> None:
         """Drop the rows that are gone, wherever they stand."""
 
     def close(self) -> None:
@@ -61,43 +63,43 @@ class Flow(ABC):
         self.foremost = None
 
 
-class Line(Flow):
+class Fifo(Flow[W]):
     """The rows of one adapter at one priority, first come first drawn."""
 
-    def __init__(self, name: Hashable, cost: int) -> None:
-        super().__init__(name, cost)
-        self._rows: deque[Row] = deque()
+    def __init__(self, name: Hashable, price: int) -> None:
+        super().__init__(name, price)
+        self._rows: deque[W] = deque()
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[W]:
         return iter(self._rows)
 
-    def put(self, row: Row) -> None:
+    def put(self, row: W) -> None:
         self._rows.append(row)
         self.size += 1
 
-    def pull(self, gone: Test, placed: Test) -> Row | None:
+    def pull(self, gone: Test[W], placed: Test[W]) -> W | None:
         while self._rows and gone(self._rows[0]):
             self._rows.popleft()
         row = self._rows.popleft() if self._rows and placed(self._rows[0]) else None
         self.size = len(self._rows)
         return row
 
-    def back(self, row: Row) -> None:
+    def back(self, row: W) -> None:
         self._rows.appendleft(row)
         self.size += 1
 
-    def serve(self, row: Row) -> None:
+    def serve(self, row: W) -> None:
         pass
 
-    def purge(self, gone: Test) -> None:
+    def purge(self, gone: Test[W]) -> None:
         self._rows = deque(row for row in self._rows if not gone(row))
         self.size = len(self._rows)
 
 
-Entry = tuple[int, int, Flow]
+Entry = tuple[int, int, Flow[W]]
 
 
-class Turns(Flow):
+class FairQueue(Flow[W]):
     """Flows that take turns: the one whose `start` is least comes first. Levels of them nest.
 
     Deficit round robin's measure, tokens had against tokens due (Shreedhar and Varghese 1996), kept as virtual
@@ -112,33 +114,33 @@ class Turns(Flow):
     takes time for the rows that it pulls, not for the flows that wait.
     """
 
-    def __init__(self, levels: Sequence[Level], horizon: int, name: Hashable = None, cost: int = 1) -> None:
-        super().__init__(name, cost)
+    def __init__(self, levels: Sequence[Level[W]], horizon: int, name: Hashable = None, price: int = 1) -> None:
+        super().__init__(name, price)
         self.now = 0
         self._level, *self._below = levels
         self._horizon = horizon
-        self._flows: dict[Hashable, Flow] = {}
+        self._flows: dict[Hashable, Flow[W]] = {}
         self._arrivals = count()
         # Every flow at its start, an empty one at its tag; one that rows have come to since stands too early.
-        self._order: list[Entry] = []
+        self._order: list[Entry[W]] = []
         # Of the draw under way: the flows taken from there, those of them that have rows but none that can be
         # served, those to pull from next, and where the draw began.
-        self._touched: list[Flow] = []
-        self._blocked: list[Flow] = []
-        self._drawn: list[Entry] = []
-        self._first: Row | None = None
+        self._touched: list[Flow[W]] = []
+        self._blocked: list[Flow[W]] = []
+        self._drawn: list[Entry[W]] = []
+        self._first: W | None = None
         self._from = 0
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[W]:
         for flow in self._flows.values():
             yield from flow
 
-    def put(self, row: Row) -> None:
-        name, cost = self._level(row)
+    def put(self, row: W) -> None:
+        name, price = self._level(row)
         flow = self._flows.get(name)
         new = flow is None
         if flow is None:
-            flow = Turns(self._below, self._horizon, name, cost) if self._below else Line(name, cost)
+            flow = FairQueue(self._below, self._horizon, name, price) if self._below else Fifo(name, price)
         if not flow.size:
             flow.start = flow.tag = max(flow.tag, self.now)
             flow.arrival = next(self._arrivals)
@@ -148,7 +150,7 @@ class Turns(Flow):
             self._flows[name] = flow
             heappush(self._order, (flow.start, flow.arrival, flow))
 
-    def pull(self, gone: Test, placed: Test) -> Row | None:
+    def pull(self, gone: Test[W], placed: Test[W]) -> W | None:
         while (entry := self._next()) is not None:
             at, _, flow = entry
             size = flow.size
@@ -159,7 +161,7 @@ class Turns(Flow):
                 if flow.foremost is None and flow.size:
                     self._blocked.append(self._touched.pop())
                 continue
-            flow.tag += flow.cost * row.length
+            flow.tag += flow.price * row.cost
             heappush(self._drawn, (flow.tag, flow.arrival, flow))
             if flow.foremost is None:
                 flow.foremost = row
@@ -168,21 +170,21 @@ class Turns(Flow):
             return row
         return None
 
-    def back(self, row: Row) -> None:
+    def back(self, row: W) -> None:
         flow = self._flows[self._level(row)[0]]
-        flow.tag -= flow.cost * row.length
+        flow.tag -= flow.price * row.cost
         flow.back(row)
         self.size += 1
 
-    def serve(self, row: Row) -> None:
+    def serve(self, row: W) -> None:
         flow = self._flows[self._level(row)[0]]
         flow.serve(row)
         if flow.foremost is row:
             flow.start = flow.tag
         if self._first is row:
-            self.now = max(self.now, self._from + flow.cost * row.length)
+            self.now = max(self.now, self._from + flow.price * row.cost)
 
-    def purge(self, gone: Test) -> None:
+    def purge(self, gone: Test[W]) -> None:
         for flow in self._flows.values():
             flow.purge(gone)
         self.size = sum(flow.size for flow in self._flows.values())
@@ -200,7 +202,7 @@ class Turns(Flow):
             parts.clear()
         self._first = None
 
-    def _next(self) -> Entry | None:
+    def _next(self) -> Entry[W] | None:
         """The flow to pull from next, if it is within the horizon or alone."""
         while self._order or self._drawn:
             if self._drawn and (not self._order or self._drawn[0] < self._order[0]):
@@ -222,11 +224,11 @@ class Turns(Flow):
             return entry
         return None
 
-    def _only(self, flow: Flow) -> bool:
+    def _only(self, flow: Flow[W]) -> bool:
         """Whether no other flow has rows, here or above, so that there is none to get ahead of."""
         return self.alone and len(self._touched) == 1 and self.size == flow.size
 
-    def _stand(self, flow: Flow) -> None:
+    def _stand(self, flow: Flow[W]) -> None:
         heappush(self._order, (flow.start if flow.size else flow.tag, flow.arrival, flow))
 
     def _move_on(self) -> None:
@@ -252,6 +254,6 @@ class Turns(Flow):
                 del self._flows[flow.name]
 
 
-def _stale(at: int, arrival: int, flow: Flow) -> bool:
+def _stale(at: int, arrival: int, flow: Flow[W]) -> bool:
     """Whether rows came to the flow, when it was empty, since it took this place."""
     return flow.size > 0 and (at, arrival) < (flow.start, flow.arrival)

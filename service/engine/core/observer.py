@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rootstock.service.engine.core.answer import Served
-from rootstock.service.engine.encode.batch import Priority
+from rootstock.service.engine.core.work import Priority
 
 # What an adapter is loaded into: host memory from the store, a slot from host memory.
 Tier = Literal["memory", "slot"]

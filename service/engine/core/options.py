@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rootstock.service.engine.encode.batch import Priority
+from rootstock.service.engine.core.work import Priority
 
 
 @dataclass(frozen=True, slots=True)

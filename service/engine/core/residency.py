@@ -11,11 +11,13 @@ from rootstock.adapters.spec import Adapter
 from rootstock.service.engine.core.adapter_cache import AdapterCache
 from rootstock.service.engine.core.observer import Observer
 from rootstock.service.engine.core.slots import Slots
-from rootstock.service.engine.encode.batcher import Batcher
 
 
 class Holdings:
-    """Adapters by digest, as calls hold them. Used from the event loop; `load` runs in a thread."""
+    """Adapters by digest, as calls hold them. Used from the event loop; `load` runs in a thread.
+
+    `drop(digest)` frees the slot of an adapter that leaves host memory.
+    """
 
     def __init__(
         self,
@@ -23,13 +25,13 @@ class Holdings:
         load: Callable[[str], Adapter],
         max_bytes: int,
         slots: Slots,
-        batcher: Batcher,
+        drop: Callable[[str], None],
         observer: Observer,
     ) -> None:
         self.cache = AdapterCache(load, max_bytes, self._in_use, self._evicted)
         self._foundation = foundation
         self._slots = slots
-        self._batcher = batcher
+        self._drop = drop
         self._observer = observer
         self._held: Counter[str] = Counter()
         self._idle: dict[str, asyncio.Event] = {}
@@ -76,7 +78,7 @@ class Holdings:
         while self._held[digest]:
             await self._idle.setdefault(digest, asyncio.Event()).wait()
         self.cache.drop(digest)
-        self._batcher.drop(digest)
+        self._drop(digest)
 
     def close(self) -> None:
         """Load nothing more."""
@@ -91,7 +93,7 @@ class Holdings:
     def _evicted(self, digest: str) -> None:
         """What leaves host memory leaves its slot as well: the slot may hold the same memory."""
         self._observer.evicted("memory")
-        self._batcher.drop(digest)
+        self._drop(digest)
 
     def _in_use(self, digest: str) -> bool:
         return digest in self._held or digest in self._slots.pinned

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rootstock.adapters.spec import Adapter
+from rootstock.service.engine.core.host import AdapterHost
 from rootstock.service.engine.core.observer import Observer
-from rootstock.service.engine.encode.batch import Runner
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Slots:
     from one thread, but for `pin` and `resident`.
     """
 
-    def __init__(self, runner: Runner, foundation: Adapter, observer: Observer | None = None) -> None:
+    def __init__(self, runner: AdapterHost, foundation: Adapter, observer: Observer | None = None) -> None:
         if runner.slots < 3:
             raise ValueError(
                 f"a runner of {runner.slots} slots; at least 3 (foundation, one adapter, verification)"

@@ -1,63 +1,20 @@
-"""What is admitted, what one forward pass computes, and the narrow interface between the two."""
+"""A row of a request, the batch that one forward pass computes, and the runner that computes it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rootstock.adapters.spec import Adapter, Array
-from rootstock.service.engine.core.admission import Ticket
-from rootstock.service.engine.encode.modalities.text import Encoded, Input
-
-if TYPE_CHECKING:
-    from rootstock.service.engine.core.observer import BatchStats
+from rootstock.adapters.spec import Array
+from rootstock.service.engine.core.host import AdapterHost
+from rootstock.service.engine.core.request import Request
+from rootstock.service.engine.encode.modalities.text import Encoded
 
 Ids = npt.NDArray[np.int64]
-Priority = Literal["high", "normal", "low"]
-# What a token costs its line of the queue: under load a high one gets four times a normal one's share.
-PRIORITIES: Mapping[Priority, int] = {"high": 1, "normal": 4, "low": 16}
-
-
-@dataclass(eq=False)
-class Request:
-    """Inputs under one adapter, admitted together and answered together.
-
-    `encoded[i]` holds the rows of input i, `outputs` the raw head output of every row once computed, input by
-    input. `gone` is set when nobody waits any more (the client left, the deadline passed, another input of the
-    request failed): its rows are then not computed. Times are seconds on the engine's clock: when it was
-    `admitted`, its adapter was `ready` in host memory, `tokenizing` began, it was `tokenized`, its first batch
-    `started` and its last one `finished`. `compute` is its share, by tokens, of the seconds of its batches, the
-    last of which is `batch`.
-    """
-
-    adapter: Adapter
-    inputs: Sequence[Input]
-    parameters: Mapping[str, Any]
-    deadline: float
-    admitted: float
-    tenant: str = ""
-    priority: Priority = "normal"
-    verifying: bool = False
-    ticket: Ticket = field(default_factory=Ticket)
-    encoded: Sequence[Sequence[Encoded]] = ()
-    outputs: list[Array | None] = field(default_factory=list)
-    ready: float = 0.0
-    tokenizing: float = 0.0
-    tokenized: float = 0.0
-    started: float | None = None
-    finished: float | None = None
-    gone: bool = False
-    tokens: int = 0
-    compute: float = 0.0
-    batch: BatchStats | None = None
-
-    def input_of(self, row: int) -> int:
-        """Which input a row is of."""
-        return [i for i, rows in enumerate(self.encoded) for _ in rows][row]
 
 
 @dataclass(eq=False, slots=True)
@@ -67,11 +24,11 @@ class Row:
     request: Request
     index: int
     encoded: Encoded
-    length: int = field(init=False)
+    cost: int = field(init=False)
     key: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        self.length = len(self.encoded.ids)
+        self.cost = len(self.encoded.ids)
         self.key = self.encoded.key
 
     @property
@@ -114,26 +71,16 @@ class Batch:
         return replace(self, **{name: getattr(self, name)[:, :longest] for name in names})
 
 
-class Runner(Protocol):
-    """Runs batches on one foundation with adapters in numbered slots; but for `warm`, from one thread at a time.
+class Encoder(AdapterHost, Protocol):
+    """Runs batches on one foundation, one forward pass each, with the adapters in its slots.
 
-    `warm` opens whatever an adapter needs beyond its arrays; it may be slow, and any thread may call it. `stage`
-    prepares an adapter and may fail; `place` puts what was staged into a slot and does not. `run` gives the raw
-    head output of each row: (labels,) or (dimensions,), for token classification (length, labels), for question
-    answering (length, 2), start and end, for fill-mask (masks, vocabulary).
+    `run` gives the raw head output of each row: (labels,) or (dimensions,), for token classification (length,
+    labels), for question answering (length, 2), start and end, for fill-mask (masks, vocabulary). One thread at a
+    time calls it.
     """
 
     name: str
     precision: str
-    slots: int
-
-    def warm(self, adapter: Adapter) -> None: ...
-
-    def stage(self, adapter: Adapter) -> Any: ...
-
-    def place(self, slot: int, staged: Any) -> None: ...
-
-    def clear(self, slot: int) -> None: ...
 
     def run(self, batch: Batch) -> list[Array]: ...
 

@@ -13,9 +13,11 @@ from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.core.admission import Admission
 from rootstock.service.engine.core.errors import EngineError, RunnerFault
 from rootstock.service.engine.core.observer import BatchStats, Observer
+from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.core.slots import Slots
+from rootstock.service.engine.core.work import Priority
 from rootstock.service.engine.core.worker import Worker
-from rootstock.service.engine.encode.batch import Priority, Request, Row, Runner, pad
+from rootstock.service.engine.encode.batch import Encoder, Row, pad
 from rootstock.service.engine.encode.queue import Queue
 
 
@@ -30,7 +32,7 @@ class Batcher(Worker):
         self,
         queue: Queue,
         slots: Slots,
-        runner: Runner,
+        runner: Encoder,
         pad_id: int,
         finish: Callable[[Request, EngineError | None], None],
         admission: Admission,
@@ -58,7 +60,7 @@ class Batcher(Worker):
         """Queue a call's rows, unless it is gone by now; Overloaded or TooLarge if they do not fit."""
         if any(row.request.gone for row in rows):
             return
-        self._admission.settle(rows[0].request.ticket, len(rows), sum(row.length for row in rows))
+        self._admission.settle(rows[0].request.ticket, len(rows), sum(row.cost for row in rows))
         with self._changed:
             self._incoming += rows
             self._changed.notify()
@@ -168,13 +170,13 @@ class Batcher(Worker):
         for digest in leased:
             self._slots.release(digest, rows[0].request.verifying)
         finished = self._clock()
-        adapters, length = len({row.digest for row in rows}), sum(row.length for row in rows)
+        adapters, length = len({row.digest for row in rows}), sum(row.cost for row in rows)
         stats = BatchStats(len(rows), adapters, tokens, padded, finished - started, waits)
         self._observer.batch(stats)
         self._admission.ran(length, finished - started)
         for row, result in zip(rows, results, strict=True):
             row.request.batch = stats
-            row.request.compute += stats.seconds * row.length / length
+            row.request.compute += stats.seconds * row.cost / length
             self._deliver(row, result, finished)
 
     def _start(self, rows: Sequence[Row], now: float) -> list[tuple[Priority, float]]:
@@ -182,7 +184,7 @@ class Batcher(Worker):
         waits = []
         for row in rows:
             request = row.request
-            self._admission.take(request.ticket, row.length)
+            self._admission.take(request.ticket, row.cost)
             if request.started is None:
                 request.started = now
                 if not request.verifying:

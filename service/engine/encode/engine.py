@@ -28,9 +28,10 @@ from rootstock.service.engine.core.errors import (
 )
 from rootstock.service.engine.core.observer import Observer, Observers
 from rootstock.service.engine.core.options import DEFAULT_TERMS, Terms
+from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.core.residency import Holdings
 from rootstock.service.engine.core.slots import Slots
-from rootstock.service.engine.encode.batch import Request, Runner
+from rootstock.service.engine.encode.batch import Encoder
 from rootstock.service.engine.encode.batcher import Batcher
 from rootstock.service.engine.encode.modalities.text import Input, Tokenizer
 from rootstock.service.engine.encode.packing import BatchLimits
@@ -59,7 +60,7 @@ class Engine:
     def __init__(
         self,
         spec: FoundationSpec,
-        runner: Runner,
+        runner: Encoder,
         tokenizer: Tokenizer,
         catalog: Catalog,
         observer: Observer,
@@ -86,7 +87,7 @@ class Engine:
         )
         self.intake = Intake(tokenizer, self.batcher, finish, observer, self.limits.max_inputs, clock)
         self.holdings = Holdings(
-            foundation, self._load, self.limits.cache_bytes, self.slots, self.batcher, observer
+            foundation, self._load, self.limits.cache_bytes, self.slots, self.batcher.drop, observer
         )
         self.cache = self.holdings.cache
         self.fallen = False

@@ -41,7 +41,7 @@ def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
     for place, row in enumerate(rows):
         first.setdefault(row.key, place)
     # What has no token, for want of special ones, is padded to one.
-    lengths = [max(1, row.length) for row in rows]
+    lengths = [max(1, row.cost) for row in rows]
     # On either side of the first row what came first stands nearest to it, and is cut off last.
     order = sorted(first.values(), key=lambda p: (lengths[p], p if lengths[p] >= lengths[0] else -p))
     begin, end = _cheapest([lengths[p] for p in order], order.index(0), limits)

@@ -10,8 +10,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from rootstock.service.engine.core.errors import EngineError, RunnerFault
+from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.core.worker import Worker
-from rootstock.service.engine.encode.batch import Request
 from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.encode.tasks import TASKS
 

@@ -10,8 +10,9 @@ from queue import SimpleQueue
 
 from rootstock.service.engine.core.errors import Draining, EngineError, RunnerFault, TooLarge
 from rootstock.service.engine.core.observer import Observer
+from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.core.worker import Worker
-from rootstock.service.engine.encode.batch import Request, Row
+from rootstock.service.engine.encode.batch import Row
 from rootstock.service.engine.encode.batcher import Batcher
 from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
 from rootstock.service.engine.encode.tasks import TASKS

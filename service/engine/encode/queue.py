@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 
-from rootstock.service.engine.core.fair_queue import Test, Turns
-from rootstock.service.engine.encode.batch import PRIORITIES, Row
+from rootstock.service.engine.core.fair_queue import FairQueue, Test
+from rootstock.service.engine.core.work import PRIORITIES
+from rootstock.service.engine.encode.batch import Row
 from rootstock.service.engine.encode.packing import BatchLimits, pack
 
 # Batches that may pass while verification waits: a share of 1/17 under load that never ends.
@@ -25,10 +26,10 @@ def _line(row: Row) -> tuple[Hashable, int]:
 class Queue:
     """Rows by tenant, then by line: an adapter's rows of one priority. Not thread-safe: the batcher's own.
 
-    Every batch holds the row whose turn it is (turns.py): of the tenant that has had the fewest tokens, the line
-    that has, a token of high priority counted as a quarter and one of low as four. The rows whose turns are next
-    join it where they fit its length (packing.py). Rows of one line and one length keep their order, but for
-    equal inputs, which run together.
+    Every batch holds the row whose turn it is (core/fair_queue.py). The turn goes to the tenant that has had the
+    fewest tokens, and within it to such a line; a token of high priority counts as a quarter, one of low as four.
+    The rows whose turns are next join it where they fit its length (packing.py). Rows of one line and one length
+    keep their order; only equal inputs run together out of it.
 
     No row waits for ever. Let W be `WINDOW` times a batch's tokens and L the longest row, so counted. From the
     time that a row is the first of its line until it runs, each line of its tenant, its own included, runs at
@@ -42,7 +43,7 @@ class Queue:
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
         horizon = WINDOW * limits.tokens * PRIORITIES["normal"]
-        self._serving, self._verifying = (Turns((_tenant, _line), horizon) for _ in range(2))
+        self._serving, self._verifying = (FairQueue((_tenant, _line), horizon) for _ in range(2))
         self._passed = 0
 
     def __len__(self) -> int:
@@ -52,7 +53,7 @@ class Queue:
         """Add a row at the end of its line."""
         (self._verifying if row.request.verifying else self._serving).put(row)
 
-    def take(self, placed: Test, gone: Test) -> list[Row]:
+    def take(self, placed: Test[Row], gone: Test[Row]) -> list[Row]:
         """The next batch's rows, removed from the queue; empty if nothing can run.
 
         `gone(row)` drops a row that nobody waits for. `placed(row)` is asked once an adapter, in order, whether
@@ -69,12 +70,12 @@ class Queue:
                 return batch
         return []
 
-    def purge(self, gone: Test) -> None:
+    def purge(self, gone: Test[Row]) -> None:
         """Drop the rows that nobody waits for, wherever they stand: `take` sees only the next ones."""
         for turns in (self._serving, self._verifying):
             turns.purge(gone)
 
-    def _take_from(self, turns: Turns, placed: Test, gone: Test) -> list[Row]:
+    def _take_from(self, turns: FairQueue[Row], placed: Test[Row], gone: Test[Row]) -> list[Row]:
         places: dict[str, bool] = {}
 
         def has_place(row: Row) -> bool:

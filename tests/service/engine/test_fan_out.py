@@ -22,7 +22,7 @@ from rootstock.service.engine.core.errors import (
     TooLarge,
     TooLong,
 )
-from rootstock.service.engine.encode.batch import Request
+from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.encode.engine import EngineLimits
 from rootstock.service.engine.encode.modalities.text import Encoded, Question, Tokenizer
 from rootstock.service.engine.encode.packing import BatchLimits

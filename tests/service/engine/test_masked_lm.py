@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 
 from rootstock.adapters.spec import Adapter, AdapterWeights, HeadSpec, Preprocessing
 from rootstock.service.engine.core.catalog import own_adapters
-from rootstock.service.engine.encode.batch import Runner, pad
+from rootstock.service.engine.encode.batch import Encoder, pad
 from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.runners.modules import MaskedLMHead
 from rootstock.service.engine.runners.onnx.export.export import export
@@ -65,7 +65,7 @@ def expected(tiny: Tiny) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module", params=["onnx", "onnx, cached", "torch", "torch, rounded"])
-def runner(request: pytest.FixtureRequest, tiny: Tiny, exported: Path) -> Iterator[Runner]:
+def runner(request: pytest.FixtureRequest, tiny: Tiny, exported: Path) -> Iterator[Encoder]:
     if request.param.startswith("onnx"):
         yield filled(OnnxRunner(exported, 8, 1, 2**24 if "cached" in request.param else 0), tiny)
     else:
@@ -97,7 +97,7 @@ def classifier(tiny: Tiny, labels: int) -> Adapter:
     )
 
 
-def run(runner: Runner, tiny: Tiny, rows: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+def run(runner: Encoder, tiny: Tiny, rows: Sequence[tuple[int, int]]) -> list[np.ndarray]:
     """One batch of rows, each a slot and a text."""
     tokenizer = Tokenizer(tiny.folder / "tokenizer.json")
     encoded = [tokenizer.encode(TEXTS[text], Preprocessing(64), truncate=False) for _, text in rows]
@@ -105,7 +105,7 @@ def run(runner: Runner, tiny: Tiny, rows: Sequence[tuple[int, int]]) -> list[np.
 
 
 def test_the_logits_at_the_masks_are_transformers_alone_and_in_any_company(
-    runner: Runner, tiny: Tiny, expected: list[np.ndarray]
+    runner: Encoder, tiny: Tiny, expected: list[np.ndarray]
 ) -> None:
     batches = [
         [(1, 0)],

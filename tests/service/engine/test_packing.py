@@ -41,13 +41,13 @@ def test_no_other_run_of_rows_of_neighbouring_lengths_costs_less_a_token(
     head = ordered.index(lengths[0])
     runs = [ordered[i:j] for i, j in combinations(range(len(ordered) + 1), 2) if i <= head < j]
     best = min(cost(run, limits) for run in runs if allowed(run, limits))
-    assert cost([row.length for row in batch], limits) <= best + 1e-9
+    assert cost([row.cost for row in batch], limits) <= best + 1e-9
 
 
 def test_more_padding_is_taken_where_a_batch_costs_much() -> None:
     rows = [make_row("A", n) for n in (16, 24, 24, 16)]
-    assert [r.length for r in pack(rows, BatchLimits(overhead=0))] == [16, 16]
-    assert [r.length for r in pack(rows, BatchLimits(overhead=2000))] == [16, 24, 24, 16]
+    assert [r.cost for r in pack(rows, BatchLimits(overhead=0))] == [16, 16]
+    assert [r.cost for r in pack(rows, BatchLimits(overhead=2000))] == [16, 24, 24, 16]
 
 
 def test_of_rows_of_one_length_the_first_are_taken() -> None:

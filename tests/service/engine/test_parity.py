@@ -13,7 +13,7 @@ from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.spec import Adapter, FoundationSpec
 from rootstock.service.engine.core.catalog import foundation_adapter
-from rootstock.service.engine.encode.batch import Runner, pad
+from rootstock.service.engine.encode.batch import Encoder, pad
 from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.engine.runners.torch.runner import TorchRunner
@@ -28,14 +28,14 @@ def opened(mixed_saved: list[PeftAdapter], spec: FoundationSpec) -> list[Adapter
 @pytest.fixture(scope="module", params=["onnx", "torch"])
 def runner(
     request: pytest.FixtureRequest, export_folder: Path, foundation: FoundationFiles, spec: FoundationSpec
-) -> Iterator[Runner]:
+) -> Iterator[Encoder]:
     if request.param == "onnx":
         yield OnnxRunner(export_folder, slots=64, threads=2)
     else:
         yield TorchRunner(foundation.folder, spec, slots=64)
 
 
-def place_all(runner: Runner, adapters: list[Adapter], first: int = 1) -> list[int]:
+def place_all(runner: Encoder, adapters: list[Adapter], first: int = 1) -> list[int]:
     slots = list(range(first, first + len(adapters)))
     for slot, adapter in zip(slots, adapters, strict=True):
         runner.place(slot, runner.stage(adapter))
@@ -43,7 +43,7 @@ def place_all(runner: Runner, adapters: list[Adapter], first: int = 1) -> list[i
 
 
 def test_each_adapter_alone_answers_as_peft_does(
-    runner: Runner, opened: list[Adapter], mixed_expected: list[list[np.ndarray]], export_folder: Path
+    runner: Encoder, opened: list[Adapter], mixed_expected: list[list[np.ndarray]], export_folder: Path
 ) -> None:
     tokenizer = Tokenizer(export_folder / "tokenizer.json")
     for adapter, outputs in zip(opened[:8], mixed_expected[:8], strict=True):
@@ -55,7 +55,7 @@ def test_each_adapter_alone_answers_as_peft_does(
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_32_mixed_adapters_in_one_batch_answer_as_peft_does_in_any_order(
-    runner: Runner, opened: list[Adapter], mixed_expected: list[list[np.ndarray]], export_folder: Path, seed: int
+    runner: Encoder, opened: list[Adapter], mixed_expected: list[list[np.ndarray]], export_folder: Path, seed: int
 ) -> None:
     tokenizer = Tokenizer(export_folder / "tokenizer.json")
     slots = place_all(runner, opened, first=1 + seed)
@@ -68,7 +68,7 @@ def test_32_mixed_adapters_in_one_batch_answer_as_peft_does_in_any_order(
 
 
 def test_the_foundation_in_a_mixed_batch_embeds_as_sentence_transformers_does(
-    runner: Runner, opened: list[Adapter], spec: FoundationSpec, foundation: FoundationFiles, export_folder: Path
+    runner: Encoder, opened: list[Adapter], spec: FoundationSpec, foundation: FoundationFiles, export_folder: Path
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -86,7 +86,7 @@ def test_the_foundation_in_a_mixed_batch_embeds_as_sentence_transformers_does(
 
 
 def test_a_feature_extraction_adapter_pools_peft_s_hidden_states(
-    runner: Runner, foundation: FoundationFiles, spec: FoundationSpec, export_folder: Path, tmp_path: Path
+    runner: Encoder, foundation: FoundationFiles, spec: FoundationSpec, export_folder: Path, tmp_path: Path
 ) -> None:
     saved = save_adapter(foundation.folder, tmp_path, "FEATURE_EXTRACTION", 5, target_modules=ALL, r=4)
     adapter = open_bundle(saved.zip(), Limits(), spec).adapter(spec, 64)

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rootstock.service.engine.encode.batch import PRIORITIES, Priority, Request, Row
+from rootstock.service.engine.core.request import Request
+from rootstock.service.engine.core.work import PRIORITIES, Priority
+from rootstock.service.engine.encode.batch import Row
 from rootstock.service.engine.encode.modalities.text import Encoded
 from rootstock.service.engine.encode.packing import SHARED_ROWS, SHARED_TOKENS, BatchLimits
 from rootstock.service.engine.encode.queue import VERIFY_AFTER, WINDOW, Queue
@@ -73,11 +75,11 @@ def take(queue: Queue) -> list[str]:
 
 
 def virtual(row: Row) -> int:
-    return row.length * PRIORITIES[row.request.priority]
+    return row.cost * PRIORITIES[row.request.priority]
 
 
 def check_limits(batch: Sequence[Row], limits: BatchLimits) -> None:
-    lengths = list({row.key: row.length for row in batch}.values())
+    lengths = list({row.key: row.cost for row in batch}.values())
     assert len(lengths) <= limits.rows
     assert len(batch) <= SHARED_ROWS * limits.rows
     if len(lengths) > 1:
@@ -148,7 +150,7 @@ def test_no_row_is_lost_or_doubled_and_every_batch_keeps_its_limits_and_the_orde
         assert len(queue) == len(list(queue))
         assert len({r.request.verifying for r in batch}) <= 1, "verification runs by itself"
         for row in batch:
-            line = lines[row.digest, row.request.verifying, row.length]
+            line = lines[row.digest, row.request.verifying, row.cost]
             while is_gone(line[0]):
                 line.popleft()
             assert line.popleft() is row, "first come, first served within an adapter's rows of one length"
@@ -161,7 +163,7 @@ def test_no_row_is_lost_or_doubled_and_every_batch_keeps_its_limits_and_the_orde
             put(queue, rows)
             given.extend(rows)
             for row in rows:
-                lines.setdefault((row.digest, row.request.verifying, row.length), deque()).append(row)
+                lines.setdefault((row.digest, row.request.verifying, row.cost), deque()).append(row)
         elif isinstance(step, Leave):
             waiting = list(queue)
             for pick in step.picks:
@@ -220,7 +222,7 @@ def test_while_a_row_is_the_first_of_its_line_no_line_and_no_tenant_runs_more_th
         batches += 1
         batch = queue.take(place, is_gone)
         for row in batch:
-            tenants[row.request.tenant] += row.length
+            tenants[row.request.tenant] += row.cost
             if row.request.tenant == "x":
                 lines[row.digest, row.request.priority] += virtual(row)
         assert max(lines.values(), default=0) <= 2 * W + 3 * L
@@ -278,7 +280,7 @@ def test_tenants_that_always_wait_run_the_same_tokens_however_many_adapters_they
         fill(tenant, 30)
     for _ in range(40 if floods else 0):
         for row in queue.take(always, is_gone):
-            had[row.request.tenant] += row.length * PRIORITIES["normal"]
+            had[row.request.tenant] += row.cost * PRIORITIES["normal"]
             fill(row.request.tenant, 1)
         shares = [had[tenant] for tenant in floods]
         assert max(shares) - min(shares) <= W + 2 * LONGEST * PRIORITIES["normal"]
@@ -307,10 +309,10 @@ def test_a_stream_of_new_adapters_does_not_starve_one_that_has_had_much() -> Non
 
 def test_a_row_that_fits_no_other_is_not_passed_over_for_ever_by_its_own_line_s_other_rows() -> None:
     queue = make_queue([make_row("new", 4), make_row("A", 400), *[make_row("A", 4) for _ in range(600)]])
-    assert [row.length for row in queue.take(always, is_gone)] == [4] * LIMITS.rows, "passed over once"
+    assert [row.cost for row in queue.take(always, is_gone)] == [4] * LIMITS.rows, "passed over once"
     for i in range(60):
         queue.put(make_row(f"new{i}", 4))
-        if any(row.length == 400 for row in queue.take(always, is_gone)):
+        if any(row.cost == 400 for row in queue.take(always, is_gone)):
             return
     raise AssertionError("passed over sixty times")
 
@@ -333,7 +335,7 @@ def test_rows_of_one_length_are_not_served_at_the_cost_of_an_adapter_whose_rows_
         if not left["even"]:
             put(queue, [make_row("even", 100) for _ in range(even)])
         for row in queue.take(always, is_gone):
-            had[row.digest] += row.length
+            had[row.digest] += row.cost
     assert had["even"] - had["odd"] <= (W + 2 * LONGEST * PRIORITIES["normal"]) / PRIORITIES["normal"]
     assert min(had.values()) > 20_000
 
@@ -418,8 +420,8 @@ def test_texts_of_natural_lengths_waste_little_on_padding_and_on_small_batches(
     tokens = cost = 0
     for _ in range(300):
         batch = queue.take(always, is_gone)
-        tokens += sum(row.length for row in batch)
-        cost += limits.overhead + len(batch) * max(row.length for row in batch)
+        tokens += sum(row.cost for row in batch)
+        cost += limits.overhead + len(batch) * max(row.cost for row in batch)
         put(queue, [text(row.digest) for row in batch])
     assert 1 - tokens / cost < most
 
@@ -432,7 +434,7 @@ def test_a_row_longer_than_a_batch_runs_alone() -> None:
 def test_a_row_without_a_token_runs() -> None:
     queue = make_queue([make_row("A", 1)])
     (row,) = queue
-    row.length = 0
+    row.cost = 0
     assert take(queue) == ["A"]
 
 

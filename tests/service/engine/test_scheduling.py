@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from rootstock.service.engine.core.admission import Admission, Capacity, Ticket
 from rootstock.service.engine.core.catalog import foundation_adapter
 from rootstock.service.engine.core.errors import EngineError, Overloaded, RunnerFault
+from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.core.slots import Slots
-from rootstock.service.engine.encode.batch import PRIORITIES, Priority, Request, Row
+from rootstock.service.engine.core.work import PRIORITIES, Priority
+from rootstock.service.engine.encode.batch import Row
 from rootstock.service.engine.encode.batcher import Batcher
 from rootstock.service.engine.encode.modalities.text import Encoded
 from rootstock.service.engine.encode.packing import SHARED_ROWS, BatchLimits
@@ -121,7 +123,7 @@ class World:
         for request in late:
             self.leave(request)
         waiting = [row for row in self._waiting if row.request.ticket.open]
-        assert self.admission.waiting() == (len(waiting), sum(row.length for row in waiting))
+        assert self.admission.waiting() == (len(waiting), sum(row.cost for row in waiting))
         return moved or (len(self.answers), len(self.queue)) != before
 
     def drain(self) -> None:
@@ -269,7 +271,7 @@ def test_with_more_adapters_than_slots_a_row_waits_for_a_bounded_share_of_the_ot
         batch = world.ran[-1] if len(world.ran) > before else []
         for row in batch:
             if row.request.tenant == "x":
-                ran[row.digest] += row.length * PRIORITIES[row.request.priority]
+                ran[row.digest] += row.cost * PRIORITIES[row.request.priority]
         assert max(ran.values(), default=0) <= bound
         if any(row.request is mine for row in batch):
             ran.clear()

@@ -92,7 +92,7 @@ class OnnxRunner:
         self._placed.pop(slot, None)
 
     def run(self, batch: Batch) -> list[Array]:
-        """The raw head output of each row; see batch.Runner."""
+        """The raw head output of each row; see batch.Encoder."""
         staged = {slot: self._placed[slot] for slot in batch.slots}
         if self._cache is not None:
             return self._run_cached(batch, staged, self._cache)

@@ -83,7 +83,7 @@ class Heads:
             self._stacks[place.form].give(place.number)
 
     def run(self, batch: Batch, states: Sequence[int], outputs: Sequence[Tensor], graphs: Graphs) -> list[Array]:
-        """The raw head output of each row (batch.Runner), each form of head once over its rows.
+        """The raw head output of each row (batch.Encoder), each form of head once over its rows.
 
         `states`: the trunk's state that a row reads; `outputs`: of all states hidden and, if any, pooled.
         """

@@ -110,7 +110,7 @@ class TorchRunner:
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> list[Array]:
-        """The raw head output of each row; see batch.Runner."""
+        """The raw head output of each row; see batch.Encoder."""
         plan = self._plan(batch)
         form, numbers = feed(batch, plan, self.spec, self._updates, rounded=self._graphs.most > 0)
         key = "trunk", form, self._updates.growths
