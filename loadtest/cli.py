@@ -15,7 +15,7 @@ from rootstock.loadtest.scenarios import SCENARIOS
 if TYPE_CHECKING:
     from rootstock.adapters.foundation.location import FoundationFiles
     from rootstock.loadtest.load.outcome import Outcome
-    from rootstock.loadtest.measure.row import NotRun, Row
+    from rootstock.loadtest.measure.row import BenchmarkRow, NotRun
     from rootstock.loadtest.report.report import Report
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -104,11 +104,11 @@ def engine(
     wanted = known if rows == "all" else _rows(rows, known)
     count = pairs or (_QUICK_PAIRS if quick else _PAIRS)
 
-    def measure(files: FoundationFiles, export: Path) -> Sequence[Row | NotRun]:
-        from rootstock.loadtest.engine.rows import Setup, engine_rows, full_scale, quick_scale
+    def measure(files: FoundationFiles, export: Path) -> Sequence[BenchmarkRow | NotRun]:
+        from rootstock.loadtest.engine.rows import EngineSetup, engine_rows, full_scale, quick_scale
 
         scale = quick_scale(count) if quick else full_scale(count)
-        return engine_rows(wanted, Setup(files.folder, export, used, scale, _say))
+        return engine_rows(wanted, EngineSetup(files.folder, export, used, scale, _say))
 
     name = "engine" if wanted == known else "engine-" + "-".join(wanted)
     _report(measure, {"rows": list(wanted), "pairs": count, "threads": used}, _kept(json, name, quick))
@@ -154,13 +154,13 @@ def http(
     count = pairs or (_QUICK_PAIRS if quick else _PAIRS)
     window = round(seconds or (_QUICK_WINDOW_S if quick else _WINDOW_S))
 
-    def measure(files: FoundationFiles, export: Path) -> Sequence[Row | NotRun]:
+    def measure(files: FoundationFiles, export: Path) -> Sequence[BenchmarkRow | NotRun]:
         from rootstock.loadtest.fixtures.windows import Windows
-        from rootstock.loadtest.http.rows import Served, served_rows
-        from rootstock.loadtest.load.preparation import Setup
+        from rootstock.loadtest.http.rows import HttpSetup, served_rows
+        from rootstock.loadtest.load.preparation import ScenarioSetup
 
-        setup = Setup(files.folder, export, used, server, quick, _say)
-        return served_rows(wanted, Served(setup, Windows(window, count, connections)))
+        setup = ScenarioSetup(files.folder, export, used, server, quick, _say)
+        return served_rows(wanted, HttpSetup(setup, Windows(window, count, connections)))
 
     parameters = {
         "rows": list(wanted),
@@ -184,10 +184,10 @@ def _scenario(
         _fail(f"--scenario {name!r}: expected one of {', '.join(SCENARIOS)}", 2)
 
     def measure(files: FoundationFiles, export: Path) -> Outcome:
-        from rootstock.loadtest.load.preparation import Setup
+        from rootstock.loadtest.load.preparation import ScenarioSetup
         from rootstock.loadtest.scenarios.catalogue import RUN
 
-        return RUN[name](Setup(files.folder, export, threads, server, quick, _say, seconds))
+        return RUN[name](ScenarioSetup(files.folder, export, threads, server, quick, _say, seconds))
 
     outcome = _measured(measure)
     parameters = {"scenario": name, "server": server, "threads": threads, "quick": quick, "seconds": seconds}
@@ -201,7 +201,7 @@ def _scenario(
 
 
 def _report(
-    measure: Callable[[FoundationFiles, Path], Sequence[Row | NotRun]],
+    measure: Callable[[FoundationFiles, Path], Sequence[BenchmarkRow | NotRun]],
     parameters: dict[str, Any],
     kept: Path | None,
     page: str = "",

@@ -20,7 +20,7 @@ _SECONDS = 300.0
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedFolder:
     """The plain LoRA folder that an upload became, as a zip, and what the version's record says of it."""
 
     data: bytes
@@ -44,7 +44,7 @@ class Converter:
         """Whether what converts is installed: serving itself needs neither torch nor PEFT."""
         return all(importlib.util.find_spec(name) for name in ("torch", "peft", "transformers"))
 
-    async def convert(self, data: bytes, kind: str, task: str | None) -> Converted:
+    async def convert(self, data: bytes, kind: str, task: str | None) -> ConvertedFolder:
         """The LoRA of a plain PEFT folder's zip; Rejected as `rootstock.adapters.convert.conversion.convert`.
 
         With check "conversion" also where the process crashes or takes too long.
@@ -68,7 +68,7 @@ class Converter:
             if code != 0 or "from" not in answer:
                 message = f"converting this {kind} to LoRA ended with exit code {code}; do it before uploading"
                 raise Rejected("conversion", WEIGHTS, message)
-            return Converted(await asyncio.to_thread(made.read_bytes), answer)
+            return ConvertedFolder(await asyncio.to_thread(made.read_bytes), answer)
 
     async def _run(self, *arguments: str) -> tuple[int | None, bytes]:
         process = await asyncio.create_subprocess_exec(

@@ -10,7 +10,7 @@ from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.registry import Registry
 from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
 from rootstock.adapters.store.folder import FolderStore
-from rootstock.service.engine.core.catalog import Resolved
+from rootstock.service.engine.core.catalog import ResolvedReference
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class RegistryCatalog:
     limits: Limits
     base: FoundationWeights | None = None
 
-    def resolve(self, reference: str) -> Resolved:
+    def resolve(self, reference: str) -> ResolvedReference:
         """What the reference means now; AdapterError for one that means nothing."""
         found = self.registry.resolve(reference)
-        return Resolved(found.name, found.version, found.digest)
+        return ResolvedReference(found.name, found.version, found.digest)
 
     def load(self, digest: str) -> Adapter:
         """The adapter of a digest; CorruptBundle where the stored bytes are not what the digest names."""

@@ -11,7 +11,7 @@ from rootstock.adapters.bundle.archive import CONFIG
 from rootstock.adapters.bundle.peft_config import read_config
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import HeadSpec, Preprocessing
-from rootstock.training.data.encoding import Encoded
+from rootstock.training.data.encoding import TokenRow
 from rootstock.training.data.example import Example
 from rootstock.training.errors import DataError
 from rootstock.training.fit.job import Job
@@ -22,7 +22,7 @@ _GOLDEN_INPUTS = 12
 _MAX_RANK = 64
 
 
-def golden(reloaded: Network, examples: Sequence[Example], encoded: Sequence[Encoded], job: Job) -> Golden:
+def golden(reloaded: Network, examples: Sequence[Example], encoded: Sequence[TokenRow], job: Job) -> Golden:
     """Held-out inputs, evenly spread over the file, each with its raw output computed alone, without padding.
 
     A text that is longer than the limit is left out: a server refuses it unless it may truncate.

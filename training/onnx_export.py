@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from rootstock.training.network.inputs import Batch
-from rootstock.training.network.predictor import Trained
+from rootstock.training.network.inputs import InputBatch
+from rootstock.training.network.predictor import Predictor
 
 _OPSET = 18
 
 
-def write_onnx(trained: Trained, out: Path) -> float:
+def write_onnx(trained: Predictor, out: Path) -> float:
     """Write the model and give the largest difference of its outputs to the bundle's golden ones.
 
     Inputs `input_ids`, `attention_mask` and, where the foundation has them, `token_type_ids`, each (rows, tokens)
@@ -37,7 +37,9 @@ def write_onnx(trained: Trained, out: Path) -> float:
         def forward(self, *given: Any) -> Any:
             found = dict(zip(names, given, strict=True))
             types = found.get("token_type_ids", found["input_ids"])
-            return network.logits(Batch(found["input_ids"], types, found["attention_mask"], found["input_ids"]))
+            return network.logits(
+                InputBatch(found["input_ids"], types, found["attention_mask"], found["input_ids"])
+            )
 
     embeddings: Any = network.trunk.get_input_embeddings()  # type: ignore[operator]
     ids = torch.arange(14).reshape(2, 7) % embeddings.num_embeddings
@@ -66,7 +68,7 @@ def write_onnx(trained: Trained, out: Path) -> float:
     return difference
 
 
-def _difference(trained: Trained, model: Path, names: list[str]) -> float:
+def _difference(trained: Predictor, model: Path, names: list[str]) -> float:
     """Of the model's outputs to the golden ones of the bundle."""
     # Its builds for Linux report what they run to their maker unless this is set before the import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

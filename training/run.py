@@ -12,7 +12,7 @@ from typing import Any
 from rootstock.adapters.bundle import Bundle
 from rootstock.adapters.bundle.archive import CARD, GOLDEN
 from rootstock.training.export import golden, make_bundle
-from rootstock.training.fit.candidate import Candidate, Training
+from rootstock.training.fit.candidate import Candidate, TrainingRows
 from rootstock.training.fit.checkpoint import Checkpoints
 from rootstock.training.fit.descent import Report, deterministic, silent
 from rootstock.training.fit.job import Job, prepare
@@ -25,12 +25,12 @@ from rootstock.training.recipe.extras import require
 from rootstock.training.recipe.recipe_file import RecipeFile
 from rootstock.training.report.card import render
 from rootstock.training.results import Results, write_results
-from rootstock.training.run_metrics import Evidence, gather
+from rootstock.training.run_metrics import RunMetrics, gather
 from rootstock.training.tracking import Log, track
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """A finished run: the bundle's digest, its figures, and where the files are."""
 
     digest: str
@@ -42,7 +42,7 @@ class Outcome:
 class Running:
     """A run that has begun: what trains, where its results go, and what is told of it."""
 
-    training: Training
+    training: TrainingRows
     results: Results
     log: Log
     began: float
@@ -55,7 +55,7 @@ class Running:
 
 def run(
     source: RecipeFile, output_dir: Path | None = None, report: Report = silent, force: bool = False
-) -> Outcome:
+) -> RunResult:
     """Train, evaluate and pack the adapter of a recipe; what lies in the output folder is replaced at the end.
 
     A run that was killed goes on where its last epoch ended. Raises TrainingError, FoundationError or Rejected.
@@ -76,7 +76,7 @@ def begin(source: RecipeFile, output_dir: Path | None, report: Report, variant: 
     results = Results(output_dir or source.output_dir, source.recipe.name)
     log = Log()
     key = f"{source.sha256} {sorted(job.dataset.hashes.items())} {variant}"
-    training = Training(
+    training = TrainingRows(
         job,
         job.parts.train,
         job.rows["train"],
@@ -88,7 +88,7 @@ def begin(source: RecipeFile, output_dir: Path | None, report: Report, variant: 
     return Running(training, results, log, began)
 
 
-def finish(running: Running, choice: Choice, candidates: Sequence[Candidate]) -> Outcome:
+def finish(running: Running, choice: Choice, candidates: Sequence[Candidate]) -> RunResult:
     """Gather the evidence, pack the bundle, and put everything into the output folder."""
     training, results = running.training, running.results
     source = training.job.source
@@ -100,10 +100,10 @@ def finish(running: Running, choice: Choice, candidates: Sequence[Candidate]) ->
     write_results(results, bundle, metrics, source.to_yaml(), running.log.to_text())
     running.checkpoints.clear()
     track(source.recipe, metrics, results)
-    return Outcome(bundle.digest, metrics, results)
+    return RunResult(bundle.digest, metrics, results)
 
 
-def _by_seed(choice: Choice, training: Training) -> list[Candidate]:
+def _by_seed(choice: Choice, training: TrainingRows) -> list[Candidate]:
     """The kept method under each seed of the recipe, the best on validation first."""
     first = final(choice, training)
     others: list[Candidate] = []
@@ -121,7 +121,7 @@ def _by_seed(choice: Choice, training: Training) -> list[Candidate]:
 
 
 def _pack(
-    job: Job, choice: Choice, evidence: Evidence, made_from: dict[str, Any]
+    job: Job, choice: Choice, evidence: RunMetrics, made_from: dict[str, Any]
 ) -> tuple[Bundle, dict[str, Any]]:
     recipe = job.source.recipe
     with tempfile.TemporaryDirectory(prefix="rootstock-train-") as scratch:

@@ -13,8 +13,8 @@ import numpy as np
 
 from rootstock.adapters.spec import Array
 from rootstock.training.data.dataset import read_texts
-from rootstock.training.data.encoding import Encoded
-from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, Training, from_scratch, train_candidate
+from rootstock.training.data.encoding import TokenRow
+from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, TrainingRows, from_scratch, train_candidate
 from rootstock.training.fit.job import Job
 from rootstock.training.fit.method import Choice, compare, train_as
 from rootstock.training.metrics.calibration import calibrate, flatten
@@ -30,10 +30,10 @@ _BUNDLED = ("split", "adapter", "baselines", "intervals")
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RunMetrics:
     """What was gathered before the adapter is saved; `candidates` are its trainings by seed, the kept first."""
 
-    training: Training
+    training: TrainingRows
     choice: Choice
     candidates: Sequence[Candidate]
     baselines: Mapping[str, list[Array]]
@@ -156,13 +156,13 @@ class Evidence:
         return outputs(self.candidate.network, job.inputs(job.encoded(texts)))
 
 
-def _intervals(found: Sequence[Array], rows: Sequence[Encoded], labels: Sequence[str]) -> dict[str, Any]:
+def _intervals(found: Sequence[Array], rows: Sequence[TokenRow], labels: Sequence[str]) -> dict[str, Any]:
     if rows[0].words:
         return entity_intervals(*word_tags(found, rows, labels))
     return label_intervals([r.targets[0] for r in rows], [int(r.argmax()) for r in found], len(labels))
 
 
-def _classes(found: Sequence[Array], rows: Sequence[Encoded]) -> list[int]:
+def _classes(found: Sequence[Array], rows: Sequence[TokenRow]) -> list[int]:
     """The class of each text; for tokens of each word, by its first token, 0 (O) where it was cut off."""
     if not rows[0].words:
         return [int(row.argmax()) for row in found]
@@ -171,7 +171,7 @@ def _classes(found: Sequence[Array], rows: Sequence[Encoded]) -> list[int]:
     ]
 
 
-def gather(training: Training, choice: Choice, candidates: Sequence[Candidate]) -> Evidence:
+def gather(training: TrainingRows, choice: Choice, candidates: Sequence[Candidate]) -> RunMetrics:
     """Train what the adapter is compared with."""
     job, evaluation = training.job, training.job.source.recipe.evaluation
     baselines = {"majority": majority(job)}
@@ -183,7 +183,7 @@ def gather(training: Training, choice: Choice, candidates: Sequence[Candidate]) 
         scratch = from_scratch(replace(training, stage="from_scratch"))
         baselines["from_scratch"] = scratch.predict(job, job.rows["test"])
     curve = [_point(training, choice, share) for share in sorted(evaluation.learning_curve)]
-    return Evidence(training, choice, candidates, baselines, curve)
+    return RunMetrics(training, choice, candidates, baselines, curve)
 
 
 def majority(job: Job) -> list[Array]:
@@ -194,7 +194,7 @@ def majority(job: Job) -> list[Array]:
     return [np.tile(row, (len(r.ids), 1)) if r.words else row for r in job.rows["test"]]
 
 
-def _point(training: Training, choice: Choice, share: float) -> dict[str, Any]:
+def _point(training: TrainingRows, choice: Choice, share: float) -> dict[str, Any]:
     """The kept method trained on a share of the training rows, each label's share of a shuffle.
 
     A share that leaves a label few rows is learned by contrast, as so few rows alone would be.
@@ -211,7 +211,7 @@ def _point(training: Training, choice: Choice, share: float) -> dict[str, Any]:
     return {"rows": len(kept), "score": macro_f1(held_out, job.rows["test"], job.labels)}
 
 
-def first_share(training: Training, share: float) -> list[int]:
+def first_share(training: TrainingRows, share: float) -> list[int]:
     """Positions of a share of the training rows, of each label or mixture of entity types at least one."""
     import random
 

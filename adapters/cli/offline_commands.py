@@ -108,7 +108,7 @@ def import_folder(
 def _import(paths: list[Path], home: Path, foundation: str, limits: Limits) -> dict[str, Any]:
     from rootstock.adapters.foundation.location import FoundationError, locate
     from rootstock.adapters.foundation.weights import FoundationWeights
-    from rootstock.adapters.home.bulk_import import Imported, import_bundles
+    from rootstock.adapters.home.bulk_import import ImportedBundle, import_bundles
     from rootstock.adapters.home.offline import describe_in
 
     told: dict[str, Any] = {"imported": 0, "unchanged": 0, "skipped": [], "interrupted": False}
@@ -119,7 +119,7 @@ def _import(paths: list[Path], home: Path, foundation: str, limits: Limits) -> d
             base = FoundationWeights(files.folder, spec.model_type)
             with closing(import_bundles(paths, home, spec, limits, base)) as outcomes:
                 for outcome in outcomes:
-                    if isinstance(outcome, Imported):
+                    if isinstance(outcome, ImportedBundle):
                         told["imported" if outcome.created else "unchanged"] += 1
                         count(None)
                     else:

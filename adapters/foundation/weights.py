@@ -20,7 +20,7 @@ _TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 
 
 @dataclass(frozen=True)
-class _Place:
+class _TensorPlace:
     file: Path
     dtype: str
     shape: tuple[int, ...]
@@ -35,7 +35,7 @@ class FoundationWeights:
     """
 
     def __init__(self, folder: Path, model_type: str) -> None:
-        files: dict[str, _Place] = {}
+        files: dict[str, _TensorPlace] = {}
         for path in sorted(folder.glob("*.safetensors")):
             files.update(_header(path))
         prefix = _TRUNK_PREFIX.get(model_type, model_type) + "."
@@ -82,7 +82,7 @@ class FoundationWeights:
         return as_fp32(name, dtype, tuple(shape), data)
 
 
-def _header(path: Path) -> dict[str, _Place]:
+def _header(path: Path) -> dict[str, _TensorPlace]:
     """Where each tensor lies in a file, by the safetensors layout: 8-byte length, JSON, data."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -92,5 +92,5 @@ def _header(path: Path) -> dict[str, _Place]:
     for name, entry in header.items():
         if name != "__metadata__":
             start, end = entry["data_offsets"]
-            places[name] = _Place(path, entry["dtype"], tuple(entry["shape"]), begin + start, begin + end)
+            places[name] = _TensorPlace(path, entry["dtype"], tuple(entry["shape"]), begin + start, begin + end)
     return places

@@ -28,7 +28,7 @@ _THREADS = 8
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedBundle:
     """A bundle that is registered; `created` is false where it was there already."""
 
     file: str
@@ -38,7 +38,7 @@ class Imported:
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedBundle:
     """A file that is not registered, and why."""
 
     file: str
@@ -57,7 +57,7 @@ def import_bundles(
     spec: FoundationSpec,
     limits: Limits,
     base: FoundationWeights | None = None,
-) -> Generator[Imported | Skipped, None, None]:
+) -> Generator[ImportedBundle | SkippedBundle, None, None]:
     """Register each bundle under its file's name, telling of each when it is done; close it to stop early.
 
     Each is checked as an upload is, but for the golden replay, which needs the model. A new one becomes the live
@@ -70,7 +70,7 @@ def import_bundles(
     named: dict[str, Path] = {}
     for path in paths:
         if named.setdefault(_name(path), path) is not path:
-            yield Skipped(path.name, f"has the same name as {named[_name(path)].name}: rename one of them")
+            yield SkippedBundle(path.name, f"has the same name as {named[_name(path)].name}: rename one of them")
     with (
         holding(home, "rootstock adapters import"),
         closing(Registry(f"sqlite:///{home / 'registry.db'}")) as registry,
@@ -94,7 +94,7 @@ def _name(path: Path) -> str:
 
 def _keep(
     path: Path, spec: FoundationSpec, limits: Limits, base: FoundationWeights | None, store: FolderStore
-) -> NewVersion | Skipped:
+) -> NewVersion | SkippedBundle:
     """A checked bundle whose bytes are in the store."""
     try:
         name = check_name(_name(path))
@@ -102,7 +102,7 @@ def _keep(
         bundle = open_bundle(data, limits, spec)
         adapter = bundle.adapter(spec, limits.max_rank, base)
     except (Rejected, InvalidName, Misused, OSError) as error:
-        return Skipped(path.name, str(error))
+        return SkippedBundle(path.name, str(error))
     # A plain PEFT folder has got its manifest only now. Packing all others anew would take most of the time.
     stored = bundle.to_zip() if bundle.warnings else data
     store.put(adapter.digest, stored)
@@ -112,12 +112,12 @@ def _keep(
 
 
 def _told(
-    kept: Iterable[tuple[Path, NewVersion | Skipped]], done: Iterable[Published]
-) -> Iterator[Imported | Skipped]:
+    kept: Iterable[tuple[Path, NewVersion | SkippedBundle]], done: Iterable[Published]
+) -> Iterator[ImportedBundle | SkippedBundle]:
     published = iter(done)
     for path, found in kept:
-        if isinstance(found, Skipped):
+        if isinstance(found, SkippedBundle):
             yield found
         else:
             version = next(published)
-            yield Imported(path.name, version.name, version.version, version.created)
+            yield ImportedBundle(path.name, version.name, version.version, version.created)

@@ -8,7 +8,7 @@ from rootstock.adapters.registry.records import (
     NewVersion,
     Page,
     Published,
-    Resolved,
+    Resolution,
     VersionDetail,
 )
 from rootstock.adapters.registry.sql.registry import Registry
@@ -22,6 +22,6 @@ __all__ = [
     "Page",
     "Published",
     "Registry",
-    "Resolved",
+    "Resolution",
     "VersionDetail",
 ]

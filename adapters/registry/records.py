@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolution:
     """The one version that a reference meant when it was resolved."""
 
     name: str

@@ -9,7 +9,7 @@ from rootstock.loadtest.fixtures.runner_bench import ROWS, Say, open_bench
 from rootstock.loadtest.fixtures.workload import RANK, Kind, make_workload
 from rootstock.loadtest.measure.agreement import require_distinct, require_equal
 from rootstock.loadtest.measure.pairs import interleaved
-from rootstock.loadtest.measure.row import Row
+from rootstock.loadtest.measure.row import BenchmarkRow
 
 if TYPE_CHECKING:
     from rootstock.loadtest.peers.plain import PlainPeer
@@ -20,7 +20,7 @@ _PLAIN_TARGET = 1.0
 _TARGETS = {32: 0.95, 16: 0.90}
 
 
-def plain_rows(foundation: Path, export: Path, pairs: int, threads: int, say: Say) -> list[Row]:
+def plain_rows(foundation: Path, export: Path, pairs: int, threads: int, say: Say) -> list[BenchmarkRow]:
     """Row "plain": seconds of a plain ONNX export ÷ seconds of the runner's bare rows, by shape of batch."""
     from rootstock.loadtest.peers.plain import PlainPeer
 
@@ -29,14 +29,16 @@ def plain_rows(foundation: Path, export: Path, pairs: int, threads: int, say: Sa
     return [_plain_row(peer, export, shape, pairs, threads, say) for shape in _PLAIN_SHAPES]
 
 
-def _plain_row(peer: PlainPeer, export: Path, shape: tuple[int, int], pairs: int, threads: int, say: Say) -> Row:
+def _plain_row(
+    peer: PlainPeer, export: Path, shape: tuple[int, int], pairs: int, threads: int, say: Say
+) -> BenchmarkRow:
     rows, tokens = shape
     say(f"row plain: {rows}×{tokens} tokens against a plain ONNX export")
     bench = open_bench(export, tokens, threads)
     batch, run = bench.under(0, rows), bench.runner.run
     worst = require_equal(run(batch), peer.run(batch), "the foundation alone against a plain export")
     trials = peer.choose(batch)
-    return Row(
+    return BenchmarkRow(
         label="plain",
         title=f"no adapter in use, {rows}×{tokens} tokens ÷ a plain ONNX export (throughput)",
         top="torch.onnx.export of transformers' AutoModel as it is (opset 17, TorchScript exporter, "
@@ -54,7 +56,7 @@ def _plain_row(peer: PlainPeer, export: Path, shape: tuple[int, int], pairs: int
     )
 
 
-def foundation_row(export: Path, tokens: int, pairs: int, threads: int, say: Say) -> Row:
+def foundation_row(export: Path, tokens: int, pairs: int, threads: int, say: Say) -> BenchmarkRow:
     """Row 1: seconds of the foundation alone ÷ seconds of 32 distinct adapters, same runner, same tokens."""
     say(f"row 1: {ROWS} adapters on {ROWS}×{tokens} tokens against the foundation alone")
     bench = open_bench(export, tokens, threads)
@@ -62,7 +64,7 @@ def foundation_row(export: Path, tokens: int, pairs: int, threads: int, say: Say
     answers = run(mixed)
     worst = require_equal(answers, bench.solo(), "mixed against alone")
     require_distinct(answers, run(bench.mixed(shift=1)), "mixed against the neighbour's adapter")
-    return Row(
+    return BenchmarkRow(
         label="1",
         title=f"{ROWS} adapters in {ROWS}×{tokens} tokens ÷ the foundation alone (throughput)",
         top=f"OnnxRunner.run, {ROWS} rows of {tokens} tokens in slot 0: the bare trunk, pooled and normalised",
@@ -75,7 +77,7 @@ def foundation_row(export: Path, tokens: int, pairs: int, threads: int, say: Say
     )
 
 
-def head_only_row(export: Path, tokens: int, pairs: int, threads: int, say: Say) -> Row:
+def head_only_row(export: Path, tokens: int, pairs: int, threads: int, say: Say) -> BenchmarkRow:
     """Row 1b: as row 1, but against one classifier that changes nothing of the trunk and reads the same of it."""
     say(f"row 1b: {ROWS} adapters on {ROWS}×{tokens} tokens against one head")
     bench = open_bench(export, tokens, threads)
@@ -84,7 +86,7 @@ def head_only_row(export: Path, tokens: int, pairs: int, threads: int, say: Say)
     mixed, one = bench.mixed(), bench.under(bench.place_last(classifier))
     worst = require_equal(run(mixed), bench.solo(), "mixed against alone")
     require_distinct(run(mixed), run(one), "mixed against the one head")
-    return Row(
+    return BenchmarkRow(
         label="1b",
         title=f"{ROWS} adapters in {ROWS}×{tokens} tokens ÷ one head on the foundation (throughput)",
         top=f"OnnxRunner.run, {ROWS} rows of {tokens} tokens under one adapter that is a head alone "

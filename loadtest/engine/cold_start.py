@@ -24,7 +24,7 @@ from rootstock.loadtest.fixtures.runner_bench import Say, open_bench
 from rootstock.loadtest.fixtures.workload import RANK
 from rootstock.loadtest.measure.agreement import Disagreement, require_equal
 from rootstock.loadtest.measure.processes import has_proc, memory
-from rootstock.loadtest.measure.row import Measure, Pair, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, Measure, Pair
 from rootstock.service.engine.encode.engine import EngineLimits
 from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
@@ -43,7 +43,7 @@ _EARLY = (10, 20)
 _KIND = f"rank-{RANK} query/value adapters with a head, one text of {_TOKENS} tokens"
 
 
-def cold_rows(export: Path, samples: int, threads: int, say: Say) -> list[Row]:
+def cold_rows(export: Path, samples: int, threads: int, say: Say) -> list[BenchmarkRow]:
     """Row 8: milliseconds of an adapter's first answer − of a warm one, from disk and from host memory."""
     say(f"row 8: {samples} adapters that are not in a slot")
     with _published(export, samples + 1, threads, say) as published:
@@ -61,7 +61,7 @@ def cold_rows(export: Path, samples: int, threads: int, say: Say) -> list[Row]:
         "the graphs are open and warm; another adapter was answered just before",
     ]
     return [
-        Row(
+        BenchmarkRow(
             label="8",
             title="cold adapter from disk: first answer − warm answer",
             top=f"Engine.predict of an adapter that is only in the registry and the store: {_KIND}",
@@ -73,7 +73,7 @@ def cold_rows(export: Path, samples: int, threads: int, say: Say) -> list[Row]:
             at_most=True,
             notes=["the bundles were written just before: the system's file cache is warm", *notes],
         ),
-        Row(
+        BenchmarkRow(
             label="8",
             title="cold adapter from host memory: first answer − warm answer",
             top=f"Engine.predict of an adapter in memory whose slot another has taken: {_KIND}",
@@ -88,7 +88,7 @@ def cold_rows(export: Path, samples: int, threads: int, say: Say) -> list[Row]:
     ]
 
 
-def loads_row(export: Path, loads: int, threads: int, say: Say) -> Row:
+def loads_row(export: Path, loads: int, threads: int, say: Say) -> BenchmarkRow:
     """Row "loads": seconds of a late load from disk ÷ seconds of an early one, each evicting the one before."""
     say(f"row loads: {loads} loads and evictions")
     early, late = slice(_EARLY[0] - 1, _EARLY[1]), slice(loads - (_EARLY[1] - _EARLY[0] + 1), loads)
@@ -110,7 +110,7 @@ def loads_row(export: Path, loads: int, threads: int, say: Say) -> Row:
         notes.append(
             f"this process held {resident[0]:.0f} MB after load {_EARLY[1]}, {resident[1]:.0f} at the end"
         )
-    return Row(
+    return BenchmarkRow(
         label="loads",
         title=f"{loads} loads and evictions: late ÷ early (time)",
         top=f"loads {late.start + 1} to {late.stop}: Engine.predict of an adapter that is only in the store: "
@@ -124,7 +124,7 @@ def loads_row(export: Path, loads: int, threads: int, say: Say) -> Row:
 
 
 @dataclass(frozen=True)
-class _Published:
+class _ColdAdapters:
     """Adapters in a registry and a store, and a text with the digest and the logits that answer it, by name."""
 
     export: Path
@@ -172,7 +172,7 @@ class _Published:
 
 
 @contextmanager
-def _published(export: Path, count: int, threads: int, say: Say) -> Iterator[_Published]:
+def _published(export: Path, count: int, threads: int, say: Say) -> Iterator[_ColdAdapters]:
     bench = open_bench(export, _TOKENS, threads, count)
     spec, text = bench.runner.spec, bench.workload.sentences[0]
     logits = bench.runner.run(bench.of_one_text())
@@ -181,4 +181,4 @@ def _published(export: Path, count: int, threads: int, say: Say) -> Iterator[_Pu
         names = register(home, spec, count, say)
         with closing(Registry(f"sqlite:///{home / 'registry.db'}")) as registry:
             digests = {name: registry.resolve(name).digest for name in names}
-        yield _Published(export, home, threads, spec, text, digests, dict(zip(names, logits, strict=True)))
+        yield _ColdAdapters(export, home, threads, spec, text, digests, dict(zip(names, logits, strict=True)))

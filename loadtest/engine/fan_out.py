@@ -15,7 +15,7 @@ from rootstock.loadtest.fixtures.runner_bench import Say, open_bench
 from rootstock.loadtest.fixtures.workload import HEAD_ONLY, RANK, Kind, make_workload, top_third
 from rootstock.loadtest.measure.agreement import require_distinct, require_equal
 from rootstock.loadtest.measure.pairs import interleaved
-from rootstock.loadtest.measure.row import Row
+from rootstock.loadtest.measure.row import BenchmarkRow
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.encode.modalities.text import Tokenizer
@@ -37,14 +37,14 @@ class _Tasks:
     worst: float
 
 
-def heads_row(export: Path, tokens: int, pairs: int, threads: int, say: Say) -> Row:
+def heads_row(export: Path, tokens: int, pairs: int, threads: int, say: Say) -> BenchmarkRow:
     """Row 6: seconds of a call for each of 20 head-only tasks ÷ seconds of one call for all, on one text."""
     say(f"row 6: {TASKS} heads on one text of {tokens} tokens")
     with _tasks(export, tokens, threads, HEAD_ONLY) as tasks:
         return _fan_out_row("6", f"{TASKS} head-only tasks", _HEADS_TARGET, tasks, tokens, pairs)
 
 
-def top_row(export: Path, tokens: int, pairs: int, threads: int, say: Say) -> Row:
+def top_row(export: Path, tokens: int, pairs: int, threads: int, say: Say) -> BenchmarkRow:
     """Row 7: as row 6, with adapters that change the query and value of the top third of the layers."""
     say(f"row 7: {TASKS} adapters of the top third on one text of {tokens} tokens, through the engine")
     kind = top_third(OnnxRunner(export, 3, threads).spec)
@@ -52,7 +52,7 @@ def top_row(export: Path, tokens: int, pairs: int, threads: int, say: Say) -> Ro
         return _fan_out_row("7", f"{TASKS} adapters on layers {_shown(kind)}", _TOP_TARGET, tasks, tokens, pairs)
 
 
-def unshared_row(export: Path, tokens: int, pairs: int, threads: int, say: Say) -> Row:
+def unshared_row(export: Path, tokens: int, pairs: int, threads: int, say: Say) -> BenchmarkRow:
     """Row 7: seconds of the runner on 20 rows of one text held 20 times ÷ seconds on the same rows, held once."""
     say(f"row 7: {TASKS} adapters of the top third on one text of {tokens} tokens, shared against unshared")
     kind = top_third(OnnxRunner(export, 3, threads).spec)
@@ -62,7 +62,7 @@ def unshared_row(export: Path, tokens: int, pairs: int, threads: int, say: Say) 
     answers = run(shared)
     worst = require_equal(answers, run(apart), "shared against unshared")
     require_distinct(answers, [*answers[1:], answers[0]], "an adapter against its neighbour")
-    return Row(
+    return BenchmarkRow(
         label="7",
         title=f"{TASKS} adapters on layers {_shown(kind)}, one text of {tokens} tokens ÷ unshared (speed)",
         top=f"OnnxRunner.run, {TASKS} rows whose text the batch holds {TASKS} times: nothing is shared",
@@ -87,9 +87,9 @@ def _tasks(export: Path, tokens: int, threads: int, kind: Kind) -> Iterator[_Tas
         yield _Tasks(engine, names, text, worst)
 
 
-def _fan_out_row(label: str, what: str, target: float, tasks: _Tasks, tokens: int, pairs: int) -> Row:
+def _fan_out_row(label: str, what: str, target: float, tasks: _Tasks, tokens: int, pairs: int) -> BenchmarkRow:
     engine, names, text = tasks.engine, tasks.names, tasks.text
-    return Row(
+    return BenchmarkRow(
         label=label,
         title=f"{what}, one text of {tokens} tokens: one call ÷ {TASKS} calls (speed)",
         top=f"{TASKS} calls of Engine.predict in the same process, the next when the last is answered",

@@ -26,7 +26,7 @@ from rootstock.loadtest.fixtures.workload import RANK, Kind, Workload, make_work
 from rootstock.loadtest.measure.agreement import Disagreement, require_distinct, require_equal, require_same_label
 from rootstock.loadtest.measure.machine import cores, describe_machine
 from rootstock.loadtest.measure.pairs import interleaved
-from rootstock.loadtest.measure.row import Row
+from rootstock.loadtest.measure.row import BenchmarkRow
 from rootstock.loadtest.peers.peft import PeftPeer
 from rootstock.loadtest.report.report import Report
 from rootstock.service.engine.core.catalog import foundation_adapter
@@ -98,15 +98,15 @@ class GpuBench:
         peer.prepare(self.mixed(workload), self.spec.inputs, workload.names)
         return peer
 
-    def row(self, title: str, top: Timed, bottom: Timed, runs: int = _RUNS) -> Row:
+    def row(self, title: str, top: BenchSide, bottom: BenchSide, runs: int = _RUNS) -> BenchmarkRow:
         """Seconds of the one ÷ seconds of the other, on a device that has nothing else to do."""
         work = [partial(_synchronized, self.device, timed.work) for timed in (top, bottom)]
         pairs = interleaved(work[0], work[1], self.sizes.pairs, runs)
-        return Row("gpu", title, top.what, bottom.what, "seconds a batch", pairs)
+        return BenchmarkRow("gpu", title, top.what, bottom.what, "seconds a batch", pairs)
 
 
 @dataclass(frozen=True)
-class Timed:
+class BenchSide:
     """One side of a row: what it computes, in words and as a call."""
 
     what: str
@@ -132,7 +132,7 @@ def check_parity(bench: GpuBench, rank: int) -> list[str]:
     return lines
 
 
-def foundation_rows(bench: GpuBench) -> Iterator[Row]:
+def foundation_rows(bench: GpuBench) -> Iterator[BenchmarkRow]:
     """Distinct adapters against the foundation alone, by tokens and by rank, with graphs and without."""
     rank, first = bench.sizes.ranks[0], bench.sizes.tokens[0]
     cases = [(rank, tokens) for tokens in bench.sizes.tokens]
@@ -145,12 +145,12 @@ def foundation_rows(bench: GpuBench) -> Iterator[Row]:
             how = f"{count}×{tokens} tokens, {bench.precision}, {'CUDA graphs' if graphs else 'eager'}"
             yield bench.row(
                 f"{count} adapters of rank {rank} ÷ the foundation alone: {how}",
-                Timed(f"TorchRunner.run, {how}: bare", partial(run, bench.bare(workload))),
-                Timed(f"TorchRunner.run, {how}: an adapter a row", partial(run, bench.mixed(workload))),
+                BenchSide(f"TorchRunner.run, {how}: bare", partial(run, bench.bare(workload))),
+                BenchSide(f"TorchRunner.run, {how}: an adapter a row", partial(run, bench.mixed(workload))),
             )
 
 
-def peer_rows(bench: GpuBench) -> Iterator[Row]:
+def peer_rows(bench: GpuBench) -> Iterator[BenchmarkRow]:
     """Distinct adapters against PEFT in the same precision, and against the runner without graphs."""
     rank, tokens = bench.sizes.ranks[0], bench.sizes.tokens[0]
     workload = bench.workload(rank, tokens)
@@ -159,13 +159,15 @@ def peer_rows(bench: GpuBench) -> Iterator[Row]:
     best = bench.runner(workload, bench.precision, graphs=True)
     count = bench.sizes.adapters
     shape = f"{count} adapters of rank {rank}, {count}×{tokens} tokens, {bench.precision}"
-    ours = Timed(f"TorchRunner.run, {shape}", partial(best.run, mixed))
-    theirs = Timed(f"PeftModel(…, adapter_names=…), {shape}", peer.run)
+    ours = BenchSide(f"TorchRunner.run, {shape}", partial(best.run, mixed))
+    theirs = BenchSide(f"PeftModel(…, adapter_names=…), {shape}", peer.run)
     yield bench.row(f"against PEFT's mixed batch: {shape}", theirs, ours, _FEW_RUNS)
-    theirs = Timed(f"for each row set_adapter and a forward pass, {shape}", peer.one_by_one)
+    theirs = BenchSide(f"for each row set_adapter and a forward pass, {shape}", peer.one_by_one)
     yield bench.row(f"against one set_adapter a request: {shape}", theirs, ours, _FEW_RUNS)
     if len(_graphs(bench.device)) > 1:
-        eager = Timed(f"{ours.what}, eager", partial(bench.runner(workload, bench.precision, False).run, mixed))
+        eager = BenchSide(
+            f"{ours.what}, eager", partial(bench.runner(workload, bench.precision, False).run, mixed)
+        )
         yield bench.row(f"CUDA graphs against none: {shape}", eager, ours)
 
 
@@ -184,7 +186,7 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _line(row: Row) -> str:
+def _line(row: BenchmarkRow) -> str:
     """A row in plain text: `rich` may be missing."""
     interval = row.interval
     middle = sorted(row.pairs, key=lambda pair: pair.ratio)[len(row.pairs) // 2]

@@ -24,7 +24,7 @@ from rootstock.loadtest.fixtures.server import serving
 from rootstock.loadtest.fixtures.workload import RANK
 from rootstock.loadtest.measure.agreement import Disagreement, require_equal
 from rootstock.loadtest.measure.processes import Memory, has_proc, memory
-from rootstock.loadtest.measure.row import Measure, NotRun, Pair, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, Measure, NotRun, Pair
 
 _TOKENS = 32
 # Distinct sentences, and the most popular adapters whose scores are compared with the runner's own.
@@ -39,7 +39,7 @@ _BYTES_EACH = 400_000
 
 
 @dataclass(frozen=True)
-class Traffic:
+class RegistryLoad:
     """How many adapters are registered, how many requests a server gets, and how often it is started."""
 
     registered: int
@@ -47,7 +47,9 @@ class Traffic:
     repeats: int
 
 
-def registry_rows(export: Path, traffic: Traffic, windows: int, threads: int, say: Say) -> list[Row | NotRun]:
+def registry_rows(
+    export: Path, traffic: RegistryLoad, windows: int, threads: int, say: Say
+) -> list[BenchmarkRow | NotRun]:
     """Row 9: MB of a server under Zipf traffic − of one without adapters; p99 of look-ups, by windows."""
     count = traffic.registered
     with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as folder:
@@ -68,7 +70,7 @@ def registry_rows(export: Path, traffic: Traffic, windows: int, threads: int, sa
         if not has_proc():
             reason = "this system has no /proc to read the memory of processes from"
             return [NotRun("9", f"memory with {count} registered adapters", reason), looked_up]
-        held = _Held(export, threads, home, digests, bench, bench.solo())
+        held = _RegisteredHome(export, threads, home, digests, bench, bench.solo())
         return [_memory_row(held, traffic, took, say), looked_up]
 
 
@@ -82,7 +84,7 @@ def digests_of(home: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class _Held:
+class _RegisteredHome:
     """A home with adapters registered, and the logits that the first of them have to give for their sentences."""
 
     export: Path
@@ -138,7 +140,7 @@ class _Held:
         return self.bench.workload.sentences[i % _TEXTS]
 
 
-def _memory_row(held: _Held, traffic: Traffic, took: float, say: Say) -> Row:
+def _memory_row(held: _RegisteredHome, traffic: RegistryLoad, took: float, say: Say) -> BenchmarkRow:
     pairs: list[Pair] = []
     proportional: list[Pair] = []
     distinct = 0
@@ -153,7 +155,7 @@ def _memory_row(held: _Held, traffic: Traffic, took: float, say: Say) -> Row:
         pairs.append(Pair(full.resident, empty.resident))
         proportional.append(Pair(full.proportional, empty.proportional))
     cache = _CACHE_MIB * 2**20 / 1e6
-    return Row(
+    return BenchmarkRow(
         label="9",
         title=f"memory with {traffic.registered} adapters under Zipf traffic − an empty server",
         top=f"resident memory of rootstock serve --server uvicorn (one process) with {traffic.registered} "
@@ -175,13 +177,13 @@ def _memory_row(held: _Held, traffic: Traffic, took: float, say: Say) -> Row:
     )
 
 
-def look_up_row(home: Path, digests: Mapping[str, str], windows: int, say: Say) -> Row:
+def look_up_row(home: Path, digests: Mapping[str, str], windows: int, say: Say) -> BenchmarkRow:
     """Row 9: the 99th percentile of look-ups by Zipf in the registry of `home`, a figure a window."""
     say(f"row 9: {windows} windows of {_LOOK_UPS} look-ups")
     url = f"sqlite:///{home / 'registry.db'}"
     picked = choose(list(digests), "zipf", seed=1)
     found = [_look_ups(url, picked, digests) for _ in range(windows)]
-    return Row(
+    return BenchmarkRow(
         label="9",
         title=f"p99 of a registry look-up, {len(digests)} registered adapters",
         top=f"the 99th percentile of {_LOOK_UPS} calls of Registry.resolve (SQLite) of names by Zipf; the "

@@ -9,10 +9,10 @@ from statistics import median
 
 from rootstock.adapters.client.client import Client
 from rootstock.loadtest.fixtures.runner_bench import Say, open_bench
-from rootstock.loadtest.fixtures.server import EMPTY, Served, serving, serving_empty
+from rootstock.loadtest.fixtures.server import EMPTY, RunningServer, serving, serving_empty
 from rootstock.loadtest.fixtures.workload import Workload
 from rootstock.loadtest.measure.processes import Memory, has_proc, memory
-from rootstock.loadtest.measure.row import Measure, NotRun, Pair, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, Measure, NotRun, Pair
 
 _KINDS = ("uvicorn", "bentoml", EMPTY)
 _SECONDS = 3.0
@@ -51,7 +51,7 @@ class _Starts:
         ]
 
 
-def start_rows(export: Path, repeats: int, threads: int, say: Say) -> list[Row | NotRun]:
+def start_rows(export: Path, repeats: int, threads: int, say: Say) -> list[BenchmarkRow | NotRun]:
     """Row 10: seconds from the start of the process to /readyz 200, and MB of all processes at that moment."""
     workload = open_bench(export, _TOKENS, threads, adapters=1).workload
     starts = _Starts()
@@ -65,7 +65,7 @@ def start_rows(export: Path, repeats: int, threads: int, say: Say) -> list[Row |
     empty = "bentoml serve of a service with one route, one worker, no metrics, in turns with ours"
     note = "the machine's file cache is warm; /readyz is asked every 20 ms"
     seconds = starts.seconds
-    rows: list[Row | NotRun] = [
+    rows: list[BenchmarkRow | NotRun] = [
         _row("start under uvicorn", ours.format("uvicorn"), "s", [Pair(s) for s in seconds["uvicorn"]], [note]),
         _row(
             "start under BentoML − an empty BentoML service",
@@ -100,7 +100,7 @@ def start_rows(export: Path, repeats: int, threads: int, say: Say) -> list[Row |
     ]
 
 
-def _server(export: Path, kind: str, threads: int) -> AbstractContextManager[Served]:
+def _server(export: Path, kind: str, threads: int) -> AbstractContextManager[RunningServer]:
     return serving_empty() if kind == EMPTY else serving(kind, export, threads)
 
 
@@ -108,8 +108,10 @@ def _pairs(ours: list[float], empty: list[float]) -> list[Pair]:
     return [Pair(one, other) for one, other in zip(ours, empty, strict=True)]
 
 
-def _row(title: str, top: str, unit: str, pairs: list[Pair], notes: list[str], bottom: str | None = None) -> Row:
-    return Row(
+def _row(
+    title: str, top: str, unit: str, pairs: list[Pair], notes: list[str], bottom: str | None = None
+) -> BenchmarkRow:
+    return BenchmarkRow(
         label="10",
         title=title,
         top=top,

@@ -12,7 +12,7 @@ from rootstock.loadtest.fixtures.popularity import POPULARITIES, choose
 from rootstock.loadtest.fixtures.runner_bench import Bench, Say, open_bench
 from rootstock.loadtest.fixtures.workload import Kind, sentences
 from rootstock.loadtest.measure.agreement import require_equal
-from rootstock.loadtest.measure.interval import Interval, median_interval
+from rootstock.loadtest.measure.interval import MedianInterval, median_interval
 from rootstock.loadtest.measure.pairs import interleaved
 from rootstock.loadtest.measure.row import Pair
 from rootstock.service.engine.encode.batch import Batch, pad
@@ -51,7 +51,7 @@ class Point:
     pairs: Sequence[Pair]
 
     @property
-    def ratio(self) -> Interval:
+    def ratio(self) -> MedianInterval:
         """The cell's speed ÷ the foundation's."""
         return median_interval([pair.ratio for pair in self.pairs])
 

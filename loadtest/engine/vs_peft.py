@@ -10,14 +10,14 @@ from rootstock.adapters.spec import Array
 from rootstock.loadtest.fixtures.runner_bench import ROWS, Say, open_bench
 from rootstock.loadtest.measure.agreement import require_distinct, require_equal
 from rootstock.loadtest.measure.pairs import interleaved, mean_seconds
-from rootstock.loadtest.measure.row import NotRun, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, NotRun
 from rootstock.service.engine.encode.batch import pad
 
 _TOKENS = 32
 _PEFT_TARGET = 2.0
 
 
-def peft_rows(foundation: Path, export: Path, pairs: int, threads: int, say: Say) -> list[Row]:
+def peft_rows(foundation: Path, export: Path, pairs: int, threads: int, say: Say) -> list[BenchmarkRow]:
     """Row 2: seconds of PEFT's mixed batch ÷ seconds of ours, same adapters, tokens and threads.
 
     And the same with one `set_adapter` a request, which is not judged here.
@@ -48,7 +48,7 @@ def peft_rows(foundation: Path, export: Path, pairs: int, threads: int, say: Say
     )
     same = f"both give the same logits (largest difference {worst:.1e})"
     return [
-        Row(
+        BenchmarkRow(
             label="2",
             title=f"against PEFT's mixed batch, {ROWS} adapters in {ROWS}×{_TOKENS} tokens (speed)",
             top="PeftModel(…, adapter_names=…) in one forward, eval, inference_mode, sdpa, "
@@ -65,7 +65,7 @@ def peft_rows(foundation: Path, export: Path, pairs: int, threads: int, say: Say
             ],
             extra=_versions(),
         ),
-        Row(
+        BenchmarkRow(
             label="2",
             title=f"against one set_adapter a request, {ROWS} requests of {_TOKENS} tokens (speed)",
             top=f"PeftModel.set_adapter and a forward of one row, {ROWS} times, eval, inference_mode, sdpa, "
@@ -78,7 +78,7 @@ def peft_rows(foundation: Path, export: Path, pairs: int, threads: int, say: Say
     ]
 
 
-def sentence_row(foundation: Path, export: Path, pairs: int, threads: int, say: Say) -> Row | NotRun:
+def sentence_row(foundation: Path, export: Path, pairs: int, threads: int, say: Say) -> BenchmarkRow | NotRun:
     """Seconds of sentence-transformers on the bare foundation ÷ seconds of ours under 32 adapters, from texts."""
     title = f"{ROWS} adapters, {ROWS} texts of {_TOKENS} tokens ÷ sentence-transformers without any (speed)"
     if importlib.util.find_spec("sentence_transformers") is None:
@@ -97,7 +97,7 @@ def sentence_row(foundation: Path, export: Path, pairs: int, threads: int, say: 
 
     worst = require_equal(bench.runner.run(bench.under(0)), peer.run(texts), "the foundation's embeddings")
     require_equal(ours(), bench.solo(), "mixed against alone")
-    return Row(
+    return BenchmarkRow(
         label="2",
         title=title,
         top=f"SentenceTransformer.encode(texts, batch_size={ROWS}) of the foundation alone, {threads} torch "

@@ -16,12 +16,12 @@ from rootstock.adapters.bundle import Limits, unpack
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.spec import Array
 from rootstock.loadtest.fixtures.runner_bench import ROWS, Say
-from rootstock.loadtest.fixtures.server import Served, serving, serving_bento
+from rootstock.loadtest.fixtures.server import RunningServer, serving, serving_bento
 from rootstock.loadtest.fixtures.windows import Side, Windows, alternate, medians, rates, spread
 from rootstock.loadtest.fixtures.workload import LABELS, RANK, Workload, make_workload
 from rootstock.loadtest.http.throughput import difference
 from rootstock.loadtest.measure.agreement import require_equal
-from rootstock.loadtest.measure.row import NotRun, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, NotRun
 from rootstock.loadtest.measure.wrk import find_wrk
 from rootstock.loadtest.peers import infinity, set_adapter_service
 from rootstock.service.engine.encode.modalities.text import Tokenizer
@@ -39,7 +39,7 @@ _INFINITY_RATE, _INFINITY_P50 = 2.5, 0.4
 class Ours:
     """Our server with a workload published: each adapter is sent its own text, in turn."""
 
-    served: Served
+    served: RunningServer
     workload: Workload
 
     @property
@@ -68,7 +68,7 @@ def ours(export: Path, threads: int) -> Iterator[Ours]:
         yield Ours(served, workload)
 
 
-def set_adapter_row(foundation: Path, export: Path, windows: Windows, threads: int, say: Say) -> Row:
+def set_adapter_row(foundation: Path, export: Path, windows: Windows, threads: int, say: Say) -> BenchmarkRow:
     """Row 3: requests a second of ours ÷ those of one `set_adapter` a request behind BentoML."""
     find_wrk()
     with ExitStack() as stack:
@@ -80,7 +80,7 @@ def set_adapter_row(foundation: Path, export: Path, windows: Windows, threads: i
         theirs = Side("set_adapter", peer, _PREDICT, _bodies(mine.workload))
         measured = alternate(side, theirs, windows, say)
         worst = max(worst, _same_scores(mine, peer))
-    return Row(
+    return BenchmarkRow(
         label="3",
         title=f"against one set_adapter a request behind BentoML, {windows.connections} clients (requests/s)",
         top=mine.told,
@@ -96,7 +96,9 @@ def set_adapter_row(foundation: Path, export: Path, windows: Windows, threads: i
     )
 
 
-def infinity_rows(foundation: Path, export: Path, windows: Windows, threads: int, say: Say) -> list[Row | NotRun]:
+def infinity_rows(
+    foundation: Path, export: Path, windows: Windows, threads: int, say: Say
+) -> list[BenchmarkRow | NotRun]:
     """Row 5: ours on 32 adapters against Infinity's bare foundation; printed, against our own bare one."""
     find_wrk()
     title = "ours on 32 adapters against Infinity 0.0.78 on the bare foundation"
@@ -126,7 +128,7 @@ def infinity_rows(foundation: Path, export: Path, windows: Windows, threads: int
         "embeddings of the bare foundation"
     )
     return [
-        Row(
+        BenchmarkRow(
             label="5",
             title=f"{title}, {windows.connections} clients (requests/s)",
             top=mine.told,
@@ -136,7 +138,7 @@ def infinity_rows(foundation: Path, export: Path, windows: Windows, threads: int
             target=_INFINITY_RATE,
             notes=[same, spread(many, ("ours", "Infinity"))],
         ),
-        Row(
+        BenchmarkRow(
             label="5",
             title=f"{title}, 1 client (p50)",
             top=mine.told,
@@ -147,7 +149,7 @@ def infinity_rows(foundation: Path, export: Path, windows: Windows, threads: int
             at_most=True,
             notes=[same, spread(one, ("ours", "Infinity"))],
         ),
-        Row(
+        BenchmarkRow(
             label="5",
             title=f"32 adapters ÷ the foundation alone, same server, {windows.connections} clients (requests/s)",
             top=mine.told,
@@ -160,7 +162,7 @@ def infinity_rows(foundation: Path, export: Path, windows: Windows, threads: int
 
 
 @contextmanager
-def _serving_set_adapter(foundation: Path, workload: Workload, threads: int) -> Iterator[Served]:
+def _serving_set_adapter(foundation: Path, workload: Workload, threads: int) -> Iterator[RunningServer]:
     with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as root:
         for name, data in zip(workload.names, workload.bundles, strict=True):
             folder = Path(root) / name
@@ -179,7 +181,7 @@ def _serving_set_adapter(foundation: Path, workload: Workload, threads: int) -> 
             yield served
 
 
-def _same_scores(mine: Ours, peer: Served) -> float:
+def _same_scores(mine: Ours, peer: RunningServer) -> float:
     """The largest difference of the scores; Disagreement where it is too large."""
     worst = 0.0
     with Client(mine.served.url) as client, httpx.Client(base_url=peer.url, trust_env=False, timeout=60) as other:

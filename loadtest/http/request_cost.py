@@ -12,12 +12,12 @@ from pathlib import Path
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.foundation.location import locate
 from rootstock.loadtest.fixtures.runner_bench import ROWS, Say
-from rootstock.loadtest.fixtures.server import Served, free_port, running, serving, serving_bento
+from rootstock.loadtest.fixtures.server import RunningServer, free_port, running, serving, serving_bento
 from rootstock.loadtest.fixtures.tiny_foundation import make_tiny_foundation
 from rootstock.loadtest.fixtures.windows import Windows
 from rootstock.loadtest.fixtures.workload import Workload, make_workload
 from rootstock.loadtest.measure.processes import cpu_seconds, has_proc
-from rootstock.loadtest.measure.row import Measure, NotRun, Pair, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, Measure, NotRun, Pair
 from rootstock.loadtest.measure.wrk import find_wrk, load, script
 from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
@@ -31,7 +31,7 @@ _PATH = "/v1/predict"
 _KINDS = ("bentoml", "uvicorn")
 
 
-def cost_rows(windows: Windows, say: Say) -> list[Row | NotRun]:
+def cost_rows(windows: Windows, say: Say) -> list[BenchmarkRow | NotRun]:
     """CPU milliseconds that a single-input request takes beyond an empty route's, under each server.
 
     The foundation is so small that its pass costs next to nothing; what it does cost counts as ours.
@@ -51,14 +51,16 @@ def cost_rows(windows: Windows, say: Say) -> list[Row | NotRun]:
         return [_row(kind, foundation, export, workload, windows, say) for kind in _KINDS]
 
 
-def _row(kind: str, foundation: Path, export: Path, workload: Workload, windows: Windows, say: Say) -> Row:
+def _row(
+    kind: str, foundation: Path, export: Path, workload: Workload, windows: Windows, say: Say
+) -> BenchmarkRow:
     bodies = [
         json.dumps({"model": name, "inputs": text}).encode()
         for name, text in zip(workload.names, workload.sentences, strict=True)
     ]
     lua = script(_PATH, bodies)
 
-    def cost(served: Served) -> float:
+    def cost(served: RunningServer) -> float:
         before = cpu_seconds(served.pid)
         requests = load(served.url, lua, windows.connections, windows.seconds).requests
         after = cpu_seconds(served.pid)
@@ -80,7 +82,7 @@ def _row(kind: str, foundation: Path, export: Path, workload: Workload, windows:
             say(f"cost under {kind}: pair {i + 1} of {windows.pairs}")
             found = {side.url: cost(side) for side in (sides if i % 2 == 0 else sides[::-1])}
             pairs.append(Pair(found[ours.url], found[empty.url]))
-    return Row(
+    return BenchmarkRow(
         label=_LABEL,
         title=_TITLE.format(kind),
         top=f"rootstock serve --server {kind} on a random BERT of one layer, 32 wide: single inputs of {_TOKENS} "
@@ -95,7 +97,7 @@ def _row(kind: str, foundation: Path, export: Path, workload: Workload, windows:
 
 
 @contextmanager
-def _serving_empty_route(kind: str) -> Iterator[Served]:
+def _serving_empty_route(kind: str) -> Iterator[RunningServer]:
     if kind == "bentoml":
         with serving_bento(
             "the empty route's", "rootstock.loadtest.fixtures.empty_route:EmptyRoute", {}

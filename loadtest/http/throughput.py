@@ -11,12 +11,12 @@ from typing import Any
 
 from rootstock.adapters.client.client import Client
 from rootstock.loadtest.fixtures.engine_process import InProcess, in_process
-from rootstock.loadtest.fixtures.server import Served, serving
+from rootstock.loadtest.fixtures.server import RunningServer, serving
 from rootstock.loadtest.fixtures.windows import Windows
 from rootstock.loadtest.fixtures.workload import Workload, make_workload
 from rootstock.loadtest.measure.agreement import TOLERANCE, Disagreement
 from rootstock.loadtest.measure.processes import IdleClock, cpu_seconds
-from rootstock.loadtest.measure.row import Pair, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, Pair
 from rootstock.loadtest.measure.wrk import Load, find_wrk, load, script
 from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
@@ -29,10 +29,10 @@ _PATH = "/v1/predict"
 Say = Callable[[str], None]
 
 
-class Comparison:
+class ThroughputSides:
     """The running servers and the engine's process, with the load that each of them gets."""
 
-    def __init__(self, workload: Workload, engine: InProcess, servers: Mapping[str, Served]) -> None:
+    def __init__(self, workload: Workload, engine: InProcess, servers: Mapping[str, RunningServer]) -> None:
         self._workload = workload
         self._engine = engine
         self._servers = servers
@@ -112,7 +112,7 @@ class Comparison:
         return figure
 
 
-def http_rows(export: Path, windows: Windows, threads: int, say: Say) -> list[Row]:
+def http_rows(export: Path, windows: Windows, threads: int, say: Say) -> list[BenchmarkRow]:
     """Row 4 under each server. LoadError, ServerFailed or Disagreement where the figures would mean nothing."""
     find_wrk()
     tokenizer = Tokenizer(export / "tokenizer.json")
@@ -121,7 +121,7 @@ def http_rows(export: Path, windows: Windows, threads: int, say: Say) -> list[Ro
         say("starting the engine's process and the servers")
         engine = stack.enter_context(in_process(export, threads, ADAPTERS, TOKENS))
         servers = {kind: stack.enter_context(serving(kind, export, threads)) for kind in TARGETS}
-        comparison = Comparison(workload, engine, servers)
+        comparison = ThroughputSides(workload, engine, servers)
         say(f"publishing {ADAPTERS} adapters to each")
         comparison.publish()
         worst = comparison.check()
@@ -145,7 +145,7 @@ def http_rows(export: Path, windows: Windows, threads: int, say: Say) -> list[Ro
         ]
 
 
-def _latencies(comparison: Comparison, kind: str, windows: Windows) -> dict[str, Any]:
+def _latencies(comparison: ThroughputSides, kind: str, windows: Windows) -> dict[str, Any]:
     seconds = max(1, 2 * windows.seconds)
     found = {}
     for connections in dict.fromkeys((windows.connections, 1)):
@@ -161,13 +161,13 @@ def _row(
     latencies: dict[str, Any],
     notes: list[str],
     idle: dict[str, float],
-) -> Row:
+) -> BenchmarkRow:
     shown = [
         f"{connections} connection(s): p50 {one['p50_ms']:.1f} ms, p99 {one['p99_ms']:.1f} ms, "
         f"{one['requests_s']:.0f} requests/s (not judged)"
         for connections, one in latencies.items()
     ]
-    return Row(
+    return BenchmarkRow(
         label="4",
         title=f"over HTTP under {kind} ÷ the engine in process",
         top=f"wrk -t1 -c{windows.connections} to rootstock serve --server {kind}: single inputs of {TOKENS} "

@@ -18,14 +18,14 @@ from locust.env import Environment
 
 from rootstock.loadtest.load.ledger import Ledger
 from rootstock.loadtest.load.oracle import Oracle
-from rootstock.loadtest.load.plan import Phase, Plan
+from rootstock.loadtest.load.plan import LoadPlan, Phase
 from rootstock.loadtest.load.record import CALLER, PHASES, RECORDS, write_records
-from rootstock.loadtest.load.traffic import PREDICT, Traffic
+from rootstock.loadtest.load.traffic import PREDICT, TrafficMix
 from rootstock.loadtest.load.users import Arrivals, Caller, Flooder, Mover, Run
 from rootstock.loadtest.load.verdict import Verdict
 
 
-def run_plan(plan: Plan, oracle: Oracle, say: Callable[[str], None]) -> tuple[Run, list[dict[str, Any]]]:
+def run_plan(plan: LoadPlan, oracle: Oracle, say: Callable[[str], None]) -> tuple[Run, list[dict[str, Any]]]:
     """Run every phase; gives the records, and of each phase its name, start, end and arrivals a second."""
     run = Run(oracle, _ledger(plan, oracle), list(plan.moves))
     users = [Caller, Arrivals, Flooder, Mover]
@@ -41,7 +41,7 @@ def run_plan(plan: Plan, oracle: Oracle, say: Callable[[str], None]) -> tuple[Ru
         for number, phase in enumerate(plan.phases):
             run.number, run.phase = number, phase
             run.rate = phase.rate or phase.of_capacity * capacity
-            run.traffic = Traffic(
+            run.traffic = TrafficMix(
                 oracle,
                 run.ledger,
                 plan.names,
@@ -51,7 +51,7 @@ def run_plan(plan: Plan, oracle: Oracle, say: Callable[[str], None]) -> tuple[Ru
                 plan.seed + number,
             )
             if plan.flooded:
-                run.flood = Traffic(
+                run.flood = TrafficMix(
                     oracle, run.ledger, [plan.flooded], "identical", {PREDICT: 1}, plan.flood_inputs, plan.seed
                 )
             run.start = time.monotonic()
@@ -92,14 +92,14 @@ def _answered(run: Run, number: int) -> int:
     return sum(r.phase == number and r.who == CALLER and r.verdict == Verdict.OK for r in run.records)
 
 
-def _ledger(plan: Plan, oracle: Oracle) -> Ledger:
+def _ledger(plan: LoadPlan, oracle: Oracle) -> Ledger:
     """Version 1 of every name is live at the start."""
     return Ledger({version.name: digest for digest, version in oracle.versions.items() if version.number == 1})
 
 
 def main() -> None:
     """Run the plan of the command line."""
-    plan, oracle = Plan.read(Path(sys.argv[1])), Oracle.read(Path(sys.argv[2]))
+    plan, oracle = LoadPlan.read(Path(sys.argv[1])), Oracle.read(Path(sys.argv[2]))
     folder = Path(sys.argv[3])
     logging.getLogger("locust").setLevel(logging.ERROR)
 

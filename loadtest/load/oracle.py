@@ -21,7 +21,7 @@ _EMBEDDED_TOKENS = 256
 
 
 @dataclass(frozen=True)
-class Version:
+class OracleVersion:
     """A version that may answer: its number, and by the text's index the score of each label, in id order."""
 
     name: str
@@ -34,7 +34,7 @@ class Oracle:
     """Texts; versions by digest; the foundation's fingerprint and its embedding of each text."""
 
     texts: Sequence[str]
-    versions: Mapping[str, Version]
+    versions: Mapping[str, OracleVersion]
     fingerprint: str = ""
     embeddings: Sequence[Sequence[float]] = ()
 
@@ -57,7 +57,7 @@ class Oracle:
         """What `write` wrote."""
         given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         versions = {
-            digest: Version(v["name"], v["number"], {int(i): s for i, s in v["scores"].items()})
+            digest: OracleVersion(v["name"], v["number"], {int(i): s for i, s in v["scores"].items()})
             for digest, v in given["versions"].items()
         }
         return Oracle(given["texts"], versions, given["fingerprint"], given["embeddings"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from rootstock.loadtest.load.trial import Trial
 from rootstock.loadtest.load.verdict import FAULTS, Verdict
-from rootstock.loadtest.measure.row import Measure, NotRun, Pair, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, Measure, NotRun, Pair
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Outcome:
     load says something; `knee`: the load up to which the server kept up, in inputs a second.
     """
 
-    rows: Sequence[Row | NotRun]
+    rows: Sequence[BenchmarkRow | NotRun]
     stages: Sequence[Mapping[str, Any]]
     timeline: Sequence[Mapping[str, Any]]
     notes: Sequence[str] = ()
@@ -37,7 +37,7 @@ class Outcome:
         }
 
 
-def faults_row(label: str, trials: Sequence[Trial]) -> Row:
+def faults_row(label: str, trials: Sequence[Trial]) -> BenchmarkRow:
     """How many answers were not what they had to be; the target is none."""
     counts = {fault: sum(t.all.counts[fault] + t.moves.counts[fault] for t in trials) for fault in FAULTS}
     asked = sum(t.all.counts.total() for t in trials)
@@ -53,7 +53,7 @@ def faults_row(label: str, trials: Sequence[Trial]) -> Row:
     ]
     if moves:
         notes.insert(1, f"{moves} versions published or activated meanwhile")
-    return Row(
+    return BenchmarkRow(
         label=label,
         title="answers failed, stale, mixed or wrong",
         top="every answer held against PEFT's scores, its version against what was live from request to answer",

@@ -40,7 +40,7 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoadPlan:
     """Everything that the generator needs beside the answers to expect.
 
     `names`: the adapters in order of popularity. `mix`: kinds of request by weight. `inputs`: texts a request.
@@ -63,9 +63,9 @@ class Plan:
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     @staticmethod
-    def read(path: Path) -> Plan:
+    def read(path: Path) -> LoadPlan:
         """The plan that `write` wrote."""
         given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         phases = [Phase(**phase) for phase in given.pop("phases")]
         moves = [Move(**move) for move in given.pop("moves")]
-        return Plan(**given, phases=phases, moves=moves)
+        return LoadPlan(**given, phases=phases, moves=moves)

@@ -14,14 +14,14 @@ from rootstock.loadtest.engine.registry_scale import digests_of
 from rootstock.loadtest.fixtures.registration import name_of, register
 from rootstock.loadtest.fixtures.runner_bench import Say
 from rootstock.loadtest.fixtures.workload import WHOLE, folder_of, zipped
-from rootstock.loadtest.load.oracle import Oracle, PeftOracle, Version
+from rootstock.loadtest.load.oracle import Oracle, OracleVersion, PeftOracle
 from rootstock.loadtest.load.plan import Move
 from rootstock.loadtest.load.texts import real_texts
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 
 
 @dataclass(frozen=True)
-class Setup:
+class ScenarioSetup:
     """What every scenario runs on and with. `seconds`: in place of the scenario's own length."""
 
     foundation: Path
@@ -60,7 +60,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ScenarioFixture:
     """The home, the adapters' names in order, the moves that can be made, and the answers to expect."""
 
     folder: Path
@@ -75,7 +75,7 @@ class Prepared:
 
 
 @contextmanager
-def prepared(setup: Setup, needs: Needs) -> Iterator[Prepared]:
+def prepared(setup: ScenarioSetup, needs: Needs) -> Iterator[ScenarioFixture]:
     """Register adapters offline and compute their answers with PEFT; removed again at the end."""
     with TemporaryDirectory(prefix="rootstock-bench-") as root:
         folder = Path(root)
@@ -87,7 +87,7 @@ def prepared(setup: Setup, needs: Needs) -> Iterator[Prepared]:
         digests = digests_of(home, names)
         moves = _moves(folder, spec, needs)
         setup.say("computing the answers to expect, with PEFT")
-        yield Prepared(folder, names, moves, _oracle(setup, spec, needs, digests, moves), needs.settings)
+        yield ScenarioFixture(folder, names, moves, _oracle(setup, spec, needs, digests, moves), needs.settings)
 
 
 def _moves(folder: Path, spec: FoundationSpec, needs: Needs) -> list[Move]:
@@ -103,11 +103,11 @@ def _moves(folder: Path, spec: FoundationSpec, needs: Needs) -> list[Move]:
 
 
 def _oracle(
-    setup: Setup, spec: FoundationSpec, needs: Needs, digests: Mapping[str, str], moves: list[Move]
+    setup: ScenarioSetup, spec: FoundationSpec, needs: Needs, digests: Mapping[str, str], moves: list[Move]
 ) -> Oracle:
     texts = real_texts(needs.texts)
     peft = PeftOracle(setup.foundation, spec)
-    versions: dict[str, Version] = {}
+    versions: dict[str, OracleVersion] = {}
     numbers: dict[str, int] = {}
     published = [(name, digest) for name, digest in digests.items()] + [(m.name, m.digest) for m in moves]
     places = {name: i for i, name in enumerate(digests)}
@@ -119,5 +119,5 @@ def _oracle(
         own = sorted({0, *((first * needs.texts_each + k) % len(texts) for k in range(needs.texts_each))})
         known = bundle < scored or bundle >= needs.adapters
         answers = peft.scores(bundle, [texts[i] for i in own]) if known else []
-        versions[digest] = Version(name, numbers[name], dict(zip(own, answers, strict=False)))
+        versions[digest] = OracleVersion(name, numbers[name], dict(zip(own, answers, strict=False)))
     return Oracle(texts, versions, spec.fingerprint, peft.embeddings(texts))

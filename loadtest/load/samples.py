@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from rootstock.loadtest.fixtures.server import Served
+from rootstock.loadtest.fixtures.server import RunningServer
 from rootstock.loadtest.measure.processes import has_proc, memory
 
 
@@ -77,7 +77,7 @@ def between(first: Sample, last: Sample) -> dict[str, float | None]:
 class Sampler:
     """Samples of one server, in order."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: RunningServer) -> None:
         self._pid = served.pid
         self._url = f"{served.url}/metrics"
         self.samples: list[Sample] = []
@@ -94,7 +94,7 @@ class Sampler:
 
 
 @contextmanager
-def sampling(served: Served, every: float = 1.0) -> Iterator[Sequence[Sample]]:
+def sampling(served: RunningServer, every: float = 1.0) -> Iterator[Sequence[Sample]]:
     """Take a sample now, one every so many seconds from a thread, and one at the end."""
     sampler, stop = Sampler(served), threading.Event()
 

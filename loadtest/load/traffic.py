@@ -12,18 +12,25 @@ from typing import Any
 from rootstock.loadtest.fixtures.popularity import choose
 from rootstock.loadtest.load.ledger import Ledger
 from rootstock.loadtest.load.oracle import Oracle
-from rootstock.loadtest.load.verdict import Judged, Verdict, of_embedding, of_prediction, of_status, worst
+from rootstock.loadtest.load.verdict import (
+    AnswerJudgement,
+    Verdict,
+    of_embedding,
+    of_prediction,
+    of_status,
+    worst,
+)
 
 PREDICT, FAN_OUT, EMBEDDINGS = "predict", "fan-out", "embeddings"
 # Adapters in one fan-out request.
 _FAN = 4
 _SCORES = {"top_k": None}
 
-Judge = Callable[[Any, float, float], Judged]
+Judge = Callable[[Any, float, float], AnswerJudgement]
 
 
 @dataclass(frozen=True)
-class Request:
+class LoadRequest:
     """A body for a path. `judge` takes the parsed answer and when it was sent and answered."""
 
     kind: str
@@ -33,7 +40,7 @@ class Request:
     judge: Judge
 
 
-class Traffic:
+class TrafficMix:
     """Requests by weight of their kind, each for the adapter that is next by popularity."""
 
     def __init__(
@@ -55,29 +62,29 @@ class Traffic:
         self._makers = {PREDICT: self._predict, FAN_OUT: self._fan_out, EMBEDDINGS: self._embeddings}
         self._texts: dict[str, Iterator[int]] = {}
 
-    def next(self) -> Request:
+    def next(self) -> LoadRequest:
         """The next request."""
         return self._makers[self._picked.choices(self._kinds, self._weights)[0]]()
 
-    def _predict(self) -> Request:
+    def _predict(self) -> LoadRequest:
         name = next(self._names)
         texts = [self._text(name) for _ in range(self._inputs)]
 
-        def judge(answer: Any, start: float, end: float) -> Judged:
+        def judge(answer: Any, start: float, end: float) -> AnswerJudgement:
             return of_prediction(answer, name, texts, self._ledger.live(name, start, end), self._oracle)
 
         body = {"model": name, "inputs": [self._oracle.texts[i] for i in texts], "parameters": _SCORES}
-        return Request(PREDICT, "/v1/predict", json.dumps(body).encode(), len(texts), judge)
+        return LoadRequest(PREDICT, "/v1/predict", json.dumps(body).encode(), len(texts), judge)
 
-    def _fan_out(self) -> Request:
+    def _fan_out(self) -> LoadRequest:
         names = list(dict.fromkeys(next(self._names) for _ in range(_FAN)))
         known = set.intersection(*(set(self._known(name)) for name in names))
         text = self._picked.choice(sorted(known)) if known else self._text(names[0])
 
-        def judge(answer: Any, start: float, end: float) -> Judged:
+        def judge(answer: Any, start: float, end: float) -> AnswerJudgement:
             results = answer.get("results") if isinstance(answer, dict) else None
             if not isinstance(results, list) or len(results) != len(names):
-                return Judged(Verdict.FAILED, "fan-out: not one result for each model")
+                return AnswerJudgement(Verdict.FAILED, "fan-out: not one result for each model")
             return worst(
                 [
                     of_prediction(one, name, [text], self._ledger.live(name, start, end), self._oracle)
@@ -86,16 +93,16 @@ class Traffic:
             )
 
         body = {"models": names, "inputs": self._oracle.texts[text], "parameters": _SCORES}
-        return Request(FAN_OUT, "/v1/predict", json.dumps(body).encode(), len(names), judge)
+        return LoadRequest(FAN_OUT, "/v1/predict", json.dumps(body).encode(), len(names), judge)
 
-    def _embeddings(self) -> Request:
+    def _embeddings(self) -> LoadRequest:
         text = self._picked.randrange(len(self._oracle.embeddings))
         body = {"model": "foundation", "input": self._oracle.texts[text]}
 
-        def judge(answer: Any, start: float, end: float) -> Judged:
+        def judge(answer: Any, start: float, end: float) -> AnswerJudgement:
             return of_embedding(answer, text, self._oracle)
 
-        return Request(EMBEDDINGS, "/v1/embeddings", json.dumps(body).encode(), 1, judge)
+        return LoadRequest(EMBEDDINGS, "/v1/embeddings", json.dumps(body).encode(), 1, judge)
 
     def _text(self, name: str) -> int:
         """The next of the texts whose scores are known for a name's live version."""
@@ -108,8 +115,8 @@ class Traffic:
 
 
 def judge_response(
-    request: Request, status: int, retry_after: str | None, content: bytes, start: float, end: float
-) -> tuple[Judged, float, float]:
+    request: LoadRequest, status: int, retry_after: str | None, content: bytes, start: float, end: float
+) -> tuple[AnswerJudgement, float, float]:
     """The verdict on a response, and the queue and inference milliseconds that the answer tells."""
     told = of_status(status, retry_after)
     if told is not None:
@@ -117,7 +124,7 @@ def judge_response(
     try:
         answer = json.loads(content)
     except ValueError:
-        return Judged(Verdict.FAILED, "the answer is not JSON"), 0.0, 0.0
+        return AnswerJudgement(Verdict.FAILED, "the answer is not JSON"), 0.0, 0.0
     judged = request.judge(answer, start, end)
     queue, inference = _timings(answer)
     return judged, queue, inference

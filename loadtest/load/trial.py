@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rootstock.loadtest.fixtures.server import serving
-from rootstock.loadtest.load.plan import Phase, Plan
-from rootstock.loadtest.load.preparation import Prepared, Setup
+from rootstock.loadtest.load.plan import LoadPlan, Phase
+from rootstock.loadtest.load.preparation import ScenarioFixture, ScenarioSetup
 from rootstock.loadtest.load.record import CALLER, MOVER, PHASES, RECORDS, Record, read_records
 from rootstock.loadtest.load.samples import Sample, sampling
 from rootstock.loadtest.load.summary import Summary, summarize
@@ -83,7 +83,9 @@ class Trial:
         return [f"{r.kind}: {r.verdict}: {r.detail}" for r in self.records if r.detail][:5]
 
 
-def run(setup: Setup, ready: Prepared, phases: Sequence[Phase], mix: Mapping[str, float], **more: Any) -> Trial:
+def run(
+    setup: ScenarioSetup, ready: ScenarioFixture, phases: Sequence[Phase], mix: Mapping[str, float], **more: Any
+) -> Trial:
     """Start a server on the prepared home, run the phases against it, stop it. `more`: other fields of the plan.
 
     ServerFailed, GeneratorFailed and NothingAnswered where there is nothing to judge.
@@ -95,7 +97,7 @@ def run(setup: Setup, ready: Prepared, phases: Sequence[Phase], mix: Mapping[str
         serving(setup.server, setup.export, setup.threads, home=ready.home, settings=settings) as served,
     ):
         folder = Path(root)
-        plan = Plan(served.url, ready.names, phases, mix, moves=ready.moves)
+        plan = LoadPlan(served.url, ready.names, phases, mix, moves=ready.moves)
         replace(plan, **more).write(folder / "plan.json")
         ready.oracle.write(folder / "oracle.json")
         with sampling(served) as samples:

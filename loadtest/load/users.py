@@ -25,7 +25,7 @@ from rootstock.loadtest.load.ledger import Ledger
 from rootstock.loadtest.load.oracle import Oracle
 from rootstock.loadtest.load.plan import Move, Phase
 from rootstock.loadtest.load.record import CALLER, FLOOD, MOVER, Record
-from rootstock.loadtest.load.traffic import Request, Traffic, judge_response
+from rootstock.loadtest.load.traffic import LoadRequest, TrafficMix, judge_response
 from rootstock.loadtest.load.verdict import FAULTS, Verdict
 
 # Requests of an open loop that may be under way; beyond it an arrival waits, which its latency counts.
@@ -46,8 +46,8 @@ class Run:
     phase: Phase = field(default_factory=lambda: Phase("", 0.0))
     rate: float = 0.0
     start: float = 0.0
-    traffic: Traffic | None = None
-    flood: Traffic | None = None
+    traffic: TrafficMix | None = None
+    flood: TrafficMix | None = None
     records: list[Record] = field(default_factory=list)
     broken: Exception | None = None
 
@@ -66,14 +66,14 @@ class _User(FastHttpUser):  # type: ignore[misc]
         run: Run = self.environment.run
         return run
 
-    def ask(self, request: Request, who: str, at: float) -> None:
+    def ask(self, request: LoadRequest, who: str, at: float) -> None:
         """Send a request that was to go out `at`. What goes wrong here is the generator's: it ends the run."""
         try:
             self._ask(request, who, at)
         except Exception as error:
             self.run_.broken = self.run_.broken or error
 
-    def _ask(self, request: Request, who: str, at: float) -> None:
+    def _ask(self, request: LoadRequest, who: str, at: float) -> None:
         run, number = self.run_, self.run_.number
         start = time.monotonic()
         headers = {"Content-Type": "application/json"}

@@ -28,7 +28,7 @@ FAULTS = (Verdict.FAILED, Verdict.STALE, Verdict.MIXED, Verdict.WRONG)
 
 
 @dataclass(frozen=True)
-class Judged:
+class AnswerJudgement:
     """A verdict and what it rests on; `scored`: numbers were compared, not the digest alone."""
 
     verdict: Verdict
@@ -36,42 +36,44 @@ class Judged:
     scored: bool = False
 
 
-def of_status(status: int, retry_after: str | None) -> Judged | None:
+def of_status(status: int, retry_after: str | None) -> AnswerJudgement | None:
     """The verdict where the status decides it; None for 200. A refusal has to say when to come back."""
     if status == 200:
         return None
     if status == 429:
         if retry_after is not None and retry_after.isdigit() and int(retry_after) > 0:
-            return Judged(Verdict.REFUSED)
-        return Judged(Verdict.FAILED, f"429 with Retry-After {retry_after!r}")
-    return Judged(Verdict.FAILED, f"status {status}")
+            return AnswerJudgement(Verdict.REFUSED)
+        return AnswerJudgement(Verdict.FAILED, f"429 with Retry-After {retry_after!r}")
+    return AnswerJudgement(Verdict.FAILED, f"status {status}")
 
 
-def of_prediction(answer: Any, name: str, texts: Sequence[int], live: set[str], oracle: Oracle) -> Judged:
+def of_prediction(
+    answer: Any, name: str, texts: Sequence[int], live: set[str], oracle: Oracle
+) -> AnswerJudgement:
     """The verdict on one adapter's answer for texts (indices): digest, version, and every label's score."""
     try:
         model, digest, number = answer["model"], answer["digest"], answer["version"]
         found = [_by_label(one) for one in answer["predictions"]]
     except (KeyError, TypeError, ValueError) as error:
-        return Judged(Verdict.FAILED, f"{name}: malformed answer ({error!r})")
+        return AnswerJudgement(Verdict.FAILED, f"{name}: malformed answer ({error!r})")
     if model != name:
-        return Judged(Verdict.MIXED, f"{name}: the answer names {model}")
+        return AnswerJudgement(Verdict.MIXED, f"{name}: the answer names {model}")
     version = oracle.versions.get(digest)
     if version is None or version.name != name.partition("@")[0]:
         whose = "unknown" if version is None else f"of {version.name}"
-        return Judged(Verdict.MIXED, f"{name}: answered by {digest}, which is {whose}")
+        return AnswerJudgement(Verdict.MIXED, f"{name}: answered by {digest}, which is {whose}")
     if digest not in live:
-        return Judged(Verdict.STALE, f"{name}: answered by version {number}, live were {sorted(live)}")
+        return AnswerJudgement(Verdict.STALE, f"{name}: answered by version {number}, live were {sorted(live)}")
     if number != version.number:
-        return Judged(Verdict.WRONG, f"{name}: says version {number} for the digest of {version.number}")
+        return AnswerJudgement(Verdict.WRONG, f"{name}: says version {number} for the digest of {version.number}")
     if len(found) != len(texts):
-        return Judged(Verdict.WRONG, f"{name}: {len(found)} predictions for {len(texts)} inputs")
+        return AnswerJudgement(Verdict.WRONG, f"{name}: {len(found)} predictions for {len(texts)} inputs")
     return _of_scores(name, digest, texts, found, oracle)
 
 
 def _of_scores(
     name: str, digest: str, texts: Sequence[int], found: Sequence[Sequence[float]], oracle: Oracle
-) -> Judged:
+) -> AnswerJudgement:
     expected = oracle.versions[digest].scores
     scored = False
     for text, scores in zip(texts, found, strict=True):
@@ -82,30 +84,34 @@ def _of_scores(
             continue
         others = (d for d, v in oracle.versions.items() if d != digest and text in v.scores)
         if other := next((d for d in others if close(scores, oracle.versions[d].scores[text])), None):
-            return Judged(Verdict.MIXED, f"{name}: text {text} has the scores of {oracle.versions[other].name}")
-        return Judged(Verdict.WRONG, f"{name}: text {text} scores {scores}, expected {list(expected[text])}")
-    return Judged(Verdict.OK, scored=scored)
+            return AnswerJudgement(
+                Verdict.MIXED, f"{name}: text {text} has the scores of {oracle.versions[other].name}"
+            )
+        return AnswerJudgement(
+            Verdict.WRONG, f"{name}: text {text} scores {scores}, expected {list(expected[text])}"
+        )
+    return AnswerJudgement(Verdict.OK, scored=scored)
 
 
-def of_embedding(answer: Any, text: int, oracle: Oracle) -> Judged:
+def of_embedding(answer: Any, text: int, oracle: Oracle) -> AnswerJudgement:
     """The verdict on an embedding by the bare foundation."""
     try:
         found = answer["data"][0]["embedding"]
         model = answer["model"]
     except (KeyError, TypeError, IndexError) as error:
-        return Judged(Verdict.FAILED, f"embedding: malformed answer ({error!r})")
+        return AnswerJudgement(Verdict.FAILED, f"embedding: malformed answer ({error!r})")
     if model != "foundation":
-        return Judged(Verdict.MIXED, f"embedding: the answer names {model}")
+        return AnswerJudgement(Verdict.MIXED, f"embedding: the answer names {model}")
     if not close(found, oracle.embeddings[text]):
-        return Judged(Verdict.WRONG, f"embedding of text {text} differs from transformers'")
-    return Judged(Verdict.OK, scored=True)
+        return AnswerJudgement(Verdict.WRONG, f"embedding of text {text} differs from transformers'")
+    return AnswerJudgement(Verdict.OK, scored=True)
 
 
-def worst(judged: Sequence[Judged]) -> Judged:
+def worst(judged: Sequence[AnswerJudgement]) -> AnswerJudgement:
     """The first fault among several, or the first refusal, or what they have in common."""
     faults = [one for one in judged if one.verdict in FAULTS]
     refused = [one for one in judged if one.verdict is Verdict.REFUSED]
-    return (faults or refused or [Judged(Verdict.OK, scored=all(one.scored for one in judged))])[0]
+    return (faults or refused or [AnswerJudgement(Verdict.OK, scored=all(one.scored for one in judged))])[0]
 
 
 def _by_label(prediction: Any) -> list[float]:

@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Interval:
+class MedianInterval:
     """A median and two of the measurements around it; `coverage` is the chance that they hold the true one."""
 
     median: float
@@ -20,7 +20,7 @@ class Interval:
     coverage: float
 
 
-def median_interval(values: Sequence[float]) -> Interval:
+def median_interval(values: Sequence[float]) -> MedianInterval:
     """The narrowest symmetric interval of order statistics that holds the median with 95 %.
 
     It assumes nothing of the distribution but that the measurements are independent. Under six measurements no
@@ -35,7 +35,7 @@ def median_interval(values: Sequence[float]) -> Interval:
     while cut + 1 < (count + 1) // 2 and _coverage(count, cut + 1) >= CONFIDENCE:
         cut += 1
         coverage = _coverage(count, cut)
-    return Interval(statistics.median(ordered), ordered[cut], ordered[count - 1 - cut], coverage)
+    return MedianInterval(statistics.median(ordered), ordered[cut], ordered[count - 1 - cut], coverage)
 
 
 def _coverage(count: int, cut: int) -> float:

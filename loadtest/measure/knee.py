@@ -10,7 +10,7 @@ KEPT_UP = 0.95
 
 
 @dataclass(frozen=True)
-class Stage:
+class LoadStage:
     """Inputs a second that were offered, and that were answered right."""
 
     offered: float
@@ -25,7 +25,7 @@ class Knee:
     peak: float
 
 
-def knee(stages: Sequence[Stage]) -> Knee:
+def knee(stages: Sequence[LoadStage]) -> Knee:
     """The knee of stages in any order; ValueError of none.
 
     Stages count up to the first that falls behind: one that keeps up beyond it is chance.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
-from rootstock.loadtest.measure.interval import Interval, median_interval
+from rootstock.loadtest.measure.interval import MedianInterval, median_interval
 
 
 class Pair(NamedTuple):
@@ -36,7 +36,7 @@ class Measure(Enum):
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkRow:
     """A measure over pairs, by default the ratio; the texts `top` and `bottom` say what each side computed.
 
     `label` is the row's number in the targets table, or a word. `target` None: printed, not judged; `at_most`:
@@ -63,7 +63,7 @@ class Row:
         return [self.measure.of(pair) for pair in self.pairs]
 
     @property
-    def interval(self) -> Interval:
+    def interval(self) -> MedianInterval:
         """The median of the pairs' figures with its interval."""
         return median_interval(self.figures)
 

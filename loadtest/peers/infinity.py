@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rootstock.loadtest.fixtures.runner_bench import Say
-from rootstock.loadtest.fixtures.server import Served, free_port, running
+from rootstock.loadtest.fixtures.server import RunningServer, free_port, running
 
 INFINITY = "infinity"
 MODEL = "foundation"
@@ -52,7 +52,7 @@ def ensure_infinity(say: Say) -> Path:
 
 
 @contextmanager
-def serving_infinity(program: Path, foundation: Path, threads: int) -> Iterator[Served]:
+def serving_infinity(program: Path, foundation: Path, threads: int) -> Iterator[RunningServer]:
     """A ready server of the foundation in a local folder, torch on the CPU in fp32, its own defaults otherwise.
 
     It batches up to 32 texts, counts tokens by characters and keeps no vectors.

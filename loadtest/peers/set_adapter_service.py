@@ -23,7 +23,7 @@ LABELS = "PEER_LABELS"
 app = FastAPI()
 
 
-class Body(BaseModel):
+class PeerBody(BaseModel):
     """One text under one adapter."""
 
     model: str
@@ -31,7 +31,7 @@ class Body(BaseModel):
 
 
 @app.post("/v1/predict")
-def predict(body: Body) -> dict[str, Any]:
+def predict(body: PeerBody) -> dict[str, Any]:
     """Every label's score, best first; a plain function, which FastAPI runs in its pool of threads."""
     answer: dict[str, Any] = app.state.classifier.predict(body.model, body.inputs)
     return answer

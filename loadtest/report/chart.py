@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rootstock.loadtest.measure.row import Row
+from rootstock.loadtest.measure.row import BenchmarkRow
 from rootstock.loadtest.report.report import Report
 
 _ONE_COLUMN = 4
@@ -38,7 +38,7 @@ def draw(report: Report, path: Path) -> bool:
     return True
 
 
-def panel(row: Row, axes: Any) -> None:
+def panel(row: BenchmarkRow, axes: Any) -> None:
     """Draw one row's pairs, median, interval and target into matplotlib axes."""
     figures, interval = row.figures, row.interval
     axes.plot(range(1, len(figures) + 1), figures, "o", markersize=3, color="tab:blue", label="pairs")

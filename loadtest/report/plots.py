@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from rootstock.loadtest.load.outcome import Outcome
-from rootstock.loadtest.measure.row import Row
+from rootstock.loadtest.measure.row import BenchmarkRow
 from rootstock.loadtest.report.chart import panel
 
 Series = Sequence[Mapping[str, Any]]
@@ -25,7 +25,7 @@ class Plot:
     svg: str
 
 
-def plots_of_rows(rows: Sequence[Row]) -> list[Plot]:
+def plots_of_rows(rows: Sequence[BenchmarkRow]) -> list[Plot]:
     """One for each row that is more than a count."""
     found = []
     for row in rows:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rootstock.loadtest.measure.row import Measure, NotRun, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, Measure, NotRun
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
@@ -19,12 +19,12 @@ class Report:
 
     machine: Mapping[str, Any]
     parameters: Mapping[str, Any]
-    rows: Sequence[Row | NotRun]
+    rows: Sequence[BenchmarkRow | NotRun]
 
     @property
-    def measured(self) -> list[Row]:
+    def measured(self) -> list[BenchmarkRow]:
         """The rows that have figures."""
-        return [row for row in self.rows if isinstance(row, Row)]
+        return [row for row in self.rows if isinstance(row, BenchmarkRow)]
 
     def to_json(self) -> dict[str, Any]:
         """The whole report, JSON-ready."""
@@ -61,7 +61,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def cells_of(row: Row | NotRun) -> list[str]:
+def cells_of(row: BenchmarkRow | NotRun) -> list[str]:
     """A row of the table: label, title, median, interval, target, verdict, pairs."""
     if isinstance(row, NotRun):
         return [row.label, row.title, "not run", "", "", "", "0"]
@@ -79,7 +79,7 @@ def cells_of(row: Row | NotRun) -> list[str]:
     ]
 
 
-def lines_of(row: Row | NotRun) -> list[str]:
+def lines_of(row: BenchmarkRow | NotRun) -> list[str]:
     """What each side computed, and the notes."""
     if isinstance(row, NotRun):
         return [f"not run: {row.reason}"]
@@ -90,7 +90,7 @@ def lines_of(row: Row | NotRun) -> list[str]:
     return [figures, f"top     {row.top}", f"bottom  {row.bottom}", *row.notes]
 
 
-def verdict(row: Row) -> str:
+def verdict(row: BenchmarkRow) -> str:
     """The table's word: yes, no, or nothing without a target; with "?" where the pairs are too few for 95 %."""
     if row.met is None:
         return ""

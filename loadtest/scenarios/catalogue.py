@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rootstock.loadtest.load.outcome import Outcome
-from rootstock.loadtest.load.preparation import Setup
+from rootstock.loadtest.load.preparation import ScenarioSetup
 from rootstock.loadtest.scenarios.churn import churn
 from rootstock.loadtest.scenarios.cold import cold
 from rootstock.loadtest.scenarios.many import many
@@ -14,7 +14,7 @@ from rootstock.loadtest.scenarios.ramp import ramp
 from rootstock.loadtest.scenarios.soak import soak
 from rootstock.loadtest.scenarios.steady import steady
 
-RUN: dict[str, Callable[[Setup], Outcome]] = {
+RUN: dict[str, Callable[[ScenarioSetup], Outcome]] = {
     "steady": steady,
     "ramp": ramp,
     "many": many,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rootstock.loadtest.load.outcome import Outcome, faults_row
 from rootstock.loadtest.load.plan import Phase
-from rootstock.loadtest.load.preparation import Needs, Setup, prepared
+from rootstock.loadtest.load.preparation import Needs, ScenarioSetup, prepared
 from rootstock.loadtest.load.traffic import PREDICT
 from rootstock.loadtest.load.trial import Trial, run
-from rootstock.loadtest.measure.row import Measure, Pair, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, Measure, Pair
 
 _USERS = 8
 _ADAPTERS = 8
@@ -17,7 +17,7 @@ _RATIO, _SPARE_MS = 1.5, 10.0
 _QUIET, _CHURN = "quiet", "churn"
 
 
-def churn(setup: Setup) -> Outcome:
+def churn(setup: ScenarioSetup) -> Outcome:
     """60 s of load with a move each second, and as much without; two seconds a window."""
     total = setup.sized(full=60.0, quick=4.0)
     window = 2.0
@@ -37,12 +37,12 @@ def churn(setup: Setup) -> Outcome:
     return Outcome([p99_row(trial), faults_row("11", [trial])], trial.stages(), trial.timeline())
 
 
-def p99_row(trial: Trial) -> Row:
+def p99_row(trial: Trial) -> BenchmarkRow:
     """Row 11: each churning window's p99 − 1.5 × that of the quiet one beside it."""
     windows = list(zip(trial.numbers(_CHURN), trial.numbers(_QUIET), strict=True))
     pairs = [(trial.of(c).latency_ms[99], trial.of(q).latency_ms[99]) for c, q in windows]
     middle = sorted(churned / quiet for churned, quiet in pairs)[len(pairs) // 2]
-    return Row(
+    return BenchmarkRow(
         label="11",
         title=f"p99 while versions are published or activated each second − {_RATIO:g} × p99 without",
         top=f"the 99th percentile of a window of {_USERS} clients, {_ADAPTERS} adapters, real texts, "

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from rootstock.loadtest.load.outcome import Outcome, faults_row
 from rootstock.loadtest.load.plan import Phase
-from rootstock.loadtest.load.preparation import Needs, Setup, prepared
+from rootstock.loadtest.load.preparation import Needs, ScenarioSetup, prepared
 from rootstock.loadtest.load.samples import between
 from rootstock.loadtest.load.traffic import PREDICT
 from rootstock.loadtest.load.trial import Trial, run
-from rootstock.loadtest.measure.row import Measure, Pair, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, Measure, Pair
 
 # Two places beside the server's own, and a cache of some three adapters.
 _SETTINGS = {"SLOTS": "4", "CACHE_MB": "1"}
 _COLD, _WARM = "cold", "warm adapter"
 
 
-def cold(setup: Setup) -> Outcome:
+def cold(setup: ScenarioSetup) -> Outcome:
     """One client; windows of 2 s in turn: each request under the next of 256 adapters, and all under one."""
     window = setup.sized(full=2.0, quick=1.0)
     pairs = setup.many(30, 2)
@@ -32,11 +32,11 @@ def cold(setup: Setup) -> Outcome:
     return Outcome([_row(trial), faults_row("cold", [trial])], trial.stages(), trial.timeline())
 
 
-def _row(trial: Trial) -> Row:
+def _row(trial: Trial) -> BenchmarkRow:
     turns = zip(trial.numbers(_COLD), trial.numbers(_WARM), strict=True)
     loads = between(trial.samples[0], trial.samples[-1])["loads"]
     asked = sum(trial.of(i).counts.total() for i in trial.numbers(_COLD))
-    return Row(
+    return BenchmarkRow(
         label="cold",
         title="a cold adapter's answer over HTTP − a warm one's, p50",
         top="one client, each request under another adapter: from disk, since neither slots nor cache hold it",

@@ -6,11 +6,11 @@ from typing import Any
 
 from rootstock.loadtest.load.outcome import Outcome, faults_row
 from rootstock.loadtest.load.plan import Phase
-from rootstock.loadtest.load.preparation import Needs, Setup, prepared
+from rootstock.loadtest.load.preparation import Needs, ScenarioSetup, prepared
 from rootstock.loadtest.load.samples import between
 from rootstock.loadtest.load.traffic import EMBEDDINGS, PREDICT
 from rootstock.loadtest.load.trial import Trial, run
-from rootstock.loadtest.measure.row import Measure, Pair, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, Measure, Pair
 
 SIZES = (10, 100, 1_000, 10_000)
 QUICK_SIZES = (4, 24)
@@ -22,7 +22,7 @@ _SPARE_MB = 50.0
 _FOUNDATION = "foundation"
 
 
-def many(setup: Setup) -> Outcome:
+def many(setup: ScenarioSetup) -> Outcome:
     """30 s of 8 clients for each number of adapters, each time a new server with a cache of 128 MiB."""
     seconds = setup.sized(full=30.0, quick=2.0)
     empty = _trial(setup, 0, seconds)
@@ -30,7 +30,7 @@ def many(setup: Setup) -> Outcome:
     stages = [_stage(size, trial) for size, trial in {0: empty, **trials}.items()]
     largest = max(trials)
     budget = _CACHE_MIB * 2**20 / 1e6
-    row = Row(
+    row = BenchmarkRow(
         label="many",
         title=f"memory with {largest} adapters under Zipf traffic − an empty server",
         top=f"resident memory of rootstock serve --server {setup.server} with {largest} adapters registered, "
@@ -50,7 +50,7 @@ def many(setup: Setup) -> Outcome:
     return Outcome([row, faults], stages, trials[largest].timeline())
 
 
-def _trial(setup: Setup, size: int, seconds: float) -> Trial:
+def _trial(setup: ScenarioSetup, size: int, seconds: float) -> Trial:
     needs = Needs(size, scored=_SCORED, texts_each=1, settings={"CACHE_MB": str(_CACHE_MIB)})
     phases = [Phase(f"{size} adapters", seconds, users=_USERS)]
     with prepared(setup, needs) as ready:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rootstock.loadtest.load.outcome import Outcome, faults_row
 from rootstock.loadtest.load.plan import Phase
-from rootstock.loadtest.load.preparation import Needs, Setup, prepared
+from rootstock.loadtest.load.preparation import Needs, ScenarioSetup, prepared
 from rootstock.loadtest.load.record import FLOOD
 from rootstock.loadtest.load.traffic import PREDICT
 from rootstock.loadtest.load.trial import Trial, run
-from rootstock.loadtest.measure.row import Pair, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, Pair
 
 _OTHERS = 16
 _USERS = 16
@@ -18,7 +18,7 @@ _QUIET, _FLOODED = "quiet", "flooded"
 _TARGET = 2.0
 
 
-def noisy_neighbour(setup: Setup) -> Outcome:
+def noisy_neighbour(setup: ScenarioSetup) -> Outcome:
     """16 adapters at half of what 16 clients get through; windows of 5 s with a flood and without, in turn."""
     window = setup.sized(full=5.0, quick=2.0)
     pairs = setup.many(12, 1)
@@ -47,11 +47,11 @@ def noisy_neighbour(setup: Setup) -> Outcome:
     return Outcome(rows, trial.stages(), trial.timeline())
 
 
-def _others_row(trial: Trial) -> Row:
+def _others_row(trial: Trial) -> BenchmarkRow:
     turns = list(zip(trial.numbers(_FLOODED), trial.numbers(_QUIET), strict=True))
     refused = sum(trial.of(flooded).counts["refused"] for flooded, _ in turns)
     flood = [trial.of(flooded, FLOOD) for flooded, _ in turns]
-    return Row(
+    return BenchmarkRow(
         label="noisy-neighbour",
         title="the others' p99 while one adapter floods ÷ without",
         top=f"the 99th percentile of single inputs under {_OTHERS} adapters, arriving at {_OF_CAPACITY:g} of "

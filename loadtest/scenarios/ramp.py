@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rootstock.loadtest.load.outcome import Outcome, faults_row
 from rootstock.loadtest.load.plan import Phase
-from rootstock.loadtest.load.preparation import Needs, Setup, prepared
+from rootstock.loadtest.load.preparation import Needs, ScenarioSetup, prepared
 from rootstock.loadtest.load.traffic import PREDICT
 from rootstock.loadtest.load.trial import Trial, run
-from rootstock.loadtest.measure.knee import Stage, knee
-from rootstock.loadtest.measure.row import Measure, Pair, Row
+from rootstock.loadtest.measure.knee import LoadStage, knee
+from rootstock.loadtest.measure.row import BenchmarkRow, Measure, Pair
 
 _ADAPTERS = 32
 # Eight inputs a request: the generator, on the server's cores, then costs little beside them, past the knee too.
@@ -24,7 +24,7 @@ _KEPT = 0.9
 _WAITS = 2.0
 
 
-def ramp(setup: Setup) -> Outcome:
+def ramp(setup: ScenarioSetup) -> Outcome:
     """What 32 clients get through; stages of 10 s at a quarter to three times that; 1× and 3× in turn."""
     seconds = setup.sized(full=10.0, quick=2.0)
     pairs = setup.many(6, 1)
@@ -46,7 +46,7 @@ def ramp(setup: Setup) -> Outcome:
     with prepared(setup, needs) as ready:
         trial = run(setup, ready, phases, {PREDICT: 1}, popularity="uniform", inputs=_INPUTS)
     stages = [
-        Stage(_INPUTS * trial.phases[i]["rate"], trial.of(i).inputs_s)
+        LoadStage(_INPUTS * trial.phases[i]["rate"], trial.of(i).inputs_s)
         for i, phase in enumerate(trial.phases)
         if phase["of_capacity"]
     ]
@@ -59,11 +59,11 @@ def ramp(setup: Setup) -> Outcome:
     return Outcome(rows, trial.stages(), trial.timeline(), notes, offered=True, knee=found.offered)
 
 
-def _goodput_row(trial: Trial) -> Row:
+def _goodput_row(trial: Trial) -> BenchmarkRow:
     turns = zip(trial.numbers(_BEYOND), trial.numbers(_AT_PEAK), strict=True)
     pairs = [Pair(trial.of(beyond).inputs_s, trial.of(peak).inputs_s) for beyond, peak in turns]
     refused = sum(trial.of(i).counts["refused"] for i in trial.numbers(_BEYOND))
-    return Row(
+    return BenchmarkRow(
         label="ramp",
         title="goodput at three times the load ÷ goodput at the peak",
         top="right answers within the window, inputs a second, at a constant arrival rate of three times what "
@@ -76,9 +76,9 @@ def _goodput_row(trial: Trial) -> Row:
     )
 
 
-def _bounded_row(trial: Trial, peak: float) -> Row:
+def _bounded_row(trial: Trial, peak: float) -> BenchmarkRow:
     """p99 of what was accepted past the knee, against what a full queue takes at the peak."""
-    return Row(
+    return BenchmarkRow(
         label="ramp",
         title="p99 of the accepted at three times the load",
         top="the 99th percentile from the scheduled arrival to the right answer",

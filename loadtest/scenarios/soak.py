@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rootstock.loadtest.load.outcome import Outcome, faults_row
 from rootstock.loadtest.load.plan import Phase
-from rootstock.loadtest.load.preparation import Needs, Setup, prepared
+from rootstock.loadtest.load.preparation import Needs, ScenarioSetup, prepared
 from rootstock.loadtest.load.trial import Trial, run
-from rootstock.loadtest.measure.row import Measure, NotRun, Pair, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, Measure, NotRun, Pair
 from rootstock.loadtest.measure.slope import WARM_UP, slopes
 from rootstock.loadtest.scenarios.steady import MIX
 
@@ -15,7 +15,7 @@ _OF_CAPACITY = 0.5
 _TITLE = "resident memory's slope"
 
 
-def soak(setup: Setup) -> Outcome:
+def soak(setup: ScenarioSetup) -> Outcome:
     """30 min of arrivals at half of what 16 clients got through, Zipf over 64 adapters, all kinds of request."""
     seconds = setup.sized(full=1800.0, quick=6.0)
     phases = [
@@ -27,14 +27,14 @@ def soak(setup: Setup) -> Outcome:
     return Outcome([_slope_row(trial), faults_row("soak", [trial])], trial.stages(), trial.timeline())
 
 
-def _slope_row(trial: Trial) -> Row | NotRun:
+def _slope_row(trial: Trial) -> BenchmarkRow | NotRun:
     samples = [one for one in trial.during(trial.numbers("soak")[0]) if one.resident_mb == one.resident_mb]
     hours = [(one.at - samples[0].at) / 3600 for one in samples] if samples else []
     try:
         climbs = slopes(hours, [one.resident_mb for one in samples])
     except ValueError as error:
         return NotRun("soak", _TITLE, str(error))
-    return Row(
+    return BenchmarkRow(
         label="soak",
         title=_TITLE,
         top=f"MB an hour between blocks of samples half the soak apart, the first {WARM_UP:.0%} left out; met "

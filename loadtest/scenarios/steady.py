@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rootstock.loadtest.load.outcome import Outcome, faults_row
 from rootstock.loadtest.load.plan import Phase
-from rootstock.loadtest.load.preparation import Needs, Setup, prepared
+from rootstock.loadtest.load.preparation import Needs, ScenarioSetup, prepared
 from rootstock.loadtest.load.traffic import EMBEDDINGS, FAN_OUT, PREDICT
 from rootstock.loadtest.load.trial import run
 
@@ -15,7 +15,7 @@ _MOVES_S = 0.5
 MIX = {PREDICT: 0.8, FAN_OUT: 0.1, EMBEDDINGS: 0.1}
 
 
-def steady(setup: Setup) -> Outcome:
+def steady(setup: ScenarioSetup) -> Outcome:
     """60 s of 16 clients, and 60 s of arrivals at 60 % of what those got through, Zipf over 64 adapters."""
     seconds = setup.sized(full=60.0, quick=2.0)
     phases = [

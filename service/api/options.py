@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.errors import InvalidParameter
-from rootstock.service.engine.core.options import Terms
+from rootstock.service.engine.core.options import RequestOptions
 from rootstock.service.engine.core.work import Priority
 
 HEADER = "X-Request-Timeout"
@@ -26,11 +26,11 @@ class Urgency(BaseModel):
     timeout: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False, examples=[10])] | None = None
 
 
-def terms_of(body: Urgency, request: Request, header: float | None) -> Terms:
+def options_of(body: Urgency, request: Request, header: float | None) -> RequestOptions:
     """The engine's terms; InvalidParameter for a timeout over the server's own."""
     most = server_of(request).engine.limits.timeout_s
     given = {name: s for name, s in (("timeout", body.timeout), (HEADER, header)) if s is not None}
     for name, seconds in given.items():
         if seconds > most:
             raise InvalidParameter(f"{name} is {seconds:g} seconds; this server waits {most:g} at most", name)
-    return Terms(priority=body.priority, timeout_s=min(given.values(), default=None))
+    return RequestOptions(priority=body.priority, timeout_s=min(given.values(), default=None))

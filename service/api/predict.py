@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictStr, Tag, model_validator
 
 from rootstock.service.api.errors import ErrorDetail, fault_detail
-from rootstock.service.api.options import TimeoutHeader, Urgency, terms_of
+from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.errors import WrongTask
@@ -139,9 +139,9 @@ async def predict(body: PredictBody, request: Request, within: TimeoutHeader = N
     engine = server_of(request).engine
     given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
     inputs = [_input(x) for x in given]
-    terms = terms_of(body, request, within)
+    options = options_of(body, request, within)
     models = [body.model] if body.model is not None else body.models or []
-    call = engine.predict_many(models, inputs, body.parameters, body.task, terms)
+    call = engine.predict_many(models, inputs, body.parameters, body.task, options)
     outcomes = await while_connected(request, call)
     for outcome in outcomes:
         if isinstance(outcome, WrongTask):

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, StrictStr
 
-from rootstock.service.api.options import TimeoutHeader, terms_of
+from rootstock.service.api.options import TimeoutHeader, options_of
 from rootstock.service.api.predict import Body, Timings, Usage, timings_of, usage_of, while_connected
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.errors import EngineError
@@ -31,7 +31,7 @@ class RerankBody(Body):
     truncation: bool = False
 
 
-class Ranked(BaseModel):
+class RankedDocument(BaseModel):
     """One document: its place in the request and how well it answers."""
 
     index: int
@@ -45,7 +45,7 @@ class Ranking(BaseModel):
     model: str
     version: int | None
     digest: str
-    results: list[Ranked]
+    results: list[RankedDocument]
     usage: Usage
     timings: Timings
 
@@ -55,8 +55,8 @@ async def rerank(body: RerankBody, request: Request, within: TimeoutHeader = Non
     """Rank documents by a query with a text-ranking adapter."""
     pairs = [(body.query, document) for document in body.documents]
     parameters = {"function_to_apply": "none" if body.raw_scores else "sigmoid", "truncation": body.truncation}
-    terms = terms_of(body, request, within)
-    call = server_of(request).engine.predict(body.model, pairs, parameters, task="text-ranking", terms=terms)
+    options = options_of(body, request, within)
+    call = server_of(request).engine.predict(body.model, pairs, parameters, task="text-ranking", options=options)
     try:
         answer = await while_connected(request, call)
     except EngineError as error:
@@ -67,7 +67,9 @@ async def rerank(body: RerankBody, request: Request, within: TimeoutHeader = Non
     order = sorted(range(len(scores)), key=lambda i: -scores[i])[: body.top_n]
     documents = body.documents if body.return_documents else None
     results = [
-        Ranked(index=i, relevance_score=scores[i], **({} if documents is None else {"document": documents[i]}))
+        RankedDocument(
+            index=i, relevance_score=scores[i], **({} if documents is None else {"document": documents[i]})
+        )
         for i in order
     ]
     ranking = Ranking(

@@ -1,5 +1,6 @@
 """The engine of one foundation: requests in, predictions out. Knows no HTTP.
 
-Read in this order: engine.py, admission.py, queue.py, turns.py, packing.py, batcher.py, slots.py,
-runners/onnx_runner.py.
+`core` hosts adapters and shares the machine between requests. `encode` answers with one forward pass for each input.
+`runners` compute on ONNX Runtime or torch. Read encode/engine.py, core/admission.py, encode/queue.py,
+core/fair_queue.py, encode/packing.py, encode/batcher.py, core/slots.py and runners/onnx/runner.py, in this order.
 """

@@ -44,7 +44,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Row:
+class PrecisionRow:
     """What int8 changes in one adapter's raw outputs.
 
     `labels`: how many tokens or inputs have a top label, 0 where the task gives none; `same`: how many keep it.
@@ -63,20 +63,20 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Drift:
+class PrecisionChange:
     """A row an adapter, the foundation's own embeddings first, and why the rest was not checked, by reference."""
 
-    rows: Sequence[Row]
+    rows: Sequence[PrecisionRow]
     not_checked: Mapping[str, str]
 
     COLUMNS = ("adapter", "inputs", "largest difference", "mean difference", "same top label", "cosine")
 
     @property
-    def total(self) -> Row:
+    def total(self) -> PrecisionRow:
         """The adapters together; the mean is over their inputs."""
         rows = self.rows[1:]
         inputs = sum(row.inputs for row in rows)
-        return Row(
+        return PrecisionRow(
             adapter=f"{len(rows)} adapters",
             task="",
             inputs=inputs,
@@ -140,7 +140,7 @@ def measure(
     limits: Limits,
     threads: int,
     progress: Progress = lambda done, total: None,
-) -> Drift:
+) -> PrecisionChange:
     """The drift between two exports over every version in the home's registry that an alias points to.
 
     `foundation`: its own folder. Of the home it only reads, so that a server may use it meanwhile. `progress` is
@@ -167,7 +167,7 @@ def measure(
             not_checked[name] = "no golden set"
         else:
             rows.append(replay.row(name, adapter, golden.inputs))
-    return Drift(rows, not_checked)
+    return PrecisionChange(rows, not_checked)
 
 
 def _pointed(home: Path) -> dict[str, list[str]]:
@@ -200,7 +200,7 @@ class _Replay:
         self._tokenizer = Tokenizer(fp32 / "tokenizer.json")
         self.spec = self._runners[0].spec
 
-    def row(self, name: str, adapter: Adapter, inputs: Sequence[Input]) -> Row:
+    def row(self, name: str, adapter: Adapter, inputs: Sequence[Input]) -> PrecisionRow:
         """What int8 changes in an adapter's outputs for these inputs."""
         rows = [self._tokenizer.encode(value, adapter.preprocessing, truncate=True) for value in inputs]
         batch = pad(rows, [0] * len(rows), self._tokenizer.pad_id)
@@ -215,7 +215,7 @@ class _Replay:
         return _row(name, adapter.task, *outputs)
 
 
-def _row(name: str, task: str, expected: Sequence[Array], found: Sequence[Array]) -> Row:
+def _row(name: str, task: str, expected: Sequence[Array], found: Sequence[Array]) -> PrecisionRow:
     differences = [np.abs(a - b) for a, b in zip(expected, found, strict=True)]
     embeds = task == "feature-extraction"
     allowed = [TOLERANCES["int8"].allowed(a, task) for a in expected]
@@ -223,7 +223,7 @@ def _row(name: str, task: str, expected: Sequence[Array], found: Sequence[Array]
     tops = [np.ravel(a.argmax(axis_of(task)) == b.argmax(axis_of(task))) for a, b in pairs]
     labelled = not embeds and expected[0].shape[axis_of(task)] > 1
     same = np.concatenate(tops) if labelled else np.zeros(0, bool)
-    return Row(
+    return PrecisionRow(
         adapter=name,
         task=task,
         inputs=len(expected),

@@ -20,11 +20,11 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from rootstock.service.engine.core.answer import Served
+from rootstock.service.engine.core.answer import RequestRecord
 from rootstock.service.engine.core.observer import BatchStats, Observer, Tier
 from rootstock.service.engine.core.work import PRIORITIES
 from rootstock.service.engine.encode.engine import Engine
-from rootstock.service.telemetry.traffic import OTHER, Traffic
+from rootstock.service.telemetry.traffic import OTHER, TrafficRanking
 
 # The time at which each series began would double the page for nobody.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -50,7 +50,7 @@ class _Adapter:
         self._tokens = metrics.adapter_tokens.labels(label, task)
         self._compute = metrics.adapter_compute.labels(label, task)
 
-    def count(self, served: Served) -> None:
+    def count(self, served: RequestRecord) -> None:
         self._load.observe(served.load)
         self._tokenize.observe(served.tokenize)
         self._queue.observe(served.queue)
@@ -71,7 +71,7 @@ class Metrics(Observer):
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector("rootstock", registry=self.registry)
-        self._traffic = Traffic(NAMED_ADAPTERS)
+        self._traffic = TrafficRanking(NAMED_ADAPTERS)
         self._adapters: dict[tuple[str, str], _Adapter] = {}
         self._routes: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._make_http()
@@ -177,7 +177,7 @@ class Metrics(Observer):
         """A call was not admitted."""
         self._refused.labels(reason).inc()
 
-    def served(self, served: Served) -> None:
+    def served(self, served: RequestRecord) -> None:
         """A reference was answered, or failed."""
         if served.error is not None:
             self._failures.labels(served.error.code).inc()

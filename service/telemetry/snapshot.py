@@ -11,7 +11,7 @@ from rootstock.adapters.client.errors import Unreadable
 Labels = frozenset[tuple[str, str]]
 
 
-class Look:
+class MetricsSnapshot:
     """A server's metrics at one moment. Unreadable for a page that is not a Rootstock server's."""
 
     def __init__(self, page: str, at: float) -> None:
@@ -39,10 +39,10 @@ class Look:
         return {dict(given)[label] for given in self._samples.get(f"rootstock_{name}", {})}
 
 
-class Interval:
+class SnapshotDifference:
     """What was counted between two looks. A counter that is smaller in the second began anew with the server."""
 
-    def __init__(self, before: Look, after: Look) -> None:
+    def __init__(self, before: MetricsSnapshot, after: MetricsSnapshot) -> None:
         self.after = after
         self.seconds = max(after.at - before.at, 1e-9)
         started = "process_start_time_seconds"

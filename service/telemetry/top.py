@@ -14,7 +14,7 @@ from rich.table import Table
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.client.errors import Refused
 from rootstock.adapters.reference import FOUNDATION
-from rootstock.service.telemetry.snapshot import Interval, Look
+from rootstock.service.telemetry.snapshot import MetricsSnapshot, SnapshotDifference
 from rootstock.service.telemetry.traffic import OTHER
 
 _SHOWN = 10
@@ -23,7 +23,7 @@ _TIERS = ("memory", "slot")
 
 
 @dataclass(frozen=True)
-class Adapter:
+class AdapterTraffic:
     """One adapter's share: answers a second, their p99 in ms, its share of the runner's time, where it is."""
 
     name: str
@@ -62,20 +62,20 @@ class Frame:
     loads_per_s: Mapping[str, float]
     evictions_per_s: Mapping[str, float]
     memory_bytes: int
-    adapters: Sequence[Adapter]
+    adapters: Sequence[AdapterTraffic]
 
 
 def frames(client: Client, interval: float) -> Iterator[Frame]:
     """A frame each `interval` seconds, for ever. ClientError where no server of ours answers."""
-    before = Look(client.metrics(), time.monotonic())
+    before = MetricsSnapshot(client.metrics(), time.monotonic())
     while True:
         time.sleep(interval)
-        after = Look(client.metrics(), time.monotonic())
-        yield frame(Interval(before, after), client)
+        after = MetricsSnapshot(client.metrics(), time.monotonic())
+        yield frame(SnapshotDifference(before, after), client)
         before = after
 
 
-def frame(over: Interval, client: Client) -> Frame:
+def frame(over: SnapshotDifference, client: Client) -> Frame:
     """What happened between two looks, with what the server lists of its adapters."""
     after = over.after
     tokens, padding = over.count("batch_tokens_sum"), over.count("padding_tokens_total")
@@ -109,7 +109,7 @@ def frame(over: Interval, client: Client) -> Frame:
     )
 
 
-def _adapters(over: Interval, client: Client) -> list[Adapter]:
+def _adapters(over: SnapshotDifference, client: Client) -> list[AdapterTraffic]:
     """The adapters with the most answers, then of those that had none the first ones listed."""
     names = over.after.values("latency_seconds_count", "adapter")
     rates = {name: over.rate("latency_seconds_count", adapter=name, stage="total") for name in names}
@@ -120,7 +120,7 @@ def _adapters(over: Interval, client: Client) -> list[Adapter]:
     for name in [*busy, *(name for name in listed if name not in busy)][:_SHOWN]:
         share = over.count("adapter_compute_seconds_total", adapter=name) / whole if whole else 0.0
         p99 = over.quantile(0.99, "latency_seconds", adapter=name, stage="total")
-        rows.append(Adapter(name, rates.get(name, 0.0), _ms(p99), share, *listed.get(name, (None, None))))
+        rows.append(AdapterTraffic(name, rates.get(name, 0.0), _ms(p99), share, *listed.get(name, (None, None))))
     return rows
 
 

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from rootstock.service.engine.core.answer import Served
+from rootstock.service.engine.core.answer import RequestRecord
 from rootstock.service.engine.core.observer import Observer
 
 _SERVICE = "rootstock"
@@ -45,7 +45,7 @@ class Tracing(Observer):
         )
         return RequestSpan(span, scope["method"], context.attach(trace.set_span_in_context(span)))
 
-    def served(self, served: Served) -> None:
+    def served(self, served: RequestRecord) -> None:
         """Where a reference's time went, as spans under the request's; from the task that handles the request."""
         parent = trace.get_current_span()
         if not parent.is_recording():
@@ -114,7 +114,7 @@ class RequestSpan:
         self._span.end()
 
 
-def _stages(served: Served) -> list[tuple[str, float, float]]:
+def _stages(served: RequestRecord) -> list[tuple[str, float, float]]:
     """The stages that the request got through; the queue is where it waited for its first batch."""
     request = served.request
     found = [("load", request.admitted, request.ready)]

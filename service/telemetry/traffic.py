@@ -15,7 +15,7 @@ _MARGIN = 2.0
 _FORGOTTEN = 0.01
 
 
-class Traffic:
+class TrafficRanking:
     """At most `most` names with a label of their own; all others share OTHER.
 
     The first ones to come are given labels; later `rank` gives them to names that have had `_MARGIN` times the

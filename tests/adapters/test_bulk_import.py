@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.cli.adapter_commands import app
 from rootstock.adapters.foundation.location import FoundationFiles
-from rootstock.adapters.home.bulk_import import Imported, Skipped, import_bundles
+from rootstock.adapters.home.bulk_import import ImportedBundle, SkippedBundle, import_bundles
 from rootstock.adapters.home.home import holding
 from rootstock.adapters.registry import Registry
 from rootstock.adapters.spec import FoundationSpec
@@ -167,11 +167,11 @@ def test_who_stops_asking_keeps_what_was_told_and_gives_the_home_back(
     paths = [bundles / name for name in ("nothing.zip", "plain.zip", "whole.zip", "golden.zip")]
     with closing(import_bundles(paths, home, spec, Limits())) as outcomes:
         first, second = next(outcomes), next(outcomes)
-    assert isinstance(first, Skipped)
-    assert second == Imported("plain.zip", "plain", 1, True)
+    assert isinstance(first, SkippedBundle)
+    assert second == ImportedBundle("plain.zip", "plain", 1, True)
     assert registered(home) == {"plain": (1, 1)}
     rest = list(import_bundles(paths[1:], home, spec, Limits()))
-    assert [(o.name, o.created) for o in rest if isinstance(o, Imported)] == [
+    assert [(o.name, o.created) for o in rest if isinstance(o, ImportedBundle)] == [
         ("plain", False),
         ("whole", True),
         ("golden", True),

@@ -4,7 +4,7 @@ import pytest
 
 from rootstock.adapters import errors
 from rootstock.adapters.reference import Reference
-from rootstock.adapters.registry import AliasPointer, Published, Registry, Resolved
+from rootstock.adapters.registry import AliasPointer, Published, Registry, Resolution
 from tests.adapters.registries import digest, publish
 
 
@@ -12,17 +12,17 @@ def test_versions_count_from_one_and_the_bare_name_is_the_newest_activated(regis
     assert publish(registry, "spam", "a") == Published("spam", 1, digest("a"), created=True, live=1)
     assert publish(registry, "spam", "b") == Published("spam", 2, digest("b"), created=True, live=2)
     assert publish(registry, "spam", "c", activate=False).live == 2
-    assert registry.resolve("spam") == Resolved("spam", 2, digest("b"))
+    assert registry.resolve("spam") == Resolution("spam", 2, digest("b"))
 
 
 def test_every_form_of_reference_resolves_to_the_version_it_means(registry: Registry) -> None:
     publish(registry, "spam", "a")
     publish(registry, "spam", "b")
     registry.set_alias("spam", "prod", 1)
-    one = Resolved("spam", 1, digest("a"))
+    one = Resolution("spam", 1, digest("a"))
     for reference in ("spam@1", "spam@prod", f"spam@{digest('a')[:19]}", f"spam@{digest('a')}"):
         assert registry.resolve(reference) == registry.resolve(Reference.parse(reference)) == one
-    assert registry.resolve("spam@live") == registry.resolve("spam") == Resolved("spam", 2, digest("b"))
+    assert registry.resolve("spam@live") == registry.resolve("spam") == Resolution("spam", 2, digest("b"))
 
 
 def test_the_same_content_keeps_its_number_and_live_moves_only_if_asked(registry: Registry) -> None:

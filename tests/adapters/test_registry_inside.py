@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 
 import rootstock.adapters as adapters
 from rootstock.adapters.errors import RegistryUnavailable
-from rootstock.adapters.registry import Registry, Resolved
+from rootstock.adapters.registry import Registry, Resolution
 from rootstock.adapters.registry.sql.database import HEAD
 from rootstock.adapters.registry.sql.resolutions import Resolutions
 from rootstock.adapters.registry.sql.tables import Base
@@ -65,12 +65,12 @@ def test_a_write_gives_up_on_those_ahead_of_it_as_on_a_locked_database(tmp_path:
 
 def test_what_was_read_before_a_change_is_not_kept_after_it() -> None:
     resolutions = Resolutions(10)
-    resolutions.keep("spam", Resolved("spam", 1, "old"), revision=1)
+    resolutions.keep("spam", Resolution("spam", 1, "old"), revision=1)
     resolutions.renew(2)
-    resolutions.keep("spam", Resolved("spam", 1, "old"), revision=1)
+    resolutions.keep("spam", Resolution("spam", 1, "old"), revision=1)
     assert resolutions.get("spam") is None
-    resolutions.keep("spam", Resolved("spam", 2, "new"), revision=3)
-    assert resolutions.get("spam") == Resolved("spam", 2, "new")
+    resolutions.keep("spam", Resolution("spam", 2, "new"), revision=3)
+    assert resolutions.get("spam") == Resolution("spam", 2, "new")
 
 
 def test_a_look_up_in_memory_asks_the_database_nothing(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_change_of_one_adapter_leaves_the_others_in_memory(tmp_path: Path) -> 
 
 def test_a_change_beside_an_unseen_one_forgets_everything() -> None:
     resolutions = Resolutions(10)
-    resolutions.keep("spam", Resolved("spam", 1, "old"), revision=1)
+    resolutions.keep("spam", Resolution("spam", 1, "old"), revision=1)
     resolutions.renew(3, "ham")
     assert resolutions.get("spam") is None
 

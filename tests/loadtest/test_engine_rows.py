@@ -16,13 +16,13 @@ from rootstock.loadtest.engine import vs_peft as peer_rows
 from rootstock.loadtest.engine.adapters_vs_bare import foundation_row, head_only_row, plain_rows
 from rootstock.loadtest.engine.cold_start import cold_rows, loads_row
 from rootstock.loadtest.engine.fan_out import top_row, unshared_row
-from rootstock.loadtest.engine.registry_scale import Traffic
+from rootstock.loadtest.engine.registry_scale import RegistryLoad
 from rootstock.loadtest.engine.rows import ROWS
 from rootstock.loadtest.engine.startup import start_rows
 from rootstock.loadtest.fixtures.registration import register
 from rootstock.loadtest.fixtures.runner_bench import Bench
 from rootstock.loadtest.measure.agreement import Disagreement
-from rootstock.loadtest.measure.row import Measure, NotRun, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, Measure, NotRun
 from rootstock.service.engine.encode.engine import EngineLimits
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 
@@ -32,9 +32,9 @@ pytestmark = pytest.mark.usefixtures("quick")
 def say(_: str) -> None: ...
 
 
-def targets(rows: Sequence[Row | NotRun]) -> list[tuple[str, float | None, bool]]:
+def targets(rows: Sequence[BenchmarkRow | NotRun]) -> list[tuple[str, float | None, bool]]:
     """Label, target and whether it is a ceiling, of rows that all have one measurement of plausible sign."""
-    measured = [row for row in rows if isinstance(row, Row)]
+    measured = [row for row in rows if isinstance(row, BenchmarkRow)]
     assert len(measured) == len(rows)
     for row in measured:
         assert all(pair.top > 0 for pair in row.pairs)
@@ -104,7 +104,7 @@ def test_row_9_s_look_ups_run(tmp_path: Path, spec: FoundationSpec) -> None:
 
 
 def test_row_9_says_so_where_the_disk_is_too_small(export_folder: Path) -> None:
-    (row,) = registry_rows.registry_rows(export_folder, Traffic(10**12, 1, 1), 1, 1, say)
+    (row,) = registry_rows.registry_rows(export_folder, RegistryLoad(10**12, 1, 1), 1, 1, say)
     assert isinstance(row, NotRun)
     assert "GB free" in row.reason
 
@@ -134,7 +134,7 @@ def test_row_2_s_peers_run(foundation: FoundationFiles, export_folder: Path) -> 
 
 @pytest.mark.slow
 def test_row_9_runs(export_folder: Path) -> None:
-    rows = registry_rows.registry_rows(export_folder, Traffic(20, 30, 1), 1, 1, say)
+    rows = registry_rows.registry_rows(export_folder, RegistryLoad(20, 30, 1), 1, 1, say)
     # 128 MiB of cache in MB, and 50.
     assert targets(rows) == [("9", pytest.approx(134.2 + 50, abs=0.1), True), ("9", 1.0, True)]
 

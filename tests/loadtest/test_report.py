@@ -10,18 +10,20 @@ import pytest
 
 from rootstock.loadtest.measure.machine import ROOT, describe_machine
 from rootstock.loadtest.measure.pairs import interleaved
-from rootstock.loadtest.measure.row import Measure, NotRun, Pair, Row
+from rootstock.loadtest.measure.row import BenchmarkRow, Measure, NotRun, Pair
 from rootstock.loadtest.report.chart import draw
 from rootstock.loadtest.report.report import Report, verdict
 
 
-def row(ratios: list[float], target: float | None) -> Row:
-    return Row("1", "a ÷ b", "a", "b", "seconds", [Pair(r, 1.0) for r in ratios], target)
+def row(ratios: list[float], target: float | None) -> BenchmarkRow:
+    return BenchmarkRow("1", "a ÷ b", "a", "b", "seconds", [Pair(r, 1.0) for r in ratios], target)
 
 
-def ceiling(tops: list[float], bottom: float, target: float, measure: Measure = Measure.DIFFERENCE) -> Row:
+def ceiling(
+    tops: list[float], bottom: float, target: float, measure: Measure = Measure.DIFFERENCE
+) -> BenchmarkRow:
     pairs = [Pair(top, bottom) for top in tops]
-    return Row("8", "a − b", "a", "b", "ms", pairs, target, measure=measure, at_most=True)
+    return BenchmarkRow("8", "a − b", "a", "b", "ms", pairs, target, measure=measure, at_most=True)
 
 
 RATIOS = [0.90 + i / 1000 for i in range(30)]

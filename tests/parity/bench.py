@@ -16,7 +16,7 @@ from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.spec import Adapter, HeadSpec, Preprocessing
 from rootstock.service.engine.core.catalog import own_adapters
 from rootstock.service.engine.encode.batch import Encoder, pad
-from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
+from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
 from rootstock.service.engine.runners.onnx.export.export import export
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.engine.runners.torch.runner import TorchRunner
@@ -87,7 +87,7 @@ class Bench:
     def run(self, runner: str, rows: Sequence[tuple[Adapter, int]]) -> list[np.ndarray]:
         """The raw outputs of one batch. A row: an adapter, which stays in its slot, and which input it gets."""
         slots = [self._slot(runner, adapter) for adapter, _ in rows]
-        encoded: list[Encoded] = [self.rows[i] for _, i in rows]
+        encoded: list[TextSample] = [self.rows[i] for _, i in rows]
         return list(self._runners[runner].run(pad(encoded, slots, self.tiny.pad_id)))
 
     def _slot(self, runner: str, adapter: Adapter) -> int:

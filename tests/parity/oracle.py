@@ -18,7 +18,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rootstock.service.engine.encode.modalities.text import Encoded
+from rootstock.service.engine.encode.modalities.text import TextSample
 from tests.parity.foundations import Tiny
 from tests.parity.matrix import ALONE, KINDS, TASKS, Cell, options
 
@@ -74,7 +74,7 @@ class Oracle:
         save_file(tensors, folder / "adapter_model.safetensors")
 
     def answers(
-        self, cell: Cell | str, folder: Path | None, rows: Sequence[Encoded], attention: str = "eager"
+        self, cell: Cell | str, folder: Path | None, rows: Sequence[TextSample], attention: str = "eager"
     ) -> list[np.ndarray]:
         """The raw output of each input alone; for a task's name the bare foundation's, of fill-mask at masks.
 
@@ -99,7 +99,7 @@ class Oracle:
             pooler = isinstance(cell, Cell) and (cell.kind, cell.task) == ("lora-pooler", "feature-extraction")
             return [_raw(output, head, pooler).numpy() for output in outputs]
 
-    def _feeds(self, row: Encoded) -> dict[str, Tensor]:
+    def _feeds(self, row: TextSample) -> dict[str, Tensor]:
         ids = torch.tensor([row.ids])
         types = torch.tensor([row.type_ids])
         feeds = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": types}

@@ -34,7 +34,7 @@ from rootstock.service.engine.runners.onnx.export import int8 as onnx_int8
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.exports import int8_check as drift
 from rootstock.service.exports.cache import export_path, find_export, is_whole, path_of
-from rootstock.service.exports.int8_check import SENTENCES, Drift, measure
+from rootstock.service.exports.int8_check import SENTENCES, PrecisionChange, measure
 from rootstock.service.settings import Settings
 from rootstock.service.tolerance import TOLERANCES, Tolerance
 from tests.live_server import RunningServer
@@ -233,8 +233,8 @@ def test_of_the_top_labels_one_may_change_and_then_a_tenth_of_an_adapter_s_and_a
 ) -> None:
     own = drift.Row("foundation", "feature-extraction", 8, 0.0, 0.0, 0, 0, 0, 1.0)
     made = [drift.Row(str(i), "t", n, 0.1, 0.1, n, same, 0) for i, (n, same) in enumerate(rows)]
-    assert bool(Drift([own, *made], {}).refusals) is refused
-    assert Drift([replace(own, cosine=0.97), *made], {}).refusals
+    assert bool(PrecisionChange([own, *made], {}).refusals) is refused
+    assert PrecisionChange([replace(own, cosine=0.97), *made], {}).refusals
 
 
 def test_a_server_asked_for_int8_does_not_start_without_an_export_that_was_accepted(home: Path) -> None:

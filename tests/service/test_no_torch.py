@@ -14,7 +14,7 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 
-from rootstock.adapters.home.bulk_import import Imported, import_bundles
+from rootstock.adapters.home.bulk_import import ImportedBundle, import_bundles
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.registry import Registry
 from rootstock.adapters.store.folder import FolderStore
@@ -29,7 +29,7 @@ import rootstock.service.api.predict, rootstock.service.publishing
 folder, home = Path(sys.argv[1]), Path(sys.argv[2])
 runner = OnnxRunner(folder, 4, 1)
 outcomes = list(import_bundles(sorted(DEMO.glob("*.zip")), home, runner.spec, Limits()))
-assert all(isinstance(outcome, Imported) for outcome in outcomes), outcomes
+assert all(isinstance(outcome, ImportedBundle) for outcome in outcomes), outcomes
 registry = Registry(f"sqlite:///{home / 'registry.db'}")
 catalog = RegistryCatalog(registry, FolderStore(home / "store"), runner.spec, Limits())
 engine = Engine(runner.spec, runner, Tokenizer(folder / "tokenizer.json"), catalog, Metrics())

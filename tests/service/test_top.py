@@ -18,7 +18,7 @@ from rich.console import Console
 
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.client.errors import Unreadable
-from rootstock.service.telemetry.snapshot import Interval, Look
+from rootstock.service.telemetry.snapshot import MetricsSnapshot, SnapshotDifference
 from rootstock.service.telemetry.top import Frame, frame, shown
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
@@ -48,8 +48,8 @@ def client(running: RunningServer) -> Iterator[httpx.Client]:
         yield client
 
 
-def look(client: httpx.Client, at: float) -> Look:
-    return Look(client.get("/metrics").text, at)
+def look(client: httpx.Client, at: float) -> MetricsSnapshot:
+    return MetricsSnapshot(client.get("/metrics").text, at)
 
 
 def seen(running: RunningServer, client: httpx.Client, *models: str) -> Frame:
@@ -59,7 +59,7 @@ def seen(running: RunningServer, client: httpx.Client, *models: str) -> Frame:
         answer = client.post("/v1/predict", json={"model": model, "inputs": ["one", "two words"]})
         assert answer.status_code == 200
     with Client(running.url, "infer") as lister:
-        return frame(Interval(before, look(client, 102.0)), lister)
+        return frame(SnapshotDifference(before, look(client, 102.0)), lister)
 
 
 def test_a_view_shows_what_happened_between_two_looks_and_nothing_from_before(
@@ -108,9 +108,24 @@ def test_a_restart_between_two_looks_counts_from_nothing() -> None:
             sizes.observe(1)
         return generate_latest(registry).decode()
 
-    assert Interval(Look(page(1, 100), 0), Look(page(1, 130), 1)).count("batch_rows_count") == 30
-    assert Interval(Look(page(1, 100), 0), Look(page(2, 130), 1)).count("batch_rows_count") == 130
-    assert Interval(Look(page(1, 100), 0), Look(page(2, 7), 1)).count("batch_rows_count") == 7
+    assert (
+        SnapshotDifference(MetricsSnapshot(page(1, 100), 0), MetricsSnapshot(page(1, 130), 1)).count(
+            "batch_rows_count"
+        )
+        == 30
+    )
+    assert (
+        SnapshotDifference(MetricsSnapshot(page(1, 100), 0), MetricsSnapshot(page(2, 130), 1)).count(
+            "batch_rows_count"
+        )
+        == 130
+    )
+    assert (
+        SnapshotDifference(MetricsSnapshot(page(1, 100), 0), MetricsSnapshot(page(2, 7), 1)).count(
+            "batch_rows_count"
+        )
+        == 7
+    )
 
 
 def test_a_quantile_lies_in_the_bucket_of_the_true_one() -> None:
@@ -123,7 +138,10 @@ def test_a_quantile_lies_in_the_bucket_of_the_true_one() -> None:
         seconds.labels(f"a{i % 3}").observe(value)
     empty = CollectorRegistry()
     Gauge("rootstock_ready", "", registry=empty)
-    over = Interval(Look(generate_latest(empty).decode(), 0), Look(generate_latest(registry).decode(), 1))
+    over = SnapshotDifference(
+        MetricsSnapshot(generate_latest(empty).decode(), 0),
+        MetricsSnapshot(generate_latest(registry).decode(), 1),
+    )
     for share in (0.1, 0.5, 0.9, 0.99):
         found, true = over.quantile(share, "x"), float(np.quantile(values, share))
         assert found is not None
@@ -169,4 +187,4 @@ def test_wrong_usage_is_exit_code_2() -> None:
 @pytest.mark.parametrize("page", ["<html>", "# nothing\n", "other_metric 1\n", "rootstock_ready{ 1\n"])
 def test_a_page_that_is_no_rootstock_server_s_is_refused(page: str) -> None:
     with pytest.raises(Unreadable):
-        Look(page, 0)
+        MetricsSnapshot(page, 0)

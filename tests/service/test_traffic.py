@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rootstock.service.telemetry.traffic import OTHER, Traffic
+from rootstock.service.telemetry.traffic import OTHER, TrafficRanking
 from tests.service.engine.fakes import Clock
 
 
-def traffic(most: int = 2) -> tuple[Traffic, Clock]:
+def traffic(most: int = 2) -> tuple[TrafficRanking, Clock]:
     clock = Clock()
-    return Traffic(most, clock), clock
+    return TrafficRanking(most, clock), clock
 
 
 def test_the_first_to_come_have_labels_and_the_rest_share_one() -> None:

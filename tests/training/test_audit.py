@@ -11,12 +11,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.model_selection import cross_val_predict
 
-from rootstock.training.data.audit import NEAR, Finding, Row, audit
+from rootstock.training.data.audit import NEAR, AuditRow, Finding, audit
 from rootstock.training.errors import MissingExtra
 
 
-def _rows(count: int = 20) -> list[Row]:
-    return [Row(f"text number {i}", "ab"[i % 2], "data.csv", i + 2, "train") for i in range(count)]
+def _rows(count: int = 20) -> list[AuditRow]:
+    return [AuditRow(f"text number {i}", "ab"[i % 2], "data.csv", i + 2, "train") for i in range(count)]
 
 
 def _kinds(found: list[Finding]) -> list[tuple[str, int]]:
@@ -29,15 +29,15 @@ def test_sound_data_has_no_finding() -> None:
 
 
 def test_texts_that_differ_in_case_spacing_and_unicode_form_are_duplicates() -> None:
-    found = audit([*_rows(), Row(" TEXT  number\u00a03", "b", "data.csv", 40, "train")])
+    found = audit([*_rows(), AuditRow(" TEXT  number\u00a03", "b", "data.csv", 40, "train")])
     assert _kinds(found) == [("duplicate", 40)]
     assert found[0].message == "the text of data.csv, line 5"
     assert found[0].severity == "warning"
 
 
 def test_one_text_in_two_splits_is_a_leak_and_with_two_labels_a_conflict() -> None:
-    leak = Row("text number 3", "b", "test.csv", 7, "test")
-    conflict = Row("text number 4", "b", "data.csv", 41, "train")
+    leak = AuditRow("text number 3", "b", "test.csv", 7, "test")
+    conflict = AuditRow("text number 4", "b", "data.csv", 41, "train")
     found = audit([*_rows(), leak, conflict])
     assert _kinds(found) == [("leak", 7), ("conflict", 41)]
     assert {finding.severity for finding in found} == {"error"}
@@ -60,7 +60,7 @@ def test_near_duplicates_are_the_pairs_of_scikit_learns_cosine_and_exact_ones_ar
 
 
 def test_a_near_copy_in_another_split_is_a_possible_leak() -> None:
-    rows = [*_rows(), Row("text no. 3", "b", "test.csv", 7, "test")]
+    rows = [*_rows(), AuditRow("text no. 3", "b", "test.csv", 7, "test")]
     embeddings = np.eye(21)
     embeddings[20] = embeddings[3]
     found = audit(rows, embeddings)
@@ -69,7 +69,11 @@ def test_a_near_copy_in_another_split_is_a_possible_leak() -> None:
 
 
 def test_of_several_near_copies_the_one_in_another_split_is_named() -> None:
-    rows = [*_rows(3), Row("other", "a", "test.csv", 7, "test"), Row("more", "a", "data.csv", 9, "train")]
+    rows = [
+        *_rows(3),
+        AuditRow("other", "a", "test.csv", 7, "test"),
+        AuditRow("more", "a", "data.csv", 9, "train"),
+    ]
     # The last row is closest to the first, and close to the one of test.
     embeddings = np.eye(5)
     embeddings[3:] = [[1, 0.15, 0, 0, 0], [1, 0.05, 0, 0, 0]]
@@ -85,7 +89,7 @@ def test_planted_wrong_labels_are_found_from_out_of_fold_probabilities() -> None
     planted = [10, 77, 140]
     given[planted] = (truth[planted] + 1) % 3
     probabilities = cross_val_predict(LogisticRegression(), features, given, cv=5, method="predict_proba")
-    rows = [Row(f"text {i}", "abc"[given[i]], "data.csv", i, "train") for i in range(180)]
+    rows = [AuditRow(f"text {i}", "abc"[given[i]], "data.csv", i, "train") for i in range(180)]
     found = audit(rows, probabilities=probabilities, labels=["a", "b", "c"])
     assert {finding.kind for finding in found} == {"label_noise"}
     assert set(planted) <= {finding.line for finding in found}
@@ -94,15 +98,19 @@ def test_planted_wrong_labels_are_found_from_out_of_fold_probabilities() -> None
 
 
 def test_empty_and_long_texts_are_found_and_lengths_are_in_tokens() -> None:
-    rows = [*_rows(), Row(" \n", "a", "data.csv", 50, "train"), Row("w " * 90, "a", "data.csv", 51, "train")]
+    rows = [
+        *_rows(),
+        AuditRow(" \n", "a", "data.csv", 50, "train"),
+        AuditRow("w " * 90, "a", "data.csv", 51, "train"),
+    ]
     found = audit(rows, lengths=[5] * 20 + [2, 92], max_length=64)
     assert _kinds(found) == [("empty", 50), ("long", 51)]
     assert found[1].message == "92 tokens, and what lies beyond max_length 64 is cut off"
 
 
 def test_rare_unseen_and_overwhelming_labels_are_found() -> None:
-    rows = _rows(200) + [Row(f"rare {i}", "c", "data.csv", 300 + i, "train") for i in range(3)]
-    found = audit([*rows, Row("new", "d", "test.csv", 4, "test")])
+    rows = _rows(200) + [AuditRow(f"rare {i}", "c", "data.csv", 300 + i, "train") for i in range(3)]
+    found = audit([*rows, AuditRow("new", "d", "test.csv", 4, "test")])
     assert [finding.kind for finding in found] == ["unseen_label", "rare_label", "rare_label", "imbalance"]
     assert found[0] == Finding(
         "unseen_label", "error", "test.csv", 4, "label 'd' is in test and in no training row"

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rootstock.training.errors import Diverged
-from rootstock.training.fit.candidate import Training, train_candidate
+from rootstock.training.fit.candidate import TrainingRows, train_candidate
 from rootstock.training.fit.checkpoint import Checkpoints
-from rootstock.training.fit.descent import Epoch, Stage, copied, descend, deterministic
+from rootstock.training.fit.descent import Epoch, FitStage, copied, descend, deterministic
 from rootstock.training.fit.job import Job, prepare
 from rootstock.training.network.network import Network
 from rootstock.training.recipe.recipe_file import load_recipe
@@ -35,7 +35,7 @@ def train(job: Job, checkpoints: Checkpoints | None, kill_at: int | None = None)
             raise Killed
 
     with deterministic(0):
-        training = Training(
+        training = TrainingRows(
             job, job.parts.train, job.rows["train"], job.rows["validation"], 0, report, checkpoints
         )
         network = train_candidate("lora", training).network
@@ -80,9 +80,9 @@ def test_checkpoints_of_another_run_and_damaged_ones_are_not_seen(tmp_path: Path
     assert Checkpoints(tmp_path, "one").load("fit") is None
 
 
-def stage_of(network: Network, job: Job, scores: list[float], losses: Callable[[], torch.Tensor]) -> Stage:
+def stage_of(network: Network, job: Job, scores: list[float], losses: Callable[[], torch.Tensor]) -> FitStage:
     told = iter(scores)
-    return Stage("fit", len(scores), 1, lambda order: [[0]], lambda rows, done: losses(), lambda: next(told))
+    return FitStage("fit", len(scores), 1, lambda order: [[0]], lambda rows, done: losses(), lambda: next(told))
 
 
 def test_the_best_epoch_is_kept_the_earlier_among_equals(write_recipe: Callable[..., Path]) -> None:
@@ -115,7 +115,7 @@ def test_a_stage_with_a_decay_keeps_the_moving_average_of_its_weights(
     assert head is not None
     after: list[torch.Tensor] = []
     average = head.bias.detach().clone()
-    stage = Stage("fit", 3, 2, lambda order: [[0], [1]], lambda rows, done: head.bias.sum(), ema_decay=0.5)
+    stage = FitStage("fit", 3, 2, lambda order: [[0], [1]], lambda rows, done: head.bias.sum(), ema_decay=0.5)
     descend(
         network,
         stage,

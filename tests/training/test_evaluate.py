@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score
 
-from rootstock.training.data.encoding import IGNORED, Encoded
+from rootstock.training.data.encoding import IGNORED, TokenRow
 from rootstock.training.metrics.evaluation import entity_figures, evaluate, label_figures
 
 
@@ -35,7 +35,7 @@ def test_label_figures_agree_with_scikit_learn() -> None:
 
 def test_a_word_that_was_cut_off_counts_as_missed() -> None:
     labels = ("O", "B-PER", "I-PER")
-    example = Encoded((2, 7, 3), (IGNORED, 1, IGNORED), words=(1, 1), first=(1, None))
+    example = TokenRow((2, 7, 3), (IGNORED, 1, IGNORED), words=(1, 1), first=(1, None))
     output = np.eye(3, dtype=np.float32)[[0, 1, 0]]
     figures = evaluate([output], [example], labels)
     assert (figures["precision"], figures["recall"]) == (1.0, 0.5)

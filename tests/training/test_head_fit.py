@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from rootstock.adapters.spec import Array
 from rootstock.training.fit import candidate
-from rootstock.training.fit.candidate import Training, train_candidate
+from rootstock.training.fit.candidate import TrainingRows, train_candidate
 from rootstock.training.fit.descent import deterministic
 from rootstock.training.fit.job import prepare
 from rootstock.training.fit.method import out_of_fold
@@ -63,7 +63,7 @@ def test_of_few_rows_the_head_alone_is_a_logistic_regression_of_the_rows_and_of_
         )
     )
     rows = job.rows["train"]
-    fitted = train_candidate("head_only", Training(job, job.parts.train, rows, (), 0))
+    fitted = train_candidate("head_only", TrainingRows(job, job.parts.train, rows, (), 0))
     texts = [example.text for example in job.parts.train]
     targets = [row.targets[0] for row in rows]
     if named:
@@ -81,9 +81,9 @@ def test_two_labels_of_one_name_have_no_row_for_it(write_recipe: Callable[..., P
     path.write_text(path.read_text(encoding="utf-8").replace("bad-Rome", "good-Ann"), encoding="utf-8")
     job = prepare(load_recipe(write_recipe(training={"contrastive_epochs": 1})))
     assert job.labels == ("good-Ann", "good_Ann")
-    training = Training(job, job.parts.train, job.rows["train"], (), 0)
+    training = TrainingRows(job, job.parts.train, job.rows["train"], (), 0)
     unnamed = prepare(load_recipe(write_recipe(training={"contrastive_epochs": 1, "label_names": False})))
-    other = Training(unnamed, job.parts.train, job.rows["train"], (), 0)
+    other = TrainingRows(unnamed, job.parts.train, job.rows["train"], (), 0)
     found = [train_candidate("head_only", t).predict(job, job.rows["test"]) for t in (training, other)]
     np.testing.assert_array_equal(found[0], found[1])
 
@@ -94,7 +94,7 @@ def test_a_fold_of_many_rows_is_trained_as_all_of_them_are(
 ) -> None:
     job = prepare(load_recipe(write_recipe(training={"contrastive_epochs": None, "num_train_epochs": 1})))
     told: list[str] = []
-    training = Training(
+    training = TrainingRows(
         job, job.parts.train, job.rows["train"], (), 0, lambda done, total, note: told.append(note), stage="lora"
     )
     # Twenty rows of two labels are not few, the fifteen of a fold would be.
@@ -117,7 +117,7 @@ def test_the_contrastive_stage_keeps_less_of_its_change_the_slower_its_average(
         settings = {"contrastive_epochs": 4, "ema_decay": decay, "learning_rate": 0.01}
         job = prepare(load_recipe(write_recipe(training=settings)))
         with deterministic(0):
-            trained = train_candidate("lora", Training(job, job.parts.train, job.rows["train"], (), 0))
+            trained = train_candidate("lora", TrainingRows(job, job.parts.train, job.rows["train"], (), 0))
         parameters = trained.network.parameters()
         sizes.append(sum(float(p.detach().norm()) for n, p in parameters.items() if ".lora_B." in n))
     assert 0 < sizes[1] < sizes[0] / 2

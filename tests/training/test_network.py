@@ -62,10 +62,10 @@ def test_with_its_adapter_off_the_foundation_is_bit_for_bit_what_it_was(
 ) -> None:
     from transformers import AutoModel
 
-    from rootstock.training.fit.candidate import Training, train_candidate
+    from rootstock.training.fit.candidate import TrainingRows, train_candidate
 
     job = job_on(write_recipe, tiny_bert, training={"learning_rate": 0.05})
-    network = train_candidate("lora", Training(job, job.parts.train, job.rows["train"], (), 0)).network
+    network = train_candidate("lora", TrainingRows(job, job.parts.train, job.rows["train"], (), 0)).network
     batch = job.inputs(job.rows["test"]).batch(range(4))
     arguments = batch.arguments(job.spec)
     trained: Any = network.model
@@ -97,9 +97,9 @@ def test_a_saved_adapter_answers_as_the_network_it_was_saved_from(
 
 
 def test_padding_changes_no_row() -> None:
-    from rootstock.training.data.encoding import Encoded
+    from rootstock.training.data.encoding import TokenRow
 
-    rows = [Encoded(tuple(range(1, n + 1)), (0,), (0,) * n) for n in (3, 7, 5)]
+    rows = [TokenRow(tuple(range(1, n + 1)), (0,), (0,) * n) for n in (3, 7, 5)]
     batch = Inputs(rows, 9, torch.device("cpu")).batch([2, 0])
     assert batch.ids.tolist() == [[1, 2, 3, 4, 5], [1, 2, 3, 9, 9]]
     assert batch.mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]

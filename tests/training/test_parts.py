@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from rootstock.training.data.encoding import Encoded
+from rootstock.training.data.encoding import TokenRow
 from rootstock.training.data.example import Example
 from rootstock.training.errors import DataError
 from rootstock.training.fit.adaptation import DomainClassifier, coral
@@ -207,7 +207,7 @@ def test_words_are_left_out_and_swapped_but_never_all() -> None:
 
 def test_hidden_tokens_are_never_the_first_or_last_and_padding_stays_hidden() -> None:
     torch.manual_seed(0)
-    rows = [Encoded(tuple(range(n)), (0,), (0,) * n) for n in (4, 9)]
+    rows = [TokenRow(tuple(range(n)), (0,), (0,) * n) for n in (4, 9)]
     batch = hide_tokens(Inputs(rows, 0, torch.device("cpu")).batch([0, 1]), 0.9)
     assert batch.mask[0].tolist()[4:] == [0] * 5
     assert batch.mask[0, 0] == batch.mask[0, 3] == batch.mask[1, 0] == batch.mask[1, 8] == 1

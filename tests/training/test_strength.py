@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rootstock.training.fit.candidate import Training, train_candidate
+from rootstock.training.fit.candidate import TrainingRows, train_candidate
 from rootstock.training.fit.descent import deterministic
 from rootstock.training.fit.job import prepare
 from rootstock.training.fit.method import choose, final
@@ -30,7 +30,7 @@ def test_at_half_its_change_a_network_embeds_as_peft_does_at_half_its_scaling(
 ) -> None:
     job = prepare(load_recipe(write_recipe(training={"learning_rate": 0.05})))
     with deterministic(0):
-        candidate = train_candidate("lora", Training(job, job.parts.train, job.rows["train"], (), 0))
+        candidate = train_candidate("lora", TrainingRows(job, job.parts.train, job.rows["train"], (), 0))
     network, test = candidate.network, job.inputs(job.rows["test"])
     assert candidate.line is not None
     assert network.head is not None
@@ -61,7 +61,7 @@ def test_the_strength_of_the_best_score_is_kept_where_the_method_is_judged(
         training={"learning_rate": 0.05, "contrastive_epochs": contrast},
     )
     job = prepare(load_recipe(recipe))
-    training = Training(job, job.parts.train, job.rows["train"], job.rows["validation"], 0)
+    training = TrainingRows(job, job.parts.train, job.rows["train"], job.rows["validation"], 0)
     with deterministic(0):
         choice = choose(training, force=True)
         kept = final(choice, training)

@@ -15,7 +15,7 @@ from rootstock.training.cli.study_commands import bench, cv, federate, sweep
 
 if TYPE_CHECKING:
     from rootstock.training.recipe.recipe_file import RecipeFile
-    from rootstock.training.run import Outcome
+    from rootstock.training.run import RunResult
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -135,7 +135,7 @@ def _check(source: RecipeFile, path: Path, server: str | None, as_json: bool) ->
     )
 
 
-def _push(outcome: Outcome, url: str, key: str | None) -> dict[str, Any]:
+def _push(outcome: RunResult, url: str, key: str | None) -> dict[str, Any]:
     from rootstock.adapters.client.client import Client
 
     with Client(url, key) as client:
@@ -143,17 +143,17 @@ def _push(outcome: Outcome, url: str, key: str | None) -> dict[str, Any]:
     return answer
 
 
-def _summary(outcome: Outcome, published: dict[str, Any] | None) -> dict[str, Any]:
+def _summary(outcome: RunResult, published: dict[str, Any] | None) -> dict[str, Any]:
     paths = {"bundle": str(outcome.results.bundle), "zip": str(outcome.results.zip)}
     found = {**outcome.metrics, **paths, "publish": _publish_line(outcome)}
     return found if published is None else {**found, "published": published}
 
 
-def _publish_line(outcome: Outcome) -> str:
+def _publish_line(outcome: RunResult) -> str:
     return f"rootstock adapters push {outcome.results.zip} --name {outcome.metrics['name']}"
 
 
-def _print(outcome: Outcome, published: dict[str, Any] | None, url: str | None) -> None:
+def _print(outcome: RunResult, published: dict[str, Any] | None, url: str | None) -> None:
     metrics, results = outcome.metrics, outcome.results
     test = metrics["test"]
     named = {f"this adapter ({metrics['method']})": test["adapter"], **test["baselines"]}

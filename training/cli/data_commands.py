@@ -84,9 +84,9 @@ def suggest(
     Example: `rootstock train suggest runs/intents/intents.zip more.csv -n 50 --json`
     """
     with failures():
-        from rootstock.training.network.predictor import open_trained
+        from rootstock.training.network.predictor import open_predictor
         from rootstock.training.study.assessment import suggest_rows
 
-        rows = suggest_rows(open_trained(bundle, foundation), unlabelled, text_column, count)
+        rows = suggest_rows(open_predictor(bundle, foundation), unlabelled, text_column, count)
     lines = [f"row {r['row']:>6}  margin {r['margin']:.3f}  {r['label']}: {r['text']}" for r in rows]
     tell({"suggested": rows}, as_json, *lines)

@@ -56,10 +56,10 @@ def _figures(
 
         with Client(server) as client:
             return assess_served(client, str(bundle), data, text_column, label_column)
-    from rootstock.training.network.predictor import open_trained
+    from rootstock.training.network.predictor import open_predictor
     from rootstock.training.study.assessment import assess
 
-    return assess(open_trained(bundle, foundation), data, text_column, label_column)
+    return assess(open_predictor(bundle, foundation), data, text_column, label_column)
 
 
 def compare(
@@ -76,10 +76,10 @@ def compare(
     Example: `rootstock train compare old.zip new.zip test.csv`
     """
     with failures():
-        from rootstock.training.network.predictor import open_trained
+        from rootstock.training.network.predictor import open_predictor
         from rootstock.training.study.assessment import compare_adapters
 
-        adapters = [open_trained(path, foundation) for path in (first, second)]
+        adapters = [open_predictor(path, foundation) for path in (first, second)]
         found = compare_adapters(adapters[0], adapters[1], data, text_column, label_column)
     paired = found["paired"]
     verdict = "better" if paired["difference"] > 0 else "worse" if paired["difference"] < 0 else "as good"
@@ -104,10 +104,10 @@ def explain(
     Example: `rootstock train explain runs/intents/intents.zip "where is my parcel"`
     """
     with failures():
-        from rootstock.training.network.predictor import open_trained
+        from rootstock.training.network.predictor import open_predictor
         from rootstock.training.study.attribution import attribute
 
-        found = attribute(open_trained(bundle, foundation), text, label)
+        found = attribute(open_predictor(bundle, foundation), text, label)
     most = max((abs(value) for _, value in found.tokens), default=0.0) or 1.0
     lines = [
         f"{token:>16} {value:+7.3f} {('+' if value > 0 else '-') * round(24 * abs(value) / most)}"
@@ -127,9 +127,9 @@ def export(
     Example: `rootstock train export runs/intents/intents.zip intents.onnx`
     """
     with failures():
-        from rootstock.training.network.predictor import open_trained
+        from rootstock.training.network.predictor import open_predictor
         from rootstock.training.onnx_export import write_onnx
 
-        difference = write_onnx(open_trained(bundle, foundation), out)
+        difference = write_onnx(open_predictor(bundle, foundation), out)
     told = {"file": str(out), "bytes": out.stat().st_size, "max_difference": difference}
     tell(told, as_json, f"{out}: {out.stat().st_size / 1e6:.1f} MB, golden outputs within {difference:.1e}")

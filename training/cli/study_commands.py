@@ -45,10 +45,10 @@ def sweep(
     """
     with failures():
         from rootstock.training.recipe.recipe_file import load_recipe
-        from rootstock.training.study.search import Trial
+        from rootstock.training.study.search import SearchTrial
         from rootstock.training.study.search import sweep as search
 
-        def told(trial: Trial, count: int) -> None:
+        def told(trial: SearchTrial, count: int) -> None:
             score = "diverged" if trial.score is None else f"{trial.score:.4f}"
             typer.echo(f"trial {trial.number} of {count}: {score} {trial.values}", err=True)
 

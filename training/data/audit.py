@@ -25,7 +25,7 @@ _FEWEST = 8
 _BLOCK = 512
 
 
-class Row(NamedTuple):
+class AuditRow(NamedTuple):
     """A labelled text and where it stands; `split` is empty where the data is not split yet."""
 
     text: str
@@ -53,7 +53,7 @@ class Finding:
 
 
 def audit(
-    rows: Sequence[Row],
+    rows: Sequence[AuditRow],
     embeddings: npt.NDArray[np.floating[Any]] | None = None,
     probabilities: npt.NDArray[np.floating[Any]] | None = None,
     labels: Sequence[str] = (),
@@ -75,7 +75,7 @@ def audit(
     return sorted(found, key=lambda f: order.index(f.severity))
 
 
-def _texts(rows: Sequence[Row], lengths: Sequence[int] | None, max_length: int | None) -> Iterator[Finding]:
+def _texts(rows: Sequence[AuditRow], lengths: Sequence[int] | None, max_length: int | None) -> Iterator[Finding]:
     for i, row in enumerate(rows):
         if not row.text.strip():
             yield Finding("empty", "error", row.file, row.line, "the text is empty")
@@ -84,9 +84,9 @@ def _texts(rows: Sequence[Row], lengths: Sequence[int] | None, max_length: int |
             yield Finding("long", "warning", row.file, row.line, message)
 
 
-def _duplicates(rows: Sequence[Row]) -> Iterator[Finding]:
+def _duplicates(rows: Sequence[AuditRow]) -> Iterator[Finding]:
     """Each row whose normalised text came before, judged against the first of them."""
-    first: dict[str, Row] = {}
+    first: dict[str, AuditRow] = {}
     for row in rows:
         if key := normalised(row.text):
             earlier = first.setdefault(key, row)
@@ -94,7 +94,7 @@ def _duplicates(rows: Sequence[Row]) -> Iterator[Finding]:
                 yield _pair(row, earlier, "the text")
 
 
-def _near_duplicates(rows: Sequence[Row], embeddings: npt.NDArray[np.floating[Any]]) -> Iterator[Finding]:
+def _near_duplicates(rows: Sequence[AuditRow], embeddings: npt.NDArray[np.floating[Any]]) -> Iterator[Finding]:
     """Each row that is close to an earlier one with another text.
 
     It is judged against the closest, where there is a choice against one of another split or with another label.
@@ -115,7 +115,7 @@ def _near_duplicates(rows: Sequence[Row], embeddings: npt.NDArray[np.floating[An
                 yield _pair(rows[begin + i], rows[j], f"nearly the text (cosine {cosines[i, j]:.3f})", "near_")
 
 
-def _pair(row: Row, earlier: Row, what: str, prefix: str = "") -> Finding:
+def _pair(row: AuditRow, earlier: AuditRow, what: str, prefix: str = "") -> Finding:
     where = f"{what} of {earlier.file}, line {earlier.line}"
     if row.label != earlier.label:
         kind, severity = f"{prefix}conflict", "warning" if prefix else "error"
@@ -128,7 +128,7 @@ def _pair(row: Row, earlier: Row, what: str, prefix: str = "") -> Finding:
     return Finding(kind, severity, row.file, row.line, message)  # type: ignore[arg-type]
 
 
-def _balance(rows: Sequence[Row]) -> Iterator[Finding]:
+def _balance(rows: Sequence[AuditRow]) -> Iterator[Finding]:
     counts = Counter(row.label for row in rows)
     if not rows:
         return
@@ -148,9 +148,9 @@ def _balance(rows: Sequence[Row]) -> Iterator[Finding]:
     yield from _unseen(rows)
 
 
-def _unseen(rows: Sequence[Row]) -> Iterator[Finding]:
+def _unseen(rows: Sequence[AuditRow]) -> Iterator[Finding]:
     """Labels of other splits that training lacks."""
-    by_split: dict[str, dict[str, Row]] = defaultdict(dict)
+    by_split: dict[str, dict[str, AuditRow]] = defaultdict(dict)
     for row in rows:
         by_split[row.split].setdefault(row.label, row)
     train = by_split.get("train")
@@ -162,7 +162,7 @@ def _unseen(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def _label_noise(
-    rows: Sequence[Row], probabilities: npt.NDArray[np.floating[Any]], labels: Sequence[str]
+    rows: Sequence[AuditRow], probabilities: npt.NDArray[np.floating[Any]], labels: Sequence[str]
 ) -> Iterator[Finding]:
     """Confident learning's probable label errors, the likeliest first (Northcutt, Jiang and Chuang, 2021)."""
     with extra("checks for label noise"):

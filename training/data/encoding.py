@@ -17,7 +17,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Encoded:
+class TokenRow:
     """An example for the model.
 
     `targets` holds one class for a text; for tokens one for each token, IGNORED at special tokens. `words` holds
@@ -47,7 +47,7 @@ def padding(files: FoundationFiles) -> int:
     return int(read_json(files.folder / "config.json").get("pad_token_id") or 0)
 
 
-def encode(tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[str]) -> list[Encoded]:
+def encode(tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[str]) -> list[TokenRow]:
     """Each example for the model; class ids are positions in `labels`.
 
     A word's first token has the word's tag; its later tokens continue the entity (`I-`), so that merging what
@@ -61,16 +61,16 @@ def encode(tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[s
     ]
 
 
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoded]:
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenRow]:
     """Texts without labels; their targets are IGNORED."""
     return [_text(encoding, IGNORED) for encoding in tokenizer.encode_batch(list(texts))]
 
 
-def _text(encoding: Encoding, target: int) -> Encoded:
-    return Encoded(tuple(encoding.ids), (target,), tuple(encoding.type_ids), bool(encoding.overflowing))
+def _text(encoding: Encoding, target: int) -> TokenRow:
+    return TokenRow(tuple(encoding.ids), (target,), tuple(encoding.type_ids), bool(encoding.overflowing))
 
 
-def _tokens(encoding: Encoding, example: Example, ids: dict[str, int]) -> Encoded:
+def _tokens(encoding: Encoding, example: Example, ids: dict[str, int]) -> TokenRow:
     starts = [0]
     for before in example.words[:-1]:
         starts.append(starts[-1] + len(before) + 1)
@@ -88,7 +88,7 @@ def _tokens(encoding: Encoding, example: Example, ids: dict[str, int]) -> Encode
         elif tag.startswith("B-"):
             tag = f"I-{tag[2:]}"
         targets.append(ids[tag])
-    return Encoded(
+    return TokenRow(
         tuple(encoding.ids),
         tuple(targets),
         tuple(encoding.type_ids),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rootstock.training.data.example import Example
-from rootstock.training.network.inputs import Batch
+from rootstock.training.network.inputs import InputBatch
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ def reworded(example: Example, drop: float, swap: float, chance: random.Random) 
     return replace(example, text=" ".join(kept))
 
 
-def hide_tokens(batch: Batch, share: float, special: int = 1) -> Batch:
+def hide_tokens(batch: InputBatch, share: float, special: int = 1) -> InputBatch:
     """The batch with a share of its tokens hidden from attention and pooling; the first and the last stay."""
     import torch
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rootstock.adapters.spec import Array
-from rootstock.training.data.encoding import Encoded, encode
+from rootstock.training.data.encoding import TokenRow, encode
 from rootstock.training.data.example import Example
 from rootstock.training.fit.augmentation import reworded
 from rootstock.training.fit.checkpoint import Checkpoints
 from rootstock.training.fit.contrastive import balanced_batches, supervised_contrast
-from rootstock.training.fit.descent import Epoch, Fit, Report, Stage, copied, descend, silent
+from rootstock.training.fit.descent import Epoch, Fit, FitStage, Report, copied, descend, silent
 from rootstock.training.fit.job import Job
 from rootstock.training.fit.objective import Objective
 from rootstock.training.metrics.evaluation import macro_f1
@@ -47,13 +47,13 @@ class Candidate:
     best: Epoch | None = None
     line: Line | None = None
 
-    def predict(self, job: Job, rows: Sequence[Encoded]) -> list[Array]:
+    def predict(self, job: Job, rows: Sequence[TokenRow]) -> list[Array]:
         """The raw output for each row."""
         return outputs(self.network, job.inputs(rows)) if rows else []
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingRows:
     """The rows of one training: `examples` are what `train` was encoded from, `validation` may be empty.
 
     `whole` is how many rows there are to train on where `train` is a fold of them: they decide how it is trained.
@@ -61,8 +61,8 @@ class Training:
 
     job: Job
     examples: Sequence[Example]
-    train: Sequence[Encoded]
-    validation: Sequence[Encoded]
+    train: Sequence[TokenRow]
+    validation: Sequence[TokenRow]
     seed: int
     report: Report = silent
     checkpoints: Checkpoints | None = None
@@ -82,12 +82,12 @@ class Training:
         return self.job.source.recipe.task_type == "SEQ_CLS" and rows < FEW * len(self.job.labels)
 
 
-def train_candidate(method: str, training: Training) -> Candidate:
+def train_candidate(method: str, training: TrainingRows) -> Candidate:
     """Train by a method: head_only, lora, dora or ia3."""
     return _head_only(training) if method == HEAD_ONLY else _grafted(method, training)
 
 
-def _head_only(training: Training) -> Candidate:
+def _head_only(training: TrainingRows) -> Candidate:
     """The head alone, fitted on the frozen trunk's features."""
     job = training.job
     network = new_network(job, None, training.seed)
@@ -101,16 +101,16 @@ def _head_only(training: Training) -> Candidate:
     return Candidate(HEAD_ONLY, network)
 
 
-def _grafted(method: str, training: Training) -> Candidate:
+def _grafted(method: str, training: TrainingRows) -> Candidate:
     return _trained(method, new_network(training.job, method, training.seed), training, fit_head=True)
 
 
-def descend_from(network: Network, training: Training) -> Candidate:
+def descend_from(network: Network, training: TrainingRows) -> Candidate:
     """Train a network on, from the weights that it has."""
     return _trained("lora", network, training, fit_head=False)
 
 
-def _trained(method: str, network: Network, training: Training, fit_head: bool) -> Candidate:
+def _trained(method: str, network: Network, training: TrainingRows, fit_head: bool) -> Candidate:
     job, recipe = training.job, training.job.source.recipe
     train, validation = job.inputs(training.train), job.inputs(training.validation)
     target = job.inputs(job.target) if job.target else None
@@ -149,7 +149,7 @@ def new_network(job: Job, method: str | None, seed: int) -> Network:
     return network
 
 
-def _by_contrast(method: str, network: Network, train: Inputs, training: Training) -> Candidate:
+def _by_contrast(method: str, network: Network, train: Inputs, training: TrainingRows) -> Candidate:
     """Embeddings by contrast, then a head on them (SetFit, Tunstall et al., 2022, the body an adapter's)."""
     import torch
 
@@ -170,7 +170,7 @@ def _by_contrast(method: str, network: Network, train: Inputs, training: Trainin
         return balanced_batches(targets, _CONTRASTIVE_ROWS, order)
 
     steps = len(list(batches(torch.Generator())))
-    stage = Stage(f"{training.stage}-contrast", epochs, steps, batches, loss, ema_decay=settings.ema_decay)
+    stage = FitStage(f"{training.stage}-contrast", epochs, steps, batches, loss, ema_decay=settings.ema_decay)
 
     def fit_head() -> None:
         set_head(network, weak_head(network, train, training.job.labels))
@@ -182,7 +182,7 @@ def _by_contrast(method: str, network: Network, train: Inputs, training: Trainin
     return Candidate(method, network, fit.epochs, fit.best, line)
 
 
-def _named(network: Network, train: Inputs, training: Training) -> Inputs:
+def _named(network: Network, train: Inputs, training: TrainingRows) -> Inputs:
     """The rows, with each label's name as one more row of it: a name says what its rows are about."""
     job = training.job
     if not job.source.recipe.training.label_names:
@@ -197,7 +197,7 @@ def _named(network: Network, train: Inputs, training: Training) -> Inputs:
 
 
 def _by_cross_entropy(
-    network: Network, train: Inputs, validation: Inputs, target: Inputs | None, training: Training
+    network: Network, train: Inputs, validation: Inputs, target: Inputs | None, training: TrainingRows
 ) -> Fit:
     recipe, labels = training.job.source.recipe, training.job.labels
     objective = Objective(recipe, len(labels), network, train, target)
@@ -215,7 +215,7 @@ def _by_cross_entropy(
     def score() -> float:
         return macro_f1(outputs(network, validation), validation.rows, labels)
 
-    stage = Stage(
+    stage = FitStage(
         training.stage,
         recipe.training.num_train_epochs,
         -(-len(train) // size),
@@ -246,7 +246,7 @@ def _rewords(recipe: Any) -> bool:
     return bool(recipe.augmentation.word_dropout or recipe.augmentation.word_swap)
 
 
-def _reworded(training: Training, order: torch.Generator) -> Inputs:
+def _reworded(training: TrainingRows, order: torch.Generator) -> Inputs:
     import torch
 
     chance = random.Random(int(torch.randint(2**31, (1,), generator=order)))  # noqa: S311 - can be repeated
@@ -255,7 +255,7 @@ def _reworded(training: Training, order: torch.Generator) -> Inputs:
     return job.inputs(encode(job.tokenizer, examples, job.labels))
 
 
-def from_scratch(training: Training) -> Candidate:
+def from_scratch(training: TrainingRows) -> Candidate:
     """The same network from random weights, all of which train: what the foundation's own training is worth."""
     import torch
     from torch import nn

@@ -44,7 +44,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Stage:
+class FitStage:
     """What a stage of training is.
 
     `batches` gives the rows of each step of an epoch; `loss` the loss of a step, from the rows and the share of
@@ -65,7 +65,7 @@ class Stage:
 
 def descend(
     network: Network,
-    stage: Stage,
+    stage: FitStage,
     settings: Training,
     seed: int,
     report: Report = silent,
@@ -86,7 +86,7 @@ class _Descent:
     """One stage's descent: the optimiser and its schedule, the order of rows, the epochs so far."""
 
     def __init__(
-        self, network: Network, stage: Stage, settings: Training, seed: int, checkpoints: Checkpoints | None
+        self, network: Network, stage: FitStage, settings: Training, seed: int, checkpoints: Checkpoints | None
     ) -> None:
         import torch
 

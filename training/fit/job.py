@@ -10,7 +10,7 @@ from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationFiles, locate
 from rootstock.adapters.spec import FoundationSpec, TaskClass
 from rootstock.training.data.dataset import Dataset, read_dataset, read_texts
-from rootstock.training.data.encoding import Encoded, encode, encode_texts, load_tokenizer, padding
+from rootstock.training.data.encoding import TokenRow, encode, encode_texts, load_tokenizer, padding
 from rootstock.training.data.split import Split, split
 from rootstock.training.errors import DataError, RecipeError
 from rootstock.training.network.inputs import Inputs
@@ -32,11 +32,11 @@ class Job:
     files: FoundationFiles
     spec: FoundationSpec
     tokenizer: Tokenizer
-    rows: dict[str, list[Encoded]]
+    rows: dict[str, list[TokenRow]]
     sites: list[str]
     device: torch.device
     pad_id: int
-    target: list[Encoded]
+    target: list[TokenRow]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -53,11 +53,11 @@ class Job:
         """The foundation's class for the task."""
         return self.spec.class_for(self.task)
 
-    def inputs(self, rows: Sequence[Encoded]) -> Inputs:
+    def inputs(self, rows: Sequence[TokenRow]) -> Inputs:
         """Rows ready to be batched."""
         return Inputs(rows, self.pad_id, self.device)
 
-    def encoded(self, texts: Sequence[str]) -> list[Encoded]:
+    def encoded(self, texts: Sequence[str]) -> list[TokenRow]:
         """Texts without labels as tokens."""
         return encode_texts(self.tokenizer, texts)
 
@@ -80,7 +80,7 @@ def prepare(source: RecipeFile) -> Job:
         )
     tokenizer = load_tokenizer(files.folder, recipe.training.max_length)
     found = {name: encode(tokenizer, getattr(parts, name), dataset.labels) for name in parts.sizes}
-    target: list[Encoded] = []
+    target: list[TokenRow] = []
     if recipe.domain_adaptation is not None:
         texts = read_texts(source, recipe.domain_adaptation.target_path, "domain_adaptation.target_path")
         target = encode_texts(tokenizer, texts)

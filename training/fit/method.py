@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from rootstock.adapters.spec import Array
-from rootstock.training.data.encoding import Encoded
+from rootstock.training.data.encoding import TokenRow
 from rootstock.training.data.split import folds
 from rootstock.training.errors import BelowBaseline
-from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, Training, train_candidate
+from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, TrainingRows, train_candidate
 from rootstock.training.fit.job import Job
 from rootstock.training.metrics.counts import entity_counts, f1
 from rootstock.training.metrics.evaluation import macro_f1, word_tags
@@ -22,7 +22,7 @@ from rootstock.training.network.trunk import head_layers
 
 
 @dataclass(frozen=True)
-class Judged:
+class MethodScore:
     """A method's raw outputs for rows that its training did not see, their score, and how it compares with the
     head alone (None for the head alone itself). `strength` is how much of the trained change gave them."""
 
@@ -46,10 +46,10 @@ class Choice:
     The first judged is the head alone, but where the head cannot be fitted alone.
     """
 
-    chosen: Judged
+    chosen: MethodScore
     reason: str
-    judged: tuple[Judged, ...]
-    rows: Sequence[Encoded]
+    judged: tuple[MethodScore, ...]
+    rows: Sequence[TokenRow]
 
     def to_json(self) -> dict[str, Any]:
         """The choice as metrics.json states it."""
@@ -68,7 +68,7 @@ class Choice:
         }
 
 
-def choose(training: Training, force: bool = False) -> Choice:
+def choose(training: TrainingRows, force: bool = False) -> Choice:
     """Judge the recipe's method against the head alone, and keep one.
 
     `auto` keeps LoRA where it scores higher and a paired test leaves less than `evaluation.alpha` to chance.
@@ -77,7 +77,7 @@ def choose(training: Training, force: bool = False) -> Choice:
     recipe = training.job.source.recipe
     asked = recipe.peft.method
     rows = training.validation or training.train
-    judged: list[Judged] = []
+    judged: list[MethodScore] = []
     if recipe.task_type == "SEQ_CLS" or len(head_layers(training.job.task_class)) == 1 or asked == HEAD_ONLY:
         judged.append(judge(HEAD_ONLY, training, None))
     if asked != HEAD_ONLY:
@@ -89,7 +89,7 @@ def choose(training: Training, force: bool = False) -> Choice:
     return Choice(chosen, reason, tuple(judged), rows)
 
 
-def _kept(asked: str, judged: Sequence[Judged], alpha: float, force: bool) -> tuple[Judged, str]:
+def _kept(asked: str, judged: Sequence[MethodScore], alpha: float, force: bool) -> tuple[MethodScore, str]:
     alone, other = judged[0], judged[-1]
     if asked == HEAD_ONLY:
         return alone, "the recipe asks for the head alone"
@@ -110,7 +110,7 @@ def _kept(asked: str, judged: Sequence[Judged], alpha: float, force: bool) -> tu
     return other, f"the recipe asks for {other.method}: {figures} ({test})"
 
 
-def judge(method: str, training: Training, alone: Judged | None) -> Judged:
+def judge(method: str, training: TrainingRows, alone: MethodScore | None) -> MethodScore:
     """A method on the validation rows, or without any by cross-validation over the training rows.
 
     With `choose_strength` it is judged at the strength of the best score, the greatest among equals: the best of
@@ -130,11 +130,11 @@ def judge(method: str, training: Training, alone: Judged | None) -> Judged:
     if candidate is not None and candidate.line is not None:
         candidate.line.move(best)
     paired = None if alone is None else compare(alone.held_out, held_out[best], rows, training.job)
-    return Judged(method, held_out[best], scores[best], paired, candidate, best)
+    return MethodScore(method, held_out[best], scores[best], paired, candidate, best)
 
 
 def _predicted(
-    candidate: Candidate, job: Job, rows: Sequence[Encoded], strengths: Sequence[float]
+    candidate: Candidate, job: Job, rows: Sequence[TokenRow], strengths: Sequence[float]
 ) -> dict[float, list[Array]]:
     """The raw output for each row at each strength; the candidate is left at the last."""
     found = {}
@@ -145,13 +145,13 @@ def _predicted(
     return found
 
 
-def out_of_fold(method: str, training: Training, count: int | None = None) -> list[Array]:
+def out_of_fold(method: str, training: TrainingRows, count: int | None = None) -> list[Array]:
     """The raw output for each training row, from a training without it and the others of its fold."""
     return _out_of_fold(method, training, (1.0,), count)[1.0]
 
 
 def _out_of_fold(
-    method: str, training: Training, strengths: Sequence[float], count: int | None = None
+    method: str, training: TrainingRows, strengths: Sequence[float], count: int | None = None
 ) -> dict[float, list[Array]]:
     found: dict[float, dict[int, Array]] = {strength: {} for strength in strengths}
     seed = training.job.source.recipe.data.splits.seed
@@ -172,13 +172,13 @@ def _out_of_fold(
     return {strength: [rows[i] for i in range(len(training.train))] for strength, rows in found.items()}
 
 
-def compare(before: Sequence[Array], after: Sequence[Array], rows: Sequence[Encoded], job: Job) -> Comparison:
+def compare(before: Sequence[Array], after: Sequence[Array], rows: Sequence[TokenRow], job: Job) -> Comparison:
     """The paired test of two methods' outputs for the same rows: is `after` better?"""
     return compare_outputs(before, after, rows, job.labels)
 
 
 def compare_outputs(
-    before: Sequence[Array], after: Sequence[Array], rows: Sequence[Encoded], labels: Sequence[str]
+    before: Sequence[Array], after: Sequence[Array], rows: Sequence[TokenRow], labels: Sequence[str]
 ) -> Comparison:
     """McNemar's test of which rows are right; for tokens a bootstrap of the entities' F1 over sentences."""
     if rows[0].words:
@@ -189,14 +189,14 @@ def compare_outputs(
     return mcnemar(right[0], right[1])
 
 
-def final(choice: Choice, training: Training) -> Candidate:
+def final(choice: Choice, training: TrainingRows) -> Candidate:
     """The kept method trained on every row to train on."""
     if choice.chosen.candidate is not None:
         return choice.chosen.candidate
     return train_as(choice.chosen, replace(training, stage=choice.chosen.method))
 
 
-def train_as(judged: Judged, training: Training) -> Candidate:
+def train_as(judged: MethodScore, training: TrainingRows) -> Candidate:
     """Train by a judged method, and keep as much of the change as it was judged with."""
     candidate = train_candidate(judged.method, training)
     if candidate.line is not None:

@@ -8,7 +8,7 @@ from rootstock.training.data.encoding import IGNORED
 from rootstock.training.fit.adaptation import DomainClassifier, coral
 from rootstock.training.fit.augmentation import hide_tokens, mixing
 from rootstock.training.fit.contrastive import supervised_contrast
-from rootstock.training.network.inputs import Batch, Inputs
+from rootstock.training.network.inputs import InputBatch, Inputs
 from rootstock.training.network.network import Network
 from rootstock.training.recipe.recipe import Recipe
 
@@ -43,7 +43,7 @@ class Objective:
             return {}
         return {f"domains.{name}": p for name, p in self._domains.network.named_parameters()}
 
-    def __call__(self, batch: Batch, done: float) -> torch.Tensor:
+    def __call__(self, batch: InputBatch, done: float) -> torch.Tensor:
         """The loss of a batch when a share of all steps is done."""
         if self._recipe.augmentation.token_dropout:
             batch = hide_tokens(batch, self._recipe.augmentation.token_dropout)

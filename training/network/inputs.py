@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rootstock.adapters.spec import FoundationSpec
-from rootstock.training.data.encoding import IGNORED, Encoded
+from rootstock.training.data.encoding import IGNORED, TokenRow
 from rootstock.training.network.trunk import states_into
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class Batch:
+class InputBatch:
     """Padded rows.
 
     `ids`, `types`, `mask`: (rows, tokens). `states`: (rows, tokens, width), or None where the trunk runs whole.
@@ -44,7 +44,7 @@ class Batch:
 class Inputs:
     """The rows of one part. `states` are flat, (all tokens + 1, width), the last one for padding."""
 
-    def __init__(self, rows: Sequence[Encoded], pad_id: int, device: torch.device) -> None:
+    def __init__(self, rows: Sequence[TokenRow], pad_id: int, device: torch.device) -> None:
         import torch
 
         self.rows = tuple(rows)
@@ -74,7 +74,7 @@ class Inputs:
         """The class of each text; for tokens of each token that has one."""
         return [t for row in self.rows for t in row.targets if t != IGNORED]
 
-    def batch(self, chosen: Sequence[int]) -> Batch:
+    def batch(self, chosen: Sequence[int]) -> InputBatch:
         """Some of the rows, padded on the right to the longest of them."""
         import torch
 
@@ -87,7 +87,7 @@ class Inputs:
         targets = self._targets[index if self.per_token else torch.tensor(list(chosen), device=self.device)]
         states = None if self.states is None else self.states[index]
         mask = torch.from_numpy(inside.astype(np.int64)).to(self.device)
-        return Batch(self._ids[index], self._types[index], mask, targets, states)
+        return InputBatch(self._ids[index], self._types[index], mask, targets, states)
 
     def in_order(self) -> Iterator[list[int]]:
         """All rows, those of like length together, in batches of at most so many tokens."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from rootstock.adapters.spec import Array, FoundationSpec, Pooling, TaskClass
 from rootstock.training.errors import RecipeError
-from rootstock.training.network.inputs import Batch, Inputs
+from rootstock.training.network.inputs import InputBatch, Inputs
 from rootstock.training.network.trunk import GivenStates, can_cut, head_layers
 
 if TYPE_CHECKING:
@@ -63,19 +63,19 @@ class Network:
         for module in self.modules():
             module.train(mode)
 
-    def states(self, batch: Batch) -> torch.Tensor:
+    def states(self, batch: InputBatch) -> torch.Tensor:
         """The trunk's output, (rows, tokens, width)."""
         if batch.states is not None and self.from_layer is not None:
             return self.from_layer(batch.states, batch.mask)
         return cast("torch.Tensor", self.trunk(**batch.arguments(self.spec)).last_hidden_state)
 
-    def embed(self, batch: Batch) -> torch.Tensor:
+    def embed(self, batch: InputBatch) -> torch.Tensor:
         """One L2-normalised vector a row, (rows, width); for tokens the mean over them too."""
         from torch.nn.functional import normalize
 
         return normalize(pooled(self.states(batch), batch.mask, self.pooling), dim=-1)
 
-    def logits(self, batch: Batch) -> torch.Tensor:
+    def logits(self, batch: InputBatch) -> torch.Tensor:
         """(rows, labels), or (rows, tokens, labels)."""
         if self.head is not None:
             return cast("torch.Tensor", self.head(self.embed(batch)))
@@ -88,7 +88,7 @@ class Network:
         return pooling_of(self.spec)
 
     @contextmanager
-    def _trunk_given(self, batch: Batch) -> Iterator[None]:
+    def _trunk_given(self, batch: InputBatch) -> Iterator[None]:
         """The task class with a trunk that starts at the states of the batch, where it has them."""
         if batch.states is None or self.from_layer is None:
             yield
@@ -97,7 +97,7 @@ class Network:
 
         network = self
 
-        class Given(nn.Module):
+        class LayerInputs(nn.Module):
             def forward(self, *_: Any, **__: Any) -> Any:
                 from transformers.modeling_outputs import BaseModelOutput
 
@@ -105,7 +105,7 @@ class Network:
 
         name, model = self.task_class.prefix.rstrip("."), self.task_model
         whole = model._modules[name]
-        model._modules[name] = Given()
+        model._modules[name] = LayerInputs()
         try:
             yield
         finally:
@@ -166,7 +166,7 @@ def outputs(network: Network, inputs: Inputs, what: str = "logits") -> list[Arra
     """
     import torch
 
-    compute: Callable[[Batch], torch.Tensor] = getattr(network, what)
+    compute: Callable[[InputBatch], torch.Tensor] = getattr(network, what)
     network.train(False)
     found: list[Array | None] = [None] * len(inputs)
     with torch.inference_mode():

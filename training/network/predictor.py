@@ -12,7 +12,7 @@ from rootstock.adapters.bundle import Bundle
 from rootstock.adapters.foundation.location import FoundationFiles, locate
 from rootstock.adapters.home.offline import open_offline
 from rootstock.adapters.spec import Array, FoundationSpec, Rejected
-from rootstock.training.data.encoding import Encoded, load_tokenizer, padding
+from rootstock.training.data.encoding import TokenRow, load_tokenizer, padding
 from rootstock.training.errors import TrainingError
 from rootstock.training.network.files import load
 from rootstock.training.network.inputs import Inputs
@@ -27,7 +27,7 @@ _TASK_TYPES = {task: task_type for task_type, task in TASKS.items()}
 
 
 @dataclass(frozen=True)
-class Trained:
+class Predictor:
     """An adapter on its foundation, ready to predict."""
 
     path: Path
@@ -47,18 +47,18 @@ class Trained:
         """What a recipe calls its task."""
         return _TASK_TYPES[self.bundle.manifest.task]
 
-    def inputs(self, rows: Sequence[Encoded]) -> Inputs:
+    def inputs(self, rows: Sequence[TokenRow]) -> Inputs:
         """Rows ready to be batched."""
         import torch
 
         return Inputs(rows, padding(self.files), torch.device("cpu"))
 
-    def predict(self, rows: Sequence[Encoded]) -> list[Array]:
+    def predict(self, rows: Sequence[TokenRow]) -> list[Array]:
         """The raw output for each row."""
         return outputs(self.network, self.inputs(rows))
 
 
-def open_trained(path: Path, foundation: str) -> Trained:
+def open_predictor(path: Path, foundation: str) -> Predictor:
     """The adapter of a bundle's zip or folder; TrainingError where it is none, or made for another foundation."""
     files = locate(foundation)
     try:
@@ -81,4 +81,4 @@ def open_trained(path: Path, foundation: str) -> Trained:
             (Path(scratch) / name).write_bytes(content)
         network = load(Path(scratch), recipe, len(manifest.labels), files, spec)
     tokenizer = load_tokenizer(files.folder, manifest.preprocessing.max_length)
-    return Trained(path, bundle, files, spec, network, tokenizer)
+    return Predictor(path, bundle, files, spec, network, tokenizer)

@@ -186,13 +186,13 @@ def _cut(trunk: nn.Module, spec: FoundationSpec, depth: int) -> nn.Module:
     """A shallow copy of the trunk without its embeddings and first layers; the modules left are shared."""
     from torch import nn
 
-    class Given(nn.Module):
+    class TrunkInputs(nn.Module):
         def forward(self, *_: Any, inputs_embeds: Any = None, **__: Any) -> Any:
             return inputs_embeds
 
     path = spec.layer_prefix.rstrip(".").split(".")
     view = _shallow(trunk)
-    view._modules["embeddings"] = Given()
+    view._modules["embeddings"] = TrunkInputs()
     if "pooler" in view._modules:
         view._modules["pooler"] = None
     inner = view

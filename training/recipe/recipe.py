@@ -20,13 +20,13 @@ Text = Annotated[str, Field(min_length=1)]
 Modules = Annotated[list[Text], Field(min_length=1)]
 
 
-class Section(BaseModel):
+class RecipeSection(BaseModel):
     """A part of a recipe."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Splits(Section):
+class Splits(RecipeSection):
     """How rows are dealt out to train on, to choose by (validation) and to report on (test)."""
 
     strategy: Literal["stratified", "given"] = Field(
@@ -58,7 +58,7 @@ class Splits(Section):
         return value
 
 
-class Data(Section):
+class Data(RecipeSection):
     """Where the labelled rows are. By the file's ending: .csv, .jsonl, .parquet, or .conll (token, tab, BIO tag).
 
     A relative path starts at the recipe's folder; ${ROOTSTOCK_DATA} stands for the folder of labelled data.
@@ -89,7 +89,7 @@ class Data(Section):
         return self
 
 
-class Peft(Section):
+class Peft(RecipeSection):
     """What is grafted on, in PEFT's own names.
 
     `auto` fits a head alone, then LoRA, for few rows with a contrastive stage, and keeps what wins.
@@ -117,7 +117,7 @@ class Peft(Section):
     )
 
 
-class Training(Section):
+class Training(RecipeSection):
     """The optimisation, in the names of transformers' TrainingArguments: AdamW, and the best epoch is kept."""
 
     learning_rate: Positive = 1e-3
@@ -179,7 +179,7 @@ class Training(Section):
     bf16: bool = Field(default=False, description="Mixed precision in bfloat16, on a GPU.")
 
 
-class Augmentation(Section):
+class Augmentation(RecipeSection):
     """Changes to training rows, new each epoch."""
 
     mixup_alpha: NotNegative = Field(
@@ -190,7 +190,7 @@ class Augmentation(Section):
     word_swap: Probability = Field(default=0.0, description="Share of words that change places with the next.")
 
 
-class DomainAdaptation(Section):
+class DomainAdaptation(RecipeSection):
     """Pulls the embeddings of the training rows and of unlabelled target rows together. SEQ_CLS alone."""
 
     method: Literal["coral", "dann"]
@@ -198,14 +198,14 @@ class DomainAdaptation(Section):
     weight: Positive = 1.0
 
 
-class OutOfScope(Section):
+class OutOfScope(RecipeSection):
     """Texts that no label fits, to choose and judge a threshold of refusal by."""
 
     val_path: Text | None = None
     test_path: Text
 
 
-class Evaluation(Section):
+class Evaluation(RecipeSection):
     """What is measured beside the score itself."""
 
     alpha: Probability = Field(
@@ -220,7 +220,7 @@ class Evaluation(Section):
     out_of_scope: OutOfScope | None = None
 
 
-class Range(Section):
+class Range(RecipeSection):
     """A hyperparameter's values: `choices`, or from `low` to `high`, evenly or on a log scale."""
 
     low: float | None = None
@@ -237,7 +237,7 @@ class Range(Section):
         return self
 
 
-class Hpo(Section):
+class Hpo(RecipeSection):
     """What `rootstock train sweep` searches: keys of this recipe, such as training.learning_rate."""
 
     trials: Count = 20
@@ -245,14 +245,14 @@ class Hpo(Section):
     seed: Seed = 0
 
 
-class Tracking(Section):
+class Tracking(RecipeSection):
     """Where a run is recorded beside its output folder."""
 
     mlflow_tracking_uri: Text | None = Field(default=None, description="An MLflow server or store; absent: none.")
     experiment: Text = "rootstock"
 
 
-class Recipe(Section):
+class Recipe(RecipeSection):
     """How one adapter is trained, evaluated and packed."""
 
     task_type: TaskType

@@ -15,7 +15,7 @@ SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Recommendation:
     """`headline` is the decision in a sentence, `reasons` what it rests on."""
 
     tone: Tone
@@ -43,7 +43,7 @@ def p_value(found: Metrics) -> str:
     return "< 0.0001" if found["p_value"] < 1e-4 else f"{found['p_value']:.2g}"
 
 
-def judge(metrics: Metrics) -> Verdict:
+def judge(metrics: Metrics) -> Recommendation:
     """The verdict on a run: good, in doubt, or bad where the adapter is below its own head-only baseline."""
     adapter = metrics["test"]["adapter"]
     head = metrics["test"].get("baselines", {}).get(HEAD_ONLY)
@@ -51,17 +51,17 @@ def judge(metrics: Metrics) -> Verdict:
     reasons = [_score(metrics, score)]
     if metrics.get("method") == HEAD_ONLY:
         headline = "A head alone on the frozen foundation: no adapter was shown to do better."
-        return Verdict("good", headline, (*reasons, *_choice(metrics)))
+        return Recommendation("good", headline, (*reasons, *_choice(metrics)))
     if head is None:
         headline = "Not compared with a head alone on the frozen foundation: what the adapter adds is unknown."
-        return Verdict("doubt", headline, (*reasons, *_choice(metrics)))
+        return Recommendation("doubt", headline, (*reasons, *_choice(metrics)))
     gain = adapter[score] - head[score]
     reasons.append(f"A head alone reaches {percent(head[score])}: {points(gain)}.")
     against = _against_head(metrics)
     if against:
         reasons.append(_test(*against))
     tone, headline = _tone(gain, against[1]["p_value"] if against else None)
-    return Verdict(tone, headline, (*reasons, *_choice(metrics)))
+    return Recommendation(tone, headline, (*reasons, *_choice(metrics)))
 
 
 def _tone(gain: float, p_value: float | None) -> tuple[Tone, str]:

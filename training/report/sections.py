@@ -24,7 +24,7 @@ _MOST_LABELS = 60
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """`rows` under `head`, all but the first column numbers unless `numbers` is false; `plot` names a plot."""
 
     title: str
@@ -35,12 +35,12 @@ class Section:
     numbers: bool = True
 
 
-def sections(metrics: Metrics) -> list[Section]:
+def sections(metrics: Metrics) -> list[ReportSection]:
     """What the metrics have figures for, the more decisive first."""
     return [section for build in _SECTIONS for section in build(metrics)]
 
 
-def _scores(metrics: Metrics) -> Iterator[Section]:
+def _scores(metrics: Metrics) -> Iterator[ReportSection]:
     test = metrics["test"]
     columns = [name for name in _FIGURES if name in test["adapter"]]
     found = {"adapter": test["adapter"], **test.get("baselines", {})}
@@ -56,7 +56,7 @@ def _scores(metrics: Metrics) -> Iterator[Section]:
     text = f"On {test['adapter']['rows']} {split} rows that neither training nor choice has seen."
     if test.get("intervals"):
         text += " In brackets the 95 % interval over test sets drawn like this one."
-    yield Section("Adapter and baselines", text, head, tuple(rows))
+    yield ReportSection("Adapter and baselines", text, head, tuple(rows))
 
 
 def _range(test: Metrics, column: str) -> str:
@@ -64,7 +64,7 @@ def _range(test: Metrics, column: str) -> str:
     return f" ({100 * found[0]:.1f} to {100 * found[1]:.1f})" if found else ""
 
 
-def _choice(metrics: Metrics) -> Iterator[Section]:
+def _choice(metrics: Metrics) -> Iterator[ReportSection]:
     if not (choice := metrics.get("choice")):
         return
     rows = []
@@ -83,7 +83,7 @@ def _choice(metrics: Metrics) -> Iterator[Section]:
         )
     tests = sorted({found["test"] for found in choice["candidates"] if found.get("test")})
     text = f"Compared on {_judged_on(metrics)}{': ' + '; '.join(tests) if tests else ''}."
-    yield Section(
+    yield ReportSection(
         "Choice of the method", text, ("method", "validation", "against", "wins / losses", "p"), tuple(rows)
     )
 
@@ -93,7 +93,7 @@ def _judged_on(metrics: Metrics) -> str:
     return "validation rows" if metrics["rows"]["validation"] else "training rows, each left out of a fold"
 
 
-def _labels(metrics: Metrics) -> Iterator[Section]:
+def _labels(metrics: Metrics) -> Iterator[ReportSection]:
     adapter = metrics["test"]["adapter"]
     groups = adapter.get("labels") or adapter.get("entities")
     if not groups:
@@ -115,10 +115,10 @@ def _labels(metrics: Metrics) -> Iterator[Section]:
         else ""
     )
     columns = (kind, "precision", "recall", "F1", *(["head only's F1"] if others else []), "support")
-    yield Section(f"By {kind}", text, columns, tuple(rows), "labels")
+    yield ReportSection(f"By {kind}", text, columns, tuple(rows), "labels")
 
 
-def _confusions(metrics: Metrics) -> Iterator[Section]:
+def _confusions(metrics: Metrics) -> Iterator[ReportSection]:
     if not (matrix := metrics["test"].get("confusion")):
         return
     rows = tuple(
@@ -127,10 +127,10 @@ def _confusions(metrics: Metrics) -> Iterator[Section]:
     )
     text = "The commonest mistakes." if rows else "No test row is taken for another label."
     head = ("true", "predicted", "rows", "of the label's rows")
-    yield Section("What is taken for what", text, head, rows, "confusion", numbers=False)
+    yield ReportSection("What is taken for what", text, head, rows, "confusion", numbers=False)
 
 
-def _calibration(metrics: Metrics) -> Iterator[Section]:
+def _calibration(metrics: Metrics) -> Iterator[ReportSection]:
     if not (found := metrics.get("calibration")):
         return
     temperature = found["temperature"]
@@ -140,10 +140,10 @@ def _calibration(metrics: Metrics) -> Iterator[Section]:
         f"Dividing its logits by it takes the expected calibration error on test rows from "
         f"{100 * found['ece_before']:.1f} to {100 * found['ece_after']:.1f} points; the answers stay the same."
     )
-    yield Section("Calibration", text, plot="calibration")
+    yield ReportSection("Calibration", text, plot="calibration")
 
 
-def _out_of_scope(metrics: Metrics) -> Iterator[Section]:
+def _out_of_scope(metrics: Metrics) -> Iterator[ReportSection]:
     if not (found := metrics.get("out_of_scope")):
         return
     rows = [
@@ -157,10 +157,10 @@ def _out_of_scope(metrics: Metrics) -> Iterator[Section]:
     if isinstance(found.get("rows"), Mapping):
         cells += [(f"{name.replace('_', '-')} test rows", str(count)) for name, count in found["rows"].items()]
     text = f"An answer whose probability is under {found['threshold']:.3f}, after the temperature, is refused."
-    yield Section("Out of scope", text, ("", "test"), tuple(cells))
+    yield ReportSection("Out of scope", text, ("", "test"), tuple(cells))
 
 
-def _fairness(metrics: Metrics) -> Iterator[Section]:
+def _fairness(metrics: Metrics) -> Iterator[ReportSection]:
     if not (found := metrics.get("fairness")):
         return
     rows = tuple(
@@ -172,10 +172,10 @@ def _fairness(metrics: Metrics) -> Iterator[Section]:
         f"Between the best and the worst group of {found['column']} lie {100 * found['gap']:.1f} points of "
         f"accuracy, with a head alone on the foundation {100 * found['foundation_gap']:.1f}: {verdict}."
     )
-    yield Section("By group", text, (found["column"], "rows", "accuracy", "macro-F1"), rows)
+    yield ReportSection("By group", text, (found["column"], "rows", "accuracy", "macro-F1"), rows)
 
 
-def _seeds(metrics: Metrics) -> Iterator[Section]:
+def _seeds(metrics: Metrics) -> Iterator[ReportSection]:
     if not (found := metrics.get("seeds")):
         return
     count = len(found.get("test") or found.get("validation") or ())
@@ -184,10 +184,10 @@ def _seeds(metrics: Metrics) -> Iterator[Section]:
         text += f": mean {percent(found['mean'])}"
     if found.get("sd") is not None:
         text += f", standard deviation {100 * found['sd']:.1f} points"
-    yield Section("Seeds", f"{text}.", plot="seeds")
+    yield ReportSection("Seeds", f"{text}.", plot="seeds")
 
 
-def _learning_curve(metrics: Metrics) -> Iterator[Section]:
+def _learning_curve(metrics: Metrics) -> Iterator[ReportSection]:
     if not (found := metrics.get("learning_curve")):
         return
     points_ = sorted(found, key=lambda point: point["rows"])
@@ -195,10 +195,10 @@ def _learning_curve(metrics: Metrics) -> Iterator[Section]:
     if len(points_) > 1:
         gain = points_[-1]["score"] - points_[-2]["score"]
         text = f"From {points_[-2]['rows']} to {points_[-1]['rows']} training rows: {points(gain)}."
-    yield Section("Learning curve", text, plot="learning_curve")
+    yield ReportSection("Learning curve", text, plot="learning_curve")
 
 
-def _epochs(metrics: Metrics) -> Iterator[Section]:
+def _epochs(metrics: Metrics) -> Iterator[ReportSection]:
     if not (found := metrics.get("epochs")):
         return
     scored = [epoch for epoch in found if epoch.get("validation_f1") is not None]
@@ -208,10 +208,10 @@ def _epochs(metrics: Metrics) -> Iterator[Section]:
         text = (
             f"Best of {len(found)} epochs: {best['number']}, {percent(best['validation_f1'])} on validation rows."
         )
-    yield Section("Training", text, plot="epochs")
+    yield ReportSection("Training", text, plot="epochs")
 
 
-def _cost(metrics: Metrics) -> Iterator[Section]:
+def _cost(metrics: Metrics) -> Iterator[ReportSection]:
     if not (found := metrics.get("cost")):
         return
     shown = {
@@ -220,12 +220,14 @@ def _cost(metrics: Metrics) -> Iterator[Section]:
         "trained parameters": "trainable_parameters" in found and f"{found['trainable_parameters']:,}",
         "device": found.get("device"),
     }
-    yield Section("Cost", "", ("", "training"), tuple((k, str(v)) for k, v in shown.items() if v), numbers=False)
+    yield ReportSection(
+        "Cost", "", ("", "training"), tuple((k, str(v)) for k, v in shown.items() if v), numbers=False
+    )
 
 
-def _provenance(metrics: Metrics) -> Iterator[Section]:
+def _provenance(metrics: Metrics) -> Iterator[ReportSection]:
     if found := metrics.get("provenance"):
-        yield Section("Made from", "", ("", "value"), tuple(_leaves(found)), numbers=False)
+        yield ReportSection("Made from", "", ("", "value"), tuple(_leaves(found)), numbers=False)
 
 
 def _leaves(value: Any, path: Sequence[str] = ()) -> Iterable[tuple[str, str]]:

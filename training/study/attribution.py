@@ -7,7 +7,7 @@ from typing import Any
 
 from rootstock.training.data.encoding import encode_texts
 from rootstock.training.errors import TrainingError, extra
-from rootstock.training.network.predictor import Trained
+from rootstock.training.network.predictor import Predictor
 
 _STEPS = 64
 
@@ -31,7 +31,7 @@ class Attribution:
         return {"label": self.label, "probability": self.probability, "tokens": tokens, "missing": self.missing}
 
 
-def attribute(trained: Trained, text: str, label: str | None = None) -> Attribution:
+def attribute(trained: Predictor, text: str, label: str | None = None) -> Attribution:
     """The attribution of a text's label, the best one where none is named; text classifiers alone."""
     import torch
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from rootstock.adapters.spec import Array
-from rootstock.training.data.audit import Finding, Row, audit
+from rootstock.training.data.audit import AuditRow, Finding, audit
 from rootstock.training.data.dataset import read_dataset
 from rootstock.training.data.encoding import encode
-from rootstock.training.fit.candidate import HEAD_ONLY, Training, new_network
+from rootstock.training.fit.candidate import HEAD_ONLY, TrainingRows, new_network
 from rootstock.training.fit.descent import deterministic
 from rootstock.training.fit.job import prepare
 from rootstock.training.fit.method import out_of_fold
@@ -26,7 +26,7 @@ def audit_recipe(source: RecipeFile, noise: bool) -> list[Finding]:
     dataset = read_dataset(source)
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     rows = [
-        Row(
+        AuditRow(
             " ".join(filter(None, (example.text, example.pair))),
             " ".join(example.labels),
             str(found.path),
@@ -46,7 +46,7 @@ def audit_recipe(source: RecipeFile, noise: bool) -> list[Finding]:
     with deterministic(source.recipe.seeds[0]):
         network = new_network(job, None, source.recipe.seeds[0])
         embeddings: Array = np.stack(outputs(network, job.inputs(encoded), "embed"))
-        training = Training(job, examples, encoded, (), source.recipe.seeds[0])
+        training = TrainingRows(job, examples, encoded, (), source.recipe.seeds[0])
         probabilities = softmax(np.stack(out_of_fold(HEAD_ONLY, training)))
     lengths = [len(row.ids) + row.cut for row in encoded]
     return audit(

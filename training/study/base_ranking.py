@@ -19,7 +19,7 @@ from rootstock.training.recipe.recipe_file import RecipeFile, changed
 
 
 @dataclass(frozen=True)
-class Ranked:
+class BaseRank:
     """A layer's output as features: LogME and H-score, and the accuracy of a head on them by cross-validation."""
 
     base_model: str
@@ -41,7 +41,7 @@ class Ranked:
 
 def rank_bases(
     source: RecipeFile, base_models: Sequence[str], told: Callable[[str, int], None] = lambda *_: None
-) -> list[Ranked]:
+) -> list[BaseRank]:
     """Each foundation's layers, the best head first. Texts: pooled and normalised; tokens: each labelled token.
 
     Layer 0 gives the embeddings, the last the trunk's output. Reads the rows to train and choose by alone.
@@ -55,9 +55,9 @@ def rank_bases(
     return sorted(found, key=lambda one: -one.head_only)
 
 
-def _ranked(job: Job, base_model: str, layer: int) -> Ranked:
+def _ranked(job: Job, base_model: str, layer: int) -> BaseRank:
     features, targets, groups = features_of(job, layer)
-    return Ranked(
+    return BaseRank(
         base_model,
         layer,
         log_me(features, targets),

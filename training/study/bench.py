@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rootstock.training.data.encoding import Encoded
+from rootstock.training.data.encoding import TokenRow
 from rootstock.training.errors import RecipeError
-from rootstock.training.fit.candidate import Training, train_candidate
+from rootstock.training.fit.candidate import TrainingRows, train_candidate
 from rootstock.training.fit.descent import silent
 from rootstock.training.fit.job import Job, prepare
 from rootstock.training.metrics.evaluation import macro_f1
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Timed:
+class TrainingTime:
     """One training: its seconds, and the validation score after it."""
 
     seconds: float
@@ -34,12 +34,12 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Compared:
+class TrainingComparison:
     """Interleaved trainings by both sides; `examples` is how many rows each of them passes over in all."""
 
     examples: int
-    ours: tuple[Timed, ...]
-    peers: tuple[Timed, ...]
+    ours: tuple[TrainingTime, ...]
+    peers: tuple[TrainingTime, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Medians, the ratio of speeds with its 95 % interval, and the scores."""
@@ -62,13 +62,13 @@ class Compared:
         }
 
 
-def _mean(side: tuple[Timed, ...]) -> float:
+def _mean(side: tuple[TrainingTime, ...]) -> float:
     return float(np.mean([timed.score for timed in side]))
 
 
 def compare_trainers(
     source: RecipeFile, pairs: int, told: Callable[[int, int], None] = lambda *_: None
-) -> Compared:
+) -> TrainingComparison:
     """Both sides train the recipe's LoRA for its epochs, in turn, `pairs` times, from the same seed.
 
     Ours counts the states that it computes beforehand; both count no evaluation and no start of the program. The
@@ -89,27 +89,27 @@ def compare_trainers(
             f"{source.path}: data.splits.k_shot: both sides are scored on validation rows; leave it out"
         )
     epochs = plain.recipe.training.num_train_epochs
-    ours: list[Timed] = []
-    peers: list[Timed] = []
+    ours: list[TrainingTime] = []
+    peers: list[TrainingTime] = []
     for number in range(pairs):
-        sides: list[tuple[list[Timed], Callable[[Job], Timed]]] = [(ours, _ours), (peers, _trainer)]
+        sides: list[tuple[list[TrainingTime], Callable[[Job], TrainingTime]]] = [(ours, _ours), (peers, _trainer)]
         for side, measure in sides if number % 2 == 0 else reversed(sides):
             side.append(measure(job))
         told(number + 1, pairs)
-    return Compared(len(job.rows["train"]) * epochs, tuple(ours), tuple(peers))
+    return TrainingComparison(len(job.rows["train"]) * epochs, tuple(ours), tuple(peers))
 
 
-def _ours(job: Job) -> Timed:
-    training = Training(job, job.parts.train, job.rows["train"], (), job.source.recipe.seeds[0], silent)
+def _ours(job: Job) -> TrainingTime:
+    training = TrainingRows(job, job.parts.train, job.rows["train"], (), job.source.recipe.seeds[0], silent)
     start = time.perf_counter()
     candidate = train_candidate("lora", training)
     seconds = time.perf_counter() - start
-    return Timed(
+    return TrainingTime(
         seconds, macro_f1(candidate.predict(job, job.rows["validation"]), job.rows["validation"], job.labels)
     )
 
 
-def _trainer(job: Job) -> Timed:
+def _trainer(job: Job) -> TrainingTime:
     from peft import LoraConfig, get_peft_model
     from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
@@ -148,10 +148,10 @@ def _trainer(job: Job) -> Timed:
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     seconds = time.perf_counter() - start
-    return Timed(seconds, _score(job, model))
+    return TrainingTime(seconds, _score(job, model))
 
 
-def _dataset(rows: list[Encoded]) -> Any:
+def _dataset(rows: list[TokenRow]) -> Any:
     return [
         {
             "input_ids": list(row.ids),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rootstock.training.data.split import folds
-from rootstock.training.fit.candidate import HEAD_ONLY, Training
+from rootstock.training.fit.candidate import HEAD_ONLY, TrainingRows
 from rootstock.training.fit.descent import Report, deterministic, silent
 from rootstock.training.fit.job import prepare
 from rootstock.training.fit.method import compare, out_of_fold
@@ -16,7 +16,7 @@ from rootstock.training.recipe.recipe_file import RecipeFile
 
 
 @dataclass(frozen=True)
-class CrossValidated:
+class FoldScores:
     """Each method's scores by fold."""
 
     folds: int
@@ -29,7 +29,7 @@ class CrossValidated:
         return {"folds": self.folds, "methods": found, "paired": self.paired}
 
 
-def cross_validate(source: RecipeFile, count: int, report: Report = silent) -> CrossValidated:
+def cross_validate(source: RecipeFile, count: int, report: Report = silent) -> FoldScores:
     """The recipe's method and the head alone over `count` stratified folds of the rows to train and choose by.
 
     The score is macro-F1, for tokens that of whole entities. The test rows stay unread. `paired` compares the two
@@ -40,7 +40,7 @@ def cross_validate(source: RecipeFile, count: int, report: Report = silent) -> C
     rows = [*job.rows["train"], *job.rows["validation"]]
     asked = source.recipe.peft.method
     other = "lora" if asked == "auto" else asked
-    training = Training(job, examples, rows, (), source.recipe.seeds[0], report, whole=len(job.rows["train"]))
+    training = TrainingRows(job, examples, rows, (), source.recipe.seeds[0], report, whole=len(job.rows["train"]))
     scores: dict[str, list[float]] = {}
     found = {}
     with deterministic(training.seed):
@@ -51,4 +51,4 @@ def cross_validate(source: RecipeFile, count: int, report: Report = silent) -> C
                 for _, taken in folds(examples, source.recipe.data.splits.seed, count)
             ]
     paired = compare(found[HEAD_ONLY], found[other], rows, job).to_json() if other != HEAD_ONLY else None
-    return CrossValidated(count, scores, paired)
+    return FoldScores(count, scores, paired)

@@ -7,10 +7,10 @@ from pathlib import Path
 from rootstock.training.errors import RecipeError
 from rootstock.training.fit.candidate import HEAD_ONLY
 from rootstock.training.fit.descent import Report, deterministic, silent
-from rootstock.training.fit.method import Choice, Judged, compare, judge
+from rootstock.training.fit.method import Choice, MethodScore, compare, judge
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.recipe.recipe_file import RecipeFile
-from rootstock.training.run import Outcome, begin, finish
+from rootstock.training.run import RunResult, begin, finish
 from rootstock.training.study.federation import Round, federate
 
 
@@ -21,7 +21,7 @@ def run_federated(
     skew: float | None,
     output_dir: Path | None = None,
     report: Report = silent,
-) -> tuple[Outcome, list[Round]]:
+) -> tuple[RunResult, list[Round]]:
     """Train by simulated clients and pack the adapter; the head alone, trained on all rows, is its baseline.
 
     RecipeError where the recipe leaves no validation rows to judge rounds by.
@@ -38,7 +38,7 @@ def run_federated(
         held_out = candidate.predict(training.job, training.validation)
         paired = compare(alone.held_out, held_out, training.validation, training.job)
         score = macro_f1(held_out, training.validation, training.job.labels)
-        mine = Judged("lora", held_out, score, paired, candidate)
+        mine = MethodScore("lora", held_out, score, paired, candidate)
         reason = (
             f"{clients} clients trained in {rounds} rounds: {score:.4f} against the head alone, {alone.score:.4f}"
         )

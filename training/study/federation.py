@@ -10,7 +10,7 @@ import numpy as np
 
 from rootstock.adapters.spec import Array
 from rootstock.training.errors import DataError, RecipeError
-from rootstock.training.fit.candidate import Candidate, Training, descend_from, new_network
+from rootstock.training.fit.candidate import Candidate, TrainingRows, descend_from, new_network
 from rootstock.training.fit.descent import copied
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.network.network import Network
@@ -74,7 +74,9 @@ def deal_to_clients(targets: Sequence[str], clients: int, skew: float | None, se
     return [sorted(rows) for rows in dealt]
 
 
-def federate(training: Training, clients: int, rounds: int, skew: float | None) -> tuple[Candidate, list[Round]]:
+def federate(
+    training: TrainingRows, clients: int, rounds: int, skew: float | None
+) -> tuple[Candidate, list[Round]]:
     """LoRA trained by simulated clients: FedAvg (McMahan et al., 2017) over products, heads averaged as they are.
 
     A client trains the recipe's epochs ÷ rounds, at least one, from the round's adapter.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rootstock.training.errors import Diverged, RecipeError, extra
-from rootstock.training.fit.candidate import Training, train_candidate
+from rootstock.training.fit.candidate import TrainingRows, train_candidate
 from rootstock.training.fit.descent import deterministic
 from rootstock.training.fit.job import prepare
 from rootstock.training.fit.method import out_of_fold
@@ -17,7 +17,7 @@ from rootstock.training.recipe.recipe_file import RecipeFile, changed
 
 
 @dataclass(frozen=True)
-class Trial:
+class SearchTrial:
     """Values that were tried and the score on validation they gave; None where training did not end in one."""
 
     number: int
@@ -29,12 +29,12 @@ class Trial:
 class Search:
     """All trials, and the recipe with the best one's values."""
 
-    trials: tuple[Trial, ...]
-    best: Trial
+    trials: tuple[SearchTrial, ...]
+    best: SearchTrial
     source: RecipeFile
 
 
-def sweep(source: RecipeFile, told: Callable[[Trial, int], None]) -> Search:
+def sweep(source: RecipeFile, told: Callable[[SearchTrial, int], None]) -> Search:
     """Try `hpo.trials` settings of `hpo.space` (Optuna's TPE); `told` hears of each.
 
     The method is the recipe's, LoRA for `auto`. RecipeError where the space is empty or names what is no key.
@@ -48,13 +48,13 @@ def sweep(source: RecipeFile, told: Callable[[Trial, int], None]) -> Search:
         changed(source, {key: searched.choices[0] if searched.choices else searched.low})
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=settings.seed))
-    trials: list[Trial] = []
+    trials: list[SearchTrial] = []
     for number in range(settings.trials):
         asked = study.ask()
         values = {key: _suggest(asked, key, found) for key, found in settings.space.items()}
         score = _score(changed(source, values))
         study.tell(asked, score, optuna.trial.TrialState.FAIL if score is None else None)
-        trials.append(Trial(number + 1, values, score))
+        trials.append(SearchTrial(number + 1, values, score))
         told(trials[-1], settings.trials)
     done = [trial for trial in trials if trial.score is not None]
     if not done:
@@ -77,7 +77,9 @@ def _score(source: RecipeFile) -> float | None:
     asked = source.recipe.peft.method
     method = "lora" if asked == "auto" else asked
     rows = job.rows["validation"] or job.rows["train"]
-    training = Training(job, job.parts.train, job.rows["train"], job.rows["validation"], source.recipe.seeds[0])
+    training = TrainingRows(
+        job, job.parts.train, job.rows["train"], job.rows["validation"], source.recipe.seeds[0]
+    )
     try:
         with deterministic(training.seed):
             if job.rows["validation"]:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from rootstock.adapters.errors import AmbiguousDigest, NoLiveVersion, UnknownAdapter, UnknownAlias, UnknownVersion
 from rootstock.adapters.reference import FOUNDATION, LIVE, Reference, is_name, is_version, shown
-from rootstock.adapters.registry.records import Resolved
+from rootstock.adapters.registry.records import Resolution
 from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, RevisionRow, VersionRow
 
 _NEIGHBOURS = 32
@@ -46,21 +46,21 @@ def find_version(session: Session, name: str, number: int) -> VersionRow:
     return row
 
 
-def find_target(session: Session, reference: Reference) -> tuple[Resolved, int]:
+def find_target(session: Session, reference: Reference) -> tuple[Resolution, int]:
     """The version that `reference` means now (a bare name: `live`), and the revision that it was read at."""
     name = reference.name
     if reference.digest_prefix is not None:
         # Read first: were it read last, a change in between could be kept under a revision that has it.
         seen = session.scalars(select(RevisionRow.number)).one()
         row = _by_digest(session, name, reference.digest_prefix)
-        return Resolved(name, row.number, row.digest), seen
+        return Resolution(name, row.number, row.digest), seen
     if reference.version is not None:
         found = session.execute(_BY_NUMBER, {"name": name, "number": reference.version}).one_or_none()
     else:
         found = session.execute(_BY_ALIAS, {"name": name, "alias": reference.alias or LIVE}).one_or_none()
     if found is None:
         _refuse(session, reference)
-    return Resolved(name, found[1], found[2]), found[0]
+    return Resolution(name, found[1], found[2]), found[0]
 
 
 def _refuse(session: Session, reference: Reference) -> NoReturn:

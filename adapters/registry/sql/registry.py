@@ -20,7 +20,7 @@ from rootstock.adapters.registry.records import (
     NewVersion,
     Page,
     Published,
-    Resolved,
+    Resolution,
     VersionDetail,
 )
 from rootstock.adapters.registry.sql.bulk import publish_all
@@ -58,7 +58,7 @@ class Registry:
         self._looked = clock()
         self._looking = threading.Lock()
 
-    def resolve(self, reference: str | Reference) -> Resolved:
+    def resolve(self, reference: str | Reference) -> Resolution:
         """The one version that `reference` means now; a bare name means `live`."""
         written = str(reference) if isinstance(reference, Reference) else reference
         self._look_for_changes()

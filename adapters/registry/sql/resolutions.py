@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 
-from rootstock.adapters.registry.records import Resolved
+from rootstock.adapters.registry.records import Resolution
 
 
 class Resolutions:
@@ -12,10 +12,10 @@ class Resolutions:
     def __init__(self, size: int) -> None:
         self._size = size
         self._revision = -1
-        self._kept: OrderedDict[str, Resolved] = OrderedDict()
+        self._kept: OrderedDict[str, Resolution] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, reference: str) -> Resolved | None:
+    def get(self, reference: str) -> Resolution | None:
         """What `reference` resolved to, if that is kept."""
         with self._lock:
             found = self._kept.get(reference)
@@ -23,7 +23,7 @@ class Resolutions:
                 self._kept.move_to_end(reference)
             return found
 
-    def keep(self, reference: str, resolved: Resolved, revision: int) -> None:
+    def keep(self, reference: str, resolved: Resolution, revision: int) -> None:
         """Keep what was read at `revision`, unless a newer revision is known by now."""
         with self._lock:
             self._renew(revision)

@@ -9,7 +9,7 @@ import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, StrictStr
 
-from rootstock.service.api.options import TimeoutHeader, terms_of
+from rootstock.service.api.options import TimeoutHeader, options_of
 from rootstock.service.api.predict import Body, while_connected
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.errors import InvalidParameter
@@ -56,8 +56,8 @@ async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHead
     """Embed texts with the foundation or a feature-extraction adapter."""
     texts = [body.input] if isinstance(body.input, str) else body.input
     engine = server_of(request).engine
-    terms = terms_of(body, request, within)
-    call = engine.predict(body.model, texts, {}, task="feature-extraction", terms=terms)
+    options = options_of(body, request, within)
+    call = engine.predict(body.model, texts, {}, task="feature-extraction", options=options)
     answer = await while_connected(request, call)
     vectors = np.asarray(answer.predictions, dtype=np.float32)
     if body.dimensions is not None:

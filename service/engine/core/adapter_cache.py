@@ -17,7 +17,7 @@ _ADAPTER_BYTES = 1024
 _LOADS = 8
 
 
-class _Held(NamedTuple):
+class _CacheEntry(NamedTuple):
     adapter: Adapter
     nbytes: int
 
@@ -41,7 +41,7 @@ class AdapterCache:
         self._max_bytes = max_bytes
         self._in_use = in_use
         self._evicted = evicted
-        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._held: OrderedDict[str, _CacheEntry] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Adapter]] = {}
         self._threads = ThreadPoolExecutor(_LOADS, "rootstock-load")
         self.nbytes = 0
@@ -71,7 +71,7 @@ class AdapterCache:
     def put(self, adapter: Adapter) -> None:
         """Keep an adapter; the least recently used leave while the total is over the limit."""
         self.drop(adapter.digest)
-        held = self._held[adapter.digest] = _Held(adapter, memory_of(adapter))
+        held = self._held[adapter.digest] = _CacheEntry(adapter, memory_of(adapter))
         self.nbytes += held.nbytes
         self.trim()
 

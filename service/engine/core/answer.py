@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rootstock.service.engine.core.catalog import Resolved
+from rootstock.service.engine.core.catalog import ResolvedReference
 from rootstock.service.engine.core.errors import EngineError
 from rootstock.service.engine.core.request import Request
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One reference's predictions, one an input, in order. Times in milliseconds, each as in Served."""
+    """One reference's predictions, one an input, in order. Times in milliseconds, each as in RequestRecord."""
 
-    resolved: Resolved
+    resolved: ResolvedReference
     task: str
     predictions: list[Any]
     prompt_tokens: int
@@ -26,7 +26,7 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Served:
+class RequestRecord:
     """One reference of a call that came to its end: answered, or failed with `error`.
 
     Of an answered one the properties say how many seconds it took: to `load` what the reference means (to resolve
@@ -36,7 +36,7 @@ class Served:
     """
 
     reference: str
-    resolved: Resolved
+    resolved: ResolvedReference
     request: Request
     ended: float
     error: EngineError | None = None

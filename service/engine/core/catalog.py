@@ -21,7 +21,7 @@ FOUNDATION = "foundation"
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedReference:
     """What a reference meant when the request was admitted."""
 
     name: str
@@ -32,7 +32,7 @@ class Resolved:
 class Catalog(Protocol):
     """Where adapters come from: names resolve to digests, digests load. Unknown ones raise its own errors."""
 
-    def resolve(self, reference: str) -> Resolved: ...
+    def resolve(self, reference: str) -> ResolvedReference: ...
 
     def load(self, digest: str) -> Adapter: ...
 
@@ -71,10 +71,10 @@ def own_adapters(spec: FoundationSpec) -> dict[str, Adapter]:
     return {adapter.task: adapter for adapter in own}
 
 
-def resolve_own(spec: FoundationSpec, own: Mapping[str, Adapter], task: str | None) -> Resolved:
+def resolve_own(spec: FoundationSpec, own: Mapping[str, Adapter], task: str | None) -> ResolvedReference:
     """What `foundation` means to a request for this task, or for none; WrongTask for one that it lacks."""
     tasks = spec.own_tasks
     if (adapter := own.get(task or tasks[0])) is None:
         lacks = f": the checkpoint of {spec.name} brings no masked-language-model head"
         raise WrongTask(FOUNDATION, " and ".join(tasks), f"{task}{lacks if task == FILL_MASK else ''}")
-    return Resolved(FOUNDATION, None, adapter.digest)
+    return ResolvedReference(FOUNDATION, None, adapter.digest)

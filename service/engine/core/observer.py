@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rootstock.service.engine.core.answer import Served
+from rootstock.service.engine.core.answer import RequestRecord
 from rootstock.service.engine.core.work import Priority
 
 # What an adapter is loaded into: host memory from the store, a slot from host memory.
@@ -39,7 +39,7 @@ class Observer:
     def refused(self, reason: str) -> None:
         """A call was not admitted, or not all of it, for an EngineError of this code."""
 
-    def served(self, served: Served) -> None:
+    def served(self, served: RequestRecord) -> None:
         """A reference of an admitted call was answered, or failed. From the task that made the call."""
 
     def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
@@ -61,7 +61,7 @@ class Observers(Observer):
     def refused(self, reason: str) -> None:
         self._tell("refused", reason)
 
-    def served(self, served: Served) -> None:
+    def served(self, served: RequestRecord) -> None:
         self._tell("served", served)
 
     def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:

@@ -8,7 +8,7 @@ from rootstock.service.engine.core.work import Priority
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RequestOptions:
     """Who asks, how urgent it is, and for how many seconds an answer is of use (None: while the server waits)."""
 
     tenant: str = ""
@@ -20,4 +20,4 @@ class Terms:
         return arrived + (most_s if self.timeout_s is None else min(self.timeout_s, most_s))
 
 
-DEFAULT_TERMS = Terms()
+DEFAULT_OPTIONS = RequestOptions()

@@ -13,7 +13,7 @@ from rootstock.service.engine.core.observer import Observer
 from rootstock.service.engine.core.slots import Slots
 
 
-class Holdings:
+class Residency:
     """Adapters by digest, as calls hold them. Used from the event loop; `load` runs in a thread.
 
     `drop(digest)` frees the slot of an adapter that leaves host memory.

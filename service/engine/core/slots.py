@@ -13,7 +13,7 @@ from rootstock.service.engine.core.observer import Observer
 
 
 @dataclass
-class _Place:
+class _SlotLease:
     slot: int
     leases: int = 0
 
@@ -32,9 +32,9 @@ class Slots:
             )
         self._runner = runner
         self._observer = observer or Observer()
-        self._places: OrderedDict[str, _Place] = OrderedDict()
+        self._places: OrderedDict[str, _SlotLease] = OrderedDict()
         self._free = list(range(runner.slots - 2, 0, -1))
-        self._verification = _Place(runner.slots - 1)
+        self._verification = _SlotLease(runner.slots - 1)
         self._verifying: str | None = None
         # Replaced, never changed: another thread may read it meanwhile.
         self.pinned: frozenset[str] = frozenset()
@@ -63,7 +63,7 @@ class Slots:
             self._runner.place(slot, staged)
             self.loads += 1
             self._observer.loaded("slot", time.perf_counter() - began, True)
-            place = self._places[adapter.digest] = _Place(slot)
+            place = self._places[adapter.digest] = _SlotLease(slot)
         self._places.move_to_end(adapter.digest)
         place.leases += 1
         return place.slot

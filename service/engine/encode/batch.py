@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rootstock.adapters.spec import Array
 from rootstock.service.engine.core.host import AdapterHost
 from rootstock.service.engine.core.request import Request
-from rootstock.service.engine.encode.modalities.text import Encoded
+from rootstock.service.engine.encode.modalities.text import TextSample
 
 Ids = npt.NDArray[np.int64]
 
@@ -23,7 +23,7 @@ class Row:
 
     request: Request
     index: int
-    encoded: Encoded
+    encoded: TextSample
     cost: int = field(init=False)
     key: bytes = field(init=False)
 
@@ -85,7 +85,7 @@ class Encoder(AdapterHost, Protocol):
     def run(self, batch: Batch) -> list[Array]: ...
 
 
-def pad(rows: Sequence[Encoded], slots: Sequence[int], pad_id: int) -> Batch:
+def pad(rows: Sequence[TextSample], slots: Sequence[int], pad_id: int) -> Batch:
     """The batch of these rows: equal inputs held once, padded on the right to the longest."""
     places: dict[bytes, int] = {}
     inputs = tuple(places.setdefault(row.key, len(places)) for row in rows)

@@ -15,8 +15,14 @@ from typing import Any
 
 from rootstock.adapters.spec import Adapter, Array, FoundationSpec
 from rootstock.service.engine.core.admission import Admission, Capacity, Ticket, estimated_tokens
-from rootstock.service.engine.core.answer import Answer, Served
-from rootstock.service.engine.core.catalog import FOUNDATION, Catalog, Resolved, own_adapters, resolve_own
+from rootstock.service.engine.core.answer import Answer, RequestRecord
+from rootstock.service.engine.core.catalog import (
+    FOUNDATION,
+    Catalog,
+    ResolvedReference,
+    own_adapters,
+    resolve_own,
+)
 from rootstock.service.engine.core.errors import (
     EngineError,
     Expired,
@@ -27,16 +33,16 @@ from rootstock.service.engine.core.errors import (
     WrongTask,
 )
 from rootstock.service.engine.core.observer import Observer, Observers
-from rootstock.service.engine.core.options import DEFAULT_TERMS, Terms
+from rootstock.service.engine.core.options import DEFAULT_OPTIONS, RequestOptions
 from rootstock.service.engine.core.request import Request
-from rootstock.service.engine.core.residency import Holdings
+from rootstock.service.engine.core.residency import Residency
 from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.encode.batch import Encoder
 from rootstock.service.engine.encode.batcher import Batcher
 from rootstock.service.engine.encode.modalities.text import Input, Tokenizer
 from rootstock.service.engine.encode.packing import BatchLimits
-from rootstock.service.engine.encode.postprocess import Call, Delivery, Result
-from rootstock.service.engine.encode.preprocess import Intake
+from rootstock.service.engine.encode.postprocess import Call, Postprocessor, Result
+from rootstock.service.engine.encode.preprocess import Preprocessor
 from rootstock.service.engine.encode.queue import Queue
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.service.engine.encode.tasks.task import check_call
@@ -80,39 +86,39 @@ class Engine:
         self.admission = Admission(capacity or Capacity())
         queue = Queue(batches or BatchLimits())
         self.slots = Slots(runner, foundation, observer)
-        self.delivery = Delivery(tokenizer)
-        finish = self.delivery.finish
+        self.postprocessor = Postprocessor(tokenizer)
+        finish = self.postprocessor.finish
         self.batcher = Batcher(
             queue, self.slots, runner, tokenizer.pad_id, finish, self.admission, observer, clock
         )
-        self.intake = Intake(tokenizer, self.batcher, finish, observer, self.limits.max_inputs, clock)
-        self.holdings = Holdings(
+        self.preprocessor = Preprocessor(tokenizer, self.batcher, finish, observer, self.limits.max_inputs, clock)
+        self.adapters = Residency(
             foundation, self._load, self.limits.cache_bytes, self.slots, self.batcher.drop, observer
         )
-        self.cache = self.holdings.cache
+        self.cache = self.adapters.cache
         self.fallen = False
 
     def start(self) -> None:
         """Start the threads."""
-        for thread in (self.intake, self.batcher, self.delivery):
+        for thread in (self.preprocessor, self.batcher, self.postprocessor):
             thread.fell = self._fall
             thread.start()
 
     def stop(self) -> None:
         """Admit nothing more, finish what was admitted, end the threads. Blocks; call it in a thread."""
-        self.intake.close()
-        self.intake.join()
+        self.preprocessor.close()
+        self.preprocessor.join()
         self.batcher.stop()
         self.batcher.join()
-        self.delivery.stop()
-        self.delivery.join()
-        self.holdings.close()
+        self.postprocessor.stop()
+        self.postprocessor.join()
+        self.adapters.close()
 
     @property
     def alive(self) -> bool:
         """Whether all three threads run and requests are admitted."""
-        threads = (self.intake, self.batcher, self.delivery)
-        return not self.intake.closed and all(t.is_alive() for t in threads)
+        threads = (self.preprocessor, self.batcher, self.postprocessor)
+        return not self.preprocessor.closed and all(t.is_alive() for t in threads)
 
     async def predict(
         self,
@@ -120,7 +126,7 @@ class Engine:
         inputs: Sequence[Input],
         parameters: Mapping[str, Any],
         task: str | None = None,
-        terms: Terms = DEFAULT_TERMS,
+        options: RequestOptions = DEFAULT_OPTIONS,
     ) -> Answer:
         """The predictions of one reference for these inputs.
 
@@ -128,7 +134,7 @@ class Engine:
         the call cancels the request. Raises EngineError, or what the catalog raises for a reference that it does
         not know.
         """
-        (answer,) = await self.predict_many([reference], inputs, parameters, task, terms)
+        (answer,) = await self.predict_many([reference], inputs, parameters, task, options)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -139,7 +145,7 @@ class Engine:
         inputs: Sequence[Input],
         parameters: Mapping[str, Any],
         task: str | None = None,
-        terms: Terms = DEFAULT_TERMS,
+        options: RequestOptions = DEFAULT_OPTIONS,
     ) -> list[Answer | Exception]:
         """The predictions of each reference for the same inputs, in order; an error where one reference has none.
 
@@ -151,12 +157,12 @@ class Engine:
         arrived = self._clock()
         requests: dict[int, Request] = {}
         # Fan-outs share one claim: their lists could differ without end.
-        claimant = terms.tenant, references[0] if len(references) == 1 else None
+        claimant = options.tenant, references[0] if len(references) == 1 else None
         with self._counted(inputs, len(references), claimant) as ticket:
             found, outcomes = self._resolve_all(references, task)
             digests = [resolved.digest for resolved in found.values()]
-            with self.holdings.hold(digests):
-                adapters = await self._adapters(digests, arrived, terms)
+            with self.adapters.hold(digests):
+                adapters = await self._adapters(digests, arrived, options)
                 for i, resolved in found.items():
                     adapter = adapters[resolved.digest]
                     if isinstance(adapter, Exception):
@@ -167,17 +173,17 @@ class Engine:
                     except EngineError as error:
                         outcomes[i] = error
                     else:
-                        requests[i] = self._request(adapter, inputs, parameters, arrived, terms, ticket)
+                        requests[i] = self._request(adapter, inputs, parameters, arrived, options, ticket)
                 results = await self._run(list(requests.values())) if requests else {}
         ended = self._clock()
         for i, request in requests.items():
-            outcomes[i] = self._end(Served(references[i], found[i], request, ended), results[request])
+            outcomes[i] = self._end(RequestRecord(references[i], found[i], request, ended), results[request])
         return [outcomes[i] for i in range(len(references))]
 
     async def replay(self, adapter: Adapter, inputs: Sequence[Input]) -> list[Array]:
         """The raw head outputs of an adapter that is not published, through the same path at lowest priority."""
-        with self.holdings.hold([adapter.digest]), self._counted(inputs, 1) as ticket:
-            request = self._request(adapter, inputs, {"truncation": True}, self._clock(), DEFAULT_TERMS, ticket)
+        with self.adapters.hold([adapter.digest]), self._counted(inputs, 1) as ticket:
+            request = self._request(adapter, inputs, {"truncation": True}, self._clock(), DEFAULT_OPTIONS, ticket)
             request.verifying = True
             request.deadline = request.admitted + 10 * self.limits.timeout_s
             await asyncio.to_thread(self.runner.warm, adapter)
@@ -188,14 +194,14 @@ class Engine:
 
     async def forget(self, digest: str) -> None:
         """Wait until no request holds the adapter, then free its slot and memory."""
-        await self.holdings.forget(digest)
+        await self.adapters.forget(digest)
 
     def residency(self, digest: str) -> str:
         """Where an adapter is: "slot", "memory" or "store"."""
-        return self.holdings.residency(digest)
+        return self.adapters.residency(digest)
 
     def _check_size(self, inputs: int, references: int) -> None:
-        self.intake.check()
+        self.preprocessor.check()
         if not inputs:
             raise InvalidInput("inputs is empty; give a string or a list of at least one", "inputs")
         if not references:
@@ -225,7 +231,7 @@ class Engine:
             self._observer.refused(error.code)
             raise
 
-    def _end(self, served: Served, result: Result) -> Answer | EngineError:
+    def _end(self, served: RequestRecord, result: Result) -> Answer | EngineError:
         if isinstance(result, EngineError):
             served.error = result
         self._observer.served(served)
@@ -245,9 +251,9 @@ class Engine:
 
     def _resolve_all(
         self, references: Sequence[str], task: str | None
-    ) -> tuple[dict[int, Resolved], dict[int, Answer | Exception]]:
+    ) -> tuple[dict[int, ResolvedReference], dict[int, Answer | Exception]]:
         """What each reference means, by its place, and the error of each that means nothing."""
-        found: dict[int, Resolved] = {}
+        found: dict[int, ResolvedReference] = {}
         outcomes: dict[int, Answer | Exception] = {}
         for i, reference in enumerate(references):
             try:
@@ -256,17 +262,17 @@ class Engine:
                 outcomes[i] = error
         return found, outcomes
 
-    def _resolve(self, reference: str, task: str | None) -> Resolved:
+    def _resolve(self, reference: str, task: str | None) -> ResolvedReference:
         if reference != FOUNDATION:
             return self._catalog.resolve(reference)
         return resolve_own(self.spec, self._own, task)
 
     async def _adapters(
-        self, digests: Sequence[str], arrived: float, terms: Terms
+        self, digests: Sequence[str], arrived: float, options: RequestOptions
     ) -> dict[str, Adapter | Exception]:
         try:
-            return await self.holdings.get(
-                digests, terms.deadline(arrived, self.limits.timeout_s) - self._clock()
+            return await self.adapters.get(
+                digests, options.deadline(arrived, self.limits.timeout_s) - self._clock()
             )
         except TimeoutError:
             raise self._expired(arrived) from None
@@ -277,18 +283,18 @@ class Engine:
         inputs: Sequence[Input],
         parameters: Mapping[str, Any],
         arrived: float,
-        terms: Terms,
+        options: RequestOptions,
         ticket: Ticket,
     ) -> Request:
-        deadline = terms.deadline(arrived, self.limits.timeout_s)
+        deadline = options.deadline(arrived, self.limits.timeout_s)
         return Request(
             adapter,
             inputs,
             parameters,
             deadline,
             arrived,
-            terms.tenant,
-            terms.priority,
+            options.tenant,
+            options.priority,
             ticket=ticket,
             ready=self._clock(),
         )
@@ -298,16 +304,16 @@ class Engine:
 
     async def _run(self, requests: Sequence[Request]) -> dict[Request, Result]:
         """What each request came to; raises where all were refused together."""
-        call = self.delivery.expect(requests)
+        call = self.postprocessor.expect(requests)
         timer: asyncio.TimerHandle | None = None
         try:
-            self.intake.put(requests)
+            self.preprocessor.put(requests)
             timer = call.loop.call_later(max(0.0, requests[0].deadline - self._clock()), self._expire, call)
             await call.future
         finally:
             if timer is not None:
                 timer.cancel()
-            self.delivery.leave(call)
+            self.postprocessor.leave(call)
             if any(request.finished is None for request in requests):
                 self.batcher.leave()
         first = call.results[requests[0]]
@@ -321,8 +327,8 @@ class Engine:
     def _fall(self, fault: BaseException) -> None:
         """A thread has ended by a fault: nothing more is admitted, and nobody waits for what cannot come."""
         self.fallen = True
-        self.intake.close()
-        self.delivery.abandon(RunnerFault(f"the engine has ended: {type(fault).__name__}: {fault}"))
+        self.preprocessor.close()
+        self.postprocessor.abandon(RunnerFault(f"the engine has ended: {type(fault).__name__}: {fault}"))
 
 
 def _check(

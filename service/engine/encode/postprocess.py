@@ -48,7 +48,7 @@ def _settle(calls: Sequence[Call]) -> None:
         call.settle()
 
 
-class Delivery(Worker):
+class Postprocessor(Worker):
     """Turns each request that is finished into its result; a call whose last result is there is settled.
 
     Each round takes all that has come since the last one and wakes a loop once.

@@ -14,16 +14,16 @@ from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.core.worker import Worker
 from rootstock.service.engine.encode.batch import Row
 from rootstock.service.engine.encode.batcher import Batcher
-from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
+from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.service.engine.encode.tasks.task import Task
 
 _DRAINING = "the server is stopping; send the request to another"
 # One request's rows, input by input.
-Rows = list[list[Encoded]]
+Rows = list[list[TextSample]]
 
 
-class Intake(Worker):
+class Preprocessor(Worker):
     """Tokenises what it is given and admits it to the batcher; `finish(request, error)` for what it refuses.
 
     Requests that are put together have the same inputs and parameters. What their adapters tokenise alike is
@@ -96,7 +96,7 @@ class Intake(Worker):
         if sound:
             self._admit(sound)
 
-    def _encoded(self, encode: Callable[..., list[Encoded]], request: Request) -> Rows | EngineError:
+    def _encoded(self, encode: Callable[..., list[TextSample]], request: Request) -> Rows | EngineError:
         task, adapter = TASKS[request.adapter.task], request.adapter
         left = self._most([request])
         rows: Rows = []

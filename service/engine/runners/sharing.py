@@ -24,7 +24,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SharingPlan:
     """A level for each layer and one for the pooler; `states[i]` is row i's state at the last."""
 
     levels: tuple[Level, ...]
@@ -43,7 +43,7 @@ class Plan:
         return 1.0 - sum(map(len, layers)) / (len(layers) * len(self.levels[-1]))
 
 
-def share(inputs: Sequence[int], slots: Sequence[int], depths: Mapping[int, int], layers: int) -> Plan:
+def share(inputs: Sequence[int], slots: Sequence[int], depths: Mapping[int, int], layers: int) -> SharingPlan:
     """The plan for rows of these inputs and slots.
 
     `depths[slot]`: how many layers the slot's adapter leaves as they are (FoundationSpec.depth); `layers` where
@@ -73,4 +73,4 @@ def share(inputs: Sequence[int], slots: Sequence[int], depths: Mapping[int, int]
         before[source, slot if depths[slot] <= layers else None]
         for source, slot in zip(inputs, slots, strict=True)
     )
-    return Plan(tuple(levels), tuple(last))
+    return SharingPlan(tuple(levels), tuple(last))

@@ -18,7 +18,7 @@ from rootstock.loadtest.load.summary import percentile, summarize
 from rootstock.loadtest.load.texts import real_texts
 from rootstock.loadtest.load.timeline import timeline
 from rootstock.loadtest.measure.interval import median_interval
-from rootstock.loadtest.measure.knee import Knee, Stage, knee
+from rootstock.loadtest.measure.knee import Knee, LoadStage, knee
 from rootstock.loadtest.measure.slope import slopes
 from rootstock.service.engine.core.observer import BatchStats
 from rootstock.service.telemetry.metrics import Metrics
@@ -61,16 +61,16 @@ def test_the_timeline_holds_every_request_where_it_was_to_be_sent_and_every_answ
 
 
 def test_the_knee_is_the_last_load_that_was_kept_up_with() -> None:
-    stages = [Stage(10, 10), Stage(20, 19.5), Stage(40, 30), Stage(80, 25), Stage(30, 29)]
+    stages = [LoadStage(10, 10), LoadStage(20, 19.5), LoadStage(40, 30), LoadStage(80, 25), LoadStage(30, 29)]
     assert knee(stages) == Knee(offered=30, peak=30)
 
 
 def test_a_stage_that_keeps_up_by_chance_beyond_the_knee_does_not_move_it() -> None:
-    assert knee([Stage(10, 10), Stage(20, 12), Stage(30, 30)]).offered == 10
+    assert knee([LoadStage(10, 10), LoadStage(20, 12), LoadStage(30, 30)]).offered == 10
 
 
-@given(st.lists(st.builds(Stage, st.floats(1, 1e3), st.floats(0, 1e3)), min_size=1))
-def test_the_knee_is_a_load_that_was_offered_or_none(stages: list[Stage]) -> None:
+@given(st.lists(st.builds(LoadStage, st.floats(1, 1e3), st.floats(0, 1e3)), min_size=1))
+def test_the_knee_is_a_load_that_was_offered_or_none(stages: list[LoadStage]) -> None:
     assert knee(stages).offered in {0.0, *(stage.offered for stage in stages)}
     assert knee(stages).peak == max(stage.goodput for stage in stages)
 

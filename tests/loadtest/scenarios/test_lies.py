@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from rootstock.loadtest.load.oracle import Oracle, Version
-from rootstock.loadtest.load.plan import Phase, Plan
+from rootstock.loadtest.load.oracle import Oracle, OracleVersion
+from rootstock.loadtest.load.plan import LoadPlan, Phase
 from rootstock.loadtest.load.record import RECORDS, read_records
 from rootstock.loadtest.load.traffic import PREDICT
 
@@ -24,9 +24,9 @@ ROOT = Path(__file__).parents[3]
 ORACLE = Oracle(
     texts=["hello"],
     versions={
-        "a1": Version("a", 1, {0: [0.7, 0.3]}),
-        "a2": Version("a", 2, {0: [0.4, 0.6]}),
-        "b1": Version("b", 1, {0: [0.9, 0.1]}),
+        "a1": OracleVersion("a", 1, {0: [0.7, 0.3]}),
+        "a2": OracleVersion("a", 2, {0: [0.4, 0.6]}),
+        "b1": OracleVersion("b", 1, {0: [0.9, 0.1]}),
     },
     embeddings=[[1.0]],
 )
@@ -90,7 +90,7 @@ def url() -> Iterator[str]:
 
 def test_every_lie_is_caught_in_closed_and_open_loops(url: str, tmp_path: Path) -> None:
     phases = [Phase("closed", 0.5, users=2, calibrates=True), Phase("open", 0.5, rate=100)]
-    Plan(url, ["a"], phases, {PREDICT: 1}).write(tmp_path / "plan.json")
+    LoadPlan(url, ["a"], phases, {PREDICT: 1}).write(tmp_path / "plan.json")
     ORACLE.write(tmp_path / "oracle.json")
     files = [str(tmp_path / "plan.json"), str(tmp_path / "oracle.json"), str(tmp_path)]
     done = subprocess.run(

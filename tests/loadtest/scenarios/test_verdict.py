@@ -6,16 +6,23 @@ from typing import Any
 
 import pytest
 
-from rootstock.loadtest.load.oracle import Oracle, Version
-from rootstock.loadtest.load.verdict import Judged, Verdict, of_embedding, of_prediction, of_status, worst
+from rootstock.loadtest.load.oracle import Oracle, OracleVersion
+from rootstock.loadtest.load.verdict import (
+    AnswerJudgement,
+    Verdict,
+    of_embedding,
+    of_prediction,
+    of_status,
+    worst,
+)
 
 ORACLE = Oracle(
     texts=["hello", "bye"],
     versions={
-        "a1": Version("a", 1, {0: [0.7, 0.3], 1: [0.2, 0.8]}),
-        "a2": Version("a", 2, {0: [0.4, 0.6], 1: [0.5, 0.5]}),
-        "b1": Version("b", 1, {0: [0.9, 0.1]}),
-        "c1": Version("c", 1),
+        "a1": OracleVersion("a", 1, {0: [0.7, 0.3], 1: [0.2, 0.8]}),
+        "a2": OracleVersion("a", 2, {0: [0.4, 0.6], 1: [0.5, 0.5]}),
+        "b1": OracleVersion("b", 1, {0: [0.9, 0.1]}),
+        "c1": OracleVersion("c", 1),
     },
     fingerprint="f",
     embeddings=[[0.6, 0.8], [1.0, 0.0]],
@@ -31,12 +38,12 @@ def answer(**changes: Any) -> dict[str, Any]:
     return {"model": "a", "version": 1, "digest": "a1", "predictions": [best], **changes}
 
 
-def judged(given: Any, live: set[str] | None = None, name: str = "a") -> Judged:
+def judged(given: Any, live: set[str] | None = None, name: str = "a") -> AnswerJudgement:
     return of_prediction(given, name, [0], live or {"a1"}, ORACLE)
 
 
 def test_the_right_scores_of_the_live_version_pass() -> None:
-    assert judged(answer()) == Judged(Verdict.OK, scored=True)
+    assert judged(answer()) == AnswerJudgement(Verdict.OK, scored=True)
 
 
 def test_a_score_within_the_published_tolerance_passes_and_one_outside_does_not() -> None:
@@ -76,7 +83,7 @@ def test_of_two_versions_that_may_answer_each_must_give_its_own_scores() -> None
 
 def test_where_no_scores_are_known_the_digest_alone_is_held() -> None:
     given = answer(model="c", digest="c1", scores=[0.1, 0.9])
-    assert judged(given, {"c1"}, "c") == Judged(Verdict.OK, scored=False)
+    assert judged(given, {"c1"}, "c") == AnswerJudgement(Verdict.OK, scored=False)
     assert judged(answer(model="c", digest="b1"), {"c1"}, "c").verdict is Verdict.MIXED
 
 
@@ -109,6 +116,6 @@ def test_an_embedding_is_held_against_the_foundations_own() -> None:
 
 
 def test_one_fault_among_several_answers_is_the_verdict_on_them() -> None:
-    fine, bad = Judged(Verdict.OK, scored=True), Judged(Verdict.STALE)
+    fine, bad = AnswerJudgement(Verdict.OK, scored=True), AnswerJudgement(Verdict.STALE)
     assert worst([fine, bad, fine]) is bad
-    assert worst([fine, Judged(Verdict.OK)]) == Judged(Verdict.OK, scored=False)
+    assert worst([fine, AnswerJudgement(Verdict.OK)]) == AnswerJudgement(Verdict.OK, scored=False)

@@ -229,7 +229,7 @@ def test_a_client_that_left_is_not_computed(
             pass
         for connection in connections[1:]:
             connection.close()
-        calls = running.app.state.server.engine.delivery.calls
+        calls = running.app.state.server.engine.postprocessor.calls
         while len(calls) > 1:
             client.get("/livez")
         blocked.go.set()

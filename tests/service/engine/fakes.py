@@ -28,11 +28,11 @@ from rootstock.adapters.spec import (
     Preprocessing,
 )
 from rootstock.service.engine.core.admission import Capacity, Ticket
-from rootstock.service.engine.core.answer import Served
-from rootstock.service.engine.core.catalog import Resolved
+from rootstock.service.engine.core.answer import RequestRecord
+from rootstock.service.engine.core.catalog import ResolvedReference
 from rootstock.service.engine.core.errors import TooLong
 from rootstock.service.engine.core.observer import BatchStats, Observer, Tier
-from rootstock.service.engine.core.options import DEFAULT_TERMS
+from rootstock.service.engine.core.options import DEFAULT_OPTIONS
 from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.encode.engine import Engine, EngineLimits
 from rootstock.service.engine.encode.modalities.text import Input, Tokenizer
@@ -189,7 +189,7 @@ class FakeCatalog:
     """References in `names`, adapters in `adapters`. `gate` closed: loading waits in it."""
 
     def __init__(self) -> None:
-        self.names: dict[str, Resolved] = {}
+        self.names: dict[str, ResolvedReference] = {}
         self.adapters: dict[str, Adapter] = {}
         self.loads: Counter[str] = Counter()
         self.resolved: list[str] = []
@@ -199,10 +199,10 @@ class FakeCatalog:
 
     def add(self, name: str, adapter: Adapter, version: int = 1) -> Adapter:
         self.adapters[adapter.digest] = adapter
-        self.names[name] = Resolved(name, version, adapter.digest)
+        self.names[name] = ResolvedReference(name, version, adapter.digest)
         return adapter
 
-    def resolve(self, reference: str) -> Resolved:
+    def resolve(self, reference: str) -> ResolvedReference:
         self.resolved.append(reference)
         if reference not in self.names:
             raise Unknown(reference)
@@ -219,7 +219,7 @@ class FakeObserver(Observer):
     def __init__(self) -> None:
         self.batches: list[BatchStats] = []
         self.reasons: list[str] = []
-        self.ends: list[Served] = []
+        self.ends: list[RequestRecord] = []
         self.moves: list[tuple[str, Tier]] = []
 
     def batch(self, stats: BatchStats) -> None:
@@ -228,7 +228,7 @@ class FakeObserver(Observer):
     def refused(self, reason: str) -> None:
         self.reasons.append(reason)
 
-    def served(self, served: Served) -> None:
+    def served(self, served: RequestRecord) -> None:
         self.ends.append(served)
 
     def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
@@ -301,7 +301,7 @@ class Bench:
         """
         await asyncio.sleep(0)
         probe = make_adapter("sha256:probe")
-        request = self.engine._request(probe, [LONG], {}, self.engine._clock(), DEFAULT_TERMS, Ticket())
+        request = self.engine._request(probe, [LONG], {}, self.engine._clock(), DEFAULT_OPTIONS, Ticket())
         assert isinstance((await self.engine._run([request]))[request], TooLong)
 
 

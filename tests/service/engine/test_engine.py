@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootstock.service.engine.core.admission import Capacity
-from rootstock.service.engine.core.catalog import Resolved
+from rootstock.service.engine.core.catalog import ResolvedReference
 from rootstock.service.engine.core.errors import (
     Draining,
     EngineError,
@@ -29,11 +29,11 @@ from rootstock.service.engine.core.errors import (
     TooLong,
     WrongTask,
 )
-from rootstock.service.engine.core.options import Terms
+from rootstock.service.engine.core.options import RequestOptions
 from rootstock.service.engine.encode.engine import EngineLimits
-from rootstock.service.engine.encode.modalities.text import Encoded, Input
+from rootstock.service.engine.encode.modalities.text import Input, TextSample
 from rootstock.service.engine.encode.packing import BatchLimits
-from rootstock.service.engine.encode.preprocess import Intake
+from rootstock.service.engine.encode.preprocess import Preprocessor
 from tests.service.engine.fakes import LONG, Bench, Clock, Unknown, expected, make_adapter, run, text, tokenizer
 
 ALL = {"top_k": None}
@@ -47,12 +47,12 @@ def answers(bench: Bench, name: str, *values: str) -> list[Any]:
 class Held:
     """A tokenizer in the intake's hands that waits at its gate, and notes what it was given."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Preprocessor) -> None:
         self.gate = threading.Event()
         self.texts: list[Input] = []
         intake._tokenizer = self  # type: ignore[assignment]
 
-    def encode(self, value: Input, *arguments: Any, **options: Any) -> Encoded:
+    def encode(self, value: Input, *arguments: Any, **options: Any) -> TextSample:
         self.texts.append(value)
         assert self.gate.wait(60)
         return tokenizer().encode(value, *arguments, **options)
@@ -77,9 +77,9 @@ def test_a_request_keeps_the_version_it_was_admitted_with_when_the_alias_moves_w
         await asyncio.to_thread(bench.catalog.loading.acquire)
         bench.runner.gate.set()
         first, second = await before, await after
-        assert first.resolved == Resolved("name", 1, "sha256:v1")
+        assert first.resolved == ResolvedReference("name", 1, "sha256:v1")
         assert first.predictions == [expected(old, "w1 w2", **ALL)]
-        assert second.resolved == Resolved("name", 2, "sha256:v2")
+        assert second.resolved == ResolvedReference("name", 2, "sha256:v2")
         assert second.predictions == [expected(new, "w1 w2", **ALL)]
         assert bench.catalog.resolved == ["held", "name", "name"]
         await held
@@ -219,7 +219,7 @@ def test_an_unknown_adapter_raises_the_catalog_s_error_and_nothing_is_computed()
 def test_the_foundation_answers_under_its_own_name_with_its_fingerprint() -> None:
     async def body(bench: Bench) -> None:
         answer = await bench.engine.predict("foundation", ["w1"], {})
-        assert answer.resolved == Resolved("foundation", None, "sha256:foundation")
+        assert answer.resolved == ResolvedReference("foundation", None, "sha256:foundation")
         assert answer.task == "feature-extraction"
         assert answer.prompt_tokens == 3
         assert bench.catalog.resolved == []
@@ -303,7 +303,7 @@ def test_a_request_that_is_cancelled_while_it_waits_is_not_computed() -> None:
 def test_a_request_that_is_cancelled_before_it_is_tokenised_is_not_computed() -> None:
     async def body(bench: Bench) -> None:
         bench.add("plug", "gone")
-        tokenising = Held(bench.engine.intake)
+        tokenising = Held(bench.engine.preprocessor)
         plug, gone, never = bench.ask("plug", "w1"), bench.ask("gone", "w2"), bench.ask("gone", "w3")
         never.cancel()
         await asyncio.sleep(0)
@@ -432,7 +432,9 @@ def test_a_request_s_own_timeout_ends_it_before_the_server_s_and_a_longer_one_ch
         bench.add("a")
         held = await bench.hold()
         tasks = [
-            asyncio.create_task(bench.engine.predict("a", [f"w{i}"], ALL, terms=Terms(timeout_s=seconds)))
+            asyncio.create_task(
+                bench.engine.predict("a", [f"w{i}"], ALL, options=RequestOptions(timeout_s=seconds))
+            )
             for i, seconds in enumerate([1.0, 4.0, 60.0])
         ]
         await bench.queued()
@@ -454,7 +456,9 @@ def test_a_request_expires_while_its_adapter_loads_and_the_load_is_there_for_the
     async def body(bench: Bench) -> None:
         bench.add("cold", warm=False)
         bench.catalog.gate.clear()
-        late = asyncio.create_task(bench.engine.predict("cold", ["w1"], ALL, terms=Terms(timeout_s=2.0)))
+        late = asyncio.create_task(
+            bench.engine.predict("cold", ["w1"], ALL, options=RequestOptions(timeout_s=2.0))
+        )
         patient = bench.ask("cold", "w2")
         await asyncio.to_thread(bench.catalog.loading.acquire)
         clock.now += 2.5
@@ -560,7 +564,7 @@ def test_what_waits_for_its_adapter_or_the_tokeniser_counts_with_all_its_inputs(
         cold = bench.ask("cold", "w1", "w2")
         await asyncio.to_thread(bench.catalog.loading.acquire)
         assert bench.engine.admission.waiting()[0] == 2
-        tokenising = Held(bench.engine.intake)
+        tokenising = Held(bench.engine.preprocessor)
         warm = bench.ask("a", "w1", "w2", text(60))
         await asyncio.sleep(0)
         items, tokens = bench.engine.admission.waiting()
@@ -774,7 +778,7 @@ def test_stopping_answers_what_was_admitted_and_then_refuses() -> None:
         await bench.queued()
         stopping = asyncio.create_task(asyncio.to_thread(bench.engine.stop))
         # The intake's thread ends once `stop` has shut the door.
-        await asyncio.to_thread(bench.engine.intake.join)
+        await asyncio.to_thread(bench.engine.preprocessor.join)
         assert not bench.engine.alive
         with pytest.raises(Draining):
             await bench.engine.predict("n1", ["w1"], {})

@@ -24,9 +24,9 @@ from rootstock.service.engine.core.errors import (
 )
 from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.encode.engine import EngineLimits
-from rootstock.service.engine.encode.modalities.text import Encoded, Question, Tokenizer
+from rootstock.service.engine.encode.modalities.text import Question, TextSample, Tokenizer
 from rootstock.service.engine.encode.packing import BatchLimits
-from rootstock.service.engine.encode.postprocess import Delivery
+from rootstock.service.engine.encode.postprocess import Postprocessor
 from rootstock.service.engine.encode.tasks import TASKS
 from tests.service.engine.fakes import (
     LONG,
@@ -92,7 +92,9 @@ def test_a_text_is_tokenised_once_for_all_who_tokenise_it_alike(monkeypatch: pyt
     seen: Counter[tuple[str, int]] = Counter()
     encode = Tokenizer.encode
 
-    def counted(self: Tokenizer, value: Any, preprocessing: Preprocessing, *rest: Any, **named: Any) -> Encoded:
+    def counted(
+        self: Tokenizer, value: Any, preprocessing: Preprocessing, *rest: Any, **named: Any
+    ) -> TextSample:
         seen[value, preprocessing.max_length] += 1
         return encode(self, value, preprocessing, *rest, **named)
 
@@ -127,7 +129,7 @@ def test_calls_that_are_finished_together_wake_the_event_loop_once() -> None:
         wakes: list[Any] = []
         wake = loop.call_soon_threadsafe
         loop.call_soon_threadsafe = lambda *a, **k: (wakes.append(a), wake(*a, **k))[1]  # type: ignore[method-assign]
-        delivery = Delivery(tokenizer())
+        delivery = Postprocessor(tokenizer())
         requests = [Request(make_adapter("sha256:a"), ["w1"], {}, 0.0, 0.0) for _ in range(5)]
         calls = [delivery.expect([request]) for request in requests]
         for request in requests:
@@ -226,7 +228,7 @@ def test_a_call_that_is_cancelled_is_not_computed_under_any_reference() -> None:
         await held
         await bench.ask("n0", "w2")
         assert len(bench.runner.rows) == 2
-        assert bench.engine.delivery.calls == {}
+        assert bench.engine.postprocessor.calls == {}
         await asyncio.gather(*(bench.engine.forget(f"sha256:{name}") for name in NAMES))
 
     run(body, slots=22)

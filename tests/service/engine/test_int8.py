@@ -16,7 +16,7 @@ from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.spec import FoundationSpec, Preprocessing
 from rootstock.service.app import DEMO
 from rootstock.service.engine.encode.batch import pad
-from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
+from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
 from rootstock.service.engine.runners.onnx.export.int8 import quantise
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from tests.service.engine.test_onnx_runner import TEXTS, everything
@@ -97,13 +97,13 @@ def test_a_product_errs_by_no_more_than_a_step_of_each_factor(
 
 
 @pytest.fixture(scope="module")
-def encoded(export_folder: Path) -> list[Encoded]:
+def encoded(export_folder: Path) -> list[TextSample]:
     tokenizer = Tokenizer(export_folder / "tokenizer.json")
     return [tokenizer.encode(text, Preprocessing(256), truncate=False) for text in TEXTS]
 
 
 def test_a_row_s_answer_in_int8_is_its_own_whatever_shares_its_batch(
-    int8_folder: Path, export_folder: Path, spec: FoundationSpec, encoded: list[Encoded]
+    int8_folder: Path, export_folder: Path, spec: FoundationSpec, encoded: list[TextSample]
 ) -> None:
     adapters = everything(spec)
     rows = [(slot, text) for slot in range(len(adapters)) for text in range(len(encoded))]

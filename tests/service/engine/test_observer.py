@@ -105,7 +105,7 @@ def test_whatever_is_refused_before_it_waits_is_told_once() -> None:
             await bench.engine.predict("a", [], {})
         with pytest.raises(TooLarge):
             await bench.engine.predict("a", ["w1"] * 5, {})
-        bench.engine.intake.close()
+        bench.engine.preprocessor.close()
         with pytest.raises(Draining):
             await bench.engine.predict("a", ["w1"], {})
         assert bench.observer.reasons == ["invalid_input", "request_too_large", "draining"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rootstock.adapters.spec import Adapter, AdapterWeights, FoundationSpec, HeadSpec, Preprocessing, SiteUpdate
 from rootstock.service.engine.encode.batch import pad
-from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
+from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.engine.runners.onnx.sessions import Sessions
 from rootstock.service.engine.runners.onnx.trunk_cache import TrunkCache, TrunkOutput
@@ -84,7 +84,7 @@ def everything(spec: FoundationSpec) -> list[Adapter]:
 
 
 @pytest.fixture(scope="module")
-def encoded(export_folder: Path) -> list[Encoded]:
+def encoded(export_folder: Path) -> list[TextSample]:
     tokenizer = Tokenizer(export_folder / "tokenizer.json")
     return [tokenizer.encode(text, Preprocessing(256), truncate=False) for text in TEXTS]
 
@@ -107,7 +107,7 @@ def caching(export_folder: Path, spec: FoundationSpec) -> OnnxRunner:
 
 
 @pytest.fixture(scope="module")
-def alone(runner: OnnxRunner, encoded: list[Encoded]) -> dict[tuple[int, int], np.ndarray]:
+def alone(runner: OnnxRunner, encoded: list[TextSample]) -> dict[tuple[int, int], np.ndarray]:
     """The answer of each adapter to each text in a batch of one row."""
     return {(s, t): runner.run(pad([encoded[t]], [s], 0))[0] for s in range(11) for t in range(len(TEXTS))}
 
@@ -117,7 +117,7 @@ def alone(runner: OnnxRunner, encoded: list[Encoded]) -> dict[tuple[int, int], n
 def test_a_row_s_answer_is_its_own_whatever_shares_its_input(
     rows: list[tuple[int, int]],
     runner: OnnxRunner,
-    encoded: list[Encoded],
+    encoded: list[TextSample],
     alone: dict[tuple[int, int], np.ndarray],
 ) -> None:
     outputs = runner.run(pad([encoded[t] for _, t in rows], [s for s, _ in rows], 0))
@@ -133,7 +133,7 @@ def test_adapters_answer_differently(alone: dict[tuple[int, int], np.ndarray]) -
         assert all(np.abs(a - b).max() > 1e-3 for i, a in enumerate(answers) for b in answers[:i])
 
 
-def states_computed(runner: OnnxRunner, batch_rows: list[Encoded], slots: list[int]) -> list[int]:
+def states_computed(runner: OnnxRunner, batch_rows: list[TextSample], slots: list[int]) -> list[int]:
     """How many states each layer computes for a batch: the rows that the trunk graph is fed, layer by layer."""
     batch = pad(batch_rows, slots, 0)
     work = runner._work(batch, {slot: runner._placed[slot] for slot in slots})
@@ -142,20 +142,20 @@ def states_computed(runner: OnnxRunner, batch_rows: list[Encoded], slots: list[i
     return [len(level) for level in work.plan.levels[:-1]]
 
 
-def test_heads_on_one_input_cost_one_pass(runner: OnnxRunner, encoded: list[Encoded]) -> None:
+def test_heads_on_one_input_cost_one_pass(runner: OnnxRunner, encoded: list[TextSample]) -> None:
     assert states_computed(runner, [encoded[0]] * 4, [0, 1, 2, 6]) == [1] * 6
 
 
-def test_adapters_of_the_top_layers_share_those_below(runner: OnnxRunner, encoded: list[Encoded]) -> None:
+def test_adapters_of_the_top_layers_share_those_below(runner: OnnxRunner, encoded: list[TextSample]) -> None:
     assert states_computed(runner, [encoded[0]] * 3, [3, 4, 0]) == [1, 1, 1, 1, 3, 3]
 
 
-def test_different_inputs_share_nothing(runner: OnnxRunner, encoded: list[Encoded]) -> None:
+def test_different_inputs_share_nothing(runner: OnnxRunner, encoded: list[TextSample]) -> None:
     assert states_computed(runner, encoded, [3, 4, 0]) == [3] * 6
 
 
 def test_a_batch_of_classifiers_computes_the_last_layer_for_one_token(
-    runner: OnnxRunner, encoded: list[Encoded], monkeypatch: pytest.MonkeyPatch
+    runner: OnnxRunner, encoded: list[TextSample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = []
     opened = runner._sessions.trunk
@@ -191,7 +191,7 @@ def test_the_graphs_use_fused_attention_with_and_without_sites(export_folder: Pa
 def test_kept_trunk_outputs_answer_as_computed_ones_do(
     rows: list[tuple[int, int]],
     caching: OnnxRunner,
-    encoded: list[Encoded],
+    encoded: list[TextSample],
     alone: dict[tuple[int, int], np.ndarray],
 ) -> None:
     """One runner for all examples: what one example keeps, the next is answered from."""
@@ -202,7 +202,7 @@ def test_kept_trunk_outputs_answer_as_computed_ones_do(
 
 
 def test_an_input_that_comes_again_costs_heads_no_trunk(
-    export_folder: Path, spec: FoundationSpec, encoded: list[Encoded], monkeypatch: pytest.MonkeyPatch
+    export_folder: Path, spec: FoundationSpec, encoded: list[TextSample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = new_runner(export_folder, spec, cache_bytes=2**20)
     runner.run(pad([encoded[0]] * 2, [1, 0], 0))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.core.work import PRIORITIES, Priority
 from rootstock.service.engine.encode.batch import Row
-from rootstock.service.engine.encode.modalities.text import Encoded
+from rootstock.service.engine.encode.modalities.text import TextSample
 from rootstock.service.engine.encode.packing import SHARED_ROWS, SHARED_TOKENS, BatchLimits
 from rootstock.service.engine.encode.queue import VERIFY_AFTER, WINDOW, Queue
 from tests.service.engine.fakes import make_adapter
@@ -47,7 +47,7 @@ def make_row(
     """A row whose input no other has, unless `text` numbers it."""
     request = Request(adapter(digest), [""], {}, 0.0, 0.0, tenant, priority, verifying, gone=gone)
     ids = [0] * (length - 1) + [next(NUMBERS) if text is None else -text]
-    return Row(request, 0, Encoded(ids, [0] * length, None, "", 0))  # type: ignore[arg-type]
+    return Row(request, 0, TextSample(ids, [0] * length, None, "", 0))  # type: ignore[arg-type]
 
 
 def make_queue(rows: Sequence[Row] = (), limits: BatchLimits = LIMITS) -> Queue:

@@ -24,7 +24,7 @@ from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.core.work import PRIORITIES, Priority
 from rootstock.service.engine.encode.batch import Row
 from rootstock.service.engine.encode.batcher import Batcher
-from rootstock.service.engine.encode.modalities.text import Encoded
+from rootstock.service.engine.encode.modalities.text import TextSample
 from rootstock.service.engine.encode.packing import SHARED_ROWS, BatchLimits
 from rootstock.service.engine.encode.queue import WINDOW, Queue
 from tests.service.engine.fakes import SPEC, Clock, FakeObserver, FakeRunner, make_adapter, raw_output
@@ -138,9 +138,9 @@ class World:
             adapter(name), [], {}, now + call.seconds, now, call.tenant, call.priority, call.verifying, ticket
         )
 
-    def _encoded(self, length: int) -> Encoded:
+    def _encoded(self, length: int) -> TextSample:
         ids = [next(self._texts)] + [0] * (length - 1)
-        return Encoded(ids, [0] * length, None, "", 0)  # type: ignore[arg-type]
+        return TextSample(ids, [0] * length, None, "", 0)  # type: ignore[arg-type]
 
     def _passes(self, digests: set[str]) -> None:
         rows = [self._rows[row] for row in self.runner.batches[-1]]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootstock.service.engine.runners.sharing import Plan, share
+from rootstock.service.engine.runners.sharing import SharingPlan, share
 
 LAYERS = 3
 batches = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=12)
 depths = st.fixed_dictionaries({slot: st.integers(0, LAYERS + 1) for slot in range(6)})
 
 
-def path(plan: Plan, row: int) -> list[int]:
+def path(plan: SharingPlan, row: int) -> list[int]:
     """A row's state at each level, first to last."""
     states = [plan.states[row]]
     for level in reversed(plan.levels[1:]):

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from rootstock.adapters.spec import Adapter, AdapterWeights, HeadSpec, Preprocessing
-from rootstock.service.engine.encode.modalities.text import Encoded, Input, Tokenizer
+from rootstock.service.engine.encode.modalities.text import Input, TextSample, Tokenizer
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.service.engine.encode.tasks.task import check_call
 from tests.service.engine.question_pipeline import QuestionAnsweringPipeline
@@ -116,7 +116,7 @@ class Oracle:
     model: Any
     adapter: Adapter
 
-    def raw(self, encoded: Encoded) -> np.ndarray:
+    def raw(self, encoded: TextSample) -> np.ndarray:
         """The model's own output for one row."""
         with torch.no_grad():
             ids, types = torch.tensor([list(encoded.ids)]), torch.tensor([list(encoded.type_ids)])

@@ -17,7 +17,7 @@ from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import Adapter, AdapterWeights, FoundationSpec, HeadSpec, Preprocessing, SiteUpdate
 from rootstock.service.engine.core.catalog import foundation_adapter
 from rootstock.service.engine.encode.batch import Batch, pad
-from rootstock.service.engine.encode.modalities.text import Encoded
+from rootstock.service.engine.encode.modalities.text import TextSample
 from rootstock.service.engine.runners.torch.runner import TorchRunner
 from tests.attacks.forge import tiny_bert
 from tests.peft_adapters import close, peft_model, save_adapter
@@ -137,7 +137,7 @@ def _linear(model: Any, adapter: Adapter) -> list[np.ndarray]:
 
 def batch_of(rows: Sequence[tuple[int, int]]) -> Batch:
     """Rows of (slot, input)."""
-    encoded = [Encoded(INPUTS[i], [0] * len(INPUTS[i]), None, "", 0) for _, i in rows]  # type: ignore[arg-type]
+    encoded = [TextSample(INPUTS[i], [0] * len(INPUTS[i]), None, "", 0) for _, i in rows]  # type: ignore[arg-type]
     return pad(encoded, [slot for slot, _ in rows], 0)
 
 

@@ -43,7 +43,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class TextSample:
     """One tokenised row. The encoding's offsets count from the character `begin` of the text; less `shift`, the
     prefix's length, they are the user's. `masks`: where its mask tokens are, if its task reads those. `key` is
     equal for equal inputs of the trunk."""
@@ -87,7 +87,7 @@ class Tokenizer:
 
     def encode(
         self, value: Input, preprocessing: Preprocessing, truncate: bool, keep_second: bool = False
-    ) -> Encoded:
+    ) -> TextSample:
         """The tokens of a text or a pair, special tokens included; TooLong unless they fit or `truncate`.
 
         Of a pair the longer text is truncated first; with `keep_second` the first text alone is. A text that is
@@ -113,7 +113,7 @@ class Tokenizer:
             longer = len(text) > len(pair or "") if not whole else len(first) > len(second or ())
             _truncate(first, None if keep_second else second, spare, side, longer)
         row = self.whole(first, second)
-        return Encoded(row.ids, row.type_ids, row, text, len(preprocessing.prefix), begin)
+        return TextSample(row.ids, row.type_ids, row, text, len(preprocessing.prefix), begin)
 
     def part(self, text: str, most: int, side: str = "right") -> Part:
         """The tokens of a text; of one with many more than `most`, more than that from the end that is kept.

@@ -10,7 +10,7 @@ import numpy as np
 
 from rootstock.adapters.spec import FILL_MASK, Adapter, Array, Preprocessing
 from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
-from rootstock.service.engine.encode.modalities.text import Encoded, Input, Tokenizer
+from rootstock.service.engine.encode.modalities.text import Input, TextSample, Tokenizer
 from rootstock.service.engine.encode.tasks.task import Task, check_count, check_rows
 from rootstock.service.engine.encode.tasks.text_classification import softmax
 
@@ -56,7 +56,7 @@ class FillMask(Task):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
         most: int,
-    ) -> list[Encoded]:
+    ) -> list[TextSample]:
         """One row, which counts once for each of its masks."""
         _targets(parameters, tokenizer)
         (row,) = super().encode(value, preprocessing, parameters, tokenizer, most)
@@ -71,7 +71,7 @@ class FillMask(Task):
     def predict(
         self,
         raws: Sequence[Array],
-        rows: Sequence[Encoded],
+        rows: Sequence[TextSample],
         adapter: Adapter,
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
@@ -114,7 +114,7 @@ def _best(scores: Array, count: int) -> list[int]:
 
 
 def _filled(
-    row: Encoded, place: int, token: int, score: float, single: bool, tokenizer: Tokenizer
+    row: TextSample, place: int, token: int, score: float, single: bool, tokenizer: Tokenizer
 ) -> dict[str, Any]:
     """One token in its place. Of several masks the others are shown as they are, special tokens with them."""
     ids = [token if i == place else other for i, other in enumerate(row.ids)]

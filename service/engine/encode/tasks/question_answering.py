@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rootstock.adapters.spec import Adapter, Array, Preprocessing
 from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
-from rootstock.service.engine.encode.modalities.text import Encoded, Input, Question, Tokenizer, cut
+from rootstock.service.engine.encode.modalities.text import Input, Question, TextSample, Tokenizer, cut
 from rootstock.service.engine.encode.tasks.task import Task, check_bool, check_count, check_rows
 from rootstock.service.engine.encode.tasks.text_classification import softmax
 
@@ -62,7 +62,7 @@ class QuestionAnswering(Task):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
         most: int,
-    ) -> list[Encoded]:
+    ) -> list[TextSample]:
         """One row a window."""
         limit = preprocessing.max_length
         size = parameters.get("max_seq_len") or min(limit, _WINDOW)
@@ -81,12 +81,12 @@ class QuestionAnswering(Task):
             check_rows(rows, most, f"one a window of the context{read}")
             context.truncate(room, stride=shared)
         wholes = (tokenizer.whole(question, window) for window in (context, *context.overflowing))
-        return [Encoded(whole.ids, whole.type_ids, whole, value[1], 0) for whole in wholes]
+        return [TextSample(whole.ids, whole.type_ids, whole, value[1], 0) for whole in wholes]
 
     def predict(
         self,
         raws: Sequence[Array],
-        rows: Sequence[Encoded],
+        rows: Sequence[TextSample],
         adapter: Adapter,
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
@@ -131,7 +131,7 @@ def _shared(asked: int | None, size: int, room: int) -> int:
     return shared
 
 
-def _probabilities(raw: Array, row: Encoded, context: Flags) -> tuple[Array, Array]:
+def _probabilities(raw: Array, row: TextSample, context: Flags) -> tuple[Array, Array]:
     """That an answer begins, and ends, at each token of the context; at the first token: that there is none."""
     possible = context.copy()
     possible[0] = row.encoding.special_tokens_mask[0] or not context.any()
@@ -151,7 +151,7 @@ def _spans(begins: Array, ends: Array, context: Flags, longest: int, most: int) 
         yield divmod(place, len(context))
 
 
-def _characters(row: Encoded, first: int, last: int, aligned: bool) -> tuple[int, int]:
+def _characters(row: TextSample, first: int, last: int, aligned: bool) -> tuple[int, int]:
     encoding = row.encoding
     words = [encoding.token_to_word(token) for token in (first, last)] if aligned else []
     found = [encoding.word_to_chars(word, sequence_index=1) for word in words if word is not None]

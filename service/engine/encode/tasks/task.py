@@ -8,7 +8,7 @@ from typing import Any
 
 from rootstock.adapters.spec import Adapter, Array, Preprocessing
 from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter, TooLarge
-from rootstock.service.engine.encode.modalities.text import Encoded, Input, Question, Tokenizer
+from rootstock.service.engine.encode.modalities.text import Input, Question, TextSample, Tokenizer
 
 _FORMS = {str: "a string", tuple: "a pair", Question: "a question with its context"}
 
@@ -47,7 +47,7 @@ class Task(ABC):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
         most: int,
-    ) -> list[Encoded]:
+    ) -> list[TextSample]:
         """One input's rows, by default one; TooLarge over `most`."""
         return [tokenizer.encode(value, preprocessing, bool(parameters.get("truncation", False)))]
 
@@ -55,7 +55,7 @@ class Task(ABC):
     def predict(
         self,
         raws: Sequence[Array],
-        rows: Sequence[Encoded],
+        rows: Sequence[TextSample],
         adapter: Adapter,
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,

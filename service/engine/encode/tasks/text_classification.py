@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rootstock.adapters.spec import Adapter, Array
-from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
+from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
 from rootstock.service.engine.encode.tasks.task import Task, check_count, check_one_of
 
 FUNCTIONS = ("sigmoid", "softmax", "none")
@@ -34,7 +34,7 @@ class TextClassification(Task):
     def predict(
         self,
         raws: Sequence[Array],
-        rows: Sequence[Encoded],
+        rows: Sequence[TextSample],
         adapter: Adapter,
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rootstock.adapters.spec import Adapter, Array
-from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
+from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
 from rootstock.service.engine.encode.tasks.task import Task, check_one_of
 from rootstock.service.engine.encode.tasks.text_classification import activate
 
@@ -31,7 +31,7 @@ class TextRanking(Task):
     def predict(
         self,
         raws: Sequence[Array],
-        rows: Sequence[Encoded],
+        rows: Sequence[TextSample],
         adapter: Adapter,
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,

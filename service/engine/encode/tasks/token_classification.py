@@ -14,7 +14,7 @@ import numpy as np
 
 from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.core.errors import InvalidParameter
-from rootstock.service.engine.encode.modalities.text import Encoded, Tokenizer
+from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
 from rootstock.service.engine.encode.tasks.task import Task, check_one_of
 from rootstock.service.engine.encode.tasks.text_classification import softmax
 
@@ -32,7 +32,7 @@ class _Token:
 
 
 @dataclass(frozen=True)
-class _Labelled:
+class _TokenLabel:
     label: str
     score: float
     word: str
@@ -66,7 +66,7 @@ class TokenClassification(Task):
     def predict(
         self,
         raws: Sequence[Array],
-        rows: Sequence[Encoded],
+        rows: Sequence[TextSample],
         adapter: Adapter,
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
@@ -97,7 +97,7 @@ class TokenClassification(Task):
         return [g for g in groups if g["entity_group"] not in ignored]
 
 
-def _tokens(scores: Array, encoded: Encoded, tokenizer: Tokenizer) -> Iterable[_Token]:
+def _tokens(scores: Array, encoded: TextSample, tokenizer: Tokenizer) -> Iterable[_Token]:
     encoding = encoded.encoding
     places = zip(encoding.special_tokens_mask, encoding.offsets, encoding.ids, strict=True)
     for index, (special, offsets, token_id) in enumerate(places):
@@ -115,10 +115,10 @@ def _tokens(scores: Array, encoded: Encoded, tokenizer: Tokenizer) -> Iterable[_
         yield _Token(index, word, scores[index], first, end - encoded.shift, subword)
 
 
-def _label_token(token: _Token, adapter: Adapter) -> _Labelled:
+def _label_token(token: _Token, adapter: Adapter) -> _TokenLabel:
     best = int(token.scores.argmax())
     label, score = adapter.labels[best], float(token.scores[best])
-    return _Labelled(label, score, token.word, token.start, token.end, token.index)
+    return _TokenLabel(label, score, token.word, token.start, token.end, token.index)
 
 
 def _words(tokens: list[_Token]) -> list[list[_Token]]:
@@ -131,7 +131,7 @@ def _words(tokens: list[_Token]) -> list[list[_Token]]:
     return words
 
 
-def _label_word(word: list[_Token], strategy: str, adapter: Adapter, tokenizer: Tokenizer) -> _Labelled:
+def _label_word(word: list[_Token], strategy: str, adapter: Adapter, tokenizer: Tokenizer) -> _TokenLabel:
     if strategy == "first":
         scores = word[0].scores
     elif strategy == "max":
@@ -140,12 +140,12 @@ def _label_word(word: list[_Token], strategy: str, adapter: Adapter, tokenizer: 
         scores = np.mean(np.stack([t.scores for t in word]), axis=0)
     best = int(scores.argmax())
     text = tokenizer.join([t.word for t in word])
-    return _Labelled(adapter.labels[best], float(scores[best]), text, word[0].start, word[-1].end)
+    return _TokenLabel(adapter.labels[best], float(scores[best]), text, word[0].start, word[-1].end)
 
 
-def _runs(labelled: list[_Labelled]) -> list[list[_Labelled]]:
+def _runs(labelled: list[_TokenLabel]) -> list[list[_TokenLabel]]:
     """Neighbours of one entity type; a B- label starts a new run."""
-    runs: list[list[_Labelled]] = []
+    runs: list[list[_TokenLabel]] = []
     for item in labelled:
         begins, kind = _tag(item.label)
         if runs and not begins and kind == _tag(runs[-1][-1].label)[1]:
@@ -161,7 +161,7 @@ def _tag(label: str) -> tuple[bool, str]:
     return False, label
 
 
-def _merge(run: list[_Labelled], tokenizer: Tokenizer) -> dict[str, Any]:
+def _merge(run: list[_TokenLabel], tokenizer: Tokenizer) -> dict[str, Any]:
     return {
         "entity_group": run[0].label.split("-", 1)[-1],
         "score": float(np.mean([item.score for item in run])),

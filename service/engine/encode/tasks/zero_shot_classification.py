@@ -10,7 +10,7 @@ import numpy as np
 
 from rootstock.adapters.spec import Adapter, Array, Preprocessing
 from rootstock.service.engine.core.errors import InvalidParameter
-from rootstock.service.engine.encode.modalities.text import Encoded, Input, Tokenizer
+from rootstock.service.engine.encode.modalities.text import Input, TextSample, Tokenizer
 from rootstock.service.engine.encode.tasks.task import Task, check_bool, check_rows
 from rootstock.service.engine.encode.tasks.text_classification import softmax
 
@@ -48,7 +48,7 @@ class ZeroShotClassification(Task):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
         most: int,
-    ) -> list[Encoded]:
+    ) -> list[TextSample]:
         """One row a label: the text with the label's hypothesis."""
         labels, (before, after) = _labels(parameters), _split(parameters)
         check_rows(len(labels), most, "one a label")
@@ -59,7 +59,7 @@ class ZeroShotClassification(Task):
     def predict(
         self,
         raws: Sequence[Array],
-        rows: Sequence[Encoded],
+        rows: Sequence[TextSample],
         adapter: Adapter,
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,

@@ -12,21 +12,21 @@ import numpy as np
 from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.runners.linear_head import at_masks, linear_head, pool
-from rootstock.service.engine.runners.onnx.sessions import Sessions, Trunk
+from rootstock.service.engine.runners.onnx.sessions import OnnxTrunk, Sessions
 from rootstock.service.engine.runners.onnx.stack import Stack
 from rootstock.service.engine.runners.onnx.trunk_cache import TrunkCache, TrunkOutput
-from rootstock.service.engine.runners.sharing import Plan, share
+from rootstock.service.engine.runners.sharing import SharingPlan, share
 
 # Gathering states ahead of each layer has its own cost: below this share of saved work they are not shared.
 _WORTH_SHARING = 0.1
 
 
 @dataclass(frozen=True)
-class _Staged:
+class _StagedOnnx:
     """An adapter with its graphs open. `depth`: the layers that it leaves as they are (FoundationSpec.depth)."""
 
     adapter: Adapter
-    trunk: Trunk
+    trunk: OnnxTrunk
     depth: int
     reads: frozenset[str]
     first_token: bool
@@ -40,7 +40,7 @@ class _Work:
     inputs: Sequence[int]
     slots: Sequence[int | None]
     states: Sequence[int]
-    plan: Plan | None = None
+    plan: SharingPlan | None = None
 
 
 class OnnxRunner:
@@ -60,7 +60,7 @@ class OnnxRunner:
         self.precision = self._sessions.precision
         self.slots = slots
         self._stack = Stack(self.spec)
-        self._placed: dict[int, _Staged] = {}
+        self._placed: dict[int, _StagedOnnx] = {}
         self._layer_of = {name: self.spec.layer_of(name) for name in [*self.spec.sites, *self.spec.norms]}
         self._one_token = np.array([1], np.int64)
         self._cache = TrunkCache(cache_bytes) if cache_bytes else None
@@ -69,7 +69,7 @@ class OnnxRunner:
         """Open the graphs that the adapter needs; safe in any thread."""
         self.stage(adapter)
 
-    def stage(self, adapter: Adapter) -> _Staged:
+    def stage(self, adapter: Adapter) -> _StagedOnnx:
         """The adapter with its graphs open."""
         trunk = self._sessions.trunk_for(adapter.weights)
         self._sessions.trunk(trunk.name)
@@ -81,9 +81,9 @@ class OnnxRunner:
         else:
             reads = frozenset({"pooled" if head.pooling == "pooler" else "hidden"})
             first_token = head.pooling != "mean"
-        return _Staged(adapter, trunk, self.spec.depth(adapter.weights.sites), reads, first_token)
+        return _StagedOnnx(adapter, trunk, self.spec.depth(adapter.weights.sites), reads, first_token)
 
-    def place(self, slot: int, staged: _Staged) -> None:
+    def place(self, slot: int, staged: _StagedOnnx) -> None:
         """Put a staged adapter into a slot."""
         self._placed[slot] = staged
 
@@ -99,7 +99,7 @@ class OnnxRunner:
         work = self._work(batch, staged)
         return self._run_heads(batch, work, staged, self._run_trunk(batch, work, staged))
 
-    def _run_cached(self, batch: Batch, staged: Mapping[int, _Staged], cache: TrunkCache) -> list[Array]:
+    def _run_cached(self, batch: Batch, staged: Mapping[int, _StagedOnnx], cache: TrunkCache) -> list[Array]:
         """`run`, but rows of heads alone are answered from kept trunk outputs; what was computed is kept."""
         found: dict[int, TrunkOutput] = {}
         for row, (slot, source) in enumerate(zip(batch.slots, batch.inputs, strict=True)):
@@ -127,7 +127,7 @@ class OnnxRunner:
         self,
         batch: Batch,
         work: _Work,
-        staged: Mapping[int, _Staged],
+        staged: Mapping[int, _StagedOnnx],
         outputs: Mapping[str, Array],
         cache: TrunkCache,
     ) -> None:
@@ -145,7 +145,7 @@ class OnnxRunner:
         ids, types = batch.input_ids[source, :length], batch.token_type_ids[source, :length]
         return self.spec.fingerprint, ids.tobytes() + types.tobytes()
 
-    def _work(self, batch: Batch, staged: Mapping[int, _Staged]) -> _Work:
+    def _work(self, batch: Batch, staged: Mapping[int, _StagedOnnx]) -> _Work:
         if len(batch.lengths) == len(batch.inputs):
             return _Work(batch.inputs, batch.slots, range(len(batch.inputs)))
         depths = {slot: one.depth for slot, one in staged.items()}
@@ -154,11 +154,11 @@ class OnnxRunner:
         worth = mapped is not None and plan.saving > _WORTH_SHARING
         return _Work(plan.inputs, plan.levels[-1].slots, plan.states, plan if worth else None)
 
-    def _largest(self, staged: Iterable[_Staged]) -> Trunk:
+    def _largest(self, staged: Iterable[_StagedOnnx]) -> OnnxTrunk:
         trunks = self._sessions.trunks
         return trunks[max(trunks.index(one.trunk) for one in staged)]
 
-    def _run_trunk(self, batch: Batch, work: _Work, staged: Mapping[int, _Staged]) -> dict[str, Array]:
+    def _run_trunk(self, batch: Batch, work: _Work, staged: Mapping[int, _StagedOnnx]) -> dict[str, Array]:
         trunk = self._largest(staged.values())
         inputs = work.inputs
         if work.plan is not None:
@@ -184,7 +184,7 @@ class OnnxRunner:
         chosen = None if list(inputs) == list(range(len(batch.lengths))) else list(inputs)
         return {name: arrays[name] if chosen is None else arrays[name][chosen] for name in self.spec.inputs}
 
-    def _updates(self, trunk: Trunk, work: _Work, staged: Mapping[int, _Staged]) -> dict[str, Array]:
+    def _updates(self, trunk: OnnxTrunk, work: _Work, staged: Mapping[int, _StagedOnnx]) -> dict[str, Array]:
         feeds: dict[str, Array] = {}
         for site in trunk.sites:
             updates = self._at(site, work, staged)
@@ -196,7 +196,7 @@ class OnnxRunner:
                 feeds |= self._stack.norm(norm, self._at(norm, work, staged))
         return feeds
 
-    def _at(self, name: str, work: _Work, staged: Mapping[int, _Staged]) -> list[Any]:
+    def _at(self, name: str, work: _Work, staged: Mapping[int, _StagedOnnx]) -> list[Any]:
         """The update of each state at a module; one for all where one adapter serves them all."""
         slots = work.slots if work.plan is None else work.plan.levels[self._layer_of[name]].slots
         held = {s: None if s is None else staged[s].adapter.weights.sites.get(name) for s in dict.fromkeys(slots)}
@@ -217,7 +217,7 @@ class OnnxRunner:
         return feeds
 
     def _run_heads(
-        self, batch: Batch, work: _Work, staged: Mapping[int, _Staged], outputs: Mapping[str, Array]
+        self, batch: Batch, work: _Work, staged: Mapping[int, _StagedOnnx], outputs: Mapping[str, Array]
     ) -> list[Array]:
         """Each adapter's head once, over its own states."""
         places: dict[int, dict[int, int]] = {slot: {} for slot in staged}
@@ -237,7 +237,7 @@ class OnnxRunner:
         return results
 
     def _run_head(
-        self, staged: _Staged, outputs: Mapping[str, Array], batch: Batch, sources: Sequence[int]
+        self, staged: _StagedOnnx, outputs: Mapping[str, Array], batch: Batch, sources: Sequence[int]
     ) -> list[Array]:
         """The raw output of each of the states that `outputs` holds; `sources`: the inputs that they are of."""
         adapter, mask = staged.adapter, batch.attention_mask[sources]

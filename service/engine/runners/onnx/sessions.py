@@ -18,7 +18,7 @@ from rootstock.adapters.spec import AdapterWeights, FoundationSpec
 
 
 @dataclass(frozen=True)
-class Trunk:
+class OnnxTrunk:
     """A trunk graph's name and what it takes; see onnx_trunk.Variant."""
 
     name: str
@@ -44,7 +44,8 @@ class Sessions:
         self.spec = FoundationSpec.from_json(content["spec"])
         self.precision: str = content["precision"]
         self.trunks = tuple(
-            Trunk(name, frozenset(v["sites"]), v["full"], v["mapped"]) for name, v in content["variants"].items()
+            OnnxTrunk(name, frozenset(v["sites"]), v["full"], v["mapped"])
+            for name, v in content["variants"].items()
         )
         self._first_token: dict[str, bool] = content["heads"]
         self._folder = folder
@@ -53,14 +54,14 @@ class Sessions:
         self._heads: dict[str, Head] = {}
         self._opening = threading.Lock()
 
-    def trunk_for(self, weights: AdapterWeights) -> Trunk:
+    def trunk_for(self, weights: AdapterWeights) -> OnnxTrunk:
         """The cheapest trunk graph that takes an adapter's updates."""
         low_rank = all(update.is_low_rank for update in weights.sites.values())
         fitting = (t for t in self.trunks if weights.sites.keys() <= t.sites and not t.mapped and not t.full)
         cheapest = next(fitting, None) if low_rank else None
         return cheapest or self.trunks[-1]
 
-    def mapped(self, trunk: Trunk) -> Trunk | None:
+    def mapped(self, trunk: OnnxTrunk) -> OnnxTrunk | None:
         """The trunk graph that takes what `trunk` takes and shares states between rows, if there is one."""
         return next((t for t in self.trunks if t.mapped and t.full >= trunk.full), None)
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.service.engine.encode.batch import Batch
-from rootstock.service.engine.runners.sharing import Level, Plan
+from rootstock.service.engine.runners.sharing import Level, SharingPlan
 from rootstock.service.engine.runners.torch.updates import Updates, power
 
 Ints = npt.NDArray[np.int64]
@@ -34,7 +34,9 @@ class Form(NamedTuple):
     uses: bytes
 
 
-def feed(batch: Batch, plan: Plan, spec: FoundationSpec, updates: Updates, rounded: bool) -> tuple[Form, Ints]:
+def feed(
+    batch: Batch, plan: SharingPlan, spec: FoundationSpec, updates: Updates, rounded: bool
+) -> tuple[Form, Ints]:
     """The form of a batch under a plan, and its numbers in the order that Trunk.run reads them.
 
     `rounded`: states, tokens and pages go up to the next of few sizes. What is added computes

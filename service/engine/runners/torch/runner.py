@@ -16,12 +16,12 @@ import torch
 
 from rootstock.adapters.spec import Adapter, Array, FoundationSpec
 from rootstock.service.engine.encode.batch import Batch
-from rootstock.service.engine.runners.sharing import Plan, share
+from rootstock.service.engine.runners.sharing import SharingPlan, share
 from rootstock.service.engine.runners.torch.feed import feed, flat
 from rootstock.service.engine.runners.torch.graphs import Graphs
 from rootstock.service.engine.runners.torch.heads import Heads
-from rootstock.service.engine.runners.torch.staging import Block, Copied, Copier, to_device
-from rootstock.service.engine.runners.torch.trunk import Trunk
+from rootstock.service.engine.runners.torch.staging import Block, Copier, DeviceCopy, to_device
+from rootstock.service.engine.runners.torch.trunk import TorchTrunk
 from rootstock.service.engine.runners.torch.updates import Item, Pool, Updates
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -33,12 +33,12 @@ _WORTH_SHARING = 0.1
 
 
 @dataclass(frozen=True)
-class _Staged:
+class _StagedTorch:
     """An adapter on its way to the device: what its updates consist of, and the copy of its arrays."""
 
     adapter: Adapter
     items: Mapping[Pool, Sequence[Item]]
-    copied: Copied
+    copied: DeviceCopy
 
 
 class TorchRunner:
@@ -76,7 +76,7 @@ class TorchRunner:
         self._copier = Copier(self.device)
         self._graphs = Graphs(self.device, (_GRAPHS if on_cuda else 0) if graphs is None else graphs)
         self._updates = Updates(spec, slots, dtype, self.device, adapter_bytes)
-        self._trunk = Trunk(folder, spec, self._updates, dtype, self.device)
+        self._trunk = TorchTrunk(folder, spec, self._updates, dtype, self.device)
         self._heads = Heads(folder, spec, self.device)
         self._depths: dict[int, int] = {}
 
@@ -85,16 +85,16 @@ class TorchRunner:
         self._heads.open(adapter.head)
 
     @torch.inference_mode()
-    def stage(self, adapter: Adapter) -> _Staged:
+    def stage(self, adapter: Adapter) -> _StagedTorch:
         """Make room for the adapter's arrays on the device and begin to copy them."""
         self._heads.open(adapter.head)
         items = self._updates.items(adapter.weights.sites)
         blocks = [Block([item.array for item in those], pool.rows * pool.width) for pool, those in items.items()]
         head = Block([array for _, array in sorted(adapter.weights.head.items())])
-        return _Staged(adapter, items, self._copier.copy([*blocks, head]))
+        return _StagedTorch(adapter, items, self._copier.copy([*blocks, head]))
 
     @torch.inference_mode()
-    def place(self, slot: int, staged: _Staged) -> None:
+    def place(self, slot: int, staged: _StagedTorch) -> None:
         """Put a staged adapter into a slot: after the batches that the device computes, before later ones."""
         staged.copied.wait()
         *updates, head = staged.copied.blocks
@@ -117,12 +117,12 @@ class TorchRunner:
         outputs = self._graphs.run(key, partial(self._trunk.run, form), to_device(numbers, self.device))
         return self._heads.run(batch, plan.states, outputs, self._graphs)
 
-    def _plan(self, batch: Batch) -> Plan:
+    def _plan(self, batch: Batch) -> SharingPlan:
         """What the rows share: nothing where each has an input of its own, or where it saves too little."""
         layers, rows = self.spec.layers, range(len(batch.inputs))
         if len(batch.lengths) == len(batch.inputs):
-            return Plan(flat(batch.inputs, batch.slots, layers), tuple(rows))
+            return SharingPlan(flat(batch.inputs, batch.slots, layers), tuple(rows))
         plan = share(batch.inputs, batch.slots, self._depths, layers)
         if plan.saving > _WORTH_SHARING:
             return plan
-        return Plan(flat(plan.inputs, plan.levels[-1].slots, layers), plan.states)
+        return SharingPlan(flat(plan.inputs, plan.levels[-1].slots, layers), plan.states)

@@ -48,7 +48,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Copied:
+class DeviceCopy:
     """Blocks on the device, or on their way: `wait` before anything on the current stream reads them."""
 
     buffer: Tensor
@@ -73,7 +73,7 @@ class Copier:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def copy(self, blocks: Sequence[Block]) -> Copied:
+    def copy(self, blocks: Sequence[Block]) -> DeviceCopy:
         """Begin the copy; fp32."""
         sizes = [size for block in blocks for size in block.sizes()]
         arrays = [array for block in blocks for array in block.arrays]
@@ -87,4 +87,4 @@ class Copier:
                 buffer = buffer.to(self._device, non_blocking=True)
                 ready = self._stream.record_event()
         ends = np.cumsum([sum(block.sizes()) for block in blocks]).tolist()
-        return Copied(buffer, [buffer[i:j] for i, j in zip([0, *ends], ends, strict=False)], ready)
+        return DeviceCopy(buffer, [buffer[i:j] for i, j in zip([0, *ends], ends, strict=False)], ready)

@@ -16,7 +16,7 @@ from rootstock.service.engine.runners.torch.staging import Cutter
 from rootstock.service.engine.runners.torch.updates import Gather, Updates
 
 
-class Trunk:
+class TorchTrunk:
     """The foundation's body with its sites grafted, fed from the pages of `updates`.
 
     Ahead of a layer, hooks select the hidden states that its states continue from (sharing.Level) and hand the
