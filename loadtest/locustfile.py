@@ -43,7 +43,7 @@ def _start(**_: Any) -> None:
     _CHOICES.clear()
 
 
-class Predictor(FastHttpUser):  # type: ignore[misc]
+class PredictUser(FastHttpUser):  # type: ignore[misc]
     """Sends one prediction after another; an answer of the wrong form, or two labels for one input, fails."""
 
     def on_start(self) -> None:
