@@ -17,7 +17,6 @@ from rootstock.loadtest.measure.agreement import require_distinct, require_equal
 from rootstock.loadtest.measure.pairs import interleaved
 from rootstock.loadtest.measure.row import BenchmarkRow
 from rootstock.service.engine.core.answer import Answer
-from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 
@@ -58,7 +57,7 @@ def unshared_row(export: Path, tokens: int, pairs: int, threads: int, say: Say) 
     kind = top_third(OnnxRunner(export, 3, threads).spec)
     bench = open_bench(export, tokens, threads, TASKS, kind)
     shared = bench.of_one_text()
-    apart, run = _apart(shared), bench.runner.run
+    apart, run = shared.apart(), bench.runner.run
     answers = run(shared)
     worst = require_equal(answers, run(apart), "shared against unshared")
     require_distinct(answers, [*answers[1:], answers[0]], "an adapter against its neighbour")
@@ -112,19 +111,6 @@ def _scores(answers: Sequence[Answer]) -> list[Array]:
         )
         for answer in answers
     ]
-
-
-def _apart(batch: Batch) -> Batch:
-    """The same rows, each with an input of its own."""
-    chosen = list(batch.inputs)
-    return Batch(
-        batch.input_ids[chosen],
-        batch.attention_mask[chosen],
-        batch.token_type_ids[chosen],
-        tuple(batch.lengths[i] for i in chosen),
-        batch.slots,
-        tuple(range(len(chosen))),
-    )
 
 
 def _shown(kind: Kind) -> str:

@@ -30,8 +30,8 @@ from rootstock.loadtest.measure.row import BenchmarkRow
 from rootstock.loadtest.peers.peft import PeftPeer
 from rootstock.loadtest.report.report import Report
 from rootstock.service.engine.core.catalog import foundation_adapter
-from rootstock.service.engine.encode.batch import Batch, pad
-from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.engine.encode.batch import Batch
+from rootstock.service.engine.encode.modalities.text import Tokenizer, pad
 from rootstock.service.engine.runners.torch.runner import PRECISIONS, TOLERANCES, TorchRunner
 
 # What takes a millisecond is timed over so many runs, what takes tens or hundreds over a few.

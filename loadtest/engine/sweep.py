@@ -15,7 +15,8 @@ from rootstock.loadtest.measure.agreement import require_equal
 from rootstock.loadtest.measure.interval import MedianInterval, median_interval
 from rootstock.loadtest.measure.pairs import interleaved
 from rootstock.loadtest.measure.row import Pair
-from rootstock.service.engine.encode.batch import Batch, pad
+from rootstock.service.engine.encode.batch import Batch
+from rootstock.service.engine.encode.modalities.text import pad
 
 # Batches drawn for a cell; one after the other is run.
 _BATCHES = 4
@@ -103,7 +104,7 @@ def _measured(bench: Bench, cell: Cell, pairs: int) -> list[Pair]:
     for batch in batches:
         answers = run(batch)
         for row in range(min(cell.batch, _CHECKED)):
-            require_equal([answers[row]], run(_alone(batch, row)), f"{_shown(cell)}: row {row} against alone")
+            require_equal([answers[row]], run(batch.only([row])), f"{_shown(cell)}: row {row} against alone")
     bare = cycle([replace(batch, slots=(0,) * cell.batch) for batch in batches])
     mixed = cycle(batches)
     return interleaved(lambda: run(next(bare)), lambda: run(next(mixed)), pairs)
@@ -117,13 +118,6 @@ def _batches(bench: Bench, cell: Cell) -> Iterator[Batch]:
     chosen = choose(bench.workload.names, cell.popularity)
     for _ in range(_BATCHES):
         yield pad(encoded, [slots[name] for name in islice(chosen, cell.batch)], tokenizer.pad_id)
-
-
-def _alone(batch: Batch, row: int) -> Batch:
-    i = batch.inputs[row]
-    arrays = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-    ids, mask, types = (array[i : i + 1] for array in arrays)
-    return Batch(ids, mask, types, (batch.lengths[i],), (batch.slots[row],), (0,))
 
 
 def _shown(cell: Cell) -> str:

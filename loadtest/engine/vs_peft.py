@@ -11,7 +11,7 @@ from rootstock.loadtest.fixtures.runner_bench import ROWS, Say, open_bench
 from rootstock.loadtest.measure.agreement import require_distinct, require_equal
 from rootstock.loadtest.measure.pairs import interleaved, mean_seconds
 from rootstock.loadtest.measure.row import BenchmarkRow, NotRun
-from rootstock.service.engine.encode.batch import pad
+from rootstock.service.engine.encode.modalities.text import pad
 
 _TOKENS = 32
 _PEFT_TARGET = 2.0

@@ -50,9 +50,9 @@ class PeftPeer:
     def prepare(self, batch: Batch, inputs: Sequence[str], names: Sequence[str]) -> None:
         """Take a batch's arrays as tensors, so that running pays for no conversion."""
         arrays = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "token_type_ids": batch.token_type_ids,
+            "input_ids": batch.arrays["input_ids"],
+            "attention_mask": batch.arrays["attention_mask"],
+            "token_type_ids": batch.arrays["token_type_ids"],
         }
         self._feeds = {name: torch.from_numpy(arrays[name]).to(self._device) for name in inputs}
         self._names = list(names)

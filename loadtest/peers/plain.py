@@ -47,13 +47,13 @@ class PlainPeer:
     def run(self, batch: Batch) -> list[Array]:
         """The embedding of each input of a batch."""
         arrays = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "token_type_ids": batch.token_type_ids,
+            "input_ids": batch.arrays["input_ids"],
+            "attention_mask": batch.arrays["attention_mask"],
+            "token_type_ids": batch.arrays["token_type_ids"],
         }
         feeds = {name: arrays[name] for name in self._spec.inputs}
         hidden = self._sessions[self.attention].run(["hidden"], feeds)[0]
-        vectors = pool(hidden, None, batch.attention_mask, self._foundation.head.pooling)
+        vectors = pool(hidden, None, batch.arrays["attention_mask"], self._foundation.head.pooling)
         return list(linear_head(vectors, self._foundation))
 
 

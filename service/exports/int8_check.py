@@ -18,8 +18,7 @@ from rootstock.adapters.registry import Registry
 from rootstock.adapters.spec import Adapter, Array, Rejected
 from rootstock.adapters.store.folder import FolderStore
 from rootstock.service.engine.core.catalog import FOUNDATION, foundation_adapter
-from rootstock.service.engine.encode.batch import pad
-from rootstock.service.engine.encode.modalities.text import Input, Tokenizer
+from rootstock.service.engine.encode.modalities.text import Input, Tokenizer, pad
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.tolerance import LEAST_COSINE, TOLERANCES, axis_of, cosine
 

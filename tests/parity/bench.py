@@ -15,8 +15,8 @@ from rootstock.adapters.convert.conversion import convert
 from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.spec import Adapter, HeadSpec, Preprocessing
 from rootstock.service.engine.core.catalog import own_adapters
-from rootstock.service.engine.encode.batch import Encoder, pad
-from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
+from rootstock.service.engine.encode.batch import Encoder
+from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer, pad
 from rootstock.service.engine.runners.onnx.export.export import export
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.engine.runners.torch.runner import TorchRunner

@@ -28,8 +28,7 @@ from rootstock.adapters.store.folder import FolderStore
 from rootstock.service import cli
 from rootstock.service.app import DEMO
 from rootstock.service.engine.core.catalog import foundation_adapter
-from rootstock.service.engine.encode.batch import pad
-from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.engine.encode.modalities.text import Tokenizer, pad
 from rootstock.service.engine.runners.onnx.export import int8 as onnx_int8
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.exports import int8_check as drift

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from rootstock.adapters.spec import Array
 from rootstock.service.engine.core.host import AdapterHost
 from rootstock.service.engine.core.request import Request
-from rootstock.service.engine.encode.modalities.text import TextSample
-
-Ids = npt.NDArray[np.int64]
+from rootstock.service.engine.encode.sample import Collate, InputArray, Inputs, Sample
 
 
 @dataclass(eq=False, slots=True)
@@ -23,13 +18,13 @@ class Row:
 
     request: Request
     index: int
-    encoded: TextSample
+    sample: Sample
     cost: int = field(init=False)
     key: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        self.cost = len(self.encoded.ids)
-        self.key = self.encoded.key
+        self.cost = self.sample.cost
+        self.key = self.sample.key
 
     @property
     def digest(self) -> str:
@@ -38,37 +33,50 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass: distinct inputs padded to one length, and rows, each an input under a slot's adapter.
+    """One forward pass: distinct inputs, and rows, each an input under a slot's adapter.
 
-    `input_ids`, `attention_mask`, `token_type_ids`: (inputs, tokens) int64. `lengths`: one an input. `slots` and
-    `inputs`: one a row, `inputs` indexing the arrays. What rows of one input have in common is computed once.
+    `slots` and `inputs`: one a row, `inputs` indexing the samples of `samples`. The runner computes once what the
+    rows of one input have in common.
     """
 
-    input_ids: Ids
-    attention_mask: Ids
-    token_type_ids: Ids
-    lengths: tuple[int, ...]
+    samples: Inputs
     slots: tuple[int, ...]
     inputs: tuple[int, ...]
 
+    @property
+    def arrays(self) -> Mapping[str, InputArray]:
+        return self.samples.arrays
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return self.samples.lengths
+
+    @property
+    def longest(self) -> int:
+        """The length that the inputs are padded to."""
+        return next((self.arrays[name].shape[1] for name in self.samples.ragged), max(self.lengths))
+
+    @property
+    def padded(self) -> int:
+        """The cost of the inputs, padding included."""
+        return len(self.lengths) * self.longest
+
     def only(self, rows: Sequence[int]) -> Batch:
-        """The batch of some of the rows, at the same padded length."""
-        kept = {source: place for place, source in enumerate(dict.fromkeys(self.inputs[row] for row in rows))}
-        chosen = list(kept)
+        """Return the batch of some of the rows, at the same padded length."""
+        places = {source: place for place, source in enumerate(dict.fromkeys(self.inputs[row] for row in rows))}
         return Batch(
-            self.input_ids[chosen],
-            self.attention_mask[chosen],
-            self.token_type_ids[chosen],
-            tuple(self.lengths[source] for source in chosen),
+            self.samples.only(list(places)),
             tuple(self.slots[row] for row in rows),
-            tuple(kept[self.inputs[row]] for row in rows),
+            tuple(places[self.inputs[row]] for row in rows),
         )
 
+    def apart(self) -> Batch:
+        """Return the same rows, each with an input to itself, so that nothing is shared."""
+        return Batch(self.samples.only(self.inputs), self.slots, tuple(range(len(self.inputs))))
+
     def trimmed(self) -> Batch:
-        """The batch padded to its own longest input and no further."""
-        longest = max(self.lengths)
-        names = ("input_ids", "attention_mask", "token_type_ids")
-        return replace(self, **{name: getattr(self, name)[:, :longest] for name in names})
+        """Return the batch padded to its longest input and no further."""
+        return replace(self, samples=self.samples.trimmed())
 
 
 class Encoder(AdapterHost, Protocol):
@@ -85,18 +93,9 @@ class Encoder(AdapterHost, Protocol):
     def run(self, batch: Batch) -> list[Array]: ...
 
 
-def pad(rows: Sequence[TextSample], slots: Sequence[int], pad_id: int) -> Batch:
-    """The batch of these rows: equal inputs held once, padded on the right to the longest."""
+def assemble(samples: Sequence[Sample], slots: Sequence[int], collate: Collate) -> Batch:
+    """Return the batch of one row a sample, under these slots; equal samples are held once."""
     places: dict[bytes, int] = {}
-    inputs = tuple(places.setdefault(row.key, len(places)) for row in rows)
-    distinct = dict(zip(reversed(inputs), reversed(rows), strict=True))
-    lengths = tuple(len(distinct[i].ids) for i in range(len(places)))
-    shape = (len(places), max(lengths))
-    ids = np.full(shape, pad_id, dtype=np.int64)
-    mask = np.zeros(shape, dtype=np.int64)
-    types = np.zeros(shape, dtype=np.int64)
-    for i, length in enumerate(lengths):
-        ids[i, :length] = distinct[i].ids
-        mask[i, :length] = 1
-        types[i, :length] = distinct[i].type_ids
-    return Batch(ids, mask, types, lengths, tuple(slots), inputs)
+    inputs = tuple(places.setdefault(sample.key, len(places)) for sample in samples)
+    distinct = dict(zip(reversed(inputs), reversed(samples), strict=True))
+    return Batch(collate([distinct[i] for i in range(len(places))]), tuple(slots), inputs)

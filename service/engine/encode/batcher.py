@@ -17,8 +17,9 @@ from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.core.work import Priority
 from rootstock.service.engine.core.worker import Worker
-from rootstock.service.engine.encode.batch import Encoder, Row, pad
+from rootstock.service.engine.encode.batch import Encoder, Row, assemble
 from rootstock.service.engine.encode.queue import Queue
+from rootstock.service.engine.encode.sample import Collate
 
 
 class Batcher(Worker):
@@ -33,7 +34,7 @@ class Batcher(Worker):
         queue: Queue,
         slots: Slots,
         runner: Encoder,
-        pad_id: int,
+        collate: Collate,
         finish: Callable[[Request, EngineError | None], None],
         admission: Admission,
         observer: Observer,
@@ -43,7 +44,7 @@ class Batcher(Worker):
         self._queue = queue
         self._slots = slots
         self._runner = runner
-        self._pad_id = pad_id
+        self._collate = collate
         self._finish = finish
         self._admission = admission
         self._observer = observer
@@ -160,8 +161,8 @@ class Batcher(Worker):
         results: Sequence[Array | RunnerFault]
         tokens = padded = 0
         try:
-            batch = pad([row.encoded for row in rows], [leased[row.digest] for row in rows], self._pad_id)
-            tokens, padded = sum(batch.lengths), batch.input_ids.size
+            batch = assemble([row.sample for row in rows], [leased[row.digest] for row in rows], self._collate)
+            tokens, padded = sum(batch.lengths), batch.padded
             results = _checked(rows, self._runner.run(batch))
         except Exception as error:  # whatever a runner raises: this batch fails, the engine goes on
             fault = RunnerFault(f"the runner failed on this batch: {type(error).__name__}: {error}")

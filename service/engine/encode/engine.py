@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rootstock.adapters.spec import Adapter, Array, FoundationSpec
@@ -39,7 +40,7 @@ from rootstock.service.engine.core.residency import Residency
 from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.encode.batch import Encoder
 from rootstock.service.engine.encode.batcher import Batcher
-from rootstock.service.engine.encode.modalities.text import Input, Tokenizer
+from rootstock.service.engine.encode.modalities.text import Input, Tokenizer, collate
 from rootstock.service.engine.encode.packing import BatchLimits
 from rootstock.service.engine.encode.postprocess import Call, Postprocessor, Result
 from rootstock.service.engine.encode.preprocess import Preprocessor
@@ -89,7 +90,14 @@ class Engine:
         self.postprocessor = Postprocessor(tokenizer)
         finish = self.postprocessor.finish
         self.batcher = Batcher(
-            queue, self.slots, runner, tokenizer.pad_id, finish, self.admission, observer, clock
+            queue,
+            self.slots,
+            runner,
+            partial(collate, pad_id=tokenizer.pad_id),
+            finish,
+            self.admission,
+            observer,
+            clock,
         )
         self.preprocessor = Preprocessor(tokenizer, self.batcher, finish, observer, self.limits.max_inputs, clock)
         self.adapters = Residency(

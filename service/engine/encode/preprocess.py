@@ -118,7 +118,7 @@ class Preprocessor(Worker):
             for i, encoded in enumerate(chain.from_iterable(request.encoded))
         ]
         try:
-            size = sum(row.encoded.outputs for row in rows)
+            size = sum(row.sample.outputs for row in rows)
             if size > (most := self._most(requests)):
                 raise TooLarge(f"the inputs become {size} rows; at most {most} a request", "inputs")
             self._batcher.admit(rows)

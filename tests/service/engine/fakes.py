@@ -165,7 +165,7 @@ class FakeRunner:
     def run(self, batch: Batch) -> list[np.ndarray]:
         digests = [self.placed[slot].digest for slot in batch.slots]
         rows = [
-            (digest, tuple(int(t) for t in batch.input_ids[i, : batch.lengths[i]]))
+            (digest, tuple(int(t) for t in batch.arrays["input_ids"][i, : batch.lengths[i]]))
             for digest, i in zip(digests, batch.inputs, strict=True)
         ]
         self.batches.append(rows)

@@ -193,7 +193,7 @@ def test_tokens_are_classified_by_their_own_row_s_scores() -> None:
         bench.engine.runner.run = (
             lambda batch: [  # type: ignore[method-assign]
                 np.eye(4, dtype=np.float32)[row[:length] % 4]
-                for row, length in zip(batch.input_ids, batch.lengths, strict=True)
+                for row, length in zip(batch.arrays["input_ids"], batch.lengths, strict=True)
             ]
         )
         answer = await bench.engine.predict("ner", ["w0 w1 w2", "w3"], {"ignore_labels": []})

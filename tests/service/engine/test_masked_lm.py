@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 
 from rootstock.adapters.spec import Adapter, AdapterWeights, HeadSpec, Preprocessing
 from rootstock.service.engine.core.catalog import own_adapters
-from rootstock.service.engine.encode.batch import Encoder, pad
-from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.engine.encode.batch import Encoder
+from rootstock.service.engine.encode.modalities.text import Tokenizer, pad
 from rootstock.service.engine.runners.modules import MaskedLMHead
 from rootstock.service.engine.runners.onnx.export.export import export
 from rootstock.service.engine.runners.onnx.export.heads import export_masked_lm

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootstock.adapters.spec import Adapter, AdapterWeights, FoundationSpec, HeadSpec, Preprocessing, SiteUpdate
-from rootstock.service.engine.encode.batch import pad
-from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
+from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer, pad
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.engine.runners.onnx.sessions import Sessions
 from rootstock.service.engine.runners.onnx.trunk_cache import TrunkCache, TrunkOutput

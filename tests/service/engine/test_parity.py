@@ -13,8 +13,8 @@ from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.spec import Adapter, FoundationSpec
 from rootstock.service.engine.core.catalog import foundation_adapter
-from rootstock.service.engine.encode.batch import Encoder, pad
-from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.engine.encode.batch import Encoder
+from rootstock.service.engine.encode.modalities.text import Tokenizer, pad
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.engine.runners.torch.runner import TorchRunner
 from tests.peft_adapters import ALL, TEXTS, PeftAdapter, close, peft_outputs, save_adapter, tokenizer_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 
 import numpy as np
@@ -24,7 +24,7 @@ from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.core.work import PRIORITIES, Priority
 from rootstock.service.engine.encode.batch import Row
 from rootstock.service.engine.encode.batcher import Batcher
-from rootstock.service.engine.encode.modalities.text import TextSample
+from rootstock.service.engine.encode.modalities.text import TextSample, collate
 from rootstock.service.engine.encode.packing import SHARED_ROWS, BatchLimits
 from rootstock.service.engine.encode.queue import WINDOW, Queue
 from tests.service.engine.fakes import SPEC, Clock, FakeObserver, FakeRunner, make_adapter, raw_output
@@ -50,6 +50,9 @@ class Call:
     verifying: bool = False
 
 
+padded = partial(collate, pad_id=0)
+
+
 class World:
     """An engine without threads: `ask` and `cancel` are the event loop's part, `step` is the batcher's."""
 
@@ -71,7 +74,7 @@ class World:
         self.admission = Admission(capacity or Capacity(100_000, 10_000_000))
         self.queue = Queue(limits)
         self.batcher = Batcher(
-            self.queue, self.slots, self.runner, 0, self._finish, self.admission, self.observer, self.clock
+            self.queue, self.slots, self.runner, padded, self._finish, self.admission, self.observer, self.clock
         )
         self.answers: dict[Request, EngineError | None] = {}
         self.requests: list[Request] = []
@@ -101,7 +104,7 @@ class World:
             self.admission.leave(ticket)
             raise
         self._waiting |= set(rows)
-        self._rows |= {(row.digest, tuple(row.encoded.ids)): row for row in rows}
+        self._rows |= {(row.digest, tuple(row.sample.ids)): row for row in rows}
         self.requests += requests
         return requests
 
@@ -315,7 +318,7 @@ def test_an_input_that_cannot_be_padded_fails_its_batch_alone() -> None:
     world = World(slots=3)
     (bad,) = world.ask(Call(("bad",), (8,)))
     (row,) = world.batcher._incoming
-    row.encoded.type_ids.append(0)  # type: ignore[attr-defined]
+    row.sample.type_ids.append(0)  # type: ignore[attr-defined]
     (good,) = world.ask(Call(("good",), (8,)))
     world.drain()
     assert isinstance(world.answers[bad], RunnerFault)

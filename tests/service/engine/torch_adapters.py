@@ -16,8 +16,8 @@ from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import Adapter, AdapterWeights, FoundationSpec, HeadSpec, Preprocessing, SiteUpdate
 from rootstock.service.engine.core.catalog import foundation_adapter
-from rootstock.service.engine.encode.batch import Batch, pad
-from rootstock.service.engine.encode.modalities.text import TextSample
+from rootstock.service.engine.encode.batch import Batch
+from rootstock.service.engine.encode.modalities.text import TextSample, pad
 from rootstock.service.engine.runners.torch.runner import TorchRunner
 from tests.attacks.forge import tiny_bert
 from tests.peft_adapters import close, peft_model, save_adapter

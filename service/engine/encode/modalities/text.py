@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from tokenizers import Encoding
 from tokenizers import Tokenizer as HfTokenizer
 
 from rootstock.adapters.spec import Preprocessing
 from rootstock.service.engine.core.errors import TooLong
+from rootstock.service.engine.encode.batch import Batch, assemble
+from rootstock.service.engine.encode.sample import Inputs
 
 # Characters that are read at first for each token that is wanted of a text.
 _CHARACTERS = 8
@@ -61,6 +64,11 @@ class TextSample:
         # Once, for a row that many adapters share.
         key = array("q", self.ids).tobytes() + array("b", self.type_ids).tobytes()
         object.__setattr__(self, "key", key)
+
+    @property
+    def cost(self) -> int:
+        """The number of tokens, special ones included."""
+        return len(self.ids)
 
     @property
     def outputs(self) -> int:
@@ -189,3 +197,23 @@ def cut(encoding: Encoding, size: int, side: str = "right") -> None:
     """
     for longer in (2, 1, 0):
         encoding.truncate(size + longer, direction=side)
+
+
+def collate(samples: Sequence[TextSample], pad_id: int) -> Inputs:
+    """Return the trunk's inputs, each (inputs, tokens) int64, padded on the right to the longest."""
+    lengths = tuple(len(sample.ids) for sample in samples)
+    shape = (len(samples), max(lengths))
+    ids = np.full(shape, pad_id, dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.int64)
+    types = np.zeros(shape, dtype=np.int64)
+    for i, (sample, length) in enumerate(zip(samples, lengths, strict=True)):
+        ids[i, :length] = sample.ids
+        mask[i, :length] = 1
+        types[i, :length] = sample.type_ids
+    arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    return Inputs(arrays, lengths, frozenset(arrays))
+
+
+def pad(samples: Sequence[TextSample], slots: Sequence[int], pad_id: int) -> Batch:
+    """Return the batch of these texts under these slots."""
+    return assemble(samples, slots, lambda distinct: collate(distinct, pad_id))

@@ -142,8 +142,9 @@ class OnnxRunner:
 
     def _key(self, batch: Batch, source: int) -> tuple[str, bytes]:
         length = batch.lengths[source]
-        ids, types = batch.input_ids[source, :length], batch.token_type_ids[source, :length]
-        return self.spec.fingerprint, ids.tobytes() + types.tobytes()
+        ragged = batch.samples.ragged
+        parts = (a[source, :length] if n in ragged else a[source] for n, a in batch.arrays.items())
+        return self.spec.fingerprint, b"".join(part.tobytes() for part in parts)
 
     def _work(self, batch: Batch, staged: Mapping[int, _StagedOnnx]) -> _Work:
         if len(batch.lengths) == len(batch.inputs):
@@ -166,7 +167,7 @@ class OnnxRunner:
             inputs = work.plan.levels[0].parents
         feeds = self._own_inputs(batch, inputs)
         first_token = all(one.first_token for one in staged.values())
-        feeds["kept"] = self._one_token if first_token else np.array(batch.input_ids.shape[1:], np.int64)
+        feeds["kept"] = self._one_token if first_token else np.array([batch.longest], np.int64)
         feeds |= self._updates(trunk, work, staged)
         if trunk.mapped:
             feeds |= self._maps(work)
@@ -176,11 +177,7 @@ class OnnxRunner:
         return dict(zip(wanted, session.run(wanted, feeds), strict=True))
 
     def _own_inputs(self, batch: Batch, inputs: Sequence[int]) -> dict[str, Any]:
-        arrays = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "token_type_ids": batch.token_type_ids,
-        }
+        arrays = batch.arrays
         chosen = None if list(inputs) == list(range(len(batch.lengths))) else list(inputs)
         return {name: arrays[name] if chosen is None else arrays[name][chosen] for name in self.spec.inputs}
 
@@ -240,14 +237,14 @@ class OnnxRunner:
         self, staged: _StagedOnnx, outputs: Mapping[str, Array], batch: Batch, sources: Sequence[int]
     ) -> list[Array]:
         """The raw output of each of the states that `outputs` holds; `sources`: the inputs that they are of."""
-        adapter, mask = staged.adapter, batch.attention_mask[sources]
+        adapter, mask = staged.adapter, batch.arrays["attention_mask"][sources]
         if adapter.head.class_name is None:
             vectors = pool(outputs.get("hidden"), outputs.get("pooled"), mask, adapter.head.pooling)
             return list(linear_head(vectors, adapter))
         head = self._sessions.head(adapter.head.class_name)
         if adapter.head.kind == "masked-lm" and self.spec.masked_lm is not None:
             # Ahead of the head: logits of every token would be (rows, tokens, vocabulary).
-            masks = at_masks(batch.input_ids[sources], mask, self.spec.masked_lm.mask_id)
+            masks = at_masks(batch.arrays["input_ids"][sources], mask, self.spec.masked_lm.mask_id)
             logits = head.session.run(None, {"hidden": outputs["hidden"][masks]})[0]
             return np.split(logits, masks.sum(axis=1).cumsum()[:-1])
         given = {**adapter.weights.head, **outputs, "attention_mask": mask}

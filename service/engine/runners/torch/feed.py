@@ -44,7 +44,7 @@ def feed(
     """
     levels = plan.levels
     states = tuple(power(len(level)) if rounded else len(level) for level in levels)
-    length = batch.input_ids.shape[1]
+    length = batch.longest
     tokens = token_size(length, spec.max_tokens) if rounded else length
     # Layers with the same states share one array.
     made = {level.slots: _slots(level, count, updates.bare) for level, count in zip(levels, states, strict=True)}
@@ -77,15 +77,10 @@ def token_size(tokens: int, most: int) -> int:
 
 
 def _inputs(batch: Batch, chosen: Sequence[int], states: int, tokens: int, names: Sequence[str]) -> list[Ints]:
-    arrays = {
-        "input_ids": batch.input_ids,
-        "attention_mask": batch.attention_mask,
-        "token_type_ids": batch.token_type_ids,
-    }
     padded = []
     for name in names:
         array = np.zeros((states, tokens), np.int64)
-        array[: len(chosen), : batch.input_ids.shape[1]] = arrays[name][list(chosen)]
+        array[: len(chosen), : batch.longest] = batch.arrays[name][list(chosen)]
         padded.append(array)
     return padded
 

@@ -117,7 +117,7 @@ class Heads:
         numbers = np.zeros((power(rows) if graphs.most else rows, 2 + tokens), np.int64)
         numbers[:rows, 0] = states
         numbers[:rows, 1] = heads
-        numbers[:rows, 2 : 2 + batch.attention_mask.shape[1]] = batch.attention_mask[list(batch.inputs)]
+        numbers[:rows, 2 : 2 + batch.longest] = batch.arrays["attention_mask"][list(batch.inputs)]
         key = "head", form, numbers.shape, outputs[0].shape, self._stacks[form].growths
         compute = partial(self._compute, form, single)
         return graphs.run(key, compute, to_device(numbers, self._device), *outputs)[0]
@@ -146,7 +146,9 @@ class Heads:
     def _masks(self, batch: Batch) -> npt.NDArray[np.bool_]:
         """(rows, tokens): where the foundation's own head reads each row."""
         masked_lm, inputs = cast(MaskedLM, self._spec.masked_lm), list(batch.inputs)
-        return at_masks(batch.input_ids[inputs], batch.attention_mask[inputs], masked_lm.mask_id)
+        return at_masks(
+            batch.arrays["input_ids"][inputs], batch.arrays["attention_mask"][inputs], masked_lm.mask_id
+        )
 
     def _compute(self, form: HeadForm, single: bool, numbers: Tensor, *outputs: Tensor) -> tuple[Tensor]:
         """For each row its raw output, fp32: (rows, labels) or (rows, tokens, labels).
