@@ -56,8 +56,8 @@ class _Adapter:
         self._queue.observe(served.queue)
         self._inference.observe(served.inference)
         self._total.observe(served.total)
-        self._tokens.inc(served.request.tokens)
-        self._compute.inc(served.request.compute)
+        self._tokens.inc(served.request.progress.cost)
+        self._compute.inc(served.request.progress.compute)
 
 
 class Metrics(Observer):

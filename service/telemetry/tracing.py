@@ -50,7 +50,7 @@ class Tracing(Observer):
         parent = trace.get_current_span()
         if not parent.is_recording():
             return
-        request, resolved = served.request, served.resolved
+        request, progress, resolved = served.request, served.request.progress, served.resolved
         known: dict[str, Any] = {
             "rootstock.reference": served.reference,
             "rootstock.name": resolved.name,
@@ -65,13 +65,12 @@ class Tracing(Observer):
             return wall - round((served.ended - seconds) * 1e9)
 
         whole = self._tracer.start_span(
-            "predict", attributes={**known, "rootstock.tokens": request.tokens}, start_time=at(request.admitted)
+            "predict", attributes={**known, "rootstock.tokens": progress.cost}, start_time=at(request.arrived)
         )
         within = trace.set_span_in_context(whole)
         for name, begun, ended in _stages(served):
             part = self._tracer.start_span(name, within, attributes=known, start_time=at(begun))
-            if name == "batch" and request.batch is not None:
-                batch = request.batch
+            if name == "batch" and (batch := progress.batch) is not None:
                 part.set_attributes(
                     {
                         "rootstock.batch.rows": batch.rows,
@@ -116,14 +115,14 @@ class RequestSpan:
 
 def _stages(served: RequestRecord) -> list[tuple[str, float, float]]:
     """The stages that the request got through; the queue is where it waited for its first batch."""
-    request = served.request
-    found = [("load", request.admitted, request.ready)]
-    if request.tokenized:
-        found.append(("tokenize", request.tokenizing, request.tokenized))
-        found.append(("queue", request.tokenized, request.started or served.ended))
-    if request.started is not None:
-        found.append(("batch", request.started, request.finished or served.ended))
-    return found
+    progress = served.request.progress
+    stages = [("load", served.request.arrived, progress.ready)]
+    if progress.prepared:
+        stages.append(("tokenize", progress.preparing, progress.prepared))
+        stages.append(("queue", progress.prepared, progress.started or served.ended))
+    if progress.started is not None:
+        stages.append(("batch", progress.started, progress.finished or served.ended))
+    return stages
 
 
 def _resource() -> Resource:

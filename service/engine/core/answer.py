@@ -43,23 +43,23 @@ class RequestRecord:
 
     @property
     def load(self) -> float:
-        return self.request.ready - self.request.admitted
+        return self.request.progress.ready - self.request.arrived
 
     @property
     def tokenize(self) -> float:
-        return self.request.tokenized - self.request.tokenizing
+        return self.request.progress.prepared - self.request.progress.preparing
 
     @property
     def queue(self) -> float:
-        return (self.request.started or 0.0) - self.request.ready - self.tokenize
+        return (self.request.progress.started or 0.0) - self.request.progress.ready - self.tokenize
 
     @property
     def inference(self) -> float:
-        return (self.request.finished or 0.0) - (self.request.started or 0.0)
+        return (self.request.progress.finished or 0.0) - (self.request.progress.started or 0.0)
 
     @property
     def total(self) -> float:
-        return self.ended - self.request.admitted
+        return self.ended - self.request.arrived
 
     def answer(self, predictions: list[Any]) -> Answer:
         """The answer with these predictions."""
@@ -67,7 +67,7 @@ class RequestRecord:
             self.resolved,
             self.request.adapter.task,
             predictions,
-            self.request.tokens,
+            self.request.progress.cost,
             _ms(self.load),
             _ms(self.tokenize),
             _ms(self.queue),

@@ -1,9 +1,10 @@
-"""A request as admitted, and what has become of it so far."""
+"""A request as admitted, and its progress from there to its outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from rootstock.adapters.spec import Adapter, Array
@@ -14,39 +15,116 @@ if TYPE_CHECKING:
     from rootstock.service.engine.core.observer import BatchStats
 
 
-@dataclass(eq=False)
+class State(Enum):
+    """A request's state: ADMITTED → PREPARED → RUNNING → COMPUTED, or from any of the first three to LEFT."""
+
+    ADMITTED = "admitted"
+    PREPARED = "prepared"
+    RUNNING = "running"
+    COMPUTED = "computed"
+    LEFT = "left"
+
+
+class Progress:
+    """The progress of one request, and the times of its steps in seconds on the engine's clock.
+
+    `ready`: its adapter was in host memory. `preparing` to `prepared`: its inputs became samples. `started`:
+    its first batch began. `finished`: its last output was there. `samples[i]` holds the rows of input i,
+    `outputs` the raw head output of each row, input by input. `cost` is the sum of the samples' costs.
+    `compute` is its share, by cost, of the seconds of its batches, the last of which is `batch`.
+
+    Several threads call it, each for its own step. A request that nobody waits for is LEFT: the client left, the
+    deadline passed, or another row of the request failed. No later step computes it.
+    """
+
+    __slots__ = (
+        "_missing", "batch", "compute", "cost", "finished", "outputs", "prepared", "preparing", "ready",
+        "samples", "started", "state",
+    )  # fmt: skip
+
+    def __init__(self, ready: float = 0.0) -> None:
+        self.state = State.ADMITTED
+        self.ready = ready
+        self.preparing = self.prepared = 0.0
+        self.started: float | None = None
+        self.finished: float | None = None
+        self.samples: Sequence[Sequence[Any]] = ()
+        self.outputs: list[Array | None] = []
+        self.cost = 0
+        self.compute = 0.0
+        self.batch: BatchStats | None = None
+        self._missing = 0
+
+    @property
+    def left(self) -> bool:
+        return self.state is State.LEFT
+
+    def time_preparation(self, began: float, ended: float) -> None:
+        """Note when the inputs were prepared, with or without success."""
+        self.preparing, self.prepared = began, ended
+
+    def prepare(self, samples: Sequence[Sequence[Any]]) -> None:
+        """Take the samples of each input: ADMITTED → PREPARED. Only once a request."""
+        if self.state not in (State.ADMITTED, State.LEFT):
+            raise ValueError(f"a request that is {self.state.value} cannot be prepared")
+        self.samples = samples
+        self.cost = sum(sample.cost for of_input in samples for sample in of_input)
+        self._missing = sum(len(of_input) for of_input in samples)
+        self.outputs = [None] * self._missing
+        if self.state is State.ADMITTED:
+            self.state = State.PREPARED
+
+    def start(self, now: float) -> bool:
+        """Note that a batch begins that holds one of the rows: PREPARED → RUNNING. True at the first one."""
+        if self.started is not None:
+            return False
+        self.started = now
+        if self.state is State.PREPARED:
+            self.state = State.RUNNING
+        return True
+
+    def share(self, batch: BatchStats, seconds: float) -> None:
+        """Add the request's share of a batch that ran."""
+        self.batch = batch
+        self.compute += seconds
+
+    def record(self, row: int, output: Array, now: float) -> bool:
+        """Take the output of a row. True when it is the last one: RUNNING → COMPUTED."""
+        if self.state is State.LEFT:
+            return False
+        self.outputs[row] = output
+        self._missing -= 1
+        if self._missing:
+            return False
+        self.finished = now
+        self.state = State.COMPUTED
+        return True
+
+    def leave(self) -> None:
+        """Nobody waits for the request any more; one that is computed stays so."""
+        if self.state is not State.COMPUTED:
+            self.state = State.LEFT
+
+    def input_of(self, row: int) -> int:
+        """Return the place of the input that a row belongs to."""
+        return [i for i, samples in enumerate(self.samples) for _ in samples][row]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Request:
     """Inputs under one adapter, admitted together and answered together.
 
-    `encoded[i]` holds the rows of input i, `outputs` the raw head output of every row once computed, input by
-    input. `gone` is set when nobody waits any more (the client left, the deadline passed, another input of the
-    request failed): its rows are then not computed. Times are seconds on the engine's clock: when it was
-    `admitted`, its adapter was `ready` in host memory, `tokenizing` began, it was `tokenized`, its first batch
-    `started` and its last one `finished`. `compute` is its share, by tokens, of the seconds of its batches, the
-    last of which is `batch`.
+    `arrived` and `deadline` are seconds on the engine's clock. A request that verifies an upload replays golden
+    inputs and gives raw outputs.
     """
 
     adapter: Adapter
     inputs: Sequence[Any]
     parameters: Mapping[str, Any]
     deadline: float
-    admitted: float
+    arrived: float
     tenant: str = ""
     priority: Priority = "normal"
     verifying: bool = False
     ticket: Ticket = field(default_factory=Ticket)
-    encoded: Sequence[Sequence[Any]] = ()
-    outputs: list[Array | None] = field(default_factory=list)
-    ready: float = 0.0
-    tokenizing: float = 0.0
-    tokenized: float = 0.0
-    started: float | None = None
-    finished: float | None = None
-    gone: bool = False
-    tokens: int = 0
-    compute: float = 0.0
-    batch: BatchStats | None = None
-
-    def input_of(self, row: int) -> int:
-        """Which input a row is of."""
-        return [i for i, rows in enumerate(self.encoded) for _ in rows][row]
+    progress: Progress = field(default_factory=Progress)

@@ -59,7 +59,7 @@ class Batcher(Worker):
 
     def admit(self, rows: Sequence[Row]) -> None:
         """Queue a call's rows, unless it is gone by now; Overloaded or TooLarge if they do not fit."""
-        if any(row.request.gone for row in rows):
+        if any(row.request.progress.left for row in rows):
             return
         self._admission.settle(rows[0].request.ticket, len(rows), sum(row.cost for row in rows))
         with self._changed:
@@ -136,16 +136,16 @@ class Batcher(Worker):
 
     def _gone(self, row: Row) -> bool:
         request = row.request
-        if not request.gone and self._clock() > request.deadline:
-            request.gone = True
-        return request.gone
+        if self._clock() > request.deadline:
+            request.progress.leave()
+        return request.progress.left
 
     def _lease(self, row: Row, leased: dict[str, int], failed: list[tuple[Request, EngineError]]) -> bool:
         request = row.request
         try:
             slot = self._slots.lease(request.adapter, request.verifying)
         except Exception as error:  # whatever a runner raises: its request fails, the engine goes on
-            request.gone = True
+            request.progress.leave()
             fault = RunnerFault(f"the adapter could not be loaded: {error}")
             fault.__cause__ = error
             failed.append((request, fault))
@@ -176,8 +176,7 @@ class Batcher(Worker):
         self._observer.batch(stats)
         self._admission.ran(length, finished - started)
         for row, result in zip(rows, results, strict=True):
-            row.request.batch = stats
-            row.request.compute += stats.seconds * row.cost / length
+            row.request.progress.share(stats, stats.seconds * row.cost / length)
             self._deliver(row, result, finished)
 
     def _start(self, rows: Sequence[Row], now: float) -> list[tuple[Priority, float]]:
@@ -186,23 +185,18 @@ class Batcher(Worker):
         for row in rows:
             request = row.request
             self._admission.take(request.ticket, row.cost)
-            if request.started is None:
-                request.started = now
-                if not request.verifying:
-                    waits.append((request.priority, now - request.admitted))
+            if request.progress.start(now) and not request.verifying:
+                waits.append((request.priority, now - request.arrived))
         return waits
 
     def _deliver(self, row: Row, result: Array | RunnerFault, now: float) -> None:
         request = row.request
-        if request.gone:
+        if request.progress.left:
             return
         if isinstance(result, RunnerFault):
-            request.gone = True
+            request.progress.leave()
             self._finish(request, result)
-            return
-        request.outputs[row.index] = result
-        if all(output is not None for output in request.outputs):
-            request.finished = now
+        elif request.progress.record(row.index, result, now):
             self._finish(request, None)
 
 
@@ -213,6 +207,8 @@ def _checked(rows: Sequence[Row], outputs: Sequence[Array]) -> list[Array | Runn
     return [
         output
         if np.isfinite(output).all()
-        else RunnerFault(f"the model's output for inputs[{row.request.input_of(row.index)}] is not finite")
+        else RunnerFault(
+            f"the model's output for inputs[{row.request.progress.input_of(row.index)}] is not finite"
+        )
         for row, output in zip(rows, outputs, strict=True)
     ]

@@ -35,7 +35,7 @@ from rootstock.service.engine.core.errors import (
 )
 from rootstock.service.engine.core.observer import Observer, Observers
 from rootstock.service.engine.core.options import DEFAULT_OPTIONS, RequestOptions
-from rootstock.service.engine.core.request import Request
+from rootstock.service.engine.core.request import Progress, Request
 from rootstock.service.engine.core.residency import Residency
 from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.encode.batch import Encoder
@@ -191,14 +191,23 @@ class Engine:
     async def replay(self, adapter: Adapter, inputs: Sequence[Input]) -> list[Array]:
         """The raw head outputs of an adapter that is not published, through the same path at lowest priority."""
         with self.adapters.hold([adapter.digest]), self._counted(inputs, 1) as ticket:
-            request = self._request(adapter, inputs, {"truncation": True}, self._clock(), DEFAULT_OPTIONS, ticket)
-            request.verifying = True
-            request.deadline = request.admitted + 10 * self.limits.timeout_s
+            now = self._clock()
+            deadline = now + 10 * self.limits.timeout_s
+            request = Request(
+                adapter,
+                inputs,
+                {"truncation": True},
+                deadline,
+                now,
+                verifying=True,
+                ticket=ticket,
+                progress=Progress(now),
+            )
             await asyncio.to_thread(self.runner.warm, adapter)
             result = (await self._run([request]))[request]
         if isinstance(result, EngineError):
             raise result
-        return [o for o in request.outputs if o is not None]
+        return [o for o in request.progress.outputs if o is not None]
 
     async def forget(self, digest: str) -> None:
         """Wait until no request holds the adapter, then free its slot and memory."""
@@ -304,7 +313,7 @@ class Engine:
             options.tenant,
             options.priority,
             ticket=ticket,
-            ready=self._clock(),
+            progress=Progress(self._clock()),
         )
 
     def _expired(self, arrived: float) -> Expired:
@@ -322,7 +331,7 @@ class Engine:
             if timer is not None:
                 timer.cancel()
             self.postprocessor.leave(call)
-            if any(request.finished is None for request in requests):
+            if any(request.progress.finished is None for request in requests):
                 self.batcher.leave()
         first = call.results[requests[0]]
         if isinstance(first, Overloaded | TooLarge) and all(r is first for r in call.results.values()):
@@ -330,7 +339,7 @@ class Engine:
         return call.results
 
     def _expire(self, call: Call) -> None:
-        call.abandon(self._expired(call.requests[0].admitted))
+        call.abandon(self._expired(call.requests[0].arrived))
 
     def _fall(self, fault: BaseException) -> None:
         """A thread has ended by a fault: nothing more is admitted, and nobody waits for what cannot come."""

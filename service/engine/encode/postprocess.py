@@ -38,7 +38,7 @@ class Call:
     def abandon(self, error: EngineError) -> None:
         """Settle with this error where there is no result yet. On the loop's own thread."""
         for request in self.requests:
-            request.gone = True
+            request.progress.leave()
             self.results.setdefault(request, error)
         self.settle()
 
@@ -70,7 +70,7 @@ class Postprocessor(Worker):
     def leave(self, call: Call) -> None:
         """Nobody waits for the call any more, be it answered or not."""
         for request in call.requests:
-            request.gone = True
+            request.progress.leave()
             del self.calls[request]
 
     def finish(self, request: Request, error: EngineError | None) -> None:
@@ -109,13 +109,13 @@ class Postprocessor(Worker):
         if request.verifying:
             return []
         task = TASKS[request.adapter.task]
-        outputs = iter([output for output in request.outputs if output is not None])
+        outputs = iter([output for output in request.progress.outputs if output is not None])
         try:
             return [
                 task.predict(
                     list(islice(outputs, len(rows))), rows, request.adapter, request.parameters, self._tokenizer
                 )
-                for rows in request.encoded
+                for rows in request.progress.samples
             ]
         except Exception as fault:  # a task's own fault must not end the thread
             return RunnerFault(f"the output could not be read: {fault}")

@@ -73,7 +73,7 @@ class Preprocessor(Worker):
         """Tokenise what is put in until the intake is closed."""
         while (requests := self._waiting.get()) is not None:
             # One is gone when all are: they are left together.
-            if not requests[0].gone:
+            if not requests[0].progress.left:
                 self._take(requests)
 
     def _take(self, requests: Sequence[Request]) -> None:
@@ -85,13 +85,12 @@ class Preprocessor(Worker):
             alike = (encode, request.adapter.preprocessing)
             if alike not in known:
                 known[alike] = self._clock(), self._encoded(encode, request), self._clock()
-            request.tokenizing, rows, request.tokenized = known[alike]
+            began, rows, ended = known[alike]
+            request.progress.time_preparation(began, ended)
             if isinstance(rows, EngineError):
                 self._finish(request, rows)
                 continue
-            request.encoded = rows
-            request.outputs = [None] * sum(len(of_input) for of_input in rows)
-            request.tokens = sum(len(row.ids) for of_input in rows for row in of_input)
+            request.progress.prepare(rows)
             sound.append(request)
         if sound:
             self._admit(sound)
@@ -115,7 +114,7 @@ class Preprocessor(Worker):
         rows = [
             Row(request, i, encoded)
             for request in requests
-            for i, encoded in enumerate(chain.from_iterable(request.encoded))
+            for i, encoded in enumerate(chain.from_iterable(request.progress.samples))
         ]
         try:
             size = sum(row.sample.outputs for row in rows)

@@ -50,11 +50,11 @@ def test_the_seconds_of_the_batches_are_shared_out_among_their_requests_by_token
 
     bench = run(body)
     ends = {end.reference: end.request for end in bench.observer.ends}
-    assert sum(request.compute for request in ends.values()) == pytest.approx(
+    assert sum(request.progress.compute for request in ends.values()) == pytest.approx(
         sum(stats.seconds for stats in bench.observer.batches)
     )
-    assert ends["long"].batch is ends["short"].batch
-    assert ends["long"].compute == pytest.approx(24 / 20 * ends["short"].compute)
+    assert ends["long"].progress.batch is ends["short"].progress.batch
+    assert ends["long"].progress.compute == pytest.approx(24 / 20 * ends["short"].progress.compute)
 
 
 def test_loads_and_evictions_are_told_by_tier() -> None:

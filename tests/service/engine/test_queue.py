@@ -45,7 +45,9 @@ def make_row(
     text: int | None = None,
 ) -> Row:
     """A row whose input no other has, unless `text` numbers it."""
-    request = Request(adapter(digest), [""], {}, 0.0, 0.0, tenant, priority, verifying, gone=gone)
+    request = Request(adapter(digest), [""], {}, 0.0, 0.0, tenant, priority, verifying)
+    if gone:
+        request.progress.leave()
     ids = [0] * (length - 1) + [next(NUMBERS) if text is None else -text]
     return Row(request, 0, TextSample(ids, [0] * length, None, "", 0))  # type: ignore[arg-type]
 
@@ -62,7 +64,7 @@ def put(queue: Queue, rows: Sequence[Row]) -> None:
 
 
 def is_gone(row: Row) -> bool:
-    return row.request.gone
+    return row.request.progress.left
 
 
 def always(row: Row) -> bool:
@@ -168,7 +170,7 @@ def test_no_row_is_lost_or_doubled_and_every_batch_keeps_its_limits_and_the_orde
             waiting = list(queue)
             for pick in step.picks:
                 if pick < len(waiting):
-                    waiting[pick].request.gone = True
+                    waiting[pick].request.progress.leave()
             if step.purge:
                 queue.purge(is_gone)
                 assert not any(is_gone(row) for row in queue)
@@ -364,7 +366,7 @@ def test_an_adapter_whose_rows_were_all_left_comes_again_behind_what_it_has_had(
     first = make_row("A", 400)
     queue = make_queue([make_row("new", 4), first, *[make_row("A", 4) for _ in range(5)]])
     assert take(queue) == ["new", *["A"] * 5]
-    first.request.gone = True
+    first.request.progress.leave()
     queue.purge(is_gone)
     put(queue, [make_row("A", 4), make_row("B", 4)])
     assert take(queue) == ["B", "A"]
@@ -490,7 +492,7 @@ def test_gone_rows_deep_in_a_line_are_no_longer_counted_after_a_purge() -> None:
     rows = [make_row("A", 10) for _ in range(4)]
     queue = make_queue(rows)
     for row in rows[1:]:
-        row.request.gone = True
+        row.request.progress.leave()
     queue.purge(is_gone)
     assert len(queue) == 1
     queue.put(make_row("B", 10))

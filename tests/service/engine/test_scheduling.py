@@ -96,7 +96,7 @@ class World:
         texts = [self._encoded(length) for length in call.lengths]
         rows = []
         for request in requests:
-            request.encoded, request.outputs = [[text] for text in texts], [None] * len(texts)
+            request.progress.prepare([[text] for text in texts])
             rows += [Row(request, i, text) for i, text in enumerate(texts)]
         try:
             self.batcher.admit(rows)
@@ -113,7 +113,7 @@ class World:
         for other in self.requests:
             if other.ticket is request.ticket and other not in self.answers:
                 self.left.add(other)
-                other.gone = True
+                other.progress.leave()
         self.admission.leave(request.ticket)
         self.batcher.leave()
 
@@ -229,15 +229,15 @@ def test_what_is_admitted_is_answered_once_with_its_own_outputs_whatever_else_ar
             assert request not in world.answers, "nobody reads it"
         elif digest == NAN:
             assert isinstance(error, RunnerFault)
-            assert "inputs[0] is not finite" in str(error) or len(request.outputs) > 1
+            assert "inputs[0] is not finite" in str(error) or len(request.progress.outputs) > 1
         elif digest == UNSTAGEABLE:
             assert isinstance(error, RunnerFault)
             assert "could not be loaded" in str(error)
-            assert not computed.keys() & {(request, i) for i in range(len(request.outputs))}
+            assert not computed.keys() & {(request, i) for i in range(len(request.progress.outputs))}
         else:
             assert request in world.answers, "nothing admitted is lost"
             assert error is None
-            for output, (encoded,) in zip(request.outputs, request.encoded, strict=True):
+            for output, (encoded,) in zip(request.progress.outputs, request.progress.samples, strict=True):
                 np.testing.assert_array_equal(output, raw_output(digest, list(encoded.ids)))
     for stats in world.observer.batches:
         assert stats.rows <= SHARED_ROWS * LIMITS.rows
