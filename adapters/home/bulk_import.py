@@ -108,7 +108,7 @@ def _keep(
     store.put(adapter.digest, stored)
     golden = "not replayed" if GOLDEN in bundle.files else "none"
     verification = {"golden": golden, "imported": True, "warnings": list(bundle.warnings)}
-    return NewVersion(name, adapter.digest, adapter.task, verification, len(stored))
+    return NewVersion(name, adapter.digest, adapter.task, verification, len(stored), spec.fingerprint)
 
 
 def _told(

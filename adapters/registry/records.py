@@ -7,22 +7,28 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """The one version that a reference meant when it was resolved."""
+    """The one version that a reference meant when it was resolved.
+
+    `foundation` is its fingerprint; None where a server of one foundation published the version before the
+    registry kept it.
+    """
 
     name: str
     version: int
     digest: str
+    foundation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """Content to publish under a name; `size` in bytes."""
+    """Content to publish under a name; `size` in bytes, `foundation` its fingerprint."""
 
     name: str
     digest: str
     task: str
     verification: dict[str, Any]
     size: int
+    foundation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ class VersionDetail:
     created_at: datetime
     size: int
     verification: dict[str, Any]
+    foundation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
 
-import rootstock.adapters as adapters
 from rootstock.adapters.errors import RegistryUnavailable
-from rootstock.adapters.registry import Registry, Resolution
+from rootstock.adapters.registry import Registry, Resolution, sql
 from rootstock.adapters.registry.sql.database import HEAD
 from rootstock.adapters.registry.sql.resolutions import Resolutions
 from rootstock.adapters.registry.sql.tables import Base
@@ -29,9 +28,23 @@ def test_the_steps_end_in_the_tables_that_the_program_uses(tmp_path: Path) -> No
 
 def test_the_newest_step_is_the_one_the_program_expects() -> None:
     config = Config()
-    config.set_main_option("script_location", str(Path(adapters.__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(sql.__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+
+
+def test_a_registry_of_the_first_schema_is_upgraded_and_keeps_what_it_held(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'registry.db'}"
+    with closing(Registry(url)) as registry:
+        registry.publish("spam", "sha256:" + "0" * 64, task="t", verification={}, size=1)
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        connection.execute(text("ALTER TABLE versions DROP COLUMN foundation"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    with closing(Registry(url)) as registry:
+        assert registry.resolve("spam") == Resolution("spam", 1, "sha256:" + "0" * 64, None)
+        registry.publish("eggs", "sha256:" + "1" * 64, task="t", verification={}, size=1, foundation="sha256:f")
+        for reference in ("eggs", "eggs@1", "eggs@sha256:" + "1" * 12):
+            assert registry.resolve(reference).foundation == "sha256:f"
 
 
 def test_the_database_survives_a_power_cut_and_keeps_its_references_whole(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def _version(version: NewVersion, number: int, now: datetime) -> dict[str, Any]:
         "size": version.size,
         "verification": version.verification,
         "created_at": now,
+        "foundation": version.foundation,
     }
 
 

@@ -16,7 +16,7 @@ from rootstock.adapters.errors import RegistryUnavailable, UnsafeRegistry
 from rootstock.adapters.registry.sql.tables import RevisionRow
 
 # The newest step in adapters/migrations/versions. Knowing it here spares an up-to-date start importing Alembic.
-HEAD = "0001"
+HEAD = "0002"
 
 _WRITES = "rootstock_writes"
 

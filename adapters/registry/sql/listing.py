@@ -52,6 +52,7 @@ def version_detail(row: VersionRow) -> VersionDetail:
         created_at=row.created_at,
         size=row.size,
         verification=row.verification,
+        foundation=row.foundation,
     )
 
 

@@ -15,9 +15,9 @@ from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, Revisio
 _NEIGHBOURS = 32
 
 # Made once, and one question each: what a name means is asked in the middle of a request.
-_MEANT = select(select(RevisionRow.number).scalar_subquery(), VersionRow.number, VersionRow.digest).where(
-    VersionRow.adapter == bindparam("name")
-)
+_MEANT = select(
+    select(RevisionRow.number).scalar_subquery(), VersionRow.number, VersionRow.digest, VersionRow.foundation
+).where(VersionRow.adapter == bindparam("name"))
 _BY_NUMBER = _MEANT.where(VersionRow.number == bindparam("number"))
 _BY_ALIAS = _MEANT.where(
     AliasRow.adapter == VersionRow.adapter,
@@ -53,14 +53,15 @@ def find_target(session: Session, reference: Reference) -> tuple[Resolution, int
         # Read first: were it read last, a change in between could be kept under a revision that has it.
         seen = session.scalars(select(RevisionRow.number)).one()
         row = _by_digest(session, name, reference.digest_prefix)
-        return Resolution(name, row.number, row.digest), seen
+        return Resolution(name, row.number, row.digest, row.foundation), seen
     if reference.version is not None:
         found = session.execute(_BY_NUMBER, {"name": name, "number": reference.version}).one_or_none()
     else:
         found = session.execute(_BY_ALIAS, {"name": name, "alias": reference.alias or LIVE}).one_or_none()
     if found is None:
         _refuse(session, reference)
-    return Resolution(name, found[1], found[2]), found[0]
+    revision, *version = found
+    return Resolution(name, *version), revision
 
 
 def _refuse(session: Session, reference: Reference) -> NoReturn:

@@ -80,6 +80,7 @@ class Registry:
         verification: dict[str, Any],
         size: int,
         activate: bool = True,
+        foundation: str | None = None,
     ) -> Published:
         """Give `digest` the next number under `name`, or find the one it has; `activate` moves `live` to it."""
         check_name(name)
@@ -91,7 +92,7 @@ class Registry:
             ).one_or_none()
             created = row is None
             if row is None:
-                row = _version(adapter, digest, task, verification, size)
+                row = _version(adapter, digest, task, verification, size, foundation)
                 session.add(row)
                 session.flush()
                 _note(session, "published", name, version=row.number, digest=digest)
@@ -254,7 +255,9 @@ def _adapter(session: Session, name: str) -> AdapterRow:
     return row
 
 
-def _version(adapter: AdapterRow, digest: str, task: str, verification: dict[str, Any], size: int) -> VersionRow:
+def _version(
+    adapter: AdapterRow, digest: str, task: str, verification: dict[str, Any], size: int, foundation: str | None
+) -> VersionRow:
     number = adapter.next_version
     adapter.next_version = number + 1
     return VersionRow(
@@ -266,6 +269,7 @@ def _version(adapter: AdapterRow, digest: str, task: str, verification: dict[str
         size=size,
         verification=verification,
         created_at=_now(),
+        foundation=foundation,
     )
 
 

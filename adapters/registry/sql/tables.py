@@ -84,6 +84,7 @@ class VersionRow(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     verification: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+    foundation: Mapped[str | None] = mapped_column(String(71))
 
 
 class AliasRow(Base):
