@@ -71,10 +71,12 @@ def own_adapters(spec: FoundationSpec) -> dict[str, Adapter]:
     return {adapter.task: adapter for adapter in own}
 
 
-def resolve_own(spec: FoundationSpec, own: Mapping[str, Adapter], task: str | None) -> ResolvedReference:
-    """What `foundation` means to a request for this task, or for none; WrongTask for one that it lacks."""
+def resolve_own(
+    spec: FoundationSpec, own: Mapping[str, Adapter], task: str | None, reference: str = FOUNDATION
+) -> ResolvedReference:
+    """Resolve the foundation itself for a request of this task, or of none; WrongTask for one that it lacks."""
     tasks = spec.own_tasks
     if (adapter := own.get(task or tasks[0])) is None:
         lacks = f": the checkpoint of {spec.name} brings no masked-language-model head"
-        raise WrongTask(FOUNDATION, " and ".join(tasks), f"{task}{lacks if task == FILL_MASK else ''}")
-    return ResolvedReference(FOUNDATION, None, adapter.digest)
+        raise WrongTask(reference, " and ".join(tasks), f"{task}{lacks if task == FILL_MASK else ''}")
+    return ResolvedReference(reference, None, adapter.digest)

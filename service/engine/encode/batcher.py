@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import numpy as np
 
@@ -26,7 +26,8 @@ class Batcher(Worker):
     """Runs batches while there are rows; `finish(request, error)` is called once for each request it ends.
 
     Rows of a request that is gone are never computed. A fault in the runner fails the requests of that batch. The
-    queue and the slots are this thread's own, so that admission does not wait while an adapter is loaded.
+    queue and the slots are this thread's own, so that admission does not wait while an adapter is loaded. `turn`
+    holds the machine's cores while a batch is chosen and runs, where several engines share them.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Batcher(Worker):
         admission: Admission,
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         super().__init__("batcher")
         self._queue = queue
@@ -49,6 +51,7 @@ class Batcher(Worker):
         self._admission = admission
         self._observer = observer
         self._clock = clock
+        self._turn = turn
         # Held to pass the following between threads, and for nothing that takes long.
         self._changed = threading.Condition()
         self._stopping = False
@@ -102,11 +105,13 @@ class Batcher(Worker):
         self._take_in()
         leased: dict[str, int] = {}
         failed: list[tuple[Request, EngineError]] = []
-        rows = self._queue.take(lambda row: self._lease(row, leased, failed), self._gone)
-        for request, error in failed:
-            self._finish(request, error)
-        if rows:
-            self._run(rows, leased)
+        # Rows are chosen once it is the engine's turn: by then others may have come, and some may have left.
+        with self._turn():
+            rows = self._queue.take(lambda row: self._lease(row, leased, failed), self._gone)
+            for request, error in failed:
+                self._finish(request, error)
+            if rows:
+                self._run(rows, leased)
         return bool(rows)
 
     def _wait(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from rootstock.adapters.spec import Adapter, Array, FoundationSpec
 from rootstock.service.engine.core.admission import Admission, Capacity, Ticket, estimated_tokens
 from rootstock.service.engine.core.answer import Answer, RequestRecord
+from rootstock.service.engine.core.arbiter import Arbiter
 from rootstock.service.engine.core.catalog import (
     FOUNDATION,
     Catalog,
@@ -61,7 +62,8 @@ class EngineLimits:
 class Engine:
     """One foundation's queue, batcher, slots and runner. Used from one event loop at a time.
 
-    `start` before the first request, `stop` after the last: it finishes what was admitted.
+    Call `start` before the first request and `stop` after the last: it finishes what was admitted. `name` is the
+    reference of the foundation itself, beside `foundation`. Engines of one process share cores by an `arbiter`.
     """
 
     def __init__(
@@ -75,8 +77,11 @@ class Engine:
         capacity: Capacity | None = None,
         batches: BatchLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
+        name: str = FOUNDATION,
+        arbiter: Arbiter | None = None,
     ) -> None:
         self.spec = spec
+        self.name = name
         self.runner = runner
         self.limits = limits or EngineLimits()
         self._catalog = catalog
@@ -98,6 +103,7 @@ class Engine:
             self.admission,
             observer,
             clock,
+            nullcontext if arbiter is None else partial(arbiter.turn, name),
         )
         self.preprocessor = Preprocessor(tokenizer, self.batcher, finish, observer, self.limits.max_inputs, clock)
         self.adapters = Residency(
@@ -154,11 +160,13 @@ class Engine:
         parameters: Mapping[str, Any],
         task: str | None = None,
         options: RequestOptions = DEFAULT_OPTIONS,
+        targets: Mapping[str, ResolvedReference] | None = None,
     ) -> list[Answer | Exception]:
         """The predictions of each reference for the same inputs, in order; an error where one reference has none.
 
         Tokenised once, admitted together and answered together, so that rows of one input may share a batch.
-        Otherwise as `predict`; raises what concerns all references alike: EngineError.
+        `targets` holds the references that the caller has resolved already. Otherwise as `predict`; raises what
+        concerns all references alike: EngineError.
         """
         with self._telling():
             self._check_size(len(inputs), len(references))
@@ -167,7 +175,7 @@ class Engine:
         # Fan-outs share one claim: their lists could differ without end.
         claimant = options.tenant, references[0] if len(references) == 1 else None
         with self._counted(inputs, len(references), claimant) as ticket:
-            found, outcomes = self._resolve_all(references, task)
+            found, outcomes = self._resolve_all(references, task, targets or {})
             digests = [resolved.digest for resolved in found.values()]
             with self.adapters.hold(digests):
                 adapters = await self._adapters(digests, arrived, options)
@@ -267,22 +275,22 @@ class Engine:
         return adapter
 
     def _resolve_all(
-        self, references: Sequence[str], task: str | None
+        self, references: Sequence[str], task: str | None, targets: Mapping[str, ResolvedReference]
     ) -> tuple[dict[int, ResolvedReference], dict[int, Answer | Exception]]:
         """What each reference means, by its place, and the error of each that means nothing."""
         found: dict[int, ResolvedReference] = {}
         outcomes: dict[int, Answer | Exception] = {}
         for i, reference in enumerate(references):
             try:
-                found[i] = self._resolve(reference, task)
+                found[i] = targets.get(reference) or self._resolve(reference, task)
             except Exception as error:  # the catalog's own; a reference's failure is its own
                 outcomes[i] = error
         return found, outcomes
 
     def _resolve(self, reference: str, task: str | None) -> ResolvedReference:
-        if reference != FOUNDATION:
+        if reference not in (FOUNDATION, self.name):
             return self._catalog.resolve(reference)
-        return resolve_own(self.spec, self._own, task)
+        return resolve_own(self.spec, self._own, task, reference)
 
     async def _adapters(
         self, digests: Sequence[str], arrived: float, options: RequestOptions
