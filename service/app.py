@@ -120,7 +120,7 @@ async def _traced(exporters: Sequence[SpanExporter]) -> AsyncIterator[Tracing | 
 @asynccontextmanager
 async def _open_parts(settings: Settings, tracing: Tracing | None) -> AsyncIterator[Server]:
     from rootstock.adapters.foundation.weights import FoundationWeights
-    from rootstock.adapters.registry import Registry
+    from rootstock.adapters.registry import SqlRegistry
     from rootstock.adapters.store.folder import FolderStore
     from rootstock.service.api.server import Server
     from rootstock.service.conversion import Converter
@@ -139,7 +139,7 @@ async def _open_parts(settings: Settings, tracing: Tracing | None) -> AsyncItera
     spec = runner.spec
     base = FoundationWeights(folder, spec.model_type)
     metrics = Metrics()
-    registry = Registry(f"sqlite:///{home / 'registry.db'}")
+    registry = SqlRegistry(f"sqlite:///{home / 'registry.db'}")
     store = FolderStore(home / "store")
     limits = Limits(max_bundle_bytes=settings.max_bundle_mb * _MIB, max_rank=settings.max_rank)
     catalog = RegistryCatalog(registry, store, spec, limits, base)

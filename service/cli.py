@@ -174,10 +174,10 @@ def _pass_on(settings: Any) -> None:
 def _open_home(settings: Any) -> None:
     """A home that is in use or cannot be written, or a registry that cannot be read, is said here, once."""
     from rootstock.adapters.home.home import holding
-    from rootstock.adapters.registry import Registry
+    from rootstock.adapters.registry import SqlRegistry
 
     with holding(settings.home_folder, "rootstock serve, before it starts"):
-        Registry(f"sqlite:///{settings.home_folder / 'registry.db'}").close()
+        SqlRegistry(f"sqlite:///{settings.home_folder / 'registry.db'}").close()
 
 
 def _check_address(host: str, port: int) -> None:

@@ -11,9 +11,10 @@ from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.reference import check_name
-from rootstock.adapters.registry import Published, Registry
+from rootstock.adapters.registry import Published
+from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
-from rootstock.adapters.store.folder import FolderStore
+from rootstock.adapters.store.port import Store
 from rootstock.service.conversion import Converter
 from rootstock.service.engine.core.errors import RunnerFault
 from rootstock.service.engine.encode.engine import Engine
@@ -47,7 +48,7 @@ class Publisher:
         self,
         engine: Engine,
         registry: Registry,
-        store: FolderStore,
+        store: Store,
         spec: FoundationSpec,
         limits: Limits,
         metrics: Metrics,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from rootstock.adapters.bundle import Bundle, Limits, open_bundle
 from rootstock.adapters.errors import CorruptBundle
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.registry import Registry
+from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
-from rootstock.adapters.store.folder import FolderStore
+from rootstock.adapters.store.port import Store
 from rootstock.service.engine.core.catalog import ResolvedReference
 
 
@@ -21,7 +21,7 @@ class RegistryCatalog:
     """
 
     registry: Registry
-    store: FolderStore
+    store: Store
     spec: FoundationSpec
     limits: Limits
     base: FoundationWeights | None = None

@@ -17,7 +17,7 @@ from rootstock.adapters.errors import InvalidName
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.home.home import holding
 from rootstock.adapters.reference import check_name
-from rootstock.adapters.registry import NewVersion, Published, Registry
+from rootstock.adapters.registry import NewVersion, Published, SqlRegistry
 from rootstock.adapters.spec import FoundationSpec, Rejected
 from rootstock.adapters.store.folder import FolderStore
 
@@ -73,7 +73,7 @@ def import_bundles(
             yield SkippedBundle(path.name, f"has the same name as {named[_name(path)].name}: rename one of them")
     with (
         holding(home, "rootstock adapters import"),
-        closing(Registry(f"sqlite:///{home / 'registry.db'}")) as registry,
+        closing(SqlRegistry(f"sqlite:///{home / 'registry.db'}")) as registry,
     ):
         keep = partial(_keep, spec=spec, limits=limits, base=base, store=FolderStore(home / "store"))
         left = list(named.values())

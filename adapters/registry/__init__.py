@@ -11,7 +11,7 @@ from rootstock.adapters.registry.records import (
     Resolution,
     VersionDetail,
 )
-from rootstock.adapters.registry.sql.registry import Registry
+from rootstock.adapters.registry.sql.registry import SqlRegistry
 
 __all__ = [
     "AdapterDetail",
@@ -21,7 +21,7 @@ __all__ = [
     "NewVersion",
     "Page",
     "Published",
-    "Registry",
     "Resolution",
+    "SqlRegistry",
     "VersionDetail",
 ]

@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 
 from rootstock.adapters.bundle import Limits
-from rootstock.adapters.registry import Registry
+from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.spec import Array, FoundationSpec
 from rootstock.adapters.store.folder import FolderStore
 from rootstock.loadtest.fixtures.local_engine import SLOTS, LocalEngine, local_engine
@@ -144,7 +144,7 @@ class _ColdAdapters:
         """An engine that has loaded none of them."""
         tokenizer = Tokenizer(self.export / "tokenizer.json")
         runner = OnnxRunner(self.export, slots, self.threads)
-        with closing(Registry(f"sqlite:///{self.home / 'registry.db'}")) as registry:
+        with closing(SqlRegistry(f"sqlite:///{self.home / 'registry.db'}")) as registry:
             catalog = RegistryCatalog(registry, FolderStore(self.home / "store"), self.spec, Limits())
             with local_engine(runner, tokenizer, catalog, limits) as engine:
                 yield engine
@@ -179,6 +179,6 @@ def _published(export: Path, count: int, threads: int, say: Say) -> Iterator[_Co
     with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as folder:
         home = Path(folder)
         names = register(home, spec, count, say)
-        with closing(Registry(f"sqlite:///{home / 'registry.db'}")) as registry:
+        with closing(SqlRegistry(f"sqlite:///{home / 'registry.db'}")) as registry:
             digests = {name: registry.resolve(name).digest for name in names}
         yield _ColdAdapters(export, home, threads, spec, text, digests, dict(zip(names, logits, strict=True)))

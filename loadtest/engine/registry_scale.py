@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from rootstock.adapters.client.client import Client
-from rootstock.adapters.registry import Registry
+from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.spec import Array
 from rootstock.loadtest.fixtures.popularity import choose
 from rootstock.loadtest.fixtures.registration import name_of, register
@@ -76,7 +76,7 @@ def registry_rows(
 
 def digests_of(home: Path, names: Sequence[str]) -> dict[str, str]:
     """What each name means; Disagreement where two mean the same."""
-    with closing(Registry(f"sqlite:///{home / 'registry.db'}")) as registry:
+    with closing(SqlRegistry(f"sqlite:///{home / 'registry.db'}")) as registry:
         digests = {name: registry.resolve(name).digest for name in names}
     if len(set(digests.values())) < len(names):
         raise Disagreement(f"{len(names)} names have {len(set(digests.values()))} digests: adapters are the same")
@@ -186,7 +186,7 @@ def look_up_row(home: Path, digests: Mapping[str, str], windows: int, say: Say) 
     return BenchmarkRow(
         label="9",
         title=f"p99 of a registry look-up, {len(digests)} registered adapters",
-        top=f"the 99th percentile of {_LOOK_UPS} calls of Registry.resolve (SQLite) of names by Zipf; the "
+        top=f"the 99th percentile of {_LOOK_UPS} calls of SqlRegistry.resolve (SQLite) of names by Zipf; the "
         "registry is opened anew for each window, so that a name's first look-up in it reads the database",
         bottom="",
         unit="ms",
@@ -201,7 +201,7 @@ def look_up_row(home: Path, digests: Mapping[str, str], windows: int, say: Say) 
 def _look_ups(url: str, names: Iterator[str], digests: Mapping[str, str]) -> list[float]:
     """Milliseconds of each look-up of a window; Disagreement where one is wrong."""
     took = []
-    with closing(Registry(url)) as registry:
+    with closing(SqlRegistry(url)) as registry:
         for name in islice(names, _LOOK_UPS):
             start = time.perf_counter()
             found = registry.resolve(name).digest

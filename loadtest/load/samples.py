@@ -17,7 +17,7 @@ from rootstock.loadtest.measure.processes import has_proc, memory
 
 
 @dataclass(frozen=True)
-class Sample:
+class ResourceSample:
     """At a time of the monotonic clock: every series by name as `parse` gives them, and resident MB."""
 
     at: float
@@ -44,7 +44,7 @@ def parse(text: str) -> dict[str, float]:
     return dict(values)
 
 
-def between(first: Sample, last: Sample) -> dict[str, float | None]:
+def between(first: ResourceSample, last: ResourceSample) -> dict[str, float | None]:
     """What happened from one sample to another; None where nothing did, or the server does not tell.
 
     Means over batches, the share of padding among tokens run, and counts.
@@ -80,7 +80,7 @@ class Sampler:
     def __init__(self, served: RunningServer) -> None:
         self._pid = served.pid
         self._url = f"{served.url}/metrics"
-        self.samples: list[Sample] = []
+        self.samples: list[ResourceSample] = []
 
     def take(self, client: httpx.Client) -> None:
         """One more sample; none where the server does not answer."""
@@ -90,11 +90,11 @@ class Sampler:
         except (httpx.HTTPError, OSError):
             return
         if answer.status_code == 200:
-            self.samples.append(Sample(time.monotonic(), parse(answer.text), resident))
+            self.samples.append(ResourceSample(time.monotonic(), parse(answer.text), resident))
 
 
 @contextmanager
-def sampling(served: RunningServer, every: float = 1.0) -> Iterator[Sequence[Sample]]:
+def sampling(served: RunningServer, every: float = 1.0) -> Iterator[Sequence[ResourceSample]]:
     """Take a sample now, one every so many seconds from a thread, and one at the end."""
     sampler, stop = Sampler(served), threading.Event()
 

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.loadtest.load.record import CALLER, Record
-from rootstock.loadtest.load.samples import Sample, between
+from rootstock.loadtest.load.samples import ResourceSample, between
 from rootstock.loadtest.load.summary import summarize
 
 # At most so many points in a plot.
 _POINTS = 240
 
 
-def timeline(records: Sequence[Record], samples: Sequence[Sample], phases: Sequence[str]) -> list[dict[str, Any]]:
+def timeline(
+    records: Sequence[Record], samples: Sequence[ResourceSample], phases: Sequence[str]
+) -> list[dict[str, Any]]:
     """One row a second, or a longer stretch where the run is long; of the callers' requests alone.
 
     A request counts where it was to be sent.
@@ -43,7 +45,7 @@ def timeline(records: Sequence[Record], samples: Sequence[Sample], phases: Seque
     ]
 
 
-def _server(samples: Sequence[Sample], start: float, end: float) -> dict[str, float | None]:
+def _server(samples: Sequence[ResourceSample], start: float, end: float) -> dict[str, float | None]:
     """From the last sample before to the last sample within."""
     before = [one for one in samples if one.at <= start] or list(samples[:1])
     within = [one for one in samples if start < one.at <= end]

@@ -15,7 +15,7 @@ from rootstock.loadtest.fixtures.server import serving
 from rootstock.loadtest.load.plan import LoadPlan, Phase
 from rootstock.loadtest.load.preparation import ScenarioFixture, ScenarioSetup
 from rootstock.loadtest.load.record import CALLER, MOVER, PHASES, RECORDS, Record, read_records
-from rootstock.loadtest.load.samples import Sample, sampling
+from rootstock.loadtest.load.samples import ResourceSample, sampling
 from rootstock.loadtest.load.summary import Summary, summarize
 from rootstock.loadtest.load.timeline import timeline
 from rootstock.loadtest.load.verdict import Verdict
@@ -36,7 +36,7 @@ class Trial:
 
     records: Sequence[Record]
     phases: Sequence[Mapping[str, Any]]
-    samples: Sequence[Sample]
+    samples: Sequence[ResourceSample]
 
     def of(self, number: int, who: str = CALLER) -> Summary:
         """The figures of one phase."""
@@ -47,7 +47,7 @@ class Trial:
         """The phases of a name, in order."""
         return [i for i, phase in enumerate(self.phases) if phase["name"] == name]
 
-    def during(self, number: int) -> list[Sample]:
+    def during(self, number: int) -> list[ResourceSample]:
         """The samples in a phase."""
         phase = self.phases[number]
         return [one for one in self.samples if phase["start"] <= one.at <= phase["end"]]

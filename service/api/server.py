@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fastapi import Request
 
 from rootstock.adapters.bundle import Limits
-from rootstock.adapters.registry import Registry
+from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.pins import Pins

@@ -14,7 +14,8 @@ import numpy as np
 from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.registry import Registry
+from rootstock.adapters.registry import SqlRegistry
+from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.spec import Adapter, Array, Rejected
 from rootstock.adapters.store.folder import FolderStore
 from rootstock.service.engine.core.catalog import FOUNDATION, foundation_adapter
@@ -174,7 +175,7 @@ def _pointed(home: Path) -> dict[str, list[str]]:
     found: dict[str, dict[str, None]] = defaultdict(dict)
     path = home / "registry.db"
     if path.exists():
-        with closing(Registry(f"sqlite:///{path}")) as registry:
+        with closing(SqlRegistry(f"sqlite:///{path}")) as registry:
             for name, versions in _aliased(registry):
                 for version in versions:
                     found[registry.version(name, version).digest][f"{name}@{version}"] = None

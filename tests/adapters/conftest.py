@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.adapters.registry import Registry
+from rootstock.adapters.registry import SqlRegistry
 from tests.adapters.registries import address
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with closing(Registry(address(tmp_path))) as opened:
+def registry(tmp_path: Path) -> Iterator[SqlRegistry]:
+    with closing(SqlRegistry(address(tmp_path))) as opened:
         yield opened

@@ -22,7 +22,7 @@ from rootstock.adapters.cli.adapter_commands import app
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.home.bulk_import import ImportedBundle, SkippedBundle, import_bundles
 from rootstock.adapters.home.home import holding
-from rootstock.adapters.registry import Registry
+from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.adapters.store.folder import FolderStore
 from tests.peft_adapters import PeftAdapter, temporary_adapter
@@ -52,7 +52,7 @@ def run(*words: object, **environment: str) -> Result:
 
 def registered(home: Path) -> dict[str, tuple[int, int | None]]:
     """Name → how many versions, and which is live."""
-    with closing(Registry(f"sqlite:///{home / 'registry.db'}")) as registry:
+    with closing(SqlRegistry(f"sqlite:///{home / 'registry.db'}")) as registry:
         return {a.name: (len(a.versions), a.live) for a in registry.list(1000).adapters}
 
 
@@ -63,7 +63,7 @@ def test_every_bundle_of_a_folder_is_live_under_its_file_s_name(
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == {"imported": 4, "unchanged": 0, "skipped": [], "interrupted": False}
     assert registered(home) == dict.fromkeys(["golden", "plain", "plain-folder", "whole"], (1, 1))
-    with closing(Registry(f"sqlite:///{home / 'registry.db'}")) as registry:
+    with closing(SqlRegistry(f"sqlite:///{home / 'registry.db'}")) as registry:
         versions = {name: registry.version(name, 1) for name in ("golden", "plain", "whole")}
     golden = {name: version.verification["golden"] for name, version in versions.items()}
     assert golden == {"golden": "not replayed", "plain": "none", "whole": "none"}
@@ -84,7 +84,7 @@ def test_importing_again_changes_nothing_and_a_new_file_becomes_the_next_version
     again = json.loads(run(bundles, "--home", home, "--json").stdout)
     assert (again["imported"], again["unchanged"]) == (1, 3)
     assert registered(home)["plain"] == (2, 2)
-    with closing(Registry(f"sqlite:///{home / 'registry.db'}")) as registry:
+    with closing(SqlRegistry(f"sqlite:///{home / 'registry.db'}")) as registry:
         registry.rollback("plain")
     assert run(bundles, "--home", home).stdout == "0 imported, 4 there already, 0 skipped\n"
     assert registered(home)["plain"] == (2, 1), "an operator's rollback stays"

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from rootstock.adapters import errors
-from rootstock.adapters.registry import NewVersion, Registry
+from rootstock.adapters.registry import NewVersion, SqlRegistry
 from tests.adapters.registries import digest, publish
 
 
-def test_an_unknown_adapter_is_told_with_up_to_three_close_names(registry: Registry) -> None:
+def test_an_unknown_adapter_is_told_with_up_to_three_close_names(registry: SqlRegistry) -> None:
     for name in ("sentiment", "sentiments", "sentient", "sentimental", "weather"):
         publish(registry, name, "a")
     with pytest.raises(errors.UnknownAdapter, match="did you mean sentiment, ") as unknown:
@@ -36,14 +36,14 @@ def test_an_unknown_adapter_is_told_with_up_to_three_close_names(registry: Regis
     ],
 )
 def test_what_cannot_be_resolved_says_what_is_missing(
-    registry: Registry, reference: str, error: type[errors.AdapterError]
+    registry: SqlRegistry, reference: str, error: type[errors.AdapterError]
 ) -> None:
     publish(registry, "spam", "a")
     with pytest.raises(error):
         registry.resolve(reference)
 
 
-def test_a_prefix_of_two_digests_is_ambiguous_until_it_is_longer(registry: Registry) -> None:
+def test_a_prefix_of_two_digests_is_ambiguous_until_it_is_longer(registry: SqlRegistry) -> None:
     one, two = "sha256:" + "0" * 63 + "1", "sha256:" + "0" * 63 + "2"
     for number in (one, two):
         registry.publish("spam", number, task="fill-mask", verification={}, size=1)
@@ -53,7 +53,7 @@ def test_a_prefix_of_two_digests_is_ambiguous_until_it_is_longer(registry: Regis
 
 
 @pytest.mark.parametrize("number", [0, -1, 2, 10**30])
-def test_a_number_that_is_no_version_is_unknown_and_never_a_crash(registry: Registry, number: int) -> None:
+def test_a_number_that_is_no_version_is_unknown_and_never_a_crash(registry: SqlRegistry, number: int) -> None:
     publish(registry, "spam", "a")
     for use in (registry.version, registry.delete_version, lambda name, n: registry.set_alias(name, "prod", n)):
         with pytest.raises(errors.UnknownVersion):
@@ -61,7 +61,7 @@ def test_a_number_that_is_no_version_is_unknown_and_never_a_crash(registry: Regi
 
 
 @pytest.mark.parametrize("name", ["\ud800", "a\0", "NO", "", "a" * 100_000, "'; DROP TABLE adapters; --"])
-def test_a_text_that_is_no_name_is_an_unknown_adapter_and_never_a_crash(registry: Registry, name: str) -> None:
+def test_a_text_that_is_no_name_is_an_unknown_adapter_and_never_a_crash(registry: SqlRegistry, name: str) -> None:
     for use in (
         registry.show,
         registry.rollback,
@@ -77,7 +77,7 @@ def test_a_text_that_is_no_name_is_an_unknown_adapter_and_never_a_crash(registry
         registry.list(10, after=name)
 
 
-def test_reserved_names_bad_aliases_and_bad_digests_change_nothing(registry: Registry) -> None:
+def test_reserved_names_bad_aliases_and_bad_digests_change_nothing(registry: SqlRegistry) -> None:
     publish(registry, "spam", "a")
     with pytest.raises(errors.InvalidName):
         publish(registry, "foundation", "a")
@@ -89,7 +89,7 @@ def test_reserved_names_bad_aliases_and_bad_digests_change_nothing(registry: Reg
     assert len(registry.events()) == 2
 
 
-def test_pages_follow_each_other_in_order_of_name(registry: Registry) -> None:
+def test_pages_follow_each_other_in_order_of_name(registry: SqlRegistry) -> None:
     for number in (3, 1, 5, 2, 4):
         publish(registry, f"a{number}", number)
     first = registry.list(2)
@@ -103,7 +103,7 @@ def test_pages_follow_each_other_in_order_of_name(registry: Registry) -> None:
         registry.list(0)
 
 
-def test_a_summary_tells_live_versions_aliases_and_the_live_version_s_task(registry: Registry) -> None:
+def test_a_summary_tells_live_versions_aliases_and_the_live_version_s_task(registry: SqlRegistry) -> None:
     registry.publish("spam", digest("a"), task="text-classification", verification={}, size=1)
     registry.publish("spam", digest("b"), task="fill-mask", verification={}, size=1, activate=False)
     registry.set_alias("spam", "next", 2)
@@ -117,7 +117,7 @@ def test_a_summary_tells_live_versions_aliases_and_the_live_version_s_task(regis
     assert registry.show("spam").task is None
 
 
-def test_details_give_back_what_was_recorded(registry: Registry) -> None:
+def test_details_give_back_what_was_recorded(registry: SqlRegistry) -> None:
     verification = {"golden": "passed", "largest_difference": 1.5e-5, "runner": "ort", "ümlaut": [None, True]}
     registry.publish("spam", digest("a"), task="fill-mask", verification=verification, size=5_000_000_000)
     detail = registry.version("spam", 1)
@@ -129,7 +129,7 @@ def test_details_give_back_what_was_recorded(registry: Registry) -> None:
     assert registry.show("spam").aliases == {"live": 1}
 
 
-def test_every_change_leaves_an_event_and_a_failed_one_leaves_none(registry: Registry) -> None:
+def test_every_change_leaves_an_event_and_a_failed_one_leaves_none(registry: SqlRegistry) -> None:
     publish(registry, "spam", "a")
     publish(registry, "spam", "b")
     publish(registry, "spam", "b")
@@ -155,7 +155,7 @@ def test_every_change_leaves_an_event_and_a_failed_one_leaves_none(registry: Reg
     assert [event.name for event in registry.events(limit=2)] == ["ham", "spam"]
 
 
-def test_publishing_many_records_what_publishing_each_records(registry: Registry) -> None:
+def test_publishing_many_records_what_publishing_each_records(registry: SqlRegistry) -> None:
     publish(registry, "old", "a")
     publish(registry, "gone", "a")
     began = {name: registry.show(name).created_at for name in ("old", "gone")}
@@ -185,7 +185,7 @@ def test_publishing_many_records_what_publishing_each_records(registry: Registry
     assert [(p.version, p.live, p.created) for p in again] == [(2, 1, False), (2, 2, False), (1, 1, False)]
 
 
-def test_publishing_many_of_which_one_has_no_name_publishes_none(registry: Registry) -> None:
+def test_publishing_many_of_which_one_has_no_name_publishes_none(registry: SqlRegistry) -> None:
     many = [NewVersion(name, digest("a"), "t", {}, 1) for name in ("spam", "Not A Name")]
     with pytest.raises(errors.InvalidName):
         registry.publish_all(many)

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
 
 from rootstock.adapters.errors import RegistryUnavailable
-from rootstock.adapters.registry import Registry, Resolution, sql
+from rootstock.adapters.registry import Resolution, SqlRegistry, sql
 from rootstock.adapters.registry.sql.database import HEAD
 from rootstock.adapters.registry.sql.resolutions import Resolutions
 from rootstock.adapters.registry.sql.tables import Base
@@ -20,7 +20,7 @@ from rootstock.adapters.registry.sql.tables import Base
 
 def test_the_steps_end_in_the_tables_that_the_program_uses(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'registry.db'}"
-    Registry(url).close()
+    SqlRegistry(url).close()
     with create_engine(url, poolclass=NullPool).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
@@ -35,12 +35,12 @@ def test_the_newest_step_is_the_one_the_program_expects() -> None:
 
 def test_a_registry_of_the_first_schema_is_upgraded_and_keeps_what_it_held(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'registry.db'}"
-    with closing(Registry(url)) as registry:
+    with closing(SqlRegistry(url)) as registry:
         registry.publish("spam", "sha256:" + "0" * 64, task="t", verification={}, size=1)
     with create_engine(url, poolclass=NullPool).begin() as connection:
         connection.execute(text("ALTER TABLE versions DROP COLUMN foundation"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-    with closing(Registry(url)) as registry:
+    with closing(SqlRegistry(url)) as registry:
         assert registry.resolve("spam") == Resolution("spam", 1, "sha256:" + "0" * 64, None)
         registry.publish("eggs", "sha256:" + "1" * 64, task="t", verification={}, size=1, foundation="sha256:f")
         for reference in ("eggs", "eggs@1", "eggs@sha256:" + "1" * 12):
@@ -50,7 +50,7 @@ def test_a_registry_of_the_first_schema_is_upgraded_and_keeps_what_it_held(tmp_p
 def test_the_database_survives_a_power_cut_and_keeps_its_references_whole(tmp_path: Path) -> None:
     names = ("journal_mode", "foreign_keys", "synchronous", "busy_timeout")
     with (
-        closing(Registry(f"sqlite:///{tmp_path / 'registry.db'}")) as registry,
+        closing(SqlRegistry(f"sqlite:///{tmp_path / 'registry.db'}")) as registry,
         registry._database.reading() as session,
     ):
         pragmas = {name: session.execute(text(f"PRAGMA {name}")).scalar() for name in names}
@@ -58,7 +58,7 @@ def test_the_database_survives_a_power_cut_and_keeps_its_references_whole(tmp_pa
 
 
 def test_a_write_waits_for_its_turn_before_it_reads_anything(tmp_path: Path) -> None:
-    with closing(Registry(f"sqlite:///{tmp_path / 'registry.db'}")) as registry:
+    with closing(SqlRegistry(f"sqlite:///{tmp_path / 'registry.db'}")) as registry:
         asked: list[str] = []
         event.listen(
             registry._database._engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2])
@@ -70,7 +70,7 @@ def test_a_write_waits_for_its_turn_before_it_reads_anything(tmp_path: Path) -> 
 
 @pytest.mark.timeout(20)
 def test_a_write_gives_up_on_those_ahead_of_it_as_on_a_locked_database(tmp_path: Path) -> None:
-    with closing(Registry(f"sqlite:///{tmp_path / 'registry.db'}", busy_timeout=0.01)) as registry:
+    with closing(SqlRegistry(f"sqlite:///{tmp_path / 'registry.db'}", busy_timeout=0.01)) as registry:
         with registry._database.writing(), pytest.raises(RegistryUnavailable, match="the changes ahead of this"):
             registry.publish("spam", "sha256:" + "0" * 64, task="t", verification={}, size=1)
         assert registry.publish("spam", "sha256:" + "0" * 64, task="t", verification={}, size=1).version == 1
@@ -87,7 +87,7 @@ def test_what_was_read_before_a_change_is_not_kept_after_it() -> None:
 
 
 def test_a_look_up_in_memory_asks_the_database_nothing(tmp_path: Path) -> None:
-    with closing(Registry(f"sqlite:///{tmp_path / 'registry.db'}", clock=lambda: 0.0)) as registry:
+    with closing(SqlRegistry(f"sqlite:///{tmp_path / 'registry.db'}", clock=lambda: 0.0)) as registry:
         registry.publish("spam", "sha256:" + "0" * 64, task="t", verification={}, size=1)
         registry.resolve("spam")
         asked: list[str] = []
@@ -102,7 +102,7 @@ def test_a_look_up_in_memory_asks_the_database_nothing(tmp_path: Path) -> None:
 
 
 def test_a_change_of_one_adapter_leaves_the_others_in_memory(tmp_path: Path) -> None:
-    with closing(Registry(f"sqlite:///{tmp_path / 'registry.db'}", clock=lambda: 0.0)) as registry:
+    with closing(SqlRegistry(f"sqlite:///{tmp_path / 'registry.db'}", clock=lambda: 0.0)) as registry:
         for name in ("spam", "ham"):
             registry.publish(name, "sha256:" + "0" * 64, task="t", verification={}, size=1)
         for reference in ("spam", "ham", "ham@1", "ham@live"):
@@ -125,7 +125,7 @@ def test_a_change_beside_an_unseen_one_forgets_everything() -> None:
 
 
 def test_a_look_up_that_is_not_in_memory_asks_one_question(tmp_path: Path) -> None:
-    with closing(Registry(f"sqlite:///{tmp_path / 'registry.db'}", clock=lambda: 0.0)) as registry:
+    with closing(SqlRegistry(f"sqlite:///{tmp_path / 'registry.db'}", clock=lambda: 0.0)) as registry:
         registry.publish("spam", "sha256:" + "0" * 64, task="t", verification={}, size=1)
         asked: list[str] = []
         event.listen(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from rootstock.adapters import errors
-from rootstock.adapters.registry import NewVersion, Registry
+from rootstock.adapters.registry import NewVersion, SqlRegistry
 
 NAMES = st.sampled_from(["spam", "ham"])
 CONTENTS = st.integers(0, 5)
@@ -95,7 +95,7 @@ class RegistryAgainstModel(RuleBasedStateMachine):
     def start(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
         self.url = f"sqlite:///{self.folder / 'registry.db'}"
-        self.registry = Registry(self.url)
+        self.registry = SqlRegistry(self.url)
         self.models = {"spam": Model(), "ham": Model()}
 
     @rule(name=NAMES, content=CONTENTS, activate=st.booleans())
@@ -145,7 +145,7 @@ class RegistryAgainstModel(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.registry.close()
-        self.registry = Registry(self.url)
+        self.registry = SqlRegistry(self.url)
 
     @invariant()
     def the_registry_says_what_the_model_says(self) -> None:

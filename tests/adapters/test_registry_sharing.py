@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 from rootstock.adapters import errors
-from rootstock.adapters.registry import Registry
+from rootstock.adapters.registry import SqlRegistry
 from tests.adapters.registries import address, publish
 
 
 def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
-    with closing(Registry(address(tmp_path))) as first:
+    with closing(SqlRegistry(address(tmp_path))) as first:
         for content in "abc":
             publish(first, "spam", content)
         first.set_alias("spam", "prod", 1)
         first.delete_version("spam", 3, force=True)
         shown, events = first.show("spam"), first.events()
-    with closing(Registry(address(tmp_path))) as second:
+    with closing(SqlRegistry(address(tmp_path))) as second:
         assert (second.show("spam"), second.events()) == (shown, events)
         assert second.rollback("spam").version == 2
         assert publish(second, "spam", "d").version == 4
@@ -30,14 +30,14 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
 
 def test_threads_may_open_new_registries_at_once(tmp_path: Path) -> None:
     def open_and_publish(number: int) -> int:
-        with closing(Registry(address(tmp_path / str(number % 3)))) as opened:
+        with closing(SqlRegistry(address(tmp_path / str(number % 3)))) as opened:
             return publish(opened, "spam", number).version
 
     with ThreadPoolExecutor(6) as pool:
         assert sorted(pool.map(open_and_publish, range(6))) == [1, 1, 1, 2, 2, 2]
 
 
-def test_threads_that_publish_at_once_get_every_number_once(registry: Registry) -> None:
+def test_threads_that_publish_at_once_get_every_number_once(registry: SqlRegistry) -> None:
     with ThreadPoolExecutor(8) as pool:
         published = list(pool.map(lambda content: publish(registry, "spam", content % 30), range(60)))
     assert sorted({result.version for result in published}) == list(range(1, 31))
@@ -49,8 +49,8 @@ def test_threads_that_publish_at_once_get_every_number_once(registry: Registry) 
 def test_processes_that_open_and_publish_at_once_get_every_number_once(tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "from rootstock.adapters.registry import Registry\n"
-        "registry = Registry(sys.argv[1])\n"
+        "from rootstock.adapters.registry import SqlRegistry\n"
+        "registry = SqlRegistry(sys.argv[1])\n"
         "for number in range(10):\n"
         "    digest = f'sha256:{int(sys.argv[2]) * 100 + number:064x}'\n"
         "    registry.publish('spam', digest, task='t', verification={}, size=1)\n"
@@ -59,11 +59,11 @@ def test_processes_that_open_and_publish_at_once_get_every_number_once(tmp_path:
     command = [sys.executable, "-W", "error", "-c", script, address(tmp_path)]
     processes = [subprocess.Popen([*command, str(number)]) for number in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
-    with closing(Registry(address(tmp_path))) as registry:
+    with closing(SqlRegistry(address(tmp_path))) as registry:
         assert registry.list(1).adapters[0].versions == list(range(1, 31))
 
 
-def test_a_look_up_after_a_change_never_sees_what_was_before(registry: Registry) -> None:
+def test_a_look_up_after_a_change_never_sees_what_was_before(registry: SqlRegistry) -> None:
     publish(registry, "spam", 1)
     publish(registry, "spam", 2)
 
@@ -92,8 +92,8 @@ class Clock:
 def test_a_change_by_another_process_is_seen_within_a_second(tmp_path: Path) -> None:
     clock = Clock()
     with (
-        closing(Registry(address(tmp_path), clock=clock)) as server,
-        closing(Registry(address(tmp_path))) as other,
+        closing(SqlRegistry(address(tmp_path), clock=clock)) as server,
+        closing(SqlRegistry(address(tmp_path))) as other,
     ):
         publish(other, "spam", "a")
         assert server.resolve("spam").version == 1
@@ -106,8 +106,8 @@ def test_a_change_by_another_process_is_seen_within_a_second(tmp_path: Path) -> 
 
 def test_a_reference_not_in_memory_brings_the_others_up_to_date(tmp_path: Path) -> None:
     with (
-        closing(Registry(address(tmp_path), clock=Clock())) as server,
-        closing(Registry(address(tmp_path))) as other,
+        closing(SqlRegistry(address(tmp_path), clock=Clock())) as server,
+        closing(SqlRegistry(address(tmp_path))) as other,
     ):
         publish(other, "spam", "a")
         assert server.resolve("spam").version == 1
@@ -118,12 +118,12 @@ def test_a_reference_not_in_memory_brings_the_others_up_to_date(tmp_path: Path) 
 
 def test_memory_holds_no_more_references_than_it_may(tmp_path: Path) -> None:
     clock = Clock()
-    with closing(Registry(address(tmp_path), cache_size=2, clock=clock)) as server:
+    with closing(SqlRegistry(address(tmp_path), cache_size=2, clock=clock)) as server:
         for name in "abc":
             publish(server, name, name)
         for name in ("a", "b", "a", "c"):
             server.resolve(name)
-        with closing(Registry(address(tmp_path))) as other:
+        with closing(SqlRegistry(address(tmp_path))) as other:
             for name in "abc":
                 publish(other, name, name + "2")
         assert [server.resolve(name).version for name in "ac"] == [1, 1]
@@ -133,7 +133,7 @@ def test_memory_holds_no_more_references_than_it_may(tmp_path: Path) -> None:
 def test_references_in_memory_resolve_while_the_database_cannot_be_read(tmp_path: Path) -> None:
     clock = Clock()
     file = tmp_path / "registry.db"
-    with closing(Registry(address(tmp_path), clock=clock)) as server:
+    with closing(SqlRegistry(address(tmp_path), clock=clock)) as server:
         publish(server, "spam", "a")
         server.resolve("spam")
         with closing(sqlite3.connect(file)) as vandal:
@@ -147,7 +147,7 @@ def test_references_in_memory_resolve_while_the_database_cannot_be_read(tmp_path
 
 @pytest.mark.parametrize("lose", [Path.unlink, lambda file: (file.rename(f"{file}.old"), file.touch())])
 def test_a_ping_tells_that_the_file_is_gone_or_another(tmp_path: Path, lose: Callable[[Path], object]) -> None:
-    with closing(Registry(address(tmp_path))) as registry:
+    with closing(SqlRegistry(address(tmp_path))) as registry:
         registry.ping()
         lose(tmp_path / "registry.db")
         with pytest.raises(errors.RegistryUnavailable, match=r"registry\.db"):
@@ -155,7 +155,7 @@ def test_a_ping_tells_that_the_file_is_gone_or_another(tmp_path: Path, lose: Cal
 
 
 def test_a_closed_registry_says_so_and_may_be_closed_again(tmp_path: Path) -> None:
-    registry = Registry(address(tmp_path))
+    registry = SqlRegistry(address(tmp_path))
     publish(registry, "spam", "a")
     registry.resolve("spam")
     registry.close()
@@ -167,7 +167,7 @@ def test_a_closed_registry_says_so_and_may_be_closed_again(tmp_path: Path) -> No
 
 
 def test_a_database_that_stays_locked_is_unavailable_and_then_works_again(tmp_path: Path) -> None:
-    with closing(Registry(address(tmp_path), busy_timeout=0.05)) as registry:
+    with closing(SqlRegistry(address(tmp_path), busy_timeout=0.05)) as registry:
         with closing(sqlite3.connect(tmp_path / "registry.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(errors.RegistryUnavailable, match="locked"):
@@ -179,17 +179,17 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     file = tmp_path / "registry.db"
     file.write_bytes(b"something else entirely" * 100)
     with pytest.raises(errors.RegistryUnavailable, match="not a database"):
-        Registry(address(tmp_path))
+        SqlRegistry(address(tmp_path))
     assert file.read_bytes() == b"something else entirely" * 100
 
 
 def test_a_database_from_a_newer_program_is_refused_and_left_alone(tmp_path: Path) -> None:
-    Registry(address(tmp_path)).close()
+    SqlRegistry(address(tmp_path)).close()
     with closing(sqlite3.connect(tmp_path / "registry.db")) as newer:
         newer.execute("UPDATE alembic_version SET version_num = '9999'")
         newer.commit()
     with pytest.raises(errors.UnsafeRegistry, match="9999"):
-        Registry(address(tmp_path))
+        SqlRegistry(address(tmp_path))
     with closing(sqlite3.connect(tmp_path / "registry.db")) as newer:
         assert newer.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
 
@@ -197,4 +197,4 @@ def test_a_database_from_a_newer_program_is_refused_and_left_alone(tmp_path: Pat
 def test_a_registry_needs_a_file() -> None:
     for url in ("sqlite://", "sqlite:///:memory:"):
         with pytest.raises(ValueError, match="names no file"):
-            Registry(url)
+            SqlRegistry(url)

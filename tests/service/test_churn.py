@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rootstock.adapters.bundle import Limits, PlainFields, open_bundle
-from rootstock.adapters.registry import NewVersion, Registry
+from rootstock.adapters.registry import NewVersion, SqlRegistry
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.adapters.store.folder import FolderStore
 from rootstock.service.engine.encode.engine import Engine, EngineLimits
@@ -41,7 +41,7 @@ def engine(
         bundle = open_bundle(peft_saved[kind].zip(), Limits(), spec, PlainFields(max_length=256 - int(number)))
         store.put(bundle.digest, bundle.to_zip())
         versions.append(NewVersion(name, bundle.digest, bundle.manifest.task, {}, 1))
-    with closing(Registry(f"sqlite:///{tmp_path / 'registry.db'}")) as registry:
+    with closing(SqlRegistry(f"sqlite:///{tmp_path / 'registry.db'}")) as registry:
         registry.publish_all(versions)
         engine = Engine(
             spec,

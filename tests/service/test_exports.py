@@ -22,7 +22,7 @@ from rootstock.adapters.bundle.archive import GOLDEN
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, locate
 from rootstock.adapters.home.bulk_import import import_bundles
-from rootstock.adapters.registry import Registry
+from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.spec import Adapter, FoundationSpec
 from rootstock.adapters.store.folder import FolderStore
 from rootstock.service import cli
@@ -158,7 +158,7 @@ def test_the_drift_is_what_the_two_exports_differ_by(
 def test_versions_that_no_alias_points_to_are_left_out_and_those_without_a_golden_set_are_named(
     demo_home: Path, export_folder: Path, spec: FoundationSpec, foundation: FoundationFiles
 ) -> None:
-    registry = Registry(f"sqlite:///{demo_home / 'registry.db'}")
+    registry = SqlRegistry(f"sqlite:///{demo_home / 'registry.db'}")
     bundle, _ = demo("entities", spec)
     registry.publish("twin", bundle.digest, task="token-classification", verification={}, size=1)
     registry.publish("idle", bundle.digest, task="token-classification", verification={}, size=1, activate=False)

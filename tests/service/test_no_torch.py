@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rootstock.adapters.home.bulk_import import ImportedBundle, import_bundles
 from rootstock.adapters.bundle import Limits
-from rootstock.adapters.registry import Registry
+from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.store.folder import FolderStore
 from rootstock.service.app import DEMO
 from rootstock.service.registry_catalog import RegistryCatalog
@@ -30,7 +30,7 @@ folder, home = Path(sys.argv[1]), Path(sys.argv[2])
 runner = OnnxRunner(folder, 4, 1)
 outcomes = list(import_bundles(sorted(DEMO.glob("*.zip")), home, runner.spec, Limits()))
 assert all(isinstance(outcome, ImportedBundle) for outcome in outcomes), outcomes
-registry = Registry(f"sqlite:///{home / 'registry.db'}")
+registry = SqlRegistry(f"sqlite:///{home / 'registry.db'}")
 catalog = RegistryCatalog(registry, FolderStore(home / "store"), runner.spec, Limits())
 engine = Engine(runner.spec, runner, Tokenizer(folder / "tokenizer.json"), catalog, Metrics())
 

@@ -34,10 +34,10 @@ from rootstock.adapters.registry.sql.tables import READY, AdapterRow, AliasRow, 
 STALE_AFTER = 1.0
 
 
-class Registry:
+class SqlRegistry:
     """Names, versions, aliases and events in one database; safe to use from many threads and processes.
 
-    A change made through this Registry is seen by every look-up that starts after the call returned. A change
+    A change made through this SqlRegistry is seen by every look-up that starts after the call returned. A change
     made by another process is seen at most STALE_AFTER seconds plus one query later by look-ups of references
     that are in memory here, and at once by all others. While the database cannot be read, references that are
     in memory keep resolving; `ping` tells.

@@ -9,7 +9,7 @@ from typing import Protocol
 from rootstock.adapters.spec import Array
 from rootstock.service.engine.core.host import AdapterHost
 from rootstock.service.engine.core.request import Request
-from rootstock.service.engine.encode.sample import Collate, InputArray, Inputs, Sample
+from rootstock.service.engine.encode.sample import Collate, InputArray, Sample, SampleArrays
 
 
 @dataclass(eq=False, slots=True)
@@ -39,7 +39,7 @@ class Batch:
     rows of one input have in common.
     """
 
-    samples: Inputs
+    samples: SampleArrays
     slots: tuple[int, ...]
     inputs: tuple[int, ...]
 

@@ -30,7 +30,7 @@ class Sample(Protocol):
 
 
 @dataclass(frozen=True)
-class Inputs:
+class SampleArrays:
     """Samples side by side, as one forward pass takes them.
 
     `arrays`: by the trunk's name, (inputs, …). Those named in `ragged` are padded along their second axis, on the
@@ -41,19 +41,19 @@ class Inputs:
     lengths: tuple[int, ...]
     ragged: frozenset[str]
 
-    def only(self, chosen: Sequence[int]) -> Inputs:
+    def only(self, chosen: Sequence[int]) -> SampleArrays:
         """Return some of the inputs, in this order, at the same padded length."""
         arrays = {name: array[list(chosen)] for name, array in self.arrays.items()}
-        return Inputs(arrays, tuple(self.lengths[i] for i in chosen), self.ragged)
+        return SampleArrays(arrays, tuple(self.lengths[i] for i in chosen), self.ragged)
 
-    def trimmed(self) -> Inputs:
+    def trimmed(self) -> SampleArrays:
         """Return the inputs padded to the longest of them and no further."""
         longest = max(self.lengths)
         arrays = {
             name: array[:, :longest] if name in self.ragged else array for name, array in self.arrays.items()
         }
-        return Inputs(arrays, self.lengths, self.ragged)
+        return SampleArrays(arrays, self.lengths, self.ragged)
 
 
 # Puts distinct samples side by side: one function a modality.
-Collate = Callable[[Sequence[Any]], Inputs]
+Collate = Callable[[Sequence[Any]], SampleArrays]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.loadtest.load.record import CALLER, Record
-from rootstock.loadtest.load.samples import Sample, between, parse
+from rootstock.loadtest.load.samples import ResourceSample, between, parse
 from rootstock.loadtest.load.summary import percentile, summarize
 from rootstock.loadtest.load.texts import real_texts
 from rootstock.loadtest.load.timeline import timeline
@@ -102,7 +102,7 @@ def test_too_few_samples_have_no_slope() -> None:
 def test_what_happened_between_two_expositions_of_the_server_is_told() -> None:
     metrics = Metrics()
     metrics.batch(BatchStats(100, 7, 10, 10, 1.0))
-    first = Sample(0.0, parse(metrics.render().decode()), 200.0)
+    first = ResourceSample(0.0, parse(metrics.render().decode()), 200.0)
     metrics.batch(BatchStats(8, 2, 80, 100, 0.05, [("high", 0.01)]))
     metrics.batch(BatchStats(4, 1, 60, 100, 0.03, [("low", 0.03)]))
     metrics.loaded("memory", 0.1, True)
@@ -110,7 +110,7 @@ def test_what_happened_between_two_expositions_of_the_server_is_told() -> None:
         metrics.loaded("slot", 0.1, True)
     for _ in range(2):
         metrics.evicted("slot")
-    found = between(first, Sample(1.0, parse(metrics.render().decode()), 210.0))
+    found = between(first, ResourceSample(1.0, parse(metrics.render().decode()), 210.0))
     assert (found["batch_rows"], found["batch_adapters"]) == (6, 1.5)
     assert found["batch_ms"] == pytest.approx(40)
     assert found["waited_ms"] == pytest.approx(20)
@@ -121,7 +121,7 @@ def test_what_happened_between_two_expositions_of_the_server_is_told() -> None:
 
 
 def test_metrics_that_are_not_there_are_nothing_rather_than_a_fault() -> None:
-    found = between(Sample(0.0, {}, 1.0), Sample(1.0, {}, 1.0))
+    found = between(ResourceSample(0.0, {}, 1.0), ResourceSample(1.0, {}, 1.0))
     assert {name for name, value in found.items() if value is not None} == {"resident_mb"}
 
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as HfTokenizer
 from rootstock.adapters.spec import Preprocessing
 from rootstock.service.engine.core.errors import TooLong
 from rootstock.service.engine.encode.batch import Batch, assemble
-from rootstock.service.engine.encode.sample import Inputs
+from rootstock.service.engine.encode.sample import SampleArrays
 
 # Characters that are read at first for each token that is wanted of a text.
 _CHARACTERS = 8
@@ -199,7 +199,7 @@ def cut(encoding: Encoding, size: int, side: str = "right") -> None:
         encoding.truncate(size + longer, direction=side)
 
 
-def collate(samples: Sequence[TextSample], pad_id: int) -> Inputs:
+def collate(samples: Sequence[TextSample], pad_id: int) -> SampleArrays:
     """Return the trunk's inputs, each (inputs, tokens) int64, padded on the right to the longest."""
     lengths = tuple(len(sample.ids) for sample in samples)
     shape = (len(samples), max(lengths))
@@ -211,7 +211,7 @@ def collate(samples: Sequence[TextSample], pad_id: int) -> Inputs:
         mask[i, :length] = 1
         types[i, :length] = sample.type_ids
     arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-    return Inputs(arrays, lengths, frozenset(arrays))
+    return SampleArrays(arrays, lengths, frozenset(arrays))
 
 
 def pad(samples: Sequence[TextSample], slots: Sequence[int], pad_id: int) -> Batch:
