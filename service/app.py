@@ -28,6 +28,7 @@ from rootstock.service.api.middleware.gate import Gate, Keys
 from rootstock.service.api.openai import embeddings, models
 from rootstock.service.engine.core.errors import EngineError
 from rootstock.service.settings import Settings, read_settings
+from rootstock.service.startup import Startup
 from rootstock.service.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:
@@ -255,5 +256,10 @@ def _restore_sigterm(previous: Any) -> None:
 
 
 def app_from_environment() -> FastAPI:
-    """The app with the settings of the environment; for ASGI servers that take a factory."""
+    """The app with the settings of the environment."""
     return create_app(read_settings())
+
+
+def asgi_from_environment() -> Startup:
+    """The same app, which says in one line why it cannot start; for ASGI servers that take a factory."""
+    return Startup(app_from_environment())

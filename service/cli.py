@@ -41,7 +41,7 @@ def serve_command(
         settings = read_settings(host=host, port=port, foundation=foundation, server=server)
         find_exporters()
         _pass_on(settings)
-        _open_home(settings)
+        _take_home(settings)
         if settings.runner != "torch":
             _exported(settings, settings.precision)
     except (SettingsError, NoSuchExporter, FoundationError, AdapterError, OSError) as error:
@@ -171,13 +171,13 @@ def _pass_on(settings: Any) -> None:
     os.environ.update({f"ROOTSTOCK_{name}": str(value) for name, value in given.items()})
 
 
-def _open_home(settings: Any) -> None:
-    """A home that is in use or cannot be written, or a registry that cannot be read, is said here, once."""
-    from rootstock.adapters.home.home import holding
+def _take_home(settings: Any) -> None:
+    """Hold the home from here on; one that cannot be written, or a registry that cannot be read, is said once."""
+    from rootstock.adapters.home.home import keep
     from rootstock.adapters.registry import SqlRegistry
 
-    with holding(settings.home_folder, "rootstock serve, before it starts"):
-        SqlRegistry(f"sqlite:///{settings.home_folder / 'registry.db'}").close()
+    keep(settings.home_folder, "rootstock serve")
+    SqlRegistry(f"sqlite:///{settings.home_folder / 'registry.db'}").close()
 
 
 def _check_address(host: str, port: int) -> None:
@@ -248,7 +248,7 @@ def _serve_uvicorn(settings: Any) -> None:
     import uvicorn
 
     uvicorn.run(
-        "rootstock.service.app:app_from_environment",
+        "rootstock.service.app:asgi_from_environment",
         factory=True,
         host=settings.host,
         port=settings.port,
@@ -273,7 +273,14 @@ def _serve_bentoml(settings: Any) -> None:
     }
     flags = [str(part) for pair in arguments.items() for part in pair]
     environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "true"}
-    command = [sys.executable, "-m", "bentoml", "serve", "rootstock.service.bento:Rootstock", *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "rootstock.service.startup",
+        "serve",
+        "rootstock.service.bento:Rootstock",
+        *flags,
+    ]
     os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter
 
 

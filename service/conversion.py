@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 from rootstock.adapters.bundle.archive import CONFIG, WEIGHTS
 from rootstock.adapters.spec import Rejected
 
-# Importing PEFT takes some 10 s, all linear layers of a 110 M parameter foundation some 60 s on one core.
+# The process bounds its own computing too (adapters/convert/conversion.py). Importing PEFT takes part of it.
 _SECONDS = 300.0
 
 
@@ -30,6 +31,7 @@ class ConvertedFolder:
 class Converter:
     """Run adapters/convert/conversion.py, one upload at a time, each in a process that is killed after `seconds`.
 
+    The process ends with this one, and of itself once it has computed for `seconds`.
     `foundation` is the setting that names the foundation, `rank` the largest rank of the result.
     """
 
@@ -60,6 +62,7 @@ class Converter:
             given, made = Path(folder, "in.zip"), Path(folder, "out.zip")
             await asyncio.to_thread(given.write_bytes, data)
             command = [str(given), str(made), "--foundation", self._foundation, "--rank", str(self._rank)]
+            command += ["--seconds", str(self._seconds)]
             async with self._turn:
                 code, said = await self._run(*command, *(() if task is None else ("--task", task)))
             answer = _last_object(said)
@@ -73,20 +76,28 @@ class Converter:
     async def _run(self, *arguments: str) -> tuple[int | None, bytes]:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "rootstock.adapters.convert.conversion", *arguments),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=_environment(),
         )
         try:
-            said, _ = await asyncio.wait_for(process.communicate(), self._seconds)
+            async with asyncio.timeout(self._seconds):
+                # `communicate` would close the standard input, which tells the process that this one is gone.
+                said = b"" if process.stdout is None else await process.stdout.read()
+                await process.wait()
         except TimeoutError:
-            message = f"converting it to LoRA took longer than {self._seconds:g} s; convert it before uploading"
-            raise Rejected("conversion", WEIGHTS, message) from None
+            raise self._late() from None
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+        if process.returncode == -signal.SIGXCPU:
+            raise self._late()
         return process.returncode, said
+
+    def _late(self) -> Rejected:
+        message = f"converting it to LoRA took longer than {self._seconds:g} s; convert it before uploading"
+        return Rejected("conversion", WEIGHTS, message)
 
 
 def _environment() -> dict[str, str]:

@@ -13,6 +13,7 @@ from rootstock.training.data.split import Split
 from rootstock.training.recipe.recipe_file import RecipeFile
 
 _LIBRARIES = ("numpy", "peft", "rootstock", "safetensors", "scikit-learn", "tokenizers", "torch", "transformers")
+_GIT_SECONDS = 60.0
 _CODE = ("adapters", "training")
 
 
@@ -38,7 +39,16 @@ def _commit(root: Path) -> str | None:
     commands = (["rev-parse", "HEAD"], ["--no-optional-locks", "status", "--porcelain", "--", *_CODE])
     answers = []
     for command in commands:
-        ran = subprocess.run([git, "-C", str(root), *command], capture_output=True, text=True, check=False)  # noqa: S603
+        try:
+            ran = subprocess.run(  # noqa: S603 - fixed arguments
+                [git, "-C", str(root), *command],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_GIT_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return None
         if ran.returncode != 0:
             return None
         answers.append(ran.stdout.strip())

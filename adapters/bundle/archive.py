@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -21,8 +22,10 @@ MEMBERS = (CONFIG, WEIGHTS, MANIFEST, GOLDEN, CARD)
 
 # A bundle's directory takes some 400 bytes; beyond this, listing the members alone would cost much memory.
 _MAX_DIRECTORY_BYTES = 64 * 2**10
+# The last two: zip64 has room for numbers that no file position or slice takes.
 _UNREADABLE = (
     zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError,
+    OverflowError, struct.error,
 )  # fmt: skip
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -60,7 +63,7 @@ def unpack(data: bytes, limits: Limits) -> dict[str, bytes]:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except Rejected:
         raise
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         raise Rejected("members", "bundle", f"not a zip archive ({error}); zip the adapter's folder") from None
     with archive:
         if (listed := len(archive.infolist())) != counted:

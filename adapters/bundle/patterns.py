@@ -1,6 +1,6 @@
 """The regular expressions of an `adapter_config.json`: PEFT's own around them, and a bound on what they cost.
 
-An uploaded expression runs inside the server, so that one which could run for long is refused.
+An uploaded expression is compiled and run inside the server, so one that could take long at either is refused.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from re import _constants as sre  # type: ignore[attr-defined]
 from re import _parser as sre_parse  # type: ignore[attr-defined]
 from typing import Any
@@ -20,6 +20,13 @@ _MAX_PATTERN_CHARS = 512
 # A backtracking match takes at most about as many steps as a name of this length can be taken apart in ways.
 _NAME_LENGTH = 50
 _MAX_WAYS = 2**20
+# In characters: `re` compiles some 500,000 a second, and a set that ignores case as long as a hundred of them.
+_MAX_COST = 2**17
+_SET_COST = 100
+_LAST_ASCII = 127
+_MAX_QUOTED = 60
+_LITERALS = (sre.LITERAL, sre.NOT_LITERAL)
+_REPEATS = (sre.MAX_REPEAT, sre.MIN_REPEAT, sre.POSSESSIVE_REPEAT)
 
 
 # PEFT's own expressions around a pattern. Kept compiled: `re` itself keeps fewer than one config may hold.
@@ -41,31 +48,107 @@ def layer_of(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.")
 
 
-def check_patterns(key: str, patterns: list[str], compiled: Callable[[str], object]) -> None:
-    """Rejected (check "schema") naming `key` for a pattern that is none or could run for long."""
-    if len(patterns) > MAX_PATTERNS:
-        raise wrong_option(key, f"{len(patterns)} patterns; at most {MAX_PATTERNS}")
-    ways = 0.0
-    for pattern in patterns:
+class PatternBudget:
+    """What the regular expressions of one config may cost together: to compile, and to match one name."""
+
+    def __init__(self) -> None:
+        self._cost = 0
+        self._ways = 0.0
+
+    def check(self, key: str, patterns: Sequence[str], compiled: Callable[[str], object]) -> None:
+        """Rejected (check "schema") naming `key` for a pattern that is none or costs too much with those before.
+
+        `compiled` compiles a pattern as it is used. It is called once the pattern is known to be cheap.
+        """
+        if len(patterns) > MAX_PATTERNS:
+            raise wrong_option(key, f"{len(patterns)} patterns; at most {MAX_PATTERNS}")
+        for pattern in patterns:
+            self._check_length(key, pattern)
+            try:
+                parsed: Any = sre_parse.parse(pattern)
+                self._check_cost(key, pattern, parsed)
+                compiled(pattern)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise wrong_option(key, f"{_quoted(pattern)} is not a regular expression: {error}") from None
+
+    def _check_length(self, key: str, pattern: str) -> None:
         if len(pattern) > _MAX_PATTERN_CHARS:
             raise wrong_option(key, f"a pattern of {len(pattern)} characters; at most {_MAX_PATTERN_CHARS}")
-        try:
-            parsed: Any = sre_parse.parse(pattern)
-            compiled(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise wrong_option(key, f"{pattern!r} is not a regular expression: {error}") from None
-        ways += _ways(parsed)
-        if ways > _MAX_WAYS:
+        self._cost += len(pattern)
+        if self._cost > _MAX_COST:
             raise wrong_option(
-                key, f"{pattern!r} repeats within repeats or too often; name the modules in a list"
+                key, f"the patterns have more than {_MAX_COST} characters together; name the modules in a list"
             )
+
+    def _check_cost(self, key: str, pattern: str, parsed: Any) -> None:
+        if not _is_ascii(parsed):
+            raise wrong_option(
+                key,
+                f"{_quoted(pattern)} holds a character beyond ASCII, which no module's name has; leave it out",
+            )
+        if _ignores_case(parsed):
+            self._cost += _SET_COST * _sets(parsed)
+        if self._cost > _MAX_COST:
+            raise wrong_option(
+                key, f"{_quoted(pattern)} holds too many sets that ignore case; name the modules in a list"
+            )
+        self._ways += _ways(parsed)
+        if self._ways > _MAX_WAYS:
+            raise wrong_option(
+                key, f"{_quoted(pattern)} repeats within repeats or too often; name the modules in a list"
+            )
+
+
+def _quoted(pattern: str) -> str:
+    """What a message quotes, short enough to leave room for the remedy."""
+    return repr(pattern if len(pattern) <= _MAX_QUOTED else pattern[:_MAX_QUOTED] + "…")
+
+
+def _parts(parsed: Any) -> Iterator[tuple[Any, Any]]:
+    """Every operation of a parsed pattern with its arguments, those within others included."""
+    for op, args in parsed:
+        yield op, args
+        if op in _REPEATS:
+            yield from _parts(args[2])
+        elif op is sre.BRANCH:
+            for branch in args[1]:
+                yield from _parts(branch)
+        elif op in (sre.SUBPATTERN, sre.ASSERT, sre.ASSERT_NOT):
+            yield from _parts(args[-1])
+        elif op is sre.ATOMIC_GROUP:
+            yield from _parts(args)
+        elif op is sre.GROUPREF_EXISTS:
+            yield from (part for branch in args[1:] if branch is not None for part in _parts(branch))
+
+
+def _is_ascii(parsed: Any) -> bool:
+    """Whether every character that it names is in ASCII: `re` walks through a set's range one by one."""
+    for op, args in _parts(parsed):
+        items = args if op is sre.IN else [(op, args)]
+        for kind, value in items:
+            highest = value[1] if kind is sre.RANGE else value if kind in _LITERALS else 0
+            if highest > _LAST_ASCII:
+                return False
+    return True
+
+
+def _ignores_case(parsed: Any) -> bool:
+    flags = parsed.state.flags
+    for op, args in _parts(parsed):
+        if op is sre.SUBPATTERN:
+            flags |= args[1]
+    return bool(flags & re.IGNORECASE)
+
+
+def _sets(parsed: Any) -> int:
+    return sum(op is sre.IN for op, _ in _parts(parsed))
 
 
 def _ways(parsed: Any) -> float:
     """A bound on the ways in which a pattern can match one name; infinite where choices nest in a repeat."""
     ways = 1.0
     for op, args in parsed:
-        if op in (sre.MAX_REPEAT, sre.MIN_REPEAT, sre.POSSESSIVE_REPEAT):
+        if op in _REPEATS:
             least, most, body = args
             inner = _ways(body)
             if least > _NAME_LENGTH or (most > 1 and inner > 1):

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rootstock.adapters.bundle.kinds.methods import check_kind, wrong_option
-from rootstock.adapters.bundle.patterns import MAX_PATTERNS, check_patterns, containing, ending_in, layer_of
+from rootstock.adapters.bundle.kinds.methods import Unconverted, check_kind, wrong_option
+from rootstock.adapters.bundle.patterns import MAX_PATTERNS, PatternBudget, containing, ending_in, layer_of
 from rootstock.adapters.spec import TaskClass
 
 ALL_LINEAR = "all-linear"
@@ -38,6 +38,8 @@ _KNOWN_TO = {
     | {"target_r", "init_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step"},
     "IA3": {"feedforward_modules", "init_ia3_weights"},
 }
+# A list of module names in these, or one regular expression.
+_NAMING = ("target_modules", "exclude_modules", "feedforward_modules")
 _BIASES = ("none", "lora_only", "all")
 # These initialisations move part of the base weight into the adapter: the frozen foundation lacks that part.
 _PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
@@ -132,7 +134,11 @@ def read_config(value: Mapping[str, Any]) -> PeftConfig:
     """
     kind, task = value.get("peft_type"), value.get("task_type")
     if kind is not None:
-        check_kind(kind)
+        try:
+            check_kind(kind)
+        except Unconverted:
+            check_expressions(value)
+            raise
     if task is not None and not isinstance(task, str):
         raise wrong_option("task_type", f"{task!r} is not a string")
     if kind is None:
@@ -142,6 +148,7 @@ def read_config(value: Mapping[str, Any]) -> PeftConfig:
         if key not in known and option not in (None, False, [], {}):
             raise wrong_option(key, f"{option!r} is not served: it may change the outputs; train without it")
     _check_targets(value)
+    check_expressions(value)
     values = {key: option for key, option in value.items() if key in known}
     if kind == "IA3":
         _check_feedforward(value)
@@ -161,6 +168,35 @@ def read_config(value: Mapping[str, Any]) -> PeftConfig:
     return PeftConfig(kind, task, values)
 
 
+def check_expressions(value: Mapping[str, Any]) -> None:
+    """Rejected (check "schema") for a regular expression that is none or costs too much, in a config of any kind.
+
+    PEFT reads one where `target_modules`, `exclude_modules` or `feedforward_modules` is a string, in
+    `modules_to_save`, and in every option whose name ends in `_pattern`: `layers_pattern`, and the keys of
+    `rank_pattern`, `alpha_pattern`, `n_frequency_pattern` and the like.
+    """
+    budget = PatternBudget()
+    for key, option in value.items():
+        if key in _NAMING:
+            if isinstance(option, str):
+                budget.check(key, [option], re.compile)
+            elif isinstance(option, list) and len(option) > MAX_PATTERNS:
+                raise wrong_option(key, f"{len(option)} names; at most {MAX_PATTERNS}")
+        elif key == "modules_to_save":
+            budget.check(key, _texts(option), containing)
+        elif key == "layers_pattern":
+            budget.check(key, _texts(option), layer_of)
+        # AdaLoRA's are the modules' full names.
+        elif key.endswith("_pattern") and value.get("peft_type") != "ADALORA":
+            budget.check(key, _texts(option), ending_in)
+
+
+def _texts(option: Any) -> list[str]:
+    """The strings that an option is or holds, of an object its keys."""
+    held = [option] if isinstance(option, str) else option if isinstance(option, list | dict) else []
+    return [text for text in held if isinstance(text, str)]
+
+
 def _strings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
@@ -175,15 +211,6 @@ def _check_targets(value: Mapping[str, Any]) -> None:
             raise wrong_option(key, f"{option!r} is not a list of strings")
         if key == "modules_to_save" and isinstance(option, str):
             raise wrong_option(key, f"{option!r} is not a list of strings")
-    for key in ("target_modules", "exclude_modules"):
-        if isinstance(value.get(key), str):
-            check_patterns(key, [value[key]], re.compile)
-        elif len(value.get(key) or []) > MAX_PATTERNS:
-            raise wrong_option(key, f"{len(value[key])} names; at most {MAX_PATTERNS}")
-    patterns = value.get("layers_pattern")
-    listed = [patterns] if isinstance(patterns, str) else patterns or []
-    check_patterns("layers_pattern", listed, layer_of)
-    check_patterns("modules_to_save", value.get("modules_to_save") or [], containing)
     layers = value.get("layers_to_transform")
     listed = [layers] if isinstance(layers, int) else layers
     if layers is not None and not (isinstance(listed, list) and all(_whole(v, 0) for v in listed)):
@@ -194,12 +221,10 @@ def _check_feedforward(value: Mapping[str, Any]) -> None:
     named: Any = value.get("feedforward_modules")
     target = value.get("target_modules")
     if isinstance(named, str):
-        check_patterns("feedforward_modules", [named], re.compile)
-    elif not _strings(named):
+        return
+    if not _strings(named):
         raise wrong_option("feedforward_modules", f"{named!r} is not a pattern or a list of module names")
-    elif len(named) > MAX_PATTERNS:
-        raise wrong_option("feedforward_modules", f"{len(named)} names; at most {MAX_PATTERNS}")
-    elif isinstance(target, list) and (unknown := sorted(set(named) - set(target))):
+    if isinstance(target, list) and (unknown := sorted(set(named) - set(target))):
         raise wrong_option("feedforward_modules", f"{unknown[0]!r} is not in target_modules, {target!r}")
 
 
@@ -237,7 +262,6 @@ def _check_lora(value: Mapping[str, Any]) -> None:
         patterns = value.get(key) or {}
         if not isinstance(patterns, dict):
             raise wrong_option(key, f"{patterns!r} is not an object")
-        check_patterns(key, list(patterns), ending_in)
         for pattern, number in patterns.items():
             if not fits(number):
                 raise wrong_option(key, f"{pattern!r}: {number!r} is not a valid value")

@@ -3,7 +3,8 @@
     python -m rootstock.adapters.convert.conversion IN.zip OUT.zip --foundation SETTING --rank N
 
 reads a plain PEFT folder from a zip, writes a plain LoRA folder as a zip, and prints one JSON object: what was
-converted, or what was refused and why (exit code 1). Run so, it cannot unpickle and its memory is bounded.
+converted, or what was refused and why (exit code 1). Run so, it cannot unpickle, its memory and time are bounded,
+and it ends when its parent does.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, WEIGHTS
 from rootstock.adapters.bundle.bundle import TASK_OF_TYPE
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, check_kind, wrong_option
 from rootstock.adapters.bundle.manifest import MAX_LABELS, read_json
+from rootstock.adapters.bundle.peft_config import check_expressions
 from rootstock.adapters.bundle.tensors import check_finite, read_tensors
+from rootstock.adapters.child_process import end_with_parent, limit_cpu
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, locate
 from rootstock.adapters.spec import FoundationSpec, Rejected, TaskClass
@@ -45,6 +48,8 @@ TEXTS = (
     "The quick brown fox jumps over the lazy dog while 12 of 1,337 sensors report 98.6 °F.",
     "Ada Lovelace met Charles Babbage in London in June 1833. " * 8,
 )
+# Importing PEFT takes some 10 s, all linear layers of a 110 M parameter foundation some 60 s on one core.
+MAX_SECONDS = 300.0
 _GIB = 2**30
 
 
@@ -80,6 +85,7 @@ def convert(data: bytes, files: FoundationFiles, rank: int, task: str | None = N
     if kind not in CONVERTED:
         check_kind(kind)
         raise wrong_option("peft_type", f"{kind!r} is served as it is; upload it unconverted")
+    check_expressions(config)
     spec = describe(files)
     task = task or TASK_OF_TYPE.get(str(config.get("task_type")))
     if task is None:
@@ -226,7 +232,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--foundation", required=True)
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--task")
+    parser.add_argument("--seconds", type=float, default=MAX_SECONDS)
     given = parser.parse_args(arguments)
+    limit_cpu(given.seconds)
     try:
         files = locate(given.foundation)
         _confine(files)
@@ -262,4 +270,5 @@ def _never(*_: object, **__: object) -> NoReturn:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     sys.exit(main(sys.argv[1:]))

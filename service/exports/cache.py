@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from rootstock.adapters.child_process import OverTime, end_with_parent, limit_cpu, run_child
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, fingerprint, heads_digest
 
 # Raised with the layout of an export; older exports are then made anew.
 FORMAT = 5
+# Of one export: a foundation of 110 M parameters takes a minute on one core.
+_SECONDS = 3600.0
 
 
 def export_path(home: Path, digest: str, precision: str = "fp32", heads: str | None = None) -> Path:
@@ -66,11 +68,15 @@ def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         command = [sys.executable, "-m", "rootstock.service.exports.cache", setting, str(folder)]
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
-        done = subprocess.run(command, env=environment, check=False)  # noqa: S603 - our own module
-        if done.returncode != 0 or not is_whole(folder):
+        try:
+            code = run_child(command, environment, _SECONDS)
+        except OverTime:
             raise FoundationError(
-                f"the export of {files.name} failed with exit code {done.returncode}; see above"
-            )
+                f"the export of {files.name} took longer than {_SECONDS:g} s and was ended; make it elsewhere "
+                "and name its folder in ROOTSTOCK_EXPORTS"
+            ) from None
+        if code != 0 or not is_whole(folder):
+            raise FoundationError(f"the export of {files.name} failed with exit code {code}; see above")
     return folder
 
 
@@ -117,4 +123,6 @@ def _progress(step: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
+    limit_cpu(_SECONDS * (os.cpu_count() or 1))
     write_export(sys.argv[1], Path(sys.argv[2]))

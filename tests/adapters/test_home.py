@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -60,3 +61,54 @@ def test_a_program_that_is_started_meanwhile_does_not_hold_the_home_longer(tmp_p
     finally:
         child.kill()
         child.communicate()
+
+
+KEEP = """
+import os, subprocess, sys
+from pathlib import Path
+from rootstock.adapters.home.home import keep
+keep(Path(sys.argv[1]), "a server")
+worker = subprocess.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]], close_fds=False)
+worker.wait()
+"""
+
+
+def test_a_home_that_a_program_keeps_is_held_for_the_one_that_it_starts_and_until_both_have_ended(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", KEEP, str(tmp_path), HOLD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdin is not None
+        assert server.stdout.readline() == "held\n"
+        for still_runs in ("both", "the worker"):
+            named = pytest.raises(HomeInUse, match=f"in use by a server, process {server.pid}: ")
+            with named, holding(tmp_path, still_runs):
+                pass
+            server.kill()
+            server.wait()
+        server.stdin.close()
+        assert server.stdout.read() == ""
+    with holding(tmp_path, "this test"):
+        pass
+
+
+@pytest.mark.parametrize("kept", ["", "no number", "-1", "0", "99999", "9" * 30])
+def test_a_handle_that_is_not_of_this_home_s_lock_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    monkeypatch.setenv("_ROOTSTOCK_HOME_LOCK", kept)
+    with holding(tmp_path, "first"), pytest.raises(HomeInUse, match="in use by first"), holding(tmp_path, "x"):
+        pass
+
+
+def test_a_holder_that_has_not_written_its_name_yet_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "lock"
+    lock.write_text(f"one that was killed, process {2**30}\n")
+    monkeypatch.setattr("time.sleep", lambda _: lock.write_text(f"another program, process {os.getpid()}\n"))
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(HomeInUse, match="in use by another program, process"), holding(tmp_path, "x"):
+            pass

@@ -6,13 +6,15 @@ import copy
 import json
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from peft import LoraConfig, LoraModel, get_peft_model
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING, LoraConfig, LoraModel, PeftType, get_peft_model
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+from rootstock.adapters.bundle.kinds.methods import CONVERTED, Unconverted
 from rootstock.adapters.bundle.manifest import read_json
 from rootstock.adapters.bundle.peft_config import read_config
 from rootstock.adapters.foundation.architecture import describe
@@ -201,6 +203,13 @@ CATASTROPHIC = [
 ]  # fmt: skip
 
 
+SLOW_TO_COMPILE = [
+    "(?i:" + "[\x00-\U0010ffff]" * 99 + ")", "[\x00-\uffff]" * 20, r"[\x00-\uffff]", r"(?i)[^a-\u0130]", "[aé]",
+    "é+",
+    r"a|(b|(?=[\U00010000-\U0010ffff]))", "(?:[\u0400-\u04ff])?", "(a)?(?(1)é|b)",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(("key", "value"), REFUSED, ids=lambda v: str(v)[:40])
 def test_an_option_that_is_not_served_is_refused_by_its_key(key: str, value: Any) -> None:
     with pytest.raises(Rejected) as caught:
@@ -208,15 +217,20 @@ def test_an_option_that_is_not_served_is_refused_by_its_key(key: str, value: Any
     assert (caught.value.check, caught.value.where) == ("schema", f"adapter_config.json: {key}")
 
 
-@pytest.mark.parametrize("pattern", CATASTROPHIC, ids=lambda p: p[:20])
-@pytest.mark.parametrize(
-    "key",
-    ["target_modules", "exclude_modules", "layers_pattern", "modules_to_save", "rank_pattern", "alpha_pattern"],
-)
-def test_a_pattern_that_could_run_for_ever_is_refused_quickly(key: str, pattern: str) -> None:
-    value = {
-        "modules_to_save": [pattern], "rank_pattern": {pattern: 4}, "alpha_pattern": {pattern: 4},
-    }.get(key, pattern)  # fmt: skip
+EXPRESSIONS: dict[str, Callable[[str], Any]] = {
+    "target_modules": str,
+    "exclude_modules": str,
+    "layers_pattern": str,
+    "modules_to_save": lambda pattern: [pattern],
+    "rank_pattern": lambda pattern: {pattern: 4},
+    "alpha_pattern": lambda pattern: {pattern: 4},
+}
+
+
+@pytest.mark.parametrize("pattern", CATASTROPHIC + SLOW_TO_COMPILE, ids=lambda p: ascii(p)[:20])
+@pytest.mark.parametrize("key", EXPRESSIONS)
+def test_a_pattern_that_could_run_or_compile_for_ever_is_refused_quickly(key: str, pattern: str) -> None:
+    value = EXPRESSIONS[key](pattern)
     began = time.perf_counter()
     with pytest.raises(Rejected) as caught:
         read_config(good_config(**{key: value}))
@@ -237,9 +251,45 @@ def test_the_slowest_patterns_that_are_accepted_match_every_module_quickly(
     assert time.perf_counter() - began < 2
 
 
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_a_kind_that_converts_is_held_to_the_same_patterns(kind: str) -> None:
+    """In every option in which the installed PEFT may read an expression."""
+    options = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)].__dataclass_fields__
+    for key in {"target_modules", "exclude_modules", "modules_to_save"} | {o for o in options if "pattern" in o}:
+        forms = EXPRESSIONS.get(key, EXPRESSIONS["rank_pattern"])
+        with pytest.raises(Unconverted):
+            read_config(good_config(peft_type=kind, **{key: forms("query")}))
+        for pattern in ("(a+)+$", SLOW_TO_COMPILE[0], "("):
+            with pytest.raises(Rejected) as caught:
+                read_config(good_config(peft_type=kind, **{key: forms(pattern)}))
+            assert caught.value.where == f"adapter_config.json: {key}"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "said"),
+    [
+        ({f"{i:04}{'x' * 400}": 4 for i in range(400)}, "more than 131072 characters together"),
+        ({f"{i:04}" + "(?i:" + "[is]" * 120 + ")": 4 for i in range(20)}, "too many sets"),
+        ({f"{i:04}.*.*.*x": 4 for i in range(20)}, "too often"),
+    ],
+)
+def test_patterns_that_are_cheap_alone_are_bounded_together_and_over_all_options(
+    patterns: dict[str, int], said: str
+) -> None:
+    pairs = list(patterns.items())
+    half = len(pairs) // 2
+    for config in (
+        {"rank_pattern": patterns},
+        {"rank_pattern": dict(pairs[:half]), "alpha_pattern": dict(pairs[half:])},
+    ):
+        with pytest.raises(Rejected, match=said):
+            read_config(good_config(**config))
+    read_config(good_config(rank_pattern=dict(pairs[:5])))
+
+
 def test_a_thousand_patterns_are_matched_quickly(spec: FoundationSpec) -> None:
     task_class = spec.class_for("text-classification")
-    patterns = {f"module{i}{'x' * 400}": 4 for i in range(1000)}
+    patterns = {f"module{i}{'x' * 40}": 4 for i in range(1000)}
     began = time.perf_counter()
     read = read_config(good_config(rank_pattern=patterns, alpha_pattern=dict.fromkeys(patterns, 2)))
     assert {read.scale(name) for name in task_class.linears} == {2.0}

@@ -13,7 +13,7 @@ import pytest
 
 from rootstock.adapters.bundle import Bundle, Limits, open_bundle, pack
 from rootstock.adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, MEMBERS, WEIGHTS
-from rootstock.adapters.spec import FoundationSpec
+from rootstock.adapters.spec import FoundationSpec, Rejected
 from tests.attacks.forge import LIMITS, at_most, good_files, good_tensors, plain_files, refused
 
 
@@ -189,6 +189,53 @@ def test_two_entries_that_share_one_member_s_bytes_are_refused(tiny: FoundationS
     card, config = directory_entry(data, CARD), directory_entry(data, CONFIG)
     shared = patched(data, card + 42, "<L", struct.unpack_from("<L", data, config + 42)[0])
     refused(shared, tiny, "members", CARD, "cannot be read")
+
+
+ENTRY64 = ("unpacked size", "packed size", "offset of the header")
+END64 = ("members on this disk", "members", "directory's size", "directory's offset")
+LOCATOR64 = "offset of the directory's end"
+# The stream says where it ends, and the directory's end lies before its locator.
+UNREAD64 = ("packed size", "members on this disk", LOCATOR64)
+
+
+def zip64(**changed: int) -> bytes:
+    """The good plain folder as a zip64, its first member's numbers and the directory's all of 64 bits."""
+    data = zip_of(*good_members())
+    at = data.index(b"PK\x01\x02")
+    count, size = struct.unpack_from("<HL", data, data.rindex(b"PK\x05\x06") + 10)
+    directory = data[at : at + size]
+    name = struct.unpack_from("<H", directory, 28)[0]
+    packed, unpacked = struct.unpack_from("<2L", directory, 20)
+    numbers = (unpacked, packed, struct.unpack_from("<L", directory, 42)[0])
+    entry = [changed.get(key, number) for key, number in zip(ENTRY64, numbers, strict=True)]
+    first = directory[:20] + struct.pack("<2L", 2**32 - 1, 2**32 - 1) + directory[28:30] + struct.pack("<H", 28)
+    first += directory[32:42] + struct.pack("<L", 2**32 - 1) + directory[46 : 46 + name]
+    directory = first + struct.pack("<2H3Q", 1, 24, *entry) + directory[46 + name :]
+    end = [changed.get(k, n) for k, n in zip(END64, (count, count, len(directory), at), strict=True)]
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, *end)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, changed.get(LOCATOR64, at + len(directory)), 1)
+    full = (2**16 - 1, 2**16 - 1, 2**32 - 1, 2**32 - 1)
+    last = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, *full, 0)
+    return data[:at] + directory + record + locator + last
+
+
+@pytest.mark.parametrize("number", [2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("field", [*ENTRY64, *END64, LOCATOR64])
+def test_a_number_of_64_bits_that_leads_nowhere_is_refused_or_not_read(
+    tiny: FoundationSpec, field: str, number: int
+) -> None:
+    right = open_bundle(zip64(), LIMITS, tiny).digest
+    assert right == open_bundle(pack(plain_files()), LIMITS, tiny).digest
+    refused: str | None = None
+    with at_most(24):
+        try:
+            digest = open_bundle(zip64(**{field: number}), LIMITS, tiny).digest
+        except Rejected as error:
+            refused = error.check
+    if refused is None:
+        assert (field in UNREAD64, digest) == (True, right)
+    else:
+        assert refused in ("members", "size")
 
 
 def test_an_encrypted_member_is_refused_by_name(tiny: FoundationSpec) -> None:

@@ -96,7 +96,7 @@ def test_a_header_of_many_empty_tensors_is_refused_for_its_length(tiny: Foundati
     refused(upload, tiny, "safetensors", WEIGHTS, f"header of {len(header)} bytes")
 
 
-@pytest.mark.parametrize("shape", [[0, 2**62], [0, 2**62, 4], [1] * 65])
+@pytest.mark.parametrize("shape", [[0, 2**62], [0, 2**62, 4], [1] * 65, [0, 2**63], [2**64 - 1, 0]])
 def test_a_shape_that_numpy_cannot_hold_is_refused_by_tensor(tiny: FoundationSpec, shape: list[int]) -> None:
     size = 0 if 0 in shape else 4
     upload = plain_files(raw_safetensors({"odd": entry(shape, 0, size)}, bytes(size)))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from tests.e2e.test_serve import serving
 
@@ -50,6 +51,13 @@ def test_every_file_that_a_document_names_exists(document: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", text)
     missing += sorted(n for n in links if not (document.parent / n).exists())
     assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_row_of_a_table_is_in_the_table_that_a_reader_of_markdown_sees(document: Path) -> None:
+    """A row after an empty line is a paragraph that begins with a bar."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(document.read_text())
+    assert [token.content for token in tokens if token.type == "inline" and token.content.startswith("|")] == []
 
 
 def test_bentoml_build_accepts_the_bentofile(tmp_path: Path) -> None:

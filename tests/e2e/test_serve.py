@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +103,50 @@ def test_demo_adapters_that_the_limits_refuse_are_skipped(new_home: Callable[[],
         assert [m["id"] for m in client.get("/v1/models").json()["data"]] == ["foundation"]
 
 
-def test_a_start_that_fails_in_the_worker_ends_bentoml(new_home: Callable[[], Path]) -> None:
+@pytest.mark.parametrize("server", ["bentoml", "uvicorn"])
+def test_a_start_that_fails_gives_the_reason_in_one_line_and_exit_code_3(
+    new_home: Callable[[], Path], server: str
+) -> None:
+    """Under BentoML it is the worker that cannot start."""
     home = new_home()
     (home / "store").write_text("not a folder")
     environment = {**os.environ, "ROOTSTOCK_HOME": str(home)}
-    command = [ROOTSTOCK, "serve", "--port", str(free_port())]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
-    assert "startup failed" in done.stderr
+    command = [ROOTSTOCK, "serve", "--port", str(free_port()), "--server", server]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 3, done.stderr
+    (reason,) = [line for line in done.stderr.splitlines() if "cannot start" in line]
+    assert reason.startswith("rootstock: the server cannot start: ")
+    assert str(home / "store") in reason
+    assert "Traceback" not in done.stderr
+
+
+def test_of_two_servers_that_start_on_one_home_at_one_instant_one_serves_and_the_other_names_it(
+    new_home: Callable[[], Path],
+) -> None:
+    environment = {**os.environ, "ROOTSTOCK_HOME": str(new_home()), "ROOTSTOCK_DEMO": "false"}
+    commands = [
+        [ROOTSTOCK, "serve", "--server", server, "--port", str(free_port())] for server in ("bentoml", "uvicorn")
+    ]
+    started = [subprocess.Popen(c, env=environment, stderr=subprocess.PIPE, text=True) for c in commands]
+
+    def until_ready_or_ended(process: subprocess.Popen[str]) -> list[str]:
+        assert process.stderr is not None
+        lines: list[str] = []
+        while not (lines and '"event": "ready"' in lines[-1]) and (line := process.stderr.readline()):
+            lines.append(line)
+        return lines
+
+    try:
+        with ThreadPoolExecutor() as threads:
+            said = dict(zip(started, threads.map(until_ready_or_ended, started), strict=True))
+        (winner,) = [process for process, lines in said.items() if '"event": "ready"' in lines[-1]]
+        (loser,) = [process for process in started if process is not winner]
+        assert (loser.wait(60), len(said[loser])) == (2, 1), said[loser]
+        assert f"is in use by rootstock serve, process {winner.pid}: " in said[loser][0]
+    finally:
+        for process in started:
+            process.terminate()
+            process.communicate(timeout=60)
 
 
 def test_the_worker_ends_when_bentoml_s_parent_is_killed(new_home: Callable[[], Path]) -> None:

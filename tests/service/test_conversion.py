@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -197,7 +198,8 @@ def test_tensors_that_are_not_the_adapter_s_are_refused(
         ({"r": "many"}, "conversion"), ({"target_modules": ["nothing"]}, "conversion"), ({"r": 3}, "conversion"),
         ({"peft_type": "HRA"}, "sites"),
         ({"peft_type": "LORA"}, "schema"), ({"peft_type": None}, "schema"), ({"peft_type": "P_TUNING"}, "schema"),
-        ({"task_type": "CAUSAL_LM"}, "schema"),
+        ({"task_type": "CAUSAL_LM"}, "schema"), ({"target_modules": "(a+)+$"}, "schema"),
+        ({"rank_pattern": {"(?i:[\x00-\uffff])": 2}}, "schema"),
     ],
 )  # fmt: skip
 def test_configs_that_peft_cannot_make_of_it_are_refused(
@@ -257,6 +259,26 @@ def test_a_conversion_that_crashes_is_a_refusal(tmp_path: Path, loha: PeftAdapte
 def test_a_conversion_that_hangs_is_killed_and_refused(tiny: FoundationFiles, loha: PeftAdapter) -> None:
     error = refused(Converter(str(tiny.folder), FULL, seconds=0.2), loha.zip())
     assert (error.check, "longer than 0.2 s" in error.message) == ("conversion", True)
+
+
+def test_a_conversion_that_computes_for_too_long_is_refused_as_one_that_takes_too_long(
+    loha: PeftAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system ends it, as it does where the server cannot. Here the interpreter itself takes the time."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 9))\nwhile True: pass\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    error = refused(Converter("default", FULL, seconds=100), loha.zip())
+    assert (error.check, "longer than 100 s" in error.message) == ("conversion", True)
+
+
+def test_a_conversion_is_told_how_long_it_may_compute(tmp_path: Path) -> None:
+    limits = "import resource; print(resource.getrlimit(resource.RLIMIT_CPU)[0])"
+    asked = ["gone.zip", "out.zip", "--foundation", str(tmp_path), "--rank", "1", "--seconds", "7"]
+    program = f"from rootstock.adapters.convert.conversion import main; main({asked}); {limits}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "7\n"
 
 
 def test_a_server_without_peft_says_where_to_convert(loha: PeftAdapter, monkeypatch: pytest.MonkeyPatch) -> None:

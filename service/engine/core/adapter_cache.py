@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -118,13 +119,16 @@ class AdapterCache:
 
 
 def memory_of(adapter: Adapter) -> int:
-    """Bytes that go free with the adapter: the buffers behind its arrays, each whole and once, and its objects.
+    """Bytes that go free with the adapter: the buffers behind its arrays, its labels and prefix, and its objects.
 
-    An array can be a view into a buffer that other arrays share, or into one much larger than itself.
+    An array can be a view into a buffer that other arrays share, or into one much larger than itself: each buffer
+    counts whole and once.
     """
     weights = adapter.weights
     arrays = [array for update in weights.sites.values() for array in update.arrays()]
     arrays += weights.head.values()
     owners: list[Any] = [array if array.base is None else array.base for array in arrays]
     buffers = {id(owner): memoryview(owner).nbytes for owner in owners}
-    return sum(buffers.values()) + _ARRAY_BYTES * len(arrays) + _ADAPTER_BYTES
+    texts = sys.getsizeof(adapter.labels) + sum(map(sys.getsizeof, adapter.labels))
+    texts += sys.getsizeof(adapter.preprocessing.prefix)
+    return sum(buffers.values()) + texts + _ARRAY_BYTES * len(arrays) + _ADAPTER_BYTES

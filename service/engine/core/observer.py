@@ -50,10 +50,15 @@ class Observer:
 
 
 class Observers(Observer):
-    """Several as one. Their own faults are logged: what is counted wrong keeps no answer back."""
+    """Several as one. Their own faults are logged: what is counted wrong keeps no answer back.
+
+    Observers among them become those that they hold, so that each is told once and from one place.
+    """
 
     def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
+        self.observers: tuple[Observer, ...] = tuple(
+            each for one in observers for each in (one.observers if isinstance(one, Observers) else (one,))
+        )
 
     def batch(self, stats: BatchStats) -> None:
         self._tell("batch", stats)
@@ -71,7 +76,7 @@ class Observers(Observer):
         self._tell("evicted", tier)
 
     def _tell(self, what: str, *told: Any) -> None:
-        for observer in self._observers:
+        for observer in self.observers:
             try:
                 getattr(observer, what)(*told)
             except Exception:

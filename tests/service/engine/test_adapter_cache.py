@@ -201,6 +201,32 @@ def test_what_is_in_use_stays_over_the_limit_and_goes_when_it_is_not() -> None:
     run(body, limit=2 * EACH, in_use=held, evicted=left)
 
 
+TEXTS = {
+    "none": ((), ""),
+    "many labels": (tuple(f"label-{i:06}" for i in range(20_000)), ""),
+    "long labels": (tuple("x" * 100_000 + str(i) for i in range(9)), ""),
+    "wide labels": (tuple("€" * 100_000 + str(i) for i in range(9)), ""),
+    "a long prefix": (("a", "b"), "p" * 2**20),
+}
+
+
+@pytest.mark.parametrize("texts", TEXTS)
+def test_the_texts_of_an_adapter_are_counted_as_what_python_allocates_for_them(texts: str) -> None:
+    labels, prefix = TEXTS[texts]
+    bare = replace(make_adapter("sha256:0"), labels=())
+    tracemalloc.start()
+    try:
+        copies = replace(
+            bare,
+            labels=tuple(label[:1] + label[1:] for label in labels),
+            preprocessing=replace(bare.preprocessing, prefix=prefix[:1] + prefix[1:]),
+        )
+        allocated = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert 0.95 * allocated <= memory_of(copies) <= 1.2 * allocated + KB * 4
+
+
 @pytest.mark.parametrize("kind", ["scalar", "first", "second", "embedder"])
 def test_what_an_adapter_is_counted_as_is_what_python_allocates_and_maps_for_it(
     kind: str, peft_saved: dict[str, PeftAdapter], spec: FoundationSpec

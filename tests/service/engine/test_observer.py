@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from rootstock.service.engine.core.errors import Draining, InvalidInput, RunnerFault, TooLarge
-from rootstock.service.engine.encode.engine import EngineLimits
-from tests.service.engine.fakes import Bench, Clock, run, text
+from rootstock.service.engine.core.observer import Observer, Observers
+from rootstock.service.engine.encode.engine import Engine, EngineLimits
+from tests.service.engine.fakes import SPEC, Bench, Clock, FakeCatalog, FakeRunner, run, text, tokenizer
 
 
 def test_an_answer_s_time_is_that_of_loading_of_waiting_and_of_its_batches() -> None:
@@ -55,6 +56,30 @@ def test_the_seconds_of_the_batches_are_shared_out_among_their_requests_by_token
     )
     assert ends["long"].progress.batch is ends["short"].progress.batch
     assert ends["long"].progress.compute == pytest.approx(24 / 20 * ends["short"].progress.compute)
+
+
+def test_observers_of_observers_are_one_list_and_a_fault_of_one_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Faulty(Observer):
+        def refused(self, reason: str) -> None:
+            raise RuntimeError(reason)
+
+    class Told(Observer):
+        def __init__(self) -> None:
+            self.reasons: list[str] = []
+
+        def refused(self, reason: str) -> None:
+            self.reasons.append(reason)
+
+    faulty, told, last = Faulty(), Told(), Told()
+    nested = Observers(Observers(faulty, Observers(told)), last)
+    assert nested.observers == (faulty, told, last)
+    nested.refused("full")
+    assert (told.reasons, last.reasons, len(caplog.records)) == (["full"], ["full"], 1)
+    engine = Engine(SPEC, FakeRunner(6), tokenizer(), FakeCatalog(), nested)
+    assert isinstance(engine.slots._observer, Observers)
+    assert engine.slots._observer.observers == nested.observers
 
 
 def test_loads_and_evictions_are_told_by_tier() -> None:

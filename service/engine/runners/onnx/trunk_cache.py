@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,10 @@ from dataclasses import dataclass
 from rootstock.adapters.spec import Array
 
 Key = tuple[str, bytes]
+
+# What Python keeps beside the numbers and the input: of each output, and of each of its arrays.
+_OUTPUT_BYTES = 512
+_ARRAY_BYTES = 128
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class TrunkOutput:
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays.values())
+        return _OUTPUT_BYTES + sum(array.nbytes + _ARRAY_BYTES for array in self.arrays.values())
 
 
 class TrunkCache:
@@ -41,11 +46,12 @@ class TrunkCache:
 
     def put(self, key: Key, output: TrunkOutput) -> None:
         """Keep an output, unless it alone is larger than the cache."""
-        if output.nbytes > self.max_bytes:
+        nbytes = memory_of(key, output)
+        if nbytes > self.max_bytes:
             return
         self._drop(key)
         self._held[key] = output
-        self.nbytes += output.nbytes
+        self.nbytes += nbytes
         while self.nbytes > self.max_bytes:
             self._drop(next(iter(self._held)))
 
@@ -55,4 +61,9 @@ class TrunkCache:
     def _drop(self, key: Key) -> None:
         output = self._held.pop(key, None)
         if output is not None:
-            self.nbytes -= output.nbytes
+            self.nbytes -= memory_of(key, output)
+
+
+def memory_of(key: Key, output: TrunkOutput) -> int:
+    """Bytes that go free with an entry: its input, which can be larger than its output, and its arrays."""
+    return sys.getsizeof(key[1]) + output.nbytes
