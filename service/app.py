@@ -23,8 +23,9 @@ from fastapi import FastAPI
 from rootstock.adapters.bundle import Limits, PlainFields
 from rootstock.adapters.errors import StoreFull
 from rootstock.adapters.spec import Rejected
-from rootstock.service.api import adapters, errors, health, predict, rerank
+from rootstock.service.api import adapters, errors, health, pages, predict, rerank
 from rootstock.service.api.middleware.gate import Gate, Keys
+from rootstock.service.api.middleware.site import Sites
 from rootstock.service.api.openai import embeddings, models
 from rootstock.service.engine.core.errors import EngineError
 from rootstock.service.settings import Settings, read_settings
@@ -65,11 +66,13 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         summary="One frozen foundation model, many adapters, uploaded and served per request.",
         lifespan=lifespan,
         redirect_slashes=False,
+        # FastAPI's own page loads Swagger UI from another host; service/api/pages.py has it from a package.
+        docs_url=None,
         redoc_url=None,
         # FastAPI's own spans would double those of telemetry/tracing.py, and it looks for them each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for part in (predict, embeddings, rerank, models, adapters, health):
+    for part in (predict, embeddings, rerank, models, adapters, health, pages):
         app.include_router(part.router)
     errors.install(app)
     app.add_exception_handler(predict.ClientLeft, errors.no_answer)
@@ -77,6 +80,7 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
     app.add_middleware(
         Gate,
         keys=keys,
+        sites=Sites(settings.host_names),
         max_body=settings.max_body_mb * _MIB,
         # The form's other fields and the multipart framing come on top of the bundle.
         max_upload=settings.max_bundle_mb * _MIB + _MIB,

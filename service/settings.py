@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from pathlib import Path
@@ -13,8 +12,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rootstock.adapters.errors import InvalidReference
 from rootstock.adapters.reference import FOUNDATION, Reference
+from rootstock.service.api.middleware.site import is_loopback
 
 PREFIX = "ROOTSTOCK_"
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+\]?", re.ASCII)
 
 
 class SettingsError(ValueError):
@@ -38,6 +39,10 @@ class Settings(BaseSettings):
     demo: bool = Field(True, description="Register the demo adapters where the registry is empty.")
     api_key: SecretStr | None = Field(None, min_length=1, description="Bearer token that may infer and list.")
     admin_key: SecretStr | None = Field(None, min_length=1, description="Bearer token that may do everything.")
+    allowed_hosts: str = Field(
+        "",
+        description="Host names, separated by commas, that a server without keys answers to beside loopback's.",
+    )
     data: Path = Field(Path("../shared/data"), description="Labelled data for recipes and tests; not served.")
 
     runner: Literal["auto", "onnx", "torch"] = Field(
@@ -88,7 +93,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _open_only_with_a_key(self) -> Self:
-        if self.admin_key is None and not _is_loopback(self.host):
+        if self.admin_key is None and not is_loopback(self.host):
             raise ValueError(
                 f"ROOTSTOCK_HOST is {self.host}, which others can reach, and there is no ROOTSTOCK_ADMIN_KEY: "
                 "anyone could publish adapters; set the key, or listen on 127.0.0.1"
@@ -106,6 +111,17 @@ class Settings(BaseSettings):
             if name == FOUNDATION:
                 raise ValueError(f"{FOUNDATION} is always in memory; name adapters")
         return pin
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names_hosts(cls, hosts: str) -> str:
+        for host in _listed(hosts):
+            if not _HOST.fullmatch(host):
+                raise ValueError(
+                    f"{host!r} is not a host name; give names such as models.example.com or addresses, without a "
+                    "scheme, a port or a path"
+                )
+        return hosts
 
     @model_validator(mode="after")
     def _int8_on_onnx(self) -> Self:
@@ -150,6 +166,11 @@ class Settings(BaseSettings):
         return _listed(self.pin)
 
     @property
+    def host_names(self) -> tuple[str, ...]:
+        """The names in `allowed_hosts`, each once; an IPv6 address without its brackets."""
+        return tuple(host.strip("[]") for host in _listed(self.allowed_hosts))
+
+    @property
     def runner_threads(self) -> int:
         """`threads`, or the number of cores that this process may use."""
         return self.threads or len(os.sched_getaffinity(0))
@@ -174,12 +195,3 @@ def read_settings(**overrides: object) -> Settings:
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -15,10 +15,11 @@ from rootstock.adapters.bundle import PlainFields
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.registry import AdapterSummary, AliasPointer, VersionDetail
 from rootstock.adapters.spec import Rejected
+from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.engine.core.errors import InvalidParameter
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 _FIELDS = ("bundle", "name", "task", "labels", "problem_type", "max_length", "activate")
 
 
@@ -152,7 +153,7 @@ async def list_adapters(
     after: Annotated[str | None, Query(description="The name that the page begins after.")] = None,
 ) -> AdapterList:
     """The adapters by name, a page at a time."""
-    return await asyncio.to_thread(_page, server_of(request), limit, after)
+    return await asyncio.to_thread(page_of, server_of(request), limit, after)
 
 
 @router.get("/v1/adapters/{name}")
@@ -241,7 +242,8 @@ def _check_fields(given: list[str]) -> None:
             raise InvalidParameter(f"the form field {field!r} is given {given.count(field)} times", field)
 
 
-def _page(server: Server, limit: int, after: str | None) -> AdapterList:
+def page_of(server: Server, limit: int, after: str | None) -> AdapterList:
+    """Return a page of the adapters, by name."""
     page = server.registry.list(limit, after)
     listed = [
         ListedAdapter(

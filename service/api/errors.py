@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import groupby
 from typing import Any, cast
 
 import structlog
@@ -11,13 +13,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.spec import Rejected
-from rootstock.service.engine.core.errors import Draining, EngineError, Expired, Overloaded
+from rootstock.service.engine.core.errors import Draining, EngineError, Expired, Overloaded, TooLong
 
 _STATUS = {
+    "invalid_json": 400,
+    "unsupported_media_type": 415,
     "unknown_adapter": 404,
     "unknown_version": 404,
     "unknown_alias": 404,
@@ -44,8 +49,31 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 _UNIONS = {
     "inputs": "a string, {text, text_pair}, {question, context}, or a list of at least one of these",
     "input": "a string or a list of at least one string",
+    "truncate": "true, false, NONE, START or END",
 }
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+# Of one request: faults that its message names, and characters of a field's name that it repeats.
+_MAX_FAULTS = 5
+_MAX_NAME = 64
+
+
+class RequestError(Exception):
+    """A request that no route can read. `code` is stable, `param` names the field at fault."""
+
+    code = "invalid_request"
+    param: str | None = None
+
+
+class InvalidBody(RequestError):
+    """A body that is not JSON."""
+
+    code = "invalid_json"
+
+
+class UnsupportedBody(RequestError):
+    """A body of a media type that the route does not take."""
+
+    code = "unsupported_media_type"
 
 
 class ErrorDetail(BaseModel):
@@ -68,7 +96,7 @@ def error_detail(error: Exception) -> tuple[int, ErrorDetail]:
     param: str | None
     if isinstance(error, Rejected):
         status, code, param = 422, f"rejected_{error.check}", error.where
-    elif isinstance(error, EngineError | AdapterError):
+    elif isinstance(error, RequestError | EngineError | AdapterError):
         status, code, param = _STATUS.get(error.code, 500), error.code, error.param
     else:
         return 500, ErrorDetail(
@@ -78,6 +106,15 @@ def error_detail(error: Exception) -> tuple[int, ErrorDetail]:
             code="internal_error",
         )
     return status, ErrorDetail(message=str(error), type=error_type(status), param=param, code=code)
+
+
+def spell(error: EngineError, inputs: str) -> EngineError:
+    """Return an error with the names of a route that has no `parameters` and calls its inputs `inputs`."""
+    if error.param is not None:
+        error.param = error.param.removeprefix("parameters.").replace("inputs", inputs, 1)
+    if isinstance(error, TooLong) and error.setting is not None:
+        error.setting = error.setting.removeprefix("parameters.")
+    return error
 
 
 def fault_detail(path: str, error: Exception) -> tuple[int, ErrorDetail]:
@@ -104,10 +141,11 @@ def error_response(
 def install(app: FastAPI) -> None:
     """Answer every exception in the one shape, and say so in /openapi.json."""
     app.openapi = _Documented(app)  # type: ignore[method-assign]
-    for kind in (Rejected, EngineError, AdapterError):
+    for kind in (RequestError, Rejected, EngineError, AdapterError):
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, no_answer)
 
 
 class _Documented:
@@ -151,34 +189,71 @@ def answer_error(scope: Scope, error: Exception) -> JSONResponse:
 
 
 async def _on_validation(request: Request, error: Exception) -> JSONResponse:
+    """Name every field at fault at once, so that nobody mends a request one field at a time."""
     problems = cast(RequestValidationError, error).errors()
-    first: dict[str, Any] = dict(problems[0])
-    if first["type"] == "json_invalid":
-        reason = first.get("ctx", {}).get("error", first["msg"])
-        return error_response(
-            400, f"the body is not JSON: {reason} at character {first['loc'][-1]}", "invalid_json"
-        )
     # The first part says whether it is the body, the query, the path or a header.
-    where = [str(part) for part in first["loc"][1:]]
-    if where[:1] and where[0] in _UNIONS:
-        return _of_union(where[0], problems)
-    if not where and first["type"] in ("model_attributes_type", "missing"):
+    if any(len(problem["loc"]) < 2 for problem in problems):
         message = "the body is not a JSON object; send one with Content-Type: application/json"
         return error_response(422, message, "invalid_request")
-    param = ".".join(where) or None
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return error_response(422, f"{param or 'body'}: {message}", "invalid_request", param)
+    faults = [*_of_names(problems, _known_fields(request)), *_of_values(problems)]
+    message = "; ".join(text for _, text in faults[:_MAX_FAULTS])
+    if len(faults) > _MAX_FAULTS:
+        message += f"; and {len(faults) - _MAX_FAULTS} more"
+    return error_response(422, message, "invalid_request", faults[0][0])
 
 
-def _of_union(field: str, problems: Sequence[Any]) -> JSONResponse:
-    """What is wrong within the form that an input means to have, where that is one of its keys."""
+def _known_fields(request: Request) -> list[str]:
+    """Return the names of the fields that the route's body takes."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    return [] if body is None else list(body.field_info.annotation.model_fields)
+
+
+def _of_names(problems: Sequence[Any], known: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the fields that the body has and should not have, then those that it lacks; each with a message."""
+    faults = []
+    absent = [p for p in problems if p["type"] == "missing" and len(p["loc"]) == 2]
+    # Of `model` and `models`, either of which will do, the context names the usual one.
+    missing = [str(p.get("ctx", {}).get("field", p["loc"][1])) for p in absent]
+    for problem in problems:
+        if problem["type"] != "extra_forbidden" or len(problem["loc"]) != 2:
+            continue
+        name = str(problem["loc"][1])[:_MAX_NAME]
+        meant = get_close_matches(name.lower(), known, 1, 0.75)
+        missing = [field for field in missing if field not in meant]
+        advice = f"did you mean {meant[0]!r}?" if meant else f"known: {', '.join(known)}"
+        faults.append((name, f"unknown field {name!r}; {advice}"))
+    if missing:
+        are = "the field {} is missing; add it" if len(missing) == 1 else "the fields {} are missing; add them"
+        faults.append((missing[0], are.format(" and ".join(repr(field) for field in missing))))
+    return faults
+
+
+def _of_values(problems: Sequence[Any]) -> list[tuple[str, str]]:
+    """Return the fields whose values are wrong, each with a message."""
+    wrong = [p for p in problems if p["type"] not in ("missing", "extra_forbidden") or len(p["loc"]) > 2]
+    faults = []
+    for field, of_field in groupby(wrong, key=lambda problem: str(problem["loc"][1])):
+        if field in _UNIONS:
+            faults.append(_of_union(field, list(of_field)))
+            continue
+        first = next(of_field)
+        param = ".".join(str(part)[:_MAX_NAME] for part in first["loc"][1:])
+        faults.append((param, f"{param}: {str(first['msg']).removeprefix('Value error, ')}"))
+    return faults
+
+
+def _of_union(field: str, problems: Sequence[Any]) -> tuple[str, str]:
+    """Return what is wrong within the form that an input means to have, where that is one of its keys."""
     deepest = max(problems, key=lambda problem: len(problem["loc"]))
     # Beside keys and indices, a place holds the names of the forms that were tried.
-    parts = [p for p in deepest["loc"][1:] if isinstance(p, int) or (p.isidentifier() and p != "str")]
+    parts = [
+        p for p in deepest["loc"][1:] if isinstance(p, int) or (p.isidentifier() and p not in ("str", "bool"))
+    ]
     if len(parts) > 1 and isinstance(parts[-1], str):
-        param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
-        return error_response(422, f"{param}: {deepest['msg']}", "invalid_request", param)
-    return error_response(422, f"{field}: expected {_UNIONS[field]}", "invalid_request", field)
+        param = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:_MAX_NAME]}" for part in parts)
+        param = param.removeprefix(".")
+        return param, f"{param}: {deepest['msg']}"
+    return field, f"{field}: expected {_UNIONS[field]}"
 
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:
@@ -192,7 +267,10 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
         message = f"no room to receive the body ({http.__cause__.strerror}): free some space on the server"
         return error_response(507, message, "store_full")
     elif http.status_code == 400:
-        message, code = "the body cannot be read: not JSON in UTF-8, or not the form that it says", "invalid_body"
+        message, code = (
+            "the body is not the form that its Content-Type declares; send a whole form",
+            "invalid_body",
+        )
     elif http.status_code == 405:
         message = f"{request.url.path} does not take {request.method}; /docs lists what it takes"
     headers = dict(http.headers) if http.headers else None

@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Sequence
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictStr, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictStr,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.errors import ErrorDetail, fault_detail
 from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.errors import WrongTask
 from rootstock.service.engine.encode.modalities.text import Input, Question
+from rootstock.service.engine.encode.tasks.truncation import TRUNCATION
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 Result = TypeVar("Result")
 
 
 class TextPair(BaseModel):
-    """Two texts that one prediction is about."""
+    """A text, or two texts that one prediction is about."""
 
     model_config = ConfigDict(extra="forbid")
     text: StrictStr
-    text_pair: StrictStr
+    text_pair: StrictStr | None = None
 
 
 class QuestionContext(BaseModel):
@@ -55,18 +67,26 @@ Text = Annotated[
 
 
 class Body(Urgency):
-    """A JSON body: unknown keys are refused, and so is text that UTF-8 cannot hold."""
+    """A JSON body: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _is_text(cls, value: Any) -> Any:
-        try:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError:
-            raise ValueError("the body holds half a surrogate pair, which is no text") from None
-        return value
+
+class TruncationFields(Body):
+    """What becomes of an input that is too long, in one of three spellings; without one it is refused.
+
+    `truncation`: cut it. `truncate`: the same, or where to cut, START or END. `truncate_prompt_tokens`: leave so
+    many tokens; -1: as many as the model takes.
+    """
+
+    truncation: bool | None = None
+    truncate: StrictBool | Literal["NONE", "START", "END"] | None = None
+    truncate_prompt_tokens: Annotated[int, Field(strict=True)] | None = None
+
+    @property
+    def truncation_parameters(self) -> dict[str, Any]:
+        """Those of them that are given, as parameters of a task."""
+        return {name: value for name in TRUNCATION if (value := getattr(self, name)) is not None}
 
 
 class PredictBody(Body):
@@ -76,16 +96,20 @@ class PredictBody(Body):
     """
 
     model: Annotated[StrictStr, Field(examples=["review-sentiment"])] | None = None
-    models: Annotated[list[StrictStr], Field(min_length=1)] | None = None
+    models: Annotated[list[StrictStr], Field(min_length=1)] | None = Field(None, validate_default=True)
     task: Annotated[StrictStr, Field(examples=["text-classification"])] | None = None
     inputs: Text | Annotated[list[Text], Field(min_length=1)]
     parameters: dict[str, Any] = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.model is None) == (self.models is None):
-            raise ValueError("give either model (one reference) or models (a list of them)")
-        return self
+    @field_validator("models")
+    @classmethod
+    def _one_of_both(cls, models: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        """Check it with the fields, not after them, so that one answer names all that are missing."""
+        if "model" not in info.data or (info.data["model"] is None) != (models is None):
+            return models
+        if models is None:
+            raise PydanticCustomError("missing", "Field required", {"field": "model"})
+        raise ValueError("the body has model as well; give either one reference or a list of them")
 
 
 class Usage(BaseModel):
@@ -180,7 +204,7 @@ def _input(given: str | TextPair | QuestionContext) -> Input:
     if isinstance(given, str):
         return given
     if isinstance(given, TextPair):
-        return given.text, given.text_pair
+        return given.text if given.text_pair is None else (given.text, given.text_pair)
     return Question(given.question, given.context)
 
 

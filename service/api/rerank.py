@@ -8,19 +8,18 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, StrictStr
 
+from rootstock.service.api.body import BodyRoute
+from rootstock.service.api.errors import spell
 from rootstock.service.api.options import TimeoutHeader, options_of
-from rootstock.service.api.predict import Body, Timings, Usage, timings_of, usage_of, while_connected
+from rootstock.service.api.predict import Timings, TruncationFields, Usage, timings_of, usage_of, while_connected
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.errors import EngineError
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 
-class RerankBody(Body):
-    """`top_n`: the best so many, all if absent. `raw_scores`: the model's logits, not their sigmoid.
-
-    `truncation`: cut what is too long for the model, the longer text first; otherwise it is refused.
-    """
+class RerankBody(TruncationFields):
+    """`top_n`: the best so many, all if absent. `raw_scores`: the model's logits, not their sigmoid."""
 
     model: StrictStr
     query: StrictStr
@@ -28,7 +27,6 @@ class RerankBody(Body):
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool = False
     raw_scores: bool = False
-    truncation: bool = False
 
 
 class RankedDocument(BaseModel):
@@ -54,15 +52,13 @@ class Ranking(BaseModel):
 async def rerank(body: RerankBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Rank documents by a query with a text-ranking adapter."""
     pairs = [(body.query, document) for document in body.documents]
-    parameters = {"function_to_apply": "none" if body.raw_scores else "sigmoid", "truncation": body.truncation}
+    parameters = {"function_to_apply": "none" if body.raw_scores else "sigmoid", **body.truncation_parameters}
     options = options_of(body, request, within)
     call = server_of(request).engine.predict(body.model, pairs, parameters, task="text-ranking", options=options)
     try:
         answer = await while_connected(request, call)
     except EngineError as error:
-        if error.param is not None:
-            error.param = error.param.replace("inputs", "documents")
-        raise
+        raise spell(error, "documents") from None
     scores = [prediction["score"] for prediction in answer.predictions]
     order = sorted(range(len(scores)), key=lambda i: -scores[i])[: body.top_n]
     documents = body.documents if body.return_documents else None

@@ -50,7 +50,7 @@ def test_a_client_that_leaves_and_a_large_body_do_no_harm_under_each_server(
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
         for _ in range(5):
             with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
-                connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+                connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
         ok = client.post("/v1/predict", json={"model": "foundation", "inputs": "still here"})
         assert ok.status_code == 200
 

@@ -42,7 +42,7 @@ def connect(running: RunningServer, stack: ExitStack, receive_bytes: int | None 
 
 
 def posted(body: bytes) -> bytes:
-    head = ("POST /v1/embeddings HTTP/1.1", "Host: x", "Content-Type: application/json")
+    head = ("POST /v1/embeddings HTTP/1.1", "Host: localhost", "Content-Type: application/json")
     return "\r\n".join((*head, f"Content-Length: {len(body)}", "", "")).encode() + body
 
 
@@ -65,7 +65,7 @@ def test_a_thousand_idle_connections_cost_the_others_no_answer(
             clients.more(30)
         assert client.get("/readyz").status_code == 200
         # They are no dead weight either: each can still be used.
-        idle[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        idle[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert read(idle[-1])
     assert not clients.failed
     assert not clients.broken

@@ -1,4 +1,4 @@
-"""What every request passes: a request id, the keys, the body cap, one log line and one count."""
+"""What every request passes: a request id, the keys or the site, the body cap, one log line and one count."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rootstock.service.api.errors import answer_error, error_response
+from rootstock.service.api.middleware.site import Sites
 from rootstock.service.api.server import Server
 
 if TYPE_CHECKING:
@@ -34,9 +35,14 @@ class Keys:
     api: str | None = None
     admin: str | None = None
 
+    @property
+    def none(self) -> bool:
+        """Whether no call needs a key."""
+        return self.api is None and self.admin is None
+
     def refusal(self, method: str, path: str, header: str | None) -> tuple[int, str, str] | None:
         """Status, code and message if this call is not allowed with this Authorization header."""
-        if path in OPEN_PATHS or (self.api is None and self.admin is None):
+        if path in OPEN_PATHS or self.none:
             return None
         changes = path.startswith(_UPLOAD) and method not in ("GET", "HEAD")
         if not changes and self.api is None:
@@ -60,9 +66,10 @@ class Keys:
 class Gate:
     """ASGI middleware around the app. Refuses before the body is read; a body over its cap, while it is."""
 
-    def __init__(self, app: ASGIApp, keys: Keys, max_body: int, max_upload: int) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, sites: Sites, max_body: int, max_upload: int) -> None:
         self.app = app
         self.keys = keys
+        self.sites = sites
         self.max_body = max_body
         self.max_upload = max_upload
         self._log = structlog.get_logger().bind()
@@ -82,8 +89,7 @@ class Gate:
         if server.tracing is not None and scope["path"] not in OPEN_PATHS:
             span = server.tracing.begin(scope, passage.request_id)
             structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
-        header = headers.get(b"authorization")
-        refusal = self.keys.refusal(scope["method"], scope["path"], header.decode("latin-1") if header else None)
+        refusal = self._refusal(scope, headers.get(b"authorization"))
         upload = scope["method"] == "POST" and scope["path"] == _UPLOAD
         passage.cap = self.max_upload if upload else self.max_body
         try:
@@ -97,6 +103,12 @@ class Gate:
                 await self._run(passage)
         finally:
             self._account(passage, server, span)
+
+    def _refusal(self, scope: Scope, authorization: bytes | None) -> tuple[int, str, str] | None:
+        if self.keys.none and scope["path"] not in OPEN_PATHS:
+            return self.sites.refusal(scope["method"], scope["headers"])
+        header = authorization.decode("latin-1") if authorization else None
+        return self.keys.refusal(scope["method"], scope["path"], header)
 
     async def _run(self, passage: _Passage) -> None:
         try:

@@ -9,15 +9,17 @@ import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, StrictStr
 
+from rootstock.service.api.body import BodyRoute
+from rootstock.service.api.errors import spell
 from rootstock.service.api.options import TimeoutHeader, options_of
-from rootstock.service.api.predict import Body, while_connected
+from rootstock.service.api.predict import TruncationFields, while_connected
 from rootstock.service.api.server import server_of
-from rootstock.service.engine.core.errors import InvalidParameter
+from rootstock.service.engine.core.errors import EngineError, InvalidParameter
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 
-class EmbeddingsBody(Body):
+class EmbeddingsBody(TruncationFields):
     """`input`: a text or a list of texts. `dimensions`: the first so many, renormalised."""
 
     model: StrictStr
@@ -57,8 +59,13 @@ async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHead
     texts = [body.input] if isinstance(body.input, str) else body.input
     engine = server_of(request).engine
     options = options_of(body, request, within)
-    call = engine.predict(body.model, texts, {}, task="feature-extraction", options=options)
-    answer = await while_connected(request, call)
+    call = engine.predict(
+        body.model, texts, body.truncation_parameters, task="feature-extraction", options=options
+    )
+    try:
+        answer = await while_connected(request, call)
+    except EngineError as error:
+        raise spell(error, "input") from None
     vectors = np.asarray(answer.predictions, dtype=np.float32)
     if body.dimensions is not None:
         vectors = _shorten(vectors, body.dimensions)

@@ -42,6 +42,15 @@ class TooLong(EngineError):
 
     code = "input_too_long"
 
+    def __init__(self, message: str, param: str | None = None, setting: str | None = None) -> None:
+        """Keep the `setting` that would truncate the input apart: each route spells it in its own way."""
+        super().__init__(message, param)
+        self.setting = setting
+
+    def __str__(self) -> str:
+        advice = "" if self.setting is None else f", or set {self.setting} to true"
+        return super().__str__() + advice
+
 
 class TooLarge(EngineError):
     """A request with more inputs or tokens than the engine could ever hold."""

@@ -129,6 +129,14 @@ def test_a_fan_out_answers_each_model_in_order_and_reports_failures_in_place(cli
         assert same(result["predictions"], predict(client, model, TEXTS[:2]))
 
 
+def test_a_text_in_an_object_needs_no_second_one(client: httpx.Client, pipelines: dict[str, Any]) -> None:
+    inputs: list[Any] = [{"text": "ok"}, {"text": "ok", "text_pair": None}, PAIRS[0]]
+    theirs = [pipelines["first"]([value])[0] for value in inputs]
+    assert same(predict(client, "first", inputs), theirs)
+    assert same(predict(client, "first", {"text": "ok"}), theirs[:1])
+    assert same(predict(client, "tokens", {"text": TEXTS[1]}), predict(client, "tokens", TEXTS[1]))
+
+
 def test_a_long_text_is_truncated_only_if_asked(client: httpx.Client, pipelines: dict[str, Any]) -> None:
     long = "word " * 700
     refused = client.post("/v1/predict", json={"model": "first", "inputs": long})

@@ -162,6 +162,9 @@ BAD = [
     ("text-classification", "aggregation_strategy", "simple"),
     ("text-classification", "ignore_labels", []),
     *[("text-classification", "truncation", value) for value in (1, "longest_first", None)],
+    *[("text-classification", "truncate", value) for value in (1, "end", "LEFT", None, [], {})],
+    *[("text-classification", "truncate_prompt_tokens", value) for value in (0, 2, -2, 8.0, "8", True, None)],
+    ("question-answering", "truncate_prompt_tokens", 8),
     ("token-classification", "top_k", 1),
     ("token-classification", "function_to_apply", "none"),
     *[("token-classification", "aggregation_strategy", value) for value in ("last", {})],
@@ -189,8 +192,14 @@ def test_a_parameter_that_the_task_does_not_take_is_refused_by_name(task: str, n
 
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_truncation_is_every_task_s_and_others_are_listed(task: str) -> None:
-    for value in (True, False):
-        check_call(TASKS[task], INPUTS[task], {"truncation": value, **NEEDED.get(task, {})})
+    wishes: list[dict[str, Any]] = [
+        {name: value} for name in ("truncation", "truncate") for value in (True, False)
+    ]
+    wishes += [{"truncate": value} for value in ("NONE", "START", "END")]
+    for wish in wishes:
+        check_call(TASKS[task], INPUTS[task], {**wish, **NEEDED.get(task, {})})
+    with pytest.raises(InvalidParameter, match="truncation and truncate say the same"):
+        check_call(TASKS[task], INPUTS[task], {"truncate": False, "truncation": True, **NEEDED.get(task, {})})
     with pytest.raises(InvalidParameter, match="truncation"):
         check_call(TASKS[task], INPUTS[task], {"nonsense": 1})
 

@@ -114,10 +114,12 @@ class Tokenizer:
         if length > room:
             spare = room - (len(second) if keep_second and second is not None else 0)
             if not truncate or spare < 0:
-                advice = "its second text" if truncate else "it, or set parameters.truncation to true"
+                advice, setting = ("its second text", None) if truncate else ("it", "parameters.truncation")
                 limit = preprocessing.max_length
                 has = str(length + limit - room) if whole else f"more than {limit}"
-                raise TooLong(f"the input has {has} tokens and the limit is {limit}; shorten {advice}", "inputs")
+                raise TooLong(
+                    f"the input has {has} tokens and the limit is {limit}; shorten {advice}", "inputs", setting
+                )
             longer = len(text) > len(pair or "") if not whole else len(first) > len(second or ())
             _truncate(first, None if keep_second else second, spare, side, longer)
         row = self.whole(first, second)

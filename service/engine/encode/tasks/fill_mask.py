@@ -13,6 +13,7 @@ from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
 from rootstock.service.engine.encode.modalities.text import Input, TextSample, Tokenizer
 from rootstock.service.engine.encode.tasks.task import Task, check_count, check_rows
 from rootstock.service.engine.encode.tasks.text_classification import softmax
+from rootstock.service.engine.encode.tasks.truncation import truncates
 
 MAX_TOP_K = 100
 MAX_TARGETS = 256
@@ -63,7 +64,7 @@ class FillMask(Task):
         masks = tuple(i for i, token in enumerate(row.ids) if token == tokenizer.mask_id)
         if not masks:
             mask = tokenizer.decode([tokenizer.mask_id or 0], skip_special=False)
-            left = " that truncation leaves" if parameters.get("truncation") else ""
+            left = " that truncation leaves" if truncates(parameters) else ""
             raise InvalidInput(f"an input holds no {mask}{left}; put one where a word is to be found", "inputs")
         check_rows(len(masks), most, "one a mask")
         return [replace(row, masks=masks)]

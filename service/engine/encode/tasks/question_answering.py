@@ -45,6 +45,12 @@ class QuestionAnswering(Task):
             check_count(parameters, name, 0 if name == "doc_stride" else 1)
         for name in self.flags:
             check_bool(parameters, name)
+        if "truncate_prompt_tokens" in parameters:
+            raise InvalidParameter(
+                f"{self.name} reads a long context in windows and truncates none; set max_seq_len in place of "
+                "truncate_prompt_tokens",
+                "parameters.truncate_prompt_tokens",
+            )
         if (parameters.get("top_k") or 1) > MAX_TOP_K:
             raise InvalidParameter(f"top_k is {parameters['top_k']}; at most {MAX_TOP_K}", "parameters.top_k")
 

@@ -9,6 +9,12 @@ from typing import Any
 from rootstock.adapters.spec import Adapter, Array, Preprocessing
 from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter, TooLarge
 from rootstock.service.engine.encode.modalities.text import Input, Question, TextSample, Tokenizer
+from rootstock.service.engine.encode.tasks.truncation import (
+    TRUNCATION,
+    check_truncation,
+    preprocessing_for,
+    truncates,
+)
 
 _FORMS = {str: "a string", tuple: "a pair", Question: "a question with its context"}
 
@@ -16,7 +22,7 @@ _FORMS = {str: "a string", tuple: "a pair", Question: "a question with its conte
 class Task(ABC):
     """One Hugging Face pipeline tag. Predictions are what transformers' pipeline gives for it.
 
-    `takes`: the forms of input. `parameters`: the names of its own parameters, beside `truncation`.
+    `takes`: the forms of input. `parameters`: the names of its own parameters, beside truncation's.
     """
 
     name: str
@@ -25,14 +31,14 @@ class Task(ABC):
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """InvalidParameter for a name or a value that the task does not take."""
-        known = self.parameters | {"truncation"}
+        known = self.parameters.union(TRUNCATION)
         for name in parameters:
             if name not in known:
                 raise InvalidParameter(
                     f"{self.name} has no parameter {name!r}; it has: {', '.join(sorted(known))}",
                     f"parameters.{name}",
                 )
-        check_bool(parameters, "truncation")
+        check_truncation(parameters)
 
     def check_input(self, value: Input, where: str) -> None:
         """InvalidInput for an input that the task does not take."""
@@ -49,7 +55,8 @@ class Task(ABC):
         most: int,
     ) -> list[TextSample]:
         """One input's rows, by default one; TooLarge over `most`."""
-        return [tokenizer.encode(value, preprocessing, bool(parameters.get("truncation", False)))]
+        preprocessing = preprocessing_for(preprocessing, parameters)
+        return [tokenizer.encode(value, preprocessing, truncates(parameters))]
 
     @abstractmethod
     def predict(

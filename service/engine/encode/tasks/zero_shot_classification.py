@@ -13,6 +13,7 @@ from rootstock.service.engine.core.errors import InvalidParameter
 from rootstock.service.engine.encode.modalities.text import Input, TextSample, Tokenizer
 from rootstock.service.engine.encode.tasks.task import Task, check_bool, check_rows
 from rootstock.service.engine.encode.tasks.text_classification import softmax
+from rootstock.service.engine.encode.tasks.truncation import preprocessing_for, truncates
 
 TEMPLATE = "This example is {}."
 
@@ -23,7 +24,7 @@ class ZeroShotClassification(Task):
     `candidate_labels`: a list, or a string with commas; one row each. `hypothesis_template` holds `{}` once.
     `multi_label`: each label for itself, entailment against contradiction; otherwise the labels share 1.
     Entailment is the adapter's label that begins with "entail"; contradiction is its first label, or its last
-    where the first is entailment. `truncation` shortens the text, never the hypothesis.
+    where the first is entailment. Truncation shortens the text, never the hypothesis.
     """
 
     name = "zero-shot-classification"
@@ -52,7 +53,7 @@ class ZeroShotClassification(Task):
         """One row a label: the text with the label's hypothesis."""
         labels, (before, after) = _labels(parameters), _split(parameters)
         check_rows(len(labels), most, "one a label")
-        truncate = bool(parameters.get("truncation", False))
+        preprocessing, truncate = preprocessing_for(preprocessing, parameters), truncates(parameters)
         pairs = ((str(value), before + label + after) for label in labels)
         return [tokenizer.encode(pair, preprocessing, truncate, keep_second=True) for pair in pairs]
 

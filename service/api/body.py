@@ -1,0 +1,115 @@
+"""A request's body: JSON whatever its Content-Type says, a form only where the type says so."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import params
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rootstock.service.api.errors import InvalidBody, UnsupportedBody
+
+_JSON = "application/json"
+_FORM = "multipart/form-data"
+# The depth at which pydantic's parser stops; a test holds the two together.
+MAX_DEPTH = 201
+
+
+class BodyRoute(APIRoute):
+    """A route that reads its body as JSON, or as a multipart form where its handler takes form fields."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler behind the reading of the body."""
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+        is_form = isinstance(self.body_field.field_info, params.Form)
+
+        async def read_and_handle(request: Request) -> Response:
+            _check_encoding(request)
+            if is_form:
+                _check_form(request)
+                return await handle(request)
+            return await handle(_JsonRequest(request, await _read_json(request)))
+
+        return read_and_handle
+
+
+class _JsonRequest(Request):
+    """A request whose body is parsed: FastAPI takes the value and asks for no Content-Type."""
+
+    def __init__(self, request: Request, value: Any) -> None:
+        headers = [(name, text) for name, text in request.scope["headers"] if name != b"content-type"]
+        headers.append((b"content-type", _JSON.encode("ascii")))
+        super().__init__({**request.scope, "headers": headers}, request.receive)
+        self._value = value
+
+    async def body(self) -> bytes:
+        return b"parsed"
+
+    async def json(self) -> Any:
+        return self._value
+
+
+async def _read_json(request: Request) -> Any:
+    raw = await request.body()
+    declared = _declared(request)
+    try:
+        return parse_json(raw)
+    except InvalidBody as error:
+        if raw.strip() and declared and not _is_json(declared):
+            raise UnsupportedBody(
+                f"the body is {declared}, and this route takes JSON alone; send a JSON object with "
+                f"Content-Type: {_JSON}"
+            ) from error
+        raise
+
+
+def parse_json(raw: bytes) -> Any:
+    """Return the value that a JSON text stands for; InvalidBody for any other text."""
+    if not raw.strip():
+        raise InvalidBody(f"the body is empty; send a JSON object with Content-Type: {_JSON}")
+    try:
+        # The standard library's detection: JSON may begin with a byte order mark, or be UTF-16 or UTF-32.
+        encoding = json.detect_encoding(raw)
+        text = raw if encoding == "utf-8" else codecs.decode(raw, encoding)
+        return from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        reason = str(error)
+    if reason.startswith("recursion limit"):
+        raise InvalidBody(f"the body is nested too deep; the limit is {MAX_DEPTH} levels; send a flatter one")
+    if "hex escape" in reason:
+        reason += " (half a surrogate pair is no text)"
+    raise InvalidBody(f"the body is not JSON: {reason}; send a JSON object in UTF-8")
+
+
+def _check_encoding(request: Request) -> None:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedBody(
+            f"the body has Content-Encoding {encoding[:100]!r}; this server decodes none; send it uncompressed"
+        )
+
+
+def _check_form(request: Request) -> None:
+    declared = _declared(request)
+    if declared != _FORM:
+        raise UnsupportedBody(
+            f"the body is {declared or 'of no declared type'}, and this route takes a form; send {_FORM}, as "
+            "curl does with -F bundle=@adapter.zip -F name=my-adapter"
+        )
+
+
+def _declared(request: Request) -> str:
+    """Return the media type alone: no parameters, lower case, of a bounded length; empty where there is none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()[:100]
+
+
+def _is_json(declared: str) -> bool:
+    return declared == _JSON or declared.endswith("+json")

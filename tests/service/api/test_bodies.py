@@ -1,0 +1,232 @@
+"""Every route, whatever a body is declared as and whatever it is: an answer or a clear refusal, never a 500."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+from typing import Any
+
+import httpx
+import pytest
+from pydantic_core import from_json
+
+from rootstock.service.api.body import MAX_DEPTH
+from tests.live_server import RunningServer, upload
+from tests.peft_adapters import PeftAdapter
+
+GOOD: dict[tuple[str, str], dict[str, Any]] = {
+    ("POST", "/v1/predict"): {"model": "foundation", "inputs": "héllo"},
+    ("POST", "/v1/embeddings"): {"model": "foundation", "input": "héllo"},
+    ("POST", "/v1/rerank"): {"model": "ranking", "query": "héllo", "documents": ["a", "b"]},
+    ("PUT", "/v1/adapters/{name}/aliases/{alias}"): {"version": 1},
+}
+FORMS = {("POST", "/v1/adapters")}
+BODILESS = {("POST", "/v1/adapters/{name}/rollback")}
+TYPES = [
+    None,
+    "application/json",
+    "application/json; charset=utf-16",
+    "application/problem+json",
+    "text/plain",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data",
+    "multipart/form-data; boundary=x",
+    "application/octet-stream",
+    ";;garbage/",
+    "é",
+]
+
+
+def deep(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
+# Statuses that each shape may get on a route that reads JSON; a good body is dealt with apart.
+SHAPES: dict[str, tuple[bytes, set[int]]] = {
+    "empty": (b"", {400}),
+    "blank": (b" \n", {400}),
+    "null": (b"null", {422}),
+    "array": (b"[]", {422}),
+    "string": (b'"x"', {422}),
+    "number": (b"1", {422}),
+    "object of nothing": (b"{}", {422}),
+    "form": (b"model=foundation&inputs=x", {400, 415}),
+    "multipart": (
+        b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nfoundation\r\n--x--\r\n',
+        {400, 415},
+    ),
+    "cut off": (b'{"model": "foundation"', {400, 415}),
+    "two documents": (b"{} {}", {400, 415}),
+    "not UTF-8": (b'{"model": "\xff"}', {400, 415}),
+    "binary": (bytes(range(256)), {400, 415}),
+    "gzip": (gzip.compress(b'{"model": "foundation"}'), {400, 415}),
+    "half a surrogate pair": (b'{"model": "\\ud800"}', {400, 415}),
+    "a surrogate in bytes": (b'{"model": "\xed\xa0\x80"}', {400, 415}),
+    "not a number": (b'{"timeout": NaN}', {400, 415}),
+    "infinite": (b'{"timeout": 1e999, "version": 1e999}', {422}),
+    "a number of 3,000 digits": (b'{"version": ' + b"9" * 3000 + b', "parameters": {"top_k": 1}}', {422}),
+    "a number of 5,000 digits": (b"9" * 5000, {400, 415}),
+    "150 deep": (deep(150), {422}),
+    "150 deep within": (b'{"model": "foundation", "inputs": "x", "parameters": {"a": %s}}' % deep(150), {422}),
+    "950 deep": (deep(950), {400, 415}),
+    "950 deep within": (b'{"model": "foundation", "inputs": %s}' % deep(950), {400, 415}),
+    "950 objects deep": (b'{"a":' * 950 + b"1" + b"}" * 950, {400, 415}),
+    "100,000 deep": (deep(100_000), {400, 415}),
+    "never closed": (b"[" * 100_000, {400, 415}),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def published(client: httpx.Client, peft_saved: dict[str, PeftAdapter]) -> None:
+    assert upload(client, "ranking", peft_saved["scalar"].zip(), task="text-ranking").status_code == 201
+
+
+def send(client: httpx.Client, method: str, path: str, kind: str | None, body: bytes) -> httpx.Response:
+    headers = {} if kind is None else {"Content-Type": kind.encode()}
+    return client.request(method, path.format(name="ranking", alias="prod"), content=body, headers=headers)
+
+
+def error_of(answer: httpx.Response) -> dict[str, Any]:
+    error: dict[str, Any] = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert 0 < len(error["message"]) < 1000
+    return error
+
+
+def test_these_tables_hold_every_route_that_takes_a_body(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    taking = {
+        (m.upper(), path) for path, methods in paths.items() for m in methods if m in ("post", "put", "patch")
+    }
+    assert taking == {*GOOD, *FORMS, *BODILESS}
+    assert {
+        (m.upper(), path) for path, methods in paths.items() for m, one in methods.items() if "requestBody" in one
+    } == {*GOOD, *FORMS}
+
+
+@pytest.mark.parametrize(("method", "path"), GOOD)
+def test_json_is_read_whatever_it_is_declared_as(client: httpx.Client, method: str, path: str) -> None:
+    text = json.dumps(GOOD[method, path], ensure_ascii=False)
+    sent = [(kind, "utf-8") for kind in TYPES]
+    sent += [("text/plain", encoding) for encoding in ("utf-8-sig", "utf-16", "utf-32-be")]
+    for kind, encoding in sent:
+        answer = send(client, method, path, kind, text.encode(encoding))
+        assert answer.status_code == 200, (kind, encoding, answer.text)
+
+
+@pytest.mark.parametrize(("method", "path"), GOOD)
+def test_any_other_body_is_refused_with_the_remedy(client: httpx.Client, method: str, path: str) -> None:
+    for shape, (body, statuses) in SHAPES.items():
+        for kind in TYPES:
+            answer = send(client, method, path, kind, body)
+            assert answer.status_code in statuses, (shape, kind, answer.text[:500])
+            message = error_of(answer)["message"]
+            if answer.status_code != 422:
+                # Which of the two follows from what the body was declared as.
+                json_declared = not kind or "json" in kind or not body.strip()
+                assert answer.status_code == (400 if json_declared else 415) or kind in (";;garbage/", "é")
+                assert "send" in message, (shape, kind, message)
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(FORMS))
+def test_a_body_that_is_no_whole_form_is_refused_where_a_form_is_read(
+    client: httpx.Client, method: str, path: str
+) -> None:
+    for shape in ("empty", "array", "form", "multipart", "cut off", "binary", "950 deep"):
+        body, _ = SHAPES[shape]
+        for kind in TYPES:
+            answer = send(client, method, path, kind, body)
+            wanted = {400, 422} if kind and kind.startswith("multipart/") else {415}
+            assert answer.status_code in wanted, (shape, kind, answer.text[:500])
+            error_of(answer)
+    assert "multipart/form-data" in error_of(client.post(path, json={}))["message"]
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(BODILESS))
+def test_a_route_without_a_body_takes_no_notice_of_one(client: httpx.Client, method: str, path: str) -> None:
+    for body in (b"", b"{}", b"\xff", deep(950)):
+        for kind in TYPES:
+            answer = send(client, method, path, kind, body)
+            assert (answer.status_code, error_of(answer)["code"]) == (409, "no_previous_version"), (
+                body[:9],
+                kind,
+            )
+
+
+@pytest.mark.parametrize(("method", "path"), [*GOOD, *FORMS])
+def test_a_compressed_body_is_415(client: httpx.Client, method: str, path: str) -> None:
+    body = gzip.compress(json.dumps(GOOD.get((method, path), {})).encode())
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = client.request(method, path.format(name="ranking", alias="prod"), content=body, headers=headers)
+    assert answer.status_code == 415
+    assert "uncompressed" in error_of(answer)["message"]
+
+
+def test_the_parser_stops_at_the_depth_that_the_message_names() -> None:
+    from_json(deep(MAX_DEPTH))
+    with pytest.raises(ValueError, match="recursion"):
+        from_json(deep(MAX_DEPTH + 1))
+
+
+@pytest.mark.parametrize("number", ["9" * 19, "9" * 20, "9" * 3000, "-1", "0"])
+def test_a_version_that_cannot_be_is_refused_or_unknown(client: httpx.Client, number: str) -> None:
+    path = f"/v1/adapters/ranking/versions/{number}"
+    answers = [client.get(path), client.get(f"{path}/bundle"), client.delete(path)]
+    alias = client.put("/v1/adapters/ranking/aliases/prod", content=f'{{"version": {number}}}')
+    answers += [alias, client.post("/v1/predict", json={"model": f"ranking@{number}", "inputs": "x"})]
+    for answer in answers:
+        assert answer.status_code in (404, 422), answer.text
+        error_of(answer)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "named"),
+    [
+        ("/v1/predict", {}, "model", ["'model' and 'inputs' are missing"]),
+        ("/v1/predict", {"inputs": "x"}, "model", ["'model' is missing"]),
+        ("/v1/predict", {"model": "foundation", "input": "x"}, "input", ["'input'; did you mean 'inputs'?"]),
+        ("/v1/predict", {"input": "x"}, "input", ["did you mean 'inputs'?", "'model' is missing"]),
+        ("/v1/predict", {"model": 3, "inputs": "x", "timeout": "y"}, "timeout", ["model: ", "timeout: "]),
+        ("/v1/embeddings", {"inputs": "x"}, "inputs", ["did you mean 'input'?", "'model' is missing"]),
+        ("/v1/embeddings", {}, "model", ["'model' and 'input' are missing"]),
+        ("/v1/rerank", {}, "model", ["'model' and 'query' and 'documents' are missing"]),
+        ("/v1/rerank", {"model": "ranking", "query": "x", "document": ["y"]}, "document", ["mean 'documents'?"]),
+        ("/v1/rerank", {"model": "x", "query": "x", "documents": ["y"], "z": 1}, "z", ["known: ", "top_n"]),
+    ],
+)
+def test_every_field_at_fault_is_named_at_once(
+    client: httpx.Client, path: str, body: dict[str, Any], param: str, named: list[str]
+) -> None:
+    answer = client.post(path, json=body)
+    error = error_of(answer)
+    assert (answer.status_code, error["param"]) == (422, param)
+    for part in named:
+        assert part in error["message"], error["message"]
+    assert "'inputs' is missing" not in error["message"]
+    assert "'input' is missing" not in error["message"]
+
+
+def test_a_form_s_missing_fields_are_named_at_once(client: httpx.Client) -> None:
+    answer = client.post("/v1/adapters", files={"task": (None, "text-ranking")})
+    assert answer.status_code == 422
+    assert "'bundle' and 'name' are missing" in error_of(answer)["message"]
+
+
+def test_a_message_stays_short_whatever_a_field_is_called(client: httpx.Client) -> None:
+    answer = client.post("/v1/predict", json={"x" * 100_000: 1, **{f"field{i}": 1 for i in range(100)}})
+    assert answer.status_code == 422
+    assert "more" in error_of(answer)["message"]
+
+
+def test_a_client_that_leaves_before_its_body_is_whole_is_no_fault_of_the_server(server: RunningServer) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    left = 'rootstock_requests_total{route="/v1/predict",status="499"}'
+    with server.client() as client:
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(
+                f"POST /v1/predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100\r\n\r\n{{".encode()
+            )
+        while left not in client.get("/metrics").text:
+            pass
+        assert 'route="/v1/predict",status="500"' not in client.get("/metrics").text
