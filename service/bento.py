@@ -13,10 +13,14 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
 
 import bentoml
 from starlette.types import ASGIApp
+from uvicorn.config import HTTP_PROTOCOLS
 
 from rootstock.adapters.child_process import signal_at_parents_death
 from rootstock.service.app import app_from_environment
 from rootstock.service.startup import Startup, tell_parent
+
+# BentoML starts uvicorn itself, with the protocol that uvicorn picks.
+HTTP_PROTOCOLS["auto"] = "rootstock.service.api.protocol:BoundedHeadProtocol"
 
 app = app_from_environment()
 

@@ -247,13 +247,15 @@ def _describe(foundation: str | None) -> Any:
 def _serve_uvicorn(settings: Any) -> None:
     import uvicorn
 
+    from rootstock.service.api.protocol import BoundedHeadProtocol
+
     uvicorn.run(
         "rootstock.service.app:asgi_from_environment",
         factory=True,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHeadProtocol,
         access_log=False,
         log_config=None,
         log_level="warning",

@@ -16,7 +16,7 @@ from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
 from rootstock.adapters.store.port import Store
 from rootstock.service.conversion import Converter
-from rootstock.service.engine.core.errors import RunnerFault
+from rootstock.service.engine.core.errors import RunnerFault, TooLarge
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.telemetry.metrics import Metrics
 from rootstock.service.tolerance import compare
@@ -135,7 +135,7 @@ class Publisher:
         inputs = [PROBE] if golden is None else list(golden.inputs)
         try:
             outputs = await self._engine.replay(adapter, inputs)
-        except RunnerFault as error:
+        except (RunnerFault, TooLarge) as error:
             raise Rejected("golden", "probe" if golden is None else "golden.json", str(error)) from error
         runner = self._engine.runner
         worst = 0.0

@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         description="Tokens in one forward pass with padding, at most. With more, one request waits longer for "
         "others.",
     )
-    max_inputs: int = Field(256, ge=1, description="Inputs in one request, times its models.")
+    max_inputs: int = Field(256, ge=1, le=2**14, description="Inputs in one request, times its models.")
     max_body_mb: int = Field(8, ge=1, description="Size of a request's body in MiB, uploads aside.")
     max_bundle_mb: int = Field(64, ge=1, description="Size of an uploaded bundle in MiB.")
     max_rank: int = Field(64, ge=1, description="Largest LoRA rank that is served.")

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import uvicorn
 
+from rootstock.service.api.protocol import BoundedHeadProtocol
 from rootstock.service.app import OpenServer, create_app
 from rootstock.service.settings import Settings
 
@@ -32,7 +33,9 @@ class RunningServer:
 def run_server(settings: Settings, opened: OpenServer | None = None) -> Iterator[RunningServer]:
     app = create_app(settings, opened)
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=10)
+    config = uvicorn.Config(
+        app, log_level="error", access_log=False, http=BoundedHeadProtocol, timeout_graceful_shutdown=10
+    )
     server = uvicorn.Server(config)
     started = threading.Event()
     startup = server.startup

@@ -12,6 +12,8 @@ from rootstock.adapters.bundle.manifest import read_json
 from rootstock.adapters.spec import Array, Rejected
 
 MAX_INPUTS = 16
+# Of one input, both texts together; a server takes more.
+MAX_CHARACTERS = 2**17
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,15 @@ def read_golden(data: bytes) -> Golden:
 
 
 def _input(value: Any, i: int) -> str | tuple[str, str]:
-    if isinstance(value, str):
-        return value
+    texts = [value]
     if isinstance(value, dict) and set(value) == {"text", "text_pair"}:
-        text, pair = value["text"], value["text_pair"]
-        if isinstance(text, str) and isinstance(pair, str):
-            return text, pair
-    raise Rejected("schema", f"golden.json: inputs[{i}]", "not a string or {text, text_pair}")
+        texts = [value["text"], value["text_pair"]]
+    where = f"golden.json: inputs[{i}]"
+    if not all(isinstance(text, str) for text in texts):
+        raise Rejected("schema", where, "not a string or {text, text_pair}")
+    if (size := sum(map(len, texts))) > MAX_CHARACTERS:
+        raise Rejected("schema", where, f"has {size} characters and the limit is {MAX_CHARACTERS}; shorten it")
+    return texts[0] if len(texts) == 1 else (texts[0], texts[1])
 
 
 def _output(value: Any, i: int) -> Array:

@@ -21,9 +21,15 @@ from rootstock.adapters.spec import (
 
 SCHEMA = 1
 MAX_LABELS = 2**16
+# A token has a number for each label: of 512 tokens in a batch, 8 MiB.
+MAX_TOKEN_LABELS = 2**12
+# Labels stand in every answer, and the prefix before every input.
+MAX_LABEL_CHARACTERS = 2**10
+MAX_PREFIX_CHARACTERS = 2**12
 _MAX_DEPTH = 32
 # Tasks with one kind of head.
 _HEAD_KINDS = {"token-classification": "hf", "question-answering": "hf", "feature-extraction": "linear"}
+_MOST_LABELS = {"text-ranking": 1, "token-classification": MAX_TOKEN_LABELS}
 _KEYS = {
     "schema",
     "task",
@@ -243,10 +249,16 @@ def check_labels(labels: tuple[str, ...], task: str) -> None:
         least = most = 0
     else:
         least = 2 if task == "zero-shot-classification" else 1
-        most = 1 if task == "text-ranking" else MAX_LABELS
+        most = _MOST_LABELS.get(task, MAX_LABELS)
     if not least <= len(labels) <= most:
         expected = f"from {least} to {most}" if most else "none"
         raise Rejected("labels", "labels", f"{len(labels)} labels; {task} has {expected}")
+    if (longest := max(map(len, labels), default=0)) > MAX_LABEL_CHARACTERS:
+        raise Rejected(
+            "labels",
+            "labels",
+            f"a label has {longest} characters and the limit is {MAX_LABEL_CHARACTERS}; give it a shorter name",
+        )
     if (distinct := len(set(labels))) != len(labels):
         raise Rejected(
             "labels", "labels", f"{len(labels)} labels, {distinct} distinct: two ids have the same label"
@@ -269,6 +281,11 @@ def _preprocessing(value: Mapping[str, Any]) -> Preprocessing:
         raise _wrong("preprocessing.max_length", f"{length!r} is not a whole number of at least 3 tokens")
     side = _one_of(value, "truncation_side", ("left", "right"), "preprocessing.")
     prefix = _string(value["prefix"], "preprocessing.prefix")
+    if len(prefix) > MAX_PREFIX_CHARACTERS:
+        raise _wrong(
+            "preprocessing.prefix",
+            f"it has {len(prefix)} characters and the limit is {MAX_PREFIX_CHARACTERS}; shorten it",
+        )
     return Preprocessing(length, "left" if side == "left" else "right", prefix)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rootstock.adapters.bundle import PlainFields
 from rootstock.adapters.errors import AdapterError
@@ -17,6 +17,7 @@ from rootstock.adapters.registry import AdapterSummary, AliasPointer, VersionDet
 from rootstock.adapters.spec import Rejected
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.server import Server, server_of
+from rootstock.service.api.strict import Strict
 from rootstock.service.engine.core.errors import InvalidParameter
 
 router = APIRouter(route_class=BodyRoute)
@@ -96,10 +97,9 @@ class AdapterAnswer(BaseModel):
     versions: list[Version]
 
 
-class AliasBody(BaseModel):
+class AliasBody(Strict):
     """Where the alias is to point."""
 
-    model_config = ConfigDict(extra="forbid")
     version: Annotated[int, Field(ge=1, strict=True)]
 
 

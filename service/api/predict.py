@@ -8,23 +8,14 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    StrictBool,
-    StrictStr,
-    Tag,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, Discriminator, Field, StrictBool, StrictStr, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.errors import ErrorDetail, fault_detail
 from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
 from rootstock.service.api.server import server_of
+from rootstock.service.api.strict import Strict
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.errors import WrongTask
 from rootstock.service.engine.encode.modalities.text import Input, Question
@@ -34,18 +25,16 @@ router = APIRouter(route_class=BodyRoute)
 Result = TypeVar("Result")
 
 
-class TextPair(BaseModel):
+class TextPair(Strict):
     """A text, or two texts that one prediction is about."""
 
-    model_config = ConfigDict(extra="forbid")
     text: StrictStr
     text_pair: StrictStr | None = None
 
 
-class QuestionContext(BaseModel):
+class QuestionContext(Strict):
     """A question and the text that holds its answer."""
 
-    model_config = ConfigDict(extra="forbid")
     question: StrictStr
     context: StrictStr
 
@@ -66,10 +55,12 @@ Text = Annotated[
 ]
 
 
-class Body(Urgency):
-    """A JSON body: unknown keys are refused."""
+# The first text that is none ends the check: of a list there is one error, however long it is.
+Strings = Annotated[list[StrictStr], Field(min_length=1, fail_fast=True)]
 
-    model_config = ConfigDict(extra="forbid")
+
+class Body(Urgency, Strict):
+    """A JSON body: unknown keys are refused."""
 
 
 class TruncationFields(Body):
@@ -96,9 +87,9 @@ class PredictBody(Body):
     """
 
     model: Annotated[StrictStr, Field(examples=["review-sentiment"])] | None = None
-    models: Annotated[list[StrictStr], Field(min_length=1)] | None = Field(None, validate_default=True)
+    models: Strings | None = Field(None, validate_default=True)
     task: Annotated[StrictStr, Field(examples=["text-classification"])] | None = None
-    inputs: Text | Annotated[list[Text], Field(min_length=1)]
+    inputs: Text | Annotated[list[Text], Field(min_length=1, fail_fast=True)]
     parameters: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("models")

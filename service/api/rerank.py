@@ -11,7 +11,15 @@ from pydantic import BaseModel, Field, StrictStr
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.errors import spell
 from rootstock.service.api.options import TimeoutHeader, options_of
-from rootstock.service.api.predict import Timings, TruncationFields, Usage, timings_of, usage_of, while_connected
+from rootstock.service.api.predict import (
+    Strings,
+    Timings,
+    TruncationFields,
+    Usage,
+    timings_of,
+    usage_of,
+    while_connected,
+)
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.errors import EngineError
 
@@ -23,7 +31,7 @@ class RerankBody(TruncationFields):
 
     model: StrictStr
     query: StrictStr
-    documents: Annotated[list[StrictStr], Field(min_length=1)]
+    documents: Strings
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool = False
     raw_scores: bool = False

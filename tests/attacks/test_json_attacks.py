@@ -11,7 +11,8 @@ import pytest
 from rootstock.adapters.bundle import PlainFields
 from rootstock.adapters.bundle.archive import CONFIG, GOLDEN, MANIFEST
 from rootstock.adapters.bundle.canonical import sha256
-from rootstock.adapters.spec import FoundationSpec, HeadSpec
+from rootstock.adapters.bundle.manifest import MAX_TOKEN_LABELS, check_labels
+from rootstock.adapters.spec import FoundationSpec, HeadSpec, Rejected
 from tests.attacks.forge import good_config, good_files, plain_files, refused, with_json
 
 LARGE = "1" * (sys.get_int_max_str_digits() + 1)
@@ -81,6 +82,7 @@ def test_what_is_not_one_plain_json_object_is_refused_by_member(
         ("id2label", {"0": "a", "1": "a"}, "the same label"),
         ("id2label", {"0": "a", "1": 7}, "7 is not a string"),
         ("id2label", {str(i): str(i) for i in range(2**12)}, ""),
+        ("id2label", {"0": "a", "1": "b" * 1025}, "a label has 1025 characters and the limit is 1024;"),
         ("preprocessing", {"max_length": 64}, "expected"),
         ("preprocessing", {"max_length": 2, "truncation_side": "right", "prefix": ""}, "2 is not"),
         ("preprocessing", {"max_length": True, "truncation_side": "right", "prefix": ""}, "True is not"),
@@ -88,6 +90,11 @@ def test_what_is_not_one_plain_json_object_is_refused_by_member(
         ("preprocessing", {"max_length": 10**30, "truncation_side": "right", "prefix": ""}, ""),
         ("preprocessing", {"max_length": 64, "truncation_side": "up", "prefix": ""}, "'up'; one of"),
         ("preprocessing", {"max_length": 64, "truncation_side": "left", "prefix": None}, "None is not"),
+        (
+            "preprocessing",
+            {"max_length": 64, "truncation_side": "left", "prefix": "x" * 4097},
+            "has 4097 characters and the limit is 4096;",
+        ),
         ("foundation", {"fingerprint": None}, "expected"),
         ("foundation", {"fingerprint": 1, "name": "x", "revision": None}, "1 is not a string"),
         ("targets", "query", "not a list"),
@@ -136,6 +143,14 @@ def test_a_head_that_the_task_cannot_use_is_refused(
     refused(good_files(tiny, task=task, head=head, labels=labels), tiny, "schema", "head.kind", said)
 
 
+def test_tokens_have_fewer_labels_than_texts_since_each_token_has_a_number_for_each() -> None:
+    labels = tuple(str(i) for i in range(MAX_TOKEN_LABELS + 1))
+    check_labels(labels, "text-classification")
+    check_labels(labels[1:], "token-classification")
+    with pytest.raises(Rejected, match="4097 labels; token-classification has from 1 to 4096"):
+        check_labels(labels, "token-classification")
+
+
 def test_labels_of_an_embedding_are_refused(tiny: FoundationSpec) -> None:
     upload = good_files(tiny, task="feature-extraction", head=HeadSpec("linear"), problem_type=None)
     refused(upload, tiny, "schema", "id2label", "3 labels")
@@ -153,6 +168,8 @@ def test_labels_of_an_embedding_are_refused(tiny: FoundationSpec) -> None:
         ({"inputs": [3], "outputs": [[1.0]]}, "not a string"),
         ({"inputs": [{"text": "a"}], "outputs": [[1.0]]}, "not a string or {text, text_pair}"),
         ({"inputs": [{"text": "a", "text_pair": 1}], "outputs": [[1.0]]}, "not a string"),
+        ({"inputs": ["a" * (2**17 + 1)], "outputs": [[1.0]]}, "has 131073 characters and the limit is 131072;"),
+        ({"inputs": [{"text": "a" * 2**17, "text_pair": "b"}], "outputs": [[1.0]]}, "has 131073 characters"),
         ({"inputs": ["a"], "outputs": [[[[1.0]]]]}, "shape [1, 1, 1]"),
         ({"inputs": ["a"], "outputs": [1.0]}, "shape []"),
         ({"inputs": ["a"], "outputs": [[]]}, "shape [0]"),
@@ -185,7 +202,8 @@ def test_a_golden_set_without_a_manifest_is_refused(tiny: FoundationSpec) -> Non
         (PlainFields(labels=()), "labels", "labels", "0 labels"),
         (PlainFields(labels=("a", "b", "a")), "labels", "labels", "3 labels, 2 distinct"),
         (PlainFields(labels=("a", "b", "\ud800")), "labels", "labels", "surrogate"),
-        (PlainFields(labels=("a", "b", "c" * 2**18)), "size", MANIFEST, "the labels make it"),
+        (PlainFields(labels=("a", "b", "c" * 2**18)), "labels", "labels", "a label has 262144 characters"),
+        (PlainFields(labels=tuple(f"{i:x^500}" for i in range(600))), "size", MANIFEST, "the labels make it"),
         (PlainFields(task="feature-extraction", labels=("a",)), "labels", "labels", "has none"),
     ],
 )

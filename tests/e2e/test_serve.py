@@ -48,6 +48,7 @@ def test_a_client_that_leaves_and_a_large_body_do_no_harm_under_each_server(
         chunks = (b" " * 2**16 for _ in range(64))
         answer = client.post("/v1/predict", content=chunks)
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+        assert client.get("/livez", headers={"X-Filler": "x" * 2**16}).status_code == 431
         for _ in range(5):
             with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
                 connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")

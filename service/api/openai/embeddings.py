@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, StrictStr
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.errors import spell
 from rootstock.service.api.options import TimeoutHeader, options_of
-from rootstock.service.api.predict import TruncationFields, while_connected
+from rootstock.service.api.predict import Strings, TruncationFields, while_connected
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.errors import EngineError, InvalidParameter
 
@@ -23,7 +23,7 @@ class EmbeddingsBody(TruncationFields):
     """`input`: a text or a list of texts. `dimensions`: the first so many, renormalised."""
 
     model: StrictStr
-    input: StrictStr | Annotated[list[StrictStr], Field(min_length=1)]
+    input: StrictStr | Strings
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None

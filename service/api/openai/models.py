@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from rootstock.adapters.registry import AdapterSummary
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.engine.core.catalog import FOUNDATION
+from rootstock.service.engine.encode.size import MAX_CHARACTERS
 from rootstock.service.engine.encode.tasks import TASKS
 
 router = APIRouter()
@@ -62,6 +63,7 @@ class LimitsAnswer(BaseModel):
     head_kinds: list[str]
     max_rank: int
     max_inputs: int
+    max_characters: int
     max_body_bytes: int
     max_bundle_bytes: int
     max_unpacked_bytes: int
@@ -105,6 +107,7 @@ async def limits(request: Request) -> LimitsAnswer:
         head_kinds=["hf", "linear"],
         max_rank=server.bundle_limits.max_rank,
         max_inputs=server.engine.limits.max_inputs,
+        max_characters=MAX_CHARACTERS,
         max_body_bytes=server.max_body_bytes,
         max_bundle_bytes=server.bundle_limits.max_bundle_bytes,
         max_unpacked_bytes=server.bundle_limits.max_unpacked_bytes,

@@ -11,6 +11,8 @@ from rootstock.service.engine.core.errors import Overloaded, TooLarge
 
 # What a text's tokens are taken to be until it is tokenised: English has about four characters in one.
 _CHARACTERS_A_TOKEN = 4
+# Of a text with more characters than its tokens explain, so many take about as long to read as a token to run.
+_CHARACTERS_READ = 64
 # How much the batches before a batch count in the rate.
 _MEMORY = 0.9
 _LONGEST_RETRY_S = 30
@@ -131,8 +133,11 @@ class Admission:
 
 
 def estimated_tokens(texts: Sequence[str | tuple[str, str]], most: int) -> int:
-    """About how many tokens these texts have, at most `most` each."""
-    return sum(
-        min(most, 1 + (len(t) if isinstance(t, str) else len(t[0]) + len(t[1])) // _CHARACTERS_A_TOKEN)
-        for t in texts
-    )
+    """About what texts cost in tokens: those that they have, at most `most` each, and the reading of the rest."""
+    return sum(_estimate(len(t) if isinstance(t, str) else len(t[0]) + len(t[1]), most) for t in texts)
+
+
+def _estimate(length: int, most: int) -> int:
+    """A text of many characters may be one token, and is then read to its end."""
+    beyond = max(0, length - most * _CHARACTERS_A_TOKEN)
+    return min(most, 1 + length // _CHARACTERS_A_TOKEN) + beyond // _CHARACTERS_READ

@@ -46,6 +46,7 @@ from rootstock.service.engine.encode.packing import BatchLimits
 from rootstock.service.engine.encode.postprocess import Call, Postprocessor, Result
 from rootstock.service.engine.encode.preprocess import Preprocessor
 from rootstock.service.engine.encode.queue import Queue
+from rootstock.service.engine.encode.size import check_answer, check_characters, check_parameters, check_total
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.service.engine.encode.tasks.task import check_call
 
@@ -170,6 +171,8 @@ class Engine:
         """
         with self._telling():
             self._check_size(len(inputs), len(references))
+            check_parameters(parameters)
+            check_characters(inputs)
         arrived = self._clock()
         requests: dict[int, Request] = {}
         # Fan-outs share one claim: their lists could differ without end.
@@ -190,6 +193,7 @@ class Engine:
                         outcomes[i] = error
                     else:
                         requests[i] = self._request(adapter, inputs, parameters, arrived, options, ticket)
+                self._weigh(list(requests.values()), ticket)
                 results = await self._run(list(requests.values())) if requests else {}
         ended = self._clock()
         for i, request in requests.items():
@@ -235,6 +239,25 @@ class Engine:
             if references == 1:
                 raise TooLarge(f"{inputs} inputs; at most {most} a request", "inputs")
             raise TooLarge(f"{inputs} inputs under {references} models; at most {most} together", "models")
+
+    def _weigh(self, requests: Sequence[Request], ticket: Ticket) -> None:
+        """Refuse what is too large for its tasks, and count inputs once for each row that they become."""
+        rows = size = total = times = 0
+        for request in requests:
+            task, adapter, parameters = TASKS[request.adapter.task], request.adapter, request.parameters
+            readings = task.readings(parameters)
+            times += readings
+            rows += (of_request := len(request.inputs) * readings)
+            size += of_request * task.answer_bytes(adapter, parameters, 0)
+            total += readings * sum(task.characters(value, parameters) for value in request.inputs)
+        with self._telling():
+            if rows > (most := self.limits.max_inputs):
+                raise TooLarge(f"the inputs become {rows} rows; at most {most} a request", "inputs")
+            check_total(total)
+            check_answer(size)
+            if times > len(requests):
+                tokens = times * estimated_tokens(requests[0].inputs, self.spec.max_tokens)
+                self.admission.settle(ticket, rows, min(tokens, self.admission.capacity.tokens))
 
     @contextmanager
     def _counted(self, inputs: Sequence[Input], references: int, claimant: Hashable = None) -> Iterator[Ticket]:

@@ -110,12 +110,15 @@ class Postprocessor(Worker):
             return []
         task = TASKS[request.adapter.task]
         outputs = iter([output for output in request.progress.outputs if output is not None])
+        predictions = []
         try:
-            return [
-                task.predict(
-                    list(islice(outputs, len(rows))), rows, request.adapter, request.parameters, self._tokenizer
-                )
-                for rows in request.progress.samples
-            ]
+            for rows in request.progress.samples:
+                if request.progress.left:
+                    return []
+                raws = list(islice(outputs, len(rows)))
+                predictions.append(task.predict(raws, rows, request.adapter, request.parameters, self._tokenizer))
+            return predictions
+        except EngineError as error:
+            return error
         except Exception as fault:  # a task's own fault must not end the thread
             return RunnerFault(f"the output could not be read: {fault}")

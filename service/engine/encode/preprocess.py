@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain
 from queue import SimpleQueue
 
 from rootstock.service.engine.core.errors import Draining, EngineError, RunnerFault, TooLarge
+from rootstock.service.engine.core.finish_time_queue import FinishTimeQueue
 from rootstock.service.engine.core.observer import Observer
 from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.core.worker import Worker
 from rootstock.service.engine.encode.batch import Row
 from rootstock.service.engine.encode.batcher import Batcher
 from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
+from rootstock.service.engine.encode.size import MAX_NUMBERS, check_answer
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.service.engine.encode.tasks.task import Task
 
 _DRAINING = "the server is stopping; send the request to another"
 # One request's rows, input by input.
 Rows = list[list[TextSample]]
+# Characters that one call reads before others have their turn: some ten milliseconds.
+_SLICE = 2**14
+
+
+class _Left(Exception):
+    """Nobody waits for the call any more."""
 
 
 class Preprocessor(Worker):
@@ -29,6 +37,8 @@ class Preprocessor(Worker):
     Requests that are put together have the same inputs and parameters. What their adapters tokenise alike is
     tokenised once and shared; they are admitted all or none, so that they may share a batch, and with `max_rows`
     rows at most. One error for several of them is one object.
+
+    Calls take turns: a long one lets others pass between its rows. It ends where nobody waits for it any more.
     """
 
     def __init__(
@@ -48,6 +58,8 @@ class Preprocessor(Worker):
         self._max_rows = max_rows
         self._clock = clock
         self._waiting: SimpleQueue[Sequence[Request] | None] = SimpleQueue()
+        # Calls that are under way, each as the rest of its work. The thread's own.
+        self._calls: FinishTimeQueue[tuple[Request, Iterator[int]]] = FinishTimeQueue(_SLICE)
         # Held to look at `closed` and act on it: nothing is put behind the None that ends the line.
         self._door = threading.Lock()
         self.closed = False
@@ -71,12 +83,38 @@ class Preprocessor(Worker):
 
     def loop(self) -> None:
         """Tokenise what is put in until the intake is closed."""
-        while (requests := self._waiting.get()) is not None:
-            # One is gone when all are: they are left together.
-            if not requests[0].progress.left:
-                self._take(requests)
+        is_open = True
+        while is_open or self._calls:
+            while is_open and (not self._calls or not self._waiting.empty()):
+                requests = self._waiting.get()
+                is_open = requests is not None
+                if requests is not None:
+                    work = self._work(requests)
+                    if (cost := next(work, None)) is not None:
+                        self._calls.put((requests[0], work), cost)
+            if self._calls:
+                (first, work), cost = self._calls.get()
+                self._proceed(first, work, cost)
 
-    def _take(self, requests: Sequence[Request]) -> None:
+    def _proceed(self, first: Request, work: Iterator[int], cost: int) -> None:
+        """Read so many characters of a call, and more while its turn lasts; then it waits for the next."""
+        spent = 0
+        while spent + cost <= _SLICE or not spent:
+            # One request is gone when all of a call are: they are left together.
+            if self._is_left(first):
+                return
+            spent += cost
+            try:
+                cost = next(work)
+            except (StopIteration, _Left):
+                return
+        self._calls.put((first, work), cost)
+
+    def _is_left(self, request: Request) -> bool:
+        return request.progress.left or self._clock() > request.deadline
+
+    def _work(self, requests: Sequence[Request]) -> Iterator[int]:
+        """Tokenise the requests and admit them; yields, before each row, how many characters it will read."""
         known: dict[object, tuple[float, Rows | EngineError, float]] = {}
         sound = []
         for request in requests:
@@ -84,7 +122,9 @@ class Preprocessor(Worker):
             encode = Task.encode if request.verifying else type(TASKS[request.adapter.task]).encode
             alike = (encode, request.adapter.preprocessing)
             if alike not in known:
-                known[alike] = self._clock(), self._encoded(encode, request), self._clock()
+                began = self._clock()
+                rows = yield from self._encoded(encode, request)
+                known[alike] = began, rows, self._clock()
             began, rows, ended = known[alike]
             request.progress.time_preparation(began, ended)
             if isinstance(rows, EngineError):
@@ -95,20 +135,38 @@ class Preprocessor(Worker):
         if sound:
             self._admit(sound)
 
-    def _encoded(self, encode: Callable[..., list[TextSample]], request: Request) -> Rows | EngineError:
+    def _encoded(
+        self, encode: Callable[..., list[TextSample] | Iterator[TextSample]], request: Request
+    ) -> Generator[int, None, Rows | EngineError]:
         task, adapter = TASKS[request.adapter.task], request.adapter
         left = self._most([request])
         rows: Rows = []
+        tokenizer = self._tokenizer
         try:
             for value in request.inputs:
-                rows.append(encode(task, value, adapter.preprocessing, request.parameters, self._tokenizer, left))
+                size = task.characters(value, request.parameters)
+                yield size
+                if size > _SLICE:
+                    tokenizer = self._tokenizer.checked(lambda: self._stop_if_left(request))
+                made = encode(task, value, adapter.preprocessing, request.parameters, tokenizer, left)
+                rows.append(made if isinstance(made, list) else [next(made)])
+                if not isinstance(made, list):
+                    for _ in range(task.readings(request.parameters) - 1):
+                        yield size
+                        rows[-1].append(next(made))
                 left -= sum(row.outputs for row in rows[-1])
         except EngineError as error:
             self._observer.refused(error.code)
             return error
+        except _Left:
+            raise
         except Exception as error:  # a tokenizer's own fault must not end the thread
             return RunnerFault(f"the input could not be tokenised: {error}")
         return rows
+
+    def _stop_if_left(self, request: Request) -> None:
+        if self._is_left(request):
+            raise _Left
 
     def _admit(self, requests: Sequence[Request]) -> None:
         rows = [
@@ -120,6 +178,7 @@ class Preprocessor(Worker):
             size = sum(row.sample.outputs for row in rows)
             if size > (most := self._most(requests)):
                 raise TooLarge(f"the inputs become {size} rows; at most {most} a request", "inputs")
+            check_outputs(rows)
             self._batcher.admit(rows)
         except EngineError as error:
             self._observer.refused(error.code)
@@ -129,3 +188,21 @@ class Preprocessor(Worker):
     def _most(self, requests: Sequence[Request]) -> int:
         """The limit is on what inputs become, not on a golden set's inputs."""
         return max(self._max_rows, sum(len(request.inputs) for request in requests))
+
+
+def check_outputs(rows: Sequence[Row]) -> None:
+    """TooLarge where the rows' outputs, or the answer made of them, would take too much memory."""
+    numbers = size = 0
+    for row in rows:
+        adapter, parameters = row.request.adapter, row.request.parameters
+        task = TASKS[adapter.task]
+        numbers += task.numbers(adapter, row.cost)
+        if not row.request.verifying:
+            size += row.sample.outputs * task.answer_bytes(adapter, parameters, row.cost)
+    if numbers > MAX_NUMBERS:
+        raise TooLarge(
+            f"the model's outputs for these inputs are {numbers} numbers and the limit of a request is "
+            f"{MAX_NUMBERS}; send fewer or shorter inputs",
+            "inputs",
+        )
+    check_answer(size)

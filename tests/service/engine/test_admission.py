@@ -177,4 +177,16 @@ def test_retry_after_is_the_time_in_which_what_waits_runs(waiting: int, rate: fl
 
 def test_a_text_is_taken_for_a_token_in_four_characters_up_to_the_longest_that_runs() -> None:
     assert estimated_tokens(["word " * 8, ("a" * 20, "b" * 20), ""], 512) == 11 + 11 + 1
-    assert estimated_tokens(["x" * 100_000] * 3, 512) == 3 * 512
+    assert estimated_tokens(["x" * 2048] * 3, 512) == 3 * 512
+
+
+def test_what_a_text_has_beyond_the_longest_that_runs_costs_the_time_to_read_it() -> None:
+    assert estimated_tokens(["x" * (2048 + 64 * 1000), "y"], 512) == 512 + 1000 + 1
+
+
+def test_texts_of_few_tokens_and_many_characters_fill_the_queue_as_what_they_take() -> None:
+    admission = Admission(Capacity())
+    heavy = estimated_tokens(["x" * 2**18] * 32, 512)
+    admission.enter(32, heavy, "a")
+    with pytest.raises(Overloaded, match="tokens"):
+        admission.enter(32, heavy, "b")

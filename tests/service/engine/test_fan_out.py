@@ -57,7 +57,7 @@ def add_nli(bench: Bench, name: str = "nli") -> Adapter:
 def labelled(adapter: Adapter, value: str) -> tuple[Any, int]:
     """What it must answer for a text, and how many tokens that takes."""
     task = TASKS[adapter.task]
-    rows = task.encode(value, adapter.preprocessing, NLI, tokenizer(), most=99)
+    rows = list(task.encode(value, adapter.preprocessing, NLI, tokenizer(), most=99))
     raws = [raw_output(adapter.digest, row.ids) for row in rows]
     return task.predict(raws, rows, adapter, NLI, tokenizer()), sum(len(row.ids) for row in rows)
 

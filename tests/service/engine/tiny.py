@@ -129,7 +129,7 @@ class Oracle:
     def answer(self, value: Input, parameters: dict[str, Any], ours: Tokenizer) -> Any:
         task = TASKS[self.adapter.task]
         check_call(task, [value], parameters)
-        rows = task.encode(value, self.adapter.preprocessing, parameters, ours, most=256)
+        rows = list(task.encode(value, self.adapter.preprocessing, parameters, ours, most=256))
         prediction = task.predict([self.raw(row) for row in rows], rows, self.adapter, parameters, ours)
         assert json.loads(json.dumps(prediction)) == prediction, "JSON-ready, without numpy's own types"
         return prediction

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -92,6 +93,13 @@ class Tokenizer:
         self.pad_id = next((tokens[t] for t in ("[PAD]", "<pad>", "<|endoftext|>") if t in tokens), 0)
         self.unk_id = next((tokens[t] for t in ("[UNK]", "<unk>") if t in tokens), None)
         self.has_subword_prefix = bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
+        self._check: Callable[[], None] = lambda: None
+
+    def checked(self, check: Callable[[], None]) -> Tokenizer:
+        """Return this tokenizer, which calls `check` before each long read; what it raises ends the work."""
+        tokenizer = copy.copy(self)
+        tokenizer._check = check
+        return tokenizer
 
     def encode(
         self, value: Input, preprocessing: Preprocessing, truncate: bool, keep_second: bool = False
@@ -142,6 +150,7 @@ class Tokenizer:
     def _bare(self, text: str) -> Encoding:
         if len(text) < _LONG:
             return self._tokenizer.encode(text, add_special_tokens=False)
+        self._check()
         return self._tokenizer.encode_batch([text], add_special_tokens=False)[0]
 
     def whole(self, first: Encoding, second: Encoding | None) -> Encoding:

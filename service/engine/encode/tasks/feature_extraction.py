@@ -9,11 +9,19 @@ from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
 from rootstock.service.engine.encode.tasks.task import Task
 
+# A number of fp32 with its comma, as JSON.
+_NUMBER_BYTES = 12
+
 
 class FeatureExtraction(Task):
     """The head's vector as it is: pooling, normalisation and projection are the head's."""
 
     name = "feature-extraction"
+
+    def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
+        """One number a row of the head's projection; without one the foundation's width is what it is."""
+        projection = adapter.weights.head.get("head.weight")
+        return 0 if projection is None else _NUMBER_BYTES * len(projection)
 
     def predict(
         self,

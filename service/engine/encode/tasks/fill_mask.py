@@ -18,6 +18,8 @@ from rootstock.service.engine.encode.tasks.truncation import truncates
 MAX_TOP_K = 100
 MAX_TARGETS = 256
 _TOP_K = 5
+# Of a sequence in an answer, a token takes so many bytes and is decoded.
+_TOKEN_BYTES = 8
 # Longer than any token; a longer target is not tokenised to find out.
 _LONGEST = 128
 
@@ -68,6 +70,10 @@ class FillMask(Task):
             raise InvalidInput(f"an input holds no {mask}{left}; put one where a word is to be found", "inputs")
         check_rows(len(masks), most, "one a mask")
         return [replace(row, masks=masks)]
+
+    def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
+        """One sequence a token that is given, for one mask."""
+        return _TOKEN_BYTES * tokens * (parameters.get("top_k") or _TOP_K)
 
     def predict(
         self,

@@ -12,13 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from rootstock.adapters.spec import Adapter, Array, Preprocessing
-from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
+from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter, TooLarge
 from rootstock.service.engine.encode.modalities.text import Input, Question, TextSample, Tokenizer, cut
 from rootstock.service.engine.encode.tasks.task import Task, check_bool, check_count, check_rows
 from rootstock.service.engine.encode.tasks.text_classification import softmax
 
 Flags = npt.NDArray[np.bool_]
 MAX_TOP_K = 100
+# Characters of one input's answers, and of the spans that they are chosen from: a token can be of any length.
+MAX_ANSWER_CHARACTERS = 2**18
+_MAX_SPAN_CHARACTERS = 2**24
 _WINDOW, _STRIDE, _QUESTION, _ANSWER = 384, 128, 64, 15
 
 
@@ -104,13 +107,15 @@ class QuestionAnswering(Task):
         candidates = 2 * top_k + 10 if aligned else top_k
         longest = parameters.get("max_answer_len") or _ANSWER
         answers: dict[str, dict[str, Any]] = {}
-        empty = 1.0
+        empty, held = 1.0, 0
         for raw, row in zip(raws, rows, strict=True):
             context = np.array([part == 1 for part in row.encoding.sequence_ids])
             begins, ends = _probabilities(raw, row, context)
             empty = min(empty, float(begins[0] * ends[0]))
             for first, last in _spans(begins, ends, context, longest, candidates):
                 start, end = _characters(row, first, last, aligned)
+                held += end - start
+                _check_length(held, _MAX_SPAN_CHARACTERS)
                 text = row.text[start:end]
                 answer = answers.setdefault(
                     text.lower(), {"score": 0.0, "start": start, "end": end, "answer": text}
@@ -120,7 +125,17 @@ class QuestionAnswering(Task):
         if parameters.get("handle_impossible_answer", False):
             found.append({"score": empty, "start": 0, "end": 0, "answer": ""})
         best = sorted(found, key=lambda answer: -answer["score"])[:top_k]
+        _check_length(sum(len(answer["answer"]) for answer in best), MAX_ANSWER_CHARACTERS)
         return best[0] if len(best) == 1 else best
+
+
+def _check_length(length: int, most: int) -> None:
+    if length > most:
+        raise TooLarge(
+            f"an input's possible answers have more than {most} characters, which is the limit; lower "
+            "parameters.top_k or parameters.max_answer_len",
+            "inputs",
+        )
 
 
 def _shared(asked: int | None, size: int, room: int) -> int:

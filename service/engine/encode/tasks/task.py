@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rootstock.adapters.spec import Adapter, Array, Preprocessing
 from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter, TooLarge
 from rootstock.service.engine.encode.modalities.text import Input, Question, TextSample, Tokenizer
+from rootstock.service.engine.encode.size import characters
 from rootstock.service.engine.encode.tasks.truncation import (
     TRUNCATION,
     check_truncation,
@@ -16,6 +17,8 @@ from rootstock.service.engine.encode.tasks.truncation import (
     truncates,
 )
 
+# A label with its score, as JSON, roughly.
+ANSWER_ITEM_BYTES = 64
 _FORMS = {str: "a string", tuple: "a pair", Question: "a question with its context"}
 
 
@@ -53,10 +56,26 @@ class Task(ABC):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
         most: int,
-    ) -> list[TextSample]:
-        """One input's rows, by default one; TooLarge over `most`."""
+    ) -> list[TextSample] | Iterator[TextSample]:
+        """One input's rows, by default one; TooLarge over `most`. An iterator gives as many as `readings`."""
         preprocessing = preprocessing_for(preprocessing, parameters)
         return [tokenizer.encode(value, preprocessing, truncates(parameters))]
+
+    def readings(self, parameters: Mapping[str, Any]) -> int:
+        """Return how many rows an input becomes for its parameters alone, each of which reads it anew."""
+        return 1
+
+    def characters(self, value: Input, parameters: Mapping[str, Any]) -> int:
+        """Return how many characters are read for one row of an input, or a few more."""
+        return characters(value)
+
+    def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
+        """About how many bytes a row of so many tokens takes in the answer; of 0 tokens, at least so many."""
+        return ANSWER_ITEM_BYTES
+
+    def numbers(self, adapter: Adapter, tokens: int) -> int:
+        """Return how many numbers the head gives for a row of so many tokens, where labels decide it."""
+        return len(adapter.labels)
 
     @abstractmethod
     def predict(

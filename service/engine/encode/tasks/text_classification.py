@@ -9,7 +9,7 @@ import numpy as np
 
 from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
-from rootstock.service.engine.encode.tasks.task import Task, check_count, check_one_of
+from rootstock.service.engine.encode.tasks.task import ANSWER_ITEM_BYTES, Task, check_count, check_one_of
 
 FUNCTIONS = ("sigmoid", "softmax", "none")
 
@@ -30,6 +30,11 @@ class TextClassification(Task):
         super().check(parameters)
         check_one_of(parameters, "function_to_apply", FUNCTIONS)
         check_count(parameters, "top_k")
+
+    def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
+        """One item a label that is given."""
+        labels = len(adapter.labels)
+        return ANSWER_ITEM_BYTES * min(parameters.get("top_k", 1) or labels, labels)
 
     def predict(
         self,

@@ -15,7 +15,7 @@ import numpy as np
 from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.core.errors import InvalidParameter
 from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
-from rootstock.service.engine.encode.tasks.task import Task, check_one_of
+from rootstock.service.engine.encode.tasks.task import ANSWER_ITEM_BYTES, Task, check_one_of
 from rootstock.service.engine.encode.tasks.text_classification import softmax
 
 STRATEGIES = ("none", "simple", "first", "average", "max")
@@ -62,6 +62,14 @@ class TokenClassification(Task):
             raise InvalidParameter(
                 f"ignore_labels is {ignored!r}; expected a list of strings", "parameters.ignore_labels"
             )
+
+    def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
+        """One item a token, at most."""
+        return ANSWER_ITEM_BYTES * tokens
+
+    def numbers(self, adapter: Adapter, tokens: int) -> int:
+        """One a label and token."""
+        return tokens * len(adapter.labels)
 
     def predict(
         self,

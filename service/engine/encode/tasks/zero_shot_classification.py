@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from string import Formatter
 from typing import Any
 
@@ -16,6 +16,8 @@ from rootstock.service.engine.encode.tasks.text_classification import softmax
 from rootstock.service.engine.encode.tasks.truncation import preprocessing_for, truncates
 
 TEMPLATE = "This example is {}."
+# Characters of the template, and of a label: their hypothesis is read for each row.
+MAX_HYPOTHESIS = 2**10
 
 
 class ZeroShotClassification(Task):
@@ -30,6 +32,15 @@ class ZeroShotClassification(Task):
     name = "zero-shot-classification"
     parameters = frozenset({"candidate_labels", "hypothesis_template", "multi_label"})
 
+    def readings(self, parameters: Mapping[str, Any]) -> int:
+        """One a label."""
+        return len(_labels(parameters))
+
+    def characters(self, value: Input, parameters: Mapping[str, Any]) -> int:
+        """The text's, and those of the longest hypothesis."""
+        template = len(parameters.get("hypothesis_template", TEMPLATE))
+        return super().characters(value, parameters) + template + max(map(len, _labels(parameters)), default=0)
+
     def check(self, parameters: Mapping[str, Any]) -> None:
         """There is at least one label, and one place for it."""
         super().check(parameters)
@@ -40,6 +51,16 @@ class ZeroShotClassification(Task):
                 "list of strings, or one string with commas between them",
                 "parameters.candidate_labels",
             )
+        for name, length in (
+            ("candidate_labels", max(map(len, _labels(parameters)))),
+            ("hypothesis_template", len(str(parameters.get("hypothesis_template", TEMPLATE)))),
+        ):
+            if length > MAX_HYPOTHESIS:
+                what = "a candidate label" if name == "candidate_labels" else name
+                raise InvalidParameter(
+                    f"{what} has {length} characters and the limit is {MAX_HYPOTHESIS}; shorten it",
+                    f"parameters.{name}",
+                )
         _split(parameters)
 
     def encode(
@@ -49,13 +70,13 @@ class ZeroShotClassification(Task):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
         most: int,
-    ) -> list[TextSample]:
+    ) -> list[TextSample] | Iterator[TextSample]:
         """One row a label: the text with the label's hypothesis."""
         labels, (before, after) = _labels(parameters), _split(parameters)
         check_rows(len(labels), most, "one a label")
         preprocessing, truncate = preprocessing_for(preprocessing, parameters), truncates(parameters)
         pairs = ((str(value), before + label + after) for label in labels)
-        return [tokenizer.encode(pair, preprocessing, truncate, keep_second=True) for pair in pairs]
+        return (tokenizer.encode(pair, preprocessing, truncate, keep_second=True) for pair in pairs)
 
     def predict(
         self,

@@ -1,0 +1,37 @@
+"""Fair queueing of work that comes in pieces: each piece waits about as long as it takes."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from itertools import count
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class FinishTimeQueue(Generic[Item]):
+    """Items by the virtual time at which each would end if all shared one server (Demers et al. 1989).
+
+    A piece of small cost passes pieces of large cost, and no piece waits for ever. Pieces that cost `least` or
+    less leave in the order in which they came. One thread uses it.
+    """
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+        self._now = 0.0
+        self._order = count()
+        self._heap: list[tuple[float, int, int, Item]] = []
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def put(self, item: Item, cost: int) -> None:
+        """Add an item whose next piece has this cost."""
+        end = self._now + max(cost, self._least)
+        heappush(self._heap, (end, next(self._order), cost, item))
+
+    def get(self) -> tuple[Item, int]:
+        """Remove the item whose turn it is; give it with its cost."""
+        _, _, cost, item = heappop(self._heap)
+        self._now += max(cost, self._least) / (len(self._heap) + 1)
+        return item, cost

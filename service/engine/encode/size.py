@@ -1,0 +1,83 @@
+"""How large a call may be: the characters to read, the parameters, the answer. Checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from rootstock.service.engine.core.errors import TooLarge
+from rootstock.service.engine.encode.modalities.text import Input
+
+# Of one input, both texts together: the tokenizer reads so many without a pause, in a fifth of a second.
+MAX_CHARACTERS = 2**18
+# One call's: each input counts once for each of its models and rows.
+MAX_CALL_CHARACTERS = 2**23
+# The texts in `parameters` together, their keys included, and how many values there are.
+MAX_PARAMETER_CHARACTERS = 2**16
+MAX_PARAMETER_VALUES = 2**12
+# Of a call's answer, as JSON, roughly.
+MAX_ANSWER_BYTES = 2**25
+# Of a call's raw outputs: 128 MiB.
+MAX_NUMBERS = 2**25
+
+
+def characters(value: Input) -> int:
+    """How many characters an input holds, both texts together."""
+    return len(value) if isinstance(value, str) else len(value[0]) + len(value[1])
+
+
+def check_characters(inputs: Sequence[Input]) -> None:
+    """TooLarge for an input of too many characters."""
+    for i, value in enumerate(inputs):
+        if (size := characters(value)) > MAX_CHARACTERS:
+            raise TooLarge(
+                f"an input has {size} characters and the limit is {MAX_CHARACTERS}; shorten it", f"inputs[{i}]"
+            )
+
+
+def check_total(size: int) -> None:
+    """TooLarge for a call that reads too many characters."""
+    if size > MAX_CALL_CHARACTERS:
+        raise TooLarge(
+            f"the request reads {size} characters, each input once for each of its models and labels, and the "
+            f"limit is {MAX_CALL_CHARACTERS}; send fewer or shorter inputs",
+            "inputs",
+        )
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """TooLarge for parameters of too many values, or of too much text."""
+    values = length = 0
+    for name, given in parameters.items():
+        waiting: list[Any] = [name, given]
+        values += 2
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, str):
+                length += len(value)
+            elif isinstance(value, list | dict):
+                values += len(value)
+                # Too many are counted, not looked at.
+                if values <= MAX_PARAMETER_VALUES:
+                    waiting += value if isinstance(value, list) else chain(value, value.values())
+            _refuse_parameter(name, length, MAX_PARAMETER_CHARACTERS, "characters")
+            _refuse_parameter(name, values, MAX_PARAMETER_VALUES, "values")
+
+
+def _refuse_parameter(name: str, size: int, most: int, unit: str) -> None:
+    if size > most:
+        raise TooLarge(
+            f"parameters has {size} {unit} or more and the limit is {most}; shorten {name[:64]!r}",
+            f"parameters.{name[:64]}",
+        )
+
+
+def check_answer(size: int) -> None:
+    """TooLarge for an answer of too many bytes."""
+    if size > MAX_ANSWER_BYTES:
+        raise TooLarge(
+            f"the answer would take about {size / 2**20:.0f} MiB and the limit is {MAX_ANSWER_BYTES // 2**20}; "
+            "send fewer inputs, or lower parameters.top_k",
+            "inputs",
+        )
