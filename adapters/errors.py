@@ -73,6 +73,12 @@ class AmbiguousDigest(AdapterError):
     code = "ambiguous_digest"
 
 
+class FoundationNotHosted(AdapterError):
+    """The version is made for a foundation that the server does not host."""
+
+    code = "foundation_not_hosted"
+
+
 class MissingBundle(AdapterError):
     """The store has no bytes for a digest."""
 

@@ -1,7 +1,6 @@
-"""The composition root: real parts are chosen here and nowhere else. Under BentoML, also the service.
+"""The HTTP app: its routes, its middleware, its start and its stop.
 
-Importing this module is cheap: BentoML's parent process imports it too. Whatever is heavy is imported when the
-app starts.
+Importing this module is cheap: BentoML's parent process imports it too.
 """
 
 from __future__ import annotations
@@ -10,35 +9,26 @@ import asyncio
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI
 
-from rootstock.adapters.bundle import Limits, PlainFields
-from rootstock.adapters.errors import StoreFull
-from rootstock.adapters.spec import Rejected
 from rootstock.service.api import adapters, errors, health, pages, predict, rerank
 from rootstock.service.api.middleware.gate import Gate, Keys
 from rootstock.service.api.middleware.site import Sites
 from rootstock.service.api.openai import embeddings, models
-from rootstock.service.engine.core.errors import EngineError
+from rootstock.service.composition import open_server
 from rootstock.service.settings import Settings, read_settings
 from rootstock.service.startup import Startup
 from rootstock.service.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanExporter
-
     from rootstock.service.api.server import Server
-    from rootstock.service.telemetry.tracing import Tracing
 
-DEMO = Path(__file__).parent / "demo"
 _MIB = 2**20
 
 OpenServer = Callable[[Settings], AbstractAsyncContextManager["Server"]]
@@ -54,7 +44,7 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
             app.state.server = server
             previous = _chain_sigterm(server, settings.drain_delay)
             server.ready = True
-            structlog.get_logger().info("ready", foundation=server.spec.name, runner=server.engine.runner.name)
+            _log_ready(server)
             try:
                 yield
             finally:
@@ -88,152 +78,10 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
     return app
 
 
-@asynccontextmanager
-async def open_server(
-    settings: Settings, span_exporters: Sequence[SpanExporter] | None = None
-) -> AsyncIterator[Server]:
-    """The real parts, started; at the end admitted requests are finished, then everything closes.
-
-    `span_exporters`: None means those that the environment asks for. HomeInUse where another program uses the
-    home. Only the process that serves comes here and takes it.
-    """
-    from rootstock.adapters.home.home import holding
-    from rootstock.service.telemetry.span_exporters import find_exporters
-
-    if span_exporters is None:
-        span_exporters = [found.load()() for found in find_exporters()]
-    with holding(settings.home_folder, "rootstock serve"):
-        async with _traced(span_exporters) as tracing, _open_parts(settings, tracing) as server:
-            yield server
-
-
-@asynccontextmanager
-async def _traced(exporters: Sequence[SpanExporter]) -> AsyncIterator[Tracing | None]:
-    """Without an exporter nothing of OpenTelemetry is imported."""
-    if not exporters:
-        yield None
-        return
-    from rootstock.service.telemetry.tracing import Tracing
-
-    tracing = Tracing(exporters)
-    try:
-        yield tracing
-    finally:
-        await asyncio.to_thread(tracing.close)
-
-
-@asynccontextmanager
-async def _open_parts(settings: Settings, tracing: Tracing | None) -> AsyncIterator[Server]:
-    from rootstock.adapters.foundation.weights import FoundationWeights
-    from rootstock.adapters.registry import SqlRegistry
-    from rootstock.adapters.store.folder import FolderStore
-    from rootstock.service.api.server import Server
-    from rootstock.service.conversion import Converter
-    from rootstock.service.engine.core.admission import Capacity
-    from rootstock.service.engine.core.observer import Observers
-    from rootstock.service.engine.encode.engine import Engine, EngineLimits
-    from rootstock.service.engine.encode.modalities.text import Tokenizer
-    from rootstock.service.engine.encode.packing import BatchLimits
-    from rootstock.service.pins import Pins
-    from rootstock.service.publishing import Publisher
-    from rootstock.service.registry_catalog import RegistryCatalog
-    from rootstock.service.telemetry.metrics import Metrics
-
-    home = settings.home_folder
-    runner, export_folder, folder = await asyncio.to_thread(open_runner, settings)
-    spec = runner.spec
-    base = FoundationWeights(folder, spec.model_type)
-    metrics = Metrics()
-    registry = SqlRegistry(f"sqlite:///{home / 'registry.db'}")
-    store = FolderStore(home / "store")
-    limits = Limits(max_bundle_bytes=settings.max_bundle_mb * _MIB, max_rank=settings.max_rank)
-    catalog = RegistryCatalog(registry, store, spec, limits, base)
-    engine = Engine(
-        spec,
-        runner,
-        Tokenizer(export_folder / "tokenizer.json", None if spec.masked_lm is None else spec.masked_lm.mask_id),
-        catalog,
-        metrics if tracing is None else Observers(metrics, tracing),
-        EngineLimits(settings.max_inputs, settings.request_timeout, settings.cache_mb * _MIB),
-        Capacity(settings.queue_items, settings.queue_tokens),
-        BatchLimits(settings.batch_rows, settings.batch_tokens),
-    )
-    metrics.watch(engine)
-    engine.start()
-    converter = Converter(settings.foundation, settings.max_rank)
-    publisher = Publisher(engine, registry, store, spec, limits, metrics, base, converter)
-    pins = Pins(engine, catalog, settings.pinned)
-    try:
-        if settings.demo:
-            await register_demo(publisher, registry)
-        await pins.follow()
-        yield Server(
-            spec=spec,
-            engine=engine,
-            registry=registry,
-            catalog=catalog,
-            publisher=publisher,
-            pins=pins,
-            metrics=metrics,
-            bundle_limits=limits,
-            max_body_bytes=settings.max_body_mb * _MIB,
-            tracing=tracing,
-        )
-    finally:
-        await pins.close()
-        await asyncio.to_thread(engine.stop)
-        registry.close()
-
-
-def open_runner(settings: Settings) -> tuple[Any, Path, Path]:
-    """The runner, the folder with its tokenizer and the foundation's own.
-
-    ONNX Runtime from the export cache, or torch.
-    """
-    from rootstock.adapters.foundation.location import locate
-    from rootstock.service.exports.cache import find_export
-
-    files = locate(settings.foundation)
-    on_torch = settings.runner == "torch" or (settings.runner == "auto" and _has_cuda())
-    if on_torch and settings.precision == "fp32":
-        from rootstock.adapters.foundation.architecture import describe
-        from rootstock.service.engine.runners.torch.runner import TorchRunner
-
-        spec = describe(files)
-        torch_runner = TorchRunner(files.folder, spec, settings.slots, settings.runner_threads)
-        return torch_runner, files.folder, files.folder
-    from rootstock.service.engine.runners.onnx.runner import OnnxRunner
-
-    folder = find_export(settings.foundation, files, settings.export_folders, settings.precision)
-    cache_bytes = settings.trunk_cache_mb * _MIB
-    return OnnxRunner(folder, settings.slots, settings.runner_threads, cache_bytes), folder, files.folder
-
-
-async def register_demo(publisher: Any, registry: Any) -> None:
-    """Publish the demo adapters, verified like any upload, on a registry that nobody has used yet.
-
-    A start that was killed midway is taken up again. What this foundation, these limits or a full disk refuse
-    is skipped.
-    """
-    bundles = {path.stem: path for path in sorted(DEMO.glob("*.zip"))}
-    events = registry.events(limit=4 * len(bundles))
-    if any(event.name not in bundles or event.what != "published" for event in events):
-        return
-    log = structlog.get_logger()
-    for name in sorted(bundles.keys() - {event.name for event in events}):
-        try:
-            done = await publisher.publish(
-                partial(asyncio.to_thread, bundles[name].read_bytes), name, PlainFields(), True
-            )
-        except (Rejected, EngineError, StoreFull) as error:
-            log.warning("demo adapter skipped", name=name, reason=str(error))
-        else:
-            log.info("demo adapter published", name=name, task=done.task)
-
-
-def _has_cuda() -> bool:
-    """Whether there is an NVIDIA device, without importing torch: on a CPU, serving needs no torch."""
-    return Path("/dev/nvidiactl").exists()
+def _log_ready(server: Server) -> None:
+    first, *others = server.foundations
+    more = {"others": [host.spec.name for host in others]} if others else {}
+    structlog.get_logger().info("ready", foundation=first.spec.name, runner=first.engine.runner.name, **more)
 
 
 def _chain_sigterm(server: Server, delay: float) -> Any:

@@ -15,6 +15,7 @@ import typer
 from rootstock.adapters.cli.options import URL, Json, Url
 
 if TYPE_CHECKING:
+    from rootstock.adapters.spec import FoundationSpec
     from rootstock.service.telemetry.top import Frame
 
 serve = typer.Typer(add_completion=False)
@@ -43,7 +44,8 @@ def serve_command(
         _pass_on(settings)
         _take_home(settings)
         if settings.runner != "torch":
-            _exported(settings, settings.precision)
+            for setting in settings.hosted.values():
+                _exported(setting, settings, settings.precision)
     except (SettingsError, NoSuchExporter, FoundationError, AdapterError, OSError) as error:
         _fail(str(error))
     _check_address(settings.host, settings.port)
@@ -106,13 +108,19 @@ def show(
     foundation: Annotated[str | None, _FOUNDATION] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Print the foundation's name, fingerprint, sites and task classes."""
-    spec = _describe(foundation)
+    """Print each foundation's name, fingerprint, sites and task classes."""
+    specs = _describe(foundation)
     if as_json:
-        sys.stdout.write(json.dumps(spec.to_json(), indent=2) + "\n")
+        documents = [spec.to_json() for spec in specs.values()]
+        sys.stdout.write(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2) + "\n")
         return
+    sys.stdout.write("\n".join(_shown(reference, spec) for reference, spec in specs.items()))
+
+
+def _shown(reference: str, spec: FoundationSpec) -> str:
     ranked = "\n".join(f"  {c.task:<22}{c.name}" for c in spec.classes.values())
-    sys.stdout.write(
+    return (
+        f"reference    {reference}\n"
         f"name         {spec.name}{'@' + spec.revision if spec.revision else ''}\n"
         f"fingerprint  {spec.fingerprint}\n"
         f"model        {spec.model_type}, {spec.layers} layers, width {spec.hidden_size}, "
@@ -148,20 +156,23 @@ def export(
         _fail("--accept-drift goes with --int8: the fp32 form is the foundation's own")
     try:
         settings = read_settings(foundation=foundation)
-        folder = _exported(settings, "fp32")
-        if int8:
-            return _export_int8(settings, folder, accept_drift, as_json)
+        for setting in settings.hosted.values():
+            folder = _exported(setting, settings, "fp32")
+            if int8:
+                _export_int8(setting, settings, folder, accept_drift, as_json)
+            else:
+                tell({"path": str(folder)}, as_json, str(folder))
     except (SettingsError, FoundationError, AdapterError, OSError) as error:
         _fail(str(error))
-    tell({"path": str(folder)}, as_json, str(folder))
 
 
 def _pass_on(settings: Any) -> None:
     """What flags set and what is relative to this folder, for the processes that start elsewhere."""
-    folder = Path(settings.foundation).expanduser()
+    hosted = [_absolute(setting) for setting in settings.hosted.values()]
     given = {
         "HOME": settings.home_folder,
-        "FOUNDATION": folder.absolute() if folder.is_dir() else settings.foundation,
+        "FOUNDATION": hosted[0],
+        "FOUNDATIONS": ",".join(hosted) if len(hosted) > 1 else "",
         "HOST": settings.host,
         "PORT": settings.port,
         "SERVER": settings.server,
@@ -171,13 +182,18 @@ def _pass_on(settings: Any) -> None:
     os.environ.update({f"ROOTSTOCK_{name}": str(value) for name, value in given.items()})
 
 
+def _absolute(setting: str) -> str:
+    folder = Path(setting).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else setting
+
+
 def _take_home(settings: Any) -> None:
     """Hold the home from here on; one that cannot be written, or a registry that cannot be read, is said once."""
-    from rootstock.adapters.home.home import keep
-    from rootstock.adapters.registry import SqlRegistry
+    from rootstock.adapters.home.home import Home
+    from rootstock.adapters.home.lock import keep
 
     keep(settings.home_folder, "rootstock serve")
-    SqlRegistry(f"sqlite:///{settings.home_folder / 'registry.db'}").close()
+    Home(settings.home_folder).open_registry().close()
 
 
 def _check_address(host: str, port: int) -> None:
@@ -193,15 +209,15 @@ def _check_address(host: str, port: int) -> None:
         _fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --host or --port")
 
 
-def _exported(settings: Any, precision: str) -> Path:
+def _exported(setting: str, settings: Any, precision: str) -> Path:
     """The foundation's export, made here if need be: progress is seen, and a fault is one clear line."""
     from rootstock.adapters.foundation.location import locate
     from rootstock.service.exports.cache import find_export
 
-    return find_export(settings.foundation, locate(settings.foundation), settings.export_folders, precision)
+    return find_export(setting, locate(setting), settings.export_folders, precision)
 
 
-def _export_int8(settings: Any, fp32: Path, accept_drift: bool, as_json: bool) -> None:
+def _export_int8(setting: str, settings: Any, fp32: Path, accept_drift: bool, as_json: bool) -> None:
     """The int8 form beside the fp32 one, unless what it changes is out of bounds and not accepted."""
     from rootstock.adapters.bundle import Limits
     from rootstock.adapters.cli.output import table, tell
@@ -209,7 +225,7 @@ def _export_int8(settings: Any, fp32: Path, accept_drift: bool, as_json: bool) -
     from rootstock.service.exports.cache import int8_candidate, path_of
     from rootstock.service.exports.int8_check import measure
 
-    files, home = locate(settings.foundation), settings.home_folder
+    files, home = locate(setting), settings.home_folder
     limits = Limits(max_bundle_bytes=settings.max_bundle_mb * 2**20, max_rank=settings.max_rank)
     folder = path_of(files, home, "int8")
     with int8_candidate(fp32, folder) as candidate:
@@ -233,13 +249,15 @@ def _replaying(done: int, total: int) -> None:
         sys.stderr.write(f"  replaying golden sets: {done} of {total}\n")
 
 
-def _describe(foundation: str | None) -> Any:
+def _describe(foundation: str | None) -> dict[str, FoundationSpec]:
+    """Return the spec of each foundation by its reference."""
     from rootstock.adapters.foundation.architecture import describe
     from rootstock.adapters.foundation.location import FoundationError, locate
     from rootstock.service.settings import SettingsError, read_settings
 
     try:
-        return describe(locate(read_settings(foundation=foundation).foundation))
+        hosted = read_settings(foundation=foundation).hosted
+        return {reference: describe(locate(setting)) for reference, setting in hosted.items()}
     except (SettingsError, FoundationError) as error:
         _fail(str(error))
 

@@ -1,70 +1,71 @@
-"""What is brought into memory ahead of requests: what a name has come to mean, and what is pinned for good."""
+"""Adapters brought into memory ahead of requests: the ones that a name now points to, and the pinned ones."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 
 import structlog
 
-from rootstock.service.engine.core.catalog import Catalog
-from rootstock.service.engine.encode.engine import Engine
+from rootstock.adapters.registry.port import Registry
+from rootstock.service.foundations import FoundationHost, Foundations
 
 
 class Pins:
     """Keeps the adapters that some references mean in host memory and in slots, whatever they come to mean.
 
-    Used from the event loop. What cannot be resolved or loaded is logged and left for the requests that need it.
+    Used from the event loop. A reference that cannot be resolved or loaded is logged, and left for the requests
+    that need it.
     """
 
-    def __init__(self, engine: Engine, catalog: Catalog, references: Sequence[str]) -> None:
-        self._engine = engine
-        self._catalog = catalog
+    def __init__(self, foundations: Foundations, registry: Registry, references: Sequence[str]) -> None:
+        self._foundations = foundations
+        self._registry = registry
         self._references = references
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def follow(self) -> None:
-        """Pin what the references mean now; what they meant before may go once that is in memory."""
+        """Pin the adapters that the references mean now; those that they meant before may go after that."""
         async with self._turn:
-            found = {await self._loaded(reference) for reference in self._references} - {None}
-            self._engine.slots.pin(frozenset(digest for digest in found if digest is not None))
-            for digest in self._engine.slots.pinned:
-                adapter = self._engine.cache.peek(digest)
-                if adapter is not None:
-                    self._engine.batcher.place(adapter)
+            pinned: dict[str, set[str]] = defaultdict(set)
+            for reference in self._references:
+                if (place := await self._load(reference)) is not None:
+                    host, digest = place
+                    pinned[host.name].add(digest)
+            for host in self._foundations:
+                engine = host.engine
+                engine.slots.pin(frozenset(pinned[host.name]))
+                for digest in engine.slots.pinned:
+                    if (adapter := engine.cache.peek(digest)) is not None:
+                        engine.batcher.place(adapter)
 
-    def moved(self, digest: str | None = None) -> None:
-        """A name has come to mean `digest`, or nothing any more: load it and let the pins follow, later."""
-        task = asyncio.create_task(self._catch_up(digest))
+    def moved(self, reference: str | None = None) -> None:
+        """Warm the adapter that a name now points to, and let the pins follow; None where a name is gone."""
+        task = asyncio.create_task(self._catch_up(reference))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Stop what is under way."""
+        """Stop the loads under way."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _catch_up(self, digest: str | None) -> None:
-        if digest is not None:
-            await self._load(digest)
+    async def _catch_up(self, reference: str | None) -> None:
+        if reference is not None:
+            await self._load(reference)
         if self._references:
             await self.follow()
 
-    async def _loaded(self, reference: str) -> str | None:
-        """The digest that a reference means now, once it is in memory."""
+    async def _load(self, reference: str) -> tuple[FoundationHost, str] | None:
+        """Return the host and the digest that a reference means now, once the adapter is in memory."""
         try:
-            digest = (await asyncio.to_thread(self._catalog.resolve, reference)).digest
-        except Exception as error:  # whatever a catalog raises: nothing is pinned for this reference yet
-            structlog.get_logger().warning("not pinned", reference=reference, reason=str(error))
+            resolution = await asyncio.to_thread(self._registry.resolve, reference)
+            host = self._foundations.of(resolution)
+            await host.engine.cache.get(resolution.digest)
+        except Exception as error:  # whatever a registry or a store raises: the request that needs it is told
+            structlog.get_logger().warning("not loaded ahead", reference=reference, reason=str(error))
             return None
-        return digest if await self._load(digest) else None
-
-    async def _load(self, digest: str) -> bool:
-        try:
-            await self._engine.cache.get(digest)
-        except Exception as error:  # whatever a catalog raises: the request that needs it is told
-            structlog.get_logger().warning("not loaded ahead", digest=digest, reason=str(error))
-            return False
-        return True
+        return host, resolution.digest

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
+from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle, unpack
+from rootstock.adapters.bundle.archive import CONFIG, MANIFEST
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
-from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.bundle.manifest import read_json, read_manifest
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import Published
 from rootstock.adapters.registry.port import Registry
-from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
+from rootstock.adapters.spec import Adapter, Rejected
 from rootstock.adapters.store.port import Store
-from rootstock.service.conversion import Converter
 from rootstock.service.engine.core.errors import RunnerFault, TooLarge
 from rootstock.service.engine.encode.engine import Engine
+from rootstock.service.foundations import FoundationHost, Foundations
 from rootstock.service.telemetry.metrics import Metrics
 from rootstock.service.tolerance import compare
 
@@ -40,29 +42,23 @@ class Publisher:
 
     `UPLOADS_AT_ONCE` are in memory, and one verification runs, at a time; what comes meanwhile waits unread.
 
-    `base` are the foundation's weights, which some adapters are stated relative to. A plain PEFT folder of a kind
-    that is served as LoRA goes through the `converter` first.
+    An upload goes to the foundation that it is made for. A plain PEFT folder of a kind that is served as LoRA
+    goes through that foundation's converter first.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        foundations: Foundations,
         registry: Registry,
         store: Store,
-        spec: FoundationSpec,
         limits: Limits,
         metrics: Metrics,
-        base: FoundationWeights,
-        converter: Converter,
     ) -> None:
-        self._engine = engine
+        self._foundations = foundations
         self._registry = registry
         self._store = store
-        self._spec = spec
         self._limits = limits
         self._metrics = metrics
-        self._base = base
-        self._converter = converter
         self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self._turn = asyncio.Lock()
         # Between "no version uses these bytes" and their removal, no version may begin to.
@@ -71,29 +67,32 @@ class Publisher:
     @property
     def kinds(self) -> list[str]:
         """The kinds of adapter that are taken, as `peft_type` names them; "head-only" for a head alone."""
-        return [*NATIVE, "head-only", *(CONVERTED if self._converter.available else ())]
+        return [*NATIVE, "head-only", *(CONVERTED if self._foundations.first.converter.available else ())]
 
     async def publish(
         self, read: Callable[[], Awaitable[bytes]], name: str, plain: PlainFields, activate: bool
     ) -> Publication:
         """Publish the bundle in the zip that `read` gives. Rejected where a check fails; then nothing changed."""
         check_name(name)
+        self._foundations.check_name(name)
         async with self._uploads:
             return await self._publish(await read(), name, plain, activate)
 
     async def _publish(self, data: bytes, name: str, plain: PlainFields, activate: bool) -> Publication:
         try:
-            bundle, converted = await self._open(data, plain)
-            adapter = await asyncio.to_thread(bundle.adapter, self._spec, self._limits.max_rank, self._base)
+            host = await self._host(data, plain)
+            bundle, converted = await self._open(data, plain, host)
+            adapter = await asyncio.to_thread(bundle.adapter, host.spec, self._limits.max_rank, host.base)
             async with self._turn:
-                verification = await self._replay(bundle, adapter) | converted
+                verification = await self._replay(bundle, adapter, host.engine) | converted
         except Rejected as error:
             self._metrics.verified(error.check)
             raise
         self._metrics.verified("passed")
         async with self._keeping:
-            published = await asyncio.to_thread(self._keep, name, bundle, adapter.task, verification, activate)
-        self._engine.cache.put(adapter)
+            keep = partial(self._keep, name, bundle, adapter.task, verification, activate, host.spec.fingerprint)
+            published = await asyncio.to_thread(keep)
+        host.engine.cache.put(adapter)
         return Publication(published, adapter.task, verification)
 
     async def delete(self, name: str, version: int | None, force: bool) -> None:
@@ -105,39 +104,58 @@ class Publisher:
         for digest in dict.fromkeys(digests):
             if await asyncio.to_thread(self._registry.digest_in_use, digest):
                 continue
-            await self._engine.forget(digest)
+            await self._foundations.forget(digest)
             async with self._keeping:
                 if not await asyncio.to_thread(self._registry.digest_in_use, digest):
                     await asyncio.to_thread(self._store.delete, digest)
         if version is None:
             self._metrics.forget(name)
 
-    async def _open(self, data: bytes, plain: PlainFields) -> tuple[Bundle, dict[str, Any]]:
+    async def _host(self, data: bytes, plain: PlainFields) -> FoundationHost:
+        """Return the foundation that an upload is made for; the first where it names no resident one."""
+        if len(self._foundations) == 1:
+            return self._foundations.first
+        fingerprint, name = await asyncio.to_thread(stated_foundation, data, self._limits, plain)
+        return self._foundations.choose(fingerprint, name)
+
+    async def _open(self, data: bytes, plain: PlainFields, host: FoundationHost) -> tuple[Bundle, dict[str, Any]]:
         """The bundle, made of a LoRA where the upload is served as one, and what its record says of that."""
         try:
-            return await asyncio.to_thread(open_bundle, data, self._limits, self._spec, plain), {}
+            return await asyncio.to_thread(open_bundle, data, self._limits, host.spec, plain), {}
         except Unconverted as error:
-            made = await self._converter.convert(data, error.kind, plain.task)
-            bundle = await asyncio.to_thread(open_bundle, made.data, self._limits, self._spec, plain)
+            made = await host.converter.convert(data, error.kind, plain.task)
+            bundle = await asyncio.to_thread(open_bundle, made.data, self._limits, host.spec, plain)
             return bundle, {"converted": made.record}
 
     def _keep(
-        self, name: str, bundle: Bundle, task: str, verification: dict[str, Any], activate: bool
+        self,
+        name: str,
+        bundle: Bundle,
+        task: str,
+        verification: dict[str, Any],
+        activate: bool,
+        foundation: str,
     ) -> Published:
         data = bundle.to_zip()
         self._store.put(bundle.digest, data)
         return self._registry.publish(
-            name, bundle.digest, task=task, verification=verification, size=len(data), activate=activate
+            name,
+            bundle.digest,
+            task=task,
+            verification=verification,
+            size=len(data),
+            activate=activate,
+            foundation=foundation,
         )
 
-    async def _replay(self, bundle: Bundle, adapter: Adapter) -> dict[str, Any]:
+    async def _replay(self, bundle: Bundle, adapter: Adapter, engine: Engine) -> dict[str, Any]:
         golden = bundle.golden()
         inputs = [PROBE] if golden is None else list(golden.inputs)
         try:
-            outputs = await self._engine.replay(adapter, inputs)
+            outputs = await engine.replay(adapter, inputs)
         except (RunnerFault, TooLarge) as error:
             raise Rejected("golden", "probe" if golden is None else "golden.json", str(error)) from error
-        runner = self._engine.runner
+        runner = engine.runner
         worst = 0.0
         if golden is not None:
             for i, (output, expected) in enumerate(zip(outputs, golden.outputs, strict=True)):
@@ -151,3 +169,13 @@ class Publisher:
             "max_difference": worst,
             "warnings": list(bundle.warnings),
         }
+
+
+def stated_foundation(data: bytes, limits: Limits, plain: PlainFields) -> tuple[str | None, str | None]:
+    """Return the fingerprint and the name of the foundation that an upload says it is made for."""
+    files = unpack(data, limits)
+    if MANIFEST in files:
+        stated = read_manifest(files[MANIFEST]).foundation
+        return stated["fingerprint"], stated["name"]
+    base = read_json(files[CONFIG], CONFIG).get("base_model_name_or_path")
+    return None, base if isinstance(base, str) else None

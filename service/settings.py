@@ -11,6 +11,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rootstock.adapters.errors import InvalidReference
+from rootstock.adapters.foundation.location import FoundationError
+from rootstock.adapters.foundation.names import reference_names
 from rootstock.adapters.reference import FOUNDATION, Reference
 from rootstock.service.api.middleware.site import is_loopback
 
@@ -32,6 +34,9 @@ class Settings(BaseSettings):
         None, description="Folder with exports made ahead, only read, looked into before `ROOTSTOCK_HOME`."
     )
     foundation: str = Field("default", description="`default`, a local folder, or org/name@<40 hex revision>.")
+    foundations: str = Field(
+        "", description="Foundations to serve, separated by commas, in place of `ROOTSTOCK_FOUNDATION`."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(3000, ge=1, le=65535, description="Port to listen on.")
     server: Literal["bentoml", "uvicorn"] = Field("bentoml", description="What runs the ASGI app.")
@@ -149,6 +154,24 @@ class Settings(BaseSettings):
             raise ValueError("a key goes into a header: visible ASCII characters only, no spaces")
         return key
 
+    @model_validator(mode="after")
+    def _one_list_of_foundations(self) -> Self:
+        listed = _listed(self.foundations)
+        if listed and "foundation" in self.model_fields_set and self.foundation != listed[0]:
+            both = f"ROOTSTOCK_FOUNDATIONS begins with {listed[0]} and ROOTSTOCK_FOUNDATION is {self.foundation}"
+            raise ValueError(f"{both}; set one of the two")
+        try:
+            reference_names(listed or (self.foundation,))
+        except FoundationError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def hosted(self) -> dict[str, str]:
+        """The settings of the foundations to serve by their references, the first one first."""
+        listed = _listed(self.foundations) or (self.foundation,)
+        return dict(zip(reference_names(listed), listed, strict=True))
+
     @property
     def home_folder(self) -> Path:
         """`home` with ~ expanded, absolute."""
@@ -183,6 +206,8 @@ def read_settings(**overrides: object) -> Settings:
     if unknown:
         raise SettingsError(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     given = {name: value for name, value in overrides.items() if value is not None}
+    if "foundation" in given:
+        given.setdefault("foundations", "")
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:

@@ -21,6 +21,7 @@ import pytest
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationFiles, locate
 from rootstock.adapters.spec import FoundationSpec
+from rootstock.service.app import OpenServer
 from rootstock.service.exports.cache import export_path
 from rootstock.service.settings import Settings
 from tests.live_server import RunningServer, run_server
@@ -71,9 +72,9 @@ def serve(new_home: Callable[[], Path]) -> Iterator[Callable[..., RunningServer]
     """Starts servers with the given settings, each on an empty registry; stops them at the end."""
     with ExitStack() as stack:
 
-        def start(**settings: Any) -> RunningServer:
+        def start(opened: OpenServer | None = None, **settings: Any) -> RunningServer:
             chosen = {"home": new_home(), "demo": False, "log_level": "error", **settings}
-            return stack.enter_context(run_server(Settings(**chosen)))
+            return stack.enter_context(run_server(Settings(**chosen), opened))
 
         yield start
 

@@ -15,11 +15,11 @@ from rootstock.adapters.client.client import packed
 from rootstock.adapters.client.errors import Misused
 from rootstock.adapters.errors import InvalidName
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.home.home import holding
+from rootstock.adapters.home.home import Home
 from rootstock.adapters.reference import check_name
-from rootstock.adapters.registry import NewVersion, Published, SqlRegistry
+from rootstock.adapters.registry import NewVersion, Published
 from rootstock.adapters.spec import FoundationSpec, Rejected
-from rootstock.adapters.store.folder import FolderStore
+from rootstock.adapters.store.port import Store
 
 # What one transaction registers: what an import that is killed did in vain is at most this much.
 _TOGETHER = 100
@@ -72,10 +72,10 @@ def import_bundles(
         if named.setdefault(_name(path), path) is not path:
             yield SkippedBundle(path.name, f"has the same name as {named[_name(path)].name}: rename one of them")
     with (
-        holding(home, "rootstock adapters import"),
-        closing(SqlRegistry(f"sqlite:///{home / 'registry.db'}")) as registry,
+        Home(home).hold("rootstock adapters import"),
+        closing(Home(home).open_registry()) as registry,
     ):
-        keep = partial(_keep, spec=spec, limits=limits, base=base, store=FolderStore(home / "store"))
+        keep = partial(_keep, spec=spec, limits=limits, base=base, store=Home(home).open_store())
         left = list(named.values())
         pool = ThreadPoolExecutor(_THREADS)
         try:
@@ -93,7 +93,7 @@ def _name(path: Path) -> str:
 
 
 def _keep(
-    path: Path, spec: FoundationSpec, limits: Limits, base: FoundationWeights | None, store: FolderStore
+    path: Path, spec: FoundationSpec, limits: Limits, base: FoundationWeights | None, store: Store
 ) -> NewVersion | SkippedBundle:
     """A checked bundle whose bytes are in the store."""
     try:

@@ -54,13 +54,17 @@ class AliasPointer:
 
 @dataclass(frozen=True, slots=True)
 class AdapterSummary:
-    """An adapter in a list; `task` is the live version's, or else the newest's, or None without versions."""
+    """An adapter in a list.
+
+    `task` and `foundation` are the live version's, or else the newest's, or None without versions.
+    """
 
     name: str
     live: int | None
     versions: list[int]
     task: str | None
     aliases: dict[str, int]
+    foundation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

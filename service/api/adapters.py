@@ -133,7 +133,7 @@ async def upload(
     plain = PlainFields(task, _labels(labels), problem_type, max_length)
     server = server_of(request)
     done = await server.publisher.publish(bundle.read, name, plain, activate)
-    server.pins.moved(done.published.digest)
+    server.pins.moved(f"{done.published.name}@{done.published.version}")
     answer = PublishedVersion(
         name=done.published.name,
         version=done.published.version,
@@ -187,7 +187,7 @@ async def download(request: Request, name: str, version: int) -> Response:
     """The bundle of a version, as it was published."""
     server = server_of(request)
     found = await asyncio.to_thread(server.registry.version, name, version)
-    data = await asyncio.to_thread(server.catalog.read, found.digest)
+    data = await asyncio.to_thread(server.foundations.catalog_of(found.foundation).read, found.digest)
     headers = {"Content-Disposition": f'attachment; filename="{name}-{version}.zip"', "ETag": f'"{found.digest}"'}
     return Response(data, media_type="application/zip", headers=headers)
 
@@ -197,7 +197,7 @@ async def set_alias(request: Request, name: str, alias: str, body: AliasBody) ->
     """Point an alias at a version; requests admitted from now on follow it."""
     server = server_of(request)
     pointer = await asyncio.to_thread(server.registry.set_alias, name, alias, body.version)
-    server.pins.moved(pointer.digest)
+    server.pins.moved(f"{pointer.name}@{pointer.version}")
     return _alias(pointer)
 
 
@@ -206,7 +206,7 @@ async def rollback(request: Request, name: str) -> Alias:
     """Move `live` back to what it was before."""
     server = server_of(request)
     pointer = await asyncio.to_thread(server.registry.rollback, name)
-    server.pins.moved(pointer.digest)
+    server.pins.moved(f"{pointer.name}@{pointer.version}")
     return _alias(pointer)
 
 
@@ -263,7 +263,7 @@ def _residency(server: Server, adapter: AdapterSummary) -> str | None:
     if adapter.live is None:
         return None
     try:
-        return server.engine.residency(server.registry.resolve(adapter.name).digest)
+        return server.foundations.residency(server.registry.resolve(adapter.name).digest, adapter.foundation)
     except AdapterError:  # deleted since the page was read
         return None
 
@@ -288,7 +288,7 @@ def _version(server: Server, found: VersionDetail) -> Version:
         status=found.status,
         created_at=found.created_at,
         size=found.size,
-        residency=server.engine.residency(found.digest),
+        residency=server.foundations.residency(found.digest, found.foundation),
         verification=found.verification,
     )
 

@@ -17,7 +17,7 @@ router = APIRouter()
 @router.get("/livez")
 async def livez(request: Request) -> Response:
     """200 while the process can serve or is about to; 503 once only a restart helps."""
-    if server_of(request).engine.fallen:
+    if server_of(request).foundations.fallen:
         return error_response(
             503, "the engine has ended by a fault, which the log holds: restart", "engine_ended"
         )
@@ -29,7 +29,7 @@ async def livez(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """200 while requests are admitted, else 503."""
     server = server_of(request)
-    if not (server.ready and server.engine.alive):
+    if not (server.ready and server.foundations.alive):
         return error_response(503, "the server is starting, stopping or its engine has ended", "not_ready")
     await asyncio.to_thread(server.registry.ping)
     return JSONResponse({"status": "ready"})
@@ -40,6 +40,6 @@ async def metrics(request: Request) -> Response:
     """The metrics in Prometheus's text format."""
     server = server_of(request)
     shown = server.metrics
-    shown.ready.set(server.ready and server.engine.alive)
+    shown.ready.set(server.ready and server.foundations.alive)
     shown.rank()
     return Response(await asyncio.to_thread(shown.render), media_type=shown.content_type)

@@ -28,7 +28,7 @@ class Urgency(BaseModel):
 
 def options_of(body: Urgency, request: Request, header: float | None) -> RequestOptions:
     """The engine's terms; InvalidParameter for a timeout over the server's own."""
-    most = server_of(request).engine.limits.timeout_s
+    most = server_of(request).foundations.first.engine.limits.timeout_s
     given = {name: s for name, s in (("timeout", body.timeout), (HEADER, header)) if s is not None}
     for name, seconds in given.items():
         if seconds > most:

@@ -58,7 +58,7 @@ class Index(BaseModel):
 
     name: str
     version: str
-    foundation: str
+    foundations: list[str]
     links: dict[str, str]
     adapters: list[ListedAdapter]
     more: bool
@@ -74,7 +74,7 @@ async def index(request: Request) -> Response:
     shown = Index(
         name="rootstock",
         version=version("rootstock"),
-        foundation=server.spec.name,
+        foundations=[host.spec.name for host in server.foundations],
         links=_LINKS,
         adapters=page.adapters,
         more=page.next is not None,

@@ -151,12 +151,12 @@ class Predictions(BaseModel):
 @router.post("/v1/predict", response_model=Prediction | Predictions)
 async def predict(body: PredictBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Predict under one adapter (`model`) or the same inputs under many (`models`)."""
-    engine = server_of(request).engine
+    foundations = server_of(request).foundations
     given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
     inputs = [_input(x) for x in given]
     options = options_of(body, request, within)
     models = [body.model] if body.model is not None else body.models or []
-    call = engine.predict_many(models, inputs, body.parameters, body.task, options)
+    call = foundations.predict_many(models, inputs, body.parameters, body.task, options)
     outcomes = await while_connected(request, call)
     for outcome in outcomes:
         if isinstance(outcome, WrongTask):

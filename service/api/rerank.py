@@ -62,7 +62,9 @@ async def rerank(body: RerankBody, request: Request, within: TimeoutHeader = Non
     pairs = [(body.query, document) for document in body.documents]
     parameters = {"function_to_apply": "none" if body.raw_scores else "sigmoid", **body.truncation_parameters}
     options = options_of(body, request, within)
-    call = server_of(request).engine.predict(body.model, pairs, parameters, task="text-ranking", options=options)
+    call = server_of(request).foundations.predict(
+        body.model, pairs, parameters, task="text-ranking", options=options
+    )
     try:
         answer = await while_connected(request, call)
     except EngineError as error:

@@ -1,4 +1,4 @@
-"""What the routes call: the parts of a running server, put together in app.py."""
+"""What the routes call: the parts of a running server, put together in composition.py."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from fastapi import Request
 
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.registry.port import Registry
-from rootstock.adapters.spec import FoundationSpec
-from rootstock.service.engine.encode.engine import Engine
+from rootstock.service.foundations import Foundations
 from rootstock.service.pins import Pins
 from rootstock.service.publishing import Publisher
-from rootstock.service.registry_catalog import RegistryCatalog
 from rootstock.service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -24,10 +22,8 @@ if TYPE_CHECKING:
 class Server:
     """A running server. `ready` turns false when it drains; `tracing` is None where no spans are asked for."""
 
-    spec: FoundationSpec
-    engine: Engine
+    foundations: Foundations
     registry: Registry
-    catalog: RegistryCatalog
     publisher: Publisher
     pins: Pins
     metrics: Metrics

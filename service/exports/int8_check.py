@@ -14,10 +14,9 @@ import numpy as np
 from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.registry import SqlRegistry
+from rootstock.adapters.home.home import Home
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.spec import Adapter, Array, Rejected
-from rootstock.adapters.store.folder import FolderStore
 from rootstock.service.engine.core.catalog import FOUNDATION, foundation_adapter
 from rootstock.service.engine.encode.modalities.text import Input, Tokenizer, pad
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
@@ -149,10 +148,10 @@ def measure(
     replay = _Replay(fp32, int8, threads)
     spec = replay.spec
     base = FoundationWeights(foundation, spec.model_type)
-    store = FolderStore(home / "store")
+    store = Home(home).open_store()
     rows = [replay.row(FOUNDATION, foundation_adapter(spec), SENTENCES)]
     not_checked: dict[str, str] = {}
-    pointed = _pointed(home)
+    pointed = _pointed(home, spec.fingerprint)
     for done, (digest, references) in enumerate(pointed.items()):
         progress(done, len(pointed))
         name = ", ".join(references)
@@ -170,15 +169,16 @@ def measure(
     return PrecisionChange(rows, not_checked)
 
 
-def _pointed(home: Path) -> dict[str, list[str]]:
-    """The versions that aliases point to, as references, by digest."""
+def _pointed(home: Path, foundation: str) -> dict[str, list[str]]:
+    """The versions for this foundation that aliases point to, as references, by digest."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
-    path = home / "registry.db"
-    if path.exists():
-        with closing(SqlRegistry(f"sqlite:///{path}")) as registry:
+    if Home(home).registry_file.exists():
+        with closing(Home(home).open_registry()) as registry:
             for name, versions in _aliased(registry):
-                for version in versions:
-                    found[registry.version(name, version).digest][f"{name}@{version}"] = None
+                for number in versions:
+                    version = registry.version(name, number)
+                    if version.foundation in (None, foundation):
+                        found[version.digest][f"{name}@{number}"] = None
     return {digest: list(references) for digest, references in found.items()}
 
 

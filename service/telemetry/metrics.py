@@ -128,31 +128,33 @@ class Metrics(Observer):
 
     def _make_gauges(self) -> None:
         self.ready = self._gauge("ready", "1 while requests are admitted.")
-        self._queue_items = self._gauge("queue_items", "Inputs that wait.")
-        self._queue_tokens = self._gauge("queue_tokens", "Tokens that wait.")
-        self._queue_items_limit = self._gauge("queue_items_limit", "Inputs that may wait.")
-        self._queue_tokens_limit = self._gauge("queue_tokens_limit", "Tokens that may wait.")
-        self._slots_used = self._gauge("slots_used", "Adapters in a slot.")
-        self._slots_limit = self._gauge("slots_limit", "Slots for adapters.")
-        self._cache_adapters = self._gauge("cache_adapters", "Adapters in host memory.")
-        self._cache_bytes = self._gauge("cache_bytes", "Bytes of the adapters in host memory.")
-        self._cache_limit = self._gauge("cache_bytes_limit", "Bytes of adapters that are kept in host memory.")
-        self._info = Info("rootstock_server", "What serves, and how.", registry=self.registry)
+        self._queue_items = self._engine_gauge("queue_items", "Inputs that wait.")
+        self._queue_tokens = self._engine_gauge("queue_tokens", "Tokens that wait.")
+        self._queue_items_limit = self._engine_gauge("queue_items_limit", "Inputs that may wait.")
+        self._queue_tokens_limit = self._engine_gauge("queue_tokens_limit", "Tokens that may wait.")
+        self._slots_used = self._engine_gauge("slots_used", "Adapters in a slot.")
+        self._slots_limit = self._engine_gauge("slots_limit", "Slots for adapters.")
+        self._cache_adapters = self._engine_gauge("cache_adapters", "Adapters in host memory.")
+        self._cache_bytes = self._engine_gauge("cache_bytes", "Bytes of the adapters in host memory.")
+        self._cache_limit = self._engine_gauge("cache_bytes_limit", "Bytes of adapters kept in host memory.")
+        self._info = Info(
+            "rootstock_server", "The foundations and their runners.", ["name"], registry=self.registry
+        )
 
-    def watch(self, engine: Engine) -> None:
-        """From now on the gauges show this engine."""
+    def watch(self, name: str, engine: Engine) -> None:
+        """Show this engine in the gauges from now on; `name` is the reference of its foundation."""
         waiting, capacity = engine.admission.waiting, engine.admission.capacity
-        self._queue_items.set_function(lambda: waiting()[0])
-        self._queue_tokens.set_function(lambda: waiting()[1])
-        self._queue_items_limit.set(capacity.items)
-        self._queue_tokens_limit.set(capacity.tokens)
-        self._slots_used.set_function(lambda: len(engine.slots.resident()))
+        self._queue_items.labels(name).set_function(lambda: waiting()[0])
+        self._queue_tokens.labels(name).set_function(lambda: waiting()[1])
+        self._queue_items_limit.labels(name).set(capacity.items)
+        self._queue_tokens_limit.labels(name).set(capacity.tokens)
+        self._slots_used.labels(name).set_function(lambda: len(engine.slots.resident()))
         # One is the foundation's, one is kept for verification.
-        self._slots_limit.set(engine.runner.slots - 2)
-        self._cache_adapters.set_function(lambda: len(engine.cache))
-        self._cache_bytes.set_function(lambda: engine.cache.nbytes)
-        self._cache_limit.set(engine.limits.cache_bytes)
-        self._info.info(
+        self._slots_limit.labels(name).set(engine.runner.slots - 2)
+        self._cache_adapters.labels(name).set_function(lambda: len(engine.cache))
+        self._cache_bytes.labels(name).set_function(lambda: engine.cache.nbytes)
+        self._cache_limit.labels(name).set(engine.limits.cache_bytes)
+        self._info.labels(name).info(
             {
                 "foundation": engine.spec.name,
                 "fingerprint": engine.spec.fingerprint,
@@ -236,6 +238,9 @@ class Metrics(Observer):
 
     def _counter(self, name: str, told: str, *labels: str) -> Counter:
         return Counter(f"rootstock_{name}", told, labels, registry=self.registry)
+
+    def _engine_gauge(self, name: str, told: str) -> Gauge:
+        return Gauge(f"rootstock_{name}", told, ["foundation"], registry=self.registry)
 
     def _gauge(self, name: str, told: str) -> Gauge:
         return Gauge(f"rootstock_{name}", told, registry=self.registry)

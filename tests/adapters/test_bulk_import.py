@@ -21,7 +21,7 @@ from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.cli.adapter_commands import app
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.home.bulk_import import ImportedBundle, SkippedBundle, import_bundles
-from rootstock.adapters.home.home import holding
+from rootstock.adapters.home.lock import holding
 from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.adapters.store.folder import FolderStore

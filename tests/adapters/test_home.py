@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from rootstock.adapters.errors import HomeInUse
-from rootstock.adapters.home.home import holding
+from rootstock.adapters.home.lock import holding
 
 HOLD = """
 import sys
 from pathlib import Path
-from rootstock.adapters.home.home import holding
+from rootstock.adapters.home.lock import holding
 with holding(Path(sys.argv[1]), "another program"):
     print("held", flush=True)
     sys.stdin.read()
@@ -66,7 +66,7 @@ def test_a_program_that_is_started_meanwhile_does_not_hold_the_home_longer(tmp_p
 KEEP = """
 import os, subprocess, sys
 from pathlib import Path
-from rootstock.adapters.home.home import keep
+from rootstock.adapters.home.lock import keep
 keep(Path(sys.argv[1]), "a server")
 worker = subprocess.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]], close_fds=False)
 worker.wait()

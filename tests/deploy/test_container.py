@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rootstock.service.app import DEMO
+from rootstock.service.composition import DEMO
 from tests.deploy.image import Image, built, can_build
 from tests.live_server import upload
 from tests.serve_process import free_port, until_ready

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pytest
 
-from rootstock.service import app
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.service.app import OpenServer
+from rootstock.service.composition import OpenedRunner, open_runner, open_server
+from rootstock.service.engine.encode.batch import Encoder
 from rootstock.service.settings import Settings
 
 State = Callable[[str, str, float], None]
@@ -42,15 +46,18 @@ class Faulty:
 
 
 @pytest.fixture
-def runners(monkeypatch: pytest.MonkeyPatch) -> list[Faulty]:
-    """The runners of the servers that the test starts, in order."""
-    opened: list[Faulty] = []
-    real = app.open_runner
+def runners() -> list[Faulty]:
+    """The runners of the servers that `opened` opens, in order."""
+    return []
 
-    def open_faulty(settings: Settings) -> Any:
-        runner, *folders = real(settings)
-        opened.append(Faulty(runner))
-        return opened[-1], *folders
 
-    monkeypatch.setattr(app, "open_runner", open_faulty)
-    return opened
+@pytest.fixture
+def opened(runners: list[Faulty]) -> OpenServer:
+    """Opens a server whose runner can be made to fail."""
+
+    def open_faulty(setting: str, files: FoundationFiles, settings: Settings) -> OpenedRunner:
+        encoder, spec, folder = open_runner(setting, files, settings)
+        runners.append(Faulty(encoder))
+        return OpenedRunner(cast(Encoder, runners[-1]), spec, folder)
+
+    return partial(open_server, open_runner=open_faulty)

@@ -15,6 +15,7 @@ from rootstock.adapters.bundle import Limits
 from rootstock.adapters.home.bulk_import import import_bundles
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.adapters.store.folder import FolderStore
+from rootstock.service.app import OpenServer
 from tests.faults.clients import Clients, ask
 from tests.faults.conftest import Faulty, State
 from tests.live_server import RunningServer, upload
@@ -26,10 +27,10 @@ BATCH_ROWS = 32
 
 @pytest.fixture
 def running(
-    serve: Callable[..., RunningServer], runners: list[Faulty], peft_saved: dict[str, PeftAdapter]
+    serve: Callable[..., RunningServer], opened: OpenServer, peft_saved: dict[str, PeftAdapter]
 ) -> RunningServer:
     """A server with two adapters, whose runner can be made to fail."""
-    running = serve()
+    running = serve(opened)
     with running.client() as client:
         for name in MODELS:
             assert upload(client, name, peft_saved[name].zip()).status_code == 201
@@ -132,8 +133,8 @@ def test_a_store_that_hangs_delays_the_adapters_that_it_holds_and_nothing_else(
         server = running.app.state.server
         for name in cold:
             digest = server.registry.resolve(name).digest
-            server.engine.cache.drop(digest)
-            server.engine.batcher.drop(digest)
+            server.foundations.first.engine.cache.drop(digest)
+            server.foundations.first.engine.batcher.drop(digest)
         monkeypatch.setattr(FolderStore, "get", slow)
         answers: dict[str, httpx.Response] = {}
 
@@ -177,8 +178,8 @@ def test_a_store_that_is_gone_fails_cold_adapters_until_it_is_back(
         server = running.app.state.server
         digest = server.registry.resolve("cold").digest
         with Clients(running.url, MODELS) as clients:
-            server.engine.cache.drop(digest)
-            server.engine.batcher.drop(digest)
+            server.foundations.first.engine.cache.drop(digest)
+            server.foundations.first.engine.batcher.drop(digest)
             (home / "store").rename(home / "elsewhere")
             gone = client.post("/v1/predict", json={"model": "cold", "inputs": "ok"})
             clients.more(20)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from rootstock.service.app import open_server
+from rootstock.service.composition import open_server
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.settings import Settings
 from tests.e2e.test_serve import serving
@@ -45,7 +45,7 @@ def test_what_the_server_and_libraries_log_about_a_request_is_json_with_its_id(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     running = serve(log_level="debug")
-    engine, registry = running.app.state.server.engine, running.app.state.server.registry
+    engine, registry = running.app.state.server.foundations.first.engine, running.app.state.server.registry
     resolve = registry.resolve
 
     def resolve_and_warn(reference: str) -> Any:
@@ -58,7 +58,7 @@ def test_what_the_server_and_libraries_log_about_a_request_is_json_with_its_id(
         assert upload(client, "mood", data).status_code == 201
         digest = client.get("/v1/adapters/mood").json()["versions"][0]["digest"]
         engine.cache.drop(digest)
-        running.app.state.server.catalog.store.path(digest).write_bytes(b"damaged")
+        running.app.state.server.foundations.first.catalog.store.path(digest).write_bytes(b"damaged")
         capfd.readouterr()
         body = {"models": ["mood", "foundation"], "inputs": "Say what happened."}
         answer = client.post("/v1/predict", json=body, headers={"X-Request-Id": "find-me"})

@@ -18,15 +18,16 @@ def page(session: Session, limit: int, after: str | None) -> Page:
         query = query.where(AdapterRow.name > after)
     names = list(session.scalars(query.limit(limit + 1)))
     more, names = len(names) > limit, names[:limit]
-    tasks: defaultdict[str, dict[int, str]] = defaultdict(dict)
-    versions = select(VersionRow.adapter, VersionRow.number, VersionRow.task).order_by(VersionRow.number)
-    for name, number, task in session.execute(versions.where(VersionRow.adapter.in_(names))):
-        tasks[name][number] = task
+    made: defaultdict[str, dict[int, tuple[str, str | None]]] = defaultdict(dict)
+    columns = VersionRow.adapter, VersionRow.number, VersionRow.task, VersionRow.foundation
+    versions = select(*columns).where(VersionRow.adapter.in_(names)).order_by(VersionRow.number)
+    for name, number, task, foundation in session.execute(versions):
+        made[name][number] = task, foundation
     aliases: defaultdict[str, dict[str, int]] = defaultdict(dict)
     pointers = select(AliasRow.adapter, AliasRow.alias, AliasRow.version).order_by(AliasRow.alias)
     for name, alias, version in session.execute(pointers.where(AliasRow.adapter.in_(names))):
         aliases[name][alias] = version
-    summaries = [_summary(name, tasks[name], aliases[name]) for name in names]
+    summaries = [_summary(name, made[name], aliases[name]) for name in names]
     return Page(summaries, names[-1] if more else None)
 
 
@@ -37,7 +38,9 @@ def adapter_detail(session: Session, name: str) -> AdapterDetail:
     versions = [version_detail(version) for version in rows]
     pointers = session.scalars(select(AliasRow).where(AliasRow.adapter == name).order_by(AliasRow.alias))
     aliases = {pointer.alias: pointer.version for pointer in pointers}
-    summary = _summary(name, {version.version: version.task for version in versions}, aliases)
+    summary = _summary(
+        name, {version.version: (version.task, version.foundation) for version in versions}, aliases
+    )
     return AdapterDetail(name, summary.live, summary.task, aliases, row.created_at, versions)
 
 
@@ -67,8 +70,8 @@ def newest_events(session: Session, name: str | None, limit: int) -> list[Event]
     ]
 
 
-def _summary(name: str, tasks: dict[int, str], aliases: dict[str, int]) -> AdapterSummary:
+def _summary(name: str, made: dict[int, tuple[str, str | None]], aliases: dict[str, int]) -> AdapterSummary:
     live = aliases.get(LIVE)
-    newest = max(tasks, default=None)
-    told = live if live is not None else newest
-    return AdapterSummary(name, live, list(tasks), None if told is None else tasks[told], aliases)
+    shown = live if live is not None else max(made, default=None)
+    task, foundation = (None, None) if shown is None else made[shown]
+    return AdapterSummary(name, live, list(made), task, aliases, foundation)

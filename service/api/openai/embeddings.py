@@ -57,9 +57,9 @@ class Embeddings(BaseModel):
 async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHeader = None) -> Embeddings:
     """Embed texts with the foundation or a feature-extraction adapter."""
     texts = [body.input] if isinstance(body.input, str) else body.input
-    engine = server_of(request).engine
+    foundations = server_of(request).foundations
     options = options_of(body, request, within)
-    call = engine.predict(
+    call = foundations.predict(
         body.model, texts, body.truncation_parameters, task="feature-extraction", options=options
     )
     try:

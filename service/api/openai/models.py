@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from rootstock.adapters.registry import AdapterSummary
 from rootstock.service.api.server import Server, server_of
-from rootstock.service.engine.core.catalog import FOUNDATION
 from rootstock.service.engine.encode.size import MAX_CHARACTERS
 from rootstock.service.engine.encode.tasks import TASKS
+from rootstock.service.foundations import FoundationHost
 
 router = APIRouter()
 _PAGE = 500
@@ -42,8 +42,9 @@ class Models(BaseModel):
 
 
 class FoundationLimits(BaseModel):
-    """The foundation that adapters are grafted on; `tasks` are those it answers without one."""
+    """A foundation that adapters are grafted on, and what runs it; `tasks` are those it answers without one."""
 
+    id: str
     name: str
     revision: str | None
     fingerprint: str
@@ -52,12 +53,15 @@ class FoundationLimits(BaseModel):
     max_tokens: int
     embedding_max_tokens: int
     tasks: list[str]
+    runner: str
+    precision: str
 
 
 class LimitsAnswer(BaseModel):
-    """What this server takes."""
+    """The limits of this server. `foundation`, `runner` and `precision` are those of the first foundation."""
 
     foundation: FoundationLimits
+    foundations: list[FoundationLimits]
     tasks: list[str]
     adapter_kinds: list[str]
     head_kinds: list[str]
@@ -77,43 +81,64 @@ async def models(request: Request) -> Models:
     """Every model that a request can name: the foundation, then the adapters by name."""
     server = server_of(request)
     adapters = await asyncio.to_thread(_every_adapter, server)
-    own = server.spec.own_tasks
-    base = Model(id=FOUNDATION, root=server.spec.name, parent=None, task=own[0], tasks=list(own))
+    bases = [
+        Model(id=host.name, root=host.spec.name, parent=None, task=own[0], tasks=list(own))
+        for host in server.foundations
+        for own in [host.spec.own_tasks]
+    ]
+    parents = {host.spec.fingerprint: host.name for host in server.foundations}
+    first = server.foundations.first.name
     listed = [
-        Model(id=a.name, root=a.name, parent=FOUNDATION, task=a.task, tasks=[a.task] if a.task else [])
+        Model(
+            id=a.name,
+            root=a.name,
+            parent=first if a.foundation is None else parents.get(a.foundation),
+            task=a.task,
+            tasks=[a.task] if a.task else [],
+        )
         for a in adapters
     ]
-    return Models(data=[base, *listed])
+    return Models(data=[*bases, *listed])
 
 
 @router.get("/v1/limits")
 async def limits(request: Request) -> LimitsAnswer:
     """The limits that an adapter or a request must keep to."""
     server = server_of(request)
-    spec = server.spec
+    foundations = [_foundation_limits(host) for host in server.foundations]
+    engine = server.foundations.first.engine
     return LimitsAnswer(
-        foundation=FoundationLimits(
-            name=spec.name,
-            revision=spec.revision,
-            fingerprint=spec.fingerprint,
-            model_type=spec.model_type,
-            hidden_size=spec.hidden_size,
-            max_tokens=spec.max_tokens,
-            embedding_max_tokens=spec.embedding.max_tokens,
-            tasks=list(spec.own_tasks),
-        ),
-        tasks=sorted(set(TASKS) & set(spec.tasks)),
+        foundation=foundations[0],
+        foundations=foundations,
+        tasks=sorted({task for host in server.foundations for task in host.spec.tasks if task in TASKS}),
         adapter_kinds=server.publisher.kinds,
         head_kinds=["hf", "linear"],
         max_rank=server.bundle_limits.max_rank,
-        max_inputs=server.engine.limits.max_inputs,
+        max_inputs=engine.limits.max_inputs,
         max_characters=MAX_CHARACTERS,
         max_body_bytes=server.max_body_bytes,
         max_bundle_bytes=server.bundle_limits.max_bundle_bytes,
         max_unpacked_bytes=server.bundle_limits.max_unpacked_bytes,
-        max_timeout=server.engine.limits.timeout_s,
-        runner=server.engine.runner.name,
-        precision=server.engine.runner.precision,
+        max_timeout=engine.limits.timeout_s,
+        runner=engine.runner.name,
+        precision=engine.runner.precision,
+    )
+
+
+def _foundation_limits(host: FoundationHost) -> FoundationLimits:
+    spec = host.spec
+    return FoundationLimits(
+        id=host.name,
+        name=spec.name,
+        revision=spec.revision,
+        fingerprint=spec.fingerprint,
+        model_type=spec.model_type,
+        hidden_size=spec.hidden_size,
+        max_tokens=spec.max_tokens,
+        embedding_max_tokens=spec.embedding.max_tokens,
+        tasks=list(spec.own_tasks),
+        runner=host.engine.runner.name,
+        precision=host.engine.runner.precision,
     )
 
 

@@ -111,10 +111,11 @@ class Engine:
             foundation, self._load, self.limits.cache_bytes, self.slots, self.batcher.drop, observer
         )
         self.cache = self.adapters.cache
-        self.fallen = False
+        self.fallen = self.started = False
 
     def start(self) -> None:
         """Start the threads."""
+        self.started = True
         for thread in (self.preprocessor, self.batcher, self.postprocessor):
             thread.fell = self._fall
             thread.start()
@@ -170,7 +171,7 @@ class Engine:
         concerns all references alike: EngineError.
         """
         with self._telling():
-            self._check_size(len(inputs), len(references))
+            self.check_size(len(inputs), len(references))
             check_parameters(parameters)
             check_characters(inputs)
         arrived = self._clock()
@@ -229,7 +230,8 @@ class Engine:
         """Where an adapter is: "slot", "memory" or "store"."""
         return self.adapters.residency(digest)
 
-    def _check_size(self, inputs: int, references: int) -> None:
+    def check_size(self, inputs: int, references: int) -> None:
+        """Raise InvalidInput for none of either, TooLarge for too many together, Draining at a stop."""
         self.preprocessor.check()
         if not inputs:
             raise InvalidInput("inputs is empty; give a string or a list of at least one", "inputs")

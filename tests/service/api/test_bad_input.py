@@ -228,7 +228,7 @@ def test_a_client_that_left_is_not_computed(
             pass
         for connection in connections[1:]:
             connection.close()
-        calls = running.app.state.server.engine.postprocessor.calls
+        calls = running.app.state.server.foundations.first.engine.postprocessor.calls
         while len(calls) > 1:
             client.get("/livez")
         blocked.go.set()
@@ -294,7 +294,7 @@ def test_a_stored_bundle_that_was_damaged_is_neither_served_nor_handed_out(
     running = serve()
     with running.client() as client:
         digest = upload(client, "mood", peft_saved["first"].zip()).json()["digest"]
-        path = running.app.state.server.catalog.store.path(digest)
+        path = running.app.state.server.foundations.first.catalog.store.path(digest)
         path.write_bytes(path.read_bytes()[:500])
         answer = client.get("/v1/adapters/mood/versions/1/bundle")
         assert (answer.status_code, error_of(answer)["code"]) == (500, "corrupt_bundle")
@@ -302,7 +302,7 @@ def test_a_stored_bundle_that_was_damaged_is_neither_served_nor_handed_out(
 
 def test_a_server_whose_registry_is_gone_is_not_ready(serve: Callable[..., RunningServer]) -> None:
     running = serve()
-    home = running.app.state.server.catalog.store.path("sha256:" + "0" * 64).parents[2]
+    home = running.app.state.server.foundations.first.catalog.store.path("sha256:" + "0" * 64).parents[2]
     with running.client() as client:
         assert client.head("/readyz").status_code == 200
         for path in home.glob("registry.db*"):

@@ -134,7 +134,7 @@ def test_what_is_too_large_is_refused_before_it_is_tokenised(case: str) -> None:
     async def body(bench: Bench) -> None:
         labels = {"text-classification": LABELS, "zero-shot-classification": NLI, "token-classification": ("O",)}
         add(bench, "a", task, labels.get(task, ()), weights=PROJECTION)
-        tokenising = Gated(bench.engine.intake)
+        tokenising = Gated(bench.engine.preprocessor)
         tokenising.go.set()
         with pytest.raises(TooLarge, match=r"limit is|at most") as refused:
             await ask(bench, "a", *inputs, **parameters)
@@ -228,7 +228,7 @@ def test_a_short_call_does_not_wait_until_a_long_one_is_tokenised() -> None:
     async def body(bench: Bench) -> None:
         add(bench, "long", "text-classification", SOME)
         add(bench, "short", "text-classification", SOME)
-        tokenising = Gated(bench.engine.intake)
+        tokenising = Gated(bench.engine.preprocessor)
         texts = [f"{i}" + " " * 2**15 for i in range(100)]
         long = ask(bench, "long", *texts)
         await tokenising.reading()
@@ -247,7 +247,7 @@ def test_the_labels_of_a_text_give_way_to_a_short_call_too() -> None:
     async def body(bench: Bench) -> None:
         add(bench, "long", "zero-shot-classification", NLI)
         add(bench, "short", "text-classification", SOME)
-        tokenising = Gated(bench.engine.intake)
+        tokenising = Gated(bench.engine.preprocessor)
         long = ask(bench, "long", " " * 2**15, candidate_labels=[f"w{i}" for i in range(50)])
         await tokenising.reading()
         short = ask(bench, "short", "w1")
@@ -263,7 +263,7 @@ def test_long_calls_are_tokenised_in_turn() -> None:
     async def body(bench: Bench) -> None:
         for name in "abc":
             add(bench, name, "text-classification", SOME)
-        tokenising = Gated(bench.engine.intake)
+        tokenising = Gated(bench.engine.preprocessor)
         plug = ask(bench, "a", "plug")
         await tokenising.reading()
         calls = [ask(bench, name, *[name + " " * 2**15] * 4) for name in "abc"]
@@ -278,7 +278,7 @@ def test_long_calls_are_tokenised_in_turn() -> None:
 def test_a_call_that_is_left_while_it_is_tokenised_is_read_no_further() -> None:
     async def body(bench: Bench) -> None:
         add(bench, "a", "text-classification", SOME)
-        tokenising = Gated(bench.engine.intake)
+        tokenising = Gated(bench.engine.preprocessor)
         task = ask(bench, "a", *[f"w{i}" for i in range(200)])
         await tokenising.reading()
         task.cancel()
@@ -296,8 +296,8 @@ def test_a_call_whose_deadline_passes_while_it_is_tokenised_is_read_no_further()
 
     async def body(bench: Bench) -> None:
         add(bench, "a", "text-classification", SOME)
-        tokenising = Gated(bench.engine.intake)
-        call = bench.engine.predict("a", [f"w{i}" for i in range(200)], {}, terms=RequestOptions(timeout_s=5))
+        tokenising = Gated(bench.engine.preprocessor)
+        call = bench.engine.predict("a", [f"w{i}" for i in range(200)], {}, options=RequestOptions(timeout_s=5))
         task = asyncio.create_task(call)
         await tokenising.reading()
         clock.now += 6
@@ -345,7 +345,7 @@ def test_a_long_text_of_few_tokens_is_read_no_further_once_its_call_is_left(
 def test_a_text_of_few_tokens_waits_with_the_cost_of_reading_it() -> None:
     async def body(bench: Bench) -> None:
         add(bench, "a", "text-classification", SOME)
-        tokenising = Gated(bench.engine.intake)
+        tokenising = Gated(bench.engine.preprocessor)
         task = ask(bench, "a", " " * 2**18)
         await tokenising.reading()
         assert bench.engine.admission.waiting()[1] > 4000
@@ -361,7 +361,7 @@ def test_a_text_of_few_tokens_waits_with_the_cost_of_reading_it() -> None:
 def test_a_text_waits_once_for_each_label_that_reads_it() -> None:
     async def body(bench: Bench) -> None:
         add(bench, "a", "zero-shot-classification", NLI)
-        tokenising = Gated(bench.engine.intake)
+        tokenising = Gated(bench.engine.preprocessor)
         task = ask(bench, "a", "x" * 2**12, candidate_labels=["w1", "w2", "w3"])
         await tokenising.reading()
         assert bench.engine.admission.waiting() == (3, 3 * (512 + 2048 // 64))

@@ -1,0 +1,241 @@
+"""The composition root: it chooses each part of a server, and nothing else does.
+
+A caller may give another part by keyword. Heavy modules are imported when a server opens: BentoML's parent
+process imports this one too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from rootstock.adapters.bundle import Limits, PlainFields
+from rootstock.adapters.errors import StoreFull
+from rootstock.adapters.spec import FoundationSpec, Rejected
+from rootstock.service.engine.core.errors import EngineError
+from rootstock.service.settings import Settings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from rootstock.adapters.foundation.location import FoundationFiles
+    from rootstock.adapters.registry.port import Registry
+    from rootstock.adapters.store.port import Store
+    from rootstock.service.api.server import Server
+    from rootstock.service.engine.core.arbiter import Arbiter
+    from rootstock.service.engine.core.observer import Observer
+    from rootstock.service.engine.encode.batch import Encoder
+    from rootstock.service.foundations import FoundationHost
+    from rootstock.service.publishing import Publisher
+    from rootstock.service.telemetry.metrics import Metrics
+    from rootstock.service.telemetry.tracing import Tracing
+
+DEMO = Path(__file__).parent / "demo"
+_MIB = 2**20
+
+
+class OpenedRunner(NamedTuple):
+    """A runner, the description of its foundation, and the folder that holds the tokenizer."""
+
+    encoder: Encoder
+    spec: FoundationSpec
+    folder: Path
+
+
+# Opens the runner of one foundation: its setting, its files, the server's settings.
+OpenRunner = Callable[[str, "FoundationFiles", Settings], OpenedRunner]
+
+
+def open_runner(setting: str, files: FoundationFiles, settings: Settings) -> OpenedRunner:
+    """Open ONNX Runtime on the foundation's export, or torch."""
+    on_torch = settings.runner == "torch" or (settings.runner == "auto" and _has_cuda())
+    if on_torch and settings.precision == "fp32":
+        from rootstock.adapters.foundation.architecture import describe
+        from rootstock.service.engine.runners.torch.runner import TorchRunner
+
+        spec = describe(files)
+        runner = TorchRunner(files.folder, spec, settings.slots, settings.runner_threads)
+        return OpenedRunner(runner, spec, files.folder)
+    from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+    from rootstock.service.exports.cache import find_export
+
+    folder = find_export(setting, files, settings.export_folders, settings.precision)
+    cache_bytes = settings.trunk_cache_mb * _MIB // len(settings.hosted)
+    onnx = OnnxRunner(folder, settings.slots, settings.runner_threads, cache_bytes)
+    return OpenedRunner(onnx, onnx.spec, folder)
+
+
+@asynccontextmanager
+async def open_server(
+    settings: Settings,
+    *,
+    span_exporters: Sequence[SpanExporter] | None = None,
+    open_runner: OpenRunner = open_runner,
+    registry: Registry | None = None,
+    store: Store | None = None,
+) -> AsyncIterator[Server]:
+    """Open a server's parts and start them; at the end, finish what was admitted and close everything.
+
+    `span_exporters`: None means those that the environment asks for. HomeInUse where another program uses the
+    home. Only the process that serves comes here and takes it.
+    """
+    from rootstock.adapters.home.home import Home
+    from rootstock.service.telemetry.span_exporters import find_exporters
+
+    if span_exporters is None:
+        span_exporters = [entry.load()() for entry in find_exporters()]
+    home = Home(settings.home_folder)
+    with home.hold("rootstock serve"):
+        registry = registry or home.open_registry()
+        try:
+            async with (
+                _traced(span_exporters) as tracing,
+                _serving(settings, registry, store or home.open_store(), open_runner, tracing) as server,
+            ):
+                yield server
+        finally:
+            registry.close()
+
+
+@asynccontextmanager
+async def _traced(exporters: Sequence[SpanExporter]) -> AsyncIterator[Tracing | None]:
+    """Give the spans' observer. Without an exporter nothing of OpenTelemetry is imported."""
+    if not exporters:
+        yield None
+        return
+    from rootstock.service.telemetry.tracing import Tracing
+
+    tracing = Tracing(exporters)
+    try:
+        yield tracing
+    finally:
+        await asyncio.to_thread(tracing.close)
+
+
+@asynccontextmanager
+async def _serving(
+    settings: Settings, registry: Registry, store: Store, open_runner: OpenRunner, tracing: Tracing | None
+) -> AsyncIterator[Server]:
+    from rootstock.service.api.server import Server
+    from rootstock.service.engine.core.arbiter import Arbiter
+    from rootstock.service.engine.core.observer import Observers
+    from rootstock.service.foundations import Foundations
+    from rootstock.service.pins import Pins
+    from rootstock.service.publishing import Publisher
+    from rootstock.service.telemetry.metrics import Metrics
+
+    metrics = Metrics()
+    limits = Limits(max_bundle_bytes=settings.max_bundle_mb * _MIB, max_rank=settings.max_rank)
+    observer = metrics if tracing is None else Observers(metrics, tracing)
+    arbiter = Arbiter() if len(settings.hosted) > 1 else None
+    hosts: list[FoundationHost] = []
+    try:
+        for name, setting in settings.hosted.items():
+            hosts.append(
+                await _host(name, setting, settings, registry, store, limits, open_runner, observer, arbiter)
+            )
+        _start(hosts, metrics)
+        foundations = Foundations(hosts, registry)
+        publisher = Publisher(foundations, registry, store, limits, metrics)
+        pins = Pins(foundations, registry, settings.pinned)
+        try:
+            if settings.demo:
+                await register_demo(publisher, registry)
+            await pins.follow()
+            yield Server(
+                foundations=foundations,
+                registry=registry,
+                publisher=publisher,
+                pins=pins,
+                metrics=metrics,
+                bundle_limits=limits,
+                max_body_bytes=settings.max_body_mb * _MIB,
+                tracing=tracing,
+            )
+        finally:
+            await pins.close()
+    finally:
+        await asyncio.gather(*(asyncio.to_thread(host.engine.stop) for host in hosts if host.engine.started))
+
+
+def _start(hosts: Sequence[FoundationHost], metrics: Metrics) -> None:
+    for host in hosts:
+        metrics.watch(host.name, host.engine)
+        host.engine.start()
+
+
+async def _host(
+    name: str,
+    setting: str,
+    settings: Settings,
+    registry: Registry,
+    store: Store,
+    limits: Limits,
+    open_runner: OpenRunner,
+    observer: Observer,
+    arbiter: Arbiter | None,
+) -> FoundationHost:
+    """Open one foundation: its runner, its catalog and its engine, which is not started yet."""
+    from rootstock.adapters.foundation.location import locate
+    from rootstock.adapters.foundation.weights import FoundationWeights
+    from rootstock.service.conversion import Converter
+    from rootstock.service.engine.core.admission import Capacity
+    from rootstock.service.engine.encode.engine import Engine, EngineLimits
+    from rootstock.service.engine.encode.modalities.text import Tokenizer
+    from rootstock.service.engine.encode.packing import BatchLimits
+    from rootstock.service.foundations import FoundationHost
+    from rootstock.service.registry_catalog import RegistryCatalog
+
+    files = await asyncio.to_thread(locate, setting)
+    runner, spec, folder = await asyncio.to_thread(open_runner, setting, files, settings)
+    base = FoundationWeights(files.folder, spec.model_type)
+    catalog = RegistryCatalog(registry, store, spec, limits, base)
+    mask_id = None if spec.masked_lm is None else spec.masked_lm.mask_id
+    engine = Engine(
+        spec,
+        runner,
+        Tokenizer(folder / "tokenizer.json", mask_id),
+        catalog,
+        observer,
+        EngineLimits(
+            settings.max_inputs, settings.request_timeout, settings.cache_mb * _MIB // len(settings.hosted)
+        ),
+        Capacity(settings.queue_items, settings.queue_tokens),
+        BatchLimits(settings.batch_rows, settings.batch_tokens),
+        name=name,
+        arbiter=arbiter,
+    )
+    return FoundationHost(name, engine, catalog, base, Converter(setting, settings.max_rank))
+
+
+async def register_demo(publisher: Publisher, registry: Registry) -> None:
+    """Publish the demo adapters, verified like any upload, on a registry that nobody has used yet.
+
+    A start that was killed midway is taken up again. What these foundations, these limits or a full disk refuse
+    is skipped.
+    """
+    bundles: Mapping[str, Path] = {path.stem: path for path in sorted(DEMO.glob("*.zip"))}
+    events = registry.events(limit=4 * len(bundles))
+    if any(event.name not in bundles or event.what != "published" for event in events):
+        return
+    log = structlog.get_logger()
+    for name in sorted(bundles.keys() - {event.name for event in events}):
+        try:
+            done = await publisher.publish(
+                partial(asyncio.to_thread, bundles[name].read_bytes), name, PlainFields(), True
+            )
+        except (Rejected, EngineError, StoreFull) as error:
+            log.warning("demo adapter skipped", name=name, reason=str(error))
+        else:
+            log.info("demo adapter published", name=name, task=done.task)
+
+
+def _has_cuda() -> bool:
+    """Tell whether there is an NVIDIA device, without importing torch: on a CPU, serving needs no torch."""
+    return Path("/dev/nvidiactl").exists()

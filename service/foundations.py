@@ -1,0 +1,194 @@
+"""The foundations that one server hosts, an engine each, and the one that answers a reference."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rootstock.adapters.errors import FoundationNotHosted, InvalidName
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.reference import FOUNDATION
+from rootstock.adapters.registry import Resolution
+from rootstock.adapters.registry.port import Registry
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.service.conversion import Converter
+from rootstock.service.engine.core.answer import Answer
+from rootstock.service.engine.core.catalog import ResolvedReference
+from rootstock.service.engine.core.options import DEFAULT_OPTIONS, RequestOptions
+from rootstock.service.engine.encode.engine import Engine
+from rootstock.service.engine.encode.modalities.text import Input
+from rootstock.service.registry_catalog import RegistryCatalog
+
+
+@dataclass(frozen=True)
+class FoundationHost:
+    """A resident foundation: its engine, and what verifies and converts the adapters made for it.
+
+    `name` is its reference. `base` are its weights, which some adapters are stated relative to.
+    """
+
+    name: str
+    engine: Engine
+    catalog: RegistryCatalog
+    base: FoundationWeights
+    converter: Converter
+
+    @property
+    def spec(self) -> FoundationSpec:
+        return self.catalog.spec
+
+
+class Foundations:
+    """Sends each reference to the engine of its foundation. The first foundation is `foundation`, too.
+
+    A reference is resolved once, here, when there are several foundations. With one, every call goes straight to
+    its engine.
+    """
+
+    def __init__(self, hosts: Sequence[FoundationHost], registry: Registry) -> None:
+        self._hosts = tuple(hosts)
+        self._registry = registry
+        self._by_fingerprint = {host.spec.fingerprint: host for host in hosts}
+        self._by_name = {host.name: host for host in hosts} if len(hosts) > 1 else {}
+        self._by_name[FOUNDATION] = self.first
+
+    def __iter__(self) -> Iterator[FoundationHost]:
+        return iter(self._hosts)
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+    @property
+    def first(self) -> FoundationHost:
+        """The foundation that `foundation` means."""
+        return self._hosts[0]
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether every engine admits and computes."""
+        return all(host.engine.alive for host in self._hosts)
+
+    @property
+    def fallen(self) -> bool:
+        """Tell whether an engine has ended by a fault."""
+        return any(host.engine.fallen for host in self._hosts)
+
+    def check_name(self, name: str) -> None:
+        """Raise InvalidName for a name that means a foundation."""
+        if name in self._by_name:
+            message = f"{name!r} names a foundation of this server; give the adapter another name"
+            raise InvalidName(message, param="name")
+
+    def of(self, resolution: Resolution) -> FoundationHost:
+        """Return the host of a version; FoundationNotHosted where the foundation is not here."""
+        if resolution.foundation is None:
+            return self.first
+        host = self._by_fingerprint.get(resolution.foundation)
+        if host is None:
+            hosted = ", ".join(one.spec.name for one in self._hosts)
+            raise FoundationNotHosted(
+                f"version {resolution.version} of adapter {resolution.name!r} is made for the foundation "
+                f"{resolution.foundation[:19]}…, and this server hosts {hosted}; start it with that one in "
+                "ROOTSTOCK_FOUNDATIONS",
+                param="model",
+            )
+        return host
+
+    def choose(self, fingerprint: str | None, name: str | None) -> FoundationHost:
+        """Return the foundation that an upload names; the first where it names none, or one that is not here.
+
+        The checks that follow refuse an upload for another foundation by its name.
+        """
+        if fingerprint is not None:
+            return self._by_fingerprint.get(fingerprint, self.first)
+        named = (host for host in self._hosts if name in (host.name, host.spec.name))
+        return next(named, self.first)
+
+    def catalog_of(self, foundation: str | None) -> RegistryCatalog:
+        """Return a catalog that reads the bundles of a foundation, resident or not."""
+        host = self.first if foundation is None else self._by_fingerprint.get(foundation, self.first)
+        return host.catalog
+
+    def residency(self, digest: str, foundation: str | None) -> str:
+        """Return where an adapter is: "slot", "memory" or "store"."""
+        host = self.first if foundation is None else self._by_fingerprint.get(foundation)
+        return "store" if host is None else host.engine.residency(digest)
+
+    async def forget(self, digest: str) -> None:
+        """Wait until no request holds the adapter, then free its slot and memory."""
+        for host in self._hosts:
+            await host.engine.forget(digest)
+
+    async def predict(
+        self,
+        reference: str,
+        inputs: Sequence[Input],
+        parameters: Mapping[str, Any],
+        task: str | None = None,
+        options: RequestOptions = DEFAULT_OPTIONS,
+    ) -> Answer:
+        """Return the predictions of one reference; raise as `Engine.predict`, or FoundationNotHosted."""
+        (answer,) = await self.predict_many([reference], inputs, parameters, task, options)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def predict_many(
+        self,
+        references: Sequence[str],
+        inputs: Sequence[Input],
+        parameters: Mapping[str, Any],
+        task: str | None = None,
+        options: RequestOptions = DEFAULT_OPTIONS,
+    ) -> list[Answer | Exception]:
+        """Return the predictions of each reference for the same inputs, in order; see `Engine.predict_many`."""
+        if len(self._hosts) == 1:
+            return await self.first.engine.predict_many(references, inputs, parameters, task, options)
+        self.first.engine.check_size(len(inputs), len(references))
+        outcomes: dict[int, Answer | Exception] = {}
+        places: dict[str, list[int]] = {}
+        targets: dict[str, ResolvedReference] = {}
+        hosts: dict[str, FoundationHost | Exception] = {}
+        for place, reference in enumerate(references):
+            if reference not in hosts:
+                hosts[reference] = self._host(reference, targets)
+            host = hosts[reference]
+            if isinstance(host, Exception):
+                outcomes[place] = host
+            else:
+                places.setdefault(host.name, []).append(place)
+        calls = [
+            self._by_name[name].engine.predict_many(
+                [references[place] for place in chosen], inputs, parameters, task, options, targets
+            )
+            for name, chosen in places.items()
+        ]
+        for chosen, answers in zip(places.values(), await _together(calls), strict=True):
+            outcomes.update(zip(chosen, answers, strict=True))
+        return [outcomes[place] for place in range(len(references))]
+
+    def _host(self, reference: str, targets: dict[str, ResolvedReference]) -> FoundationHost | Exception:
+        """Return the host of a reference, or why it has none; note what an adapter's reference means."""
+        if (host := self._by_name.get(reference)) is not None:
+            return host
+        try:
+            resolution = self._registry.resolve(reference)
+            host = self.of(resolution)
+        except Exception as error:  # the registry's own; a reference's failure is its own
+            return error
+        targets[reference] = ResolvedReference(resolution.name, resolution.version, resolution.digest)
+        return host
+
+
+async def _together(calls: Sequence[Any]) -> list[list[Answer | Exception]]:
+    """Run the engines' calls side by side; where one fails as a whole, cancel the others."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
