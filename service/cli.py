@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -304,6 +304,6 @@ def _serve_bentoml(settings: Any) -> None:
     os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter
 
 
-def _fail(message: str, code: int = 2) -> Any:
+def _fail(message: str, code: int = 2) -> NoReturn:
     sys.stderr.write(f"rootstock: {message}\n")
     raise SystemExit(code)

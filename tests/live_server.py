@@ -15,6 +15,7 @@ import uvicorn
 from rootstock.service.api.protocol import BoundedHeadProtocol
 from rootstock.service.app import OpenServer, create_app
 from rootstock.service.settings import Settings
+from tests.bounds import HANG
 
 
 class RunningServer:
@@ -26,7 +27,7 @@ class RunningServer:
 
     def client(self, key: str | None = None) -> httpx.Client:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=60)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=HANG)
 
 
 @contextmanager
@@ -47,13 +48,13 @@ def run_server(settings: Settings, opened: OpenServer | None = None) -> Iterator
     server.startup = announce  # type: ignore[method-assign]
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
     thread.start()
-    assert started.wait(60)
+    assert started.wait(HANG)
     assert server.started, "the server did not start"
     try:
         yield RunningServer(f"http://127.0.0.1:{listener.getsockname()[1]}", app)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(HANG)
         listener.close()
 
 

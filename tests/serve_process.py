@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.bounds import HANG
+
 ROOTSTOCK = str(Path(sys.executable).parent / "rootstock")
 
 
@@ -56,10 +58,10 @@ def serving(
         if log is not None:
             threading.Thread(target=log.extend, args=(process.stderr,)).start()
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HANG) as client:
                 yield process, client
         finally:
             process.send_signal(signal.SIGTERM)
             if log is None:
                 process.stderr.read()
-            process.wait(60)
+            process.wait(HANG)

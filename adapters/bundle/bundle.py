@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from rootstock.adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, WEIGHTS, Limits, pack, unpack
 from rootstock.adapters.bundle.base_weights import BaseWeights
-from rootstock.adapters.bundle.canonical import canonical, sha256
+from rootstock.adapters.bundle.canonical import sha256
 from rootstock.adapters.bundle.golden import Golden, read_golden
+from rootstock.adapters.bundle.labels import given_labels
 from rootstock.adapters.bundle.manifest import (
     MAX_LABELS,
     Manifest,
@@ -212,7 +213,7 @@ def _plain_labels(
     tensors: Mapping[str, Array], task_class: TaskClass, config: PeftConfig, plain: PlainFields
 ) -> tuple[str, ...]:
     if plain.labels is not None:
-        return _given_labels(plain.labels)
+        return given_labels(plain.labels)
     if task_class.task in UNLABELLED:
         return ()
     named = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
@@ -231,14 +232,6 @@ def _plain_labels(
     if not 1 <= shape[0] <= MAX_LABELS:
         raise Rejected("labels", name, f"gives {shape[0]} outputs; from 1 to {MAX_LABELS} are served")
     return tuple(f"LABEL_{i}" for i in range(shape[0]))
-
-
-def _given_labels(labels: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        canonical(labels)
-    except ValueError as error:
-        raise Rejected("labels", "labels", str(error)) from None
-    return labels
 
 
 def _plain_problem(task: str, plain: PlainFields, labels: int) -> str | None:

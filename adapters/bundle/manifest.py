@@ -151,7 +151,7 @@ def read_json(data: bytes, member: str) -> dict[str, Any]:
     """The JSON object in a member's bytes; Rejected (check "schema") naming the member and the position."""
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=unique_keys)
         _check_depth(value)
         # Refuses what is JSON by its grammar alone: 1e999, and half a surrogate pair.
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
@@ -181,7 +181,8 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object's members as a dict; ValueError if a key is there twice. For `object_pairs_hook`."""
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("an object has the same key twice")

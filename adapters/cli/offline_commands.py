@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Event, current_thread, main_thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -117,7 +120,10 @@ def _import(paths: list[Path], home: Path, foundation: str, limits: Limits) -> d
             files = locate(foundation)
             spec = describe_in(home, files)
             base = FoundationWeights(files.folder, spec.model_type)
-            with closing(import_bundles(paths, home, spec, limits, base)) as outcomes:
+            with (
+                _interrupted() as stopped,
+                closing(import_bundles(paths, home, spec, limits, base, stopped)) as outcomes,
+            ):
                 for outcome in outcomes:
                     if isinstance(outcome, ImportedBundle):
                         told["imported" if outcome.created else "unchanged"] += 1
@@ -125,8 +131,32 @@ def _import(paths: list[Path], home: Path, foundation: str, limits: Limits) -> d
                     else:
                         told["skipped"].append(vars(outcome))
                         count(f"{outcome.file} is skipped: {outcome.reason}")
+                seen = told["imported"] + told["unchanged"] + len(told["skipped"])
+                told["interrupted"] = stopped.is_set() and seen < len(paths)
         except FoundationError as error:
             fail(str(error), 2)
         except KeyboardInterrupt:
             told["interrupted"] = True
     return told
+
+
+@contextmanager
+def _interrupted() -> Iterator[Event]:
+    """Yield an event that the first Ctrl-C sets; the second one raises KeyboardInterrupt.
+
+    An exception between any two steps could end in a lock that nobody holds any more, or be lost.
+    """
+    stopped = Event()
+    if current_thread() is not main_thread():
+        yield stopped
+        return
+
+    def stop(number: int, frame: object) -> None:
+        stopped.set()
+        signal.signal(number, before)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)

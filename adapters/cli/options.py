@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -22,22 +21,27 @@ Source = Annotated[
     Path, typer.Argument(metavar="PATH", exists=True, help="A bundle's zip or folder, or a plain PEFT folder.")
 ]
 Task = Annotated[str | None, typer.Option(help="Plain PEFT folder: task; else as adapter_config.json says.")]
-Labels = Annotated[str | None, typer.Option(help="Plain PEFT folder: labels in id order, as a,b,c or JSON.")]
+Labels = Annotated[
+    str | None, typer.Option(help="Plain PEFT folder: labels in id order, as a,b,c or JSON (also id2label).")
+]
 Problem = Annotated[str | None, typer.Option(help="Plain PEFT folder: problem type.")]
 Length = Annotated[int | None, typer.Option(min=1, help="Plain PEFT folder: most tokens that an input keeps.")]
 FOUNDATION_HELP = "`default`, a folder, or org/name@COMMIT."
 
 
 def listed(labels: str | None) -> tuple[str, ...] | None:
-    """The labels that an option gives, as `a,b,c` or as a JSON array; exit code 2 for anything else."""
+    """Return the labels that an option gives: `a,b,c`, a JSON array, or a JSON object from id to label.
+
+    Exit code 2 for anything else.
+    """
     if labels is None:
         return None
-    if not labels.lstrip().startswith("["):
-        return tuple(label.strip() for label in labels.split(","))
+    from rootstock.adapters.bundle.labels import given_labels, read_labels
+    from rootstock.adapters.spec import Rejected
+
     try:
-        found = json.loads(labels)
-    except ValueError as error:
-        fail(f"--labels is not JSON: {error}", 2)
-    if not all(isinstance(label, str) for label in found):
-        fail("--labels is not a JSON array of strings", 2)
-    return tuple(found)
+        if labels.lstrip().startswith(("[", "{")):
+            return read_labels(labels)
+        return given_labels([label.strip() for label in labels.split(",")])
+    except Rejected as error:
+        fail(f"--labels: {error.message}", 2)

@@ -127,6 +127,8 @@ class Client:
         `task` to `max_length` are for a plain PEFT folder only. `progress` is called with the bytes handed to
         the network so far and the bytes in all; the two are equal once, when the server begins to verify.
         """
+        if isinstance(labels, str):
+            raise Misused(f"labels is the text {labels!r}; give a list with one text a label")
         given = {
             "name": check_name(name),
             "task": task,

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.bundle.archive import GOLDEN
@@ -57,13 +58,15 @@ def import_bundles(
     spec: FoundationSpec,
     limits: Limits,
     base: FoundationWeights | None = None,
+    stopped: Event | None = None,
 ) -> Generator[ImportedBundle | SkippedBundle, None, None]:
     """Register each bundle under its file's name, telling of each when it is done; close it to stop early.
 
     Each is checked as an upload is, but for the golden replay, which needs the model. A new one becomes the live
     version of its name; one that its name holds already is left as it is, and so is `live`. One that fails a
     check changes nothing. What was told stays; after an interruption, doing the same again does the rest.
-    `base` are the foundation's weights, as `Bundle.adapter` takes them.
+    `base` are the foundation's weights, as `Bundle.adapter` takes them. Once `stopped` is set, from a signal's
+    handler say, nothing more is registered or told of.
 
     Raises HomeInUse while a server or another import uses the home; StoreFull, RegistryUnavailable, OSError.
     """
@@ -75,12 +78,15 @@ def import_bundles(
         Home(home).hold("rootstock adapters import"),
         closing(Home(home).open_registry()) as registry,
     ):
-        keep = partial(_keep, spec=spec, limits=limits, base=base, store=Home(home).open_store())
+        stopped, store = stopped or Event(), Home(home).open_store()
+        keep = partial(_keep, stopped=stopped, spec=spec, limits=limits, base=base, store=store)
         left = list(named.values())
         pool = ThreadPoolExecutor(_THREADS)
         try:
             while left:
                 kept = list(zip(left, pool.map(keep, left[:_TOGETHER]), strict=False))
+                if stopped.is_set():
+                    return
                 left = left[_TOGETHER:]
                 done = registry.publish_all([found for _, found in kept if isinstance(found, NewVersion)])
                 yield from _told(kept, done)
@@ -93,9 +99,16 @@ def _name(path: Path) -> str:
 
 
 def _keep(
-    path: Path, spec: FoundationSpec, limits: Limits, base: FoundationWeights | None, store: Store
+    path: Path,
+    stopped: Event,
+    spec: FoundationSpec,
+    limits: Limits,
+    base: FoundationWeights | None,
+    store: Store,
 ) -> NewVersion | SkippedBundle:
     """A checked bundle whose bytes are in the store."""
+    if stopped.is_set():
+        return SkippedBundle(path.name, "the import was stopped")
     try:
         name = check_name(_name(path))
         data = packed(path) if path.is_dir() else path.read_bytes()

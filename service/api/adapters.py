@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -12,9 +11,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from rootstock.adapters.bundle import PlainFields
+from rootstock.adapters.bundle.labels import read_labels
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.registry import AdapterSummary, AliasPointer, VersionDetail
-from rootstock.adapters.spec import Rejected
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.api.strict import Strict
@@ -123,14 +122,16 @@ async def upload(
     bundle: Annotated[UploadFile, File(description="The bundle's zip, or that of a plain PEFT folder.")],
     name: Annotated[str, Form()],
     task: Annotated[str | None, Form()] = None,
-    labels: Annotated[str | None, Form(description="JSON array of label names in id order.")] = None,
+    labels: Annotated[
+        str | None, Form(description="JSON array of label names in id order, or a JSON object from id to label.")
+    ] = None,
     problem_type: Annotated[str | None, Form()] = None,
     max_length: Annotated[int | None, Form()] = None,
     activate: Annotated[bool, Form(description="Whether `live` moves to this version.")] = True,
 ) -> Response:
     """Verify an adapter and publish it as the next version of `name`."""
     _check_fields([field for field, _ in (await request.form()).multi_items()])
-    plain = PlainFields(task, _labels(labels), problem_type, max_length)
+    plain = PlainFields(task, None if labels is None else read_labels(labels), problem_type, max_length)
     server = server_of(request)
     done = await server.publisher.publish(bundle.read, name, plain, activate)
     server.pins.moved(f"{done.published.name}@{done.published.version}")
@@ -266,18 +267,6 @@ def _residency(server: Server, adapter: AdapterSummary) -> str | None:
         return server.foundations.residency(server.registry.resolve(adapter.name).digest, adapter.foundation)
     except AdapterError:  # deleted since the page was read
         return None
-
-
-def _labels(text: str | None) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    try:
-        labels = json.loads(text)
-    except (ValueError, RecursionError):
-        labels = None
-    if not isinstance(labels, list) or not all(isinstance(v, str) for v in labels):
-        raise Rejected("labels", "labels", f"{text!r} is not a JSON array of strings, in id order")
-    return tuple(labels)
 
 
 def _version(server: Server, found: VersionDetail) -> Version:

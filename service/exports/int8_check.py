@@ -19,6 +19,8 @@ from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.spec import Adapter, Array, Rejected
 from rootstock.service.engine.core.catalog import FOUNDATION, foundation_adapter
 from rootstock.service.engine.encode.modalities.text import Input, Tokenizer, pad
+from rootstock.service.engine.encode.tasks import TASKS
+from rootstock.service.engine.encode.tasks.task import Task
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.tolerance import LEAST_COSINE, TOLERANCES, axis_of, cosine
 
@@ -202,7 +204,13 @@ class _Replay:
 
     def row(self, name: str, adapter: Adapter, inputs: Sequence[Input]) -> PrecisionRow:
         """What int8 changes in an adapter's outputs for these inputs."""
-        rows = [self._tokenizer.encode(value, adapter.preprocessing, truncate=True) for value in inputs]
+        # A golden input is one row, whatever the task makes of its inputs.
+        task, cut = TASKS[adapter.task], {"truncation": True}
+        rows = [
+            row
+            for value in inputs
+            for row in Task.encode(task, value, adapter.preprocessing, cut, self._tokenizer, most=1)
+        ]
         batch = pad(rows, [0] * len(rows), self._tokenizer.pad_id)
         outputs: list[list[Array]] = []
         for runner in self._runners:

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from rootstock.adapters.home.lock import holding
 from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.adapters.store.folder import FolderStore
+from tests.bounds import HANG
 from tests.peft_adapters import PeftAdapter, temporary_adapter
 
 DEMO = Path(__file__).parents[2] / "service" / "demo"
@@ -178,6 +180,37 @@ def test_who_stops_asking_keeps_what_was_told_and_gives_the_home_back(
     ]
 
 
+def test_once_stopped_an_import_registers_and_tells_no_more(
+    home: Path, bundles: Path, spec: FoundationSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rootstock.adapters.home.bulk_import._TOGETHER", 1)
+    stopped, paths = Event(), [bundles / "plain.zip", bundles / "whole.zip"]
+    for outcome in import_bundles(paths, home, spec, Limits(), stopped=stopped):
+        assert outcome == ImportedBundle("plain.zip", "plain", 1, True)
+        stopped.set()
+    assert registered(home) == {"plain": (1, 1)}
+
+
+def test_a_signal_at_any_moment_of_an_import_stops_it_between_two_steps(
+    home: Path, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = FolderStore.put
+
+    def put(store: FolderStore, digest: str, data: bytes) -> None:
+        real(store, digest, data)
+        # From a worker, so that it finds the main thread wherever that is.
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(FolderStore, "put", put)
+    monkeypatch.setattr("rootstock.adapters.home.bulk_import._THREADS", 1)
+    result = run(bundles, "--home", home, "--json")
+    told = {"imported": 0, "unchanged": 0, "skipped": [], "interrupted": True}
+    assert (result.exit_code, json.loads(result.stdout)) == (130, told)
+    assert registered(home) == {}
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_an_interrupted_import_says_so_and_is_finished_by_the_same_command_without_torch(
     home: Path, bundles: Path, tmp_path: Path
 ) -> None:
@@ -201,7 +234,7 @@ def test_an_interrupted_import_says_so_and_is_finished_by_the_same_command_witho
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def ended(process: subprocess.Popen[str]) -> tuple[int, Any]:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=HANG)
         assert err == ""
         return process.returncode, json.loads(out)
 

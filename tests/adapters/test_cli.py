@@ -92,6 +92,13 @@ def test_pushing_a_peft_folder_packs_the_known_members_under_the_folders_name(
     }
 
 
+def test_labels_may_be_the_id2label_of_a_model_s_config(
+    server: StandIn, run: Callable[..., Result], peft_folder: Path
+) -> None:
+    assert run("push", peft_folder, "--labels", '{"1": "yes", "0": "no"}').exit_code == 0
+    assert server.seen[0].form["labels"] == '["no", "yes"]'
+
+
 def test_pushing_from_inside_the_folder_takes_the_folders_name(
     server: StandIn, run: Callable[..., Result], peft_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,8 +154,11 @@ def test_pickled_weights_are_refused_before_anything_is_sent(
         (("push", "EMPTY"), "no adapter_config.json and no adapter_model.safetensors"),
         (("push", "FILE"), "'Bad Name' cannot name an adapter"),
         (("push", "CARD"), "README.md is not a zip: give a bundle's zip, or the folder"),
-        (("push", "FILE", "--name", "a", "--labels", "[1]"), "not a JSON array of strings"),
-        (("push", "FILE", "--name", "a", "--labels", "[1"), "--labels is not JSON"),
+        (("push", "FILE", "--name", "a", "--labels", "[1]"), "--labels: '[1]' is not a list of strings; give '["),
+        (("push", "FILE", "--name", "a", "--labels", "[1"), "--labels: '[1' is not JSON"),
+        (("push", "FILE", "--name", "a", "--labels", '{"1": "a"}'), "has other keys than the ids 0 to 0"),
+        (("push", "FILE", "--name", "a", "--labels", "a,b,"), "--labels: label 2 is empty; give each id a name"),
+        (("push", "FILE", "--name", "a", "--labels", ""), "--labels: label 0 is empty"),
         (("show", "A"), "cannot name an adapter"),
         (("pull", "a@?"), "neither a version"),
         (("alias", "a", "3", "3"), "cannot name an alias"),

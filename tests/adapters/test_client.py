@@ -18,6 +18,7 @@ from rootstock.adapters.client.client import MAX_TRIES, Client
 from rootstock.adapters.client.errors import ClientError, Misused, Refused, Unreachable, Unreadable
 from rootstock.adapters.errors import InvalidName, UnknownVersion
 from tests.adapters.stand_in import DIGESTS, ZIP, StandIn, bound, raw_server, refusal, serving
+from tests.bounds import HANG
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +115,17 @@ def test_progress_runs_from_nothing_to_all_bytes_in_small_steps(
     assert server.seen[0].bundle == server.seen[1].bundle == path.read_bytes()
 
 
+def test_labels_in_one_text_are_misuse_and_nothing_is_sent(server: StandIn, client: Client) -> None:
+    with pytest.raises(Misused, match="labels is the text 'no,yes'; give a list"):
+        client.publish(ZIP, "intents", labels="no,yes")
+    assert server.seen == []
+
+
 def test_progress_stops_where_the_network_stops() -> None:
     steps = [0]
     over = threading.Event()
     data = bytes(64 * 2**20)
-    with raw_server(lambda _: over.wait(60)) as url:
+    with raw_server(lambda _: over.wait(HANG)) as url:
         with Client(url, timeout=0.3) as client, pytest.raises(Unreachable, match=r"within 0\.3 s"):
             client.publish(data, "big", progress=lambda sent, _: steps.append(sent))
         over.set()

@@ -231,11 +231,11 @@ EXPRESSIONS: dict[str, Callable[[str], Any]] = {
 @pytest.mark.parametrize("key", EXPRESSIONS)
 def test_a_pattern_that_could_run_or_compile_for_ever_is_refused_quickly(key: str, pattern: str) -> None:
     value = EXPRESSIONS[key](pattern)
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(Rejected) as caught:
         read_config(good_config(**{key: value}))
     assert caught.value.where == f"adapter_config.json: {key}"
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ def test_the_slowest_patterns_that_are_accepted_match_every_module_quickly(
 ) -> None:
     task_class = spec.class_for("text-classification")
     read = read_config(good_config(target_modules=pattern))
-    began = time.perf_counter()
+    began = time.thread_time()
     assert read.targets(task_class) == ()
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2
 
 
 @pytest.mark.parametrize("kind", CONVERTED)
@@ -290,10 +290,10 @@ def test_patterns_that_are_cheap_alone_are_bounded_together_and_over_all_options
 def test_a_thousand_patterns_are_matched_quickly(spec: FoundationSpec) -> None:
     task_class = spec.class_for("text-classification")
     patterns = {f"module{i}{'x' * 40}": 4 for i in range(1000)}
-    began = time.perf_counter()
+    began = time.thread_time()
     read = read_config(good_config(rank_pattern=patterns, alpha_pattern=dict.fromkeys(patterns, 2)))
     assert {read.scale(name) for name in task_class.linears} == {2.0}
-    assert time.perf_counter() - began < 10
+    assert time.thread_time() - began < 10
 
 
 def test_the_configs_that_peft_saves_for_this_foundation_fit_the_reader(

@@ -110,10 +110,10 @@ def test_what_is_not_a_reference_is_refused(text: str) -> None:
     "text", ["a" * 10_000_000, "a@" + "1" * 10_000_000, "@" * 10_000_000], ids=["name", "version", "at"]
 )
 def test_an_absurdly_long_text_is_refused_at_once_with_a_short_message(text: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(InvalidReference) as refused:
         Reference.parse(text)
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
     assert len(str(refused.value)) < 300
 
 

@@ -97,14 +97,12 @@ def test_no_digest_leads_out_of_the_folder(tmp_path: Path, digest: str) -> None:
 
 def test_opening_sweeps_what_an_interrupted_write_left_and_nothing_else(tmp_path: Path) -> None:
     script = (
-        "import os, sys, threading\n"
+        "import os, sys\n"
         "from pathlib import Path\n"
         "from rootstock.adapters.store.folder import FolderStore\n"
-        "folder, data = Path(sys.argv[1]), bytes(1 << 27)\n"
-        "writer = threading.Thread(target=FolderStore(folder).put, args=(sys.argv[2], data), daemon=True)\n"
-        "writer.start()\n"
-        "while writer.is_alive() and not list(folder.glob('*/.*')): pass\n"
-        "os._exit(9)\n"
+        # The file is written and has its name not yet.
+        "os.fsync = lambda file: os._exit(9)\n"
+        "FolderStore(Path(sys.argv[1])).put(sys.argv[2], bytes(1000))\n"
     )
     FolderStore(tmp_path).put(TWO, b"bytes")
     assert subprocess.run([sys.executable, "-c", script, tmp_path, ONE], check=False).returncode == 9

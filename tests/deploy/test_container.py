@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from rootstock.service.composition import DEMO
+from tests.bounds import HANG
 from tests.deploy.image import Image, built, can_build
 from tests.live_server import upload
 from tests.serve_process import free_port, until_ready
@@ -67,7 +68,7 @@ class Container:
         """SIGTERM to the first process, as an engine does; returns when the container has ended."""
         if self.process.poll() is None:
             os.kill(self.pids[0], signal.SIGTERM)
-            self.process.wait(60)
+            self.process.wait(HANG)
 
 
 @contextmanager
@@ -77,7 +78,7 @@ def running(image: Image, volume: Path) -> Iterator[Container]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         until_ready(process)
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HANG) as client:
                 container = Container(process, client)
                 yield container
                 container.stop()
@@ -102,7 +103,7 @@ def test_without_an_admin_key_a_container_says_so_and_ends(
     image: Image, volume: Path, arguments: tuple[str, ...]
 ) -> None:
     command = image.start(volume, *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode != 0
     said = done.stderr.strip().splitlines()
     assert "there is no ROOTSTOCK_ADMIN_KEY" in said[-1]
@@ -150,13 +151,13 @@ def test_sigterm_turns_readiness_off_while_requests_are_still_answered_then_the_
             pass
         assert predicted(container, "review-sentiment", "Wonderful, I would buy it again.") == "positive"
         assert health(image, volume, container) != 0
-        assert container.process.wait(60) == 0
+        assert container.process.wait(HANG) == 0
 
 
 def test_a_container_ends_when_its_worker_is_killed(image: Image, volume: Path) -> None:
     with running(image, volume) as container:
         os.kill(container.pids[1], signal.SIGKILL)
-        assert container.process.wait(60) != 0
+        assert container.process.wait(HANG) != 0
 
 
 def test_the_environment_has_the_lock_s_releases_and_nothing_of_cuda(image: Image, volume: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rootstock.adapters.foundation.location import FoundationFiles
+from tests.bounds import HANG
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter, peft_outputs, save_adapter
 
@@ -24,6 +25,7 @@ TEXTS = [
 ]
 RAW = {"function_to_apply": "none", "top_k": None}
 VERSIONS = 4
+CLIENTS = 16
 
 
 def logits_of(answer: dict[str, Any]) -> list[np.ndarray]:
@@ -70,7 +72,7 @@ def test_32_clients_on_32_adapters_are_answered_from_shared_batches(
             assert close(logits_of(answer.json())[0], right[i % VERSIONS][t % len(TEXTS)])
 
     async def all_clients() -> None:
-        async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=running.url, timeout=HANG) as client:
             await asyncio.gather(*(one_client(client, i) for i in range(32)))
 
     asyncio.run(all_clients())
@@ -93,7 +95,7 @@ def test_versions_published_under_load_never_give_a_wrong_stale_or_failed_answer
     with running.client() as client:
         first = upload(client, "mood", saved[0].zip()).json()
         digests[first["digest"]] = 0
-    stop = threading.Event()
+    stop, answered = threading.Event(), threading.Condition()
     seen: list[tuple[int, str, int, np.ndarray]] = []
     failures: list[str] = []
 
@@ -104,14 +106,18 @@ def test_versions_published_under_load_never_give_a_wrong_stale_or_failed_answer
             published = len(live_since)
             answer = await post(client, "mood", TEXTS[text])
             if answer.status_code != 200:
-                failures.append(answer.text)
+                with answered:
+                    failures.append(answer.text)
+                    answered.notify_all()
                 return
             body = answer.json()
-            seen.append((published, body["digest"], text, logits_of(body)[0]))
+            with answered:
+                seen.append((published, body["digest"], text, logits_of(body)[0]))
+                answered.notify_all()
 
     async def all_clients() -> None:
-        async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
-            await asyncio.gather(*(one_client(client) for _ in range(16)))
+        async with httpx.AsyncClient(base_url=running.url, timeout=HANG) as client:
+            await asyncio.gather(*(one_client(client) for _ in range(CLIENTS)))
 
     load = threading.Thread(target=lambda: asyncio.run(all_clients()))
     load.start()
@@ -122,10 +128,13 @@ def test_versions_published_under_load_never_give_a_wrong_stale_or_failed_answer
             assert published.status_code in (200, 201), published.text
             digests[published.json()["digest"]] = version
             live_since.append(version)
+            # Each version is live until every client has asked again.
+            wanted = len(seen) + 2 * CLIENTS
+            with answered:
+                assert answered.wait_for(lambda wanted=wanted: len(seen) >= wanted or failures, HANG)
     stop.set()
-    load.join(60)
+    load.join(HANG)
     assert failures == []
-    assert len(seen) > 100
     history = [0, *live_since]
     for published_before, digest, text, logits in seen:
         version = digests[digest]

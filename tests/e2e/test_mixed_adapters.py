@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from tests.bounds import HANG
 from tests.live_server import RunningServer
 from tests.peft_adapters import TEXTS, PeftAdapter, close
 
@@ -58,7 +59,7 @@ def test_adapters_uploaded_with_curl_answer_as_peft_does_alone_and_32_at_a_time(
             assert is_peft_s(adapter, alone["predictions"][0], mixed_expected[i][i % len(TEXTS)])
 
     async def all_at_once(text: int) -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=running.url, timeout=HANG) as client:
             calls = (client.post("/v1/predict", json=body(i, text)) for i in range(len(mixed_saved)))
             return list(await asyncio.gather(*calls))
 

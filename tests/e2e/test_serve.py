@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.bounds import HANG
 from tests.serve_process import ROOTSTOCK, free_port, serving
 
 
@@ -37,7 +38,7 @@ def test_an_empty_home_ends_in_a_server_that_answers_for_the_demo_adapters(
             assert set(client.get(path).json()) == {"error"}
         assert "rootstock_batch_rows" in client.get("/metrics").text
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) in (0, -signal.SIGTERM)
+        assert process.wait(HANG) in (0, -signal.SIGTERM)
 
 
 @pytest.mark.parametrize("server", ["bentoml", "uvicorn"])
@@ -71,7 +72,12 @@ def test_settings_that_cannot_be_are_one_clear_line_and_exit_code_2(
 ) -> None:
     environment = {**os.environ, "ROOTSTOCK_HOME": str(tmp_path), **settings}
     done = subprocess.run(
-        [ROOTSTOCK, "serve", *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [ROOTSTOCK, "serve", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=False,
     )
     assert done.returncode == 2
     assert message in done.stderr
@@ -86,7 +92,7 @@ def test_a_port_that_is_taken_is_one_clear_line_and_exit_code_2(
         port = str(taken.getsockname()[1])
         environment = {**os.environ, "ROOTSTOCK_HOME": str(new_home())}
         command = [ROOTSTOCK, "serve", "--port", port, "--server", server]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"rootstock: cannot listen on 127.0.0.1:{port}: Address already in use")
@@ -113,7 +119,7 @@ def test_a_start_that_fails_gives_the_reason_in_one_line_and_exit_code_3(
     (home / "store").write_text("not a folder")
     environment = {**os.environ, "ROOTSTOCK_HOME": str(home)}
     command = [ROOTSTOCK, "serve", "--port", str(free_port()), "--server", server]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 3, done.stderr
     (reason,) = [line for line in done.stderr.splitlines() if "cannot start" in line]
     assert reason.startswith("rootstock: the server cannot start: ")
@@ -142,12 +148,12 @@ def test_of_two_servers_that_start_on_one_home_at_one_instant_one_serves_and_the
             said = dict(zip(started, threads.map(until_ready_or_ended, started), strict=True))
         (winner,) = [process for process, lines in said.items() if '"event": "ready"' in lines[-1]]
         (loser,) = [process for process in started if process is not winner]
-        assert (loser.wait(60), len(said[loser])) == (2, 1), said[loser]
+        assert (loser.wait(HANG), len(said[loser])) == (2, 1), said[loser]
         assert f"is in use by rootstock serve, process {winner.pid}: " in said[loser][0]
     finally:
         for process in started:
             process.terminate()
-            process.communicate(timeout=60)
+            process.communicate(timeout=HANG)
 
 
 def test_the_worker_ends_when_bentoml_s_parent_is_killed(new_home: Callable[[], Path]) -> None:

@@ -12,6 +12,8 @@ from typing import Any, Self
 
 import httpx
 
+from tests.bounds import HANG
+
 TEXTS = ("Where is my parcel?", "It broke within a week, and nobody answers.", "ok")
 TOLERANCE = 1e-4
 REFUSED = 0
@@ -56,7 +58,7 @@ class Clients:
         self.broken: set[str] = set()
 
     def __enter__(self) -> Self:
-        with httpx.Client(base_url=self._url, timeout=60) as client:
+        with httpx.Client(base_url=self._url, timeout=HANG) as client:
             for model, text in self._asked:
                 answer = ask(client, model, text)
                 assert answer.status_code == 200, answer.text
@@ -75,14 +77,14 @@ class Clients:
         """Ask nothing more; returns once every request is answered."""
         self._stopping = True
         for thread in self._threads:
-            thread.join(90)
+            thread.join(HANG)
             assert not thread.is_alive(), "a request was never answered"
 
     def more(self, count: int) -> None:
         """Wait until there are so many more answers than now."""
         with self._changed:
             wanted = len(self.replies) + count
-            assert self._changed.wait_for(lambda: len(self.replies) >= wanted, 60)
+            assert self._changed.wait_for(lambda: len(self.replies) >= wanted, HANG)
 
     @property
     def failed(self) -> list[Reply]:
@@ -95,7 +97,7 @@ class Clients:
         return min(reply.at for reply in self.replies if reply.right and reply.at >= last) - moment
 
     def _run(self, number: int) -> None:
-        with httpx.Client(base_url=self._url, timeout=60) as client:
+        with httpx.Client(base_url=self._url, timeout=HANG) as client:
             asked = itertools.islice(itertools.cycle(self._asked), number, None)
             for i, (model, text) in enumerate(asked):
                 if self._stopping:

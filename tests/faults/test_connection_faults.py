@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.bounds import HANG
 from tests.faults.clients import Clients, ask
 from tests.faults.conftest import State
 from tests.live_server import RunningServer
@@ -36,7 +37,7 @@ def connect(running: RunningServer, stack: ExitStack, receive_bytes: int | None 
     connection = stack.enter_context(socket.socket())
     if receive_bytes is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-    connection.settimeout(60)
+    connection.settimeout(HANG)
     connection.connect((host, int(port)))
     return connection
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.bounds import HANG
 from tests.faults.clients import REFUSED, Clients, ask
 from tests.faults.conftest import State
 from tests.live_server import upload
@@ -68,7 +69,7 @@ def test_a_stop_under_load_loses_no_request_that_was_admitted(
         clients.more(50)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) in (0, -signal.SIGTERM)
+        assert process.wait(HANG) in (0, -signal.SIGTERM)
         seconds = time.monotonic() - began
     # A client is told to go elsewhere, or finds nobody; what was admitted is answered, and rightly.
     assert {(r.status, r.code) for r in clients.failed} <= {(503, "draining"), (REFUSED, None)}
@@ -87,7 +88,7 @@ def test_a_killed_server_comes_back_with_every_version_that_it_had_acknowledged(
     enough = threading.Event()
 
     def publish_on(url: str) -> None:
-        with httpx.Client(base_url=url, timeout=60) as client:
+        with httpx.Client(base_url=url, timeout=HANG) as client:
             for i in range(1000):
                 labels = f'["a{i}", "b", "c"]'
                 try:
@@ -102,11 +103,11 @@ def test_a_killed_server_comes_back_with_every_version_that_it_had_acknowledged(
         publisher = threading.Thread(target=publish_on, args=(str(client.base_url),))
         with Clients(str(client.base_url), MODELS) as clients:
             publisher.start()
-            assert enough.wait(60)
+            assert enough.wait(HANG)
             killed = time.monotonic()
             process.kill()
             process.wait()
-        publisher.join(60)
+        publisher.join(HANG)
     asked = len(clients.replies) + len(clients.broken)
     assert asked
     with serving(home, "uvicorn") as (_, client):

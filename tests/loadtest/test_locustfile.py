@@ -14,15 +14,22 @@ from typing import Any
 
 import pytest
 
+from tests.bounds import HANG
+
 FILE = Path(__file__).parents[2] / "loadtest" / "locustfile.py"
 
 
+# Answers, of which some must be to one input: there are five texts for each of two adapters.
+ENOUGH = 50
+
+
 class Server(BaseHTTPRequestHandler):
-    """Two adapters; `fickle` gives a new label each time."""
+    """Two adapters; `fickle` gives a new label each time. `enough` is set after so many answers."""
 
     protocol_version = "HTTP/1.1"
     fickle = False
     labels = count()
+    enough: threading.Event
 
     def do_GET(self) -> None:
         self._answer(
@@ -31,8 +38,11 @@ class Server(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         name = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["model"]
-        label = f"LABEL_{next(self.labels) if self.fickle else 0}"
+        number = next(self.labels)
+        label = f"LABEL_{number if self.fickle else 0}"
         self._answer({"model": name, "digest": f"sha256:{name}", "predictions": [{"label": label, "score": 1.0}]})
+        if number >= ENOUGH:
+            self.enough.set()
 
     def _answer(self, value: Any) -> None:
         data = json.dumps(value).encode()
@@ -45,7 +55,9 @@ class Server(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
+def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(Server, "labels", count())
+    monkeypatch.setattr(Server, "enough", threading.Event(), raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever)
@@ -55,26 +67,29 @@ def url() -> Iterator[str]:
         thread.join()
 
 
-def locust(url: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "locust", "-f", str(FILE), "--headless", "-u", "2", "-r", "2", "-t", "1s"]
-    return subprocess.run(
-        [*command, "--host", url, "--popularity", "zipf", "--only-summary"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=FILE.parents[1],
-    )
+def locust(url: str) -> tuple[int, str]:
+    """The exit code and the output of a run that is stopped once there are enough answers."""
+    command = [sys.executable, "-m", "locust", "-f", str(FILE), "--headless", "-u", "2", "-r", "2"]
+    options = ["--host", url, "--popularity", "zipf", "--only-summary"]
+    with subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=FILE.parents[1]
+    ) as process:
+        try:
+            assert Server.enough.wait(HANG)
+        finally:
+            process.terminate()
+        output, _ = process.communicate(timeout=HANG)
+        return process.returncode, output
 
 
-def test_a_sound_server_passes(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Server, "fickle", False)
-    done = locust(url)
-    assert done.returncode == 0, done.stderr
-    assert "/v1/predict" in done.stdout + done.stderr
+def test_a_sound_server_passes(url: str) -> None:
+    code, output = locust(url)
+    assert code == 0, output
+    assert "/v1/predict" in output
 
 
 def test_two_labels_for_one_input_at_one_digest_fail(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Server, "fickle", True)
-    done = locust(url)
-    assert done.returncode == 1
-    assert "answered one text with" in done.stdout + done.stderr
+    code, output = locust(url)
+    assert code == 1, output
+    assert "answered one text with" in output

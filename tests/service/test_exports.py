@@ -36,6 +36,7 @@ from rootstock.service.exports.cache import export_path, find_export, is_whole, 
 from rootstock.service.exports.int8_check import SENTENCES, PrecisionChange, measure
 from rootstock.service.settings import Settings
 from rootstock.service.tolerance import TOLERANCES, Tolerance
+from tests.bounds import HANG
 from tests.live_server import RunningServer
 from tests.parity.foundations import add_masked_lm, make_tiny
 from tests.parity.matrix import ARCHITECTURES
@@ -239,7 +240,7 @@ def test_of_the_top_labels_one_may_change_and_then_a_tenth_of_an_adapter_s_and_a
 def test_a_server_asked_for_int8_does_not_start_without_an_export_that_was_accepted(home: Path) -> None:
     environment = {**os.environ, "ROOTSTOCK_HOME": str(home), "ROOTSTOCK_PRECISION": "int8"}
     command = [ROOTSTOCK, "serve", "--server", "uvicorn"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"rootstock: ROOTSTOCK_PRECISION is int8, and {home} holds no int8 export of ")

@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from rootstock.service.composition import open_server
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.settings import Settings
+from tests.bounds import HANG
 from tests.e2e.test_serve import serving
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import PeftAdapter
@@ -131,7 +132,7 @@ def test_stderr_of_a_server_holds_json_alone_once_it_is_ready(new_home: Callable
 def test_an_exporter_that_is_not_installed_is_one_clear_line_and_exit_code_2(tmp_path: Path) -> None:
     environment = {**os.environ, "ROOTSTOCK_HOME": str(tmp_path), "OTEL_TRACES_EXPORTER": "jaeger"}
     command = [str(Path(sys.executable).parent / "rootstock"), "serve"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "'jaeger'" in line

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from rootstock.adapters.cli.adapter_commands import app
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.service.settings import Settings
+from tests.bounds import HANG
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import TEXTS, PeftAdapter, close, peft_outputs
 
@@ -54,7 +55,7 @@ def test_what_was_imported_is_served_as_peft_computes_it_and_a_served_home_is_re
         assert holder in refused.stderr
         environment = {**os.environ, "ROOTSTOCK_HOME": str(home)}
         second = subprocess.run(
-            [ROOTSTOCK, "serve"], env=environment, capture_output=True, text=True, timeout=60, check=False
+            [ROOTSTOCK, "serve"], env=environment, capture_output=True, text=True, timeout=HANG, check=False
         )
         assert (second.returncode, second.stdout) == (2, "")
         assert holder in second.stderr

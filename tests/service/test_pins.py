@@ -9,6 +9,7 @@ from typing import Any
 from rootstock.service.engine.core.adapter_cache import memory_of
 from rootstock.service.engine.encode.engine import EngineLimits
 from rootstock.service.pins import Pins
+from tests.bounds import HANG
 from tests.service.engine.fakes import Bench, make_adapter, run
 
 # Host memory for two adapters.
@@ -59,7 +60,7 @@ def test_a_pin_follows_its_name_once_the_new_adapter_is_in_memory() -> None:
         bench.catalog.names["a"] = bench.catalog.names["new"]
         bench.catalog.gate.clear()
         pins.moved("sha256:new")
-        assert await asyncio.to_thread(bench.catalog.loading.acquire, timeout=60)
+        assert await asyncio.to_thread(bench.catalog.loading.acquire, timeout=HANG)
         assert bench.engine.slots.pinned == {"sha256:a"}, "the old one stays while the new one loads"
         bench.catalog.gate.set()
         await settled(pins)
@@ -95,7 +96,7 @@ def test_loading_ahead_shares_its_one_load_with_the_request_that_comes_meanwhile
         bench.add("a", warm=False)
         bench.catalog.gate.clear()
         pins.moved("sha256:a")
-        assert await asyncio.to_thread(bench.catalog.loading.acquire, timeout=60)
+        assert await asyncio.to_thread(bench.catalog.loading.acquire, timeout=HANG)
         asked = bench.ask("a", "w1")
         await asyncio.sleep(0)
         bench.catalog.gate.set()
@@ -136,7 +137,7 @@ def test_what_requests_held_over_the_limit_goes_when_they_are_answered() -> None
         bench.add(*names, warm=False)
         asked = [bench.ask(name, "w1") for name in names]
         for _ in names:
-            assert await asyncio.to_thread(bench.catalog.loading.acquire, timeout=60)
+            assert await asyncio.to_thread(bench.catalog.loading.acquire, timeout=HANG)
         bench.runner.gate.set()
         await asyncio.gather(held, *asked)
         assert bench.engine.cache.nbytes <= TWO.cache_bytes

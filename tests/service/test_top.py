@@ -20,6 +20,7 @@ from rootstock.adapters.client.client import Client
 from rootstock.adapters.client.errors import Unreadable
 from rootstock.service.telemetry.snapshot import MetricsSnapshot, SnapshotDifference
 from rootstock.service.telemetry.top import Frame, frame, shown
+from tests.bounds import HANG
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 
@@ -29,7 +30,7 @@ ROOTSTOCK = str(Path(sys.executable).parent / "rootstock")
 def top(url: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [ROOTSTOCK, "top", "--url", url, "--interval", "0.05", *arguments]
     return subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=HANG, check=False
     )
 
 

@@ -20,6 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from rootstock.service.composition import open_server
 from rootstock.service.settings import Settings
 from rootstock.service.telemetry.span_exporters import NoSuchExporter, find_exporters
+from tests.bounds import HANG
 from tests.live_server import run_server, upload
 from tests.peft_adapters import PeftAdapter
 
@@ -199,7 +200,7 @@ def test_spans_reach_a_collector_over_otlp(new_home: Callable[[], Path], monkeyp
         with run_server(settings) as running, running.client() as client:
             client.post("/v1/predict", json={"model": "foundation", "inputs": "Over the wire."})
         collector.shutdown()
-        thread.join(30)
+        thread.join(HANG)
     resources = [spans for request in received for spans in request.resource_spans]
     names = {span.name for spans in resources for scope in spans.scope_spans for span in scope.spans}
     assert names == {"POST /v1/predict", "predict", *STAGES}

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from rootstock.training.data.conll import read_conll
 from rootstock.training.data.dataset import read_dataset
 from rootstock.training.data.split import split
+from rootstock.training.data.tables import decoded, read_table
 from rootstock.training.errors import DataError
 from rootstock.training.recipe.recipe_file import load_recipe
 
@@ -26,6 +34,11 @@ def check(recipe: Path) -> None:
         ("sentence,label\nx,a\n", r"line 1: needs a column 'text'; found: 'sentence', 'label'"),
         ("", r"line 1: no header; the first line names the columns"),
         ("text,label\n", r"holds no rows"),
+        ("text,label\n , \n,\n", r"holds no rows"),
+        (",,\nx,a,\n", r"line 1: no header"),
+        ("text,text,label\nx,y,a\n", r"line 1: the column 'text' is there 2 times"),
+        (",".join("abcdefghijklmnopqrstuvwxyz") + "\n", r"needs a column 'text'; found: 'a', .*'t' and 6 more$"),
+        ('text,label\n"x"y,a\n', r"line 2: not CSV"),
         ("text,label\nfine,a\n  ,b\n", r"line 3: the text \('text'\) is empty"),
         ('text,label\n"two\nlines",a\n,b\n', r"line 4: the text \('text'\) is empty"),
         ("text,label\nfine,\n", r"line 2: the label \('label'\) is empty"),
@@ -56,11 +69,14 @@ GOOD = "".join(f"Ann\tB-PER\nsaw\tO\n{i}\tO\n\n" for i in range(12))
         ("\tO\n", r"line 1: .* is not a token"),
         ("Ann\tPER\n", r"line 1: 'PER' is not a BIO tag"),
         ("Ann\tB-\n", r"line 1: 'B-' is not a BIO tag"),
-        ("Ann\tI-PER\n", r"line 1: I-PER follows no B-PER"),
-        ("Ann\tB-PER\n\nBo\tI-PER\n", r"line 3: I-PER follows no B-PER"),
-        ("Ann\tB-PER\nRome\tI-LOC\n", r"line 2: I-LOC follows no B-LOC"),
+        ("Ann\tI-PER\n", r"line 1: 'I-PER' follows no 'B-PER'; an entity begins with B-"),
+        ("Ann\tB-PER\n\nBo\tI-PER\n", r"line 3: 'I-PER' follows no 'B-PER'"),
+        ("Ann\tS-PER\n", r"line 1: 'S-PER' is not a BIO tag: O, B-TYPE or I-TYPE"),
+        ("Ann\tB-PER\nRome\tI-LOC\n", r"line 2: 'I-LOC' follows no 'B-LOC'"),
         ("saw\tO\n\nwent\tO\n", r"every row is 'O'"),
         ("\n\n", r"holds no rows"),
+        ("-DOCSTART-\tO\n\n", r"holds no rows"),
+        ("x " * 9999, r"line 1: 'x x .{10,80}x ' is not a token, one tab and a tag$"),
         (f"{GOOD}Rome\tB-LOC\n", r"label 'LOC' has 1 rows"),
         (f"{GOOD}ann\tO\nsaw\tO\n3\tO\n", r"line 49: the text of line 13 with another label"),
     ],
@@ -72,6 +88,15 @@ def test_bad_conll_is_refused_with_file_and_line(
     with pytest.raises(DataError, match=message) as refused:
         check(write_recipe(task_type="TOKEN_CLS", data={"path": "s.conll"}))
     assert str(refused.value).startswith(str(tmp_path / "s.conll"))
+
+
+@pytest.mark.parametrize(("path", "reason"), [("a\0b.csv", "embedded null byte"), (".", "Is a directory")])
+def test_a_path_that_is_no_file_is_refused_with_the_key(
+    write_recipe: Callable[..., Path], path: str, reason: str
+) -> None:
+    with pytest.raises(DataError, match=f"cannot be read: {reason} .*recipe.yaml: data.path") as refused:
+        check(write_recipe(data={"path": path}))
+    assert "\n" not in str(refused.value)
 
 
 def test_a_missing_file_names_the_recipe_key_that_asks_for_it(write_recipe: Callable[..., Path]) -> None:
@@ -101,8 +126,6 @@ def read(recipe: Path) -> tuple[tuple[str, tuple[str, ...], str | None, str | No
 def test_csv_json_lines_and_parquet_of_the_same_rows_are_the_same_data(
     write_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
-    import json
-
     import pyarrow
     from pyarrow import parquet
 
@@ -140,6 +163,13 @@ def test_words_and_tags_in_json_lines_are_what_they_are_in_conll(
         ('["x"]\n', r"line 1: holds list; each line is one JSON object"),
         ('{"text": "x"}\n', r"line 1: needs a column 'label'; found: 'text'"),
         ('{"text": 3, "label": "a"}\n', r"line 1: the text \('text'\) is 3, no text"),
+        ('{"text": "x", "label": NaN}\n', r"line 1: the label \('label'\) is nan, no text"),
+        ('{"text": "x", "text": "y", "label": "a"}\n', r"line 1: not JSON: an object has the same key twice"),
+        ('{"text": "x \\ud800", "label": "a"}\n', r"line 1: \\ud800 is half of a character"),
+        ('{"text": "x", "label": "\\uDfff"}\n', r"line 1: \\udfff is half of a character"),
+        ("[" * 100_000, r"line 1: not JSON: nested too deep"),
+        ('{"text": "x", "label": ' + "9" * 5000 + "}", r"line 1: not JSON: Exceeds the limit"),
+        ('{"text": ["' + "x" * 9999 + '"], "label": "a"}', r"line 1: the text \('text'\) is .{,100}, no text$"),
         ('{"text": "x", "label": 1.5}\n', r"line 1: the label \('label'\) is 1.5, no text"),
         ('{"text": "x", "label": null}\n', r"line 1: the label \('label'\) is empty"),
     ],
@@ -164,6 +194,161 @@ def test_what_is_no_parquet_and_what_has_an_unread_ending_are_refused(
         DataError, match=r"r\.xlsx: \.xlsx is not read for SEQ_CLS \(data\.path\): \.csv, \.jsonl"
     ):
         read(write_recipe(data={"path": "r.xlsx"}))
+
+
+def test_parquet_files_whose_values_are_missing_or_doubled_are_refused_by_row_or_column(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    def refused(table: Any) -> str:
+        parquet.write_table(table, tmp_path / "r.parquet")
+        with pytest.raises(DataError) as error:
+            read(write_recipe(data={"path": "r.parquet"}))
+        return str(error.value).removeprefix(f"{tmp_path / 'r.parquet'}")
+
+    texts = pyarrow.array(["x", "y"])
+    assert (
+        refused(pyarrow.table({"text": texts, "label": ["a", None]})) == ", line 2: the label ('label') is empty"
+    )
+    assert refused(pyarrow.table({"text": ["x", None], "label": texts})) == ", line 2: the text ('text') is empty"
+    nan = refused(pyarrow.table({"text": texts, "label": [1.0, float("nan")]}))
+    assert nan == ", line 1: the label ('label') is 1.0, no text"
+    assert refused(pyarrow.table([texts, texts, texts], ["text", "text", "label"])) == (
+        ": the column 'text' is there 2 times"
+    )
+    assert refused(pyarrow.table({"text": texts})) == ": needs a column 'label'; found: 'text'"
+    assert refused(pyarrow.table({"text": [], "label": []})) == ": holds no rows"
+    broken = pyarrow.StringArray.from_buffers(
+        1, pyarrow.array([0, 1], pyarrow.int32()).buffers()[1], pyarrow.py_buffer(b"\xff")
+    )
+    assert refused(pyarrow.table({"text": broken, "label": ["a"]})).startswith(": cannot be read: 'utf-8' codec")
+
+
+def test_a_parquet_column_that_is_not_asked_for_may_hold_what_python_cannot(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = {
+        "text": ["x", "y"],
+        "label": ["a", "b"],
+        "when": pyarrow.array([2**53, 1], pyarrow.timestamp("s")),
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "r.parquet")
+    assert [row[:2] for row in read(write_recipe(data={"path": "r.parquet"}))] == [("x", ("a",)), ("y", ("b",))]
+
+
+def test_what_spreadsheets_and_editors_leave_in_a_file_changes_nothing(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    long = "long " * 40_000
+    tables = {
+        "plain.csv": f"text,label\nx,a\n{long},b\n",
+        "quoted.csv": f'"text","label"\n"x","a"\n"{long}","b"\n',
+        "bom.csv": f"\ufefftext,label\nx,a\n{long},b\n",
+        "crlf.csv": f"text,label\r\nx,a\r\n\r\n{long},b\r\n",
+        "cr.csv": f"text,label\rx,a\r{long},b\r",
+        "empty-columns.csv": f",text,label,,\n0,x,a,,\n1,{long},b,,\n,,,,\n   \n",
+        "note-twice.csv": f"note,text,note,label\n1,x,2,a\n,{long},,b",
+        "UPPER.CSV": f"text,label\nx,a\n{long},b\n",
+        "crlf.jsonl": f'\ufeff{{"text": "x", "label": "a"}}\r\n \r\n{{"text": "{long}", "label": "b"}}\r\n',
+        "odd.jsonl": f'{{"text": "\\u0078", "label": "a", "odd": "\\ud800"}}\n{{"text": "{long}", "label": "b"}}',
+    }  # fmt: skip
+    for name, content in tables.items():
+        (tmp_path / name).write_bytes(content.encode())
+        rows = [row[:2] for row in read(write_recipe(data={"path": name}))]
+        assert rows == [("x", ("a",)), (long.strip(), ("b",))], name
+    sentences = {
+        "plain.conll": "Ann\tB-PER\nsaw\tO\n\nBo\tB-PER\n",
+        "crlf.conll": "\ufeffAnn\tB-PER\r\nsaw\tO\r\n\r\n\r\nBo\tB-PER\r\n",
+        "documents.conll": "-DOCSTART-\tO\n\nAnn\tB-PER\nsaw\tO\n-DOCSTART- -X- -X- O\nBo\tB-PER\n \t\n",
+    }
+    for name, content in sentences.items():
+        (tmp_path / name).write_bytes(content.encode())
+        tagged = [row[:2] for row in read(write_recipe(task_type="TOKEN_CLS", data={"path": name}))]
+        assert tagged == [("Ann saw", ("B-PER", "O")), ("Bo", ("B-PER",))], name
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5),
+    quoting=st.sampled_from([0, 1]),
+    data=st.data(),
+)
+def test_any_rows_are_read_back_from_each_format_as_they_were_written(
+    rows: list[tuple[str, str]], quoting: int, data: st.DataObject
+) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    end = data.draw(st.sampled_from(["\n", "\r\n"]))
+    table, lines = io.StringIO(newline=""), io.StringIO()
+    writer = csv.writer(table, quoting=quoting, lineterminator=end)
+    writer.writerows([("text", "label"), *rows])
+    for text, label in rows:
+        json.dump({"text": text, "label": label}, lines, ensure_ascii=data.draw(st.booleans()))
+        lines.write(end)
+    columns = {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
+    packed = io.BytesIO()
+    parquet.write_table(pyarrow.table(columns), packed)
+    written = {
+        "r.jsonl": lines.getvalue().encode(),
+        "r.parquet": packed.getvalue(),
+        "r.csv": table.getvalue().encode(),
+    }
+    for name, raw in written.items():
+        result = [(row["text"], row["label"]) for _, row in read_table(Path(name), raw, ("text", "label"))]
+        # A CSV row without content is a blank line.
+        assert result == [row for row in rows if name != "r.csv" or "".join(row).strip()], name
+
+
+PIECES = [
+    *(
+        "text",
+        "label",
+        ",",
+        '"',
+        "\n",
+        "\r",
+        "\t",
+        "{",
+        "}",
+        "[",
+        ":",
+        "\\",
+        "\\ud800",
+        "\0",
+        " ",
+        "\ufeff",
+        "NaN",
+    ),
+    *("O", "B-A", "I-A", "-DOCSTART-", "1e999", "null", '{"text": "x", "label": '),
+]
+NOISE = st.lists(st.sampled_from(PIECES) | CELLS, max_size=25).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(head=st.sampled_from(["", "text,label\n", "text,,label\n"]), noise=NOISE, data=st.data())
+def test_any_file_is_rows_or_one_line_that_names_it(head: str, noise: str, data: st.DataObject) -> None:
+    raw = (head + noise).encode()
+    cut = raw[: data.draw(st.integers(0, len(raw)))]
+    for name in ("r.csv", "r.jsonl", "r.parquet", "r.conll"):
+        try:
+            if name == "r.conll":
+                list(read_conll(Path(name), decoded(Path(name), cut)))
+            else:
+                list(read_table(Path(name), cut, ("text", "label")))
+        except DataError as error:
+            message = str(error)
+            assert message.startswith(name)
+            assert "\n" not in message
+            assert len(message) < 500
 
 
 def test_a_label_that_training_lacks_is_refused_with_the_file_and_line_that_has_it(

@@ -15,6 +15,7 @@ from rootstock.training.errors import RecipeError
 from rootstock.training.recipe.recipe_file import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
+VALID = "task_type: SEQ_CLS\nname: a\nlicense: b\ndata: {path: c.csv}\n"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,14 @@ def test_a_wrong_key_or_value_is_refused_in_one_line_with_file_and_key_and_exit_
         ("- a\n- b\n", "holds list; a recipe is a mapping"),
         ("", "holds NoneType"),
         ("when: !!python/object:os.system {}", "not YAML"),
+        ("when: 2026-99-99", "not YAML: month must be in 1..12"),
+        ("when: !!int x", "not YAML: invalid literal"),
+        ("when: !!bool x", "not YAML"),
+        ("when: !!timestamp x", "not YAML"),
+        ("[" * 1000, "not YAML: nested too deep"),
+        ("when: \0", "not YAML"),
+        (f'{VALID}description: d\noutput_dir: "\\ud800"\n', r"\\ud800 is half of a character"),
+        (f"name: {'9' * 5000}", "not YAML: Exceeds the limit"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused_with_its_name(tmp_path: Path, text: str, message: str) -> None:
@@ -72,6 +81,14 @@ def test_a_file_that_is_no_recipe_is_refused_with_its_name(tmp_path: Path, text:
         load_recipe(path)
     assert str(refused.value).startswith(f"{path}: ")
     assert "\n" not in str(refused.value)
+
+
+def test_a_home_folder_of_nobody_is_refused_with_the_path(write_recipe: Callable[..., Path]) -> None:
+    source = load_recipe(write_recipe(data={"path": "~no-such-user/rows.csv"}, output_dir="~no-such-user/runs"))
+    with pytest.raises(RecipeError, match=r"~no-such-user/rows\.csv: there is no such user; write the path out"):
+        source.resolve(source.recipe.data.path)
+    with pytest.raises(RecipeError, match="~no-such-user/runs: there is no such user"):
+        _ = source.output_dir
 
 
 def test_a_missing_recipe_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rootstock.training.characters import shown
 from rootstock.training.data.example import OUTSIDE, Example
 from rootstock.training.errors import DataError
 
+# CoNLL-2003 begins each document with a line of this word.
+_DOCUMENT = "-DOCSTART-"
+
 
 def read_conll(path: Path, text: str) -> Iterator[Example]:
-    """The sentences of a file's text; DataError with the line of what is no token and tag, or no IOB2."""
+    """Yield the sentences of a file's text; DataError with the line of what is no token and tag, or no IOB2."""
     words: list[str] = []
     tags: list[str] = []
     for line, content in enumerate([*text.split("\n"), ""], start=1):
-        if content.strip():
+        if content.strip() and content.split()[0] != _DOCUMENT:
             word, tag = _word(path, line, content.rstrip("\r"))
             check_tag(f"{path}, line {line}", tag, tags[-1] if tags else OUTSIDE)
             words.append(word)
@@ -27,10 +31,10 @@ def read_conll(path: Path, text: str) -> Iterator[Example]:
 def check_tag(where: str, tag: str, before: str) -> None:
     """DataError unless `tag` is O, B-TYPE, or I-TYPE behind a tag of the same type."""
     if tag != OUTSIDE and not (tag[:2] in ("B-", "I-") and tag[2:].strip() == tag[2:] != ""):
-        raise DataError(f"{where}: {tag!r} is not a BIO tag: O, B-TYPE or I-TYPE")
+        raise DataError(f"{where}: {shown(tag)} is not a BIO tag: O, B-TYPE or I-TYPE")
     kind = tag[2:]
     if tag[0] == "I" and before not in (f"B-{kind}", tag):
-        raise DataError(f"{where}: {tag} follows no B-{kind}; an entity begins with B-")
+        raise DataError(f"{where}: {shown(tag)} follows no {shown('B-' + kind)}; an entity begins with B-")
 
 
 def tags_of(examples: Sequence[Example]) -> tuple[str, ...]:
@@ -42,5 +46,5 @@ def tags_of(examples: Sequence[Example]) -> tuple[str, ...]:
 def _word(path: Path, line: int, content: str) -> tuple[str, str]:
     cells = content.split("\t")
     if len(cells) != 2 or not cells[0].strip() or cells[0] != cells[0].strip():
-        raise DataError(f"{path}, line {line}: {content!r} is not a token, one tab and a tag")
+        raise DataError(f"{path}, line {line}: {shown(content)} is not a token, one tab and a tag")
     return cells[0], cells[1]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rootstock.training.characters import shown
 from rootstock.training.data.conll import check_tag, read_conll, tags_of
 from rootstock.training.data.example import OUTSIDE, Example, Rows
 from rootstock.training.data.tables import FORMATS, decoded, read_table
@@ -69,12 +70,12 @@ def read_dataset(source: RecipeFile) -> Dataset:
 def read_rows(source: RecipeFile, path: str, key: str) -> Rows:
     """The labelled examples of one file; `key` is what of the recipe names it."""
     file, raw = read_bytes(source, path, key)
-    if file.suffix not in FORMATS:
+    if file.suffix.lower() not in FORMATS:
         if source.recipe.task_type == "SEQ_CLS":
             raise _format(source, file, key, FORMATS)
         examples = tuple(read_conll(file, decoded(file, raw)))
     elif source.recipe.task_type == "TOKEN_CLS":
-        if file.suffix == ".csv":
+        if file.suffix.lower() == ".csv":
             raise _format(source, file, key, (".conll", ".jsonl", ".parquet"))
         examples = tuple(_tokens(source, file, raw))
     else:
@@ -87,10 +88,10 @@ def read_rows(source: RecipeFile, path: str, key: str) -> Rows:
 def read_texts(source: RecipeFile, path: str, key: str) -> list[str]:
     """The texts of one file, its labels unread: out-of-scope or unlabelled target rows."""
     file, raw = read_bytes(source, path, key)
-    if file.suffix not in FORMATS:
+    if file.suffix.lower() not in FORMATS:
         raise _format(source, file, key, FORMATS)
     column = source.recipe.data.text_column
-    found = [_text(file, line, row, column) for line, row in _rows(file, raw, (column,))]
+    found = [_text(file, line, row, column) for line, row in read_table(file, raw, (column,))]
     if not found:
         raise DataError(f"{file}: holds no rows")
     return found
@@ -101,8 +102,9 @@ def read_bytes(source: RecipeFile, path: str, key: str) -> tuple[Path, bytes]:
     file = source.resolve(path)
     try:
         return file, file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror} ({source.path}: {key})") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{file}: cannot be read: {reason} ({source.path}: {key})") from None
 
 
 def _format(source: RecipeFile, file: Path, key: str, formats: Sequence[str]) -> DataError:
@@ -115,30 +117,28 @@ def _format(source: RecipeFile, file: Path, key: str, formats: Sequence[str]) ->
 def _texts(source: RecipeFile, file: Path, raw: bytes) -> Iterator[Example]:
     data = source.recipe.data
     columns = [data.text_column, data.label_column, *filter(None, (data.pair_column, data.group_column))]
-    for line, row in _rows(file, raw, columns):
+    for line, row in read_table(file, raw, columns):
         text = _text(file, line, row, data.text_column)
         pair = _text(file, line, row, data.pair_column) if data.pair_column else None
         label = row[data.label_column]
         if isinstance(label, bool | int):
             label = str(label)
         if not isinstance(label, str) or not label.strip():
-            shown = (
-                "is empty" if label is None or label == "" or isinstance(label, str) else f"is {label!r}, no text"
-            )
-            raise DataError(f"{file}, line {line}: the label ({data.label_column!r}) {shown}")
+            problem = "is empty" if label is None or isinstance(label, str) else f"is {shown(label)}, no text"
+            raise DataError(f"{file}, line {line}: the label ({data.label_column!r}) {problem}")
         yield Example(text, (label.strip(),), line, pair=pair, group=_group(row, data.group_column))
 
 
 def _tokens(source: RecipeFile, file: Path, raw: bytes) -> Iterator[Example]:
     data = source.recipe.data
     columns = [data.token_column, data.label_column, *filter(None, (data.group_column,))]
-    for line, row in _rows(file, raw, columns):
+    for line, row in read_table(file, raw, columns):
         words, tags = row[data.token_column], row[data.label_column]
         where = f"{file}, line {line}"
         for column, value in ((data.token_column, words), (data.label_column, tags)):
             if not isinstance(value, list) or not all(isinstance(v, str) and v.strip() == v != "" for v in value):
                 raise DataError(
-                    f"{where}: {column!r} is {value!r}; expected a list of words without spaces around"
+                    f"{where}: {column!r} is {shown(value)}; expected a list of words without spaces around"
                 )
         if len(words) != len(tags) or not words:
             raise DataError(f"{where}: {len(words)} words and {len(tags)} tags; expected as many of both")
@@ -147,21 +147,10 @@ def _tokens(source: RecipeFile, file: Path, raw: bytes) -> Iterator[Example]:
         yield Example(" ".join(words), tuple(tags), line, tuple(words), group=_group(row, data.group_column))
 
 
-def _rows(file: Path, raw: bytes, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The rows of a table that has these columns; a CSV's header comes first and is taken off here."""
-    for line, row in read_table(file, raw):
-        for column in columns:
-            if column not in row:
-                found = ", ".join(map(repr, row)) or "nothing"
-                raise DataError(f"{file}, line {line}: needs a column {column!r}; found: {found}")
-        if file.suffix != ".csv" or line > 1:
-            yield line, row
-
-
 def _text(file: Path, line: int, row: Mapping[str, Any], column: str) -> str:
     value = row[column]
     if value is not None and not isinstance(value, str):
-        raise DataError(f"{file}, line {line}: the text ({column!r}) is {value!r}, no text")
+        raise DataError(f"{file}, line {line}: the text ({column!r}) is {shown(value)}, no text")
     if value is None or not value.strip():
         raise DataError(f"{file}, line {line}: the text ({column!r}) is empty")
     return value.strip()
@@ -179,6 +168,6 @@ def _check_known(rows: Rows, dataset: Dataset) -> None:
     for example in rows.examples:
         if unknown := sorted(example.kinds - known):
             raise DataError(
-                f"{rows.path}, line {example.line}: label {unknown[0]!r} is not in {dataset.train.path}, which "
-                f"has: {', '.join(dataset.kinds[:20])}"
+                f"{rows.path}, line {example.line}: label {shown(unknown[0])} is not in {dataset.train.path}, "
+                f"which has: {', '.join(dataset.kinds[:20])}"
             )

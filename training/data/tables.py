@@ -5,27 +5,36 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rootstock.adapters.bundle.manifest import unique_keys
+from rootstock.training.characters import check_characters, shown
 from rootstock.training.errors import DataError, extra
 
 Row = tuple[int, Mapping[str, Any]]
 FORMATS = (".csv", ".jsonl", ".parquet")
+_MAX_COLUMNS = 20
 
 
-def read_table(path: Path, raw: bytes) -> Iterator[Row]:
-    """Each row with its line (in Parquet: its number, from 1); DataError for what is no such table."""
-    if path.suffix == ".parquet":
-        yield from _parquet(path, raw)
+def read_table(path: Path, raw: bytes, columns: Sequence[str]) -> Iterator[Row]:
+    """Yield the values of these columns, row by row, with the line (in Parquet: the row's number, from 1).
+
+    Raises DataError for a file that is no such table, and for a column that is not there or is there twice.
+    """
+    if path.suffix.lower() == ".parquet":
+        yield from _parquet(path, raw, columns)
         return
     text = decoded(path, raw)
-    yield from _json_lines(path, text) if path.suffix == ".jsonl" else _csv(path, text)
+    if path.suffix.lower() == ".jsonl":
+        yield from _json_lines(path, text, columns)
+    else:
+        yield from _csv(path, text, columns)
 
 
 def decoded(path: Path, raw: bytes) -> str:
-    """The text of a file in UTF-8, without a byte order mark; DataError naming the line otherwise."""
+    """Return the text of a file in UTF-8, without a byte order mark; DataError naming the line otherwise."""
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -33,47 +42,73 @@ def decoded(path: Path, raw: bytes) -> str:
         raise DataError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
 
 
-def _csv(path: Path, text: str) -> Iterator[Row]:
+def _csv(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
+    # The limit is the process's. Nobody needs it low, and no field is longer than its file.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
         end = reader.line_num
-        for column in header:
-            if header.count(column) > 1:
-                raise DataError(f"{path}, line 1: the column {column!r} is there {header.count(column)} times")
-        if not header:
+        if not any(header):
             raise DataError(f"{path}, line 1: no header; the first line names the columns")
-        # A table without rows still has columns to be looked for.
-        yield 1, dict.fromkeys(header)
+        _check_columns(f"{path}, line 1", header, columns)
+        places = {column: header.index(column) for column in columns}
         for cells in reader:
             line, end = end + 1, reader.line_num
-            if not cells:
+            # A blank line, as an editor or a spreadsheet leaves them.
+            if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(header):
                 raise DataError(f"{path}, line {line}: {len(cells)} cells; the header has {len(header)}")
-            yield line, dict(zip(header, cells, strict=True))
+            yield line, {column: cells[place] for column, place in places.items()}
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: not CSV: {error}") from None
 
 
-def _json_lines(path: Path, text: str) -> Iterator[Row]:
+def _json_lines(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
     for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue
+        where = f"{path}, line {line}"
         try:
-            value = json.loads(content)
+            value = json.loads(content, object_pairs_hook=unique_keys)
+        except RecursionError:
+            raise DataError(f"{where}: not JSON: nested too deep") from None
         except ValueError as error:
-            raise DataError(f"{path}, line {line}: not JSON: {error}") from None
+            raise DataError(f"{where}: not JSON: {error}") from None
         if not isinstance(value, dict):
-            raise DataError(f"{path}, line {line}: holds {type(value).__name__}; each line is one JSON object")
-        yield line, value
+            raise DataError(f"{where}: holds {type(value).__name__}; each line is one JSON object")
+        _check_columns(where, value, columns)
+        row = {column: value[column] for column in columns}
+        if "\\u" in content:
+            check_characters(row, where)
+        yield line, row
 
 
-def _parquet(path: Path, raw: bytes) -> Iterator[Row]:
+def _parquet(path: Path, raw: bytes, columns: Sequence[str]) -> Iterator[Row]:
     with extra("Parquet files"):
         from pyarrow import ArrowException, BufferReader, parquet
     try:
-        table = parquet.read_table(BufferReader(raw))
+        # A dataset of files would take `=` in a folder's name for a column.
+        table = parquet.ParquetFile(BufferReader(raw)).read()
     except (ArrowException, OSError) as error:
-        raise DataError(f"{path}: not Parquet: {error}") from None
-    yield from enumerate(table.to_pylist(), start=1)
+        raise DataError(f"{path}: not Parquet: {' '.join(str(error).split())}") from None
+    _check_columns(str(path), table.column_names, columns)
+    try:
+        # Only what is asked for becomes Python's: some types, such as nanoseconds, have no equal there.
+        rows = table.select([table.column_names.index(column) for column in columns]).to_pylist()
+    except (ArrowException, ValueError, OverflowError) as error:
+        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    yield from enumerate(rows, start=1)
+
+
+def _check_columns(where: str, names: Iterable[str], columns: Sequence[str]) -> None:
+    names = list(names)
+    for column in columns:
+        if column not in names:
+            known = [shown(name) for name in names if name]
+            more = f" and {len(known) - _MAX_COLUMNS} more" if len(known) > _MAX_COLUMNS else ""
+            there = ", ".join(known[:_MAX_COLUMNS]) or "nothing"
+            raise DataError(f"{where}: needs a column {column!r}; found: {there}{more}")
+        if (times := names.count(column)) > 1:
+            raise DataError(f"{where}: the column {column!r} is there {times} times")

@@ -14,11 +14,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from rootstock.adapters.bundle.canonical import canonical
+from rootstock.training.characters import check_characters, shown
 from rootstock.training.errors import RecipeError
 from rootstock.training.recipe.recipe import Recipe, TaskType
 
 DATA = "ROOTSTOCK_DATA"
 _PROJECT = Path(__file__).resolve().parents[2]
+# Values such as 2026-99-99 or `!!int x` end in Python's own errors.
+_UNREADABLE = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
 # Where things lie is no part of what is trained: the content of the data has a hash of its own.
 _PATHS = {"output_dir": None, "tracking": None, "data": ("path", "val_path", "test_path")}
 
@@ -43,12 +46,18 @@ class RecipeFile:
 
     @property
     def output_dir(self) -> Path:
-        return Path(self.recipe.output_dir or f"runs/{self.recipe.name}").expanduser()
+        return self._expanded(self.recipe.output_dir or f"runs/{self.recipe.name}")
 
     def resolve(self, path: str) -> Path:
         """Where a path of the recipe leads: from the recipe's folder, ${ROOTSTOCK_DATA} replaced."""
         folder = os.environ.get(DATA) or str(_PROJECT / "../shared/data")
-        return self.path.parent / Path(path.replace(f"${{{DATA}}}", folder)).expanduser()
+        return self.path.parent / self._expanded(path.replace(f"${{{DATA}}}", folder))
+
+    def _expanded(self, path: str) -> Path:
+        try:
+            return Path(path).expanduser()
+        except RuntimeError:
+            raise RecipeError(f"{self.path}: {path}: there is no such user; write the path out") from None
 
     def to_yaml(self) -> str:
         """The recipe with every default written out and its paths absolute; running it gives the same digest."""
@@ -76,8 +85,8 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> RecipeFile:
         value = yaml.load(path.read_bytes(), Loader=_UniqueKeys)  # noqa: S506 - a subclass of SafeLoader
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except _UNREADABLE as error:
+        raise RecipeError(f"{path}: not YAML: {_reason(error)}") from None
     if not isinstance(value, dict):
         raise RecipeError(f"{path}: holds {type(value).__name__}; a recipe is a mapping of keys to values")
     for change in changes:
@@ -106,9 +115,11 @@ def naming(data: Path, task_type: TaskType, text_column: str, label_column: str)
 def validated(value: Mapping[str, Any], where: str) -> Recipe:
     """The recipe of a mapping; RecipeError that begins with `where`."""
     try:
-        return Recipe.model_validate(value)
+        recipe = Recipe.model_validate(value)
     except ValidationError as error:
         raise RecipeError(f"{where}: {_first(error)}") from None
+    check_characters(recipe.model_dump(mode="json"), where, RecipeError)
+    return recipe
 
 
 def _make(value: dict[str, Any], change: str) -> None:
@@ -117,8 +128,8 @@ def _make(value: dict[str, Any], change: str) -> None:
         raise RecipeError(f"{change!r} is no change of a recipe: write key=value, such as training.seed=3")
     try:
         new = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{change!r}: the value is not YAML: {' '.join(str(error).split())}") from None
+    except _UNREADABLE as error:
+        raise RecipeError(f"{change!r}: the value is not YAML: {_reason(error)}") from None
     # YAML 1.1 reads 1e-3 as text.
     if isinstance(new, str):
         with suppress(ValueError):
@@ -136,6 +147,11 @@ def _put(value: dict[str, Any], key: str, new: Any) -> None:
     value[last] = new
 
 
+def _reason(error: Exception) -> str:
+    """Return what a YAML reader says of a text, in one line."""
+    return "nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
+
+
 def _first(error: ValidationError) -> str:
     """The first thing that is wrong, in one line, and how many more there are."""
     found = error.errors(include_url=False)
@@ -144,7 +160,7 @@ def _first(error: ValidationError) -> str:
     if found[0]["type"] == "extra_forbidden":
         message = f"unknown key; known: {', '.join(_keys_beside(found[0]['loc']))}"
     elif found[0]["type"] != "missing" and found[0]["type"] != "value_error":
-        message = f"{found[0]['input']!r}: {message}"
+        message = f"{shown(found[0]['input'])}: {message}"
     return (f"{key}: " if key else "") + message + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
 
 

@@ -119,8 +119,9 @@ class Preprocessor(Worker):
         sound = []
         for request in requests:
             # A golden input is one row, whatever the task makes of its inputs.
-            encode = Task.encode if request.verifying else type(TASKS[request.adapter.task]).encode
-            alike = (encode, request.adapter.preprocessing)
+            task = TASKS[request.adapter.task]
+            encode = Task.encode if request.verifying else type(task).encode
+            alike = (encode, task.keeps_empty_pair, request.adapter.preprocessing)
             if alike not in known:
                 began = self._clock()
                 rows = yield from self._encoded(encode, request)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from tests.bounds import HANG
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 
@@ -119,7 +120,7 @@ def test_more_inputs_than_the_limit_are_413_also_across_models(client: httpx.Cli
 
 
 def test_a_declared_body_over_the_cap_is_413_before_it_is_sent(server: RunningServer) -> None:
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=HANG)
     connection.putrequest("POST", "/v1/predict")
     connection.putheader("Content-Length", str(10 * 2**20))
     connection.endheaders()
@@ -170,7 +171,7 @@ class BlockedRunner:
         def wait_and_run(runner: OnnxRunner, batch: Any) -> Any:
             self.rows += len(batch.slots)
             self.entered.release()
-            assert self.go.wait(30)
+            assert self.go.wait(HANG)
             return run(runner, batch)
 
         monkeypatch.setattr(OnnxRunner, "run", wait_and_run)
@@ -189,7 +190,7 @@ def test_a_full_queue_is_429_with_retry_after_and_recovers(
 
     first = threading.Thread(target=send)
     first.start()
-    assert blocked.entered.acquire(timeout=30)
+    assert blocked.entered.acquire(timeout=HANG)
     with running.client() as client:
         items, waiting = 0, [threading.Thread(target=send) for _ in range(4)]
         for thread in waiting:
@@ -204,7 +205,7 @@ def test_a_full_queue_is_429_with_retry_after_and_recovers(
         assert never.status_code == 413
         blocked.go.set()
         for thread in [first, *waiting]:
-            thread.join(30)
+            thread.join(HANG)
         assert answers == [200] * 5
         assert client.post("/v1/predict", json=OK).status_code == 200
 
@@ -220,7 +221,7 @@ def test_a_client_that_left_is_not_computed(
     head = "\r\n".join([*fields, f"Content-Length: {len(body)}", "", ""])
     connections = [socket.create_connection((host, int(port))) for _ in range(3)]
     connections[0].sendall(head.encode() + body)
-    assert blocked.entered.acquire(timeout=30)
+    assert blocked.entered.acquire(timeout=HANG)
     with running.client() as client:
         for connection in connections[1:]:
             connection.sendall(head.encode() + body)
@@ -347,6 +348,33 @@ def test_a_failed_upload_names_check_and_member_and_publishes_nothing(
     assert error_of(wrong_labels)["code"] == "rejected_labels"
     assert "3 outputs; there are 2 labels" in error_of(wrong_labels)["message"]
     assert client.get("/v1/adapters").json() == before
+
+
+def test_labels_are_a_list_or_an_id2label_and_anything_else_publishes_nothing(
+    client: httpx.Client, peft_saved: dict[str, PeftAdapter]
+) -> None:
+    data = peft_saved["first"].zip()
+    assert upload(client, "named", data, labels='{"2": "c", "0": "a", "1": "b"}').status_code == 201
+    question = {"model": "named", "inputs": "x", "parameters": {"top_k": None}}
+    given = {entry["label"] for entry in client.post("/v1/predict", json=question).json()["predictions"][0]}
+    assert given == {"a", "b", "c"}
+    wrong = {
+        "a,b,c": "is not JSON",
+        '{"0": "a", "1": "b", "3": "c"}': "has other keys than the ids 0 to 2",
+        '{"a": 0, "b": 1, "c": 2}': "has other keys than the ids 0 to 2",
+        '{"0": "a", "0": "b", "1": "c"}': "same key twice",
+        '{"0": "a", "1": "b", "2": 3}': "is not a list of strings",
+        '["a", "b", null]': "is not a list of strings",
+        '["a", "b", ""]': "label 2 is empty",
+        '["a", " ", "c"]': "label 1 is empty",
+        '["a", "b", "\\ud800"]': "surrogate",
+        "NaN": "is not a list of strings",
+    }
+    for labels, told in wrong.items():
+        answer = upload(client, "unnamed", data, labels=labels)
+        assert (answer.status_code, error_of(answer)["code"]) == (422, "rejected_labels"), labels
+        assert told in error_of(answer)["message"], labels
+    assert client.get("/v1/adapters/unnamed").status_code == 404
 
 
 def test_an_adapter_whose_outputs_are_not_finite_is_refused_by_the_probe(

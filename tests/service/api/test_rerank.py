@@ -14,7 +14,13 @@ from tests.live_server import upload
 from tests.peft_adapters import PeftAdapter, merged, tokenizer_of
 
 QUERY = "Where is my parcel?"
-DOCUMENTS = ["It was due on Monday.", "ok", "The parcel is at the depot in Dorset Street.", "Ada met Babbage."]
+DOCUMENTS = [
+    "It was due on Monday.",
+    "ok",
+    "The parcel is at the depot in Dorset Street.",
+    "Ada met Babbage.",
+    "",
+]
 LIMIT = 32
 
 
@@ -23,7 +29,7 @@ def published(client: httpx.Client, peft_saved: dict[str, PeftAdapter]) -> None:
     scalar = peft_saved["scalar"].zip()
     ranking = upload(client, "ranking", scalar, task="text-ranking", max_length=str(LIMIT))
     assert ranking.status_code == 201, ranking.text
-    assert upload(client, "scalar", scalar).status_code == 201
+    assert upload(client, "scalar", scalar, max_length=str(LIMIT)).status_code == 201
 
 
 def rank(client: httpx.Client, **changes: Any) -> httpx.Response:
@@ -53,6 +59,18 @@ def test_documents_are_ranked_as_a_cross_encoder_ranks_them(
     assert rank(client, raw_scores=raw, top_n=top_n).json()["results"] == expected
     shown = rank(client, raw_scores=raw, top_n=top_n, return_documents=True).json()["results"]
     assert shown == [{**one, "document": DOCUMENTS[int(one["index"])]} for one in expected]
+
+
+def test_in_one_request_each_task_keeps_or_drops_an_empty_second_text_by_itself(client: httpx.Client) -> None:
+    def tokens(**body: Any) -> int:
+        answer = client.post("/v1/predict", json=body).json()
+        return sum(one["usage"]["prompt_tokens"] for one in answer.get("results", [answer]))
+
+    pair = {"text": QUERY, "text_pair": ""}
+    alone = tokens(model="scalar", inputs=QUERY)
+    assert tokens(model="scalar", inputs=pair) == alone
+    assert tokens(model="ranking", inputs=pair) == alone + 1, "one more separator"
+    assert tokens(models=["scalar", "ranking"], inputs=pair) == 2 * alone + 1
 
 
 def test_documents_that_answer_equally_well_stay_in_their_order(client: httpx.Client) -> None:

@@ -38,6 +38,7 @@ from rootstock.service.engine.encode.engine import Engine, EngineLimits
 from rootstock.service.engine.encode.modalities.text import Input, Tokenizer
 from rootstock.service.engine.encode.packing import BatchLimits
 from rootstock.service.engine.encode.tasks import TASKS
+from tests.bounds import HANG
 
 WORDS = [f"w{i}" for i in range(64)]
 MAX_LENGTH = 512
@@ -150,7 +151,7 @@ class FakeRunner:
 
     def stage(self, adapter: Adapter) -> Adapter:
         self.staging.set()
-        assert self.stage_gate.wait(60)
+        assert self.stage_gate.wait(HANG)
         if adapter.digest in self.unstageable:
             raise MemoryError(f"no room for {adapter.digest}")
         self.staged[adapter.digest] += 1
@@ -170,7 +171,7 @@ class FakeRunner:
         ]
         self.batches.append(rows)
         self.entered.release()
-        assert self.gate.wait(60)
+        assert self.gate.wait(HANG)
         self.fault(set(digests))
         assert [self.placed[slot].digest for slot in batch.slots] == digests, "a slot changed under a batch"
         outputs = [raw_output(digest, ids) for digest, ids in rows]
@@ -182,7 +183,7 @@ class FakeRunner:
 
     async def busy(self) -> None:
         """Wait until one more run has begun."""
-        assert await asyncio.to_thread(self.entered.acquire, timeout=60)
+        assert await asyncio.to_thread(self.entered.acquire, timeout=HANG)
 
 
 class FakeCatalog:
@@ -211,7 +212,7 @@ class FakeCatalog:
     def load(self, digest: str) -> Adapter:
         self.loads[digest] += 1
         self.loading.release()
-        assert self.gate.wait(60)
+        assert self.gate.wait(HANG)
         return self.adapters[digest]
 
 

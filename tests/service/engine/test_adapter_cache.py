@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.spec import Adapter, AdapterWeights, FoundationSpec
 from rootstock.service.engine.core.adapter_cache import AdapterCache, memory_of
+from tests.bounds import HANG
 from tests.peft_adapters import PeftAdapter
 from tests.service.engine.fakes import FakeCatalog, make_adapter
 
@@ -41,7 +42,7 @@ def run(
 
 
 async def under_way(catalog: FakeCatalog) -> None:
-    assert await asyncio.to_thread(catalog.loading.acquire, timeout=60)
+    assert await asyncio.to_thread(catalog.loading.acquire, timeout=HANG)
 
 
 def test_many_who_ask_for_one_digest_share_one_load() -> None:

@@ -34,6 +34,7 @@ from rootstock.service.engine.encode.engine import EngineLimits
 from rootstock.service.engine.encode.modalities.text import Input, TextSample
 from rootstock.service.engine.encode.packing import BatchLimits
 from rootstock.service.engine.encode.preprocess import Preprocessor
+from tests.bounds import HANG
 from tests.service.engine.fakes import LONG, Bench, Clock, Unknown, expected, make_adapter, run, text, tokenizer
 
 ALL = {"top_k": None}
@@ -54,7 +55,7 @@ class Held:
 
     def encode(self, value: Input, *arguments: Any, **options: Any) -> TextSample:
         self.texts.append(value)
-        assert self.gate.wait(60)
+        assert self.gate.wait(HANG)
         return tokenizer().encode(value, *arguments, **options)
 
 

@@ -28,6 +28,7 @@ from rootstock.service.engine.encode.modalities.text import Question, TextSample
 from rootstock.service.engine.encode.packing import BatchLimits
 from rootstock.service.engine.encode.postprocess import Postprocessor
 from rootstock.service.engine.encode.tasks import TASKS
+from tests.bounds import HANG
 from tests.service.engine.fakes import (
     LONG,
     Bench,
@@ -169,7 +170,7 @@ def test_rows_reach_the_queue_together_once_the_last_cold_adapter_is_loaded() ->
         bench.catalog.gate.clear()
         task = asyncio.create_task(many(bench, ["warm", "cold", "colder", "cold"], "w1"))
         for _ in range(2):
-            assert await asyncio.to_thread(bench.catalog.loading.acquire, timeout=60)
+            assert await asyncio.to_thread(bench.catalog.loading.acquire, timeout=HANG)
         assert bench.catalog.loads == {"sha256:cold": 1, "sha256:colder": 1}
         assert bench.runner.batches == []
         bench.catalog.gate.set()

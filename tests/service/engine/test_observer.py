@@ -9,6 +9,7 @@ import pytest
 from rootstock.service.engine.core.errors import Draining, InvalidInput, RunnerFault, TooLarge
 from rootstock.service.engine.core.observer import Observer, Observers
 from rootstock.service.engine.encode.engine import Engine, EngineLimits
+from tests.bounds import HANG
 from tests.service.engine.fakes import SPEC, Bench, Clock, FakeCatalog, FakeRunner, run, text, tokenizer
 
 
@@ -19,7 +20,7 @@ def test_an_answer_s_time_is_that_of_loading_of_waiting_and_of_its_batches() -> 
         bench.add("cold", warm=False)
         bench.catalog.gate.clear()
         asked = asyncio.create_task(bench.engine.predict("cold", ["w1", "w2"], {}))
-        assert await asyncio.to_thread(bench.catalog.loading.acquire, timeout=60)
+        assert await asyncio.to_thread(bench.catalog.loading.acquire, timeout=HANG)
         bench.clock.now += 3
         bench.catalog.gate.set()
         await bench.engine.cache.get("sha256:cold")

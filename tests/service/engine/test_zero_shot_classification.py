@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rootstock.adapters.spec import Preprocessing
-from rootstock.service.engine.core.errors import InvalidParameter, TooLarge, TooLong
+from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter, TooLarge, TooLong
 from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.service.engine.encode.tasks.task import check_call
@@ -16,7 +16,7 @@ from tests.service.engine.tiny import oracle, same, theirs
 TASK = TASKS["zero-shot-classification"]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TEXTS = ["Ada Lovelace met Charles Babbage in London, in 1833!", "unbelievable zzz", "a"]
+TEXTS = ["Ada Lovelace met Charles Babbage in London, in 1833!", "unbelievable zzz", "a", " "]
 NLI = [
     ("contradiction", "neutral", "entailment"),
     ("ENTAILMENT", "neutral", "contradiction"),
@@ -29,6 +29,7 @@ LABELS: list[dict[str, Any]] = [
     {"candidate_labels": ["born"]},
     {"candidate_labels": ["a", "b", "a"], "hypothesis_template": "the {} was"},
     {"candidate_labels": "in, the", "hypothesis_template": "{{{}}}"},
+    {"candidate_labels": ["", "the"], "hypothesis_template": "{}"},
 ]
 
 
@@ -42,6 +43,14 @@ def test_labels_are_scored_as_the_pipeline_does(
         parameters = {**given, **multi}
         wanted = model.pipeline(TEXTS, **parameters)
         same([model.answer(text, parameters, ours) for text in TEXTS], wanted)
+
+
+def test_an_empty_text_is_refused_as_the_pipeline_refuses_it(ours: Tokenizer) -> None:
+    model, parameters = oracle("zero-shot-classification", NLI[0]), {"candidate_labels": ["a"]}
+    with pytest.raises(ValueError, match="at least one sequence"):
+        model.pipeline("", **parameters)
+    with pytest.raises(InvalidInput, match="inputs\\[0\\] is empty; zero-shot-classification needs a text"):
+        model.answer("", parameters, ours)
 
 
 def test_only_the_text_is_truncated_and_only_if_asked(ours: Tokenizer) -> None:

@@ -109,8 +109,7 @@ class Tokenizer:
         Of a pair the longer text is truncated first; with `keep_second` the first text alone is. A text that is
         much too long is not read to its end: of two such texts the one of more characters counts as the longer.
         """
-        # An empty second text is none, as transformers' tokenizers and so its pipelines have it.
-        text, pair = (value, None) if isinstance(value, str) else (value[0], value[1] or None)
+        text, pair = (value, None) if isinstance(value, str) else value
         text = preprocessing.prefix + text
         side, room = preprocessing.truncation_side, self.room(preprocessing.max_length, pair is not None)
         first, begin, whole = self.part(text, room, side)

@@ -26,11 +26,14 @@ class Task(ABC):
     """One Hugging Face pipeline tag. Predictions are what transformers' pipeline gives for it.
 
     `takes`: the forms of input. `parameters`: the names of its own parameters, beside truncation's.
+    `keeps_empty_pair`: whether an empty second text still makes a pair, with its separators.
     """
 
     name: str
     takes: tuple[type, ...] = (str,)
     parameters: frozenset[str] = frozenset()
+    # transformers' tokenizers drop an empty second text where they are given one pair, and keep it in a batch.
+    keeps_empty_pair = False
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """InvalidParameter for a name or a value that the task does not take."""
@@ -58,6 +61,8 @@ class Task(ABC):
         most: int,
     ) -> list[TextSample] | Iterator[TextSample]:
         """One input's rows, by default one; TooLarge over `most`. An iterator gives as many as `readings`."""
+        if type(value) is tuple and not value[1] and not self.keeps_empty_pair:
+            value = value[0]
         preprocessing = preprocessing_for(preprocessing, parameters)
         return [tokenizer.encode(value, preprocessing, truncates(parameters))]
 

@@ -22,6 +22,8 @@ class TextRanking(Task):
     name = "text-ranking"
     takes = (tuple,)
     parameters = frozenset({"function_to_apply"})
+    # CrossEncoder tokenises its pairs in batches.
+    keeps_empty_pair = True
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """`function_to_apply` is one of `FUNCTIONS`."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rootstock.adapters.spec import Adapter, Array, Preprocessing
-from rootstock.service.engine.core.errors import InvalidParameter
+from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
 from rootstock.service.engine.encode.modalities.text import Input, TextSample, Tokenizer
 from rootstock.service.engine.encode.tasks.task import Task, check_bool, check_rows
 from rootstock.service.engine.encode.tasks.text_classification import softmax
@@ -31,6 +31,8 @@ class ZeroShotClassification(Task):
 
     name = "zero-shot-classification"
     parameters = frozenset({"candidate_labels", "hypothesis_template", "multi_label"})
+    # The pipeline tokenises its pairs in batches.
+    keeps_empty_pair = True
 
     def readings(self, parameters: Mapping[str, Any]) -> int:
         """One a label."""
@@ -62,6 +64,12 @@ class ZeroShotClassification(Task):
                     f"parameters.{name}",
                 )
         _split(parameters)
+
+    def check_input(self, value: Input, where: str) -> None:
+        """The text is not empty: the pipeline refuses such a one too."""
+        super().check_input(value, where)
+        if not value:
+            raise InvalidInput(f"{where} is empty; {self.name} needs a text", where)
 
     def encode(
         self,

@@ -1,0 +1,49 @@
+"""Labels that someone names for a plain PEFT folder, by the option `--labels` or the form field `labels`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from rootstock.adapters.bundle.canonical import canonical
+from rootstock.adapters.bundle.manifest import unique_keys
+from rootstock.adapters.spec import Rejected
+
+
+def read_labels(text: str) -> tuple[str, ...]:
+    """Return the labels of a JSON array in id order, or of an object that maps ids to labels, as `id2label` does.
+
+    Raises Rejected (check "labels") for any other text.
+    """
+    example = """give '["negative", "positive"]' or '{"0": "negative", "1": "positive"}'"""
+    try:
+        value = json.loads(text, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        raise Rejected("labels", "labels", f"{_start(text)} is not JSON: {reason}; {example}") from None
+    if isinstance(value, dict):
+        ids = [str(i) for i in range(len(value))]
+        if set(value) != set(ids):
+            raise Rejected(
+                "labels", "labels", f"{_start(text)} has other keys than the ids 0 to {len(value) - 1}; {example}"
+            )
+        value = [value[i] for i in ids]
+    if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
+        raise Rejected("labels", "labels", f"{_start(text)} is not a list of strings; {example}")
+    return given_labels(value)
+
+
+def given_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return labels that someone gives; Rejected (check "labels") if one is empty or not Unicode."""
+    for i, label in enumerate(labels):
+        if not label.strip():
+            raise Rejected("labels", "labels", f"label {i} is empty; give each id a name")
+    try:
+        canonical(labels)
+    except ValueError as error:
+        raise Rejected("labels", "labels", str(error)) from None
+    return tuple(labels)
+
+
+def _start(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:80] + "…")
