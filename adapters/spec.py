@@ -71,11 +71,15 @@ class TaskClass:
 
 @dataclass(frozen=True)
 class EmbeddingSpec:
-    """How the foundation alone makes an embedding: pooling over the trunk's output, then L2 or not."""
+    """How the foundation alone makes an embedding: pooling over the trunk's output, then L2 or not.
+
+    `prefix` is put before the text: a default prompt.
+    """
 
     pooling: Pooling = "mean"
     normalize: bool = False
     max_tokens: int = 512
+    prefix: str = ""
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,9 @@ def show(
 
 
 def _shown(reference: str, spec: FoundationSpec) -> str:
+    own = spec.embedding
+    made = f"{own.pooling} pooling{', normalised' if own.normalize else ''}"
+    prompted = f", behind {own.prefix!r}" if own.prefix else ""
     ranked = "\n".join(f"  {c.task:<22}{c.name}" for c in spec.classes.values())
     return (
         f"reference    {reference}\n"
@@ -125,8 +128,8 @@ def _shown(reference: str, spec: FoundationSpec) -> str:
         f"fingerprint  {spec.fingerprint}\n"
         f"model        {spec.model_type}, {spec.layers} layers, width {spec.hidden_size}, "
         f"{spec.parameters / 1e6:.1f} M parameters\n"
-        f"tokens       at most {spec.max_tokens}; {spec.embedding.max_tokens} for its own embeddings "
-        f"({spec.embedding.pooling} pooling{', normalised' if spec.embedding.normalize else ''})\n"
+        f"tokens       at most {spec.max_tokens}; {own.max_tokens} for its own embeddings "
+        f"({made}{prompted})\n"
         f"sites        {len(spec.sites)} linear layers of the trunk\n"
         f"tasks\n{ranked}\n"
         f"alone        {', '.join(spec.own_tasks)}\n"

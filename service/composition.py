@@ -62,12 +62,15 @@ def open_runner(setting: str, files: FoundationFiles, settings: Settings) -> Ope
         spec = describe(files)
         runner = TorchRunner(files.folder, spec, settings.slots, settings.runner_threads)
         return OpenedRunner(runner, spec, files.folder)
+    from rootstock.adapters.foundation.location import with_files
     from rootstock.service.engine.runners.onnx.runner import OnnxRunner
     from rootstock.service.exports.cache import find_export
 
     folder = find_export(setting, files, settings.export_folders, settings.precision)
     cache_bytes = settings.trunk_cache_mb * _MIB // len(settings.hosted)
     onnx = OnnxRunner(folder, settings.slots, settings.runner_threads, cache_bytes)
+    # The export may be that of another folder with this fingerprint.
+    onnx.spec = with_files(onnx.spec, files)
     return OpenedRunner(onnx, onnx.spec, folder)
 
 

@@ -197,7 +197,10 @@ def _from_plain(
         problem_type=_plain_problem(task, plain, len(labels)),
         head=head,
         labels=labels,
-        preprocessing=Preprocessing(_plain_length(plain, foundation, limit)),
+        preprocessing=Preprocessing(
+            _plain_length(plain, foundation, limit),
+            prefix=foundation.embedding.prefix if task == "feature-extraction" else "",
+        ),
         foundation={"fingerprint": None, "name": foundation.name, "revision": foundation.revision},
         targets=_targets(config, task_class),
         files={},

@@ -5,13 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from rootstock.adapters.foundation.location import (
-    FoundationError,
-    FoundationFiles,
-    embedding_spec,
-    fingerprint,
-    read_json,
-)
+from rootstock.adapters.foundation.location import FoundationFiles, embedding_spec, fingerprint, max_tokens
 from rootstock.adapters.foundation.masked_lm import masked_lm
 from rootstock.adapters.spec import FoundationSpec, TaskClass
 
@@ -55,7 +49,8 @@ def describe(files: FoundationFiles) -> FoundationSpec:
             model = _with_labels(AutoModelForQuestionAnswering, config, 2)
             built["question-answering"] = (model, model)
     classes = {type(a).__name__: _task_class(task, a, b) for task, (a, b) in built.items()}
-    max_tokens = _max_tokens(files, config)
+    positions, padding = int(config.max_position_embeddings), getattr(config, "pad_token_id", None)
+    limit = max_tokens(files.folder, config.model_type, positions, padding)
     return FoundationSpec(
         fingerprint=fingerprint(files.folder),
         name=files.name,
@@ -63,9 +58,9 @@ def describe(files: FoundationFiles) -> FoundationSpec:
         model_type=config.model_type,
         hidden_size=config.hidden_size,
         layers=config.num_hidden_layers,
-        max_tokens=max_tokens,
+        max_tokens=limit,
         parameters=sum(p.numel() for p in trunk.parameters()),
-        embedding=embedding_spec(files.folder, max_tokens),
+        embedding=embedding_spec(files.folder, limit),
         inputs=_inputs(trunk),
         sites=_linears(trunk),
         classes=classes,
@@ -136,15 +131,3 @@ def _inputs(trunk: nn.Module) -> tuple[str, ...]:
     if "token_type_ids" in accepted and getattr(config, "type_vocab_size", 0) > 1:
         names.append("token_type_ids")
     return tuple(names)
-
-
-def _max_tokens(files: FoundationFiles, config: Any) -> int:
-    """The longest input: the position embeddings (RoBERTa-like: less the padding id), the tokenizer's limit."""
-    positions = int(config.max_position_embeddings)
-    if config.model_type in ("roberta", "xlm-roberta", "mpnet"):
-        positions -= int(config.pad_token_id) + 1
-    if positions < 3:
-        raise FoundationError(f"{files.folder}: max_position_embeddings leaves {positions} tokens")
-    settings = files.folder / "tokenizer_config.json"
-    stated = read_json(settings).get("model_max_length") if settings.is_file() else None
-    return min(positions, int(stated)) if stated and stated < 10**9 else positions

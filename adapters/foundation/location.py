@@ -7,13 +7,15 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rootstock.adapters.bundle.canonical import canonical
+from rootstock.adapters.foundation.embedding_files import MODULES, UnservedEmbedding, read_embedding
+from rootstock.adapters.foundation.tokenizer_files import disagreement, lowercases
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.spec import EmbeddingSpec, Pooling
+from rootstock.adapters.spec import EmbeddingSpec, FoundationSpec
 
 DEFAULT_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -67,6 +69,7 @@ def locate(setting: str) -> FoundationFiles:
                 raise FoundationError(f"{folder} holds no {needed}; give a folder saved by save_pretrained")
         if not list(folder.glob("*.safetensors")):
             raise FoundationError(f"{folder} holds no *.safetensors; pickled weights are never read")
+        _check_tokenizer(folder)
         return FoundationFiles(folder, folder.name, None)
     match = _HUB_ID.fullmatch(setting)
     if match is None:
@@ -77,6 +80,7 @@ def locate(setting: str) -> FoundationFiles:
     from huggingface_hub import snapshot_download
 
     path = snapshot_download(match[1], revision=match[2], allow_patterns=_HUB_FILES)
+    _check_tokenizer(Path(path))
     return FoundationFiles(Path(path), match[1], match[2])
 
 
@@ -133,32 +137,78 @@ def canonical_tokenizer(folder: Path) -> dict[str, Any]:
 
 
 def embedding_spec(folder: Path, max_tokens: int) -> EmbeddingSpec:
-    """How the foundation alone embeds, from its sentence-transformers files; mean pooling where it has none."""
-    modules = folder / "modules.json"
-    if not modules.is_file():
-        return EmbeddingSpec("mean", False, max_tokens)
-    kinds = {m["type"].rsplit(".", 1)[-1]: m["path"] for m in json.loads(modules.read_text())}
-    pooling: Pooling = "mean"
-    if "Pooling" in kinds:
-        settings = read_json(folder / kinds["Pooling"] / "config.json")
-        if settings.get("pooling_mode_cls_token") or settings.get("pooling_mode") == "cls":
-            pooling = "cls"
-        elif not (settings.get("pooling_mode_mean_tokens") or settings.get("pooling_mode") == "mean"):
-            raise FoundationError(f"{folder}: its pooling is neither mean nor cls; these two are served")
-    sentence = folder / "sentence_bert_config.json"
-    limit = read_json(sentence).get("max_seq_length") if sentence.is_file() else None
-    return EmbeddingSpec(pooling, "Normalize" in kinds, min(limit or max_tokens, max_tokens))
+    """Return how the foundation alone embeds: as its sentence-transformers files say, else by the mean.
+
+    FoundationError for a setting of theirs that is not served.
+    """
+    tokenizer = read_json(folder / "tokenizer.json") if (folder / MODULES).is_file() else {}
+    try:
+        spec = read_embedding(lambda path: _value(folder / path), max_tokens, lowercases(tokenizer))
+    except UnservedEmbedding as error:
+        raise FoundationError(f"{folder}: {error}") from None
+    return spec or EmbeddingSpec("mean", False, max_tokens)
+
+
+def max_tokens(folder: Path, model_type: str, positions: int, padding: int | None) -> int:
+    """Return the longest input: as many tokens as have positions, and no more than the tokenizer's own limit.
+
+    RoBERTa and its like have none for the ids up to the padding's.
+    """
+    if model_type in ("roberta", "xlm-roberta", "mpnet"):
+        positions -= (padding or 0) + 1
+    if positions < 3:
+        raise FoundationError(f"{folder}: max_position_embeddings leaves {positions} tokens")
+    settings = folder / "tokenizer_config.json"
+    stated = read_json(settings).get("model_max_length") if settings.is_file() else None
+    if stated is None:
+        return positions
+    if isinstance(stated, bool) or not isinstance(stated, int | float) or stated < 3:
+        raise FoundationError(f"{settings}: model_max_length is {stated!r}; give a whole number, 3 or more")
+    # transformers writes 10**30 where there is no limit.
+    return min(positions, int(stated))
+
+
+def with_files(spec: FoundationSpec, files: FoundationFiles) -> FoundationSpec:
+    """Return a spec from a cache with what these files say now and the fingerprint does not cover.
+
+    Folders of one fingerprint may differ in their name, limit and way of embedding. Raises as `embedding_spec`.
+    """
+    config = read_json(files.folder / "config.json")
+    positions, padding = config.get("max_position_embeddings"), config.get("pad_token_id")
+    if isinstance(positions, int) and isinstance(padding, int):
+        limit = max_tokens(files.folder, spec.model_type, positions, padding)
+    else:
+        # transformers knows what this config leaves out, and the cached limit was made with it.
+        limit = max_tokens(files.folder, "", spec.max_tokens, None)
+    embedding = embedding_spec(files.folder, limit)
+    return replace(spec, name=files.name, revision=files.revision, max_tokens=limit, embedding=embedding)
+
+
+def _check_tokenizer(folder: Path) -> None:
+    """FoundationError where tokenizer_config.json says other than tokenizer.json does."""
+    if not (folder / "tokenizer_config.json").is_file():
+        return
+    settings, tokenizer = read_json(folder / "tokenizer_config.json"), read_json(folder / "tokenizer.json")
+    if told := disagreement(settings, tokenizer, read_json(folder / "config.json").get("model_type")):
+        raise FoundationError(f"{folder}: {told}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a foundation's file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FoundationError(f"{path} cannot be read: {error}") from None
+    value = _value(path, missing=False)
     if not isinstance(value, dict):
         raise FoundationError(f"{path} holds {type(value).__name__}, not an object")
     return value
+
+
+def _value(path: Path, missing: bool = True) -> Any:
+    """Return the JSON value in a file; None for one that is missing, where it may be."""
+    if missing and not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FoundationError(f"{path} cannot be read: {error}") from None
 
 
 def _default() -> FoundationFiles:

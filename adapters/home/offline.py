@@ -8,7 +8,7 @@ from typing import Any
 
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
 from rootstock.adapters.client.client import packed
-from rootstock.adapters.foundation.location import FoundationFiles, fingerprint, locate
+from rootstock.adapters.foundation.location import FoundationFiles, fingerprint, locate, with_files
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import Adapter, FoundationSpec
 
@@ -30,7 +30,7 @@ def describe_in(home: Path | None, files: FoundationFiles) -> FoundationSpec:
         for export in sorted(home.glob("foundations/*/*/foundation.json"), reverse=True):
             spec = _exported(export)
             if spec is not None and spec.fingerprint == digest:
-                return spec
+                return with_files(spec, files)
     from rootstock.adapters.foundation.architecture import describe
 
     return describe(files)

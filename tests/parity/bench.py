@@ -16,7 +16,7 @@ from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.spec import Adapter, HeadSpec, Preprocessing
 from rootstock.service.engine.core.catalog import own_adapters
 from rootstock.service.engine.encode.batch import Encoder
-from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer, pad
+from rootstock.service.engine.encode.modalities.text import Input, TextSample, Tokenizer, pad
 from rootstock.service.engine.runners.onnx.export.export import export
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.engine.runners.torch.runner import TorchRunner
@@ -26,8 +26,8 @@ from tests.parity.oracle import Oracle
 from tests.peft_adapters import PeftAdapter
 
 # Different lengths; beyond the window of ModernBERT's local attention and DeBERTa's buckets; one pair. In each
-# there is something to fill in.
-INPUTS = (
+# there is something to fill in, by whatever token stands for it.
+INPUTS: tuple[Input, ...] = (
     "[MASK]",
     "The new headphones sound [MASK], and the left ear cup broke within a [MASK] of careful use.",
     ("Where did they meet?", "Ada Lovelace met Charles Babbage in [MASK] in June 1833."),
@@ -56,9 +56,14 @@ class Bench:
         self._root = root
         self._runners: dict[str, Encoder] = {}
         self._slots: dict[tuple[str, str], int] = {}
-        tokenizer = Tokenizer(self.tiny.folder / "tokenizer.json")
+        self.tokenizer = Tokenizer(self.tiny.folder / "tokenizer.json")
         limits = Preprocessing(self.tiny.spec.max_tokens)
-        self.rows = [tokenizer.encode(text, limits, truncate=False) for text in INPUTS]
+        mask = self.tiny.mask[0]
+        inputs = [
+            text.replace("[MASK]", mask) if isinstance(text, str) else (text[0], text[1].replace("[MASK]", mask))
+            for text in INPUTS
+        ]
+        self.rows = [self.tokenizer.encode(value, limits, truncate=False) for value in inputs]
         self.served = functools.cache(self._serve)
 
     def everything(self) -> list[Served]:
@@ -86,8 +91,12 @@ class Bench:
 
     def run(self, runner: str, rows: Sequence[tuple[Adapter, int]]) -> list[np.ndarray]:
         """The raw outputs of one batch. A row: an adapter, which stays in its slot, and which input it gets."""
+        return self.outputs(runner, [(adapter, self.rows[i]) for adapter, i in rows])
+
+    def outputs(self, runner: str, rows: Sequence[tuple[Adapter, TextSample]]) -> list[np.ndarray]:
+        """The raw outputs of one batch of any rows, each under an adapter."""
         slots = [self._slot(runner, adapter) for adapter, _ in rows]
-        encoded: list[TextSample] = [self.rows[i] for _, i in rows]
+        encoded = [row for _, row in rows]
         return list(self._runners[runner].run(pad(encoded, slots, self.tiny.pad_id)))
 
     def _slot(self, runner: str, adapter: Adapter) -> int:

@@ -13,16 +13,17 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from rootstock.adapters.foundation.architecture import describe
-from rootstock.adapters.foundation.location import locate
+from rootstock.adapters.foundation.location import locate, mask_token
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import FoundationSpec
 from tests.parity.matrix import LAYERS, Architecture
+from tests.tokenizer_families import OF_ARCHITECTURE, save_tokenizer
 
 _SIZES = {
-    "vocab_size": 30522,
     "hidden_size": 32,
     "num_hidden_layers": LAYERS,
     "num_attention_heads": 4,
@@ -35,30 +36,46 @@ _OWN_SIZES = ("distilbert", "gpt2")
 
 @dataclass(frozen=True)
 class Tiny:
-    """A tiny foundation: 3 layers, 32 wide, in a folder as transformers saves it."""
+    """A tiny foundation: 3 layers, 32 wide, in a folder as transformers saves it, with its family's tokenizer.
+
+    `mask`: the token to be filled in, and its id; the id is None where the tokenizer has none.
+    """
 
     architecture: Architecture
     folder: Path
     spec: FoundationSpec
     weights: FoundationWeights
     pad_id: int
+    mask: tuple[str, int | None]
 
 
 def make_tiny(architecture: Architecture, folder: Path) -> Tiny:
     """Save a model whose tensors are all random: no bias is zero and no normalisation the identity."""
-    own = {k: v for k, v in _SIZES.items() if k in ("vocab_size", "max_position_embeddings")}
-    if architecture.name == "gpt2":
-        own.pop("max_position_embeddings")
+    folder.mkdir(parents=True)
+    if architecture.name == "bert":
+        shutil.copy(locate("default").folder / "tokenizer.json", folder)
+    else:
+        save_tokenizer(OF_ARCHITECTURE[architecture.name], folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    own = {} if architecture.name == "gpt2" else {"max_position_embeddings": _SIZES["max_position_embeddings"]}
     sizes = own if architecture.name in _OWN_SIZES else _SIZES
+    sizes = {"vocab_size": tokenizer.get_vocab_size(), **sizes}
     config = AutoConfig.for_model(architecture.name, **sizes, **architecture.config)
     torch.manual_seed(0)
     model = _randomised(AutoModel.from_config(config))
     model.save_pretrained(folder)
     if type(config) in AutoModelForMaskedLM._model_mapping:
         add_masked_lm(folder)
-    shutil.copy(locate("default").folder / "tokenizer.json", folder)
     spec = describe(locate(str(folder)))
-    return Tiny(architecture, folder, spec, FoundationWeights(folder, spec.model_type), config.pad_token_id or 0)
+    mask = mask_token(folder) or "[MASK]"
+    return Tiny(
+        architecture,
+        folder,
+        spec,
+        FoundationWeights(folder, spec.model_type),
+        config.pad_token_id or 0,
+        (mask, tokenizer.token_to_id(mask)),
+    )
 
 
 def add_masked_lm(folder: Path, seed: int = 1) -> None:

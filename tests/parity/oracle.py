@@ -22,9 +22,6 @@ from rootstock.service.engine.encode.modalities.text import TextSample
 from tests.parity.foundations import Tiny
 from tests.parity.matrix import ALONE, KINDS, TASKS, Cell, options
 
-# [MASK] in the tokenizer of every tiny foundation.
-MASK = 103
-
 
 class Oracle:
     """Adapters by `save_pretrained`, answers by `PeftModel.from_pretrained`; eager attention, fp32, one input at
@@ -80,6 +77,22 @@ class Oracle:
 
         A tensor of the head that the folder does not bring is NaN, and so then is the answer.
         """
+        model, head = self.reloaded(cell, folder, attention)
+        with torch.inference_mode():
+            outputs = [model(**self._feeds(row)) for row in rows]
+            if cell == "fill-mask":
+                at = [torch.tensor(row.ids) == self._tiny.mask[1] for row in rows]
+                return [output.logits[0, mask].numpy() for output, mask in zip(outputs, at, strict=True)]
+            pooler = isinstance(cell, Cell) and (cell.kind, cell.task) == ("lora-pooler", "feature-extraction")
+            return [_raw(output, head, pooler).numpy() for output in outputs]
+
+    def reloaded(
+        self, cell: Cell | str, folder: Path | None, attention: str = "eager"
+    ) -> tuple[Any, dict[str, Tensor]]:
+        """The model with what is in the folder, without PEFT's class around it, and a head beside the model.
+
+        PEFT's class for question answering drops the token types.
+        """
         model = self.base(cell, attention)
         head: dict[str, Tensor] = {}
         if isinstance(cell, Cell) and folder is not None:
@@ -88,16 +101,8 @@ class Oracle:
                 head = load_file(folder / "adapter_model.safetensors")
                 model.load_state_dict(head, strict=False)
             else:
-                # Called without PEFT's class around it, which for question answering drops the token types.
                 model = PeftModel.from_pretrained(model, folder).get_base_model()
-        model.eval()
-        with torch.inference_mode():
-            outputs = [model(**self._feeds(row)) for row in rows]
-            if cell == "fill-mask":
-                at = [torch.tensor(row.ids) == MASK for row in rows]
-                return [output.logits[0, mask].numpy() for output, mask in zip(outputs, at, strict=True)]
-            pooler = isinstance(cell, Cell) and (cell.kind, cell.task) == ("lora-pooler", "feature-extraction")
-            return [_raw(output, head, pooler).numpy() for output in outputs]
+        return model.eval(), head
 
     def _feeds(self, row: TextSample) -> dict[str, Tensor]:
         ids = torch.tensor([row.ids])

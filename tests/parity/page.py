@@ -56,6 +56,18 @@ but for those that it ties to the embeddings. A foundation that was saved withou
 answers 422. An adapter cannot be uploaded for it.
 """
 
+_FILES_NOTE = """\
+sentence-transformers' files beside a foundation say how it embeds. Served are the modules `Transformer`, \
+`Pooling` (mean or the first token) and `Normalize`, a default prompt, `max_seq_length`, and `do_lower_case` \
+where `tokenizer.json` lower-cases. Any other module or setting (`Dense`, another pooling or several at once, \
+`truncate_dim`) is refused by its name when the server starts. Without `modules.json` a foundation embeds by \
+the mean.
+
+`tokenizer.json` alone says how text becomes tokens. A `tokenizer_config.json` that transformers would obey \
+instead (case, accents, Chinese characters, a space before, truncation on the left, other ids) is refused by its \
+key where it says otherwise.
+"""
+
 _ARCHITECTURE_NOTE = """\
 `target_modules` may name any linear layer of the trunk, or be `all-linear`. Where PEFT has no targets of its \
 own for an architecture, name them: the table gives the usual ones.
@@ -90,6 +102,8 @@ def render() -> str:
             _ALONE_INTRO,
             *_tasks_alone(),
             _ALONE_NOTE,
+            "## The files beside a foundation\n",
+            _FILES_NOTE,
             "## Architectures\n",
             "By `model_type` in the foundation's `config.json`.\n",
             *_table(

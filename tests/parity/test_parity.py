@@ -33,6 +33,7 @@ from tests.parity.matrix import (
     options,
     served,
 )
+from tests.parity.spans import answers
 from tests.peft_adapters import PeftAdapter, close
 
 BATCH = 48
@@ -111,6 +112,16 @@ def test_mixed_adapters_on_few_inputs_answer_as_peft_does(
             if not close(output, one.expected[i]):
                 wrong.append((one.cell, i, difference(output, one.expected[i])))
     assert not wrong
+
+
+@pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
+@pytest.mark.parametrize("task", ["token-classification", "question-answering"])
+@every_architecture
+def test_spans_are_where_the_pipeline_finds_them(architecture: str, task: str, benches: Benches) -> None:
+    """With the tokenizer that the architecture's checkpoints have, whatever it counts as part of a token."""
+    for actual, wanted in answers(benches(architecture), task):
+        assert [item | {"score": 0} for item in actual] == [item | {"score": 0} for item in wanted]
+        assert [a["score"] for a in actual] == pytest.approx([w["score"] for w in wanted], abs=1e-4)
 
 
 @every_architecture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,17 +70,13 @@ def _text(encoding: Encoding, target: int) -> TokenRow:
 
 
 def _tokens(encoding: Encoding, example: Example, ids: dict[str, int]) -> TokenRow:
-    starts = [0]
-    for before in example.words[:-1]:
-        starts.append(starts[-1] + len(before) + 1)
     targets: list[int] = []
-    first: list[int | None] = [None] * len(starts)
-    for position, (begin, end) in enumerate(encoding.offsets):
-        if encoding.special_tokens_mask[position] or begin == end:
+    first: list[int | None] = [None] * len(example.words)
+    for position, offsets in enumerate(encoding.offsets):
+        word = None if encoding.special_tokens_mask[position] else example.word_of(*offsets)
+        if word is None:
             targets.append(IGNORED)
             continue
-        # A tokenizer may count the space before a word as part of its first token.
-        word = bisect_right(starts, begin + (example.text[begin] == " ")) - 1
         tag = example.labels[word]
         if first[word] is None:
             first[word] = position

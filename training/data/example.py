@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 OUTSIDE = "O"
@@ -33,6 +35,21 @@ class Example:
     def kinds(self) -> set[str]:
         """The labels, or the entity types, that this example is an example of."""
         return {tag[2:] for tag in self.labels if tag != OUTSIDE} if self.words else set(self.labels)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The character of `text` that each of `words` begins with."""
+        starts = [0]
+        for word in self.words[:-1]:
+            starts.append(starts[-1] + len(word) + 1)
+        return starts
+
+    def word_of(self, begin: int, end: int) -> int | None:
+        """Return the place in `words` of a token with these characters; None for a token of no characters.
+
+        Many tokenizers count the space before a word as part of its first token.
+        """
+        return bisect_right(self.starts, begin + (self.text[begin] == " ")) - 1 if begin < end else None
 
 
 @dataclass(frozen=True)

@@ -57,11 +57,9 @@ def _answers(
 
 
 def _tags(example: Example, tokens: Sequence[dict[str, Any]]) -> list[str]:
-    """The tag of each word: its first token's, and O for a word that was cut off."""
-    by_start: dict[int, str] = {}
+    """The tag of each word: its first token's, as in training, and O for a word that was cut off."""
+    by_word: dict[int | None, str] = {}
     for token in tokens:
-        by_start.setdefault(int(token["start"]), str(token["entity"]))
-    starts = [0]
-    for word in example.words[:-1]:
-        starts.append(starts[-1] + len(word) + 1)
-    return [by_start.get(start, OUTSIDE) for start in starts]
+        word = example.word_of(int(token["start"]), int(token["end"]))
+        by_word.setdefault(word, str(token["entity"]))
+    return [by_word.get(word, OUTSIDE) for word in range(len(example.words))]

@@ -45,7 +45,7 @@ def foundation_adapter(spec: FoundationSpec) -> Adapter:
         problem_type=None,
         labels=(),
         head=HeadSpec("linear", pooling=spec.embedding.pooling, normalize=spec.embedding.normalize),
-        preprocessing=Preprocessing(spec.embedding.max_tokens),
+        preprocessing=Preprocessing(spec.embedding.max_tokens, prefix=spec.embedding.prefix),
         weights=AdapterWeights({}, {}),
     )
 

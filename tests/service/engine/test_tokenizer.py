@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.spec import Preprocessing
 from rootstock.service.engine.core.errors import TooLong
 from rootstock.service.engine.encode.modalities.text import Input, Tokenizer
+from tests.tokenizer_families import FAMILIES, save_tokenizer
 
 TEXTS = [
     "",
@@ -183,3 +186,52 @@ def test_tokens_join_as_transformers_joins_them(ours: Tokenizer, theirs: Any) ->
     for text in TEXTS:
         tokens = theirs.tokenize(text)
         assert ours.join(tokens) == theirs.convert_tokens_to_string(tokens)
+
+
+PLACES = ("ids", "type_ids", "offsets", "special_tokens_mask", "sequence_ids", "word_ids")
+SPACED = (
+    "Ada Lovelace went to London",
+    "  Ada   Lovelace\u00a0met Babbage. ",
+    " a",
+    "New York's cafés, [MASK] <mask> x",
+)
+every_family = pytest.mark.parametrize("family", [*FAMILIES, None])
+
+
+def of_family(family: str | None, folder: Path) -> tuple[Tokenizer, Any]:
+    """Ours and transformers' tokenizer of one file; without a family one that has no post-processor."""
+    path = save_tokenizer(family or "Unigram", folder)
+    if family is None:
+        path.write_text(json.dumps({**json.loads(path.read_text()), "post_processor": None}))
+    return Tokenizer(path), PreTrainedTokenizerFast(tokenizer_file=str(path))
+
+
+@every_family
+def test_every_family_s_tokens_are_at_the_characters_that_transformers_gives(
+    family: str | None, tmp_path: Path
+) -> None:
+    ours, theirs = of_family(family, tmp_path)
+    for first in (*TEXTS, *SPACED):
+        for second in (None, *TEXTS, *SPACED):
+            value = first if second is None else (first, second)
+            (wanted,) = theirs("query: " + first, second or None).encodings
+            encoding = ours.encode(value, Preprocessing(512, prefix="query: "), truncate=False).encoding
+            for name in PLACES:
+                assert getattr(encoding, name) == getattr(wanted, name), (name, value)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@every_family
+def test_what_truncation_leaves_of_a_text_is_where_transformers_says(
+    family: str | None, side: Any, tmp_path: Path
+) -> None:
+    ours, theirs = of_family(family, tmp_path)
+    theirs.truncation_side = side
+    for first in SPACED:
+        for second in (None, *SPACED):
+            value = first if second is None else (first, second)
+            for limit in (6, 9, 12):
+                (wanted,) = theirs(first, second, truncation="longest_first", max_length=limit).encodings
+                encoding = ours.encode(value, Preprocessing(limit, side), truncate=True).encoding
+                for name in PLACES:
+                    assert getattr(encoding, name) == getattr(wanted, name), (name, value, limit)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Encoding
 from tokenizers import Tokenizer as HfTokenizer
+from tokenizers.processors import TemplateProcessing
 
 from rootstock.adapters.spec import Preprocessing
 from rootstock.service.engine.core.errors import TooLong
@@ -25,6 +26,8 @@ _CHARACTERS = 8
 _MARGIN = 128
 # From so many characters on, other threads go on while a text is tokenised; a short one it would only delay.
 _LONG = 2**14
+# What a tokenizer without a post-processor gives: no special tokens, and the second text has the second type.
+_PAIR = TemplateProcessing(single="$A", pair="$A $B:1")
 
 
 class Question(NamedTuple):
@@ -88,7 +91,10 @@ class Tokenizer:
         content = json.loads(path.read_text(encoding="utf-8"))
         content["truncation"] = content["padding"] = None
         self._tokenizer = HfTokenizer.from_str(json.dumps(content))
+        # `whole` alone runs it: it may trim offsets, and to trim them twice takes a letter for each space.
+        self._post_processor = self._tokenizer.post_processor or _PAIR
         self._added = {pair: self._tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)}
+        self._tokenizer.post_processor = None
         tokens: Mapping[str, int] = self._tokenizer.get_vocab()
         self.pad_id = next((tokens[t] for t in ("[PAD]", "<pad>", "<|endoftext|>") if t in tokens), 0)
         self.unk_id = next((tokens[t] for t in ("[UNK]", "<unk>") if t in tokens), None)
@@ -154,7 +160,7 @@ class Tokenizer:
 
     def whole(self, first: Encoding, second: Encoding | None) -> Encoding:
         """One or two texts' bare tokens with the special tokens around them."""
-        return self._tokenizer.post_process(first, second, add_special_tokens=True)
+        return self._post_processor.process(first, second, add_special_tokens=True)
 
     def room(self, max_length: int, pair: bool) -> int:
         """How many of so many tokens are left to a text or a pair by the special ones; never below 0."""
