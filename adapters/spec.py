@@ -101,6 +101,7 @@ class FoundationSpec:
     `sites` maps the trunk's linear layers to (in, out) features, `norms` its normalisation layers with a bias to
     their width. `layer_prefix` begins the names of layer 0, 1, … ("encoder.layer."); it is empty where the layers
     are one layer used again (ALBERT). `masked_lm` is None where the checkpoint brings no such head.
+    `other_names` are what else this foundation is called here, such as its folder; they do not identify it.
     """
 
     fingerprint: str
@@ -118,6 +119,7 @@ class FoundationSpec:
     norms: Mapping[str, int] = field(default_factory=dict)
     layer_prefix: str = ""
     masked_lm: MaskedLM | None = None
+    other_names: tuple[str, ...] = field(default=(), compare=False)
 
     def depth(self, modules: Iterable[str]) -> int:
         """How many layers, from the first, an adapter of these modules leaves as they are.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -197,6 +198,7 @@ async def _host(
 
     files = await asyncio.to_thread(locate, setting)
     runner, spec, folder = await asyncio.to_thread(open_runner, setting, files, settings)
+    spec = replace(spec, other_names=(name, *files.other_names))
     base = FoundationWeights(files.folder, spec.model_type)
     catalog = RegistryCatalog(registry, store, spec, limits, base)
     mask_id = None if spec.masked_lm is None else spec.masked_lm.mask_id

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rootstock.adapters.bundle.base_model import is_same
 from rootstock.adapters.errors import FoundationNotHosted, InvalidName
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.reference import FOUNDATION
@@ -103,7 +104,9 @@ class Foundations:
         """
         if fingerprint is not None:
             return self._by_fingerprint.get(fingerprint, self.first)
-        named = (host for host in self._hosts if name in (host.name, host.spec.name))
+        if name is None or name in self._by_name:
+            return self._by_name[name or FOUNDATION]
+        named = (host for host in self._hosts if is_same(name, host.spec.name, host.spec.other_names))
         return next(named, self.first)
 
     def catalog_of(self, foundation: str | None) -> RegistryCatalog:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle, unpack
-from rootstock.adapters.bundle.archive import CONFIG, MANIFEST
+from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
+from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, open_archive
+from rootstock.adapters.bundle.base_model import BASE
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.manifest import read_json, read_manifest
 from rootstock.adapters.reference import check_name
@@ -121,11 +122,14 @@ class Publisher:
     async def _open(self, data: bytes, plain: PlainFields, host: FoundationHost) -> tuple[Bundle, dict[str, Any]]:
         """The bundle, made of a LoRA where the upload is served as one, and what its record says of that."""
         try:
-            return await asyncio.to_thread(open_bundle, data, self._limits, host.spec, plain), {}
+            bundle = await asyncio.to_thread(open_bundle, data, self._limits, host.spec, plain)
+            bundle.check_named_base(host.spec)
+            return bundle, {}
         except Unconverted as error:
             made = await host.converter.convert(data, error.kind, plain.task)
             bundle = await asyncio.to_thread(open_bundle, made.data, self._limits, host.spec, plain)
-            return bundle, {"converted": made.record}
+            archive = await asyncio.to_thread(open_archive, data, self._limits)
+            return replace(bundle, ignored=archive.ignored), {"converted": made.record}
 
     def _keep(
         self,
@@ -156,8 +160,10 @@ class Publisher:
         except (RunnerFault, TooLarge) as error:
             raise Rejected("golden", "probe" if golden is None else "golden.json", str(error)) from error
         runner = engine.runner
-        worst = 0.0
+        # Without a golden set no outputs are compared, and no difference is told.
+        worst = None
         if golden is not None:
+            worst = 0.0
             for i, (output, expected) in enumerate(zip(outputs, golden.outputs, strict=True)):
                 where = f"golden.json: outputs[{i}]"
                 worst = max(worst, compare(output, expected, adapter.task, runner.precision, where))
@@ -168,14 +174,15 @@ class Publisher:
             "inputs": len(inputs),
             "max_difference": worst,
             "warnings": list(bundle.warnings),
+            "ignored": list(bundle.ignored),
         }
 
 
 def stated_foundation(data: bytes, limits: Limits, plain: PlainFields) -> tuple[str | None, str | None]:
     """Return the fingerprint and the name of the foundation that an upload says it is made for."""
-    files = unpack(data, limits)
-    if MANIFEST in files:
-        stated = read_manifest(files[MANIFEST]).foundation
+    members = open_archive(data, limits).members
+    if MANIFEST in members:
+        stated = read_manifest(members[MANIFEST]).foundation
         return stated["fingerprint"], stated["name"]
-    base = read_json(files[CONFIG], CONFIG).get("base_model_name_or_path")
-    return None, base if isinstance(base, str) else None
+    base = read_json(members[CONFIG], CONFIG).get(BASE)
+    return None, plain.foundation or (base if isinstance(base, str) else None)

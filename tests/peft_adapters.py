@@ -68,6 +68,17 @@ class PeftAdapter:
         return out.getvalue()
 
 
+def zip_folder(folder: Path, under: str = "", **extra: str) -> bytes:
+    """The zip of a folder as a person makes it, with what else the system adds."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, f"{under}{path.relative_to(folder)}")
+        for name, content in extra.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
 # What a kind's config needs beside its targets.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "LORA": {"r": 8},
@@ -95,7 +106,8 @@ def save_adapter(
         for name, parameter in model.named_parameters():
             if kind == "LORA" and ".lora_B." in name and name.endswith("weight"):
                 parameter.normal_(0, 0.02)
-            elif parameter.requires_grad and ".lora_A." not in name:
+            # MiCA begins with a lora_A of zeros.
+            elif parameter.requires_grad and (".lora_A." not in name or not parameter.any()):
                 _move(name, parameter, draw)
     with _without_wrong_warnings():
         model.save_pretrained(folder)

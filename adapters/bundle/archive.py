@@ -1,4 +1,7 @@
-"""A bundle's zip: only the five known members, no links, no paths, nothing that unpacks beyond the limits."""
+"""A bundle's zip: its five members, no links, no paths, nothing that unpacks beyond the limits.
+
+Files that are known to lie beside an adapter (`extras`) are left out; any other is refused.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
+from rootstock.adapters.bundle.extras import extra_of, is_description, system_file, why_unknown
 from rootstock.adapters.spec import Rejected
 
 CONFIG = "adapter_config.json"
@@ -28,6 +32,8 @@ _UNREADABLE = (
     OverflowError, struct.error,
 )  # fmt: skip
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+# sentence-transformers writes four, and one for each of its few modules.
+_MAX_DESCRIPTIONS = 12
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,18 @@ class Limits:
     max_unpacked_bytes: int = 128 * 2**20
     max_text_bytes: int = 4 * 2**20
     max_rank: int = 64
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An uploaded zip: its members by name, and the names of the known extras that it leaves out.
+
+    `descriptions` are those of the extras in which sentence-transformers describes a model, by path.
+    """
+
+    members: Mapping[str, bytes]
+    ignored: tuple[str, ...] = ()
+    descriptions: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
@@ -53,7 +71,12 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 
 
 def unpack(data: bytes, limits: Limits) -> dict[str, bytes]:
-    """The members of an uploaded zip by name; Rejected (check "size" or "members") for anything else."""
+    """Return the members of an uploaded zip by name; Rejected as `open_archive`."""
+    return dict(open_archive(data, limits).members)
+
+
+def open_archive(data: bytes, limits: Limits) -> Archive:
+    """Read an uploaded zip; Rejected (check "size" or "members") where it is no bundle's."""
     if len(data) > limits.max_bundle_bytes:
         raise Rejected(
             "size", "bundle", f"{len(data)} bytes; at most {limits.max_bundle_bytes} bytes are accepted"
@@ -69,8 +92,14 @@ def unpack(data: bytes, limits: Limits) -> dict[str, bytes]:
         if (listed := len(archive.infolist())) != counted:
             # A damaged directory can swallow an entry, and a bundle without its manifest is a plain folder.
             raise Rejected("members", "bundle", f"{listed} members are listed; the archive counts {counted}")
-        infos = _members(archive, limits)
-        return {name: _read(archive, info) for name, info in infos.items()}
+        entries, extras, ignored = _sorted_out(archive.infolist())
+        described = {path: info for path, info in extras.items() if is_description(path)}
+        infos = _members(entries, described, limits)
+        return Archive(
+            {name: _read(archive, info) for name, info in infos.items()},
+            tuple(sorted(ignored)),
+            {path: _read(archive, info) for path, info in described.items()},
+        )
 
 
 def _check_directory(data: bytes) -> int:
@@ -90,47 +119,100 @@ def _check_directory(data: bytes) -> int:
     return count
 
 
-def _members(archive: zipfile.ZipFile, limits: Limits) -> dict[str, zipfile.ZipInfo]:
-    infos = archive.infolist()
+def _sorted_out(
+    infos: Iterable[zipfile.ZipInfo],
+) -> tuple[list[zipfile.ZipInfo], dict[str, zipfile.ZipInfo], set[str]]:
+    """Return what may be members, the files of known extras by path, and the names of those extras."""
+    rest: list[zipfile.ZipInfo] = []
+    ignored = set()
+    for info in infos:
+        _check_name(info)
+        if (added := system_file(info.filename)) is None:
+            rest.append(info)
+        else:
+            ignored.add(added)
+    entries: list[zipfile.ZipInfo] = []
+    extras: dict[str, zipfile.ZipInfo] = {}
+    root = _root(rest)
+    for info in rest:
+        path = info.filename.removeprefix(root)
+        extra = extra_of(path) if info.filename.startswith(root) else None
+        if extra is None:
+            entries.append(info)
+        elif not info.is_dir():
+            ignored.add(extra)
+            extras[path] = info
+    return entries, extras, ignored
+
+
+def _root(infos: Iterable[zipfile.ZipInfo]) -> str:
+    """Return the folder that the bundle's members lie in, with a slash; "" for the archive's own root."""
+    parts = [info.filename.split("/") for info in infos]
+    tops = {p[0] for p in parts if len(p) == 2 and p[1] in MEMBERS}
+    # A checkpoint's folder may be what was zipped; beside another folder it is an extra.
+    tops = {top for top in tops if extra_of(f"{top}/") is None} or tops
+    if any(len(p) == 1 and p[0] in MEMBERS for p in parts) or len(tops) != 1:
+        return ""
+    return f"{tops.pop()}/"
+
+
+def _members(
+    infos: list[zipfile.ZipInfo], described: Mapping[str, zipfile.ZipInfo], limits: Limits
+) -> dict[str, zipfile.ZipInfo]:
     if len(infos) > 2 * len(MEMBERS):
         raise Rejected("members", "bundle", f"{len(infos)} members; a bundle has at most {len(MEMBERS)} files")
-    found: dict[str, zipfile.ZipInfo] = {}
+    if len(described) > _MAX_DESCRIPTIONS:
+        raise Rejected(
+            "members", "bundle", f"{len(described)} files describe its modules; at most {_MAX_DESCRIPTIONS}"
+        )
+    members: dict[str, zipfile.ZipInfo] = {}
     folders: set[str] = set()
     for info in infos:
-        folder, name = _safe_name(info)
+        folder, name = _place(info)
         if name == "":
             continue
-        if name in found:
+        if name in members:
             raise Rejected("members", info.filename, "this member is in the archive twice")
+        if name not in MEMBERS:
+            raise Rejected(
+                "members", info.filename, f"{why_unknown(name)}; a bundle holds only {', '.join(MEMBERS)}"
+            )
         _check_member(info, name, limits)
-        found[name] = info
+        members[name] = info
         folders.add(folder)
     if len(folders) > 1:
         raise Rejected("members", "bundle", f"members lie in {len(folders)} folders; put all in one")
-    total = sum(info.file_size for info in found.values())
+    for path, info in described.items():
+        _check_member(info, path, limits)
+    total = sum(info.file_size for info in (*members.values(), *described.values()))
     if total > limits.max_unpacked_bytes:
         raise Rejected("size", "bundle", f"unpacks to {total} bytes; at most {limits.max_unpacked_bytes}")
     for required in (CONFIG, WEIGHTS):
-        if required not in found:
-            raise Rejected("members", required, f"missing; found: {', '.join(sorted(found)) or 'nothing'}")
-    return found
+        if required not in members:
+            raise Rejected("members", required, f"missing; found: {', '.join(sorted(members)) or 'nothing'}")
+    return members
 
 
-def _safe_name(info: zipfile.ZipInfo) -> tuple[str, str]:
+def _check_name(info: zipfile.ZipInfo) -> None:
     raw = info.filename
-    parts = raw.split("/")
-    if raw.startswith("/") or "\\" in raw or ":" in raw or ".." in parts or len(parts) > 2:
+    if raw.startswith("/") or "\\" in raw or ":" in raw or ".." in raw.split("/"):
         raise Rejected("members", raw, "a path that leaves the bundle's folder")
     mode = info.external_attr >> 16
     if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise Rejected("members", raw, "a link or special file; a bundle holds plain files only")
-    return (parts[0], parts[1]) if len(parts) == 2 else ("", raw)
+
+
+def _place(info: zipfile.ZipInfo) -> tuple[str, str]:
+    """Return the folder and the name of an entry."""
+    parts = info.filename.split("/")
+    if len(parts) > 2:
+        raise Rejected(
+            "members", info.filename, "a path that leaves the bundle's folder or lies in a folder inside it"
+        )
+    return (parts[0], parts[1]) if len(parts) == 2 else ("", info.filename)
 
 
 def _check_member(info: zipfile.ZipInfo, name: str, limits: Limits) -> None:
-    if name not in MEMBERS:
-        reason = "pickled weights are never read; save as safetensors" if name.endswith(".bin") else "unknown"
-        raise Rejected("members", info.filename, f"{reason}; a bundle holds only {', '.join(MEMBERS)}")
     if info.flag_bits & 0x1:
         raise Rejected("members", info.filename, "encrypted; upload it plain")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

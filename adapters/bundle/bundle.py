@@ -5,62 +5,61 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from rootstock.adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, WEIGHTS, Limits, pack, unpack
+from rootstock.adapters.bundle.archive import (
+    CARD,
+    CONFIG,
+    GOLDEN,
+    MANIFEST,
+    WEIGHTS,
+    Archive,
+    Limits,
+    open_archive,
+    pack,
+)
+from rootstock.adapters.bundle.base_model import BASE, check_base, is_same
 from rootstock.adapters.bundle.base_weights import BaseWeights
 from rootstock.adapters.bundle.canonical import sha256
+from rootstock.adapters.bundle.extras import extra_of
 from rootstock.adapters.bundle.golden import Golden, read_golden
-from rootstock.adapters.bundle.labels import given_labels
 from rootstock.adapters.bundle.manifest import (
-    MAX_LABELS,
     Manifest,
     check_labels,
-    problem_types,
     read_json,
     read_manifest,
 )
 from rootstock.adapters.bundle.peft_config import PeftConfig, read_config
+from rootstock.adapters.bundle.plain import (
+    PlainFields,
+    plain_head,
+    plain_labels,
+    plain_length,
+    plain_prefix,
+    plain_problem,
+    plain_task,
+    plain_warnings,
+)
 from rootstock.adapters.bundle.tensors import read_tensors
 from rootstock.adapters.bundle.weights import read_weights
 from rootstock.adapters.spec import (
-    UNLABELLED,
     Adapter,
-    Array,
     FoundationSpec,
-    HeadSpec,
     Preprocessing,
     Rejected,
     TaskClass,
 )
 
-TASK_OF_TYPE = {
-    "SEQ_CLS": "text-classification",
-    "TOKEN_CLS": "token-classification",
-    "FEATURE_EXTRACTION": "feature-extraction",
-    "QUESTION_ANS": "question-answering",
-}
-
-
-@dataclass(frozen=True)
-class PlainFields:
-    """What an upload's form says of a plain PEFT folder, which has no `bundle.json`."""
-
-    task: str | None = None
-    labels: tuple[str, ...] | None = None
-    problem_type: str | None = None
-    max_length: int | None = None
-
-    def given(self) -> list[str]:
-        """The names of the fields that the form set."""
-        return [name for name, value in vars(self).items() if value is not None]
-
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its manifest, its files by member name, and what had to be assumed (`warnings`)."""
+    """An opened bundle: its manifest, its files by member name, and what had to be assumed (`warnings`).
+
+    `ignored` are the known files beside it in the upload, which are no part of it.
+    """
 
     manifest: Manifest
     files: Mapping[str, bytes]
     warnings: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -69,6 +68,20 @@ class Bundle:
     def to_zip(self) -> bytes:
         """The bundle as one zip, `bundle.json` included."""
         return pack({**self.files, MANIFEST: self.manifest.to_bytes()})
+
+    def check_named_base(self, foundation: FoundationSpec) -> None:
+        """Rejected (check "foundation") where a bundle without a fingerprint names another foundation.
+
+        It is for bundles that arrive. One that is stored was compared then, and its foundation may be renamed.
+        """
+        stated, name = (self.manifest.foundation[key] for key in ("fingerprint", "name"))
+        if stated is None and name is not None and not is_same(name, foundation.name, foundation.other_names):
+            raise Rejected(
+                "foundation",
+                f"{MANIFEST}: foundation.name",
+                f"made for {name!r}, without a fingerprint; this server runs {foundation.name!r}; publish the "
+                "plain PEFT folder with the form field `foundation`",
+            )
 
     def golden(self) -> Golden | None:
         """The golden set, or None for a bundle without one."""
@@ -134,12 +147,17 @@ def open_bundle(
 
     Raises Rejected with check "size", "members", "names" or "schema". Tensors are checked by `Bundle.adapter`.
     """
-    files = unpack(data, limits)
+    archive = open_archive(data, limits)
+    files = dict(archive.members)
     plain = plain or PlainFields()
     if MANIFEST not in files:
-        return _from_plain(files, foundation, plain, limits)
+        return _from_plain(archive, foundation, plain, limits)
     if given := plain.given():
-        raise Rejected("schema", given[0], "a form field for plain PEFT folders; bundle.json already says it")
+        raise Rejected(
+            "schema",
+            given[0],
+            f"bundle.json says it already; the form field `{given[0]}` is for plain PEFT folders",
+        )
     manifest = read_manifest(files.pop(MANIFEST))
     if set(manifest.files) != set(files):
         different = sorted(set(manifest.files) ^ set(files))[0]
@@ -149,7 +167,7 @@ def open_bundle(
             raise Rejected("names", name, f"is {actual}; bundle.json says {manifest.files[name]}")
     if GOLDEN in files:
         read_golden(files[GOLDEN])
-    return Bundle(manifest, files)
+    return Bundle(manifest, files, ignored=archive.ignored)
 
 
 def write_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
@@ -170,85 +188,36 @@ def _disagreement(stated: Iterable[str], targeted: Iterable[str]) -> str:
     return f"{stated[:3]}… is not the sorted list of {len(targeted)} modules, each once"
 
 
-def _from_plain(
-    files: dict[str, bytes], foundation: FoundationSpec, plain: PlainFields, limits: Limits
-) -> Bundle:
+def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields, limits: Limits) -> Bundle:
+    files = archive.members
     if GOLDEN in files:
         raise Rejected("members", GOLDEN, "a golden set without bundle.json; add the manifest or leave it out")
-    config = read_config(read_json(files[CONFIG], CONFIG))
-    task = plain.task or TASK_OF_TYPE.get(config.task_type or "")
-    if task is None:
-        raise Rejected(
-            "schema",
-            "adapter_config.json: task_type",
-            f"{config.task_type!r} names no task; give the form field `task`",
-        )
+    value = read_json(files[CONFIG], CONFIG)
+    compared = check_base(value.get(BASE), plain.foundation, foundation)
+    config = read_config(value)
+    task, sentence = plain_task(plain.task, config.task_type, archive)
     task_class = foundation.class_for(task)
-    head = (
-        HeadSpec("linear", pooling=foundation.embedding.pooling, normalize=foundation.embedding.normalize)
-        if task == "feature-extraction"
-        else HeadSpec("hf", class_name=task_class.name)
-    )
-    labels = _plain_labels(read_tensors(files[WEIGHTS]), task_class, config, plain)
+    labels = plain_labels(read_tensors(files[WEIGHTS]), task_class, config, plain, foundation)
     check_labels(labels, task)
-    limit = foundation.embedding.max_tokens if task == "feature-extraction" else foundation.max_tokens
     manifest = Manifest(
         task=task,
-        problem_type=_plain_problem(task, plain, len(labels)),
-        head=head,
+        problem_type=plain_problem(task, plain, len(labels)),
+        head=plain_head(task_class, foundation, sentence),
         labels=labels,
         preprocessing=Preprocessing(
-            _plain_length(plain, foundation, limit),
-            prefix=foundation.embedding.prefix if task == "feature-extraction" else "",
+            plain_length(task, plain, foundation, sentence), prefix=plain_prefix(task, foundation, sentence)
         ),
         foundation={"fingerprint": None, "name": foundation.name, "revision": foundation.revision},
         targets=_targets(config, task_class),
         files={},
     )
-    warning = "a plain PEFT folder: no fingerprint and no golden set; names, shapes and a probe were checked"
     bundle = write_bundle(manifest, {n: c for n, c in files.items() if n in (CONFIG, WEIGHTS, CARD)})
     if (size := len(bundle.manifest.to_bytes())) > limits.max_text_bytes:
         raise Rejected("size", MANIFEST, f"the labels make it {size} bytes; at most {limits.max_text_bytes}")
-    return Bundle(bundle.manifest, bundle.files, (warning,))
-
-
-def _plain_labels(
-    tensors: Mapping[str, Array], task_class: TaskClass, config: PeftConfig, plain: PlainFields
-) -> tuple[str, ...]:
-    if plain.labels is not None:
-        return given_labels(plain.labels)
-    if task_class.task in UNLABELLED:
-        return ()
-    named = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
-    by_labels = [n for n, shape in task_class.head.items() if shape[0] is None and n in named]
-    if not by_labels:
-        saved = config.values.get("modules_to_save")
-        raise Rejected(
-            "sites",
-            ", ".join(task_class.head),
-            f"not in {WEIGHTS} (modules_to_save is {saved!r}); {task_class.task} needs a head",
-        )
-    name, shape = by_labels[0], named[by_labels[0]].shape
-    wanted = task_class.head[name][1:]
-    if not shape or shape[1:] != wanted:
-        raise Rejected("sites", name, f"shape {list(shape)}; expected {['labels', *wanted]}")
-    if not 1 <= shape[0] <= MAX_LABELS:
-        raise Rejected("labels", name, f"gives {shape[0]} outputs; from 1 to {MAX_LABELS} are served")
-    return tuple(f"LABEL_{i}" for i in range(shape[0]))
-
-
-def _plain_problem(task: str, plain: PlainFields, labels: int) -> str | None:
-    allowed = problem_types(task)
-    if plain.problem_type is not None and plain.problem_type not in allowed:
-        raise Rejected("schema", "problem_type", f"{plain.problem_type!r}; one of: {', '.join(allowed)}")
-    if task not in ("text-classification", "text-ranking"):
-        return plain.problem_type
-    return plain.problem_type or ("regression" if labels == 1 else "single_label_classification")
-
-
-def _plain_length(plain: PlainFields, foundation: FoundationSpec, default: int) -> int:
-    if plain.max_length is None:
-        return default
-    if not 3 <= plain.max_length <= foundation.max_tokens:
-        raise Rejected("schema", "max_length", f"{plain.max_length}; from 3 to {foundation.max_tokens} tokens")
-    return plain.max_length
+    used = {extra_of(path) for path in archive.descriptions} if sentence else set()
+    return Bundle(
+        bundle.manifest,
+        bundle.files,
+        tuple(plain_warnings(compared, labels, config, plain)),
+        tuple(name for name in archive.ignored if name not in used),
+    )

@@ -15,43 +15,27 @@ from typing import Any
 
 from rootstock.adapters.bundle.kinds.methods import Unconverted, check_kind, wrong_option
 from rootstock.adapters.bundle.patterns import MAX_PATTERNS, PatternBudget, containing, ending_in, layer_of
+from rootstock.adapters.bundle.peft_options import KNOWN_TO, check_init, foreign_keys
 from rootstock.adapters.spec import TaskClass
 
 ALL_LINEAR = "all-linear"
 
-# Read by this package, or without effect on a trained adapter's outputs; beside them those of the kind.
-_KNOWN = {
-    "peft_type", "task_type", "target_modules", "exclude_modules", "modules_to_save", "auto_mapping",
-    "peft_version", "base_model_name_or_path", "revision", "inference_mode",
-    # PEFT itself sets it by the module's class.
-    "fan_in_fan_out",
-}  # fmt: skip
-_KNOWN_TO_LORA = {
-    "layers_to_transform", "layers_pattern", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora",
-    "init_lora_weights", "bias", "lora_dropout", "megatron_core", "qalora_group_size", "loftq_config",
-    "runtime_config", "eva_config", "ensure_weight_tying",
-}  # fmt: skip
-_KNOWN_TO = {
-    "LORA": _KNOWN_TO_LORA | {"use_dora", "lora_bias"},
-    # r, alpha_pattern and use_rslora are LoRA's; PEFT's AdaLoRA does not read them.
-    "ADALORA": _KNOWN_TO_LORA
-    | {"target_r", "init_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step"},
-    "IA3": {"feedforward_modules", "init_ia3_weights"},
-}
 # A list of module names in these, or one regular expression.
 _NAMING = ("target_modules", "exclude_modules", "feedforward_modules")
 _BIASES = ("none", "lora_only", "all")
-# These initialisations move part of the base weight into the adapter: the frozen foundation lacks that part.
-_PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True)
 class PeftConfig:
-    """The parts of a PEFT config that decide an adapter's answer. `peft_type` None means head-only."""
+    """The parts of a PEFT config that decide an adapter's answer. `peft_type` None means head-only.
+
+    `foreign` are the keys that are no options of PEFT's.
+    """
 
     peft_type: str | None
     task_type: str | None
     values: Mapping[str, Any]
+    foreign: tuple[str, ...] = ()
 
     @property
     def bias(self) -> str:
@@ -88,9 +72,8 @@ class PeftConfig:
 
     def is_saved_whole(self, module: str) -> bool:
         """Whether `modules_to_save` names the module, or one that it lies in."""
-        parts = module.split(".")
-        around = [".".join(parts[: i + 1]) for i in range(len(parts))]
-        return any(a.endswith(m) for a in around for m in self.values.get("modules_to_save") or [])
+        # As the name of the module, or of one around it, ends; an uploaded name may have very many parts.
+        return any(f"{named}." in f"{module}." for named in self.values.get("modules_to_save") or [])
 
     def _pattern(self, key: str, module: str, default: Any) -> Any:
         for pattern, value in (self.values.get(key) or {}).items():
@@ -143,29 +126,21 @@ def read_config(value: Mapping[str, Any]) -> PeftConfig:
         raise wrong_option("task_type", f"{task!r} is not a string")
     if kind is None:
         return PeftConfig(None, task, {})
-    known = _KNOWN | _KNOWN_TO[kind]
-    for key, option in value.items():
-        if key not in known and option not in (None, False, [], {}):
-            raise wrong_option(key, f"{option!r} is not served: it may change the outputs; train without it")
+    foreign = foreign_keys(kind, value)
     _check_targets(value)
     check_expressions(value)
-    values = {key: option for key, option in value.items() if key in known}
+    values = {key: option for key, option in value.items() if key in KNOWN_TO[kind]}
     if kind == "IA3":
         _check_feedforward(value)
-        return PeftConfig(kind, task, values)
+        return PeftConfig(kind, task, values, foreign)
     if value.get("bias", "none") not in _BIASES:
         raise wrong_option("bias", f"{value['bias']!r}; one of: {', '.join(_BIASES)}")
-    if value.get("init_lora_weights", True) not in _PLAIN_INITS:
-        raise wrong_option(
-            "init_lora_weights",
-            f"{value['init_lora_weights']!r} changes the base weights; save with "
-            "path_initial_model_for_weight_conversion so that it becomes a plain LoRA",
-        )
+    check_init(value.get("init_lora_weights", True))
     if kind == "ADALORA":
         _check_allocation(value)
     else:
         _check_lora(value)
-    return PeftConfig(kind, task, values)
+    return PeftConfig(kind, task, values, foreign)
 
 
 def check_expressions(value: Mapping[str, Any]) -> None:

@@ -11,10 +11,11 @@ from rootstock.adapters.bundle.archive import WEIGHTS
 from rootstock.adapters.bundle.base_weights import BaseWeights
 from rootstock.adapters.bundle.block import new_block
 from rootstock.adapters.bundle.kinds.adalora import adalora_update, check_allocation
-from rootstock.adapters.bundle.kinds.biases import drop_copies, with_biases
+from rootstock.adapters.bundle.kinds.biases import with_biases
 from rootstock.adapters.bundle.kinds.ia3 import ia3_update
 from rootstock.adapters.bundle.kinds.lora import lora_update
 from rootstock.adapters.bundle.kinds.pooler import saved_pooler
+from rootstock.adapters.bundle.origin import check_origin, head_hint, short_names, why_left
 from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.tensors import check_finite, take
 from rootstock.adapters.spec import (
@@ -27,7 +28,6 @@ from rootstock.adapters.spec import (
     TaskClass,
 )
 
-_PEFT_PREFIX = "base_model.model."
 # Numbers: each array begins at a multiple of 64 bytes of the one that holds them.
 _ALIGN = 16
 _OVERFLOWS = {
@@ -52,18 +52,15 @@ def read_weights(
     `base` are the foundation's weights, which DoRA, trained biases and a pooler saved whole are stated relative
     to. Checks, in order: "sites" (name and shape) and "labels", "finite", "rank".
     """
-    left = {name.removeprefix(_PEFT_PREFIX): tensor for name, tensor in tensors.items()}
-    if len(left) != len(tensors):
-        raise Rejected("sites", WEIGHTS, f"two tensors have the same name but for {_PEFT_PREFIX!r}")
-    if config.bias == "all":
-        drop_copies(left)
+    left = short_names(tensors, config)
+    check_origin(left, config, task_class, foundation)
     sites = _targeted(left, config, task_class, foundation, base)
     head_tensors = _head(left, task_class, head, foundation, labels)
     whole = saved_pooler(left, config, task_class, foundation, base)
     sites = with_biases(sites | whole, left, config, task_class, foundation, base)
     if left:
         name = sorted(left)[0]
-        raise Rejected("sites", name, f"maps to no site of {task_class.name} that the config targets")
+        raise Rejected("sites", name, why_left(name, task_class, foundation))
     check_finite(tensors)
     _check_products(sites)
     _check_rank(sites, whole, max_rank)
@@ -123,7 +120,11 @@ def _head(
                 raise Rejected("labels", names[0], f"shape {list(left[names[0]].shape)} gives no outputs")
     for name, shape in shapes.items():
         _check_labels(left, name, shape, labels)
-        found[name] = take(left, name, tuple(labels if d is None else d for d in shape))
+        sized = tuple(labels if size is None else size for size in shape)
+        if name not in left and head.kind == "hf":
+            told = f"missing from {WEIGHTS}; expected shape {list(sized)}; {head_hint(task_class)}"
+            raise Rejected("sites", name, told)
+        found[name] = take(left, name, sized)
     return found
 
 

@@ -15,6 +15,7 @@ from rootstock.adapters.cli.convert_command import convert
 from rootstock.adapters.cli.offline_commands import import_folder, verify
 from rootstock.adapters.cli.options import (
     URL,
+    Base,
     Json,
     Key,
     Labels,
@@ -26,7 +27,17 @@ from rootstock.adapters.cli.options import (
     Url,
     listed,
 )
-from rootstock.adapters.cli.output import cell, fail, failures, table, tell, tell_pointer, upload_shown
+from rootstock.adapters.cli.output import (
+    cell,
+    compared,
+    fail,
+    failures,
+    notes,
+    table,
+    tell,
+    tell_pointer,
+    upload_shown,
+)
 
 if TYPE_CHECKING:
     from rootstock.adapters.client.client import Client
@@ -63,6 +74,7 @@ def push(
     labels: Labels = None,
     problem_type: Problem = None,
     max_length: Length = None,
+    foundation: Base = None,
     activate: Annotated[bool, typer.Option(help="Whether `live` moves to it.")] = True,
     url: Url = URL,
     key: Key = None,
@@ -79,22 +91,21 @@ def push(
       rootstock adapters push new.zip --name sentiment --no-activate
     """
     plain: dict[str, Any] = {"task": task, "problem_type": problem_type, "max_length": max_length}
-    plain["labels"] = listed(labels)
+    plain |= {"labels": listed(labels), "foundation": foundation}
     if path.is_file() and not is_zipfile(path):
         fail(f"{path} is not a zip: give a bundle's zip, or the folder that save_pretrained wrote", 2)
     named = name or (path.resolve().name if path.is_dir() else path.stem)
     with _connected(url, key) as client, upload_shown() as shown:
         answer = client.publish(path, named, activate=activate, progress=shown, **plain)
-    found = answer.get("verification") or {}
+    verified = answer.get("verification") or {}
     where = f"{answer.get('name')}@{answer.get('version')}"
     tell(
         answer,
         as_json,
         f"{where} is {answer.get('status')}{' and live' if activate else ''}: {answer.get('task')}",
         f"digest {answer.get('digest')}",
-        f"golden {found.get('golden')}: {found.get('inputs')} inputs on {found.get('runner')} "
-        f"{found.get('precision')}, largest difference {found.get('max_difference')}",
-        *(f"warning: {warning}" for warning in found.get("warnings") or ()),
+        compared(verified),
+        *notes(verified.get("warnings") or (), verified.get("ignored") or ()),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rootstock.adapters.cli.options import FOUNDATION_HELP, Json, Task
-from rootstock.adapters.cli.output import fail, failures, tell
+from rootstock.adapters.cli.output import fail, failures, in_options, tell
 
 
 def convert(
@@ -16,7 +16,7 @@ def convert(
         Path, typer.Argument(metavar="FOLDER", exists=True, help="A plain PEFT folder, or its zip.")
     ],
     output: Annotated[Path, typer.Argument(metavar="OUT.zip", help="Where the LoRA is written.")],
-    foundation: Annotated[str, typer.Option(help=FOUNDATION_HELP)] = "default",
+    foundation: Annotated[str | None, typer.Option(help=FOUNDATION_HELP)] = None,
     rank: Annotated[int, typer.Option(min=1, help="Largest rank of the LoRA.")] = 64,
     task: Task = None,
     as_json: Json = False,
@@ -27,20 +27,24 @@ def convert(
 
     Example: rootstock adapters convert ./loha-output loha-as-lora.zip
     """
-    from rootstock.adapters.client.client import packed
+    from rootstock.adapters.client.client import read_source
     from rootstock.adapters.convert.conversion import convert as converted
     from rootstock.adapters.foundation.location import FoundationError, locate
+    from rootstock.adapters.home.offline import check_plain_base
     from rootstock.adapters.spec import Rejected
 
     try:
         with failures():
-            data = packed(folder) if folder.is_dir() else folder.read_bytes()
-            done = converted(data, locate(foundation), rank, task)
+            data, _ = read_source(folder)
+            files = locate(foundation or "default")
+            if foundation is None:
+                check_plain_base(data, files)
+            done = converted(data, files, rank, task)
             output.write_bytes(done.data)
     except FoundationError as error:
         fail(str(error), 2)
     except Rejected as error:
-        fail(f"{folder} is not converted: {error}")
+        fail(in_options(f"{folder} is not converted: {error}"))
     tell(
         {**done.to_json(), "file": str(output)},
         as_json,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rootstock.adapters.cli.options import FOUNDATION_HELP, Json, Labels, Length, Problem, Source, Task, listed
-from rootstock.adapters.cli.output import counted, fail, failures, tell
+from rootstock.adapters.cli.output import counted, fail, failures, in_options, notes, tell
 
 if TYPE_CHECKING:
     from rootstock.adapters.bundle import Limits
@@ -23,7 +23,7 @@ _INTERRUPTED = 130
 
 def verify(
     path: Source,
-    foundation: Annotated[str, typer.Option(help=FOUNDATION_HELP)] = "default",
+    foundation: Annotated[str | None, typer.Option(help=f"{FOUNDATION_HELP} Else the default one.")] = None,
     task: Task = None,
     labels: Labels = None,
     problem_type: Problem = None,
@@ -47,7 +47,7 @@ def verify(
     except FoundationError as error:
         fail(str(error), 2)
     except Rejected as error:
-        fail(f"{path} would be refused: {error}")
+        fail(in_options(f"{path} would be refused: {error}"))
     checked = ["size", "members", "schema", "tensor names and shapes", "finite values", "rank", "labels"]
     unchecked = ["golden replay (the server does it on upload)", "the server's own limits"]
     stated = bundle.manifest.foundation["fingerprint"] is not None
@@ -55,6 +55,7 @@ def verify(
     told: dict[str, Any] = {"digest": adapter.digest, "task": adapter.task, "labels": adapter.labels}
     told |= {"foundation": spec.fingerprint, "rank": adapter.weights.max_rank}
     told |= {"checked": checked, "not_checked": unchecked, "warnings": bundle.warnings}
+    told["ignored"] = bundle.ignored
     tell(
         told,
         as_json,
@@ -62,11 +63,12 @@ def verify(
         f"digest {adapter.digest}",
         f"checked: {', '.join(checked)}",
         f"not checked: {', '.join(unchecked)}",
-        *(f"warning: {warning}" for warning in bundle.warnings),
+        *notes(bundle.warnings, bundle.ignored),
     )
 
 
 def import_folder(
+    ctx: typer.Context,
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Holds zips and folders.")
     ],
@@ -83,7 +85,8 @@ def import_folder(
     """Register every bundle in a folder, straight into a server's home, while the server is stopped.
 
     Each *.zip and each folder in DIR becomes a version of the adapter that is named like it, and live, once it
-    passes what an upload has to pass; only the golden replay is left out, and the version's record says so. A
+    passes what an upload has to pass; only the golden replay is left out, and the version's record says so.
+    --foundation says that plain PEFT folders were trained on it, whatever they call their base. A
     bundle that is registered already is left alone, so that the same command goes on where it was interrupted.
     One that fails a check is named on stderr and skipped. While a server uses the home nothing is done: push to
     that one.
@@ -99,7 +102,10 @@ def import_folder(
     if not paths:
         fail(f"{folder} holds no *.zip and no folder to import", 2)
     limits = Limits(max_bundle_bytes=max_bundle_mb * _MIB, max_rank=max_rank)
-    told = _import(paths, home.expanduser().absolute(), foundation, limits)
+    # By its name: typer has a copy of click's class.
+    source = ctx.get_parameter_source("foundation")
+    stated = source is not None and source.name == "COMMANDLINE"
+    told = _import(paths, home.expanduser().absolute(), foundation, limits, stated)
     lines = [f"{told['imported']} imported, {told['unchanged']} there already, {len(told['skipped'])} skipped"]
     if told["interrupted"]:
         lines.append("interrupted: the same command does the rest")
@@ -108,7 +114,7 @@ def import_folder(
         raise typer.Exit(_INTERRUPTED if told["interrupted"] else 1)
 
 
-def _import(paths: list[Path], home: Path, foundation: str, limits: Limits) -> dict[str, Any]:
+def _import(paths: list[Path], home: Path, foundation: str, limits: Limits, stated: bool) -> dict[str, Any]:
     from rootstock.adapters.foundation.location import FoundationError, locate
     from rootstock.adapters.foundation.weights import FoundationWeights
     from rootstock.adapters.home.bulk_import import ImportedBundle, import_bundles
@@ -122,15 +128,16 @@ def _import(paths: list[Path], home: Path, foundation: str, limits: Limits) -> d
             base = FoundationWeights(files.folder, spec.model_type)
             with (
                 _interrupted() as stopped,
-                closing(import_bundles(paths, home, spec, limits, base, stopped)) as outcomes,
+                closing(import_bundles(paths, home, spec, limits, base, stopped, stated)) as outcomes,
             ):
                 for outcome in outcomes:
                     if isinstance(outcome, ImportedBundle):
                         told["imported" if outcome.created else "unchanged"] += 1
                         count(None)
                     else:
-                        told["skipped"].append(vars(outcome))
-                        count(f"{outcome.file} is skipped: {outcome.reason}")
+                        reason = in_options(outcome.reason)
+                        told["skipped"].append({"file": outcome.file, "reason": reason})
+                        count(f"{outcome.file} is skipped: {reason}")
                 seen = told["imported"] + told["unchanged"] + len(told["skipped"])
                 told["interrupted"] = stopped.is_set() and seen < len(paths)
         except FoundationError as error:

@@ -26,6 +26,10 @@ Labels = Annotated[
 ]
 Problem = Annotated[str | None, typer.Option(help="Plain PEFT folder: problem type.")]
 Length = Annotated[int | None, typer.Option(min=1, help="Plain PEFT folder: most tokens that an input keeps.")]
+Base = Annotated[
+    str | None,
+    typer.Option("--foundation", help="Plain PEFT folder: trained on; else as adapter_config.json says."),
+]
 FOUNDATION_HELP = "`default`, a folder, or org/name@COMMIT."
 
 

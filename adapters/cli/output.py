@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,10 @@ from rootstock.adapters.errors import AdapterError, InvalidName, InvalidReferenc
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_FORM_FIELD = re.compile(r"the form field [`'](\w+)[`']")
+# A check, and the form field that it refuses.
+_FIELD_AT = re.compile(r"\b(schema|labels|foundation): (task|labels|problem_type|max_length|foundation): ")
 
 
 @contextmanager
@@ -60,6 +65,34 @@ def counted(what: str, total: int) -> Iterator[Callable[[str | None], None]]:
         yield count
 
 
+def in_options(message: str) -> str:
+    """Return a message with the command's options in the place of the form fields that it names."""
+    message = _FORM_FIELD.sub(lambda match: f"the option {_option(match[1])}", message)
+    return _FIELD_AT.sub(lambda match: f"{match[1]}: {_option(match[2])}: ", message)
+
+
+def _option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+def compared(verified: Mapping[str, Any]) -> str:
+    """Return what a server compared before it published an adapter, as one line."""
+    where = f"on {verified.get('runner')} {verified.get('precision')}"
+    inputs, difference = verified.get("inputs"), verified.get("max_difference")
+    if difference is None:
+        return f"no golden set: no outputs were compared; {inputs} probe input ran {where}"
+    return (
+        f"golden set {verified.get('golden')}: {inputs} outputs compared {where}, largest difference {difference}"
+    )
+
+
+def notes(warnings: Iterable[str], ignored: Iterable[str]) -> list[str]:
+    """Return the lines that tell what an adapter's check assumed, and the files that it left out."""
+    left_out = ", ".join(ignored)
+    lines = [f"warning: {in_options(warning)}" for warning in warnings]
+    return [*lines, f"ignored: {left_out}"] if left_out else lines
+
+
 @contextmanager
 def failures() -> Iterator[None]:
     """One line on stderr instead of a traceback: exit code 2 for wrong usage, 1 for the rest."""
@@ -69,7 +102,7 @@ def failures() -> Iterator[None]:
         fail(str(error), 2)
     except ClientError as error:
         status = f" ({error.status} {error.code})" if isinstance(error, Refused) and error.code else ""
-        fail("; ".join(filter(None, (f"{error}{status}", error.advice))))
+        fail(in_options("; ".join(filter(None, (f"{error}{status}", error.advice)))))
     except (AdapterError, OSError) as error:
         fail(str(error))
 

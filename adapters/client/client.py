@@ -119,12 +119,14 @@ class Client:
         labels: Sequence[str] | None = None,
         problem_type: str | None = None,
         max_length: int | None = None,
+        foundation: str | None = None,
         activate: bool = True,
         progress: Progress | None = None,
     ) -> Document:
         """Publish an adapter as the next version of `name`: a zip's bytes, or the path of a zip or a folder.
 
-        `task` to `max_length` are for a plain PEFT folder only. `progress` is called with the bytes handed to
+        `task` to `foundation` are for a plain PEFT folder only; its known files that are not sent join those that
+        the server ignored, at `verification.ignored`. `progress` is called with the bytes handed to
         the network so far and the bytes in all; the two are equal once, when the server begins to verify.
         """
         if isinstance(labels, str):
@@ -135,17 +137,22 @@ class Client:
             "labels": None if labels is None else json.dumps([*labels]),
             "problem_type": problem_type,
             "max_length": None if max_length is None else str(max_length),
+            "foundation": foundation,
             "activate": "true" if activate else "false",
         }
         fields = {field: value for field, value in given.items() if value is not None}
+        ignored: tuple[str, ...] = ()
         if isinstance(data, Path) and data.is_dir():
-            data = packed(data)
+            data, ignored = read_source(data)
         with ExitStack() as opened:
             source = io.BytesIO(data) if isinstance(data, bytes) else opened.enter_context(data.open("rb"))
             # httpx reads a file piece by piece as it sends, and asks of it these three methods alone.
             bundle = cast("IO[bytes]", _Watched(source, progress))
             files = {"bundle": (f"{name}.zip", bundle, "application/zip")}
-            return self._document("POST", _ADAPTERS, data=fields, files=files)
+            answer = self._document("POST", _ADAPTERS, data=fields, files=files)
+        if ignored and isinstance(verified := answer.get("verification"), dict):
+            verified["ignored"] = sorted({*(verified.get("ignored") or ()), *ignored})
+        return answer
 
     def list(self, limit: int = 100) -> Iterator[Document]:
         """Every adapter in order of name, fetched `limit` at a time as they are asked for."""
@@ -249,16 +256,45 @@ class Client:
 
 
 def packed(folder: Path) -> bytes:
-    """The zip of an adapter's folder: a bundle's, or what PEFT's `save_pretrained` left; other files stay out."""
-    from rootstock.adapters.bundle.archive import CONFIG, MEMBERS, WEIGHTS, pack
+    """Return the zip of an adapter's folder; Misused as `read_source`."""
+    return _packed(folder)[0]
 
-    found = {name: (folder / name).read_bytes() for name in MEMBERS if (folder / name).is_file()}
-    if WEIGHTS not in found and (folder / "adapter_model.bin").exists():
+
+def read_source(path: Path) -> tuple[bytes, tuple[str, ...]]:
+    """Return the zip in a file or of an adapter's folder, and the known files of the folder that are left out.
+
+    The folder is a bundle's, or what PEFT's `save_pretrained`, the Trainer or sentence-transformers left. Misused
+    for a folder that is no adapter's or holds a file that is no known part of one.
+    """
+    return _packed(path) if path.is_dir() else (path.read_bytes(), ())
+
+
+def _packed(folder: Path) -> tuple[bytes, tuple[str, ...]]:
+    from rootstock.adapters.bundle.archive import CONFIG, MEMBERS, WEIGHTS, pack
+    from rootstock.adapters.bundle.extras import extra_of, is_description, system_file, why_unknown
+
+    sent: dict[str, bytes] = {}
+    ignored, unknown = set(), []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        extra = system_file(name) or extra_of(name)
+        if name in MEMBERS or (extra is not None and is_description(name)):
+            sent[name] = path.read_bytes()
+        elif extra is not None:
+            ignored.add(extra)
+        else:
+            unknown.append(name)
+    if WEIGHTS not in sent and "adapter_model.bin" in unknown:
         told = f"{folder} has its weights in adapter_model.bin, a pickle, which is never read"
         raise Misused(f"{told}; save it again with save_pretrained, which writes {WEIGHTS}")
-    if missing := [name for name in (CONFIG, WEIGHTS) if name not in found]:
-        raise Misused(f"{folder} is not an adapter's folder: it has no {' and no '.join(missing)}")
-    return pack(found)
+    if missing := [name for name in (CONFIG, WEIGHTS) if name not in sent]:
+        reasons = [f"; {name}: {why}" for name in unknown if (why := why_unknown(name)) != "unknown"]
+        told = f"{folder} is not an adapter's folder: it has no {' and no '.join(missing)}"
+        raise Misused("".join((told, *reasons[:1])))
+    if unknown:
+        told = f"{folder} holds {unknown[0]}, which is no known part of an adapter ({why_unknown(unknown[0])})"
+        raise Misused(f"{told}; move it elsewhere, or push a folder with {', '.join(MEMBERS)} alone")
+    return pack(sent), tuple(sorted(ignored))
 
 
 class _Watched:

@@ -23,12 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rootstock.adapters.bundle import Limits, pack, unpack
-from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, WEIGHTS
-from rootstock.adapters.bundle.bundle import TASK_OF_TYPE
+from rootstock.adapters.bundle import Limits, pack
+from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, WEIGHTS, open_archive
+from rootstock.adapters.bundle.base_model import BASE
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, check_kind, wrong_option
 from rootstock.adapters.bundle.manifest import MAX_LABELS, read_json
+from rootstock.adapters.bundle.origin import head_hint
 from rootstock.adapters.bundle.peft_config import check_expressions
+from rootstock.adapters.bundle.plain import plain_task
 from rootstock.adapters.bundle.tensors import check_finite, read_tensors
 from rootstock.adapters.child_process import end_with_parent, limit_cpu
 from rootstock.adapters.foundation.architecture import describe
@@ -77,7 +79,8 @@ def convert(data: bytes, files: FoundationFiles, rank: int, task: str | None = N
     `task` is for an adapter whose `task_type` names none. Rejected for a folder that is not one, and with check
     "conversion" where PEFT fails or the outputs differ by more than MAX_DIFFERENCE.
     """
-    members = unpack(data, Limits(max_bundle_bytes=len(data)))
+    archive = open_archive(data, Limits(max_bundle_bytes=len(data)))
+    members = archive.members
     if MANIFEST in members:
         raise Rejected("members", MANIFEST, "a bundle; convert the plain PEFT folder that it was made from")
     config = read_json(members[CONFIG], CONFIG)
@@ -87,9 +90,7 @@ def convert(data: bytes, files: FoundationFiles, rank: int, task: str | None = N
         raise wrong_option("peft_type", f"{kind!r} is served as it is; upload it unconverted")
     check_expressions(config)
     spec = describe(files)
-    task = task or TASK_OF_TYPE.get(str(config.get("task_type")))
-    if task is None:
-        raise wrong_option("task_type", f"{config.get('task_type')!r} names no task; give one")
+    task = plain_task(task, config.get("task_type"), archive)[0]
     tensors = read_tensors(members[WEIGHTS])
     check_finite(tensors)
     with warnings.catch_warnings():
@@ -105,7 +106,9 @@ def convert(data: bytes, files: FoundationFiles, rank: int, task: str | None = N
             f"as LoRA of rank {lora['r']} this {kind} differs by {difference:.2g} of its largest output; at most "
             f"{MAX_DIFFERENCE:g}: allow a rank above {rank}, or train a LoRA",
         )
-    data = pack({CONFIG: json.dumps(lora, indent=2, sort_keys=True).encode(), WEIGHTS: weights})
+    lora[BASE] = config.get(BASE)
+    made = {CONFIG: json.dumps(lora, indent=2, sort_keys=True).encode(), WEIGHTS: weights}
+    data = pack({**made, **archive.descriptions})
     return Conversion(data, str(kind), lora["r"], difference)
 
 
@@ -202,7 +205,8 @@ def _labels(task_class: TaskClass, shapes: Shapes) -> int:
         wanted = tuple(labels if size is None else size for size in shape)
         if found != wanted:
             held = "is missing" if found is None else f"has shape {list(found)}"
-            raise Rejected("sites", name, f"{held} in {WEIGHTS}; expected {list(wanted)}")
+            told = f"{held} in {WEIGHTS}; expected {list(wanted)}; {head_hint(task_class)}"
+            raise Rejected("sites", name, told)
     return labels
 
 

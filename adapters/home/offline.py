@@ -3,24 +3,59 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
-from rootstock.adapters.client.client import packed
+from rootstock.adapters.bundle.archive import CONFIG, open_archive
+from rootstock.adapters.bundle.base_model import BASE, FIRST, check_base
+from rootstock.adapters.bundle.manifest import read_json
+from rootstock.adapters.client.client import read_source
 from rootstock.adapters.foundation.location import FoundationFiles, fingerprint, locate, with_files
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.spec import Adapter, FoundationSpec
+from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
 
 
-def open_offline(path: Path, foundation: str, plain: tuple[Any, ...]) -> tuple[FoundationSpec, Bundle, Adapter]:
-    """The opened bundle of a zip or folder with all checks passed that need no model run; Rejected otherwise."""
-    data = packed(path) if path.is_dir() else path.read_bytes()
-    files = locate(foundation)
+def open_offline(
+    path: Path, foundation: str | None, plain: tuple[Any, ...]
+) -> tuple[FoundationSpec, Bundle, Adapter]:
+    """Return the opened bundle of a zip or folder, after all checks that need no model run; Rejected otherwise.
+
+    Without a `foundation` it is the default one, and the adapter has to name it as its base.
+    """
+    data, ignored = read_source(path)
+    files = locate(foundation or "default")
     spec = describe_in(None, files)
-    bundle = open_bundle(data, Limits(), spec, PlainFields(*plain))
+    bundle = open_arrived(data, Limits(), spec, foundation is not None, PlainFields(*plain))
+    bundle = replace(bundle, ignored=tuple(sorted({*bundle.ignored, *ignored})))
     base = FoundationWeights(files.folder, spec.model_type)
     return spec, bundle, bundle.adapter(spec, Limits().max_rank, base)
+
+
+def open_arrived(
+    data: bytes, limits: Limits, spec: FoundationSpec, stated: bool, plain: PlainFields | None = None
+) -> Bundle:
+    """Return the bundle in a zip that is not stored yet; Rejected as `open_bundle`, and for another base by name.
+
+    `stated` says that the user named the foundation: that overrides what the adapter calls its base.
+    """
+    plain = plain or PlainFields()
+    try:
+        bundle = open_bundle(data, limits, spec, plain)
+    except Rejected as error:
+        if not stated or error.check != "foundation":
+            raise
+        return open_bundle(data, limits, spec, replace(plain, foundation=FIRST))
+    if not stated:
+        bundle.check_named_base(spec)
+    return bundle
+
+
+def check_plain_base(data: bytes, files: FoundationFiles) -> None:
+    """Rejected where the plain PEFT folder in a zip names another base than this foundation."""
+    config = read_json(open_archive(data, Limits(max_bundle_bytes=len(data))).members[CONFIG], CONFIG)
+    check_base(config.get(BASE), None, files)
 
 
 def describe_in(home: Path | None, files: FoundationFiles) -> FoundationSpec:
@@ -30,7 +65,7 @@ def describe_in(home: Path | None, files: FoundationFiles) -> FoundationSpec:
         for export in sorted(home.glob("foundations/*/*/foundation.json"), reverse=True):
             spec = _exported(export)
             if spec is not None and spec.fingerprint == digest:
-                return with_files(spec, files)
+                return replace(with_files(spec, files), other_names=files.other_names)
     from rootstock.adapters.foundation.architecture import describe
 
     return describe(files)

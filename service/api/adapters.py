@@ -20,7 +20,7 @@ from rootstock.service.api.strict import Strict
 from rootstock.service.engine.core.errors import InvalidParameter
 
 router = APIRouter(route_class=BodyRoute)
-_FIELDS = ("bundle", "name", "task", "labels", "problem_type", "max_length", "activate")
+_FIELDS = ("bundle", "name", "task", "labels", "problem_type", "max_length", "foundation", "activate")
 
 
 class ConvertedFrom(BaseModel):
@@ -32,14 +32,19 @@ class ConvertedFrom(BaseModel):
 
 
 class Verification(BaseModel):
-    """What verification measured: `golden` is "passed", or "none" for a bundle without a golden set."""
+    """What verification found.
+
+    `golden` is "passed", or "none" for a bundle without a golden set: then no outputs are compared, and
+    `max_difference` is null. `ignored` are the known files of the upload that are no part of the bundle.
+    """
 
     runner: str
     precision: str
     golden: str
     inputs: int
-    max_difference: float
+    max_difference: float | None
     warnings: list[str]
+    ignored: list[str] = []
     converted: ConvertedFrom | None = None
 
 
@@ -127,11 +132,16 @@ async def upload(
     ] = None,
     problem_type: Annotated[str | None, Form()] = None,
     max_length: Annotated[int | None, Form()] = None,
+    foundation: Annotated[
+        str | None,
+        Form(description="What a plain PEFT folder was trained on; else as adapter_config.json says."),
+    ] = None,
     activate: Annotated[bool, Form(description="Whether `live` moves to this version.")] = True,
 ) -> Response:
     """Verify an adapter and publish it as the next version of `name`."""
     _check_fields([field for field, _ in (await request.form()).multi_items()])
-    plain = PlainFields(task, None if labels is None else read_labels(labels), problem_type, max_length)
+    label_names = None if labels is None else read_labels(labels)
+    plain = PlainFields(task, label_names, problem_type, max_length, foundation)
     server = server_of(request)
     done = await server.publisher.publish(bundle.read, name, plain, activate)
     server.pins.moved(f"{done.published.name}@{done.published.version}")

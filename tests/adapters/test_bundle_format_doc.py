@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from rootstock.adapters.bundle import Bundle, Limits, open_bundle, pack
 from rootstock.adapters.bundle.archive import CONFIG, GOLDEN, MANIFEST, MEMBERS, WEIGHTS
+from rootstock.adapters.bundle.extras import FILES, FOLDERS
 from rootstock.adapters.bundle.golden import MAX_INPUTS
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, REFUSED
 from rootstock.adapters.bundle.manifest import MAX_LABELS
@@ -70,6 +71,12 @@ def test_the_tables_name_every_member_and_every_key(example: Bundle) -> None:
     assert sorted(keys) == sorted(example.manifest.to_json())
     for word in (*TASKS, *PROBLEM_TYPES, *POOLINGS):
         assert f"`{word}`" in TEXT
+
+
+def test_the_known_extras_are_named() -> None:
+    table = TEXT.partition("### Known extras")[2].partition("### JSON")[0]
+    named = set(re.findall(r"`([^`]+)`", table))
+    assert {*FILES, *(f"{folder}/" for folder in FOLDERS)} <= named
 
 
 def test_the_numbers_are_the_code_s(example: Bundle) -> None:

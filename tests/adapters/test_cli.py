@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, JSONResponse
 from typer.testing import CliRunner, Result
 
 from rootstock.adapters.cli.adapter_commands import app
 from rootstock.adapters.foundation.location import FoundationFiles
-from tests.adapters.stand_in import DIGESTS, ZIP, StandIn, bound, raw_server, refusal, serving
+from tests.adapters.stand_in import DIGESTS, VERIFICATION, ZIP, StandIn, bound, raw_server, refusal, serving
 from tests.peft_adapters import save_adapter
 
 COMMANDS = ("push", "list", "show", "pull", "alias", "rollback", "remove", "import", "verify")
@@ -53,6 +54,7 @@ def peft_folder(tmp_path: Path) -> Path:
     for name in ("adapter_config.json", "adapter_model.safetensors", "README.md", "training_args.bin", ".x"):
         (folder / name).write_bytes(b"{}")
     (folder / "checkpoint-10").mkdir()
+    (folder / "checkpoint-10" / "optimizer.pt").write_bytes(b"a pickle")
     return folder
 
 
@@ -78,8 +80,9 @@ def test_pushing_a_peft_folder_packs_the_known_members_under_the_folders_name(
     assert result.stdout.splitlines() == [
         "intents@4 is ready and live: text-classification",
         f"digest {DIGESTS[1]}",
-        "golden passed: 8 inputs on onnx fp32, largest difference 3e-06",
+        "golden set passed: 8 outputs compared on onnx fp32, largest difference 3e-06",
         "warning: [a] warning",
+        "ignored: .x, checkpoint-10/, training_args.bin",
     ]
     assert result.stderr == ""
     with zipfile.ZipFile(io.BytesIO(server.seen[0].bundle)) as archive:
@@ -304,6 +307,67 @@ def test_verifying_says_what_was_checked_and_what_was_not(
     assert human.exit_code == 0
     assert "rank 8, labels LABEL_0, LABEL_1, LABEL_2\n" in human.stdout
     assert "not checked: golden replay" in human.stdout
+
+
+@pytest.mark.parametrize("command", ["verify", "push", "convert", "import"])
+def test_a_refusal_names_the_command_s_option_and_not_the_form_s_field(
+    server: StandIn, run: Callable[..., Result], adapter_folder: Path, tmp_path: Path, command: str
+) -> None:
+    shutil.copytree(adapter_folder, tmp_path / "many" / "named")
+    config = json.loads((adapter_folder / "adapter_config.json").read_text())
+    config |= {"base_model_name_or_path": "google-bert/other", "task_type": None}
+    (tmp_path / "many" / "named" / "adapter_config.json").write_text(json.dumps(config))
+    words: tuple[object, ...] = (command, tmp_path / "many" / "named")
+    if command == "push":
+        told = "foundation: trained on 'google-bert/other'; give the form field `foundation`"
+        server.instead = [refusal(422, "rejected_foundation", told)]
+    elif command == "convert":
+        words = (*words, "out.zip")
+    elif command == "import":
+        words = ("import", tmp_path / "many", "--home", tmp_path / "home")
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "'google-bert/other'" in result.stderr
+    assert "give the option --foundation" in result.stderr
+    assert "form field" not in result.stderr
+    if command == "verify":
+        assert "give the option --task" in failed(run(*words, "--foundation", "default"), 1)
+        named = run(*words, "--foundation", "default", "--task", "text-classification")
+        assert named.exit_code == 0
+        assert (
+            "warning: no labels were given: answers say LABEL_0 to LABEL_2; publish it again with" in named.stdout
+        )
+        assert "the option --labels" in named.stdout
+    if command == "import":
+        stated = run(*words, "--foundation", "default")
+        assert "give the option --task" in stated.stderr
+        assert "google-bert" not in stated.stderr
+    if command == "push":
+        answer = printed(run(*words, "--foundation", "default", "--json"))
+        assert server.seen[-1].form["foundation"] == "default"
+        assert answer["verification"]["golden"] == "passed"
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "model.safetensors", "sub/adapter_config.json"])
+def test_an_unknown_file_in_a_folder_is_refused_before_anything_is_sent(
+    server: StandIn, run: Callable[..., Result], peft_folder: Path, name: str
+) -> None:
+    (peft_folder / name).parent.mkdir(exist_ok=True)
+    (peft_folder / name).write_bytes(b"x")
+    assert f"holds {name}, which is no known part of an adapter" in failed(run("push", peft_folder), 2)
+    assert server.seen == []
+
+
+def test_without_a_golden_set_the_answer_says_what_was_compared(
+    server: StandIn, run: Callable[..., Result], peft_folder: Path
+) -> None:
+    verification = {**VERIFICATION, "golden": "none", "inputs": 1, "max_difference": None, "ignored": ["a.txt"]}
+    answer = {"name": "a", "version": 1, "status": "ready", "verification": verification}
+    server.instead = [JSONResponse(answer, 201)]
+    lines = run("push", peft_folder).stdout.splitlines()
+    assert "no golden set: no outputs were compared; 1 probe input ran on onnx fp32" in lines
+    assert "ignored: .x, a.txt, checkpoint-10/, training_args.bin" in lines
+    assert not any("difference" in line for line in lines)
 
 
 def test_verifying_names_the_check_that_fails(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "lora": {"lora_alpha": 32},
     "lora-top-layer": {"layers_to_transform": [2], "lora_alpha": 32},
     "lora-fan-in-fan-out": {"fan_in_fan_out": True},
+    "lora-mica": {"init_lora_weights": "mica", "lora_alpha": 32},
     "lora-bias": {"lora_bias": True, "lora_alpha": 32},
     "lora-only-biases": {"bias": "lora_only", "target_modules": ["query", "output.dense"]},
     "all-biases": {"bias": "all"},
@@ -152,6 +154,44 @@ def test_other_architectures_modules_and_weights_are_found(name: str, tmp_path: 
     files = FoundationFiles(tmp_path / "base", name, None)
     saved = save_adapter(files.folder, tmp_path / "saved", "FEATURE_EXTRACTION", 3, **adapter)
     check(files, describe(files), saved)
+
+
+def spelt(name: str, spelling: str) -> dict[str, float]:
+    """What else PEFT takes for a tensor: the names, and the factor of each.
+
+    "named" holds the adapter's own name, as a model's whole state does; "copies" is what PEFT does not run.
+    """
+    if spelling == "named":
+        name = name.replace("_magnitude_vector", "_magnitude_vector.default.weight")
+        return {re.sub(r"(\.lora_[ABE]|\.ia3_l)(?=\.weight$|\.bias$|$)", r"\1.default", name): 1}
+    copies = ("original_module", "modules_to_save.default") if "classifier." in name else ()
+    return {name: 1} | {name.replace("classifier.", f"classifier.{copy}."): 0 for copy in copies}
+
+
+@pytest.mark.parametrize("spelling", ["named", "copies"])
+@pytest.mark.parametrize("kind", ["lora-bias", "dora", "ia3", "adalora"])
+def test_other_spellings_of_an_adapter_are_read_as_peft_reads_them(
+    tiny: FoundationFiles, spec: FoundationSpec, tmp_path: Path, spelling: str, kind: str
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    saved = save_adapter(tiny.folder, tmp_path, "SEQ_CLS", 3, **KINDS[kind])
+    expected = outputs(peft_model(tiny.folder, saved))
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(path)
+    others = {
+        other: np.array(tensor * factor)
+        for name, tensor in tensors.items()
+        for other, factor in spelt(name, spelling).items()
+    }
+    assert others.keys() != tensors.keys()
+    save_file(others, path)
+    adapter = read(tiny, spec, saved)
+    ours = outputs(grafted(tiny.folder, spec, adapter))
+    theirs = outputs(peft_model(tiny.folder, saved))
+    for actual, again, first in zip(ours, theirs, expected, strict=True):
+        assert close(again, first)
+        assert close(actual, first)
 
 
 def test_a_dora_magnitude_of_zero_leaves_the_bias_alone_as_in_peft(

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import random
+import re
 import time
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
-from peft import PEFT_TYPE_TO_CONFIG_MAPPING, LoraConfig, LoraModel, PeftType, get_peft_model
+from peft import LoraConfig, LoraModel, PeftType, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from rootstock.adapters.bundle.kinds.methods import CONVERTED, Unconverted
+from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
+from rootstock.adapters.bundle.kinds.methods import REFUSED as REFUSED_KINDS
 from rootstock.adapters.bundle.manifest import read_json
 from rootstock.adapters.bundle.peft_config import read_config
+from rootstock.adapters.bundle.peft_options import KNOWN_TO, PEFT_VERSION
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.spec import FoundationSpec, Rejected
@@ -176,8 +183,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("use_dora", "yes"), ("bias", "some"), ("bias", ["all"]), ("lora_bias", 1),
     ("use_qalora", True), ("target_parameters", ["weight"]), ("layer_replication", [[0, 1]]),
     ("trainable_token_indices", [1]), ("alora_invocation_tokens", [1]), ("megatron_config", {"a": 1}),
-    ("corda_config", {"a": 1}), ("arrow_config", {"a": 1}), ("an_option_of_tomorrow", 1),
-    ("an_option_of_tomorrow", "yes"),
+    ("corda_config", {"a": 1}), ("arrow_config", {"a": 1}), ("velora_config", {"num_groups": 4}),
     ("init_lora_weights", "pissa"), ("init_lora_weights", "pissa_niter_4"), ("init_lora_weights", "olora"),
     ("init_lora_weights", "corda"), ("init_lora_weights", "loftq"), ("init_lora_weights", ["pissa"]),
     ("target_modules", None), ("target_modules", []), ("target_modules", ""), ("target_modules", 3),
@@ -208,6 +214,47 @@ SLOW_TO_COMPILE = [
     "é+",
     r"a|(b|(?=[\U00010000-\U0010ffff]))", "(?:[\u0400-\u04ff])?", "(a)?(?(1)é|b)",
 ]  # fmt: skip
+COMPATIBILITY = Path(__file__).parents[2] / "docs" / "compatibility.md"
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+def test_every_option_of_the_installed_peft_is_read_or_refused_by_name_in_the_docs(kind: str) -> None:
+    options = {field.name for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)])}
+    assert {*KNOWN_TO[kind]} <= options
+    refused = options - KNOWN_TO[kind]
+    page = COMPATIBILITY.read_text(encoding="utf-8")
+    assert [option for option in sorted(refused) if f"`{option}`" not in page] == []
+    for option in refused:
+        with pytest.raises(Rejected, match=option):
+            read_config({"target_modules": ["query"], "peft_type": kind, option: [1]})
+    assert version(peft.__version__) <= PEFT_VERSION, "read its release notes, then raise PEFT_VERSION"
+
+
+def version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2])
+
+
+def test_every_kind_of_the_installed_peft_is_served_converted_or_refused_in_the_docs() -> None:
+    page = COMPATIBILITY.read_text(encoding="utf-8")
+    for kind in PEFT_TYPE_TO_CONFIG_MAPPING:
+        assert (kind.value in NATIVE) + (kind.value in CONVERTED) + (kind.value in REFUSED_KINDS) == 1
+        assert kind.value in NATIVE or kind.value in page
+
+
+@pytest.mark.parametrize("key", ["init_lora_weights", "bias"])
+def test_every_value_of_an_option_of_the_installed_peft_is_served_or_refused_in_the_docs(key: str) -> None:
+    page = COMPATIBILITY.read_text(encoding="utf-8")
+    hint = typing.get_type_hints(LoraConfig)[key]
+    values = [v for part in (hint, *typing.get_args(hint)) for v in typing.get_args(part) if isinstance(v, str)]
+    assert values
+    for value in values:
+        # What a pattern in PEFT's hint stands for.
+        value = re.sub(r"\[.*\]", "4", value)
+        try:
+            read_config(good_config(**{key: value}))
+        except Rejected:
+            assert f"`{re.sub('[0-9]+', 'N', value)}`" in page
+            assert value.removesuffix("_niter_4") in ("olora", "pissa", "corda", "loftq")
 
 
 @pytest.mark.parametrize(("key", "value"), REFUSED, ids=lambda v: str(v)[:40])

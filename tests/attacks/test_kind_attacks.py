@@ -166,7 +166,7 @@ def test_a_row_that_dora_brings_to_nothing_is_refused_by_site(
         (good_tensors, f"{FOLDER}.embeddings.word_embeddings.lora_embedding_A"),
         (good_tensors, f"{FOLDER}.pooler.dense.weight"),
         (good_tensors, f"{QUERY}.base_layer.bias"),
-        (good_tensors, "base_model.model.classifier.original_module.bias"),
+        (good_tensors, f"{QUERY}.original_module.bias"),
     ],
 )
 def test_a_tensor_of_another_kind_or_module_is_left_over(
@@ -241,7 +241,8 @@ OPTIONS: list[tuple[Made, str, Any]] = [
     (adalora, "rank_pattern", {"a.lora_E": [True] * 3}), (adalora, "rank_pattern", {"a.lora_E": [1, 0, 1, 0]}),
     (adalora, "rank_pattern", {"bert.encoder.layer.9.attention.self.query.lora_E": [True] * 4}),
     (adalora, "rank_pattern", {f"m{i}.lora_E": [True] * 4 for i in range(1025)}),
-    (adalora, "init_lora_weights", "pissa"), (adalora, "bias", "some"), (adalora, "an_option_of_tomorrow", 1),
+    (adalora, "init_lora_weights", "pissa"), (adalora, "bias", "some"),
+    (adalora, "use_qalora", True),
     (dora, "lora_bias", True), (dora, "layer_replication", [[0, 1]]),
 ]  # fmt: skip
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
+
+from peft import PeftType
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, REFUSED
+from rootstock.adapters.bundle.peft_options import (
+    KNOWN_TO,
+    PEFT_VERSION,
+    PLAIN_INITS,
+    REFUSED_INITS,
+    REFUSED_OPTIONS,
+)
 from tests.parity.matrix import (
     ALONE,
     ARCHITECTURES,
@@ -84,9 +96,16 @@ within 1 % of the largest output of the original, or the upload is refused (chec
 them is tried on a small BERT; LoHa, in the table above, stands for all.
 """
 
-_REFUSED_NOTE = """\
-Of the kinds that are served, an option of `adapter_config.json` that would change the outputs in a way that \
-is not served is refused by its name: see [the bundle format](bundle-format.md#adapter_configjson).
+_OPTIONS_NOTE = """\
+Of the kinds that are served as they are, `adapter_config.json` may set every option of PEFT {version} but \
+these, which are refused by their names. [The bundle format](bundle-format.md#adapter_configjson) says how the \
+others are read. A key that is no option of PEFT's, such as a comment, is ignored, and the upload's warnings \
+name it. A key that a newer PEFT wrote is refused, for it may change the outputs.
+"""
+_INITS_NOTE = """\
+`init_lora_weights` may be {plain}: these leave the foundation's weights as they are. Refused are {refused}, \
+which move a part of them into the adapter; PEFT's `path_initial_model_for_weight_conversion` saves such an \
+adapter as a plain one.
 """
 
 
@@ -115,7 +134,17 @@ def render() -> str:
             _CONVERTED_NOTE,
             "## Kinds that are refused\n",
             *_table(["`peft_type`", "why"], _refused()),
-            _REFUSED_NOTE,
+            "## Options that are refused\n",
+            _OPTIONS_NOTE.format(version=".".join(map(str, PEFT_VERSION))),
+            *_table(["option", "why"], ([f"`{name}`", f"{why}."] for name, why in REFUSED_OPTIONS.items())),
+            *_table(
+                ["kind", "options of LoRA that it is refused with"],
+                ([kind, ", ".join(f"`{o}`" for o in names)] for kind, names in _of_lora_alone().items()),
+            ),
+            _INITS_NOTE.format(
+                plain=", ".join(f"`{json.dumps(init)}`" for init in PLAIN_INITS),
+                refused=", ".join(f"`{init}`" for init in REFUSED_INITS),
+            ),
         ]
     ).rstrip() + "\n"  # fmt: skip
 
@@ -179,6 +208,13 @@ def _row(architecture: Architecture) -> list[str]:
     heads = [f"{', '.join(f'`{m}`' for m in ms)} ({', '.join(tasks)})" for ms, tasks in by_modules.items()]
     saved = "; ".join(heads) or "PEFT's own"
     return [architecture.name, named, f"{saved}, with `all-linear`" if architecture.finds_heads else saved]
+
+
+def _of_lora_alone() -> dict[str, list[str]]:
+    """LoRA's options that other kinds have in PEFT and are not served with them."""
+    options = {kind: {f.name for f in fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)])} for kind in KNOWN_TO}
+    missing = {k: sorted(options[k] - KNOWN_TO[k] - REFUSED_OPTIONS.keys()) for k in KNOWN_TO}
+    return {kind: names for kind, names in missing.items() if names}
 
 
 def _refused() -> Iterator[list[str]]:

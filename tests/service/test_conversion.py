@@ -152,8 +152,10 @@ def test_a_task_that_the_config_does_not_name_can_be_given(tiny: FoundationFiles
 
 def test_names_of_other_code_and_places_are_not_followed(tiny: FoundationFiles, loha: PeftAdapter) -> None:
     mapping = {"base_model_class": "Antigravity", "parent_library": "antigravity"}
-    upload = changed(loha, auto_mapping=mapping, base_model_name_or_path="https://127.0.0.1:1/x", revision="y")
-    assert convert(upload, tiny, FULL).data == convert(loha.zip(), tiny, FULL).data
+    place = "https://127.0.0.1:1/x"
+    made = convert(changed(loha, auto_mapping=mapping, base_model_name_or_path=place, revision="y"), tiny, FULL)
+    assert made.data == convert(changed(loha, base_model_name_or_path=place), tiny, FULL).data
+    assert unpack(made.data, Limits())[WEIGHTS] == unpack(convert(loha.zip(), tiny, FULL).data, Limits())[WEIGHTS]
     assert "antigravity" not in sys.modules
 
 

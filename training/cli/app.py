@@ -170,10 +170,9 @@ def _print(outcome: RunResult, published: dict[str, Any] | None, url: str | None
     if published is None:
         typer.echo(f"publish  {_publish_line(outcome)}")
         return
+    from rootstock.adapters.cli.output import compared
+
     verified = published.get("verification") or {}
-    typer.echo(
-        f"serves   {published['name']}@{published['version']}: golden {verified.get('golden')}, "
-        f"largest difference {verified.get('max_difference')}"
-    )
+    typer.echo(f"serves   {published['name']}@{published['version']}: {compared(verified)}")
     body = json.dumps({"model": published["name"], "inputs": "..."})
     typer.echo(f"try      curl -s {url}/v1/predict -H 'Content-Type: application/json' -d '{body}'")

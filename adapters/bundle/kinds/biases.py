@@ -67,12 +67,6 @@ def _shifted(update: SiteUpdate | None, shift: Array, features: tuple[int, int])
     return replace(update, shift=shift if update.shift is None else update.shift + shift)
 
 
-def drop_copies(left: dict[str, Array]) -> None:
-    """Forget the biases that PEFT saves with `bias="all"` of modules that it does not run (`modules_to_save`)."""
-    for name in [n for n in left if ".original_module." in n or ".modules_to_save." in n]:
-        del left[name]
-
-
 def _drop_unchanged(left: dict[str, Array], task_class: TaskClass, base: BaseWeights) -> None:
     """Forget the biases of other modules that are the foundation's; Rejected for one that is not."""
     for name in [n for n in left if n.startswith(task_class.prefix) and n.endswith(".bias")]:

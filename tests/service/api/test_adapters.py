@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
-from rootstock.adapters.bundle import Golden, Limits, open_bundle, write_bundle
+from rootstock.adapters.bundle import Golden, Limits, open_bundle, pack, write_bundle
 from rootstock.adapters.bundle.archive import GOLDEN
+from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.service.settings import Settings
 from tests.live_server import RunningServer, run_server, upload
-from tests.peft_adapters import PeftAdapter
+from tests.peft_adapters import PeftAdapter, close, zip_folder
 
 
 @pytest.fixture
@@ -158,6 +161,61 @@ def test_golden_outputs_are_replayed_and_a_mismatch_names_both_values(
     assert "golden.json: outputs[0]" in wrong.json()["error"]["param"]
     assert "expected" in wrong.json()["error"]["message"]
     assert client.get("/v1/adapters/golden").json()["live"] == 1
+
+
+def test_a_plain_folder_of_another_base_is_422_unless_the_form_names_the_foundation(
+    serve: Callable[..., RunningServer], peft_saved: dict[str, PeftAdapter], spec: FoundationSpec
+) -> None:
+    with zipfile.ZipFile(io.BytesIO(peft_saved["first"].zip())) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(files["adapter_config.json"]) | {"base_model_name_or_path": "google-bert/other"}
+    data = pack({**files, "adapter_config.json": json.dumps(config).encode()})
+    with serve().client() as client:
+        refused = upload(client, "a", data)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (422, "rejected_foundation")
+        for said in ("'google-bert/other'", spec.name, "the form field `foundation`"):
+            assert said in refused.json()["error"]["message"]
+        assert client.get("/v1/adapters/a").status_code == 404
+        assert upload(client, "a", data, foundation="somebody/else").status_code == 422
+        for i, named in enumerate(("foundation", "default", spec.name)):
+            assert upload(client, f"a-{i}", data, foundation=named).status_code == 201
+        verified = upload(client, "b", peft_saved["first"].zip()).json()["verification"]
+        assert (verified["golden"], verified["max_difference"]) == ("none", None)
+        assert "base_model_name_or_path, " in verified["warnings"][0]
+        assert verified["warnings"][0].endswith("no outputs")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_folder_of_sentence_transformers_embeds_as_its_own_library_does(
+    serve: Callable[..., RunningServer], foundation: FoundationFiles, spec: FoundationSpec, tmp_path: Path
+) -> None:
+    import torch
+    from peft import LoraConfig
+    from sentence_transformers import SentenceTransformer
+
+    torch.manual_seed(0)
+    texts = ["Where is my parcel?", "ok", "The new headphones sound dull."]
+    with serve().client() as client:
+        for mode in ("mean", "cls"):
+            model = SentenceTransformer(str(foundation.folder), device="cpu")
+            model.add_adapter(LoraConfig(r=8))
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    torch.nn.init.normal_(parameter, 0, 0.02)
+            if mode == "cls":
+                model[1].pooling_mode = "cls"
+                del model[2]
+                model.max_seq_length = 30
+            model.save_pretrained(str(tmp_path / mode))
+            answer = upload(client, mode, zip_folder(tmp_path / mode, "saved/"))
+            assert answer.status_code == 201, answer.text
+            assert answer.json()["task"] == "feature-extraction"
+            assert "tokenizer.json" in answer.json()["verification"]["ignored"]
+            given = client.post("/v1/embeddings", json={"model": mode, "input": texts})
+            ours = np.array([row["embedding"] for row in given.json()["data"]])
+            assert close(ours, model.encode(texts))
+            manifest = open_bundle(zip_folder(tmp_path / mode), Limits(), spec).manifest
+            assert manifest.preprocessing.max_length == model.max_seq_length
 
 
 def test_everything_published_is_there_after_a_restart(

@@ -1,0 +1,147 @@
+"""The manifest of a plain PEFT folder: from its files, the upload's form fields, and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rootstock.adapters.bundle.archive import CONFIG, WEIGHTS, Archive
+from rootstock.adapters.bundle.labels import given_labels
+from rootstock.adapters.bundle.manifest import MAX_LABELS, problem_types
+from rootstock.adapters.bundle.origin import check_origin, head_hint, short_names
+from rootstock.adapters.bundle.peft_config import PeftConfig
+from rootstock.adapters.bundle.sentence_modules import MODULES, SentenceModules, read_sentence_modules
+from rootstock.adapters.spec import UNLABELLED, Array, FoundationSpec, HeadSpec, Rejected, TaskClass
+
+TASK_OF_TYPE = {
+    "SEQ_CLS": "text-classification",
+    "TOKEN_CLS": "token-classification",
+    "FEATURE_EXTRACTION": "feature-extraction",
+    "QUESTION_ANS": "question-answering",
+}
+
+_MAX_WARNING = 500
+
+
+@dataclass(frozen=True)
+class PlainFields:
+    """What an upload's form says of a plain PEFT folder, which has no `bundle.json`."""
+
+    task: str | None = None
+    labels: tuple[str, ...] | None = None
+    problem_type: str | None = None
+    max_length: int | None = None
+    foundation: str | None = None
+
+    def given(self) -> list[str]:
+        """The names of the fields that the form set."""
+        return [name for name, value in vars(self).items() if value is not None]
+
+
+def plain_warnings(
+    compared: str, labels: tuple[str, ...], config: PeftConfig, plain: PlainFields
+) -> Iterator[str]:
+    """Give what was assumed, one sentence each; `compared` is what `check_base` tells."""
+    yield (
+        "a plain PEFT folder has no fingerprint and no golden set; the server compared the base model's name "
+        f"({compared}), and the names and shapes of all tensors, and no outputs"
+    )
+    if plain.labels is None and len(labels) > 1:
+        yield (
+            f"no labels were given: answers say {labels[0]} to {labels[-1]}; publish it again with the form "
+            "field `labels`"
+        )
+    if config.foreign:
+        yield f"{CONFIG}: ignored, for PEFT has no such options: {', '.join(config.foreign)}"[:_MAX_WARNING]
+
+
+def plain_task(given: str | None, task_type: Any, archive: Archive) -> tuple[str, SentenceModules | None]:
+    """Return a plain folder's task, and for embeddings how a folder of sentence-transformers makes them.
+
+    `given` is the form field, `task_type` what the adapter's config says. Rejected (check "schema") without one.
+    """
+    task = given or (TASK_OF_TYPE.get(task_type) if isinstance(task_type, str) else None)
+    if task not in (None, "feature-extraction"):
+        return task, None
+    sentence = read_sentence_modules(archive.descriptions)
+    if task is None and sentence is not None and task_type is None:
+        task = "feature-extraction"
+    if task is None:
+        raise Rejected(
+            "schema",
+            "adapter_config.json: task_type",
+            f"{task_type!r} names no task, and no {MODULES} of sentence-transformers is there; give the form "
+            "field `task`",
+        )
+    return task, sentence
+
+
+def plain_head(task_class: TaskClass, foundation: FoundationSpec, sentence: SentenceModules | None) -> HeadSpec:
+    """Return the head of the task's class; for embeddings the folder's own pooling, else the foundation's."""
+    if task_class.task != "feature-extraction":
+        return HeadSpec("hf", class_name=task_class.name)
+    own = foundation.embedding
+    return sentence.head if sentence else HeadSpec("linear", pooling=own.pooling, normalize=own.normalize)
+
+
+def plain_labels(
+    tensors: Mapping[str, Array],
+    task_class: TaskClass,
+    config: PeftConfig,
+    plain: PlainFields,
+    foundation: FoundationSpec,
+) -> tuple[str, ...]:
+    """Return the labels of the form, else LABEL_0 and so on, as many as the head has outputs."""
+    if plain.labels is not None:
+        return given_labels(plain.labels)
+    if task_class.task in UNLABELLED:
+        return ()
+    named = short_names(tensors, config)
+    check_origin(named, config, task_class, foundation)
+    by_labels = [n for n, shape in task_class.head.items() if shape[0] is None and n in named]
+    if not by_labels:
+        saved = config.values.get("modules_to_save")
+        raise Rejected(
+            "sites",
+            ", ".join(task_class.head),
+            f"not in {WEIGHTS} (modules_to_save is {saved!r}); {task_class.task} needs a head; "
+            + head_hint(task_class),
+        )
+    name, shape = by_labels[0], named[by_labels[0]].shape
+    wanted = task_class.head[name][1:]
+    if not shape or shape[1:] != wanted:
+        raise Rejected("sites", name, f"shape {list(shape)}; expected {['labels', *wanted]}")
+    if not 1 <= shape[0] <= MAX_LABELS:
+        raise Rejected("labels", name, f"gives {shape[0]} outputs; from 1 to {MAX_LABELS} are served")
+    return tuple(f"LABEL_{i}" for i in range(shape[0]))
+
+
+def plain_problem(task: str, plain: PlainFields, labels: int) -> str | None:
+    """Return the problem type of the form, else by the number of labels."""
+    allowed = problem_types(task)
+    if plain.problem_type is not None and plain.problem_type not in allowed:
+        raise Rejected("schema", "problem_type", f"{plain.problem_type!r}; one of: {', '.join(allowed)}")
+    if task not in ("text-classification", "text-ranking"):
+        return plain.problem_type
+    return plain.problem_type or ("regression" if labels == 1 else "single_label_classification")
+
+
+def plain_length(
+    task: str, plain: PlainFields, foundation: FoundationSpec, sentence: SentenceModules | None
+) -> int:
+    """Return how many tokens an input keeps: as the form says, else the folder, else the foundation."""
+    if plain.max_length is None:
+        own = foundation.embedding.max_tokens if task == "feature-extraction" else foundation.max_tokens
+        stated = sentence.max_length if sentence and sentence.max_length else own
+        return max(3, min(stated, foundation.max_tokens))
+    if not 3 <= plain.max_length <= foundation.max_tokens:
+        raise Rejected("schema", "max_length", f"{plain.max_length}; from 3 to {foundation.max_tokens} tokens")
+    return plain.max_length
+
+
+def plain_prefix(task: str, foundation: FoundationSpec, sentence: SentenceModules | None) -> str:
+    """Return the text put before each input: the folder's own prompt, else for embeddings the foundation's."""
+    if sentence is not None and sentence.prefix:
+        return sentence.prefix
+    return foundation.embedding.prefix if task == "feature-extraction" else ""
