@@ -25,7 +25,7 @@ from rootstock.adapters.bundle import open_bundle, pack
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationError, embedding_spec, locate, max_tokens, with_files
 from rootstock.adapters.spec import EmbeddingSpec, Preprocessing
-from rootstock.service.app import open_runner
+from rootstock.service.composition import open_runner
 from rootstock.service.engine.core.catalog import foundation_adapter
 from rootstock.service.engine.encode.batch import pad
 from rootstock.service.engine.encode.modalities.text import Tokenizer
@@ -254,10 +254,10 @@ def test_what_an_export_does_not_hold_is_read_from_the_folder_at_every_start(
     edited("config_sentence_transformers.json", **PROMPTS)(folder)
     edited("tokenizer_config.json", model_max_length=100)(folder)
     settings = Settings(home=new_home(), foundation=str(folder))
-    runner, _, _ = open_runner(settings)
+    runner, _, _ = open_runner(str(folder), locate(str(folder)), settings)
     assert (runner.spec.name, runner.spec.max_tokens) == ("other", 100)
     assert runner.spec.embedding == EmbeddingSpec("cls", True, 100, "query: ")
     assert with_files(runner.spec, default).embedding == EmbeddingSpec("mean", True, 256)
     edited("config_sentence_transformers.json", truncate_dim=8)(folder)
     with pytest.raises(FoundationError, match="truncate_dim"):
-        open_runner(settings)
+        open_runner(str(folder), locate(str(folder)), settings)

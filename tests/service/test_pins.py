@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
+from rootstock.adapters.reference import FOUNDATION
+from rootstock.adapters.registry import Resolution
 from rootstock.service.engine.core.adapter_cache import memory_of
 from rootstock.service.engine.encode.engine import EngineLimits
+from rootstock.service.foundations import FoundationHost, Foundations
 from rootstock.service.pins import Pins
 from tests.bounds import HANG
-from tests.service.engine.fakes import Bench, make_adapter, run
+from tests.service.engine.fakes import SPEC, Bench, make_adapter, run
 
 # Host memory for two adapters.
 TWO = EngineLimits(cache_bytes=2 * memory_of(make_adapter("sha256:a")))
 
 
+def resolve(bench: Bench, reference: str) -> Resolution:
+    target = bench.catalog.resolve(reference)
+    return Resolution(target.name, target.version or 1, target.digest)
+
+
 def with_pins(body: Callable[[Bench, Pins], Coroutine[Any, Any, None]], *references: str, slots: int = 5) -> None:
     async def inside(bench: Bench) -> None:
-        pins = Pins(bench.engine, bench.catalog, references)
+        registry = cast(Any, SimpleNamespace(resolve=partial(resolve, bench)))
+        catalog = cast(Any, SimpleNamespace(spec=SPEC))
+        host = FoundationHost(FOUNDATION, bench.engine, catalog, cast(Any, None), cast(Any, None))
+        pins = Pins(Foundations([host], registry), registry, references)
         try:
             await body(bench, pins)
         finally:
@@ -59,7 +72,7 @@ def test_a_pin_follows_its_name_once_the_new_adapter_is_in_memory() -> None:
         await pins.follow()
         bench.catalog.names["a"] = bench.catalog.names["new"]
         bench.catalog.gate.clear()
-        pins.moved("sha256:new")
+        pins.moved("new")
         assert await asyncio.to_thread(bench.catalog.loading.acquire, timeout=HANG)
         assert bench.engine.slots.pinned == {"sha256:a"}, "the old one stays while the new one loads"
         bench.catalog.gate.set()
@@ -80,7 +93,7 @@ def test_what_cannot_be_resolved_or_loaded_is_pinned_when_it_can_be_and_hinders_
         assert bench.engine.slots.pinned == {"sha256:a"}
         bench.add("later", warm=False)
         bench.catalog.adapters[lost.digest] = lost
-        pins.moved("sha256:later")
+        pins.moved("later")
         await settled(pins)
         assert bench.engine.slots.pinned == {"sha256:a", "sha256:later", "sha256:lost"}
         del bench.catalog.names["a"]
@@ -95,7 +108,7 @@ def test_loading_ahead_shares_its_one_load_with_the_request_that_comes_meanwhile
     async def body(bench: Bench, pins: Pins) -> None:
         bench.add("a", warm=False)
         bench.catalog.gate.clear()
-        pins.moved("sha256:a")
+        pins.moved("a")
         assert await asyncio.to_thread(bench.catalog.loading.acquire, timeout=HANG)
         asked = bench.ask("a", "w1")
         await asyncio.sleep(0)
@@ -111,7 +124,7 @@ def test_loading_ahead_that_fails_is_not_raised_and_leaves_the_error_to_the_requ
     async def body(bench: Bench, pins: Pins) -> None:
         adapter = bench.add("a", warm=False)[0]
         del bench.catalog.adapters[adapter.digest]
-        pins.moved(adapter.digest)
+        pins.moved("a")
         await settled(pins)
         bench.catalog.adapters[adapter.digest] = adapter
         await bench.ask("a", "w1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ def test_of_many_uploads_few_are_read_into_memory_at_a_time() -> None:
         return b""
 
     async def body() -> None:
-        parts: Any = [None] * 8
-        publisher = Publisher(*parts)
+        foundations: Any = SimpleNamespace(check_name=lambda name: None)
+        parts: Any = [None] * 4
+        publisher = Publisher(foundations, *parts)
         uploads = [
             asyncio.create_task(publisher.publish(read, f"a{i}", PlainFields(), True))
             for i in range(3 * UPLOADS_AT_ONCE)
