@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rootstock.adapters.bundle.base_model import is_same
-from rootstock.adapters.errors import FoundationNotHosted, InvalidName
+from rootstock.adapters.errors import InvalidName
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.reference import FOUNDATION
 from rootstock.adapters.registry import Resolution
@@ -20,7 +20,7 @@ from rootstock.service.engine.core.catalog import ResolvedReference
 from rootstock.service.engine.core.options import DEFAULT_OPTIONS, RequestOptions
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.encode.modalities.text import Input
-from rootstock.service.registry_catalog import RegistryCatalog
+from rootstock.service.registry_catalog import RegistryCatalog, not_hosted
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,7 @@ class Foundations:
             return self.first
         host = self._by_fingerprint.get(resolution.foundation)
         if host is None:
-            hosted = ", ".join(one.spec.name for one in self._hosts)
-            raise FoundationNotHosted(
-                f"version {resolution.version} of adapter {resolution.name!r} is made for the foundation "
-                f"{resolution.foundation[:19]}…, and this server hosts {hosted}; start it with that one in "
-                "ROOTSTOCK_FOUNDATIONS",
-                param="model",
-            )
+            raise not_hosted(resolution, [one.spec.name for one in self._hosts])
         return host
 
     def choose(self, fingerprint: str | None, name: str | None) -> FoundationHost:

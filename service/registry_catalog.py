@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rootstock.adapters.bundle import Bundle, Limits, open_bundle
-from rootstock.adapters.errors import CorruptBundle
+from rootstock.adapters.errors import CorruptBundle, FoundationNotHosted
 from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.registry import Resolution
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
 from rootstock.adapters.store.port import Store
@@ -27,9 +29,11 @@ class RegistryCatalog:
     base: FoundationWeights | None = None
 
     def resolve(self, reference: str) -> ResolvedReference:
-        """What the reference means now; AdapterError for one that means nothing."""
-        found = self.registry.resolve(reference)
-        return ResolvedReference(found.name, found.version, found.digest)
+        """Return what the reference means now; AdapterError for one that means nothing here."""
+        resolution = self.registry.resolve(reference)
+        if resolution.foundation not in (None, self.spec.fingerprint):
+            raise not_hosted(resolution, [self.spec.name])
+        return ResolvedReference(resolution.name, resolution.version, resolution.digest)
 
     def load(self, digest: str) -> Adapter:
         """The adapter of a digest; CorruptBundle where the stored bytes are not what the digest names."""
@@ -53,3 +57,14 @@ class RegistryCatalog:
         if bundle.digest != digest:
             raise CorruptBundle(f"the store holds {bundle.digest} under {digest}; publish the adapter again")
         return bundle
+
+
+def not_hosted(resolution: Resolution, hosted: Sequence[str]) -> FoundationNotHosted:
+    """Return the error for a version whose foundation is none of the server's, which are `hosted` by name."""
+    here = ", ".join(hosted)
+    return FoundationNotHosted(
+        f"version {resolution.version} of adapter {resolution.name!r} is made for the foundation "
+        f"{str(resolution.foundation)[:19]}…, and this server hosts {here}; start it with that one in "
+        "ROOTSTOCK_FOUNDATIONS",
+        param="model",
+    )

@@ -27,8 +27,7 @@ from rootstock.adapters.foundation.location import FoundationError, embedding_sp
 from rootstock.adapters.spec import EmbeddingSpec, Preprocessing
 from rootstock.service.composition import open_runner
 from rootstock.service.engine.core.catalog import foundation_adapter
-from rootstock.service.engine.encode.batch import pad
-from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.engine.encode.modalities.text import Tokenizer, pad
 from rootstock.service.engine.runners.torch.runner import TorchRunner
 from rootstock.service.settings import Settings
 from tests.attacks.forge import LIMITS, good_config, plain_files, tiny_bert
