@@ -1,6 +1,6 @@
 """What an adapter is grafted onto, and what it is once read: plain data that every part shares.
 
-Needs the standard library and numpy alone.
+Needs the standard library and numpy alone, beside the table of tasks.
 """
 
 from __future__ import annotations
@@ -12,17 +12,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from rootstock.adapters import tasks
+
 Array = npt.NDArray[np.float32]
 Pooling = Literal["mean", "cls", "pooler"]
 
-TASKS = (
-    "text-classification",
-    "token-classification",
-    "feature-extraction",
-    "question-answering",
-    "text-ranking",
-    "zero-shot-classification",
-)
+# The tasks that an adapter can have.
+TASKS = tuple(task.name for task in tasks.TASKS if task.heads)
 # Tasks without labels of their own.
 UNLABELLED = ("feature-extraction", "question-answering")
 # Tasks that another task's class serves.

@@ -1,4 +1,4 @@
-"""What can go wrong when an adapter is trained, as types. Each message is one line for people."""
+"""The errors of training. Each message is one line for people."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from contextlib import contextmanager
 
 
 class TrainingError(Exception):
-    """A training run that cannot go on: says which file, what was found and what to do."""
+    """A training run that cannot go on: the message names the file, the fault and the remedy."""
 
 
 class RecipeError(TrainingError):
-    """A recipe that cannot be used: names the file and the key."""
+    """A recipe that cannot be used: the message names the file and the key."""
 
 
 class DataError(TrainingError):
-    """Labelled data that cannot be used: names the file and, where there is one, the line."""
+    """Labelled data that cannot be used: the message names the file and, where there is one, the line."""
 
 
 class Diverged(TrainingError):
-    """A loss that is not a number: names the step and what to change."""
+    """A loss that is not a number: the message names the step and the key to change."""
 
 
 class MissingExtra(TrainingError):
-    """A package that is installed with rootstock[train] alone."""
+    """A missing package that only rootstock[train] installs."""
 
     @classmethod
-    def of(cls, what: str, package: str | None) -> MissingExtra:
-        """What needs the package, and how to install it."""
-        return cls(f"{what} need {package}: pip install 'rootstock[train]'")
+    def of(cls, feature: str, package: str | None) -> MissingExtra:
+        """Return the error for a feature (a plural), with the command that installs its package."""
+        return cls(f"{feature} need {package}: pip install 'rootstock[train]'")
 
 
 @contextmanager
-def extra(what: str) -> Iterator[None]:
-    """Imports of what only rootstock[train] brings; MissingExtra says what needs it."""
+def extra(feature: str) -> Iterator[None]:
+    """Import packages of rootstock[train]; MissingExtra names the feature that needs a missing one."""
     try:
         yield
     except ImportError as error:
-        raise MissingExtra.of(what, error.name) from None
+        raise MissingExtra.of(feature, error.name) from None
 
 
 class BelowBaseline(TrainingError):
-    """An adapter that is worse than a head alone on the frozen foundation: states both scores."""
+    """An adapter that is worse than a head alone on the frozen foundation: the message states both scores."""

@@ -1,4 +1,4 @@
-"""Foundation, adapter and head as one ONNX model, for programs that know nothing of adapters."""
+"""Foundation, adapter and head as one ONNX model, for programs without adapters."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from rootstock.training.network.predictor import Predictor
 _OPSET = 18
 
 
-def write_onnx(trained: Predictor, out: Path) -> float:
-    """Write the model and give the largest difference of its outputs to the bundle's golden ones.
+def write_onnx(adapter: Predictor, out: Path) -> float:
+    """Write the model, and return the largest difference of its outputs to the bundle's golden ones.
 
-    Inputs `input_ids`, `attention_mask` and, where the foundation has them, `token_type_ids`, each (rows, tokens)
-    int64; output `logits`, (rows, labels) or (rows, tokens, labels). The file is whole or not there.
+    The inputs are `input_ids`, `attention_mask` and, where the foundation has them, `token_type_ids`, each
+    (rows, tokens) int64. The output is `logits`, (rows, labels) or (rows, tokens, labels). The file is whole or
+    not there.
     """
     import torch
     from torch import nn
 
-    network = trained.network
+    network = adapter.network
     network.train(False)
-    names = list(trained.spec.inputs)
+    names = list(adapter.spec.inputs)
 
     class Whole(nn.Module):
         def __init__(self) -> None:
@@ -34,16 +35,14 @@ def write_onnx(trained: Predictor, out: Path) -> float:
             # Registered here, so that their weights are the graph's.
             self.parts = nn.ModuleList(network.modules())
 
-        def forward(self, *given: Any) -> Any:
-            found = dict(zip(names, given, strict=True))
-            types = found.get("token_type_ids", found["input_ids"])
-            return network.logits(
-                InputBatch(found["input_ids"], types, found["attention_mask"], found["input_ids"])
-            )
+        def forward(self, *tensors: Any) -> Any:
+            batch = dict(zip(names, tensors, strict=True))
+            ids = batch["input_ids"]
+            return network.logits(InputBatch(ids, batch.get("token_type_ids", ids), batch["attention_mask"], ids))
 
     embeddings: Any = network.trunk.get_input_embeddings()  # type: ignore[operator]
     ids = torch.arange(14).reshape(2, 7) % embeddings.num_embeddings
-    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    sample = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     axes = {name: {0: "rows", 1: "tokens"} for name in names}
     axes["logits"] = {0: "rows", 1: "tokens"} if network.head is None else {0: "rows"}
     new = out.with_name(f".{out.name}.new")
@@ -53,7 +52,7 @@ def write_onnx(trained: Predictor, out: Path) -> float:
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 Whole().eval(),
-                tuple(given[name] for name in names),
+                tuple(sample[name] for name in names),
                 str(new),
                 input_names=names,
                 output_names=["logits"],
@@ -61,32 +60,32 @@ def write_onnx(trained: Predictor, out: Path) -> float:
                 opset_version=_OPSET,
                 dynamo=False,
             )
-        difference = _difference(trained, new, names)
+        difference = _difference(adapter, new, names)
         os.replace(new, out)
     finally:
         new.unlink(missing_ok=True)
     return difference
 
 
-def _difference(trained: Predictor, model: Path, names: list[str]) -> float:
-    """Of the model's outputs to the golden ones of the bundle."""
+def _difference(adapter: Predictor, model: Path, names: list[str]) -> float:
+    """Return the largest difference of the model's outputs to the golden ones of the bundle."""
     # Its builds for Linux report what they run to their maker unless this is set before the import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
     import onnxruntime
 
-    golden = trained.bundle.golden()
+    golden = adapter.bundle.golden()
     if golden is None:
         return float("nan")
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     worst = 0.0
     for value, output in zip(golden.inputs, golden.outputs, strict=True):
-        encoding = trained.tokenizer.encode(*((value,) if isinstance(value, str) else value))
-        given = {
+        encoding = adapter.encoder.tokenizer.encode(*((value,) if isinstance(value, str) else value))
+        inputs = {
             "input_ids": encoding.ids,
             "attention_mask": encoding.attention_mask,
             "token_type_ids": encoding.type_ids,
         }
-        (logits,) = session.run(None, {name: np.array([given[name]], np.int64) for name in names})
+        (logits,) = session.run(None, {name: np.array([inputs[name]], np.int64) for name in names})
         worst = max(worst, float(np.abs(logits[0] - output).max()))
     return worst

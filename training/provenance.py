@@ -1,38 +1,38 @@
-"""What an adapter was made from: hashes, seeds, library versions and the commit. No time, host or path."""
+"""The provenance of an adapter: hashes, seeds, library versions and the commit. No time, host or path."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rootstock.training.data.dataset import Dataset
 from rootstock.training.data.split import Split
-from rootstock.training.recipe.recipe_file import RecipeFile
 
 _LIBRARIES = ("numpy", "peft", "rootstock", "safetensors", "scikit-learn", "tokenizers", "torch", "transformers")
 _GIT_SECONDS = 60.0
 _CODE = ("adapters", "training")
 
 
-def provenance(source: RecipeFile, dataset: Dataset, parts: Split) -> dict[str, Any]:
-    """The `provenance` of a bundle; the same inputs and installation give the same value."""
-    recipe = source.recipe
-    found: dict[str, Any] = {
-        "recipe_sha256": source.sha256,
-        "data_sha256": dataset.hashes,
+def provenance(
+    recipe_sha256: str, data_sha256: Mapping[str, str], parts: Split, split_seed: int, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Return the `provenance` of a bundle; the same inputs and installation give the same value."""
+    value: dict[str, Any] = {
+        "recipe_sha256": recipe_sha256,
+        "data_sha256": dict(data_sha256),
         "rows": {**parts.sizes, "duplicates": parts.duplicates},
-        "seeds": {"split": recipe.data.splits.seed, "training": list(recipe.seeds)},
+        "seeds": {"split": split_seed, "training": list(seeds)},
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
     commit = _commit(Path(__file__).resolve().parent.parent)
-    return found if commit is None else {**found, "commit": commit}
+    return value if commit is None else {**value, "commit": commit}
 
 
 def _commit(root: Path) -> str | None:
-    """The commit of this code; None unless it is checked out at `root` and unchanged, so it is never wrong."""
+    """Return the commit of this code; None unless it is checked out at `root` without changes."""
     git = shutil.which("git")
     if git is None or not (root / ".git").exists():
         return None
@@ -40,7 +40,7 @@ def _commit(root: Path) -> str | None:
     answers = []
     for command in commands:
         try:
-            ran = subprocess.run(  # noqa: S603 - fixed arguments
+            process = subprocess.run(  # noqa: S603 - fixed arguments
                 [git, "-C", str(root), *command],
                 capture_output=True,
                 text=True,
@@ -49,8 +49,8 @@ def _commit(root: Path) -> str | None:
             )
         except subprocess.TimeoutExpired:
             return None
-        if ran.returncode != 0:
+        if process.returncode != 0:
             return None
-        answers.append(ran.stdout.strip())
+        answers.append(process.stdout.strip())
     head, changes = answers
     return None if changes else head

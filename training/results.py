@@ -1,4 +1,4 @@
-"""What a run leaves in its output folder: each file whole, or not there."""
+"""The files of a run in its output folder: each is whole, or not there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STAGING = ".staging-"
 
 @dataclass(frozen=True)
 class Results:
-    """Where a run's results lie."""
+    """The paths of a run's results."""
 
     folder: Path
     name: str
@@ -42,19 +42,20 @@ class Results:
 
     @property
     def resume(self) -> Path:
-        """Where a run that was killed goes on from."""
+        """The checkpoints, from which a killed run resumes."""
         return self.folder / ".resume"
 
 
 def write_results(results: Results, bundle: Bundle, metrics: Mapping[str, Any], recipe: str, log: str) -> None:
-    """Put everything that a run has made into its folder.
+    """Write the results of a run into its folder.
 
-    It is written beside its place first and then renamed, so an interrupted run leaves no half of anything.
+    Each file is written beside its place and then renamed, so that an interrupted run leaves no half-written
+    file.
     """
     results.folder.mkdir(parents=True, exist_ok=True)
-    for left in results.folder.glob(f"{_STAGING}*"):
-        # Of a run that was killed here.
-        shutil.rmtree(left)
+    for leftover in results.folder.glob(f"{_STAGING}*"):
+        # A run was killed while it wrote.
+        shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(prefix=_STAGING, dir=results.folder) as staging:
         new = Path(staging)
         (new / "bundle").mkdir()
@@ -67,8 +68,8 @@ def write_results(results: Results, bundle: Bundle, metrics: Mapping[str, Any], 
         (new / "recipe.yaml").write_text(recipe, encoding="utf-8")
         (new / "log.jsonl").write_text(log, encoding="utf-8")
         _report(new, metrics)
-        for made in sorted(new.iterdir()):
-            _replace(made, results.folder / made.name, new / "old" / made.name)
+        for path in sorted(new.iterdir()):
+            _replace(path, results.folder / path.name, new / "old" / path.name)
 
 
 def _report(folder: Path, metrics: Mapping[str, Any]) -> None:
@@ -77,11 +78,11 @@ def _report(folder: Path, metrics: Mapping[str, Any]) -> None:
     write_report(metrics, folder)
 
 
-def _replace(made: Path, place: Path, old: Path) -> None:
-    """Put a file or folder in its place; a folder that is there steps aside first, for it cannot be replaced."""
+def _replace(new: Path, place: Path, old: Path) -> None:
+    """Move a file or folder to its place; an earlier folder is moved aside first, for it cannot be replaced."""
     if place.is_dir():
         old.parent.mkdir(exist_ok=True)
         place.rename(old)
-        made.rename(place)
+        new.rename(place)
     else:
-        os.replace(made, place)
+        os.replace(new, place)

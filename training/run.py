@@ -1,4 +1,4 @@
-"""One training run, from a recipe to a bundle with the evidence beside it."""
+"""One training run, from a recipe to a bundle with a report beside it."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from typing import Any
 from rootstock.adapters.bundle import Bundle
 from rootstock.adapters.bundle.archive import CARD, GOLDEN
 from rootstock.training.export import golden, make_bundle
-from rootstock.training.fit.candidate import Candidate, TrainingRows
+from rootstock.training.fit.candidate import Candidate
 from rootstock.training.fit.checkpoint import Checkpoints
 from rootstock.training.fit.descent import Report, deterministic, silent
 from rootstock.training.fit.job import Job, prepare
 from rootstock.training.fit.method import Choice, choose, final, train_as
+from rootstock.training.fit.plan import TrainingPlan, TrainingRows
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.network.files import load, save
 from rootstock.training.network.network import outputs
 from rootstock.training.provenance import provenance
 from rootstock.training.recipe.extras import require
+from rootstock.training.recipe.recipe import Recipe
 from rootstock.training.recipe.recipe_file import RecipeFile
 from rootstock.training.report.card import render
 from rootstock.training.results import Results, write_results
-from rootstock.training.run_metrics import RunMetrics, gather
+from rootstock.training.run_metrics import EvaluationSet, RunMetrics, learning_curve, train_baselines
 from rootstock.training.tracking import Log, track
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: the bundle's digest, its figures, and where the files are."""
+    """A finished run: the digest of its bundle, its metrics, and its files."""
 
     digest: str
     metrics: dict[str, Any]
@@ -39,111 +41,117 @@ class RunResult:
 
 
 @dataclass(frozen=True)
-class Running:
-    """A run that has begun: what trains, where its results go, and what is told of it."""
+class OpenRun:
+    """A run between its start and its end: the unpacked recipe, the plan of its trainings, and its log."""
 
-    training: TrainingRows
+    source: RecipeFile
+    job: Job
+    plan: TrainingPlan
     results: Results
     log: Log
-    began: float
-
-    @property
-    def checkpoints(self) -> Checkpoints:
-        """Where the run stands."""
-        return self.training.checkpoints or Checkpoints(None, "")
+    checkpoints: Checkpoints
+    start: float
 
 
 def run(
     source: RecipeFile, output_dir: Path | None = None, report: Report = silent, force: bool = False
 ) -> RunResult:
-    """Train, evaluate and pack the adapter of a recipe; what lies in the output folder is replaced at the end.
+    """Train, evaluate and pack the adapter of a recipe, and replace the output folder's results at the end.
 
-    A run that was killed goes on where its last epoch ended. Raises TrainingError, FoundationError or Rejected.
-    The same recipe, data, machine and number of threads give the same digest, resumed or not.
+    A killed run resumes after its last whole epoch. Raises TrainingError, FoundationError or Rejected. The same
+    recipe, data, machine and number of threads give the same digest, resumed or not.
     """
-    running = begin(source, output_dir, report, f"force={force}")
-    with deterministic(running.training.seed):
-        choice = choose(running.training, force)
-        candidates = _by_seed(choice, running.training)
-        return finish(running, choice, candidates)
+    opened = begin(source, output_dir, report, f"force={force}")
+    rows, plan, alpha = opened.job.training_rows, opened.plan, source.recipe.evaluation.alpha
+    with deterministic(plan.seed):
+        choice = choose(rows, plan, alpha, force)
+        candidates = _by_seed(choice, rows, plan, opened.job.seeds)
+        return finish(opened, choice, candidates)
 
 
-def begin(source: RecipeFile, output_dir: Path | None, report: Report, variant: str) -> Running:
-    """Settle everything before training; `variant` tells runs of one recipe apart that train in other ways."""
-    began = time.monotonic()
+def begin(source: RecipeFile, output_dir: Path | None, report: Report, variant: str) -> OpenRun:
+    """Open a run; runs of one recipe that train differently have another `variant`."""
+    start = time.monotonic()
     require(source.recipe)
     job = prepare(source)
     results = Results(output_dir or source.output_dir, source.recipe.name)
     log = Log()
-    key = f"{source.sha256} {sorted(job.dataset.hashes.items())} {variant}"
-    training = TrainingRows(
-        job,
-        job.parts.train,
-        job.rows["train"],
-        job.rows["validation"],
-        source.recipe.seeds[0],
-        log.watched(report),
-        Checkpoints(results.resume, key),
-    )
-    return Running(training, results, log, began)
+    checkpoints = Checkpoints(results.resume, f"{source.sha256} {sorted(job.dataset.hashes.items())} {variant}")
+    plan = job.plan(log.recording(report), checkpoints)
+    return OpenRun(source, job, plan, results, log, checkpoints, start)
 
 
-def finish(running: Running, choice: Choice, candidates: Sequence[Candidate]) -> RunResult:
-    """Gather the evidence, pack the bundle, and put everything into the output folder."""
-    training, results = running.training, running.results
-    source = training.job.source
-    made_from = provenance(source, training.job.dataset, training.job.parts)
-    evidence = gather(training, choice, candidates)
-    bundle, metrics = _pack(training.job, choice, evidence, made_from)
-    metrics["cost"] = evidence.cost(time.monotonic() - running.began)
-    running.log.add("finished", digest=bundle.digest, method=metrics["method"])
-    write_results(results, bundle, metrics, source.to_yaml(), running.log.to_text())
-    running.checkpoints.clear()
-    track(source.recipe, metrics, results)
+def finish(opened: OpenRun, choice: Choice, candidates: Sequence[Candidate]) -> RunResult:
+    """Measure the candidates, pack the bundle, and write everything into the output folder."""
+    job, recipe, results = opened.job, opened.source.recipe, opened.results
+    origin = provenance(opened.source.sha256, job.dataset.hashes, job.parts, job.split_seed, job.seeds)
+    run_metrics = _measured(job, opened.plan, recipe, choice, candidates)
+    bundle, metrics = _pack(job, recipe, run_metrics, origin)
+    metrics["cost"] = run_metrics.cost(time.monotonic() - opened.start)
+    opened.log.add("finished", digest=bundle.digest, method=metrics["method"])
+    write_results(results, bundle, metrics, opened.source.to_yaml(), opened.log.to_text())
+    opened.checkpoints.clear()
+    track(recipe, metrics, results)
     return RunResult(bundle.digest, metrics, results)
 
 
-def _by_seed(choice: Choice, training: TrainingRows) -> list[Candidate]:
-    """The kept method under each seed of the recipe, the best on validation first."""
-    first = final(choice, training)
+def _by_seed(choice: Choice, rows: TrainingRows, plan: TrainingPlan, seeds: Sequence[int]) -> list[Candidate]:
+    """Return the chosen method trained under each seed, the best on validation first."""
+    first = final(choice, rows, plan)
     others: list[Candidate] = []
-    for seed in training.job.source.recipe.seeds[1:]:
-        again = replace(training, seed=seed, stage=f"{choice.chosen.method}-seed{seed}")
-        others.append(train_as(choice.chosen, again))
-    if not training.validation:
+    for seed in seeds[1:]:
+        again = replace(plan, seed=seed, stage=f"{choice.chosen.method}-seed{seed}")
+        others.append(train_as(choice.chosen, rows, again))
+    if not rows.validation:
         return [first, *others]
+    validation = plan.encoder.inputs(rows.validation)
 
     def score(candidate: Candidate) -> float:
-        rows = candidate.predict(training.job, training.validation)
-        return macro_f1(rows, training.validation, training.job.labels)
+        return macro_f1(candidate.predict(validation), rows.validation, plan.encoder.labels)
 
     return sorted([first, *others], key=score, reverse=True)
 
 
+def _measured(
+    job: Job, plan: TrainingPlan, recipe: Recipe, choice: Choice, candidates: Sequence[Candidate]
+) -> RunMetrics:
+    rows, test = job.training_rows, EvaluationSet(job.parts.test, job.rows["test"])
+    return RunMetrics(
+        choice,
+        candidates,
+        job.encoder,
+        test,
+        rows.validation,
+        train_baselines(rows, plan, test.rows, choice, recipe.evaluation.from_scratch),
+        learning_curve(rows, plan, test.rows, choice, recipe.evaluation.learning_curve),
+        job.out_of_scope,
+        recipe.data.group_column,
+    )
+
+
 def _pack(
-    job: Job, choice: Choice, evidence: RunMetrics, made_from: dict[str, Any]
+    job: Job, recipe: Recipe, run_metrics: RunMetrics, origin: dict[str, Any]
 ) -> tuple[Bundle, dict[str, Any]]:
-    recipe = job.source.recipe
-    with tempfile.TemporaryDirectory(prefix="rootstock-train-") as scratch:
-        files = save(evidence.candidate.network, recipe, Path(scratch), job.files)
-        reloaded = load(Path(scratch), recipe, len(job.labels), job.files, job.spec)
-    held_out: Sequence[Any] = outputs(reloaded, _on_cpu(job))
-    metrics = evidence.metrics(held_out)
-    figures = metrics["test"]
-    card = render(recipe, job, choice, metrics)
-    members = {
-        **files,
-        GOLDEN: golden(reloaded, job.parts.test, job.rows["test"], job).to_bytes(),
-        CARD: card.encode(),
-    }
-    bundle = make_bundle(job, members, evidence.for_bundle(figures), made_from)
-    head = {"name": recipe.name, "digest": bundle.digest, "task": job.task, "method": choice.chosen.method}
-    return bundle, {**head, **metrics, "provenance": made_from}
-
-
-def _on_cpu(job: Job) -> Any:
     import torch
 
-    from rootstock.training.network.inputs import Inputs
-
-    return Inputs(job.rows["test"], job.pad_id, torch.device("cpu"))
+    # Servers and peers load the files on a CPU, and so do the outputs that go into the golden set.
+    encoder = replace(job.encoder, device=torch.device("cpu"))
+    with tempfile.TemporaryDirectory(prefix="rootstock-train-") as folder:
+        files = save(run_metrics.candidate.network, job.network, Path(folder))
+        reloaded = load(Path(folder), job.network)
+    held_out = outputs(reloaded, encoder.inputs(job.rows["test"]))
+    metrics = {"rows": job.parts.sizes, **run_metrics.metrics(held_out)}
+    choice = run_metrics.choice
+    members = {
+        **files,
+        GOLDEN: golden(reloaded, job.parts.test, job.rows["test"], encoder).to_bytes(),
+        CARD: render(recipe, job.network, choice, metrics).encode(),
+    }
+    bundle = make_bundle(
+        job.network, encoder, recipe.license, members, run_metrics.for_bundle(metrics["test"]), origin
+    )
+    head = {
+        "name": recipe.name, "digest": bundle.digest, "task": job.network.task.name,
+        "method": choice.chosen.method,
+    }  # fmt: skip
+    return bundle, {**head, **metrics, "provenance": origin}

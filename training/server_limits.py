@@ -1,4 +1,4 @@
-"""A recipe held to the limits that a server publishes, before anything is trained."""
+"""The check of a recipe against the limits that a server publishes, before anything is trained."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from typing import Any
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.foundation.location import FoundationFiles, fingerprint
 from rootstock.training.errors import RecipeError
-from rootstock.training.network.trunk import TASKS
-from rootstock.training.recipe.recipe_file import RecipeFile
+from rootstock.training.recipe.recipe import Recipe
 
 
-def check_limits(source: RecipeFile, files: FoundationFiles, url: str) -> None:
-    """RecipeError where the server at `url` would refuse what the recipe makes, ClientError where none is."""
+def check_limits(recipe: Recipe, origin: str, files: FoundationFiles, url: str) -> None:
+    """Raise RecipeError if the server at `url` would refuse the recipe's adapter, ClientError if none answers."""
     with Client(url) as client:
         limits: dict[str, Any] = client.limits()
-    recipe, where = source.recipe, str(source.path)
     ours, theirs = fingerprint(files.folder), limits["foundation"]["fingerprint"]
     if ours != theirs:
         raise RecipeError(
-            f"{where}: base_model: {files.name} is {ours[:19]}…; {url} serves "
-            f"{limits['foundation'].get('name')}, {theirs[:19]}…"
+            f"{origin}: base_model: {files.name} is {ours[:19]}…; the server {url} has "
+            f"{limits['foundation'].get('name')}, {theirs[:19]}…; train on the server's foundation"
         )
     if recipe.peft.method not in ("head_only", "ia3") and recipe.peft.r > limits["max_rank"]:
-        raise RecipeError(f"{where}: peft.r: {recipe.peft.r}; {url} serves at most {limits['max_rank']}")
-    if (task := TASKS[recipe.task_type]) not in limits["tasks"]:
-        raise RecipeError(f"{where}: task_type: {task} is not served by {url}: {', '.join(limits['tasks'])}")
+        raise RecipeError(
+            f"{origin}: peft.r: {recipe.peft.r}; the limit of {url} is {limits['max_rank']}; lower it"
+        )
+    if (task := recipe.task.name) not in limits["tasks"]:
+        raise RecipeError(
+            f"{origin}: task_type: {url} does not support {task}; it supports {', '.join(limits['tasks'])}"
+        )

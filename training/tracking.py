@@ -1,4 +1,4 @@
-"""Where a run is recorded: lines of JSON beside its results, and an MLflow store where the recipe names one."""
+"""The record of a run: lines of JSON beside its results, and an MLflow store where the recipe names one."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from rootstock.training.results import Results
 
 
 class Log:
-    """What happened in a run, a JSON object a line. It holds no time: the same run gives the same lines."""
+    """The events of a run, one JSON object a line, without times: the same run gives the same lines."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._last = ""
 
-    def add(self, what: str, **values: Any) -> None:
+    def add(self, event: str, **values: Any) -> None:
         """Add a line."""
-        self._lines.append(json.dumps({"what": what, **values}, ensure_ascii=False))
+        self._lines.append(json.dumps({"what": event, **values}, ensure_ascii=False))
 
-    def watched(self, report: Report) -> Report:
-        """The report, whose every new note (a stage's epoch) is logged with the steps done."""
+    def recording(self, report: Report) -> Report:
+        """Return the report, with each new note (the epoch of a stage) logged beside the steps done."""
 
-        def told(done: int, total: int, note: str) -> None:
+        def record(done: int, total: int, note: str) -> None:
             if note != self._last:
                 self._last = note
                 self.add("epoch", stage=note, step=done, steps=total)
             report(done, total, note)
 
-        return told
+        return record
 
     def to_text(self) -> str:
-        """The lines."""
+        """Return the lines."""
         return "".join(f"{line}\n" for line in self._lines)
 
 
 def track(recipe: Recipe, metrics: Mapping[str, Any], results: Results) -> None:
-    """Record a finished run in MLflow, where the recipe names a store: parameters, figures, and the results.
+    """Record a finished run in the MLflow store that the recipe names: parameters, figures, and the results.
 
-    TrainingError where the store cannot be reached; the results are on disk by then.
+    TrainingError for a store that cannot be reached; the results are on disk by then.
     """
     uri = recipe.tracking.mlflow_tracking_uri
     if uri is None:
@@ -57,14 +57,14 @@ def track(recipe: Recipe, metrics: Mapping[str, Any], results: Results) -> None:
             mlflow.log_params(dict(_flat(recipe.model_dump(mode="json", exclude={"output_dir", "tracking"}))))
             mlflow.log_metrics({k: v for k, v in _flat(metrics["test"]) if isinstance(v, int | float)})
             for epoch in metrics.get("epochs", ()):
-                found = {k: v for k, v in epoch.items() if k != "number" and v is not None}
-                mlflow.log_metrics(found, step=epoch["number"])
+                figures = {k: v for k, v in epoch.items() if k != "number" and v is not None}
+                mlflow.log_metrics(figures, step=epoch["number"])
             mlflow.set_tag("digest", metrics["digest"])
             mlflow.log_artifacts(str(results.bundle), "bundle")
             mlflow.log_artifact(str(results.metrics))
     except (MlflowException, OSError) as error:
         raise TrainingError(
-            f"the results are in {results.folder}, but tracking.mlflow_tracking_uri {uri!r} refused them: {error}"
+            f"tracking.mlflow_tracking_uri: {uri!r} refused the results: {error}; they are in {results.folder}"
         ) from None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from rootstock.adapters import tasks
 from rootstock.adapters.bundle.canonical import canonical, digest_of
 from rootstock.adapters.spec import (
     FILL_MASK,
@@ -28,7 +29,7 @@ MAX_LABEL_CHARACTERS = 2**10
 MAX_PREFIX_CHARACTERS = 2**12
 _MAX_DEPTH = 32
 # Tasks with one kind of head.
-_HEAD_KINDS = {"token-classification": "hf", "question-answering": "hf", "feature-extraction": "linear"}
+_HEAD_KINDS = {task.name: task.heads[0] for task in tasks.TASKS if len(task.heads) == 1}
 _MOST_LABELS = {"text-ranking": 1, "token-classification": MAX_TOKEN_LABELS}
 _KEYS = {
     "schema",

@@ -13,13 +13,7 @@ from rootstock.adapters.bundle.origin import check_origin, head_hint, short_name
 from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.sentence_modules import MODULES, SentenceModules, read_sentence_modules
 from rootstock.adapters.spec import UNLABELLED, Array, FoundationSpec, HeadSpec, Rejected, TaskClass
-
-TASK_OF_TYPE = {
-    "SEQ_CLS": "text-classification",
-    "TOKEN_CLS": "token-classification",
-    "FEATURE_EXTRACTION": "feature-extraction",
-    "QUESTION_ANS": "question-answering",
-}
+from rootstock.adapters.tasks import TASK_OF_TYPE
 
 _MAX_WARNING = 500
 

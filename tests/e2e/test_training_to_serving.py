@@ -74,4 +74,4 @@ def test_a_run_with_push_ends_in_an_adapter_that_answers(
     refused = CliRunner().invoke(app, ["validate", str(wide), "--server", server.url])
     assert refused.exit_code == 2
     assert "peft.r: 500; " in refused.stderr
-    assert "serves at most 64" in refused.stderr
+    assert "is 64; lower it" in refused.stderr

@@ -76,8 +76,8 @@ def rows(tmp_path: Path) -> Path:
     words = {"positive": ("good", "fine", "lovely"), "negative": ("bad", "awful", "broken")}
     lines = ["text,label"]
     for i in range(20):
-        for label, found in words.items():
-            text = ["it was", found[i % 3], *(_WORDS[(i * 7 + k) % 20] for k in range(2 + i % 4)), str(i)]
+        for label, kinds_of_word in words.items():
+            text = ["it was", kinds_of_word[i % 3], *(_WORDS[(i * 7 + k) % 20] for k in range(2 + i % 4)), str(i)]
             lines.append(f"{' '.join(text)},{label}")
     path = tmp_path / "rows.csv"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -128,15 +128,15 @@ def peft_outputs() -> Callable[[Path, Path, str, int, Sequence[str]], list[Any]]
         tokenizer = Tokenizer.from_file(str(foundation / "tokenizer.json"))
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        found = []
+        raw = []
         with torch.no_grad():
             for text in texts:
                 ids = torch.tensor([tokenizer.encode(text).ids])
                 if "head.weight" in head:
                     mean = model.base_model.model.bert(ids).last_hidden_state[0].mean(0)
-                    found.append((head["head.weight"] @ (mean / mean.norm()) + head["head.bias"]).numpy())
+                    raw.append((head["head.weight"] @ (mean / mean.norm()) + head["head.bias"]).numpy())
                 else:
-                    found.append(model(ids).logits[0].numpy())
-        return found
+                    raw.append(model(ids).logits[0].numpy())
+        return raw
 
     return outputs

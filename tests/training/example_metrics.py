@@ -45,8 +45,8 @@ def example_metrics() -> dict[str, Any]:
     _, head = _answers(450, 3.0, 1)
     predicted, by_head = logits.argmax(1), head.argmax(1)
     figures = {
-        name: label_figures(truth.tolist(), found.tolist(), LABELS)
-        for name, found in (
+        name: label_figures(truth.tolist(), answers.tolist(), LABELS)
+        for name, answers in (
             ("adapter", predicted),
             ("head_only", by_head),
             ("majority", np.zeros_like(truth)),

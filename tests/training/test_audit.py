@@ -19,8 +19,8 @@ def _rows(count: int = 20) -> list[AuditRow]:
     return [AuditRow(f"text number {i}", "ab"[i % 2], "data.csv", i + 2, "train") for i in range(count)]
 
 
-def _kinds(found: list[Finding]) -> list[tuple[str, int]]:
-    return [(finding.kind, finding.line) for finding in found]
+def _kinds(findings: list[Finding]) -> list[tuple[str, int]]:
+    return [(finding.kind, finding.line) for finding in findings]
 
 
 def test_sound_data_has_no_finding() -> None:
@@ -29,20 +29,20 @@ def test_sound_data_has_no_finding() -> None:
 
 
 def test_texts_that_differ_in_case_spacing_and_unicode_form_are_duplicates() -> None:
-    found = audit([*_rows(), AuditRow(" TEXT  number\u00a03", "b", "data.csv", 40, "train")])
-    assert _kinds(found) == [("duplicate", 40)]
-    assert found[0].message == "the text of data.csv, line 5"
-    assert found[0].severity == "warning"
+    findings = audit([*_rows(), AuditRow(" TEXT  number\u00a03", "b", "data.csv", 40, "train")])
+    assert _kinds(findings) == [("duplicate", 40)]
+    assert findings[0].message == "the text of data.csv, line 5"
+    assert findings[0].severity == "warning"
 
 
 def test_one_text_in_two_splits_is_a_leak_and_with_two_labels_a_conflict() -> None:
     leak = AuditRow("text number 3", "b", "test.csv", 7, "test")
     conflict = AuditRow("text number 4", "b", "data.csv", 41, "train")
-    found = audit([*_rows(), leak, conflict])
-    assert _kinds(found) == [("leak", 7), ("conflict", 41)]
-    assert {finding.severity for finding in found} == {"error"}
-    assert found[0].message == "the text of data.csv, line 5, which is in train, while this is in test"
-    assert found[1].message == "the text of data.csv, line 6, with another label: 'b' and 'a'"
+    findings = audit([*_rows(), leak, conflict])
+    assert _kinds(findings) == [("leak", 7), ("conflict", 41)]
+    assert {finding.severity for finding in findings} == {"error"}
+    assert findings[0].message == "the text of data.csv, line 5, which is in train; this row is in test"
+    assert findings[1].message == "the text of data.csv, line 6, with another label: 'b' and 'a'"
 
 
 def test_near_duplicates_are_the_pairs_of_scikit_learns_cosine_and_exact_ones_are_not_told_twice() -> None:
@@ -51,10 +51,10 @@ def test_near_duplicates_are_the_pairs_of_scikit_learns_cosine_and_exact_ones_ar
     embeddings = draw.normal(size=(1200, 5))
     cosines = np.tril(cosine_similarity(embeddings), -1)
     expected = {rows[i].line for i in np.flatnonzero((cosines >= NEAR).any(1))}
-    found = audit(rows, embeddings)
+    findings = audit(rows, embeddings)
     assert expected
-    assert {finding.line for finding in found} == expected
-    assert {finding.kind for finding in found} <= {"near_duplicate", "near_conflict"}
+    assert {finding.line for finding in findings} == expected
+    assert {finding.kind for finding in findings} <= {"near_duplicate", "near_conflict"}
     twice = [*rows[:3], rows[2]._replace(line=9)]
     assert ("near_duplicate", 9) not in _kinds(audit(twice, embeddings[[0, 1, 2, 2]]))
 
@@ -63,9 +63,9 @@ def test_a_near_copy_in_another_split_is_a_possible_leak() -> None:
     rows = [*_rows(), AuditRow("text no. 3", "b", "test.csv", 7, "test")]
     embeddings = np.eye(21)
     embeddings[20] = embeddings[3]
-    found = audit(rows, embeddings)
-    assert _kinds(found) == [("near_leak", 7)]
-    assert "nearly the text (cosine 1.000) of data.csv, line 5" in found[0].message
+    findings = audit(rows, embeddings)
+    assert _kinds(findings) == [("near_leak", 7)]
+    assert "nearly the text (cosine 1.000) of data.csv, line 5" in findings[0].message
 
 
 def test_of_several_near_copies_the_one_in_another_split_is_named() -> None:
@@ -77,8 +77,8 @@ def test_of_several_near_copies_the_one_in_another_split_is_named() -> None:
     # The last row is closest to the first, and close to the one of test.
     embeddings = np.eye(5)
     embeddings[3:] = [[1, 0.15, 0, 0, 0], [1, 0.05, 0, 0, 0]]
-    found = audit(rows, embeddings)
-    assert ("near_leak", 9) in _kinds(found)
+    findings = audit(rows, embeddings)
+    assert ("near_leak", 9) in _kinds(findings)
 
 
 def test_planted_wrong_labels_are_found_from_out_of_fold_probabilities() -> None:
@@ -90,11 +90,11 @@ def test_planted_wrong_labels_are_found_from_out_of_fold_probabilities() -> None
     given[planted] = (truth[planted] + 1) % 3
     probabilities = cross_val_predict(LogisticRegression(), features, given, cv=5, method="predict_proba")
     rows = [AuditRow(f"text {i}", "abc"[given[i]], "data.csv", i, "train") for i in range(180)]
-    found = audit(rows, probabilities=probabilities, labels=["a", "b", "c"])
-    assert {finding.kind for finding in found} == {"label_noise"}
-    assert set(planted) <= {finding.line for finding in found}
-    assert len(found) <= 8
-    assert "is probably wrong" in found[0].message
+    findings = audit(rows, probabilities=probabilities, labels=["a", "b", "c"])
+    assert {finding.kind for finding in findings} == {"label_noise"}
+    assert set(planted) <= {finding.line for finding in findings}
+    assert len(findings) <= 8
+    assert "is probably wrong" in findings[0].message
 
 
 def test_empty_and_long_texts_are_found_and_lengths_are_in_tokens() -> None:
@@ -103,29 +103,29 @@ def test_empty_and_long_texts_are_found_and_lengths_are_in_tokens() -> None:
         AuditRow(" \n", "a", "data.csv", 50, "train"),
         AuditRow("w " * 90, "a", "data.csv", 51, "train"),
     ]
-    found = audit(rows, lengths=[5] * 20 + [2, 92], max_length=64)
-    assert _kinds(found) == [("empty", 50), ("long", 51)]
-    assert found[1].message == "92 tokens, and what lies beyond max_length 64 is cut off"
+    findings = audit(rows, lengths=[5] * 20 + [2, 92], max_length=64)
+    assert _kinds(findings) == [("empty", 50), ("long", 51)]
+    assert findings[1].message == "92 tokens; the part beyond training.max_length, 64, is cut off"
 
 
 def test_rare_unseen_and_overwhelming_labels_are_found() -> None:
     rows = _rows(200) + [AuditRow(f"rare {i}", "c", "data.csv", 300 + i, "train") for i in range(3)]
-    found = audit([*rows, AuditRow("new", "d", "test.csv", 4, "test")])
-    assert [finding.kind for finding in found] == ["unseen_label", "rare_label", "rare_label", "imbalance"]
-    assert found[0] == Finding(
+    findings = audit([*rows, AuditRow("new", "d", "test.csv", 4, "test")])
+    assert [finding.kind for finding in findings] == ["unseen_label", "rare_label", "rare_label", "imbalance"]
+    assert findings[0] == Finding(
         "unseen_label", "error", "test.csv", 4, "label 'd' is in test and in no training row"
     )
-    assert "100 rows and 'd' 1: 100 to 1" in found[3].message
+    assert "100 rows and 'd' 1: 100 to 1" in findings[3].message
 
 
 def test_a_single_label_cannot_be_learned() -> None:
-    found = audit([row._replace(label="a") for row in _rows()])
-    assert _kinds(found) == [("one_label", 0)]
+    findings = audit([row._replace(label="a") for row in _rows()])
+    assert _kinds(findings) == [("one_label", 0)]
 
 
 def test_findings_are_json() -> None:
-    found = audit([row._replace(label="a") for row in _rows()])
-    assert json.loads(json.dumps([finding.to_json() for finding in found])) == [
+    findings = audit([row._replace(label="a") for row in _rows()])
+    assert json.loads(json.dumps([finding.to_json() for finding in findings])) == [
         {
             "kind": "one_label",
             "severity": "error",

@@ -49,7 +49,7 @@ def test_the_temperature_is_scikit_learns(factor: float) -> None:
     logits, targets = _overconfident(2000, 0, factor)
     fitted = CalibratedClassifierCV(FrozenEstimator(_Logits().fit(logits, targets)), method="temperature")
     fitted.fit(logits, targets)
-    theirs = [1 / found.calibrators[0].beta_ for found in fitted.calibrated_classifiers_]
+    theirs = [1 / classifier.calibrators[0].beta_ for classifier in fitted.calibrated_classifiers_]
     assert len(theirs) == 1
     assert fit_temperature(logits, targets) == pytest.approx(theirs[0], rel=1e-3)
     assert fit_temperature(logits, targets) == pytest.approx(factor, rel=0.15)
@@ -78,16 +78,16 @@ def test_reliability_bins_are_scikit_learns_calibration_curve_and_the_error_is_t
     accuracies, confidences = calibration_curve(right, probabilities.max(1), n_bins=15, strategy="uniform")
     rows = np.histogram(probabilities.max(1), np.linspace(0, 1, 16))[0]
     bins = reliability(probabilities, targets)
-    assert [found["accuracy"] for found in bins] == pytest.approx(accuracies)
-    assert [found["confidence"] for found in bins] == pytest.approx(confidences)
-    assert [found["rows"] for found in bins] == [count for count in rows if count]
+    assert [step["accuracy"] for step in bins] == pytest.approx(accuracies)
+    assert [step["confidence"] for step in bins] == pytest.approx(confidences)
+    assert [step["rows"] for step in bins] == [count for count in rows if count]
     weighted = float((rows[rows > 0] * np.abs(accuracies - confidences)).sum() / 3000)
     assert expected_error(bins) == pytest.approx(weighted)
 
 
 def test_a_step_of_confidence_holds_its_upper_edge_as_guo_et_al_have_it() -> None:
     halves = reliability(np.array([[0.5, 0.5], [0.75, 0.25]]), [0, 1], bins=2)
-    assert [found["confidence"] for found in halves] == [0.5, 0.75]
+    assert [step["confidence"] for step in halves] == [0.5, 0.75]
 
 
 def test_full_confidence_falls_into_the_last_bin() -> None:
@@ -95,10 +95,10 @@ def test_full_confidence_falls_into_the_last_bin() -> None:
 
 
 def test_a_temperature_from_validation_lowers_the_error_on_test_rows() -> None:
-    found = calibrate(*_overconfident(1500, 2), *_overconfident(1500, 3))
-    assert found["ece_before"] > 0.2
-    assert found["ece_after"] < 0.05
-    assert sum(b["rows"] for b in found["bins_after"]) == 1500
+    calibration = calibrate(*_overconfident(1500, 2), *_overconfident(1500, 3))
+    assert calibration["ece_before"] > 0.2
+    assert calibration["ece_after"] < 0.05
+    assert sum(b["rows"] for b in calibration["bins_after"]) == 1500
 
 
 def test_tokens_are_flattened_without_those_that_have_no_label() -> None:

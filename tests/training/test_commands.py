@@ -45,29 +45,33 @@ def test_evaluate_gives_scikit_learns_accuracy_of_what_peft_predicts(
 
     from sklearn.metrics import accuracy_score, f1_score
 
-    found = call("evaluate", bundle, rows, "--foundation", tiny_bert)
+    figures = call("evaluate", bundle, rows, "--foundation", tiny_bert)
     with rows.open(encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     texts = [row["text"] for row in table]
     logits = peft_outputs(tiny_bert, bundle.parent / "bundle", "text-classification", 2, texts)
     predicted = [("negative", "positive")[int(np.argmax(row))] for row in logits]
     truth = [row["label"] for row in table]
-    assert found["accuracy"] == round(accuracy_score(truth, predicted), 4)
-    assert found["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"), abs=1e-4)
+    assert figures["accuracy"] == round(accuracy_score(truth, predicted), 4)
+    assert figures["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"), abs=1e-4)
 
 
 def test_an_adapter_compared_with_itself_wins_and_loses_nothing(
     bundle: Path, rows: Path, tiny_bert: Path
 ) -> None:
-    found = call("compare", bundle, bundle.parent / "bundle", rows, "--foundation", tiny_bert)
-    assert found["first"] == found["second"]
-    assert (found["paired"]["wins"], found["paired"]["losses"], found["paired"]["p_value"]) == (0, 0, 1.0)
+    comparison = call("compare", bundle, bundle.parent / "bundle", rows, "--foundation", tiny_bert)
+    assert comparison["first"] == comparison["second"]
+    assert (comparison["paired"]["wins"], comparison["paired"]["losses"], comparison["paired"]["p_value"]) == (
+        0,
+        0,
+        1.0,
+    )
 
 
 def test_what_tokens_add_sums_to_what_the_text_adds(bundle: Path, tiny_bert: Path) -> None:
-    found = call("explain", bundle, "it was good Ann", "--foundation", tiny_bert)
-    assert [token["token"] for token in found["tokens"]] == ["it", "was", "good", "ann"]
-    assert abs(found["missing"]) < 0.05 * (1 + sum(abs(t["contribution"]) for t in found["tokens"]))
+    attribution = call("explain", bundle, "it was good Ann", "--foundation", tiny_bert)
+    assert [token["token"] for token in attribution["tokens"]] == ["it", "was", "good", "ann"]
+    assert abs(attribution["missing"]) < 0.05 * (1 + sum(abs(t["contribution"]) for t in attribution["tokens"]))
     refused = CliRunner().invoke(
         app, ["explain", str(bundle), "x", "--label", "no", "--foundation", str(tiny_bert)]
     )
@@ -81,8 +85,8 @@ def test_an_exported_model_gives_the_golden_outputs_in_onnx_runtime(
     import onnxruntime
     from tokenizers import Tokenizer
 
-    found = call("export", bundle, tmp_path / "m.onnx", "--foundation", tiny_bert)
-    assert found["max_difference"] < 1e-4
+    export = call("export", bundle, tmp_path / "m.onnx", "--foundation", tiny_bert)
+    assert export["max_difference"] < 1e-4
     golden = json.loads((bundle.parent / "bundle" / "golden.json").read_text())
     tokenizer = Tokenizer.from_file(str(tiny_bert / "tokenizer.json"))
     tokenizer.no_padding()
@@ -99,30 +103,30 @@ def test_an_exported_model_gives_the_golden_outputs_in_onnx_runtime(
 def test_suggested_texts_are_from_the_file_and_each_is_there_once(
     bundle: Path, rows: Path, tiny_bert: Path
 ) -> None:
-    found = call("suggest", bundle, rows, "--count", 7, "--foundation", tiny_bert)["suggested"]
-    assert len({row["row"] for row in found}) == 7
+    suggestions = call("suggest", bundle, rows, "--count", 7, "--foundation", tiny_bert)["suggested"]
+    assert len({row["row"] for row in suggestions}) == 7
     lines = rows.read_text(encoding="utf-8").splitlines()[1:]
-    assert all(lines[row["row"] - 1].startswith(row["text"]) for row in found)
+    assert all(lines[row["row"] - 1].startswith(row["text"]) for row in suggestions)
 
 
 def test_cross_validation_scores_each_method_over_the_folds(write_recipe: Callable[..., Path]) -> None:
-    found = call("cv", write_recipe(), "--folds", 3)
-    assert set(found["methods"]) == {"head_only", "lora"}
-    scores = found["methods"]["head_only"]["scores"]
+    scores_by_method = call("cv", write_recipe(), "--folds", 3)
+    assert set(scores_by_method["methods"]) == {"head_only", "lora"}
+    scores = scores_by_method["methods"]["head_only"]["scores"]
     assert len(scores) == 3
-    assert found["methods"]["head_only"]["mean"] == pytest.approx(np.mean(scores), abs=1e-4)
-    assert found["methods"]["head_only"]["sd"] == pytest.approx(np.std(scores, ddof=1), abs=1e-4)
+    assert scores_by_method["methods"]["head_only"]["mean"] == pytest.approx(np.mean(scores), abs=1e-4)
+    assert scores_by_method["methods"]["head_only"]["sd"] == pytest.approx(np.std(scores, ddof=1), abs=1e-4)
 
 
 def test_a_sweep_tries_its_space_and_writes_the_best_recipe(
     write_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
     space = {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "peft.r": {"choices": [2, 4]}}
-    found = call("sweep", write_recipe(hpo={"trials": 3, "space": space}), "--out", tmp_path / "best.yaml")
-    assert len(found["trials"]) == 3
-    assert found["best"]["score"] == max(trial["score"] for trial in found["trials"])
+    search = call("sweep", write_recipe(hpo={"trials": 3, "space": space}), "--out", tmp_path / "best.yaml")
+    assert len(search["trials"]) == 3
+    assert search["best"]["score"] == max(trial["score"] for trial in search["trials"])
     best = load_recipe(tmp_path / "best.yaml").recipe
-    assert best.peft.r == found["best"]["values"]["peft.r"]
+    assert best.peft.r == search["best"]["values"]["peft.r"]
     empty = CliRunner().invoke(app, ["sweep", str(write_recipe())])
     assert empty.exit_code == 2
     assert "hpo.space: empty" in empty.stderr
@@ -134,9 +138,9 @@ def test_a_sweep_tries_its_space_and_writes_the_best_recipe(
 
 def test_clients_train_one_adapter_between_them(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     arguments = ("--clients", 2, "--rounds", 2, "--output-dir", tmp_path / "fed")
-    found = call("federate", write_recipe(), *arguments)
-    assert [one["number"] for one in found["rounds"]] == [1, 2]
-    assert Path(found["zip"]).is_file()
+    summary = call("federate", write_recipe(), *arguments)
+    assert [one["number"] for one in summary["rounds"]] == [1, 2]
+    assert Path(summary["zip"]).is_file()
     assert "2 clients trained" in (tmp_path / "fed" / "bundle" / "README.md").read_text()
 
 
@@ -145,20 +149,23 @@ def test_both_trainers_pass_over_the_same_rows_and_only_the_figures_are_printed(
 ) -> None:
     splits = {"test_size": 0.25, "val_size": 0.25, "choose_by": "cross_validation"}
     recipe = write_recipe(data={"splits": splits}, training={"num_train_epochs": 2})
-    found = call("bench", recipe, "--pairs", 1)
-    assert found["examples"] == 2 * 20
+    comparison = call("bench", recipe, "--pairs", 1)
+    assert comparison["examples"] == 2 * 20
+    # One pair gives no interval.
+    assert comparison["interval"] == [comparison["ratio"], comparison["ratio"]]
+    assert comparison["coverage"] == 0
     for side in ("ours", "trainer"):
-        assert len(found[side]["seconds"]) == 1
-        assert 0 <= found[side]["score"] <= 1
+        assert len(comparison[side]["seconds"]) == 1
+        assert 0 <= comparison[side]["score"] <= 1
     few = CliRunner().invoke(app, ["bench", str(write_recipe(data={"splits": {"k_shot": 4}}))])
     assert few.exit_code == 2
     assert "data.splits.k_shot: both sides are scored on validation rows" in few.stderr
 
 
 def test_bases_are_ranked_by_the_head_that_was_measured(write_recipe: Callable[..., Path]) -> None:
-    found = call("rank-base", write_recipe())["ranked"]
-    assert sorted(row["layer"] for row in found) == [0, 1, 2]
-    heads = [row["head_only"] for row in found]
+    ranks = call("rank-base", write_recipe())["ranked"]
+    assert sorted(row["layer"] for row in ranks) == [0, 1, 2]
+    heads = [row["head_only"] for row in ranks]
     assert heads == sorted(heads, reverse=True)
 
 
@@ -169,8 +176,8 @@ def test_an_audit_finds_a_leak_and_names_both_lines(write_recipe: Callable[..., 
         f"text,label\n{first.upper().replace('POSITIVE', 'positive')}\nnew,negative\n", encoding="utf-8"
     )
     recipe = write_recipe(data={"test_path": "test.csv", "splits": {"strategy": "given"}})
-    found = call("audit", recipe)["findings"]
-    leaks = [f for f in found if f["kind"] == "leak"]
+    findings = call("audit", recipe)["findings"]
+    leaks = [f for f in findings if f["kind"] == "leak"]
     assert len(leaks) == 1
     assert leaks[0]["file"].endswith("test.csv")
     assert "rows.csv, line 2" in leaks[0]["message"]

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from rootstock.training.errors import Diverged
-from rootstock.training.fit.candidate import TrainingRows, train_candidate
+from rootstock.training.fit.candidate import train_candidate
 from rootstock.training.fit.checkpoint import Checkpoints
-from rootstock.training.fit.descent import Epoch, FitStage, copied, descend, deterministic
+from rootstock.training.fit.descent import Epoch, FitStage, copy_of, descend, deterministic
 from rootstock.training.fit.job import Job, prepare
+from rootstock.training.network.construction import new_network
 from rootstock.training.network.network import Network
 from rootstock.training.recipe.recipe_file import load_recipe
 
@@ -35,11 +36,8 @@ def train(job: Job, checkpoints: Checkpoints | None, kill_at: int | None = None)
             raise Killed
 
     with deterministic(0):
-        training = TrainingRows(
-            job, job.parts.train, job.rows["train"], job.rows["validation"], 0, report, checkpoints
-        )
-        network = train_candidate("lora", training).network
-    return copied(network.parameters())
+        network = train_candidate("lora", job.training_rows, job.plan(report, checkpoints)).network
+    return copy_of(network.parameters())
 
 
 @pytest.mark.parametrize(
@@ -69,13 +67,13 @@ def test_a_run_killed_at_any_step_ends_with_the_weights_of_one_that_was_not(
 
 
 def test_checkpoints_of_another_run_and_damaged_ones_are_not_seen(tmp_path: Path) -> None:
-    from rootstock.training.fit.checkpoint import Standing
+    from rootstock.training.fit.checkpoint import StageState
 
-    Checkpoints(tmp_path, "one").save("fit", Standing({"a": torch.ones(2)}, {"epochs": []}))
+    Checkpoints(tmp_path, "one").save("fit", StageState({"a": torch.ones(2)}, {"epochs": []}))
     assert Checkpoints(tmp_path, "another").load("fit") is None
-    found = Checkpoints(tmp_path, "one").load("fit")
-    assert found is not None
-    assert found.plain == {"epochs": []}
+    state = Checkpoints(tmp_path, "one").load("fit")
+    assert state is not None
+    assert state.progress == {"epochs": []}
     (tmp_path / "fit.safetensors").write_bytes((tmp_path / "fit.safetensors").read_bytes()[:40])
     assert Checkpoints(tmp_path, "one").load("fit") is None
 
@@ -86,10 +84,8 @@ def stage_of(network: Network, job: Job, scores: list[float], losses: Callable[[
 
 
 def test_the_best_epoch_is_kept_the_earlier_among_equals(write_recipe: Callable[..., Path]) -> None:
-    from rootstock.training.fit.candidate import new_network
-
     job = prepare(load_recipe(write_recipe()))
-    network = new_network(job, "lora", 0)
+    network = new_network(job.network, "lora", 0, job.encoder.device)
     seen: list[torch.Tensor] = []
     head = network.head
     assert head is not None
@@ -98,7 +94,7 @@ def test_the_best_epoch_is_kept_the_earlier_among_equals(write_recipe: Callable[
         seen.append(head.bias.detach().clone())
         return head.bias.sum()
 
-    settings = job.source.recipe.training
+    settings = job.settings.training
     fit = descend(network, stage_of(network, job, [0.2, 0.6, 0.6, 0.1], loss), settings, 0)
     assert fit.best == Epoch(2, pytest.approx(fit.epochs[1].loss), 0.6)
     assert torch.equal(head.bias, seen[2])
@@ -107,10 +103,8 @@ def test_the_best_epoch_is_kept_the_earlier_among_equals(write_recipe: Callable[
 def test_a_stage_with_a_decay_keeps_the_moving_average_of_its_weights(
     write_recipe: Callable[..., Path],
 ) -> None:
-    from rootstock.training.fit.candidate import new_network
-
     job = prepare(load_recipe(write_recipe(training={"learning_rate": 0.1})))
-    network = new_network(job, "lora", 0)
+    network = new_network(job.network, "lora", 0, job.encoder.device)
     head = network.head
     assert head is not None
     after: list[torch.Tensor] = []
@@ -119,7 +113,7 @@ def test_a_stage_with_a_decay_keeps_the_moving_average_of_its_weights(
     descend(
         network,
         stage,
-        job.source.recipe.training,
+        job.settings.training,
         0,
         lambda done, total, note: after.append(head.bias.detach().clone()),
     )
@@ -131,23 +125,19 @@ def test_a_stage_with_a_decay_keeps_the_moving_average_of_its_weights(
 
 
 def test_early_stopping_waits_as_many_epochs_as_it_says(write_recipe: Callable[..., Path]) -> None:
-    from rootstock.training.fit.candidate import new_network
-
     job = prepare(load_recipe(write_recipe(training={"early_stopping_patience": 2})))
-    network = new_network(job, "lora", 0)
+    network = new_network(job.network, "lora", 0, job.encoder.device)
     head = network.head
     assert head is not None
     stage = stage_of(network, job, [0.5, 0.4, 0.3, 0.9], lambda: head.bias.sum())
-    assert [e.number for e in descend(network, stage, job.source.recipe.training, 0).epochs] == [1, 2, 3]
+    assert [e.number for e in descend(network, stage, job.settings.training, 0).epochs] == [1, 2, 3]
 
 
 def test_a_loss_that_is_no_number_names_the_rate_to_lower(write_recipe: Callable[..., Path]) -> None:
-    from rootstock.training.fit.candidate import new_network
-
     job = prepare(load_recipe(write_recipe()))
-    network = new_network(job, "lora", 0)
+    network = new_network(job.network, "lora", 0, job.encoder.device)
     head = network.head
     assert head is not None
     stage = stage_of(network, job, [0.5], lambda: head.bias.sum() * float("nan"))
     with pytest.raises(Diverged, match=r"loss is nan in epoch 1 of stage fit: lower training\.learning_rate"):
-        descend(network, stage, job.source.recipe.training, 0)
+        descend(network, stage, job.settings.training, 0)

@@ -21,10 +21,10 @@ def test_entity_figures_are_seqevals_strict_ones_also_for_tags_that_no_scheme_al
     theirs = entity_report(truth, given, mode="strict", scheme=IOB2, output_dict=True, zero_division=0)
     ours = entity_figures(truth, given)
     assert set(ours["entities"]) == {"person", "creative-work", "group"}
-    for kind, found in [*ours["entities"].items(), ("micro avg", ours)]:
+    for kind, rates in [*ours["entities"].items(), ("micro avg", ours)]:
         for ours_name, theirs_name in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
-            assert found[ours_name] == pytest.approx(theirs[kind][theirs_name], abs=5.1e-5)
-        assert found["support"] == theirs[kind]["support"]
+            assert rates[ours_name] == pytest.approx(theirs[kind][theirs_name], abs=5.1e-5)
+        assert rates["support"] == theirs[kind]["support"]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -34,8 +34,8 @@ def test_label_figures_are_scikit_learns_also_for_a_label_that_is_never_predicte
     theirs = classification_report(truth, given, target_names=list("abcde"), output_dict=True, zero_division=0)
     ours = label_figures(truth, given, "abcde")
     assert ours["labels"]["e"]["f1"] == 0
-    for label, found in ours["labels"].items():
+    for label, rates in ours["labels"].items():
         for ours_name, theirs_name in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
-            assert found[ours_name] == pytest.approx(theirs[label][theirs_name], abs=5.1e-5)
-        assert found["support"] == theirs[label]["support"]
+            assert rates[ours_name] == pytest.approx(theirs[label][theirs_name], abs=5.1e-5)
+        assert rates["support"] == theirs[label]["support"]
     assert ours["macro_f1"] == pytest.approx(theirs["macro avg"]["f1-score"], abs=1e-4)

@@ -27,16 +27,16 @@ GROUPS = ["north"] * 300 + ["south"] * 300
 
 def test_each_group_s_figures_are_scikit_learns_on_its_rows() -> None:
     ours, theirs = _answers(0.95, 0.8, 0), _answers(0.9, 0.7, 1)
-    found = fairness(TRUTH, ours, theirs, GROUPS, "region")
+    report = fairness(TRUTH, ours, theirs, GROUPS, "region")
     for name, rows in (("north", slice(0, 300)), ("south", slice(300, 600))):
-        group = found["groups"][name]
+        group = report["groups"][name]
         assert group["rows"] == 300
         assert group["accuracy"] == pytest.approx(accuracy_score(TRUTH[rows], ours[rows]), abs=5e-5)
         assert group["macro_f1"] == pytest.approx(f1_score(TRUTH[rows], ours[rows], average="macro"), abs=5e-5)
-    accuracies = [group["accuracy"] for group in found["groups"].values()]
-    assert found["gap"] == pytest.approx(max(accuracies) - min(accuracies), abs=1e-4)
+    accuracies = [group["accuracy"] for group in report["groups"].values()]
+    assert report["gap"] == pytest.approx(max(accuracies) - min(accuracies), abs=1e-4)
     by_head = [accuracy_score(TRUTH[rows], theirs[rows]) for rows in (slice(0, 300), slice(300, 600))]
-    assert found["foundation_gap"] == pytest.approx(by_head[0] - by_head[1], abs=5e-5)
+    assert report["foundation_gap"] == pytest.approx(by_head[0] - by_head[1], abs=5e-5)
 
 
 @pytest.mark.parametrize(

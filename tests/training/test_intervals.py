@@ -6,11 +6,19 @@ import statistics
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import bootstrap, quantile_test
 from sklearn.metrics import f1_score
 
 from rootstock.training.metrics.counts import label_counts, macro_f1
-from rootstock.training.metrics.intervals import entity_intervals, interval, label_intervals, spread
+from rootstock.training.metrics.intervals import (
+    entity_intervals,
+    interval,
+    label_intervals,
+    order_statistic_interval,
+    spread,
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +32,8 @@ def test_accuracy_s_interval_is_scipys_percentile_interval(answers: tuple[np.nda
     truth, predicted = answers
     right = (truth == predicted).astype(float)
     theirs = bootstrap((right,), np.mean, method="percentile", n_resamples=5000, rng=np.random.default_rng(0))
-    found = label_intervals(truth.tolist(), predicted.tolist(), 4)["accuracy"]
-    assert found == pytest.approx(list(theirs.confidence_interval), abs=0.006)
+    ours = label_intervals(truth.tolist(), predicted.tolist(), 4)["accuracy"]
+    assert ours == pytest.approx(list(theirs.confidence_interval), abs=0.006)
 
 
 def test_macro_f1_s_interval_is_scipys_over_scikit_learns_score(answers: tuple[np.ndarray, np.ndarray]) -> None:
@@ -39,8 +47,8 @@ def test_macro_f1_s_interval_is_scipys_over_scikit_learns_score(answers: tuple[n
         n_resamples=500,
         rng=np.random.default_rng(0),
     )
-    found = interval(label_counts(truth.tolist(), predicted.tolist(), 4), macro_f1)
-    assert found == pytest.approx(list(theirs.confidence_interval), abs=0.01)
+    ours = interval(label_counts(truth.tolist(), predicted.tolist(), 4), macro_f1)
+    assert ours == pytest.approx(list(theirs.confidence_interval), abs=0.01)
 
 
 def test_the_seed_fixes_the_interval_and_another_seed_moves_it_a_little() -> None:
@@ -70,3 +78,34 @@ def test_the_spread_over_seeds_is_the_sample_mean_and_deviation() -> None:
     assert spread([0.9]).to_json() == {"mean": 0.9, "sd": None}
     with pytest.raises(ValueError, match="no scores"):
         spread([])
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.1, 10), min_size=6, max_size=60, unique=True))
+def test_of_six_measurements_or_more_the_interval_is_scipys_of_the_median(values: list[float]) -> None:
+    ours = order_statistic_interval(values)
+    theirs = quantile_test(values, q=0, p=0.5).confidence_interval(0.95)
+    assert (ours.low, ours.high) == (theirs.low, theirs.high)
+    assert ours.median == statistics.median(values)
+    assert ours.coverage >= 0.95
+
+
+@pytest.mark.parametrize(("count", "coverage"), [(1, 0.0), (2, 0.5), (3, 0.75), (4, 0.875), (5, 0.9375)])
+def test_under_six_measurements_the_interval_is_their_range_and_states_that_it_covers_less_than_95_percent(
+    count: int, coverage: float
+) -> None:
+    values = [1.0 + i**2 for i in range(count)]
+    ours = order_statistic_interval(values)
+    assert (ours.low, ours.high, ours.coverage) == (values[0], values[-1], coverage)
+
+
+def test_as_many_of_such_intervals_hold_the_true_median_as_they_state() -> None:
+    draws = np.random.default_rng(0).exponential(size=(4000, 5))
+    intervals = [order_statistic_interval(draw.tolist()) for draw in draws]
+    held = np.mean([i.low <= np.log(2) <= i.high for i in intervals])
+    assert held == pytest.approx(intervals[0].coverage, abs=0.02)
+
+
+def test_a_median_needs_a_measurement() -> None:
+    with pytest.raises(ValueError, match="no measurements"):
+        order_statistic_interval([])

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from rootstock.training.fit.candidate import new_network
+from rootstock.training.fit.candidate import train_candidate
 from rootstock.training.fit.job import Job, prepare
+from rootstock.training.fit.plan import TrainingRows
+from rootstock.training.network.construction import new_network
 from rootstock.training.network.files import load, save
 from rootstock.training.network.inputs import Inputs
 from rootstock.training.network.network import outputs, start_at_states
@@ -31,9 +33,9 @@ def test_starting_at_a_layer_gives_the_states_of_the_whole_trunk(
     write_recipe: Callable[..., Path], tiny_bert: Path, depth: int
 ) -> None:
     job = job_on(write_recipe, tiny_bert)
-    network = new_network(job, "lora", 0)
+    network = new_network(job.network, "lora", 0, job.encoder.device)
     network.depth = depth
-    inputs = job.inputs(job.rows["train"])
+    inputs = job.inputs("train")
     whole = outputs(network, inputs, "states")
     start_at_states(network, [inputs])
     assert network.from_layer is not None
@@ -47,9 +49,9 @@ def test_tokens_are_labelled_alike_from_a_layer_and_from_the_ids(
     write_recipe: Callable[..., Path], tiny_bert: Path
 ) -> None:
     job = job_on(write_recipe, tiny_bert, task_type="TOKEN_CLS", data={"path": "sentences.conll"})
-    network = new_network(job, "lora", 0)
+    network = new_network(job.network, "lora", 0, job.encoder.device)
     network.depth = 1
-    inputs = job.inputs(job.rows["train"])
+    inputs = job.inputs("train")
     whole = outputs(network, inputs)
     start_at_states(network, [inputs])
     for ours, transformers in zip(outputs(network, inputs), whole, strict=True):
@@ -62,12 +64,11 @@ def test_with_its_adapter_off_the_foundation_is_bit_for_bit_what_it_was(
 ) -> None:
     from transformers import AutoModel
 
-    from rootstock.training.fit.candidate import TrainingRows, train_candidate
-
     job = job_on(write_recipe, tiny_bert, training={"learning_rate": 0.05})
-    network = train_candidate("lora", TrainingRows(job, job.parts.train, job.rows["train"], (), 0)).network
-    batch = job.inputs(job.rows["test"]).batch(range(4))
-    arguments = batch.arguments(job.spec)
+    rows = TrainingRows(job.parts.train, job.rows["train"])
+    network = train_candidate("lora", rows, job.plan()).network
+    batch = job.inputs("test").batch(range(4))
+    arguments = batch.arguments(job.network.foundation)
     trained: Any = network.model
     before = AutoModel.from_pretrained(tiny_bert).eval()
     with torch.no_grad():
@@ -84,14 +85,14 @@ def test_a_saved_adapter_answers_as_the_network_it_was_saved_from(
     write_recipe: Callable[..., Path], tiny_bert: Path, tmp_path: Path, method: str | None
 ) -> None:
     job = job_on(write_recipe, tiny_bert)
-    network = new_network(job, method, 0)
+    network = new_network(job.network, method, 0, job.encoder.device)
     with torch.no_grad():
         for parameter in network.parameters().values():
             parameter.normal_(std=0.1)
-    inputs = job.inputs(job.rows["test"])
+    inputs = job.inputs("test")
     answers = outputs(network, inputs)
-    save(network, job.source.recipe, tmp_path, job.files)
-    reloaded = load(tmp_path, job.source.recipe, len(job.labels), job.files, job.spec)
+    save(network, job.network, tmp_path)
+    reloaded = load(tmp_path, job.network)
     for ours, saved in zip(outputs(reloaded, inputs), answers, strict=True):
         np.testing.assert_allclose(ours, saved, atol=1e-5)
 

@@ -38,25 +38,25 @@ def test_scopes_that_no_threshold_can_tell_apart_are_all_answered() -> None:
 def test_the_figures_are_scikit_learns(parts: tuple[np.ndarray, np.ndarray]) -> None:
     inside, outside = parts
     right = np.random.default_rng(1).random(300) < 0.9
-    found = out_of_scope_figures(0.6, inside, right, outside)
+    figures = out_of_scope_figures(0.6, inside, right, outside)
     refused = np.concatenate(parts) < 0.6
     foreign = np.repeat([0, 1], [300, 120])
-    assert found["recall"] == pytest.approx(recall_score(foreign, refused), abs=5e-5)
-    assert found["auroc"] == pytest.approx(roc_auc_score(1 - foreign, np.concatenate(parts)), abs=5e-5)
-    assert found["auroc"] == pytest.approx(mannwhitneyu(inside, outside).statistic / (300 * 120), abs=5e-5)
-    assert found["in_scope_kept"] == pytest.approx(1 - recall_score(1 - foreign, refused), abs=5e-5)
-    assert found["in_scope_accuracy"] == pytest.approx((right & (inside >= 0.6)).mean(), abs=5e-5)
-    assert found["rows"] == {"in_scope": 300, "out_of_scope": 120}
+    assert figures["recall"] == pytest.approx(recall_score(foreign, refused), abs=5e-5)
+    assert figures["auroc"] == pytest.approx(roc_auc_score(1 - foreign, np.concatenate(parts)), abs=5e-5)
+    assert figures["auroc"] == pytest.approx(mannwhitneyu(inside, outside).statistic / (300 * 120), abs=5e-5)
+    assert figures["in_scope_kept"] == pytest.approx(1 - recall_score(1 - foreign, refused), abs=5e-5)
+    assert figures["in_scope_accuracy"] == pytest.approx((right & (inside >= 0.6)).mean(), abs=5e-5)
+    assert figures["rows"] == {"in_scope": 300, "out_of_scope": 120}
 
 
 def test_without_out_of_scope_test_rows_nothing_is_said_of_them(parts: tuple[np.ndarray, np.ndarray]) -> None:
-    found = out_of_scope_figures(0.6, parts[0], np.ones(300, bool))
-    assert set(found) == {"threshold", "in_scope_kept", "in_scope_accuracy", "rows"}
+    figures = out_of_scope_figures(0.6, parts[0], np.ones(300, bool))
+    assert set(figures) == {"threshold", "in_scope_kept", "in_scope_accuracy", "rows"}
 
 
 def test_a_row_as_sure_as_the_threshold_is_answered() -> None:
-    found = out_of_scope_figures(0.5, np.array([0.5, 0.4]), [True, True], np.array([0.5, 0.2]))
-    assert (found["in_scope_kept"], found["recall"]) == (0.5, 0.5)
+    figures = out_of_scope_figures(0.5, np.array([0.5, 0.4]), [True, True], np.array([0.5, 0.2]))
+    assert (figures["in_scope_kept"], figures["recall"]) == (0.5, 0.5)
 
 
 def test_confidence_is_the_largest_probability_after_the_temperature() -> None:

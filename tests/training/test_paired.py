@@ -20,10 +20,10 @@ def _pair(both: int, wins: int, losses: int, neither: int = 0) -> tuple[np.ndarr
 def test_the_exact_test_is_scipys_binomial_test_on_the_rows_that_differ(wins: int, losses: int) -> None:
     first, second = _pair(30, wins, losses, 5)
     for ours, theirs in (("greater", "greater"), ("two-sided", "two-sided")):
-        found = mcnemar(first, second, ours, mid_p=False)
-        assert found.p_value == pytest.approx(binomtest(wins, wins + losses, 0.5, alternative=theirs).pvalue)
-        assert (found.wins, found.losses) == (wins, losses)
-        assert found.difference == pytest.approx((wins - losses) / len(first))
+        comparison = mcnemar(first, second, ours, mid_p=False)
+        assert comparison.p_value == pytest.approx(binomtest(wins, wins + losses, 0.5, alternative=theirs).pvalue)
+        assert (comparison.wins, comparison.losses) == (wins, losses)
+        assert comparison.difference == pytest.approx((wins - losses) / len(first))
 
 
 def test_the_published_airway_table_gives_the_published_p_values() -> None:
@@ -60,7 +60,7 @@ def test_the_paired_bootstrap_of_accuracy_agrees_with_the_normal_approximation_a
     first, second = _pair(300, 60, 38, 102)
     ones = np.ones(len(first), int)
     counts = [label_counts(ones, right.astype(int), 2) for right in (first, second)]
-    found = paired_bootstrap(counts[0], counts[1], accuracy, resamples=4000)
+    comparison = paired_bootstrap(counts[0], counts[1], accuracy, resamples=4000)
     theirs = bootstrap(
         (second.astype(float), first.astype(float)),
         lambda b, a, axis: b.mean(axis) - a.mean(axis),
@@ -70,11 +70,11 @@ def test_the_paired_bootstrap_of_accuracy_agrees_with_the_normal_approximation_a
         method="basic",
         rng=np.random.default_rng(1),
     )
-    assert found.difference == pytest.approx(22 / 500)
-    assert found.p_value == pytest.approx(norm.sf(found.difference / theirs.standard_error), abs=0.006)
-    assert (found.wins, found.losses) == (60, 38)
+    assert comparison.difference == pytest.approx(22 / 500)
+    assert comparison.p_value == pytest.approx(norm.sf(comparison.difference / theirs.standard_error), abs=0.006)
+    assert (comparison.wins, comparison.losses) == (60, 38)
     two_sided = paired_bootstrap(counts[0], counts[1], accuracy, "two-sided", resamples=4000)
-    assert two_sided.p_value == pytest.approx(2 * found.p_value, abs=0.01)
+    assert two_sided.p_value == pytest.approx(2 * comparison.p_value, abs=0.01)
     worse = paired_bootstrap(counts[1], counts[0], accuracy)
     assert worse.p_value > 0.9
 
@@ -84,8 +84,8 @@ def test_a_better_tagger_wins_by_sentences_and_the_seed_fixes_the_p_value() -> N
     worse = [["B-PER", "O"], ["B-LOC", "O"], ["O", "B-PER"]] * 20
     better = [["B-PER", "O"], ["B-LOC", "I-LOC"], ["O", "O"]] * 20
     first, second = entity_counts(truth, worse), entity_counts(truth, better)
-    found = paired_bootstrap(first, second, f1, seed=3)
-    assert (found.wins, found.losses) == (40, 0)
-    assert found.p_value == pytest.approx(1 / 2001)
-    assert found == paired_bootstrap(first, second, f1, seed=3)
-    assert found.to_json()["test"] == "paired bootstrap of 2000 resamples, one-sided"
+    comparison = paired_bootstrap(first, second, f1, seed=3)
+    assert (comparison.wins, comparison.losses) == (40, 0)
+    assert comparison.p_value == pytest.approx(1 / 2001)
+    assert comparison == paired_bootstrap(first, second, f1, seed=3)
+    assert comparison.to_json()["test"] == "paired bootstrap of 2000 resamples, one-sided"

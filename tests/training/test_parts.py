@@ -17,10 +17,10 @@ from rootstock.training.data.encoding import TokenRow
 from rootstock.training.data.example import Example
 from rootstock.training.errors import DataError
 from rootstock.training.fit.adaptation import DomainClassifier, coral
-from rootstock.training.fit.augmentation import hide_tokens, reworded
+from rootstock.training.fit.augmentation import hide_tokens, reword
 from rootstock.training.fit.candidate import like_lengths
 from rootstock.training.fit.contrastive import balanced_batches, supervised_contrast
-from rootstock.training.fit.optimizer import make_optimizer, rate_schedule, thaw
+from rootstock.training.fit.optimizer import make_optimizer, rate_schedule, unfreeze
 from rootstock.training.metrics.calibration import softmax
 from rootstock.training.network.inputs import Inputs
 from rootstock.training.network.linear_head import choose_strength, fit_head
@@ -41,8 +41,8 @@ def test_the_contrastive_loss_is_that_of_the_paper_row_by_row() -> None:
         below = sum(math.exp(float(rows[i] @ rows[a]) / temperature) for a in others)
         logs = [math.log(math.exp(float(rows[i] @ rows[p]) / temperature) / below) for p in positives]
         by_row.append(-sum(logs) / len(positives))
-    found = supervised_contrast(rows, torch.tensor(labels), temperature)
-    assert float(found) == pytest.approx(sum(by_row) / len(by_row), rel=1e-5)
+    loss = supervised_contrast(rows, torch.tensor(labels), temperature)
+    assert float(loss) == pytest.approx(sum(by_row) / len(by_row), rel=1e-5)
 
 
 @settings(deadline=None, max_examples=50)
@@ -103,9 +103,9 @@ def test_a_fitted_head_gives_scikit_learns_probabilities_also_for_two_labels_and
         targets = chance.integers(0, labels, 60)
         head = fit_head(features, targets, labels + 1, 3.0)
         wanted = LogisticRegression(C=3.0, max_iter=2000).fit(features, targets).predict_proba(features)
-        found = softmax(head.logits(features))
-        np.testing.assert_allclose(found[:, :labels], wanted, atol=1e-4)
-        assert found[:, labels].max() < 1e-8
+        probabilities = softmax(head.logits(features))
+        np.testing.assert_allclose(probabilities[:, :labels], wanted, atol=1e-4)
+        assert probabilities[:, labels].max() < 1e-8
 
 
 def test_the_strength_is_chosen_by_cross_validation_as_grid_search_does() -> None:
@@ -191,7 +191,7 @@ def test_layers_join_from_the_top_and_the_head_at_once() -> None:
     parameters = {name: nn.Parameter(torch.zeros(1)) for name in layers}
     joined = []
     for epoch in range(5):
-        thaw(parameters, epoch, 2, layers.__getitem__, 3)
+        unfreeze(parameters, epoch, 2, layers.__getitem__, 3)
         joined.append("".join(name[0] for name, p in parameters.items() if p.requires_grad))
     assert joined == ["ch", "ch", "bch", "bch", "abch"]
 
@@ -199,10 +199,10 @@ def test_layers_join_from_the_top_and_the_head_at_once() -> None:
 def test_words_are_left_out_and_swapped_but_never_all() -> None:
     example = Example("one two three four", ("a",), 1)
     chance = random.Random(0)
-    found = {reworded(example, 0.5, 0.5, chance).text for _ in range(60)}
-    assert all(set(text.split()) <= set(example.text.split()) and text for text in found)
-    assert len(found) > 10
-    assert reworded(example, 0.0, 0.0, chance).text == example.text
+    texts = {reword(example, 0.5, 0.5, chance).text for _ in range(60)}
+    assert all(set(text.split()) <= set(example.text.split()) and text for text in texts)
+    assert len(texts) > 10
+    assert reword(example, 0.0, 0.0, chance).text == example.text
 
 
 def test_hidden_tokens_are_never_the_first_or_last_and_padding_stays_hidden() -> None:

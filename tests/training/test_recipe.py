@@ -41,8 +41,8 @@ VALID = "task_type: SEQ_CLS\nname: a\nlicense: b\ndata: {path: c.csv}\n"
             "data.text_column is for SEQ_CLS; task_type is TOKEN_CLS",
         ),
         ({"data": {"test_path": "t.csv"}}, "data: test_path is for splits.strategy: given"),
-        ({"data": {"splits": {"strategy": "given"}}}, "data: splits.strategy is given: test_path says"),
-        ({"hpo": {"space": {"training.seed": {"low": 1}}}}, "hpo.space.training.seed: give choices, or low"),
+        ({"data": {"splits": {"strategy": "given"}}}, "data: splits.strategy: given needs test_path"),
+        ({"hpo": {"space": {"training.seed": {"low": 1}}}}, "hpo.space.training.seed: a range needs choices"),
     ],
 )
 def test_a_wrong_key_or_value_is_refused_in_one_line_with_file_and_key_and_exit_code_2(

@@ -22,7 +22,7 @@ OPTIONAL = {
     "learning_curve": "Learning curve",
     "epochs": "Training",
     "cost": "Cost",
-    "provenance": "Made from",
+    "provenance": "Provenance",
 }
 
 
@@ -62,11 +62,11 @@ def _with(score: float, p_value: float | None = None, **keys: Any) -> dict[str, 
     ("metrics", "tone", "headline"),
     [
         (_with(0.95, 0.01), "good", "Better than a head alone"),
-        (_with(0.95, 0.2), "doubt", "no more than chance"),
-        (_with(0.95), "doubt", "whether by chance was not tested"),
+        (_with(0.95, 0.2), "doubt", "chance may explain"),
+        (_with(0.95), "doubt", "not tested against chance"),
         (_with(0.9, 0.01), "doubt", "No better than a head alone"),
         (_with(0.89, 0.9), "bad", "Do not publish"),
-        (_with(0.9, 0.5, method="head_only"), "good", "no adapter was shown to do better"),
+        (_with(0.9, 0.5, method="head_only"), "good", "no adapter was shown to be better"),
     ],
 )
 def test_the_verdict_follows_the_head_alone_and_the_paired_test(

@@ -13,7 +13,7 @@ from rootstock.training.data.dataset import Dataset
 from rootstock.training.data.example import Example, Rows
 from rootstock.training.data.split import folds, split
 from rootstock.training.errors import DataError
-from rootstock.training.recipe.recipe import Splits
+from rootstock.training.recipe.data_section import Splits
 
 SETTINGS = Splits(test_size=0.2, val_size=0.2, seed=3)
 
@@ -35,9 +35,9 @@ def test_parts_are_disjoint_complete_and_hold_each_label_in_proportion(counts: l
     assert len(keys) == len(every) == sum(counts)
     assert parts.duplicates == len(data.train.examples) - sum(counts)
     for part, share in ((parts.test, 0.2), (parts.validation, 0.2), (parts.train, 0.6)):
-        found = Counter(example.labels[0] for example in part)
+        by_label = Counter(example.labels[0] for example in part)
         for label, count in enumerate(counts):
-            assert abs(found[str(label)] - share * count) <= 2
+            assert abs(by_label[str(label)] - share * count) <= 2
 
 
 def test_the_same_seed_gives_the_same_parts_and_another_seed_does_not() -> None:
@@ -49,8 +49,8 @@ def test_the_same_seed_gives_the_same_parts_and_another_seed_does_not() -> None:
 def test_sentences_are_balanced_by_their_sets_of_entity_types_even_where_some_are_rare() -> None:
     kinds = [("PER",)] * 20 + [("LOC",)] * 20 + [()] * 20 + [("PER", "LOC", "ORG")] * 8 + [("ORG",)]
     examples = tuple(
-        Example(f"{i} x", tuple(f"B-{kind}" for kind in found) or ("O",), i, (str(i), "x"))
-        for i, found in enumerate(kinds)
+        Example(f"{i} x", tuple(f"B-{kind}" for kind in types) or ("O",), i, (str(i), "x"))
+        for i, types in enumerate(kinds)
     )
     labels = ("O", *(f"{bio}-{kind}" for kind in ("LOC", "ORG", "PER") for bio in "BI"))
     parts = split(Dataset(labels, Rows(Path("s.conll"), "", examples)), SETTINGS)
@@ -81,7 +81,9 @@ def test_of_given_parts_test_stays_as_it_is_and_what_is_in_it_is_trained_on_nowh
 
 def test_of_a_text_with_two_labels_the_first_is_kept_where_the_recipe_says_so() -> None:
     data = Dataset(("a", "b"), rows(*MANY, ("Both", "a"), ("both", "b")), None, rows(("x", "a")))
-    with pytest.raises(DataError, match=r"line 23: the text of line 22 with another label: 'b' and 'a'; mend it"):
+    with pytest.raises(
+        DataError, match=r"line 23: the text of line 22 with another label: 'b' and 'a'; correct one"
+    ):
         split(data, GIVEN)
     parts = split(data, GIVEN, "first")
     kept = [e for e in [*parts.train, *parts.validation] if e.text.casefold() == "both"]

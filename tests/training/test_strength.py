@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from rootstock.training.fit.candidate import TrainingRows, train_candidate
+from rootstock.training.fit.candidate import train_candidate
 from rootstock.training.fit.descent import deterministic
 from rootstock.training.fit.job import prepare
 from rootstock.training.fit.method import choose, final
+from rootstock.training.fit.plan import TrainingRows
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.network.network import outputs
 from rootstock.training.network.strength import STRENGTHS
@@ -30,8 +31,8 @@ def test_at_half_its_change_a_network_embeds_as_peft_does_at_half_its_scaling(
 ) -> None:
     job = prepare(load_recipe(write_recipe(training={"learning_rate": 0.05})))
     with deterministic(0):
-        candidate = train_candidate("lora", TrainingRows(job, job.parts.train, job.rows["train"], (), 0))
-    network, test = candidate.network, job.inputs(job.rows["test"])
+        candidate = train_candidate("lora", TrainingRows(job.parts.train, job.rows["train"]), job.plan())
+    network, test = candidate.network, job.inputs("test")
     assert candidate.line is not None
     assert network.head is not None
     whole, embedded = np.stack(outputs(network, test)), np.stack(outputs(network, test, "embed"))
@@ -61,21 +62,21 @@ def test_the_strength_of_the_best_score_is_kept_where_the_method_is_judged(
         training={"learning_rate": 0.05, "contrastive_epochs": contrast},
     )
     job = prepare(load_recipe(recipe))
-    training = TrainingRows(job, job.parts.train, job.rows["train"], job.rows["validation"], 0)
+    rows, plan = job.training_rows, job.plan()
     with deterministic(0):
-        choice = choose(training, force=True)
-        kept = final(choice, training)
+        choice = choose(rows, plan, alpha=0.5, force=True)
+        candidate = final(choice, rows, plan)
     judged = choice.chosen
     assert judged.method == "lora"
     assert judged.strength in STRENGTHS
-    assert kept.line is not None
-    found = outputs(kept.network, job.inputs(job.rows["test"]))
-    kept.line.move(judged.strength)
-    np.testing.assert_array_equal(found, outputs(kept.network, job.inputs(job.rows["test"])))
+    assert candidate.line is not None
+    before = outputs(candidate.network, job.inputs("test"))
+    candidate.line.move(judged.strength)
+    np.testing.assert_array_equal(before, outputs(candidate.network, job.inputs("test")))
     if choose_by == "validation":
-        scores = {}
+        scores, validation = {}, job.inputs("validation")
         for strength in STRENGTHS:
-            kept.line.move(strength)
-            scores[strength] = macro_f1(kept.predict(job, training.validation), training.validation, job.labels)
+            candidate.line.move(strength)
+            scores[strength] = macro_f1(candidate.predict(validation), rows.validation, job.labels)
         assert judged.score == max(scores.values()) == scores[judged.strength]
         assert judged.strength == max(s for s in STRENGTHS if scores[s] == judged.score)

@@ -67,9 +67,9 @@ def test_the_h_score_of_many_rows_is_its_definition_without_shrinkage() -> None:
 def test_scores_order_features_as_a_trained_classifier_does(score: object) -> None:
     signals = (0.0, 0.15, 0.3, 0.6, 1.2)
     problems = [_problem(200, 16, signal, seed=1) for signal in signals]
-    found = [score(*problem) for problem in problems]  # type: ignore[operator]
+    scores = [score(*problem) for problem in problems]  # type: ignore[operator]
     trained = [cross_val_score(LogisticRegression(), *problem, cv=5).mean() for problem in problems]
-    assert spearmanr(found, trained).statistic > 0.89
+    assert spearmanr(scores, trained).statistic > 0.89
 
 
 @pytest.mark.parametrize("score", [log_me, h_score])

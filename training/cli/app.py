@@ -1,4 +1,4 @@
-"""The `rootstock train` commands. What is heavy is imported by the command that needs it, when it starts."""
+"""The `rootstock train` commands. Each imports heavy packages when it starts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rootstock.training.cli.data_commands import audit, rank_base, suggest
+from rootstock.training.cli.examples import examples
 from rootstock.training.cli.model_commands import compare, evaluate, explain, export
-from rootstock.training.cli.options import Changes, Json, RecipePath, failures, progress, show_table, tell
+from rootstock.training.cli.options import Changes, Json, RecipePath, failures, progress, show, show_table
 from rootstock.training.cli.study_commands import bench, cv, federate, sweep
 
 if TYPE_CHECKING:
@@ -20,19 +21,17 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="markdown",
-    help="Train an adapter from a labelled file: recipe, training, evidence, bundle.",
+    rich_markup_mode=None,
+    help="Train an adapter from a labelled file, by a recipe, into a bundle with a report.",
 )
-for command in (audit, rank_base, cv, sweep, evaluate, compare, explain, suggest, federate, export, bench):
-    app.command()(command)
 
 
-@app.command()
+@app.command(epilog=examples("run"))
 def run(
     recipe: RecipePath,
     changes: Changes = None,
     output_dir: Annotated[
-        Path | None, typer.Option(help="Where the results go, instead of the recipe's output_dir.")
+        Path | None, typer.Option(help="Write the results here instead of into the recipe's output_dir.")
     ] = None,
     push: Annotated[
         str | None, typer.Option(metavar="URL", help="Publish the result on the server at this address.")
@@ -41,22 +40,16 @@ def run(
         str | None, typer.Option(envvar="ROOTSTOCK_ADMIN_KEY", help="Bearer token for --push.")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Keep a named method even where it is below the head alone.")
+        bool, typer.Option("--force", help="Keep the recipe's method even if it scores below the head alone.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and say what would be trained; train nothing.")
+        bool, typer.Option("--dry-run", help="Check everything and print what would be trained; train nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train, evaluate and pack one adapter: report, metrics, `bundle/` and `NAME.zip` in the output folder.
+    """Train, evaluate and pack one adapter: report, metrics, bundle/ and NAME.zip in the output folder.
 
-    A run that was killed goes on where its last epoch ended.
-
-    Example: `rootstock train run training/recipes/support-intents.yaml`
-
-    Example: `rootstock train run my.yaml training.seed=3 --output-dir runs/try-2 --json > summary.json`
-
-    Example: `rootstock train run my.yaml --push http://127.0.0.1:3000`
+    A killed run resumes after its last whole epoch.
     """
     with failures():
         from rootstock.training.recipe.recipe_file import load_recipe
@@ -76,33 +69,25 @@ def run(
         _print(outcome, published, push)
 
 
-@app.command()
+@app.command(epilog=examples("validate"))
 def validate(
     recipe: RecipePath,
     changes: Changes = None,
     server: Annotated[
-        str | None, typer.Option(metavar="URL", help="Also hold it to the limits of the server at this address.")
+        str | None, typer.Option(metavar="URL", help="Also check the recipe against the limits of this server.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a recipe, its data and its split, and say what would be trained; trains nothing.
-
-    Example: `rootstock train validate training/recipes/entities.yaml`
-
-    Example: `rootstock train validate my.yaml --server http://127.0.0.1:3000`
-    """
+    """Check a recipe, its data and its split, and print what would be trained; train nothing."""
     with failures():
         from rootstock.training.recipe.recipe_file import load_recipe
 
         _check(load_recipe(recipe, changes or ()), recipe, server, as_json)
 
 
-@app.command()
+@app.command(epilog=examples("schema"))
 def schema() -> None:
-    """Print the JSON Schema of recipes, for editors and other programs.
-
-    Example: `rootstock train schema > recipe.schema.json`
-    """
+    """Print the JSON Schema of recipes, for editors and other programs."""
     from rootstock.training.recipe.recipe import Recipe
 
     typer.echo(json.dumps(Recipe.model_json_schema(), indent=2))
@@ -114,24 +99,25 @@ def _check(source: RecipeFile, path: Path, server: str | None, as_json: bool) ->
     from rootstock.training.data.split import split
     from rootstock.training.server_limits import check_limits
 
+    recipe = source.recipe
     dataset = read_dataset(source)
-    parts = split(dataset, source.recipe.data.splits, source.recipe.data.conflicts)
-    files = locate(source.recipe.base_model)
+    parts = split(dataset, recipe.data.splits, recipe.data.conflicts)
+    files = locate(recipe.base_model)
     if server is not None:
-        check_limits(source, files, server)
+        check_limits(recipe, str(path), files, server)
     sizes = ", ".join(f"{count} {name}" for name, count in parts.sizes.items())
-    told = {
+    summary = {
         "valid": True, "foundation": files.name, "rows": parts.sizes, "duplicates": parts.duplicates,
-        "labels": list(dataset.labels), "method": source.recipe.peft.method,
+        "labels": list(dataset.labels), "method": recipe.peft.method,
     }  # fmt: skip
-    tell(
-        told,
+    show(
+        summary,
         as_json,
         f"{path}: valid",
         f"  foundation  {files.name}",
         f"  data        {dataset.train.path}: {sizes}; {parts.duplicates} duplicates left out",
         f"  labels      {', '.join(dataset.labels)}",
-        f"  method      {source.recipe.peft.method}",
+        f"  method      {recipe.peft.method}",
     )
 
 
@@ -145,8 +131,8 @@ def _push(outcome: RunResult, url: str, key: str | None) -> dict[str, Any]:
 
 def _summary(outcome: RunResult, published: dict[str, Any] | None) -> dict[str, Any]:
     paths = {"bundle": str(outcome.results.bundle), "zip": str(outcome.results.zip)}
-    found = {**outcome.metrics, **paths, "publish": _publish_line(outcome)}
-    return found if published is None else {**found, "published": published}
+    summary = {**outcome.metrics, **paths, "publish": _publish_line(outcome)}
+    return summary if published is None else {**summary, "published": published}
 
 
 def _publish_line(outcome: RunResult) -> str:
@@ -156,12 +142,12 @@ def _publish_line(outcome: RunResult) -> str:
 def _print(outcome: RunResult, published: dict[str, Any] | None, url: str | None) -> None:
     metrics, results = outcome.metrics, outcome.results
     test = metrics["test"]
-    named = {f"this adapter ({metrics['method']})": test["adapter"], **test["baselines"]}
+    models = {f"this adapter ({metrics['method']})": test["adapter"], **test["baselines"]}
     columns = [k for k, v in test["adapter"].items() if isinstance(v, float)]
     show_table(
         f"{metrics['name']}: {test['adapter']['rows']} held-out rows",
         ["", *columns],
-        [{"": name.replace("_", " "), **figures} for name, figures in named.items()],
+        [{"": name.replace("_", " "), **figures} for name, figures in models.items()],
     )
     typer.echo(f"method   {metrics['choice']['reason']}")
     typer.echo(f"report   {results.report}")
@@ -176,3 +162,8 @@ def _print(outcome: RunResult, published: dict[str, Any] | None, url: str | None
     typer.echo(f"serves   {published['name']}@{published['version']}: {compared(verified)}")
     body = json.dumps({"model": published["name"], "inputs": "..."})
     typer.echo(f"try      curl -s {url}/v1/predict -H 'Content-Type: application/json' -d '{body}'")
+
+
+for command in (audit, rank_base, cv, sweep, evaluate, compare, explain, suggest, federate, export, bench):
+    title = command.__name__.replace("_", "-")
+    app.command(title, epilog=examples(title))(command)

@@ -14,8 +14,8 @@ from rootstock.training.cli.options import (
     Json,
     RecipePath,
     failures,
+    show,
     show_table,
-    tell,
 )
 
 
@@ -23,22 +23,20 @@ def audit(
     recipe: RecipePath,
     changes: Changes = None,
     noise: Annotated[
-        bool, typer.Option(help="Look for wrong labels too, by cross-validating a head; takes some seconds.")
+        bool,
+        typer.Option(help="Also find labels that look wrong, by cross-validating a head; takes some seconds."),
     ] = True,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where anything is found.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if there are findings.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find duplicates, leaks between splits, labels that look wrong, imbalance and cut texts in a recipe's data.
-
-    Example: `rootstock train audit my.yaml`
-    """
+    """Check a recipe's data: duplicates, leaks between splits, labels that look wrong, imbalance, cut texts."""
     with failures():
         from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.audit_run import audit_recipe
 
         findings = audit_recipe(load_recipe(recipe, changes or ()), noise)
     lines = [f"{f.severity:8} {f.kind}: {f.file}, line {f.line}: {f.message}" for f in findings]
-    tell({"findings": [f.to_json() for f in findings]}, as_json, *(lines or ["nothing found"]))
+    show({"findings": [f.to_json() for f in findings]}, as_json, *(lines or ["no findings"]))
     if strict and findings:
         raise typer.Exit(1)
 
@@ -47,26 +45,26 @@ def rank_base(
     recipe: RecipePath,
     base: Annotated[
         list[str] | None,
-        typer.Option(help="A foundation to try: a folder or org/name@commit. Repeat it; else the recipe's own."),
+        typer.Option(
+            help="A foundation to try: default, a folder or org/name@commit. Repeatable; else the recipe's."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Rank foundations and their layers for a recipe's data: LogME and H-score beside a measured head.
-
-    Example: `rootstock train rank-base my.yaml --base default --base ./my-model`
-    """
+    """Rank foundations and their layers for a recipe's data: LogME and H-score beside a measured head."""
     with failures():
         from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.base_ranking import rank_bases
 
         source = load_recipe(recipe)
 
-        def told(base_model: str, layer: int) -> None:
+        def observe(base_model: str, layer: int) -> None:
             typer.echo(f"{base_model}: layer {layer}", err=True)
 
-        ranked = [one.to_json() for one in rank_bases(source, base or [source.recipe.base_model], told)]
+        ranks = rank_bases(source, base or [source.recipe.base_model], observe)
+        ranked = [rank.to_json() for rank in ranks]
     if as_json:
-        tell({"ranked": ranked}, True)
+        show({"ranked": ranked}, True)
     else:
         show_table("by a head on each layer's output", list(ranked[0]), ranked)
 
@@ -74,19 +72,16 @@ def rank_base(
 def suggest(
     bundle: BundlePath,
     unlabelled: Annotated[Path, typer.Argument(help="Texts to choose from: .csv, .jsonl or .parquet.")],
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many to suggest.")] = 20,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="The number of texts to suggest.")] = 20,
     text_column: Annotated[str, typer.Option(help="The column of the text.")] = "text",
     foundation: Foundation = "default",
     as_json: Json = False,
 ) -> None:
-    """Suggest which texts to label next: those the adapter is least sure of, and unlike each other.
-
-    Example: `rootstock train suggest runs/intents/intents.zip more.csv -n 50 --json`
-    """
+    """Suggest texts to label next: those the adapter is least sure of, and unlike each other."""
     with failures():
         from rootstock.training.network.predictor import open_predictor
         from rootstock.training.study.assessment import suggest_rows
 
         rows = suggest_rows(open_predictor(bundle, foundation), unlabelled, text_column, count)
     lines = [f"row {r['row']:>6}  margin {r['margin']:.3f}  {r['label']}: {r['text']}" for r in rows]
-    tell({"suggested": rows}, as_json, *lines)
+    show({"suggested": rows}, as_json, *lines)

@@ -1,4 +1,4 @@
-"""What the `rootstock train` commands share: arguments, progress on stderr, and one line for a failure."""
+"""The arguments, output and error lines that the `rootstock train` commands share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ BundlePath = Annotated[
     Path, typer.Argument(help="A bundle: its zip or its folder.", metavar="BUNDLE", show_default=False)
 ]
 Foundation = Annotated[
-    str, typer.Option(envvar="ROOTSTOCK_FOUNDATION", help="The foundation it was made for, as for serve.")
+    str,
+    typer.Option(
+        envvar="ROOTSTOCK_FOUNDATION", help="The adapter's foundation: default, a folder or org/name@commit."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 
@@ -33,7 +36,7 @@ Report = Callable[[int, int, str], None]
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """One line on stderr instead of a traceback: exit code 2 for what the caller can mend, 1 for the rest."""
+    """Print an error as one line on stderr, with exit code 2 where the caller can mend it, otherwise 1."""
     from rootstock.adapters.client.errors import ClientError
     from rootstock.adapters.foundation.location import FoundationError
     from rootstock.adapters.spec import Rejected
@@ -54,7 +57,7 @@ def failures() -> Iterator[None]:
 
 @contextmanager
 def progress(name: str) -> Iterator[Report]:
-    """A progress bar with the time left, on stderr so that stdout holds results alone."""
+    """Show a progress bar with the time left, on stderr: stdout is for results."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
@@ -72,7 +75,7 @@ def progress(name: str) -> Iterator[Report]:
 
 
 def _lines(name: str) -> Report:
-    """A line at the end of each tenth of the steps, for logs, where a bar cannot be drawn."""
+    """Return a report that prints a line after each tenth of the steps, for output that is no terminal."""
 
     def report(done: int, total: int, note: str) -> None:
         if done * 10 // total > (done - 1) * 10 // total:
@@ -81,8 +84,8 @@ def _lines(name: str) -> Report:
     return report
 
 
-def tell(value: Any, as_json: bool, *lines: str) -> None:
-    """The value as JSON, or the lines."""
+def show(value: Any, as_json: bool, *lines: str) -> None:
+    """Print the value as JSON, or the lines."""
     if as_json:
         typer.echo(json.dumps(value, ensure_ascii=False))
         return
@@ -91,7 +94,7 @@ def tell(value: Any, as_json: bool, *lines: str) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table on stdout; numbers with three decimals."""
+    """Print a table on stdout; numbers have three decimals."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")

@@ -1,4 +1,4 @@
-"""What is wrong with labelled data before anything is trained on it."""
+"""An audit of labelled data: its faults, before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Severity = Literal["error", "warning", "note"]
 
 # Cosine of two embeddings from which their texts count as one.
 NEAR = 0.98
-# Rows of the commonest label for one of the rarest, beyond which accuracy hides the rare one.
+# Above this ratio of the commonest label to the rarest, accuracy hides the rare one.
 _RATIO = 10.0
-# Rows under which a label can hardly be in all three parts.
+# With fewer rows a label can hardly be in all three parts.
 _FEWEST = 8
-# Of a block of similarities held at once.
+# The rows of one block of similarities.
 _BLOCK = 512
 
 
 class AuditRow(NamedTuple):
-    """A labelled text and where it stands; `split` is empty where the data is not split yet."""
+    """A labelled text and its place; `split` is empty for data that is not split yet."""
 
     text: str
     label: str
@@ -37,9 +37,9 @@ class AuditRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """`kind` of trouble at `file` and `line` (0 where it is of the data as a whole); the message is for people.
+    """A fault of a `kind` at `file` and `line` (0 for the data as a whole); the message is for people.
 
-    A `severity` of "error" makes figures wrong or training fail, "warning" may, "note" is worth a look.
+    An "error" makes figures wrong or training fail, a "warning" may, and a "note" is worth reading.
     """
 
     kind: str
@@ -60,19 +60,19 @@ def audit(
     lengths: Sequence[int] | None = None,
     max_length: int | None = None,
 ) -> list[Finding]:
-    """All findings on `rows`, errors first.
+    """Return all findings on `rows`, errors first.
 
-    `embeddings` (rows, width) finds near duplicates; `probabilities` (rows, labels), of models that did not see
-    the row, with their `labels` finds labels that are probably wrong; `lengths` in tokens against `max_length`
-    finds texts that are cut off. MissingExtra where probabilities are given and cleanlab is not installed.
+    `embeddings` (rows, width) serve to find near duplicates. `probabilities` (rows, labels) of models that did
+    not see the row, with their `labels`, serve to find labels that are probably wrong. `lengths` in tokens and
+    `max_length` serve to find texts that are cut off. MissingExtra for probabilities without cleanlab.
     """
-    found = [*_texts(rows, lengths, max_length), *_duplicates(rows), *_balance(rows)]
+    findings = [*_texts(rows, lengths, max_length), *_duplicates(rows), *_balance(rows)]
     if embeddings is not None:
-        found += _near_duplicates(rows, embeddings)
+        findings += _near_duplicates(rows, embeddings)
     if probabilities is not None:
-        found += _label_noise(rows, probabilities, labels)
+        findings += _label_noise(rows, probabilities, labels)
     order = ("error", "warning", "note")
-    return sorted(found, key=lambda f: order.index(f.severity))
+    return sorted(findings, key=lambda f: order.index(f.severity))
 
 
 def _texts(rows: Sequence[AuditRow], lengths: Sequence[int] | None, max_length: int | None) -> Iterator[Finding]:
@@ -80,12 +80,12 @@ def _texts(rows: Sequence[AuditRow], lengths: Sequence[int] | None, max_length: 
         if not row.text.strip():
             yield Finding("empty", "error", row.file, row.line, "the text is empty")
         elif lengths is not None and max_length is not None and lengths[i] > max_length:
-            message = f"{lengths[i]} tokens, and what lies beyond max_length {max_length} is cut off"
+            message = f"{lengths[i]} tokens; the part beyond training.max_length, {max_length}, is cut off"
             yield Finding("long", "warning", row.file, row.line, message)
 
 
 def _duplicates(rows: Sequence[AuditRow]) -> Iterator[Finding]:
-    """Each row whose normalised text came before, judged against the first of them."""
+    """Yield each row with the normalised text of an earlier one, compared with the first of them."""
     first: dict[str, AuditRow] = {}
     for row in rows:
         if key := normalised(row.text):
@@ -95,9 +95,9 @@ def _duplicates(rows: Sequence[AuditRow]) -> Iterator[Finding]:
 
 
 def _near_duplicates(rows: Sequence[AuditRow], embeddings: npt.NDArray[np.floating[Any]]) -> Iterator[Finding]:
-    """Each row that is close to an earlier one with another text.
+    """Yield each row that is close to an earlier one with another text.
 
-    It is judged against the closest, where there is a choice against one of another split or with another label.
+    It is compared with the closest; one of another split or label comes first.
     """
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     units = (embeddings / np.where(lengths > 0, lengths, 1)).astype(np.float32)
@@ -106,7 +106,7 @@ def _near_duplicates(rows: Sequence[AuditRow], embeddings: npt.NDArray[np.floati
     for begin in range(0, len(rows), _BLOCK):
         end = min(begin + _BLOCK, len(rows))
         cosines = units[begin:end] @ units[:end].T
-        # Only earlier rows count, and exact duplicates are found already.
+        # Only earlier rows count, and exact duplicates have a finding already.
         cosines[np.arange(end) >= np.arange(begin, end)[:, None]] = -1
         cosines[keys[begin:end, None] == keys[:end]] = -1
         graver = (split[begin:end, None] != split[:end]) * 4.0 + (label[begin:end, None] != label[:end]) * 2.0
@@ -115,14 +115,14 @@ def _near_duplicates(rows: Sequence[AuditRow], embeddings: npt.NDArray[np.floati
                 yield _pair(rows[begin + i], rows[j], f"nearly the text (cosine {cosines[i, j]:.3f})", "near_")
 
 
-def _pair(row: AuditRow, earlier: AuditRow, what: str, prefix: str = "") -> Finding:
-    where = f"{what} of {earlier.file}, line {earlier.line}"
+def _pair(row: AuditRow, earlier: AuditRow, likeness: str, prefix: str = "") -> Finding:
+    where = f"{likeness} of {earlier.file}, line {earlier.line}"
     if row.label != earlier.label:
         kind, severity = f"{prefix}conflict", "warning" if prefix else "error"
         message = f"{where}, with another label: {row.label!r} and {earlier.label!r}"
     elif row.split != earlier.split:
         kind, severity = f"{prefix}leak", "warning" if prefix else "error"
-        message = f"{where}, which is in {earlier.split}, while this is in {row.split}"
+        message = f"{where}, which is in {earlier.split}; this row is in {row.split}"
     else:
         kind, severity, message = f"{prefix}duplicate", "note" if prefix else "warning", where
     return Finding(kind, severity, row.file, row.line, message)  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ def _balance(rows: Sequence[AuditRow]) -> Iterator[Finding]:
     for label, count in sorted(counts.items()):
         if count < _FEWEST:
             yield Finding(
-                "rare_label", "warning", file, 0, f"label {label!r} has {count} rows of {_FEWEST} at least"
+                "rare_label", "warning", file, 0, f"label {label!r} has {count} rows; it needs {_FEWEST}"
             )
     (most, many), (least, few) = counts.most_common(1)[0], counts.most_common()[-1]
     if many / few > _RATIO:
@@ -149,7 +149,7 @@ def _balance(rows: Sequence[AuditRow]) -> Iterator[Finding]:
 
 
 def _unseen(rows: Sequence[AuditRow]) -> Iterator[Finding]:
-    """Labels of other splits that training lacks."""
+    """Yield labels of other splits that training lacks."""
     by_split: dict[str, dict[str, AuditRow]] = defaultdict(dict)
     for row in rows:
         by_split[row.split].setdefault(row.label, row)
@@ -164,17 +164,17 @@ def _unseen(rows: Sequence[AuditRow]) -> Iterator[Finding]:
 def _label_noise(
     rows: Sequence[AuditRow], probabilities: npt.NDArray[np.floating[Any]], labels: Sequence[str]
 ) -> Iterator[Finding]:
-    """Confident learning's probable label errors, the likeliest first (Northcutt, Jiang and Chuang, 2021)."""
+    """Yield the probable label errors of confident learning, the likeliest first (Northcutt et al., 2021)."""
     with extra("checks for label noise"):
         from cleanlab.filter import find_label_issues
     ids = {label: i for i, label in enumerate(labels)}
-    given = np.array([ids[row.label] for row in rows])
+    label_ids = np.array([ids[row.label] for row in rows])
     # One process: a pool costs more than these rows.
-    found = find_label_issues(given, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
-    for i in found:
+    suspects = find_label_issues(label_ids, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
+    for i in suspects:
         likely = int(probabilities[i].argmax())
         message = (
-            f"label {rows[i].label!r} is probably wrong ({probabilities[i, given[i]]:.0%}): "
+            f"label {rows[i].label!r} is probably wrong ({probabilities[i, label_ids[i]]:.0%}): "
             f"{labels[likely]!r} is likelier ({probabilities[i, likely]:.0%})"
         )
         yield Finding("label_noise", "note", rows[i].file, rows[i].line, message)

@@ -18,8 +18,10 @@ from rootstock.training.recipe.recipe_file import RecipeFile
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a recipe's files hold: the rows to train on and, where the splits are given, the others; labels in id
-    order. Rows of `train` are dealt out where the splits are not given."""
+    """The rows of a recipe's files, and the labels in id order.
+
+    Without files for the other parts, `train` is split into all three.
+    """
 
     labels: tuple[str, ...]
     train: Rows
@@ -44,7 +46,7 @@ class Dataset:
 
 
 def read_dataset(source: RecipeFile) -> Dataset:
-    """The data that a recipe names; DataError naming the file and line for anything that cannot be learned from.
+    """Return the data that a recipe names; DataError with file and line for data that cannot be learned from.
 
     Label ids follow the alphabet; for tokens `O` is 0, then `B-` and `I-` of each entity type.
     """
@@ -68,7 +70,7 @@ def read_dataset(source: RecipeFile) -> Dataset:
 
 
 def read_rows(source: RecipeFile, path: str, key: str) -> Rows:
-    """The labelled examples of one file; `key` is what of the recipe names it."""
+    """Return the labelled examples of one file; `key` is the recipe's key for it."""
     file, raw = read_bytes(source, path, key)
     if file.suffix.lower() not in FORMATS:
         if source.recipe.task_type == "SEQ_CLS":
@@ -86,7 +88,7 @@ def read_rows(source: RecipeFile, path: str, key: str) -> Rows:
 
 
 def read_texts(source: RecipeFile, path: str, key: str) -> list[str]:
-    """The texts of one file, its labels unread: out-of-scope or unlabelled target rows."""
+    """Return the texts of one file without its labels: out-of-scope or unlabelled target rows."""
     file, raw = read_bytes(source, path, key)
     if file.suffix.lower() not in FORMATS:
         raise _format(source, file, key, FORMATS)
@@ -98,7 +100,7 @@ def read_texts(source: RecipeFile, path: str, key: str) -> list[str]:
 
 
 def read_bytes(source: RecipeFile, path: str, key: str) -> tuple[Path, bytes]:
-    """A file that a recipe's key names, and its content."""
+    """Return the file that a recipe's key names, and its content."""
     file = source.resolve(path)
     try:
         return file, file.read_bytes()
@@ -163,7 +165,7 @@ def _group(row: Mapping[str, Any], column: str | None) -> str | None:
 
 
 def _check_known(rows: Rows, dataset: Dataset) -> None:
-    """DataError where a label is in validation or test and training lacks it: no head could ever give it."""
+    """Raise DataError for a label of validation or test that training lacks: no head could ever predict it."""
     known = set(dataset.kinds)
     for example in rows.examples:
         if unknown := sorted(example.kinds - known):

@@ -33,7 +33,7 @@ class TokenRow:
 
 
 def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
-    """The foundation's tokenizer: no padding, and at most `max_length` tokens whatever its file bakes in."""
+    """Return the foundation's tokenizer, without padding, cut at `max_length` instead of its file's limit."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -42,15 +42,15 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
 
 
 def padding(files: FoundationFiles) -> int:
-    """The token id to pad with; any id does where the foundation names none, since padding is masked."""
+    """Return the token id to pad with, 0 if the foundation names none: padding is masked."""
     return int(read_json(files.folder / "config.json").get("pad_token_id") or 0)
 
 
 def encode(tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[str]) -> list[TokenRow]:
-    """Each example for the model; class ids are positions in `labels`.
+    """Return each example for the model; class ids are positions in `labels`.
 
-    A word's first token has the word's tag; its later tokens continue the entity (`I-`), so that merging what
-    the model says token by token gives whole words.
+    A word's first token has the word's tag. Its later tokens continue the entity (`I-`), so that merged
+    predictions of tokens give whole words.
     """
     ids = {label: i for i, label in enumerate(labels)}
     inputs = [e.text if e.pair is None else (e.text, e.pair) for e in examples]
@@ -61,7 +61,7 @@ def encode(tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[s
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenRow]:
-    """Texts without labels; their targets are IGNORED."""
+    """Return texts without labels for the model; their targets are IGNORED."""
     return [_text(encoding, IGNORED) for encoding in tokenizer.encode_batch(list(texts))]
 
 

@@ -15,8 +15,8 @@ class Example:
     """One labelled input.
 
     `labels` holds the one label of `text`; for tokens, one BIO tag for each of `words`, which joined by spaces
-    are `text`. `line` is where it begins in its file (its row, in a Parquet file). `pair` is the second text of a
-    pair, `group` what fairness figures tell apart.
+    are `text`. `line` is its first line in its file (its row, in a Parquet file). `pair` is the second text of a
+    pair, `group` its group for fairness figures.
     """
 
     text: str
@@ -28,7 +28,7 @@ class Example:
 
     @property
     def stratum(self) -> str:
-        """What a stratified split balances: the label, or the set of entity types in the sentence."""
+        """The stratum of a stratified split: the label, or the set of entity types in the sentence."""
         return "+".join(sorted(self.kinds)) if self.words else self.labels[0]
 
     @property

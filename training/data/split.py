@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from rootstock.training.data.dataset import Dataset
 from rootstock.training.data.example import Example, Rows
 from rootstock.training.errors import DataError
-from rootstock.training.recipe.recipe import Splits
+from rootstock.training.recipe.data_section import Splits
 
 FOLDS = 4
 
 
 @dataclass(frozen=True)
 class Split:
-    """The three parts of a data set, each in its file's order, and how many duplicates were left out.
+    """The three parts of a data set, each in its file's order, and the number of duplicates left out.
 
-    Without validation rows, what is chosen is chosen by cross-validation over `train` (`folds`).
+    Without validation rows, choices are made by cross-validation over `train` (`folds`).
     """
 
     train: tuple[Example, ...]
@@ -34,10 +34,10 @@ class Split:
 
 
 def split(dataset: Dataset, settings: Splits, conflicts: str = "refuse") -> Split:
-    """The parts of `dataset`: the same settings give the same parts.
+    """Return the parts of `dataset`; the same settings give the same parts.
 
-    Given parts: test stays as it is; with `dedupe_across_splits` no text of it, nor of validation, is trained on.
-    DataError where a text has two labels and `conflicts` is not `first`, or where a label has too few rows.
+    A test file stays whole. With `dedupe_across_splits` no text of test or validation is trained on. DataError
+    for a text with two labels unless `conflicts` is `first`, and for a label with too few rows.
     """
     unique = _unique(dataset.train, conflicts)
     test: tuple[Example, ...]
@@ -74,20 +74,20 @@ def split(dataset: Dataset, settings: Splits, conflicts: str = "refuse") -> Spli
 
 
 def folds(examples: Sequence[Example], seed: int, count: int = FOLDS) -> Iterator[tuple[list[int], list[int]]]:
-    """Stratified folds of examples: for each, the positions to train on and those to predict."""
+    """Yield stratified folds of examples: the positions to train on, and those to predict."""
     from sklearn.model_selection import StratifiedKFold
 
     strata = [example.stratum for example in examples]
     counts = Counter(strata)
-    # A mixture of entity types that only few sentences have is no stratum of its own.
+    # A mixture of entity types that few sentences have is no separate stratum.
     strata = [stratum if counts[stratum] >= count else "" for stratum in strata]
-    dealt = StratifiedKFold(min(count, len(examples)), shuffle=True, random_state=seed)
-    for kept, taken in dealt.split(strata, strata):
-        yield kept.tolist(), taken.tolist()
+    splitter = StratifiedKFold(min(count, len(examples)), shuffle=True, random_state=seed)
+    for train, test in splitter.split(strata, strata):
+        yield train.tolist(), test.tolist()
 
 
 def normalised(text: str) -> str:
-    """What texts that differ in case, spacing or Unicode form have in common."""
+    """Return the text without differences of case, spacing and Unicode form."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -96,31 +96,31 @@ def _key(example: Example) -> str:
 
 
 def _unique(rows: Rows, conflicts: str) -> list[Example]:
-    """The first of each text."""
+    """Return the first example of each text."""
     first: dict[str, Example] = {}
     for example in rows.examples:
         seen = first.setdefault(_key(example), example)
         if seen.labels != example.labels and conflicts == "refuse":
             raise DataError(
                 f"{rows.path}, line {example.line}: the text of line {seen.line} with another label: "
-                f"{_shown(example)} and {_shown(seen)}; mend it, or set data.conflicts: first"
+                f"{_quoted(example)} and {_quoted(seen)}; correct one, or set data.conflicts: first"
             )
     return list(first.values())
 
 
 def _without(examples: Iterable[Example], others: Iterable[Example]) -> list[Example]:
-    taken = {_key(example) for example in others}
-    return [example for example in examples if _key(example) not in taken]
+    excluded = {_key(example) for example in others}
+    return [example for example in examples if _key(example) not in excluded]
 
 
-def _shown(example: Example) -> str:
+def _quoted(example: Example) -> str:
     return repr(" ".join(example.labels))
 
 
 def _few(dataset: Dataset, examples: Sequence[Example], k: int, seed: int) -> list[Example]:
-    """`k` examples of each label, or of each entity type, drawn by the seed, in the file's order.
+    """Return `k` examples of each label, or of each entity type, drawn by the seed, in the file's order.
 
-    A sentence counts for each entity type in it; k sentences without entities are drawn beside them.
+    A sentence counts for each entity type in it; k sentences without entities come too.
     """
     import random
 
@@ -153,7 +153,7 @@ def _check_counts(dataset: Dataset, examples: Sequence[Example], settings: Split
 
 
 def _check_folds(dataset: Dataset, examples: Sequence[Example]) -> None:
-    """DataError where a text's label has fewer rows than there are folds: one of them would lack it."""
+    """Raise DataError for a text's label with fewer rows than folds: a fold would lack it."""
     if dataset.tokens:
         return
     counts = Counter(example.labels[0] for example in examples)
@@ -172,7 +172,7 @@ def _needed(settings: Splits) -> int:
 
 def _too_few(dataset: Dataset, kind: str, count: int, settings: Splits) -> DataError:
     shares = f"test_size {settings.test_size:g} and val_size {settings.val_size:g}"
-    # Rounding can starve a label that just reaches the least number, so the advice leaves room.
+    # Rounding can starve a label that just reaches the minimum, so the advice leaves room.
     needed = max(_needed(settings), count + 1)
     return DataError(
         f"{dataset.train.path}: label {kind!r} has {count} rows; to be in every part with {shares} it needs "
@@ -183,11 +183,11 @@ def _too_few(dataset: Dataset, kind: str, count: int, settings: Splits) -> DataE
 def _deal(
     dataset: Dataset, examples: Sequence[Example], count: int, settings: Splits
 ) -> tuple[list[Example], list[Example]]:
-    """`examples` less `count` of them, and those, both in order and with the same mixture of strata."""
+    """Return `examples` without `count` of them, and those, both in order and with the same mixture of strata."""
     from sklearn.model_selection import train_test_split
 
     try:
-        kept, taken = train_test_split(
+        first, second = train_test_split(
             range(len(examples)),
             test_size=count,
             random_state=settings.seed,
@@ -196,11 +196,11 @@ def _deal(
         )
     except ValueError as error:
         raise DataError(f"{dataset.train.path}: cannot be split: {error}") from None
-    return [examples[i] for i in sorted(kept)], [examples[i] for i in sorted(taken)]
+    return [examples[i] for i in sorted(first)], [examples[i] for i in sorted(second)]
 
 
 def _strata(examples: Sequence[Example], count: int) -> list[str]:
-    """Each example's stratum; sets of entity types too rare to share out make one stratum together."""
+    """Return each example's stratum; sets of entity types that are too rare make one stratum together."""
     strata = [example.stratum for example in examples]
     if not examples[0].words:
         return strata

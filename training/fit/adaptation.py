@@ -1,4 +1,4 @@
-"""Losses that pull the embeddings of the training rows and of an unlabelled target domain together."""
+"""Losses that bring the embeddings of the training rows and of an unlabelled target domain together."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def coral(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The squared distance of the covariances of (rows, width) embeddings ÷ 4 width² (Sun and Saenko, 2016).
+    """Return the squared distance of the covariances of (rows, width) embeddings (Sun and Saenko, 2016).
 
-    Embeddings of length 1 have covariances of about 1/width, so it is scaled by width² to be of the size of a
-    loss.
+    The paper divides by 4 width². Embeddings of length 1 have covariances of about 1/width, so here it is
+    multiplied by width / 4, which brings it to the size of a loss.
     """
     width = source.shape[1]
     return ((_covariance(source) - _covariance(target)) ** 2).sum() * width / 4
@@ -34,7 +34,7 @@ class DomainClassifier:
         self.network = nn.Sequential(nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 2)).to(device)
 
     def loss(self, source: torch.Tensor, target: torch.Tensor, done: float) -> torch.Tensor:
-        """Its cross entropy; gradients to the embeddings are reversed, and grow over the run from 0 to 1."""
+        """Return its cross entropy; gradients to the embeddings are reversed and grow over the run."""
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -45,7 +45,7 @@ class DomainClassifier:
 
 
 def _reversed(rows: torch.Tensor, strength: float) -> torch.Tensor:
-    """The same rows, whose gradient is turned round and scaled."""
+    """Return the same rows with their gradient reversed and scaled."""
     import torch
 
     class Reverse(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Changes to training rows: words left out or swapped, tokens hidden from attention, embeddings mixed."""
+"""Changes to training rows: words dropped or swapped, tokens hidden from attention, embeddings mixed."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     import torch
 
 
-def reworded(example: Example, drop: float, swap: float, chance: random.Random) -> Example:
-    """The example with words left out, and others changed with the next (Wei and Zou, EDA, 2019).
+def reword(example: Example, drop: float, swap: float, chance: random.Random) -> Example:
+    """Return the example with words dropped, and others swapped with the next (Wei and Zou, EDA, 2019).
 
     At least one word stays.
     """
     words = example.text.split()
-    kept = [word for word in words if chance.random() >= drop] or [chance.choice(words)]
-    for i in range(len(kept) - 1):
+    rest = [word for word in words if chance.random() >= drop] or [chance.choice(words)]
+    for i in range(len(rest) - 1):
         if chance.random() < swap:
-            kept[i], kept[i + 1] = kept[i + 1], kept[i]
-    return replace(example, text=" ".join(kept))
+            rest[i], rest[i + 1] = rest[i + 1], rest[i]
+    return replace(example, text=" ".join(rest))
 
 
 def hide_tokens(batch: InputBatch, share: float, special: int = 1) -> InputBatch:
-    """The batch with a share of its tokens hidden from attention and pooling; the first and the last stay."""
+    """Return the batch with a share of its tokens hidden from attention and pooling, never the first or last."""
     import torch
 
     hidden = torch.rand(batch.mask.shape, device=batch.mask.device) < share
@@ -38,7 +38,7 @@ def hide_tokens(batch: InputBatch, share: float, special: int = 1) -> InputBatch
 
 
 def mixing(rows: int, alpha: float) -> tuple[float, torch.Tensor]:
-    """How much of each row stays, and which row the rest is of (Zhang et al., mixup, 2018)."""
+    """Return the share of each row that stays, and the row that gives the rest (Zhang et al., mixup, 2018)."""
     import torch
 
     share = torch.distributions.Beta(alpha, alpha).sample().item()

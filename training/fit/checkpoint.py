@@ -1,4 +1,4 @@
-"""Where a stage of training stands, on disk after every epoch, so that a killed run goes on."""
+"""Checkpoints of a stage of training after every epoch, from which a killed run resumes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """The tensors of a stage by name, and what is plain: epochs done, history."""
+class StageState:
+    """The state of a stage after an epoch: tensors by name, and JSON values (`progress`)."""
 
     tensors: Mapping[str, torch.Tensor]
-    plain: Mapping[str, Any]
+    progress: Mapping[str, Any]
 
 
 class Checkpoints:
-    """The stages of one run, in a folder; another run's, told apart by `key`, are not seen.
+    """The checkpoints of one run in a folder; those of a run with another `key` are ignored.
 
-    Safetensors, never pickled; each is whole or not there.
+    They are safetensors, never pickled. Each file is whole or not there.
     """
 
     def __init__(self, folder: Path | None, key: str) -> None:
         self._folder = folder
         self._key = key
 
-    def load(self, stage: str) -> Standing | None:
-        """Where a stage stood, if it has begun."""
+    def load(self, stage: str) -> StageState | None:
+        """Return the last state of a stage; None where it has no checkpoint."""
         path = self._path(stage)
         if path is None or not path.is_file():
             return None
@@ -40,14 +40,14 @@ class Checkpoints:
 
         try:
             with safe_open(path, "pt") as file:
-                plain = json.loads(file.metadata()["standing"])
+                header = json.loads(file.metadata()["standing"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             return None
-        return Standing(tensors, plain["stage"]) if plain["key"] == self._key else None
+        return StageState(tensors, header["stage"]) if header["key"] == self._key else None
 
-    def save(self, stage: str, standing: Standing) -> None:
-        """Put a stage's standing in place of its earlier one."""
+    def save(self, stage: str, state: StageState) -> None:
+        """Replace the checkpoint of a stage."""
         path = self._path(stage)
         if path is None:
             return
@@ -55,12 +55,12 @@ class Checkpoints:
 
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(".new")
-        plain = json.dumps({"key": self._key, "stage": standing.plain})
-        save_file({n: t.contiguous() for n, t in standing.tensors.items()}, new, {"standing": plain})
+        header = json.dumps({"key": self._key, "stage": state.progress})
+        save_file({n: t.contiguous() for n, t in state.tensors.items()}, new, {"standing": header})
         os.replace(new, path)
 
     def clear(self) -> None:
-        """Forget every stage."""
+        """Delete the checkpoint of every stage."""
         if self._folder is None or not self._folder.is_dir():
             return
         for path in self._folder.iterdir():

@@ -9,26 +9,26 @@ if TYPE_CHECKING:
     import torch
 
 
-def supervised_contrast(embedded: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The mean over rows of −log of how much of a row's similarity is to rows of its label.
+def supervised_contrast(embeddings: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the mean over rows of −log of the share of a row's similarity that is to rows of its label.
 
-    `embedded` (rows, width) of length 1; rows that are alone of their label count nothing. Khosla et al.,
-    "Supervised Contrastive Learning", 2020, eq. 2.
+    `embeddings` (rows, width) have length 1. A row that is alone of its label counts nothing. Source: Khosla et
+    al., "Supervised Contrastive Learning", 2020, eq. 2.
     """
     import torch
 
-    similar = embedded @ embedded.T / temperature
+    similar = embeddings @ embeddings.T / temperature
     itself = torch.eye(len(targets), dtype=torch.bool, device=targets.device)
     similar = similar.masked_fill(itself, -1e9)
     positive = (targets[:, None] == targets[None, :]) & ~itself
     logs = similar - torch.logsumexp(similar, dim=1, keepdim=True)
     counts = positive.sum(1)
-    found = -(logs * positive).sum(1) / counts.clamp(min=1)
-    return found.sum() / (counts > 0).sum().clamp(min=1)
+    losses = -(logs * positive).sum(1) / counts.clamp(min=1)
+    return losses.sum() / (counts > 0).sum().clamp(min=1)
 
 
 def balanced_batches(targets: list[int], rows: int, order: torch.Generator) -> Iterator[list[int]]:
-    """All rows once, in random batches of about so many, in each as many rows of every label as can be."""
+    """Yield each row once, in random batches of about `rows` that hold all labels as evenly as possible."""
     import torch
 
     by_label: dict[int, list[int]] = {}
@@ -38,11 +38,11 @@ def balanced_batches(targets: list[int], rows: int, order: torch.Generator) -> I
     batches: list[list[int]] = [[] for _ in range(count)]
     start = 0
     for label in sorted(by_label):
-        found = by_label[label]
+        positions = by_label[label]
         # Runs of one label go to one batch, so that each row has others of its label beside it.
-        size = -(-len(found) // count)
+        size = -(-len(positions) // count)
         size = max(2, size)
-        for run in range(0, len(found), size):
-            batches[start % count].extend(found[run : run + size])
+        for run in range(0, len(positions), size):
+            batches[start % count].extend(positions[run : run + size])
             start += 1
     yield from (batch for batch in batches if len(batch) > 1)

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps down a loss, the best epoch kept, resumed where it stood."""
+"""The training loop: epochs of steps down a loss, resumed from a checkpoint, ending in the best epoch."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rootstock.training.errors import Diverged
-from rootstock.training.fit.checkpoint import Checkpoints, Standing
-from rootstock.training.fit.optimizer import layer_of, make_optimizer, rate_schedule, thaw
+from rootstock.training.fit.checkpoint import Checkpoints, StageState
+from rootstock.training.fit.optimizer import layer_of, make_optimizer, rate_schedule, unfreeze
 from rootstock.training.network.network import Network
 from rootstock.training.recipe.recipe import Training
 
 if TYPE_CHECKING:
     import torch
 
-# Called after every step with the steps done, the steps planned, and what to show beside them.
+# Called after every step with the steps done, the steps planned, and a note on the stage.
 Report = Callable[[int, int, str], None]
 
 
 def silent(done: int, total: int, note: str) -> None:
-    """A report to nobody."""
+    """Report to nobody."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training rows gave: mean loss, and the score on validation, where there is one."""
+    """One pass over the training rows: its mean loss, and the score on validation where there is one."""
 
     number: int
     loss: float
@@ -37,7 +37,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Fit:
-    """The epochs of a stage, in order, and the one whose weights the network now holds."""
+    """The epochs of a stage in order, and the one whose weights the network now has."""
 
     epochs: tuple[Epoch, ...]
     best: Epoch
@@ -45,12 +45,13 @@ class Fit:
 
 @dataclass(frozen=True)
 class FitStage:
-    """What a stage of training is.
+    """One stage of training.
 
-    `batches` gives the rows of each step of an epoch; `loss` the loss of a step, from the rows and the share of
-    all steps that is done; `score` judges an epoch: without it the last is kept. `also` trains with the network.
-    With an `ema_decay` above 0, for a stage without a score, it is the weights' moving average that is kept: it
-    begins with the weights before the first step, and each step leaves that share of it.
+    `batches` gives the rows of each step of an epoch. `loss` gives the loss of a step, from its rows and the
+    share of all steps that is done. `score` judges an epoch; without it the last epoch counts as the best.
+    `also` trains beside the network. For a stage without a score, an `ema_decay` above 0 ends it with the
+    moving average of the weights: the average begins with the weights before the first step, and each step
+    keeps that share of it.
     """
 
     name: str
@@ -73,8 +74,8 @@ def descend(
 ) -> Fit:
     """Train what is trainable in the network, and leave it with the weights of the best epoch.
 
-    Best is the highest score, the earlier epoch among equals. Call it within `deterministic` to get the same
-    weights from the same inputs, also where it was killed and resumed. Raises Diverged.
+    The best has the highest score; of equals it is the earlier. Within `deterministic` the same inputs give the
+    same weights, also after a kill and a resume. Raises Diverged.
     """
     run = _Descent(network, stage, settings, seed, checkpoints)
     while not run.is_done:
@@ -83,7 +84,7 @@ def descend(
 
 
 class _Descent:
-    """One stage's descent: the optimiser and its schedule, the order of rows, the epochs so far."""
+    """The descent of one stage: optimiser, schedule, order of rows, and the epochs so far."""
 
     def __init__(
         self, network: Network, stage: FitStage, settings: Training, seed: int, checkpoints: Checkpoints | None
@@ -102,13 +103,13 @@ class _Descent:
         self.order = torch.Generator().manual_seed(seed)
         self.epochs: list[Epoch] = []
         self.best: Epoch | None = None
-        self.kept = copied(self.parameters)
-        # Empty where none is asked for.
-        self.average = copied(self.parameters) if stage.ema_decay else {}
+        self.best_weights = copy_of(self.parameters)
+        # Empty where the stage has no decay.
+        self.average = copy_of(self.parameters) if stage.ema_decay else {}
         torch.manual_seed(seed)
-        standing = None if checkpoints is None else checkpoints.load(stage.name)
-        if standing is not None:
-            self._resume(standing)
+        state = None if checkpoints is None else checkpoints.load(stage.name)
+        if state is not None:
+            self._resume(state)
 
     @property
     def is_done(self) -> bool:
@@ -120,49 +121,51 @@ class _Descent:
         return self.epochs[-1].number - self.best.number >= patience
 
     def epoch(self, report: Report) -> None:
-        """One pass over the rows, judged and saved."""
+        """Pass over the rows once, judge the weights, and save a checkpoint."""
         number = len(self.epochs) + 1
-        thaw(self.parameters, number - 1, self.settings.unfreeze_schedule, self.layer, self.network.spec.layers)
+        unfreeze(
+            self.parameters, number - 1, self.settings.unfreeze_schedule, self.layer, self.network.spec.layers
+        )
         self.network.train()
         losses = []
-        for chosen in self.stage.batches(self.order):
-            losses.append(self._step(chosen, number))
-            shown = (
+        for positions in self.stage.batches(self.order):
+            losses.append(self._step(positions, number))
+            best = (
                 "" if self.best is None or self.best.validation is None else f", best {self.best.validation:.3f}"
             )
-            report(self.schedule.last_epoch, self.total, f"{self.stage.name}: epoch {number}{shown}")
+            report(self.schedule.last_epoch, self.total, f"{self.stage.name}: epoch {number}{best}")
         score = None if self.stage.score is None else self.stage.score()
         self.epochs.append(Epoch(number, math.fsum(losses) / max(1, len(losses)), score))
         before = None if self.best is None else self.best.validation
         if score is None or before is None or score > before:
             self.best = self.epochs[-1]
-            self.kept = copied(self.average or self.parameters)
+            self.best_weights = copy_of(self.average or self.parameters)
         if self.checkpoints is not None:
-            self.checkpoints.save(self.stage.name, self._standing())
+            self.checkpoints.save(self.stage.name, self._state())
 
     def finish(self) -> Fit:
-        """The network with the best epoch's weights."""
+        """Give the network the weights of the best epoch."""
         import torch
 
         if self.best is None:
             raise ValueError(f"the stage {self.stage.name} has no epochs")
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(self.kept[name])
+                parameter.copy_(self.best_weights[name])
                 parameter.requires_grad_(True)
         self.network.train(False)
         return Fit(tuple(self.epochs), self.best)
 
-    def _step(self, chosen: list[int], epoch: int) -> float:
+    def _step(self, positions: list[int], epoch: int) -> float:
         import torch
 
         with _precision(self.settings, next(iter(self.parameters.values())).device):
-            loss = self.stage.loss(chosen, self.schedule.last_epoch / max(1, self.total))
+            loss = self.stage.loss(positions, self.schedule.last_epoch / max(1, self.total))
         value = loss.item()
         if not math.isfinite(value):
             raise Diverged(
-                f"the loss is {value} in epoch {epoch} of stage {self.stage.name}: lower training.learning_rate "
-                f"(it is {self.settings.learning_rate:g})"
+                f"the loss is {value} in epoch {epoch} of stage {self.stage.name}; lower training.learning_rate, "
+                f"which is {self.settings.learning_rate:g}"
             )
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.max_grad_norm)
@@ -174,61 +177,61 @@ class _Descent:
         self.optimizer.zero_grad()
         return value
 
-    def _standing(self) -> Standing:
+    def _state(self) -> StageState:
         import torch
 
-        tensors = {f"now.{n}": t for n, t in copied(self.parameters).items()}
-        tensors |= {f"best.{n}": t for n, t in self.kept.items()}
+        tensors = {f"now.{n}": t for n, t in copy_of(self.parameters).items()}
+        tensors |= {f"best.{n}": t for n, t in self.best_weights.items()}
         tensors |= {f"average.{n}": t for n, t in self.average.items()}
         state = self.optimizer.state_dict()["state"]
-        tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for i, held in state.items() for k, v in held.items()}
+        tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for i, values in state.items() for k, v in values.items()}
         tensors |= {"rng.order": self.order.get_state(), "rng.torch": torch.get_rng_state()}
         if torch.cuda.is_available():
             tensors["rng.cuda"] = torch.cuda.get_rng_state()
         best = None if self.best is None else self.best.number
-        plain = {
+        progress = {
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "best": best,
             "steps": self.schedule.last_epoch,
         }
-        return Standing(tensors, plain)
+        return StageState(tensors, progress)
 
-    def _resume(self, standing: Standing) -> None:
+    def _resume(self, state: StageState) -> None:
         import torch
 
-        tensors, plain = standing.tensors, standing.plain
-        self.epochs = [Epoch(**epoch) for epoch in plain["epochs"]]
-        self.best = next((e for e in self.epochs if e.number == plain["best"]), None)
+        tensors, progress = state.tensors, state.progress
+        self.epochs = [Epoch(**epoch) for epoch in progress["epochs"]]
+        self.best = next((e for e in self.epochs if e.number == progress["best"]), None)
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"now.{name}"])
-                self.kept[name] = tensors[f"best.{name}"]
+                self.best_weights[name] = tensors[f"best.{name}"]
             for name, tensor in self.average.items():
                 tensor.copy_(tensors[f"average.{name}"])
-        held: dict[int, dict[str, Any]] = {}
+        moments: dict[int, dict[str, Any]] = {}
         for name, tensor in tensors.items():
             if name.startswith("adam."):
                 _, number, key = name.split(".")
-                held.setdefault(int(number), {})[key] = tensor
+                moments.setdefault(int(number), {})[key] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": held, "param_groups": groups})
-        self.schedule.last_epoch = plain["steps"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.schedule.last_epoch = progress["steps"]
         for group, base in zip(self.optimizer.param_groups, self.schedule.base_lrs, strict=True):
-            group["lr"] = base * self.schedule.lr_lambdas[0](plain["steps"])
+            group["lr"] = base * self.schedule.lr_lambdas[0](progress["steps"])
         self.order.set_state(tensors["rng.order"])
         torch.set_rng_state(tensors["rng.torch"])
         if "rng.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["rng.cuda"])
 
 
-def copied(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights by name as they are now."""
+def copy_of(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a copy of weights by name."""
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
 @contextmanager
 def deterministic(seed: int) -> Iterator[None]:
-    """Seed torch, and let it use only kernels that give the same bits on every run of one machine."""
+    """Seed torch, and allow only kernels that give the same bits on every run on one machine."""
     # cuBLAS reads this once, when CUDA starts; without it torch refuses its matrix products.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch

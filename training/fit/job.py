@@ -1,42 +1,46 @@
-"""What is settled before anything is trained: data, split, foundation, and each part's rows as tokens."""
+"""A job: everything that a recipe names, read and checked before anything is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rootstock.adapters.foundation.architecture import describe
-from rootstock.adapters.foundation.location import FoundationFiles, locate
-from rootstock.adapters.spec import FoundationSpec, TaskClass
+from rootstock.adapters.foundation.location import locate
+from rootstock.adapters.spec import FoundationSpec
 from rootstock.training.data.dataset import Dataset, read_dataset, read_texts
-from rootstock.training.data.encoding import TokenRow, encode, encode_texts, load_tokenizer, padding
+from rootstock.training.data.encoding import TokenRow
 from rootstock.training.data.split import Split, split
 from rootstock.training.errors import DataError, RecipeError
+from rootstock.training.fit.checkpoint import Checkpoints
+from rootstock.training.fit.descent import Report, silent
+from rootstock.training.fit.plan import FitSettings, TrainingPlan, TrainingRows
 from rootstock.training.network.inputs import Inputs
-from rootstock.training.network.trunk import TASKS, sites
+from rootstock.training.network.network_spec import InitialAdapter, NetworkSpec
+from rootstock.training.network.row_encoder import RowEncoder
+from rootstock.training.network.trunk import sites
+from rootstock.training.recipe.recipe import Peft, Recipe
 from rootstock.training.recipe.recipe_file import RecipeFile
-
-if TYPE_CHECKING:
-    import torch
-    from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe with everything it names: `rows` are the tokens of train, validation and test."""
+    """A recipe unpacked into what each part of a run takes.
 
-    source: RecipeFile
+    `rows` are the token rows of train, validation and test. `target` and `out_of_scope` are those of texts
+    without labels, where the recipe names some.
+    """
+
     dataset: Dataset
     parts: Split
-    files: FoundationFiles
-    spec: FoundationSpec
-    tokenizer: Tokenizer
-    rows: dict[str, list[TokenRow]]
-    sites: list[str]
-    device: torch.device
-    pad_id: int
+    rows: Mapping[str, list[TokenRow]]
+    network: NetworkSpec
+    encoder: RowEncoder
+    settings: FitSettings
+    seeds: tuple[int, ...]
+    split_seed: int
     target: list[TokenRow]
+    out_of_scope: Mapping[str, list[TokenRow]]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -44,59 +48,98 @@ class Job:
         return self.dataset.labels
 
     @property
-    def task(self) -> str:
-        """The task by its name in a bundle."""
-        return TASKS[self.source.recipe.task_type]
+    def training_rows(self) -> TrainingRows:
+        """The rows to train on and to choose by."""
+        return TrainingRows(
+            self.parts.train, self.rows["train"], self.rows["validation"], split_seed=self.split_seed
+        )
 
     @property
-    def task_class(self) -> TaskClass:
-        """The foundation's class for the task."""
-        return self.spec.class_for(self.task)
+    def joined_rows(self) -> TrainingRows:
+        """The same with the rows to choose by among those to train on."""
+        return TrainingRows(
+            [*self.parts.train, *self.parts.validation],
+            [*self.rows["train"], *self.rows["validation"]],
+            split_seed=self.split_seed,
+            total=len(self.rows["train"]),
+        )
 
-    def inputs(self, rows: Sequence[TokenRow]) -> Inputs:
-        """Rows ready to be batched."""
-        return Inputs(rows, self.pad_id, self.device)
+    def plan(self, report: Report = silent, checkpoints: Checkpoints | None = None) -> TrainingPlan:
+        """Return the plan of a training under the first seed."""
+        return TrainingPlan(
+            self.network, self.encoder, self.settings, self.seeds[0], self.target, report, checkpoints
+        )
 
-    def encoded(self, texts: Sequence[str]) -> list[TokenRow]:
-        """Texts without labels as tokens."""
-        return encode_texts(self.tokenizer, texts)
+    def inputs(self, part: str) -> Inputs:
+        """Return the rows of a part ready to be batched."""
+        return self.encoder.inputs(self.rows[part])
 
 
 def prepare(source: RecipeFile) -> Job:
-    """The job of a recipe; RecipeError, DataError or FoundationError for what cannot be trained."""
+    """Return the job of a recipe; RecipeError, DataError or FoundationError for what cannot be trained."""
     import torch
 
-    recipe = source.recipe
+    recipe, origin = source.recipe, str(source.path)
     dataset = read_dataset(source)
     parts = split(dataset, recipe.data.splits, recipe.data.conflicts)
     if recipe.data.group_column is not None and len({example.group for example in parts.test}) < 2:
-        raise DataError(f"{source.path}: data.group_column: the test rows have one group; a gap needs two")
+        raise DataError(f"{origin}: data.group_column: the test rows have one group; a gap needs two")
     files = locate(recipe.base_model)
     spec = describe(files)
-    if recipe.training.max_length > spec.max_tokens:
-        raise RecipeError(
-            f"{source.path}: training.max_length: {recipe.training.max_length}; {spec.name} takes "
-            f"{spec.max_tokens} tokens"
-        )
-    tokenizer = load_tokenizer(files.folder, recipe.training.max_length)
-    found = {name: encode(tokenizer, getattr(parts, name), dataset.labels) for name in parts.sizes}
-    target: list[TokenRow] = []
-    if recipe.domain_adaptation is not None:
-        texts = read_texts(source, recipe.domain_adaptation.target_path, "domain_adaptation.target_path")
-        target = encode_texts(tokenizer, texts)
-    task_class = spec.class_for(TASKS[recipe.task_type])
+    _check_length(recipe.training.max_length, spec, origin)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    pad_id = padding(files)
-    return Job(
-        source,
-        dataset,
-        parts,
+    encoder = RowEncoder.of(files, dataset.labels, recipe.training.max_length, device)
+    rows = {name: encoder.encode(getattr(parts, name)) for name in parts.sizes}
+    unlabelled = {
+        key: encoder.encode_texts(read_texts(source, path, key)) for key, path in _text_paths(recipe).items()
+    }
+    network = NetworkSpec(
         files,
         spec,
-        tokenizer,
-        found,
-        sites(source, spec, task_class),
-        device,
-        pad_id,
-        target,
+        recipe.task,
+        len(dataset.labels),
+        sites(recipe.peft, spec, spec.class_for(recipe.task.name), origin),
+        recipe.peft,
+        recipe.training.dropout,
+        _initial(recipe.peft, source),
     )
+    return Job(
+        dataset,
+        parts,
+        rows,
+        network,
+        encoder,
+        FitSettings(recipe.training, recipe.augmentation, recipe.domain_adaptation),
+        recipe.seeds,
+        recipe.data.splits.seed,
+        unlabelled.pop(_TARGET, []),
+        {key.rpartition(".")[2]: encoded for key, encoded in unlabelled.items()},
+    )
+
+
+_TARGET = "domain_adaptation.target_path"
+
+
+def _text_paths(recipe: Recipe) -> dict[str, str]:
+    """Return the files of texts without labels by the recipe's key for each."""
+    paths = {}
+    if recipe.domain_adaptation is not None:
+        paths[_TARGET] = recipe.domain_adaptation.target_path
+    if (settings := recipe.evaluation.out_of_scope) is not None:
+        if settings.val_path is not None:
+            paths["evaluation.out_of_scope.val_path"] = settings.val_path
+        paths["evaluation.out_of_scope.test_path"] = settings.test_path
+    return paths
+
+
+def _check_length(max_length: int, spec: FoundationSpec, origin: str) -> None:
+    if max_length > spec.max_tokens:
+        raise RecipeError(
+            f"{origin}: training.max_length: {max_length}; {spec.name} takes {spec.max_tokens} tokens"
+        )
+
+
+def _initial(peft: Peft, source: RecipeFile) -> InitialAdapter | None:
+    if peft.init_from_adapter is None:
+        return None
+    return InitialAdapter(source.resolve(peft.init_from_adapter), f"{source.path}: peft.init_from_adapter")

@@ -1,4 +1,4 @@
-"""What a step of training lowers: cross entropy, with mixed rows, weights, and a pull towards another domain."""
+"""The loss of a training step: cross entropy, with mixup, class weights and domain adaptation."""
 
 from __future__ import annotations
 
@@ -8,68 +8,69 @@ from rootstock.training.data.encoding import IGNORED
 from rootstock.training.fit.adaptation import DomainClassifier, coral
 from rootstock.training.fit.augmentation import hide_tokens, mixing
 from rootstock.training.fit.contrastive import supervised_contrast
+from rootstock.training.fit.plan import FitSettings
 from rootstock.training.network.inputs import InputBatch, Inputs
 from rootstock.training.network.network import Network
-from rootstock.training.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
 
 
 class Objective:
-    """The loss of a step. `target` are unlabelled rows of another domain, where the recipe names some."""
+    """The loss of a step. `target` are unlabelled rows of another domain, where the recipe names any."""
 
     def __init__(
-        self, recipe: Recipe, labels: int, network: Network, train: Inputs, target: Inputs | None
+        self, settings: FitSettings, labels: int, network: Network, train: Inputs, target: Inputs | None
     ) -> None:
         import torch
 
-        self._recipe = recipe
+        self._settings = settings
         self._network = network
         self._target = target
         self._weights: torch.Tensor | None = None
-        if recipe.training.class_weights == "balanced":
+        if settings.training.class_weights == "balanced":
             counts = torch.bincount(torch.tensor(train.targets), minlength=labels).float()
             present = (counts > 0).sum()
             self._weights = (counts.sum() / (present * counts.clamp(min=1))).to(train.device)
         self._domains: DomainClassifier | None = None
-        if recipe.domain_adaptation is not None and recipe.domain_adaptation.method == "dann":
+        adaptation = settings.domain_adaptation
+        if adaptation is not None and adaptation.method == "dann":
             self._domains = DomainClassifier(network.spec.hidden_size, train.device)
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """What trains beside the network, and is thrown away after."""
+        """The parameters that train beside the network and are dropped afterwards."""
         if self._domains is None:
             return {}
         return {f"domains.{name}": p for name, p in self._domains.network.named_parameters()}
 
     def __call__(self, batch: InputBatch, done: float) -> torch.Tensor:
-        """The loss of a batch when a share of all steps is done."""
-        if self._recipe.augmentation.token_dropout:
-            batch = hide_tokens(batch, self._recipe.augmentation.token_dropout)
+        """Return the loss of a batch, when a share of all steps is done."""
+        if self._settings.augmentation.token_dropout:
+            batch = hide_tokens(batch, self._settings.augmentation.token_dropout)
         if self._network.head is None:
             return self._cross_entropy(self._network.logits(batch).flatten(0, 1), batch.targets.flatten())
-        embedded = self._network.embed(batch)
-        loss = self._text_loss(embedded, batch.targets)
-        settings = self._recipe.training
+        embeddings = self._network.embed(batch)
+        loss = self._text_loss(embeddings, batch.targets)
+        settings = self._settings.training
         if settings.contrastive_weight:
-            contrast = supervised_contrast(embedded, batch.targets, settings.contrastive_temperature)
+            contrast = supervised_contrast(embeddings, batch.targets, settings.contrastive_temperature)
             loss = loss + settings.contrastive_weight * contrast
         if self._target is not None:
-            loss = loss + self._adaptation(embedded, len(batch.targets), done)
+            loss = loss + self._adaptation(embeddings, len(batch.targets), done)
         return loss
 
-    def _text_loss(self, embedded: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _text_loss(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         from torch import nn
         from torch.nn.functional import normalize
 
         head = cast("nn.Linear", self._network.head)
-        alpha = self._recipe.augmentation.mixup_alpha
+        alpha = self._settings.augmentation.mixup_alpha
         if not alpha:
-            return self._cross_entropy(head(embedded), targets)
+            return self._cross_entropy(head(embeddings), targets)
         share, others = mixing(len(targets), alpha)
         others = others.to(targets.device)
-        logits = head(normalize(share * embedded + (1 - share) * embedded[others], dim=-1))
+        logits = head(normalize(share * embeddings + (1 - share) * embeddings[others], dim=-1))
         return share * self._cross_entropy(logits, targets) + (1 - share) * self._cross_entropy(
             logits, targets[others]
         )
@@ -77,19 +78,19 @@ class Objective:
     def _cross_entropy(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
 
-        smoothing = self._recipe.training.label_smoothing_factor
+        smoothing = self._settings.training.label_smoothing_factor
         return cross_entropy(
             logits, targets, weight=self._weights, ignore_index=IGNORED, label_smoothing=smoothing
         )
 
-    def _adaptation(self, embedded: torch.Tensor, rows: int, done: float) -> torch.Tensor:
+    def _adaptation(self, embeddings: torch.Tensor, rows: int, done: float) -> torch.Tensor:
         import torch
 
-        settings, target = self._recipe.domain_adaptation, cast(Inputs, self._target)
-        chosen = torch.randint(len(target), (rows,)).tolist()
-        others = self._network.embed(target.batch(chosen))
+        adaptation, target = self._settings.domain_adaptation, cast(Inputs, self._target)
+        positions = torch.randint(len(target), (rows,)).tolist()
+        others = self._network.embed(target.batch(positions))
         if self._domains is not None:
-            loss = self._domains.loss(embedded, others, done)
+            loss = self._domains.loss(embeddings, others, done)
         else:
-            loss = coral(embedded, others)
-        return loss * (1.0 if settings is None else settings.weight)
+            loss = coral(embeddings, others)
+        return loss * (1.0 if adaptation is None else adaptation.weight)

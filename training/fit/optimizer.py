@@ -1,4 +1,4 @@
-"""What learns how fast: AdamW's groups, the schedule of the rates, and which layers have joined."""
+"""Learning rates: AdamW's parameter groups, the schedule, and progressive unfreezing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def make_optimizer(
     parameters: dict[str, nn.Parameter], settings: Training, layer: Callable[[str], int | None], layers: int
 ) -> torch.optim.Optimizer:
-    """AdamW, with no decay on biases and other vectors.
+    """Return AdamW, without decay on biases and other vectors.
 
-    The head has its own rate. `layer` tells the layer of a parameter: each below the last learns
-    `layerwise_lr_decay` times as fast as the one above (Howard and Ruder, ULMFiT, 2018), and lora_B
+    The head has a separate rate. `layer` tells the layer of a parameter. Each layer below the last learns
+    `layerwise_lr_decay` times as fast as the one above (Howard and Ruder, ULMFiT, 2018). lora_B learns
     `loraplus_lr_ratio` times as fast as lora_A (Hayou et al., LoRA+, 2024).
     """
     import torch
@@ -37,12 +37,12 @@ def make_optimizer(
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()]
+        [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
     )
 
 
 def layer_of(spec: FoundationSpec) -> Callable[[str], int | None]:
-    """The layer of a parameter by its name, None for the head's."""
+    """Return the function from a parameter's name to its layer, None for the head's."""
 
     def layer(name: str) -> int | None:
         for part in (".lora_", ".ia3_"):
@@ -56,7 +56,7 @@ def layer_of(spec: FoundationSpec) -> Callable[[str], int | None]:
 
 
 def rate_schedule(kind: str, total: int, warmup_ratio: float) -> Callable[[int], float]:
-    """The factor on every rate at a step: up from 0 over the warm-up, then as `kind` says."""
+    """Return the factor on every rate at a step: up from 0 over the warm-up, then as `kind` says."""
     warm_up = round(total * warmup_ratio)
 
     def factor(step: int) -> float:
@@ -71,14 +71,14 @@ def rate_schedule(kind: str, total: int, warmup_ratio: float) -> Callable[[int],
     return factor
 
 
-def thaw(
+def unfreeze(
     parameters: dict[str, nn.Parameter],
     epoch: int,
     every: int | None,
     layer: Callable[[str], int | None],
     layers: int,
 ) -> None:
-    """Let a layer learn once it has joined: the last from the first epoch (0), each further one `every` later."""
+    """Unfreeze the last layer from the first epoch (0), and each further one `every` epochs later."""
     if every is None:
         return
     lowest = layers - 1 - epoch // every

@@ -1,4 +1,4 @@
-"""Whether a model is as sure as it is right: a temperature, and the calibration error before and after."""
+"""Calibration: a temperature, and the expected calibration error before and after it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 BINS = 15
-# Answers that are no better than chance fit best at an infinite temperature.
+# Answers no better than chance fit best at an infinite temperature.
 COLDEST, HOTTEST = 0.05, 20.0
 
 Logits = npt.NDArray[np.floating[Any]]
@@ -18,7 +18,7 @@ Probabilities = npt.NDArray[np.float64]
 
 
 def flatten(outputs: Sequence[Logits], targets: Sequence[Sequence[int]]) -> tuple[Logits, Targets]:
-    """(labelled tokens, labels) logits and their classes, of all rows; a target below 0 is not labelled.
+    """Return (labelled tokens, labels) logits of all rows, and their classes; a target below 0 has no label.
 
     Each output is (labels,) with one target, or (tokens, labels) with a target for each token.
     """
@@ -30,18 +30,18 @@ def flatten(outputs: Sequence[Logits], targets: Sequence[Sequence[int]]) -> tupl
 
 
 def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
-    """(rows, labels) logits over `temperature` as probabilities."""
+    """Return (rows, labels) logits over `temperature` as probabilities."""
     scaled = np.asarray(logits, np.float64) / temperature
     exponents = np.exp(scaled - scaled.max(-1, keepdims=True))
     return np.asarray(exponents / exponents.sum(-1, keepdims=True))
 
 
 def fit_temperature(logits: Logits, targets: npt.ArrayLike) -> float:
-    """The temperature, between 0.05 and 20, of the least negative log-likelihood of (rows, labels) logits.
+    """Return the temperature, from 0.05 to 20, of the least negative log-likelihood of (rows, labels) logits.
 
-    It moves no answer, only how sure the answers are. Where every row is right, the likelihood would have the
-    model infinitely sure; then it is as sure on average as (rows + 1) / (rows + 2), Laplace's estimate of how
-    often it is right. ValueError where there are no rows.
+    It changes the confidence of answers, not the answers. If every row is right, the likelihood asks for infinite
+    confidence; then the mean confidence becomes (rows + 1) / (rows + 2), Laplace's estimate of the accuracy.
+    ValueError without rows.
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2.
     """
     from scipy.optimize import minimize_scalar
@@ -52,17 +52,17 @@ def fit_temperature(logits: Logits, targets: npt.ArrayLike) -> float:
     if (wide.argmax(-1) == true).all():
         return _as_sure_as(wide, (len(wide) + 1) / (len(wide) + 2))
     # The likelihood is concave in the inverse temperature; its logarithm covers both ends alike.
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda log: _log_loss(wide * np.exp(-log), true),
         bounds=(np.log(COLDEST), np.log(HOTTEST)),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(optimum.x))
 
 
 def reliability(probabilities: Probabilities, targets: npt.ArrayLike, bins: int = BINS) -> list[dict[str, Any]]:
-    """Mean confidence, accuracy and rows of each of `bins` equal steps of confidence that has rows."""
+    """Return mean confidence, accuracy and rows of each of `bins` equal steps of confidence with rows."""
     confidence = probabilities.max(-1)
     right = probabilities.argmax(-1) == np.asarray(targets)
     # Steps hold their upper edge, as in Guo et al.
@@ -78,15 +78,15 @@ def reliability(probabilities: Probabilities, targets: npt.ArrayLike, bins: int 
 
 
 def expected_error(bins: Sequence[dict[str, Any]]) -> float:
-    """The expected calibration error: the mean gap of confidence and accuracy over `reliability`'s rows."""
-    rows = sum(found["rows"] for found in bins)
-    return float(sum(found["rows"] * abs(found["confidence"] - found["accuracy"]) for found in bins) / rows)
+    """Return the expected calibration error: the mean gap of confidence and accuracy over all rows."""
+    rows = sum(step["rows"] for step in bins)
+    return float(sum(step["rows"] * abs(step["confidence"] - step["accuracy"]) for step in bins) / rows)
 
 
 def calibrate(
     validation: Logits, validation_targets: npt.ArrayLike, test: Logits, test_targets: npt.ArrayLike
 ) -> dict[str, Any]:
-    """The temperature of (rows, labels) validation logits, and the test logits' error without and with it."""
+    """Return the temperature of (rows, labels) validation logits, and the test logits' error before and after."""
     temperature = fit_temperature(validation, validation_targets)
     before = reliability(softmax(test), test_targets)
     after = reliability(softmax(test, temperature), test_targets)
@@ -94,17 +94,17 @@ def calibrate(
         "temperature": round(temperature, 4),
         "ece_before": round(expected_error(before), 4),
         "ece_after": round(expected_error(after), 4),
-        "bins_before": [_rounded(found) for found in before],
-        "bins_after": [_rounded(found) for found in after],
+        "bins_before": [_rounded(step) for step in before],
+        "bins_after": [_rounded(step) for step in after],
     }
 
 
-def _rounded(found: dict[str, Any]) -> dict[str, Any]:
-    return {**found, "confidence": round(found["confidence"], 4), "accuracy": round(found["accuracy"], 4)}
+def _rounded(step: dict[str, Any]) -> dict[str, Any]:
+    return {**step, "confidence": round(step["confidence"], 4), "accuracy": round(step["accuracy"], 4)}
 
 
 def _as_sure_as(logits: npt.NDArray[np.float64], confidence: float) -> float:
-    """The temperature, within the bounds, at which the mean confidence is nearest to `confidence`."""
+    """Return the temperature, within the bounds, at which the mean confidence is nearest to `confidence`."""
     from scipy.optimize import brentq
 
     def excess(log: float) -> float:

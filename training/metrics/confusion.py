@@ -1,4 +1,4 @@
-"""Which labels are taken for which."""
+"""The confusion matrix and its commonest mistakes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Mistake(NamedTuple):
 
 
 def confusion(truth: Sequence[int], predicted: Sequence[int], labels: int) -> list[list[int]]:
-    """(labels, labels) counts: the line is the true class, the column the predicted one."""
+    """Return (labels, labels) counts: the line is the true class, the column the predicted one."""
     cells = np.asarray(truth, np.int64) * labels + np.asarray(predicted, np.int64)
     return [list(map(int, row)) for row in np.bincount(cells, minlength=labels**2).reshape(labels, labels)]
 
 
 def worst(matrix: Sequence[Sequence[int]], labels: Sequence[str], most: int = 10) -> list[Mistake]:
-    """The commonest mistakes, at most `most` of them, those of rarer labels first among equals."""
-    found = [
+    """Return at most `most` of the commonest mistakes; of equals, those of rarer labels come first."""
+    mistakes = [
         Mistake(labels[i], labels[j], rows, sum(row))
         for i, row in enumerate(matrix)
         for j, rows in enumerate(row)
         if i != j and rows
     ]
-    return sorted(found, key=lambda mistake: (-mistake.rows, mistake.of))[:most]
+    return sorted(mistakes, key=lambda mistake: (-mistake.rows, mistake.of))[:most]

@@ -12,7 +12,7 @@ Span = tuple[int, str, int, int]
 
 
 def evaluate(outputs: Sequence[Array], examples: Sequence[TokenRow], labels: Sequence[str]) -> dict[str, Any]:
-    """The figures of raw model outputs against the truth in `examples`, rounded to four decimals."""
+    """Return the figures of raw outputs against the truth in `examples`, rounded to four decimals."""
     if examples[0].words:
         truth, predicted = word_tags(outputs, examples, labels)
         return entity_figures(truth, predicted)
@@ -22,13 +22,13 @@ def evaluate(outputs: Sequence[Array], examples: Sequence[TokenRow], labels: Seq
 
 
 def macro_f1(outputs: Sequence[Array], examples: Sequence[TokenRow], labels: Sequence[str]) -> float:
-    """The one number by which an epoch is chosen: macro-F1, or the F1 of whole entities."""
+    """Return the score that chooses an epoch: macro-F1, or the F1 of whole entities."""
     figures = evaluate(outputs, examples, labels)
     return float(figures["f1" if examples[0].words else "macro_f1"])
 
 
 def label_figures(truth: Sequence[int], predicted: Sequence[int], labels: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, macro-F1, and precision, recall and F1 of each label (0 where a label is never predicted)."""
+    """Return accuracy, macro-F1, and precision, recall and F1 of each label (0 for one never predicted)."""
     by_label = {}
     for i, label in enumerate(labels):
         hits = sum(t == p == i for t, p in zip(truth, predicted, strict=True))
@@ -43,25 +43,25 @@ def label_figures(truth: Sequence[int], predicted: Sequence[int], labels: Sequen
 
 
 def entity_figures(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Precision, recall and F1 of entities, overall and by type.
+    """Return precision, recall and F1 of entities, overall and by type.
 
-    A predicted entity counts only where its type, its first word and its last word are all right.
+    A predicted entity counts only if its type, its first word and its last word are all right.
     """
-    wanted, found = set(spans(truth)), set(spans(predicted))
-    types = sorted({span[1] for span in wanted | found})
-    hits = wanted & found
+    true_spans, predicted_spans = set(spans(truth)), set(spans(predicted))
+    types = sorted({span[1] for span in true_spans | predicted_spans})
+    hits = true_spans & predicted_spans
     by_type = {
-        kind: _rates(*(sum(span[1] == kind for span in group) for group in (hits, found, wanted)))
+        kind: _rates(*(sum(span[1] == kind for span in group) for group in (hits, predicted_spans, true_spans)))
         for kind in types
     }
-    overall = _rates(len(hits), len(found), len(wanted))
+    overall = _rates(len(hits), len(predicted_spans), len(true_spans))
     return {"rows": len(truth), **overall, "entities": by_type}
 
 
 def word_tags(
     outputs: Sequence[Array], examples: Sequence[TokenRow], labels: Sequence[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
-    """The true and the predicted tag of every word: its first token's, and `O` for a word that was cut off."""
+    """Return the true and the predicted tag of every word: that of its first token, `O` if it was cut off."""
     truth, predicted = [], []
     for row, example in zip(outputs, examples, strict=True):
         best = row.argmax(-1)
@@ -71,7 +71,7 @@ def word_tags(
 
 
 def spans(sentences: Iterable[Sequence[str]]) -> Iterable[Span]:
-    """(sentence, type, first word, word after the last) of each entity; an `I-` without its `B-` begins none."""
+    """Yield (sentence, type, first word, word after the last) of each entity; a lone `I-` begins none."""
     for number, tags in enumerate(sentences):
         begin, kind = 0, ""
         for at, tag in enumerate([*tags, "O"]):

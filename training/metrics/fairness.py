@@ -1,4 +1,4 @@
-"""Whether an adapter serves some group worse, and whether training made that or the foundation brought it."""
+"""Gaps between groups: figures of each group, and whether training or the foundation caused the gap."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fairness(
     column: str,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Each group's figures, and the gap of accuracy between the best and the worst, of adapter and foundation.
+    """Return each group's figures, and the gap of accuracy between best and worst, of adapter and foundation.
 
     `truth`, `adapter` and `foundation` are classes, one a row: the true one, the adapter's, and that of a head
     alone on the frozen foundation. The verdict is "made" or "reduced" where resampled rows of the groups say that
@@ -61,8 +61,8 @@ def _frame(truth: npt.NDArray[Any], predicted: npt.NDArray[Any], groups: Sequenc
         from fairlearn.metrics import MetricFrame, count
     from sklearn.metrics import accuracy_score, f1_score
 
-    def macro_f1(true: Any, found: Any) -> float:
-        return float(f1_score(true, found, average="macro", zero_division=0))
+    def macro_f1(true: Any, answers: Any) -> float:
+        return float(f1_score(true, answers, average="macro", zero_division=0))
 
     frame = MetricFrame(
         metrics={"rows": count, "accuracy": accuracy_score, "macro_f1": macro_f1},
@@ -76,7 +76,7 @@ def _frame(truth: npt.NDArray[Any], predicted: npt.NDArray[Any], groups: Sequenc
 def _judge(
     ours: npt.NDArray[np.bool_], theirs: npt.NDArray[np.bool_], ids: npt.NDArray[Any], seed: int
 ) -> Verdict:
-    """From which rows the adapter and the foundation have right, and the group of each."""
+    """Return the verdict, from the rows that the adapter and the foundation have right and their groups."""
     draw = np.random.default_rng(seed)
     ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
     low, high = np.quantile(_resampled_change(ours, theirs, ids, draw), [_SIGNIFICANT / 2, 1 - _SIGNIFICANT / 2])
@@ -90,7 +90,7 @@ def _judge(
 
 
 def _by_chance(right: npt.NDArray[Any], ids: npt.NDArray[Any], draw: np.random.Generator) -> bool:
-    """Whether more than one in twenty shufflings of the groups differ at least as much: a permutation test."""
+    """Return whether over one in twenty shuffles of the groups differ as much: a permutation test."""
     shuffled = _gap(np.stack([draw.permutation(right) for _ in range(_RESAMPLES)]), ids)
     as_large = int((shuffled >= _gap(right[None], ids)[0] - 1e-12).sum())
     return (1 + as_large) / (1 + _RESAMPLES) > _SIGNIFICANT
@@ -99,7 +99,7 @@ def _by_chance(right: npt.NDArray[Any], ids: npt.NDArray[Any], draw: np.random.G
 def _resampled_change(
     ours: npt.NDArray[Any], theirs: npt.NDArray[Any], ids: npt.NDArray[Any], draw: np.random.Generator
 ) -> npt.NDArray[Any]:
-    """The adapter's gap less the foundation's, of resamples that keep each group's number of rows."""
+    """Return the adapter's gap less the foundation's, of resamples with as many rows of each group."""
     rows = np.empty((_RESAMPLES, len(ids)), np.int64)
     for group in range(ids.max() + 1):
         members = np.flatnonzero(ids == group)
@@ -108,7 +108,7 @@ def _resampled_change(
 
 
 def _gap(right: npt.NDArray[Any], ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Of (resamples, rows): the best group's accuracy less the worst's."""
+    """Return the best group's accuracy less the worst's, of (resamples, rows)."""
     members = np.eye(ids.max() + 1)[ids]
     accuracy = right @ members / members.sum(0)
     return np.asarray(accuracy.max(1) - accuracy.min(1))

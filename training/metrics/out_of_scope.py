@@ -1,4 +1,4 @@
-"""Which inputs an adapter should refuse, being none of its labels': a threshold on how sure it is."""
+"""Refusal of inputs that no label fits, by a threshold on the confidence."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 from rootstock.training.metrics.calibration import Logits, softmax
 
-# Of in-scope rows, where no out-of-scope row says what refusing costs.
+# The share of in-scope rows to refuse where there are no out-of-scope rows to choose by.
 REFUSED = 0.05
 
 Confidences = npt.NDArray[np.float64]
 
 
 def confidences(logits: Logits, temperature: float) -> Confidences:
-    """The largest probability of each row of (rows, labels) logits over `temperature`.
+    """Return the largest probability of each row of (rows, labels) logits over `temperature`.
 
     Source: Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution Examples", 2017.
     """
@@ -26,10 +26,10 @@ def confidences(logits: Logits, temperature: float) -> Confidences:
 def choose_threshold(
     in_scope: Confidences, out_of_scope: Confidences | None = None, refused: float = REFUSED
 ) -> float:
-    """The confidence from which an answer is given, from validation rows.
+    """Return the confidence from which an answer is given, chosen on validation rows.
 
-    With out-of-scope rows it is the one of the best balanced accuracy of answering and refusing, the lowest among
-    equals; without, the one that refuses at most the share `refused` of in-scope rows.
+    With out-of-scope rows it has the best balanced accuracy of answering and refusing; of equals it is the
+    lowest. Without them it refuses at most the share `refused` of in-scope rows.
     """
     if not len(in_scope):
         raise ValueError("no in-scope validation rows to choose a threshold by")
@@ -46,17 +46,17 @@ def choose_threshold(
 def out_of_scope_figures(
     threshold: float, in_scope: Confidences, right: npt.ArrayLike, out_of_scope: Confidences | None = None
 ) -> dict[str, Any]:
-    """What the threshold does on test rows; `right` says of each in-scope row whether its answer is.
+    """Return the effect of the threshold on test rows; `right` tells which in-scope rows are answered right.
 
-    `in_scope_kept` is the share of in-scope rows that are answered, `in_scope_accuracy` of those answered and
-    right among all. With out-of-scope rows, `recall` is the share of them refused, and `auroc` the chance that an
-    in-scope row is surer than one of them.
+    `in_scope_kept` is the share of in-scope rows that are answered, `in_scope_accuracy` the share that is
+    answered and right. With out-of-scope rows, `recall` is the share of them refused, and `auroc` the chance
+    that an in-scope row has a higher confidence than one of them.
     """
-    kept = in_scope >= threshold
+    answered = in_scope >= threshold
     figures: dict[str, Any] = {
         "threshold": round(threshold, 4),
-        "in_scope_kept": round(float(kept.mean()), 4),
-        "in_scope_accuracy": round(float((kept & np.asarray(right, bool)).mean()), 4),
+        "in_scope_kept": round(float(answered.mean()), 4),
+        "in_scope_accuracy": round(float((answered & np.asarray(right, bool)).mean()), 4),
         "rows": {"in_scope": len(in_scope)},
     }
     if out_of_scope is not None and len(out_of_scope):

@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the same rows, or by chance: paired tests."""
+"""Paired tests of two models on the same rows: is one better by more than chance?"""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a second model did against a first one on the same rows.
+    """A second model against a first one on the same rows.
 
-    `wins` and `losses` are the rows on which the second did better and worse; `difference` is its score less the
-    first one's; `p_value` the chance of such a difference or a larger one between equals; `test` names the test.
+    `wins` and `losses` are the rows on which the second is better and worse. `difference` is its score less the
+    first one's. `p_value` is the chance of such a difference or a larger one between equals. `test` names the
+    test.
     """
 
     wins: int
@@ -30,7 +31,7 @@ class Comparison:
     test: str
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name, rounded for a file."""
+        """Return the fields by name, rounded for a file."""
         return {
             "wins": self.wins,
             "losses": self.losses,
@@ -43,10 +44,10 @@ class Comparison:
 def mcnemar(
     first: npt.ArrayLike, second: npt.ArrayLike, alternative: Alternative = "greater", mid_p: bool = True
 ) -> Comparison:
-    """Whether `second` is right more often than `first`; both say for each row whether the model was right.
+    """Test whether `second` is right more often than `first`; both say for each row whether the model is right.
 
     "two-sided" asks whether they differ. The exact test is conservative where few rows differ; `mid_p` counts
-    half of the observed outcome's own chance. Where no row differs, the p-value is 1.
+    half of the observed outcome's own chance. If no row differs, the p-value is 1.
     Source: Fagerland, Lydersen and Laake, "The McNemar test for binary matched-pairs data", 2013.
     """
     a, b = np.asarray(first, bool), np.asarray(second, bool)
@@ -67,18 +68,18 @@ def paired_bootstrap(
     resamples: int = _RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
-    """Whether `second` scores higher than `first`, from each row's counts (rows, columns) on the same rows.
+    """Test whether `second` scores higher than `first`, from each row's counts (rows, columns) on the same rows.
 
     The p-value is the share of resampled test sets whose difference exceeds the observed one by as much as that
-    exceeds 0. A row is won where the first model's score would rise if it answered that row as the second did.
+    exceeds 0. A row is won if the first model's score would rise with the second model's answer to it.
     Source: Berg-Kirkpatrick, Burkett and Klein, "An Empirical Investigation of Statistical Significance in
     NLP", 2012.
     """
     _check_lengths(len(first), len(second))
     difference = float(score(second.sum(0)) - score(first.sum(0)))
-    drawn = score(resampled_sums(second, resamples, seed)) - score(resampled_sums(first, resamples, seed))
+    differences = score(resampled_sums(second, resamples, seed)) - score(resampled_sums(first, resamples, seed))
     # Equal figures may differ in their last bits, which must not turn a tie into evidence.
-    excess, bound = drawn - difference, difference - 1e-12
+    excess, bound = differences - difference, difference - 1e-12
     if alternative == "two-sided":
         excess, bound = np.abs(excess), abs(difference) - 1e-12
     p_value = (1 + int((excess >= bound).sum())) / (1 + resamples)

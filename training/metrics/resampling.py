@@ -1,4 +1,4 @@
-"""The bootstrap: test sets drawn anew, with replacement, from the rows of one."""
+"""The bootstrap: test sets drawn with replacement from the rows of one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _AT_ONCE = 4_000_000
 
 
 def resampled_sums(counts: Counts, resamples: int, seed: int) -> Counts:
-    """(resamples, columns): the sums of (rows, columns) counts over as many rows drawn with replacement.
+    """Return (resamples, columns): the sums of (rows, columns) counts over as many rows drawn with replacement.
 
-    The same seed and number of rows draw the same rows, whatever the counts: so two models on one test set are
+    The same seed and number of rows draw the same rows, whatever the counts: two models on one test set are
     compared on the same draws. Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
     """
     rows = len(counts)

@@ -1,4 +1,4 @@
-"""How well a foundation's features suit labelled data, before anything is trained: LogME and the H-score."""
+"""Transferability of a foundation's features to labelled data, without training: LogME and the H-score."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEAST_NOISE = 1e-12
 
 
 def log_me(features: Features, targets: npt.ArrayLike) -> float:
-    """The mean log evidence a row of linear models from (rows, width) features to each class's indicator.
+    """Return the mean log evidence per row of linear models from (rows, width) features to class indicators.
 
     Higher suits better; comparable between features of the same rows. The precisions of weights and noise are
     those of the largest evidence.
@@ -26,12 +26,12 @@ def log_me(features: Features, targets: npt.ArrayLike) -> float:
     left, singular, _ = np.linalg.svd(wide, full_matrices=False)
     squares = singular**2
     scale = float(squares.max()) or 1.0
-    found = [_evidence(left, squares, (classes == c).astype(np.float64), scale) for c in np.unique(classes)]
-    return float(np.mean(found)) / len(wide)
+    evidences = [_evidence(left, squares, (classes == c).astype(np.float64), scale) for c in np.unique(classes)]
+    return float(np.mean(evidences)) / len(wide)
 
 
 def h_score(features: Features, targets: npt.ArrayLike) -> float:
-    """The variance between classes of (rows, width) features, measured in their covariance; higher suits better.
+    """Return the variance between classes of (rows, width) features, in their covariance; higher is better.
 
     The covariance is shrunk by Ledoit and Wolf's estimate, so that fewer rows than features give a figure too.
     Source: Bao et al., "An Information-Theoretic Approach to Transferability", 2019; the shrinkage from Ibrahim,
@@ -51,7 +51,7 @@ def h_score(features: Features, targets: npt.ArrayLike) -> float:
 
 
 def _evidence(left: npt.NDArray[Any], squares: npt.NDArray[Any], target: npt.NDArray[Any], scale: float) -> float:
-    """The largest log evidence of `target` over the precisions of weights and noise.
+    """Return the largest log evidence of `target` over the precisions of weights and noise.
 
     `left` and `squares` are the features' left singular vectors and squared singular values, `scale` the largest.
     Given the ratio of the precisions, the best noise has a closed form: one number is left to search.

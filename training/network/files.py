@@ -1,4 +1,4 @@
-"""An adapter on disk: PEFT's two files with the head among the tensors, written, read back, and started from."""
+"""An adapter's files: PEFT's two, with the head among the tensors. They are written, read, and started from."""
 
 from __future__ import annotations
 
@@ -7,41 +7,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rootstock.adapters.bundle.archive import CONFIG, WEIGHTS
-from rootstock.adapters.foundation.location import FoundationFiles
-from rootstock.adapters.spec import FoundationSpec
 from rootstock.training.errors import RecipeError
 from rootstock.training.network.network import Network, simple_head
+from rootstock.training.network.network_spec import InitialAdapter, NetworkSpec
 from rootstock.training.network.trunk import head_modules, known_warnings, task_model
-from rootstock.training.recipe.recipe import Recipe
-from rootstock.training.recipe.recipe_file import RecipeFile
 
 if TYPE_CHECKING:
     import torch
 
-_PEFT_PREFIX = "base_model.model."
 
+def save(network: Network, spec: NetworkSpec, folder: Path) -> dict[str, bytes]:
+    """Write PEFT's two files of the adapter into `folder` and return them; equal adapters give equal bytes.
 
-def save(network: Network, recipe: Recipe, folder: Path, files: FoundationFiles) -> dict[str, bytes]:
-    """PEFT's two files of the trained adapter, in `folder` and returned; the same adapter gives the same bytes.
-
-    Nothing in them tells where they were made: the base model goes by the foundation's public name.
+    They name no folder of this machine: the base model goes by the foundation's public name.
     """
     from safetensors.torch import load_file
-    from safetensors.torch import save as serialised
+    from safetensors.torch import save as to_safetensors
 
     tensors: dict[str, torch.Tensor] = {}
-    config: dict[str, Any] = {"peft_type": None, "task_type": recipe.task_type}
+    config: dict[str, Any] = {"peft_type": None, "task_type": spec.task.peft_type}
     if hasattr(network.model, "peft_config"):
-        saved: Any = network.model.to("cpu")
+        model: Any = network.model.to("cpu")
         # "auto" asks the hub whether the vocabulary has grown, which an offline machine cannot answer.
-        saved.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+        model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        config["base_model_name_or_path"] = files.name
-        config["revision"] = files.revision
+        config["base_model_name_or_path"] = spec.files.name
+        config["revision"] = spec.files.revision
         config["target_modules"].sort()
         config["modules_to_save"] = head_modules(network.task_class) if network.head is None else None
-        # With SEQ_CLS PEFT would look for a saved classifier; the head here is a linear one of its own.
-        config["task_type"] = recipe.task_type if network.head is None else None
+        # With SEQ_CLS PEFT would look for a classifier of the task class; this head is a separate linear layer.
+        config["task_type"] = spec.task.peft_type if network.head is None else None
         tensors = load_file(folder / WEIGHTS)
     elif network.head is None:
         head = simple_head(network)
@@ -51,30 +46,28 @@ def save(network: Network, recipe: Recipe, folder: Path, files: FoundationFiles)
         tensors |= {"head.weight": network.head.weight.detach(), "head.bias": network.head.bias.detach()}
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     plain = {name: tensor.cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    (folder / WEIGHTS).write_bytes(serialised(plain, {"format": "pt"}))
+    (folder / WEIGHTS).write_bytes(to_safetensors(plain, {"format": "pt"}))
     return {name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS)}
 
 
-def load(folder: Path, recipe: Recipe, labels: int, files: FoundationFiles, spec: FoundationSpec) -> Network:
-    """A new network with the adapter that is saved in `folder`, as anyone who has its files loads it: by PEFT."""
+def load(folder: Path, spec: NetworkSpec) -> Network:
+    """Return a new network with the adapter in `folder`, loaded by PEFT as anyone who has its files does."""
     import torch
     from safetensors.torch import load_file
     from torch import nn
 
-    from rootstock.training.network.trunk import TASKS
-
     tensors = load_file(folder / WEIGHTS)
-    model = task_model(files, recipe, labels)
+    model = task_model(spec)
     if json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("peft_type") is not None:
         from peft import PeftModel
 
         with known_warnings():
             model = PeftModel.from_pretrained(cast(Any, model), folder)
-    task_class = spec.class_for(TASKS[recipe.task_type])
+    task_class = spec.task_class
     head = None
     if "head.weight" in tensors:
-        head = nn.Linear(spec.hidden_size, labels)
-    network = Network(model, head, spec, task_class, 0)
+        head = nn.Linear(spec.foundation.hidden_size, spec.labels)
+    network = Network(model, head, spec.foundation, task_class, 0)
     if head is not None or not hasattr(model, "peft_config"):
         layer = simple_head(network)
         name = "head" if head is not None else next(iter(task_class.head)).rpartition(".")[0]
@@ -85,17 +78,16 @@ def load(folder: Path, recipe: Recipe, labels: int, files: FoundationFiles, spec
     return network
 
 
-def start_from(network: Network, source: RecipeFile) -> None:
-    """Set the network's adapter to a saved one's; RecipeError where its sites or ranks are others."""
+def load_initial_adapter(network: Network, initial: InitialAdapter) -> None:
+    """Give the network's adapter the weights of another; RecipeError where its sites or ranks differ."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    named = source.recipe.peft.init_from_adapter or ""
-    folder, where = source.resolve(named), f"{source.path}: peft.init_from_adapter"
+    path = initial.folder / WEIGHTS
     try:
-        tensors = load_file(folder / WEIGHTS)
+        tensors = load_file(path)
     except OSError as error:
-        raise RecipeError(f"{where}: {folder / WEIGHTS}: cannot be read: {error}") from None
+        raise RecipeError(f"{initial.origin}: {path}: cannot be read: {error}") from None
     sites = {n: t for n, t in tensors.items() if ".lora_" in n or ".ia3_" in n}
     ours = {
         n.replace(".default", ""): tuple(p.shape)
@@ -106,7 +98,8 @@ def start_from(network: Network, source: RecipeFile) -> None:
     if ours != theirs:
         differing = sorted(set(ours.items()) ^ set(theirs.items()))[0][0]
         raise RecipeError(
-            f"{where}: {differing} has the shape {theirs.get(differing)} there and {ours.get(differing)} here; "
-            "give peft the same method, r, target_modules and layers_to_transform"
+            f"{initial.origin}: {differing} has the shape {theirs.get(differing)} in that adapter and "
+            f"{ours.get(differing)} in this one; give peft the same method, r, target_modules and "
+            "layers_to_transform"
         )
     set_peft_model_state_dict(cast(Any, network.model), sites)

@@ -1,4 +1,4 @@
-"""A linear head fitted on what a network gives for rows, and put into it."""
+"""The linear head of a network, fitted on the features that the network gives."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _TOKEN_STRENGTHS = (1.0, 10.0)
 _WEAK = 10.0
 
 
-def chosen_head(
+def cross_validated_head(
     network: Network, train: Inputs, validation: Inputs, labels: Sequence[str], seed: int
 ) -> LinearHead:
-    """The head on the network's features as they are now.
+    """Return the head on the network's features as they are now.
 
-    For texts C is chosen by cross-validation, for tokens on the validation rows, where there are any.
+    For texts cross-validation chooses C. For tokens the validation rows choose it; without any it is 1.
     """
     features, targets = _features(network, train)
     if not train.per_token:
@@ -44,17 +44,17 @@ def chosen_head(
 
 
 def weak_head(network: Network, train: Inputs, labels: Sequence[str]) -> LinearHead:
-    """The head of C = 10 on the network's features as they are now.
+    """Return the head of C = 10 on the network's features as they are now.
 
-    For rows that cannot choose C, being few, or drawn together by contrast; and to start a descent from, since a
-    head that fits every row leaves nothing to learn from.
+    Few rows, or rows after a contrastive stage, cannot choose C. A descent starts from it too: a head that fits
+    every row leaves nothing to learn from.
     """
     features, targets = _features(network, train)
     return fit_head(features, targets, len(labels), _WEAK)
 
 
 def set_head(network: Network, head: LinearHead) -> None:
-    """Give the network's one-layer head these weights."""
+    """Set the weights of the network's one-layer head."""
     import torch
 
     module = simple_head(network)
@@ -64,10 +64,10 @@ def set_head(network: Network, head: LinearHead) -> None:
 
 
 def _features(network: Network, inputs: Inputs) -> tuple[Array, Targets]:
-    """A vector and a class for each text, or for each token that has one."""
+    """Return a vector and a class for each text, or for each token that has a class."""
     targets = np.array(inputs.targets)
     if not inputs.per_token:
         return np.stack(outputs(network, inputs, "embed")), targets
     states = outputs(network, inputs, "states")
-    kept = [np.array(row.targets) != IGNORED for row in inputs.rows]
-    return np.concatenate([rows[keep] for rows, keep in zip(states, kept, strict=True)]), targets
+    labelled = [np.array(row.targets) != IGNORED for row in inputs.rows]
+    return np.concatenate([rows[mask] for rows, mask in zip(states, labelled, strict=True)]), targets

@@ -1,4 +1,4 @@
-"""Encoded examples ready to be batched: token ids, or the states that go into the first layer that changes."""
+"""Token rows ready to be batched: their ids, or the states into the first layer that changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# Beyond this, states are computed anew each time: they take 4 bytes a number, of all tokens of all rows.
+# Above this size states are not kept: 4 bytes a number, for every token of every row.
 _MOST_BYTES = 4 * 2**30
 _TOKENS = 4096
 
@@ -36,13 +36,13 @@ class InputBatch:
     states: torch.Tensor | None = None
 
     def arguments(self, spec: FoundationSpec) -> dict[str, Any]:
-        """What the trunk takes."""
-        given = {"input_ids": self.ids, "attention_mask": self.mask, "token_type_ids": self.types}
-        return {name: given[name] for name in spec.inputs}
+        """Return the trunk's arguments."""
+        arguments = {"input_ids": self.ids, "attention_mask": self.mask, "token_type_ids": self.types}
+        return {name: arguments[name] for name in spec.inputs}
 
 
 class Inputs:
-    """The rows of one part. `states` are flat, (all tokens + 1, width), the last one for padding."""
+    """The rows of one part. `states` are flat, (all tokens + 1, width); the last one is for padding."""
 
     def __init__(self, rows: Sequence[TokenRow], pad_id: int, device: torch.device) -> None:
         import torch
@@ -71,11 +71,11 @@ class Inputs:
 
     @property
     def targets(self) -> list[int]:
-        """The class of each text; for tokens of each token that has one."""
+        """The class of each text, or of each token that has one."""
         return [t for row in self.rows for t in row.targets if t != IGNORED]
 
     def batch(self, chosen: Sequence[int]) -> InputBatch:
-        """Some of the rows, padded on the right to the longest of them."""
+        """Return the rows at these positions, padded on the right to the longest of them."""
         import torch
 
         lengths = self.lengths[chosen]
@@ -90,7 +90,7 @@ class Inputs:
         return InputBatch(self._ids[index], self._types[index], mask, targets, states)
 
     def in_order(self) -> Iterator[list[int]]:
-        """All rows, those of like length together, in batches of at most so many tokens."""
+        """Yield the positions of all rows in batches of like length, each within a limit of tokens."""
         order = np.argsort(self.lengths, kind="stable").tolist()
         while order:
             size = max(1, _TOKENS // int(self.lengths[order[min(len(order), 64) - 1]]))
@@ -99,7 +99,7 @@ class Inputs:
             order = order[size:]
 
     def keep_states(self, trunk: nn.Module, spec: FoundationSpec, depth: int) -> bool:
-        """Compute the states that go into layer `depth`, once for all; False where they would take too much."""
+        """Compute and keep the states into layer `depth`; return False where they would take too much memory."""
         import torch
 
         if (self._end + 1) * spec.hidden_size * 4 > _MOST_BYTES:
@@ -108,9 +108,9 @@ class Inputs:
         with torch.no_grad():
             for chosen in self.in_order():
                 batch = self.batch(chosen)
-                found = states_into(trunk, spec, depth, batch.arguments(spec))
+                computed = states_into(trunk, spec, depth, batch.arguments(spec))
                 for row, i in enumerate(chosen):
                     start, length = int(self._starts[i]), int(self.lengths[i])
-                    states[start : start + length] = found[row, :length]
+                    states[start : start + length] = computed[row, :length]
         self.states = states
         return True

@@ -1,4 +1,4 @@
-"""A linear head fitted on fixed features: logistic regression, its strength C chosen by cross-validation."""
+"""A linear head on fixed features: logistic regression, with its C chosen by cross-validation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rootstock.adapters.spec import Array
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 _MAX_ITERATIONS = 2000
 _FOLDS = 5
-# The logit of a label that no training row has: it is never given.
+# The logit of a label that no training row has: it is never predicted.
 _NEVER = -30.0
 
 Targets = npt.NDArray[np.int64]
@@ -23,49 +23,49 @@ Targets = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LinearHead:
-    """`weight` (labels, width) and `bias` (labels,), and the C that they were fitted with."""
+    """`weight` (labels, width) and `bias` (labels,), and their C (`strength`)."""
 
     weight: Array
     bias: Array
     strength: float
 
     def logits(self, features: Array) -> Array:
-        """(rows, width) → (rows, labels)."""
+        """Return logits (rows, labels) of features (rows, width)."""
         return np.asarray(features @ self.weight.T + self.bias, np.float32)
 
 
 def fit_head(features: Array, targets: Targets, labels: int, strength: float) -> LinearHead:
-    """The multinomial logistic regression of (rows, width) features on classes below `labels`."""
+    """Return the multinomial logistic regression of (rows, width) features on classes below `labels`."""
     from sklearn.linear_model import LogisticRegression
 
-    fitted: Any = LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS).fit(features, targets)
-    weight, bias = fitted.coef_, fitted.intercept_
-    if len(fitted.classes_) == 2:
+    model: Any = LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS).fit(features, targets)
+    weight, bias = model.coef_, model.intercept_
+    if len(model.classes_) == 2:
         # sklearn gives two classes one logit; half of it for each gives the same softmax.
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     whole = LinearHead(
         np.zeros((labels, features.shape[1]), np.float32), np.full(labels, _NEVER, np.float32), strength
     )
-    whole.weight[fitted.classes_], whole.bias[fitted.classes_] = weight, bias
+    whole.weight[model.classes_], whole.bias[model.classes_] = weight, bias
     return whole
 
 
 def choose_strength(features: Array, targets: Targets, seed: int) -> float:
-    """The C of the best accuracy in stratified cross-validation, among equals that of the least log loss."""
+    """Return the C of the best accuracy in stratified cross-validation; of equals that of the least log loss."""
     from sklearn.model_selection import StratifiedKFold
 
     least = int(np.bincount(targets)[np.unique(targets)].min())
     if least < 2:
         return 10.0
     labels = int(targets.max()) + 1
-    found = {strength: [0, 0.0] for strength in STRENGTHS}
-    dealt = StratifiedKFold(min(_FOLDS, least), shuffle=True, random_state=seed)
-    for kept, taken in dealt.split(features, targets):
-        for strength, counts in found.items():
-            logits = fit_head(features[kept], targets[kept], labels, strength).logits(features[taken])
-            counts[0] += int((logits.argmax(1) == targets[taken]).sum())
-            counts[1] += _log_loss(logits, targets[taken])
-    return max(found, key=lambda strength: (found[strength][0], -found[strength][1]))
+    scores = {strength: [0, 0.0] for strength in STRENGTHS}
+    folds = StratifiedKFold(min(_FOLDS, least), shuffle=True, random_state=seed)
+    for train, test in folds.split(features, targets):
+        for strength, score in scores.items():
+            logits = fit_head(features[train], targets[train], labels, strength).logits(features[test])
+            score[0] += int((logits.argmax(1) == targets[test]).sum())
+            score[1] += _log_loss(logits, targets[test])
+    return max(scores, key=lambda strength: (scores[strength][0], -scores[strength][1]))
 
 
 def choose_strength_by(
@@ -75,9 +75,9 @@ def choose_strength_by(
     score: Callable[[LinearHead], float],
     strengths: Sequence[float],
 ) -> LinearHead:
-    """The head of the best score, the weaker one among equals."""
-    fitted = [fit_head(features, targets, labels, strength) for strength in strengths]
-    return max(fitted, key=score)
+    """Return the head of the best score; of equals the one of the smaller C."""
+    heads = [fit_head(features, targets, labels, strength) for strength in strengths]
+    return max(heads, key=score)
 
 
 def _log_loss(logits: Array, targets: Targets) -> float:

@@ -1,22 +1,24 @@
-"""What is trained: the foundation's task class with an adapter on it, and a head."""
+"""The network that trains: the foundation's task class with an adapter on it, and a head."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 from rootstock.adapters.spec import Array, FoundationSpec, Pooling, TaskClass
 from rootstock.training.errors import RecipeError
 from rootstock.training.network.inputs import InputBatch, Inputs
-from rootstock.training.network.trunk import GivenStates, can_cut, head_layers
+from rootstock.training.network.trunk import UpperTrunk, can_cut, head_layers
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+Output = Literal["logits", "embed", "states"]
 
 
 @dataclass
@@ -24,7 +26,8 @@ class Network:
     """A task class (PEFT's model around it, where there is an adapter) and a linear head for texts.
 
     Texts: `head` on the pooled and L2-normalised states. Tokens: the task class's own head, `head` is None.
-    `from_layer` runs the trunk from the first layer that changes, where inputs hold the states that go into it.
+    `from_layer` runs the trunk from the first layer that changes, for inputs that hold the states into that
+    layer.
     """
 
     model: nn.Module
@@ -32,7 +35,7 @@ class Network:
     spec: FoundationSpec
     task_class: TaskClass
     depth: int
-    from_layer: GivenStates | None = None
+    from_layer: UpperTrunk | None = None
 
     @property
     def task_model(self) -> nn.Module:
@@ -42,21 +45,21 @@ class Network:
 
     @property
     def trunk(self) -> nn.Module:
-        """The trunk, with whatever is grafted on it."""
+        """The trunk with its adapter."""
         return self.task_model.get_submodule(self.task_class.prefix.rstrip("."))
 
     def modules(self) -> Iterator[nn.Module]:
-        """The task class, and the linear head."""
+        """Yield the task class, then the linear head where there is one."""
         yield self.model
         if self.head is not None:
             yield self.head
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What trains, by name; the linear head's are head.weight and head.bias."""
-        found = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        """Return the parameters that train, by name; those of the linear head are head.weight and head.bias."""
+        parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         if self.head is not None:
-            found |= {f"head.{n}": p for n, p in self.head.named_parameters() if p.requires_grad}
-        return found
+            parameters |= {f"head.{n}": p for n, p in self.head.named_parameters() if p.requires_grad}
+        return parameters
 
     def train(self, mode: bool = True) -> None:
         """Switch dropout on or off."""
@@ -64,32 +67,32 @@ class Network:
             module.train(mode)
 
     def states(self, batch: InputBatch) -> torch.Tensor:
-        """The trunk's output, (rows, tokens, width)."""
+        """Return the trunk's output, (rows, tokens, width)."""
         if batch.states is not None and self.from_layer is not None:
             return self.from_layer(batch.states, batch.mask)
         return cast("torch.Tensor", self.trunk(**batch.arguments(self.spec)).last_hidden_state)
 
     def embed(self, batch: InputBatch) -> torch.Tensor:
-        """One L2-normalised vector a row, (rows, width); for tokens the mean over them too."""
+        """Return one L2-normalised vector a row, (rows, width); for tokens too."""
         from torch.nn.functional import normalize
 
         return normalize(pooled(self.states(batch), batch.mask, self.pooling), dim=-1)
 
     def logits(self, batch: InputBatch) -> torch.Tensor:
-        """(rows, labels), or (rows, tokens, labels)."""
+        """Return logits, (rows, labels) or (rows, tokens, labels)."""
         if self.head is not None:
             return cast("torch.Tensor", self.head(self.embed(batch)))
-        with self._trunk_given(batch):
+        with self._upper_trunk(batch):
             return cast("torch.Tensor", self.task_model(**batch.arguments(self.spec)).logits)
 
     @property
     def pooling(self) -> Pooling:
-        """How a linear head's vector is made: as the foundation makes its embeddings."""
+        """The pooling in front of a linear head: that of the foundation's embeddings."""
         return pooling_of(self.spec)
 
     @contextmanager
-    def _trunk_given(self, batch: InputBatch) -> Iterator[None]:
-        """The task class with a trunk that starts at the states of the batch, where it has them."""
+    def _upper_trunk(self, batch: InputBatch) -> Iterator[None]:
+        """Let the task class start at the states of the batch, where the batch has them."""
         if batch.states is None or self.from_layer is None:
             yield
             return
@@ -113,12 +116,12 @@ class Network:
 
 
 def pooling_of(spec: FoundationSpec) -> Pooling:
-    """`cls` or `mean`. A pooler that a foundation brings is no part of a classifier's trunk everywhere."""
+    """Return `cls` or `mean`: not every task class has the pooler of its foundation."""
     return "cls" if spec.embedding.pooling == "cls" else "mean"
 
 
 def pooled(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """One vector a row: the first token's states, or the mean over the tokens that the mask keeps."""
+    """Return one vector a row: the first token's states, or the mean over the tokens inside the mask."""
     if pooling == "cls":
         return states[:, 0]
     weights = mask.to(states.dtype)
@@ -127,9 +130,9 @@ def pooled(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tens
 
 
 def start_at_states(network: Network, parts: list[Inputs]) -> None:
-    """Let the network start at the first layer that changes, where that gives the same states.
+    """Let the network start at the first layer that changes, if that gives the same states.
 
-    The states that go into it are computed once for every row of `parts`.
+    The states into that layer are computed once for every row of `parts`.
     """
     import torch
 
@@ -141,16 +144,16 @@ def start_at_states(network: Network, parts: list[Inputs]) -> None:
             for each in parts:
                 each.states = None
             return
-    cut = GivenStates(network.trunk, network.spec, min(network.depth, network.spec.layers))
+    cut = UpperTrunk(network.trunk, network.spec, min(network.depth, network.spec.layers))
     sample = parts[0].batch(list(range(min(4, len(parts[0])))))
     seen = sample.mask.bool()
     with torch.no_grad():
         whole = network.trunk(**sample.arguments(network.spec)).last_hidden_state
         try:
-            found = cut(cast(Any, sample.states), sample.mask)
-            same = torch.allclose(found[seen], whole[seen], atol=1e-4, rtol=1e-4)
+            upper = cut(cast(Any, sample.states), sample.mask)
+            same = torch.allclose(upper[seen], whole[seen], atol=1e-4, rtol=1e-4)
         except (TypeError, AttributeError, RuntimeError, IndexError):
-            # An architecture whose trunk is put together in another way trains from its token ids.
+            # An architecture with another kind of trunk trains from its token ids.
             same = False
     if same:
         network.from_layer = cut
@@ -159,38 +162,38 @@ def start_at_states(network: Network, parts: list[Inputs]) -> None:
             each.states = None
 
 
-def outputs(network: Network, inputs: Inputs, what: str = "logits") -> list[Array]:
-    """The raw output for each row in order: (labels,), or (tokens, labels) without padding.
+def outputs(network: Network, inputs: Inputs, kind: Output = "logits") -> list[Array]:
+    """Return the raw output for each row in order: (labels,), or (tokens, labels) without padding.
 
-    `what` is `logits`, `embed` for (width,), or `states` for (tokens, width).
+    `kind` is `logits`, `embed` for (width,), or `states` for (tokens, width).
     """
     import torch
 
-    compute: Callable[[InputBatch], torch.Tensor] = getattr(network, what)
+    compute: Callable[[InputBatch], torch.Tensor] = getattr(network, kind)
     network.train(False)
-    found: list[Array | None] = [None] * len(inputs)
+    by_row: list[Array | None] = [None] * len(inputs)
     with torch.inference_mode():
         for chosen in inputs.in_order():
             rows = compute(inputs.batch(chosen)).float().cpu().numpy()
             for row, i in zip(rows, chosen, strict=True):
-                found[i] = np.array(row[: inputs.lengths[i]] if row.ndim == 2 else row)
-    return cast("list[Array]", found)
+                by_row[i] = np.array(row[: inputs.lengths[i]] if row.ndim == 2 else row)
+    return cast("list[Array]", by_row)
 
 
 def has_one_layer(network: Network) -> bool:
-    """Whether the head is one linear layer, which can be fitted without a descent."""
+    """Return whether the head is one linear layer, which can be fitted without a descent."""
     return network.head is not None or len(head_layers(network.task_class)) == 1
 
 
 def simple_head(network: Network) -> nn.Linear:
-    """The one linear layer that is the head; RecipeError where the task class has more than that."""
+    """Return the linear layer that is the head; RecipeError for a head of several layers."""
     if network.head is not None:
         return network.head
     names = head_layers(network.task_class)
     if len(names) != 1:
         raise RecipeError(
-            f"{network.task_class.name} has a head of {len(names)} layers ({', '.join(names)}): peft.method "
-            "head_only fits one linear layer; set lora"
+            f"peft.method: head_only fits a head of one linear layer; {network.task_class.name} has "
+            f"{len(names)} ({', '.join(names)}); set lora"
         )
     module: Any = network.task_model.get_submodule(names[0])
     # PEFT trains a copy of what modules_to_save names.

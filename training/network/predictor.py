@@ -1,4 +1,4 @@
-"""A finished adapter opened for use here: its bundle's network, tokenizer and labels."""
+"""A finished adapter opened for use here: the network of its bundle, its tokenizer and its labels."""
 
 from __future__ import annotations
 
@@ -6,24 +6,20 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import cast
 
 from rootstock.adapters.bundle import Bundle
-from rootstock.adapters.foundation.location import FoundationFiles, locate
+from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.home.offline import open_offline
 from rootstock.adapters.spec import Array, FoundationSpec, Rejected
-from rootstock.training.data.encoding import TokenRow, load_tokenizer, padding
+from rootstock.adapters.tasks import task_named
+from rootstock.training.data.encoding import TokenRow
 from rootstock.training.errors import TrainingError
 from rootstock.training.network.files import load
-from rootstock.training.network.inputs import Inputs
 from rootstock.training.network.network import Network, outputs
-from rootstock.training.network.trunk import TASKS
-from rootstock.training.recipe.recipe import Recipe, TaskType
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-_TASK_TYPES = {task: task_type for task_type, task in TASKS.items()}
+from rootstock.training.network.network_spec import NetworkSpec
+from rootstock.training.network.row_encoder import RowEncoder
+from rootstock.training.recipe.recipe import TRAINABLE, TaskType
 
 
 @dataclass(frozen=True)
@@ -32,10 +28,9 @@ class Predictor:
 
     path: Path
     bundle: Bundle
-    files: FoundationFiles
     spec: FoundationSpec
     network: Network
-    tokenizer: Tokenizer
+    encoder: RowEncoder
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -44,22 +39,21 @@ class Predictor:
 
     @property
     def task_type(self) -> TaskType:
-        """What a recipe calls its task."""
-        return _TASK_TYPES[self.bundle.manifest.task]
-
-    def inputs(self, rows: Sequence[TokenRow]) -> Inputs:
-        """Rows ready to be batched."""
-        import torch
-
-        return Inputs(rows, padding(self.files), torch.device("cpu"))
+        """The recipes' word for its task."""
+        return cast(TaskType, task_named(self.bundle.manifest.task).peft_type)
 
     def predict(self, rows: Sequence[TokenRow]) -> list[Array]:
-        """The raw output for each row."""
-        return outputs(self.network, self.inputs(rows))
+        """Return the raw output for each row."""
+        return outputs(self.network, self.encoder.inputs(rows))
 
 
 def open_predictor(path: Path, foundation: str) -> Predictor:
-    """The adapter of a bundle's zip or folder; TrainingError where it is none, or made for another foundation."""
+    """Open the adapter of a bundle's zip or folder.
+
+    TrainingError for a file that is no bundle, and for an adapter of another foundation or task.
+    """
+    import torch
+
     files = locate(foundation)
     try:
         spec, bundle, _ = open_offline(path, foundation, ())
@@ -68,17 +62,14 @@ def open_predictor(path: Path, foundation: str) -> Predictor:
     except Rejected as error:
         raise TrainingError(f"{path}: {error}") from None
     manifest = bundle.manifest
-    if manifest.task not in _TASK_TYPES:
-        raise TrainingError(f"{path}: its task is {manifest.task}; read here: {', '.join(_TASK_TYPES)}")
-    recipe = Recipe.model_validate(
-        {
-            "task_type": _TASK_TYPES[manifest.task], "base_model": foundation, "name": "opened", "license": "-",
-            "description": "-", "data": {"path": "-"},
-        }
-    )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="rootstock-open-") as scratch:
+    if manifest.task not in TRAINABLE:
+        raise TrainingError(
+            f"{path}: the adapter's task is {manifest.task}; choose an adapter for {' or '.join(TRAINABLE)}"
+        )
+    network_spec = NetworkSpec(files, spec, task_named(manifest.task), len(manifest.labels))
+    with tempfile.TemporaryDirectory(prefix="rootstock-open-") as folder:
         for name, content in bundle.files.items():
-            (Path(scratch) / name).write_bytes(content)
-        network = load(Path(scratch), recipe, len(manifest.labels), files, spec)
-    tokenizer = load_tokenizer(files.folder, manifest.preprocessing.max_length)
-    return Predictor(path, bundle, files, spec, network, tokenizer)
+            (Path(folder) / name).write_bytes(content)
+        network = load(Path(folder), network_spec)
+    encoder = RowEncoder.of(files, manifest.labels, manifest.preprocessing.max_length, torch.device("cpu"))
+    return Predictor(path, bundle, spec, network, encoder)

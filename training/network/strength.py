@@ -1,4 +1,4 @@
-"""How much of a trained change is kept: weights on the line from where a descent began to where it ended."""
+"""The share of a descent's change that is kept: weights on the line from its start to its end."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 class Line:
     """The line from a network's weights at the `start` of a descent, by name, to those it has now.
 
-    LoRA's A stays at its end, so that at a strength of 0.5 half of the change BA is left. B moves, and the head
-    does unless `refit` fits it anew after each move.
-    Wortsman et al., "Robust fine-tuning of zero-shot models" (WiSE-FT), 2022, section 3.
+    LoRA's A stays at its end, so that a strength of 0.5 leaves half of the change BA. B moves. The head moves
+    too, unless `refit` fits it again after each move. Wortsman et al., "Robust fine-tuning of zero-shot models"
+    (WiSE-FT), 2022, section 3.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Line:
         }
 
     def move(self, strength: float) -> None:
-        """Give the network the weights at `strength`: 0 is the start, 1 the end."""
+        """Set the network's weights to those at `strength`: 0 is the start, 1 the end."""
         import torch
 
         if strength == self._at:

@@ -1,4 +1,4 @@
-"""The foundation's task class, what is grafted on it, and a trunk cut at the first layer that changes."""
+"""The foundation's task class, PEFT's layers on it, and a trunk cut at the first layer that changes."""
 
 from __future__ import annotations
 
@@ -10,81 +10,79 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from rootstock.adapters.bundle.peft_config import PeftConfig
-from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.spec import FoundationSpec, TaskClass
 from rootstock.training.errors import RecipeError
-from rootstock.training.recipe.recipe import Recipe, TaskType
-from rootstock.training.recipe.recipe_file import RecipeFile
+from rootstock.training.network.network_spec import NetworkSpec
+from rootstock.training.recipe.recipe import Peft
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-TASKS: dict[TaskType, str] = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification"}
 _DROPOUTS = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout",
     "seq_classif_dropout", "embedding_dropout", "mlp_dropout",
 )  # fmt: skip
 
 
-def target_modules(source: RecipeFile, task_class: TaskClass) -> list[str]:
-    """The recipe's target_modules as the sorted list that PEFT matches; `all-linear` becomes full names.
+def target_modules(names: str | list[str], task_class: TaskClass, origin: str) -> list[str]:
+    """Return target_modules as the sorted list that PEFT matches; `all-linear` becomes full names.
 
-    RecipeError for a name that matches no linear module of the trunk, or one of the head.
+    RecipeError for a name that matches no linear module of the trunk, or one of the head; the message begins with
+    `origin`, the recipe's file.
     """
-    peft = source.recipe.peft
-    wanted = peft.target_modules
-    if wanted == "all-linear":
+    if isinstance(names, str):
         # The pooler is read by no head that is trained here.
         inside = [n for n in task_class.linears if n.startswith(task_class.prefix)]
         return sorted(n for n in inside if not n.startswith(f"{task_class.prefix}pooler."))
     head = set(head_modules(task_class))
-    for name in wanted:
-        config = PeftConfig("LORA", source.recipe.task_type, {"target_modules": [name]})
-        matched = config.targets(task_class)
-        where = f"{source.path}: peft.target_modules: {name!r}"
-        if not matched:
+    for name in names:
+        matches = PeftConfig("LORA", None, {"target_modules": [name]}).targets(task_class)
+        where = f"{origin}: peft.target_modules: {name!r}"
+        if not matches:
             known = sorted({n.rsplit(".", 1)[-1] for n in task_class.linears} - head)
-            raise RecipeError(f"{where} matches no linear module; the last parts of names: {', '.join(known)}")
-        if outside := [n for n in matched if not n.startswith(task_class.prefix)]:
-            raise RecipeError(f"{where} matches {outside[0]} of the head, which is trained whole")
-    return sorted(set(wanted))
+            raise RecipeError(f"{where} matches no linear module; use one of: {', '.join(known)}")
+        if outside := [n for n in matches if not n.startswith(task_class.prefix)]:
+            raise RecipeError(f"{where} matches {outside[0]} of the head, which trains anyway; leave it out")
+    return sorted(set(names))
 
 
-def sites(source: RecipeFile, spec: FoundationSpec, task_class: TaskClass) -> list[str]:
-    """The trunk's linear layers that the recipe's adapter changes, by their names in the trunk."""
-    peft = source.recipe.peft
-    values: dict[str, Any] = {"target_modules": target_modules(source, task_class)}
-    named = PeftConfig("LORA", None, values).targets(task_class)
-    inside = [name.removeprefix(task_class.prefix) for name in named]
+def sites(peft: Peft, spec: FoundationSpec, task_class: TaskClass, origin: str) -> list[str]:
+    """Return the trunk's linear layers that an adapter changes, by their names in the trunk.
+
+    RecipeError as `target_modules`, and for layers that the foundation lacks.
+    """
+    values: dict[str, Any] = {"target_modules": target_modules(peft.target_modules, task_class, origin)}
+    matches = PeftConfig("LORA", None, values).targets(task_class)
+    inside = [name.removeprefix(task_class.prefix) for name in matches]
     inside = [name for name in inside if not name.startswith("pooler.")]
     if peft.layers_to_transform is None:
         return inside
-    where = f"{source.path}: peft.layers_to_transform"
+    where = f"{origin}: peft.layers_to_transform"
     if not spec.layer_prefix:
-        raise RecipeError(f"{where}: the layers of {spec.name} are one layer used again; leave it out")
+        raise RecipeError(f"{where}: {spec.name} uses one layer again for all; leave the key out")
     if (last := max(peft.layers_to_transform)) >= spec.layers:
         raise RecipeError(f"{where}: {last}; {spec.name} has the layers 0 to {spec.layers - 1}")
     layers = [n for n in inside if n.startswith(spec.layer_prefix)]
-    found = [n for n in layers if spec.layer_of(n) in peft.layers_to_transform]
-    if not found:
-        raise RecipeError(f"{where}: target_modules names no linear module in these layers")
-    return found
+    chosen = [n for n in layers if spec.layer_of(n) in peft.layers_to_transform]
+    if not chosen:
+        raise RecipeError(f"{where}: peft.target_modules matches no linear module in these layers; change either")
+    return chosen
 
 
 def head_modules(task_class: TaskClass) -> list[str]:
-    """The modules of the head, by their attribute on the class: what PEFT's modules_to_save takes."""
+    """Return the modules of the head by their attribute on the class, as PEFT's modules_to_save takes them."""
     return sorted({name.split(".", 1)[0] for name in task_class.head})
 
 
 def head_layers(task_class: TaskClass) -> list[str]:
-    """The layers that a task class's own head is made of."""
+    """Return the layers that the head of a task class consists of."""
     return sorted({name.rpartition(".")[0] for name in task_class.head})
 
 
-def task_model(files: FoundationFiles, recipe: Recipe, labels: int, scratch: bool = False) -> nn.Module:
-    """A new fp32 model of the foundation's class for the recipe's task, frozen; `scratch`: of random weights."""
-    quieten()
+def task_model(spec: NetworkSpec, random: bool = False) -> nn.Module:
+    """Return a new frozen fp32 model of the foundation's class for the task; `random`: with random weights."""
+    silence_transformers()
     import torch
     from transformers import (
         AutoConfig,
@@ -93,35 +91,35 @@ def task_model(files: FoundationFiles, recipe: Recipe, labels: int, scratch: boo
     )
 
     classes: Any = {"SEQ_CLS": AutoModelForSequenceClassification, "TOKEN_CLS": AutoModelForTokenClassification}
-    auto = classes[recipe.task_type]
-    config = AutoConfig.from_pretrained(files.folder)
-    config.num_labels = labels
-    if recipe.training.dropout is not None:
+    auto = classes[spec.task.peft_type]
+    config = AutoConfig.from_pretrained(spec.files.folder)
+    config.num_labels = spec.labels
+    if spec.dropout is not None:
         for name in _DROPOUTS:
             if hasattr(config, name):
-                setattr(config, name, recipe.training.dropout)
-    if scratch:
+                setattr(config, name, spec.dropout)
+    if random:
         model: nn.Module = auto.from_config(config)
     else:
         model = auto.from_pretrained(
-            files.folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True
+            spec.files.folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
     return model.requires_grad_(False)
 
 
-def grafted(model: nn.Module, recipe: Recipe, method: str, named: list[str], task_class: TaskClass) -> nn.Module:
-    """The model with PEFT's layers at the modules `named`; they and a token head train.
+def graft(model: nn.Module, spec: NetworkSpec, method: str) -> nn.Module:
+    """Return the model with PEFT's layers at the modules of `spec`; they and a token head train.
 
-    `method`: lora, dora or ia3. The file that `save_pretrained` writes then holds what a bundle holds, but for
-    a linear head.
+    `method`: lora, dora or ia3. The file that `save_pretrained` writes then holds everything that a bundle holds
+    except a linear head.
     """
     from peft import IA3Config, LoraConfig, get_peft_model
 
-    peft = recipe.peft
-    saved = head_modules(task_class) if recipe.task_type == "TOKEN_CLS" else None
+    peft = spec.peft
+    head = None if spec.linear_head else head_modules(spec.task_class)
     config: Any
     if method == "ia3":
-        config = IA3Config(target_modules=named, feedforward_modules=[], modules_to_save=saved)
+        config = IA3Config(target_modules=spec.modules, feedforward_modules=[], modules_to_save=head)
     else:
         config = LoraConfig(
             r=peft.r,
@@ -129,17 +127,17 @@ def grafted(model: nn.Module, recipe: Recipe, method: str, named: list[str], tas
             lora_dropout=peft.lora_dropout,
             use_rslora=peft.use_rslora,
             use_dora=method == "dora",
-            target_modules=named,
-            modules_to_save=saved,
+            target_modules=spec.modules,
+            modules_to_save=head,
         )
     with known_warnings():
         return cast("nn.Module", get_peft_model(cast(Any, model), config))
 
 
-class GivenStates:
+class UpperTrunk:
     """A trunk from one layer on: called with the states that go into that layer, it gives the last states.
 
-    Shares the layers of the trunk it is made of. `depth` is how many layers are left out.
+    It shares its layers with the whole trunk. `depth` is the number of layers left out.
     """
 
     def __init__(self, trunk: nn.Module, spec: FoundationSpec, depth: int) -> None:
@@ -153,12 +151,12 @@ class GivenStates:
 
 
 def can_cut(spec: FoundationSpec) -> bool:
-    """Whether the trunk's layers are a list that can begin anywhere."""
+    """Return whether the trunk's layers are a list that can begin anywhere."""
     return bool(spec.layer_prefix)
 
 
 def states_into(trunk: nn.Module, spec: FoundationSpec, depth: int, inputs: dict[str, Any]) -> torch.Tensor:
-    """The states that go into layer `depth` (the trunk's output, for as many as there are layers)."""
+    """Return the states that go into layer `depth`; where there is none, the trunk's output."""
     if depth >= spec.layers:
         return cast("torch.Tensor", trunk(**inputs).last_hidden_state)
     layer = trunk.get_submodule(f"{spec.layer_prefix}{depth}")
@@ -183,7 +181,7 @@ class _Reached(Exception):
 
 
 def _cut(trunk: nn.Module, spec: FoundationSpec, depth: int) -> nn.Module:
-    """A shallow copy of the trunk without its embeddings and first layers; the modules left are shared."""
+    """Return a shallow copy of the trunk without its embeddings and first layers; the rest is shared."""
     from torch import nn
 
     class TrunkInputs(nn.Module):
@@ -205,21 +203,21 @@ def _cut(trunk: nn.Module, spec: FoundationSpec, depth: int) -> nn.Module:
 
 
 def _shallow(module: nn.Module) -> nn.Module:
-    copied = copy.copy(module)
-    copied._modules = dict(module._modules)
-    return copied
+    view = copy.copy(module)
+    view._modules = dict(module._modules)
+    return view
 
 
 @contextmanager
 def known_warnings() -> Iterator[None]:
-    """Drop what peft 0.21 and transformers 5.23 are known to warn of: an attribute's old name."""
+    """Drop the known warning of peft 0.21 and transformers 5.23 about an attribute's old name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
 
 
-def quieten() -> None:
-    """Keep transformers' notices (a head that is new, progress of loading) off the terminal."""
+def silence_transformers() -> None:
+    """Keep transformers' notices (a new head, progress of loading) off the terminal."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers.utils import logging
 

@@ -1,4 +1,4 @@
-"""The packages of rootstock[train] that a run needs at its end, asked for at its start."""
+"""The check at a run's start for the packages of rootstock[train] that it needs at its end."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rootstock.training.recipe.recipe import Recipe
 
 
 def require(recipe: Recipe) -> None:
-    """MissingExtra where a run of the recipe would train first and then fail for want of a package."""
+    """Raise MissingExtra if a run of the recipe would train and then fail for lack of a package."""
     needed = {"plots": "matplotlib"}
     if recipe.data.group_column is not None:
         needed["figures by group"] = "fairlearn"
     if recipe.tracking.mlflow_tracking_uri is not None:
         needed["MLflow stores"] = "mlflow"
-    for what, package in needed.items():
+    for feature, package in needed.items():
         if find_spec(package) is None:
-            raise MissingExtra.of(what, package)
+            raise MissingExtra.of(feature, package)

@@ -1,4 +1,4 @@
-"""A recipe as read from its file, with the changes of the command line: paths resolved, and its hash."""
+"""A recipe file: read with the changes of the command line, its paths resolved, and hashed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DATA = "ROOTSTOCK_DATA"
 _PROJECT = Path(__file__).resolve().parents[2]
 # Values such as 2026-99-99 or `!!int x` end in Python's own errors.
 _UNREADABLE = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
-# Where things lie is no part of what is trained: the content of the data has a hash of its own.
+# Paths are no part of what is trained: the content of the data has a separate hash.
 _PATHS = {"output_dir": None, "tracking": None, "data": ("path", "val_path", "test_path")}
 
 
@@ -35,7 +35,7 @@ class RecipeFile:
 
     @property
     def sha256(self) -> str:
-        """The hash of the recipe with every default written out, but for where its files lie."""
+        """The hash of the recipe with every default written out, without the paths of its files."""
         value = self.recipe.model_dump(mode="json")
         for section, keys in _PATHS.items():
             for key in keys or ():
@@ -49,7 +49,7 @@ class RecipeFile:
         return self._expanded(self.recipe.output_dir or f"runs/{self.recipe.name}")
 
     def resolve(self, path: str) -> Path:
-        """Where a path of the recipe leads: from the recipe's folder, ${ROOTSTOCK_DATA} replaced."""
+        """Return a path of the recipe from the recipe's folder, with ${ROOTSTOCK_DATA} replaced."""
         folder = os.environ.get(DATA) or str(_PROJECT / "../shared/data")
         return self.path.parent / self._expanded(path.replace(f"${{{DATA}}}", folder))
 
@@ -60,7 +60,7 @@ class RecipeFile:
             raise RecipeError(f"{self.path}: {path}: there is no such user; write the path out") from None
 
     def to_yaml(self) -> str:
-        """The recipe with every default written out and its paths absolute; running it gives the same digest."""
+        """Return the recipe with every default written out and absolute paths; it gives the same digest."""
         value = self.recipe.model_dump(mode="json", exclude_none=True)
         for section, keys in (
             ("data", ("path", "val_path", "test_path")),
@@ -77,7 +77,7 @@ class RecipeFile:
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> RecipeFile:
-    """The recipe in a YAML file, with `changes` such as `training.seed=3` made to it.
+    """Return the recipe in a YAML file, with `changes` such as `training.seed=3`.
 
     RecipeError with one line that names the file and the key.
     """
@@ -95,7 +95,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> RecipeFile:
 
 
 def changed(source: RecipeFile, changes: Mapping[str, Any]) -> RecipeFile:
-    """The recipe with other values at dotted keys; RecipeError as `load_recipe`."""
+    """Return the recipe with other values at dotted keys; RecipeError as `load_recipe`."""
     value = source.recipe.model_dump(mode="json", exclude_unset=True)
     for key, new in changes.items():
         _put(value, key, new)
@@ -103,7 +103,7 @@ def changed(source: RecipeFile, changes: Mapping[str, Any]) -> RecipeFile:
 
 
 def naming(data: Path, task_type: TaskType, text_column: str, label_column: str) -> RecipeFile:
-    """A recipe that names a labelled file and no more, for what reads rows by a recipe."""
+    """Return a recipe that names only a labelled file, to read its rows."""
     columns = {"text_column": text_column} if task_type == "SEQ_CLS" else {}
     value = {
         "task_type": task_type, "name": "rows", "license": "-", "description": "-",
@@ -113,7 +113,7 @@ def naming(data: Path, task_type: TaskType, text_column: str, label_column: str)
 
 
 def validated(value: Mapping[str, Any], where: str) -> Recipe:
-    """The recipe of a mapping; RecipeError that begins with `where`."""
+    """Return the recipe of a mapping; RecipeError that begins with `where`."""
     try:
         recipe = Recipe.model_validate(value)
     except ValidationError as error:
@@ -153,7 +153,7 @@ def _reason(error: Exception) -> str:
 
 
 def _first(error: ValidationError) -> str:
-    """The first thing that is wrong, in one line, and how many more there are."""
+    """Return the first error in one line, and the number of the others."""
     found = error.errors(include_url=False)
     key = ".".join(str(part) for part in found[0]["loc"])
     message = str(found[0]["msg"]).removeprefix("Value error, ")

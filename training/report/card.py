@@ -1,4 +1,4 @@
-"""README.md of a bundle: a model card, rendered from the recipe, the figures and the manifest's content alone."""
+"""README.md of a bundle: a model card, from the recipe and the figures alone."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 import yaml
 
-from rootstock.training.data.split import Split
-from rootstock.training.fit.job import Job
 from rootstock.training.fit.method import Choice
 from rootstock.training.network.network import pooling_of
+from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.recipe.recipe import Recipe
 
 _SCORES = {
@@ -22,25 +21,25 @@ _SCORES = {
 }
 
 
-def render(recipe: Recipe, job: Job, choice: Choice, metrics: Mapping[str, Any]) -> str:
-    """The model card in Hugging Face's form: YAML front matter, then Markdown. No digest, time or path."""
-    figures, parts, name = metrics["test"], job.parts, job.files.name
-    front = yaml.safe_dump(_front_matter(recipe, name, job.task, figures), sort_keys=False, allow_unicode=True)
+def render(recipe: Recipe, network: NetworkSpec, choice: Choice, metrics: Mapping[str, Any]) -> str:
+    """Return the model card in Hugging Face's form: YAML front matter, then Markdown. No digest, time or path."""
+    figures, sizes, name, task = metrics["test"], metrics["rows"], network.files.name, network.task.name
+    front = yaml.safe_dump(_front_matter(recipe, name, task, figures), sort_keys=False, allow_unicode=True)
     sections = [
         f"---\n{front}---",
         f"# {recipe.name}",
         recipe.description.strip(),
-        f"{_made(recipe, choice, len(job.sites))} for **{job.task}** on `{name}`, which stays frozen.",
-        _head(recipe, pooling_of(job.spec)),
+        f"{_made(recipe, choice, len(network.sites))} for **{task}** on `{name}`, which stays frozen.",
+        _head(network),
         "## Labels",
-        ", ".join(f"`{label}`" for label in job.labels),
+        ", ".join(f"`{label}`" for label in metrics["labels"]),
         "## Held-out figures",
-        _held_out(parts),
+        _held_out(sizes),
         _comparison(figures),
         f"Chosen because {choice.reason}.",
         _breakdown(figures["adapter"]),
         "## Data and licence",
-        _data(recipe, parts),
+        _data(recipe, sizes),
         "## Intended use and limits",
         _limits(recipe, figures),
     ]
@@ -56,10 +55,11 @@ def _made(recipe: Recipe, choice: Choice, sites: int) -> str:
     return f"{kind}{rank} on {sites} linear layers, and a head,"
 
 
-def _head(recipe: Recipe, pooling: str) -> str:
-    if recipe.task_type == "TOKEN_CLS":
+def _head(network: NetworkSpec) -> str:
+    if not network.linear_head:
         return "The head is the task class's own."
-    vector = "the mean of the trunk's last states" if pooling == "mean" else "the first token's last state"
+    mean = pooling_of(network.foundation) == "mean"
+    vector = "the mean of the trunk's last states" if mean else "the first token's last state"
     return f"The head, `head.weight` and `head.bias`, reads {vector}, scaled to length 1."
 
 
@@ -81,16 +81,16 @@ def _front_matter(recipe: Recipe, base_model: str, task: str, figures: Mapping[s
     }
 
 
-def _held_out(parts: Split) -> str:
-    chosen = f"nor any choice ({len(parts.validation)} rows)" if parts.validation else "nor any choice"
+def _held_out(sizes: Mapping[str, int]) -> str:
+    choice = f"nor any choice ({sizes['validation']} rows)" if sizes["validation"] else "nor any choice"
     return (
-        f"On {len(parts.test)} rows that neither training ({len(parts.train)} rows) {chosen} saw, from the saved "
+        f"On {sizes['test']} rows that neither training ({sizes['train']} rows) {choice} saw, from the saved "
         "files as anyone loads them."
     )
 
 
 def _comparison(figures: Mapping[str, Any]) -> str:
-    """One row for the adapter and each baseline, so that what the adapter adds can be read off."""
+    """Return a table with one row for the adapter and each baseline."""
     columns = [k for k in _SCORES if k in figures["adapter"]]
     known = {
         "head_only": "head alone on the frozen foundation",
@@ -100,28 +100,28 @@ def _comparison(figures: Mapping[str, Any]) -> str:
     baselines = {
         title: figures["baselines"][name] for name, title in known.items() if name in figures["baselines"]
     }
-    named = {"this adapter": figures["adapter"], **baselines}
-    rows = [[name, *(f"{found[k]:.3f}" for k in columns)] for name, found in named.items()]
+    models = {"this adapter": figures["adapter"], **baselines}
+    rows = [[name, *(f"{scores[k]:.3f}" for k in columns)] for name, scores in models.items()]
     return _table(["", *(_SCORES[k] for k in columns)], rows)
 
 
 def _breakdown(adapter: Mapping[str, Any]) -> str:
     groups = adapter.get("labels") or adapter["entities"]
     rows = [
-        [f"`{name}`", *(f"{found[k]:.3f}" for k in ("precision", "recall", "f1")), str(found["support"])]
-        for name, found in groups.items()
+        [f"`{name}`", *(f"{rates[k]:.3f}" for k in ("precision", "recall", "f1")), str(rates["support"])]
+        for name, rates in groups.items()
     ]
     first = "label" if "labels" in adapter else "entity"
     return _table([first, "precision", "recall", "F1", "support"], rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    ruled = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in ruled)
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _data(recipe: Recipe, parts: Split) -> str:
-    total = sum(parts.sizes.values())
+def _data(recipe: Recipe, sizes: Mapping[str, int]) -> str:
+    total = sum(sizes.values())
     return (
         f"{total} distinct labelled rows; the hashes of the data and of the recipe are in `bundle.json`. "
         f"Licence of this adapter: {recipe.license}."

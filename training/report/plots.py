@@ -24,16 +24,16 @@ _ADAPTER, _FOUNDATION, _GREY = "#1f5f8b", "#e08e2b", "#8a8a8a"
 
 
 def draw(metrics: Metrics, folder: Path) -> dict[str, Path]:
-    """Write what `metrics` has figures for as NAME.png into `folder`; the paths by name, in the report's order.
+    """Write the plots of `metrics` as NAME.png into `folder`; return the paths by name, in the report's order.
 
-    MissingExtra where matplotlib is not installed.
+    MissingExtra if matplotlib is not installed.
     """
     with extra("plots"):
         import matplotlib.figure  # noqa: F401
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
     with warnings.catch_warnings():
-        # A name in a script that the font lacks shows boxes; that is no reason to stop.
+        # A name in a script that the font lacks shows boxes, which is no reason to stop.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         for name, plot in _PLOTS.items():
             if (figure := plot(metrics)) is not None:
@@ -43,7 +43,7 @@ def draw(metrics: Metrics, folder: Path) -> dict[str, Path]:
 
 
 def _labels(metrics: Metrics) -> Figure | None:
-    """F1 of each label or entity type, worst first, beside the head alone's."""
+    """Plot the F1 of each label or entity type, the worst first, beside that of the head alone."""
     adapter = metrics["test"]["adapter"]
     groups = adapter.get("labels") or adapter.get("entities")
     if not groups:
@@ -69,7 +69,7 @@ def _labels(metrics: Metrics) -> Figure | None:
 
 
 def _confusion(metrics: Metrics) -> Figure | None:
-    """Counts in cells, coloured by the share of the true label's rows."""
+    """Plot counts in cells, coloured by the share of the true label's rows."""
     matrix = metrics["test"].get("confusion")
     if not matrix:
         return None
@@ -101,24 +101,24 @@ def _confusion(metrics: Metrics) -> Figure | None:
 
 
 def _calibration(metrics: Metrics) -> Figure | None:
-    """Accuracy against confidence before and after the temperature; rows of each step below."""
-    found = metrics.get("calibration")
-    if not found:
+    """Plot accuracy against confidence before and after the temperature, with the rows of each step below."""
+    calibration = metrics.get("calibration")
+    if not calibration:
         return None
     figure = _figure(9, 4.6, gap=0.06)
     grid = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
-    sides = (("before", "temperature 1"), ("after", f"temperature {found['temperature']:.2f}"))
+    sides = (("before", "temperature 1"), ("after", f"temperature {calibration['temperature']:.2f}"))
     for column, (side, title) in enumerate(sides):
-        bins = found.get(f"bins_{side}", [])
+        bins = calibration.get(f"bins_{side}", [])
         above, below = grid[:, column]
         above.plot([0, 1], [0, 1], "--", color=_GREY, label="as sure as right")
         confidence = [b["confidence"] for b in bins]
         accuracy, rows = [b["accuracy"] for b in bins], np.array([b["rows"] for b in bins])
         above.plot(confidence, accuracy, color=_ADAPTER, alpha=0.4)
-        # A step of few rows says little, and looks it.
+        # A step of few rows says little, so its dot is small.
         sizes = 12 + 130 * rows / max(1, rows.max(initial=1))
         above.scatter(confidence, accuracy, sizes, color=_ADAPTER, label="adapter, by rows", zorder=3)
-        above.set_title(f"{title}: error {100 * found[f'ece_{side}']:.1f} points", fontsize=10)
+        above.set_title(f"{title}: error {100 * calibration[f'ece_{side}']:.1f} points", fontsize=10)
         above.set_xlim(0, 1.02)
         above.set_ylim(-0.05, 1.05)
         above.grid(alpha=0.3)
@@ -131,12 +131,12 @@ def _calibration(metrics: Metrics) -> Figure | None:
 
 
 def _learning_curve(metrics: Metrics) -> Figure | None:
-    """The score by the number of training rows."""
-    found = metrics.get("learning_curve")
-    if not found:
+    """Plot the score by the number of training rows."""
+    curve = metrics.get("learning_curve")
+    if not curve:
         return None
     figure, axes = _new(7, 4)
-    points = sorted(found, key=lambda point: point["rows"])
+    points = sorted(curve, key=lambda point: point["rows"])
     axes.plot([p["rows"] for p in points], [100 * p["score"] for p in points], "o-", color=_ADAPTER)
     for point in points:
         text = f"{100 * point['score']:.1f}"
@@ -150,19 +150,19 @@ def _learning_curve(metrics: Metrics) -> Figure | None:
         )
     axes.margins(0.08, 0.18)
     axes.set_xlabel("training rows")
-    axes.set_ylabel("score on validation rows, %")
+    axes.set_ylabel("score on test rows, %")
     axes.grid(alpha=0.3)
     return figure
 
 
 def _epochs(metrics: Metrics) -> Figure | None:
-    """Training loss and the validation score by epoch, on an axis each."""
-    found = metrics.get("epochs")
-    if not found:
+    """Plot training loss and validation score by epoch, each on its axis."""
+    epochs = metrics.get("epochs")
+    if not epochs:
         return None
     figure, axes = _new(7, 4)
-    numbers = [epoch["number"] for epoch in found]
-    axes.plot(numbers, [epoch["loss"] for epoch in found], "o-", color=_FOUNDATION, markersize=4)
+    numbers = [epoch["number"] for epoch in epochs]
+    axes.plot(numbers, [epoch["loss"] for epoch in epochs], "o-", color=_FOUNDATION, markersize=4)
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss", color=_FOUNDATION)
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -170,7 +170,7 @@ def _epochs(metrics: Metrics) -> Figure | None:
     axes.grid(alpha=0.3)
     scored = [
         (epoch["number"], 100 * epoch["validation_f1"])
-        for epoch in found
+        for epoch in epochs
         if epoch.get("validation_f1") is not None
     ]
     if scored:
@@ -184,9 +184,9 @@ def _epochs(metrics: Metrics) -> Figure | None:
 
 
 def _seeds(metrics: Metrics) -> Figure | None:
-    """Each seed's scores, with their mean."""
-    found = metrics.get("seeds")
-    lines = [(name, found[name]) for name in ("validation", "test") if found.get(name)] if found else []
+    """Plot the scores of each seed, with their mean."""
+    seeds = metrics.get("seeds")
+    lines = [(name, seeds[name]) for name in ("validation", "test") if seeds.get(name)] if seeds else []
     if not lines:
         return None
     figure, axes = _new(7, 1.4 + 0.7 * len(lines))
@@ -211,7 +211,7 @@ def _head_groups(metrics: Metrics) -> Mapping[str, Any]:
 
 
 def _figure(width: float, height: float, gap: float = 0.02) -> Figure:
-    """An empty figure in inches; `gap` is the share of the width between plots side by side."""
+    """Return an empty figure in inches; `gap` is the share of the width between neighbouring plots."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 

@@ -1,4 +1,4 @@
-"""Whether an adapter should be published, in words, from the metrics of its run."""
+"""The recommendation to publish an adapter or not, from the metrics of its run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Recommendation:
-    """`headline` is the decision in a sentence, `reasons` what it rests on."""
+    """The decision in a sentence (`headline`), and its `reasons`."""
 
     tone: Tone
     headline: str
@@ -24,36 +24,36 @@ class Recommendation:
 
 
 def main_score(figures: Metrics) -> str:
-    """The name of the figure by which adapters are compared: macro-F1 of labels, F1 of entities."""
+    """Return the name of the figure that compares adapters: macro-F1 of labels, F1 of entities."""
     return "macro_f1" if "macro_f1" in figures else "f1"
 
 
 def percent(value: float) -> str:
-    """A share as the reports write it."""
+    """Return a share as the reports write it."""
     return f"{100 * value:.1f} %"
 
 
 def points(value: float) -> str:
-    """A difference of shares as the reports write it."""
+    """Return a difference of shares as the reports write it."""
     return f"{100 * value:+.1f}".replace("-", "−") + " points"
 
 
-def p_value(found: Metrics) -> str:
-    """A test's p-value as the reports write it."""
-    return "< 0.0001" if found["p_value"] < 1e-4 else f"{found['p_value']:.2g}"
+def p_value(test: Metrics) -> str:
+    """Return the p-value of a test as the reports write it."""
+    return "< 0.0001" if test["p_value"] < 1e-4 else f"{test['p_value']:.2g}"
 
 
 def judge(metrics: Metrics) -> Recommendation:
-    """The verdict on a run: good, in doubt, or bad where the adapter is below its own head-only baseline."""
+    """Return the verdict on a run: good, in doubt, or bad for an adapter below its head-only baseline."""
     adapter = metrics["test"]["adapter"]
     head = metrics["test"].get("baselines", {}).get(HEAD_ONLY)
     score = main_score(adapter)
     reasons = [_score(metrics, score)]
     if metrics.get("method") == HEAD_ONLY:
-        headline = "A head alone on the frozen foundation: no adapter was shown to do better."
+        headline = "A head alone on the frozen foundation: no adapter was shown to be better."
         return Recommendation("good", headline, (*reasons, *_choice(metrics)))
     if head is None:
-        headline = "Not compared with a head alone on the frozen foundation: what the adapter adds is unknown."
+        headline = "Not compared with a head alone on the frozen foundation: the adapter's gain is unknown."
         return Recommendation("doubt", headline, (*reasons, *_choice(metrics)))
     gain = adapter[score] - head[score]
     reasons.append(f"A head alone reaches {percent(head[score])}: {points(gain)}.")
@@ -70,24 +70,24 @@ def _tone(gain: float, p_value: float | None) -> tuple[Tone, str]:
     if gain == 0:
         return "doubt", "No better than a head alone on the frozen foundation, which costs less to serve."
     if p_value is None:
-        return "doubt", "Above a head alone on the frozen foundation; whether by chance was not tested."
+        return "doubt", "Above a head alone on the frozen foundation, but not tested against chance."
     if p_value > SIGNIFICANT:
-        return "doubt", "Above a head alone on the frozen foundation, but by no more than chance may explain."
+        return "doubt", "Above a head alone on the frozen foundation, but chance may explain the difference."
     return "good", "Better than a head alone on the frozen foundation, by more than chance."
 
 
 def _score(metrics: Metrics, score: str) -> str:
     test = metrics["test"]
-    found = f"{_NAMES[score]} {percent(test['adapter'][score])}"
+    figure = f"{_NAMES[score]} {percent(test['adapter'][score])}"
     if interval := test.get("intervals", {}).get(score):
-        found += f" (95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
-    return f"On {test['adapter']['rows']} test rows the adapter reaches {found}."
+        figure += f" (95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    return f"On {test['adapter']['rows']} test rows the adapter reaches {figure}."
 
 
 def _against_head(metrics: Metrics) -> tuple[str, Metrics] | None:
-    """The paired test against the head alone, on test rows where there is one, otherwise as it was chosen."""
-    if found := metrics["test"].get("comparison", {}).get(HEAD_ONLY):
-        return "test", found
+    """Return the paired test against the head alone: on test rows, or else the one that chose the method."""
+    if paired := metrics["test"].get("comparison", {}).get(HEAD_ONLY):
+        return "test", paired
     for candidate in metrics.get("choice", {}).get("candidates", ()):
         chosen = candidate["method"] == metrics["choice"]["chosen"]
         if chosen and candidate.get("against") == HEAD_ONLY and candidate.get("p_value") is not None:
@@ -95,12 +95,12 @@ def _against_head(metrics: Metrics) -> tuple[str, Metrics] | None:
     return None
 
 
-def _test(rows: str, found: Metrics) -> str:
-    shown = p_value(found)
-    shown = shown if shown.startswith("<") else f"= {shown}"
+def _test(rows: str, test: Metrics) -> str:
+    value = p_value(test)
+    value = value if value.startswith("<") else f"= {value}"
     return (
-        f"Against the head alone on {rows} rows it wins {found['wins']} and loses {found['losses']}: "
-        f"p {shown} ({found['test']})."
+        f"Against the head alone on {rows} rows it wins {test['wins']} and loses {test['losses']}: "
+        f"p {value} ({test['test']})."
     )
 
 
@@ -109,7 +109,7 @@ def _choice(metrics: Metrics) -> tuple[str, ...]:
     if not choice:
         return ()
     reason = f": {choice['reason'].rstrip('.')}" if choice.get("reason") else ""
-    return (f"Of {len(choice['candidates'])} methods {choice['chosen']} was kept{reason}.",)
+    return (f"Of {len(choice['candidates'])} methods {choice['chosen']} was chosen{reason}.",)
 
 
 _NAMES = {"macro_f1": "macro-F1", "f1": "entity F1"}

@@ -15,7 +15,7 @@ from rootstock.training.report.sections import sections
 Metrics = Mapping[str, Any]
 
 PLOTS = "plots"
-# What Markdown reads as its own; an underscore inside a word is not.
+# Characters with a meaning in Markdown; an underscore inside a word has none.
 _SIGNS = re.compile(r"[\\`*\[\]<>]|(?<!\w)_|_(?!\w)")
 _ALT = {
     "labels": "F1 by label, worst first",
@@ -28,10 +28,10 @@ _ALT = {
 
 
 def write_report(metrics: Metrics, folder: Path) -> list[Path]:
-    """Write report.md, report.html and plots/*.png of `metrics` into `folder`; the paths written.
+    """Write report.md, report.html and plots/*.png of `metrics` into `folder`, and return their paths.
 
-    The HTML page holds its style and pictures; the Markdown refers to plots/. What the metrics have no key for is
-    left out. MissingExtra where matplotlib is not installed.
+    The HTML page holds its style and pictures; the Markdown refers to plots/. A section without a key in the
+    metrics is left out. MissingExtra if matplotlib is not installed.
     """
     plots = draw(metrics, folder / PLOTS)
     pages = {"report.md": render_markdown(metrics, plots), "report.html": render_html(metrics, plots)}
@@ -41,12 +41,12 @@ def write_report(metrics: Metrics, folder: Path) -> list[Path]:
 
 
 def render_markdown(metrics: Metrics, plots: Mapping[str, Path]) -> str:
-    """The report as Markdown that refers to its plots as plots/NAME.png."""
+    """Return the report as Markdown that refers to its plots as plots/NAME.png."""
     return _render("report.md.jinja", metrics, plots).rstrip() + "\n"
 
 
 def render_html(metrics: Metrics, plots: Mapping[str, Path]) -> str:
-    """The report as one HTML page that loads nothing: plots as data URIs, every name from the data escaped."""
+    """Return the report as one HTML page that loads nothing: plots are data URIs, names from the data escaped."""
     return _render("report.html.jinja", metrics, plots)
 
 
@@ -60,23 +60,23 @@ def _render(template: str, metrics: Metrics, plots: Mapping[str, Path]) -> str:
         keep_trailing_newline=True,
     )
     pages.filters.update(cell=_cell, line=_line)
-    shown = [_section(section, plots) for section in sections(metrics)]
+    blocks = [_section(section, plots) for section in sections(metrics)]
     return pages.get_template(template).render(
-        metrics=metrics, verdict=judge(metrics), facts=_facts(metrics), sections=shown
+        metrics=metrics, verdict=judge(metrics), facts=_facts(metrics), sections=blocks
     )
 
 
 def _section(section: Any, plots: Mapping[str, Path]) -> dict[str, Any]:
     path = plots.get(section.plot)
-    drawn = {"plot": "", "image": "", "alt": ""}
+    picture = {"plot": "", "image": "", "alt": ""}
     if path:
         image = base64.b64encode(path.read_bytes()).decode("ascii")
-        drawn = {
+        picture = {
             "plot": f"{PLOTS}/{path.name}",
             "image": f"data:image/png;base64,{image}",
             "alt": _ALT[section.plot],
         }
-    return {**vars(section), **drawn}
+    return {**vars(section), **picture}
 
 
 def _facts(metrics: Metrics) -> list[str]:
@@ -94,10 +94,10 @@ def _facts(metrics: Metrics) -> list[str]:
 
 
 def _line(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
+    """Return text that Markdown shows unchanged, on one line."""
     return " ".join(_SIGNS.sub(r"\\\g<0>", text).split())
 
 
 def _cell(text: str) -> str:
-    """Text that a Markdown table shows as it is."""
+    """Return text that a Markdown table shows unchanged."""
     return _line(text).replace("|", "\\|")

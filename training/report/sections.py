@@ -1,4 +1,4 @@
-"""The sections of a report, each from its key of the metrics: a title, a sentence, a table, a plot."""
+"""The sections of a report, one for each key of the metrics: a title, a sentence, a table, a plot."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _FIGURES = {
     "f1": "F1",
 }
 _BASELINES = {HEAD_ONLY: "head only", "majority": "commonest answer", "from_scratch": "from scratch"}
-# A table of all of 150 labels hides those that need a look.
+# A table of 150 labels hides those that need attention.
 _MOST_LABELS = 60
 
 
 @dataclass(frozen=True)
 class ReportSection:
-    """`rows` under `head`, all but the first column numbers unless `numbers` is false; `plot` names a plot."""
+    """`rows` under `head`, with numbers after the first column unless `numbers` is false; `plot` names a plot."""
 
     title: str
     text: str = ""
@@ -36,52 +36,52 @@ class ReportSection:
 
 
 def sections(metrics: Metrics) -> list[ReportSection]:
-    """What the metrics have figures for, the more decisive first."""
+    """Return the sections that the metrics have figures for, the most decisive first."""
     return [section for build in _SECTIONS for section in build(metrics)]
 
 
 def _scores(metrics: Metrics) -> Iterator[ReportSection]:
     test = metrics["test"]
     columns = [name for name in _FIGURES if name in test["adapter"]]
-    found = {"adapter": test["adapter"], **test.get("baselines", {})}
-    gain, score = len(found) > 1, main_score(test["adapter"])
+    models = {"adapter": test["adapter"], **test.get("baselines", {})}
+    gain, score = len(models) > 1, main_score(test["adapter"])
     rows = []
-    for name, figures in found.items():
+    for name, figures in models.items():
         cells = [percent(figures[c]) + (_range(test, c) if name == "adapter" else "") for c in columns]
         if gain:
             cells.append("" if name == "adapter" else points(test["adapter"][score] - figures[score]))
         rows.append((_BASELINES.get(name, name.replace("_", " ")), *cells))
     head = ("", *(_FIGURES[c] for c in columns), *([f"adapter's {_FIGURES[score]} is ahead by"] if gain else []))
     split = test.get("split", "test")
-    text = f"On {test['adapter']['rows']} {split} rows that neither training nor choice has seen."
+    text = f"On {test['adapter']['rows']} {split} rows that neither training nor any choice saw."
     if test.get("intervals"):
-        text += " In brackets the 95 % interval over test sets drawn like this one."
+        text += " The 95 % interval over test sets like this one is in brackets."
     yield ReportSection("Adapter and baselines", text, head, tuple(rows))
 
 
 def _range(test: Metrics, column: str) -> str:
-    found = test.get("intervals", {}).get(column)
-    return f" ({100 * found[0]:.1f} to {100 * found[1]:.1f})" if found else ""
+    interval = test.get("intervals", {}).get(column)
+    return f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
 
 
 def _choice(metrics: Metrics) -> Iterator[ReportSection]:
     if not (choice := metrics.get("choice")):
         return
     rows = []
-    for found in choice["candidates"]:
-        tested = found.get("p_value") is not None
+    for one in choice["candidates"]:
+        tested = one.get("p_value") is not None
         rows.append(
             (
-                found["method"]
-                + (f", {found['strength']:g} of its change" if found.get("strength", 1) != 1 else "")
-                + (" (kept)" if found["method"] == choice["chosen"] else ""),
-                percent(found["validation"]),
-                found.get("against") or "",
-                f"{found['wins']} / {found['losses']}" if tested else "",
-                p_value(found) if tested else "",
+                one["method"]
+                + (f", {one['strength']:g} of its change" if one.get("strength", 1) != 1 else "")
+                + (" (kept)" if one["method"] == choice["chosen"] else ""),
+                percent(one["validation"]),
+                one.get("against") or "",
+                f"{one['wins']} / {one['losses']}" if tested else "",
+                p_value(one) if tested else "",
             )
         )
-    tests = sorted({found["test"] for found in choice["candidates"] if found.get("test")})
+    tests = sorted({one["test"] for one in choice["candidates"] if one.get("test")})
     text = f"Compared on {_judged_on(metrics)}{': ' + '; '.join(tests) if tests else ''}."
     yield ReportSection(
         "Choice of the method", text, ("method", "validation", "against", "wins / losses", "p"), tuple(rows)
@@ -89,7 +89,7 @@ def _choice(metrics: Metrics) -> Iterator[ReportSection]:
 
 
 def _judged_on(metrics: Metrics) -> str:
-    """The rows that methods were compared on."""
+    """Return the name of the rows that methods were compared on."""
     return "validation rows" if metrics["rows"]["validation"] else "training rows, each left out of a fold"
 
 
@@ -103,11 +103,11 @@ def _labels(metrics: Metrics) -> Iterator[ReportSection]:
     ordered = sorted(groups, key=lambda name: (groups[name]["f1"], name))
     rows = []
     for name in ordered[:_MOST_LABELS]:
-        found = groups[name]
-        cells = [percent(found[c]) for c in ("precision", "recall", "f1")]
+        rates = groups[name]
+        cells = [percent(rates[c]) for c in ("precision", "recall", "f1")]
         if others:
             cells.append(percent(others[name]["f1"]) if name in others else "")
-        rows.append((name, *cells, str(found["support"])))
+        rows.append((name, *cells, str(rates["support"])))
     kind = "label" if "labels" in adapter else "entity type"
     text = f"The weakest {kind} first." + (
         f" The weakest {_MOST_LABELS} of {len(ordered)}; metrics.json holds all."
@@ -122,75 +122,76 @@ def _confusions(metrics: Metrics) -> Iterator[ReportSection]:
     if not (matrix := metrics["test"].get("confusion")):
         return
     rows = tuple(
-        (found.truth, found.predicted, str(found.rows), percent(found.rows / found.of))
-        for found in worst(matrix, metrics["labels"])
+        (mistake.truth, mistake.predicted, str(mistake.rows), percent(mistake.rows / mistake.of))
+        for mistake in worst(matrix, metrics["labels"])
     )
-    text = "The commonest mistakes." if rows else "No test row is taken for another label."
+    text = "The commonest mistakes." if rows else "No test row is predicted as another label."
     head = ("true", "predicted", "rows", "of the label's rows")
-    yield ReportSection("What is taken for what", text, head, rows, "confusion", numbers=False)
+    yield ReportSection("Confusions", text, head, rows, "confusion", numbers=False)
 
 
 def _calibration(metrics: Metrics) -> Iterator[ReportSection]:
-    if not (found := metrics.get("calibration")):
+    if not (calibration := metrics.get("calibration")):
         return
-    temperature = found["temperature"]
+    temperature = calibration["temperature"]
     leaning = "surer than it is right" if temperature > 1 else "less sure than it is right"
     text = (
         f"Fitted on {_judged_on(metrics)}, the temperature is {temperature:.2f}: the adapter is {leaning}. "
         f"Dividing its logits by it takes the expected calibration error on test rows from "
-        f"{100 * found['ece_before']:.1f} to {100 * found['ece_after']:.1f} points; the answers stay the same."
+        f"{100 * calibration['ece_before']:.1f} to {100 * calibration['ece_after']:.1f} points; the answers "
+        "stay the same."
     )
     yield ReportSection("Calibration", text, plot="calibration")
 
 
 def _out_of_scope(metrics: Metrics) -> Iterator[ReportSection]:
-    if not (found := metrics.get("out_of_scope")):
+    if not (figures := metrics.get("out_of_scope")):
         return
     rows = [
         ("in-scope rows answered", "in_scope_kept"),
         ("in-scope rows answered and right", "in_scope_accuracy"),
     ]
     rows += [("out-of-scope rows refused", "recall")]
-    cells = [(name, percent(found[key])) for name, key in rows if found.get(key) is not None]
-    if found.get("auroc") is not None:
-        cells.append(("area under the ROC curve", f"{found['auroc']:.3f}"))
-    if isinstance(found.get("rows"), Mapping):
-        cells += [(f"{name.replace('_', '-')} test rows", str(count)) for name, count in found["rows"].items()]
-    text = f"An answer whose probability is under {found['threshold']:.3f}, after the temperature, is refused."
+    cells = [(name, percent(figures[key])) for name, key in rows if figures.get(key) is not None]
+    if figures.get("auroc") is not None:
+        cells.append(("area under the ROC curve", f"{figures['auroc']:.3f}"))
+    if isinstance(figures.get("rows"), Mapping):
+        cells += [(f"{name.replace('_', '-')} test rows", str(count)) for name, count in figures["rows"].items()]
+    text = f"An answer of a probability under {figures['threshold']:.3f}, after the temperature, is refused."
     yield ReportSection("Out of scope", text, ("", "test"), tuple(cells))
 
 
 def _fairness(metrics: Metrics) -> Iterator[ReportSection]:
-    if not (found := metrics.get("fairness")):
+    if not (figures := metrics.get("fairness")):
         return
     rows = tuple(
         (name, str(group["rows"]), percent(group["accuracy"]), percent(group["macro_f1"]))
-        for name, group in found["groups"].items()
+        for name, group in figures["groups"].items()
     )
-    verdict = _FAIRNESS.get(found["verdict"], found["verdict"])
+    verdict = _FAIRNESS.get(figures["verdict"], figures["verdict"])
     text = (
-        f"Between the best and the worst group of {found['column']} lie {100 * found['gap']:.1f} points of "
-        f"accuracy, with a head alone on the foundation {100 * found['foundation_gap']:.1f}: {verdict}."
+        f"The best and the worst group of {figures['column']} differ by {100 * figures['gap']:.1f} points of "
+        f"accuracy; with a head alone on the foundation by {100 * figures['foundation_gap']:.1f}: {verdict}."
     )
-    yield ReportSection("By group", text, (found["column"], "rows", "accuracy", "macro-F1"), rows)
+    yield ReportSection("By group", text, (figures["column"], "rows", "accuracy", "macro-F1"), rows)
 
 
 def _seeds(metrics: Metrics) -> Iterator[ReportSection]:
-    if not (found := metrics.get("seeds")):
+    if not (seeds := metrics.get("seeds")):
         return
-    count = len(found.get("test") or found.get("validation") or ())
+    count = len(seeds.get("test") or seeds.get("validation") or ())
     text = f"{count} seed{'s' if count != 1 else ''}"
-    if found.get("mean") is not None:
-        text += f": mean {percent(found['mean'])}"
-    if found.get("sd") is not None:
-        text += f", standard deviation {100 * found['sd']:.1f} points"
+    if seeds.get("mean") is not None:
+        text += f": mean {percent(seeds['mean'])}"
+    if seeds.get("sd") is not None:
+        text += f", standard deviation {100 * seeds['sd']:.1f} points"
     yield ReportSection("Seeds", f"{text}.", plot="seeds")
 
 
 def _learning_curve(metrics: Metrics) -> Iterator[ReportSection]:
-    if not (found := metrics.get("learning_curve")):
+    if not (curve := metrics.get("learning_curve")):
         return
-    points_ = sorted(found, key=lambda point: point["rows"])
+    points_ = sorted(curve, key=lambda point: point["rows"])
     text = ""
     if len(points_) > 1:
         gain = points_[-1]["score"] - points_[-2]["score"]
@@ -199,35 +200,34 @@ def _learning_curve(metrics: Metrics) -> Iterator[ReportSection]:
 
 
 def _epochs(metrics: Metrics) -> Iterator[ReportSection]:
-    if not (found := metrics.get("epochs")):
+    if not (history := metrics.get("epochs")):
         return
-    scored = [epoch for epoch in found if epoch.get("validation_f1") is not None]
-    text = f"{len(found)} epochs."
+    scored = [epoch for epoch in history if epoch.get("validation_f1") is not None]
+    text = f"{len(history)} epochs."
     if scored:
         best = max(scored, key=lambda epoch: epoch["validation_f1"])
-        text = (
-            f"Best of {len(found)} epochs: {best['number']}, {percent(best['validation_f1'])} on validation rows."
-        )
+        score = percent(best["validation_f1"])
+        text = f"Best of {len(history)} epochs: {best['number']}, {score} on validation rows."
     yield ReportSection("Training", text, plot="epochs")
 
 
 def _cost(metrics: Metrics) -> Iterator[ReportSection]:
-    if not (found := metrics.get("cost")):
+    if not (cost := metrics.get("cost")):
         return
-    shown = {
-        "time": "seconds" in found and f"{found['seconds'] / 60:.1f} minutes",
-        "peak memory": "peak_memory_mb" in found and f"{found['peak_memory_mb']:.0f} MB",
-        "trained parameters": "trainable_parameters" in found and f"{found['trainable_parameters']:,}",
-        "device": found.get("device"),
+    values = {
+        "time": "seconds" in cost and f"{cost['seconds'] / 60:.1f} minutes",
+        "peak memory": "peak_memory_mb" in cost and f"{cost['peak_memory_mb']:.0f} MB",
+        "trained parameters": "trainable_parameters" in cost and f"{cost['trainable_parameters']:,}",
+        "device": cost.get("device"),
     }
     yield ReportSection(
-        "Cost", "", ("", "training"), tuple((k, str(v)) for k, v in shown.items() if v), numbers=False
+        "Cost", "", ("", "training"), tuple((k, str(v)) for k, v in values.items() if v), numbers=False
     )
 
 
 def _provenance(metrics: Metrics) -> Iterator[ReportSection]:
-    if found := metrics.get("provenance"):
-        yield ReportSection("Made from", "", ("", "value"), tuple(_leaves(found)), numbers=False)
+    if origin := metrics.get("provenance"):
+        yield ReportSection("Provenance", "", ("", "value"), tuple(_leaves(origin)), numbers=False)
 
 
 def _leaves(value: Any, path: Sequence[str] = ()) -> Iterable[tuple[str, str]]:
@@ -240,11 +240,11 @@ def _leaves(value: Any, path: Sequence[str] = ()) -> Iterable[tuple[str, str]]:
 
 
 _FAIRNESS = {
-    "made": "training has made it, and fairness should be looked at before publishing",
+    "made": "training caused it; check fairness before publishing",
     "inherited": "inherited from the foundation and the data",
-    "reduced": "training has made it smaller",
-    "unclear": "too few rows to say whether training has made it",
-    "chance": "no more than chance between groups of these sizes may explain",
+    "reduced": "training reduced it",
+    "unclear": "too few rows to say whether training caused it",
+    "chance": "chance between groups of these sizes explains it",
 }
 _SECTIONS = (
     _scores, _choice, _labels, _confusions, _calibration, _out_of_scope, _fairness, _seeds, _learning_curve,

@@ -1,4 +1,4 @@
-"""Which unlabelled rows to label next: those the adapter is least sure of, spread over what there is."""
+"""Unlabelled rows to label next: those the adapter is least sure of, spread over the data."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Margins = npt.NDArray[np.float64]
 
 
 def margins(probabilities: Sequence[npt.NDArray[np.floating[Any]]]) -> Margins:
-    """Each row's smallest gap between its two likeliest labels: (labels,) a text, (tokens, labels) a sentence.
+    """Return each row's smallest gap between its two likeliest labels, from (labels,) or (tokens, labels).
 
     Source: Scheffer, Decomain and Wrobel, "Active Hidden Markov Models for Information Extraction", 2001.
     """
-    found = []
+    gaps = []
     for row in probabilities:
         ordered = np.sort(np.atleast_2d(np.asarray(row, np.float64)), -1)
-        found.append((ordered[:, -1] - ordered[:, -2]).min(initial=1.0))
-    return np.asarray(found)
+        gaps.append((ordered[:, -1] - ordered[:, -2]).min(initial=1.0))
+    return np.asarray(gaps)
 
 
 def choose(
@@ -32,11 +32,11 @@ def choose(
     rows: int,
     labelled: npt.NDArray[np.floating[Any]] | None = None,
 ) -> list[int]:
-    """The positions of at most `rows` rows to label, in the order to label them; the same inputs give the same.
+    """Return the positions of at most `rows` rows in the order to label them; equal inputs give equal positions.
 
-    `gaps` are `margins`, `embeddings` (rows, width), `labelled` those of rows that have labels already. Among the
-    rows of the smallest gaps each next is the one farthest from all chosen and labelled ones, the less sure among
-    equals; copies of them are left out.
+    `gaps` are `margins`, `embeddings` (rows, width), `labelled` those of rows with labels. Among the rows of the
+    smallest gaps, each next row is the farthest from all chosen and labelled ones; of equals it is the less sure.
+    Copies are left out.
     Source: Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", 2018.
     """
     if len(gaps) != len(embeddings):

@@ -1,26 +1,36 @@
-"""Which foundation, and which of its layers, suits a recipe's data: transferability beside a measured head."""
+"""Foundations and their layers ranked for a recipe's data: transferability beside a measured head."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rootstock.adapters.spec import Array
-from rootstock.training.data.split import folds
-from rootstock.training.fit.job import Job, prepare
+from rootstock.training.fit.job import prepare
+from rootstock.training.fit.plan import TrainingRows
 from rootstock.training.metrics.transferability import h_score, log_me
 from rootstock.training.network.linear_head import choose_strength, fit_head
 from rootstock.training.network.network import pooled, pooling_of
+from rootstock.training.network.network_spec import NetworkSpec
+from rootstock.training.network.row_encoder import RowEncoder
 from rootstock.training.network.trunk import states_into, task_model
 from rootstock.training.recipe.recipe_file import RecipeFile, changed
 
 
+class LayerFeatures(NamedTuple):
+    """(n, width) features, their classes, and the row that each is of."""
+
+    vectors: Array
+    targets: Any
+    rows: Any
+
+
 @dataclass(frozen=True)
 class BaseRank:
-    """A layer's output as features: LogME and H-score, and the accuracy of a head on them by cross-validation."""
+    """A layer's output as features: LogME, H-score, and the cross-validated accuracy of a head on them."""
 
     base_model: str
     layer: int
@@ -29,7 +39,7 @@ class BaseRank:
     head_only: float
 
     def to_json(self) -> dict[str, Any]:
-        """The figures, rounded."""
+        """Return the figures, rounded."""
         return {
             "base_model": self.base_model,
             "layer": self.layer,
@@ -40,68 +50,67 @@ class BaseRank:
 
 
 def rank_bases(
-    source: RecipeFile, base_models: Sequence[str], told: Callable[[str, int], None] = lambda *_: None
+    source: RecipeFile, base_models: Sequence[str], observe: Callable[[str, int], None] = lambda *_: None
 ) -> list[BaseRank]:
-    """Each foundation's layers, the best head first. Texts: pooled and normalised; tokens: each labelled token.
+    """Rank each foundation's layers, the best head first; texts are pooled, tokens are used singly.
 
-    Layer 0 gives the embeddings, the last the trunk's output. Reads the rows to train and choose by alone.
+    Layer 0 gives the embeddings, the last layer the trunk's output. Only the rows to train and choose by are
+    read.
     """
-    found = []
+    ranks = []
     for base_model in base_models:
         job = prepare(changed(source, {"base_model": base_model, "peft.method": "head_only"}))
-        for layer in range(job.spec.layers + 1):
-            told(base_model, layer)
-            found.append(_ranked(job, base_model, layer))
-    return sorted(found, key=lambda one: -one.head_only)
+        rows, seed = job.joined_rows, job.seeds[0]
+        for layer in range(job.network.foundation.layers + 1):
+            observe(base_model, layer)
+            features = features_of(job.network, job.encoder, rows, layer)
+            strength = 10.0 if job.dataset.tokens else choose_strength(features.vectors, features.targets, seed)
+            ranks.append(
+                BaseRank(
+                    base_model,
+                    layer,
+                    log_me(features.vectors, features.targets),
+                    h_score(features.vectors, features.targets),
+                    _accuracy(features, rows, len(job.labels), strength),
+                )
+            )
+    return sorted(ranks, key=lambda rank: -rank.head_only)
 
 
-def _ranked(job: Job, base_model: str, layer: int) -> BaseRank:
-    features, targets, groups = features_of(job, layer)
-    return BaseRank(
-        base_model,
-        layer,
-        log_me(features, targets),
-        h_score(features, targets),
-        _accuracy(job, features, targets, groups),
-    )
-
-
-def features_of(job: Job, layer: int) -> tuple[Array, Any, Any]:
-    """(n, width) features, their classes, and which row each is of."""
+def features_of(network: NetworkSpec, encoder: RowEncoder, rows: TrainingRows, layer: int) -> LayerFeatures:
+    """Return the output of a layer of the foundation for the rows to train on."""
     import torch
 
-    recipe = job.source.recipe
-    model = task_model(job.files, recipe, len(job.labels)).to(job.device).eval()
-    trunk = model.get_submodule(job.task_class.prefix.rstrip("."))
-    rows = [*job.rows["train"], *job.rows["validation"]]
-    inputs = job.inputs(rows)
-    features: list[Array] = []
+    model = task_model(network).to(encoder.device).eval()
+    trunk = model.get_submodule(network.task_class.prefix.rstrip("."))
+    foundation, inputs = network.foundation, encoder.inputs(rows.train)
+    vectors: list[Array] = []
     targets: list[int] = []
-    groups: list[int] = []
+    origins: list[int] = []
     with torch.inference_mode():
-        for chosen in inputs.in_order():
-            batch = inputs.batch(chosen)
-            states = states_into(trunk, job.spec, layer, batch.arguments(job.spec))
+        for positions in inputs.in_order():
+            batch = inputs.batch(positions)
+            states = states_into(trunk, foundation, layer, batch.arguments(foundation))
             if inputs.per_token:
-                kept = batch.targets >= 0
-                features.append(states[kept].cpu().numpy())
-                targets += batch.targets[kept].tolist()
-                groups += np.repeat(chosen, kept.sum(1).cpu().numpy()).tolist()
+                labelled = batch.targets >= 0
+                vectors.append(states[labelled].cpu().numpy())
+                targets += batch.targets[labelled].tolist()
+                origins += np.repeat(positions, labelled.sum(1).cpu().numpy()).tolist()
             else:
-                vectors = torch.nn.functional.normalize(pooled(states, batch.mask, pooling_of(job.spec)), dim=-1)
-                features.append(vectors.cpu().numpy())
+                pooling = pooling_of(foundation)
+                embeddings = torch.nn.functional.normalize(pooled(states, batch.mask, pooling), dim=-1)
+                vectors.append(embeddings.cpu().numpy())
                 targets += batch.targets.tolist()
-                groups += chosen
-    return np.concatenate(features), np.array(targets), np.array(groups)
+                origins += positions
+    return LayerFeatures(np.concatenate(vectors), np.array(targets), np.array(origins))
 
 
-def _accuracy(job: Job, features: Array, targets: Any, groups: Any) -> float:
-    """Of a head on the features, each row predicted by a head that did not see it."""
-    examples = [*job.parts.train, *job.parts.validation]
+def _accuracy(features: LayerFeatures, rows: TrainingRows, labels: int, strength: float) -> float:
+    """Return the accuracy of a head on the features, each row predicted by a head that did not see it."""
     right = 0
-    strength = 10.0 if job.dataset.tokens else choose_strength(features, targets, job.source.recipe.seeds[0])
-    for kept, taken in folds(examples, job.source.recipe.data.splits.seed):
-        train, test = np.isin(groups, kept), np.isin(groups, taken)
-        head = fit_head(features[train], targets[train], len(job.labels), strength)
-        right += int((head.logits(features[test]).argmax(1) == targets[test]).sum())
+    vectors, targets, origins = features
+    for _, fold in rows.folds():
+        test = np.isin(origins, fold)
+        head = fit_head(vectors[~test], targets[~test], labels, strength)
+        right += int((head.logits(vectors[test]).argmax(1) == targets[test]).sum())
     return right / len(targets)

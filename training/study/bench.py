@@ -1,11 +1,11 @@
-"""This trainer against PEFT with transformers' Trainer on one recipe: examples a second, and time to a score."""
+"""This trainer against PEFT with transformers' Trainer on one recipe: examples a second, and the score."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,19 @@ import numpy as np
 
 from rootstock.training.data.encoding import TokenRow
 from rootstock.training.errors import RecipeError
-from rootstock.training.fit.candidate import TrainingRows, train_candidate
-from rootstock.training.fit.descent import silent
-from rootstock.training.fit.job import Job, prepare
+from rootstock.training.fit.candidate import train_candidate
+from rootstock.training.fit.job import prepare
+from rootstock.training.fit.plan import TrainingPlan, TrainingRows
 from rootstock.training.metrics.evaluation import macro_f1
-from rootstock.training.metrics.intervals import median_interval
+from rootstock.training.metrics.intervals import order_statistic_interval
 from rootstock.training.network.trunk import head_modules, known_warnings, task_model
 from rootstock.training.recipe.recipe_file import RecipeFile, changed
 
 if TYPE_CHECKING:
     import torch
+
+Measure = Callable[[TrainingRows, TrainingPlan], "TrainingTime"]
+Collate = Callable[[list[Any]], "dict[str, torch.Tensor]"]
 
 
 @dataclass(frozen=True)
@@ -35,44 +38,38 @@ class TrainingTime:
 
 @dataclass(frozen=True)
 class TrainingComparison:
-    """Interleaved trainings by both sides; `examples` is how many rows each of them passes over in all."""
+    """Interleaved trainings by both sides, each of which passes over `examples` rows in all."""
 
     examples: int
     ours: tuple[TrainingTime, ...]
     peers: tuple[TrainingTime, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Medians, the ratio of speeds with its 95 % interval, and the scores."""
+        """Return the scores, medians, and the ratio of speeds with its interval and the interval's coverage."""
         ours, peers = ([t.seconds for t in side] for side in (self.ours, self.peers))
-        middle, low, high = median_interval([p / o for p, o in zip(peers, ours, strict=True)])
+        ratio = order_statistic_interval([p / o for p, o in zip(peers, ours, strict=True)])
         return {
             "examples": self.examples,
-            "ours": {
-                "examples_s": self.examples / float(np.median(ours)),
-                "seconds": ours,
-                "score": _mean(self.ours),
-            },
-            "trainer": {
-                "examples_s": self.examples / float(np.median(peers)),
-                "seconds": peers,
-                "score": _mean(self.peers),
-            },
-            "ratio": middle,
-            "interval": [low, high],
+            "ours": self._side(self.ours, ours),
+            "trainer": self._side(self.peers, peers),
+            "ratio": ratio.median,
+            "interval": [ratio.low, ratio.high],
+            "coverage": ratio.coverage,
         }
 
-
-def _mean(side: tuple[TrainingTime, ...]) -> float:
-    return float(np.mean([timed.score for timed in side]))
+    def _side(self, side: tuple[TrainingTime, ...], seconds: list[float]) -> dict[str, Any]:
+        score = float(np.mean([training.score for training in side]))
+        return {"examples_s": self.examples / float(np.median(seconds)), "seconds": seconds, "score": score}
 
 
 def compare_trainers(
-    source: RecipeFile, pairs: int, told: Callable[[int, int], None] = lambda *_: None
+    source: RecipeFile, pairs: int, observe: Callable[[int, int], None] = lambda *_: None
 ) -> TrainingComparison:
-    """Both sides train the recipe's LoRA for its epochs, in turn, `pairs` times, from the same seed.
+    """Train the recipe's LoRA for its epochs by both sides in turn, `pairs` times, from the same seed.
 
-    Ours counts the states that it computes beforehand; both count no evaluation and no start of the program. The
-    peer is a plain script: AutoModel for the task, PEFT, Trainer with its own padding of batches.
+    Our time includes the states computed beforehand. Neither side's time includes an evaluation or the start of
+    the program. The peer is a plain script: AutoModel for the task, PEFT, Trainer with its own padding of
+    batches.
     """
     plain = changed(
         source,
@@ -84,74 +81,80 @@ def compare_trainers(
         },
     )
     job = prepare(plain)
-    if not job.rows["validation"]:
+    rows, plan = job.training_rows, job.plan()
+    if not rows.validation:
         raise RecipeError(
             f"{source.path}: data.splits.k_shot: both sides are scored on validation rows; leave it out"
         )
-    epochs = plain.recipe.training.num_train_epochs
     ours: list[TrainingTime] = []
     peers: list[TrainingTime] = []
     for number in range(pairs):
-        sides: list[tuple[list[TrainingTime], Callable[[Job], TrainingTime]]] = [(ours, _ours), (peers, _trainer)]
+        sides: list[tuple[list[TrainingTime], Measure]] = [(ours, _ours), (peers, _trainer)]
         for side, measure in sides if number % 2 == 0 else reversed(sides):
-            side.append(measure(job))
-        told(number + 1, pairs)
-    return TrainingComparison(len(job.rows["train"]) * epochs, tuple(ours), tuple(peers))
-
-
-def _ours(job: Job) -> TrainingTime:
-    training = TrainingRows(job, job.parts.train, job.rows["train"], (), job.source.recipe.seeds[0], silent)
-    start = time.perf_counter()
-    candidate = train_candidate("lora", training)
-    seconds = time.perf_counter() - start
-    return TrainingTime(
-        seconds, macro_f1(candidate.predict(job, job.rows["validation"]), job.rows["validation"], job.labels)
+            side.append(measure(rows, plan))
+        observe(number + 1, pairs)
+    return TrainingComparison(
+        len(rows.train) * plan.settings.training.num_train_epochs, tuple(ours), tuple(peers)
     )
 
 
-def _trainer(job: Job) -> TrainingTime:
-    from peft import LoraConfig, get_peft_model
-    from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
-
-    recipe = job.source.recipe
-    settings, peft = recipe.training, recipe.peft
-    set_seed(recipe.seeds[0])
+def _ours(rows: TrainingRows, plan: TrainingPlan) -> TrainingTime:
+    unjudged = TrainingRows(rows.examples, rows.train, split_seed=rows.split_seed)
     start = time.perf_counter()
-    named = [job.task_class.prefix + site for site in job.sites]
+    candidate = train_candidate("lora", unjudged, plan)
+    seconds = time.perf_counter() - start
+    outputs = candidate.predict(plan.encoder.inputs(rows.validation))
+    return TrainingTime(seconds, macro_f1(outputs, rows.validation, plan.encoder.labels))
+
+
+def _trainer(rows: TrainingRows, plan: TrainingPlan) -> TrainingTime:
+    from peft import LoraConfig, get_peft_model
+    from transformers import PrinterCallback, Trainer, set_seed
+
+    network, peft = plan.network, plan.network.peft
+    set_seed(plan.seed)
+    start = time.perf_counter()
     config = LoraConfig(
         r=peft.r, lora_alpha=peft.lora_alpha, lora_dropout=peft.lora_dropout, use_rslora=peft.use_rslora,
-        target_modules=named, modules_to_save=head_modules(job.task_class),
+        target_modules=network.modules, modules_to_save=head_modules(network.task_class),
     )  # fmt: skip
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    collate = _collate(plan)
     with known_warnings(), tempfile.TemporaryDirectory(prefix="rootstock-bench-") as folder:
-        model: Any = get_peft_model(task_model(job.files, recipe, len(job.labels)), config)
-        arguments = TrainingArguments(
-            output_dir=folder,
-            num_train_epochs=settings.num_train_epochs,
-            per_device_train_batch_size=settings.per_device_train_batch_size,
-            learning_rate=settings.learning_rate,
-            warmup_steps=settings.warmup_ratio,
-            weight_decay=settings.weight_decay,
-            lr_scheduler_type=settings.lr_scheduler_type,
-            max_grad_norm=settings.max_grad_norm,
-            seed=recipe.seeds[0],
-            report_to=[],
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            use_cpu=job.device.type == "cpu",
-        )
+        model: Any = get_peft_model(task_model(network), config)
         trainer = Trainer(
-            model, arguments, train_dataset=_dataset(job.rows["train"]), data_collator=_collate(job)
+            model, _arguments(plan, folder), train_dataset=_dataset(rows.train), data_collator=collate
         )
-        # It prints to stdout, which holds the figures alone.
+        # It prints to stdout, which is for figures alone.
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     seconds = time.perf_counter() - start
-    return TrainingTime(seconds, _score(job, model))
+    return TrainingTime(seconds, _score(model, rows.validation, plan.encoder.labels, collate))
 
 
-def _dataset(rows: list[TokenRow]) -> Any:
+def _arguments(plan: TrainingPlan, folder: str) -> Any:
+    from transformers import TrainingArguments
+
+    settings = plan.settings.training
+    return TrainingArguments(
+        output_dir=folder,
+        num_train_epochs=settings.num_train_epochs,
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type=settings.lr_scheduler_type,
+        max_grad_norm=settings.max_grad_norm,
+        seed=plan.seed,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        use_cpu=plan.encoder.device.type == "cpu",
+    )
+
+
+def _dataset(rows: Sequence[TokenRow]) -> Any:
     return [
         {
             "input_ids": list(row.ids),
@@ -162,9 +165,12 @@ def _dataset(rows: list[TokenRow]) -> Any:
     ]
 
 
-def _collate(job: Job) -> Callable[[list[Any]], dict[str, torch.Tensor]]:
-    """Padding to the longest row of a batch, as DataCollatorWithPadding does it."""
+def _collate(plan: TrainingPlan) -> Collate:
+    """Return the function that pads rows to the longest of a batch, as DataCollatorWithPadding does."""
     import torch
+
+    pad_id, texts = plan.encoder.pad_id, plan.network.linear_head
+    types = "token_type_ids" in plan.network.foundation.inputs
 
     def collate(rows: list[Any]) -> dict[str, torch.Tensor]:
         longest = max(len(row["input_ids"]) for row in rows)
@@ -172,26 +178,25 @@ def _collate(job: Job) -> Callable[[list[Any]], dict[str, torch.Tensor]]:
         def padded(key: str, value: int) -> torch.Tensor:
             return torch.tensor([row[key] + [value] * (longest - len(row[key])) for row in rows])
 
-        masks = [{"mask": [1] * len(row["input_ids"])} for row in rows]
-        found = {"input_ids": padded("input_ids", job.pad_id)}
-        found["attention_mask"] = torch.tensor([m["mask"] + [0] * (longest - len(m["mask"])) for m in masks])
-        if "token_type_ids" in job.spec.inputs:
-            found["token_type_ids"] = padded("token_type_ids", 0)
-        texts = job.source.recipe.task_type == "SEQ_CLS"
-        found["labels"] = torch.tensor([row["labels"] for row in rows]) if texts else padded("labels", -100)
-        return found
+        batch = {"input_ids": padded("input_ids", pad_id)}
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        batch["attention_mask"] = (torch.arange(longest) < lengths[:, None]).long()
+        if types:
+            batch["token_type_ids"] = padded("token_type_ids", 0)
+        batch["labels"] = torch.tensor([row["labels"] for row in rows]) if texts else padded("labels", -100)
+        return batch
 
     return collate
 
 
-def _score(job: Job, model: Any) -> float:
+def _score(model: Any, rows: Sequence[TokenRow], labels: Sequence[str], collate: Collate) -> float:
     import torch
 
     model.eval()
-    collate, found = _collate(job), []
+    outputs = []
     with torch.inference_mode():
-        for row in job.rows["validation"]:
+        for row in rows:
             batch = collate(_dataset([row]))
             del batch["labels"]
-            found.append(model(**batch).logits[0].cpu().numpy())
-    return macro_f1(found, job.rows["validation"], job.labels)
+            outputs.append(model(**batch).logits[0].cpu().numpy())
+    return macro_f1(outputs, rows, labels)

@@ -22,25 +22,26 @@ def run_federated(
     output_dir: Path | None = None,
     report: Report = silent,
 ) -> tuple[RunResult, list[Round]]:
-    """Train by simulated clients and pack the adapter; the head alone, trained on all rows, is its baseline.
+    """Train by simulated clients and pack the adapter; its baseline is the head alone, trained on all rows.
 
-    RecipeError where the recipe leaves no validation rows to judge rounds by.
+    RecipeError for a recipe that leaves no validation rows to judge rounds by.
     """
-    running = begin(source, output_dir, report, f"federated {clients} {rounds} {skew}")
-    training = running.training
-    if not training.validation:
+    opened = begin(source, output_dir, report, f"federated {clients} {rounds} {skew}")
+    rows, plan = opened.job.training_rows, opened.plan
+    validation, labels = rows.validation, plan.encoder.labels
+    if not validation:
         raise RecipeError(
             f"{source.path}: data.splits: rounds are judged by validation rows; leave k_shot and choose_by out"
         )
-    with deterministic(training.seed):
-        candidate, told = federate(training, clients, rounds, skew)
-        alone = judge(HEAD_ONLY, training, None)
-        held_out = candidate.predict(training.job, training.validation)
-        paired = compare(alone.held_out, held_out, training.validation, training.job)
-        score = macro_f1(held_out, training.validation, training.job.labels)
-        mine = MethodScore("lora", held_out, score, paired, candidate)
+    with deterministic(plan.seed):
+        candidate, history = federate(rows, plan, clients, rounds, skew)
+        alone = judge(HEAD_ONLY, rows, plan, None)
+        held_out = candidate.predict(plan.encoder.inputs(validation))
+        paired = compare(alone.held_out, held_out, validation, labels)
+        score = macro_f1(held_out, validation, labels)
+        average = MethodScore("lora", held_out, score, paired, candidate)
         reason = (
             f"{clients} clients trained in {rounds} rounds: {score:.4f} against the head alone, {alone.score:.4f}"
         )
-        choice = Choice(mine, reason, (alone, mine), training.validation)
-        return finish(running, choice, [candidate]), told
+        choice = Choice(average, reason, (alone, average), validation)
+        return finish(opened, choice, [candidate]), history

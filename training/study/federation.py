@@ -1,4 +1,4 @@
-"""Training by clients that keep their rows: rounds of local training, and averages of what they learned."""
+"""Federated training: clients train on their rows in rounds, and their adapters are averaged."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 
 from rootstock.adapters.spec import Array
 from rootstock.training.errors import DataError, RecipeError
-from rootstock.training.fit.candidate import Candidate, TrainingRows, descend_from, new_network
-from rootstock.training.fit.descent import copied
+from rootstock.training.fit.candidate import Candidate, descend_from
+from rootstock.training.fit.descent import copy_of
+from rootstock.training.fit.plan import TrainingPlan, TrainingRows
 from rootstock.training.metrics.evaluation import macro_f1
+from rootstock.training.network.construction import new_network
 from rootstock.training.network.network import Network
 
 if TYPE_CHECKING:
@@ -21,8 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Round:
-    """A round of federated training: the score of the averaged adapter on validation, and the largest share of a
-    site's averaged change that its rank could not hold."""
+    """A round of federated training.
+
+    `validation` is the score of the averaged adapter, `lost` the largest share of a site's averaged change that
+    its rank could not hold.
+    """
 
     number: int
     validation: float
@@ -32,11 +37,11 @@ class Round:
 def average_products(
     pairs: Sequence[tuple[Array, Array]], shares: Sequence[float], rank: int
 ) -> tuple[Array, Array, float]:
-    """A (rank, in) and B (out, rank) whose product is nearest to the weighted mean of the products B·A.
+    """Return A (rank, in) and B (out, rank) whose product is nearest to the weighted mean of the products B·A.
 
-    `pairs` are (r, in) and (out, r). The mean of the factors is not the factor of the mean: products are what
-    clients learned (Sun et al., FFA-LoRA, 2024). The mean is exact as stacked factors, of rank Σ r; its leading
-    singular directions are kept. Also gives the Frobenius norm of what was cut ÷ that of the mean.
+    `pairs` are (r, in) and (out, r). Clients learn products, and the product of mean factors is not the mean
+    product (Sun et al., FFA-LoRA, 2024). Stacked factors, of rank Σ r, give the mean exactly, and its leading
+    singular directions stay. The third value is the Frobenius norm of the rest ÷ that of the mean.
     """
     stacked_a = np.concatenate([a for a, _ in pairs])
     stacked_b = np.concatenate([b * share for (_, b), share in zip(pairs, shares, strict=True)], axis=1)
@@ -55,12 +60,13 @@ def average_products(
 
 
 def deal_to_clients(targets: Sequence[str], clients: int, skew: float | None, seed: int) -> list[list[int]]:
-    """The positions of each client's rows: dealt evenly, or the labels by a Dirichlet distribution of `skew`.
+    """Return the positions of each client's rows.
 
-    The smaller the skew, the fewer labels a client has (Hsu et al., 2019). DataError where a client gets no row.
+    They are dealt evenly, or the labels by a Dirichlet distribution of `skew`: the smaller it is, the fewer
+    labels a client has (Hsu et al., 2019). DataError if a client gets no row.
     """
     chance = np.random.default_rng(seed)
-    dealt: list[list[int]] = [[] for _ in range(clients)]
+    hands: list[list[int]] = [[] for _ in range(clients)]
     for label in sorted(set(targets)):
         rows = [i for i, target in enumerate(targets) if target == label]
         chance.shuffle(rows)
@@ -68,57 +74,52 @@ def deal_to_clients(targets: Sequence[str], clients: int, skew: float | None, se
         cuts = np.round(np.cumsum(shares)[:-1] * len(rows)).astype(int)
         start = int(chance.integers(clients)) if skew is None else 0
         for k, part in enumerate(np.split(np.array(rows), cuts)):
-            dealt[(k + start) % clients].extend(int(i) for i in part)
-    if empty := [k for k, rows in enumerate(dealt) if not rows]:
-        raise DataError(f"client {empty[0] + 1} of {clients} gets no row; take fewer clients or less skew")
-    return [sorted(rows) for rows in dealt]
+            hands[(k + start) % clients].extend(int(i) for i in part)
+    if empty := [k for k, rows in enumerate(hands) if not rows]:
+        raise DataError(f"client {empty[0] + 1} of {clients} gets no row; use fewer clients or a larger skew")
+    return [sorted(rows) for rows in hands]
 
 
 def federate(
-    training: TrainingRows, clients: int, rounds: int, skew: float | None
+    rows: TrainingRows, plan: TrainingPlan, clients: int, rounds: int, skew: float | None
 ) -> tuple[Candidate, list[Round]]:
-    """LoRA trained by simulated clients: FedAvg (McMahan et al., 2017) over products, heads averaged as they are.
+    """Train LoRA by simulated clients: FedAvg (McMahan et al., 2017) over products, and over heads.
 
-    A client trains the recipe's epochs ÷ rounds, at least one, from the round's adapter.
+    In each round a client trains from the averaged adapter, for the recipe's epochs ÷ rounds, at least one.
     """
-    recipe = training.job.source.recipe
-    if recipe.peft.method not in ("auto", "lora"):
-        raise RecipeError(f"peft.method is {recipe.peft.method}; products of LoRA alone are averaged here")
-    parts = deal_to_clients([e.stratum for e in training.examples], clients, skew, training.seed)
-    epochs = max(1, recipe.training.num_train_epochs // rounds)
-    local = recipe.model_copy(
-        update={
-            "training": recipe.training.model_copy(update={"num_train_epochs": epochs, "contrastive_epochs": 0})
-        }
-    )
-    job = replace(training.job, source=replace(training.job.source, recipe=local))
-    network = new_network(job, "lora", training.seed)
-    shares = [len(rows) / len(training.train) for rows in parts]
-    told: list[Round] = []
+    method = plan.network.peft.method
+    if method not in ("auto", "lora"):
+        raise RecipeError(f"peft.method: {method}; only products of LoRA are averaged; set lora")
+    parts = deal_to_clients([e.stratum for e in rows.examples], clients, skew, plan.seed)
+    local = _local_plan(plan, rounds)
+    network = new_network(plan.network, "lora", plan.seed, plan.encoder.device)
+    shares = [len(part) / len(rows.train) for part in parts]
+    validation = plan.encoder.inputs(rows.validation)
+    history: list[Round] = []
     for number in range(1, rounds + 1):
-        began = copied(network.parameters())
+        start = copy_of(network.parameters())
         learned = []
-        for k, rows in enumerate(parts):
-            _load(network, began)
-            client = replace(
-                training,
-                job=job,
-                examples=[training.examples[i] for i in rows],
-                train=[training.train[i] for i in rows],
-                validation=(),
-                checkpoints=None,
-                seed=training.seed + number * clients + k,
-                stage=f"round {number} client {k + 1}",
-            )
-            descend_from(network, client)
-            learned.append(copied(network.parameters()))
+        for k, part in enumerate(parts):
+            _load(network, start)
+            seed = plan.seed + number * clients + k
+            client = replace(local, seed=seed, stage=f"round {number} client {k + 1}")
+            descend_from(network, replace(rows.part(part), validation=()), client)
+            learned.append(copy_of(network.parameters()))
         lost = _load_average(network, learned, shares)
         score = 0.0
-        if training.validation:
-            found = Candidate("lora", network).predict(job, training.validation)
-            score = macro_f1(found, training.validation, job.labels)
-        told.append(Round(number, score, lost))
-    return Candidate("lora", network), told
+        if rows.validation:
+            outputs = Candidate("lora", network).predict(validation)
+            score = macro_f1(outputs, rows.validation, plan.encoder.labels)
+        history.append(Round(number, score, lost))
+    return Candidate("lora", network), history
+
+
+def _local_plan(plan: TrainingPlan, rounds: int) -> TrainingPlan:
+    """Return the plan of a client in one round: by cross entropy, and without checkpoints."""
+    training = plan.settings.training
+    epochs = max(1, training.num_train_epochs // rounds)
+    short = training.model_copy(update={"num_train_epochs": epochs, "contrastive_epochs": 0})
+    return replace(plan, settings=replace(plan.settings, training=short), checkpoints=None)
 
 
 def _load(network: Network, weights: dict[str, torch.Tensor]) -> None:
@@ -130,7 +131,7 @@ def _load(network: Network, weights: dict[str, torch.Tensor]) -> None:
 
 
 def _load_average(network: Network, learned: Sequence[dict[str, torch.Tensor]], shares: Sequence[float]) -> float:
-    """Set the network to the average; gives the largest share that was lost at a site."""
+    """Set the network to the average; return the largest share that was lost at a site."""
     import torch
 
     mean: dict[str, Any] = {}

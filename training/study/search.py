@@ -1,4 +1,4 @@
-"""A search for better values of a recipe's keys, judged where a run's choices are judged: never on test rows."""
+"""A search for better values of a recipe's keys, judged on the rows that a run chooses by, never on test."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rootstock.training.errors import Diverged, RecipeError, extra
-from rootstock.training.fit.candidate import TrainingRows, train_candidate
+from rootstock.training.fit.candidate import train_candidate
 from rootstock.training.fit.descent import deterministic
 from rootstock.training.fit.job import prepare
 from rootstock.training.fit.method import out_of_fold
@@ -18,7 +18,7 @@ from rootstock.training.recipe.recipe_file import RecipeFile, changed
 
 @dataclass(frozen=True)
 class SearchTrial:
-    """Values that were tried and the score on validation they gave; None where training did not end in one."""
+    """The values of a trial and their score on validation; None where training diverged."""
 
     number: int
     values: dict[str, Any]
@@ -34,58 +34,55 @@ class Search:
     source: RecipeFile
 
 
-def sweep(source: RecipeFile, told: Callable[[SearchTrial, int], None]) -> Search:
-    """Try `hpo.trials` settings of `hpo.space` (Optuna's TPE); `told` hears of each.
+def sweep(source: RecipeFile, observe: Callable[[SearchTrial, int], None]) -> Search:
+    """Try `hpo.trials` settings of `hpo.space` (Optuna's TPE), and report each to `observe`.
 
-    The method is the recipe's, LoRA for `auto`. RecipeError where the space is empty or names what is no key.
+    The method is the recipe's, LoRA for `auto`. RecipeError for an empty space and for an unknown key in it.
     """
     with extra("sweeps"):
         import optuna
     settings = source.recipe.hpo
     if not settings.space:
-        raise RecipeError(f"{source.path}: hpo.space: empty; name keys to search, such as training.learning_rate")
-    for key, searched in settings.space.items():
-        changed(source, {key: searched.choices[0] if searched.choices else searched.low})
+        raise RecipeError(f"{source.path}: hpo.space: empty; add keys to search, such as training.learning_rate")
+    for key, values in settings.space.items():
+        changed(source, {key: values.choices[0] if values.choices else values.low})
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=settings.seed))
     trials: list[SearchTrial] = []
     for number in range(settings.trials):
-        asked = study.ask()
-        values = {key: _suggest(asked, key, found) for key, found in settings.space.items()}
-        score = _score(changed(source, values))
-        study.tell(asked, score, optuna.trial.TrialState.FAIL if score is None else None)
-        trials.append(SearchTrial(number + 1, values, score))
-        told(trials[-1], settings.trials)
-    done = [trial for trial in trials if trial.score is not None]
-    if not done:
-        raise Diverged(f"none of {len(trials)} trials ended in a score; narrow hpo.space")
-    best = max(done, key=lambda trial: trial.score or 0.0)
+        trial = study.ask()
+        setting = {key: _suggest(trial, key, values) for key, values in settings.space.items()}
+        score = _score(changed(source, setting))
+        study.tell(trial, score, optuna.trial.TrialState.FAIL if score is None else None)
+        trials.append(SearchTrial(number + 1, setting, score))
+        observe(trials[-1], settings.trials)
+    scored = [trial for trial in trials if trial.score is not None]
+    if not scored:
+        raise Diverged(f"all {len(trials)} trials diverged; narrow hpo.space, rates first")
+    best = max(scored, key=lambda trial: trial.score or 0.0)
     return Search(tuple(trials), best, changed(source, best.values))
 
 
-def _suggest(asked: Any, key: str, values: Range) -> Any:
+def _suggest(trial: Any, key: str, values: Range) -> Any:
     if values.choices is not None:
-        return asked.suggest_categorical(key, values.choices)
+        return trial.suggest_categorical(key, values.choices)
     low, high = values.low or 0.0, values.high or 0.0
     if low.is_integer() and high.is_integer() and not values.log:
-        return asked.suggest_int(key, int(low), int(high))
-    return asked.suggest_float(key, low, high, log=values.log)
+        return trial.suggest_int(key, int(low), int(high))
+    return trial.suggest_float(key, low, high, log=values.log)
 
 
 def _score(source: RecipeFile) -> float | None:
+    """Return the score of a recipe's method on validation, or over folds without it; None where it diverges."""
     job = prepare(source)
-    asked = source.recipe.peft.method
-    method = "lora" if asked == "auto" else asked
-    rows = job.rows["validation"] or job.rows["train"]
-    training = TrainingRows(
-        job, job.parts.train, job.rows["train"], job.rows["validation"], source.recipe.seeds[0]
-    )
+    rows, plan = job.training_rows, job.plan()
+    method = plan.network.peft.trained_method
     try:
-        with deterministic(training.seed):
-            if job.rows["validation"]:
-                found = train_candidate(method, training).predict(job, rows)
+        with deterministic(plan.seed):
+            if rows.validation:
+                outputs = train_candidate(method, rows, plan).predict(plan.encoder.inputs(rows.validation))
             else:
-                found = out_of_fold(method, training)
+                outputs = out_of_fold(method, rows, plan)
     except Diverged:
         return None
-    return macro_f1(found, rows, job.labels)
+    return macro_f1(outputs, rows.scoring_rows, job.labels)

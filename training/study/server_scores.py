@@ -1,59 +1,62 @@
-"""An adapter as a server answers under it, measured on labelled rows like a bundle at hand."""
+"""The figures of a server's answers under an adapter, on labelled rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rootstock.adapters.client.client import Client
+from rootstock.adapters.tasks import task_named
 from rootstock.training.data.dataset import read_rows
 from rootstock.training.data.example import OUTSIDE, Example
 from rootstock.training.errors import DataError, TrainingError
 from rootstock.training.metrics.evaluation import entity_figures, label_figures
-from rootstock.training.network.trunk import TASKS
+from rootstock.training.recipe.recipe import TRAINABLE, TaskType
 from rootstock.training.recipe.recipe_file import naming
 
 _INPUTS = 32
 
 
-def assess_served(
+def assess_on_server(
     client: Client, reference: str, data: Path, text_column: str, label_column: str
 ) -> dict[str, Any]:
-    """The figures of what the server answers under a reference; a text beyond the adapter's limit is truncated.
+    """Return the figures of the server's answers under a reference; texts beyond its limit are truncated.
 
-    TrainingError for a task that is not measured here, DataError for rows that cannot be read.
+    TrainingError for a task that cannot be measured, DataError for rows that cannot be read.
     """
     task = client.show(reference.partition("@")[0])["task"]
-    task_type = next((kind for kind, name in TASKS.items() if name == task), None)
-    if task_type is None:
-        raise TrainingError(f"{reference}: its task is {task}; measured here: {', '.join(TASKS.values())}")
+    if task not in TRAINABLE:
+        raise TrainingError(
+            f"{reference}: the adapter's task is {task}; choose an adapter for {' or '.join(TRAINABLE)}"
+        )
+    task_type = cast(TaskType, task_named(task).peft_type)
     examples = read_rows(naming(data, task_type, text_column, label_column), data.name, "DATA").examples
     if task_type == "SEQ_CLS":
         return _texts(client, reference, examples, data)
-    given = _answers(client, reference, examples, {"ignore_labels": [], "truncation": True})
-    tags = [_tags(example, tokens) for example, tokens in zip(examples, given, strict=True)]
+    answers = _answers(client, reference, examples, {"ignore_labels": [], "truncation": True})
+    tags = [_tags(example, tokens) for example, tokens in zip(examples, answers, strict=True)]
     return entity_figures([list(example.labels) for example in examples], tags)
 
 
 def _texts(client: Client, reference: str, examples: Sequence[Example], data: Path) -> dict[str, Any]:
-    given = [answer["label"] for answer in _answers(client, reference, examples, {"truncation": True})]
-    labels = sorted({example.labels[0] for example in examples} | set(given))
+    predicted = [answer["label"] for answer in _answers(client, reference, examples, {"truncation": True})]
+    labels = sorted({example.labels[0] for example in examples} | set(predicted))
     if len(labels) < 2:
-        raise DataError(f"{data}: every row is {labels[0]!r} and answered so; there is nothing to measure")
+        raise DataError(f"{data}: every row and every answer is {labels[0]!r}; measuring needs two labels")
     ids = {label: i for i, label in enumerate(labels)}
-    return label_figures([ids[e.labels[0]] for e in examples], [ids[label] for label in given], labels)
+    return label_figures([ids[e.labels[0]] for e in examples], [ids[label] for label in predicted], labels)
 
 
 def _answers(
     client: Client, reference: str, examples: Sequence[Example], parameters: dict[str, Any]
 ) -> list[Any]:
-    found: list[Any] = []
+    predictions: list[Any] = []
     for start in range(0, len(examples), _INPUTS):
-        chosen = examples[start : start + _INPUTS]
-        inputs = [e.text if e.pair is None else {"text": e.text, "text_pair": e.pair} for e in chosen]
-        found += client.predict(reference, inputs, parameters)["predictions"]
-    return found
+        part = examples[start : start + _INPUTS]
+        inputs = [e.text if e.pair is None else {"text": e.text, "text_pair": e.pair} for e in part]
+        predictions += client.predict(reference, inputs, parameters)["predictions"]
+    return predictions
 
 
 def _tags(example: Example, tokens: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,0 +1,44 @@
+"""The table of tasks: each with its modality, its kinds of head, and PEFT's name for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# `linear` is one layer on a pooled vector, `hf` the head of the Hugging Face class for the task.
+HeadKind = Literal["linear", "hf"]
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One task, named as on the Hugging Face hub.
+
+    `heads` are the kinds of head that a bundle may hold for it, first the kind that is trained here. A task
+    without any belongs to the foundation alone. `peft_type` is the `task_type` in a PEFT adapter's config.
+    """
+
+    name: str
+    modality: Literal["text"]
+    heads: tuple[HeadKind, ...]
+    peft_type: str | None
+
+
+TASKS = (
+    TaskSpec("text-classification", "text", ("linear", "hf"), "SEQ_CLS"),
+    TaskSpec("token-classification", "text", ("hf",), "TOKEN_CLS"),
+    TaskSpec("feature-extraction", "text", ("linear",), "FEATURE_EXTRACTION"),
+    TaskSpec("question-answering", "text", ("hf",), "QUESTION_ANS"),
+    TaskSpec("text-ranking", "text", ("linear", "hf"), "SEQ_CLS"),
+    TaskSpec("zero-shot-classification", "text", ("linear", "hf"), "SEQ_CLS"),
+    TaskSpec("fill-mask", "text", (), None),
+)
+# A PEFT type that several tasks share means the first of them.
+TASK_OF_TYPE = {task.peft_type: task.name for task in reversed(TASKS) if task.peft_type is not None}
+
+
+def task_named(name: str) -> TaskSpec:
+    """Return the task of a name; KeyError for a name that the table lacks."""
+    return _BY_NAME[name]
+
+
+_BY_NAME = {task.name: task for task in TASKS}

@@ -1,0 +1,95 @@
+"""One training: its rows, and the plan by which a candidate is trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from rootstock.training.data.encoding import TokenRow
+from rootstock.training.data.example import Example
+from rootstock.training.data.split import FOLDS, folds
+from rootstock.training.fit.checkpoint import Checkpoints
+from rootstock.training.fit.descent import Report, silent
+from rootstock.training.network.network_spec import NetworkSpec
+from rootstock.training.network.row_encoder import RowEncoder
+from rootstock.training.recipe.recipe import Augmentation, DomainAdaptation, Training
+
+# Below this many rows a label on average, `auto` trains by contrast first.
+FEW = 40
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """The sections of a recipe that a descent depends on."""
+
+    training: Training
+    augmentation: Augmentation
+    domain_adaptation: DomainAdaptation | None
+
+    @property
+    def rewords(self) -> bool:
+        """Whether each epoch has other words, and so other tokens."""
+        return bool(self.augmentation.word_dropout or self.augmentation.word_swap)
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows of one training: `train` encodes `examples`, and `validation` may be empty.
+
+    `split_seed` deals the rows into folds. In a fold, `total` is the number of rows before it was taken out: that
+    number decides how the rows are trained on.
+    """
+
+    examples: Sequence[Example]
+    train: Sequence[TokenRow]
+    validation: Sequence[TokenRow] = ()
+    split_seed: int = 0
+    total: int | None = None
+
+    @property
+    def scoring_rows(self) -> Sequence[TokenRow]:
+        """The rows that methods are judged on: validation, or by cross-validation those to train on."""
+        return self.validation or self.train
+
+    @property
+    def count(self) -> int:
+        """The number of rows to train on, in a fold before it was taken out."""
+        return len(self.train) if self.total is None else self.total
+
+    def part(self, positions: Sequence[int]) -> TrainingRows:
+        """Return the same with the rows to train on at these positions alone."""
+        return replace(
+            self, examples=[self.examples[i] for i in positions], train=[self.train[i] for i in positions]
+        )
+
+    def folds(self, count: int = FOLDS) -> Iterator[tuple[TrainingRows, list[int]]]:
+        """Yield the rows without each fold, and the positions of that fold."""
+        for train, test in folds(self.examples, self.split_seed, count):
+            yield replace(self.part(train), validation=(), total=self.count), test
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How a candidate is trained: its network, its settings, and the seed.
+
+    `target` are unlabelled rows of another domain. `stage` names the training in reports and checkpoints.
+    """
+
+    network: NetworkSpec
+    encoder: RowEncoder
+    settings: FitSettings
+    seed: int
+    target: Sequence[TokenRow] = ()
+    report: Report = silent
+    checkpoints: Checkpoints | None = None
+    stage: str = "fit"
+
+    def by_contrast(self, rows: TrainingRows) -> bool:
+        """Return whether a contrastive stage comes first: as the recipe says, or where a label has few rows.
+
+        The labels' names are then rows too, for the head alone as well.
+        """
+        epochs = self.settings.training.contrastive_epochs
+        if epochs is not None:
+            return epochs > 0
+        return self.network.linear_head and rows.count < FEW * self.network.labels

@@ -1,0 +1,79 @@
+"""The section of a recipe about its data: files, columns, and splits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from rootstock.training.recipe.fields import RecipeSection, Seed, Share, Text
+
+
+class Splits(RecipeSection):
+    """The split of rows into those to train on, to choose by (validation) and to report on (test)."""
+
+    strategy: Literal["stratified", "given"] = Field(
+        default="stratified",
+        description="`stratified` splits data.path; `given` takes data.test_path and data.val_path.",
+    )
+    test_size: Share = Field(default=0.2, description="Share of all rows; `stratified` alone.")
+    val_size: Share = Field(default=0.15, description="Share of all rows, without a data.val_path.")
+    k_shot: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="Learn from this many rows of each label, and choose by cross-validation over them; the "
+        "validation rows stay unread.",
+    )
+    choose_by: Literal["validation", "cross_validation"] = Field(
+        default="validation",
+        description="`validation` chooses by the validation rows. `cross_validation` trains on those too, to "
+        "the last epoch, and chooses by four folds of all rows: more rows for both, in about four "
+        "times the time.",
+    )
+    dedupe_across_splits: bool = Field(
+        default=True,
+        description="Leave texts of test out of training and validation, and those of validation out of "
+        "training.",
+    )
+    seed: Seed = 0
+
+    @field_validator("val_size")
+    @classmethod
+    def _leaves_rows_to_train(cls, value: float, info: ValidationInfo) -> float:
+        if (total := value + info.data.get("test_size", 0)) >= 1:
+            raise ValueError(
+                f"test_size and val_size take {total:g} of all rows; lower them to leave rows to train on"
+            )
+        return value
+
+
+class Data(RecipeSection):
+    """The labelled rows. The ending tells the format: .csv, .jsonl, .parquet, or .conll (token, tab, BIO tag).
+
+    A relative path starts at the recipe's folder; ${ROOTSTOCK_DATA} stands for the folder of labelled data.
+    """
+
+    path: Text = Field(description="The rows to train on; with `stratified` splits all rows.")
+    val_path: Text | None = Field(default=None, description="`given` splits: the rows to choose by.")
+    test_path: Text | None = Field(default=None, description="`given` splits: the rows to report on.")
+    text_column: Text = Field(default="text", description="The column of the text.")
+    pair_column: Text | None = Field(default=None, description="The column of a second text, for pairs.")
+    label_column: Text = Field(default="label", description="The column of the label, or of the list of tags.")
+    token_column: Text = Field(default="tokens", description="TOKEN_CLS in .jsonl, .parquet: the list of words.")
+    group_column: Text | None = Field(default=None, description="The column of the group, for fairness figures.")
+    conflicts: Literal["refuse", "first"] = Field(
+        default="refuse",
+        description="For a text that occurs twice with two labels: refuse the file, or keep the first.",
+    )
+    splits: Splits = Splits()
+
+    @model_validator(mode="after")
+    def _paths_fit_the_strategy(self) -> Data:
+        files = self.splits.strategy == "given"
+        if files and self.test_path is None:
+            raise ValueError("splits.strategy: given needs test_path, the rows to report on; add it")
+        if not files and (self.test_path or self.val_path):
+            key = "test_path" if self.test_path else "val_path"
+            raise ValueError(
+                f"{key} is for splits.strategy: given; {self.splits.strategy} splits path; choose one"
+            )
+        return self
