@@ -1,4 +1,4 @@
-"""The `rootstock bench` commands. What is heavy is imported by the command that needs it."""
+"""The `rootstock bench` commands. Each command imports its heavy modules when it runs."""
 
 from __future__ import annotations
 
@@ -10,235 +10,207 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from rootstock.loadtest.scenarios import SCENARIOS
+from rootstock.loadtest.catalogue import CATALOGUE, Command, names_of
+from rootstock.loadtest.fixtures.setup import CONNECTIONS, PAIRS, QUICK_PAIRS, SERVERS, BenchmarkSetup
 
 if TYPE_CHECKING:
-    from rootstock.adapters.foundation.location import FoundationFiles
-    from rootstock.loadtest.load.outcome import Outcome
-    from rootstock.loadtest.measure.row import BenchmarkRow, NotRun
-    from rootstock.loadtest.report.report import Report
+    from rootstock.loadtest.measure.outcome import BenchmarkRun
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 T = TypeVar("T")
 
-_PAIRS = 30
 _SWEEP_PAIRS = 7
-_QUICK_PAIRS = 2
-
-# Of rootstock.loadtest.engine.rows, which is imported when they are measured.
-ENGINE_ROWS = {
-    "plain": "no adapter in use, against a plain ONNX export",
-    "1": "32 adapters against the foundation alone",
-    "1b": "against one head",
-    "2": "against PEFT and sentence-transformers",
-    "6": "20 heads on one text, one call against 20",
-    "7": "the same with adapters of the top layers",
-    "8": "the first answer of a cold adapter",
-    "loads": "late loads against early ones",
-    "9": "10,000 registered adapters",
-    "10": "start and memory of a server",
-}
-
-# Of rootstock.loadtest.http.rows.
-HTTP_ROWS = {
-    "3": "against one set_adapter a request behind BentoML",
-    "4": "against the engine in process",
-    "5": "against Infinity",
-    "9": "10,000 registered adapters",
-    "11": "p99 while versions are published",
-    "cost": "CPU time of a request beside an empty route's",
-}
-_SERVERS = ("bentoml", "uvicorn")
-_WINDOW_S = 2
-# The slowest peer answers 32 clients at once in a second or two where other programs run too.
-_QUICK_WINDOW_S = 3
+_RENDER_TO = Path("build") / "bench"
 
 Pairs = Annotated[
     int | None,
-    typer.Option(
-        min=1, help=f"Interleaved pairs; {_PAIRS} by default, {_QUICK_PAIRS} with --quick; a sweep has fewer."
-    ),
+    typer.Option(min=1, help=f"Interleaved pairs: {PAIRS} by default, {QUICK_PAIRS} with --quick."),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each side; one for each core by default.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each side: one a core by default.")]
 Json = Annotated[
-    Path | None, typer.Option("--json", help="Where the figures go; loadtest/results/ unless --quick.")
+    Path | None,
+    typer.Option("--json", help="File for the figures: in loadtest/results/ by default, none with --quick."),
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="A few pairs, to see that it works; kept only with --json.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Run a few pairs to see that it works.")]
 
 
-@app.callback()
-def bench() -> None:
-    """Measure the engine and the server against their peers: ratios of interleaved pairs, medians, targets."""
+@app.callback(invoke_without_command=True)
+def bench(context: typer.Context) -> None:
+    """Measure the engine and the server against their peers. Without a command, list the benchmarks."""
+    if context.invoked_subcommand is None:
+        list_benchmarks()
+
+
+@app.command("list", epilog="Example: rootstock bench list")
+def list_benchmarks() -> None:
+    """List every benchmark with its target and its command."""
+    width = max(map(len, CATALOGUE))
+    for command in Command:
+        sys.stdout.write(f"{command.value.format(name='NAME')}\n")
+        for name in names_of(command):
+            benchmark = CATALOGUE[name]
+            target = f"target: {benchmark.target}" if benchmark.target else "not judged"
+            sys.stdout.write(f"  {name:<{width}}  {benchmark.sentence}\n  {'':<{width}}  {target}\n")
 
 
 @app.command(
-    epilog="Examples: rootstock bench engine --rows plain,1,1b --pairs 60; "
-    "rootstock bench engine --rows 9,10 --quick; rootstock bench engine --sweep --full"
+    epilog="Examples: rootstock bench engine; "
+    "rootstock bench engine --rows adapters-vs-bare,fan-out --pairs 60; "
+    "rootstock bench engine --rows startup --quick; rootstock bench engine --sweep --full"
 )
 def engine(
-    rows: Annotated[str, typer.Option(help="; ".join(f"{k}: {v}" for k, v in ENGINE_ROWS.items()))] = "all",
+    rows: Annotated[
+        str, typer.Option(help=f"Names with commas, or all. Names: {', '.join(names_of(Command.ENGINE))}.")
+    ] = "all",
     pairs: Pairs = None,
     threads: Threads = None,
     sweep: Annotated[
         bool,
-        typer.Option(
-            "--sweep", help="Instead of rows: by adapters, popularity, rank, batch and length, in turn."
-        ),
+        typer.Option("--sweep", help="Vary adapters, popularity, rank, rows and tokens in turn; no other rows."),
     ] = False,
     full: Annotated[bool, typer.Option("--full", help="With --sweep: every combination; takes an hour.")] = False,
     json: Json = None,
     quick: Quick = False,
 ) -> None:
-    """The runner, the engine and the server's process against the foundation alone and against their peers.
+    """Measure the runner, the engine and the server's process against the foundation alone and peers.
 
-    Needs up to 4 GB of disk for row 9. Rows without a target are printed and not judged.
+    'rootstock bench list' describes the rows. Rows without a target are printed and not judged.
     """
-    used = threads or _cores()
+    if full and not sweep:
+        _fail("--full belongs to --sweep; add --sweep, or leave --full out", 2)
+    size: dict[str, Any] = {"threads": threads or _cores(), "quick": quick}
     if sweep:
-        _sweep(full, pairs or (_QUICK_PAIRS if quick else _SWEEP_PAIRS), used, _kept(json, "engine-sweep", quick))
+        _sweep(full, {**size, "pairs": pairs or (QUICK_PAIRS if quick else _SWEEP_PAIRS)}, json)
         return
-    if full:
-        _fail("--full belongs to --sweep: add it, or leave --full out", 2)
-    known = tuple(ENGINE_ROWS)
-    wanted = known if rows == "all" else _rows(rows, known)
-    count = pairs or (_QUICK_PAIRS if quick else _PAIRS)
-
-    def measure(files: FoundationFiles, export: Path) -> Sequence[BenchmarkRow | NotRun]:
-        from rootstock.loadtest.engine.rows import EngineSetup, engine_rows, full_scale, quick_scale
-
-        scale = quick_scale(count) if quick else full_scale(count)
-        return engine_rows(wanted, EngineSetup(files.folder, export, used, scale, _say))
-
-    name = "engine" if wanted == known else "engine-" + "-".join(wanted)
-    _report(measure, {"rows": list(wanted), "pairs": count, "threads": used}, _kept(json, name, quick))
+    size["pairs"] = pairs or (QUICK_PAIRS if quick else PAIRS)
+    _run_rows("engine", _names(rows, names_of(Command.ENGINE)), size, json)
 
 
 @app.command(
-    epilog="Examples: rootstock bench http --rows 3,5; rootstock bench http --scenario churn; "
+    epilog="Examples: rootstock bench http --rows throughput,vs-infinity; "
+    "rootstock bench http --scenario churn; "
     "rootstock bench http --scenario soak --seconds 600 --json soak.json; "
     "rootstock bench http --scenario ramp --quick --json ramp.json"
 )
 def http(
     rows: Annotated[
-        str | None, typer.Option(help="; ".join(f"{k}: {v}" for k, v in HTTP_ROWS.items()) + "; all by default.")
+        str | None,
+        typer.Option(help=f"Names with commas; all by default. Names: {', '.join(names_of(Command.HTTP))}."),
     ] = None,
     scenario: Annotated[
-        str | None, typer.Option(help="Instead of rows: " + "; ".join(f"{k}: {v}" for k, v in SCENARIOS.items()))
+        str | None,
+        typer.Option(help=f"Run a scenario in place of rows. Names: {', '.join(names_of(Command.SCENARIO))}."),
     ] = None,
-    server: Annotated[str, typer.Option(help="Of a scenario and row 11: bentoml or uvicorn.")] = "bentoml",
-    connections: Annotated[int, typer.Option(min=1, help="Clients at once, of wrk.")] = 32,
+    server: Annotated[str, typer.Option(help=f"Server that a scenario loads: {' or '.join(SERVERS)}.")] = SERVERS[
+        0
+    ],
+    connections: Annotated[int, typer.Option(min=1, help="wrk's clients at once.")] = CONNECTIONS,
     seconds: Annotated[
         float | None,
-        typer.Option(min=1, help="Length of a window (rows, 2 by default) or of a scenario's stretch of load."),
+        typer.Option(min=1, help="Length of a row's window (2 by default) or of a scenario's stretch of load."),
     ] = None,
     pairs: Pairs = None,
     threads: Threads = None,
     json: Json = None,
     quick: Quick = False,
 ) -> None:
-    """The server over HTTP: against its peers by rows, or under a scenario's load, every answer checked.
+    """Measure the server over HTTP: against its peers by rows, or under a scenario that checks every answer.
 
-    Writes JSON and one HTML page beside it, a scenario a CSV file too. Rows need wrk; row 5 installs Infinity
-    once, 1.4 GB in the user's cache. Exit code 1 where an answer was wrong.
+    'rootstock bench list' describes both. Rows need wrk. vs-infinity installs Infinity once, 1.4 GB in the user's
+    cache. The exit code is 1 if an answer was wrong.
     """
-    used = threads or _cores()
-    if server not in _SERVERS:
-        _fail(f"--server {server!r}: expected {' or '.join(_SERVERS)}", 2)
+    if server not in SERVERS:
+        _fail(f"--server {server!r} is unknown; choose {' or '.join(SERVERS)}", 2)
+    size = {"threads": threads or _cores(), "quick": quick, "seconds": seconds}
     if scenario is not None:
         if rows is not None or pairs is not None:
-            _fail("--rows and --pairs do not belong to --scenario: leave one or the other out", 2)
-        _scenario(scenario, server, seconds, used, quick, json)
+            _fail("--rows and --pairs do not belong to --scenario; leave one or the other out", 2)
+        _run_scenario(scenario, {**size, "server": server}, json)
         return
-    wanted = tuple(HTTP_ROWS) if rows is None else _rows(rows, tuple(HTTP_ROWS))
-    count = pairs or (_QUICK_PAIRS if quick else _PAIRS)
-    window = round(seconds or (_QUICK_WINDOW_S if quick else _WINDOW_S))
-
-    def measure(files: FoundationFiles, export: Path) -> Sequence[BenchmarkRow | NotRun]:
-        from rootstock.loadtest.fixtures.windows import Windows
-        from rootstock.loadtest.http.rows import HttpSetup, served_rows
-        from rootstock.loadtest.load.preparation import ScenarioSetup
-
-        setup = ScenarioSetup(files.folder, export, used, server, quick, _say)
-        return served_rows(wanted, HttpSetup(setup, Windows(window, count, connections)))
-
-    parameters = {
-        "rows": list(wanted),
-        "pairs": count,
-        "threads": used,
-        "connections": connections,
-        "seconds": window,
-    }
-    name = "http" if wanted == tuple(HTTP_ROWS) else "http-" + "-".join(wanted)
-    _report(measure, parameters, _kept(json, name, quick), page="Rootstock over HTTP against its peers")
+    size |= {"pairs": pairs or (QUICK_PAIRS if quick else PAIRS), "connections": connections}
+    _run_rows("http", _names(rows or "all", names_of(Command.HTTP)), size, json)
 
 
-def _scenario(
-    name: str, server: str, seconds: float | None, threads: int, quick: bool, json: Path | None
+@app.command(
+    epilog="Examples: rootstock bench render; rootstock bench render churn.json --out /tmp/churn; "
+    "rootstock bench render loadtest/results/http.json --markdown"
+)
+def render(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="JSON files of runs: all of loadtest/results/ by default."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pages, pictures and tables.")] = _RENDER_TO,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print tables in Markdown in place of writing files.")
+    ] = False,
 ) -> None:
+    """Make pages, pictures and CSV tables from the figures of runs."""
+    from rootstock.loadtest.report.chart import can_draw
+    from rootstock.loadtest.report.markdown import markdown_table
+    from rootstock.loadtest.report.render import RESULTS, NoRun, read_run
+    from rootstock.loadtest.report.render import render as render_run
+
+    try:
+        for file in files or sorted(RESULTS.glob("*.json")):
+            if markdown:
+                sys.stdout.write(f"{file.name}\n\n{markdown_table(read_run(file))}\n\n")
+                continue
+            for path in render_run(file, out):
+                sys.stdout.write(f"{path}\n")
+    except NoRun as error:
+        _fail(str(error), 2)
+    if not markdown and not can_draw():
+        _say("no pictures: matplotlib is not installed; install it with pip install 'rootstock[dev]'")
+
+
+def _run_rows(command: str, names: tuple[str, ...], size: dict[str, Any], json: Path | None) -> None:
+    from rootstock.loadtest.catalogue import measure
     from rootstock.loadtest.measure.machine import describe_machine
-    from rootstock.loadtest.report.page import write_outcome
-    from rootstock.loadtest.report.report import Report
+    from rootstock.loadtest.measure.outcome import BenchmarkRun
 
-    if name not in SCENARIOS:
-        _fail(f"--scenario {name!r}: expected one of {', '.join(SCENARIOS)}", 2)
-
-    def measure(files: FoundationFiles, export: Path) -> Outcome:
-        from rootstock.loadtest.load.preparation import ScenarioSetup
-        from rootstock.loadtest.scenarios.catalogue import RUN
-
-        return RUN[name](ScenarioSetup(files.folder, export, threads, server, quick, _say, seconds))
-
-    outcome = _measured(measure)
-    parameters = {"scenario": name, "server": server, "threads": threads, "quick": quick, "seconds": seconds}
-    report = Report(describe_machine(), parameters, outcome.rows)
-    report.show()
-    kept = _kept(json, name, quick)
-    if kept is not None:
-        write_outcome(kept, f"Rootstock under load: {name}", report, outcome)
-        _say(f"written: {kept}, .csv and .html beside it")
-    _require_right(report)
+    outcome = _measure(lambda setup: measure(names, setup), size)
+    every = names == names_of(Command[command.upper()])
+    run = BenchmarkRun(describe_machine(), {"benchmarks": list(names), **size}, outcome)
+    _finish(run, _file(json, command if every else "-".join([command, *names]), size["quick"]))
 
 
-def _report(
-    measure: Callable[[FoundationFiles, Path], Sequence[BenchmarkRow | NotRun]],
-    parameters: dict[str, Any],
-    kept: Path | None,
-    page: str = "",
-) -> None:
+def _run_scenario(name: str, size: dict[str, Any], json: Path | None) -> None:
     from rootstock.loadtest.measure.machine import describe_machine
-    from rootstock.loadtest.report.chart import draw
-    from rootstock.loadtest.report.report import Report
+    from rootstock.loadtest.measure.outcome import BenchmarkRun
 
-    report = Report(describe_machine(), parameters, _measured(measure))
-    report.show()
-    _keep(kept, report.write, lambda path: not report.measured or draw(report, path))
-    if page and kept is not None:
-        from rootstock.loadtest.report.page import write_page
-
-        write_page(kept.with_suffix(".html"), page, report)
-    _require_right(report)
+    known = names_of(Command.SCENARIO)
+    if name not in known:
+        _fail(f"--scenario {name!r} is unknown; choose one of {', '.join(known)}", 2)
+    outcome = _measure(CATALOGUE[name].measure, size)
+    run = BenchmarkRun(describe_machine(), {"scenario": name, **size}, outcome)
+    _finish(run, _file(json, f"scenario-{name}", size["quick"]))
 
 
-def _require_right(report: Report) -> None:
-    """End with exit code 1 where a row counts what must not be."""
-    if any(row.exact and not row.met for row in report.measured):
-        _fail("answers failed, or were stale, mixed or wrong: see above", 1)
+def _finish(run: BenchmarkRun, file: Path | None) -> None:
+    """Print a run and write its figures. Exit with code 1 if a row counts a fault."""
+    from rootstock.loadtest.report.table import show
+
+    show(run)
+    _write(run.write, file)
+    if any(row.exact and not row.met for row in run.outcome.measured_rows):
+        _fail("answers failed, or were stale, mixed or wrong; the notes above quote the first ones", 1)
 
 
-def _sweep(full: bool, pairs: int, threads: int, kept: Path | None) -> None:
-    from rootstock.loadtest.engine.sweep import cells, sweep
+def _sweep(full: bool, size: dict[str, Any], json: Path | None) -> None:
+    from rootstock.loadtest.engine.sweep import SweepRun, cells, sweep
     from rootstock.loadtest.measure.machine import describe_machine
-    from rootstock.loadtest.report.sweep_report import SweepReport
+    from rootstock.loadtest.report.sweep_chart import show_sweep
 
-    points = _measured(lambda _, export: sweep(export, cells(full), pairs, threads, _say))
-    report = SweepReport(describe_machine(), {"full": full, "pairs": pairs, "threads": threads}, points)
-    report.show()
-    _keep(kept, report.write, report.draw)
+    points = _measure(lambda setup: sweep(setup, cells(full)), size)
+    run = SweepRun(describe_machine(), {"full": full, **size}, points)
+    show_sweep(run)
+    _write(run.write, _file(json, "sweep", size["quick"]))
 
 
-def _measured(measure: Callable[[FoundationFiles, Path], T]) -> T:
-    """What `measure` gives for the default foundation and its export; an expected fault ends the program."""
+def _measure(measure: Callable[[BenchmarkSetup], T], size: dict[str, Any]) -> T:
+    """Return the result of `measure` on the default foundation. An expected fault ends the program."""
     from rootstock.adapters.client.errors import ClientError
     from rootstock.adapters.errors import AdapterError
     from rootstock.adapters.foundation.location import FoundationError, locate
@@ -255,34 +227,35 @@ def _measured(measure: Callable[[FoundationFiles, Path], T]) -> T:
     expected = (FoundationError, EngineEnded, ServerFailed, LoadError, ClientError, AdapterError, EngineError)
     try:
         files = locate("default")
-        return measure(files, ensure_export("default", files, home))
+        export = ensure_export("default", files, home)
+        return measure(BenchmarkSetup(files.folder, export, say=_say, **size))
     except Disagreement as error:
-        _fail(f"the sides disagree, nothing was measured: {error}", 1)
+        _fail(f"the two sides give different answers, so nothing was measured: {error}", 1)
     except (*expected, ImportFailed, GeneratorFailed, NothingAnswered) as error:
         _fail(str(error), 1)
 
 
-def _keep(kept: Path | None, write: Callable[[Path], None], draw: Callable[[Path], bool]) -> None:
-    if kept is None:
-        return
-    write(kept)
-    _say(f"written: {kept}")
-    if not draw(kept.with_suffix(".png")):
-        _say("no chart: matplotlib is not installed (pip install 'rootstock[dev]')")
+def _names(text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Return the names in `text`, each once, in the catalogue's order."""
+    if text == "all":
+        return tuple(known)
+    names = [part.strip() for part in text.split(",")]
+    if unknown := [name for name in names if name not in known]:
+        _fail(f"--rows: {unknown[0]!r} is unknown here; choose from {', '.join(known)}", 2)
+    return tuple(name for name in known if name in names)
 
 
-def _rows(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The labels in `text`, each once, in the order of `known`."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part in known for part in parts):
-        _fail(f"--rows {text!r}: expected one or more of {', '.join(known)}", 2)
-    return tuple(label for label in known if label in parts)
+def _file(choice: Path | None, name: str, quick: bool) -> Path | None:
+    """Return the file for a run's figures: the caller's choice, else the kept one; none of a quick run."""
+    from rootstock.loadtest.report.render import RESULTS
+
+    return choice if choice is not None or quick else RESULTS / f"{name}.json"
 
 
-def _kept(given: Path | None, name: str, quick: bool) -> Path | None:
-    from rootstock.loadtest.report.report import RESULTS
-
-    return given if given is not None or quick else RESULTS / f"{name}.json"
+def _write(write: Callable[[Path], None], file: Path | None) -> None:
+    if file is not None:
+        write(file)
+        _say(f"written: {file}; 'rootstock bench render {file}' makes its page and pictures")
 
 
 def _cores() -> int:

@@ -1,4 +1,4 @@
-"""A locust user that predicts under the adapters a server lists, and checks what it answers.
+"""A locust user that predicts under the adapters of a server and checks the answers.
 
 `locust -f loadtest/locustfile.py --host http://127.0.0.1:3000 --popularity zipf`
 """
@@ -21,7 +21,7 @@ TEXTS = (
     "Please cancel my order and refund the card that I paid with.",
     "ok",
 )
-# (digest, text) → label, over all users of a run: one digest never answers one text in two ways.
+# (digest, text) → label, over all users of a run: one digest gives one text one label.
 _SEEN: dict[tuple[str, str], str] = {}
 _CHOICES: dict[str, Iterator[str]] = {}
 
@@ -33,7 +33,7 @@ def _arguments(parser: Any) -> None:
         choices=POPULARITIES,
         default="uniform",
         env_var="LOCUST_POPULARITY",
-        help="How requests spread over the adapters",
+        help="Spread of the requests over the adapters",
     )
 
 
@@ -44,15 +44,15 @@ def _start(**_: Any) -> None:
 
 
 class PredictUser(FastHttpUser):  # type: ignore[misc]
-    """Sends one prediction after another; an answer of the wrong form, or two labels for one input, fails."""
+    """Sends one prediction after another. An answer of the wrong form, or two labels for one input, fails."""
 
     def on_start(self) -> None:
-        """List the adapters once a run; without any there is nothing to do."""
+        """List the adapters once a run. Stop if there are none."""
         if _CHOICES:
             return
         with self.client.get("/v1/adapters", params={"limit": 1000}, catch_response=True) as response:
-            listed = (response.json() or {}).get("adapters", []) if response.status_code == 200 else []
-            names = [a["name"] for a in listed if a["live"] is not None]
+            adapters = (response.json() or {}).get("adapters", []) if response.status_code == 200 else []
+            names = [a["name"] for a in adapters if a["live"] is not None]
             if not names:
                 response.failure("the server lists no live adapter")
                 raise StopUser
@@ -60,7 +60,7 @@ class PredictUser(FastHttpUser):  # type: ignore[misc]
 
     @task  # type: ignore[untyped-decorator]
     def predict(self) -> None:
-        """One text under the next adapter."""
+        """Send one text under the next adapter."""
         name, text = next(_CHOICES["run"]), random.choice(TEXTS)  # noqa: S311 - traffic, not secrets
         body = {"model": name, "inputs": text}
         with self.client.post("/v1/predict", json=body, catch_response=True) as response:
@@ -70,7 +70,7 @@ class PredictUser(FastHttpUser):  # type: ignore[misc]
 
 
 def _fault(response: Any, name: str, text: str) -> str | None:
-    """What is wrong with an answer, if anything."""
+    """Return the fault of an answer, or None."""
     if response.status_code != 200:
         return f"status {response.status_code}"
     answer = response.json()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rootstock.adapters.bundle.base_model import is_same
+from rootstock.adapters.bundle.plain.base_model import is_same
 from rootstock.adapters.errors import InvalidName
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.reference import FOUNDATION

@@ -10,9 +10,9 @@ from typing import Any
 
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, open_archive
-from rootstock.adapters.bundle.base_model import BASE
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.manifest import read_json, read_manifest
+from rootstock.adapters.bundle.plain.base_model import BASE
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import Published
 from rootstock.adapters.registry.port import Registry

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from rootstock.adapters.bundle.extras import extra_of, is_description, system_file, why_unknown
+from rootstock.adapters.bundle.plain.extras import extra_of, is_description, system_file, why_unknown
 from rootstock.adapters.spec import Rejected
 
 CONFIG = "adapter_config.json"

@@ -16,10 +16,8 @@ from rootstock.adapters.bundle.archive import (
     open_archive,
     pack,
 )
-from rootstock.adapters.bundle.base_model import BASE, check_base, is_same
 from rootstock.adapters.bundle.base_weights import BaseWeights
 from rootstock.adapters.bundle.canonical import sha256
-from rootstock.adapters.bundle.extras import extra_of
 from rootstock.adapters.bundle.golden import Golden, read_golden
 from rootstock.adapters.bundle.manifest import (
     Manifest,
@@ -28,7 +26,9 @@ from rootstock.adapters.bundle.manifest import (
     read_manifest,
 )
 from rootstock.adapters.bundle.peft_config import PeftConfig, read_config
-from rootstock.adapters.bundle.plain import (
+from rootstock.adapters.bundle.plain.base_model import BASE, check_base, is_same
+from rootstock.adapters.bundle.plain.extras import extra_of
+from rootstock.adapters.bundle.plain.folder import (
     PlainFields,
     plain_head,
     plain_labels,

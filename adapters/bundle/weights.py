@@ -15,8 +15,8 @@ from rootstock.adapters.bundle.kinds.biases import with_biases
 from rootstock.adapters.bundle.kinds.ia3 import ia3_update
 from rootstock.adapters.bundle.kinds.lora import lora_update
 from rootstock.adapters.bundle.kinds.pooler import saved_pooler
-from rootstock.adapters.bundle.origin import check_origin, head_hint, short_names, why_left
 from rootstock.adapters.bundle.peft_config import PeftConfig
+from rootstock.adapters.bundle.plain.origin import check_origin, head_hint, short_names, why_left
 from rootstock.adapters.bundle.tensors import check_finite, take
 from rootstock.adapters.spec import (
     AdapterWeights,

@@ -271,7 +271,7 @@ def read_source(path: Path) -> tuple[bytes, tuple[str, ...]]:
 
 def _packed(folder: Path) -> tuple[bytes, tuple[str, ...]]:
     from rootstock.adapters.bundle.archive import CONFIG, MEMBERS, WEIGHTS, pack
-    from rootstock.adapters.bundle.extras import extra_of, is_description, system_file, why_unknown
+    from rootstock.adapters.bundle.plain.extras import extra_of, is_description, system_file, why_unknown
 
     sent: dict[str, bytes] = {}
     ignored, unknown = set(), []

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rootstock.adapters.bundle import Limits, pack
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, WEIGHTS, open_archive
-from rootstock.adapters.bundle.base_model import BASE
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, check_kind, wrong_option
 from rootstock.adapters.bundle.manifest import MAX_LABELS, read_json
-from rootstock.adapters.bundle.origin import head_hint
 from rootstock.adapters.bundle.peft_config import check_expressions
-from rootstock.adapters.bundle.plain import plain_task
+from rootstock.adapters.bundle.plain.base_model import BASE
+from rootstock.adapters.bundle.plain.folder import plain_task
+from rootstock.adapters.bundle.plain.origin import head_hint
 from rootstock.adapters.bundle.tensors import check_finite, read_tensors
 from rootstock.adapters.child_process import end_with_parent, limit_cpu
 from rootstock.adapters.foundation.architecture import describe

@@ -9,8 +9,8 @@ from typing import Any
 
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
 from rootstock.adapters.bundle.archive import CONFIG, open_archive
-from rootstock.adapters.bundle.base_model import BASE, FIRST, check_base
 from rootstock.adapters.bundle.manifest import read_json
+from rootstock.adapters.bundle.plain.base_model import BASE, FIRST, check_base
 from rootstock.adapters.client.client import read_source
 from rootstock.adapters.foundation.location import FoundationFiles, fingerprint, locate, with_files
 from rootstock.adapters.foundation.weights import FoundationWeights

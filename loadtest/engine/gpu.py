@@ -1,9 +1,9 @@
-"""Measure the torch runner on one machine, on a GPU if it has one.
+"""The torch runner on one machine, on a GPU if it has one.
 
 Run `python -m rootstock.loadtest.engine.gpu --foundation FOLDER`.
 
-Needs torch, transformers, peft, numpy, safetensors and tokenizers, nothing else: it runs where the server is not
-installed. First the answers are held to PEFT's; then, in interleaved pairs, adapters are timed against the
+It needs torch, transformers, peft, numpy, safetensors and tokenizers alone, and runs where the server is not
+installed. First it compares the answers with PEFT's. Then it times adapters in interleaved pairs against the
 foundation alone, PEFT's mixed batch, one `set_adapter` a request, and the same batch without CUDA graphs.
 """
 
@@ -25,22 +25,22 @@ from rootstock.adapters.spec import FoundationSpec
 from rootstock.loadtest.fixtures.workload import RANK, Kind, Workload, make_workload
 from rootstock.loadtest.measure.agreement import Disagreement, require_distinct, require_equal, require_same_label
 from rootstock.loadtest.measure.machine import cores, describe_machine
-from rootstock.loadtest.measure.pairs import interleaved
+from rootstock.loadtest.measure.outcome import BenchmarkRun, Outcome
+from rootstock.loadtest.measure.pairs import interleave
 from rootstock.loadtest.measure.row import BenchmarkRow
 from rootstock.loadtest.peers.peft import PeftPeer
-from rootstock.loadtest.report.report import Report
 from rootstock.service.engine.core.catalog import foundation_adapter
 from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.encode.modalities.text import Tokenizer, pad
 from rootstock.service.engine.runners.torch.runner import PRECISIONS, TOLERANCES, TorchRunner
 
-# What takes a millisecond is timed over so many runs, what takes tens or hundreds over a few.
+# A millisecond's work is timed over many runs, the work of tens or hundreds of milliseconds over a few.
 _RUNS, _FEW_RUNS = 10, 2
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured: adapters, one row each; the first of `tokens` and of `ranks` is the common case."""
+    """The size of a run: adapters, one row each. The first of `tokens` and of `ranks` is the common case."""
 
     adapters: int
     tokens: tuple[int, ...]
@@ -53,7 +53,7 @@ QUICK = Sizes(adapters=3, tokens=(8,), ranks=(RANK,), pairs=1)
 
 
 class GpuBench:
-    """A foundation on a device, its adapters made with the seeds of fixtures/workload.py, and the peers."""
+    """A foundation on a device, its adapters by the seeds of fixtures/workload.py, and the peers."""
 
     def __init__(self, folder: Path, spec: FoundationSpec, device: str, threads: int, sizes: Sizes) -> None:
         self.folder, self.spec, self.device, self.threads, self.sizes = folder, spec, device, threads, sizes
@@ -61,11 +61,11 @@ class GpuBench:
         self.tokenizer = Tokenizer(folder / "tokenizer.json")
 
     def workload(self, rank: int, tokens: int) -> Workload:
-        """Adapters of a rank on query and value, each with a sentence."""
+        """Return adapters of a rank on query and value, each with a sentence."""
         return make_workload(self.spec, self.tokenizer, self.sizes.adapters, tokens, Kind(rank=rank))
 
     def runner(self, workload: Workload, precision: str, graphs: bool) -> TorchRunner:
-        """The foundation in slot 0, the workload's adapters in the slots from 1."""
+        """Return a runner with the foundation in slot 0 and the workload's adapters in the slots from 1."""
         runner = TorchRunner(
             self.folder,
             self.spec,
@@ -80,41 +80,44 @@ class GpuBench:
         return runner
 
     def batch(self, workload: Workload, slots: Sequence[int]) -> Batch:
-        """The workload's sentences, each under a slot."""
+        """Return the workload's sentences, each under a slot."""
         return pad(workload.encoded(self.tokenizer, self.spec), slots, self.tokenizer.pad_id)
 
     def mixed(self, workload: Workload, shift: int = 0) -> Batch:
-        """Each sentence under its adapter, or under the one so many places on."""
+        """Return each sentence under its adapter, or under the one `shift` places on."""
         count = self.sizes.adapters
         return self.batch(workload, [1 + (i + shift) % count for i in range(count)])
 
     def bare(self, workload: Workload) -> Batch:
-        """Each sentence under the foundation alone."""
+        """Return each sentence under the foundation alone."""
         return self.batch(workload, [0] * self.sizes.adapters)
 
     def peer(self, workload: Workload, precision: str) -> PeftPeer:
-        """PEFT with the workload's adapters and its mixed batch."""
+        """Return PEFT with the workload's adapters and its mixed batch."""
         peer = PeftPeer(self.folder, workload, self.threads, self.device, PRECISIONS[precision])
         peer.prepare(self.mixed(workload), self.spec.inputs, workload.names)
         return peer
 
     def row(self, title: str, top: BenchSide, bottom: BenchSide, runs: int = _RUNS) -> BenchmarkRow:
-        """Seconds of the one ÷ seconds of the other, on a device that has nothing else to do."""
-        work = [partial(_synchronized, self.device, timed.work) for timed in (top, bottom)]
-        pairs = interleaved(work[0], work[1], self.sizes.pairs, runs)
-        return BenchmarkRow("gpu", title, top.what, bottom.what, "seconds a batch", pairs)
+        """Measure the seconds of `top` ÷ those of `bottom`, on a device that has nothing else to do."""
+        work = [partial(_synchronize, self.device, side.work) for side in (top, bottom)]
+        pairs = interleave(work[0], work[1], self.sizes.pairs, runs)
+        return BenchmarkRow("torch-runner", title, top.title, bottom.title, "seconds a batch", pairs)
 
 
 @dataclass(frozen=True)
 class BenchSide:
-    """One side of a row: what it computes, in words and as a call."""
+    """One side of a row: its work in words and as a call."""
 
-    what: str
+    title: str
     work: Callable[[], object]
 
 
 def check_parity(bench: GpuBench, rank: int) -> list[str]:
-    """What was compared and how far apart it was; Disagreement beyond the bounds of measure/agreement.py."""
+    """Compare the answers with PEFT's and return the largest differences in words.
+
+    Raise Disagreement beyond the bounds of measure/agreement.py.
+    """
     workload = bench.workload(rank, bench.sizes.tokens[0])
     mixed, shifted = bench.mixed(workload), bench.mixed(workload, shift=1)
     expected = list(bench.peer(workload, "fp32").run())
@@ -122,7 +125,7 @@ def check_parity(bench: GpuBench, rank: int) -> list[str]:
     for precision in PRECISIONS:
         runner = bench.runner(workload, precision, graphs=True)
         what, tolerance, worst = f"rank {rank}, {precision} against PEFT in fp32", TOLERANCES[precision], 0.0
-        # As it comes, captured, replayed.
+        # Eager, then captured, then replayed.
         for _ in range(3):
             answers = runner.run(mixed)
             worst = max(worst, require_equal(answers, expected, what, tolerance))
@@ -133,7 +136,7 @@ def check_parity(bench: GpuBench, rank: int) -> list[str]:
 
 
 def foundation_rows(bench: GpuBench) -> Iterator[BenchmarkRow]:
-    """Distinct adapters against the foundation alone, by tokens and by rank, with graphs and without."""
+    """Measure distinct adapters against the foundation alone, by tokens and rank, with graphs and without."""
     rank, first = bench.sizes.ranks[0], bench.sizes.tokens[0]
     cases = [(rank, tokens) for tokens in bench.sizes.tokens]
     cases += [(rank, first) for rank in bench.sizes.ranks[1:]]
@@ -151,7 +154,7 @@ def foundation_rows(bench: GpuBench) -> Iterator[BenchmarkRow]:
 
 
 def peer_rows(bench: GpuBench) -> Iterator[BenchmarkRow]:
-    """Distinct adapters against PEFT in the same precision, and against the runner without graphs."""
+    """Measure distinct adapters against PEFT in the same precision, and against the runner without graphs."""
     rank, tokens = bench.sizes.ranks[0], bench.sizes.tokens[0]
     workload = bench.workload(rank, tokens)
     mixed = bench.mixed(workload)
@@ -166,7 +169,7 @@ def peer_rows(bench: GpuBench) -> Iterator[BenchmarkRow]:
     yield bench.row(f"against one set_adapter a request: {shape}", theirs, ours, _FEW_RUNS)
     if len(_graphs(bench.device)) > 1:
         eager = BenchSide(
-            f"{ours.what}, eager", partial(bench.runner(workload, bench.precision, False).run, mixed)
+            f"{ours.title}, eager", partial(bench.runner(workload, bench.precision, False).run, mixed)
         )
         yield bench.row(f"CUDA graphs against none: {shape}", eager, ours)
 
@@ -175,7 +178,7 @@ def _graphs(device: str) -> tuple[bool, ...]:
     return (True, False) if device.startswith("cuda") else (False,)
 
 
-def _synchronized(device: str, work: Callable[[], object]) -> None:
+def _synchronize(device: str, work: Callable[[], object]) -> None:
     work()
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
@@ -187,9 +190,9 @@ def _say(line: str) -> None:
 
 
 def _line(row: BenchmarkRow) -> str:
-    """A row in plain text: `rich` may be missing."""
+    """Return a row in plain text, since `rich` may be missing."""
     interval = row.interval
-    middle = sorted(row.pairs, key=lambda pair: pair.ratio)[len(row.pairs) // 2]
+    middle = row.middle
     return (
         f"{interval.median:7.3f}  {interval.low:.3f} to {interval.high:.3f} ({interval.coverage:.0%})  "
         f"{middle.top * 1e3:.2f} against {middle.bottom * 1e3:.2f} ms  {row.title}"
@@ -197,36 +200,42 @@ def _line(row: BenchmarkRow) -> str:
 
 
 def main() -> None:
-    """Check, measure, print each row as it comes; with --json also write the figures."""
+    """Check and measure, and print each row. With --json also write the figures."""
     parser = argparse.ArgumentParser(prog="python -m rootstock.loadtest.engine.gpu", description=__doc__)
-    parser.add_argument("--foundation", default="default", help="A folder as save_pretrained writes it.")
+    parser.add_argument("--foundation", default="default", help="Folder that save_pretrained wrote.")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=cores(), help="Of each side, on the CPU.")
-    parser.add_argument("--quick", action="store_true", help="Few adapters and pairs, to see that it works.")
-    parser.add_argument("--json", type=Path, help="Where the figures go.")
-    given = parser.parse_args()
-    on_cuda = given.device.startswith("cuda")
-    gpu = {"gpu": torch.cuda.get_device_name(given.device), "cuda": torch.version.cuda} if on_cuda else {}
+    parser.add_argument("--threads", type=int, default=cores(), help="Threads of each side on the CPU.")
+    parser.add_argument("--quick", action="store_true", help="Run few adapters and pairs to see that it works.")
+    parser.add_argument("--json", type=Path, help="File for the figures.")
+    options = parser.parse_args()
+    on_cuda = options.device.startswith("cuda")
+    gpu = {"gpu": torch.cuda.get_device_name(options.device), "cuda": torch.version.cuda} if on_cuda else {}
     machine = {**describe_machine(), **gpu}
     for name, value in machine.items():
         _say(f"{name}: {value}")
-    sizes = QUICK if given.quick else WHOLE
-    agreed, rows = [], []
+    sizes = QUICK if options.quick else WHOLE
+    parity, rows = [], []
     try:
-        files = locate(given.foundation)
-        bench = GpuBench(files.folder, describe(files), given.device, given.threads, sizes)
+        files = locate(options.foundation)
+        bench = GpuBench(files.folder, describe(files), options.device, options.threads, sizes)
         for rank in sizes.ranks:
-            agreed += check_parity(bench, rank)
-        for line in [*agreed, "", " median  interval        middle pair"]:
+            parity += check_parity(bench, rank)
+        for line in [*parity, "", " median  interval        middle pair"]:
             _say(line)
         for row in chain(foundation_rows(bench), peer_rows(bench)):
             rows.append(row)
             _say(_line(row))
     except (FoundationError, Disagreement) as error:
         raise SystemExit(f"rootstock.loadtest.engine.gpu: {error}") from None
-    if given.json is not None:
-        parameters = {**vars(sizes), "foundation": files.name, "threads": given.threads, "parity": agreed}
-        Report(machine, parameters, rows).write(given.json)
+    if options.json is not None:
+        parameters = {
+            "benchmarks": ["torch-runner"],
+            **vars(sizes),
+            "foundation": files.name,
+            "threads": options.threads,
+            "parity": parity,
+        }
+        BenchmarkRun(machine, parameters, Outcome(rows)).write(options.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the runner's speed depends on the number of adapters, how popular each is, their rank, and the batch."""
+"""The runner's speed by number of adapters, their popularity and rank, and the batch's rows and tokens."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.loadtest.fixtures.popularity import POPULARITIES, choose
-from rootstock.loadtest.fixtures.runner_bench import Bench, Say, open_bench
+from rootstock.loadtest.fixtures.runner_bench import Bench, open_bench
+from rootstock.loadtest.fixtures.setup import BenchmarkSetup
 from rootstock.loadtest.fixtures.workload import Kind, sentences
 from rootstock.loadtest.measure.agreement import require_equal
 from rootstock.loadtest.measure.interval import MedianInterval, median_interval
-from rootstock.loadtest.measure.pairs import interleaved
+from rootstock.loadtest.measure.outcome import write_json
+from rootstock.loadtest.measure.pairs import interleave
 from rootstock.loadtest.measure.row import Pair
 from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.encode.modalities.text import pad
 
-# Batches drawn for a cell; one after the other is run.
+# Batches drawn for a cell; they run one after the other.
 _BATCHES = 4
 _CHECKED = 4
 
@@ -46,23 +48,23 @@ CENTRE = Cell()
 
 @dataclass(frozen=True)
 class Point:
-    """A cell as measured: pairs of seconds, the foundation alone (top) and the cell (bottom)."""
+    """A cell with its pairs of seconds: the foundation alone (top) and the cell (bottom)."""
 
     cell: Cell
     pairs: Sequence[Pair]
 
     @property
     def ratio(self) -> MedianInterval:
-        """The cell's speed ÷ the foundation's."""
+        """Return the cell's speed ÷ the foundation's."""
         return median_interval([pair.ratio for pair in self.pairs])
 
     @property
     def rows_s(self) -> float:
-        """The median of the cell's rows a second."""
+        """Return the median of the cell's rows a second."""
         return median_interval([self.cell.batch / pair.bottom for pair in self.pairs]).median
 
     def to_json(self) -> dict[str, Any]:
-        """The cell with its figures, JSON-ready."""
+        """Return the cell with its figures, JSON-ready."""
         ratio = self.ratio
         return {
             **asdict(self.cell),
@@ -73,41 +75,79 @@ class Point:
             "pairs": [{"bare_s": pair.top, "seconds": pair.bottom} for pair in self.pairs],
         }
 
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Point:
+        """Return the point that `to_json` gave. Its figures are computed again from the pairs."""
+        cell = Cell(**{name: content[name] for name in FACTORS})
+        return Point(cell, [Pair(pair["bare_s"], pair["seconds"]) for pair in content["pairs"]])
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """The points of one sweep, with the machine that gave them and the sweep's parameters."""
+
+    machine: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    points: Sequence[Point]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole sweep, JSON-ready."""
+        return {
+            "machine": dict(self.machine),
+            "parameters": dict(self.parameters),
+            "centre": asdict(CENTRE),
+            "points": [point.to_json() for point in self.points],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the sweep as JSON. Create the folder if it does not exist."""
+        write_json(path, self.to_json())
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> SweepRun:
+        """Return the sweep that `to_json` gave."""
+        points = [Point.from_json(point) for point in content["points"]]
+        return SweepRun(content["machine"], content["parameters"], points)
+
 
 def cells(full: bool, factors: Mapping[str, Sequence[Any]] | None = None) -> list[Cell]:
-    """Every combination, or the centre and what differs from it in one factor; those of one rank together."""
+    """Return every combination, or the centre and the cells that differ from it in one factor.
+
+    Cells of one rank come together.
+    """
     values = factors or FACTORS
     if full:
-        found = [Cell(**dict(zip(values, combined, strict=True))) for combined in product(*values.values())]
+        chosen = [Cell(**dict(zip(values, combined, strict=True))) for combined in product(*values.values())]
     else:
-        found = [replace(CENTRE, **{name: value}) for name in values for value in values[name]]
-    return sorted(dict.fromkeys(found), key=lambda cell: (cell.rank, cell.adapters))
+        chosen = [replace(CENTRE, **{name: value}) for name in values for value in values[name]]
+    return sorted(dict.fromkeys(chosen), key=lambda cell: (cell.rank, cell.adapters))
 
 
-def sweep(export: Path, chosen: Sequence[Cell], pairs: int, threads: int, say: Say) -> list[Point]:
-    """Measure the cells. Disagreement where a row's answer is not what it is alone."""
+def sweep(setup: BenchmarkSetup, chosen: Sequence[Cell]) -> list[Point]:
+    """Measure the cells. Raise Disagreement if a row's answer differs from its answer alone."""
     points = []
     bench: Bench | None = None
     kind: tuple[int, int] | None = None
     for i, cell in enumerate(chosen):
-        say(f"{i + 1} of {len(chosen)}: {_shown(cell)}")
+        setup.say(f"{i + 1} of {len(chosen)}: {_title(cell)}")
         if bench is None or kind != (cell.rank, cell.adapters):
             kind = (cell.rank, cell.adapters)
-            bench = open_bench(export, FACTORS["tokens"][0], threads, cell.adapters, Kind(rank=cell.rank))
-        points.append(Point(cell, _measured(bench, cell, pairs)))
+            tokens = FACTORS["tokens"][0]
+            bench = open_bench(setup.export, tokens, setup.threads, cell.adapters, Kind(rank=cell.rank))
+        points.append(Point(cell, _pairs(bench, cell, setup.pairs)))
     return points
 
 
-def _measured(bench: Bench, cell: Cell, pairs: int) -> list[Pair]:
+def _pairs(bench: Bench, cell: Cell, pairs: int) -> list[Pair]:
     run = bench.runner.run
     batches = list(_batches(bench, cell))
     for batch in batches:
         answers = run(batch)
         for row in range(min(cell.batch, _CHECKED)):
-            require_equal([answers[row]], run(batch.only([row])), f"{_shown(cell)}: row {row} against alone")
+            require_equal([answers[row]], run(batch.only([row])), f"{_title(cell)}: row {row} against alone")
     bare = cycle([replace(batch, slots=(0,) * cell.batch) for batch in batches])
     mixed = cycle(batches)
-    return interleaved(lambda: run(next(bare)), lambda: run(next(mixed)), pairs)
+    return interleave(lambda: run(next(bare)), lambda: run(next(mixed)), pairs)
 
 
 def _batches(bench: Bench, cell: Cell) -> Iterator[Batch]:
@@ -120,6 +160,6 @@ def _batches(bench: Bench, cell: Cell) -> Iterator[Batch]:
         yield pad(encoded, [slots[name] for name in islice(chosen, cell.batch)], tokenizer.pad_id)
 
 
-def _shown(cell: Cell) -> str:
+def _title(cell: Cell) -> str:
     size = f"{cell.batch}×{cell.tokens} tokens"
     return f"{cell.adapters} adapters, {cell.popularity}, rank {cell.rank}, batches of {size}"

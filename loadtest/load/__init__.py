@@ -1,1 +1,1 @@
-"""Run one scenario: users, their traffic, every answer checked, figures recorded."""
+"""One scenario's run: users, their traffic, the check of every answer, and the figures."""

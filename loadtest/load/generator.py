@@ -1,7 +1,7 @@
 """The load generator's process: `python -m rootstock.loadtest.load.generator PLAN ORACLE FOLDER`.
 
-Runs a plan's phases with Locust's library API, and writes records.csv and phases.json into FOLDER. Importing
-Locust patches the standard library for gevent, so it has a process of its own.
+It runs a plan's phases with Locust's library API and writes records.csv and phases.json into FOLDER. It is a
+separate process because the import of Locust patches the standard library for gevent.
 """
 
 from __future__ import annotations
@@ -26,43 +26,28 @@ from rootstock.loadtest.load.verdict import Verdict
 
 
 def run_plan(plan: LoadPlan, oracle: Oracle, say: Callable[[str], None]) -> tuple[Run, list[dict[str, Any]]]:
-    """Run every phase; gives the records, and of each phase its name, start, end and arrivals a second."""
+    """Run every phase. Return the records, and each phase's name, start, end and arrivals a second."""
     run = Run(oracle, _ledger(plan, oracle), list(plan.moves))
     users = [Caller, Arrivals, Flooder, Mover]
     for user in users:
         user.host = plan.url
-    # A fault of the generator ends the user rather than being tried again.
+    # A fault of the generator ends the user. It is not tried again.
     environment = Environment(user_classes=users, catch_exceptions=False)
     environment.run = run
     runner = environment.create_local_runner()
-    told: list[dict[str, Any]] = []
+    phases: list[dict[str, Any]] = []
     capacity = 0.0
     try:
         for number, phase in enumerate(plan.phases):
-            run.number, run.phase = number, phase
-            run.rate = phase.rate or phase.of_capacity * capacity
-            run.traffic = TrafficMix(
-                oracle,
-                run.ledger,
-                plan.names,
-                phase.popularity or plan.popularity,
-                plan.mix,
-                plan.inputs,
-                plan.seed + number,
-            )
-            if plan.flooded:
-                run.flood = TrafficMix(
-                    oracle, run.ledger, [plan.flooded], "identical", {PREDICT: 1}, plan.flood_inputs, plan.seed
-                )
-            run.start = time.monotonic()
+            _begin(run, plan, number, capacity)
             # Each user ends by itself when its phase is over and its last answer is there.
             runner.spawn_users(_users(phase, run.rate), wait=True)
             end = time.monotonic()
-            if run.broken is not None:
-                raise run.broken
+            if run.fault is not None:
+                raise run.fault
             if phase.calibrates:
-                capacity = _answered(run, number) / phase.seconds
-            told.append(
+                capacity = _right_answers(run, number) / phase.seconds
+            phases.append(
                 {
                     "name": phase.name,
                     "start": run.start,
@@ -73,10 +58,23 @@ def run_plan(plan: LoadPlan, oracle: Oracle, say: Callable[[str], None]) -> tupl
                     "users": phase.users,
                 }
             )
-            say(f"phase {number + 1} of {len(plan.phases)}, {phase.name}: {_answered(run, number)} answered")
+            say(f"phase {number + 1} of {len(plan.phases)}, {phase.name}: {_right_answers(run, number)} right")
     finally:
         runner.quit()
-    return run, told
+    return run, phases
+
+
+def _begin(run: Run, plan: LoadPlan, number: int, capacity: float) -> None:
+    """Set the run's phase, rate and traffic. The phase starts now."""
+    phase = plan.phases[number]
+    run.number, run.phase = number, phase
+    run.rate = phase.rate or phase.of_capacity * capacity
+    popularity, seed = phase.popularity or plan.popularity, plan.seed + number
+    run.traffic = TrafficMix(run.oracle, run.ledger, plan.names, popularity, plan.mix, plan.inputs, seed)
+    if plan.flooding:
+        names, mix = [plan.flooding], {PREDICT: 1.0}
+        run.flood = TrafficMix(run.oracle, run.ledger, names, "identical", mix, plan.flood_inputs, plan.seed)
+    run.start = time.monotonic()
 
 
 def _users(phase: Phase, rate: float) -> dict[str, int]:
@@ -88,12 +86,12 @@ def _users(phase: Phase, rate: float) -> dict[str, int]:
     }
 
 
-def _answered(run: Run, number: int) -> int:
+def _right_answers(run: Run, number: int) -> int:
     return sum(r.phase == number and r.who == CALLER and r.verdict == Verdict.OK for r in run.records)
 
 
 def _ledger(plan: LoadPlan, oracle: Oracle) -> Ledger:
-    """Version 1 of every name is live at the start."""
+    """Return a ledger in which version 1 of every name is live."""
     return Ledger({version.name: digest for digest, version in oracle.versions.items() if version.number == 1})
 
 

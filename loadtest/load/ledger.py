@@ -1,4 +1,4 @@
-"""Which versions of an adapter may answer a request, from when it was sent to when it was answered."""
+"""The versions of an adapter that may answer a request between its sending and its answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass
 class _Span:
-    """A digest that may be live: from when the move to it was sent until the next move was answered."""
+    """A digest that may be live, from the sending of its move until the answer to the next move."""
 
     digest: str
     start: float
@@ -19,32 +19,32 @@ class _Span:
 class Ledger:
     """The spans of every name. Times are of one monotonic clock, in seconds.
 
-    What a client can know: a version may answer from the moment that the move to it is sent, and the one before
-    may until the move is answered. A move that fails leaves both open.
+    A client knows this much: a version may answer from the moment that the move to it is sent. The version before
+    may answer until the move is answered. A move that fails leaves both open.
     """
 
     def __init__(self, live: Mapping[str, str]) -> None:
-        """`live`: the digest of each name at the start."""
+        """Start with the digest of each name in `live`."""
         self._spans = {name: [_Span(digest, -math.inf)] for name, digest in live.items()}
 
     def sent(self, name: str, digest: str, at: float) -> None:
-        """A move of `name` to `digest` goes out."""
+        """Note that a move of `name` to `digest` goes out."""
         self._spans.setdefault(name, []).append(_Span(digest, at))
 
     def answered(self, name: str, at: float) -> None:
-        """The move sent last is done: whatever was live before it is not any more."""
+        """Note that the last move is done. Versions before it are live no more."""
         for span in self._spans[name][:-1]:
             span.end = min(span.end, at)
 
     def live(self, name: str, start: float, end: float) -> set[str]:
-        """The digests that may answer a request sent at `start` and answered at `end`."""
+        """Return the digests that may answer a request sent at `start` and answered at `end`."""
         return {s.digest for s in self._spans.get(name, ()) if s.start <= end and s.end >= start}
 
     def latest(self, name: str) -> str:
-        """The digest that the last move went to."""
+        """Return the digest of the last move."""
         return self._spans[name][-1].digest
 
     def earlier(self, name: str) -> str:
-        """The digest that was live before the last move to another; the same where there was none."""
+        """Return the digest that was live before the last move to another, else the last move's."""
         latest = self.latest(name)
         return next((s.digest for s in reversed(self._spans[name]) if s.digest != latest), latest)

@@ -1,4 +1,4 @@
-"""The answers to expect, computed beforehand by transformers and PEFT: never by the server under test."""
+"""The answers to expect. transformers and PEFT compute them beforehand, never the server under test."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rootstock.adapters.spec import Array, FoundationSpec
 from rootstock.loadtest.fixtures.workload import LABELS, WHOLE, folder_of
 
 TOLERANCE = 1e-4
-# Those of the foundation's own embeddings, as its sentence-transformers files say.
+# The longest text that the foundation embeds, by its sentence-transformers files.
 _EMBEDDED_TOKENS = 256
 
 
 @dataclass(frozen=True)
 class OracleVersion:
-    """A version that may answer: its number, and by the text's index the score of each label, in id order."""
+    """A version that may answer: its number, and by text (index) the score of each label, in id order."""
 
     name: str
     number: int
@@ -31,7 +31,7 @@ class OracleVersion:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Texts; versions by digest; the foundation's fingerprint and its embedding of each text."""
+    """Texts, versions by digest, and the foundation's fingerprint with its embedding of each text."""
 
     texts: Sequence[str]
     versions: Mapping[str, OracleVersion]
@@ -39,7 +39,7 @@ class Oracle:
     embeddings: Sequence[Sequence[float]] = ()
 
     def write(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the oracle as JSON."""
         versions = {
             digest: {"name": v.name, "number": v.number, "scores": {str(i): list(s) for i, s in v.scores.items()}}
             for digest, v in self.versions.items()
@@ -54,17 +54,17 @@ class Oracle:
 
     @staticmethod
     def read(path: Path) -> Oracle:
-        """What `write` wrote."""
-        given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        """Return the oracle that `write` wrote."""
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         versions = {
             digest: OracleVersion(v["name"], v["number"], {int(i): s for i, s in v["scores"].items()})
-            for digest, v in given["versions"].items()
+            for digest, v in content["versions"].items()
         }
-        return Oracle(given["texts"], versions, given["fingerprint"], given["embeddings"])
+        return Oracle(content["texts"], versions, content["fingerprint"], content["embeddings"])
 
 
 class PeftOracle:
-    """A sequence classifier of transformers whose adapter PEFT sets before each answer; sdpa, fp32."""
+    """A sequence classifier of transformers. PEFT sets its adapter before each answer; sdpa, fp32."""
 
     def __init__(self, foundation: Path, spec: FoundationSpec) -> None:
         import torch
@@ -85,49 +85,49 @@ class PeftOracle:
             for member, content in folder_of(spec, WHOLE, 0).items():
                 (Path(folder) / member).write_bytes(content)
             with warnings.catch_warnings():
-                # peft reads an attribute that transformers renamed; it has no say in the outputs.
+                # peft reads an attribute that transformers renamed; the outputs do not depend on it.
                 warnings.simplefilter("ignore", FutureWarning)
                 self._model = PeftModel.from_pretrained(base, folder).eval()
 
     def scores(self, bundle: int, texts: Sequence[str]) -> list[list[float]]:
-        """For each text the scores of the workload's adapter number `bundle`, in id order."""
+        """Return for each text the scores of the workload's adapter number `bundle`, in id order."""
         import torch
         from peft import set_peft_model_state_dict
         from safetensors.torch import load
 
         weights = load(folder_of(self._spec, WHOLE, bundle)["adapter_model.safetensors"])
-        loaded = set_peft_model_state_dict(self._model, weights)
-        if loaded.unexpected_keys:
-            raise ValueError(f"PEFT does not know {loaded.unexpected_keys[0]} of adapter {bundle}")
-        found: list[list[float]] = []
+        result = set_peft_model_state_dict(self._model, weights)
+        if result.unexpected_keys:
+            raise ValueError(f"PEFT does not know {result.unexpected_keys[0]} of adapter {bundle}")
+        scores: list[list[float]] = []
         for text in texts:
             with torch.inference_mode():
-                logits = self._model(**self._encoded(text, self._spec.max_tokens)).logits[0]
-            found.append(logits.softmax(-1).tolist())
-        return found
+                logits = self._model(**self._encode(text, self._spec.max_tokens)).logits[0]
+            scores.append(logits.softmax(-1).tolist())
+        return scores
 
     def embeddings(self, texts: Sequence[str]) -> list[list[float]]:
-        """Each text's embedding by the bare foundation: mean of the last states, normalised."""
+        """Return each text's embedding by the bare foundation: mean of the last states, normalised."""
         import torch
         import transformers
 
         trunk = transformers.AutoModel.from_pretrained(
             self._foundation, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         ).eval()
-        found: list[list[float]] = []
+        vectors: list[list[float]] = []
         for text in texts:
-            encoded = self._encoded(text, _EMBEDDED_TOKENS)
+            encoded = self._encode(text, _EMBEDDED_TOKENS)
             with torch.inference_mode():
                 mean = trunk(**encoded).last_hidden_state[0].mean(0)
-            found.append((mean / mean.norm()).tolist())
-        return found
+            vectors.append((mean / mean.norm()).tolist())
+        return vectors
 
-    def _encoded(self, text: str, most: int) -> Any:
-        return self._tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
+    def _encode(self, text: str, max_length: int) -> Any:
+        return self._tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")
 
 
 def close(actual: Iterable[float], expected: Iterable[float], tolerance: float = TOLERANCE) -> bool:
-    """Whether each number is within t + t·|x| of its counterpart (t: the tolerance that is published)."""
+    """Return whether each number is within t + t·|x| of its counterpart (t: the published tolerance)."""
     one: Array = np.array(list(actual), np.float64)
     other: Array = np.array(list(expected), np.float64)
     return one.shape == other.shape and bool((np.abs(one - other) <= tolerance + tolerance * np.abs(other)).all())

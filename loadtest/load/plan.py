@@ -1,4 +1,4 @@
-"""What a load generator is to do: phases one after another, and the traffic in them. JSON-ready, both ways."""
+"""A plan for the load generator: phases one after another, and the traffic in them. Kept as JSON."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Phase:
     """A stretch of load. Phases of the same `name` count together.
 
     `users`: clients that send the next request when they have their answer. `rate`: arrivals a second, whatever
-    the server does; `of_capacity`: the same, as a share of what the phase that `calibrates` got through.
-    `moves_s`: versions published or activated a second. `flood`: clients of the flooded adapter. `popularity`: in
-    place of the plan's.
+    the server does. `of_capacity`: the same, as a share of the rate of the phase that `calibrates`. `moves_s`:
+    versions published or activated a second. `flood`: clients of the flooding adapter. `popularity` replaces the
+    plan's.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Move:
-    """A version to publish under `name`, which becomes live: its digest and the file of its bundle."""
+    """A version to publish under `name`: its digest and the file of its bundle. It becomes live."""
 
     name: str
     digest: str
@@ -41,10 +41,10 @@ class Move:
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """Everything that the generator needs beside the answers to expect.
+    """The generator's input, beside the answers to expect.
 
     `names`: the adapters in order of popularity. `mix`: kinds of request by weight. `inputs`: texts a request.
-    `flooded`: the adapter that floods, which is none of `names`.
+    `flooding`: the adapter that floods, none of `names`.
     """
 
     url: str
@@ -53,7 +53,7 @@ class LoadPlan:
     mix: Mapping[str, float]
     popularity: str = "zipf"
     inputs: int = 1
-    flooded: str = ""
+    flooding: str = ""
     flood_inputs: int = 8
     moves: Sequence[Move] = ()
     seed: int = 0
@@ -64,8 +64,8 @@ class LoadPlan:
 
     @staticmethod
     def read(path: Path) -> LoadPlan:
-        """The plan that `write` wrote."""
-        given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        phases = [Phase(**phase) for phase in given.pop("phases")]
-        moves = [Move(**move) for move in given.pop("moves")]
-        return LoadPlan(**given, phases=phases, moves=moves)
+        """Return the plan that `write` wrote."""
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        phases = [Phase(**phase) for phase in content.pop("phases")]
+        moves = [Move(**move) for move in content.pop("moves")]
+        return LoadPlan(**content, phases=phases, moves=moves)

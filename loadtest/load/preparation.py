@@ -1,4 +1,4 @@
-"""A home folder with adapters registered, and what each of them has to answer."""
+"""A home folder with registered adapters, and the answers to expect from them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from tempfile import TemporaryDirectory
 
 from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.spec import FoundationSpec
-from rootstock.loadtest.engine.registry_scale import digests_of
-from rootstock.loadtest.fixtures.registration import name_of, register
-from rootstock.loadtest.fixtures.runner_bench import Say
-from rootstock.loadtest.fixtures.workload import WHOLE, folder_of, zipped
+from rootstock.loadtest.fixtures.registration import digests_of, name_of, register
+from rootstock.loadtest.fixtures.setup import BenchmarkSetup
+from rootstock.loadtest.fixtures.workload import WHOLE, folder_of, zip_of
 from rootstock.loadtest.load.oracle import Oracle, OracleVersion, PeftOracle
 from rootstock.loadtest.load.plan import Move
 from rootstock.loadtest.load.texts import real_texts
@@ -21,38 +20,17 @@ from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 
 
 @dataclass(frozen=True)
-class ScenarioSetup:
-    """What every scenario runs on and with. `seconds`: in place of the scenario's own length."""
-
-    foundation: Path
-    export: Path
-    threads: int
-    server: str
-    quick: bool
-    say: Say
-    seconds: float | None = None
-
-    def sized(self, full: float, quick: float) -> float:
-        """A length in seconds: what was asked for, or the scenario's own."""
-        return self.seconds or (quick if self.quick else full)
-
-    def many(self, full: int, quick: int) -> int:
-        """A number of things, by size."""
-        return quick if self.quick else full
-
-
-@dataclass(frozen=True)
 class Needs:
-    """Adapters to register, versions to publish later (of the first `moved` names in turn), and texts.
+    """Adapters to register, versions to publish later (of the first `moving` names in turn), and texts.
 
-    Each adapter is asked `texts_each` of the `texts`, the first of which is every adapter's: so many that inputs
-    which wait together differ, since the server computes equal ones once. `scored`: so many adapters' scores are
-    known, of the others the digest alone. `settings`: the server's.
+    Each adapter gets `texts_each` of the `texts`; every adapter gets the first one. Inputs that wait together
+    then differ, since the server computes equal ones once. The scores of the first `scored` adapters are known,
+    of the others the digest alone. `settings` are the server's.
     """
 
     adapters: int
     moves: int = 0
-    moved: int = 4
+    moving: int = 4
     texts: int = 128
     texts_each: int = 8
     scored: int | None = None
@@ -61,7 +39,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class ScenarioFixture:
-    """The home, the adapters' names in order, the moves that can be made, and the answers to expect."""
+    """The home, the adapters' names in order, the moves to make, and the answers to expect."""
 
     folder: Path
     names: list[str]
@@ -75,8 +53,8 @@ class ScenarioFixture:
 
 
 @contextmanager
-def prepared(setup: ScenarioSetup, needs: Needs) -> Iterator[ScenarioFixture]:
-    """Register adapters offline and compute their answers with PEFT; removed again at the end."""
+def scenario_fixture(setup: BenchmarkSetup, needs: Needs) -> Iterator[ScenarioFixture]:
+    """Register adapters offline and compute their answers with PEFT; remove all of it at the end."""
     with TemporaryDirectory(prefix="rootstock-bench-") as root:
         folder = Path(root)
         home = folder / "home"
@@ -91,33 +69,33 @@ def prepared(setup: ScenarioSetup, needs: Needs) -> Iterator[ScenarioFixture]:
 
 
 def _moves(folder: Path, spec: FoundationSpec, needs: Needs) -> list[Move]:
-    """New versions, whose weights are those of the adapters behind the registered ones."""
+    """Return new versions. Their weights are those of the adapters after the registered ones."""
     moves = []
     for i in range(needs.moves):
-        data = zipped(folder_of(spec, WHOLE, needs.adapters + i))
+        data = zip_of(folder_of(spec, WHOLE, needs.adapters + i))
         path = folder / f"move-{i}.zip"
         path.write_bytes(data)
-        name = name_of(i % min(needs.moved, needs.adapters))
+        name = name_of(i % min(needs.moving, needs.adapters))
         moves.append(Move(name, open_bundle(data, Limits(), spec).digest, str(path)))
     return moves
 
 
 def _oracle(
-    setup: ScenarioSetup, spec: FoundationSpec, needs: Needs, digests: Mapping[str, str], moves: list[Move]
+    setup: BenchmarkSetup, spec: FoundationSpec, needs: Needs, digests: Mapping[str, str], moves: list[Move]
 ) -> Oracle:
     texts = real_texts(needs.texts)
     peft = PeftOracle(setup.foundation, spec)
     versions: dict[str, OracleVersion] = {}
     numbers: dict[str, int] = {}
-    published = [(name, digest) for name, digest in digests.items()] + [(m.name, m.digest) for m in moves]
+    bundles = [(name, digest) for name, digest in digests.items()] + [(m.name, m.digest) for m in moves]
     places = {name: i for i, name in enumerate(digests)}
     scored = needs.adapters if needs.scored is None else needs.scored
-    for bundle, (name, digest) in enumerate(published):
+    for bundle, (name, digest) in enumerate(bundles):
         numbers[name] = numbers.get(name, 0) + 1
-        # The same texts for every version of a name: an answer by another one is then seen in the scores too.
+        # The same texts for every version of a name: the scores then show an answer by another version too.
         first = places[name]
-        own = sorted({0, *((first * needs.texts_each + k) % len(texts) for k in range(needs.texts_each))})
+        indices = sorted({0, *((first * needs.texts_each + k) % len(texts) for k in range(needs.texts_each))})
         known = bundle < scored or bundle >= needs.adapters
-        answers = peft.scores(bundle, [texts[i] for i in own]) if known else []
-        versions[digest] = OracleVersion(name, numbers[name], dict(zip(own, answers, strict=False)))
+        answers = peft.scores(bundle, [texts[i] for i in indices]) if known else []
+        versions[digest] = OracleVersion(name, numbers[name], dict(zip(indices, answers, strict=False)))
     return Oracle(texts, versions, spec.fingerprint, peft.embeddings(texts))

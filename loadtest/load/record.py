@@ -1,4 +1,4 @@
-"""One request as the generator saw it, and many of them as a file."""
+"""A request as the generator saw it, and many of them in a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-# Whose requests: those that are judged, and those of the flood.
+# Senders: the callers that are judged, the flood, and the publisher.
 CALLER, FLOOD, MOVER = "caller", "flood", "mover"
 # The files that the generator leaves.
 RECORDS, PHASES = "records.csv", "phases.json"
@@ -15,10 +15,11 @@ RECORDS, PHASES = "records.csv", "phases.json"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`phase`: its place in the plan. `at`: when it was to be sent, in seconds of the machine's monotonic clock.
+    """A request, its times and its verdict.
 
-    `latency` counts from then, `service` from when it really was sent; both in seconds. `queue_ms` and
-    `inference_ms` are the answer's own timings, 0 where it has none.
+    `phase` is its phase's number in the plan. `at` is the time when it was due, in seconds of a monotonic clock.
+    `latency` counts from then, `service` from the time when it was sent; both in seconds. `queue_ms` and
+    `inference_ms` are the answer's timings, 0 if it has none.
     """
 
     phase: int
@@ -36,7 +37,7 @@ class Record:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Write them as CSV with a header."""
+    """Write records as CSV with a header."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(field.name for field in fields(Record))
@@ -44,7 +45,7 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 
 def read_records(path: Path) -> list[Record]:
-    """What `write_records` wrote."""
+    """Return the records that `write_records` wrote."""
     with path.open(encoding="utf-8", newline="") as file:
         return [
             Record(

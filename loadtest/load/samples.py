@@ -1,4 +1,4 @@
-"""What the server tells of itself while it is loaded: its metrics and its memory, once a second."""
+"""The server's metrics and memory, once a second while it is loaded."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from dataclasses import dataclass
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from rootstock.loadtest.fixtures.server import RunningServer
+from rootstock.loadtest.fixtures.server import ServerProcess
 from rootstock.loadtest.measure.processes import has_proc, memory
 
 
 @dataclass(frozen=True)
 class ResourceSample:
-    """At a time of the monotonic clock: every series by name as `parse` gives them, and resident MB."""
+    """Every series by name as `parse` returns them, and resident MB, at a time of the monotonic clock."""
 
     at: float
     values: dict[str, float]
     resident_mb: float
 
     def value(self, name: str) -> float | None:
-        """The series of a name; None where the server has none."""
+        """Return the series of a name; None if the server has none."""
         return self.values.get(name)
 
 
 def parse(text: str) -> dict[str, float]:
-    """Every series of an exposition by name, added up over its labels, and `name:tier` by tier where it has one.
+    """Return every series of an exposition by name, summed over its labels, and `name:tier` by tier.
 
     Histogram buckets are left out.
     """
@@ -45,20 +45,20 @@ def parse(text: str) -> dict[str, float]:
 
 
 def between(first: ResourceSample, last: ResourceSample) -> dict[str, float | None]:
-    """What happened from one sample to another; None where nothing did, or the server does not tell.
+    """Return the figures from one sample to another; None where the server has no series, or nothing happened.
 
-    Means over batches, the share of padding among tokens run, and counts.
+    They are means over batches, the share of padding among the tokens run, and counts.
     """
 
-    def grown(name: str) -> float | None:
+    def growth(name: str) -> float | None:
         new, old = last.value(name), first.value(name)
         return None if new is None else new - (old or 0.0)
 
     def mean(name: str, scale: float = 1.0) -> float | None:
-        count, total = grown(f"{name}_count"), grown(f"{name}_sum")
+        count, total = growth(f"{name}_count"), growth(f"{name}_sum")
         return None if not count or total is None else scale * total / count
 
-    tokens, padding = grown("rootstock_batch_tokens_sum"), grown("rootstock_padding_tokens_total")
+    tokens, padding = growth("rootstock_batch_tokens_sum"), growth("rootstock_padding_tokens_total")
     run = (tokens or 0.0) + (padding or 0.0)
     return {
         "batch_rows": mean("rootstock_batch_rows"),
@@ -66,8 +66,8 @@ def between(first: ResourceSample, last: ResourceSample) -> dict[str, float | No
         "batch_ms": mean("rootstock_batch_seconds", 1e3),
         "waited_ms": mean("rootstock_queue_seconds", 1e3),
         "padding_share": None if not run or padding is None else padding / run,
-        "loads": grown("rootstock_loads_total:slot"),
-        "evictions": grown("rootstock_evictions_total:slot"),
+        "loads": growth("rootstock_loads_total:slot"),
+        "evictions": growth("rootstock_evictions_total:slot"),
         "slots_used": last.value("rootstock_slots_used"),
         "waiting": last.value("rootstock_queue_items"),
         "resident_mb": last.resident_mb,
@@ -77,13 +77,13 @@ def between(first: ResourceSample, last: ResourceSample) -> dict[str, float | No
 class Sampler:
     """Samples of one server, in order."""
 
-    def __init__(self, served: RunningServer) -> None:
-        self._pid = served.pid
-        self._url = f"{served.url}/metrics"
+    def __init__(self, server: ServerProcess) -> None:
+        self._pid = server.pid
+        self._url = f"{server.url}/metrics"
         self.samples: list[ResourceSample] = []
 
     def take(self, client: httpx.Client) -> None:
-        """One more sample; none where the server does not answer."""
+        """Add a sample; none if the server does not answer."""
         try:
             answer = client.get(self._url)
             resident = memory(self._pid).resident if has_proc() else float("nan")
@@ -94,9 +94,9 @@ class Sampler:
 
 
 @contextmanager
-def sampling(served: RunningServer, every: float = 1.0) -> Iterator[Sequence[ResourceSample]]:
-    """Take a sample now, one every so many seconds from a thread, and one at the end."""
-    sampler, stop = Sampler(served), threading.Event()
+def server_samples(server: ServerProcess, every: float = 1.0) -> Iterator[Sequence[ResourceSample]]:
+    """Take a sample now, one every `every` seconds from a thread, and one at the end."""
+    sampler, stop = Sampler(server), threading.Event()
 
     with httpx.Client(trust_env=False, timeout=30) as client:
 

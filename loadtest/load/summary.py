@@ -1,4 +1,4 @@
-"""Figures of many records: rates, latency percentiles, what the answers were worth."""
+"""Figures of many records: rates, latency percentiles, counts by verdict."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PERCENTILES = (50, 95, 99)
 
 @dataclass(frozen=True)
 class Summary:
-    """Of the requests of a stretch of `seconds`: counts, rates in requests and inputs a second, milliseconds.
+    """The requests of a stretch of `seconds`: counts, rates in requests and inputs a second, milliseconds.
 
-    Percentiles are of the right answers to what was to be sent in the stretch, from then on; NaN of none.
-    `goodput_s` and `inputs_s`: right answers that came within the stretch.
+    Percentiles are of the right answers to the requests that were due in the stretch; NaN of none.
+    `goodput_s` and `inputs_s` count right answers that came within the stretch.
     """
 
     seconds: float
@@ -35,11 +35,11 @@ class Summary:
 
     @property
     def faults(self) -> int:
-        """Answers that failed, were stale, mixed or wrong."""
+        """Return the number of answers that failed, were stale, mixed or wrong."""
         return sum(self.counts[one] for one in FAULTS)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready; NaN as null."""
+        """Return the figures, JSON-ready; NaN as null."""
         return {
             "seconds": self.seconds,
             **{verdict.value: self.counts[verdict] for verdict in Verdict},
@@ -54,31 +54,31 @@ class Summary:
 
 
 def summarize(records: Sequence[Record], start: float, seconds: float) -> Summary:
-    """The figures of a stretch from `start`, so many seconds long; records of other times are left out."""
+    """Return the figures of a stretch of `seconds` from `start`. Records of other times are left out."""
 
     def within(at: float) -> bool:
         return start <= at < start + seconds
 
-    answered = [r for r in records if r.verdict == Verdict.OK and within(r.at + r.latency)]
+    on_time = [r for r in records if r.verdict == Verdict.OK and within(r.at + r.latency)]
     records = [r for r in records if within(r.at)]
     good = [r for r in records if r.verdict == Verdict.OK]
     latencies = [1e3 * r.latency for r in good]
-    timed = [r for r in good if r.inference_ms]
+    with_timings = [r for r in good if r.inference_ms]
     return Summary(
         seconds,
         Counter(r.verdict for r in records),
         len(records) / seconds,
-        len(answered) / seconds,
-        sum(r.inputs for r in answered) / seconds,
+        len(on_time) / seconds,
+        sum(r.inputs for r in on_time) / seconds,
         {p: percentile(latencies, p) for p in PERCENTILES},
-        percentile([r.queue_ms for r in timed], 50),
-        percentile([r.inference_ms for r in timed], 50),
+        percentile([r.queue_ms for r in with_timings], 50),
+        percentile([r.inference_ms for r in with_timings], 50),
         sum(r.scored for r in good),
     )
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest of the values that at least so many percent of them do not exceed; NaN of none."""
+    """Return the smallest value that at least `percent` of the values do not exceed; NaN of none."""
     if not len(values):
         return float("nan")
     return float(np.percentile(np.asarray(values), percent, method="inverted_cdf"))

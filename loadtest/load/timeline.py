@@ -1,4 +1,4 @@
-"""A run from second to second: what was asked, what was answered, and what the server did meanwhile."""
+"""A run from second to second: requests, answers, and the server's figures."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _POINTS = 240
 def timeline(
     records: Sequence[Record], samples: Sequence[ResourceSample], phases: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """One row a second, or a longer stretch where the run is long; of the callers' requests alone.
+    """Return one row a second, or a longer stretch for a long run, of the callers' requests alone.
 
-    A request counts where it was to be sent.
+    A request counts in the second in which it was due.
     """
     callers = [r for r in records if r.who == CALLER]
     if not callers:
@@ -31,8 +31,8 @@ def timeline(
     step = max(1, round(seconds / _POINTS + 0.5))
     bins: defaultdict[int, list[Record]] = defaultdict(list)
     for record in callers:
-        sent, answered = (int((at - start) // step) for at in (record.at, record.at + record.latency))
-        for number in {sent, answered}:
+        due, end = (int((at - start) // step) for at in (record.at, record.at + record.latency))
+        for number in {due, end}:
             bins[number].append(record)
     return [
         {
@@ -46,7 +46,7 @@ def timeline(
 
 
 def _server(samples: Sequence[ResourceSample], start: float, end: float) -> dict[str, float | None]:
-    """From the last sample before to the last sample within."""
+    """Return the figures from the last sample before to the last sample within."""
     before = [one for one in samples if one.at <= start] or list(samples[:1])
     within = [one for one in samples if start < one.at <= end]
     if not before or not within:
@@ -55,7 +55,7 @@ def _server(samples: Sequence[ResourceSample], start: float, end: float) -> dict
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The rows as CSV with a header; what a row does not have is empty."""
+    """Write the rows as CSV with a header. A row's missing figures are empty."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns)

@@ -1,4 +1,4 @@
-"""The requests of a plan, one after another: what is sent, and how its answer is judged."""
+"""The requests of a plan, one after another, each with the judge of its answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Judge = Callable[[Any, float, float], AnswerJudgement]
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """A body for a path. `judge` takes the parsed answer and when it was sent and answered."""
+    """A body for a path. `judge` takes the parsed answer and the times of request and answer."""
 
     kind: str
     path: str
@@ -41,7 +41,7 @@ class LoadRequest:
 
 
 class TrafficMix:
-    """Requests by weight of their kind, each for the adapter that is next by popularity."""
+    """Requests by the weight of their kind, each for the adapter that is next by popularity."""
 
     def __init__(
         self,
@@ -58,13 +58,13 @@ class TrafficMix:
         self._names = choose(names, popularity, seed)
         self._kinds, self._weights = list(mix), list(mix.values())
         self._inputs = inputs
-        self._picked = random.Random(seed)  # noqa: S311 - traffic, not secrets
+        self._generator = random.Random(seed)  # noqa: S311 - traffic, not secrets
         self._makers = {PREDICT: self._predict, FAN_OUT: self._fan_out, EMBEDDINGS: self._embeddings}
         self._texts: dict[str, Iterator[int]] = {}
 
     def next(self) -> LoadRequest:
-        """The next request."""
-        return self._makers[self._picked.choices(self._kinds, self._weights)[0]]()
+        """Return the next request."""
+        return self._makers[self._generator.choices(self._kinds, self._weights)[0]]()
 
     def _predict(self) -> LoadRequest:
         name = next(self._names)
@@ -79,7 +79,7 @@ class TrafficMix:
     def _fan_out(self) -> LoadRequest:
         names = list(dict.fromkeys(next(self._names) for _ in range(_FAN)))
         known = set.intersection(*(set(self._known(name)) for name in names))
-        text = self._picked.choice(sorted(known)) if known else self._text(names[0])
+        text = self._generator.choice(sorted(known)) if known else self._text(names[0])
 
         def judge(answer: Any, start: float, end: float) -> AnswerJudgement:
             results = answer.get("results") if isinstance(answer, dict) else None
@@ -96,7 +96,7 @@ class TrafficMix:
         return LoadRequest(FAN_OUT, "/v1/predict", json.dumps(body).encode(), len(names), judge)
 
     def _embeddings(self) -> LoadRequest:
-        text = self._picked.randrange(len(self._oracle.embeddings))
+        text = self._generator.randrange(len(self._oracle.embeddings))
         body = {"model": "foundation", "input": self._oracle.texts[text]}
 
         def judge(answer: Any, start: float, end: float) -> AnswerJudgement:
@@ -105,7 +105,7 @@ class TrafficMix:
         return LoadRequest(EMBEDDINGS, "/v1/embeddings", json.dumps(body).encode(), 1, judge)
 
     def _text(self, name: str) -> int:
-        """The next of the texts whose scores are known for a name's live version."""
+        """Return the next of the texts whose scores are known for a name's live version."""
         if name not in self._texts:
             self._texts[name] = cycle(self._known(name) or range(len(self._oracle.texts)))
         return next(self._texts[name])
@@ -117,23 +117,23 @@ class TrafficMix:
 def judge_response(
     request: LoadRequest, status: int, retry_after: str | None, content: bytes, start: float, end: float
 ) -> tuple[AnswerJudgement, float, float]:
-    """The verdict on a response, and the queue and inference milliseconds that the answer tells."""
-    told = of_status(status, retry_after)
-    if told is not None:
-        return told, 0.0, 0.0
+    """Return the verdict on a response, and the queue and inference milliseconds in its timings."""
+    by_status = of_status(status, retry_after)
+    if by_status is not None:
+        return by_status, 0.0, 0.0
     try:
         answer = json.loads(content)
     except ValueError:
         return AnswerJudgement(Verdict.FAILED, "the answer is not JSON"), 0.0, 0.0
-    judged = request.judge(answer, start, end)
+    judgement = request.judge(answer, start, end)
     queue, inference = _timings(answer)
-    return judged, queue, inference
+    return judgement, queue, inference
 
 
 def _timings(answer: Any) -> tuple[float, float]:
-    """Of a fan-out the slowest's."""
+    """Return the queue and inference milliseconds; of a fan-out the slowest's."""
     answers = answer.get("results", [answer]) if isinstance(answer, dict) else []
-    told = [one["timings"] for one in answers if isinstance(one, dict) and "timings" in one]
-    if not told:
+    timings = [one["timings"] for one in answers if isinstance(one, dict) and "timings" in one]
+    if not timings:
         return 0.0, 0.0
-    return max(one["queue_ms"] for one in told), max(one["inference_ms"] for one in told)
+    return max(one["queue_ms"] for one in timings), max(one["inference_ms"] for one in timings)

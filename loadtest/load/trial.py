@@ -1,4 +1,4 @@
-"""One server under one plan: started, loaded from a process of its own, watched, stopped."""
+"""One server under one plan: start it, load it from a separate process, sample it, stop it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rootstock.loadtest.fixtures.server import serving
+from rootstock.loadtest.fixtures.server import rootstock_server
+from rootstock.loadtest.fixtures.setup import BenchmarkSetup
 from rootstock.loadtest.load.plan import LoadPlan, Phase
-from rootstock.loadtest.load.preparation import ScenarioFixture, ScenarioSetup
+from rootstock.loadtest.load.preparation import ScenarioFixture
 from rootstock.loadtest.load.record import CALLER, MOVER, PHASES, RECORDS, Record, read_records
-from rootstock.loadtest.load.samples import ResourceSample, sampling
+from rootstock.loadtest.load.samples import ResourceSample, server_samples
 from rootstock.loadtest.load.summary import Summary, summarize
 from rootstock.loadtest.load.timeline import timeline
 from rootstock.loadtest.load.verdict import Verdict
@@ -23,54 +24,54 @@ from rootstock.loadtest.measure.machine import ROOT
 
 
 class GeneratorFailed(Exception):
-    """The load generator's process ended with an error: holds the end of what it said."""
+    """The load generator's process ended with an error. Holds the end of its output."""
 
 
 class NothingAnswered(Exception):
-    """A phase without a single right answer: there are no figures to take from it."""
+    """A phase has no right answer, so that it has no figures."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a plan: every request, each phase as it ran, and what the server told meanwhile."""
+    """The result of a plan: every request, each phase as it ran, and samples of the server."""
 
     records: Sequence[Record]
     phases: Sequence[Mapping[str, Any]]
     samples: Sequence[ResourceSample]
 
     def of(self, number: int, who: str = CALLER) -> Summary:
-        """The figures of one phase."""
-        found = [r for r in self.records if r.phase == number and r.who == who]
-        return summarize(found, self.phases[number]["start"], self.phases[number]["seconds"])
+        """Return the figures of one phase."""
+        records = [r for r in self.records if r.phase == number and r.who == who]
+        return summarize(records, self.phases[number]["start"], self.phases[number]["seconds"])
 
     def numbers(self, name: str) -> list[int]:
-        """The phases of a name, in order."""
+        """Return the numbers of the phases of a name, in order."""
         return [i for i, phase in enumerate(self.phases) if phase["name"] == name]
 
     def during(self, number: int) -> list[ResourceSample]:
-        """The samples in a phase."""
+        """Return the samples in a phase."""
         phase = self.phases[number]
         return [one for one in self.samples if phase["start"] <= one.at <= phase["end"]]
 
     def stages(self) -> list[dict[str, Any]]:
-        """Each phase with its figures, JSON-ready."""
+        """Return each phase with its figures, JSON-ready."""
         return [
             {"phase": phase["name"], "users": phase["users"], "rate": phase["rate"], **self.of(i).to_json()}
             for i, phase in enumerate(self.phases)
         ]
 
     def timeline(self) -> list[dict[str, Any]]:
-        """The run from second to second."""
+        """Return the run from second to second."""
         return timeline(self.records, self.samples, [phase["name"] for phase in self.phases])
 
     @property
     def moves(self) -> Summary:
-        """Of what was published and activated."""
+        """Return the figures of the versions that were published or activated."""
         return self._of_all([r for r in self.records if r.who == MOVER])
 
     @property
     def all(self) -> Summary:
-        """Of every request, the flood's too."""
+        """Return the figures of every request, the flood's too."""
         return self._of_all([r for r in self.records if r.who != MOVER])
 
     def _of_all(self, records: Sequence[Record]) -> Summary:
@@ -79,28 +80,34 @@ class Trial:
 
     @property
     def details(self) -> list[str]:
-        """What was wrong with the first answers that were."""
+        """Return the faults of the first five answers that have one."""
         return [f"{r.kind}: {r.verdict}: {r.detail}" for r in self.records if r.detail][:5]
 
 
 def run(
-    setup: ScenarioSetup, ready: ScenarioFixture, phases: Sequence[Phase], mix: Mapping[str, float], **more: Any
+    setup: BenchmarkSetup,
+    fixture: ScenarioFixture,
+    phases: Sequence[Phase],
+    mix: Mapping[str, float],
+    **more: Any,
 ) -> Trial:
-    """Start a server on the prepared home, run the phases against it, stop it. `more`: other fields of the plan.
+    """Start a server on the fixture's home, run the phases against it, stop it. `more`: other fields of the plan.
 
-    ServerFailed, GeneratorFailed and NothingAnswered where there is nothing to judge.
+    Raise ServerFailed, GeneratorFailed or NothingAnswered where there is nothing to judge.
     """
     setup.say(f"starting the server under {setup.server}")
-    settings = dict(ready.settings)
+    settings = dict(fixture.settings)
     with (
         TemporaryDirectory(prefix="rootstock-bench-") as root,
-        serving(setup.server, setup.export, setup.threads, home=ready.home, settings=settings) as served,
+        rootstock_server(
+            setup.server, setup.export, setup.threads, home=fixture.home, settings=settings
+        ) as server,
     ):
         folder = Path(root)
-        plan = LoadPlan(served.url, ready.names, phases, mix, moves=ready.moves)
+        plan = LoadPlan(server.url, fixture.names, phases, mix, moves=fixture.moves)
         replace(plan, **more).write(folder / "plan.json")
-        ready.oracle.write(folder / "oracle.json")
-        with sampling(served) as samples:
+        fixture.oracle.write(folder / "oracle.json")
+        with server_samples(server) as samples:
             _generate(folder)
         records = read_records(folder / RECORDS)
         trial = Trial(records, json.loads((folder / PHASES).read_text(encoding="utf-8")), samples)

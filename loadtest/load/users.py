@@ -1,11 +1,11 @@
-"""Locust's users. What they share is a Run, set on the environment by the generator.
+"""Locust's users. They share a Run, which the generator sets on the environment.
 
-Locust is the one generator for everything that is checked, with closed and open loops alike: its users,
-arrivals and the publisher share one process and one clock, without which no answer can be held against what was
-live when it was computed. Checking costs it some 0.5 ms of CPU a request on the server's own cores; where that
-would spoil a figure, which is a ratio of throughputs, wrk generates the load instead (fixtures/windows.py). An
-open loop is one user that spawns a greenlet at each arrival of a constant-rate schedule and takes latencies
-from the scheduled time, so that a slow server, or a slow generator, hides nothing (no coordinated omission).
+Locust generates every load whose answers are checked, in closed and open loops. Its users, the arrivals and the
+publisher share one process and one clock, so that an answer can be held against the versions that were live.
+A check costs some 0.5 ms of CPU a request on the server's cores. wrk generates the load where that would spoil a
+ratio of throughputs (fixtures/windows.py). An open loop is one user that spawns a greenlet at each arrival of a
+constant-rate schedule. Latencies count from the scheduled time, so that a slow server, or a slow generator, hides
+nothing (no coordinated omission).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from rootstock.loadtest.load.record import CALLER, FLOOD, MOVER, Record
 from rootstock.loadtest.load.traffic import LoadRequest, TrafficMix, judge_response
 from rootstock.loadtest.load.verdict import FAULTS, Verdict
 
-# Requests of an open loop that may be under way; beyond it an arrival waits, which its latency counts.
+# Requests of an open loop that may be under way. A further arrival waits, and its latency counts the wait.
 IN_FLIGHT = 1000
 
 
 @dataclass
 class Run:
-    """What the users of a phase share: where they are in the plan, what they send, and what came of it.
+    """The state that the users of a phase share: the phase, its traffic, and the records.
 
-    `broken`: a fault of the generator itself.
+    `fault` is a fault of the generator itself.
     """
 
     oracle: Oracle
@@ -49,7 +49,7 @@ class Run:
     traffic: TrafficMix | None = None
     flood: TrafficMix | None = None
     records: list[Record] = field(default_factory=list)
-    broken: Exception | None = None
+    fault: Exception | None = None
 
     @property
     def end(self) -> float:
@@ -66,14 +66,14 @@ class _User(FastHttpUser):  # type: ignore[misc]
         run: Run = self.environment.run
         return run
 
-    def ask(self, request: LoadRequest, who: str, at: float) -> None:
-        """Send a request that was to go out `at`. What goes wrong here is the generator's: it ends the run."""
+    def send(self, request: LoadRequest, who: str, at: float) -> None:
+        """Send a request that was due `at`. An exception here is the generator's fault and ends the run."""
         try:
-            self._ask(request, who, at)
+            self._send(request, who, at)
         except Exception as error:
-            self.run_.broken = self.run_.broken or error
+            self.run_.fault = self.run_.fault or error
 
-    def _ask(self, request: LoadRequest, who: str, at: float) -> None:
+    def _send(self, request: LoadRequest, who: str, at: float) -> None:
         run, number = self.run_, self.run_.number
         start = time.monotonic()
         headers = {"Content-Type": "application/json"}
@@ -82,53 +82,53 @@ class _User(FastHttpUser):  # type: ignore[misc]
         ) as response:
             end = time.monotonic()
             after = (response.headers or {}).get("retry-after")
-            judged, queue, inference = judge_response(
+            judgement, queue, inference = judge_response(
                 request, response.status_code, after, response.content or b"", start, end
             )
-            if judged.verdict in FAULTS:
-                response.failure(f"{judged.verdict}: {judged.detail}")
+            if judgement.verdict in FAULTS:
+                response.failure(f"{judgement.verdict}: {judgement.detail}")
             else:
                 response.success()
-        told = (judged.verdict.value, judged.scored, queue, inference, judged.detail)
-        run.records.append(Record(number, who, request.kind, at, end - at, end - start, request.inputs, *told))
+        verdict = (judgement.verdict.value, judgement.scored, queue, inference, judgement.detail)
+        run.records.append(Record(number, who, request.kind, at, end - at, end - start, request.inputs, *verdict))
 
 
 class Caller(_User):
-    """Closed loop: the next request when the last one is answered."""
+    """Closed loop: the next request after the last answer."""
 
     concurrency = 1
 
     @task  # type: ignore[untyped-decorator]
     def call(self) -> None:
-        """One request; stops when the phase is over."""
+        """Send one request. Stop when the phase is over."""
         run = self.run_
-        if time.monotonic() >= run.end or run.broken or run.traffic is None:
+        if time.monotonic() >= run.end or run.fault or run.traffic is None:
             raise StopUser
-        self.ask(run.traffic.next(), CALLER, time.monotonic())
+        self.send(run.traffic.next(), CALLER, time.monotonic())
 
 
 class Flooder(_User):
-    """A client of the adapter that floods: as fast as it is answered; refused, it does not even wait."""
+    """A client of the flooding adapter. It sends after each answer and does not wait after a refusal."""
 
     concurrency = 1
 
     @task  # type: ignore[untyped-decorator]
     def flood(self) -> None:
-        """One request; stops when the phase is over."""
+        """Send one request. Stop when the phase is over."""
         run = self.run_
-        if time.monotonic() >= run.end or run.broken or run.flood is None:
+        if time.monotonic() >= run.end or run.fault or run.flood is None:
             raise StopUser
-        self.ask(run.flood.next(), FLOOD, time.monotonic())
+        self.send(run.flood.next(), FLOOD, time.monotonic())
 
 
 class Arrivals(_User):
-    """Open loop: a request at each 1/rate, whether or not the ones before are answered."""
+    """Open loop: a request at each 1/rate, also while earlier ones wait for their answers."""
 
     concurrency = IN_FLIGHT
 
     @task  # type: ignore[untyped-decorator]
     def arrive(self) -> None:
-        """The whole phase."""
+        """Send the whole phase."""
         run = self.run_
         if run.traffic is None:
             raise StopUser
@@ -136,19 +136,19 @@ class Arrivals(_User):
         for i in range(int(run.rate * run.phase.seconds)):
             at = run.start + i / run.rate
             gevent.sleep(max(0.0, at - time.monotonic()))
-            pool.spawn(self.ask, run.traffic.next(), CALLER, at)
+            pool.spawn(self.send, run.traffic.next(), CALLER, at)
         pool.join()
         raise StopUser
 
 
 class Mover(_User):
-    """Publishes the next version, or activates the one before, in turn, so many times a second."""
+    """Publishes the next version or activates the one before, in turn, `moves_s` times a second."""
 
     concurrency = 1
 
     @task  # type: ignore[untyped-decorator]
     def move(self) -> None:
-        """The whole phase."""
+        """Publish and activate for the whole phase."""
         run = self.run_
         try:
             for i in range(int(run.phase.moves_s * run.phase.seconds)):
@@ -159,28 +159,28 @@ class Mover(_User):
                 else:
                     self._activate(at)
         except Exception as error:
-            run.broken = run.broken or error
+            run.fault = run.fault or error
         raise StopUser
 
     def on_start(self) -> None:
-        """No name was moved yet in this phase."""
+        """Start the phase with no name moved."""
         self._name = ""
 
     def _publish(self, move: Move, at: float) -> None:
         self._name = move.name
         number = self.run_.oracle.versions[move.digest].number
         bundle = (Path(move.bundle).name, Path(move.bundle).read_bytes())
-        self._sent("publish", move.name, move.digest, number, at, "POST", "/v1/adapters", bundle)
+        self._move("publish", move.name, move.digest, number, at, "POST", "/v1/adapters", bundle)
 
     def _activate(self, at: float) -> None:
-        """Back to what was live before the last move, under the same name."""
+        """Activate the version that was live before the last move, under the same name."""
         ledger = self.run_.ledger
         name = self._name or next(iter(self.run_.oracle.versions.values())).name
         digest = ledger.earlier(name)
         number = self.run_.oracle.versions[digest].number
-        self._sent("activate", name, digest, number, at, "PUT", f"/v1/adapters/{name}/aliases/live", number)
+        self._move("activate", name, digest, number, at, "PUT", f"/v1/adapters/{name}/aliases/live", number)
 
-    def _sent(
+    def _move(
         self, kind: str, name: str, digest: str, number: int, at: float, method: str, path: str, what: Any
     ) -> None:
         run = self.run_
@@ -193,24 +193,22 @@ class Mover(_User):
         run.ledger.sent(name, digest, start)
         with self.client.request(method, path, name=kind, catch_response=True, **body) as response:
             end = time.monotonic()
-            told = response.json() if response.status_code in (200, 201) else {}
-            moved = told.get("digest") == digest and told.get("version") == number
-            if moved:
+            answer = response.json() if response.status_code in (200, 201) else {}
+            ok = answer.get("digest") == digest and answer.get("version") == number
+            if ok:
                 run.ledger.answered(name, end)
                 response.success()
-            detail = (
-                "" if moved else f"{name}: status {response.status_code}, {(response.content or b'')[:300]!r}"
-            )
-            if not moved:
+            detail = "" if ok else f"{name}: status {response.status_code}, {(response.content or b'')[:300]!r}"
+            if not ok:
                 response.failure(detail)
-        verdict = Verdict.OK if moved else Verdict.FAILED
+        verdict = Verdict.OK if ok else Verdict.FAILED
         run.records.append(
             Record(run.number, MOVER, kind, at, end - at, end - start, 1, verdict.value, detail=detail)
         )
 
 
 def multipart(fields: dict[str, str], filename: str, content: bytes) -> tuple[bytes, str]:
-    """A form with one file named `bundle`, as bytes, and its Content-Type: geventhttpclient sends bytes alone."""
+    """Return a form with one file named `bundle`, and its Content-Type. geventhttpclient sends bytes alone."""
     files = {"bundle": (filename, content, "application/zip")}
     request = httpx.Request("POST", "http://form", data=fields, files=files)
     return request.read(), request.headers["Content-Type"]

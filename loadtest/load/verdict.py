@@ -1,4 +1,4 @@
-"""What an answer is worth: held against what was live while it was computed, and against the oracle."""
+"""The verdict on an answer, by the versions that were live meanwhile and by the oracle."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from rootstock.loadtest.load.oracle import Oracle, close
 
 
 class Verdict(StrEnum):
-    """`refused`: 429 with Retry-After. `stale`: by a version of the adapter that was not live at any time between
-    the request and its answer. `mixed`: by another adapter. `wrong`: by the right one, with other numbers.
-    `failed`: no answer, or none of the form that the route has.
+    """Kinds of answer.
+
+    `refused` is 429 with Retry-After. `stale` is by a version of the adapter that was not live at any time
+    between request and answer. `mixed` is by another adapter. `wrong` is by the right version with other numbers.
+    `failed` is no answer, or one of another form than the route's.
     """
 
     OK = "ok"
@@ -29,7 +31,7 @@ FAULTS = (Verdict.FAILED, Verdict.STALE, Verdict.MIXED, Verdict.WRONG)
 
 @dataclass(frozen=True)
 class AnswerJudgement:
-    """A verdict and what it rests on; `scored`: numbers were compared, not the digest alone."""
+    """A verdict with its reason. `scored`: numbers were compared, not the digest alone."""
 
     verdict: Verdict
     detail: str = ""
@@ -37,7 +39,7 @@ class AnswerJudgement:
 
 
 def of_status(status: int, retry_after: str | None) -> AnswerJudgement | None:
-    """The verdict where the status decides it; None for 200. A refusal has to say when to come back."""
+    """Return the verdict of a status other than 200; None for 200. A refusal needs a time to retry."""
     if status == 200:
         return None
     if status == 429:
@@ -50,10 +52,10 @@ def of_status(status: int, retry_after: str | None) -> AnswerJudgement | None:
 def of_prediction(
     answer: Any, name: str, texts: Sequence[int], live: set[str], oracle: Oracle
 ) -> AnswerJudgement:
-    """The verdict on one adapter's answer for texts (indices): digest, version, and every label's score."""
+    """Return the verdict on one adapter's answer for texts (indices): digest, version, every label's score."""
     try:
         model, digest, number = answer["model"], answer["digest"], answer["version"]
-        found = [_by_label(one) for one in answer["predictions"]]
+        predictions = [_by_label(one) for one in answer["predictions"]]
     except (KeyError, TypeError, ValueError) as error:
         return AnswerJudgement(Verdict.FAILED, f"{name}: malformed answer ({error!r})")
     if model != name:
@@ -61,22 +63,22 @@ def of_prediction(
     version = oracle.versions.get(digest)
     if version is None or version.name != name.partition("@")[0]:
         whose = "unknown" if version is None else f"of {version.name}"
-        return AnswerJudgement(Verdict.MIXED, f"{name}: answered by {digest}, which is {whose}")
+        return AnswerJudgement(Verdict.MIXED, f"{name}: the answer's digest {digest} is {whose}")
     if digest not in live:
-        return AnswerJudgement(Verdict.STALE, f"{name}: answered by version {number}, live were {sorted(live)}")
+        return AnswerJudgement(Verdict.STALE, f"{name}: version {number} answered, live were {sorted(live)}")
     if number != version.number:
         return AnswerJudgement(Verdict.WRONG, f"{name}: says version {number} for the digest of {version.number}")
-    if len(found) != len(texts):
-        return AnswerJudgement(Verdict.WRONG, f"{name}: {len(found)} predictions for {len(texts)} inputs")
-    return _of_scores(name, digest, texts, found, oracle)
+    if len(predictions) != len(texts):
+        return AnswerJudgement(Verdict.WRONG, f"{name}: {len(predictions)} predictions for {len(texts)} inputs")
+    return _of_scores(name, digest, texts, predictions, oracle)
 
 
 def _of_scores(
-    name: str, digest: str, texts: Sequence[int], found: Sequence[Sequence[float]], oracle: Oracle
+    name: str, digest: str, texts: Sequence[int], predictions: Sequence[Sequence[float]], oracle: Oracle
 ) -> AnswerJudgement:
     expected = oracle.versions[digest].scores
     scored = False
-    for text, scores in zip(texts, found, strict=True):
+    for text, scores in zip(texts, predictions, strict=True):
         if text not in expected:
             continue
         scored = True
@@ -94,28 +96,29 @@ def _of_scores(
 
 
 def of_embedding(answer: Any, text: int, oracle: Oracle) -> AnswerJudgement:
-    """The verdict on an embedding by the bare foundation."""
+    """Return the verdict on an embedding by the bare foundation."""
     try:
-        found = answer["data"][0]["embedding"]
+        vector = answer["data"][0]["embedding"]
         model = answer["model"]
     except (KeyError, TypeError, IndexError) as error:
         return AnswerJudgement(Verdict.FAILED, f"embedding: malformed answer ({error!r})")
     if model != "foundation":
         return AnswerJudgement(Verdict.MIXED, f"embedding: the answer names {model}")
-    if not close(found, oracle.embeddings[text]):
+    if not close(vector, oracle.embeddings[text]):
         return AnswerJudgement(Verdict.WRONG, f"embedding of text {text} differs from transformers'")
     return AnswerJudgement(Verdict.OK, scored=True)
 
 
-def worst(judged: Sequence[AnswerJudgement]) -> AnswerJudgement:
-    """The first fault among several, or the first refusal, or what they have in common."""
-    faults = [one for one in judged if one.verdict in FAULTS]
-    refused = [one for one in judged if one.verdict is Verdict.REFUSED]
-    return (faults or refused or [AnswerJudgement(Verdict.OK, scored=all(one.scored for one in judged))])[0]
+def worst(judgements: Sequence[AnswerJudgement]) -> AnswerJudgement:
+    """Return the first fault of several judgements, else the first refusal, else that all are right."""
+    faults = [one for one in judgements if one.verdict in FAULTS]
+    refusals = [one for one in judgements if one.verdict is Verdict.REFUSED]
+    right = AnswerJudgement(Verdict.OK, scored=all(one.scored for one in judgements))
+    return (faults or refusals or [right])[0]
 
 
 def _by_label(prediction: Any) -> list[float]:
-    """The scores in order of the label's id; ValueError where they do not come best first."""
+    """Return the scores in order of the label's id. Raise ValueError unless they come best first."""
     scores = [float(one["score"]) for one in prediction]
     if scores != sorted(scores, reverse=True):
         raise ValueError("scores are not best first")

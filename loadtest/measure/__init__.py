@@ -1,1 +1,1 @@
-"""Rows, pairs, intervals, agreement, and the machine and processes that they are measured on."""
+"""Rows, pairs, intervals, agreement, the machine and its processes, and the record of a run."""

@@ -1,4 +1,4 @@
-"""Whether two sides give the same answers: a benchmark of a wrong answer is worthless."""
+"""Checks that two sides give the same answers. A benchmark of wrong answers is worthless."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ TOLERANCE = 1e-4
 
 
 class Disagreement(Exception):
-    """Two sides of a benchmark that give different answers: says which row and by how much."""
+    """Two sides of a benchmark give different answers. Says which row and by how much."""
 
 
 def require_equal(
     ours: Sequence[Array], theirs: Sequence[Array], what: str, tolerance: float = TOLERANCE
 ) -> float:
-    """The largest difference; Disagreement unless each is within t + t·|x| of its counterpart (t: tolerance)."""
+    """Return the largest difference of two sides' answers.
+
+    Raise Disagreement unless each is within t + t·|x| of its counterpart (t: the tolerance).
+    """
     if len(ours) != len(theirs):
         raise Disagreement(f"{what}: {len(ours)} answers against {len(theirs)}")
     worst = 0.0
@@ -33,14 +36,14 @@ def require_equal(
 
 
 def require_distinct(answers: Sequence[Array], swapped: Sequence[Array], what: str) -> None:
-    """Disagreement if any row's answer is the same under another adapter: a mix-up would then go unseen."""
+    """Raise Disagreement if a row's answer is the same under another adapter: a mix-up would go unseen."""
     for i, (one, other) in enumerate(zip(answers, swapped, strict=True)):
         if np.allclose(one, other, rtol=10 * TOLERANCE, atol=10 * TOLERANCE):
             raise Disagreement(f"{what}: row {i} gives the same answer under another adapter")
 
 
 def require_same_label(ours: Sequence[Array], theirs: Sequence[Array], what: str, tolerance: float) -> None:
-    """Disagreement where the best label differs; not between scores that the tolerance cannot tell apart."""
+    """Raise Disagreement if a best label differs by more than the tolerance can blur."""
     for i, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         lead = other.max() - other[one.argmax()]
         if lead > 2 * tolerance * (1 + np.abs(other).max()):

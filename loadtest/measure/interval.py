@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
@@ -12,7 +11,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class MedianInterval:
-    """A median and two of the measurements around it; `coverage` is the chance that they hold the true one."""
+    """A median and two measurements around it. `coverage` is the chance that they enclose the true median."""
 
     median: float
     low: float
@@ -21,24 +20,29 @@ class MedianInterval:
 
 
 def median_interval(values: Sequence[float]) -> MedianInterval:
-    """The narrowest symmetric interval of order statistics that holds the median with 95 %.
+    """Return the narrowest symmetric interval of order statistics that holds the median with 95 %.
 
-    It assumes nothing of the distribution but that the measurements are independent. Under six measurements no
-    such interval exists: then it is their whole range, and `coverage` says what that is worth.
+    It assumes of the distribution only that the measurements are independent. Fewer than six measurements have no
+    such interval. Then it is their whole range, and `coverage` is the chance of that range.
     Source: Conover, "Practical Nonparametric Statistics", 3rd ed., §3.2.
     """
     if not values:
         raise ValueError("no measurements; a median needs at least one")
     ordered = sorted(values)
     count = len(ordered)
-    cut, coverage = 0, _coverage(count, 0)
-    while cut + 1 < (count + 1) // 2 and _coverage(count, cut + 1) >= CONFIDENCE:
-        cut += 1
-        coverage = _coverage(count, cut)
+    cut, coverage = 0, 0.0
+    for candidate, chance in enumerate(_coverages(count)):
+        if candidate and (chance < CONFIDENCE or candidate >= (count + 1) // 2):
+            break
+        cut, coverage = candidate, chance
     return MedianInterval(statistics.median(ordered), ordered[cut], ordered[count - 1 - cut], coverage)
 
 
-def _coverage(count: int, cut: int) -> float:
-    """The chance that the median lies between the measurements left after dropping `cut` at each end."""
-    outside = sum(math.comb(count, k) for k in range(cut + 1))
-    return max(0.0, 1.0 - 2.0 * outside / 2.0**count)
+def _coverages(count: int) -> Iterator[float]:
+    """Give the chance that the median lies between the measurements left without 0, 1, 2, … at each end."""
+    outside, ways = 0, 1
+    for cut in range(count):
+        outside += ways
+        # Integers, since 2.0 ** count overflows beyond 1023 measurements.
+        yield max(0.0, 1.0 - (2 * outside) / 2**count)
+        ways = ways * (count - cut) // (cut + 1)

@@ -1,17 +1,17 @@
-"""Where a server is saturated: the most load that it still takes without falling behind."""
+"""The knee: the most load that a server takes without falling behind."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# A stage keeps up if this share of what was offered came back right.
+# A stage keeps up if this share of its offered load comes back right.
 KEPT_UP = 0.95
 
 
 @dataclass(frozen=True)
 class LoadStage:
-    """Inputs a second that were offered, and that were answered right."""
+    """Inputs a second: the offered ones and those with a right answer."""
 
     offered: float
     goodput: float
@@ -19,16 +19,16 @@ class LoadStage:
 
 @dataclass(frozen=True)
 class Knee:
-    """`offered`: the highest load that was kept up with, 0 where none was; `peak`: the highest goodput of any."""
+    """`offered` is the highest load without falling behind, 0 if there is none. `peak` is the highest goodput."""
 
     offered: float
     peak: float
 
 
 def knee(stages: Sequence[LoadStage]) -> Knee:
-    """The knee of stages in any order; ValueError of none.
+    """Return the knee of stages in any order. Raise ValueError if there are none.
 
-    Stages count up to the first that falls behind: one that keeps up beyond it is chance.
+    Stages count up to the first that falls behind. A later one that keeps up is chance.
     """
     if not stages:
         raise ValueError("no stages; a knee needs at least one")

@@ -1,4 +1,4 @@
-"""Where and with what a measurement was taken, without names or paths of the machine."""
+"""The machine and the libraries of a measurement, without names or paths of the machine."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _LIBRARIES = (
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def describe_machine() -> dict[str, Any]:
-    """CPU model, cores, system, Python and library versions, and the commit, JSON-ready."""
+    """Return CPU model, cores, system, Python and library versions, and the commit, JSON-ready."""
     return {
         "cpu": _cpu_model(),
         "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "libraries": {name: found for name in _LIBRARIES if (found := _version(name)) is not None},
+        "libraries": {name: installed for name in _LIBRARIES if (installed := _version(name)) is not None},
         "commit": _commit(),
     }
 
@@ -50,17 +50,17 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit, with "dirty" where the tree differs from it; results aside, since a benchmark writes them."""
+    """Return the commit, with "dirty" if the tree differs from it. Results do not count: a run writes them."""
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return None
-    changed = _git("status", "--porcelain", "--", ".", ":!loadtest/results")
-    return f"{commit} dirty" if changed else commit
+    changes = _git("status", "--porcelain", "--", ".", ":!loadtest/results")
+    return f"{commit} dirty" if changes else commit
 
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(  # noqa: S603 - fixed arguments
+        result = subprocess.run(  # noqa: S603 - fixed arguments
             ["git", *arguments],  # noqa: S607 - whichever git the user has
             cwd=ROOT,
             capture_output=True,
@@ -69,4 +69,4 @@ def _git(*arguments: str) -> str | None:
         )
     except OSError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""Interleaved timing: both sides in turn, in one process, so that what disturbs one disturbs the other."""
+"""Interleaved timing: both sides in turn, in one process, so that a disturbance meets both."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ SETTLE_S = 0.15
 Work = Callable[[], object]
 
 
-def interleaved(top: Work, bottom: Work, pairs: int, runs: int = 2) -> list[Pair]:
-    """Seconds of one run of each side, pair by pair, the order of the two alternating.
+def interleave(top: Work, bottom: Work, pairs: int, runs: int = 2) -> list[Pair]:
+    """Return the seconds of one run of each side, pair by pair, the order of the two alternating.
 
-    Before its timed runs each side runs untimed: that warms its caches again, and fills the time in which the
-    other side's idle threads still spin.
+    Each side runs untimed before its timed runs. That warms its caches and fills the time in which the other
+    side's idle threads still spin.
     """
     for work in (top, bottom):
         mean_seconds(work, runs)
-    measured = []
+    timings: list[Pair] = []
     for i in range(pairs):
         if i % 2 == 0:
             first = mean_seconds(top, runs)
-            measured.append(Pair(first, mean_seconds(bottom, runs)))
+            timings.append(Pair(first, mean_seconds(bottom, runs)))
         else:
             first = mean_seconds(bottom, runs)
-            measured.append(Pair(mean_seconds(top, runs), first))
-    return measured
+            timings.append(Pair(mean_seconds(top, runs), first))
+    return timings
 
 
 def mean_seconds(work: Work, runs: int) -> float:
-    """The mean seconds of `runs` runs, after `SETTLE_S` of untimed ones."""
-    settled = time.perf_counter() + SETTLE_S
+    """Return the mean seconds of `runs` runs, after `SETTLE_S` of untimed ones."""
+    settle_end = time.perf_counter() + SETTLE_S
     work()
-    while time.perf_counter() < settled:
+    while time.perf_counter() < settle_end:
         work()
     start = time.perf_counter()
     for _ in range(runs):

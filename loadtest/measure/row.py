@@ -1,4 +1,4 @@
-"""A row of the targets table: what was compared, every pair, and whether the target is met."""
+"""A row of a benchmark: the two sides that it compares, every pair, and its target."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rootstock.loadtest.measure.interval import MedianInterval, median_interval
 
 
 class Pair(NamedTuple):
-    """Two measurements taken next to each other; where there is but one, it is `top`."""
+    """Two measurements taken next to each other. A single measurement is `top`."""
 
     top: float
     bottom: float = 0.0
@@ -29,7 +29,7 @@ class Measure(Enum):
     TOP = "top"
 
     def of(self, pair: Pair) -> float:
-        """The pair's figure: a ratio has no unit, the others have the row's."""
+        """Return the pair's figure. A ratio has no unit; the other figures have the row's."""
         if self is Measure.RATIO:
             return pair.ratio
         return pair.top - pair.bottom if self is Measure.DIFFERENCE else pair.top
@@ -37,14 +37,14 @@ class Measure(Enum):
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """A measure over pairs, by default the ratio; the texts `top` and `bottom` say what each side computed.
+    """One figure over pairs, by default their ratio. `top` and `bottom` describe the work of each side.
 
-    `label` is the row's number in the targets table, or a word. `target` None: printed, not judged; `at_most`:
-    the target is a ceiling, otherwise a floor. `exact`: a count, which more pairs make no surer. `extra` holds
-    figures that belong to the row and are not judged.
+    `benchmark` is a name of the catalogue. A row without a `target` is printed and not judged. The target is a
+    ceiling if `at_most`, otherwise a floor. `exact` marks a count, which more pairs make no surer. `extra` holds
+    further figures of the row; they are not judged.
     """
 
-    label: str
+    benchmark: str
     title: str
     top: str
     bottom: str
@@ -59,31 +59,36 @@ class BenchmarkRow:
 
     @property
     def figures(self) -> list[float]:
-        """Each pair's figure."""
+        """Return each pair's figure."""
         return [self.measure.of(pair) for pair in self.pairs]
 
     @property
     def interval(self) -> MedianInterval:
-        """The median of the pairs' figures with its interval."""
+        """Return the median of the pairs' figures with its interval."""
         return median_interval(self.figures)
 
     @property
+    def middle(self) -> Pair:
+        """Return the pair whose figure is the middle one."""
+        return sorted(self.pairs, key=self.measure.of)[len(self.pairs) // 2]
+
+    @property
     def figure_unit(self) -> str:
-        """The unit of the pairs' figures; empty for a ratio."""
+        """Return the unit of the pairs' figures; empty for a ratio."""
         return "" if self.measure is Measure.RATIO else self.unit
 
     @property
     def met(self) -> bool | None:
-        """Whether the interval reaches the target; None without one."""
+        """Return whether the interval reaches the target; None without a target."""
         if self.target is None:
             return None
         return self.interval.low <= self.target if self.at_most else self.interval.high >= self.target
 
     def to_json(self) -> dict[str, Any]:
-        """The row with every pair's figures, JSON-ready."""
+        """Return the row with every pair's figures, JSON-ready."""
         interval = self.interval
         return {
-            "row": self.label,
+            "benchmark": self.benchmark,
             "title": self.title,
             "top": self.top,
             "bottom": self.bottom,
@@ -94,6 +99,7 @@ class BenchmarkRow:
             "coverage": interval.coverage,
             "target": self.target,
             "at_most": self.at_most,
+            "exact": self.exact,
             "met": self.met,
             "notes": list(self.notes),
             "extra": dict(self.extra),
@@ -103,12 +109,24 @@ class BenchmarkRow:
 
 @dataclass(frozen=True)
 class NotRun:
-    """A row that could not be measured here, and why."""
+    """A row that could not be measured here, and the reason."""
 
-    label: str
+    benchmark: str
     title: str
     reason: str
 
     def to_json(self) -> dict[str, Any]:
-        """The row without figures, JSON-ready."""
-        return {"row": self.label, "title": self.title, "not_run": self.reason}
+        """Return the row without figures, JSON-ready."""
+        return {"benchmark": self.benchmark, "title": self.title, "not_run": self.reason}
+
+
+def row_from_json(content: Mapping[str, Any]) -> BenchmarkRow | NotRun:
+    """Return the row that `to_json` wrote. Its median and interval are computed again from the pairs."""
+    if "not_run" in content:
+        return NotRun(content["benchmark"], content["title"], content["not_run"])
+    names = ("benchmark", "title", "top", "bottom", "unit", "target", "at_most", "exact", "notes", "extra")
+    return BenchmarkRow(
+        **{name: content[name] for name in names},
+        measure=Measure(content["measure"]),
+        pairs=[Pair(pair["top"], pair["bottom"]) for pair in content["pairs"]],
+    )

@@ -1,4 +1,4 @@
-"""Whether a series climbs: slopes between its two halves."""
+"""Slopes between the two halves of a series, to see a climb."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ WARM_UP = 0.2
 
 
 def slopes(times: Sequence[float], values: Sequence[float]) -> list[float]:
-    """Slopes a unit of time, one for each pair of blocks that lie half the series apart.
+    """Return slopes a unit of time, one for each pair of blocks that lie half the series apart.
 
-    Their median with its interval says whether the series climbs. The first fifth is left out.
+    The series climbs if their median's interval lies above zero. The first fifth is left out. Raise ValueError
+    for fewer than four samples.
     Source: Theil's incomplete method (1950), as in Hollander and Wolfe, "Nonparametric Statistical Methods".
-    ValueError under four samples.
     """
     if len(times) != len(values):
         raise ValueError(f"{len(times)} times and {len(values)} values")
     start = times[0] + WARM_UP * (times[-1] - times[0]) if times else 0.0
-    kept = [(t, v) for t, v in zip(times, values, strict=True) if t >= start]
-    if len(kept) < 4:
-        raise ValueError(f"{len(kept)} samples after warm-up; a slope needs at least four")
-    count = min(BLOCKS, len(kept))
-    edges = [round(i * len(kept) / count) for i in range(count + 1)]
-    blocks = [_mean(kept[a:b]) for a, b in pairwise(edges)]
+    samples = [(t, v) for t, v in zip(times, values, strict=True) if t >= start]
+    if len(samples) < 4:
+        raise ValueError(f"{len(samples)} samples after warm-up; a slope needs at least four")
+    count = min(BLOCKS, len(samples))
+    edges = [round(i * len(samples) / count) for i in range(count + 1)]
+    blocks = [_mean(samples[a:b]) for a, b in pairwise(edges)]
     half = count // 2
     return [(blocks[i + half][1] - blocks[i][1]) / (blocks[i + half][0] - blocks[i][0]) for i in range(half)]
 

@@ -1,4 +1,4 @@
-"""HTTP load from wrk: a script that cycles over requests, one run, its figures."""
+"""HTTP load from wrk: a script that cycles over requests, and the figures of one run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ function done(summary, latency, all)
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
 end
 """
-# Reading every answer in Lua costs the load generator time: only runs that are not timed do it.
+# A check of every answer in Lua costs the load generator time, so that only untimed runs do it.
 _CHECK = """
 function response(status, headers, body)
   local parts = expected[body:match('"model":"([^"]*)"') or ""]
@@ -58,12 +58,12 @@ end
 
 
 class LoadError(Exception):
-    """A load run that cannot be used: wrk is missing or failed, or the server gave errors or wrong answers."""
+    """A run without usable figures: wrk is missing or failed, or the server gave errors or wrong answers."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one wrk run measured. Latencies in milliseconds."""
+    """The figures of one wrk run. Latencies are in milliseconds."""
 
     requests: int
     seconds: float
@@ -76,17 +76,17 @@ class Load:
 
 
 def find_wrk() -> str:
-    """The path of wrk; LoadError saying how to install it."""
-    found = shutil.which("wrk")
-    if found is None:
+    """Return the path of wrk. Raise LoadError, which says how to install it, if there is none."""
+    path = shutil.which("wrk")
+    if path is None:
         raise LoadError(MISSING)
-    return found
+    return path
 
 
 def script(path: str, bodies: Sequence[bytes], expected: Mapping[str, Sequence[str]] | None = None) -> str:
-    """A wrk script that posts the bodies to `path` in turn.
+    """Return a wrk script that posts the bodies to `path` in turn.
 
-    With `expected`, model → texts that an answer for this model must hold, it checks every answer too.
+    With `expected` (model → texts that its answers must hold) the script checks every answer too.
     """
     models = ", ".join(
         f"[{_literal(model.encode())}] = {{{', '.join(_literal(p.encode()) for p in parts)}}}"
@@ -102,7 +102,7 @@ def script(path: str, bodies: Sequence[bytes], expected: Mapping[str, Sequence[s
 
 
 def load(url: str, lua: str, connections: int, seconds: int) -> Load:
-    """Load a server for whole seconds from one thread; LoadError unless every answer was good."""
+    """Load a server for whole seconds from one thread. Raise LoadError unless every answer was good."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "load.lua"
         file.write_text(lua, encoding="ascii")
@@ -129,6 +129,6 @@ def load(url: str, lua: str, connections: int, seconds: int) -> Load:
 
 
 def _literal(data: bytes) -> str:
-    """The bytes as a Lua string: all but plain ASCII as decimal escapes."""
+    """Return the bytes as a Lua string: all but plain ASCII as decimal escapes."""
     plain = b'"\\'
     return '"' + "".join(chr(b) if 32 <= b < 127 and b not in plain else f"\\{b:03d}" for b in data) + '"'

@@ -1,4 +1,4 @@
-"""Infinity, an embedding server, in a virtual environment of its own: the peer of row 5."""
+"""Infinity, an embedding server, in a separate virtual environment: the peer of `vs-infinity`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rootstock.loadtest.fixtures.runner_bench import Say
-from rootstock.loadtest.fixtures.server import RunningServer, free_port, running
+from rootstock.loadtest.fixtures.server import ServerProcess, free_port, server_process
+from rootstock.loadtest.fixtures.setup import Say
 
 INFINITY = "infinity"
 MODEL = "foundation"
@@ -22,19 +22,22 @@ _OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAG
 
 
 class PeerMissing(Exception):
-    """A peer that cannot be installed here: says what was tried and how it ended."""
+    """A peer that cannot be installed here. Names the command and its last output."""
 
 
 def environment_folder() -> Path:
-    """Where the virtual environment lies: in the user's cache, by what is installed in it."""
+    """Return the virtual environment's folder: in the user's cache, named by its requirements."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    told = hashlib.sha256(REQUIREMENTS.read_bytes() + version.encode()).hexdigest()
-    return cache / "rootstock" / "peers" / f"infinity-{told[:12]}"
+    digest = hashlib.sha256(REQUIREMENTS.read_bytes() + version.encode()).hexdigest()
+    return cache / "rootstock" / "peers" / f"infinity-{digest[:12]}"
 
 
 def ensure_infinity(say: Say) -> Path:
-    """The program, installed the first time (1.4 GB with torch for the CPU); PeerMissing where that fails."""
+    """Return the program; install it the first time (1.4 GB with torch for the CPU).
+
+    Raise PeerMissing if the installation fails.
+    """
     folder = environment_folder()
     program = folder / "bin" / "infinity_emb"
     if (folder / DONE).is_file():
@@ -43,17 +46,17 @@ def ensure_infinity(say: Say) -> Path:
     python = str(folder / "bin" / "python")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     torch = next(line for line in REQUIREMENTS.read_text().splitlines() if line.startswith("torch=="))
-    _do([sys.executable, "-m", "venv", str(folder)])
+    _run([sys.executable, "-m", "venv", str(folder)])
     # torch goes first and alone: another package's range can pull several GB of CUDA libraries.
-    _do([*pip, torch])
-    _do([*pip, "-r", str(REQUIREMENTS)])
+    _run([*pip, torch])
+    _run([*pip, "-r", str(REQUIREMENTS)])
     (folder / DONE).touch()
     return program
 
 
 @contextmanager
-def serving_infinity(program: Path, foundation: Path, threads: int) -> Iterator[RunningServer]:
-    """A ready server of the foundation in a local folder, torch on the CPU in fp32, its own defaults otherwise.
+def infinity_server(program: Path, foundation: Path, threads: int) -> Iterator[ServerProcess]:
+    """Start a server of the foundation in a local folder: torch on the CPU in fp32, its defaults otherwise.
 
     It batches up to 32 texts, counts tokens by characters and keeps no vectors.
     """
@@ -72,12 +75,12 @@ def serving_infinity(program: Path, foundation: Path, threads: int) -> Iterator[
     flags = [str(part) for pair in arguments.items() for part in pair]
     command = [str(program), "v2", *flags, "--no-bettertransformer", "--no-vector-disk-cache"]
     environment = _OFFLINE | {"OMP_NUM_THREADS": str(threads)}
-    with running(INFINITY, command, port, environment, ready="/health") as served:
-        yield served
+    with server_process(INFINITY, command, port, environment, ready="/health") as server:
+        yield server
 
 
-def _do(command: list[str]) -> None:
+def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell
     if done.returncode:
-        told = (done.stderr or done.stdout).strip()[-2000:]
-        raise PeerMissing(f"Infinity could not be installed: {' '.join(command)} ended with: {told}")
+        output = (done.stderr or done.stdout).strip()[-2000:]
+        raise PeerMissing(f"Infinity could not be installed: {' '.join(command)} ended with: {output}")

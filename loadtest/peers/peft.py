@@ -1,4 +1,4 @@
-"""The peers of row 2: PEFT with every adapter of a workload loaded, its mixed batch and one adapter at a time."""
+"""PEFT with every adapter of a workload loaded: its mixed batch, and one adapter at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rootstock.service.engine.encode.batch import Batch
 class PeftPeer:
     """A sequence classifier in torch, sdpa attention, with every adapter of a workload loaded by PEFT.
 
-    All of it in `dtype` on `device`; logits come as fp32.
+    It computes in `dtype` on `device` and returns logits in fp32.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class PeftPeer:
             foundation, num_labels=LABELS, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
         with warnings.catch_warnings():
-            # peft reads an attribute that transformers renamed; it has no say in the outputs.
+            # peft reads an attribute that transformers renamed; the outputs do not depend on it.
             warnings.simplefilter("ignore", FutureWarning)
-            self._model = _loaded(base, workload).eval().to(device, dtype)
+            self._model = _load(base, workload).eval().to(device, dtype)
         self._device = device
         self._feeds: dict[str, torch.Tensor] = {}
         self._names: list[str] = []
 
     def prepare(self, batch: Batch, inputs: Sequence[str], names: Sequence[str]) -> None:
-        """Take a batch's arrays as tensors, so that running pays for no conversion."""
+        """Convert a batch's arrays to tensors, so that a run pays for no conversion."""
         arrays = {
             "input_ids": batch.arrays["input_ids"],
             "attention_mask": batch.arrays["attention_mask"],
@@ -59,13 +59,13 @@ class PeftPeer:
 
     @torch.inference_mode()
     def run(self) -> Array:
-        """The logits of the prepared batch in one forward pass, (rows, labels)."""
+        """Return the logits of the batch in one forward pass, (rows, labels)."""
         logits: Array = self._model(**self._feeds, adapter_names=self._names).logits.float().cpu().numpy()
         return logits
 
     @torch.inference_mode()
     def one_by_one(self) -> Array:
-        """The same logits, each row a request of its own: `set_adapter`, then a forward pass of one row."""
+        """Return the same logits by one request a row: `set_adapter`, then a forward pass of one row."""
         logits = []
         for i, name in enumerate(self._names):
             self._model.set_adapter(name)
@@ -74,7 +74,7 @@ class PeftPeer:
         return np.stack(logits)
 
 
-def _loaded(base: Any, workload: Workload) -> Any:
+def _load(base: Any, workload: Workload) -> Any:
     model: Any = None
     with tempfile.TemporaryDirectory() as root:
         for name, data in zip(workload.names, workload.bundles, strict=True):

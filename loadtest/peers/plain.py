@@ -1,4 +1,4 @@
-"""The peer of row "plain": the foundation exported to ONNX as it is, and ONNX Runtime with nothing around it."""
+"""The foundation exported to ONNX as it is, in ONNX Runtime with nothing around it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-# Its builds for Linux report what they run to their maker unless this is set before the import.
+# Its builds for Linux send usage data to their maker unless this is set before the import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as ort
@@ -22,13 +22,13 @@ from rootstock.service.engine.runners.modules import load_trunk
 from rootstock.service.engine.runners.onnx.export.trunk import to_onnx
 from rootstock.service.engine.runners.onnx.sessions import _options as session_options
 
-# transformers' own ways of writing attention that can be exported.
+# The implementations of attention in transformers that can be exported.
 _ATTENTIONS = ("sdpa", "eager")
 _TRIALS = 3
 
 
 class PlainPeer:
-    """The foundation's body as transformers has it, exported with each attention; `attention` is what runs."""
+    """The foundation's body as transformers has it, exported with each attention. `attention` is in use."""
 
     def __init__(self, foundation: Path, spec: FoundationSpec, threads: int) -> None:
         self._spec = spec
@@ -37,7 +37,7 @@ class PlainPeer:
         self.attention = _ATTENTIONS[0]
 
     def choose(self, batch: Batch) -> dict[str, float]:
-        """Run the attention that is the faster one for this batch from now on; gives the seconds of each."""
+        """Choose the attention that is faster for this batch, and return the seconds of each."""
         seconds = {}
         for self.attention in _ATTENTIONS:
             seconds[self.attention] = mean_seconds(lambda: self.run(batch), _TRIALS)
@@ -45,7 +45,7 @@ class PlainPeer:
         return seconds
 
     def run(self, batch: Batch) -> list[Array]:
-        """The embedding of each input of a batch."""
+        """Return the embedding of each input of a batch."""
         arrays = {
             "input_ids": batch.arrays["input_ids"],
             "attention_mask": batch.arrays["attention_mask"],
@@ -58,7 +58,7 @@ class PlainPeer:
 
 
 class _Body(nn.Module):
-    """A model called by the names of its inputs; gives the hidden states alone."""
+    """A model called by the names of its inputs. Returns the hidden states alone."""
 
     def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -72,11 +72,11 @@ class _Body(nn.Module):
 
 def _session(foundation: Path, spec: FoundationSpec, attention: str, threads: int) -> ort.InferenceSession:
     ids = torch.randint(4, 100, (3, 7))
-    own = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
-    # In eval mode as a whole: the exporter sets the mode of what it traced again afterwards.
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    # In eval mode as a whole: afterwards the exporter sets the mode of the module that it traced.
     body = _Body(load_trunk(foundation, attention), spec.inputs).eval()
     axes = {name: {0: "rows", 1: "tokens"} for name in [*spec.inputs, "hidden"]}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plain.onnx"
-        to_onnx(body, tuple(own[name] for name in spec.inputs), path, list(spec.inputs), ["hidden"], axes)
+        to_onnx(body, tuple(inputs[name] for name in spec.inputs), path, list(spec.inputs), ["hidden"], axes)
         return ort.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""A peer of row 2: sentence-transformers on the bare foundation."""
+"""sentence-transformers on the bare foundation: a peer of `vs-peft`."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class SentencePeer:
         self._model = SentenceTransformer(str(foundation), device="cpu", local_files_only=True)
 
     def run(self, texts: Sequence[str]) -> list[Array]:
-        """The embeddings of the texts, one batch."""
+        """Return the embeddings of the texts, computed in one batch."""
         return list(self._model.encode(list(texts), batch_size=len(texts), show_progress_bar=False))

@@ -1,7 +1,7 @@
-"""PEFT behind BentoML as a tutorial gives it: `set_adapter` and one forward pass a request.
+"""PEFT behind BentoML as in a tutorial: `set_adapter` and one forward pass a request.
 
-`bentoml serve rootstock.loadtest.peers.set_adapter_service:SetAdapter`, with the foundation's folder, that of the
-adapters (each a folder PEFT saved, by name), their labels and torch's threads in the environment.
+Run `bentoml serve rootstock.loadtest.peers.set_adapter_service:SetAdapter`. The environment names the
+foundation's folder, the folder of the adapters (each a folder that PEFT saved), their labels and torch's threads.
 """
 
 from __future__ import annotations
@@ -15,10 +15,7 @@ import bentoml
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-FOUNDATION = "PEER_FOUNDATION"
-ADAPTERS = "PEER_ADAPTERS"
-THREADS = "PEER_THREADS"
-LABELS = "PEER_LABELS"
+from rootstock.loadtest.peers.set_adapter import ADAPTERS, FOUNDATION, NUMBER_OF_LABELS, THREADS_OF_TORCH
 
 app = FastAPI()
 
@@ -32,7 +29,7 @@ class PeerBody(BaseModel):
 
 @app.post("/v1/predict")
 def predict(body: PeerBody) -> dict[str, Any]:
-    """Every label's score, best first; a plain function, which FastAPI runs in its pool of threads."""
+    """Return every label's score, best first. FastAPI runs a plain function in its pool of threads."""
     answer: dict[str, Any] = app.state.classifier.predict(body.model, body.inputs)
     return answer
 
@@ -53,11 +50,11 @@ class Classifier:
         for name in names[1:]:
             self._model.load_adapter(adapters / name, adapter_name=name)
         self._model.eval()
-        # The adapter that is set belongs to the model, which threads share.
+        # `set_adapter` changes the model, which threads share.
         self._lock = threading.Lock()
 
     def predict(self, name: str, text: str) -> dict[str, Any]:
-        """The scores of one text under one adapter."""
+        """Return the scores of one text under one adapter."""
         tokens = self._tokenizer(text, truncation=True, max_length=512, return_tensors="pt")
         with self._lock, self._torch.inference_mode():
             self._model.set_adapter(name)
@@ -75,6 +72,6 @@ class SetAdapter:
     def __init__(self) -> None:
         import torch
 
-        torch.set_num_threads(int(os.environ[THREADS]))
+        torch.set_num_threads(int(os.environ[THREADS_OF_TORCH]))
         folders = (Path(os.environ[FOUNDATION]), Path(os.environ[ADAPTERS]))
-        app.state.classifier = Classifier(*folders, labels=int(os.environ[LABELS]))
+        app.state.classifier = Classifier(*folders, labels=int(os.environ[NUMBER_OF_LABELS]))

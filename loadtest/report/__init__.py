@@ -1,1 +1,1 @@
-"""Reports, charts and pages of benchmarks and scenarios."""
+"""Tables, charts and pages of benchmarks and scenarios."""

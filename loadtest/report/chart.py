@@ -1,32 +1,30 @@
-"""A picture of a report: every pair's figure, the median with its interval, and the target."""
+"""A picture of a run: every pair's figure, the median with its interval, and the target. Needs matplotlib."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rootstock.loadtest.measure.row import BenchmarkRow
-from rootstock.loadtest.report.report import Report
 
 _ONE_COLUMN = 4
 
 
-def draw(report: Report, path: Path) -> bool:
-    """Write the PNG of a report with at least one row measured; False where matplotlib is not installed."""
-    try:
-        import matplotlib
-    except ImportError:
-        return False
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+def can_draw() -> bool:
+    """Return whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
 
-    rows = report.measured
+
+def draw(rows: Sequence[BenchmarkRow], path: Path) -> None:
+    """Write the PNG of at least one row."""
+    from matplotlib.figure import Figure
+
     columns = 1 if len(rows) <= _ONE_COLUMN else 2
     lines = -(-len(rows) // columns)
-    figure, grid = pyplot.subplots(
-        lines, columns, figsize=(8 * columns, 2.2 * lines), squeeze=False, layout="constrained"
-    )
-    all_axes = list(grid.flat)
+    figure = Figure(figsize=(8 * columns, 2.2 * lines), layout="constrained")
+    all_axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for row, axes in zip(rows, all_axes, strict=False):
         panel(row, axes)
     for axes in all_axes[len(rows) :]:
@@ -34,8 +32,6 @@ def draw(report: Report, path: Path) -> bool:
     for axes in all_axes[len(rows) - columns : len(rows)]:
         axes.set_xlabel("pair")
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-    return True
 
 
 def panel(row: BenchmarkRow, axes: Any) -> None:
@@ -47,7 +43,7 @@ def panel(row: BenchmarkRow, axes: Any) -> None:
     if row.target is not None:
         bound = "at most" if row.at_most else "at least"
         axes.axhline(row.target, color="tab:red", linestyle="--", label=f"target: {bound}")
-    axes.set_title(f"row {row.label}: {row.title}", fontsize=9)
+    axes.set_title(f"{row.benchmark}: {row.title}", fontsize=9)
     axes.set_ylabel(row.figure_unit or "ratio")
     axes.margins(y=0.2)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: table, figures, pictures."""
+"""A run as one HTML file that needs nothing else: table, figures, pictures."""
 
 from __future__ import annotations
 
@@ -6,58 +6,45 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rootstock.loadtest.load.outcome import Outcome
-from rootstock.loadtest.load.timeline import write_csv
-from rootstock.loadtest.report.report import Report, cells_of, lines_of, write_json
+from rootstock.loadtest.measure.outcome import BenchmarkRun, Outcome
+from rootstock.loadtest.report.chart import can_draw
+from rootstock.loadtest.report.table import cells_of, lines_of
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_page(path: Path, title: str, report: Report, outcome: Outcome | None = None) -> bool:
-    """Write the page of a report, with a scenario's figures where there are; False if it has no pictures, since
-    matplotlib is not installed.
-    """
+def write_page(path: Path, title: str, run: BenchmarkRun) -> None:
+    """Write the page of a run. Without matplotlib it has no pictures and says so."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    plots, drawn = _plots(report, outcome)
+    outcome = run.outcome
+    plots = _plots(outcome)
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page = environment.get_template("page.html.jinja").render(
         title=title,
-        machine=report.machine,
-        parameters=report.parameters,
-        rows=[{"cells": cells_of(row), "label": row.label, "lines": lines_of(row)} for row in report.rows],
-        notes=[] if outcome is None else outcome.notes,
-        stages=None if outcome is None else _table(outcome.stages),
-        plots=plots,
-        drawn=drawn,
+        machine=run.machine,
+        parameters=run.parameters,
+        rows=[{"cells": cells_of(row), "name": row.benchmark, "lines": lines_of(row)} for row in outcome.rows],
+        notes=outcome.notes,
+        stages=_table(outcome.stages) if outcome.stages else None,
+        plots=plots or [],
+        matplotlib=plots is not None,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
-    return drawn
 
 
-def write_outcome(path: Path, title: str, report: Report, outcome: Outcome) -> None:
-    """Write what a scenario came to: JSON at `path`, the timeline as CSV and the page beside it."""
-    write_json(path, {**report.to_json(), **outcome.to_json()})
-    write_csv(path.with_suffix(".csv"), outcome.timeline)
-    write_page(path.with_suffix(".html"), title, report, outcome)
-
-
-def _plots(report: Report, outcome: Outcome | None) -> tuple[Sequence[Any], bool]:
-    try:
-        import matplotlib  # noqa: F401 - only whether it is there
-    except ImportError:
-        return [], False
+def _plots(outcome: Outcome) -> Sequence[Any] | None:
+    if not can_draw():
+        return None
     from rootstock.loadtest.report.plots import plots_of_outcome, plots_of_rows
 
-    drawn = [] if outcome is None else plots_of_outcome(outcome)
-    return [*drawn, *plots_of_rows(report.measured)], True
+    return [*plots_of_outcome(outcome), *plots_of_rows(outcome.measured_rows)]
 
 
 def _table(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Columns of which some stage has a figure, and the cells as text."""
+    """Return the columns of which some stage has a figure, and the cells as text."""
     names = list(dict.fromkeys(name for stage in stages for name, value in stage.items() if value is not None))
     return {"columns": names, "rows": [[_text(stage.get(name)) for name in names] for stage in stages]}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from rootstock.loadtest.load.outcome import Outcome
+from rootstock.loadtest.measure.outcome import Outcome
 from rootstock.loadtest.measure.row import BenchmarkRow
 from rootstock.loadtest.report.chart import panel
 
@@ -19,29 +19,29 @@ _WIDE, _HIGH = 7.6, 2.7
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture and what it shows."""
+    """A picture with its title."""
 
     title: str
     svg: str
 
 
 def plots_of_rows(rows: Sequence[BenchmarkRow]) -> list[Plot]:
-    """One for each row that is more than a count."""
-    found = []
+    """Return a picture of each row that is more than a count."""
+    plots = []
     for row in rows:
         if row.exact:
             continue
-        with _drawing() as (axes, done):
+        with _drawing(wide=False) as (axes, svg):
             panel(row, axes)
             axes.set_title("")
             axes.set_xlabel("pair")
-        found.append(Plot(f"row {row.label}: {row.title}", done()))
-    return found
+        plots.append(Plot(f"{row.benchmark}: {row.title}", svg()))
+    return plots
 
 
 def plots_of_outcome(outcome: Outcome) -> list[Plot]:
-    """What a scenario's timeline and stages show; what the server did not tell is left out."""
-    found = [
+    """Return the pictures of a timeline and its stages. Figures that the server does not give are left out."""
+    plots = [
         *_over_time(outcome.timeline, "Latency from the intended start, ms", ("p50_ms", "p95_ms", "p99_ms")),
         *_over_time(outcome.timeline, "Requests a second", ("offered_s", "goodput_s", "refused")),
         *_over_time(
@@ -54,30 +54,30 @@ def plots_of_outcome(outcome: Outcome) -> list[Plot]:
         *_over_time(outcome.timeline, "Inputs that wait", ("waiting",)),
         *_over_time(outcome.timeline, "Resident memory, MB", ("resident_mb",)),
     ]  # fmt: skip
-    if outcome.offered:
-        found.insert(0, _against_offered(outcome))
-    if "adapters" in outcome.stages[0]:
-        found[:0] = _by_adapters(outcome.stages)
-    return found
+    if outcome.knee is not None:
+        plots.insert(0, _against_offered(outcome))
+    if outcome.stages and "adapters" in outcome.stages[0]:
+        plots[:0] = _by_adapters(outcome.stages)
+    return plots
 
 
 def _over_time(timeline: Series, title: str, names: Sequence[str]) -> list[Plot]:
-    drawn = [name for name in names if any(one.get(name) is not None for one in timeline)]
-    if not drawn:
+    series = [name for name in names if any(one.get(name) is not None for one in timeline)]
+    if not series:
         return []
-    with _drawing() as (axes, done):
-        for name in drawn:
+    with _drawing() as (axes, svg):
+        for name in series:
             known = [(one["second"], one[name]) for one in timeline if one.get(name) is not None]
             axes.plot(*zip(*known, strict=True), label=name, linewidth=1, marker=".", markersize=3)
         _shade(axes, timeline)
         axes.set_xlabel("second")
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=7, loc="upper left")
-    return [Plot(title, done())]
+    return [Plot(title, svg())]
 
 
 def _shade(axes: Any, timeline: Series) -> None:
-    """Every other phase in grey, so that windows in turn are seen."""
+    """Draw every other phase in grey, so that windows in turn are seen."""
     for i, (_, stretch) in enumerate(groupby(timeline, key=lambda one: one["phase"])):
         seconds = [one["second"] for one in stretch]
         if i % 2:
@@ -88,8 +88,8 @@ def _against_offered(outcome: Outcome) -> Plot:
     ramp = (stage for stage in outcome.stages if str(stage["phase"]).startswith("stage"))
     stages = sorted(ramp, key=lambda stage: float(stage["rate"]))
     offered = [stage["offered_s"] for stage in stages]
-    with _drawing() as (axes, done):
-        axes.plot(offered, offered, color="grey", linestyle=":", label="all that is offered")
+    with _drawing() as (axes, svg):
+        axes.plot(offered, offered, color="grey", linestyle=":", label="offered")
         axes.plot(offered, [stage["goodput_s"] for stage in stages], marker="o", label="right answers")
         axes.plot(offered, [stage["refused"] / stage["seconds"] for stage in stages], marker="x", label="refused")
         if outcome.knee:
@@ -99,7 +99,7 @@ def _against_offered(outcome: Outcome) -> Plot:
         axes.set_ylabel("requests/s")
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=7)
-    return Plot("Throughput against offered load", done())
+    return Plot("Throughput against offered load", svg())
 
 
 def _by_adapters(stages: Series) -> Iterator[Plot]:
@@ -110,7 +110,7 @@ def _by_adapters(stages: Series) -> Iterator[Plot]:
         ("Resident memory by registered adapters, MB", ("resident_mb",)),
         ("Loads and evictions by registered adapters", ("loads", "evictions")),
     ):
-        with _drawing() as (axes, done):
+        with _drawing() as (axes, svg):
             for name in names:
                 known = [(s["adapters"], s[name]) for s in some if s.get(name) is not None]
                 if known:
@@ -119,18 +119,20 @@ def _by_adapters(stages: Series) -> Iterator[Plot]:
             axes.set_xlabel("adapters")
             axes.set_ylim(bottom=0)
             axes.legend(fontsize=7)
-        yield Plot(title, done())
+        yield Plot(title, svg())
 
 
 @contextmanager
-def _drawing() -> Iterator[tuple[Any, Any]]:
-    """Axes to draw into, and what gives the SVG afterwards."""
+def _drawing(wide: bool = True) -> Iterator[tuple[Any, Any]]:
+    """Give axes to draw into, and a function that returns the SVG afterwards."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_WIDE, _HIGH), layout="constrained")
-    drawn: list[str] = []
-    yield figure.subplots(), lambda: drawn[0]
+    figure = Figure(figsize=(_WIDE, _HIGH))
+    # Fixed margins: matplotlib's layout engines double the time of a page.
+    figure.subplots_adjust(left=0.1, right=0.98 if wide else 0.78, bottom=0.17, top=0.95)
+    texts: list[str] = []
+    yield figure.subplots(), lambda: texts[0]
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    # Without the XML declaration, which HTML does not have.
-    drawn.append("<svg" + out.getvalue().partition("<svg")[2])
+    # HTML has no XML declaration.
+    texts.append("<svg" + out.getvalue().partition("<svg")[2])

@@ -1,11 +1,14 @@
-"""`soak`: half an hour of mixed traffic; whether the server's memory climbs."""
+"""`soak`: half an hour of mixed traffic and the slope of the server's memory."""
 
 from __future__ import annotations
 
-from rootstock.loadtest.load.outcome import Outcome, faults_row
+from rootstock.loadtest import targets
+from rootstock.loadtest.fixtures.setup import BenchmarkSetup
+from rootstock.loadtest.load.faults import faults_row
 from rootstock.loadtest.load.plan import Phase
-from rootstock.loadtest.load.preparation import Needs, ScenarioSetup, prepared
+from rootstock.loadtest.load.preparation import Needs, scenario_fixture
 from rootstock.loadtest.load.trial import Trial, run
+from rootstock.loadtest.measure.outcome import Outcome
 from rootstock.loadtest.measure.row import BenchmarkRow, Measure, NotRun, Pair
 from rootstock.loadtest.measure.slope import WARM_UP, slopes
 from rootstock.loadtest.scenarios.steady import MIX
@@ -15,15 +18,15 @@ _OF_CAPACITY = 0.5
 _TITLE = "resident memory's slope"
 
 
-def soak(setup: ScenarioSetup) -> Outcome:
-    """30 min of arrivals at half of what 16 clients got through, Zipf over 64 adapters, all kinds of request."""
-    seconds = setup.sized(full=1800.0, quick=6.0)
+def soak(setup: BenchmarkSetup) -> Outcome:
+    """Load for 30 min at half of the rate of 16 clients: all kinds of request, Zipf over 64 adapters."""
+    seconds = setup.length(full=1800.0, quick=6.0)
     phases = [
-        Phase("calibrate", setup.many(10, 1), users=_USERS, calibrates=True),
+        Phase("calibrate", setup.count(10, 1), users=_USERS, calibrates=True),
         Phase("soak", seconds, of_capacity=_OF_CAPACITY),
     ]
-    with prepared(setup, Needs(setup.many(64, 8))) as ready:
-        trial = run(setup, ready, phases, MIX)
+    with scenario_fixture(setup, Needs(setup.count(64, 8))) as fixture:
+        trial = run(setup, fixture, phases, MIX)
     return Outcome([_slope_row(trial), faults_row("soak", [trial])], trial.stages(), trial.timeline())
 
 
@@ -35,14 +38,14 @@ def _slope_row(trial: Trial) -> BenchmarkRow | NotRun:
     except ValueError as error:
         return NotRun("soak", _TITLE, str(error))
     return BenchmarkRow(
-        label="soak",
+        benchmark="soak",
         title=_TITLE,
         top=f"MB an hour between blocks of samples half the soak apart, the first {WARM_UP:.0%} left out; met "
         "where the median's interval reaches zero or lies below",
         bottom="",
         unit="MB/h",
         pairs=[Pair(climb) for climb in climbs],
-        target=0.0,
+        target=targets.SOAK_MB_HOUR,
         measure=Measure.TOP,
         at_most=True,
         notes=[

@@ -14,10 +14,10 @@ from safetensors.numpy import save
 
 from rootstock.adapters.bundle import Bundle, Limits, open_bundle, pack
 from rootstock.adapters.bundle.archive import CONFIG, GOLDEN, MANIFEST, MEMBERS, WEIGHTS
-from rootstock.adapters.bundle.extras import FILES, FOLDERS
 from rootstock.adapters.bundle.golden import MAX_INPUTS
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, REFUSED
 from rootstock.adapters.bundle.manifest import MAX_LABELS
+from rootstock.adapters.bundle.plain.extras import FILES, FOLDERS
 from rootstock.adapters.spec import POOLINGS, PROBLEM_TYPES, TASKS, FoundationSpec
 
 TEXT = Path(__file__).parents[2].joinpath("docs", "bundle-format.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from rootstock.adapters.bundle import PlainFields, open_bundle, pack
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, MEMBERS, WEIGHTS
-from rootstock.adapters.bundle.base_model import is_same
+from rootstock.adapters.bundle.plain.base_model import is_same
 from rootstock.adapters.client.client import read_source
 from rootstock.adapters.client.errors import Misused
 from rootstock.adapters.foundation.architecture import describe

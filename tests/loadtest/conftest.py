@@ -1,4 +1,4 @@
-"""What the tests of the benchmark's rows share."""
+"""Fixtures of the benchmarks' tests."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.loadtest.fixtures.setup import BenchmarkSetup
+
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sides are timed at once: no test looks at a timing."""
     monkeypatch.setattr("rootstock.loadtest.measure.pairs.SETTLE_S", 0.0)
+
+
+@pytest.fixture
+def setup(foundation: FoundationFiles, export_folder: Path) -> BenchmarkSetup:
+    """One pair on one thread."""
+    return BenchmarkSetup(foundation.folder, export_folder, 1, say=lambda _: None, quick=True, pairs=1)
 
 
 @pytest.fixture(scope="module")

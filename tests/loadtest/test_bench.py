@@ -14,6 +14,7 @@ import pytest
 
 from rootstock.loadtest.measure import wrk
 from rootstock.loadtest.peers import infinity
+from rootstock.loadtest.report.render import render
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +33,6 @@ def bench(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def figures(done: subprocess.CompletedProcess[str], path: Path) -> list[dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     content = json.loads(path.read_text())
-    assert path.with_suffix(".png").is_file()
     for row in content["rows"]:
         assert len(row["pairs"]) == 2
         assert all(pair["top"] > 0 and pair["bottom"] > 0 for pair in row["pairs"])
@@ -41,41 +41,43 @@ def figures(done: subprocess.CompletedProcess[str], path: Path) -> list[dict[str
     return rows
 
 
-def test_rows_by_label_are_measured_and_kept(home: Path, tmp_path: Path) -> None:
-    out = tmp_path / "six.json"
-    rows = figures(bench(home, "engine", "--quick", "--threads", "1", "--rows", "6", "--json", str(out)), out)
-    assert [(row["row"], row["target"]) for row in rows] == [("6", 12.0), ("6", 12.0)]
+def test_rows_by_name_are_measured_and_kept(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fan-out.json"
+    rows = figures(
+        bench(home, "engine", "--quick", "--threads", "1", "--rows", "fan-out", "--json", str(out)), out
+    )
+    assert [(row["benchmark"], row["target"]) for row in rows] == [("fan-out", 12.0), ("fan-out", 12.0)]
     assert str(home) not in out.read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("wrk") is None, reason=wrk.MISSING)
-def test_row_4_runs(home: Path, tmp_path: Path) -> None:
-    out = tmp_path / "four.json"
-    rows = figures(bench(home, "http", "--rows", "4", "--quick", "--json", str(out)), out)
-    assert [(row["row"], row["target"]) for row in rows] == [("4", 0.5), ("4", 0.6)]
+def test_throughput_runs(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "throughput.json"
+    rows = figures(bench(home, "http", "--rows", "throughput", "--quick", "--json", str(out)), out)
+    assert [(row["benchmark"], row["target"]) for row in rows] == [("throughput", 0.5), ("throughput", 0.6)]
     assert rows[0]["extra"]["latency"].keys() == {"32", "1"}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("wrk") is None, reason=wrk.MISSING)
-def test_rows_against_peers_and_under_churn_run_and_make_one_page(home: Path, tmp_path: Path) -> None:
+def test_rows_against_peers_run_and_make_one_page(home: Path, tmp_path: Path) -> None:
     installed = (infinity.environment_folder() / infinity.DONE).is_file()
-    labels = "3,5,9,11" if installed else "3,9,11"
-    out = tmp_path / "served.json"
-    done = bench(home, "http", "--rows", labels, "--quick", "--server", "uvicorn", "--json", str(out))
+    names = "vs-set-adapter,vs-infinity" if installed else "vs-set-adapter"
+    out = tmp_path / "peers.json"
+    done = bench(home, "http", "--rows", names, "--quick", "--json", str(out))
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())["rows"]
-    assert set(labels.split(",")) == {row["row"] for row in rows}
-    targets = {row["title"]: row["target"] for row in rows if row["row"] in ("3", "5")}
-    assert list(targets.values())[: 3 if installed else 1] == [6.0, 2.5, 0.4][: 3 if installed else 1]
-    assert out.with_suffix(".html").read_text().count("<svg") >= 3
+    assert set(names.split(",")) == {row["benchmark"] for row in rows}
+    assert [row["target"] for row in rows] == ([6.0, 2.5, 0.4, None] if installed else [6.0])
+    render(out, tmp_path / "rendered")
+    assert (tmp_path / "rendered" / "peers.html").read_text().count("<svg") == len(rows)
 
 
-def test_a_row_that_is_not_there_is_refused(home: Path) -> None:
-    done = bench(home, "engine", "--rows", "1,3")
+def test_a_name_of_another_command_is_refused(home: Path) -> None:
+    done = bench(home, "engine", "--rows", "fan-out,throughput")
     assert done.returncode == 2
-    assert "expected one or more of plain, 1, 1b, 2, 6, 7, 8, loads, 9, 10" in done.stderr
+    assert "'throughput' is unknown here; choose from plain-export, adapters-vs-bare, " in done.stderr
 
 
 def test_full_without_sweep_is_refused(home: Path) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.loadtest.fixtures.engine_process import EngineEnded, in_process
+from rootstock.loadtest.fixtures.engine_process import EngineEnded, engine_process
 from rootstock.loadtest.measure.processes import cpu_seconds
 
 
 def test_it_answers_counts_and_uses_cpu_time(export_folder: Path) -> None:
-    with in_process(export_folder, threads=1, adapters=3, tokens=8) as engine:
+    with engine_process(export_folder, threads=1, adapters=3, tokens=8) as engine:
         answers = engine.answers()
         assert len({answer["digest"] for answer in answers}) == 3
         for answer in answers:
@@ -24,7 +24,7 @@ def test_it_answers_counts_and_uses_cpu_time(export_folder: Path) -> None:
 
 def test_an_engine_that_ended_is_one_clear_error(tmp_path: Path) -> None:
     with (
-        in_process(tmp_path, threads=1, adapters=1, tokens=8) as engine,
+        engine_process(tmp_path, threads=1, adapters=1, tokens=8) as engine,
         pytest.raises(EngineEnded, match="code 1"),
     ):
         engine.answers()

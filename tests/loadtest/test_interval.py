@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -9,7 +12,7 @@ from scipy import stats
 from rootstock.loadtest.measure.interval import CONFIDENCE, median_interval
 
 
-@pytest.mark.parametrize("count", [6, 7, 9, 10, 20, 29, 30, 31, 60, 101])
+@pytest.mark.parametrize("count", [6, 7, 9, 10, 20, 29, 30, 31, 60, 101, 1023, 1500])
 def test_it_is_the_interval_of_scipys_quantile_test(count: int) -> None:
     values = np.random.default_rng(count).lognormal(size=count)
     ours = median_interval(values.tolist())
@@ -43,3 +46,24 @@ def test_few_measurements_give_their_range_and_admit_it(count: int) -> None:
 def test_no_measurements_are_refused() -> None:
     with pytest.raises(ValueError, match="no measurements"):
         median_interval([])
+
+
+def test_no_other_module_computes_a_median_in_its_own_way() -> None:
+    folder = Path(__file__).parents[2] / "loadtest"
+    other_ways = re.compile(
+        r"\bstatistics\b|\bmedian\(|quantile|\[len\(\w+(\.\w+)*\) // 2\]|percentile\([^)]*\b50\)"
+    )
+    lines = {
+        f"{path.relative_to(folder)}: {line.strip()}"
+        for path in folder.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if other_ways.search(line)
+    }
+    assert {line.partition(":")[0] for line in lines} == {
+        "measure/interval.py",
+        # The pair whose sides are shown beside the median.
+        "measure/row.py",
+        # Latencies of one window: wrk's own, and the generator's by `percentile`.
+        "measure/wrk.py",
+        "load/summary.py",
+    }

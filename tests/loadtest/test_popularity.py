@@ -32,5 +32,5 @@ def test_no_adapters_are_refused(popularity: str) -> None:
 
 
 def test_an_unknown_popularity_is_refused() -> None:
-    with pytest.raises(ValueError, match="one of: identical, uniform, zipf, distinct"):
+    with pytest.raises(ValueError, match="one of identical, uniform, zipf, distinct"):
         choose(NAMES, "normal")

@@ -28,11 +28,11 @@ def test_it_is_psutil_s_for_a_process_with_descendants() -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
-        found = memory(process.pid)
+        used = memory(process.pid)
         root = psutil.Process(process.pid)
         family = [root, *root.children(recursive=True)]
-        assert found.processes == len(family) == 3
+        assert used.processes == len(family) == 3
         expected = sum(one.memory_full_info().rss for one in family) / 1e6
-        assert found.resident == pytest.approx(expected, rel=0.02)
-        assert found.proportional == pytest.approx(sum(p.memory_full_info().pss for p in family) / 1e6, rel=0.02)
-        assert 90 < found.proportional < found.resident
+        assert used.resident == pytest.approx(expected, rel=0.02)
+        assert used.proportional == pytest.approx(sum(p.memory_full_info().pss for p in family) / 1e6, rel=0.02)
+        assert 90 < used.proportional < used.resident

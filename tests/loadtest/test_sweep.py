@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.loadtest.engine.sweep import CENTRE, FACTORS, Cell, _batches, cells, sweep
+from rootstock.loadtest.engine.sweep import CENTRE, FACTORS, Cell, SweepRun, _batches, cells, sweep
+from rootstock.loadtest.fixtures.setup import BenchmarkSetup
 from rootstock.loadtest.measure.machine import describe_machine
-from rootstock.loadtest.report.sweep_report import SweepReport
+from rootstock.loadtest.report.sweep_chart import draw_sweep, show_sweep
 
 
 def test_by_default_one_factor_differs_from_the_centre() -> None:
@@ -39,16 +40,17 @@ def test_a_batch_is_as_the_cell_says(export_folder: Path, popularity: str, disti
 
 
 @pytest.mark.usefixtures("quick")
-def test_points_are_reported(export_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_points_are_reported(setup: BenchmarkSetup, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     chosen = [Cell(4, "uniform", 8, 8, 16), Cell(1, "distinct", 16, 1, 16)]
-    points = sweep(export_folder, chosen, 1, 1, lambda _: None)
-    report = SweepReport(describe_machine(), {"full": True}, points)
-    report.write(tmp_path / "sweep.json")
-    assert report.draw(tmp_path / "sweep.png")
+    points = sweep(setup, chosen)
+    run = SweepRun(describe_machine(), {"full": True}, points)
+    run.write(tmp_path / "sweep.json")
+    draw_sweep(run, tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
-    report.show()
+    show_sweep(run)
     content = json.loads((tmp_path / "sweep.json").read_text())
+    assert SweepRun.from_json(content) == run
     assert [point["rank"] for point in content["points"]] == [8, 16]
     for point in content["points"]:
         pair = point["pairs"][0]

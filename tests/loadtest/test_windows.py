@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootstock.loadtest.fixtures.windows import Windows, alternate, medians, rates
+from rootstock.loadtest.fixtures.windows import Windows, alternate, p50s, rates
 from rootstock.loadtest.measure.wrk import Load
 
 
@@ -24,4 +24,4 @@ def test_the_order_alternates_and_the_figures_keep_their_sides() -> None:
     measured = alternate(ours, theirs, Windows(2, 3, 32), lambda line: None)  # type: ignore[arg-type]
     assert order == ["ours", "theirs", *("ours", "theirs"), *("theirs", "ours"), *("ours", "theirs")]
     assert [pair.ratio for pair in rates(measured)] == [5, 5, 5]
-    assert [tuple(pair) for pair in medians(measured)] == [(10, 50)] * 3
+    assert [tuple(pair) for pair in p50s(measured)] == [(10, 50)] * 3

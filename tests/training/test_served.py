@@ -13,7 +13,7 @@ from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.training.data.encoding import IGNORED, encode, load_tokenizer
 from rootstock.training.data.example import Example
-from rootstock.training.study.server_scores import assess_served
+from rootstock.training.study.server_scores import assess_on_server
 from tests.tokenizer_families import FAMILIES, save_tokenizer
 
 LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
@@ -58,6 +58,6 @@ def test_tokens_that_are_all_right_are_measured_as_all_right(family: str, prefix
     data = tmp_path / "rows.conll"
     data.write_text("".join(pair.replace("/", "\t") + "\n" for pair in TEXT.split()), encoding="utf-8")
     server: Any = Server(tmp_path, prefix)
-    figures = assess_served(server, "entities", data, "text", "label")
+    figures = assess_on_server(server, "entities", data, "text", "label")
     assert (figures["precision"], figures["recall"], figures["f1"]) == (1.0, 1.0, 1.0)
     assert sum(kind["support"] for kind in figures["entities"].values()) == 4

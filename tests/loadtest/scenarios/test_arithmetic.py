@@ -17,9 +17,12 @@ from rootstock.loadtest.load.samples import ResourceSample, between, parse
 from rootstock.loadtest.load.summary import percentile, summarize
 from rootstock.loadtest.load.texts import real_texts
 from rootstock.loadtest.load.timeline import timeline
+from rootstock.loadtest.load.trial import Trial
 from rootstock.loadtest.measure.interval import median_interval
 from rootstock.loadtest.measure.knee import Knee, LoadStage, knee
+from rootstock.loadtest.measure.row import BenchmarkRow, NotRun
 from rootstock.loadtest.measure.slope import slopes
+from rootstock.loadtest.scenarios.ramp import _goodput_row
 from rootstock.service.engine.core.observer import BatchStats
 from rootstock.service.telemetry.metrics import Metrics
 
@@ -28,9 +31,9 @@ floats = st.floats(0, 1e6)
 
 @given(st.lists(floats, min_size=1), st.floats(0.1, 100))
 def test_a_percentile_is_one_of_the_values_and_enough_lie_below(values: list[float], percent: float) -> None:
-    found = percentile(values, percent)
-    assert found in values
-    assert sum(value <= found for value in values) >= percent / 100 * len(values) * (1 - 1e-9)
+    figures = percentile(values, percent)
+    assert figures in values
+    assert sum(value <= figures for value in values) >= percent / 100 * len(values) * (1 - 1e-9)
 
 
 def test_no_values_have_no_percentile() -> None:
@@ -42,17 +45,17 @@ def record(at: float, latency: float, verdict: str = "ok", inputs: int = 1) -> R
 
 
 def test_a_late_answer_counts_in_the_latency_and_not_in_the_goodput() -> None:
-    found = summarize([record(10.1, 0.2, inputs=8), record(10.2, 5.0, inputs=8)], 10.0, 1.0)
-    assert found.counts["ok"] == 2
-    assert found.latency_ms[99] == 5000
-    assert (found.offered_s, found.goodput_s, found.inputs_s) == (2, 1, 8)
+    figures = summarize([record(10.1, 0.2, inputs=8), record(10.2, 5.0, inputs=8)], 10.0, 1.0)
+    assert figures.counts["ok"] == 2
+    assert figures.latency_ms[99] == 5000
+    assert (figures.offered_s, figures.goodput_s, figures.inputs_s) == (2, 1, 8)
 
 
 def test_refusals_and_faults_are_no_goodput_and_have_no_latency() -> None:
     answers = [record(0.1, 0.1), record(0.2, 9.0, "refused"), record(0.3, 9.0, "stale")]
-    found = summarize(answers, 0.0, 1.0)
-    assert (found.goodput_s, found.faults, found.latency_ms[99]) == (1, 1, 100)
-    assert found.to_json()["p99_ms"] == 100
+    figures = summarize(answers, 0.0, 1.0)
+    assert (figures.goodput_s, figures.faults, figures.latency_ms[99]) == (1, 1, 100)
+    assert figures.to_json()["p99_ms"] == 100
 
 
 def test_the_timeline_holds_every_request_where_it_was_to_be_sent_and_every_answer_where_it_came() -> None:
@@ -110,19 +113,19 @@ def test_what_happened_between_two_expositions_of_the_server_is_told() -> None:
         metrics.loaded("slot", 0.1, True)
     for _ in range(2):
         metrics.evicted("slot")
-    found = between(first, ResourceSample(1.0, parse(metrics.render().decode()), 210.0))
-    assert (found["batch_rows"], found["batch_adapters"]) == (6, 1.5)
-    assert found["batch_ms"] == pytest.approx(40)
-    assert found["waited_ms"] == pytest.approx(20)
-    assert found["padding_share"] == pytest.approx(60 / 200)
-    assert (found["loads"], found["evictions"], found["resident_mb"]) == (3, 2, 210)
+    figures = between(first, ResourceSample(1.0, parse(metrics.render().decode()), 210.0))
+    assert (figures["batch_rows"], figures["batch_adapters"]) == (6, 1.5)
+    assert figures["batch_ms"] == pytest.approx(40)
+    assert figures["waited_ms"] == pytest.approx(20)
+    assert figures["padding_share"] == pytest.approx(60 / 200)
+    assert (figures["loads"], figures["evictions"], figures["resident_mb"]) == (3, 2, 210)
     # No figure of the report lacks a series of the server's.
-    assert None not in found.values()
+    assert None not in figures.values()
 
 
 def test_metrics_that_are_not_there_are_nothing_rather_than_a_fault() -> None:
-    found = between(ResourceSample(0.0, {}, 1.0), ResourceSample(1.0, {}, 1.0))
-    assert {name for name, value in found.items() if value is not None} == {"resident_mb"}
+    figures = between(ResourceSample(0.0, {}, 1.0), ResourceSample(1.0, {}, 1.0))
+    assert {name for name, value in figures.items() if value is not None} == {"resident_mb"}
 
 
 def test_texts_have_short_and_long_ones_are_distinct_and_the_same_each_time(spec: FoundationSpec) -> None:
@@ -136,3 +139,21 @@ def test_texts_have_short_and_long_ones_are_distinct_and_the_same_each_time(spec
 def test_without_the_labelled_data_the_demo_texts_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: str) -> None:
     monkeypatch.setenv("ROOTSTOCK_DATA", str(tmp_path))
     assert len(real_texts(64)) == 64
+
+
+def windows(latency_s: float) -> Trial:
+    """A ramp's pair of windows of one second, with one answer each."""
+    phases = [
+        {"name": name, "start": float(i), "end": i + 1.0, "seconds": 1.0} for i, name in enumerate(("1×", "3×"))
+    ]
+    records = [Record(i, CALLER, "predict", float(i), latency_s, latency_s, 8, "ok") for i in range(2)]
+    return Trial(records, phases, [])
+
+
+def test_a_ramp_without_an_answer_in_time_is_not_run_rather_than_a_division_by_zero() -> None:
+    row = _goodput_row(windows(0.5))
+    assert isinstance(row, BenchmarkRow)
+    assert row.figures == [1.0]
+    late = _goodput_row(windows(5.0))
+    assert isinstance(late, NotRun)
+    assert "no right answer came within a window" in late.reason

@@ -48,12 +48,12 @@ class Liar(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     turn = count()
-    told: Counter[str]
+    sent: Counter[str]
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         verdict, status, headers, digest, version, scores = LIES[next(self.turn) % len(LIES)]
-        self.told[verdict] += 1
+        self.sent[verdict] += 1
         labelled = sorted(
             ({"label": f"LABEL_{i}", "score": s} for i, s in enumerate(scores)),
             key=lambda one: -float(one["score"]),
@@ -78,7 +78,7 @@ class Liar(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    Liar.told = Counter()
+    Liar.sent = Counter()
     with ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever)
@@ -99,6 +99,6 @@ def test_every_lie_is_caught_in_closed_and_open_loops(url: str, tmp_path: Path) 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     records = read_records(tmp_path / RECORDS)
-    assert Counter(record.verdict for record in records) == Liar.told
-    assert set(Liar.told) == {lie[0] for lie in LIES}
+    assert Counter(record.verdict for record in records) == Liar.sent
+    assert set(Liar.sent) == {lie[0] for lie in LIES}
     assert sum(record.phase == 1 for record in records) == 50

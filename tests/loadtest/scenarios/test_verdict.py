@@ -100,9 +100,9 @@ def test_where_no_scores_are_known_the_digest_alone_is_held() -> None:
     ],
 )
 def test_a_refusal_has_to_say_when_to_retry(status: int, retry_after: str | None, verdict: Verdict) -> None:
-    told = of_status(status, retry_after)
-    assert told is not None
-    assert told.verdict is verdict
+    judgement = of_status(status, retry_after)
+    assert judgement is not None
+    assert judgement.verdict is verdict
 
 
 def test_an_embedding_is_held_against_the_foundations_own() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 from rootstock.adapters.bundle.archive import CONFIG, WEIGHTS, Archive
 from rootstock.adapters.bundle.labels import given_labels
 from rootstock.adapters.bundle.manifest import MAX_LABELS, problem_types
-from rootstock.adapters.bundle.origin import check_origin, head_hint, short_names
 from rootstock.adapters.bundle.peft_config import PeftConfig
-from rootstock.adapters.bundle.sentence_modules import MODULES, SentenceModules, read_sentence_modules
+from rootstock.adapters.bundle.plain.origin import check_origin, head_hint, short_names
+from rootstock.adapters.bundle.plain.sentence_modules import MODULES, SentenceModules, read_sentence_modules
 from rootstock.adapters.spec import UNLABELLED, Array, FoundationSpec, HeadSpec, Rejected, TaskClass
 from rootstock.adapters.tasks import TASK_OF_TYPE
 

@@ -1,0 +1,40 @@
+"""The target of each benchmark, in one place: the benchmark judges by it, the catalogue prints it."""
+
+from __future__ import annotations
+
+# Ratios of speed or throughput, at least.
+PLAIN_EXPORT = 1.0
+# By tokens a row.
+ADAPTERS_VS_BARE = {32: 0.95, 16: 0.90}
+VS_PEFT = 2.0
+FAN_OUT = 12.0
+TOP_LAYERS_FAN_OUT = 4.0
+TOP_LAYERS_SHARED = 2.2
+VS_SET_ADAPTER = 6.0
+# By server.
+THROUGHPUT = {"bentoml": 0.5, "uvicorn": 0.6}
+VS_INFINITY = 2.5
+RAMP_GOODPUT = 0.9
+
+# At most: ratios, milliseconds, seconds, MB (a million bytes), MB an hour, answers.
+VS_INFINITY_P50 = 0.4
+COLD_DISK_MS = 25.0
+COLD_MEMORY_MS = 2.0
+LOOK_UP_MS = 1.0
+START_S = 3.0
+START_MB = 400.0
+REQUEST_CPU_MS = 1.0
+CHURN_MS = 10.0
+NEIGHBOUR_P99 = 2.0
+SOAK_MB_HOUR = 0.0
+FAULTS = 0.0
+
+# A server with many adapters may hold its cache's budget and this much more than an empty one.
+CACHE_MIB = 128
+SPARE_MB = 50.0
+CACHE_MB = CACHE_MIB * 2**20 / 1e6
+REGISTRY_MB = CACHE_MB + SPARE_MB
+# The p99 under churn is held to the target beyond this many times the quiet one.
+CHURN_RATIO = 1.5
+# An accepted request may wait this many times what a full queue takes.
+RAMP_QUEUES = 2.0
