@@ -1,17 +1,18 @@
-# Every target works on a machine that has Python 3.11 or newer and make: what is missing is installed first.
+# Every target needs Python 3.11 or newer and make, and installs the rest first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: install serve test test-slow lint bench faults bento compatibility clean
 install: $(STAMP)
 
-# torch goes first and alone: a range, or another package's range, can pull several GB of CUDA libraries.
+# torch goes first and alone: another package's range for it can pull several GB of CUDA libraries.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,train]' -c constraints.txt
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[dev]'
 	touch $(STAMP)
 
 serve: install
@@ -29,8 +30,8 @@ test: lint
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
-# In full size: the soak alone takes half an hour. wrk generates the load of the rows: its own cost is small, so it
-# does not spoil a ratio on a small machine.
+# Runs every benchmark in full size; the soak alone takes half an hour. wrk generates the load, because it takes little
+# of a small machine for itself.
 bench: install
 	command -v wrk >/dev/null || apt-get install -y wrk || sudo -n apt-get install -y wrk
 	$(BIN)/rootstock bench engine
@@ -39,20 +40,21 @@ bench: install
 		$(BIN)/rootstock bench http --scenario $$scenario || exit 1; \
 	done
 
-# What each fault loses and how long it takes: the table of docs/operations.md.
+# Prints the table of faults in docs/operations.md: what each loses, and how long recovery takes.
 faults: install
 	$(BIN)/python -m pytest tests/faults -m "not slow" -o junit_family=xunit1 --junitxml=build/faults.xml
 	$(BIN)/python -m tests.faults build/faults.xml
 
-# The bentos of both images, after a server has run from what the CPU's installs. docs/operations.md has the rest.
+# Tests the deployment files, runs a server from the CPU bento's installation, and builds the bentos of both images.
+# "Container" in docs/operations.md says how to make images of them.
 bento: install
 	$(BIN)/python -m pytest tests/deploy
 	BENTOML_DO_NOT_TRACK=true $(BIN)/bentoml build
 	BENTOML_DO_NOT_TRACK=true $(BIN)/bentoml build --bentofile bentofile.gpu.yaml
 
-# docs/compatibility.md, from the tables that the parity tests prove.
+# Writes docs/compatibility.md from the tables that the parity tests use.
 compatibility: install
 	$(BIN)/python -m tests.parity
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from rootstock.adapters.cli.options import URL, Json, Url
+from rootstock.adapters.installation import lack
 
 if TYPE_CHECKING:
     from rootstock.adapters.spec import FoundationSpec
@@ -46,6 +47,8 @@ def serve_command(
         if settings.runner != "torch":
             for setting in settings.hosted.values():
                 _exported(setting, settings, settings.precision)
+        elif problem := lack("torch", "ROOTSTOCK_RUNNER=torch"):
+            _fail(problem)
     except (SettingsError, NoSuchExporter, FoundationError, AdapterError, OSError) as error:
         _fail(str(error))
     _check_address(settings.host, settings.port)
@@ -287,7 +290,8 @@ def _serve_uvicorn(settings: Any) -> None:
 
 def _serve_bentoml(settings: Any) -> None:
     """BentoML's own command takes this process over: it starts the one worker and passes signals on."""
-    root = Path(__file__).parents[1]
+    # BentoML puts this folder on the import path: it holds `rootstock` and not the packages inside it.
+    root = Path(__file__).parents[2]
     arguments = {
         "--working-dir": root,
         "--host": "127.0.0.1" if settings.host == "localhost" else settings.host,

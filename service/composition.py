@@ -18,6 +18,7 @@ import structlog
 
 from rootstock.adapters.bundle import Limits, PlainFields
 from rootstock.adapters.errors import StoreFull
+from rootstock.adapters.installation import lack
 from rootstock.adapters.spec import FoundationSpec, Rejected
 from rootstock.service.engine.core.errors import EngineError
 from rootstock.service.settings import Settings
@@ -55,7 +56,7 @@ OpenRunner = Callable[[str, "FoundationFiles", Settings], OpenedRunner]
 
 def open_runner(setting: str, files: FoundationFiles, settings: Settings) -> OpenedRunner:
     """Open ONNX Runtime on the foundation's export, or torch."""
-    on_torch = settings.runner == "torch" or (settings.runner == "auto" and _has_cuda())
+    on_torch = settings.runner == "torch" or (settings.runner == "auto" and _has_cuda() and _has_torch())
     if on_torch and settings.precision == "fp32":
         from rootstock.adapters.foundation.architecture import describe
         from rootstock.service.engine.runners.torch.runner import TorchRunner
@@ -244,3 +245,7 @@ async def register_demo(publisher: Publisher, registry: Registry) -> None:
 def _has_cuda() -> bool:
     """Tell whether there is an NVIDIA device, without importing torch: on a CPU, serving needs no torch."""
     return Path("/dev/nvidiactl").exists()
+
+
+def _has_torch() -> bool:
+    return lack("torch", "") is None

@@ -43,6 +43,7 @@ def serving(
     server: str,
     cwd: Path | None = None,
     log: list[str] | None = None,
+    program: str = ROOTSTOCK,
     **settings: str,
 ) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """The server as a process, once it is ready: its own log line says so.
@@ -51,7 +52,7 @@ def serving(
     """
     port = free_port()
     environment = {**os.environ, "ROOTSTOCK_HOME": str(home), **settings}
-    command = [ROOTSTOCK, "serve", "--port", str(port), "--server", server]
+    command = [program, "serve", "--port", str(port), "--server", server]
     with subprocess.Popen(command, env=environment, cwd=cwd, stderr=subprocess.PIPE, text=True) as process:
         until_ready(process)
         assert process.stderr is not None

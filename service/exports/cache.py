@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from rootstock.adapters.child_process import OverTime, end_with_parent, limit_cpu, run_child
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, fingerprint, heads_digest
+from rootstock.adapters.installation import lack
 
 # Raised with the layout of an export; older exports are then made anew.
 FORMAT = 5
@@ -65,6 +66,8 @@ def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
     """The folder of the fp32 export, made in a subprocess if need be: this process imports no torch."""
     folder = path_of(files, home)
     if not is_whole(folder):
+        if problem := lack("torch", f"{home} holds no export of {files.name}: making one"):
+            raise FoundationError(problem)
         shutil.rmtree(folder, ignore_errors=True)
         command = [sys.executable, "-m", "rootstock.service.exports.cache", setting, str(folder)]
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
@@ -86,11 +89,13 @@ def int8_candidate(fp32: Path, folder: Path) -> Iterator[Path]:
 
     A new one lies beside `folder`, so that `os.replace` accepts it.
     """
-    from rootstock.service.engine.runners.onnx.export.int8 import quantise
-
     if is_whole(folder):
         yield folder
         return
+    if problem := lack("torch", "making the int8 export"):
+        raise FoundationError(problem)
+    from rootstock.service.engine.runners.onnx.export.int8 import quantise
+
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=".candidate-") as temporary:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from setuptools import find_namespace_packages
 
 from rootstock.service.settings import SettingsError
 from tests.deploy.conftest import ROOT
@@ -56,9 +60,22 @@ def test_the_gpu_s_bento_is_the_cpu_s_but_for_its_name_and_environment() -> None
 @pytest.mark.parametrize("bentofile", BENTOFILES)
 def test_a_bento_installs_the_project_under_the_lock(bento: Build, bentofile: str) -> None:
     python = bento(bentofile) / "env" / "python"
-    assert "--editable ../../src" in (python / "requirements.txt").read_text().splitlines()
+    assert "--editable ../../src[serve,torch]" in (python / "requirements.txt").read_text().splitlines()
     assert "PIP_ARGS=(--constraint ../../src/constraints.txt)" in (python / "install.sh").read_text()
     assert not (python / "requirements.lock.txt").exists()
+
+
+@pytest.mark.parametrize("bentofile", BENTOFILES)
+def test_a_container_s_steps_give_setuptools_the_packages_that_a_bento_holds(
+    bento: Build, bentofile: str, tmp_path: Path
+) -> None:
+    folder = bento(bentofile)
+    shutil.copytree(folder / "src", tmp_path / "src")
+    (step,) = (rest for word, rest in dockerfile(folder) if word == "RUN" and "ln -s" in rest)
+    subprocess.run(["sh", "-ec", step], cwd=tmp_path, check=True)
+    settings = tomllib.loads((tmp_path / "src" / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    packages = find_namespace_packages(str(tmp_path / "src" / "src"), settings["find"]["exclude"])
+    assert {"rootstock.adapters.bundle", "rootstock.service.engine.core"} < set(packages)
 
 
 @pytest.mark.parametrize("bentofile", BENTOFILES)

@@ -102,6 +102,7 @@ def prepare(source: RecipeFile) -> Job:
         recipe.peft,
         recipe.training.dropout,
         _initial(recipe.peft, source),
+        recipe.save_dtype,
     )
     return Job(
         dataset,

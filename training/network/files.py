@@ -21,6 +21,7 @@ def save(network: Network, spec: NetworkSpec, folder: Path) -> dict[str, bytes]:
 
     They name no folder of this machine: the base model goes by the foundation's public name.
     """
+    import torch
     from safetensors.torch import load_file
     from safetensors.torch import save as to_safetensors
 
@@ -45,7 +46,8 @@ def save(network: Network, spec: NetworkSpec, folder: Path) -> dict[str, bytes]:
     if network.head is not None:
         tensors |= {"head.weight": network.head.weight.detach(), "head.bias": network.head.bias.detach()}
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    plain = {name: tensor.cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    dtype: torch.dtype = getattr(torch, spec.save_dtype)
+    plain = {name: tensor.cpu().to(dtype).contiguous() for name, tensor in sorted(tensors.items())}
     (folder / WEIGHTS).write_bytes(to_safetensors(plain, {"format": "pt"}))
     return {name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS)}
 

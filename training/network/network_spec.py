@@ -27,6 +27,7 @@ class NetworkSpec:
     """A network before its weights are there.
 
     `sites` are the trunk's linear layers that an adapter changes. `dropout` None leaves the foundation's rates.
+    `save_dtype` is the number type of the tensors in its files.
     """
 
     files: FoundationFiles
@@ -37,6 +38,7 @@ class NetworkSpec:
     peft: Peft = _PEFT
     dropout: float | None = None
     initial: InitialAdapter | None = None
+    save_dtype: str = "float32"
 
     @property
     def task_class(self) -> TaskClass:

@@ -216,6 +216,11 @@ class Recipe(RecipeSection):
     evaluation: Evaluation = Evaluation()
     hpo: Hpo = Hpo()
     tracking: Tracking = Tracking()
+    save_dtype: Literal["float32", "float16"] = Field(
+        default="float32",
+        description="Number type of the saved tensors; float16 halves the bundle. The report's figures and the "
+        "golden outputs are computed from the saved files.",
+    )
     output_dir: str | None = Field(default=None, description="The folder of the results. Default: runs/NAME.")
 
     @field_validator("name")
