@@ -31,7 +31,7 @@ class Pins:
         async with self._turn:
             pinned: dict[str, set[str]] = defaultdict(set)
             for reference in self._references:
-                if (place := await self._load(reference)) is not None:
+                if (place := await self._load(reference, "not pinned")) is not None:
                     host, digest = place
                     pinned[host.name].add(digest)
             for host in self._foundations:
@@ -55,17 +55,20 @@ class Pins:
 
     async def _catch_up(self, reference: str | None) -> None:
         if reference is not None:
-            await self._load(reference)
+            await self._load(reference, "not loaded ahead")
         if self._references:
             await self.follow()
 
-    async def _load(self, reference: str) -> tuple[FoundationHost, str] | None:
-        """Return the host and the digest that a reference means now, once the adapter is in memory."""
+    async def _load(self, reference: str, failure: str) -> tuple[FoundationHost, str] | None:
+        """Return the host and the digest that a reference means now, once the adapter is in memory.
+
+        `failure` is the event that is logged where it cannot be.
+        """
         try:
             resolution = await asyncio.to_thread(self._registry.resolve, reference)
             host = self._foundations.of(resolution)
             await host.engine.cache.get(resolution.digest)
         except Exception as error:  # whatever a registry or a store raises: the request that needs it is told
-            structlog.get_logger().warning("not loaded ahead", reference=reference, reason=str(error))
+            structlog.get_logger().warning(failure, reference=reference, reason=str(error))
             return None
         return host, resolution.digest

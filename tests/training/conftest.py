@@ -124,7 +124,7 @@ def peft_outputs() -> Callable[[Path, Path, str, int, Sequence[str]], list[Any]]
         of_texts = task == "text-classification"
         auto: Any = AutoModelForSequenceClassification if of_texts else AutoModelForTokenClassification
         model = PeftModel.from_pretrained(auto.from_pretrained(foundation, num_labels=labels), folder).eval()
-        head = load_file(folder / "adapter_model.safetensors")
+        head = {n: t.float() for n, t in load_file(folder / "adapter_model.safetensors").items()}
         tokenizer = Tokenizer.from_file(str(foundation / "tokenizer.json"))
         tokenizer.no_padding()
         tokenizer.no_truncation()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from rootstock.adapters.bundle import Limits, open_bundle
@@ -36,6 +37,7 @@ PeftOutputs = Callable[[Path, Path, str, int, Sequence[str]], list[Any]]
     ("changes", "task", "labels"),
     [
         ({}, "text-classification", ("negative", "positive")),
+        ({"save_dtype": "float16"}, "text-classification", ("negative", "positive")),
         (
             {
                 "task_type": "TOKEN_CLS",
@@ -46,7 +48,7 @@ PeftOutputs = Callable[[Path, Path, str, int, Sequence[str]], list[Any]]
             ("O", "B-LOC", "I-LOC", "B-PER", "I-PER"),
         ),
     ],
-    ids=["texts", "tokens"],
+    ids=["texts", "half precision", "tokens"],
 )
 def test_a_run_leaves_a_bundle_that_serves_and_whose_golden_outputs_are_pefts_own(
     write_recipe: Callable[..., Path],
@@ -64,6 +66,8 @@ def test_a_run_leaves_a_bundle_that_serves_and_whose_golden_outputs_are_pefts_ow
     assert (adapter.task, adapter.labels, adapter.digest) == (task, labels, outcome.digest)
     assert adapter.preprocessing.max_length == 32
     assert any(pair.b.any() for pair in adapter.weights.sites.values())
+    saved = load_file(tmp_path / "out" / "bundle" / "adapter_model.safetensors")
+    assert {str(tensor.dtype) for tensor in saved.values()} == {changes.get("save_dtype", "float32")}
     golden = bundle.golden()
     assert golden is not None
     assert 8 <= len(golden.inputs) <= 16

@@ -259,7 +259,7 @@ def test_a_fault_of_the_server_s_own_is_500_in_the_one_shape_and_is_logged_with_
 
 def _queued(client: httpx.Client) -> int:
     lines = client.get("/metrics").text.splitlines()
-    return int(float(next(line for line in lines if line.startswith("rootstock_queue_items ")).split()[1]))
+    return int(float(next(line for line in lines if line.startswith("rootstock_queue_items{")).split()[1]))
 
 
 @pytest.mark.parametrize(
