@@ -139,5 +139,5 @@ def test_a_loss_that_is_no_number_names_the_rate_to_lower(write_recipe: Callable
     head = network.head
     assert head is not None
     stage = stage_of(network, job, [0.5], lambda: head.bias.sum() * float("nan"))
-    with pytest.raises(Diverged, match=r"loss is nan in epoch 1 of stage fit: lower training\.learning_rate"):
+    with pytest.raises(Diverged, match=r"loss is nan in epoch 1 of stage fit; lower training\.learning_rate"):
         descend(network, stage, job.settings.training, 0)

@@ -57,3 +57,18 @@ def test_without_matplotlib_one_line_says_what_to_install(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtra, match=r"plots need matplotlib.*: pip install 'rootstock\[train\]'"):
         draw(example_metrics(), tmp_path)
+
+
+def test_the_axis_of_the_learning_curve_names_the_rows_that_it_was_scored_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    labels: dict[str, str] = {}
+
+    def keep(figure: Figure, path: Path, **_: object) -> None:
+        labels[path.name] = figure.axes[0].get_ylabel()
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    draw(example_metrics(), tmp_path)
+    assert labels["learning_curve.png"] == "score on test rows, %"
