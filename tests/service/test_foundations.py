@@ -18,7 +18,6 @@ from tests.parity.foundations import make_tiny
 from tests.parity.matrix import ARCHITECTURES
 from tests.peft_adapters import save_adapter
 
-REQUESTS = 400
 TEXTS = ("Where is my parcel?", "ok", "The left ear cup broke within a week of careful use.", "a b c d e")
 
 
@@ -63,8 +62,9 @@ def servers(
         yield both, alone
 
 
+@pytest.mark.parametrize("requests", [400, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_mixed_requests_are_answered_as_two_servers_of_one_foundation_answer_them(
-    servers: tuple[RunningServer, dict[str, RunningServer]], uploads: dict[str, bytes]
+    servers: tuple[RunningServer, dict[str, RunningServer]], uploads: dict[str, bytes], requests: int
 ) -> None:
     both, alone = servers
     expected = {}
@@ -74,7 +74,7 @@ def test_mixed_requests_are_answered_as_two_servers_of_one_foundation_answer_the
                 answer = client.post("/v1/predict", json={"model": name, "inputs": text}).json()
                 expected[name, text] = answer["predictions"][0]
     generator = random.Random(0)
-    calls = [(generator.choice(sorted(uploads)), generator.choice(TEXTS)) for _ in range(REQUESTS)]
+    calls = [(generator.choice(sorted(uploads)), generator.choice(TEXTS)) for _ in range(requests)]
     with both.client() as client, ThreadPoolExecutor(8) as threads:
         answers = list(
             threads.map(
