@@ -84,12 +84,6 @@ def _log_ready(server: Server) -> None:
     structlog.get_logger().info("ready", foundation=first.spec.name, runner=first.engine.runner.name, **more)
 
 
-def _has_torch() -> bool:
-    from rootstock.adapters.installation import lack
-
-    return lack("torch", "") is None
-
-
 def _chain_sigterm(server: Server, delay: float) -> Any:
     """On SIGTERM turn /readyz to 503, wait `delay` with the listener still open, then let the server stop."""
     if threading.current_thread() is not threading.main_thread():
