@@ -139,7 +139,7 @@ def test_the_server_s_own_limits_hold(home: Path, bundles: Path) -> None:
     result = run(bundles, "--home", home, ROOTSTOCK_MAX_RANK="4")
     assert result.exit_code == 1
     assert "rank 8; this server serves at most 4" in result.stderr
-    assert registered(home) == {"plain-folder": (1, 1)}
+    assert registered(home) == {"golden": (1, 1), "plain-folder": (1, 1)}
 
 
 @pytest.mark.parametrize("what", ["held", "empty", "foundation"])

@@ -106,7 +106,7 @@ def test_a_relative_home_is_where_the_command_was_given(new_home: Callable[[], P
 
 
 def test_demo_adapters_that_the_limits_refuse_are_skipped(new_home: Callable[[], Path]) -> None:
-    with serving(new_home(), "uvicorn", ROOTSTOCK_MAX_RANK="4") as (_, client):
+    with serving(new_home(), "uvicorn", ROOTSTOCK_MAX_RANK="3") as (_, client):
         assert [m["id"] for m in client.get("/v1/models").json()["data"]] == ["foundation"]
 
 

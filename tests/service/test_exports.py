@@ -231,8 +231,8 @@ def test_int8_is_refused_where_it_changes_too_much_and_kept_where_that_is_accept
 def test_of_the_top_labels_one_may_change_and_then_a_tenth_of_an_adapter_s_and_a_fiftieth_of_all(
     rows: list[tuple[int, int]], refused: bool
 ) -> None:
-    own = drift.Row("foundation", "feature-extraction", 8, 0.0, 0.0, 0, 0, 0, 1.0)
-    made = [drift.Row(str(i), "t", n, 0.1, 0.1, n, same, 0) for i, (n, same) in enumerate(rows)]
+    own = drift.PrecisionRow("foundation", "feature-extraction", 8, 0.0, 0.0, 0, 0, 0, 1.0)
+    made = [drift.PrecisionRow(str(i), "t", n, 0.1, 0.1, n, same, 0) for i, (n, same) in enumerate(rows)]
     assert bool(PrecisionChange([own, *made], {}).refusals) is refused
     assert PrecisionChange([replace(own, cosine=0.97), *made], {}).refusals
 

@@ -28,7 +28,7 @@ def test_a_demo_bundle_serves_on_the_default_foundation_and_its_golden_outputs_a
     peft_outputs: Callable[[Path, Path, str, int, Sequence[str]], list[Any]],
 ) -> None:
     data = (ROOT / "service" / "demo" / f"{name}.zip").read_bytes()
-    assert len(data) < 2_000_000
+    assert len(data) < 400_000
     bundle = open_bundle(data, Limits(), spec)
     adapter = bundle.adapter(spec, 16)
     golden = bundle.golden()
