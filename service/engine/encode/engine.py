@@ -1,7 +1,7 @@
 """A request's life: resolve, load, tokenise, queue, run, answer.
 
-The event loop only passes requests on: tokenising runs in one thread (intake.py), the model in another
-(batcher.py) and post-processing in a third (delivery.py).
+The event loop only passes requests on: tokenising runs in one thread (preprocess.py), the model in another
+(batcher.py) and post-processing in a third (postprocess.py).
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Postprocessor(Worker):
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        super().__init__("delivery")
+        super().__init__("postprocess")
         self.calls: dict[Request, Call] = {}
         self._tokenizer = tokenizer
         self._finished: SimpleQueue[tuple[Request, EngineError | None] | None] = SimpleQueue()

@@ -50,7 +50,7 @@ class Preprocessor(Worker):
         max_rows: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__("intake")
+        super().__init__("preprocess")
         self._tokenizer = tokenizer
         self._batcher = batcher
         self._finish = finish
@@ -82,7 +82,7 @@ class Preprocessor(Worker):
             self._waiting.put(None)
 
     def loop(self) -> None:
-        """Tokenise what is put in until the intake is closed."""
+        """Tokenise what is put in until it is closed."""
         is_open = True
         while is_open or self._calls:
             while is_open and (not self._calls or not self._waiting.empty()):
