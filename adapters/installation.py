@@ -7,9 +7,13 @@ from importlib.util import find_spec
 # Of each extra, the packages without which none of its commands works. pyproject.toml names the distributions.
 PACKAGES = {
     "serve": ("bentoml", "fastapi", "onnxruntime", "pydantic_settings", "structlog", "tokenizers", "uvicorn"),
+    # To read a foundation's layers; an export takes onnx too.
+    "layers": ("torch", "transformers"),
     "torch": ("onnx", "peft", "tokenizers", "torch", "transformers"),
     "train": ("jinja2", "peft", "pydantic", "scipy", "sklearn", "torch", "transformers", "yaml"),
 }
+
+_EXTRA_OF = {"layers": "torch"}
 
 
 def lack(extra: str, purpose: str) -> str | None:
@@ -19,4 +23,5 @@ def lack(extra: str, purpose: str) -> str | None:
         return None
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
     verb = "are" if names[1:] else "is"
-    return f"{purpose} needs {listed}, which {verb} not installed; run: pip install 'rootstock[{extra}]'"
+    package = f"rootstock[{_EXTRA_OF.get(extra, extra)}]"
+    return f"{purpose} needs {listed}, which {verb} not installed; run: pip install '{package}'"

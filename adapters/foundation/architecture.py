@@ -29,7 +29,7 @@ def describe(files: FoundationFiles) -> FoundationSpec:
     Imports torch and transformers; the result is plain data that is cached with the ONNX export. Raises
     FoundationError where they are not installed.
     """
-    if problem := lack("torch", f"reading the layers of {files.name}"):
+    if problem := lack("layers", f"reading the layers of {files.name}"):
         raise FoundationError(problem)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import torch

@@ -70,7 +70,7 @@ def test_a_program_gets_json(client: httpx.Client, accept: str) -> None:
     answer = client.get("/", headers={"Accept": accept})
     assert (answer.headers["content-type"], answer.headers["vary"]) == ("application/json", "Accept")
     shown = answer.json()
-    assert shown["foundation"] == client.get("/v1/limits").json()["foundation"]["name"]
+    assert shown["foundations"] == [client.get("/v1/limits").json()["foundation"]["name"]]
     assert [a["name"] for a in shown["adapters"]] == ["mood"]
     for path in shown["links"].values():
         assert client.get(path).status_code == 200, path
