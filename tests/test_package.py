@@ -264,9 +264,9 @@ def test_the_serve_extra_alone_serves_from_an_export(
             "holds no export of {MODEL}: making one needs {TORCH}; run: pip install 'rootstock[torch]'",
         ),
         (["serve"], {"ROOTSTOCK_RUNNER": "torch"}, "ROOTSTOCK_RUNNER=torch needs {TORCH}; run: pip install"),
-        (["foundation", "show"], {}, "reading the layers of {MODEL} needs {TORCH}; run: pip install"),
+        (["foundation", "show"], {}, "reading the layers of {MODEL} needs {LAYERS}; run: pip install"),
         (["foundation", "export"], {}, "holds no export of {MODEL}: making one needs {TORCH}; run: pip install"),
-        (["adapters", "verify", "{ZIP}"], {}, "reading the layers of {MODEL} needs {TORCH}; run: pip install"),
+        (["adapters", "verify", "{ZIP}"], {}, "reading the layers of {MODEL} needs {LAYERS}; run: pip install"),
         (["adapters", "convert", "{ZIP}", "out.zip"], {}, "a conversion to LoRA needs {TORCH}; run: pip install"),
         (["train", "run", "recipe.yaml"], {}, "which are not installed; run: pip install 'rootstock[train]'"),
         (
@@ -280,7 +280,11 @@ def test_the_serve_extra_alone_serves_from_an_export(
 def test_a_command_that_lacks_an_extra_names_it_in_one_line(
     server_programs: Path, tmp_path: Path, words: list[str], variables: dict[str, str], said: str
 ) -> None:
-    names = {"MODEL": MODEL, "TORCH": "onnx, peft, torch and transformers, which are not installed"}
+    names = {
+        "MODEL": MODEL,
+        "LAYERS": "torch and transformers, which are not installed",
+        "TORCH": "onnx, peft, torch and transformers, which are not installed",
+    }
     command = [word.format(ZIP=DEMO / "entities.zip") for word in words]
     settings = {"ROOTSTOCK_HOME": str(tmp_path), "ROOTSTOCK_PORT": str(free_port()), **variables}
     assert said.format(**names) in line(ran(server_programs, "rootstock", *command, **settings))
