@@ -61,7 +61,10 @@ def limit_cpu(seconds: float) -> None:
 
 
 def run_child(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> int:
-    """Run a command that calls `end_with_parent`; the exit code. OverTime after `seconds`, the child killed."""
+    """Run a command that calls `end_with_parent`, and return the exit code.
+
+    Raise OverTime after `seconds`, the child killed.
+    """
     with subprocess.Popen(command, env=dict(environment), stdin=subprocess.PIPE) as process:  # noqa: S603 - no shell
         try:
             return process.wait(seconds)
@@ -72,7 +75,7 @@ def run_child(command: Sequence[str], environment: Mapping[str, str], seconds: f
 
 
 def _is_pipe(handle: int) -> bool:
-    """Whether it is a pipe, or the pair of sockets that asyncio makes of one."""
+    """Tell whether it is a pipe, or the pair of sockets that asyncio makes of one."""
     try:
         mode = os.fstat(handle).st_mode
     except OSError:

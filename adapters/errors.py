@@ -1,4 +1,4 @@
-"""What can go wrong when adapters are named, looked up, stored or read, as types with stable codes."""
+"""Types, with stable codes, for the errors when adapters are named, looked up, stored or read."""
 
 from typing import ClassVar
 

@@ -48,7 +48,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> "Reference":
-        """The reference that `text` writes: `name`, `name@3`, `name@prod` or `name@sha256:<12+ hex>`."""
+        """Return the reference that `text` writes: `name`, `name@3`, `name@prod` or `name@sha256:<12+ hex>`."""
         if not isinstance(text, str) or len(text) > _MAX_LENGTH:
             raise InvalidReference(f"{shown(text)} is not a reference: give at most {_MAX_LENGTH} characters")
         name, at, selector = text.partition("@")
@@ -80,12 +80,12 @@ _ALIAS_RULE = "1 to 64 of A-Z a-z 0-9 . _ -, at least one of them a letter"
 
 
 def is_name(text: object) -> bool:
-    """Whether `text` has the form of an adapter's name; the reserved name has it too."""
+    """Tell whether `text` has the form of an adapter's name; the reserved name has it too."""
     return isinstance(text, str) and _NAME.fullmatch(text) is not None
 
 
 def is_alias(text: object) -> bool:
-    """Whether `text` has the form of an alias."""
+    """Tell whether `text` has the form of an alias."""
     return (
         isinstance(text, str)
         and _ALIAS.fullmatch(text) is not None
@@ -94,12 +94,12 @@ def is_alias(text: object) -> bool:
 
 
 def is_version(number: object) -> bool:
-    """Whether `number` can be a version's number."""
+    """Tell whether `number` can be a version's number."""
     return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MAX_VERSION
 
 
 def check_name(text: str) -> str:
-    """`text`, where an adapter may be published under it; else InvalidName."""
+    """Return `text` where an adapter may be published under it; else raise InvalidName."""
     if not is_name(text):
         raise InvalidName(f"{shown(text)} cannot name an adapter: give {_NAME_RULE}", param="name")
     if text == FOUNDATION:
@@ -110,14 +110,14 @@ def check_name(text: str) -> str:
 
 
 def check_alias(text: str) -> str:
-    """`text`, where it can name an alias; else InvalidName."""
+    """Return `text` where it can name an alias; else raise InvalidName."""
     if not is_alias(text):
         raise InvalidName(f"{shown(text)} cannot name an alias: give {_ALIAS_RULE}", param="alias")
     return text
 
 
 def check_digest(text: str) -> str:
-    """`text`, where it is a whole digest; else InvalidDigest."""
+    """Return `text` where it is a whole digest; else raise InvalidDigest."""
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
         raise InvalidDigest(
             f"{shown(text)} is not a digest: give sha256: and 64 lower-case hex digits", param="digest"
@@ -126,7 +126,7 @@ def check_digest(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """`value` for a message: quoted, escaped and cut to a sensible length."""
+    """Return `value` for a message: quoted, escaped and cut to a sensible length."""
     if isinstance(value, str) and len(value) > _SHOWN:
         return f"{value[:_SHOWN]!a}… ({len(value)} characters)"
     if isinstance(value, int) and abs(value) > 10**18:

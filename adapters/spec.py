@@ -1,6 +1,6 @@
-"""What an adapter is grafted onto, and what it is once read: plain data that every part shares.
+"""The foundation that an adapter is grafted onto, and the adapter once read: plain data that every part shares.
 
-Needs the standard library and numpy alone, beside the table of tasks.
+This module needs the standard library and numpy alone, beside the table of tasks.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Pooling = Literal["mean", "cls", "pooler"]
 
 # The tasks that an adapter can have.
 TASKS = tuple(task.name for task in tasks.TASKS if task.heads)
-# Tasks without labels of their own.
+# Tasks without labels.
 UNLABELLED = ("feature-extraction", "question-answering")
 # Tasks that another task's class serves.
 _SERVED_BY = {"text-ranking": "text-classification", "zero-shot-classification": "text-classification"}
-# What the foundation answers by the head of its own checkpoint; no adapter has it.
+# The task that the foundation answers by the head of its checkpoint; no adapter has it.
 FILL_MASK = "fill-mask"
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 POOLINGS = ("mean", "cls", "pooler")
@@ -45,7 +45,7 @@ class Rejected(ValueError):
 
 
 def _short(text: str) -> str:
-    """What a message quotes is uploaded text of any length."""
+    """Return a short form for a message, since uploaded text can have any length."""
     return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "…"
 
 
@@ -67,7 +67,7 @@ class TaskClass:
 
 @dataclass(frozen=True)
 class EmbeddingSpec:
-    """How the foundation alone makes an embedding: pooling over the trunk's output, then L2 or not.
+    """The foundation's method for an embedding: pooling over the trunk's output, then L2 or not.
 
     `prefix` is put before the text: a default prompt.
     """
@@ -118,18 +118,19 @@ class FoundationSpec:
     other_names: tuple[str, ...] = field(default=(), compare=False)
 
     def depth(self, modules: Iterable[str]) -> int:
-        """How many layers, from the first, an adapter of these modules leaves as they are.
+        """Return how many layers, from the first, an adapter of these modules leaves as they are.
 
-        0 where it changes the embeddings or the first layer, `layers` where it changes the pooler alone, and
-        `layers + 1` where it changes nothing.
+        It is 0 where it changes the embeddings or the first layer, `layers` where it changes the pooler
+        alone, and `layers + 1` where it changes nothing.
         """
         return min((self.layer_of(name) for name in modules), default=self.layers + 1)
 
     def layer_of(self, name: str) -> int:
-        """The layer that a module of the trunk belongs to; the embeddings' to the first, the pooler after all.
+        """Return the layer that a module of the trunk belongs to.
 
-        A normalisation of what the last layer gives (GPT-2's `ln_f`) belongs to that layer: in `norms`, which
-        are in the model's order, it comes after those of the layers.
+        The embeddings belong to the first, the pooler after all. A normalisation of what the last layer gives
+        (GPT-2's `ln_f`) belongs to that layer: in `norms`, which are in the model's order, it comes after
+        those of the layers.
         """
         if name.startswith("pooler."):
             return self.layers
@@ -143,17 +144,20 @@ class FoundationSpec:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks of adapters that this foundation has a class for."""
+        """Return the tasks of adapters that this foundation has a class for."""
         served = {task_class.task for task_class in self.classes.values()}
         return tuple(task for task in TASKS if _SERVED_BY.get(task, task) in served)
 
     @property
     def own_tasks(self) -> tuple[str, ...]:
-        """The tasks that the foundation answers without an adapter; the first unless another is asked for."""
+        """Return the tasks that the foundation answers without an adapter.
+
+        The first is used unless another is asked for.
+        """
         return ("feature-extraction",) if self.masked_lm is None else ("feature-extraction", FILL_MASK)
 
     def class_for(self, task: str) -> TaskClass:
-        """The task class that serves `task`; Rejected where the foundation has none."""
+        """Return the task class that serves `task`; raise Rejected where the foundation has none."""
         for task_class in self.classes.values():
             if task_class.task == _SERVED_BY.get(task, task):
                 return task_class
@@ -162,7 +166,7 @@ class FoundationSpec:
         raise Rejected("schema", "task", f"{task!r} is not served on {self.name}{why}; served: {served}")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready form that `from_json` reads back unchanged."""
+        """Return a JSON-ready form that `from_json` reads back unchanged."""
         return {
             **{k: getattr(self, k) for k in _PLAIN},
             "embedding": vars(self.embedding),
@@ -184,7 +188,7 @@ class FoundationSpec:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FoundationSpec:
-        """The spec that `to_json` wrote."""
+        """Return the spec that `to_json` wrote."""
         classes = {
             name: TaskClass(
                 name=name,
@@ -225,7 +229,7 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to a text before the trunk: `prefix` is put before it, then at most `max_length` tokens."""
+    """The preparation of a text before the trunk: `prefix` is put before it, then at most `max_length` tokens."""
 
     max_length: int
     truncation_side: Literal["left", "right"] = "right"
@@ -234,7 +238,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class SiteUpdate:
-    """What an adapter changes at one module of the trunk.
+    """The change that an adapter makes at one module of the trunk.
 
     A linear layer's output W x + c becomes (W (x * input_scale) + c) * output_scale + shift + (x @ a.T) @ b.
     `a` (r, in) and `b` (r, out) with r = 0 where nothing of low rank is added; `b` holds the scale (alpha/r, or
@@ -256,11 +260,11 @@ class SiteUpdate:
 
     @property
     def is_low_rank(self) -> bool:
-        """Whether `a` and `b` are all that it holds."""
+        """Tell whether `a` and `b` are all that it holds."""
         return self.input_scale is None and self.output_scale is None and self.shift is None
 
     def arrays(self) -> tuple[Array, ...]:
-        """The arrays that it holds."""
+        """Give the arrays that it holds."""
         held = (self.a, self.b, self.input_scale, self.output_scale, self.shift)
         return tuple(array for array in held if array is not None)
 

@@ -37,7 +37,7 @@ TASK_OF_TYPE = {task.peft_type: task.name for task in reversed(TASKS) if task.pe
 
 
 def task_named(name: str) -> TaskSpec:
-    """Return the task of a name; KeyError for a name that the table lacks."""
+    """Return the task of a name; raise KeyError for a name that the table lacks."""
     return _BY_NAME[name]
 
 

@@ -35,7 +35,10 @@ OpenServer = Callable[[Settings], AbstractAsyncContextManager["Server"]]
 
 
 def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
-    """The HTTP app. Its server opens when the app starts and closes when it stops; tests pass their own."""
+    """Return the HTTP app.
+
+    Its server opens when the app starts and closes when it stops; tests pass their own.
+    """
     configure_logs(settings.log_level)
 
     @asynccontextmanager
@@ -85,7 +88,7 @@ def _log_ready(server: Server) -> None:
 
 
 def _chain_sigterm(server: Server, delay: float) -> Any:
-    """On SIGTERM turn /readyz to 503, wait `delay` with the listener still open, then let the server stop."""
+    """Turn /readyz to 503 on SIGTERM, wait `delay` with the listener still open, then let the server stop."""
     if threading.current_thread() is not threading.main_thread():
         return None
     previous = signal.getsignal(signal.SIGTERM)
@@ -108,10 +111,13 @@ def _restore_sigterm(previous: Any) -> None:
 
 
 def app_from_environment() -> FastAPI:
-    """The app with the settings of the environment."""
+    """Return the app with the settings of the environment."""
     return create_app(read_settings())
 
 
 def asgi_from_environment() -> Startup:
-    """The same app, which says in one line why it cannot start; for ASGI servers that take a factory."""
+    """Return the same app, which says in one line why it cannot start.
+
+    It is for ASGI servers that take a factory.
+    """
     return Startup(app_from_environment())

@@ -39,7 +39,7 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
     """
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """The ASGI app that BentoML's worker serves; RuntimeError in a second worker."""
+        """Return the ASGI app that BentoML's worker serves. Raise RuntimeError in a second worker."""
         if (bentoml.server_context.worker_index or 0) > 1:
             raise RuntimeError(
                 "rootstock runs in one worker process, which batches all requests; set workers to 1"

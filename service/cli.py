@@ -173,7 +173,7 @@ def export(
 
 
 def _pass_on(settings: Any) -> None:
-    """What flags set and what is relative to this folder, for the processes that start elsewhere."""
+    """Pass on what flags set and what is relative to this folder, to the processes that start elsewhere."""
     hosted = [_absolute(setting) for setting in settings.hosted.values()]
     given = {
         "HOME": settings.home_folder,
@@ -194,7 +194,7 @@ def _absolute(setting: str) -> str:
 
 
 def _take_home(settings: Any) -> None:
-    """Hold the home from here on; one that cannot be written, or a registry that cannot be read, is said once."""
+    """Hold the home from here on. Say once if it cannot be written, or its registry cannot be read."""
     from rootstock.adapters.home.home import Home
     from rootstock.adapters.home.lock import keep
 
@@ -203,7 +203,7 @@ def _take_home(settings: Any) -> None:
 
 
 def _check_address(host: str, port: int) -> None:
-    """One clear line for a port that is taken, before the server's processes start."""
+    """Give one clear line for a port that is taken, before the server's processes start."""
     import socket
 
     try:
@@ -216,7 +216,7 @@ def _check_address(host: str, port: int) -> None:
 
 
 def _exported(setting: str, settings: Any, precision: str) -> Path:
-    """The foundation's export, made here if need be: progress is seen, and a fault is one clear line."""
+    """Return the foundation's export, made here if need be: progress is seen, and a fault is one clear line."""
     from rootstock.adapters.foundation.location import locate
     from rootstock.service.exports.cache import find_export
 
@@ -224,7 +224,7 @@ def _exported(setting: str, settings: Any, precision: str) -> Path:
 
 
 def _export_int8(setting: str, settings: Any, fp32: Path, accept_drift: bool, as_json: bool) -> None:
-    """The int8 form beside the fp32 one, unless what it changes is out of bounds and not accepted."""
+    """Write the int8 form beside the fp32 one, unless what it changes is out of bounds and not accepted."""
     from rootstock.adapters.bundle import Limits
     from rootstock.adapters.cli.output import table, tell
     from rootstock.adapters.foundation.location import locate
@@ -289,7 +289,7 @@ def _serve_uvicorn(settings: Any) -> None:
 
 
 def _serve_bentoml(settings: Any) -> None:
-    """BentoML's own command takes this process over: it starts the one worker and passes signals on."""
+    """Let BentoML's own command take this process over. It starts the one worker and passes signals on."""
     # BentoML puts this folder on the import path: it holds `rootstock` and not the packages inside it.
     root = Path(__file__).parents[2]
     arguments = {

@@ -1,4 +1,4 @@
-"""Uploads of a kind that is served as LoRA, converted in a process of their own: this one imports no torch."""
+"""Uploads of a kind that is served as LoRA, converted in a separate process: this one imports no torch."""
 
 from __future__ import annotations
 
@@ -43,13 +43,14 @@ class Converter:
 
     @property
     def available(self) -> bool:
-        """Whether what converts is installed: serving itself needs neither torch nor PEFT."""
+        """Tell whether what converts is installed: serving itself needs neither torch nor PEFT."""
         return all(importlib.util.find_spec(name) for name in ("torch", "peft", "transformers"))
 
     async def convert(self, data: bytes, kind: str, task: str | None) -> ConvertedFolder:
-        """The LoRA of a plain PEFT folder's zip; Rejected as `rootstock.adapters.convert.conversion.convert`.
+        """Return the LoRA of a plain PEFT folder's zip.
 
-        With check "conversion" also where the process crashes or takes too long.
+        Raise Rejected as `rootstock.adapters.convert.conversion.convert`, with check "conversion" also
+        where the process crashes or takes too long.
         """
         if not self.available:
             raise Rejected(
@@ -101,14 +102,14 @@ class Converter:
 
 
 def _environment() -> dict[str, str]:
-    """Without this server's keys, without the network and the GPU, on one core."""
+    """Return an environment without this server's keys, the network and the GPU, on one core."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ROOTSTOCK_")}
     alone = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     return {**kept, **alone, "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
 
 
 def _last_object(said: bytes) -> dict[str, Any]:
-    """The JSON object in the last line; libraries may have written before it."""
+    """Return the JSON object in the last line; libraries may have written before it."""
     lines = said.decode("utf-8", "replace").strip().splitlines()
     try:
         value = json.loads(lines[-1]) if lines else {}

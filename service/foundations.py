@@ -63,7 +63,7 @@ class Foundations:
 
     @property
     def first(self) -> FoundationHost:
-        """The foundation that `foundation` means."""
+        """Return the foundation that `foundation` means."""
         return self._hosts[0]
 
     @property
@@ -83,7 +83,7 @@ class Foundations:
             raise InvalidName(message, param="name")
 
     def of(self, resolution: Resolution) -> FoundationHost:
-        """Return the host of a version; FoundationNotHosted where the foundation is not here."""
+        """Return the host of a version. Raise FoundationNotHosted where the foundation is not here."""
         if resolution.foundation is None:
             return self.first
         host = self._by_fingerprint.get(resolution.foundation)

@@ -31,7 +31,7 @@ PROBE = "The quick brown fox jumps over the lazy dog."
 
 @dataclass(frozen=True)
 class Publication:
-    """A published version and what its verification found."""
+    """A published version and the result of its verification."""
 
     published: Published
     task: str
@@ -67,13 +67,13 @@ class Publisher:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of adapter that are taken, as `peft_type` names them; "head-only" for a head alone."""
+        """Return the kinds of adapter that are taken, as `peft_type` names them; "head-only" for a head alone."""
         return [*NATIVE, "head-only", *(CONVERTED if self._foundations.first.converter.available else ())]
 
     async def publish(
         self, read: Callable[[], Awaitable[bytes]], name: str, plain: PlainFields, activate: bool
     ) -> Publication:
-        """Publish the bundle in the zip that `read` gives. Rejected where a check fails; then nothing changed."""
+        """Publish the bundle in the zip that `read` gives. Raise Rejected where a check fails."""
         check_name(name)
         self._foundations.check_name(name)
         async with self._uploads:
@@ -120,7 +120,7 @@ class Publisher:
         return self._foundations.choose(fingerprint, name)
 
     async def _open(self, data: bytes, plain: PlainFields, host: FoundationHost) -> tuple[Bundle, dict[str, Any]]:
-        """The bundle, made of a LoRA where the upload is served as one, and what its record says of that."""
+        """Return the bundle, of a LoRA where the upload is served as one, and what its record says of that."""
         try:
             bundle = await asyncio.to_thread(open_bundle, data, self._limits, host.spec, plain)
             bundle.check_named_base(host.spec)

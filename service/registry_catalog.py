@@ -29,14 +29,14 @@ class RegistryCatalog:
     base: FoundationWeights | None = None
 
     def resolve(self, reference: str) -> ResolvedReference:
-        """Return what the reference means now; AdapterError for one that means nothing here."""
+        """Return what the reference means now. Raise AdapterError for one that means nothing here."""
         resolution = self.registry.resolve(reference)
         if resolution.foundation not in (None, self.spec.fingerprint):
             raise not_hosted(resolution, [self.spec.name])
         return ResolvedReference(resolution.name, resolution.version, resolution.digest)
 
     def load(self, digest: str) -> Adapter:
-        """The adapter of a digest; CorruptBundle where the stored bytes are not what the digest names."""
+        """Return the adapter of a digest. Raise CorruptBundle where the stored bytes are not what it names."""
         try:
             bundle = self._open(digest, self.store.get(digest))
             return bundle.adapter(self.spec, self.limits.max_rank, self.base)
@@ -44,7 +44,7 @@ class RegistryCatalog:
             raise CorruptBundle(f"the stored bundle {digest} cannot be served: {error}") from error
 
     def read(self, digest: str) -> bytes:
-        """The zip of a digest; CorruptBundle as `load`."""
+        """Return the zip of a digest. Raise CorruptBundle as `load` does."""
         data = self.store.get(digest)
         try:
             self._open(digest, data)

@@ -168,39 +168,42 @@ class Settings(BaseSettings):
 
     @property
     def hosted(self) -> dict[str, str]:
-        """The settings of the foundations to serve by their references, the first one first."""
+        """Return the settings of the foundations to serve by their references, the first one first."""
         listed = _listed(self.foundations) or (self.foundation,)
         return dict(zip(reference_names(listed), listed, strict=True))
 
     @property
     def home_folder(self) -> Path:
-        """`home` with ~ expanded, absolute."""
+        """Return `home` with ~ expanded, absolute."""
         return self.home.expanduser().absolute()
 
     @property
     def export_folders(self) -> tuple[Path, ...]:
-        """Where exports may be, the first with one wins: `exports`, then the home, which new ones go to."""
+        """Return where exports may be, the first with one wins: `exports`, then the home, which gets new ones."""
         ahead = () if self.exports is None else (self.exports.expanduser().absolute(),)
         return (*ahead, self.home_folder)
 
     @property
     def pinned(self) -> tuple[str, ...]:
-        """The references in `pin`, each once."""
+        """Return the references in `pin`, each once."""
         return _listed(self.pin)
 
     @property
     def host_names(self) -> tuple[str, ...]:
-        """The names in `allowed_hosts`, each once; an IPv6 address without its brackets."""
+        """Return the names in `allowed_hosts`, each once; an IPv6 address without its brackets."""
         return tuple(host.strip("[]") for host in _listed(self.allowed_hosts))
 
     @property
     def runner_threads(self) -> int:
-        """`threads`, or the number of cores that this process may use."""
+        """Return `threads`, or the number of cores that this process may use."""
         return self.threads or len(os.sched_getaffinity(0))
 
 
 def read_settings(**overrides: object) -> Settings:
-    """The settings from the environment, flags over them; SettingsError naming each that is wrong."""
+    """Return the settings from the environment, flags over them.
+
+    Raise SettingsError naming each that is wrong.
+    """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
     if unknown:

@@ -18,7 +18,7 @@ from rootstock.service.settings import SettingsError
 EXIT_CODE = 3
 # Names the pipe on which BentoML's worker tells the process that started it of a start that failed.
 _PIPE = "_ROOTSTOCK_START"
-# What the person who starts the server can mend; anything else is a fault of the program's.
+# Faults that the person who starts the server can mend; anything else is a fault of the program's.
 _REASONS = (AdapterError, FoundationError, SettingsError, OSError)
 
 

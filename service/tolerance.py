@@ -1,4 +1,4 @@
-"""How far a runner's raw outputs may be from what they should be, by its precision: said here alone."""
+"""The largest allowed error of a runner's raw outputs, by its precision: said here alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Tolerance:
     coarse: bool = False
 
     def allowed(self, expected: Array, task: str) -> Array:
-        """The most that each number of an output may differ by; same shape."""
+        """Return the most that each number of an output may differ by; same shape."""
         size = np.abs(expected)
         if self.coarse:
             size = np.broadcast_to(size.max(axis=axis_of(task), keepdims=True), expected.shape)
@@ -45,18 +45,21 @@ LEAST_COSINE = 0.98
 
 
 def axis_of(task: str) -> int:
-    """The axis of a raw output along which its numbers are weighed against each other: labels, or positions."""
+    """Return the axis along which a raw output's numbers are weighed against each other: labels, or positions."""
     return 0 if task == "question-answering" else -1
 
 
 def cosine(a: Array, b: Array) -> float:
-    """The cosine between two vectors; 0 where one is zero."""
+    """Return the cosine between two vectors; 0 where one is zero."""
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / norms if norms else 0.0
 
 
 def compare(output: Array, expected: Array, task: str, precision: str, where: str) -> float:
-    """The largest difference; Rejected (check "golden") naming the number or label that is out of tolerance."""
+    """Return the largest difference.
+
+    Raise Rejected (check "golden") naming the number or label out of tolerance.
+    """
     if output.shape != expected.shape:
         raise Rejected(
             "golden", where, f"the server's output has shape {output.shape}; expected {expected.shape}"
@@ -74,8 +77,8 @@ def compare(output: Array, expected: Array, task: str, precision: str, where: st
             f"(tolerance {tolerance})",
         )
     if tolerance.coarse and task == "feature-extraction":
-        if (found := cosine(output, expected)) < LEAST_COSINE:
-            told = f"cosine {found:.4f} to the expected vector; at least {LEAST_COSINE} in {precision}"
+        if (similarity := cosine(output, expected)) < LEAST_COSINE:
+            told = f"cosine {similarity:.4f} to the expected vector; at least {LEAST_COSINE} in {precision}"
             raise Rejected("golden", where, told)
     elif tolerance.coarse:
         _check_tops(output, expected, task, tolerance, where)

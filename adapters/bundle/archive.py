@@ -38,7 +38,7 @@ _MAX_DESCRIPTIONS = 12
 
 @dataclass(frozen=True)
 class Limits:
-    """What an upload may be: bytes of the zip, bytes of all members unpacked, and of each text member."""
+    """The limits of an upload: bytes of the zip, bytes of all members unpacked, and bytes of each text member."""
 
     max_bundle_bytes: int = 64 * 2**20
     max_unpacked_bytes: int = 128 * 2**20
@@ -59,7 +59,7 @@ class Archive:
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """The zip of a bundle's files; the same files give the same bytes."""
+    """Return the zip of a bundle's files; the same files give the same bytes."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):
@@ -71,12 +71,12 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 
 
 def unpack(data: bytes, limits: Limits) -> dict[str, bytes]:
-    """Return the members of an uploaded zip by name; Rejected as `open_archive`."""
+    """Return the members of an uploaded zip by name; raise Rejected as `open_archive` does."""
     return dict(open_archive(data, limits).members)
 
 
 def open_archive(data: bytes, limits: Limits) -> Archive:
-    """Read an uploaded zip; Rejected (check "size" or "members") where it is no bundle's."""
+    """Read an uploaded zip; raise Rejected (check "size" or "members") where it is no bundle's."""
     if len(data) > limits.max_bundle_bytes:
         raise Rejected(
             "size", "bundle", f"{len(data)} bytes; at most {limits.max_bundle_bytes} bytes are accepted"
@@ -103,9 +103,9 @@ def open_archive(data: bytes, limits: Limits) -> Archive:
 
 
 def _check_directory(data: bytes) -> int:
-    """The number of members that the archive counts; refuses a huge directory before ZipFile lists it.
+    """Return the number of members that the archive counts; refuse a huge directory before ZipFile lists it.
 
-    Reads where the directory ends as ZipFile itself does.
+    Read where the directory ends as ZipFile itself does.
     """
     end = zipfile._EndRecData(io.BytesIO(data))  # type: ignore[attr-defined]
     count, size = (0, 0) if end is None else (int(end[4]), int(end[5]))
@@ -224,7 +224,7 @@ def _check_member(info: zipfile.ZipInfo, name: str, limits: Limits) -> None:
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """The member's bytes, never more than its header declares: a lying header is caught, not expanded."""
+    """Return the member's bytes, never more than its header declares: a lying header is caught, not expanded."""
     # ZipFile stops at the declared size, so one byte more is allowed for, to see whether there is one.
     wider = copy.copy(info)
     wider.file_size += 1

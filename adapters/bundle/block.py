@@ -14,11 +14,11 @@ _MAPPED_FROM_BYTES = 128 * 2**10
 
 
 def new_block(size: int) -> Array:
-    """At least `size` zeros (fp32, flat): a large block in pages of its own, as many numbers as fill them.
+    """Return at least `size` zeros (fp32, flat): a large block in separate pages, as many numbers as fill them.
 
-    With adapters on the heap, a server that loads and drops them for long holds far more than its cache: malloc
-    maps no blocks up to the size of the largest that was freed, each loading thread has an arena of its own, and
-    what is free below an adapter that stays is not given back.
+    With adapters on the heap, a server that loads and drops them for long holds far more than its cache.
+    Malloc maps no blocks up to the size of the largest that was freed, and each loading thread has a separate
+    arena. Free memory below an adapter that stays is not given back.
     """
     nbytes = size * np.dtype(np.float32).itemsize
     if nbytes < _MAPPED_FROM_BYTES:

@@ -66,13 +66,14 @@ class Bundle:
         return self.manifest.digest
 
     def to_zip(self) -> bytes:
-        """The bundle as one zip, `bundle.json` included."""
+        """Return the bundle as one zip, `bundle.json` included."""
         return pack({**self.files, MANIFEST: self.manifest.to_bytes()})
 
     def check_named_base(self, foundation: FoundationSpec) -> None:
-        """Rejected (check "foundation") where a bundle without a fingerprint names another foundation.
+        """Raise Rejected (check "foundation") where a bundle without a fingerprint names another foundation.
 
-        It is for bundles that arrive. One that is stored was compared then, and its foundation may be renamed.
+        It is for bundles that arrive. A stored bundle was compared on arrival, and its foundation may be
+        renamed.
         """
         stated, name = (self.manifest.foundation[key] for key in ("fingerprint", "name"))
         if stated is None and name is not None and not is_same(name, foundation.name, foundation.other_names):
@@ -84,13 +85,13 @@ class Bundle:
             )
 
     def golden(self) -> Golden | None:
-        """The golden set, or None for a bundle without one."""
+        """Return the golden set, or None for a bundle without one."""
         return read_golden(self.files[GOLDEN]) if GOLDEN in self.files else None
 
     def adapter(self, foundation: FoundationSpec, max_rank: int, base: BaseWeights | None = None) -> Adapter:
-        """The adapter that this bundle holds, checked against a foundation.
+        """Return the adapter that this bundle holds, checked against a foundation.
 
-        `base` are the foundation's weights, without which DoRA and trained biases are refused. Raises Rejected
+        `base` are the foundation's weights; without them DoRA and trained biases are refused. Raise Rejected
         with check "schema", "safetensors", "sites", "finite", "rank", "labels" or "foundation".
         """
         manifest = self.manifest
@@ -143,9 +144,10 @@ class Bundle:
 def open_bundle(
     data: bytes, limits: Limits, foundation: FoundationSpec, plain: PlainFields | None = None
 ) -> Bundle:
-    """The bundle in a zip, its members, hashes and schema checked; a plain PEFT folder gets its manifest here.
+    """Return the bundle in a zip, its members, hashes and schema checked.
 
-    Raises Rejected with check "size", "members", "names" or "schema". Tensors are checked by `Bundle.adapter`.
+    A plain PEFT folder gets its manifest here. Raise Rejected with check "size", "members", "names" or
+    "schema". `Bundle.adapter` checks the tensors.
     """
     archive = open_archive(data, limits)
     files = dict(archive.members)
@@ -171,7 +173,7 @@ def open_bundle(
 
 
 def write_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
-    """The bundle of these files: `manifest.files` is filled with their hashes."""
+    """Return the bundle of these files, with `manifest.files` filled with their hashes."""
     hashes = {name: sha256(content) for name, content in sorted(files.items())}
     return Bundle(Manifest(**{**vars(manifest), "files": hashes}), dict(files))
 

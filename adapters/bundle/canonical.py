@@ -15,17 +15,20 @@ _write_string = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def canonical(value: Any) -> bytes:
-    """The RFC 8785 bytes of a JSON value; ValueError for what JSON or IEEE 754 double cannot hold."""
+    """Return the RFC 8785 bytes of a JSON value.
+
+    Raise ValueError for a value that JSON or IEEE 754 double cannot hold.
+    """
     return _encode(value).encode("utf-8")
 
 
 def digest_of(value: Any) -> str:
-    """`sha256:<64 hex>` over the canonical form of a JSON value."""
+    """Return `sha256:<64 hex>` over the canonical form of a JSON value."""
     return sha256(canonical(value))
 
 
 def sha256(data: bytes) -> str:
-    """`sha256:<64 hex>` over bytes."""
+    """Return `sha256:<64 hex>` over bytes."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
@@ -55,7 +58,7 @@ def _encode(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """ECMAScript's Number::toString (ECMA-262 §6.1.6.1.20), which RFC 8785 prescribes.
+    """Return ECMAScript's Number::toString (ECMA-262 §6.1.6.1.20), which RFC 8785 prescribes.
 
     Python's repr gives the same shortest digits; only where the point or exponent goes differs.
     """

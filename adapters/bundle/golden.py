@@ -28,13 +28,16 @@ class Golden:
     outputs: tuple[Array, ...]
 
     def to_bytes(self) -> bytes:
-        """`golden.json` as stored. Outputs are fp32 values written so that they read back unchanged."""
+        """Return `golden.json` as stored. Outputs are fp32 values written so that they read back unchanged."""
         inputs = [i if isinstance(i, str) else {"text": i[0], "text_pair": i[1]} for i in self.inputs]
         return canonical({"inputs": inputs, "outputs": [o.astype(float).tolist() for o in self.outputs]})
 
 
 def read_golden(data: bytes) -> Golden:
-    """The golden set in the bytes of a `golden.json`; Rejected (check "schema") naming what is wrong."""
+    """Return the golden set in the bytes of a `golden.json`.
+
+    Raise Rejected (check "schema") naming what is wrong.
+    """
     value = read_json(data, "golden.json")
     inputs, outputs = value.get("inputs"), value.get("outputs")
     if set(value) != {"inputs", "outputs"} or not isinstance(inputs, list) or not isinstance(outputs, list):
@@ -79,5 +82,5 @@ def _output(value: Any, i: int) -> Array:
 
 
 def _numeric(value: Any) -> bool:
-    """Whether it holds numbers alone: numpy would read "1.5", true and null as numbers too."""
+    """Tell whether it holds numbers alone: numpy would read "1.5", true and null as numbers too."""
     return all(map(_numeric, value)) if isinstance(value, list) else type(value) in (int, float)

@@ -13,7 +13,7 @@ from rootstock.adapters.spec import Rejected
 def read_labels(text: str) -> tuple[str, ...]:
     """Return the labels of a JSON array in id order, or of an object that maps ids to labels, as `id2label` does.
 
-    Raises Rejected (check "labels") for any other text.
+    Raise Rejected (check "labels") for any other text.
     """
     example = """give '["negative", "positive"]' or '{"0": "negative", "1": "positive"}'"""
     try:
@@ -34,7 +34,7 @@ def read_labels(text: str) -> tuple[str, ...]:
 
 
 def given_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return labels that someone gives; Rejected (check "labels") if one is empty or not Unicode."""
+    """Return labels that someone gives; raise Rejected (check "labels") if one is empty or not Unicode."""
     for i, label in enumerate(labels):
         if not label.strip():
             raise Rejected("labels", "labels", f"label {i} is empty; give each id a name")

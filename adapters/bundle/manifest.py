@@ -69,7 +69,7 @@ class Manifest:
     license: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON value of `bundle.json`."""
+        """Return the JSON value of `bundle.json`."""
         head: dict[str, Any] = {"kind": self.head.kind}
         if self.head.kind == "hf":
             head["class"] = self.head.class_name
@@ -92,17 +92,20 @@ class Manifest:
         }
 
     def to_bytes(self) -> bytes:
-        """`bundle.json` as stored: its canonical form."""
+        """Return `bundle.json` as stored: its canonical form."""
         return canonical(self.to_json())
 
     @property
     def digest(self) -> str:
-        """`sha256:<64 hex>` that identifies the bundle."""
+        """Return the `sha256:<64 hex>` that identifies the bundle."""
         return digest_of(self.to_json())
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """The manifest in the bytes of a `bundle.json`; Rejected (check "schema") naming the key at fault."""
+    """Return the manifest in the bytes of a `bundle.json`.
+
+    Raise Rejected (check "schema") naming the key at fault.
+    """
     value = read_json(data, "bundle.json")
     if isinstance(value.get("schema"), bool) or value.get("schema") != SCHEMA:
         raise _wrong("schema", f"{value.get('schema')!r}; this program reads schema {SCHEMA}")
@@ -149,12 +152,15 @@ def read_manifest(data: bytes) -> Manifest:
 
 
 def read_json(data: bytes, member: str) -> dict[str, Any]:
-    """The JSON object in a member's bytes; Rejected (check "schema") naming the member and the position."""
+    """Return the JSON object in a member's bytes.
+
+    Raise Rejected (check "schema") naming the member and the position.
+    """
     try:
         text = data.decode("utf-8")
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=unique_keys)
         _check_depth(value)
-        # Refuses what is JSON by its grammar alone: 1e999, and half a surrogate pair.
+        # This refuses text that is JSON by its grammar alone: 1e999, and half a surrogate pair.
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except RecursionError:
         raise Rejected("schema", member, f"nested more than {_MAX_DEPTH} deep") from None
@@ -183,7 +189,10 @@ def _no_constant(name: str) -> Any:
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object's members as a dict; ValueError if a key is there twice. For `object_pairs_hook`."""
+    """Return a JSON object's members as a dict; raise ValueError for a key given twice.
+
+    It is for `object_pairs_hook`.
+    """
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("an object has the same key twice")
@@ -241,12 +250,12 @@ def _head(value: Mapping[str, Any], task: str) -> HeadSpec:
 
 
 def problem_types(task: str) -> tuple[str, ...]:
-    """The problem types that a task may have."""
+    """Return the problem types that a task may have."""
     return ("regression",) if task == "text-ranking" else PROBLEM_TYPES
 
 
 def check_labels(labels: tuple[str, ...], task: str) -> None:
-    """Rejected (check "labels") unless these are labels that the task can have."""
+    """Raise Rejected (check "labels") unless these are labels that the task can have."""
     if task in UNLABELLED:
         least = most = 0
     else:

@@ -32,33 +32,34 @@ _REPEATS = (sre.MAX_REPEAT, sre.MIN_REPEAT, sre.POSSESSIVE_REPEAT)
 # PEFT's own expressions around a pattern. Kept compiled: `re` itself keeps fewer than one config may hold.
 @functools.lru_cache(maxsize=4 * MAX_PATTERNS)
 def ending_in(pattern: str) -> re.Pattern[str]:
-    """Matches a module's name that ends in the pattern: `rank_pattern`, `alpha_pattern`."""
+    """Return a pattern for a module's name that ends in the given one: `rank_pattern`, `alpha_pattern`."""
     return re.compile(rf"(.*\.)?({pattern})$")
 
 
 @functools.lru_cache(maxsize=MAX_PATTERNS)
 def containing(pattern: str) -> re.Pattern[str]:
-    """Matches the name of a module inside one that the pattern names: `modules_to_save`."""
+    """Return a pattern for the name of a module inside one that the given pattern names: `modules_to_save`."""
     return re.compile(rf"(^|.*\.){pattern}($|\..*)")
 
 
 @functools.lru_cache(maxsize=MAX_PATTERNS)
 def layer_of(pattern: str) -> re.Pattern[str]:
-    """Matches a name with a layer's index, group `idx`, after the pattern: `layers_pattern`."""
+    """Return a pattern for a name with a layer's index, group `idx`, after the given one: `layers_pattern`."""
     return re.compile(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.")
 
 
 class PatternBudget:
-    """What the regular expressions of one config may cost together: to compile, and to match one name."""
+    """The limit on what one config's regular expressions cost together: to compile, and to match one name."""
 
     def __init__(self) -> None:
         self._cost = 0
         self._ways = 0.0
 
     def check(self, key: str, patterns: Sequence[str], compiled: Callable[[str], object]) -> None:
-        """Rejected (check "schema") naming `key` for a pattern that is none or costs too much with those before.
+        """Raise Rejected (check "schema") naming `key` for a pattern that is invalid or costs too much.
 
-        `compiled` compiles a pattern as it is used. It is called once the pattern is known to be cheap.
+        The cost includes that of the patterns before it. `compiled` compiles a pattern as it is used. It is
+        called once the pattern is known to be cheap.
         """
         if len(patterns) > MAX_PATTERNS:
             raise wrong_option(key, f"{len(patterns)} patterns; at most {MAX_PATTERNS}")
@@ -100,12 +101,12 @@ class PatternBudget:
 
 
 def _quoted(pattern: str) -> str:
-    """What a message quotes, short enough to leave room for the remedy."""
+    """Return a pattern for a message, short enough to leave room for the remedy."""
     return repr(pattern if len(pattern) <= _MAX_QUOTED else pattern[:_MAX_QUOTED] + "…")
 
 
 def _parts(parsed: Any) -> Iterator[tuple[Any, Any]]:
-    """Every operation of a parsed pattern with its arguments, those within others included."""
+    """Give every operation of a parsed pattern with its arguments, those within others included."""
     for op, args in parsed:
         yield op, args
         if op in _REPEATS:
@@ -122,7 +123,7 @@ def _parts(parsed: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_ascii(parsed: Any) -> bool:
-    """Whether every character that it names is in ASCII: `re` walks through a set's range one by one."""
+    """Tell whether every character that it names is in ASCII: `re` walks through a set's range one by one."""
     for op, args in _parts(parsed):
         items = args if op is sre.IN else [(op, args)]
         for kind, value in items:
@@ -145,7 +146,10 @@ def _sets(parsed: Any) -> int:
 
 
 def _ways(parsed: Any) -> float:
-    """A bound on the ways in which a pattern can match one name; infinite where choices nest in a repeat."""
+    """Return a bound on the ways in which a pattern can match one name.
+
+    It is infinite where choices nest in a repeat.
+    """
     ways = 1.0
     for op, args in parsed:
         if op in _REPEATS:

@@ -39,11 +39,11 @@ class PeftConfig:
 
     @property
     def bias(self) -> str:
-        """Which biases were trained: `none`, `lora_only` (those of the targeted modules) or `all`."""
+        """Tell which biases were trained: `none`, `lora_only` (those of the targeted modules) or `all`."""
         return str(self.values.get("bias", "none"))
 
     def targets(self, task_class: TaskClass) -> tuple[str, ...]:
-        """Full names (within the task class) of the linear modules that this adapter targets, sorted."""
+        """Return the full names (in the task class) of the linear modules that this adapter targets, sorted."""
         if self.peft_type is None:
             return ()
         target, exclude = self.values.get("target_modules"), self.values.get("exclude_modules")
@@ -54,24 +54,24 @@ class PeftConfig:
         return tuple(sorted(n for n in names if not self._excluded(n, exclude) and self._targeted(n, target)))
 
     def rank(self, module: str) -> int:
-        """The rank that the config gives a module."""
+        """Return the rank that the config gives a module."""
         return int(self._pattern("rank_pattern", module, self.values.get("r", 8)))
 
     def scale(self, module: str) -> float:
-        """The factor on B·A: alpha / r, or alpha / sqrt(r) for rsLoRA."""
+        """Return the factor on B·A: alpha / r, or alpha / sqrt(r) for rsLoRA."""
         rank = self.rank(module)
         alpha = float(self._pattern("alpha_pattern", module, self.values.get("lora_alpha", 8)))
         return alpha / math.sqrt(rank) if self.values.get("use_rslora") else alpha / rank
 
     def is_feedforward(self, module: str) -> bool:
-        """Whether IA3 scales the input of this module; else it scales the output."""
+        """Tell whether IA3 scales the input of this module; else it scales the output."""
         named = self.values["feedforward_modules"]
         if isinstance(named, str):
             return re.fullmatch(named, module) is not None
         return any(module.endswith(name) for name in named)
 
     def is_saved_whole(self, module: str) -> bool:
-        """Whether `modules_to_save` names the module, or one that it lies in."""
+        """Tell whether `modules_to_save` names the module, or one that it lies in."""
         # As the name of the module, or of one around it, ends; an uploaded name may have very many parts.
         return any(f"{named}." in f"{module}." for named in self.values.get("modules_to_save") or [])
 
@@ -111,9 +111,10 @@ class PeftConfig:
 
 
 def read_config(value: Mapping[str, Any]) -> PeftConfig:
-    """The config in the object of an `adapter_config.json`.
+    """Return the config in the object of an `adapter_config.json`.
 
-    Rejected (check "schema") for a kind or option that is not served; Unconverted for a kind that becomes LoRA.
+    Raise Rejected (check "schema") for a kind or option that is not served, and Unconverted for a kind that
+    becomes LoRA.
     """
     kind, task = value.get("peft_type"), value.get("task_type")
     if kind is not None:
@@ -144,11 +145,12 @@ def read_config(value: Mapping[str, Any]) -> PeftConfig:
 
 
 def check_expressions(value: Mapping[str, Any]) -> None:
-    """Rejected (check "schema") for a regular expression that is none or costs too much, in a config of any kind.
+    """Raise Rejected (check "schema") for a regular expression that is invalid or costs too much.
 
-    PEFT reads one where `target_modules`, `exclude_modules` or `feedforward_modules` is a string, in
-    `modules_to_save`, and in every option whose name ends in `_pattern`: `layers_pattern`, and the keys of
-    `rank_pattern`, `alpha_pattern`, `n_frequency_pattern` and the like.
+    The check is for a config of any kind. PEFT reads an expression where `target_modules`, `exclude_modules`
+    or `feedforward_modules` is a string, in `modules_to_save`, and in every option whose name ends in
+    `_pattern`: `layers_pattern`, and the keys of `rank_pattern`, `alpha_pattern`, `n_frequency_pattern` and
+    the like.
     """
     budget = PatternBudget()
     for key, option in value.items():
@@ -167,7 +169,7 @@ def check_expressions(value: Mapping[str, Any]) -> None:
 
 
 def _texts(option: Any) -> list[str]:
-    """The strings that an option is or holds, of an object its keys."""
+    """Give the strings that an option is or holds; of an object, its keys."""
     held = [option] if isinstance(option, str) else option if isinstance(option, list | dict) else []
     return [text for text in held if isinstance(text, str)]
 
@@ -204,7 +206,7 @@ def _check_feedforward(value: Mapping[str, Any]) -> None:
 
 
 def _check_allocation(value: Mapping[str, Any]) -> None:
-    """AdaLoRA's ranks: `rank_pattern` says for each module which of its `init_r` directions were kept."""
+    """Check AdaLoRA's ranks: `rank_pattern` says for each module which of its `init_r` directions were kept."""
     rank = value.get("init_r", 12)
     if not _rank(rank):
         raise wrong_option("init_r", f"{rank!r} is not a rank of at least 1")

@@ -81,7 +81,7 @@ def foreign_keys(kind: str, config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def check_init(init: Any) -> None:
-    """Rejected (check "schema") unless LoRA's weights began in a way that leaves the foundation's as they are."""
+    """Raise Rejected (check "schema") unless LoRA's initial weights leave the foundation's as they are."""
     if (init.lower() if isinstance(init, str) else init) not in PLAIN_INITS:
         raise wrong_option(
             "init_lora_weights",

@@ -17,9 +17,10 @@ _DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
 
 
 def read_tensors(data: bytes) -> dict[str, Array]:
-    """Every tensor of a safetensors file as fp32, by name; Rejected (check "safetensors") for a damaged file.
+    """Return every tensor of a safetensors file as fp32, by name.
 
-    A tensor that is fp32 in the file is a read-only view of its bytes.
+    Raise Rejected (check "safetensors") for a damaged file. A tensor that is fp32 in the file is a read-only
+    view of its bytes.
     """
     header = int.from_bytes(data[:8], "little")
     if header > _MAX_HEADER_BYTES:
@@ -34,7 +35,10 @@ def read_tensors(data: bytes) -> dict[str, Array]:
 
 
 def as_fp32(name: str, dtype: str, shape: tuple[int, ...], data: Any) -> Array:
-    """A tensor's little-endian bytes (anything with a buffer) as fp32; Rejected for a type that is not served."""
+    """Return a tensor's little-endian bytes (anything with a buffer) as fp32.
+
+    Raise Rejected for a type that is not served.
+    """
     if dtype == "BF16":
         widened = np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16
         return widened.view(np.float32).reshape(shape)
@@ -46,7 +50,7 @@ def as_fp32(name: str, dtype: str, shape: tuple[int, ...], data: Any) -> Array:
 
 
 def take(left: dict[str, Array], name: str, shape: tuple[int, ...]) -> Array:
-    """Take a tensor out of those that are left; Rejected (check "sites") if it is missing or misshapen."""
+    """Take a tensor out of those that are left; raise Rejected (check "sites") if it is missing or misshapen."""
     if name not in left:
         raise Rejected("sites", name, f"missing from {WEIGHTS}; expected shape {list(shape)}")
     tensor = left.pop(name)
@@ -56,7 +60,7 @@ def take(left: dict[str, Array], name: str, shape: tuple[int, ...]) -> Array:
 
 
 def check_finite(tensors: Mapping[str, Array]) -> None:
-    """Rejected (check "finite") naming the first tensor that holds NaN or infinity."""
+    """Raise Rejected (check "finite") naming the first tensor that holds NaN or infinity."""
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             bad = tensor[~np.isfinite(tensor)][0]

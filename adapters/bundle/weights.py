@@ -47,10 +47,11 @@ def read_weights(
     max_rank: int,
     base: BaseWeights | None = None,
 ) -> AdapterWeights:
-    """The tensors in the engine's form; Rejected unless each maps to a known place, none missing or left over.
+    """Return the tensors in the engine's form.
 
-    `base` are the foundation's weights, which DoRA, trained biases and a pooler saved whole are stated relative
-    to. Checks, in order: "sites" (name and shape) and "labels", "finite", "rank".
+    Raise Rejected unless each maps to a known place, with none missing or left over. `base` are the
+    foundation's weights, which DoRA, trained biases and a pooler saved whole are stated relative to. Check,
+    in order: "sites" (name and shape) and "labels", "finite", "rank".
     """
     left = short_names(tensors, config)
     check_origin(left, config, task_class, foundation)
@@ -74,7 +75,7 @@ def _targeted(
     foundation: FoundationSpec,
     base: BaseWeights | None,
 ) -> dict[str, SiteUpdate]:
-    """The update of each site that the config targets."""
+    """Return the update of each site that the config targets."""
     targets = config.targets(task_class)
     if config.peft_type is not None and not targets:
         named = config.values.get("target_modules")
@@ -100,7 +101,7 @@ def _targeted(
 def _head(
     left: dict[str, Array], task_class: TaskClass, head: HeadSpec, foundation: FoundationSpec, labels: int
 ) -> dict[str, Array]:
-    found: dict[str, Array] = {}
+    tensors: dict[str, Array] = {}
     shapes: Mapping[str, tuple[int | None, ...]]
     if head.kind == "hf":
         shapes = task_class.head
@@ -124,8 +125,8 @@ def _head(
         if name not in left and head.kind == "hf":
             told = f"missing from {WEIGHTS}; expected shape {list(sized)}; {head_hint(task_class)}"
             raise Rejected("sites", name, told)
-        found[name] = take(left, name, sized)
-    return found
+        tensors[name] = take(left, name, sized)
+    return tensors
 
 
 def _check_labels(left: Mapping[str, Array], name: str, shape: tuple[int | None, ...], labels: int) -> None:
@@ -153,7 +154,7 @@ def _check_rank(sites: Mapping[str, SiteUpdate], whole: Collection[str], max_ran
 
 
 def _in_one_array(sites: Mapping[str, SiteUpdate], head: Mapping[str, Array]) -> AdapterWeights:
-    """The same arrays as views of one contiguous fp32 array.
+    """Return the same arrays as views of one contiguous fp32 array.
 
     An adapter is one block, which goes back to the system whole (new_block), and which a runner can copy to a
     device at once.

@@ -116,11 +116,11 @@ def list_all(url: Url = URL, key: Key = None, as_json: Json = False) -> None:
     Example: rootstock adapters list --json
     """
     with _connected(url, key) as client:
-        found = list(client.list())
+        adapters = list(client.list())
     columns = ("name", "live", "versions", "task", "aliases", "residency")
-    rows = ({**a, "versions": len(a.get("versions") or ())} for a in found)
+    rows = ({**a, "versions": len(a.get("versions") or ())} for a in adapters)
     none_yet = "no adapters yet; publish one: rootstock adapters push PATH"
-    tell({"adapters": found}, as_json, table(columns, rows) if found else none_yet)
+    tell({"adapters": adapters}, as_json, table(columns, rows) if adapters else none_yet)
 
 
 @app.command()
@@ -130,7 +130,7 @@ def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> 
     Example: rootstock adapters show support-intents
     """
     with _connected(url, key) as client:
-        found = client.show(name)
+        adapter = client.show(name)
     columns = ("version", "status", "task", "digest", "bytes", "created", "residency", "golden")
     rows = (
         {
@@ -140,10 +140,10 @@ def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> 
             "created": str(v.get("created_at"))[:19],
             "golden": (v.get("verification") or {}).get("golden"),
         }
-        for v in found.get("versions") or ()
+        for v in adapter.get("versions") or ()
     )
-    head = f"{found.get('name')}: {found.get('task')}; aliases: {cell(found.get('aliases'))}"
-    tell(found, as_json, head, table(columns, rows))
+    head = f"{adapter.get('name')}: {adapter.get('task')}; aliases: {cell(adapter.get('aliases'))}"
+    tell(adapter, as_json, head, table(columns, rows))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What the `rootstock adapters` commands print: one JSON document, or lines and tables for people."""
+"""Output of the `rootstock adapters` commands: one JSON document, or lines and tables for people."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FIELD_AT = re.compile(r"\b(schema|labels|foundation): (task|labels|problem_type
 
 @contextmanager
 def upload_shown() -> Iterator[Callable[[int, int], None]]:
-    """A bar while the bundle is sent, then a spinner while the server verifies it; on a terminal only."""
+    """Show a bar while the bundle is sent, then a spinner while the server verifies it; on a terminal only."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -48,7 +48,10 @@ def upload_shown() -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def counted(what: str, total: int) -> Iterator[Callable[[str | None], None]]:
-    """A bar on a terminal that one call moves on by one; a line given with it goes to stderr, terminal or not."""
+    """Show on a terminal a bar that one call moves on by one.
+
+    A line given with the call goes to stderr, terminal or not.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -95,7 +98,7 @@ def notes(warnings: Iterable[str], ignored: Iterable[str]) -> list[str]:
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """One line on stderr instead of a traceback: exit code 2 for wrong usage, 1 for the rest."""
+    """Print one line on stderr instead of a traceback: exit code 2 for wrong usage, 1 for the rest."""
     try:
         yield
     except (Misused, InvalidName, InvalidReference) as error:
@@ -114,7 +117,7 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 
 def tell(document: Mapping[str, Any], as_json: bool, *lines: str | Table) -> None:
-    """The document where JSON was asked for, else the lines for people."""
+    """Print the document where JSON was asked for, else the lines for people."""
     if as_json:
         return typer.echo(json.dumps(document))
     for line in lines:
@@ -123,18 +126,18 @@ def tell(document: Mapping[str, Any], as_json: bool, *lines: str | Table) -> Non
         else:
             from rich.console import Console
 
-            # What is not a terminal has no width to keep to.
+            # Output that is no terminal has no width to keep to.
             Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(line)
 
 
 def tell_pointer(pointer: Mapping[str, Any], as_json: bool) -> None:
-    """Where an alias points now."""
+    """Tell where an alias points now."""
     name, alias, version, digest = (pointer.get(k) for k in ("name", "alias", "version", "digest"))
     tell(pointer, as_json, f"{name}@{alias} is version {version} ({digest})")
 
 
 def table(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> Table:
-    """The rows' values in these columns, with `-` for what a row lacks."""
+    """Return the rows' values in these columns, with `-` for what a row lacks."""
     from rich import box
     from rich.table import Table
 
@@ -145,7 +148,7 @@ def table(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def cell(value: Any) -> str:
-    """A value as one line."""
+    """Return a value as one line."""
     if isinstance(value, Mapping):
         return ", ".join(f"{k}={v}" for k, v in value.items()) or "-"
     return "-" if value is None else one_line(value)

@@ -43,7 +43,7 @@ class Client:
     """One server, by its address; each method gives the JSON document that the server's route answers with.
 
     Errors: Unreachable, Refused and Unreadable, all of them ClientError; and InvalidName, before anything is
-    sent, for what cannot name an adapter or alias. Nothing is sent twice, but for two cases: a GET whose
+    sent, for what cannot name an adapter or alias. Nothing is sent twice, except in two cases: a GET whose
     connection is refused is tried once more, and an inference call that gets 429 with a Retry-After waits that
     long and tries again, at most `MAX_TRIES` tries and `MAX_WAIT` seconds of waiting in all.
     """
@@ -81,33 +81,33 @@ class Client:
         self._http.close()
 
     def predict(self, model: str, inputs: Any, parameters: Mapping[str, Any] | None = None) -> Document:
-        """The predictions of one adapter for one input or a list of inputs."""
+        """Return the predictions of one adapter for one input or a list of inputs."""
         return self._infer({"model": model}, inputs, parameters)
 
     def predict_many(
         self, models: Sequence[str], inputs: Any, parameters: Mapping[str, Any] | None = None
     ) -> Document:
-        """The answers of several adapters for the same inputs: `results`, in the order of `models`.
+        """Return the answers of several adapters for the same inputs: `results`, in the order of `models`.
 
         An adapter that could not answer has an `error` in its place.
         """
         return self._infer({"models": [*models]}, inputs, parameters)
 
     def embeddings(self, model: str, inputs: str | Sequence[str]) -> Document:
-        """The embeddings of one text or a list of texts, in OpenAI's shape."""
+        """Return the embeddings of one text or a list of texts, in OpenAI's shape."""
         texts = inputs if isinstance(inputs, str) else [*inputs]
         return self._patiently("/v1/embeddings", {"model": model, "input": texts})
 
     def limits(self) -> Document:
-        """What the server accepts: tasks, ranks, sizes, and the foundation's fingerprint."""
+        """Return what the server accepts: tasks, ranks, sizes, and the foundation's fingerprint."""
         return self._document("GET", "/v1/limits")
 
     def models(self) -> Document:
-        """The foundation and every adapter, in OpenAI's shape."""
+        """Return the foundation and every adapter, in OpenAI's shape."""
         return self._document("GET", "/v1/models")
 
     def metrics(self) -> str:
-        """The server's metrics in Prometheus's text format."""
+        """Return the server's metrics in Prometheus's text format."""
         return self._send("GET", "/metrics").text
 
     def publish(
@@ -155,7 +155,7 @@ class Client:
         return answer
 
     def list(self, limit: int = 100) -> Iterator[Document]:
-        """Every adapter in order of name, fetched `limit` at a time as they are asked for."""
+        """Give every adapter in order of name, fetched `limit` at a time as they are asked for."""
         query: dict[str, str | int] = {"limit": limit}
         while True:
             page = self._document("GET", _ADAPTERS, params=query)
@@ -168,26 +168,26 @@ class Client:
             query["after"] = str(after)
 
     def show(self, name: str) -> Document:
-        """An adapter with its aliases and versions."""
+        """Return an adapter with its aliases and versions."""
         return self._document("GET", _path(name))
 
     def resolve(self, reference: str) -> tuple[str, int]:
-        """The name and version that a reference means now; an AdapterError where it means none."""
+        """Return the name and version that a reference means now; raise an AdapterError where it means none."""
         wanted = Reference.parse(reference)
         if wanted.version is not None:
             return wanted.name, wanted.version
-        found = self.show(wanted.name)
+        adapter = self.show(wanted.name)
         if wanted.digest_prefix is not None:
             begin = f"sha256:{wanted.digest_prefix}"
-            versions = [v["version"] for v in found.get("versions", ()) if v["digest"].startswith(begin)]
+            versions = [v["version"] for v in adapter.get("versions", ()) if v["digest"].startswith(begin)]
         else:
-            versions = [v for alias, v in found.get("aliases", {}).items() if alias == (wanted.alias or LIVE)]
+            versions = [v for alias, v in adapter.get("aliases", {}).items() if alias == (wanted.alias or LIVE)]
         if len(versions) != 1:
             raise UnknownVersion(f"{reference} means {len(versions)} versions of {wanted.name}, not one")
         return wanted.name, int(versions[0])
 
     def pull(self, name: str, version: int) -> bytes:
-        """The bundle of a version, as one zip."""
+        """Return the bundle of a version, as one zip."""
         path = f"{_path(name)}/versions/{version:d}/bundle"
         data = self._send("GET", path).content
         if not data.startswith(b"PK"):
@@ -256,7 +256,7 @@ class Client:
 
 
 def packed(folder: Path) -> bytes:
-    """Return the zip of an adapter's folder; Misused as `read_source`."""
+    """Return the zip of an adapter's folder; raise Misused as `read_source` does."""
     return _packed(folder)[0]
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and a server, as types. Every message is one printable line."""
+"""Types for the errors between a client and a server. Every message is one printable line."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ADVICE = {
 
 
 def one_line(text: object) -> str:
-    """`text` on one line without control characters, cut to a sensible length."""
+    """Return `text` on one line without control characters, cut to a sensible length."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
 class ClientError(Exception):
-    """Whatever kept a client from its answer; `advice` is what to do about it, where that is known."""
+    """A failure that kept a client from its answer; `advice` is what to do about it, where that is known."""
 
     advice = ""
 
@@ -71,7 +71,7 @@ class Refused(ClientError):
 
 
 def refusal(url: str, response: httpx.Response) -> Refused:
-    """What an answer that is not a success says, in the server's own words where it has them."""
+    """Return what an answer that is not a success says, in the server's words where it has them."""
     status, after = response.status_code, _seconds(response.headers.get("Retry-After"))
     error = (json_object(response) or {}).get("error")
     if isinstance(error, dict) and isinstance(error.get("message"), str) and error["message"].strip():
@@ -84,7 +84,7 @@ def refusal(url: str, response: httpx.Response) -> Refused:
 
 
 def json_object(response: httpx.Response) -> dict[str, Any] | None:
-    """The JSON object that an answer holds, or None where it holds something else."""
+    """Return the JSON object that an answer holds, or None where it holds something else."""
     try:
         value = json.loads(response.content)
     except (ValueError, RecursionError):
@@ -93,7 +93,7 @@ def json_object(response: httpx.Response) -> dict[str, Any] | None:
 
 
 def kind_of(response: httpx.Response) -> str:
-    """What an answer holds that is not ours, for a message."""
+    """Return, for a message, what an answer holds that is not ours."""
     if not response.content:
         return "an empty body"
     kind = response.headers.get("Content-Type", "untyped content").partition(";")[0]
@@ -101,7 +101,7 @@ def kind_of(response: httpx.Response) -> str:
 
 
 def _seconds(header: str | None) -> float | None:
-    """The seconds of a Retry-After; None for its other form, a date, which nothing here sends."""
+    """Return the seconds of a Retry-After; None for its other form, a date, which nothing here sends."""
     try:
         seconds = float(header or "")
     except ValueError:

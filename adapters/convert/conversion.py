@@ -69,17 +69,17 @@ class Conversion:
     max_difference: float
 
     def to_json(self) -> dict[str, Any]:
-        """What a version's record says of it."""
+        """Return what a version's record says of it."""
         return {"from": self.kind, "rank": self.rank, "max_difference": self.max_difference}
 
 
 def convert(data: bytes, files: FoundationFiles, rank: int, task: str | None = None) -> Conversion:
-    """The LoRA of at most `rank` at a layer that stands for the adapter in a plain PEFT folder's zip.
+    """Return the LoRA of at most `rank` at a layer that stands for the adapter in a plain PEFT folder's zip.
 
     PEFT merges the adapter into the foundation; what that changed becomes the LoRA (`merged_lora.lora_of`).
-    `task` is for an adapter whose `task_type` names none. Rejected for a folder that is not one, and with check
-    "conversion" where PEFT fails or the outputs differ by more than MAX_DIFFERENCE. FoundationError where torch
-    or PEFT is not installed.
+    `task` is for an adapter whose `task_type` names none. Raise Rejected for a folder that is not one, and
+    with check "conversion" where PEFT fails or the outputs differ by more than MAX_DIFFERENCE. Raise
+    FoundationError where torch or PEFT is not installed.
     """
     if problem := lack("torch", "a conversion to LoRA"):
         raise FoundationError(problem)
@@ -119,7 +119,7 @@ def convert(data: bytes, files: FoundationFiles, rank: int, task: str | None = N
 def _merged(
     models: _Models, config: Mapping[str, Any], weights: bytes, rank: int
 ) -> tuple[Tensor, dict[str, Any], bytes]:
-    """What PEFT computes for the original, and the LoRA's config and tensors."""
+    """Return what PEFT computes for the original, and the LoRA's config and tensors."""
     from safetensors.torch import save
 
     from rootstock.adapters.convert.low_rank import lora_of, merged_parameters
@@ -131,7 +131,7 @@ def _merged(
         merged = merged_parameters(model)
     except Rejected:
         raise
-    # Whatever PEFT raises on odd input is the input's fault.
+    # Any error that PEFT raises on odd input is the input's fault.
     except Exception as error:
         kind = config["peft_type"]
         raise Rejected("conversion", CONFIG, f"PEFT cannot load and merge this {kind}: {error!r}") from error
@@ -177,7 +177,10 @@ class _Models:
             return PeftModel.from_pretrained(copy.deepcopy(self.base), folder).eval()
 
     def check_complete(self, model: Any) -> None:
-        """PEFT starts what is missing at random and ignores what is left over; neither is what was trained."""
+        """Raise Rejected for missing or left-over tensors.
+
+        PEFT starts what is missing at random and ignores what is left over; neither is what was trained.
+        """
         from peft import get_peft_model_state_dict
 
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -188,7 +191,7 @@ class _Models:
             raise Rejected("sites", name, f"maps to nothing of {self.task_class.name} that the config targets")
 
     def outputs(self, model: nn.Module) -> Tensor:
-        """Every raw output for the fixed sentences, one after another."""
+        """Return every raw output for the fixed sentences, one after another."""
         import torch
 
         with torch.no_grad():
@@ -201,14 +204,17 @@ def _short(name: str) -> str:
 
 
 def _labels(task_class: TaskClass, shapes: Shapes) -> int:
-    """The label count that the head's tensors agree on; Rejected where one is missing or misshapen."""
+    """Return the label count that the head's tensors agree on.
+
+    Raise Rejected where one is missing or misshapen.
+    """
     counts = (shapes.get(name) for name, shape in task_class.head.items() if shape[0] is None)
-    labels = next((found[0] for found in counts if found and 1 <= found[0] <= MAX_LABELS), 2)
-    for name, shape in task_class.head.items():
-        found = shapes.get(name)
-        wanted = tuple(labels if size is None else size for size in shape)
-        if found != wanted:
-            held = "is missing" if found is None else f"has shape {list(found)}"
+    labels = next((shape[0] for shape in counts if shape and 1 <= shape[0] <= MAX_LABELS), 2)
+    for name, template in task_class.head.items():
+        shape = shapes.get(name)
+        wanted = tuple(labels if size is None else size for size in template)
+        if shape != wanted:
+            held = "is missing" if shape is None else f"has shape {list(shape)}"
             told = f"{held} in {WEIGHTS}; expected {list(wanted)}; {head_hint(task_class)}"
             raise Rejected("sites", name, told)
     return labels
@@ -225,7 +231,7 @@ def _inputs(files: FoundationFiles, spec: FoundationSpec) -> list[Tensor]:
 
 
 def _difference(before: Tensor, after: Tensor) -> float:
-    """The largest difference as a share of the largest output; NaN where an output is."""
+    """Return the largest difference as a share of the largest output; NaN where an output is."""
     difference, scale = float((after - before).abs().max()), float(before.abs().max())
     if scale == 0:
         return 0.0 if difference == 0 else math.inf
@@ -233,7 +239,7 @@ def _difference(before: Tensor, after: Tensor) -> float:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Convert as the command line says; the exit code."""
+    """Convert as the command line says, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m rootstock.adapters.convert.conversion")
     parser.add_argument("input", type=Path)
     parser.add_argument("output", type=Path)
@@ -260,7 +266,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _confine(files: FoundationFiles) -> None:
-    """No pickle, least priority, and memory for some copies of the foundation: the archive is an upload."""
+    """Confine this process: no pickle, low priority, and memory for some copies of the foundation.
+
+    The archive is an upload.
+    """
     import peft  # noqa: F401 - what its import takes comes on top
     import torch
 

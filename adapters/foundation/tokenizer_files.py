@@ -1,6 +1,7 @@
-"""Whether tokenizer_config.json says what tokenizer.json does: the second alone is served.
+"""The check that tokenizer_config.json says what tokenizer.json does: the second alone is served.
 
-transformers' classes obey some keys of the first over the second; here such a disagreement is refused by name.
+transformers' classes obey some keys of the first over the second; here such a disagreement is refused by
+name.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def _other_ids(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str |
 
 
 def _parts(value: Any) -> Iterator[dict[str, Any]]:
-    """The components of a part of tokenizer.json, those inside sequences too."""
+    """Give the components of a part of tokenizer.json, those inside sequences too."""
     if isinstance(value, dict) and isinstance(value.get("type"), str):
         yield value
         for key in ("normalizers", "pretokenizers", "processors"):

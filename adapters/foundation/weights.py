@@ -47,30 +47,33 @@ class FoundationWeights:
 
     @property
     def names(self) -> list[str]:
-        """Every tensor's name, as it is in the files, sorted; heads and buffers are left out."""
+        """Return every tensor's name, as it is in the files, sorted; heads and buffers are left out."""
         return sorted(self._places)
 
     @property
     def beside(self) -> list[str]:
-        """The names of the tensors outside the trunk, sorted: the heads that the checkpoint brings."""
+        """Return the names of the tensors outside the trunk, sorted: the heads that the checkpoint brings."""
         return sorted(self._beside)
 
     def raw(self, name: str) -> tuple[str, list[int], memoryview]:
-        """The dtype, shape and little-endian bytes of a tensor, of the trunk or beside it."""
+        """Return the dtype, shape and little-endian bytes of a tensor, of the trunk or beside it."""
         place = self._places.get(name) or self._beside[name]
         if place.file not in self._mapped:
             self._mapped[place.file] = np.memmap(place.file, np.uint8, "r")
         return place.dtype, list(place.shape), self._mapped[place.file][place.start : place.end].data
 
     def weight(self, site: str) -> Array:
-        """The weight of a linear layer: (out, in) fp32, read-only; Rejected (check "foundation") without one."""
+        """Return the weight of a linear layer: (out, in) fp32, read-only.
+
+        Raise Rejected (check "foundation") where there is none.
+        """
         weight = self._tensor(f"{site}.weight")
         if weight is None:
             raise Rejected("foundation", site, "the foundation's files hold no weight of this module")
         return weight.T if self._transposed else weight
 
     def bias(self, module: str) -> Array | None:
-        """The bias of a linear or normalisation layer: (out,) fp32, read-only, or None if it has none."""
+        """Return the bias of a linear or normalisation layer: (out,) fp32, read-only, or None if it has none."""
         bias = self._tensor(f"{module}.bias")
         # The name in files from before transformers renamed it.
         return self._tensor(f"{module}.beta") if bias is None else bias
@@ -83,7 +86,7 @@ class FoundationWeights:
 
 
 def _header(path: Path) -> dict[str, _TensorPlace]:
-    """Where each tensor lies in a file, by the safetensors layout: 8-byte length, JSON, data."""
+    """Return where each tensor lies in a file, by the safetensors layout: 8-byte length, JSON, data."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))

@@ -23,7 +23,7 @@ from rootstock.adapters.registry import NewVersion, Published
 from rootstock.adapters.spec import FoundationSpec, Rejected
 from rootstock.adapters.store.port import Store
 
-# What one transaction registers: what an import that is killed did in vain is at most this much.
+# One transaction registers this many; an import that is killed loses at most as much work.
 _TOGETHER = 100
 # While some wait for the disk, others check.
 _THREADS = 8
@@ -48,9 +48,9 @@ class SkippedBundle:
 
 
 def bundles_in(folder: Path) -> list[Path]:
-    """The zips and folders in a folder, in order of name; hidden ones aside."""
-    found = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in found if path.suffix == ".zip" or path.is_dir())
+    """Return the zips and folders in a folder, in order of name; hidden ones aside."""
+    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in visible if path.suffix == ".zip" or path.is_dir())
 
 
 def import_bundles(
@@ -64,13 +64,13 @@ def import_bundles(
 ) -> Generator[ImportedBundle | SkippedBundle, None, None]:
     """Register each bundle under its file's name, telling of each when it is done; close it to stop early.
 
-    Each is checked as an upload is, but for the golden replay, which needs the model. A new one becomes the live
-    version of its name; one that its name holds already is left as it is, and so is `live`. One that fails a
+    Each is checked as an upload is, except for the golden replay, which needs the model. A new one becomes the
+    live version of its name; one that its name holds already is left as it is, and so is `live`. One that fails a
     check changes nothing. What was told stays; after an interruption, doing the same again does the rest.
     `base` are the foundation's weights, as `Bundle.adapter` takes them; `stated` is as in `open_arrived`. Once
     `stopped` is set, from a signal's handler say, nothing more is registered or told of.
 
-    Raises HomeInUse while a server or another import uses the home; StoreFull, RegistryUnavailable, OSError.
+    Raise HomeInUse while a server or another import uses the home; StoreFull, RegistryUnavailable, OSError.
     """
     named: dict[str, Path] = {}
     for path in paths:
@@ -90,7 +90,7 @@ def import_bundles(
                 if stopped.is_set():
                     return
                 left = left[_TOGETHER:]
-                done = registry.publish_all([found for _, found in kept if isinstance(found, NewVersion)])
+                done = registry.publish_all([outcome for _, outcome in kept if isinstance(outcome, NewVersion)])
                 yield from _told(kept, done)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -109,7 +109,7 @@ def _keep(
     stated: bool,
     store: Store,
 ) -> NewVersion | SkippedBundle:
-    """A checked bundle whose bytes are in the store."""
+    """Return a checked bundle whose bytes are in the store."""
     if stopped.is_set():
         return SkippedBundle(path.name, "the import was stopped")
     try:
@@ -132,9 +132,9 @@ def _told(
     kept: Iterable[tuple[Path, NewVersion | SkippedBundle]], done: Iterable[Published]
 ) -> Iterator[ImportedBundle | SkippedBundle]:
     published = iter(done)
-    for path, found in kept:
-        if isinstance(found, SkippedBundle):
-            yield found
+    for path, outcome in kept:
+        if isinstance(outcome, SkippedBundle):
+            yield outcome
         else:
             version = next(published)
             yield ImportedBundle(path.name, version.name, version.version, version.created)

@@ -21,16 +21,19 @@ class Home:
 
     @property
     def registry_file(self) -> Path:
-        """The file of the registry's database; it need not exist."""
+        """Return the file of the registry's database; it need not exist."""
         return self.folder / "registry.db"
 
     @property
     def exports(self) -> Path:
-        """The folder of the exported foundations, by fingerprint."""
+        """Return the folder of the exported foundations, by fingerprint."""
         return self.folder / "foundations"
 
     def open_registry(self) -> SqlRegistry:
-        """Open the registry, made or upgraded as needed; UnsafeRegistry where it is newer than this program."""
+        """Open the registry, made or upgraded as needed.
+
+        Raise UnsafeRegistry where it is newer than this program.
+        """
         return SqlRegistry(f"sqlite:///{self.registry_file}")
 
     def open_store(self) -> FolderStore:
@@ -38,5 +41,5 @@ class Home:
         return FolderStore(self.folder / "store")
 
     def hold(self, program: str) -> AbstractContextManager[None]:
-        """Hold the home for a program; HomeInUse, naming the holder, where another holds it."""
+        """Hold the home for a program; raise HomeInUse, naming the holder, where another holds it."""
         return holding(self.folder, program)

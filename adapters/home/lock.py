@@ -23,7 +23,7 @@ _PAUSE_SECONDS = 0.02
 
 @contextmanager
 def holding(home: Path, program: str) -> Iterator[None]:
-    """Hold a home folder, made as needed; HomeInUse, naming the holder, where another holds it.
+    """Hold a home folder, made as needed; raise HomeInUse, naming the holder, where another holds it.
 
     The hold is a lock of the operating system's, which ends with the process however that ends. The file that
     carries it stays. A home that this process or the one that started it keeps is held already.
@@ -94,7 +94,7 @@ def _runs(process: int) -> bool:
 
 
 def _is_kept(home: Path) -> bool:
-    """Whether a handle of this home's lock was passed to this process, and holds it."""
+    """Tell whether a handle of this home's lock was passed to this process, and holds it."""
     try:
         handle = int(os.environ.get(_KEPT, ""))
         if not os.path.samestat(os.fstat(handle), os.stat(home / LOCK)):

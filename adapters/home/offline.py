@@ -20,9 +20,10 @@ from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
 def open_offline(
     path: Path, foundation: str | None, plain: tuple[Any, ...]
 ) -> tuple[FoundationSpec, Bundle, Adapter]:
-    """Return the opened bundle of a zip or folder, after all checks that need no model run; Rejected otherwise.
+    """Return the opened bundle of a zip or folder, after all checks that need no model run.
 
-    Without a `foundation` it is the default one, and the adapter has to name it as its base.
+    Raise Rejected where a check fails. Without a `foundation` it is the default one,
+    and the adapter has to name it as its base.
     """
     data, ignored = read_source(path)
     files = locate(foundation or "default")
@@ -36,8 +37,9 @@ def open_offline(
 def open_arrived(
     data: bytes, limits: Limits, spec: FoundationSpec, stated: bool, plain: PlainFields | None = None
 ) -> Bundle:
-    """Return the bundle in a zip that is not stored yet; Rejected as `open_bundle`, and for another base by name.
+    """Return the bundle in a zip that is not stored yet.
 
+    Raise Rejected as `open_bundle` does, and for another base by name.
     `stated` says that the user named the foundation: that overrides what the adapter calls its base.
     """
     plain = plain or PlainFields()
@@ -53,13 +55,16 @@ def open_arrived(
 
 
 def check_plain_base(data: bytes, files: FoundationFiles) -> None:
-    """Rejected where the plain PEFT folder in a zip names another base than this foundation."""
+    """Raise Rejected where the plain PEFT folder in a zip names another base than this foundation."""
     config = read_json(open_archive(data, Limits(max_bundle_bytes=len(data))).members[CONFIG], CONFIG)
     check_base(config.get(BASE), None, files)
 
 
 def describe_in(home: Path | None, files: FoundationFiles) -> FoundationSpec:
-    """The spec of a foundation: as its export in this home says, else described anew, which imports torch."""
+    """Return the spec of a foundation, as its export in this home says.
+
+    Without an export it is described anew, which imports torch.
+    """
     if home is not None and (home / "foundations").is_dir():
         digest = fingerprint(files.folder)
         for export in sorted(home.glob("foundations/*/*/foundation.json"), reverse=True):
@@ -72,7 +77,10 @@ def describe_in(home: Path | None, files: FoundationFiles) -> FoundationSpec:
 
 
 def _exported(path: Path) -> FoundationSpec | None:
-    """The spec in an export's file; None where another version of this program wrote it in another form."""
+    """Return the spec in an export's file.
+
+    It is None where another version of this program wrote it in another form.
+    """
     try:
         return FoundationSpec.from_json(json.loads(path.read_text(encoding="utf-8"))["spec"])
     except (OSError, ValueError, KeyError, TypeError):

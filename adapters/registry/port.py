@@ -48,10 +48,13 @@ class Registry(Protocol):
         """Point `alias` of `name` at `version`."""
 
     def rollback(self, name: str) -> AliasPointer:
-        """Point `live` at the version before, skipping deleted ones; else NoPreviousVersion."""
+        """Point `live` at the version before, skipping deleted ones; else raise NoPreviousVersion."""
 
     def delete_version(self, name: str, version: int, *, force: bool = False) -> str:
-        """Remove a version and return its digest; VersionInUse where aliases point at it, unless `force`."""
+        """Remove a version and return its digest.
+
+        Raise VersionInUse where aliases point at it, unless `force`.
+        """
 
     def delete_adapter(self, name: str) -> builtins.list[str]:
         """Remove an adapter with its versions and aliases, and return the digests in order of version."""
@@ -75,7 +78,7 @@ class Registry(Protocol):
         """Tell whether any version of any adapter stands for `digest`."""
 
     def ping(self) -> None:
-        """Return where the registry answers; else RegistryUnavailable."""
+        """Return where the registry answers; else raise RegistryUnavailable."""
 
     def close(self) -> None:
         """Let the registry go; every later use is RegistryUnavailable."""

@@ -33,7 +33,10 @@ class NewVersion:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What publishing did: `created` is false where the content was there already; `live` is as it is now."""
+    """The result of publishing: `created` is false where the content was there already.
+
+    `live` is as it is now.
+    """
 
     name: str
     version: int
@@ -44,7 +47,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class AliasPointer:
-    """Where an alias points."""
+    """The version that an alias points at."""
 
     name: str
     alias: str

@@ -1,1 +1,1 @@
-"""Where bundles' bytes lie, by digest."""
+"""The store of bundles' bytes, by digest."""

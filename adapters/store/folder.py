@@ -30,12 +30,12 @@ class FolderStore:
             _sweep(left)
 
     def path(self, digest: str) -> Path:
-        """Where the bundle is or would be; always under the root, else InvalidDigest."""
+        """Return where the bundle is or would be; always under the root, else raise InvalidDigest."""
         digits = check_digest(digest).removeprefix("sha256:")
         return self._root / digits[:2] / f"{digits}.zip"
 
     def put(self, digest: str, data: bytes) -> None:
-        """Keep `data` under `digest`, durable on return; StoreFull where there is no room for it."""
+        """Keep `data` under `digest`, durable on return; raise StoreFull where there is no room for it."""
         path = self.path(digest)
         if _holds(path, data):
             return
@@ -58,7 +58,7 @@ class FolderStore:
             ) from error
 
     def get(self, digest: str) -> bytes:
-        """The bytes kept under `digest`; else MissingBundle."""
+        """Return the bytes kept under `digest`; else raise MissingBundle."""
         path = self.path(digest)
         try:
             return path.read_bytes()
@@ -73,7 +73,7 @@ class FolderStore:
         self.path(digest).unlink(missing_ok=True)
 
     def digests(self) -> Iterator[str]:
-        """Every digest that bytes are kept under, in order."""
+        """Give every digest that bytes are kept under, in order."""
         for path in sorted(self._root.glob("??/*.zip")):
             digits = path.stem
             if len(digits) == 64 and set(digits) <= set("0123456789abcdef") and path.parent.name == digits[:2]:

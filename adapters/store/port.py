@@ -13,7 +13,7 @@ class Store(Protocol):
     """
 
     def put(self, digest: str, data: bytes) -> None:
-        """Keep `data` under `digest`, durable on return; StoreFull where there is no room for it."""
+        """Keep `data` under `digest`, durable on return; raise StoreFull where there is no room for it."""
 
     def get(self, digest: str) -> bytes:
         """Return the bytes kept under `digest`; else MissingBundle."""

@@ -32,7 +32,7 @@ class ConvertedFrom(BaseModel):
 
 
 class Verification(BaseModel):
-    """What verification found.
+    """The result of a verification.
 
     `golden` is "passed", or "none" for a bundle without a golden set: then no outputs are compared, and
     `max_difference` is null. `ignored` are the known files of the upload that are no part of the bundle.
@@ -102,13 +102,13 @@ class AdapterAnswer(BaseModel):
 
 
 class AliasBody(Strict):
-    """Where the alias is to point."""
+    """The version that the alias is to point to."""
 
     version: Annotated[int, Field(ge=1, strict=True)]
 
 
 class Alias(BaseModel):
-    """Where an alias points."""
+    """An alias and the version that it points to."""
 
     name: str
     alias: str
@@ -163,28 +163,28 @@ async def list_adapters(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[str | None, Query(description="The name that the page begins after.")] = None,
 ) -> AdapterList:
-    """The adapters by name, a page at a time."""
+    """List the adapters by name, a page at a time."""
     return await asyncio.to_thread(page_of, server_of(request), limit, after)
 
 
 @router.get("/v1/adapters/{name}")
 async def show_adapter(request: Request, name: str) -> AdapterAnswer:
-    """An adapter, its aliases and its versions."""
+    """Show an adapter, its aliases and its versions."""
     server = server_of(request)
-    found = await asyncio.to_thread(server.registry.show, name)
+    adapter = await asyncio.to_thread(server.registry.show, name)
     return AdapterAnswer(
-        name=found.name,
-        live=found.live,
-        task=found.task,
-        aliases=found.aliases,
-        created_at=found.created_at,
-        versions=[_version(server, v) for v in found.versions],
+        name=adapter.name,
+        live=adapter.live,
+        task=adapter.task,
+        aliases=adapter.aliases,
+        created_at=adapter.created_at,
+        versions=[_version(server, v) for v in adapter.versions],
     )
 
 
 @router.get("/v1/adapters/{name}/versions/{version}")
 async def show_version(request: Request, name: str, version: int) -> Version:
-    """One version of an adapter."""
+    """Show one version of an adapter."""
     server = server_of(request)
     return _version(server, await asyncio.to_thread(server.registry.version, name, version))
 
@@ -195,11 +195,14 @@ async def show_version(request: Request, name: str, version: int) -> Version:
     responses={200: {"content": {"application/zip": {}}, "description": "The bundle as one zip."}},
 )
 async def download(request: Request, name: str, version: int) -> Response:
-    """The bundle of a version, as it was published."""
+    """Return the bundle of a version, as it was published."""
     server = server_of(request)
-    found = await asyncio.to_thread(server.registry.version, name, version)
-    data = await asyncio.to_thread(server.foundations.catalog_of(found.foundation).read, found.digest)
-    headers = {"Content-Disposition": f'attachment; filename="{name}-{version}.zip"', "ETag": f'"{found.digest}"'}
+    detail = await asyncio.to_thread(server.registry.version, name, version)
+    data = await asyncio.to_thread(server.foundations.catalog_of(detail.foundation).read, detail.digest)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}-{version}.zip"',
+        "ETag": f'"{detail.digest}"',
+    }
     return Response(data, media_type="application/zip", headers=headers)
 
 
@@ -245,7 +248,7 @@ async def delete_version(
 
 
 def _check_fields(given: list[str]) -> None:
-    """A misspelt `activate` must not publish, and of two bundles neither is meant more than the other."""
+    """Refuse a misspelt `activate`, which must not publish, and a second bundle, since neither is meant more."""
     for field in given:
         if field not in _FIELDS:
             raise InvalidParameter(f"unknown form field {field!r}; known: {', '.join(_FIELDS)}", field)
@@ -279,16 +282,16 @@ def _residency(server: Server, adapter: AdapterSummary) -> str | None:
         return None
 
 
-def _version(server: Server, found: VersionDetail) -> Version:
+def _version(server: Server, detail: VersionDetail) -> Version:
     return Version(
-        version=found.version,
-        digest=found.digest,
-        task=found.task,
-        status=found.status,
-        created_at=found.created_at,
-        size=found.size,
-        residency=server.foundations.residency(found.digest, found.foundation),
-        verification=found.verification,
+        version=detail.version,
+        digest=detail.digest,
+        task=detail.task,
+        status=detail.status,
+        created_at=detail.created_at,
+        size=detail.size,
+        residency=server.foundations.residency(detail.digest, detail.foundation),
+        verification=detail.verification,
     )
 
 

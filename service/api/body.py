@@ -72,7 +72,7 @@ async def _read_json(request: Request) -> Any:
 
 
 def parse_json(raw: bytes) -> Any:
-    """Return the value that a JSON text stands for; InvalidBody for any other text."""
+    """Return the value that a JSON text stands for. Raise InvalidBody for any other text."""
     if not raw.strip():
         raise InvalidBody(f"the body is empty; send a JSON object with Content-Type: {_JSON}")
     try:

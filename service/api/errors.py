@@ -78,7 +78,7 @@ class UnsupportedBody(RequestError):
 
 
 class ErrorDetail(BaseModel):
-    """What was wrong, where, and what to do."""
+    """The fault, its place, and the remedy."""
 
     message: str
     type: str
@@ -93,7 +93,7 @@ class ErrorAnswer(BaseModel):
 
 
 def error_detail(error: Exception) -> tuple[int, ErrorDetail]:
-    """The status and detail of an error of any layer; 500 without particulars for an unforeseen one."""
+    """Return the status and detail of an error of any layer; 500 without particulars for an unforeseen one."""
     param: str | None
     if isinstance(error, Rejected):
         status, code, param = 422, f"rejected_{error.check}", error.where
@@ -119,7 +119,7 @@ def spell(error: EngineError, inputs: str) -> EngineError:
 
 
 def fault_detail(path: str, error: Exception) -> tuple[int, ErrorDetail]:
-    """As `error_detail`; a fault of the server's is logged. Load and a stop are no faults."""
+    """Do as `error_detail`, and log a fault of the server's. Load and a stop are no faults."""
     status, detail = error_detail(error)
     if status >= 500 and not isinstance(error, Expired | Draining):
         structlog.get_logger().error("request failed", path=path, code=detail.code, exc_info=error)
@@ -127,14 +127,14 @@ def fault_detail(path: str, error: Exception) -> tuple[int, ErrorDetail]:
 
 
 def error_type(status: int) -> str:
-    """OpenAI's error type for a status."""
+    """Return OpenAI's error type for a status."""
     return _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
 
 
 def error_response(
     status: int, message: str, code: str, param: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """An error answer in the one shape."""
+    """Return an error answer in the one shape."""
     detail = ErrorDetail(message=message, type=error_type(status), param=param, code=code)
     return JSONResponse(ErrorAnswer(error=detail).model_dump(), status, headers)
 
@@ -174,7 +174,7 @@ class _Documented:
 
 
 async def no_answer(request: Request, error: Exception) -> Response:
-    """What nobody reads: the client has left. 499, as nginx counts it."""
+    """Return an answer that nobody reads, since the client has left. Its status is 499, as nginx counts it."""
     return Response(status_code=499)
 
 
@@ -183,7 +183,7 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def answer_error(scope: Scope, error: Exception) -> JSONResponse:
-    """The answer to a request that ended in this error; a fault is logged."""
+    """Return the answer to a request that ended in this error; a fault is logged."""
     status, detail = fault_detail(scope["path"], error)
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
     return JSONResponse(ErrorAnswer(error=detail).model_dump(), status, headers)

@@ -16,7 +16,7 @@ router = APIRouter()
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def livez(request: Request) -> Response:
-    """200 while the process can serve or is about to; 503 once only a restart helps."""
+    """Answer 200 while the process can serve or is about to. Answer 503 once only a restart helps."""
     if server_of(request).foundations.fallen:
         return error_response(
             503, "the engine has ended by a fault, which the log holds: restart", "engine_ended"
@@ -27,7 +27,7 @@ async def livez(request: Request) -> Response:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """200 while requests are admitted, else 503."""
+    """Answer 200 while requests are admitted, else 503."""
     server = server_of(request)
     if not (server.ready and server.foundations.alive):
         return error_response(503, "the server is starting, stopping or its engine has ended", "not_ready")
@@ -37,7 +37,7 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    """The metrics in Prometheus's text format."""
+    """Return the metrics in Prometheus's text format."""
     server = server_of(request)
     shown = server.metrics
     shown.ready.set(server.ready and server.foundations.alive)

@@ -1,4 +1,4 @@
-"""How urgent a request is, and for how long its answer is of use."""
+"""A request's urgency, and the time for which its answer is of use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Urgency(BaseModel):
 
 
 def options_of(body: Urgency, request: Request, header: float | None) -> RequestOptions:
-    """The engine's terms; InvalidParameter for a timeout over the server's own."""
+    """Return the engine's terms. Raise InvalidParameter for a timeout over the server's own."""
     most = server_of(request).foundations.first.engine.limits.timeout_s
     given = {name: s for name, s in (("timeout", body.timeout), (HEADER, header)) if s is not None}
     for name, seconds in given.items():

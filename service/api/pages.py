@@ -51,7 +51,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 class Index(BaseModel):
-    """What this server is, and where to go on: `links` by what they lead to, `example` a command to copy.
+    """A description of this server: `links` lead on, by what they lead to, and `example` is a command to copy.
 
     `adapters` are the first by name; `more` says that /v1/adapters lists others.
     """

@@ -40,7 +40,7 @@ class QuestionContext(Strict):
 
 
 def _form(value: Any) -> str:
-    """Which form an input means to have, so that what is wrong with it is said of that form."""
+    """Tell which form an input means to have, so that an error speaks of that form."""
     keys = set(value) if isinstance(value, dict) else set()
     if keys & {"question", "context"}:
         return "a question"
@@ -64,7 +64,7 @@ class Body(Urgency, Strict):
 
 
 class TruncationFields(Body):
-    """What becomes of an input that is too long, in one of three spellings; without one it is refused.
+    """The treatment of an input that is too long, in one of three spellings; without one it is refused.
 
     `truncation`: cut it. `truncate`: the same, or where to cut, START or END. `truncate_prompt_tokens`: leave so
     many tokens; -1: as many as the model takes.
@@ -76,7 +76,7 @@ class TruncationFields(Body):
 
     @property
     def truncation_parameters(self) -> dict[str, Any]:
-        """Those of them that are given, as parameters of a task."""
+        """Return the fields that are given, as parameters of a task."""
         return {name: value for name in TRUNCATION if (value := getattr(self, name)) is not None}
 
 
@@ -110,7 +110,7 @@ class Usage(BaseModel):
 
 
 class Timings(BaseModel):
-    """Where the time went, in milliseconds.
+    """The times of an answer's steps, in milliseconds.
 
     `load_ms`: until the adapter was in host memory; `tokenize_ms`; `queue_ms`: waiting, for the tokeniser and for
     the first batch; `inference_ms`: from the first batch to the last output; `total_ms`: from arrival to answer.
@@ -173,7 +173,10 @@ class ClientLeft(Exception):
 
 
 async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
-    """The result of `work`; when the client leaves it is cancelled, since nobody reads its answer: ClientLeft."""
+    """Return the result of `work`.
+
+    When the client leaves, cancel it and raise ClientLeft: nobody reads the answer.
+    """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
     try:
@@ -202,7 +205,7 @@ def _input(given: str | TextPair | QuestionContext) -> Input:
 def _results(
     models: Sequence[str], outcomes: Sequence[Answer | Exception]
 ) -> list[Prediction | FailedPrediction]:
-    """In order; one reference's failure is reported in its place."""
+    """Return the results in order, and report one reference's failure in its place."""
     return [
         _shown(outcome, model)
         if isinstance(outcome, Answer)
@@ -224,12 +227,12 @@ def _shown(answer: Answer, model: str) -> Prediction:
 
 
 def usage_of(answer: Answer) -> Usage:
-    """What an answer took, in tokens."""
+    """Return how many tokens an answer took."""
     return Usage.model_construct(prompt_tokens=answer.prompt_tokens)
 
 
 def timings_of(answer: Answer) -> Timings:
-    """What an answer took, in time."""
+    """Return how much time an answer took."""
     return Timings.model_construct(
         load_ms=answer.load_ms,
         tokenize_ms=answer.tokenize_ms,
@@ -240,5 +243,5 @@ def timings_of(answer: Answer) -> Timings:
 
 
 def _json(model: BaseModel) -> Response:
-    """Written once by pydantic, not checked and encoded again by the framework."""
+    """Write the answer once, by pydantic, so that the framework does not check and encode it again."""
     return Response(model.model_dump_json(), media_type="application/json")

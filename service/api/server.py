@@ -1,4 +1,4 @@
-"""What the routes call: the parts of a running server, put together in composition.py."""
+"""The server that the routes call: the parts of a running server, put together in composition.py."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ class Server:
 
 
 def server_of(request: Request) -> Server:
-    """The server behind a request."""
+    """Return the server behind a request."""
     server: Server = request.app.state.server
     return server

@@ -1,4 +1,4 @@
-"""The cache of exported foundations: one folder a checkpoint and precision; a process of its own writes fp32."""
+"""The cache of exported foundations: one folder a checkpoint and precision; a separate process writes fp32."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECONDS = 3600.0
 
 
 def export_path(home: Path, digest: str, precision: str = "fp32", heads: str | None = None) -> Path:
-    """Where the export of a foundation with this fingerprint is or would be.
+    """Return where the export of a foundation with this fingerprint is or would be.
 
     `heads`: the digest of what its checkpoint brings beside the trunk, which the fingerprint does not cover.
     """
@@ -31,12 +31,12 @@ def export_path(home: Path, digest: str, precision: str = "fp32", heads: str | N
 
 
 def path_of(files: FoundationFiles, home: Path, precision: str = "fp32") -> Path:
-    """Where the export of these files is or would be."""
+    """Return where the export of these files is or would be."""
     return export_path(home, fingerprint(files.folder), precision, heads_digest(files.folder))
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether an export has all its files, each of the size that it was written with."""
+    """Tell whether an export has all its files, each of the size that it was written with."""
     try:
         files = json.loads((folder / "foundation.json").read_text(encoding="utf-8"))["files"]
         return all((folder / name).stat().st_size == size for name, size in files.items())
@@ -45,9 +45,9 @@ def is_whole(folder: Path) -> bool:
 
 
 def find_export(setting: str, files: FoundationFiles, folders: Sequence[Path], precision: str) -> Path:
-    """The foundation's export in the first of the folders that has one, whole.
+    """Return the foundation's export in the first of the folders that has one, whole.
 
-    Where none has, the last gets fp32's, made here; int8 never is: FoundationError.
+    Where none has, the last gets fp32's, made here. Raise FoundationError for int8, which is never made here.
     """
     name = path_of(files, Path(), precision)
     for folder in folders:
@@ -63,7 +63,7 @@ def find_export(setting: str, files: FoundationFiles, folders: Sequence[Path], p
 
 
 def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
-    """The folder of the fp32 export, made in a subprocess if need be: this process imports no torch."""
+    """Return the folder of the fp32 export, made in a subprocess if need be: this process imports no torch."""
     folder = path_of(files, home)
     if not is_whole(folder):
         if problem := lack("torch", f"{home} holds no export of {files.name}: making one"):
@@ -85,7 +85,7 @@ def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
 
 @contextmanager
 def int8_candidate(fp32: Path, folder: Path) -> Iterator[Path]:
-    """The int8 form of an fp32 export until the end of the block: what `folder` holds already, or else a new one.
+    """Give the int8 form of an fp32 export until the end of the block: what `folder` holds, or else a new one.
 
     A new one lies beside `folder`, so that `os.replace` accepts it.
     """

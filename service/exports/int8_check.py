@@ -1,4 +1,4 @@
-"""What the int8 export changes: golden sets replayed on it and on the fp32 one, before it serves anything."""
+"""The effect of the int8 export: golden sets replayed on it and on the fp32 one, before it serves anything."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class PrecisionRow:
-    """What int8 changes in one adapter's raw outputs.
+    """The effect of int8 on one adapter's raw outputs.
 
     `labels`: how many tokens or inputs have a top label, 0 where the task gives none; `same`: how many keep it.
     `outside`: how many inputs differ by more than the tolerance. `cosine`: the least between embeddings.
@@ -74,7 +74,7 @@ class PrecisionChange:
 
     @property
     def total(self) -> PrecisionRow:
-        """The adapters together; the mean is over their inputs."""
+        """Return the adapters together; the mean is over their inputs."""
         rows = self.rows[1:]
         inputs = sum(row.inputs for row in rows)
         return PrecisionRow(
@@ -90,21 +90,23 @@ class PrecisionChange:
 
     @property
     def refusals(self) -> list[str]:
-        """Why int8 must not be served; empty where it may."""
-        found = []
+        """Return why int8 must not be served; empty where it may."""
+        excesses = []
         most = TOLERANCES["int8"]
         for row in self.rows:
             if row.outside:
-                found.append(f"{row.adapter}: {row.outside} of {row.inputs} inputs differ by more than {most}")
+                excesses.append(f"{row.adapter}: {row.outside} of {row.inputs} inputs differ by more than {most}")
             if row.cosine is not None and row.cosine < LEAST_COSINE:
-                found.append(f"{row.adapter}: cosine {row.cosine:.4f}; at least {LEAST_COSINE}")
+                excesses.append(f"{row.adapter}: cosine {row.cosine:.4f}; at least {LEAST_COSINE}")
         for row, least in [*((row, LEAST_SAME_OF_ONE) for row in self.rows), (self.total, LEAST_SAME)]:
             if row.labels - row.same > 1 and row.same / row.labels < least:
-                found.append(f"{row.adapter}: {row.same} of {row.labels} top labels stay; at least {least:.0%}")
-        return found
+                excesses.append(
+                    f"{row.adapter}: {row.same} of {row.labels} top labels stay; at least {least:.0%}"
+                )
+        return excesses
 
     def cells(self) -> list[dict[str, str]]:
-        """The rows and their total as a table's, by its columns."""
+        """Return the rows and their total as a table's, by its columns."""
         return [
             {
                 "adapter": row.adapter,
@@ -118,7 +120,7 @@ class PrecisionChange:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready form, bounds included."""
+        """Return a JSON-ready form, bounds included."""
         return {
             "adapters": [asdict(row) for row in self.rows],
             "total": asdict(self.total),
@@ -142,7 +144,7 @@ def measure(
     threads: int,
     progress: Progress = lambda done, total: None,
 ) -> PrecisionChange:
-    """The drift between two exports over every version in the home's registry that an alias points to.
+    """Return the drift between two exports over every version in the home's registry that an alias points to.
 
     `foundation`: its own folder. Of the home it only reads, so that a server may use it meanwhile. `progress` is
     told how many versions are done, and of how many.
@@ -172,16 +174,16 @@ def measure(
 
 
 def _pointed(home: Path, foundation: str) -> dict[str, list[str]]:
-    """The versions for this foundation that aliases point to, as references, by digest."""
-    found: dict[str, dict[str, None]] = defaultdict(dict)
+    """Return the versions for this foundation that aliases point to, as references, by digest."""
+    references_of: dict[str, dict[str, None]] = defaultdict(dict)
     if Home(home).registry_file.exists():
         with closing(Home(home).open_registry()) as registry:
             for name, versions in _aliased(registry):
                 for number in versions:
                     version = registry.version(name, number)
                     if version.foundation in (None, foundation):
-                        found[version.digest][f"{name}@{number}"] = None
-    return {digest: list(references) for digest, references in found.items()}
+                        references_of[version.digest][f"{name}@{number}"] = None
+    return {digest: list(references) for digest, references in references_of.items()}
 
 
 def _aliased(registry: Registry) -> Iterator[tuple[str, list[int]]]:
@@ -203,7 +205,7 @@ class _Replay:
         self.spec = self._runners[0].spec
 
     def row(self, name: str, adapter: Adapter, inputs: Sequence[Input]) -> PrecisionRow:
-        """What int8 changes in an adapter's outputs for these inputs."""
+        """Return what int8 changes in an adapter's outputs for these inputs."""
         # A golden input is one row, whatever the task makes of its inputs.
         task, cut = TASKS[adapter.task], {"truncation": True}
         rows = [
@@ -223,11 +225,11 @@ class _Replay:
         return _row(name, adapter.task, *outputs)
 
 
-def _row(name: str, task: str, expected: Sequence[Array], found: Sequence[Array]) -> PrecisionRow:
-    differences = [np.abs(a - b) for a, b in zip(expected, found, strict=True)]
+def _row(name: str, task: str, expected: Sequence[Array], outputs: Sequence[Array]) -> PrecisionRow:
+    differences = [np.abs(a - b) for a, b in zip(expected, outputs, strict=True)]
     embeds = task == "feature-extraction"
     allowed = [TOLERANCES["int8"].allowed(a, task) for a in expected]
-    pairs = list(zip(expected, found, strict=True))
+    pairs = list(zip(expected, outputs, strict=True))
     tops = [np.ravel(a.argmax(axis_of(task)) == b.argmax(axis_of(task))) for a, b in pairs]
     labelled = not embeds and expected[0].shape[axis_of(task)] > 1
     same = np.concatenate(tops) if labelled else np.zeros(0, bool)

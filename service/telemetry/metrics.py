@@ -1,4 +1,4 @@
-"""What the server counts, in Prometheus's form. Names begin with rootstock_; labels are bounded."""
+"""The server's counts, in Prometheus's form. Names begin with rootstock_; labels are bounded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rootstock.service.telemetry.traffic import OTHER, TrafficRanking
 # The time at which each series began would double the page for nobody.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-# Adapters with series of their own; each has some eighty.
+# Adapters with series to themselves; each has some eighty.
 NAMED_ADAPTERS = 20
 STAGES = ("load", "tokenize", "queue", "inference", "total")
 TIERS: tuple[Tier, ...] = ("memory", "slot")
@@ -164,7 +164,7 @@ class Metrics(Observer):
         )
 
     def batch(self, stats: BatchStats) -> None:
-        """A batch was run."""
+        """Note that a batch was run."""
         self._rows.observe(stats.rows)
         self._distinct.observe(stats.adapters)
         self._batch_seconds.observe(stats.seconds)
@@ -176,11 +176,11 @@ class Metrics(Observer):
             self._waits[priority].observe(seconds)
 
     def refused(self, reason: str) -> None:
-        """A call was not admitted."""
+        """Note that a call was not admitted."""
         self._refused.labels(reason).inc()
 
     def served(self, served: RequestRecord) -> None:
-        """A reference was answered, or failed."""
+        """Note that a reference was answered, or failed."""
         if served.error is not None:
             self._failures.labels(served.error.code).inc()
             return
@@ -191,17 +191,17 @@ class Metrics(Observer):
         adapter.count(served)
 
     def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
-        """An adapter was brought into a tier, or could not be."""
+        """Note that an adapter was brought into a tier, or could not be."""
         self._loads[tier, ok].inc()
         if ok:
             self._load_seconds[tier].observe(seconds)
 
     def evicted(self, tier: Tier) -> None:
-        """An adapter left a tier."""
+        """Note that an adapter left a tier."""
         self._evictions[tier].inc()
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """An HTTP request was answered; `route` is the route's template, never a raw path."""
+        """Count an HTTP request that was answered; `route` is the route's template, never a raw path."""
         series = self._routes.get((route, status))
         if series is None:
             series = self._requests.labels(route, str(status)), self._latency.labels(route)
@@ -211,21 +211,21 @@ class Metrics(Observer):
         latency.observe(seconds)
 
     def verified(self, result: str) -> None:
-        """An upload was verified: "passed" or the check that refused it."""
+        """Count an upload that was verified: "passed" or the check that refused it."""
         self._verifications.labels(result).inc()
 
     def rank(self) -> None:
-        """Give adapters with much traffic series of their own, and take those of others away."""
+        """Give adapters with much traffic separate series, and take those of others away."""
         for name in self._traffic.rank():
             self._remove(name)
 
     def forget(self, name: str) -> None:
-        """The adapter is deleted: so are its series."""
+        """Delete the series of an adapter that is deleted."""
         if self._traffic.forget(name):
             self._remove(name)
 
     def render(self) -> bytes:
-        """The exposition text. From any thread."""
+        """Return the exposition text. Any thread may call it."""
         return generate_latest(self.registry)
 
     def _remove(self, name: str) -> None:

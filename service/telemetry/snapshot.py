@@ -28,19 +28,19 @@ class MetricsSnapshot:
             raise Unreadable("/metrics has no rootstock_ready: is this a Rootstock server of this version?")
 
     def sum(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that have these labels."""
+        """Return the sum of a metric's samples that have these labels."""
         wanted = labels.items()
         return sum(
             value for given, value in self._samples.get(f"rootstock_{name}", {}).items() if given >= wanted
         )
 
     def values(self, name: str, label: str) -> set[str]:
-        """The values of a label."""
+        """Return the values of a label."""
         return {dict(given)[label] for given in self._samples.get(f"rootstock_{name}", {})}
 
 
 class SnapshotDifference:
-    """What was counted between two looks. A counter that is smaller in the second began anew with the server."""
+    """The counts between two looks. A counter that is smaller in the second began anew with the server."""
 
     def __init__(self, before: MetricsSnapshot, after: MetricsSnapshot) -> None:
         self.after = after
@@ -49,21 +49,21 @@ class SnapshotDifference:
         self._before = before if before.sum(started) == after.sum(started) else None
 
     def count(self, name: str, **labels: str) -> float:
-        """By how much a counter grew."""
+        """Return by how much a counter grew."""
         before = 0.0 if self._before is None else self._before.sum(name, **labels)
         return max(0.0, self.after.sum(name, **labels) - before)
 
     def rate(self, name: str, **labels: str) -> float:
-        """By how much it grew a second."""
+        """Return by how much it grew a second."""
         return self.count(name, **labels) / self.seconds
 
     def mean(self, name: str, **labels: str) -> float | None:
-        """The mean of what a histogram observed."""
+        """Return the mean of what a histogram observed."""
         observed = self.count(f"{name}_count", **labels)
         return self.count(f"{name}_sum", **labels) / observed if observed else None
 
     def quantile(self, share: float, name: str, **labels: str) -> float | None:
-        """A quantile as Prometheus's histogram_quantile gives it: linear within its bucket."""
+        """Return a quantile as Prometheus's histogram_quantile gives it: linear within its bucket."""
         bounds = sorted(self.after.values(f"{name}_bucket", "le"), key=float)
         counts = [(float(le), self.count(f"{name}_bucket", le=le, **labels)) for le in bounds]
         if not counts or not counts[-1][1]:

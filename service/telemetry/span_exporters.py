@@ -1,4 +1,4 @@
-"""Where spans are to go, by OpenTelemetry's standard environment variables; nowhere unless they say so."""
+"""The exporters of spans, by OpenTelemetry's standard environment variables; nowhere unless they say so."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NoSuchExporter(ValueError):
 
 
 def find_exporters(environment: Mapping[str, str] = os.environ) -> list[EntryPoint]:
-    """The exporters that OTEL_TRACES_EXPORTER names, none of them loaded; with an endpoint alone, OTLP.
+    """Return the exporters that OTEL_TRACES_EXPORTER names, none of them loaded; with an endpoint alone, OTLP.
 
     `otlp` is over HTTP unless OTEL_EXPORTER_OTLP_PROTOCOL says otherwise, as the specification has it. Empty for
     `none`, where OTEL_SDK_DISABLED is true, and where nothing is set. NoSuchExporter for one that no installed
@@ -34,8 +34,8 @@ def _find(name: str, environment: Mapping[str, str]) -> EntryPoint:
     if name == "otlp":
         protocol = next(filter(None, map(environment.get, _PROTOCOLS)), "http/protobuf")
         wanted = "otlp_proto_" + {"http/protobuf": "http"}.get(protocol, protocol)
-    for found in entry_points(group=_GROUP, name=wanted):
-        return found
+    for entry_point in entry_points(group=_GROUP, name=wanted):
+        return entry_point
     known = sorted({"otlp" if e.name == "otlp_proto_http" else e.name for e in entry_points(group=_GROUP)})
     raise NoSuchExporter(
         f"spans cannot be exported: no installed package brings {wanted!r}, which the OTEL_* variables ask for; "

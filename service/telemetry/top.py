@@ -36,7 +36,7 @@ class AdapterTraffic:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a server did between two looks. Rates are a second, times in ms; None where nothing happened."""
+    """A server's work between two looks. Rates are a second, times in ms; None where nothing happened."""
 
     seconds: float
     ready: bool
@@ -66,7 +66,7 @@ class Frame:
 
 
 def frames(client: Client, interval: float) -> Iterator[Frame]:
-    """A frame each `interval` seconds, for ever. ClientError where no server of ours answers."""
+    """Give a frame each `interval` seconds, for ever. Raise ClientError where no server of ours answers."""
     before = MetricsSnapshot(client.metrics(), time.monotonic())
     while True:
         time.sleep(interval)
@@ -76,7 +76,7 @@ def frames(client: Client, interval: float) -> Iterator[Frame]:
 
 
 def frame(over: SnapshotDifference, client: Client) -> Frame:
-    """What happened between two looks, with what the server lists of its adapters."""
+    """Return what happened between two looks, with what the server lists of its adapters."""
     after = over.after
     tokens, padding = over.count("batch_tokens_sum"), over.count("padding_tokens_total")
     whole = {"stage": "total"}
@@ -110,7 +110,7 @@ def frame(over: SnapshotDifference, client: Client) -> Frame:
 
 
 def _adapters(over: SnapshotDifference, client: Client) -> list[AdapterTraffic]:
-    """The adapters with the most answers, then of those that had none the first ones listed."""
+    """Return the adapters with the most answers, then of those that had none the first ones listed."""
     names = over.after.values("latency_seconds_count", "adapter")
     rates = {name: over.rate("latency_seconds_count", adapter=name, stage="total") for name in names}
     busy = sorted((name for name in names if rates[name]), key=lambda name: (-rates[name], name))[:_SHOWN]
@@ -125,17 +125,17 @@ def _adapters(over: SnapshotDifference, client: Client) -> list[AdapterTraffic]:
 
 
 def _listed(client: Client, busy: Sequence[str]) -> dict[str, tuple[int | None, str | None]]:
-    """Live version and residency of the first adapters by name, and of the busy ones; none without a key."""
+    """Return live version and residency of the first adapters by name and the busy ones; none without a key."""
     try:
-        found = {a["name"]: (a["live"], a["residency"]) for a in islice(client.list(_SHOWN), _SHOWN)}
+        adapters = {a["name"]: (a["live"], a["residency"]) for a in islice(client.list(_SHOWN), _SHOWN)}
         for name in busy:
-            if name not in found and name not in (FOUNDATION, OTHER):
-                found[name] = _of(client, name)
+            if name not in adapters and name not in (FOUNDATION, OTHER):
+                adapters[name] = _of(client, name)
     except Refused as refused:
         if refused.status not in (401, 403):
             raise
         return {}
-    return found
+    return adapters
 
 
 def _of(client: Client, name: str) -> tuple[int | None, str | None]:
@@ -150,7 +150,7 @@ def _of(client: Client, name: str) -> tuple[int | None, str | None]:
 
 
 def shown(frame: Frame, url: str) -> RenderableType:
-    """The frame for a terminal."""
+    """Return the frame for a terminal."""
     numbers = Table(box=None, show_header=False, title_justify="left", padding=(0, 2, 0, 0))
     numbers.title = f"{url}  {'ready' if frame.ready else 'not ready'}"
     for line in _lines(frame):

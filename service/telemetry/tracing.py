@@ -33,7 +33,7 @@ class Tracing(Observer):
         self._fields = {field.lower().encode("latin-1") for field in propagate.get_global_textmap().fields}
 
     def begin(self, scope: Mapping[str, Any], request_id: str) -> RequestSpan:
-        """The span of an HTTP request (ASGI's scope), under the one that its `traceparent` names."""
+        """Begin the span of an HTTP request (ASGI's scope), under the one that its `traceparent` names."""
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"] if k in self._fields}
         attributes = {
             "http.request.method": scope["method"],
@@ -46,7 +46,10 @@ class Tracing(Observer):
         return RequestSpan(span, scope["method"], context.attach(trace.set_span_in_context(span)))
 
     def served(self, served: RequestRecord) -> None:
-        """Where a reference's time went, as spans under the request's; from the task that handles the request."""
+        """Show where a reference's time went, as spans under the request's.
+
+        The task that handles the request calls it.
+        """
         parent = trace.get_current_span()
         if not parent.is_recording():
             return
@@ -100,11 +103,11 @@ class RequestSpan:
 
     @property
     def trace_id(self) -> str:
-        """The trace's id in hex, as a `traceparent` has it."""
+        """Return the trace's id in hex, as a `traceparent` has it."""
         return trace.format_trace_id(self._span.get_span_context().trace_id)
 
     def end(self, route: str, status: int) -> None:
-        """The request was answered; in the task that began it."""
+        """End the span once the request was answered, in the task that began it."""
         context.detach(self._token)
         self._span.update_name(f"{self._method} {route}")
         self._span.set_attributes({"http.route": route, "http.response.status_code": status})
@@ -114,7 +117,7 @@ class RequestSpan:
 
 
 def _stages(served: RequestRecord) -> list[tuple[str, float, float]]:
-    """The stages that the request got through; the queue is where it waited for its first batch."""
+    """Return the stages that the request got through. In the queue it waited for its first batch."""
     progress = served.request.progress
     stages = [("load", served.request.arrived, progress.ready)]
     if progress.prepared:
@@ -126,7 +129,7 @@ def _stages(served: RequestRecord) -> list[tuple[str, float, float]]:
 
 
 def _resource() -> Resource:
-    """What the environment says of this service, which is called rootstock unless it says otherwise."""
+    """Return what the environment says of this service, which is called rootstock unless it says otherwise."""
     given = Resource.create()
     if str(given.attributes[SERVICE_NAME]).startswith("unknown_service"):
         return given.merge(Resource({SERVICE_NAME: _SERVICE}))

@@ -1,4 +1,4 @@
-"""Which adapters have a label of their own in the metrics: those with the most requests."""
+"""The adapters with a label to themselves in the metrics: those with the most requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FORGOTTEN = 0.01
 
 
 class TrafficRanking:
-    """At most `most` names with a label of their own; all others share OTHER.
+    """At most `most` names with a label to themselves; all others share OTHER.
 
     The first ones to come are given labels; later `rank` gives them to names that have had `_MARGIN` times the
     requests of those that had them. An adapter that is itself named "other" is counted with the others. Used from
@@ -31,7 +31,7 @@ class TrafficRanking:
         self._named: set[str] = set()
 
     def label(self, name: str) -> str:
-        """The label that one more request for `name` counts under."""
+        """Return the label that one more request for `name` counts under."""
         self._counts[name] = self._counts.get(name, 0.0) + 1.0
         if name in self._named:
             return name
@@ -41,7 +41,7 @@ class TrafficRanking:
         return OTHER
 
     def rank(self) -> list[str]:
-        """Names that lose their label to others with more traffic, looked for once a period."""
+        """Return the names that lose their label to others with more traffic, looked for once a period."""
         now = self._clock()
         periods = int((now - self._ranked) / _PERIOD_S)
         if not periods:
@@ -64,7 +64,7 @@ class TrafficRanking:
         return lost
 
     def forget(self, name: str) -> bool:
-        """The adapter is gone; whether it had a label of its own."""
+        """Forget an adapter that is gone. Tell whether it had a label to itself."""
         self._counts.pop(name, None)
         had = name in self._named
         self._named.discard(name)

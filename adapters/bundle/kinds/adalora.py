@@ -19,12 +19,14 @@ _EPSILON = 1e-5
 def adalora_update(
     module: str, features: tuple[int, int], left: dict[str, Array], config: PeftConfig
 ) -> SiteUpdate:
-    """W x + c + (alpha / rank)·B(E·(A x)), the diagonal E folded into B; no direction kept is rank 0.
+    """Return W x + c + (alpha / rank)·B(E·(A x)), the diagonal E folded into B; no direction kept is rank 0.
 
-    `features` are (in, out); takes the module's tensors from `left`, Rejected as `take`. The rank divided by is
-    `init_r` also where fewer directions were kept: PEFT carries it over when it loads a `rank_pattern`. An alpha
-    of 0 or less means the rank kept.
-    Source: Zhang et al., "AdaLoRA", 2023; PEFT's `SVDLinear` and `AdaLoraModel.resize_modules_by_rank_pattern`.
+    `features` are (in, out). Take the module's tensors from `left`; raise Rejected as `take` does. The rank
+    divided by is `init_r` also where fewer directions were kept: PEFT carries it over when it loads a
+    `rank_pattern`. An alpha of 0 or less means the rank kept.
+
+    Source: Zhang et al., "AdaLoRA", 2023; PEFT's `SVDLinear` and
+    `AdaLoraModel.resize_modules_by_rank_pattern`.
     """
     width_in, width_out = features
     initial = int(config.values.get("init_r", 12))
@@ -40,7 +42,7 @@ def adalora_update(
 
 
 def check_allocation(targets: tuple[str, ...], config: PeftConfig) -> None:
-    """Rejected where `rank_pattern` names a module that is not targeted: PEFT cannot load that."""
+    """Raise Rejected where `rank_pattern` names a module that is not targeted: PEFT cannot load that."""
     for name in config.values.get("rank_pattern") or {}:
         if _module(name) not in targets:
             raise wrong_option("rank_pattern", f"{name!r} is not a targeted module's lora_E")
@@ -51,5 +53,5 @@ def _kept(pattern: Mapping[str, Any], module: str) -> list[bool] | None:
 
 
 def _module(name: str) -> str:
-    """The module of a key such as `bert.encoder.layer.0.attention.self.query.lora_E`."""
+    """Return the module of a key such as `bert.encoder.layer.0.attention.self.query.lora_E`."""
     return name.removesuffix(".default").removesuffix(".lora_E")

@@ -22,10 +22,11 @@ def with_biases(
     foundation: FoundationSpec,
     base: BaseWeights | None,
 ) -> dict[str, SiteUpdate]:
-    """The updates with the trained biases in their shifts; a bias equal to the foundation's changes nothing.
+    """Return the updates with the trained biases in their shifts.
 
-    `lora_only` stands for the biases of the targeted modules, `all` for every bias. Takes them from `left`.
-    Rejected as `take`, for a bias of a module that is no site, and without `base`.
+    A bias equal to the foundation's changes nothing. `lora_only` stands for the biases of the targeted
+    modules, `all` for every bias. Take them from `left`. Raise Rejected as `take` does, for a bias of a
+    module that is no site, and without `base`.
     """
     changed = dict(sites)
     if config.bias == "none":
@@ -49,7 +50,7 @@ def with_biases(
 
 
 def _modules(config: PeftConfig, task_class: TaskClass, foundation: FoundationSpec) -> dict[str, int]:
-    """The trunk's modules whose biases the adapter holds, by full name, with their widths."""
+    """Return the trunk's modules whose biases the adapter holds, by full name, with their widths."""
     prefix = task_class.prefix
     linears = {n: out for n, (_, out) in task_class.linears.items() if n.removeprefix(prefix) in foundation.sites}
     if config.bias == "lora_only":
@@ -68,7 +69,7 @@ def _shifted(update: SiteUpdate | None, shift: Array, features: tuple[int, int])
 
 
 def _drop_unchanged(left: dict[str, Array], task_class: TaskClass, base: BaseWeights) -> None:
-    """Forget the biases of other modules that are the foundation's; Rejected for one that is not."""
+    """Forget the biases of other modules that are the foundation's; raise Rejected for one that is not."""
     for name in [n for n in left if n.startswith(task_class.prefix) and n.endswith(".bias")]:
         original = base.bias(name.removeprefix(task_class.prefix).removesuffix(".bias"))
         if original is None or not np.array_equal(left.pop(name), original):

@@ -10,9 +10,10 @@ from rootstock.adapters.spec import Array, SiteUpdate
 
 
 def ia3_update(module: str, features: tuple[int, int], left: dict[str, Array], config: PeftConfig) -> SiteUpdate:
-    """W (x·l) + c at a feed-forward module, (W x + c)·l at any other: there the bias is scaled too.
+    """Return W (x·l) + c at a feed-forward module, (W x + c)·l at any other: there the bias is scaled too.
 
-    `features` are (in, out); takes the module's tensor from `left`, Rejected as `take`.
+    `features` are (in, out). Take the module's tensor from `left`; raise Rejected as `take` does.
+
     Source: Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning", 2022; PEFT's `IA3Layer`.
     """
     width_in, width_out = features

@@ -19,9 +19,10 @@ def lora_update(
     config: PeftConfig,
     base: BaseWeights | None,
 ) -> SiteUpdate:
-    """W x + c + s·B(A x), and s·(bias of B) with `lora_bias`; with `use_dora` as `_with_magnitude`.
+    """Return W x + c + s·B(A x), and s·(bias of B) with `lora_bias`; with `use_dora` as `_with_magnitude`.
 
-    `features` are (in, out); takes the module's tensors from `left`. Rejected as `take`; for DoRA without `base`.
+    `features` are (in, out). Take the module's tensors from `left`. Raise Rejected as `take` does, and for
+    DoRA without `base`.
     """
     width_in, width_out = features
     rank = config.rank(module)
@@ -39,14 +40,14 @@ def lora_update(
 
 
 def needed(base: BaseWeights | None, option: str) -> BaseWeights:
-    """The foundation's weights; Rejected naming the option that needs them where there are none."""
+    """Return the foundation's weights; where there are none, raise Rejected naming the option that needs them."""
     if base is None:
         raise wrong_option(option, "it needs the foundation's weights, which are not at hand here")
     return base
 
 
 def _with_magnitude(update: SiteUpdate, magnitude: Array, site: str, base: BaseWeights) -> SiteUpdate:
-    """DoRA: (W x + s·B A x)·g + c with g = magnitude / ‖row of W + s·B A‖; the bias c is not scaled.
+    """Return DoRA: (W x + s·B A x)·g + c with g = magnitude / ‖row of W + s·B A‖; the bias c is not scaled.
 
     Source: Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024, eq. 5; PEFT's `DoraLinearLayer`.
     """

@@ -50,7 +50,10 @@ class Unconverted(Rejected):
 
 
 def check_kind(kind: Any) -> None:
-    """Rejected (check "schema") for a `peft_type` that is not read as it is; Unconverted where it converts."""
+    """Raise Rejected (check "schema") for a `peft_type` that is not read as it is.
+
+    Raise Unconverted for one that converts.
+    """
     if kind in NATIVE:
         return
     if kind in CONVERTED:
@@ -66,5 +69,5 @@ def check_kind(kind: Any) -> None:
 
 
 def wrong_option(key: str, message: str) -> Rejected:
-    """The refusal of one option of `adapter_config.json`."""
+    """Return the refusal of one option of `adapter_config.json`."""
     return Rejected("schema", f"adapter_config.json: {key}", message)

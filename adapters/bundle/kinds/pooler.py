@@ -18,11 +18,11 @@ def saved_pooler(
     foundation: FoundationSpec,
     base: BaseWeights | None,
 ) -> dict[str, SiteUpdate]:
-    """The update that makes the pooler's linear layer the one that the adapter holds, exactly, if it holds one.
+    """Return the update that makes the pooler's linear layer exactly the one that the adapter holds, if any.
 
-    As a low-rank update it has full rank: `a` is the identity and `b` the difference of the weights. It is exempt
-    from the rank limit, which bounds what every token costs: the pooler is one layer and sees one vector a row.
-    Rejected (check "sites") for any other module of the trunk that is saved whole.
+    As a low-rank update it has full rank: `a` is the identity and `b` the difference of the weights. It is
+    exempt from the rank limit, which bounds what every token costs: the pooler is one layer and sees one
+    vector a row. Raise Rejected (check "sites") for any other module of the trunk that is saved whole.
     """
     sites = {}
     for name in [n for n in left if n.startswith(task_class.prefix) and config.is_saved_whole(n)]:

@@ -24,7 +24,7 @@ _SNAPSHOT = re.compile(r"(?:.*/)?models--(?P<org>[^/]+?)--(?P<name>[^/]+)/snapsh
 
 
 class NamedModel(Protocol):
-    """A foundation with its name, and what else it is called on this machine."""
+    """A foundation with its name, and its other names on this machine."""
 
     @property
     def name(self) -> str: ...
@@ -33,8 +33,9 @@ class NamedModel(Protocol):
 
 
 def check_base(named: Any, given: str | None, foundation: NamedModel) -> str:
-    """Return how the base was compared, in words; Rejected (check "foundation") where it is another model.
+    """Return how the base was compared, in words.
 
+    Raise Rejected (check "foundation") where it is another model.
     `named` is what the adapter's config calls its base, `given` the form field `foundation`, which overrides it.
     A config without a name is taken for one of this foundation's.
     """

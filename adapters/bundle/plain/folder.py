@@ -20,7 +20,7 @@ _MAX_WARNING = 500
 
 @dataclass(frozen=True)
 class PlainFields:
-    """What an upload's form says of a plain PEFT folder, which has no `bundle.json`."""
+    """The fields that an upload's form gives for a plain PEFT folder, which has no `bundle.json`."""
 
     task: str | None = None
     labels: tuple[str, ...] | None = None
@@ -29,7 +29,7 @@ class PlainFields:
     foundation: str | None = None
 
     def given(self) -> list[str]:
-        """The names of the fields that the form set."""
+        """Return the names of the fields that the form set."""
         return [name for name, value in vars(self).items() if value is not None]
 
 

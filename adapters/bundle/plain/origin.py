@@ -11,7 +11,7 @@ from rootstock.adapters.spec import Array, FoundationSpec, Rejected, TaskClass
 
 PEFT_PREFIX = "base_model.model."
 _TUNER = re.compile(r"(?P<module>.+)\.(?P<kind>lora_A|lora_B|lora_E|lora_magnitude_vector|ia3_l)(\.|$)")
-# PEFT reads a name with the adapter's own name in it as one without.
+# PEFT reads a name with the adapter's name in it as one without.
 _NAMED = re.compile(r"(.+\.(?:lora_[ABE]|ia3_l))\.default(\.weight|\.bias)?")
 _NAMED_MAGNITUDE = ".lora_magnitude_vector.default.weight"
 _EMBEDDINGS = ("wte", "wpe")
@@ -46,9 +46,9 @@ def _is_copy(name: str, config: PeftConfig) -> bool:
 def check_origin(
     named: Mapping[str, Array], config: PeftConfig, task_class: TaskClass, foundation: FoundationSpec
 ) -> None:
-    """Rejected where the tensors are those of another model: its size, its architecture, or all of its weights.
+    """Raise Rejected where the tensors are another model's: its size, its architecture, or all of its weights.
 
-    `named` as `short_names` gives them. What differs in single tensors is left to the checks of each.
+    `named` is as `short_names` gives it. The checks of each tensor judge what differs in single tensors.
     """
     tuners = {name: match for name in named if (match := _TUNER.match(name))}
     trunk = [n for n in named if n.removeprefix(task_class.prefix).rpartition(".")[0] in foundation.sites]

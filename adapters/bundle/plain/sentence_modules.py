@@ -1,6 +1,6 @@
-"""How a sentence-transformers folder makes a vector of a text, read from the files that describe its modules.
+"""The way a sentence-transformers folder makes a vector of a text, read from the files that describe its modules.
 
-What its own library does is done here too, or refused by name.
+The steps of that library are done here too, or refused by name.
 """
 
 from __future__ import annotations

@@ -46,14 +46,14 @@ def publish_all(session: Session, versions: Sequence[NewVersion], now: datetime)
 
 def _numbers(session: Session, names: Iterable[str]) -> dict[tuple[str, str], int]:
     columns = select(VersionRow.adapter, VersionRow.digest, VersionRow.number)
-    found = session.execute(columns.where(VersionRow.adapter.in_(names)))
-    return {(row.adapter, row.digest): row.number for row in found}
+    rows = session.execute(columns.where(VersionRow.adapter.in_(names)))
+    return {(row.adapter, row.digest): row.number for row in rows}
 
 
 def _live(session: Session, names: Iterable[str]) -> dict[str, int]:
     columns = select(AliasRow.adapter, AliasRow.version)
-    found = session.execute(columns.where(AliasRow.adapter.in_(names), AliasRow.alias == LIVE))
-    return {row.adapter: row.version for row in found}
+    rows = session.execute(columns.where(AliasRow.adapter.in_(names), AliasRow.alias == LIVE))
+    return {row.adapter: row.version for row in rows}
 
 
 def _version(version: NewVersion, number: int, now: datetime) -> dict[str, Any]:

@@ -46,20 +46,20 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that sees one state of the database and changes nothing."""
+        """Give a session that sees one state of the database and changes nothing."""
         with self._translated(), Session(self._engine) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[tuple[Session, int]]:
-        """A session whose changes all happen, under the new revision given with it, or none do."""
+        """Give a session whose changes all happen, under the new revision given with it, or none do."""
         with self._translated(), self._in_turn(), Session(self._writer, expire_on_commit=False) as session:
             session.execute(update(RevisionRow).values(number=RevisionRow.number + 1))
             yield session, revision(session)
             session.commit()
 
     def ping(self) -> None:
-        """Read one row; RegistryUnavailable where that fails or the file is no longer the one opened."""
+        """Read one row; raise RegistryUnavailable where that fails or the file is no longer the one opened."""
         if _identity(self._file) != self._identity:
             raise RegistryUnavailable(
                 f"{self._name} was removed or replaced while in use: put it back and restart the program"
@@ -118,17 +118,17 @@ class Database:
         config.set_main_option("path_separator", "os")
         config.attributes["connection"] = connection
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        found = _step(connection)
-        if found is not None and found not in known:
+        step = _step(connection)
+        if step is not None and step not in known:
             raise UnsafeRegistry(
-                f"{self._name} is at schema {found!r}, and this program knows only up to {HEAD!r}: "
+                f"{self._name} is at schema {step!r}, and this program knows only up to {HEAD!r}: "
                 "use the newer program that wrote it, or restore a backup"
             )
         command.upgrade(config, "head")
 
 
 def revision(session: Session) -> int:
-    """The number of writes that this session's state of the database has seen."""
+    """Return the number of writes that this session's state of the database has seen."""
     return session.execute(select(RevisionRow.number)).scalar_one()
 
 
@@ -148,10 +148,10 @@ def _file(url: URL) -> Path | None:
 
 def _identity(file: Path | None) -> tuple[int, int] | None:
     try:
-        found = os.stat(file) if file else None
+        status = os.stat(file) if file else None
     except OSError:
         return None
-    return (found.st_dev, found.st_ino) if found else None
+    return (status.st_dev, status.st_ino) if status else None
 
 
 def _engine(url: URL, file: Path | None, busy_timeout: float) -> Engine:

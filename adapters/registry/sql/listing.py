@@ -12,7 +12,7 @@ from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, EventRo
 
 
 def page(session: Session, limit: int, after: str | None) -> Page:
-    """At most `limit` adapters whose names come after `after`, in order of name."""
+    """Return at most `limit` adapters whose names come after `after`, in order of name."""
     query = select(AdapterRow.name).where(AdapterRow.deleted_at.is_(None)).order_by(AdapterRow.name)
     if after is not None:
         query = query.where(AdapterRow.name > after)
@@ -32,7 +32,7 @@ def page(session: Session, limit: int, after: str | None) -> Page:
 
 
 def adapter_detail(session: Session, name: str) -> AdapterDetail:
-    """Everything about one adapter; else UnknownAdapter."""
+    """Return everything about one adapter; else raise UnknownAdapter."""
     row = find_adapter(session, name)
     rows = session.scalars(select(VersionRow).where(VersionRow.adapter == name).order_by(VersionRow.number))
     versions = [version_detail(version) for version in rows]
@@ -45,7 +45,7 @@ def adapter_detail(session: Session, name: str) -> AdapterDetail:
 
 
 def version_detail(row: VersionRow) -> VersionDetail:
-    """A version's row as an answer."""
+    """Return a version's row as an answer."""
     return VersionDetail(
         name=row.adapter,
         version=row.number,
@@ -60,7 +60,7 @@ def version_detail(row: VersionRow) -> VersionDetail:
 
 
 def newest_events(session: Session, name: str | None, limit: int) -> list[Event]:
-    """At most `limit` events, the newest first, of one adapter or of all."""
+    """Return at most `limit` events, the newest first, of one adapter or of all."""
     query = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
     if name is not None:
         query = query.where(EventRow.name == name)

@@ -9,7 +9,7 @@ from rootstock.adapters.registry.sql.tables import AliasRow, LiveRow
 
 
 def live_version(session: Session, name: str) -> int | None:
-    """The version that the bare name means, if any."""
+    """Return the version that the bare name means, if any."""
     row = session.get(AliasRow, (name, LIVE))
     return None if row is None else row.version
 
@@ -22,7 +22,7 @@ def move_live(session: Session, name: str, version: int) -> None:
 
 
 def step_back(session: Session, name: str) -> int:
-    """Point `live` at the position before the present one and return it; else NoPreviousVersion."""
+    """Point `live` at the position before the present one and return it; else raise NoPreviousVersion."""
     present = live_version(session, name)
     last = _last(session, name)
     # Deleting a version can leave another standing twice in a row.
@@ -40,7 +40,7 @@ def step_back(session: Session, name: str) -> int:
 
 
 def point(session: Session, name: str, alias: str, version: int) -> None:
-    """Make `alias` point at `version`, whether or not it was there before."""
+    """Make `alias` point at `version`, new or not."""
     row = session.get(AliasRow, (name, alias))
     if row is None:
         session.add(AliasRow(adapter=name, alias=alias, version=version))

@@ -27,7 +27,7 @@ _BY_ALIAS = _MEANT.where(
 
 
 def find_adapter(session: Session, name: str) -> AdapterRow:
-    """The adapter of that name; else UnknownAdapter with up to three close names."""
+    """Return the adapter of that name; else raise UnknownAdapter with up to three close names."""
     row = session.get(AdapterRow, name) if is_name(name) else None
     if row is not None and row.deleted_at is None:
         return row
@@ -39,7 +39,7 @@ def find_adapter(session: Session, name: str) -> AdapterRow:
 
 
 def find_version(session: Session, name: str, number: int) -> VersionRow:
-    """That version of that adapter; else UnknownAdapter or UnknownVersion."""
+    """Return that version of that adapter; else raise UnknownAdapter or UnknownVersion."""
     row = session.get(VersionRow, (name, number)) if is_name(name) and is_version(number) else None
     if row is None:
         _refuse_version(session, name, number)
@@ -47,20 +47,23 @@ def find_version(session: Session, name: str, number: int) -> VersionRow:
 
 
 def find_target(session: Session, reference: Reference) -> tuple[Resolution, int]:
-    """The version that `reference` means now (a bare name: `live`), and the revision that it was read at."""
+    """Return the version that `reference` means now, and the revision that it was read at.
+
+    A bare name means `live`.
+    """
     name = reference.name
     if reference.digest_prefix is not None:
         # Read first: were it read last, a change in between could be kept under a revision that has it.
         seen = session.scalars(select(RevisionRow.number)).one()
-        row = _by_digest(session, name, reference.digest_prefix)
-        return Resolution(name, row.number, row.digest, row.foundation), seen
+        version_row = _by_digest(session, name, reference.digest_prefix)
+        return Resolution(name, version_row.number, version_row.digest, version_row.foundation), seen
     if reference.version is not None:
-        found = session.execute(_BY_NUMBER, {"name": name, "number": reference.version}).one_or_none()
+        row = session.execute(_BY_NUMBER, {"name": name, "number": reference.version}).one_or_none()
     else:
-        found = session.execute(_BY_ALIAS, {"name": name, "alias": reference.alias or LIVE}).one_or_none()
-    if found is None:
+        row = session.execute(_BY_ALIAS, {"name": name, "alias": reference.alias or LIVE}).one_or_none()
+    if row is None:
         _refuse(session, reference)
-    revision, *version = found
+    revision, *version = row
     return Resolution(name, *version), revision
 
 

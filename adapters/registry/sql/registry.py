@@ -51,7 +51,10 @@ class SqlRegistry:
         busy_timeout: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Open the database at `url`, creating or upgrading it as needed; UnsafeRegistry where it is newer."""
+        """Open the database at `url`, creating or upgrading it as needed.
+
+        Raise UnsafeRegistry where it is newer.
+        """
         self._database = Database(url, busy_timeout)
         self._resolutions = Resolutions(cache_size)
         self._clock = clock
@@ -59,12 +62,12 @@ class SqlRegistry:
         self._looking = threading.Lock()
 
     def resolve(self, reference: str | Reference) -> Resolution:
-        """The one version that `reference` means now; a bare name means `live`."""
+        """Return the one version that `reference` means now; a bare name means `live`."""
         written = str(reference) if isinstance(reference, Reference) else reference
         self._look_for_changes()
-        found = self._resolutions.get(written) if isinstance(written, str) else None
-        if found is not None:
-            return found
+        resolution = self._resolutions.get(written) if isinstance(written, str) else None
+        if resolution is not None:
+            return resolution
         parsed = reference if isinstance(reference, Reference) else Reference.parse(reference)
         with self._database.reading() as session:
             resolved, seen = find_target(session, parsed)
@@ -127,7 +130,7 @@ class SqlRegistry:
             return AliasPointer(name, alias, version, target.digest)
 
     def rollback(self, name: str) -> AliasPointer:
-        """Point `live` at what it pointed at before, skipping deleted versions; else NoPreviousVersion."""
+        """Point `live` at its position before, skipping deleted versions; else raise NoPreviousVersion."""
         with self._writing(name) as session:
             find_adapter(session, name)
             before = live_version(session, name)
@@ -136,7 +139,10 @@ class SqlRegistry:
             return AliasPointer(name, LIVE, version, find_version(session, name, version).digest)
 
     def delete_version(self, name: str, version: int, *, force: bool = False) -> str:
-        """Remove a version and return its digest; VersionInUse where aliases point at it, unless `force`."""
+        """Remove a version and return its digest.
+
+        Raise VersionInUse where aliases point at it, unless `force`.
+        """
         with self._writing(name) as session:
             row = find_version(session, name, version)
             here = (AliasRow.adapter == name, AliasRow.version == version)
@@ -170,7 +176,7 @@ class SqlRegistry:
             return digests
 
     def list(self, limit: int = 100, after: str | None = None) -> Page:
-        """At most `limit` adapters whose names come after `after`, in order of name."""
+        """Return at most `limit` adapters whose names come after `after`, in order of name."""
         if limit < 1:
             raise ValueError(f"limit is {limit}: give at least 1")
         if after is not None and not is_name(after):
@@ -181,40 +187,40 @@ class SqlRegistry:
             return page(session, limit, after)
 
     def show(self, name: str) -> AdapterDetail:
-        """Everything about one adapter; else UnknownAdapter."""
+        """Return everything about one adapter; else raise UnknownAdapter."""
         with self._database.reading() as session:
             return adapter_detail(session, name)
 
     def version(self, name: str, number: int) -> VersionDetail:
-        """Everything about one version; else UnknownAdapter or UnknownVersion."""
+        """Return everything about one version; else raise UnknownAdapter or UnknownVersion."""
         with self._database.reading() as session:
             return version_detail(find_version(session, name, number))
 
     def events(self, name: str | None = None, limit: int = 100) -> builtins.list[Event]:
-        """At most `limit` events, the newest first, of one adapter, deleted or not, or of all."""
+        """Return at most `limit` events, the newest first, of one adapter, deleted or not, or of all."""
         if name is not None and not is_name(name):
             return []
         with self._database.reading() as session:
             return newest_events(session, name, limit)
 
     def count(self) -> int:
-        """How many adapters there are."""
+        """Return how many adapters there are."""
         with self._database.reading() as session:
             return session.scalar(select(func.count()).where(AdapterRow.deleted_at.is_(None))) or 0
 
     def is_empty(self) -> bool:
-        """Whether there are no adapters now; there may have been some."""
+        """Tell whether there are no adapters now; there may have been some."""
         return self.count() == 0
 
     def digest_in_use(self, digest: str) -> bool:
-        """Whether any version of any adapter stands for `digest`."""
+        """Tell whether any version of any adapter stands for `digest`."""
         with self._database.reading() as session:
             return (
                 session.scalars(select(VersionRow.number).where(VersionRow.digest == digest)).first() is not None
             )
 
     def ping(self) -> None:
-        """Return where the database answers; else RegistryUnavailable."""
+        """Return where the database answers; else raise RegistryUnavailable."""
         self._database.ping()
 
     def close(self) -> None:
@@ -224,7 +230,7 @@ class SqlRegistry:
 
     @contextmanager
     def _writing(self, name: str | None = None) -> Iterator[Session]:
-        """A session that writes; `name`: the one adapter that it changes."""
+        """Give a session that writes; `name`: the one adapter that it changes."""
         with self._database.writing() as (session, written):
             yield session
         self._resolutions.renew(written, name)
@@ -237,7 +243,7 @@ class SqlRegistry:
             with self._database.reading() as session:
                 self._resolutions.renew(revision(session))
         except RegistryUnavailable:
-            # What is in memory was right when last seen, and serving it beats failing every request.
+            # The state in memory was right when last seen, and serving it beats failing every request.
             pass
         finally:
             self._looked = now

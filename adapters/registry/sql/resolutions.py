@@ -16,12 +16,12 @@ class Resolutions:
         self._lock = threading.Lock()
 
     def get(self, reference: str) -> Resolution | None:
-        """What `reference` resolved to, if that is kept."""
+        """Return what `reference` resolved to, if that is kept."""
         with self._lock:
-            found = self._kept.get(reference)
-            if found is not None:
+            resolution = self._kept.get(reference)
+            if resolution is not None:
                 self._kept.move_to_end(reference)
-            return found
+            return resolution
 
     def keep(self, reference: str, resolved: Resolution, revision: int) -> None:
         """Keep what was read at `revision`, unless a newer revision is known by now."""
@@ -39,7 +39,7 @@ class Resolutions:
             if changed is None or revision != self._revision + 1:
                 self._renew(revision)
                 return
-            for reference in [text for text, found in self._kept.items() if found.name == changed]:
+            for reference in [text for text, resolution in self._kept.items() if resolution.name == changed]:
                 del self._kept[reference]
             self._revision = revision
 

@@ -88,7 +88,7 @@ class VersionRow(Base):
 
 
 class AliasRow(Base):
-    """Where an alias points now; `live` is one of them."""
+    """The version that an alias points at now; `live` is one of the aliases."""
 
     __tablename__ = "aliases"
     __table_args__ = (

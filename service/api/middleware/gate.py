@@ -1,4 +1,4 @@
-"""What every request passes: a request id, the keys or the site, the body cap, one log line and one count."""
+"""The gate that every request passes: a request id, the keys or the site, the body cap, a log line, a count."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Keys:
 
     @property
     def none(self) -> bool:
-        """Whether no call needs a key."""
+        """Tell whether no call needs a key."""
         return self.api is None and self.admin is None
 
     def refusal(self, method: str, path: str, header: str | None) -> tuple[int, str, str] | None:
-        """Status, code and message if this call is not allowed with this Authorization header."""
+        """Return status, code and message if this call is not allowed with this Authorization header."""
         if path in OPEN_PATHS or self.none:
             return None
         changes = path.startswith(_UPLOAD) and method not in ("GET", "HEAD")

@@ -56,7 +56,7 @@ class Sites:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a name or an address is this machine's own: localhost, 127.0.0.0/8 or ::1."""
+    """Tell whether a name or an address is this machine's own: localhost, 127.0.0.0/8 or ::1."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

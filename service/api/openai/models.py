@@ -78,7 +78,7 @@ class LimitsAnswer(BaseModel):
 
 @router.get("/v1/models")
 async def models(request: Request) -> Models:
-    """Every model that a request can name: the foundation, then the adapters by name."""
+    """List every model that a request can name: the foundation, then the adapters by name."""
     server = server_of(request)
     adapters = await asyncio.to_thread(_every_adapter, server)
     bases = [
@@ -103,7 +103,7 @@ async def models(request: Request) -> Models:
 
 @router.get("/v1/limits")
 async def limits(request: Request) -> LimitsAnswer:
-    """The limits that an adapter or a request must keep to."""
+    """Return the limits that an adapter or a request must keep to."""
     server = server_of(request)
     foundations = [_foundation_limits(host) for host in server.foundations]
     engine = server.foundations.first.engine
@@ -143,11 +143,11 @@ def _foundation_limits(host: FoundationHost) -> FoundationLimits:
 
 
 def _every_adapter(server: Server) -> list[AdapterSummary]:
-    found: list[AdapterSummary] = []
+    adapters: list[AdapterSummary] = []
     after: str | None = None
     while True:
         page = server.registry.list(_PAGE, after)
-        found += page.adapters
+        adapters += page.adapters
         after = page.next
         if after is None:
-            return found
+            return adapters

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from rootstock.adapters.spec import Adapter
 
-# What Python keeps beside the numbers, as tracemalloc counts it: of each array, and of each adapter.
+# The bytes that Python keeps beside the numbers, as tracemalloc counts it: of each array, and of each adapter.
 _ARRAY_BYTES = 512
 _ADAPTER_BYTES = 1024
 # Loads at once. The threads are the cache's own: a store that hangs keeps nothing else of the server waiting.
@@ -24,9 +24,9 @@ class _CacheEntry(NamedTuple):
 
 
 class AdapterCache:
-    """Digest → Adapter. Used from the event loop; loading runs in threads of its own.
+    """Digest → Adapter. Used from the event loop; loading runs in separate threads.
 
-    The total stays within `max_bytes`, but for what is `in_use` and what came last; `evicted` is told
+    The total stays within `max_bytes`, except for what is `in_use` and what came last; `evicted` is told
     who left. A load that fails leaves nothing behind and is tried again by the next request. Whoever asks
     while a load runs shares it, and leaving does not cancel it for the others.
     """
@@ -52,7 +52,7 @@ class AdapterCache:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def peek(self, digest: str) -> Adapter | None:
-        """The adapter if it is in memory."""
+        """Return the adapter if it is in memory."""
         held = self._held.get(digest)
         if held is None:
             return None
@@ -60,7 +60,7 @@ class AdapterCache:
         return held.adapter
 
     async def get(self, digest: str) -> Adapter:
-        """The adapter, loaded if need be; raises what loading it raised."""
+        """Return the adapter, loaded if need be. Raise what loading it raised."""
         adapter = self.peek(digest)
         if adapter is not None:
             return adapter
@@ -119,7 +119,7 @@ class AdapterCache:
 
 
 def memory_of(adapter: Adapter) -> int:
-    """Bytes that go free with the adapter: the buffers behind its arrays, its labels and prefix, and its objects.
+    """Return the bytes that go free with the adapter: its arrays' buffers, labels, prefix and objects.
 
     An array can be a view into a buffer that other arrays share, or into one much larger than itself: each buffer
     counts whole and once.

@@ -1,4 +1,4 @@
-"""How much is let in: one rule, in inputs and in tokens, for all that waits."""
+"""Admission by one rule, in inputs and in tokens, for all that waits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rootstock.service.engine.core.errors import Overloaded, TooLarge
 
-# What a text's tokens are taken to be until it is tokenised: English has about four characters in one.
+# The estimate of a text's tokens until it is tokenised: English has about four characters in one.
 _CHARACTERS_A_TOKEN = 4
 # Of a text with more characters than its tokens explain, so many take about as long to read as a token to run.
 _CHARACTERS_READ = 64
@@ -22,7 +22,7 @@ _SHARE = 4
 
 @dataclass(frozen=True)
 class Capacity:
-    """How much may wait, from a request's arrival until its rows run: `items` inputs and `tokens` tokens."""
+    """The most that may wait, from a request's arrival until its rows run: `items` inputs and `tokens` tokens."""
 
     items: int = 2048
     tokens: int = 262_144
@@ -30,7 +30,7 @@ class Capacity:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """What of a call still waits, and for whom. `open` until nobody waits for the call."""
+    """The part of a call that still waits, and for whom. `open` until nobody waits for the call."""
 
     items: int = 0
     tokens: int = 0
@@ -55,9 +55,9 @@ class Admission:
         self._ran_tokens = self._ran_seconds = 0.0
 
     def enter(self, items: int, tokens: int, claimant: Hashable = None) -> Ticket:
-        """A ticket for so many inputs of about so many tokens.
+        """Return a ticket for so many inputs of about so many tokens.
 
-        Overloaded if they do not fit now; TooLarge if so many inputs never do: an estimate does not say never.
+        Raise Overloaded if they do not fit now, TooLarge if so many inputs never do. An estimate never says so.
         """
         tokens = min(tokens, self.capacity.tokens)
         ticket = Ticket(open=True, claimant=claimant)
@@ -66,30 +66,30 @@ class Admission:
         return ticket
 
     def settle(self, ticket: Ticket, items: int, tokens: int) -> None:
-        """The call has so many rows and tokens; the errors of `enter` if what it has more does not fit."""
+        """Count the call with so many rows and tokens. Raise as `enter` if what it has more does not fit."""
         with self._lock:
             if ticket.open:
                 self._set(ticket, items, tokens)
 
     def take(self, ticket: Ticket, tokens: int) -> None:
-        """One row of the call, of so many tokens, waits no more: it runs."""
+        """Count a row of the call, of so many tokens, no more: it runs."""
         with self._lock:
             if ticket.open:
                 self._count(ticket, ticket.items - 1, ticket.tokens - tokens)
 
     def leave(self, ticket: Ticket) -> None:
-        """Nobody waits for the call any more: what is left of it is not counted."""
+        """Count what is left of the call no more: nobody waits for it."""
         with self._lock:
             self._count(ticket, 0, 0)
             ticket.open = False
 
     def ran(self, tokens: int, seconds: float) -> None:
-        """A batch ran so many tokens in this time."""
+        """Note that a batch ran so many tokens in this time."""
         self._ran_tokens = _MEMORY * self._ran_tokens + tokens
         self._ran_seconds = _MEMORY * self._ran_seconds + seconds
 
     def waiting(self) -> tuple[int, int]:
-        """Inputs and tokens that wait."""
+        """Return the inputs and tokens that wait."""
         with self._lock:
             return self._items, self._tokens
 
@@ -125,7 +125,7 @@ class Admission:
         ticket.items, ticket.tokens = items, tokens
 
     def _retry_after(self) -> int:
-        """Seconds in which what waits now will have run, at the rate of the last batches."""
+        """Return the seconds in which what waits now will have run, at the rate of the last batches."""
         if not self._ran_tokens:
             return 1
         seconds = self._tokens * self._ran_seconds / self._ran_tokens
@@ -133,11 +133,11 @@ class Admission:
 
 
 def estimated_tokens(texts: Sequence[str | tuple[str, str]], most: int) -> int:
-    """About what texts cost in tokens: those that they have, at most `most` each, and the reading of the rest."""
+    """Estimate what texts cost in tokens: those that they have, at most `most` each, and reading the rest."""
     return sum(_estimate(len(t) if isinstance(t, str) else len(t[0]) + len(t[1]), most) for t in texts)
 
 
 def _estimate(length: int, most: int) -> int:
-    """A text of many characters may be one token, and is then read to its end."""
+    """Estimate one text. A text of many characters may be one token, and is then read to its end."""
     beyond = max(0, length - most * _CHARACTERS_A_TOKEN)
     return min(most, 1 + length // _CHARACTERS_A_TOKEN) + beyond // _CHARACTERS_READ

@@ -1,4 +1,4 @@
-"""What became of a request: its answer, and where its time went."""
+"""A request's outcome: its answer, and where its time went."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class RequestRecord:
         return self.ended - self.request.arrived
 
     def answer(self, predictions: list[Any]) -> Answer:
-        """The answer with these predictions."""
+        """Return the answer with these predictions."""
         return Answer(
             self.resolved,
             self.request.adapter.task,

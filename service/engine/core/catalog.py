@@ -1,4 +1,4 @@
-"""What a reference means to the engine, and where adapters come from."""
+"""The meaning of a reference to the engine, and the source of adapters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOUNDATION = "foundation"
 
 @dataclass(frozen=True, slots=True)
 class ResolvedReference:
-    """What a reference meant when the request was admitted."""
+    """The meaning of a reference when the request was admitted."""
 
     name: str
     version: int | None
@@ -30,7 +30,7 @@ class ResolvedReference:
 
 
 class Catalog(Protocol):
-    """Where adapters come from: names resolve to digests, digests load. Unknown ones raise its own errors."""
+    """The source of adapters: names resolve to digests, digests load. Unknown ones raise its own errors."""
 
     def resolve(self, reference: str) -> ResolvedReference: ...
 
@@ -38,7 +38,7 @@ class Catalog(Protocol):
 
 
 def foundation_adapter(spec: FoundationSpec) -> Adapter:
-    """The foundation alone as an adapter without weights: it embeds; its digest is its fingerprint."""
+    """Return the foundation alone as an adapter without weights: it embeds; its digest is its fingerprint."""
     return Adapter(
         digest=spec.fingerprint,
         task="feature-extraction",
@@ -51,7 +51,7 @@ def foundation_adapter(spec: FoundationSpec) -> Adapter:
 
 
 def fill_mask_adapter(spec: FoundationSpec, masked_lm: MaskedLM) -> Adapter:
-    """The foundation with its own language-model head as an adapter without weights; it has the head's digest."""
+    """Return the foundation with its language-model head as an adapter without weights, by the head's digest."""
     return Adapter(
         digest=masked_lm.digest,
         task=FILL_MASK,
@@ -64,7 +64,7 @@ def fill_mask_adapter(spec: FoundationSpec, masked_lm: MaskedLM) -> Adapter:
 
 
 def own_adapters(spec: FoundationSpec) -> dict[str, Adapter]:
-    """What the foundation answers alone, by task (FoundationSpec.own_tasks)."""
+    """Return what the foundation answers alone, by task (FoundationSpec.own_tasks)."""
     own = [foundation_adapter(spec)]
     if spec.masked_lm is not None:
         own.append(fill_mask_adapter(spec, spec.masked_lm))
@@ -74,7 +74,7 @@ def own_adapters(spec: FoundationSpec) -> dict[str, Adapter]:
 def resolve_own(
     spec: FoundationSpec, own: Mapping[str, Adapter], task: str | None, reference: str = FOUNDATION
 ) -> ResolvedReference:
-    """Resolve the foundation itself for a request of this task, or of none; WrongTask for one that it lacks."""
+    """Resolve the foundation itself for a request of this task, or of none. Raise WrongTask for one it lacks."""
     tasks = spec.own_tasks
     if (adapter := own.get(task or tasks[0])) is None:
         lacks = f": the checkpoint of {spec.name} brings no masked-language-model head"

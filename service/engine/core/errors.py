@@ -1,4 +1,4 @@
-"""Why the engine does not answer a request. `code` is stable, `param` names the part of the request at fault."""
+"""Reasons why the engine does not answer. `code` is stable, `param` names the part of the request at fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class EngineError(Exception):
     code = "engine_error"
 
     def __init__(self, message: str, param: str | None = None) -> None:
-        # What a message quotes is a request's own text, of any length.
+        # A message quotes a request's own text, of any length.
         super().__init__(message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + "…")
         self.param = param
 

@@ -32,7 +32,7 @@ class Flow(ABC, Generic[W]):
         self.size = 0
         # The first row of the draw under way.
         self.foremost: W | None = None
-        # Whether nothing else waits beside it, nor beside what holds it.
+        # True if nothing else waits beside it, nor beside what holds it.
         self.alone = True
 
     @abstractmethod
@@ -48,11 +48,11 @@ class Flow(ABC, Generic[W]):
 
     @abstractmethod
     def back(self, row: W) -> None:
-        """A pulled row is not served: it stands where it stood. The last pulled first."""
+        """Put back a pulled row that is not served, to where it stood. The last pulled comes first."""
 
     @abstractmethod
     def serve(self, row: W) -> None:
-        """A pulled row is served. Once all that are not are back."""
+        """Serve a pulled row. Call it once all rows that are not served are back."""
 
     @abstractmethod
     def purge(self, gone: Test[W]) -> None:
@@ -110,8 +110,8 @@ class FairQueue(Flow[W]):
 
     A draw is `pull` of rows in order, `back` of those that are not served, `serve` of the others, and `close`. It
     reaches no further than `horizon` beyond the flow that comes first, unless no other waits. So the tags of
-    waiting flows lie within `horizon` and two rows of each other, but for flows that could not be served. A draw
-    takes time for the rows that it pulls, not for the flows that wait.
+    waiting flows lie within `horizon` and two rows of each other, except for flows that could not be
+    served. A draw takes time for the rows that it pulls, not for the flows that wait.
     """
 
     def __init__(self, levels: Sequence[Level[W]], horizon: int, name: Hashable = None, price: int = 1) -> None:
@@ -203,7 +203,7 @@ class FairQueue(Flow[W]):
         self._first = None
 
     def _next(self) -> Entry[W] | None:
-        """The flow to pull from next, if it is within the horizon or alone."""
+        """Return the flow to pull from next, if it is within the horizon or alone."""
         while self._order or self._drawn:
             if self._drawn and (not self._order or self._drawn[0] < self._order[0]):
                 entry = heappop(self._drawn)
@@ -215,7 +215,7 @@ class FairQueue(Flow[W]):
                 self._touched.append(flow)
                 if not flow.size:
                     continue
-                # What could not be served for long must not take all turns once it can be.
+                # A flow that could not be served for long must not take all turns once it can be.
                 flow.start = max(flow.start, self.now - self._horizon)
                 flow.tag = max(flow.tag, flow.start)
                 entry = (flow.start, arrival, flow)
@@ -225,7 +225,7 @@ class FairQueue(Flow[W]):
         return None
 
     def _only(self, flow: Flow[W]) -> bool:
-        """Whether no other flow has rows, here or above, so that there is none to get ahead of."""
+        """Tell whether no other flow has rows, here or above, so that there is none to get ahead of."""
         return self.alone and len(self._touched) == 1 and self.size == flow.size
 
     def _stand(self, flow: Flow[W]) -> None:
@@ -255,5 +255,5 @@ class FairQueue(Flow[W]):
 
 
 def _stale(at: int, arrival: int, flow: Flow[W]) -> bool:
-    """Whether rows came to the flow, when it was empty, since it took this place."""
+    """Tell whether rows came to the flow, when it was empty, since it took this place."""
     return flow.size > 0 and (at, arrival) < (flow.start, flow.arrival)

@@ -1,4 +1,4 @@
-"""Who is told of what the engine does."""
+"""The observers that the engine tells of its work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rootstock.service.engine.core.answer import RequestRecord
 from rootstock.service.engine.core.work import Priority
 
-# What an adapter is loaded into: host memory from the store, a slot from host memory.
+# The tiers that an adapter is loaded into: host memory from the store, a slot from host memory.
 Tier = Literal["memory", "slot"]
 
 
@@ -31,22 +31,25 @@ class BatchStats:
 
 
 class Observer:
-    """Told of what the engine does, and does nothing about it itself. Called from its threads, must not block."""
+    """An observer is told of what the engine does. The engine's threads call it, so it must not block."""
 
     def batch(self, stats: BatchStats) -> None:
-        """A batch was run."""
+        """Note that a batch was run."""
 
     def refused(self, reason: str) -> None:
-        """A call was not admitted, or not all of it, for an EngineError of this code."""
+        """Note that a call was not admitted, or not all of it, for an EngineError of this code."""
 
     def served(self, served: RequestRecord) -> None:
-        """A reference of an admitted call was answered, or failed. From the task that made the call."""
+        """Note that a reference of an admitted call was answered, or failed.
+
+        It is called from the task that made the call.
+        """
 
     def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
-        """An adapter was brought into a tier, or could not be."""
+        """Note that an adapter was brought into a tier, or could not be."""
 
     def evicted(self, tier: Tier) -> None:
-        """An adapter left a tier."""
+        """Note that an adapter left a tier."""
 
 
 class Observers(Observer):

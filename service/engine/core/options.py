@@ -1,4 +1,4 @@
-"""On what terms a request is served."""
+"""The terms on which a request is served."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from rootstock.service.engine.core.work import Priority
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """Who asks, how urgent it is, and for how many seconds an answer is of use (None: while the server waits)."""
+    """The tenant, the urgency, and the seconds that an answer is of use (None: while the server waits)."""
 
     tenant: str = ""
     priority: Priority = "normal"
     timeout_s: float | None = None
 
     def deadline(self, arrived: float, most_s: float) -> float:
-        """When a request that arrived then expires, on a server that waits for so many seconds."""
+        """Return when a request that arrived then expires, on a server that waits for so many seconds."""
         return arrived + (most_s if self.timeout_s is None else min(self.timeout_s, most_s))
 
 

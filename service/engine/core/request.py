@@ -101,7 +101,7 @@ class Progress:
         return True
 
     def leave(self) -> None:
-        """Nobody waits for the request any more; one that is computed stays so."""
+        """Note that nobody waits for the request any more. One that is computed stays so."""
         if self.state is not State.COMPUTED:
             self.state = State.LEFT
 

@@ -1,4 +1,4 @@
-"""Which adapters calls need: in host memory while somebody holds them, forgotten once nobody does."""
+"""The adapters that calls need: in host memory while somebody holds them, forgotten once nobody does."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Residency:
 
     @contextmanager
     def hold(self, digests: Sequence[str]) -> Iterator[None]:
-        """A call needs these adapters, from the moment its references are resolved: `forget` waits for it."""
+        """Hold these adapters for a call, from the moment its references are resolved: `forget` waits for it."""
         self._held.update(digests)
         try:
             yield
@@ -52,26 +52,26 @@ class Residency:
             self.cache.trim()
 
     async def get(self, digests: Sequence[str], within: float) -> dict[str, Adapter | Exception]:
-        """The adapter of each digest, or why it cannot be loaded; those not in memory are loaded side by side.
+        """Return the adapter of each digest, or why it cannot be loaded. Load those not in memory side by side.
 
-        TimeoutError after `within` seconds.
+        Raise TimeoutError after `within` seconds.
         """
-        found: dict[str, Adapter | Exception] = {self._foundation.digest: self._foundation}
+        adapters: dict[str, Adapter | Exception] = {self._foundation.digest: self._foundation}
         cold = []
         for digest in dict.fromkeys(digests):
-            adapter = found.get(digest) or self.cache.peek(digest)
+            adapter = adapters.get(digest) or self.cache.peek(digest)
             if adapter is None:
                 cold.append(digest)
             else:
-                found[digest] = adapter
+                adapters[digest] = adapter
         if cold:
             async with asyncio.timeout(within):
                 loaded = await asyncio.gather(*map(self.cache.get, cold), return_exceptions=True)
             for digest, outcome in zip(cold, loaded, strict=True):
                 if not isinstance(outcome, Adapter | Exception):
                     raise outcome
-                found[digest] = outcome
-        return found
+                adapters[digest] = outcome
+        return adapters
 
     async def forget(self, digest: str) -> None:
         """Wait until no call holds the adapter, then free its slot and memory."""
@@ -85,13 +85,13 @@ class Residency:
         self.cache.close()
 
     def residency(self, digest: str) -> str:
-        """Where an adapter is: "slot", "memory" or "store"."""
+        """Return where an adapter is: "slot", "memory" or "store"."""
         if digest in self._slots.resident():
             return "slot"
         return "memory" if digest in self.cache else "store"
 
     def _evicted(self, digest: str) -> None:
-        """What leaves host memory leaves its slot as well: the slot may hold the same memory."""
+        """Free the slot of what leaves host memory as well: the slot may hold the same memory."""
         self._observer.evicted("memory")
         self._drop(digest)
 

@@ -1,4 +1,4 @@
-"""Which adapter sits in which of the runner's slots, who holds it there, and which stay for good."""
+"""The adapters in the runner's slots, who holds them there, and which stay for good."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Slots:
     """The runner's slots: least recently used out, never one that a batch holds or that is pinned.
 
     Slot 0 is the foundation alone and the last slot is kept for verification; neither is ever evicted. Called
-    from one thread, but for `pin` and `resident`.
+    from one thread, except `pin` and `resident`.
     """
 
     def __init__(self, runner: AdapterHost, foundation: Adapter, observer: Observer | None = None) -> None:
@@ -44,7 +44,7 @@ class Slots:
         self._foundation = foundation.digest
 
     def lease(self, adapter: Adapter, verifying: bool = False) -> int | None:
-        """The slot that holds the adapter, loaded if need be, held until `release`; None if all others are held.
+        """Return the slot that holds the adapter until `release`, loaded if need be; None if all others are held.
 
         The adapter is staged before another is evicted: a load that fails changes nothing.
         """
@@ -91,9 +91,9 @@ class Slots:
         return True
 
     def pin(self, digests: frozenset[str]) -> None:
-        """These adapters and no others stay in their slots, from their next lease on. From any thread.
+        """Keep these adapters and no others in their slots, from their next lease on. Any thread may call it.
 
-        ValueError for more than leave one slot for all others.
+        Raise ValueError for more than leave one slot for all others.
         """
         most = self._runner.slots - 3
         if len(digests) > most:
@@ -101,7 +101,10 @@ class Slots:
         self.pinned = digests
 
     def resident(self) -> frozenset[str]:
-        """Digests of the adapters that sit in a slot. From any thread: the copy is one step under the GIL."""
+        """Return the digests of the adapters in slots.
+
+        Any thread may call it: the copy is one step under the GIL.
+        """
         return frozenset(self._places)
 
     def _lease_verification(self, adapter: Adapter) -> int | None:

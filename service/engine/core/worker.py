@@ -1,4 +1,4 @@
-"""What the engine's threads have in common: none ends in silence."""
+"""The base of the engine's threads: none ends in silence."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Worker(threading.Thread):
         self.fell: Callable[[BaseException], None] = lambda fault: None
 
     def loop(self) -> None:
-        """What the thread does until it is told to end."""
+        """Do the thread's work until it is told to end."""
         raise NotImplementedError
 
     def run(self) -> None:
-        """The thread's life."""
+        """Run the loop, and tell of the fault that ends it."""
         try:
             self.loop()
         except BaseException as fault:

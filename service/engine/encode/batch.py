@@ -53,12 +53,12 @@ class Batch:
 
     @property
     def longest(self) -> int:
-        """The length that the inputs are padded to."""
+        """Return the length that the inputs are padded to."""
         return next((self.arrays[name].shape[1] for name in self.samples.ragged), max(self.lengths))
 
     @property
     def padded(self) -> int:
-        """The cost of the inputs, padding included."""
+        """Return the cost of the inputs, padding included."""
         return len(self.lengths) * self.longest
 
     def only(self, rows: Sequence[int]) -> Batch:

@@ -61,7 +61,7 @@ class Batcher(Worker):
         self._left = False
 
     def admit(self, rows: Sequence[Row]) -> None:
-        """Queue a call's rows, unless it is gone by now; Overloaded or TooLarge if they do not fit."""
+        """Queue a call's rows, unless it is gone by now. Raise Overloaded or TooLarge if they do not fit."""
         if any(row.request.progress.left for row in rows):
             return
         self._admission.settle(rows[0].request.ticket, len(rows), sum(row.cost for row in rows))
@@ -70,7 +70,7 @@ class Batcher(Worker):
             self._changed.notify()
 
     def leave(self) -> None:
-        """Some request is gone unanswered: its rows are dropped before the next batch."""
+        """Drop the rows of a request that is gone unanswered, before the next batch."""
         self._left = True
 
     def drop(self, digest: str) -> None:
@@ -86,7 +86,7 @@ class Batcher(Worker):
             self._changed.notify()
 
     def resident(self) -> frozenset[str]:
-        """Digests of the adapters in slots."""
+        """Return the digests of the adapters in slots."""
         return self._slots.resident()
 
     def stop(self) -> None:
@@ -185,7 +185,7 @@ class Batcher(Worker):
             self._deliver(row, result, finished)
 
     def _start(self, rows: Sequence[Row], now: float) -> list[tuple[Priority, float]]:
-        """The rows wait no more; what the requests that begin with them have waited."""
+        """Note that the rows wait no more. Return what the requests that begin with them have waited."""
         waits = []
         for row in rows:
             request = row.request
@@ -206,7 +206,7 @@ class Batcher(Worker):
 
 
 def _checked(rows: Sequence[Row], outputs: Sequence[Array]) -> list[Array | RunnerFault]:
-    """Each row's output, or what is wrong with it."""
+    """Return each row's output, or what is wrong with it."""
     if len(outputs) != len(rows):
         raise ValueError(f"{len(outputs)} outputs for {len(rows)} rows")
     return [

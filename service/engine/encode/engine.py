@@ -132,7 +132,7 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether all three threads run and requests are admitted."""
+        """Tell whether all three threads run and requests are admitted."""
         threads = (self.preprocessor, self.batcher, self.postprocessor)
         return not self.preprocessor.closed and all(t.is_alive() for t in threads)
 
@@ -144,7 +144,7 @@ class Engine:
         task: str | None = None,
         options: RequestOptions = DEFAULT_OPTIONS,
     ) -> Answer:
-        """The predictions of one reference for these inputs.
+        """Return the predictions of one reference for these inputs.
 
         `task`: which of the foundation's tasks is meant; WrongTask unless the reference answers it. Cancelling
         the call cancels the request. Raises EngineError, or what the catalog raises for a reference that it does
@@ -164,7 +164,7 @@ class Engine:
         options: RequestOptions = DEFAULT_OPTIONS,
         targets: Mapping[str, ResolvedReference] | None = None,
     ) -> list[Answer | Exception]:
-        """The predictions of each reference for the same inputs, in order; an error where one reference has none.
+        """Return each reference's predictions for the same inputs, in order; an error where one has none.
 
         Tokenised once, admitted together and answered together, so that rows of one input may share a batch.
         `targets` holds the references that the caller has resolved already. Otherwise as `predict`; raises what
@@ -179,11 +179,11 @@ class Engine:
         # Fan-outs share one claim: their lists could differ without end.
         claimant = options.tenant, references[0] if len(references) == 1 else None
         with self._counted(inputs, len(references), claimant) as ticket:
-            found, outcomes = self._resolve_all(references, task, targets or {})
-            digests = [resolved.digest for resolved in found.values()]
+            resolutions, outcomes = self._resolve_all(references, task, targets or {})
+            digests = [resolved.digest for resolved in resolutions.values()]
             with self.adapters.hold(digests):
                 adapters = await self._adapters(digests, arrived, options)
-                for i, resolved in found.items():
+                for i, resolved in resolutions.items():
                     adapter = adapters[resolved.digest]
                     if isinstance(adapter, Exception):
                         outcomes[i] = adapter
@@ -198,11 +198,13 @@ class Engine:
                 results = await self._run(list(requests.values())) if requests else {}
         ended = self._clock()
         for i, request in requests.items():
-            outcomes[i] = self._end(RequestRecord(references[i], found[i], request, ended), results[request])
+            outcomes[i] = self._end(
+                RequestRecord(references[i], resolutions[i], request, ended), results[request]
+            )
         return [outcomes[i] for i in range(len(references))]
 
     async def replay(self, adapter: Adapter, inputs: Sequence[Input]) -> list[Array]:
-        """The raw head outputs of an adapter that is not published, through the same path at lowest priority."""
+        """Return the raw head outputs of an unpublished adapter, through the same path at lowest priority."""
         with self.adapters.hold([adapter.digest]), self._counted(inputs, 1) as ticket:
             now = self._clock()
             deadline = now + 10 * self.limits.timeout_s
@@ -227,7 +229,7 @@ class Engine:
         await self.adapters.forget(digest)
 
     def residency(self, digest: str) -> str:
-        """Where an adapter is: "slot", "memory" or "store"."""
+        """Return where an adapter is: "slot", "memory" or "store"."""
         return self.adapters.residency(digest)
 
     def check_size(self, inputs: int, references: int) -> None:
@@ -263,7 +265,7 @@ class Engine:
 
     @contextmanager
     def _counted(self, inputs: Sequence[Input], references: int, claimant: Hashable = None) -> Iterator[Ticket]:
-        """A call counts as waiting from here until its rows run, or it is left."""
+        """Count a call as waiting from here until its rows run, or it is left."""
         tokens = references * estimated_tokens(inputs, self.spec.max_tokens)
         with self._telling():
             ticket = self.admission.enter(len(inputs) * references, tokens, claimant)
@@ -274,7 +276,7 @@ class Engine:
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """Whoever is refused here is told of."""
+        """Tell the observer of each refusal here."""
         try:
             yield
         except EngineError as error:
@@ -288,7 +290,7 @@ class Engine:
         return result if isinstance(result, EngineError) else served.answer(result)
 
     def _load(self, digest: str) -> Adapter:
-        """In a loading thread, so that what is slow about an adapter is done before it reaches the batcher."""
+        """Load in a loading thread, so that an adapter's slow work is done before it reaches the batcher."""
         began, ok = time.perf_counter(), False
         try:
             own = next((adapter for adapter in self._own.values() if adapter.digest == digest), None)
@@ -302,15 +304,15 @@ class Engine:
     def _resolve_all(
         self, references: Sequence[str], task: str | None, targets: Mapping[str, ResolvedReference]
     ) -> tuple[dict[int, ResolvedReference], dict[int, Answer | Exception]]:
-        """What each reference means, by its place, and the error of each that means nothing."""
-        found: dict[int, ResolvedReference] = {}
+        """Return what each reference means, by its place, and the error of each that means nothing."""
+        resolutions: dict[int, ResolvedReference] = {}
         outcomes: dict[int, Answer | Exception] = {}
         for i, reference in enumerate(references):
             try:
-                found[i] = targets.get(reference) or self._resolve(reference, task)
+                resolutions[i] = targets.get(reference) or self._resolve(reference, task)
             except Exception as error:  # the catalog's own; a reference's failure is its own
                 outcomes[i] = error
-        return found, outcomes
+        return resolutions, outcomes
 
     def _resolve(self, reference: str, task: str | None) -> ResolvedReference:
         if reference not in (FOUNDATION, self.name):
@@ -353,7 +355,7 @@ class Engine:
         return Expired(f"not answered within {self._clock() - arrived:.1f} s; try again later")
 
     async def _run(self, requests: Sequence[Request]) -> dict[Request, Result]:
-        """What each request came to; raises where all were refused together."""
+        """Return what each request came to. Raise where all were refused together."""
         call = self.postprocessor.expect(requests)
         timer: asyncio.TimerHandle | None = None
         try:
@@ -375,7 +377,7 @@ class Engine:
         call.abandon(self._expired(call.requests[0].arrived))
 
     def _fall(self, fault: BaseException) -> None:
-        """A thread has ended by a fault: nothing more is admitted, and nobody waits for what cannot come."""
+        """Admit nothing more, since a thread ended by a fault, and let nobody wait for what cannot come."""
         self.fallen = True
         self.preprocessor.close()
         self.postprocessor.abandon(RunnerFault(f"the engine has ended: {type(fault).__name__}: {fault}"))

@@ -1,4 +1,4 @@
-"""Which of the rows whose turns are near make the next batch: those that cost least together."""
+"""The choice of the next batch: of the rows whose turns are near, those that cost least together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHARED_TOKENS = 16
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How large a batch gets: distinct inputs, and tokens of them counted with padding. A longer row runs alone.
+    """The limits of a batch: distinct inputs, and tokens of them counted with padding. A longer row runs alone.
 
     `padding` is the share of a batch that may be padding. `overhead` is what a batch costs beside its tokens, in
     tokens: where it is large, larger batches with more padding pay.
@@ -30,7 +30,7 @@ class BatchLimits:
 
 
 def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
-    """The first row and those of the others that make the cheapest batch with it, in the order given.
+    """Return the first row and the others that make the cheapest batch with it, in the order given.
 
     Of the batches within the limits that are a run of the distinct inputs sorted by length, it is the one with
     the least (overhead + tokens with padding) / tokens, with every row of these inputs that the limits
@@ -40,7 +40,7 @@ def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
     first: dict[bytes, int] = {}
     for place, row in enumerate(rows):
         first.setdefault(row.key, place)
-    # What has no token, for want of special ones, is padded to one.
+    # An input without tokens, for want of special ones, is padded to one.
     lengths = [max(1, row.cost) for row in rows]
     # On either side of the first row what came first stands nearest to it, and is cut off last.
     order = sorted(first.values(), key=lambda p: (lengths[p], p if lengths[p] >= lengths[0] else -p))
@@ -52,7 +52,7 @@ def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
 
 
 def _up_to(most: int, rows: Iterable[Row]) -> list[Row]:
-    """The rows, of each adapter the first `most`."""
+    """Return the rows, of each adapter the first `most`."""
     had: Counter[str] = Counter()
     kept = []
     for row in rows:
@@ -63,7 +63,7 @@ def _up_to(most: int, rows: Iterable[Row]) -> list[Row]:
 
 
 def _cheapest(lengths: Sequence[int], head: int, limits: BatchLimits) -> tuple[int, int]:
-    """Of the runs of these ascending lengths that hold `head`, the cheapest: where it begins and ends."""
+    """Return where the cheapest run begins and ends, of the runs of these ascending lengths that hold `head`."""
     sums = list(accumulate(lengths, initial=0))
     least, best = float("inf"), (head, head + 1)
     for end in range(head + 1, len(lengths) + 1):
@@ -86,5 +86,5 @@ def _cheapest(lengths: Sequence[int], head: int, limits: BatchLimits) -> tuple[i
 
 
 def _most(longest: int, limits: BatchLimits) -> int:
-    """How many inputs a batch takes whose longest has so many tokens."""
+    """Return how many inputs a batch takes whose longest has so many tokens."""
     return max(1, min(limits.rows, limits.tokens // longest))

@@ -31,12 +31,12 @@ class Call:
     results: dict[Request, Result] = field(default_factory=dict)
 
     def settle(self) -> None:
-        """Wake who waits. On the loop's own thread."""
+        """Wake who waits. Call it on the loop's thread."""
         if not self.future.done():
             self.future.set_result(None)
 
     def abandon(self, error: EngineError) -> None:
-        """Settle with this error where there is no result yet. On the loop's own thread."""
+        """Settle with this error where there is no result yet. Call it on the loop's thread."""
         for request in self.requests:
             request.progress.leave()
             self.results.setdefault(request, error)
@@ -61,24 +61,27 @@ class Postprocessor(Worker):
         self._finished: SimpleQueue[tuple[Request, EngineError | None] | None] = SimpleQueue()
 
     def expect(self, requests: Sequence[Request]) -> Call:
-        """The call that these requests will settle; from the event loop that waits for it, before they run."""
+        """Return the call that these requests will settle.
+
+        The event loop that waits calls it, before they run.
+        """
         loop = asyncio.get_running_loop()
         call = Call(loop, loop.create_future(), requests)
         self.calls.update(dict.fromkeys(requests, call))
         return call
 
     def leave(self, call: Call) -> None:
-        """Nobody waits for the call any more, be it answered or not."""
+        """Note that nobody waits for the call any more, be it answered or not."""
         for request in call.requests:
             request.progress.leave()
             del self.calls[request]
 
     def finish(self, request: Request, error: EngineError | None) -> None:
-        """The request has all its outputs, or an error. From any thread, once a request."""
+        """Take a request that has all its outputs, or an error. Any thread may call it, once a request."""
         self._finished.put((request, error))
 
     def abandon(self, error: EngineError) -> None:
-        """Nothing more is computed: every call ends with this error. From any thread."""
+        """End every call with this error, since nothing more is computed. Any thread may call it."""
         for call in set(self.calls.values()):
             call.loop.call_soon_threadsafe(call.abandon, error)
 

@@ -65,13 +65,13 @@ class Preprocessor(Worker):
         self.closed = False
 
     def put(self, requests: Sequence[Request]) -> None:
-        """Take requests in; Draining once it is closed."""
+        """Take requests in. Raise Draining once it is closed."""
         with self._door:
             self.check()
             self._waiting.put(requests)
 
     def check(self) -> None:
-        """Draining once it is closed."""
+        """Raise Draining once it is closed."""
         if self.closed:
             raise Draining(_DRAINING)
 
@@ -114,7 +114,7 @@ class Preprocessor(Worker):
         return request.progress.left or self._clock() > request.deadline
 
     def _work(self, requests: Sequence[Request]) -> Iterator[int]:
-        """Tokenise the requests and admit them; yields, before each row, how many characters it will read."""
+        """Tokenise the requests and admit them; yield, before each row, how many characters it will read."""
         known: dict[object, tuple[float, Rows | EngineError, float]] = {}
         sound = []
         for request in requests:
@@ -187,12 +187,12 @@ class Preprocessor(Worker):
                 self._finish(request, error)
 
     def _most(self, requests: Sequence[Request]) -> int:
-        """The limit is on what inputs become, not on a golden set's inputs."""
+        """Return the limit on what inputs become. It does not hold for a golden set's inputs."""
         return max(self._max_rows, sum(len(request.inputs) for request in requests))
 
 
 def check_outputs(rows: Sequence[Row]) -> None:
-    """TooLarge where the rows' outputs, or the answer made of them, would take too much memory."""
+    """Raise TooLarge where the rows' outputs, or the answer made of them, would take too much memory."""
     numbers = size = 0
     for row in rows:
         adapter, parameters = row.request.adapter, row.request.parameters

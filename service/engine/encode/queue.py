@@ -54,7 +54,7 @@ class Queue:
         (self._verifying if row.request.verifying else self._serving).put(row)
 
     def take(self, placed: Test[Row], gone: Test[Row]) -> list[Row]:
-        """The next batch's rows, removed from the queue; empty if nothing can run.
+        """Remove the next batch's rows from the queue and return them; none if nothing can run.
 
         `gone(row)` drops a row that nobody waits for. `placed(row)` is asked once an adapter, in order, whether
         it has a slot in this batch; where not, its rows stay.

@@ -1,4 +1,4 @@
-"""How large a call may be: the characters to read, the parameters, the answer. Checked before any work."""
+"""The largest size of a call: the characters to read, the parameters, the answer. Checked before any work."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MAX_NUMBERS = 2**25
 
 
 def characters(value: Input) -> int:
-    """How many characters an input holds, both texts together."""
+    """Return how many characters an input holds, both texts together."""
     return len(value) if isinstance(value, str) else len(value[0]) + len(value[1])
 
 
 def check_characters(inputs: Sequence[Input]) -> None:
-    """TooLarge for an input of too many characters."""
+    """Raise TooLarge for an input of too many characters."""
     for i, value in enumerate(inputs):
         if (size := characters(value)) > MAX_CHARACTERS:
             raise TooLarge(
@@ -37,7 +37,7 @@ def check_characters(inputs: Sequence[Input]) -> None:
 
 
 def check_total(size: int) -> None:
-    """TooLarge for a call that reads too many characters."""
+    """Raise TooLarge for a call that reads too many characters."""
     if size > MAX_CALL_CHARACTERS:
         raise TooLarge(
             f"the request reads {size} characters, each input once for each of its models and labels, and the "
@@ -47,7 +47,7 @@ def check_total(size: int) -> None:
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """TooLarge for parameters of too many values, or of too much text."""
+    """Raise TooLarge for parameters of too many values, or of too much text."""
     values = length = 0
     for name, given in parameters.items():
         waiting: list[Any] = [name, given]
@@ -74,7 +74,7 @@ def _refuse_parameter(name: str, size: int, most: int, unit: str) -> None:
 
 
 def check_answer(size: int) -> None:
-    """TooLarge for an answer of too many bytes."""
+    """Raise TooLarge for an answer of too many bytes."""
     if size > MAX_ANSWER_BYTES:
         raise TooLarge(
             f"the answer would take about {size / 2**20:.0f} MiB and the limit is {MAX_ANSWER_BYTES // 2**20}; "

@@ -1,4 +1,4 @@
-"""DeBERTa's relative positions where each row of a batch has updates of its own.
+"""DeBERTa's relative positions where each row of a batch has separate updates.
 
 Its attention projects the position embeddings, which belong to no row, by the same layers as the hidden states,
 and repeats the result for each row. Under a row's adapter the projected positions are that row's.

@@ -9,7 +9,7 @@ from rootstock.adapters.spec import Adapter, Array
 
 
 def pool(hidden: Array | None, pooled: Array | None, mask: npt.NDArray[np.int64], pooling: str) -> Array:
-    """One vector a row, (rows, width), from hidden states (rows, tokens, width) or the pooler's output."""
+    """Return one vector a row, (rows, width), from hidden states (rows, tokens, width) or the pooler's output."""
     if pooling == "pooler":
         if pooled is None:
             raise ValueError("this foundation has no pooler")
@@ -24,12 +24,12 @@ def pool(hidden: Array | None, pooled: Array | None, mask: npt.NDArray[np.int64]
 
 
 def at_masks(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64], mask_id: int) -> npt.NDArray[np.bool_]:
-    """Where a masked-language-model head reads: (rows, tokens), true at the mask tokens of each row."""
+    """Return where a masked-language-model head reads: (rows, tokens), true at the mask tokens of each row."""
     return np.asarray((ids == mask_id) & (mask == 1))
 
 
 def linear_head(vectors: Array, adapter: Adapter) -> Array:
-    """(rows, labels), or (rows, width) for a head without weights."""
+    """Return (rows, labels), or (rows, width) for a head without weights."""
     if adapter.head.normalize:
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     weights = adapter.weights.head

@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-# What a site takes, by the name of the graph input or device tensor that brings it.
+# The parts that a site takes, by the name of the graph input or device tensor that brings it.
 PARTS = ("A", "B", "input_scale", "output_scale", "shift")
 
 
@@ -51,7 +51,7 @@ class SiteLinear(nn.Module):
         return y
 
     def add_low_rank(self, y: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """y + (x @ a.T) @ b for each row."""
+        """Return y + (x @ a.T) @ b for each row."""
         return y + torch.matmul(torch.matmul(x, a.transpose(1, 2)), b)
 
 
@@ -73,7 +73,7 @@ class SiteNorm(nn.Module):
 
 
 def load_trunk(folder: Path, attention: str | None) -> nn.Module:
-    """The foundation's body in fp32, frozen, in eval mode. Safetensors only, no remote code.
+    """Return the foundation's body in fp32, frozen, in eval mode. Safetensors only, no remote code.
 
     `attention` None: what transformers takes for the architecture.
     """
@@ -86,7 +86,7 @@ def load_trunk(folder: Path, attention: str | None) -> nn.Module:
 
 
 def _load(auto: Any, folder: Path, **options: Any) -> Any:
-    """What an auto class loads, in fp32: safetensors only, no remote code, and quietly."""
+    """Return what an auto class loads, in fp32: safetensors only, no remote code, and quietly."""
     previous = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -101,12 +101,12 @@ def _load(auto: Any, folder: Path, **options: Any) -> Any:
 def graft_sites(
     trunk: nn.Module, sites: Iterable[str], kind: Callable[[nn.Module], SiteLinear] = SiteLinear
 ) -> dict[str, SiteLinear]:
-    """Replace each named linear layer by a SiteLinear around it, in place; returns them by name."""
+    """Replace each named linear layer by a SiteLinear around it, in place. Return them by name."""
     return {name: _graft(trunk, name, kind) for name in sites}
 
 
 def graft_norms(trunk: nn.Module, norms: Iterable[str]) -> dict[str, SiteNorm]:
-    """Replace each named normalisation layer by a SiteNorm around it, in place; returns them by name."""
+    """Replace each named normalisation layer by a SiteNorm around it, in place. Return them by name."""
     return {name: _graft(trunk, name, SiteNorm) for name in norms}
 
 
@@ -144,8 +144,10 @@ class _Output(SimpleNamespace):
 
 
 def logits_of(output: Any) -> Tensor:
-    """What a task class computed: (rows, labels), or (rows, tokens, labels); for question answering start and end
-    are the labels."""
+    """Return what a task class computed: (rows, labels), or (rows, tokens, labels).
+
+    For question answering start and end are the labels.
+    """
     if "start_logits" in output:
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
     logits: Tensor = output.logits
@@ -160,9 +162,9 @@ class MaskedLMHead(nn.Module):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        model, found = _load(transformers.AutoModelForMaskedLM, folder, output_loading_info=True)
+        model, loading = _load(transformers.AutoModelForMaskedLM, folder, output_loading_info=True)
         prefix = f"{model.base_model_prefix}."
-        if missing := sorted(name for name in found["missing_keys"] if not name.startswith(prefix)):
+        if missing := sorted(name for name in loading["missing_keys"] if not name.startswith(prefix)):
             raise ValueError(f"{folder} holds no {missing[0]}, a part of {type(model).__name__}")
         stub = TrunkStub(has_pooler=False)
         # DeBERTa's newer head multiplies by the embeddings where others have a decoder tied to them.
@@ -172,7 +174,7 @@ class MaskedLMHead(nn.Module):
         self.model = model.eval().requires_grad_(False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Every head of this kind takes tokens one by one, so that those at masks are enough."""
+        """Run the head at the masks alone: every head of this kind takes tokens one by one."""
         stub = self.model.base_model
         stub.given = {"hidden": hidden}
         try:
@@ -183,7 +185,7 @@ class MaskedLMHead(nn.Module):
 
 
 def head_model(folder: Path, class_name: str, labels: int) -> tuple[nn.Module, int]:
-    """A task class whose trunk is a stub, in eval mode, and its hidden size: calling it runs the head alone.
+    """Return a task class whose trunk is a stub, in eval mode, and its hidden size. Calling it runs the head.
 
     A class for question answering has two outputs, start and end, whatever `labels` says.
     """

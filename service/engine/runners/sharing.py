@@ -1,4 +1,4 @@
-"""What the rows of a batch have in common: which states each layer of the trunk computes, each once.
+"""The states that the rows of a batch share: each layer of the trunk computes each once.
 
 A row is an input under a slot's adapter. Below the first layer that its adapter changes, its hidden states are
 those of the bare foundation on that input, and every row of the input with such an adapter shares them.
@@ -32,19 +32,19 @@ class SharingPlan:
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """The input of each state of the last level."""
+        """Return the input of each state of the last level."""
         first, last = self.levels[0], self.levels[-1]
         return tuple(first.parents[root] for root in last.roots)
 
     @property
     def saving(self) -> float:
-        """The share of the layers' work that sharing saves, against one state a row at every layer."""
+        """Return the share of the layers' work that sharing saves, against one state a row at every layer."""
         layers = self.levels[:-1]
         return 1.0 - sum(map(len, layers)) / (len(layers) * len(self.levels[-1]))
 
 
 def share(inputs: Sequence[int], slots: Sequence[int], depths: Mapping[int, int], layers: int) -> SharingPlan:
-    """The plan for rows of these inputs and slots.
+    """Return the plan for rows of these inputs and slots.
 
     `depths[slot]`: how many layers the slot's adapter leaves as they are (FoundationSpec.depth); `layers` where
     it begins at the pooler, `layers + 1` where it changes nothing of the trunk.

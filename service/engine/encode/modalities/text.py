@@ -26,7 +26,7 @@ _CHARACTERS = 8
 _MARGIN = 128
 # From so many characters on, other threads go on while a text is tokenised; a short one it would only delay.
 _LONG = 2**14
-# What a tokenizer without a post-processor gives: no special tokens, and the second text has the second type.
+# A tokenizer without a post-processor gives this: no special tokens, and the second text has the second type.
 _PAIR = TemplateProcessing(single="$A", pair="$A $B:1")
 
 
@@ -71,12 +71,12 @@ class TextSample:
 
     @property
     def cost(self) -> int:
-        """The number of tokens, special ones included."""
+        """Return the number of tokens, special ones included."""
         return len(self.ids)
 
     @property
     def outputs(self) -> int:
-        """How many raw outputs it has, one a mask, else one: what a request's limit on rows counts."""
+        """Return how many raw outputs it has, one a mask, else one: what a request's limit on rows counts."""
         return max(1, len(self.masks))
 
 
@@ -110,7 +110,7 @@ class Tokenizer:
     def encode(
         self, value: Input, preprocessing: Preprocessing, truncate: bool, keep_second: bool = False
     ) -> TextSample:
-        """The tokens of a text or a pair, special tokens included; TooLong unless they fit or `truncate`.
+        """Return the tokens of a text or a pair, with special ones. Raise TooLong unless they fit or `truncate`.
 
         Of a pair the longer text is truncated first; with `keep_second` the first text alone is. A text that is
         much too long is not read to its end: of two such texts the one of more characters counts as the longer.
@@ -139,7 +139,7 @@ class Tokenizer:
         return TextSample(row.ids, row.type_ids, row, text, len(preprocessing.prefix), begin)
 
     def part(self, text: str, most: int, side: str = "right") -> Part:
-        """The tokens of a text; of one with many more than `most`, more than that from the end that is kept.
+        """Return the tokens of a text. Of one with many more than `most`, give more than that from the kept end.
 
         `side` is where truncation would cut. Takes time and memory for the tokens it gives, not for the text.
         """
@@ -159,38 +159,38 @@ class Tokenizer:
         return self._tokenizer.encode_batch([text], add_special_tokens=False)[0]
 
     def whole(self, first: Encoding, second: Encoding | None) -> Encoding:
-        """One or two texts' bare tokens with the special tokens around them."""
+        """Return one or two texts' bare tokens with the special tokens around them."""
         return self._post_processor.process(first, second, add_special_tokens=True)
 
     def room(self, max_length: int, pair: bool) -> int:
-        """How many of so many tokens are left to a text or a pair by the special ones; never below 0."""
+        """Return how many of so many tokens are left to a text or a pair by the special ones; never below 0."""
         return max(0, max_length - self._added[pair])
 
     def token(self, token_id: int) -> str:
-        """The vocabulary's entry for an id."""
+        """Return the vocabulary's entry for an id."""
         return self._tokenizer.id_to_token(token_id) or ""
 
     def token_id(self, text: str) -> int | None:
-        """The id of a vocabulary's entry, or of a text that is one token; None for any other."""
-        found: int | None = self._tokenizer.token_to_id(text)
-        if found is None:
+        """Return the id of a vocabulary's entry, or of a text that is one token; None for any other."""
+        token_id: int | None = self._tokenizer.token_to_id(text)
+        if token_id is None:
             ids = self.part(text, 1).encoding.ids
-            found = ids[0] if len(ids) == 1 and ids[0] != self.unk_id else None
-        return found
+            token_id = ids[0] if len(ids) == 1 and ids[0] != self.unk_id else None
+        return token_id
 
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
-        """The text that a run of tokens stands for."""
+        """Return the text that a run of tokens stands for."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
         return text
 
     def join(self, tokens: Sequence[str]) -> str:
-        """The text that a run of vocabulary entries stands for."""
+        """Return the text that a run of vocabulary entries stands for."""
         decoder = self._tokenizer.decoder
         return decoder.decode(list(tokens)) if decoder is not None else " ".join(tokens)
 
 
 def _truncate(first: Encoding, second: Encoding | None, room: int, side: str, first_is_longer: bool) -> None:
-    """Longest first, as tokenizers' own `longest_first` strategy shares the room between the two."""
+    """Truncate the longest first, as tokenizers' own `longest_first` strategy shares the room between the two."""
     if second is None:
         cut(first, room, side)
         return

@@ -1,4 +1,4 @@
-"""What each task takes and gives: one module a task, named as Hugging Face's pipelines are."""
+"""The inputs and outputs of each task: one module a task, named as Hugging Face's pipelines are."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class FeatureExtraction(Task):
     name = "feature-extraction"
 
     def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
-        """One number a row of the head's projection; without one the foundation's width is what it is."""
+        """Count one number a row of the head's projection; without one, leave the foundation's width."""
         projection = adapter.weights.head.get("head.weight")
         return 0 if projection is None else _NUMBER_BYTES * len(projection)
 
@@ -31,6 +31,6 @@ class FeatureExtraction(Task):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
     ) -> list[float]:
-        """The vector as a list of numbers."""
+        """Return the vector as a list of numbers."""
         vector: list[float] = raws[0].tolist()
         return vector

@@ -37,7 +37,7 @@ class FillMask(Task):
     parameters = frozenset({"top_k", "targets"})
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """`top_k` is at least 1; there is at least one target."""
+        """Raise unless `top_k` is at least 1 and there is at least one target."""
         super().check(parameters)
         check_count(parameters, "top_k")
         if (parameters.get("top_k") or 1) > MAX_TOP_K:
@@ -60,7 +60,7 @@ class FillMask(Task):
         tokenizer: Tokenizer,
         most: int,
     ) -> list[TextSample]:
-        """One row, which counts once for each of its masks."""
+        """Return one row, which counts once for each of its masks."""
         _targets(parameters, tokenizer)
         (row,) = super().encode(value, preprocessing, parameters, tokenizer, most)
         masks = tuple(i for i, token in enumerate(row.ids) if token == tokenizer.mask_id)
@@ -72,7 +72,7 @@ class FillMask(Task):
         return [replace(row, masks=masks)]
 
     def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
-        """One sequence a token that is given, for one mask."""
+        """Count one sequence a token that is given, for one mask."""
         return _TOKEN_BYTES * tokens * (parameters.get("top_k") or _TOP_K)
 
     def predict(
@@ -83,7 +83,7 @@ class FillMask(Task):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
     ) -> Any:
-        """A list of tokens with their scores, or for several masks one such list a mask."""
+        """Return a list of tokens with their scores, or for several masks one such list a mask."""
         (row,), scores = rows, softmax(raws[0])
         targets = _targets(parameters, tokenizer)
         chosen = np.arange(scores.shape[1]) if targets is None else np.asarray(targets)
@@ -97,24 +97,24 @@ class FillMask(Task):
 
 
 def _targets(parameters: Mapping[str, Any], tokenizer: Tokenizer) -> list[int] | None:
-    """The targets' ids, each once; InvalidParameter for one that is no token."""
+    """Return the targets' ids, each once. Raise InvalidParameter for one that is no token."""
     given = parameters.get("targets")
     if given is None:
         return None
     ids: dict[int, None] = {}
     for target in [given] if isinstance(given, str) else given:
-        found = tokenizer.token_id(target) if len(target) <= _LONGEST else None
-        if found is None:
+        token_id = tokenizer.token_id(target) if len(target) <= _LONGEST else None
+        if token_id is None:
             raise InvalidParameter(
                 f"target {target[:_LONGEST]!r} is not one token of the foundation's vocabulary; give one that is",
                 "parameters.targets",
             )
-        ids[found] = None
+        ids[token_id] = None
     return list(ids)
 
 
 def _best(scores: Array, count: int) -> list[int]:
-    """Where the highest are, best first, without sorting a whole vocabulary."""
+    """Return where the highest are, best first, without sorting a whole vocabulary."""
     highest = np.argpartition(-scores, count - 1)[:count]
     order: list[int] = highest[np.argsort(-scores[highest], kind="stable")].tolist()
     return order
@@ -123,7 +123,7 @@ def _best(scores: Array, count: int) -> list[int]:
 def _filled(
     row: TextSample, place: int, token: int, score: float, single: bool, tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    """One token in its place. Of several masks the others are shown as they are, special tokens with them."""
+    """Fill one token in. Of several masks show the others as they are, special tokens with them."""
     ids = [token if i == place else other for i, other in enumerate(row.ids)]
     text = tokenizer.decode([i for i in ids if i != tokenizer.pad_id], skip_special=single)
     return {

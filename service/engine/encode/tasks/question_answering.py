@@ -42,7 +42,7 @@ class QuestionAnswering(Task):
     parameters = frozenset({*counts, *flags})
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """Whole numbers and truth values."""
+        """Raise unless the parameters are whole numbers and truth values."""
         super().check(parameters)
         for name in self.counts:
             check_count(parameters, name, 0 if name == "doc_stride" else 1)
@@ -58,7 +58,7 @@ class QuestionAnswering(Task):
             raise InvalidParameter(f"top_k is {parameters['top_k']}; at most {MAX_TOP_K}", "parameters.top_k")
 
     def check_input(self, value: Input, where: str) -> None:
-        """Neither the question nor the context is empty."""
+        """Raise if the question or the context is empty."""
         super().check_input(value, where)
         for key, text in zip(Question._fields, value, strict=True):
             if not text:
@@ -72,7 +72,7 @@ class QuestionAnswering(Task):
         tokenizer: Tokenizer,
         most: int,
     ) -> list[TextSample]:
-        """One row a window."""
+        """Return one row a window."""
         limit = preprocessing.max_length
         size = parameters.get("max_seq_len") or min(limit, _WINDOW)
         if size > limit:
@@ -100,7 +100,7 @@ class QuestionAnswering(Task):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
     ) -> Any:
-        """Answers of one text, from whatever windows, are one: their scores are added, as the pipeline does."""
+        """Take answers of one text, from whatever windows, as one, and add their scores, as the pipeline does."""
         top_k = parameters.get("top_k") or 1
         aligned = parameters.get("align_to_words", True)
         # More candidates than answers: spans within the same words become one.
@@ -121,10 +121,10 @@ class QuestionAnswering(Task):
                     text.lower(), {"score": 0.0, "start": start, "end": end, "answer": text}
                 )
                 answer["score"] += float(begins[first] * ends[last])
-        found = list(answers.values())
+        candidates = list(answers.values())
         if parameters.get("handle_impossible_answer", False):
-            found.append({"score": empty, "start": 0, "end": 0, "answer": ""})
-        best = sorted(found, key=lambda answer: -answer["score"])[:top_k]
+            candidates.append({"score": empty, "start": 0, "end": 0, "answer": ""})
+        best = sorted(candidates, key=lambda answer: -answer["score"])[:top_k]
         _check_length(sum(len(answer["answer"]) for answer in best), MAX_ANSWER_CHARACTERS)
         return best[0] if len(best) == 1 else best
 
@@ -139,7 +139,7 @@ def _check_length(length: int, most: int) -> None:
 
 
 def _shared(asked: int | None, size: int, room: int) -> int:
-    """How many tokens a window repeats of the one before; fewer than `room`, so that it brings new ones."""
+    """Return how many tokens a window repeats of the one before. Fewer than `room` leave it new ones."""
     shared = min(size // 2, _STRIDE) if asked is None else asked
     if asked is None and shared >= room:
         shared = room // 2
@@ -153,7 +153,7 @@ def _shared(asked: int | None, size: int, room: int) -> int:
 
 
 def _probabilities(raw: Array, row: TextSample, context: Flags) -> tuple[Array, Array]:
-    """That an answer begins, and ends, at each token of the context; at the first token: that there is none."""
+    """Return the probability that an answer begins, and ends, at each token; at the first: that there is none."""
     possible = context.copy()
     possible[0] = row.encoding.special_tokens_mask[0] or not context.any()
     begins, ends = softmax(np.where(possible, raw.T, -np.inf))
@@ -161,7 +161,7 @@ def _probabilities(raw: Array, row: TextSample, context: Flags) -> tuple[Array, 
 
 
 def _spans(begins: Array, ends: Array, context: Flags, longest: int, most: int) -> Iterator[tuple[int, int]]:
-    """The likeliest spans within the context of at most `longest` tokens, as first and last token."""
+    """Return the likeliest spans within the context of at most `longest` tokens, as first and last token."""
     longest = min(longest, len(context))
     places = np.flatnonzero(np.tril(np.triu(np.outer(context, context)), longest - 1))
     scores = np.outer(begins, ends).ravel()[places]
@@ -175,8 +175,8 @@ def _spans(begins: Array, ends: Array, context: Flags, longest: int, most: int) 
 def _characters(row: TextSample, first: int, last: int, aligned: bool) -> tuple[int, int]:
     encoding = row.encoding
     words = [encoding.token_to_word(token) for token in (first, last)] if aligned else []
-    found = [encoding.word_to_chars(word, sequence_index=1) for word in words if word is not None]
-    spans = [span for span in found if span is not None]
+    word_spans = [encoding.word_to_chars(word, sequence_index=1) for word in words if word is not None]
+    spans = [span for span in word_spans if span is not None]
     if len(spans) == 2:
         return spans[0][0], spans[1][1]
     # Some tokenizers know no words.

@@ -36,7 +36,7 @@ class Task(ABC):
     keeps_empty_pair = False
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """InvalidParameter for a name or a value that the task does not take."""
+        """Raise InvalidParameter for a name or a value that the task does not take."""
         known = self.parameters.union(TRUNCATION)
         for name in parameters:
             if name not in known:
@@ -47,7 +47,7 @@ class Task(ABC):
         check_truncation(parameters)
 
     def check_input(self, value: Input, where: str) -> None:
-        """InvalidInput for an input that the task does not take."""
+        """Raise InvalidInput for an input that the task does not take."""
         if type(value) not in self.takes:
             forms = " or ".join(_FORMS[form] for form in self.takes)
             raise InvalidInput(f"{self.name} takes {forms}; {where} is {_FORMS[type(value)]}", where)
@@ -60,7 +60,10 @@ class Task(ABC):
         tokenizer: Tokenizer,
         most: int,
     ) -> list[TextSample] | Iterator[TextSample]:
-        """One input's rows, by default one; TooLarge over `most`. An iterator gives as many as `readings`."""
+        """Return one input's rows, by default one.
+
+        Raise TooLarge over `most`. An iterator gives as many as `readings`.
+        """
         if type(value) is tuple and not value[1] and not self.keeps_empty_pair:
             value = value[0]
         preprocessing = preprocessing_for(preprocessing, parameters)
@@ -75,7 +78,7 @@ class Task(ABC):
         return characters(value)
 
     def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
-        """About how many bytes a row of so many tokens takes in the answer; of 0 tokens, at least so many."""
+        """Estimate how many bytes a row of so many tokens takes in the answer; of 0 tokens, at least so many."""
         return ANSWER_ITEM_BYTES
 
     def numbers(self, adapter: Adapter, tokens: int) -> int:
@@ -91,24 +94,24 @@ class Task(ABC):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
     ) -> Any:
-        """One input's prediction from the raw outputs of its rows, JSON-ready."""
+        """Return one input's prediction from the raw outputs of its rows, JSON-ready."""
 
 
 def check_call(task: Task, inputs: Sequence[Input], parameters: Mapping[str, Any]) -> None:
-    """InvalidParameter or InvalidInput unless the task takes these parameters and inputs."""
+    """Raise InvalidParameter or InvalidInput unless the task takes these parameters and inputs."""
     task.check(parameters)
     for i, value in enumerate(inputs):
         task.check_input(value, f"inputs[{i}]")
 
 
 def check_bool(parameters: Mapping[str, Any], name: str) -> None:
-    """InvalidParameter unless the parameter is absent, true or false."""
+    """Raise InvalidParameter unless the parameter is absent, true or false."""
     if not isinstance(parameters.get(name, False), bool):
         raise InvalidParameter(f"{name} is {parameters[name]!r}; expected true or false", f"parameters.{name}")
 
 
 def check_count(parameters: Mapping[str, Any], name: str, least: int = 1) -> None:
-    """InvalidParameter unless the parameter is absent, null or a whole number of at least `least`."""
+    """Raise InvalidParameter unless the parameter is absent, null or a whole number of at least `least`."""
     value = parameters.get(name)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
         raise InvalidParameter(
@@ -117,7 +120,7 @@ def check_count(parameters: Mapping[str, Any], name: str, least: int = 1) -> Non
 
 
 def check_one_of(parameters: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> None:
-    """InvalidParameter unless the parameter is absent, null or one of `allowed`."""
+    """Raise InvalidParameter unless the parameter is absent, null or one of `allowed`."""
     if parameters.get(name) is not None and parameters[name] not in allowed:
         raise InvalidParameter(
             f"{name} is {parameters[name]!r}; one of: {', '.join(allowed)}", f"parameters.{name}"
@@ -125,6 +128,6 @@ def check_one_of(parameters: Mapping[str, Any], name: str, allowed: tuple[str, .
 
 
 def check_rows(rows: int, most: int, what: str) -> None:
-    """TooLarge for an input that becomes more rows than are left to its request."""
+    """Raise TooLarge for an input that becomes more rows than are left to its request."""
     if rows > most:
         raise TooLarge(f"an input becomes {rows} rows, {what}; {most} are left to the request", "inputs")

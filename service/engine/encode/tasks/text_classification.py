@@ -26,13 +26,13 @@ class TextClassification(Task):
     parameters = frozenset({"top_k", "function_to_apply"})
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """`top_k` is null or at least 1."""
+        """Raise unless `top_k` is null or at least 1."""
         super().check(parameters)
         check_one_of(parameters, "function_to_apply", FUNCTIONS)
         check_count(parameters, "top_k")
 
     def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
-        """One item a label that is given."""
+        """Count one item a label that is given."""
         labels = len(adapter.labels)
         return ANSWER_ITEM_BYTES * min(parameters.get("top_k", 1) or labels, labels)
 
@@ -44,7 +44,7 @@ class TextClassification(Task):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
     ) -> Any:
-        """One object, or with `top_k` a list of them."""
+        """Return one object, or with `top_k` a list of them."""
         scores = activate(_function(parameters, adapter), raws[0])
         if "top_k" not in parameters:
             best = int(scores.argmax())
@@ -64,7 +64,7 @@ def _function(parameters: Mapping[str, Any], adapter: Adapter) -> str:
 
 
 def activate(function: str, raw: Array) -> Array:
-    """Logits through one of `FUNCTIONS`."""
+    """Put logits through one of `FUNCTIONS`."""
     if function == "none":
         return raw
     if function == "sigmoid":
@@ -74,6 +74,6 @@ def activate(function: str, raw: Array) -> Array:
 
 
 def softmax(raw: Array) -> Array:
-    """Softmax over the last axis."""
+    """Return the softmax over the last axis."""
     shifted = np.exp(raw - raw.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)

@@ -26,7 +26,7 @@ class TextRanking(Task):
     keeps_empty_pair = True
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """`function_to_apply` is one of `FUNCTIONS`."""
+        """Raise unless `function_to_apply` is one of `FUNCTIONS`."""
         super().check(parameters)
         check_one_of(parameters, "function_to_apply", FUNCTIONS)
 
@@ -38,5 +38,5 @@ class TextRanking(Task):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
     ) -> dict[str, float]:
-        """The score."""
+        """Return the score."""
         return {"score": float(activate(parameters.get("function_to_apply") or "sigmoid", raws[0])[0])}

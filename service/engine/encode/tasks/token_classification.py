@@ -52,7 +52,7 @@ class TokenClassification(Task):
     parameters = frozenset({"aggregation_strategy", "ignore_labels"})
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """`ignore_labels` is a list of strings."""
+        """Raise unless `ignore_labels` is a list of strings."""
         super().check(parameters)
         check_one_of(parameters, "aggregation_strategy", STRATEGIES)
         ignored = parameters.get("ignore_labels")
@@ -64,11 +64,11 @@ class TokenClassification(Task):
             )
 
     def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
-        """One item a token, at most."""
+        """Count one item a token, at most."""
         return ANSWER_ITEM_BYTES * tokens
 
     def numbers(self, adapter: Adapter, tokens: int) -> int:
-        """One a label and token."""
+        """Count one number a label and token."""
         return tokens * len(adapter.labels)
 
     def predict(
@@ -79,7 +79,7 @@ class TokenClassification(Task):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
     ) -> list[dict[str, Any]]:
-        """The entities in order of their place in the text."""
+        """Return the entities in order of their place in the text."""
         strategy = parameters.get("aggregation_strategy") or "none"
         ignored = parameters.get("ignore_labels")
         ignored = frozenset(["O"] if ignored is None else ignored)
@@ -152,7 +152,7 @@ def _label_word(word: list[_Token], strategy: str, adapter: Adapter, tokenizer: 
 
 
 def _runs(labelled: list[_TokenLabel]) -> list[list[_TokenLabel]]:
-    """Neighbours of one entity type; a B- label starts a new run."""
+    """Group neighbours of one entity type. A B- label starts a new run."""
     runs: list[list[_TokenLabel]] = []
     for item in labelled:
         begins, kind = _tag(item.label)

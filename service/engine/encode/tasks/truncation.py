@@ -1,4 +1,4 @@
-"""What is read of an input that is too long: transformers' own name for it, and those that other servers use."""
+"""Truncation of an input that is too long, by transformers' name for it and those of other servers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LEAST = 3
 
 
 def check_truncation(parameters: Mapping[str, Any]) -> None:
-    """InvalidParameter for a value that means nothing, or for two spellings at once."""
+    """Raise InvalidParameter for a value that means nothing, or for two spellings at once."""
     given = [name for name in TRUNCATION if name in parameters]
     if len(given) > 1:
         raise InvalidParameter(f"{given[0]} and {given[1]} say the same; give one of them", _where(given[1]))
@@ -39,7 +39,7 @@ def check_truncation(parameters: Mapping[str, Any]) -> None:
 
 
 def truncates(parameters: Mapping[str, Any]) -> bool:
-    """Return whether an input that is too long is cut; otherwise it is refused."""
+    """Tell whether an input that is too long is cut; otherwise it is refused."""
     wish = parameters.get("truncate", False)
     return bool(
         parameters.get("truncation") or (wish and wish != "NONE") or "truncate_prompt_tokens" in parameters
@@ -49,7 +49,7 @@ def truncates(parameters: Mapping[str, Any]) -> bool:
 def preprocessing_for(preprocessing: Preprocessing, parameters: Mapping[str, Any]) -> Preprocessing:
     """Return an adapter's preprocessing with the limit and the side that a request asks for.
 
-    InvalidParameter for more tokens than the adapter takes.
+    Raise InvalidParameter for more tokens than the adapter takes.
     """
     if (side := parameters.get("truncate")) in _SIDES:
         return replace(preprocessing, truncation_side=_SIDES[side])

@@ -35,16 +35,16 @@ class ZeroShotClassification(Task):
     keeps_empty_pair = True
 
     def readings(self, parameters: Mapping[str, Any]) -> int:
-        """One a label."""
+        """Count one reading a label."""
         return len(_labels(parameters))
 
     def characters(self, value: Input, parameters: Mapping[str, Any]) -> int:
-        """The text's, and those of the longest hypothesis."""
+        """Count the text's characters, and those of the longest hypothesis."""
         template = len(parameters.get("hypothesis_template", TEMPLATE))
         return super().characters(value, parameters) + template + max(map(len, _labels(parameters)), default=0)
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """There is at least one label, and one place for it."""
+        """Raise unless there is at least one label, and one place for it."""
         super().check(parameters)
         check_bool(parameters, "multi_label")
         if not _labels(parameters):
@@ -66,7 +66,7 @@ class ZeroShotClassification(Task):
         _split(parameters)
 
     def check_input(self, value: Input, where: str) -> None:
-        """The text is not empty: the pipeline refuses such a one too."""
+        """Raise if the text is empty: the pipeline refuses such a one too."""
         super().check_input(value, where)
         if not value:
             raise InvalidInput(f"{where} is empty; {self.name} needs a text", where)
@@ -79,7 +79,7 @@ class ZeroShotClassification(Task):
         tokenizer: Tokenizer,
         most: int,
     ) -> list[TextSample] | Iterator[TextSample]:
-        """One row a label: the text with the label's hypothesis."""
+        """Return one row a label: the text with the label's hypothesis."""
         labels, (before, after) = _labels(parameters), _split(parameters)
         check_rows(len(labels), most, "one a label")
         preprocessing, truncate = preprocessing_for(preprocessing, parameters), truncates(parameters)
@@ -94,7 +94,7 @@ class ZeroShotClassification(Task):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
     ) -> dict[str, Any]:
-        """The text, the labels and their scores."""
+        """Return the text, the labels and their scores."""
         labels, logits = _labels(parameters), np.stack(raws)
         entailment = next(i for i, label in enumerate(adapter.labels) if label.lower().startswith("entail"))
         if parameters.get("multi_label", False) or len(labels) == 1:
@@ -111,7 +111,7 @@ class ZeroShotClassification(Task):
 
 
 def _labels(parameters: Mapping[str, Any]) -> list[str]:
-    """The candidate labels; none where they are not of the right form."""
+    """Return the candidate labels; none where they are not of the right form."""
     given = parameters.get("candidate_labels")
     if isinstance(given, str):
         return [label.strip() for label in given.split(",") if label.strip()]
@@ -119,7 +119,7 @@ def _labels(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def _split(parameters: Mapping[str, Any]) -> tuple[str, str]:
-    """The template before and after its label.
+    """Split the template into what stands before and after its label.
 
     Not `str.format`: a request's own template could reach into objects, or ask for a padding of any width.
     """

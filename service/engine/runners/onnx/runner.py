@@ -54,7 +54,7 @@ class OnnxRunner:
     name = "onnx"
 
     def __init__(self, folder: Path, slots: int, threads: int, cache_bytes: int = 0) -> None:
-        """`cache_bytes`: how much of the bare trunk's outputs to keep for inputs that come again."""
+        """Keep at most `cache_bytes` of the bare trunk's outputs for inputs that come again."""
         self._sessions = Sessions(folder, threads)
         self.spec = self._sessions.spec
         self.precision = self._sessions.precision
@@ -70,7 +70,7 @@ class OnnxRunner:
         self.stage(adapter)
 
     def stage(self, adapter: Adapter) -> _StagedOnnx:
-        """The adapter with its graphs open."""
+        """Return the adapter with its graphs open."""
         trunk = self._sessions.trunk_for(adapter.weights)
         self._sessions.trunk(trunk.name)
         head = adapter.head
@@ -92,7 +92,7 @@ class OnnxRunner:
         self._placed.pop(slot, None)
 
     def run(self, batch: Batch) -> list[Array]:
-        """The raw head output of each row; see batch.Encoder."""
+        """Return the raw head output of each row; see batch.Encoder."""
         staged = {slot: self._placed[slot] for slot in batch.slots}
         if self._cache is not None:
             return self._run_cached(batch, staged, self._cache)
@@ -100,16 +100,16 @@ class OnnxRunner:
         return self._run_heads(batch, work, staged, self._run_trunk(batch, work, staged))
 
     def _run_cached(self, batch: Batch, staged: Mapping[int, _StagedOnnx], cache: TrunkCache) -> list[Array]:
-        """`run`, but rows of heads alone are answered from kept trunk outputs; what was computed is kept."""
-        found: dict[int, TrunkOutput] = {}
+        """Do as `run`, but answer rows of heads alone from kept trunk outputs. Keep what is computed."""
+        kept: dict[int, TrunkOutput] = {}
         for row, (slot, source) in enumerate(zip(batch.slots, batch.inputs, strict=True)):
             one = staged[slot]
             if one.depth > self.spec.layers:
                 output = cache.find(self._key(batch, source), one.reads, one.first_token)
                 if output is not None:
-                    found[row] = output
+                    kept[row] = output
         results: dict[int, Array] = {}
-        rest = [row for row in range(len(batch.slots)) if row not in found]
+        rest = [row for row in range(len(batch.slots)) if row not in kept]
         if rest:
             part = batch.only(rest)
             work = self._work(part, staged)
@@ -117,7 +117,7 @@ class OnnxRunner:
             outputs = self._run_trunk(part, work, own)
             results |= zip(rest, self._run_heads(part, work, own, outputs), strict=True)
             self._keep(part, work, own, outputs, cache)
-        for row, output in found.items():
+        for row, output in kept.items():
             alone = batch.only([row]).trimmed()
             arrays = {name: array[None] for name, array in output.arrays.items()}
             results[row] = self._run_head(staged[batch.slots[row]], arrays, alone, [0])[0]
@@ -194,7 +194,7 @@ class OnnxRunner:
         return feeds
 
     def _at(self, name: str, work: _Work, staged: Mapping[int, _StagedOnnx]) -> list[Any]:
-        """The update of each state at a module; one for all where one adapter serves them all."""
+        """Return the update of each state at a module; one for all where one adapter serves them all."""
         slots = work.slots if work.plan is None else work.plan.levels[self._layer_of[name]].slots
         held = {s: None if s is None else staged[s].adapter.weights.sites.get(name) for s in dict.fromkeys(slots)}
         return list(held.values()) if len(held) == 1 else [held[slot] for slot in slots]
@@ -216,7 +216,7 @@ class OnnxRunner:
     def _run_heads(
         self, batch: Batch, work: _Work, staged: Mapping[int, _StagedOnnx], outputs: Mapping[str, Array]
     ) -> list[Array]:
-        """Each adapter's head once, over its own states."""
+        """Run each adapter's head once, over its own states."""
         places: dict[int, dict[int, int]] = {slot: {} for slot in staged}
         rows = list(zip(batch.slots, work.states, strict=True))
         at = [places[slot].setdefault(state, len(places[slot])) for slot, state in rows]
@@ -236,7 +236,7 @@ class OnnxRunner:
     def _run_head(
         self, staged: _StagedOnnx, outputs: Mapping[str, Array], batch: Batch, sources: Sequence[int]
     ) -> list[Array]:
-        """The raw output of each of the states that `outputs` holds; `sources`: the inputs that they are of."""
+        """Return the raw output of each state that `outputs` holds; `sources`: the inputs that they are of."""
         adapter, mask = staged.adapter, batch.arrays["attention_mask"][sources]
         if adapter.head.class_name is None:
             vectors = pool(outputs.get("hidden"), outputs.get("pooled"), mask, adapter.head.pooling)

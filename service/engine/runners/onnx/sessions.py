@@ -55,24 +55,24 @@ class Sessions:
         self._opening = threading.Lock()
 
     def trunk_for(self, weights: AdapterWeights) -> OnnxTrunk:
-        """The cheapest trunk graph that takes an adapter's updates."""
+        """Return the cheapest trunk graph that takes an adapter's updates."""
         low_rank = all(update.is_low_rank for update in weights.sites.values())
         fitting = (t for t in self.trunks if weights.sites.keys() <= t.sites and not t.mapped and not t.full)
         cheapest = next(fitting, None) if low_rank else None
         return cheapest or self.trunks[-1]
 
     def mapped(self, trunk: OnnxTrunk) -> OnnxTrunk | None:
-        """The trunk graph that takes what `trunk` takes and shares states between rows, if there is one."""
+        """Return the trunk graph that takes what `trunk` takes and shares states between rows, if any."""
         return next((t for t in self.trunks if t.mapped and t.full >= trunk.full), None)
 
     def trunk(self, name: str) -> ort.InferenceSession:
-        """The trunk graph of a name."""
+        """Return the trunk graph of a name."""
         return self._session(f"trunk-{name}.onnx", self._threads)
 
     def head(self, class_name: str) -> Head:
-        """The head of a task class."""
+        """Return the head of a task class."""
         if class_name not in self._heads:
-            # One thread: a head is a small product, and a pool of its own would compete with the trunk's.
+            # One thread: a head is a small product, and a separate pool would compete with the trunk's.
             session = self._session(f"head-{class_name}.onnx", 1)
             inputs = tuple(i.name for i in session.get_inputs())
             self._heads[class_name] = Head(session, inputs, self._first_token[class_name])
@@ -101,6 +101,6 @@ def _options(threads: int) -> ort.SessionOptions:
 
 @cache
 def _share_arena() -> None:
-    """One arena for the activations of all sessions: they run in turn, and each would keep its own largest."""
+    """Share one arena for all sessions' activations: they run in turn, and each would keep its own largest."""
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(info, None)

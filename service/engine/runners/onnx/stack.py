@@ -30,7 +30,7 @@ class Stack:
         }
 
     def low_rank(self, site: str, updates: Sequence[SiteUpdate | None]) -> dict[str, Array]:
-        """A (states, r, in) and B (states, r, out), r the largest rank among them, smaller ones padded."""
+        """Return A (states, r, in) and B (states, r, out), r the largest rank among them, smaller ones padded."""
         ranks = [0 if update is None else update.rank for update in updates]
         rank = max(ranks)
         if rank == 0:
@@ -50,7 +50,7 @@ class Stack:
         return {f"{site}.A": a, f"{site}.B": b}
 
     def scales(self, site: str, updates: Sequence[SiteUpdate | None]) -> dict[str, Array]:
-        """The site's scales and shift, (states, 1, features); ones and zeros where an update has none."""
+        """Return the site's scales and shift, (states, 1, features); ones and zeros where an update has none."""
         width_in, width_out = self._spec.sites[site]
         scaled = {
             "input_scale": self._vectors([u.input_scale if u else None for u in updates], width_in, 1.0),
@@ -60,7 +60,7 @@ class Stack:
         return {f"{site}.{part}": array for part, array in scaled.items()}
 
     def norm(self, norm: str, updates: Sequence[SiteUpdate | None]) -> dict[str, Array]:
-        """A normalisation layer's shift, (states, 1, width)."""
+        """Return a normalisation layer's shift, (states, 1, width)."""
         shifts = [update.shift if update else None for update in updates]
         return {f"{norm}.shift": self._vectors(shifts, self._spec.norms[norm], 0.0)}
 
@@ -76,7 +76,7 @@ class Stack:
         return stacked
 
     def _buffer(self, name: str, *shape: int) -> Array:
-        """An array to fill for the next run, kept up to a size: fresh memory costs more than the copy."""
+        """Return an array to fill for the next run, kept up to a size: fresh memory costs more than the copy."""
         size = math.prod(shape)
         if size > _MAX_BUFFER:
             return np.empty(shape, np.float32)

@@ -1,4 +1,4 @@
-"""What the bare trunk gave for an input, kept for adapters that add a head to it and change nothing else."""
+"""The bare trunk's outputs for an input, kept for adapters that add a head to it and change nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rootstock.adapters.spec import Array
 
 Key = tuple[str, bytes]
 
-# What Python keeps beside the numbers and the input: of each output, and of each of its arrays.
+# The bytes that Python keeps beside the numbers and the input: of each output, and of each of its arrays.
 _OUTPUT_BYTES = 512
 _ARRAY_BYTES = 128
 
@@ -37,7 +37,7 @@ class TrunkCache:
         self._held: OrderedDict[Key, TrunkOutput] = OrderedDict()
 
     def find(self, key: Key, reads: frozenset[str], first_token: bool) -> TrunkOutput | None:
-        """The output that holds what a head reads, if it is kept; `first_token`: it reads no other token."""
+        """Return the kept output that holds what a head reads, if any; `first_token`: it reads no other token."""
         output = self._held.get(key)
         if output is None or not reads <= output.arrays.keys() or (output.first_token and not first_token):
             return None
@@ -65,5 +65,5 @@ class TrunkCache:
 
 
 def memory_of(key: Key, output: TrunkOutput) -> int:
-    """Bytes that go free with an entry: its input, which can be larger than its output, and its arrays."""
+    """Return the bytes that go free with an entry: its arrays and its input, which can be the larger part."""
     return sys.getsizeof(key[1]) + output.nbytes

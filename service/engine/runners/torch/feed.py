@@ -37,7 +37,7 @@ class Form(NamedTuple):
 def feed(
     batch: Batch, plan: SharingPlan, spec: FoundationSpec, updates: Updates, rounded: bool
 ) -> tuple[Form, Ints]:
-    """The form of a batch under a plan, and its numbers in the order that Trunk.run reads them.
+    """Return the form of a batch under a plan, and its numbers in the order that Trunk.run reads them.
 
     `rounded`: states, tokens and pages go up to the next of few sizes. What is added computes
     answers that nobody reads.
@@ -64,14 +64,14 @@ def feed(
 
 
 def flat(inputs: Sequence[int], slots: Sequence[int | None], layers: int) -> tuple[Level, ...]:
-    """The levels of a plan that shares nothing: one state for each of these inputs and slots, all the way."""
+    """Return the levels of a plan that shares nothing: one state for each input and slot, all the way."""
     one = tuple(range(len(inputs)))
     chosen = tuple(slots)
     return (Level(tuple(inputs), one, chosen), *(Level(one, one, chosen) for _ in range(layers)))
 
 
 def token_size(tokens: int, most: int) -> int:
-    """A length to compute with, no smaller: eight to each doubling, multiples of 16, at most `most`."""
+    """Return a length to compute with, no smaller: eight to each doubling, multiples of 16, at most `most`."""
     step = max(_LEAST_TOKENS, power(tokens) // _LEAST_TOKENS)
     return min(-(-tokens // step) * step, most)
 
@@ -92,7 +92,7 @@ def _slots(level: Level, count: int, bare: int) -> Ints:
 
 
 def _same(selected: Sequence[int], count: int) -> bool:
-    """Whether selecting these of so many changes nothing."""
+    """Tell whether selecting these of so many changes nothing."""
     return tuple(selected) == tuple(range(count))
 
 

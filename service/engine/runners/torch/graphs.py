@@ -36,7 +36,7 @@ class Graphs:
         return len(self._captured)
 
     def run(self, key: Hashable, function: Function, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What the function gives for these inputs."""
+        """Return what the function gives for these inputs."""
         if key not in self._captured:
             if not self._comes_again(key):
                 return function(*inputs)
@@ -69,7 +69,7 @@ class Graphs:
 
 
 class _Captured:
-    """A function with inputs of its own, recorded where there is a `pool` for it."""
+    """A function with its own inputs, recorded where there is a `pool` for it."""
 
     def __init__(self, function: Function, inputs: Sequence[Tensor], pool: Any) -> None:
         self._inputs = [tensor.clone() for tensor in inputs]
@@ -80,7 +80,7 @@ class _Captured:
             self._record(pool)
 
     def _record(self, pool: Any) -> None:
-        """Source: PyTorch's notes on CUDA graphs: warm up on a side stream, then capture."""
+        """Warm up on a side stream, then capture. Source: PyTorch's notes on CUDA graphs."""
         current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(current)
         with torch.cuda.stream(side):

@@ -35,7 +35,7 @@ class HeadForm(NamedTuple):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a slot's head is: its number among those of its form. `labels` None: all that it gives counts."""
+    """The place of a slot's head: its number among those of its form. `labels` None: all that it gives counts."""
 
     form: HeadForm
     number: int
@@ -83,7 +83,7 @@ class Heads:
             self._stacks[place.form].give(place.number)
 
     def run(self, batch: Batch, states: Sequence[int], outputs: Sequence[Tensor], graphs: Graphs) -> list[Array]:
-        """The raw head output of each row (batch.Encoder), each form of head once over its rows.
+        """Return the raw head output of each row (batch.Encoder), each form of head once over its rows.
 
         `states`: the trunk's state that a row reads; `outputs`: of all states hidden and, if any, pooled.
         """
@@ -108,7 +108,7 @@ class Heads:
     def _run_group(
         self, batch: Batch, form: HeadForm, states: Sequence[int], outputs: Sequence[Tensor], graphs: Graphs
     ) -> Tensor:
-        """A batch whose heads are all of one form; with `graphs` rounded up to more rows, which nobody reads."""
+        """Run a batch whose heads are all of one form; with `graphs`, rounded up by rows that nobody reads."""
         if form.head.kind == "masked-lm":
             return self._fill_masks(batch, form, states, outputs[0], graphs)
         rows, tokens = len(states), outputs[0].shape[1]
@@ -123,7 +123,7 @@ class Heads:
         return graphs.run(key, compute, to_device(numbers, self._device), *outputs)[0]
 
     def _by_row(self, batch: Batch, form: HeadForm, values: Array) -> Sequence[Array]:
-        """What a group gave, row by row; beyond its last row there may be more, which nobody reads."""
+        """Return what a group gave, row by row. Beyond its last row there may be more, which nobody reads."""
         if form.head.kind != "masked-lm":
             return list(values)
         return np.split(values, self._masks(batch).sum(axis=1).cumsum())
@@ -131,7 +131,7 @@ class Heads:
     def _fill_masks(
         self, batch: Batch, form: HeadForm, states: Sequence[int], hidden: Tensor, graphs: Graphs
     ) -> Tensor:
-        """The foundation's own head at the mask tokens of all rows: (masks, vocabulary), row by row."""
+        """Run the foundation's own head at the mask tokens of all rows: (masks, vocabulary), row by row."""
         model = self._models[str(form.head.class_name)]
         rows, tokens = np.nonzero(self._masks(batch))
         places = np.zeros(power(len(rows)) if graphs.most else len(rows), np.int64)
@@ -144,14 +144,14 @@ class Heads:
         return graphs.run(key, compute, to_device(places, self._device), hidden)[0]
 
     def _masks(self, batch: Batch) -> npt.NDArray[np.bool_]:
-        """(rows, tokens): where the foundation's own head reads each row."""
+        """Return (rows, tokens): where the foundation's own head reads each row."""
         masked_lm, inputs = cast(MaskedLM, self._spec.masked_lm), list(batch.inputs)
         return at_masks(
             batch.arrays["input_ids"][inputs], batch.arrays["attention_mask"][inputs], masked_lm.mask_id
         )
 
     def _compute(self, form: HeadForm, single: bool, numbers: Tensor, *outputs: Tensor) -> tuple[Tensor]:
-        """For each row its raw output, fp32: (rows, labels) or (rows, tokens, labels).
+        """Return the raw output of each row, fp32: (rows, labels) or (rows, tokens, labels).
 
         `numbers`: of each row its state, its head (with `single` that of all) and its mask.
         """
@@ -165,7 +165,7 @@ class Heads:
         call = partial(_classify, self._models[form.head.class_name])
         if single:
             return (call({name: tensor[0] for name, tensor in weights.items()}, given),)
-        # Each row as a batch of one under weights of its own.
+        # Each row as a batch of one under its own weights.
         rows: Tensor = torch.vmap(lambda w, g: call(w, {n: v[None] for n, v in g.items()})[0])(weights, given)
         return (rows,)
 
@@ -216,7 +216,7 @@ class _Stack:
 
 
 def _classify(model: nn.Module, weights: Named, states: Named) -> Tensor:
-    """What a task class with these weights makes of the trunk's output."""
+    """Return what a task class with these weights makes of the trunk's output."""
     stub, mask = cast(Any, model).base_model, states["mask"]
     stub.given = {name: value for name, value in states.items() if name != "mask"}
     feeds = {"input_ids": torch.zeros_like(mask), "attention_mask": mask}
@@ -227,7 +227,7 @@ def _classify(model: nn.Module, weights: Named, states: Named) -> Tensor:
 
 
 def _linear(head: HeadSpec, weights: Named, states: Named) -> Tensor:
-    """The linear head, see HeadSpec; the arithmetic of runners.heads."""
+    """Run the linear head, see HeadSpec; the arithmetic of runners.heads."""
     if head.pooling == "pooler":
         vectors = states["pooled"]
     elif head.pooling == "cls":

@@ -36,7 +36,7 @@ class Pages:
         return self.store.nbytes
 
     def reserve(self, count: int, room: int | None = None) -> None:
-        """Grow, by at most `room` bytes, until so many pages are free. RunnerFault if they do not fit."""
+        """Grow, by at most `room` bytes, until so many pages are free. Raise RunnerFault if they do not fit."""
         missing = count - len(self._free)
         if missing <= 0:
             return
@@ -57,7 +57,7 @@ class Pages:
         self._free.extend(range(held + added - 1, held - 1, -1))
 
     def take(self, count: int) -> Numbers:
-        """The numbers of so many pages, the taker's until `give`; grows where `reserve` was not asked."""
+        """Return the numbers of so many pages, the taker's until `give`. Grow where `reserve` was not asked."""
         self.reserve(count)
         return np.array([self._free.pop() for _ in range(count)], np.int64)
 

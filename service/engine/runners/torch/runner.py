@@ -110,7 +110,7 @@ class TorchRunner:
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> list[Array]:
-        """The raw head output of each row; see batch.Encoder."""
+        """Return the raw head output of each row; see batch.Encoder."""
         plan = self._plan(batch)
         form, numbers = feed(batch, plan, self.spec, self._updates, rounded=self._graphs.most > 0)
         key = "trunk", form, self._updates.growths
@@ -118,7 +118,7 @@ class TorchRunner:
         return self._heads.run(batch, plan.states, outputs, self._graphs)
 
     def _plan(self, batch: Batch) -> SharingPlan:
-        """What the rows share: nothing where each has an input of its own, or where it saves too little."""
+        """Return what the rows share: nothing where no two have one input, or where it saves too little."""
         layers, rows = self.spec.layers, range(len(batch.inputs))
         if len(batch.lengths) == len(batch.inputs):
             return SharingPlan(flat(batch.inputs, batch.slots, layers), tuple(rows))

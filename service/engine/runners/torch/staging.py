@@ -14,7 +14,10 @@ from rootstock.adapters.spec import Array
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """A tensor of the array on the device. The host waits for nothing: the array must not be changed after."""
+    """Return a tensor of the array on the device.
+
+    The host waits for nothing: the array must not be changed after.
+    """
     tensor = torch.from_numpy(array)
     if device.type == "cuda":
         # From memory that is not pinned, the copy would wait for all that was queued before it.
@@ -29,7 +32,7 @@ class Cutter:
         self._left = numbers
 
     def next(self, *shape: int) -> Tensor:
-        """The next numbers in this shape."""
+        """Return the next numbers in this shape."""
         count = math.prod(shape)
         taken, self._left = self._left[:count], self._left[count:]
         return taken.view(shape)
@@ -43,7 +46,7 @@ class Block:
     unit: int = 1
 
     def sizes(self) -> list[int]:
-        """The numbers that each array takes up."""
+        """Return the numbers that each array takes up."""
         return [-(-array.size // self.unit) * self.unit for array in self.arrays]
 
 
@@ -65,7 +68,7 @@ class DeviceCopy:
 
 
 class Copier:
-    """Copies blocks to the device, on CUDA from pinned memory on a stream of its own."""
+    """Copies blocks to the device, on CUDA from pinned memory on a separate stream."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

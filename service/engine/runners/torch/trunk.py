@@ -50,7 +50,7 @@ class TorchTrunk:
         self._first_states = 0
 
     def run(self, form: Form, numbers: Tensor) -> tuple[Tensor, ...]:
-        """The last level's hidden (states, tokens, width) and, where there is a pooler, pooled (states, width).
+        """Return the last level's hidden (states, tokens, width) and, with a pooler, pooled (states, width).
 
         `numbers`: as torch_feed.feed puts them together, int64 on the device.
         """
@@ -72,7 +72,7 @@ class TorchTrunk:
         return (hidden,) if pooled is None else (hidden, pooled)
 
     def _ahead_of(self, layer: int) -> Any:
-        """A hook: select the first argument by parent and, of the others, what has one entry a state, by root."""
+        """Return a hook. It selects the first argument by parent, and what else has one entry a state by root."""
 
         def select(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
             self._gather(layer)
@@ -118,7 +118,7 @@ class BatchedSite(SiteLinear):
     """A site that adds its low-rank update in one launch where each state has its own."""
 
     def add_low_rank(self, y: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """y + (x @ a.T) @ b."""
+        """Return y + (x @ a.T) @ b."""
         if not y.shape[0] == x.shape[0] == a.shape[0]:
             return super().add_low_rank(y, x, a, b)
         return torch.baddbmm(y, torch.bmm(x, a.transpose(1, 2)), b)

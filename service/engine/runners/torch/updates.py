@@ -53,7 +53,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Gather:
-    """What is fetched from the pools ahead of a layer."""
+    """The pieces that are fetched from the pools ahead of a layer."""
 
     layer: int
     pieces: Mapping[Pool, tuple[Piece, ...]]
@@ -94,7 +94,7 @@ class Updates:
 
     @property
     def growths(self) -> int:
-        """How often any pool moved: what was captured before reads its old place."""
+        """Return how often any pool moved. A graph that was captured before reads the old place."""
         return sum(pool.growths for pool in self.pools.values())
 
     @property
@@ -102,7 +102,7 @@ class Updates:
         return sum(pool.nbytes for pool in self.pools.values())
 
     def items(self, sites: Mapping[str, SiteUpdate]) -> dict[Pool, list[Item]]:
-        """An adapter's arrays, those of one pool together; room for them is made here, or RunnerFault raised."""
+        """Return an adapter's arrays, those of one pool together. Make room for them, or raise RunnerFault."""
         items: dict[Pool, list[Item]] = {}
         for module, update in sites.items():
             parts = {"A": update.a, "B": update.b} if update.rank else {}
@@ -148,7 +148,7 @@ class Updates:
         self._uses[slot] = 0
 
     def uses(self, slots: Sequence[Numbers], rounded: bool) -> bytes:
-        """What a batch needs at each module, for the slots of each layer's states: a key for `gathers`.
+        """Return what a batch needs at each module, for the slots of each layer's states: a key for `gathers`.
 
         `rounded`: numbers of pages go up to a power of two, so that batches differ less.
         """
@@ -163,7 +163,7 @@ class Updates:
         return used.tobytes()
 
     def numbers(self, gathers: Sequence[Gather], slots: Sequence[Numbers]) -> list[Numbers]:
-        """The page numbers that the gathers read, in their order, for the slots of each layer's states."""
+        """Return the page numbers that the gathers read, in their order, for the slots of each layer's states."""
         return [
             self._tables[piece.module, piece.part][
                 slots[self.layer_of[piece.module]][: piece.states], : piece.pages
@@ -174,9 +174,9 @@ class Updates:
         ]
 
     def _gathers(self, states: tuple[int, ...], uses: bytes) -> tuple[Gather, ...]:
-        """The gathers of a batch of so many updates at each layer: all ahead of the first, or layer by layer."""
+        """Return a batch's gathers of so many updates a layer: all ahead of the first, or layer by layer."""
         used = np.frombuffer(uses, np.uint16).reshape(self._uses.shape[1:])
-        found: list[tuple[int, Pool, Piece]] = []
+        pieces: list[tuple[int, Pool, Piece]] = []
         for i in np.flatnonzero(used.any(axis=1)).tolist():
             module, pages = self.modules[i], int(used[i, 0])
             layer, (width_in, width_out) = self.layer_of[module], self._widths[module]
@@ -188,11 +188,11 @@ class Updates:
             }
             for part, (width, count) in parts.items():
                 pool = Pool(RANKS if count else 1, width)
-                found.append((layer, pool, Piece(module, part, states[layer], max(count, 1))))
-        size = sum(piece.states * piece.pages * pool.rows * pool.width for _, pool, piece in found)
+                pieces.append((layer, pool, Piece(module, part, states[layer], max(count, 1))))
+        size = sum(piece.states * piece.pages * pool.rows * pool.width for _, pool, piece in pieces)
         at_once = size * self._dtype.itemsize <= _AT_ONCE
         grouped: dict[int, dict[Pool, tuple[Piece, ...]]] = {}
-        for layer, pool, piece in found:
+        for layer, pool, piece in pieces:
             pools = grouped.setdefault(0 if at_once else layer, {})
             pools[pool] = (*pools.get(pool, ()), piece)
         return tuple(Gather(layer, pools) for layer, pools in grouped.items())
@@ -204,7 +204,7 @@ class Updates:
         return self.pools[pool]
 
     def _table(self, item: Item) -> Numbers:
-        """The page numbers of a part, wide enough for the item."""
+        """Return the page numbers of a part, wide enough for the item."""
         key = item.module, item.part
         table = self._tables.get(key)
         if table is None or table.shape[1] < item.pages:
@@ -216,5 +216,5 @@ class Updates:
 
 
 def power(count: int) -> int:
-    """The smallest power of two that is no smaller; 0 for 0."""
+    """Return the smallest power of two that is no smaller; 0 for 0."""
     return 1 << (count - 1).bit_length() if count else 0

@@ -64,7 +64,7 @@ def _fused(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: query, key, value (rows, heads, tokens, size)."""
+    """Compute attention by transformers' interface: query, key, value (rows, heads, tokens, size)."""
     # Plain numbers: while tracing, a shape holds tensors.
     heads, size = int(query.shape[1]), int(query.shape[3])
 

@@ -65,7 +65,10 @@ def export(folder: Path, spec: FoundationSpec, target: Path, progress: Progress 
 
 
 def variants_of(spec: FoundationSpec) -> dict[str, Variant]:
-    """The trunk graphs of a foundation, the cheapest first. Where layers have no numbers, none is mapped."""
+    """Return the trunk graphs of a foundation, the cheapest first.
+
+    Where layers have no numbers, none is mapped.
+    """
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
 
     everything = tuple(sorted(spec.sites))

@@ -35,16 +35,16 @@ def straighten_attention(graph: Any) -> None:
 
 
 def _before_split(produced: dict[str, Any], name: str) -> str:
-    """The tensor that was taken apart and put together again to become `name`, or `name` where none was."""
+    """Return the tensor that was split and put together again to become `name`, or `name` where none was."""
     for undone in (("Reshape", "Reshape"), ("Reshape", "Transpose", "Transpose", "Reshape")):
-        found = name
+        source = name
         for expected in undone:
-            node = produced.get(found)
+            node = produced.get(source)
             if node is None or node.op_type != expected:
                 break
-            found = str(node.input[0])
+            source = str(node.input[0])
         else:
-            return found
+            return source
     return name
 
 
@@ -139,7 +139,7 @@ class _Cut:
 
 
 def _places(node: Any, axis: int) -> list[tuple[int, int]] | None:
-    """The inputs to cut, and their axes, so that the node's output is cut along `axis`; None: it cannot be."""
+    """Return the inputs to cut, and their axes, to cut the node's output along `axis`; None if it cannot be."""
     if node.op_type in _ROWWISE:
         return [(0, axis)]
     if node.op_type in _BROADCAST:

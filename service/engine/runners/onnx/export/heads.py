@@ -23,7 +23,7 @@ class _Head(nn.Module):
         self.outputs = outputs
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """See `logits_of`."""
+        """Return the logits; see `logits_of`."""
         stub = cast(Any, self.model).base_model
         stub.given = dict(zip(self.outputs, tensors, strict=False))
         mask = tensors[len(self.outputs)]
@@ -31,7 +31,7 @@ class _Head(nn.Module):
 
 
 def export_head(folder: Path, task_class: TaskClass, path: Path) -> bool:
-    """Write a task class's head; returns whether it reads the first token's states alone."""
+    """Write a task class's head. Return whether it reads the first token's states alone."""
     model, width = head_model(folder, task_class.name, labels=3)
     with torch.no_grad():
         for parameter in model.parameters():

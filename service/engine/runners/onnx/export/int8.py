@@ -1,8 +1,8 @@
 """The int8 form of an exported foundation: the trunk's own products in 8 bits, everything else as it is.
 
-Each output feature of a weight has a step of its own, and so, while it runs, has each token of the states, from
-its least to its largest. A row's answer is then its own, whatever shares its batch, but for what the last bits of
-fp32 tip in a rounding: one step for a whole batch, which is what ONNX Runtime's quantize_dynamic gives, moves
+Each output feature of a weight has a separate step, and so, while it runs, has each token of the states, from
+its least to its largest. A row's answer is then its own, whatever shares its batch, except for what the last bits
+of fp32 tip in a rounding: one step for a whole batch, which is what ONNX Runtime's quantize_dynamic gives, moves
 answers by their neighbours as much as by rounding, and errs several times as much.
 What adapters add stays in fp32, and so do embeddings, normalisation, attention and heads.
 Source: Dettmers et al., "LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale", 2022, whose
@@ -61,7 +61,7 @@ def _quantised(source: Path, target: Path, names: Iterable[str]) -> Iterator[tup
 
 
 def _is_product(node: Any) -> bool:
-    """Whether a node is x @ w, or x @ w + b as torch writes it. The variants of a trunk differ in which it is."""
+    """Tell whether a node is x @ w, or x @ w + b as torch writes it. The variants of a trunk differ in that."""
     plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
     given = _attributes(node)
     whole = all(given.get(name, value) == value for name, value in plain.items())
@@ -104,7 +104,10 @@ class _Quantised:
             self.graph.initializer.remove(constant)
 
     def _product(self, states: str, weight: Any, transposed: bool, out: str) -> None:
-        """`out` = states @ weight, (…, in) by (in, out): (counts @ weight in steps) * steps + least * sums."""
+        """Compute `out` = states @ weight, (…, in) by (in, out).
+
+        It is (counts @ weight in steps) * steps + least * sums.
+        """
         name = self._round_weight(weight, transposed)
         self._round_states(states)
         factors = [f"{states}.counts", f"{name}.counts", "int8.one", f"{name}.steps"]
@@ -114,7 +117,7 @@ class _Quantised:
         self._add("Add", [f"{out}.above_least", f"{out}.of_least"], out)
 
     def _round_weight(self, weight: Any, transposed: bool) -> str:
-        """weight ≈ counts * steps: int8 (in, out), fp32 (out,); `sums` (1, out) of that over the inputs."""
+        """Round weight ≈ counts * steps: int8 (in, out), fp32 (out,); `sums` (1, out) of that over the inputs."""
         name = f"{weight.name}.T" if transposed else str(weight.name)
         if f"{name}.counts" in self.constants:
             return name
@@ -128,7 +131,7 @@ class _Quantised:
         return name
 
     def _round_states(self, states: str) -> None:
-        """states ≈ counts * steps + least: uint8 (…, in), fp32 (…, 1), fp32 (…, 1). Zero is exact."""
+        """Round states ≈ counts * steps + least: uint8 (…, in), fp32 (…, 1), fp32 (…, 1). Zero is exact."""
         if states in self.rounded:
             return
         self.rounded.add(states)

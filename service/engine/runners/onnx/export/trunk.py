@@ -45,7 +45,7 @@ KEPT = "kept"
 
 @dataclass(frozen=True)
 class Variant:
-    """Which sites a trunk graph has, whether they take more than a low-rank update, and whether it is mapped."""
+    """A trunk graph's sites, whether they take more than a low-rank update, and whether it is mapped."""
 
     sites: tuple[str, ...]
     full: bool = False
@@ -74,7 +74,7 @@ def export_trunk(folder: Path, spec: FoundationSpec, variant: Variant, path: Pat
 
 
 def attention_of(folder: Path) -> str:
-    """The attention that the architecture can be exported with: fused where it takes it from the registry."""
+    """Return the attention to export the architecture with: fused where it takes it from the registry."""
     with torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(folder)
         takes = transformers.AutoModel.from_config(config)._supports_attention_backend
@@ -123,7 +123,7 @@ class _Trunk(nn.Module):
         return (hidden,) if pooled is None else (hidden, pooled)
 
     def _gather(self, layer: int) -> Any:
-        """Ahead of a layer: hidden states by parent; what the first layer got too (the mask), by root."""
+        """Select ahead of a layer: hidden states by parent; what the first layer got too (the mask), by root."""
 
         def gather(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
             parents, roots = self.given[f"parents.{layer}"], self.given[f"roots.{layer}"]
@@ -139,7 +139,7 @@ class _Trunk(nn.Module):
 
 
 def _feeds(spec: FoundationSpec, variant: Variant) -> dict[str, Tensor]:
-    """Inputs to trace with. No two of rows, tokens and ranks are equal, nor any of them 1."""
+    """Return inputs to trace with. No two of rows, tokens and ranks are equal, nor any of them 1."""
     rows, tokens, rank = 3, 7, 4
     ids = torch.randint(4, 100, (rows, tokens))
     own = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
@@ -162,7 +162,7 @@ def _feeds(spec: FoundationSpec, variant: Variant) -> dict[str, Tensor]:
 
 
 def _axes(name: str) -> dict[int, str]:
-    """The dimensions of an input or output that vary."""
+    """Return the dimensions of an input or output that vary."""
     stem, _, part = name.rpartition(".")
     if stem in ("parents", "roots"):
         return {0: name}
@@ -204,7 +204,7 @@ def to_onnx(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Tracing warns of every Python branch it fixes; the exported graphs are checked against torch instead."""
+    """Silence tracing, which warns of each branch it fixes: the graphs are checked against torch instead."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
