@@ -1,4 +1,4 @@
-"""Characters of files that people write: quoted in messages, and checked to be text."""
+"""Quotes values in messages, and checks that values from files are valid Unicode text."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 from rootstock.training.errors import DataError, TrainingError
 
-# A quoted value is as long as one line of a terminal.
+# A quoted value fits on one line of a terminal.
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
 
-def shown(value: Any) -> str:
-    """Return a value as a message quotes it, shortened."""
+def quoted(value: Any) -> str:
+    """Return a value as Python writes it, shortened to quote it in a message."""
     return _SHORT.repr(value)
 
 
 def check_characters(value: Any, where: str, kind: type[TrainingError] = DataError) -> None:
-    """Raise `kind` for half of a surrogate pair, which JSON and YAML can escape and no text can hold."""
+    """Raise `kind` for half of a surrogate pair, which JSON and YAML can escape but UTF-8 cannot hold."""
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:

@@ -31,7 +31,7 @@ def test_sound_data_has_no_finding() -> None:
 def test_texts_that_differ_in_case_spacing_and_unicode_form_are_duplicates() -> None:
     findings = audit([*_rows(), AuditRow(" TEXT  number\u00a03", "b", "data.csv", 40, "train")])
     assert _kinds(findings) == [("duplicate", 40)]
-    assert findings[0].message == "the text of data.csv, line 5"
+    assert findings[0].message == "same text as data.csv, line 5"
     assert findings[0].severity == "warning"
 
 
@@ -41,8 +41,8 @@ def test_one_text_in_two_splits_is_a_leak_and_with_two_labels_a_conflict() -> No
     findings = audit([*_rows(), leak, conflict])
     assert _kinds(findings) == [("leak", 7), ("conflict", 41)]
     assert {finding.severity for finding in findings} == {"error"}
-    assert findings[0].message == "the text of data.csv, line 5, which is in train; this row is in test"
-    assert findings[1].message == "the text of data.csv, line 6, with another label: 'b' and 'a'"
+    assert findings[0].message == "same text as data.csv, line 5, which is in train; this row is in test"
+    assert findings[1].message == "same text as data.csv, line 6, with another label: 'b' and 'a'"
 
 
 def test_near_duplicates_are_the_pairs_of_scikit_learns_cosine_and_exact_ones_are_not_told_twice() -> None:
@@ -65,7 +65,7 @@ def test_a_near_copy_in_another_split_is_a_possible_leak() -> None:
     embeddings[20] = embeddings[3]
     findings = audit(rows, embeddings)
     assert _kinds(findings) == [("near_leak", 7)]
-    assert "nearly the text (cosine 1.000) of data.csv, line 5" in findings[0].message
+    assert "nearly the same text (cosine 1.000) as data.csv, line 5" in findings[0].message
 
 
 def test_of_several_near_copies_the_one_in_another_split_is_named() -> None:

@@ -36,7 +36,7 @@ def check(recipe: Path) -> None:
         ("text,label\n", r"holds no rows"),
         ("text,label\n , \n,\n", r"holds no rows"),
         (",,\nx,a,\n", r"line 1: no header"),
-        ("text,text,label\nx,y,a\n", r"line 1: the column 'text' is there 2 times"),
+        ("text,text,label\nx,y,a\n", r"line 1: the column 'text' occurs 2 times; keep one"),
         (",".join("abcdefghijklmnopqrstuvwxyz") + "\n", r"needs a column 'text'; found: 'a', .*'t' and 6 more$"),
         ('text,label\n"x"y,a\n', r"line 2: not CSV"),
         ("text,label\nfine,a\n  ,b\n", r"line 3: the text \('text'\) is empty"),
@@ -44,9 +44,9 @@ def check(recipe: Path) -> None:
         ("text,label\nfine,\n", r"line 2: the label \('label'\) is empty"),
         ("text,label\nfine,a\none, two,b\n", r"line 3: 3 cells; the header has 2"),
         ('text,label\nfine,a\n"open,b\n', r"line 3: not CSV"),
-        ("text,label\nx,a\ny,a\n", r"every row is 'a'; a classifier needs at least two labels"),
+        ("text,label\nx,a\ny,a\n", r"every label is 'a'; a classifier needs at least two labels"),
         (f"text,label\n{ENOUGH}rare,c\n", r"label 'c' has 1 rows; .* it needs at least 4"),
-        (f"text,label\n{ENOUGH}Text  A 3,b\n", r"line 26: the text of line 8 with another label: 'b' and 'a'"),
+        (f"text,label\n{ENOUGH}Text  A 3,b\n", r"line 26: same text as line 8 with another label: 'b' and 'a'"),
     ],
 )
 def test_bad_csv_is_refused_with_file_and_line(
@@ -69,16 +69,16 @@ GOOD = "".join(f"Ann\tB-PER\nsaw\tO\n{i}\tO\n\n" for i in range(12))
         ("\tO\n", r"line 1: .* is not a token"),
         ("Ann\tPER\n", r"line 1: 'PER' is not a BIO tag"),
         ("Ann\tB-\n", r"line 1: 'B-' is not a BIO tag"),
-        ("Ann\tI-PER\n", r"line 1: 'I-PER' follows no 'B-PER'; an entity begins with B-"),
-        ("Ann\tB-PER\n\nBo\tI-PER\n", r"line 3: 'I-PER' follows no 'B-PER'"),
-        ("Ann\tS-PER\n", r"line 1: 'S-PER' is not a BIO tag: O, B-TYPE or I-TYPE"),
-        ("Ann\tB-PER\nRome\tI-LOC\n", r"line 2: 'I-LOC' follows no 'B-LOC'"),
-        ("saw\tO\n\nwent\tO\n", r"every row is 'O'"),
+        ("Ann\tI-PER\n", r"line 1: 'I-PER' does not follow 'B-PER'; begin an entity with B-"),
+        ("Ann\tB-PER\n\nBo\tI-PER\n", r"line 3: 'I-PER' does not follow 'B-PER'"),
+        ("Ann\tS-PER\n", r"line 1: 'S-PER' is not a BIO tag; use O, B-TYPE or I-TYPE"),
+        ("Ann\tB-PER\nRome\tI-LOC\n", r"line 2: 'I-LOC' does not follow 'B-LOC'"),
+        ("saw\tO\n\nwent\tO\n", r"every label is 'O'"),
         ("\n\n", r"holds no rows"),
         ("-DOCSTART-\tO\n\n", r"holds no rows"),
         ("x " * 9999, r"line 1: 'x x .{10,80}x ' is not a token, one tab and a tag$"),
         (f"{GOOD}Rome\tB-LOC\n", r"label 'LOC' has 1 rows"),
-        (f"{GOOD}ann\tO\nsaw\tO\n3\tO\n", r"line 49: the text of line 13 with another label"),
+        (f"{GOOD}ann\tO\nsaw\tO\n3\tO\n", r"line 49: same text as line 13 with another label"),
     ],
 )
 def test_bad_conll_is_refused_with_file_and_line(
@@ -162,15 +162,15 @@ def test_words_and_tags_in_json_lines_are_what_they_are_in_conll(
         ('{"text": "x", "label": "a"}\n{"text": "y"', r"line 2: not JSON"),
         ('["x"]\n', r"line 1: holds list; each line is one JSON object"),
         ('{"text": "x"}\n', r"line 1: needs a column 'label'; found: 'text'"),
-        ('{"text": 3, "label": "a"}\n', r"line 1: the text \('text'\) is 3, no text"),
-        ('{"text": "x", "label": NaN}\n', r"line 1: the label \('label'\) is nan, no text"),
+        ('{"text": 3, "label": "a"}\n', r"line 1: the text \('text'\) is 3, not text"),
+        ('{"text": "x", "label": NaN}\n', r"line 1: the label \('label'\) is nan, not text"),
         ('{"text": "x", "text": "y", "label": "a"}\n', r"line 1: not JSON: an object has the same key twice"),
         ('{"text": "x \\ud800", "label": "a"}\n', r"line 1: \\ud800 is half of a character"),
         ('{"text": "x", "label": "\\uDfff"}\n', r"line 1: \\udfff is half of a character"),
         ("[" * 100_000, r"line 1: not JSON: nested too deep"),
         ('{"text": "x", "label": ' + "9" * 5000 + "}", r"line 1: not JSON: Exceeds the limit"),
-        ('{"text": ["' + "x" * 9999 + '"], "label": "a"}', r"line 1: the text \('text'\) is .{,100}, no text$"),
-        ('{"text": "x", "label": 1.5}\n', r"line 1: the label \('label'\) is 1.5, no text"),
+        ('{"text": ["' + "x" * 9999 + '"], "label": "a"}', r"line 1: the text \('text'\) is .{,100}, not text$"),
+        ('{"text": "x", "label": 1.5}\n', r"line 1: the label \('label'\) is 1.5, not text"),
         ('{"text": "x", "label": null}\n', r"line 1: the label \('label'\) is empty"),
     ],
 )
@@ -191,7 +191,7 @@ def test_what_is_no_parquet_and_what_has_an_unread_ending_are_refused(
         read(write_recipe(data={"path": "r.parquet"}))
     (tmp_path / "r.xlsx").write_bytes(b"")
     with pytest.raises(
-        DataError, match=r"r\.xlsx: \.xlsx is not read for SEQ_CLS \(data\.path\): \.csv, \.jsonl"
+        DataError, match=r"r\.xlsx: SEQ_CLS does not read \.xlsx files \(data\.path\); use \.csv or \.jsonl"
     ):
         read(write_recipe(data={"path": "r.xlsx"}))
 
@@ -214,9 +214,9 @@ def test_parquet_files_whose_values_are_missing_or_doubled_are_refused_by_row_or
     )
     assert refused(pyarrow.table({"text": ["x", None], "label": texts})) == ", line 2: the text ('text') is empty"
     nan = refused(pyarrow.table({"text": texts, "label": [1.0, float("nan")]}))
-    assert nan == ", line 1: the label ('label') is 1.0, no text"
+    assert nan == ", line 1: the label ('label') is 1.0, not text"
     assert refused(pyarrow.table([texts, texts, texts], ["text", "text", "label"])) == (
-        ": the column 'text' is there 2 times"
+        ": the column 'text' occurs 2 times; keep one"
     )
     assert refused(pyarrow.table({"text": texts})) == ": needs a column 'label'; found: 'text'"
     assert refused(pyarrow.table({"text": [], "label": []})) == ": holds no rows"
@@ -357,7 +357,9 @@ def test_a_label_that_training_lacks_is_refused_with_the_file_and_line_that_has_
     (tmp_path / "rows.csv").write_text("text,label\nx,a\ny,b\n", encoding="utf-8")
     (tmp_path / "test.csv").write_text("text,label\nz,a\nw,c\n", encoding="utf-8")
     recipe = write_recipe(data={"test_path": "test.csv", "splits": {"strategy": "given"}})
-    with pytest.raises(DataError, match=r"test\.csv, line 3: label 'c' is not in .*rows\.csv, which has: a, b"):
+    with pytest.raises(
+        DataError, match=r"test\.csv, line 3: label 'c' is not in .*rows\.csv; .*known labels: a, b"
+    ):
         read(recipe)
 
 

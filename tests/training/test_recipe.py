@@ -60,7 +60,7 @@ def test_a_wrong_key_or_value_is_refused_in_one_line_with_file_and_key_and_exit_
     ("text", "message"),
     [
         ("name: [unclosed", "not YAML"),
-        ("name: a\nname: b\n", "key 'name' is there twice"),
+        ("name: a\nname: b\n", "key 'name' occurs twice"),
         ("- a\n- b\n", "holds list; a recipe is a mapping"),
         ("", "holds NoneType"),
         ("when: !!python/object:os.system {}", "not YAML"),
@@ -85,9 +85,9 @@ def test_a_file_that_is_no_recipe_is_refused_with_its_name(tmp_path: Path, text:
 
 def test_a_home_folder_of_nobody_is_refused_with_the_path(write_recipe: Callable[..., Path]) -> None:
     source = load_recipe(write_recipe(data={"path": "~no-such-user/rows.csv"}, output_dir="~no-such-user/runs"))
-    with pytest.raises(RecipeError, match=r"~no-such-user/rows\.csv: there is no such user; write the path out"):
+    with pytest.raises(RecipeError, match=r"~no-such-user/rows\.csv: unknown user after ~; write the full path"):
         source.resolve(source.recipe.data.path)
-    with pytest.raises(RecipeError, match="~no-such-user/runs: there is no such user"):
+    with pytest.raises(RecipeError, match="~no-such-user/runs: unknown user after ~"):
         _ = source.output_dir
 
 

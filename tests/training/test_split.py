@@ -82,7 +82,7 @@ def test_of_given_parts_test_stays_as_it_is_and_what_is_in_it_is_trained_on_nowh
 def test_of_a_text_with_two_labels_the_first_is_kept_where_the_recipe_says_so() -> None:
     data = Dataset(("a", "b"), rows(*MANY, ("Both", "a"), ("both", "b")), None, rows(("x", "a")))
     with pytest.raises(
-        DataError, match=r"line 23: the text of line 22 with another label: 'b' and 'a'; correct one"
+        DataError, match=r"line 23: same text as line 22 with another label: 'b' and 'a'; correct one"
     ):
         split(data, GIVEN)
     parts = split(data, GIVEN, "first")

@@ -1,4 +1,4 @@
-"""An audit of labelled data: its faults, before anything is trained on it."""
+"""Audits labelled data: finds its faults before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rootstock.training.errors import extra
 
 Severity = Literal["error", "warning", "note"]
 
-# Cosine of two embeddings from which their texts count as one.
+# From this cosine of their embeddings on, two texts count as near duplicates.
 NEAR = 0.98
 # Above this ratio of the commonest label to the rarest, accuracy hides the rare one.
 _RATIO = 10.0
-# With fewer rows a label can hardly be in all three parts.
+# A label with fewer rows can hardly be in all three parts.
 _FEWEST = 8
 # The rows of one block of similarities.
 _BLOCK = 512
@@ -64,7 +64,9 @@ def audit(
 
     `embeddings` (rows, width) serve to find near duplicates. `probabilities` (rows, labels) of models that did
     not see the row, with their `labels`, serve to find labels that are probably wrong. `lengths` in tokens and
-    `max_length` serve to find texts that are cut off. MissingExtra for probabilities without cleanlab.
+    `max_length` serve to find texts that are cut off.
+
+    Raise MissingExtra if `probabilities` are given and cleanlab is not installed.
     """
     findings = [*_texts(rows, lengths, max_length), *_duplicates(rows), *_balance(rows)]
     if embeddings is not None:
@@ -85,19 +87,19 @@ def _texts(rows: Sequence[AuditRow], lengths: Sequence[int] | None, max_length: 
 
 
 def _duplicates(rows: Sequence[AuditRow]) -> Iterator[Finding]:
-    """Yield each row with the normalised text of an earlier one, compared with the first of them."""
+    """Yield a finding for each row that repeats a text, compared with the text's first row."""
     first: dict[str, AuditRow] = {}
     for row in rows:
         if key := normalised(row.text):
             earlier = first.setdefault(key, row)
             if earlier is not row:
-                yield _pair(row, earlier, "the text")
+                yield _pair(row, earlier, "same text as")
 
 
 def _near_duplicates(rows: Sequence[AuditRow], embeddings: npt.NDArray[np.floating[Any]]) -> Iterator[Finding]:
-    """Yield each row that is close to an earlier one with another text.
+    """Yield a finding for each row whose text is close to, but not the same as, that of an earlier row.
 
-    It is compared with the closest; one of another split or label comes first.
+    The row is compared with the closest of those, or with the closest of another split or label if there is one.
     """
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     units = (embeddings / np.where(lengths > 0, lengths, 1)).astype(np.float32)
@@ -112,11 +114,13 @@ def _near_duplicates(rows: Sequence[AuditRow], embeddings: npt.NDArray[np.floati
         graver = (split[begin:end, None] != split[:end]) * 4.0 + (label[begin:end, None] != label[:end]) * 2.0
         for i, j in enumerate(np.where(cosines >= NEAR, cosines + graver, cosines).argmax(1)):
             if cosines[i, j] >= NEAR:
-                yield _pair(rows[begin + i], rows[j], f"nearly the text (cosine {cosines[i, j]:.3f})", "near_")
+                yield _pair(
+                    rows[begin + i], rows[j], f"nearly the same text (cosine {cosines[i, j]:.3f}) as", "near_"
+                )
 
 
 def _pair(row: AuditRow, earlier: AuditRow, likeness: str, prefix: str = "") -> Finding:
-    where = f"{likeness} of {earlier.file}, line {earlier.line}"
+    where = f"{likeness} {earlier.file}, line {earlier.line}"
     if row.label != earlier.label:
         kind, severity = f"{prefix}conflict", "warning" if prefix else "error"
         message = f"{where}, with another label: {row.label!r} and {earlier.label!r}"
@@ -149,7 +153,7 @@ def _balance(rows: Sequence[AuditRow]) -> Iterator[Finding]:
 
 
 def _unseen(rows: Sequence[AuditRow]) -> Iterator[Finding]:
-    """Yield labels of other splits that training lacks."""
+    """Yield a finding for each label of another split that no training row has."""
     by_split: dict[str, dict[str, AuditRow]] = defaultdict(dict)
     for row in rows:
         by_split[row.split].setdefault(row.label, row)
@@ -169,7 +173,7 @@ def _label_noise(
         from cleanlab.filter import find_label_issues
     ids = {label: i for i, label in enumerate(labels)}
     label_ids = np.array([ids[row.label] for row in rows])
-    # One process: a pool costs more than these rows.
+    # One process: starting a pool takes longer than checking these rows.
     suspects = find_label_issues(label_ids, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
     for i in suspects:
         likely = int(probabilities[i].argmax())

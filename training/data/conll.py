@@ -1,11 +1,11 @@
-"""CoNLL files: a token, a tab and a BIO tag on a line, a blank line between sentences (CoNLL-2003; IOB2 tags)."""
+"""Reads CoNLL files: a token, a tab and an IOB2 tag on each line, a blank line between sentences (CoNLL-2003)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rootstock.training.characters import shown
+from rootstock.training.characters import quoted
 from rootstock.training.data.example import OUTSIDE, Example
 from rootstock.training.errors import DataError
 
@@ -14,7 +14,10 @@ _DOCUMENT = "-DOCSTART-"
 
 
 def read_conll(path: Path, text: str) -> Iterator[Example]:
-    """Yield the sentences of a file's text; DataError with the line of what is no token and tag, or no IOB2."""
+    """Yield the sentences of a file's text.
+
+    Raise DataError, with the line, if a line is not a token and a tag, or a tag does not follow IOB2.
+    """
     words: list[str] = []
     tags: list[str] = []
     for line, content in enumerate([*text.split("\n"), ""], start=1):
@@ -29,16 +32,16 @@ def read_conll(path: Path, text: str) -> Iterator[Example]:
 
 
 def check_tag(where: str, tag: str, before: str) -> None:
-    """DataError unless `tag` is O, B-TYPE, or I-TYPE behind a tag of the same type."""
+    """Raise DataError unless `tag` is O, B-TYPE, or I-TYPE after a tag of the same type (`before`)."""
     if tag != OUTSIDE and not (tag[:2] in ("B-", "I-") and tag[2:].strip() == tag[2:] != ""):
-        raise DataError(f"{where}: {shown(tag)} is not a BIO tag: O, B-TYPE or I-TYPE")
+        raise DataError(f"{where}: {quoted(tag)} is not a BIO tag; use O, B-TYPE or I-TYPE")
     kind = tag[2:]
     if tag[0] == "I" and before not in (f"B-{kind}", tag):
-        raise DataError(f"{where}: {shown(tag)} follows no {shown('B-' + kind)}; an entity begins with B-")
+        raise DataError(f"{where}: {quoted(tag)} does not follow {quoted('B-' + kind)}; begin an entity with B-")
 
 
 def tags_of(examples: Sequence[Example]) -> tuple[str, ...]:
-    """The tags in id order: O, then B- and I- of each entity type by the alphabet."""
+    """Return the tags in id order: O, then B- and I- of each entity type in alphabetical order."""
     types = sorted({kind for example in examples for kind in example.kinds})
     return (OUTSIDE, *(f"{bio}-{kind}" for kind in types for bio in "BI"))
 
@@ -46,5 +49,5 @@ def tags_of(examples: Sequence[Example]) -> tuple[str, ...]:
 def _word(path: Path, line: int, content: str) -> tuple[str, str]:
     cells = content.split("\t")
     if len(cells) != 2 or not cells[0].strip() or cells[0] != cells[0].strip():
-        raise DataError(f"{path}, line {line}: {shown(content)} is not a token, one tab and a tag")
+        raise DataError(f"{path}, line {line}: {quoted(content)} is not a token, one tab and a tag")
     return cells[0], cells[1]

@@ -1,4 +1,4 @@
-"""The labelled data that a recipe names, read and checked."""
+"""Reads and checks the labelled data that a recipe names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rootstock.training.characters import shown
+from rootstock.training.characters import quoted
 from rootstock.training.data.conll import check_tag, read_conll, tags_of
 from rootstock.training.data.example import OUTSIDE, Example, Rows
 from rootstock.training.data.tables import FORMATS, decoded, read_table
@@ -20,7 +20,7 @@ from rootstock.training.recipe.recipe_file import RecipeFile
 class Dataset:
     """The rows of a recipe's files, and the labels in id order.
 
-    Without files for the other parts, `train` is split into all three.
+    A part without a file is split off from `train`.
     """
 
     labels: tuple[str, ...]
@@ -35,7 +35,7 @@ class Dataset:
 
     @property
     def tokens(self) -> bool:
-        """Whether labels belong to words rather than to whole texts."""
+        """True if each label belongs to a word, False if it belongs to a whole text."""
         return bool(self.train.examples[0].words)
 
     @property
@@ -46,9 +46,10 @@ class Dataset:
 
 
 def read_dataset(source: RecipeFile) -> Dataset:
-    """Return the data that a recipe names; DataError with file and line for data that cannot be learned from.
+    """Return the data that a recipe names.
 
-    Label ids follow the alphabet; for tokens `O` is 0, then `B-` and `I-` of each entity type.
+    Raise DataError, with file and line, for data that a classifier cannot learn from. Label ids are in
+    alphabetical order; for tokens `O` is 0, then come `B-` and `I-` of each entity type.
     """
     data = source.recipe.data
     train = read_rows(source, data.path, "data.path")
@@ -57,14 +58,14 @@ def read_dataset(source: RecipeFile) -> Dataset:
     else:
         labels = tuple(sorted({example.labels[0] for example in train.examples}))
     if len(labels) < 2:
-        raise DataError(f"{train.path}: every row is {labels[0]!r}; a classifier needs at least two labels")
-    given = {
+        raise DataError(f"{train.path}: every label is {labels[0]!r}; a classifier needs at least two labels")
+    others = {
         part: read_rows(source, path, f"data.{key}")
         for part, key, path in (("validation", "val_path", data.val_path), ("test", "test_path", data.test_path))
         if path is not None
     }
-    dataset = Dataset(labels, train, **given)
-    for rows in given.values():
+    dataset = Dataset(labels, train, **others)
+    for rows in others.values():
         _check_known(rows, dataset)
     return dataset
 
@@ -93,10 +94,10 @@ def read_texts(source: RecipeFile, path: str, key: str) -> list[str]:
     if file.suffix.lower() not in FORMATS:
         raise _format(source, file, key, FORMATS)
     column = source.recipe.data.text_column
-    found = [_text(file, line, row, column) for line, row in read_table(file, raw, (column,))]
-    if not found:
+    texts = [_text(file, line, row, column) for line, row in read_table(file, raw, (column,))]
+    if not texts:
         raise DataError(f"{file}: holds no rows")
-    return found
+    return texts
 
 
 def read_bytes(source: RecipeFile, path: str, key: str) -> tuple[Path, bytes]:
@@ -110,9 +111,9 @@ def read_bytes(source: RecipeFile, path: str, key: str) -> tuple[Path, bytes]:
 
 
 def _format(source: RecipeFile, file: Path, key: str, formats: Sequence[str]) -> DataError:
-    known = ", ".join(formats)
+    unreadable = f"{file.suffix} files" if file.suffix else "files without an extension"
     return DataError(
-        f"{file}: {file.suffix or 'no ending'} is not read for {source.recipe.task_type} ({key}): {known}"
+        f"{file}: {source.recipe.task_type} does not read {unreadable} ({key}); use {' or '.join(formats)}"
     )
 
 
@@ -126,7 +127,7 @@ def _texts(source: RecipeFile, file: Path, raw: bytes) -> Iterator[Example]:
         if isinstance(label, bool | int):
             label = str(label)
         if not isinstance(label, str) or not label.strip():
-            problem = "is empty" if label is None or isinstance(label, str) else f"is {shown(label)}, no text"
+            problem = "is empty" if label is None or isinstance(label, str) else f"is {quoted(label)}, not text"
             raise DataError(f"{file}, line {line}: the label ({data.label_column!r}) {problem}")
         yield Example(text, (label.strip(),), line, pair=pair, group=_group(row, data.group_column))
 
@@ -140,10 +141,11 @@ def _tokens(source: RecipeFile, file: Path, raw: bytes) -> Iterator[Example]:
         for column, value in ((data.token_column, words), (data.label_column, tags)):
             if not isinstance(value, list) or not all(isinstance(v, str) and v.strip() == v != "" for v in value):
                 raise DataError(
-                    f"{where}: {column!r} is {shown(value)}; expected a list of words without spaces around"
+                    f"{where}: {column!r} is {quoted(value)}; expected a list of words, none empty and none with "
+                    "spaces at its ends"
                 )
         if len(words) != len(tags) or not words:
-            raise DataError(f"{where}: {len(words)} words and {len(tags)} tags; expected as many of both")
+            raise DataError(f"{where}: {len(words)} words and {len(tags)} tags; expected one tag for each word")
         for before, tag in zip([OUTSIDE, *tags], tags, strict=False):
             check_tag(where, tag, before)
         yield Example(" ".join(words), tuple(tags), line, tuple(words), group=_group(row, data.group_column))
@@ -152,7 +154,7 @@ def _tokens(source: RecipeFile, file: Path, raw: bytes) -> Iterator[Example]:
 def _text(file: Path, line: int, row: Mapping[str, Any], column: str) -> str:
     value = row[column]
     if value is not None and not isinstance(value, str):
-        raise DataError(f"{file}, line {line}: the text ({column!r}) is {shown(value)}, no text")
+        raise DataError(f"{file}, line {line}: the text ({column!r}) is {quoted(value)}, not text")
     if value is None or not value.strip():
         raise DataError(f"{file}, line {line}: the text ({column!r}) is empty")
     return value.strip()
@@ -165,11 +167,11 @@ def _group(row: Mapping[str, Any], column: str | None) -> str | None:
 
 
 def _check_known(rows: Rows, dataset: Dataset) -> None:
-    """Raise DataError for a label of validation or test that training lacks: no head could ever predict it."""
+    """Raise DataError for a label of validation or test that no training row has: no head can predict it."""
     known = set(dataset.kinds)
     for example in rows.examples:
         if unknown := sorted(example.kinds - known):
             raise DataError(
-                f"{rows.path}, line {example.line}: label {shown(unknown[0])} is not in {dataset.train.path}, "
-                f"which has: {', '.join(dataset.kinds[:20])}"
+                f"{rows.path}, line {example.line}: label {quoted(unknown[0])} is not in {dataset.train.path}; "
+                f"correct it, or add training rows with it; known labels: {', '.join(dataset.kinds[:20])}"
             )

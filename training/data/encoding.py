@@ -1,4 +1,4 @@
-"""Texts as token ids, with the class of each text or of each of its tokens."""
+"""Encodes texts as token ids, with the class of each text or of each of its tokens."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class TokenRow:
-    """An example for the model.
+    """An example as the model takes it.
 
-    `targets` holds one class for a text; for tokens one for each token, IGNORED at special tokens. `words` holds
-    then the class of each word, and `first` the position of its first token, None where the word was cut off.
-    `types` tells the texts of a pair apart; `cut` says that the text was longer than the limit.
+    For a text, `targets` holds its class. For tokens, `targets` holds a class for each token, IGNORED at special
+    tokens; `words` holds the class of each word, and `first` the position of its first token, None if the word
+    was cut off. `types` tells the two texts of a pair apart. `cut` is True if the text was longer than the limit.
     """
 
     ids: tuple[int, ...]
@@ -42,12 +42,12 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
 
 
 def padding(files: FoundationFiles) -> int:
-    """Return the token id to pad with, 0 if the foundation names none: padding is masked."""
+    """Return the token id to pad with: 0 if the foundation names none, since padding is masked."""
     return int(read_json(files.folder / "config.json").get("pad_token_id") or 0)
 
 
 def encode(tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[str]) -> list[TokenRow]:
-    """Return each example for the model; class ids are positions in `labels`.
+    """Return a token row for each example. Class ids are positions in `labels`.
 
     A word's first token has the word's tag. Its later tokens continue the entity (`I-`), so that merged
     predictions of tokens give whole words.
@@ -61,7 +61,7 @@ def encode(tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[s
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenRow]:
-    """Return texts without labels for the model; their targets are IGNORED."""
+    """Return a token row for each text without a label, with IGNORED as its target."""
     return [_text(encoding, IGNORED) for encoding in tokenizer.encode_batch(list(texts))]
 
 

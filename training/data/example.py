@@ -14,9 +14,9 @@ OUTSIDE = "O"
 class Example:
     """One labelled input.
 
-    `labels` holds the one label of `text`; for tokens, one BIO tag for each of `words`, which joined by spaces
-    are `text`. `line` is its first line in its file (its row, in a Parquet file). `pair` is the second text of a
-    pair, `group` its group for fairness figures.
+    For a text, `labels` holds its one label. For tokens, `labels` holds a BIO tag for each of `words`, and `text`
+    is the words joined by spaces. `line` is the example's first line in its file (its row, in a Parquet file).
+    `pair` is the second text of a pair, `group` the example's group for fairness figures.
     """
 
     text: str
@@ -33,19 +33,19 @@ class Example:
 
     @property
     def kinds(self) -> set[str]:
-        """The labels, or the entity types, that this example is an example of."""
+        """The example's label, or the entity types in its sentence."""
         return {tag[2:] for tag in self.labels if tag != OUTSIDE} if self.words else set(self.labels)
 
     @cached_property
     def starts(self) -> list[int]:
-        """The character of `text` that each of `words` begins with."""
+        """The position in `text` of the first character of each word."""
         starts = [0]
         for word in self.words[:-1]:
             starts.append(starts[-1] + len(word) + 1)
         return starts
 
     def word_of(self, begin: int, end: int) -> int | None:
-        """Return the place in `words` of a token with these characters; None for a token of no characters.
+        """Return the index in `words` of a token that spans these characters of `text`; None for an empty token.
 
         Many tokenizers count the space before a word as part of its first token.
         """

@@ -1,4 +1,4 @@
-"""The rows to train on, to choose by, and to report on: disjoint, stratified, without duplicates."""
+"""Splits rows into those to train on, to choose by and to report on: disjoint, stratified, without duplicates."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ class Split:
 
     @property
     def sizes(self) -> dict[str, int]:
+        """The number of rows in each part, by its name."""
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
 
 
 def split(dataset: Dataset, settings: Splits, conflicts: str = "refuse") -> Split:
     """Return the parts of `dataset`; the same settings give the same parts.
 
-    A test file stays whole. With `dedupe_across_splits` no text of test or validation is trained on. DataError
-    for a text with two labels unless `conflicts` is `first`, and for a label with too few rows.
+    A test file stays whole. With `dedupe_across_splits` no text of test or validation is trained on. Raise
+    DataError for a text with two labels, unless `conflicts` is `first`, and for a label with too few rows.
     """
     unique = _unique(dataset.train, conflicts)
     test: tuple[Example, ...]
@@ -74,12 +75,12 @@ def split(dataset: Dataset, settings: Splits, conflicts: str = "refuse") -> Spli
 
 
 def folds(examples: Sequence[Example], seed: int, count: int = FOLDS) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield stratified folds of examples: the positions to train on, and those to predict."""
+    """Yield `count` stratified folds of examples: the positions to train on, and those to predict."""
     from sklearn.model_selection import StratifiedKFold
 
     strata = [example.stratum for example in examples]
     counts = Counter(strata)
-    # A mixture of entity types that few sentences have is no separate stratum.
+    # A stratum needs `count` rows, so the rare sets of entity types share one.
     strata = [stratum if counts[stratum] >= count else "" for stratum in strata]
     splitter = StratifiedKFold(min(count, len(examples)), shuffle=True, random_state=seed)
     for train, test in splitter.split(strata, strata):
@@ -102,8 +103,8 @@ def _unique(rows: Rows, conflicts: str) -> list[Example]:
         seen = first.setdefault(_key(example), example)
         if seen.labels != example.labels and conflicts == "refuse":
             raise DataError(
-                f"{rows.path}, line {example.line}: the text of line {seen.line} with another label: "
-                f"{_quoted(example)} and {_quoted(seen)}; correct one, or set data.conflicts: first"
+                f"{rows.path}, line {example.line}: same text as line {seen.line} with another label: "
+                f"{_labels(example)} and {_labels(seen)}; correct one, or set data.conflicts: first"
             )
     return list(first.values())
 
@@ -113,23 +114,23 @@ def _without(examples: Iterable[Example], others: Iterable[Example]) -> list[Exa
     return [example for example in examples if _key(example) not in excluded]
 
 
-def _quoted(example: Example) -> str:
+def _labels(example: Example) -> str:
     return repr(" ".join(example.labels))
 
 
 def _few(dataset: Dataset, examples: Sequence[Example], k: int, seed: int) -> list[Example]:
     """Return `k` examples of each label, or of each entity type, drawn by the seed, in the file's order.
 
-    A sentence counts for each entity type in it; k sentences without entities come too.
+    A sentence counts for each entity type in it; k sentences without entities are drawn as well.
     """
     import random
 
     order = list(range(len(examples)))
     random.Random(seed).shuffle(order)  # noqa: S311 - a draw that can be repeated
-    wanted = [*dataset.kinds, ""] if dataset.tokens else list(dataset.kinds)
+    groups = [*dataset.kinds, ""] if dataset.tokens else list(dataset.kinds)
     have: Counter[str] = Counter()
     chosen = set()
-    for kind in sorted(wanted, key=lambda kind: sum(kind in e.kinds for e in examples)):
+    for kind in sorted(groups, key=lambda kind: sum(kind in e.kinds for e in examples)):
         for i in order:
             if have[kind] >= k:
                 break
@@ -153,7 +154,7 @@ def _check_counts(dataset: Dataset, examples: Sequence[Example], settings: Split
 
 
 def _check_folds(dataset: Dataset, examples: Sequence[Example]) -> None:
-    """Raise DataError for a text's label with fewer rows than folds: a fold would lack it."""
+    """Raise DataError for a label of texts that has fewer rows than there are folds: a fold would lack it."""
     if dataset.tokens:
         return
     counts = Counter(example.labels[0] for example in examples)
@@ -183,7 +184,7 @@ def _too_few(dataset: Dataset, kind: str, count: int, settings: Splits) -> DataE
 def _deal(
     dataset: Dataset, examples: Sequence[Example], count: int, settings: Splits
 ) -> tuple[list[Example], list[Example]]:
-    """Return `examples` without `count` of them, and those, both in order and with the same mixture of strata."""
+    """Return `examples` without `count` of them, and those `count`, both in order and with the same strata."""
     from sklearn.model_selection import train_test_split
 
     try:
@@ -200,7 +201,7 @@ def _deal(
 
 
 def _strata(examples: Sequence[Example], count: int) -> list[str]:
-    """Return each example's stratum; sets of entity types that are too rare make one stratum together."""
+    """Return each example's stratum. Sets of entity types that are too rare share one stratum."""
     strata = [example.stratum for example in examples]
     if not examples[0].words:
         return strata

@@ -1,4 +1,4 @@
-"""Tables of labelled rows: CSV, JSON lines and Parquet, as mappings of column to value with their line."""
+"""Reads tables of labelled rows from CSV, JSON lines and Parquet: each row maps columns to values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.adapters.bundle.manifest import unique_keys
-from rootstock.training.characters import check_characters, shown
+from rootstock.training.characters import check_characters, quoted
 from rootstock.training.errors import DataError, extra
 
 Row = tuple[int, Mapping[str, Any]]
@@ -21,7 +21,7 @@ _MAX_COLUMNS = 20
 def read_table(path: Path, raw: bytes, columns: Sequence[str]) -> Iterator[Row]:
     """Yield the values of these columns, row by row, with the line (in Parquet: the row's number, from 1).
 
-    Raises DataError for a file that is no such table, and for a column that is not there or is there twice.
+    Raise DataError for a file that is not a valid table, and for a column that is missing or occurs twice.
     """
     if path.suffix.lower() == ".parquet":
         yield from _parquet(path, raw, columns)
@@ -34,7 +34,7 @@ def read_table(path: Path, raw: bytes, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def decoded(path: Path, raw: bytes) -> str:
-    """Return the text of a file in UTF-8, without a byte order mark; DataError naming the line otherwise."""
+    """Return the text of a UTF-8 file without its byte order mark. Raise DataError, with the line, otherwise."""
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -43,7 +43,7 @@ def decoded(path: Path, raw: bytes) -> str:
 
 
 def _csv(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
-    # The limit is the process's. Nobody needs it low, and no field is longer than its file.
+    # The limit holds for the whole process, so it is only raised. No field is longer than its file.
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -52,15 +52,15 @@ def _csv(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
         if not any(header):
             raise DataError(f"{path}, line 1: no header; the first line names the columns")
         _check_columns(f"{path}, line 1", header, columns)
-        places = {column: header.index(column) for column in columns}
+        positions = {column: header.index(column) for column in columns}
         for cells in reader:
             line, end = end + 1, reader.line_num
-            # A blank line, as an editor or a spreadsheet leaves them.
+            # Editors and spreadsheets leave blank lines, and rows of empty cells.
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(header):
                 raise DataError(f"{path}, line {line}: {len(cells)} cells; the header has {len(header)}")
-            yield line, {column: cells[place] for column, place in places.items()}
+            yield line, {column: cells[position] for column, position in positions.items()}
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: not CSV: {error}") from None
 
@@ -89,13 +89,13 @@ def _parquet(path: Path, raw: bytes, columns: Sequence[str]) -> Iterator[Row]:
     with extra("Parquet files"):
         from pyarrow import ArrowException, BufferReader, parquet
     try:
-        # A dataset of files would take `=` in a folder's name for a column.
+        # Read the bytes and not the path: pyarrow reads `=` in a folder's name as a column.
         table = parquet.ParquetFile(BufferReader(raw)).read()
     except (ArrowException, OSError) as error:
         raise DataError(f"{path}: not Parquet: {' '.join(str(error).split())}") from None
     _check_columns(str(path), table.column_names, columns)
     try:
-        # Only what is asked for becomes Python's: some types, such as nanoseconds, have no equal there.
+        # Convert only the requested columns: some types, such as nanoseconds, have no equivalent in Python.
         rows = table.select([table.column_names.index(column) for column in columns]).to_pylist()
     except (ArrowException, ValueError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
@@ -106,9 +106,9 @@ def _check_columns(where: str, names: Iterable[str], columns: Sequence[str]) -> 
     names = list(names)
     for column in columns:
         if column not in names:
-            known = [shown(name) for name in names if name]
+            known = [quoted(name) for name in names if name]
             more = f" and {len(known) - _MAX_COLUMNS} more" if len(known) > _MAX_COLUMNS else ""
-            there = ", ".join(known[:_MAX_COLUMNS]) or "nothing"
-            raise DataError(f"{where}: needs a column {column!r}; found: {there}{more}")
+            listing = ", ".join(known[:_MAX_COLUMNS]) or "nothing"
+            raise DataError(f"{where}: needs a column {column!r}; found: {listing}{more}")
         if (times := names.count(column)) > 1:
-            raise DataError(f"{where}: the column {column!r} is there {times} times")
+            raise DataError(f"{where}: the column {column!r} occurs {times} times; keep one")

@@ -1,4 +1,4 @@
-"""A recipe file: read with the changes of the command line, its paths resolved, and hashed."""
+"""Reads a recipe file with the changes of the command line, resolves its paths, and hashes it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from rootstock.adapters.bundle.canonical import canonical
-from rootstock.training.characters import check_characters, shown
+from rootstock.training.characters import check_characters, quoted
 from rootstock.training.errors import RecipeError
 from rootstock.training.recipe.recipe import Recipe, TaskType
 
 DATA = "ROOTSTOCK_DATA"
 _PROJECT = Path(__file__).resolve().parents[2]
-# Values such as 2026-99-99 or `!!int x` end in Python's own errors.
+# For values like 2026-99-99 or `!!int x` PyYAML raises Python's own errors.
 _UNREADABLE = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
-# Paths are no part of what is trained: the content of the data has a separate hash.
+# Paths do not change the result, so the hash leaves them out. The data's content has a separate hash.
 _PATHS = {"output_dir": None, "tracking": None, "data": ("path", "val_path", "test_path")}
 
 
@@ -46,10 +46,11 @@ class RecipeFile:
 
     @property
     def output_dir(self) -> Path:
+        """The folder of the run's results: the recipe's output_dir, or runs/NAME."""
         return self._expanded(self.recipe.output_dir or f"runs/{self.recipe.name}")
 
     def resolve(self, path: str) -> Path:
-        """Return a path of the recipe from the recipe's folder, with ${ROOTSTOCK_DATA} replaced."""
+        """Return a path that the recipe names, from the recipe's folder and with ${ROOTSTOCK_DATA} replaced."""
         folder = os.environ.get(DATA) or str(_PROJECT / "../shared/data")
         return self.path.parent / self._expanded(path.replace(f"${{{DATA}}}", folder))
 
@@ -57,10 +58,10 @@ class RecipeFile:
         try:
             return Path(path).expanduser()
         except RuntimeError:
-            raise RecipeError(f"{self.path}: {path}: there is no such user; write the path out") from None
+            raise RecipeError(f"{self.path}: {path}: unknown user after ~; write the full path") from None
 
     def to_yaml(self) -> str:
-        """Return the recipe with every default written out and absolute paths; it gives the same digest."""
+        """Return the recipe as YAML, with every default and absolute paths. A run of it gives the same digest."""
         value = self.recipe.model_dump(mode="json", exclude_none=True)
         for section, keys in (
             ("data", ("path", "val_path", "test_path")),
@@ -79,7 +80,7 @@ class RecipeFile:
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> RecipeFile:
     """Return the recipe in a YAML file, with `changes` such as `training.seed=3`.
 
-    RecipeError with one line that names the file and the key.
+    Raise RecipeError, with one line that names the file and the key, if the recipe is invalid.
     """
     try:
         value = yaml.load(path.read_bytes(), Loader=_UniqueKeys)  # noqa: S506 - a subclass of SafeLoader
@@ -95,7 +96,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> RecipeFile:
 
 
 def changed(source: RecipeFile, changes: Mapping[str, Any]) -> RecipeFile:
-    """Return the recipe with other values at dotted keys; RecipeError as `load_recipe`."""
+    """Return the recipe with new values at dotted keys. Raise RecipeError if one of them is invalid."""
     value = source.recipe.model_dump(mode="json", exclude_unset=True)
     for key, new in changes.items():
         _put(value, key, new)
@@ -113,7 +114,7 @@ def naming(data: Path, task_type: TaskType, text_column: str, label_column: str)
 
 
 def validated(value: Mapping[str, Any], where: str) -> Recipe:
-    """Return the recipe of a mapping; RecipeError that begins with `where`."""
+    """Return the recipe of a mapping. Raise RecipeError, which begins with `where`, if the mapping is invalid."""
     try:
         recipe = Recipe.model_validate(value)
     except ValidationError as error:
@@ -125,7 +126,7 @@ def validated(value: Mapping[str, Any], where: str) -> Recipe:
 def _make(value: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals or not key.strip("."):
-        raise RecipeError(f"{change!r} is no change of a recipe: write key=value, such as training.seed=3")
+        raise RecipeError(f"{change!r} is not a change to a recipe; write key=value, such as training.seed=3")
     try:
         new = yaml.safe_load(text)
     except _UNREADABLE as error:
@@ -142,29 +143,30 @@ def _put(value: dict[str, Any], key: str, new: Any) -> None:
     for section in sections:
         inner = value.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise RecipeError(f"{key}: {section} holds {inner!r} and has no keys")
+            raise RecipeError(f"{key}: {section} is the value {inner!r}, not a section; name a key of a section")
         value = inner
     value[last] = new
 
 
 def _reason(error: Exception) -> str:
-    """Return what a YAML reader says of a text, in one line."""
+    """Return the message of a YAML error in one line."""
     return "nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
 
 
 def _first(error: ValidationError) -> str:
     """Return the first error in one line, and the number of the others."""
-    found = error.errors(include_url=False)
-    key = ".".join(str(part) for part in found[0]["loc"])
-    message = str(found[0]["msg"]).removeprefix("Value error, ")
-    if found[0]["type"] == "extra_forbidden":
-        message = f"unknown key; known: {', '.join(_keys_beside(found[0]['loc']))}"
-    elif found[0]["type"] != "missing" and found[0]["type"] != "value_error":
-        message = f"{shown(found[0]['input'])}: {message}"
-    return (f"{key}: " if key else "") + message + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
+    first, *others = error.errors(include_url=False)
+    key = ".".join(str(part) for part in first["loc"])
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key; known: {', '.join(_keys_beside(first['loc']))}"
+    elif first["type"] != "missing" and first["type"] != "value_error":
+        message = f"{quoted(first['input'])}: {message}"
+    return (f"{key}: " if key else "") + message + (f" (and {len(others)} more)" if others else "")
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    """Return the known keys of the section that holds the key at `location`."""
     section: type[BaseModel] = Recipe
     for part in location[:-1]:
         field = section.model_fields.get(str(part))
@@ -174,13 +176,11 @@ def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """A SafeLoader that refuses a key written twice, of which YAML would silently keep the last."""
+    """A SafeLoader that rejects a repeated key. Without it YAML silently keeps the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is there twice", node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", node.start_mark)
         return super().construct_mapping(node, deep)
