@@ -131,7 +131,7 @@ def test_a_bundle_names_no_folder_of_the_machine_and_its_card_states_figures_bes
     assert yaml.safe_load(front)["license"] == "cc-by-4.0"
     test = outcome.metrics["test"]
     assert f"| this adapter | {test['adapter']['accuracy']:.3f} | {test['adapter']['macro_f1']:.3f} |" in text
-    assert f"| commonest answer | {test['baselines']['majority']['accuracy']:.3f} |" in text
+    assert f"| most frequent label | {test['baselines']['majority']['accuracy']:.3f} |" in text
     assert "head alone on the frozen foundation" in text
     assert outcome.digest not in files["README.md"].decode()
     manifest = json.loads(files["bundle.json"])
@@ -150,8 +150,8 @@ def test_a_run_that_chooses_by_cross_validation_trains_on_the_validation_rows_an
     assert lora["strength"] in (0.25, 0.5, 0.75, 1.0)
     assert lora["wins"] + lora["losses"] <= 30
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert "Compared on training rows, each left out of a fold" in report
-    assert "Fitted on training rows, each left out of a fold" in report
+    assert "Compared on training rows, by cross-validation" in report
+    assert "Fitted on training rows, by cross-validation" in report
 
 
 def test_the_figures_compare_the_adapter_with_the_head_alone_on_the_test_rows(

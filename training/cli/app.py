@@ -34,7 +34,7 @@ def run(
         Path | None, typer.Option(help="Write the results here instead of into the recipe's output_dir.")
     ] = None,
     push: Annotated[
-        str | None, typer.Option(metavar="URL", help="Publish the result on the server at this address.")
+        str | None, typer.Option(metavar="URL", help="Publish the adapter on the server at this URL.")
     ] = None,
     key: Annotated[
         str | None, typer.Option(envvar="ROOTSTOCK_ADMIN_KEY", help="Bearer token for --push.")
@@ -47,9 +47,10 @@ def run(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train, evaluate and pack one adapter: report, metrics, bundle/ and NAME.zip in the output folder.
+    """Train, evaluate and pack one adapter.
 
-    A killed run resumes after its last whole epoch.
+    The output folder gets the report, the metrics, bundle/ and NAME.zip. After a kill the same command resumes
+    the run after its last finished epoch.
     """
     with failures():
         from rootstock.training.recipe.recipe_file import load_recipe

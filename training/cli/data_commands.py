@@ -46,7 +46,7 @@ def rank_base(
     base: Annotated[
         list[str] | None,
         typer.Option(
-            help="A foundation to try: default, a folder or org/name@commit. Repeatable; else the recipe's."
+            help="A foundation to rank: default, a folder or org/name@commit. Repeatable. Default: the recipe's."
         ),
     ] = None,
     as_json: Json = False,
@@ -66,7 +66,7 @@ def rank_base(
     if as_json:
         show({"ranked": ranked}, True)
     else:
-        show_table("by a head on each layer's output", list(ranked[0]), ranked)
+        show_table("ranked by a head on each layer's output", list(ranked[0]), ranked)
 
 
 def suggest(

@@ -25,7 +25,10 @@ def evaluate(
     foundation: Foundation = "default",
     server: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Measure the answers of this server; BUNDLE is then a reference."),
+        typer.Option(
+            metavar="URL",
+            help="Measure this server's answers; BUNDLE is then an adapter reference, such as intents@3.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -88,7 +91,9 @@ def compare(
 def explain(
     bundle: BundlePath,
     text: Annotated[str, typer.Argument(help="The text to explain.", metavar="TEXT", show_default=False)],
-    label: Annotated[str | None, typer.Option(help="The label to explain; without it, the best one.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="The label to explain. Default: the most probable one.")
+    ] = None,
     foundation: Foundation = "default",
     as_json: Json = False,
 ) -> None:

@@ -36,7 +36,7 @@ Report = Callable[[int, int, str], None]
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Print an error as one line on stderr, with exit code 2 where the caller can mend it, otherwise 1."""
+    """Print an error as one line on stderr. Exit with code 2 if the caller can fix the cause, else with 1."""
     from rootstock.adapters.client.errors import ClientError
     from rootstock.adapters.foundation.location import FoundationError
     from rootstock.adapters.spec import Rejected

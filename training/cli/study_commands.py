@@ -36,7 +36,7 @@ def sweep(
     out: Annotated[Path | None, typer.Option(help="Write the recipe with the best values to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Search the space of a recipe's hpo section, judged on validation rows."""
+    """Search the recipe's hpo.space for the best values, judged on validation rows."""
     with failures():
         from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.search import SearchTrial
@@ -60,14 +60,18 @@ def federate(
     clients: Annotated[int, typer.Option(min=2, help="The number of simulated clients.")] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="The number of rounds of local training and averaging.")] = 5,
     skew: Annotated[
-        float | None, typer.Option(min=0.01, help="Dirichlet skew of labels over clients; without it, even.")
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="Dirichlet skew of the labels over clients: a small one gives each few labels. Default: even.",
+        ),
     ] = None,
     output_dir: Annotated[
         Path | None, typer.Option(help="Write the results here instead of into the recipe's output_dir.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train by simulated clients that keep their rows: FedAvg over the products of LoRA."""
+    """Train with simulated clients that share no rows: FedAvg over LoRA's products B·A."""
     with failures():
         from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.federated_run import run_federated
@@ -79,7 +83,7 @@ def federate(
     if as_json:
         show({"rounds": rows, "digest": outcome.digest, "zip": str(outcome.results.zip)}, True)
         return
-    show_table("by round", ["number", "validation", "lost"], rows)
+    show_table("rounds", ["number", "validation", "lost"], rows)
     typer.echo(f"zip      {outcome.results.zip}")
     typer.echo(f"digest   {outcome.digest}")
 
@@ -90,7 +94,7 @@ def bench(
     pairs: Annotated[
         int,
         typer.Option(
-            min=1, help="The number of interleaved pairs of trainings; under 6 no interval covers 95 %."
+            min=1, help="The number of interleaved pairs of trainings; fewer than 6 give no 95 % interval."
         ),
     ] = 6,
     as_json: Json = False,
@@ -109,5 +113,5 @@ def bench(
         for side in ("ours", "trainer")
     ]
     low, high = comparison["interval"]
-    interval = f"{low:.2f} to {high:.2f} covers the median with {comparison['coverage']:.1%}"
+    interval = f"{low:.2f} to {high:.2f} with {comparison['coverage']:.1%} confidence"
     show(comparison, as_json, *lines, f"ratio {comparison['ratio']:.2f} ({interval})")

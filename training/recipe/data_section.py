@@ -20,14 +20,14 @@ class Splits(RecipeSection):
     val_size: Share = Field(default=0.15, description="Share of all rows, without a data.val_path.")
     k_shot: Annotated[int, Field(ge=2)] | None = Field(
         default=None,
-        description="Learn from this many rows of each label, and choose by cross-validation over them; the "
-        "validation rows stay unread.",
+        description="Train on this many rows of each label, and choose by cross-validation over them; the "
+        "validation rows are not used.",
     )
     choose_by: Literal["validation", "cross_validation"] = Field(
         default="validation",
         description="`validation` chooses by the validation rows. `cross_validation` trains on those too, to "
-        "the last epoch, and chooses by four folds of all rows: more rows for both, in about four "
-        "times the time.",
+        "the last epoch, and chooses by four folds of all rows. That gives more rows for both, and takes about "
+        "four times as long.",
     )
     dedupe_across_splits: bool = Field(
         default=True,
@@ -41,13 +41,13 @@ class Splits(RecipeSection):
     def _leaves_rows_to_train(cls, value: float, info: ValidationInfo) -> float:
         if (total := value + info.data.get("test_size", 0)) >= 1:
             raise ValueError(
-                f"test_size and val_size take {total:g} of all rows; lower them to leave rows to train on"
+                f"test_size and val_size add up to {total:g}, which leaves no rows to train on; lower them"
             )
         return value
 
 
 class Data(RecipeSection):
-    """The labelled rows. The ending tells the format: .csv, .jsonl, .parquet, or .conll (token, tab, BIO tag).
+    """The labelled rows. The extension gives the format: .csv, .jsonl, .parquet, or .conll (token, tab, BIO tag).
 
     A relative path starts at the recipe's folder; ${ROOTSTOCK_DATA} stands for the folder of labelled data.
     """
@@ -74,6 +74,6 @@ class Data(RecipeSection):
         if not files and (self.test_path or self.val_path):
             key = "test_path" if self.test_path else "val_path"
             raise ValueError(
-                f"{key} is for splits.strategy: given; {self.splits.strategy} splits path; choose one"
+                f"{key} is for splits.strategy: given, not {self.splits.strategy}; set given, or leave {key} out"
             )
         return self

@@ -1,4 +1,4 @@
-"""The check at a run's start for the packages of rootstock[train] that it needs at its end."""
+"""Checks, before a run trains, for the packages of rootstock[train] that it needs at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recipe: the data of one adapter, its training and its evaluation. An unknown key is refused."""
+"""The schema of a recipe: the data, training and evaluation of one adapter. An unknown key is an error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Method = Literal["auto", "head_only", "lora", "dora", "ia3"]
 
 
 class Peft(RecipeSection):
-    """The adapter, in PEFT's names.
+    """The adapter's settings, under PEFT's names.
 
     `auto` fits a head alone, then trains LoRA, with a contrastive stage for few rows, and keeps the better one.
     """
@@ -47,8 +47,8 @@ class Peft(RecipeSection):
     use_rslora: bool = False
     choose_strength: bool = Field(
         default=False,
-        description="Keep a quarter, half, three quarters or all of LoRA's change: the share that is best "
-        "where the method is judged (WiSE-FT).",
+        description="Keep a quarter, half, three quarters or all of LoRA's change: the share that scores best on "
+        "the rows that judge the method (WiSE-FT).",
     )
     init_from_adapter: Text | None = Field(
         default=None, description="A bundle's folder to start from; its sites and ranks must be the same."
@@ -61,7 +61,7 @@ class Peft(RecipeSection):
 
 
 class Training(RecipeSection):
-    """The optimisation, in the names of transformers' TrainingArguments: AdamW, ending with the best epoch."""
+    """The optimisation, under the names of transformers' TrainingArguments: AdamW; the best epoch is kept."""
 
     learning_rate: Positive = 1e-3
     head_learning_rate: Positive | None = Field(
@@ -86,7 +86,7 @@ class Training(RecipeSection):
     class_weights: Literal["none", "balanced"] = "none"
     dropout: Probability | None = Field(
         default=None,
-        description="In the layers that train and in front of the head. Default: the foundation's rates.",
+        description="Dropout in the layers that train and before the head. Default: the foundation's rates.",
     )
     contrastive_epochs: Annotated[int, Field(ge=0)] | None = Field(
         default=None,
@@ -99,13 +99,13 @@ class Training(RecipeSection):
     contrastive_temperature: Positive = 0.07
     label_names: bool = Field(
         default=True,
-        description="With a contrastive stage the name of each label is one more row of it, for every head.",
+        description="With a contrastive stage, train every head on each label's name as one more row of it.",
     )
     ema_decay: Probability = Field(
         default=0.9,
-        description="The contrastive stage ends with the moving average of its weights, with this decay a "
-        "step. The average begins with the first weights: after 16 steps of 0.9 they are a fifth "
-        "of it. 0: with the last weights.",
+        description="The contrastive stage ends with a moving average of its weights; this is its decay a step. "
+        "The average starts from the initial weights: after 16 steps of 0.9 they are a fifth of it. 0: end with "
+        "the last weights.",
     )
     early_stopping_patience: Count | None = Field(
         default=None, description="Stop after this many epochs without a better validation score. Default: never."
@@ -113,14 +113,15 @@ class Training(RecipeSection):
     seed: Seed = 0
     seeds: Annotated[list[Seed], Field(min_length=1)] | None = Field(
         default=None,
-        description="Train once with each, report mean and deviation, and keep the best on validation, or the "
-        "first without validation rows.",
+        description="Train once with each seed and report mean and deviation. Keep the best on validation or, "
+        "without validation rows, the first.",
     )
     max_length: Annotated[int, Field(ge=3)] = Field(
-        default=128, description="The limit of an input in tokens, special tokens included; the rest is cut off."
+        default=128, description="Most tokens of an input, special tokens included; the rest is cut off."
     )
     cache_features: bool = Field(
-        default=True, description="Compute the layers below the first that changes only once for each row."
+        default=True,
+        description="Compute the layers below the first that trains once a row, and keep the result.",
     )
     bf16: bool = Field(default=False, description="Mixed precision in bfloat16, on a GPU.")
 
@@ -137,7 +138,7 @@ class Augmentation(RecipeSection):
 
 
 class DomainAdaptation(RecipeSection):
-    """Brings the embeddings of the training rows and of unlabelled target rows together; for SEQ_CLS."""
+    """A loss that brings the embeddings of training rows and unlabelled target rows together; for SEQ_CLS."""
 
     method: Literal["coral", "dann"]
     target_path: Text = Field(description="Texts of the target domain: a file as for data; labels are not read.")
@@ -145,14 +146,14 @@ class DomainAdaptation(RecipeSection):
 
 
 class OutOfScope(RecipeSection):
-    """Texts that no label fits, to choose and judge a threshold of refusal."""
+    """Texts that no label fits, to choose and measure the confidence below which answers are refused."""
 
     val_path: Text | None = None
     test_path: Text
 
 
 class Evaluation(RecipeSection):
-    """Measurements beside the score."""
+    """Further measurements of a run, beside its score."""
 
     alpha: Probability = Field(
         default=0.5,
@@ -192,7 +193,7 @@ class Hpo(RecipeSection):
 
 
 class Tracking(RecipeSection):
-    """The record of a run beside its output folder."""
+    """A record of the run in MLflow, beside its output folder."""
 
     mlflow_tracking_uri: Text | None = Field(
         default=None, description="An MLflow server or store. Default: none."
@@ -207,7 +208,7 @@ class Recipe(RecipeSection):
     base_model: str = Field(default="default", description="`default`, a local folder, or org/name@<40 hex>.")
     name: str = Field(description="The adapter's name when it is published.")
     license: Text = Field(description="Licence of the adapter, for example cc-by-4.0.")
-    description: Text = Field(description="The adapter's answers and data in a sentence, for its card.")
+    description: Text = Field(description="A sentence on the adapter's answers and data, for its model card.")
     data: Data
     peft: Peft = Peft()
     training: Training = Training()
@@ -228,7 +229,7 @@ class Recipe(RecipeSection):
     def _publishable(cls, value: str) -> str:
         if not is_name(value) or value == FOUNDATION:
             raise ValueError(
-                f"{value!r} is no adapter name; use 1 to 128 of a-z 0-9 . _ -, and not {FOUNDATION!r}"
+                f"{value!r} is not an adapter name; use 1 to 128 of a-z 0-9 . _ -, and not {FOUNDATION!r}"
             )
         return value
 

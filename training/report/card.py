@@ -36,7 +36,7 @@ def render(recipe: Recipe, network: NetworkSpec, choice: Choice, metrics: Mappin
         "## Held-out figures",
         _held_out(sizes),
         _comparison(figures),
-        f"Chosen because {choice.reason}.",
+        f"Reason for the choice: {choice.reason}.",
         _breakdown(figures["adapter"]),
         "## Data and licence",
         _data(recipe, sizes),
@@ -57,7 +57,7 @@ def _made(recipe: Recipe, choice: Choice, sites: int) -> str:
 
 def _head(network: NetworkSpec) -> str:
     if not network.linear_head:
-        return "The head is the task class's own."
+        return f"The head is that of `{network.task_class.name}`."
     mean = pooling_of(network.foundation) == "mean"
     vector = "the mean of the trunk's last states" if mean else "the first token's last state"
     return f"The head, `head.weight` and `head.bias`, reads {vector}, scaled to length 1."
@@ -82,10 +82,10 @@ def _front_matter(recipe: Recipe, base_model: str, task: str, figures: Mapping[s
 
 
 def _held_out(sizes: Mapping[str, int]) -> str:
-    choice = f"nor any choice ({sizes['validation']} rows)" if sizes["validation"] else "nor any choice"
+    choice = f"to choose ({sizes['validation']} rows)" if sizes["validation"] else "to choose"
     return (
-        f"On {sizes['test']} rows that neither training ({sizes['train']} rows) {choice} saw, from the saved "
-        "files as anyone loads them."
+        f"Measured on {sizes['test']} rows that were used neither to train ({sizes['train']} rows) nor {choice}, "
+        "with the saved files loaded again."
     )
 
 
@@ -95,7 +95,7 @@ def _comparison(figures: Mapping[str, Any]) -> str:
     known = {
         "head_only": "head alone on the frozen foundation",
         "from_scratch": "the same network from random weights",
-        "majority": "commonest answer",
+        "majority": "most frequent label",
     }
     baselines = {
         title: figures["baselines"][name] for name, title in known.items() if name in figures["baselines"]
@@ -130,13 +130,14 @@ def _data(recipe: Recipe, sizes: Mapping[str, int]) -> str:
 
 def _limits(recipe: Recipe, figures: Mapping[str, Any]) -> str:
     reading = (
-        "Entities are counted by whole words, each with its first token's tag; an entity with one wrong edge is "
-        "wrong."
+        "Entities are scored by whole words, and a word has the tag of its first token. An entity whose first or "
+        "last word is wrong counts as wrong."
         if recipe.task_type == "TOKEN_CLS"
-        else "It gives one of its labels to every text, also to a text that none of them fits."
+        else "It gives every text one of its labels, even a text that no label fits."
     )
     return (
-        f"Meant for inputs like its data. {reading} Inputs are cut off at {recipe.training.max_length} tokens. "
-        f"The figures come from {figures['adapter']['rows']} rows, so a difference of a few points between two "
-        "adapters can be chance. They say nothing of other languages, domains or times."
+        f"Intended for inputs like its training data. {reading} Inputs are cut off at "
+        f"{recipe.training.max_length} tokens. The figures come from {figures['adapter']['rows']} rows, so a "
+        "difference of a few points between two adapters can be chance. They say nothing about other languages, "
+        "domains or times."
     )

@@ -33,7 +33,7 @@ def draw(metrics: Metrics, folder: Path) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
     with warnings.catch_warnings():
-        # A name in a script that the font lacks shows boxes, which is no reason to stop.
+        # A name in a script that the font lacks is drawn as boxes, which is no reason to stop.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         for name, plot in _PLOTS.items():
             if (figure := plot(metrics)) is not None:
@@ -111,13 +111,13 @@ def _calibration(metrics: Metrics) -> Figure | None:
     for column, (side, title) in enumerate(sides):
         bins = calibration.get(f"bins_{side}", [])
         above, below = grid[:, column]
-        above.plot([0, 1], [0, 1], "--", color=_GREY, label="as sure as right")
+        above.plot([0, 1], [0, 1], "--", color=_GREY, label="perfectly calibrated")
         confidence = [b["confidence"] for b in bins]
         accuracy, rows = [b["accuracy"] for b in bins], np.array([b["rows"] for b in bins])
         above.plot(confidence, accuracy, color=_ADAPTER, alpha=0.4)
         # A step of few rows says little, so its dot is small.
         sizes = 12 + 130 * rows / max(1, rows.max(initial=1))
-        above.scatter(confidence, accuracy, sizes, color=_ADAPTER, label="adapter, by rows", zorder=3)
+        above.scatter(confidence, accuracy, sizes, color=_ADAPTER, label="adapter (size: rows)", zorder=3)
         above.set_title(f"{title}: error {100 * calibration[f'ece_{side}']:.1f} points", fontsize=10)
         above.set_xlim(0, 1.02)
         above.set_ylim(-0.05, 1.05)

@@ -10,7 +10,7 @@ Metrics = Mapping[str, Any]
 Tone = Literal["good", "doubt", "bad"]
 
 HEAD_ONLY = "head_only"
-# A p-value up to this is called more than chance.
+# A gain with a p-value up to this counts as more than chance.
 SIGNIFICANT = 0.05
 
 
@@ -44,7 +44,7 @@ def p_value(test: Metrics) -> str:
 
 
 def judge(metrics: Metrics) -> Recommendation:
-    """Return the verdict on a run: good, in doubt, or bad for an adapter below its head-only baseline."""
+    """Return the verdict on a run: good, in doubt, or bad if the adapter scores below its head-only baseline."""
     adapter = metrics["test"]["adapter"]
     head = metrics["test"].get("baselines", {}).get(HEAD_ONLY)
     score = main_score(adapter)
@@ -56,7 +56,7 @@ def judge(metrics: Metrics) -> Recommendation:
         headline = "Not compared with a head alone on the frozen foundation: the adapter's gain is unknown."
         return Recommendation("doubt", headline, (*reasons, *_choice(metrics)))
     gain = adapter[score] - head[score]
-    reasons.append(f"A head alone reaches {percent(head[score])}: {points(gain)}.")
+    reasons.append(f"A head alone reaches {percent(head[score])}; the adapter's difference is {points(gain)}.")
     against = _against_head(metrics)
     if against:
         reasons.append(_test(*against))
@@ -66,13 +66,16 @@ def judge(metrics: Metrics) -> Recommendation:
 
 def _tone(gain: float, p_value: float | None) -> tuple[Tone, str]:
     if gain < 0:
-        return "bad", "Do not publish: the adapter is below a head alone on the frozen foundation."
+        return "bad", "Do not publish: the adapter scores below a head alone on the frozen foundation."
     if gain == 0:
         return "doubt", "No better than a head alone on the frozen foundation, which costs less to serve."
     if p_value is None:
-        return "doubt", "Above a head alone on the frozen foundation, but not tested against chance."
+        return "doubt", "Scores above a head alone on the frozen foundation, but not tested against chance."
     if p_value > SIGNIFICANT:
-        return "doubt", "Above a head alone on the frozen foundation, but chance may explain the difference."
+        return (
+            "doubt",
+            "Scores above a head alone on the frozen foundation, but chance may explain the difference.",
+        )
     return "good", "Better than a head alone on the frozen foundation, by more than chance."
 
 
@@ -109,7 +112,7 @@ def _choice(metrics: Metrics) -> tuple[str, ...]:
     if not choice:
         return ()
     reason = f": {choice['reason'].rstrip('.')}" if choice.get("reason") else ""
-    return (f"Of {len(choice['candidates'])} methods {choice['chosen']} was chosen{reason}.",)
+    return (f"{choice['chosen']} was chosen from {len(choice['candidates'])} methods{reason}.",)
 
 
 _NAMES = {"macro_f1": "macro-F1", "f1": "entity F1"}

@@ -18,8 +18,8 @@ _FIGURES = {
     "recall": "recall",
     "f1": "F1",
 }
-_BASELINES = {HEAD_ONLY: "head only", "majority": "commonest answer", "from_scratch": "from scratch"}
-# A table of 150 labels hides those that need attention.
+_BASELINES = {HEAD_ONLY: "head only", "majority": "most frequent label", "from_scratch": "from scratch"}
+# A table of 150 labels would hide those that need attention.
 _MOST_LABELS = 60
 
 
@@ -53,7 +53,7 @@ def _scores(metrics: Metrics) -> Iterator[ReportSection]:
         rows.append((_BASELINES.get(name, name.replace("_", " ")), *cells))
     head = ("", *(_FIGURES[c] for c in columns), *([f"adapter's {_FIGURES[score]} is ahead by"] if gain else []))
     split = test.get("split", "test")
-    text = f"On {test['adapter']['rows']} {split} rows that neither training nor any choice saw."
+    text = f"Measured on {test['adapter']['rows']} {split} rows that were used neither to train nor to choose."
     if test.get("intervals"):
         text += " The 95 % interval over test sets like this one is in brackets."
     yield ReportSection("Adapter and baselines", text, head, tuple(rows))
@@ -90,7 +90,7 @@ def _choice(metrics: Metrics) -> Iterator[ReportSection]:
 
 def _judged_on(metrics: Metrics) -> str:
     """Return the name of the rows that methods were compared on."""
-    return "validation rows" if metrics["rows"]["validation"] else "training rows, each left out of a fold"
+    return "validation rows" if metrics["rows"]["validation"] else "training rows, by cross-validation"
 
 
 def _labels(metrics: Metrics) -> Iterator[ReportSection]:
@@ -125,7 +125,7 @@ def _confusions(metrics: Metrics) -> Iterator[ReportSection]:
         (mistake.truth, mistake.predicted, str(mistake.rows), percent(mistake.rows / mistake.of))
         for mistake in worst(matrix, metrics["labels"])
     )
-    text = "The commonest mistakes." if rows else "No test row is predicted as another label."
+    text = "The most frequent mistakes." if rows else "Every test row is predicted correctly."
     head = ("true", "predicted", "rows", "of the label's rows")
     yield ReportSection("Confusions", text, head, rows, "confusion", numbers=False)
 
@@ -134,10 +134,10 @@ def _calibration(metrics: Metrics) -> Iterator[ReportSection]:
     if not (calibration := metrics.get("calibration")):
         return
     temperature = calibration["temperature"]
-    leaning = "surer than it is right" if temperature > 1 else "less sure than it is right"
+    leaning = "overconfident" if temperature > 1 else "underconfident"
     text = (
         f"Fitted on {_judged_on(metrics)}, the temperature is {temperature:.2f}: the adapter is {leaning}. "
-        f"Dividing its logits by it takes the expected calibration error on test rows from "
+        f"Dividing its logits by the temperature changes the expected calibration error on test rows from "
         f"{100 * calibration['ece_before']:.1f} to {100 * calibration['ece_after']:.1f} points; the answers "
         "stay the same."
     )
@@ -149,7 +149,7 @@ def _out_of_scope(metrics: Metrics) -> Iterator[ReportSection]:
         return
     rows = [
         ("in-scope rows answered", "in_scope_kept"),
-        ("in-scope rows answered and right", "in_scope_accuracy"),
+        ("in-scope rows answered correctly", "in_scope_accuracy"),
     ]
     rows += [("out-of-scope rows refused", "recall")]
     cells = [(name, percent(figures[key])) for name, key in rows if figures.get(key) is not None]
@@ -157,7 +157,7 @@ def _out_of_scope(metrics: Metrics) -> Iterator[ReportSection]:
         cells.append(("area under the ROC curve", f"{figures['auroc']:.3f}"))
     if isinstance(figures.get("rows"), Mapping):
         cells += [(f"{name.replace('_', '-')} test rows", str(count)) for name, count in figures["rows"].items()]
-    text = f"An answer of a probability under {figures['threshold']:.3f}, after the temperature, is refused."
+    text = f"An answer with a probability below {figures['threshold']:.3f}, after the temperature, is refused."
     yield ReportSection("Out of scope", text, ("", "test"), tuple(cells))
 
 
