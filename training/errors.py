@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class TrainingError(Exception):
-    """A training run that cannot go on: the message names the file, the fault and the remedy."""
+    """A fault that ends a training run: the message names the file, the fault and the remedy."""
 
 
 class RecipeError(TrainingError):
@@ -33,7 +33,7 @@ class MissingExtra(TrainingError):
 
 @contextmanager
 def extra(feature: str) -> Iterator[None]:
-    """Import packages of rootstock[train]; MissingExtra names the feature that needs a missing one."""
+    """Import packages of rootstock[train]. Raise MissingExtra, which names the feature, if one is missing."""
     try:
         yield
     except ImportError as error:

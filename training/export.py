@@ -32,7 +32,7 @@ def golden(
     whole = [i for i, row in enumerate(rows) if not row.cut]
     if not whole:
         raise DataError(
-            f"training.max_length: every held-out text is longer than its {encoder.max_length} tokens; raise it"
+            f"training.max_length: every held-out text is longer than {encoder.max_length} tokens; raise it"
         )
     step = max(1, len(whole) // _GOLDEN_INPUTS)
     positions = whole[::step][:_GOLDEN_INPUTS]
@@ -49,7 +49,7 @@ def make_bundle(
     evaluation: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> Bundle:
-    """Return the bundle of the adapter's files, opened and checked in full; Rejected if no server takes it."""
+    """Return the bundle of the adapter's files, checked in full. Raise Rejected if no server takes it."""
     spec, task_class, linear = network.foundation, network.task_class, network.linear_head
     config = read_config(json.loads(files[CONFIG]))
     head = (

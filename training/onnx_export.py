@@ -1,4 +1,4 @@
-"""Foundation, adapter and head as one ONNX model, for programs without adapters."""
+"""Exports foundation, adapter and head as one ONNX model, for programs that cannot load adapters."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _OPSET = 18
 
 
 def write_onnx(adapter: Predictor, out: Path) -> float:
-    """Write the model, and return the largest difference of its outputs to the bundle's golden ones.
+    """Write the model, and return the largest difference between its outputs and the bundle's golden outputs.
 
     The inputs are `input_ids`, `attention_mask` and, where the foundation has them, `token_type_ids`, each
-    (rows, tokens) int64. The output is `logits`, (rows, labels) or (rows, tokens, labels). The file is whole or
-    not there.
+    (rows, tokens) int64. The output is `logits`, (rows, labels) or (rows, tokens, labels). The file is written
+    completely or not at all.
     """
     import torch
     from torch import nn
@@ -32,7 +32,7 @@ def write_onnx(adapter: Predictor, out: Path) -> float:
     class Whole(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            # Registered here, so that their weights are the graph's.
+            # Register the parts, so that the exported graph holds their weights.
             self.parts = nn.ModuleList(network.modules())
 
         def forward(self, *tensors: Any) -> Any:
@@ -68,8 +68,8 @@ def write_onnx(adapter: Predictor, out: Path) -> float:
 
 
 def _difference(adapter: Predictor, model: Path, names: list[str]) -> float:
-    """Return the largest difference of the model's outputs to the golden ones of the bundle."""
-    # Its builds for Linux report what they run to their maker unless this is set before the import.
+    """Return the largest difference between the model's outputs and the bundle's golden outputs."""
+    # ONNX Runtime's Linux builds send usage data to their maker unless this is set before the import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
     import onnxruntime

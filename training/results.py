@@ -1,4 +1,4 @@
-"""The files of a run in its output folder: each is whole, or not there."""
+"""Writes the files of a run into its output folder, each completely or not at all."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def write_results(results: Results, bundle: Bundle, metrics: Mapping[str, Any], 
     """
     results.folder.mkdir(parents=True, exist_ok=True)
     for leftover in results.folder.glob(f"{_STAGING}*"):
-        # A run was killed while it wrote.
+        # A run that was killed while it wrote left this folder.
         shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(prefix=_STAGING, dir=results.folder) as staging:
         new = Path(staging)

@@ -58,8 +58,8 @@ def run(
 ) -> RunResult:
     """Train, evaluate and pack the adapter of a recipe, and replace the output folder's results at the end.
 
-    A killed run resumes after its last whole epoch. Raises TrainingError, FoundationError or Rejected. The same
-    recipe, data, machine and number of threads give the same digest, resumed or not.
+    A killed run resumes after its last finished epoch. The same recipe, data, machine and number of threads give
+    the same digest, resumed or not. Raise TrainingError, FoundationError or Rejected if a run fails.
     """
     opened = begin(source, output_dir, report, f"force={force}")
     rows, plan, alpha = opened.job.training_rows, opened.plan, source.recipe.evaluation.alpha
@@ -70,7 +70,7 @@ def run(
 
 
 def begin(source: RecipeFile, output_dir: Path | None, report: Report, variant: str) -> OpenRun:
-    """Open a run; runs of one recipe that train differently have another `variant`."""
+    """Open a run. `variant` tells apart the checkpoints of runs that train one recipe in different ways."""
     start = time.monotonic()
     require(source.recipe)
     job = prepare(source)

@@ -116,7 +116,7 @@ class RunMetrics:
         }
 
     def _calibration(self, held_out: Sequence[Array]) -> dict[str, Any]:
-        """Return the temperature of the chosen method, fitted where it was judged, and its effect on test."""
+        """Return the chosen method's temperature, fitted on the rows that judged it, and its effect on test."""
         parts = ((self.choice.chosen.held_out, self.choice.rows), (held_out, self.test.rows))
         flat = [flatten(outputs, [row.targets for row in rows]) for outputs, rows in parts]
         return calibrate(*flat[0], *flat[1])
@@ -130,16 +130,16 @@ class RunMetrics:
         return macro_f1(candidate.predict(self.encoder.inputs(rows)), rows, self.encoder.labels)
 
     def _out_of_scope(self, held_out: Sequence[Array], temperature: float) -> dict[str, Any]:
-        def sure(outputs: Sequence[Array]) -> Any:
+        def confidence(outputs: Sequence[Array]) -> Any:
             return confidences(np.stack(outputs), temperature)
 
         outside = {
-            key: sure(self.candidate.predict(self.encoder.inputs(rows)))
+            key: confidence(self.candidate.predict(self.encoder.inputs(rows)))
             for key, rows in self.out_of_scope.items()
         }
-        threshold = choose_threshold(sure(self.choice.chosen.held_out), outside.get("val_path"))
+        threshold = choose_threshold(confidence(self.choice.chosen.held_out), outside.get("val_path"))
         right = [int(row.argmax()) == r.targets[0] for row, r in zip(held_out, self.test.rows, strict=True)]
-        return out_of_scope_figures(threshold, sure(held_out), right, outside["test_path"])
+        return out_of_scope_figures(threshold, confidence(held_out), right, outside["test_path"])
 
     def _fairness(self, held_out: Sequence[Array], column: str) -> dict[str, Any]:
         """Return figures by group of the test rows, for tokens of their words."""
@@ -197,7 +197,7 @@ def learning_curve(
 ) -> list[dict[str, Any]]:
     """Return the score of the chosen method on shares of the training rows, the smallest first.
 
-    A share that leaves a label few rows is learned by contrast, as so few rows alone would be.
+    A share that leaves few rows a label is trained by contrast, as a data set of that size is.
     """
     points = []
     for share in sorted(shares):

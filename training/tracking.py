@@ -42,7 +42,7 @@ class Log:
 def track(recipe: Recipe, metrics: Mapping[str, Any], results: Results) -> None:
     """Record a finished run in the MLflow store that the recipe names: parameters, figures, and the results.
 
-    TrainingError for a store that cannot be reached; the results are on disk by then.
+    Raise TrainingError if the store cannot be reached. The results are already on disk.
     """
     uri = recipe.tracking.mlflow_tracking_uri
     if uri is None:

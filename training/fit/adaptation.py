@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def coral(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Return the squared distance of the covariances of (rows, width) embeddings (Sun and Saenko, 2016).
 
-    The paper divides by 4 width². Embeddings of length 1 have covariances of about 1/width, so here it is
-    multiplied by width / 4, which brings it to the size of a loss.
+    The paper divides by 4 width². Embeddings of length 1 have covariances of about 1/width, so here the distance
+    is multiplied by width / 4, which makes it about as large as the cross entropy.
     """
     width = source.shape[1]
     return ((_covariance(source) - _covariance(target)) ** 2).sum() * width / 4
@@ -26,7 +26,7 @@ def _covariance(rows: torch.Tensor) -> torch.Tensor:
 
 
 class DomainClassifier:
-    """Tells source from target embeddings; the trunk learns the opposite (Ganin et al., DANN, 2016)."""
+    """A classifier of source and target embeddings that the trunk learns to fool (Ganin et al., DANN, 2016)."""
 
     def __init__(self, width: int, device: torch.device) -> None:
         from torch import nn
@@ -34,7 +34,7 @@ class DomainClassifier:
         self.network = nn.Sequential(nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 2)).to(device)
 
     def loss(self, source: torch.Tensor, target: torch.Tensor, done: float) -> torch.Tensor:
-        """Return its cross entropy; gradients to the embeddings are reversed and grow over the run."""
+        """Return the cross entropy. Gradients to the embeddings are reversed, and grow over the run (`done`)."""
         import torch
         from torch.nn.functional import cross_entropy
 

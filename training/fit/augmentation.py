@@ -38,7 +38,7 @@ def hide_tokens(batch: InputBatch, share: float, special: int = 1) -> InputBatch
 
 
 def mixing(rows: int, alpha: float) -> tuple[float, torch.Tensor]:
-    """Return the share of each row that stays, and the row that gives the rest (Zhang et al., mixup, 2018)."""
+    """Return the share that each row keeps, and the row that supplies its rest (Zhang et al., mixup, 2018)."""
     import torch
 
     share = torch.distributions.Beta(alpha, alpha).sample().item()

@@ -1,4 +1,4 @@
-"""One way of making an adapter from rows: the head alone, or a head on LoRA, DoRA or IA3."""
+"""Trains a candidate for the adapter on rows: the head alone, or a head on LoRA, DoRA or IA3."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _RUN = 32
 class Candidate:
     """A network after its training, the method, and the epochs of its descent.
 
-    `line` leads back to the start of the descent, for LoRA.
+    `line` moves the weights back towards the start of the descent, for LoRA.
     """
 
     method: str
@@ -103,7 +103,7 @@ def _by_contrast(method: str, network: Network, train: Inputs, plan: TrainingPla
     targets = train.targets
 
     def loss(positions: list[int], done: float) -> torch.Tensor:
-        # In runs of like lengths: a batch this large would be padded to its longest text.
+        # Embed in runs of similar length: a batch this large would be padded to its longest text.
         ordered = sorted(positions, key=lambda i: int(train.lengths[i]))
         parts = [train.batch(ordered[i : i + _RUN]) for i in range(0, len(ordered), _RUN)]
         embeddings = torch.cat([network.embed(part) for part in parts])
@@ -127,7 +127,7 @@ def _by_contrast(method: str, network: Network, train: Inputs, plan: TrainingPla
 
 
 def _with_label_names(network: Network, train: Inputs, plan: TrainingPlan) -> Inputs:
-    """Return the rows, and the name of each label as one more row of it: a name says what its rows are about."""
+    """Return the rows with each label's name as one more row of it, since a name describes its rows."""
     if not plan.settings.training.label_names:
         return train
     encoder = plan.encoder
@@ -181,7 +181,7 @@ def _by_cross_entropy(
 
 
 def like_lengths(lengths: Any, size: int, order: torch.Generator) -> list[list[int]]:
-    """Return all rows once, in random batches of like lengths: little padding, and other company in each epoch.
+    """Return all rows once, in random batches of similar length, which need little padding.
 
     Rows are shuffled, sorted by length within runs of sixteen batches, and the batches shuffled again.
     """

@@ -24,7 +24,7 @@ class StageState:
 class Checkpoints:
     """The checkpoints of one run in a folder; those of a run with another `key` are ignored.
 
-    They are safetensors, never pickled. Each file is whole or not there.
+    They are safetensors, never pickled. Each file is written completely or not at all.
     """
 
     def __init__(self, folder: Path | None, key: str) -> None:

@@ -1,4 +1,4 @@
-"""The contrastive stage for few rows: embeddings of one label together, of different labels apart."""
+"""The contrastive stage for few rows: it pulls embeddings of one label together, and others apart."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def supervised_contrast(embeddings: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return the mean over rows of −log of the share of a row's similarity that is to rows of its label.
+    """Return the supervised contrastive loss, which is low if a row is similar to rows of its label alone.
 
-    `embeddings` (rows, width) have length 1. A row that is alone of its label counts nothing. Source: Khosla et
-    al., "Supervised Contrastive Learning", 2020, eq. 2.
+    `embeddings` (rows, width) have length 1. A row without another row of its label does not count. Source:
+    Khosla et al., "Supervised Contrastive Learning", 2020, eq. 2.
     """
     import torch
 
@@ -39,7 +39,7 @@ def balanced_batches(targets: list[int], rows: int, order: torch.Generator) -> I
     start = 0
     for label in sorted(by_label):
         positions = by_label[label]
-        # Runs of one label go to one batch, so that each row has others of its label beside it.
+        # A run of one label goes to one batch, so that each row shares its batch with others of its label.
         size = -(-len(positions) // count)
         size = max(2, size)
         for run in range(0, len(positions), size):

@@ -23,7 +23,7 @@ Report = Callable[[int, int, str], None]
 
 
 def silent(done: int, total: int, note: str) -> None:
-    """Report to nobody."""
+    """Ignore a report of progress."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class FitStage:
 
     `batches` gives the rows of each step of an epoch. `loss` gives the loss of a step, from its rows and the
     share of all steps that is done. `score` judges an epoch; without it the last epoch counts as the best.
-    `also` trains beside the network. For a stage without a score, an `ema_decay` above 0 ends it with the
-    moving average of the weights: the average begins with the weights before the first step, and each step
-    keeps that share of it.
+    `also` are parameters that train beside the network. A stage without a score and with an `ema_decay` above 0
+    ends with the moving average of the weights. The average begins with the weights before the first step, and
+    each step keeps the share `ema_decay` of it.
     """
 
     name: str
@@ -72,10 +72,10 @@ def descend(
     report: Report = silent,
     checkpoints: Checkpoints | None = None,
 ) -> Fit:
-    """Train what is trainable in the network, and leave it with the weights of the best epoch.
+    """Train the network's trainable parameters, and leave it with the weights of the best epoch.
 
-    The best has the highest score; of equals it is the earlier. Within `deterministic` the same inputs give the
-    same weights, also after a kill and a resume. Raises Diverged.
+    The best epoch has the highest score; on a tie it is the earlier one. Within `deterministic` the same inputs
+    give the same weights, also after a kill and a resume. Raise Diverged if the loss is not a finite number.
     """
     run = _Descent(network, stage, settings, seed, checkpoints)
     while not run.is_done:

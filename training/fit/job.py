@@ -25,10 +25,10 @@ from rootstock.training.recipe.recipe_file import RecipeFile
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe unpacked into what each part of a run takes.
+    """A recipe with its data read and encoded, ready to be trained.
 
-    `rows` are the token rows of train, validation and test. `target` and `out_of_scope` are those of texts
-    without labels, where the recipe names some.
+    `rows` are the token rows of train, validation and test. `target` and `out_of_scope` are token rows of texts
+    without labels, if the recipe names any.
     """
 
     dataset: Dataset
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def joined_rows(self) -> TrainingRows:
-        """The same with the rows to choose by among those to train on."""
+        """The rows to train on, with the validation rows among them."""
         return TrainingRows(
             [*self.parts.train, *self.parts.validation],
             [*self.rows["train"], *self.rows["validation"]],
@@ -76,14 +76,14 @@ class Job:
 
 
 def prepare(source: RecipeFile) -> Job:
-    """Return the job of a recipe; RecipeError, DataError or FoundationError for what cannot be trained."""
+    """Return the job of a recipe. Raise RecipeError, DataError or FoundationError if it cannot be trained."""
     import torch
 
     recipe, origin = source.recipe, str(source.path)
     dataset = read_dataset(source)
     parts = split(dataset, recipe.data.splits, recipe.data.conflicts)
     if recipe.data.group_column is not None and len({example.group for example in parts.test}) < 2:
-        raise DataError(f"{origin}: data.group_column: the test rows have one group; a gap needs two")
+        raise DataError(f"{origin}: data.group_column: all test rows have the same group; fairness needs two")
     files = locate(recipe.base_model)
     spec = describe(files)
     _check_length(recipe.training.max_length, spec, origin)
@@ -122,7 +122,7 @@ _TARGET = "domain_adaptation.target_path"
 
 
 def _text_paths(recipe: Recipe) -> dict[str, str]:
-    """Return the files of texts without labels by the recipe's key for each."""
+    """Return the files of texts without labels, each under its key in the recipe."""
     paths = {}
     if recipe.domain_adaptation is not None:
         paths[_TARGET] = recipe.domain_adaptation.target_path
@@ -136,7 +136,7 @@ def _text_paths(recipe: Recipe) -> dict[str, str]:
 def _check_length(max_length: int, spec: FoundationSpec, origin: str) -> None:
     if max_length > spec.max_tokens:
         raise RecipeError(
-            f"{origin}: training.max_length: {max_length}; {spec.name} takes {spec.max_tokens} tokens"
+            f"{origin}: training.max_length: {max_length}; {spec.name} takes {spec.max_tokens} tokens; lower it"
         )
 
 

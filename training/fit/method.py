@@ -1,4 +1,4 @@
-"""The choice between methods, on rows that no training saw: the recipe's against the head alone."""
+"""Chooses between the recipe's method and the head alone, on rows that neither was trained on."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from rootstock.training.network.trunk import head_layers
 class MethodScore:
     """A method's raw outputs for rows that its training did not see, and their score.
 
-    `paired` compares them with those of the head alone. `strength` is the share of the trained change that gave
-    them.
+    `paired` compares the outputs with those of the head alone. `strength` is the share of the trained change that
+    gave them.
     """
 
     method: str
@@ -39,7 +39,7 @@ class MethodScore:
 
     @property
     def title(self) -> str:
-        """The method, and the share of its change unless that is all of it."""
+        """The method's name, with the share of its change that is kept if that is below 1."""
         return self.method if self.strength == 1 else f"{self.method} at {self.strength:g} of its change"
 
 
@@ -75,8 +75,8 @@ class Choice:
 def choose(rows: TrainingRows, plan: TrainingPlan, alpha: float, force: bool = False) -> Choice:
     """Judge the recipe's method against the head alone, and choose one.
 
-    `auto` chooses LoRA if it scores higher and a paired test leaves less than `alpha` to chance. A named method
-    that scores below the head alone raises BelowBaseline, unless `force` is set.
+    `auto` chooses LoRA if it scores higher and the p-value of a paired test is below `alpha`. Raise
+    BelowBaseline if a named method scores below the head alone, unless `force` is set.
     """
     peft, task_class = plan.network.peft, plan.network.task_class
     scores: list[MethodScore] = []
@@ -113,10 +113,10 @@ def _better(method: str, scores: Sequence[MethodScore], alpha: float, force: boo
 
 
 def judge(method: str, rows: TrainingRows, plan: TrainingPlan, alone: MethodScore | None) -> MethodScore:
-    """Score a method on the validation rows, or without any by cross-validation over the training rows.
+    """Score a method on the validation rows or, without any, by cross-validation over the training rows.
 
-    With `choose_strength` it is judged at the strength of the best score; of equals, at the greatest. As the
-    best of several, that score is a little too good.
+    With `choose_strength` the method is scored at several strengths, and the best score counts; on a tie, that of
+    the greatest strength. The best of several scores is slightly optimistic.
     """
     candidate: Candidate | None = None
     strengths = STRENGTHS if method == "lora" and plan.network.peft.choose_strength else (1.0,)
@@ -147,7 +147,7 @@ def _at_strengths(
 
 
 def out_of_fold(method: str, rows: TrainingRows, plan: TrainingPlan, count: int = FOLDS) -> list[Array]:
-    """Return the raw output for each training row, from a training without its fold."""
+    """Return the raw output for each training row, from a candidate trained without the row's fold."""
     return _out_of_fold(method, rows, plan, (1.0,), count)[1.0]
 
 
@@ -168,8 +168,7 @@ def compare(
 ) -> Comparison:
     """Test by pairs whether `after` is better than `before` on the same rows.
 
-    For texts it is McNemar's test of which rows are right, for tokens a bootstrap of the entities' F1 over
-    sentences.
+    Texts are compared by McNemar's test on right answers, tokens by a bootstrap of entity F1 over sentences.
     """
     if rows[0].words:
         counts = [entity_counts(*word_tags(outputs, rows, labels)) for outputs in (before, after)]
@@ -180,14 +179,14 @@ def compare(
 
 
 def final(choice: Choice, rows: TrainingRows, plan: TrainingPlan) -> Candidate:
-    """Return the chosen method trained on every row to train on."""
+    """Return a candidate of the chosen method, trained on all training rows."""
     if choice.chosen.candidate is not None:
         return choice.chosen.candidate
     return train_as(choice.chosen, rows, replace(plan, stage=choice.chosen.method))
 
 
 def train_as(score: MethodScore, rows: TrainingRows, plan: TrainingPlan) -> Candidate:
-    """Train by the method of a score, at the strength that it was judged at."""
+    """Return a candidate of the score's method, trained on `rows`, at the score's strength."""
     candidate = train_candidate(score.method, rows, plan)
     if candidate.line is not None:
         candidate.line.move(score.strength)

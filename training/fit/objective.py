@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Objective:
-    """The loss of a step. `target` are unlabelled rows of another domain, where the recipe names any."""
+    """The loss of a step. `target` are unlabelled rows of another domain, if the recipe names any."""
 
     def __init__(
         self, settings: FitSettings, labels: int, network: Network, train: Inputs, target: Inputs | None
@@ -45,7 +45,7 @@ class Objective:
         return {f"domains.{name}": p for name, p in self._domains.network.named_parameters()}
 
     def __call__(self, batch: InputBatch, done: float) -> torch.Tensor:
-        """Return the loss of a batch, when a share of all steps is done."""
+        """Return the loss of a batch; `done` is the share of all steps that are done."""
         if self._settings.augmentation.token_dropout:
             batch = hide_tokens(batch, self._settings.augmentation.token_dropout)
         if self._network.head is None:

@@ -19,9 +19,9 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Return AdamW, without decay on biases and other vectors.
 
-    The head has a separate rate. `layer` tells the layer of a parameter. Each layer below the last learns
-    `layerwise_lr_decay` times as fast as the one above (Howard and Ruder, ULMFiT, 2018). lora_B learns
-    `loraplus_lr_ratio` times as fast as lora_A (Hayou et al., LoRA+, 2024).
+    The head has a separate rate. `layer` gives the layer of a parameter, None for the head's. Each layer below
+    the last learns `layerwise_lr_decay` times as fast as the one above (Howard and Ruder, ULMFiT, 2018). lora_B
+    learns `loraplus_lr_ratio` times as fast as lora_A (Hayou et al., LoRA+, 2024).
     """
     import torch
 
@@ -56,7 +56,7 @@ def layer_of(spec: FoundationSpec) -> Callable[[str], int | None]:
 
 
 def rate_schedule(kind: str, total: int, warmup_ratio: float) -> Callable[[int], float]:
-    """Return the factor on every rate at a step: up from 0 over the warm-up, then as `kind` says."""
+    """Return the function from a step to the factor on every rate: a rise over the warm-up, then `kind`."""
     warm_up = round(total * warmup_ratio)
 
     def factor(step: int) -> float:
@@ -78,7 +78,7 @@ def unfreeze(
     layer: Callable[[str], int | None],
     layers: int,
 ) -> None:
-    """Unfreeze the last layer from the first epoch (0), and each further one `every` epochs later."""
+    """Unfreeze the last layer in the first epoch (0), and the next layer down every `every` epochs."""
     if every is None:
         return
     lowest = layers - 1 - epoch // every

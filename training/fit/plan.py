@@ -1,4 +1,4 @@
-"""One training: its rows, and the plan by which a candidate is trained on them."""
+"""The rows of a training, and the plan by which a candidate is trained on them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FitSettings:
 
     @property
     def rewords(self) -> bool:
-        """Whether each epoch has other words, and so other tokens."""
+        """True if augmentation changes the words, and so the tokens, in each epoch."""
         return bool(self.augmentation.word_dropout or self.augmentation.word_swap)
 
 
@@ -36,8 +36,8 @@ class FitSettings:
 class TrainingRows:
     """The rows of one training: `train` encodes `examples`, and `validation` may be empty.
 
-    `split_seed` deals the rows into folds. In a fold, `total` is the number of rows before it was taken out: that
-    number decides how the rows are trained on.
+    `split_seed` deals the rows into folds. If a fold was taken out, `total` is the number of rows with it: that
+    number decides whether a contrastive stage comes first.
     """
 
     examples: Sequence[Example]
@@ -48,16 +48,16 @@ class TrainingRows:
 
     @property
     def scoring_rows(self) -> Sequence[TokenRow]:
-        """The rows that methods are judged on: validation, or by cross-validation those to train on."""
+        """The rows that methods are judged on: validation or, by cross-validation, the training rows."""
         return self.validation or self.train
 
     @property
     def count(self) -> int:
-        """The number of rows to train on, in a fold before it was taken out."""
+        """The number of rows to train on, with those of a fold that was taken out."""
         return len(self.train) if self.total is None else self.total
 
     def part(self, positions: Sequence[int]) -> TrainingRows:
-        """Return the same with the rows to train on at these positions alone."""
+        """Return a copy whose rows to train on are those at these positions."""
         return replace(
             self, examples=[self.examples[i] for i in positions], train=[self.train[i] for i in positions]
         )
@@ -70,7 +70,7 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How a candidate is trained: its network, its settings, and the seed.
+    """The plan of a training: the network, the settings and the seed.
 
     `target` are unlabelled rows of another domain. `stage` names the training in reports and checkpoints.
     """
@@ -85,9 +85,9 @@ class TrainingPlan:
     stage: str = "fit"
 
     def by_contrast(self, rows: TrainingRows) -> bool:
-        """Return whether a contrastive stage comes first: as the recipe says, or where a label has few rows.
+        """Return True if a contrastive stage comes first: the recipe says so, or a label has few rows on average.
 
-        The labels' names are then rows too, for the head alone as well.
+        The labels' names are then rows too, also for the head alone.
         """
         epochs = self.settings.training.contrastive_epochs
         if epochs is not None:

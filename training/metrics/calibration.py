@@ -41,7 +41,7 @@ def fit_temperature(logits: Logits, targets: npt.ArrayLike) -> float:
 
     It changes the confidence of answers, not the answers. If every row is right, the likelihood asks for infinite
     confidence; then the mean confidence becomes (rows + 1) / (rows + 2), Laplace's estimate of the accuracy.
-    ValueError without rows.
+    Raise ValueError without rows.
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2.
     """
     from scipy.optimize import minimize_scalar

@@ -30,12 +30,12 @@ def fairness(
     alone on the frozen foundation. The verdict is "made" or "reduced" where resampled rows of the groups say that
     the adapter's gap is the larger or the smaller one, "chance" where groups drawn at random differ as much,
     "inherited" where the foundation's gap is beyond chance as well, and otherwise "unclear".
-    ValueError with fewer than two groups; MissingExtra where fairlearn is not installed.
+    Raise ValueError for fewer than two groups, and MissingExtra if fairlearn is not installed.
     Source: the gap is fairlearn's MetricFrame.difference between groups.
     """
     names, ids = np.unique(np.asarray(groups, object).astype(str), return_inverse=True)
     if len(names) < 2:
-        raise ValueError(f"column {column}: {len(names)} group; a gap needs two")
+        raise ValueError(f"column {column}: {len(names)} group; fairness needs two")
     true, ours, theirs = (np.asarray(values) for values in (truth, adapter, foundation))
     frame, gap = _frame(true, ours, groups)
     _, foundation_gap = _frame(true, theirs, groups)
@@ -90,7 +90,7 @@ def _judge(
 
 
 def _by_chance(right: npt.NDArray[Any], ids: npt.NDArray[Any], draw: np.random.Generator) -> bool:
-    """Return whether over one in twenty shuffles of the groups differ as much: a permutation test."""
+    """Return True if more than one in twenty shuffles of the groups differ as much (a permutation test)."""
     shuffled = _gap(np.stack([draw.permutation(right) for _ in range(_RESAMPLES)]), ids)
     as_large = int((shuffled >= _gap(right[None], ids)[0] - 1e-12).sum())
     return (1 + as_large) / (1 + _RESAMPLES) > _SIGNIFICANT

@@ -71,10 +71,10 @@ def spread(scores: Sequence[float]) -> Spread:
 
 
 def order_statistic_interval(values: Sequence[float]) -> OrderStatisticInterval:
-    """Return the median of measurements, between the two of them nearest to it that cover 95 %.
+    """Return the median of measurements, and the two measurements nearest to it that cover 95 %.
 
-    It assumes only that measurements are independent. Under six of them no two cover 95 %: then the interval is
-    their whole range, and `coverage` is below.
+    It assumes only that measurements are independent. Of fewer than six no two cover 95 %: the interval is then
+    their whole range, and `coverage` is lower.
     Source: Conover, "Practical Nonparametric Statistics", 3rd ed., §3.2.
     """
     from scipy.stats import binom

@@ -6,7 +6,7 @@ import numpy as np
 
 from rootstock.training.metrics.counts import Counts
 
-# Draws held at once, in numbers; a larger test set is drawn in more turns.
+# The most numbers that are drawn at once; a larger test set is drawn in more parts.
 _AT_ONCE = 4_000_000
 
 

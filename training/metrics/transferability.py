@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 Features = npt.NDArray[np.floating[Any]]
 
-# Logarithms of the ratio of weights' precision to noise's that are searched, around the features' own scale.
+# The grid of the search: logarithms of the weights' precision ÷ the noise's, around the features' scale.
 _WIDEST, _STEPS = 20.0, 81
 # Targets that are met exactly would have an infinite evidence.
 _LEAST_NOISE = 1e-12

@@ -1,4 +1,4 @@
-"""An adapter's files: PEFT's two, with the head among the tensors. They are written, read, and started from."""
+"""Writes and reads an adapter's files: PEFT's two, with the head among the tensors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def save(network: Network, spec: NetworkSpec, folder: Path) -> dict[str, bytes]:
 
 
 def load(folder: Path, spec: NetworkSpec) -> Network:
-    """Return a new network with the adapter in `folder`, loaded by PEFT as anyone who has its files does."""
+    """Return a new network with the adapter in `folder`, which PEFT loads from its files alone."""
     import torch
     from safetensors.torch import load_file
     from torch import nn
@@ -81,7 +81,7 @@ def load(folder: Path, spec: NetworkSpec) -> Network:
 
 
 def load_initial_adapter(network: Network, initial: InitialAdapter) -> None:
-    """Give the network's adapter the weights of another; RecipeError where its sites or ranks differ."""
+    """Give the network's adapter the weights of another. Raise RecipeError if its sites or ranks differ."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 

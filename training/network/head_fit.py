@@ -1,4 +1,4 @@
-"""The linear head of a network, fitted on the features that the network gives."""
+"""Fits the linear head of a network on the network's features."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def cross_validated_head(
 def weak_head(network: Network, train: Inputs, labels: Sequence[str]) -> LinearHead:
     """Return the head of C = 10 on the network's features as they are now.
 
-    Few rows, or rows after a contrastive stage, cannot choose C. A descent starts from it too: a head that fits
-    every row leaves nothing to learn from.
+    C is fixed, since few rows, or rows after a contrastive stage, cannot choose it. A descent starts from this
+    head too: one that fits every row would leave no loss to learn from.
     """
     features, targets = _features(network, train)
     return fit_head(features, targets, len(labels), _WEAK)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# Above this size states are not kept: 4 bytes a number, for every token of every row.
+# States above this size are not kept: they take 4 bytes a number, for every token of every row.
 _MOST_BYTES = 4 * 2**30
 _TOKENS = 4096
 

@@ -51,7 +51,7 @@ def fit_head(features: Array, targets: Targets, labels: int, strength: float) ->
 
 
 def choose_strength(features: Array, targets: Targets, seed: int) -> float:
-    """Return the C of the best accuracy in stratified cross-validation; of equals that of the least log loss."""
+    """Return the C of the best accuracy in stratified cross-validation; on a tie, of the least log loss."""
     from sklearn.model_selection import StratifiedKFold
 
     least = int(np.bincount(targets)[np.unique(targets)].min())
@@ -75,7 +75,7 @@ def choose_strength_by(
     score: Callable[[LinearHead], float],
     strengths: Sequence[float],
 ) -> LinearHead:
-    """Return the head of the best score; of equals the one of the smaller C."""
+    """Return the head of the best score; on a tie, the one of the earlier strength."""
     heads = [fit_head(features, targets, labels, strength) for strength in strengths]
     return max(heads, key=score)
 

@@ -1,4 +1,4 @@
-"""What a network is made of: a foundation, a task, its labels and PEFT's settings."""
+"""The specification of a network: a foundation, a task, its labels and PEFT's settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class InitialAdapter(NamedTuple):
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network before its weights are there.
+    """The specification of a network, without its weights.
 
     `sites` are the trunk's linear layers that an adapter changes. `dropout` None leaves the foundation's rates.
     `save_dtype` is the number type of the tensors in its files.
@@ -47,7 +47,7 @@ class NetworkSpec:
 
     @property
     def linear_head(self) -> bool:
-        """Whether a linear head on pooled states is trained, and not the head of the task class."""
+        """True if a linear head on pooled states is trained, False if the head of the task class is."""
         return self.task.heads[0] == "linear"
 
     @property

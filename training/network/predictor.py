@@ -1,4 +1,4 @@
-"""A finished adapter opened for use here: the network of its bundle, its tokenizer and its labels."""
+"""Opens a finished adapter to predict with it: the network of its bundle, its tokenizer and its labels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Predictor:
 
     @property
     def task_type(self) -> TaskType:
-        """The recipes' word for its task."""
+        """The adapter's task, under its name in recipes."""
         return cast(TaskType, task_named(self.bundle.manifest.task).peft_type)
 
     def predict(self, rows: Sequence[TokenRow]) -> list[Array]:
@@ -50,7 +50,7 @@ class Predictor:
 def open_predictor(path: Path, foundation: str) -> Predictor:
     """Open the adapter of a bundle's zip or folder.
 
-    TrainingError for a file that is no bundle, and for an adapter of another foundation or task.
+    Raise TrainingError for a file that is not a bundle, and for an adapter of another foundation or task.
     """
     import torch
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowEncoder:
-    """Encodes examples with the foundation's tokenizer, for a network on `device`.
+    """An encoder of examples by the foundation's tokenizer, for a network on `device`.
 
     `labels` are in id order, and `max_length` is the limit in tokens.
     """

@@ -28,11 +28,11 @@ _DROPOUTS = (
 def target_modules(names: str | list[str], task_class: TaskClass, origin: str) -> list[str]:
     """Return target_modules as the sorted list that PEFT matches; `all-linear` becomes full names.
 
-    RecipeError for a name that matches no linear module of the trunk, or one of the head; the message begins with
-    `origin`, the recipe's file.
+    Raise RecipeError for a name that matches no linear module of the trunk, or one of the head. The message
+    begins with `origin`, the recipe's file.
     """
     if isinstance(names, str):
-        # The pooler is read by no head that is trained here.
+        # No head that is trained here reads the pooler.
         inside = [n for n in task_class.linears if n.startswith(task_class.prefix)]
         return sorted(n for n in inside if not n.startswith(f"{task_class.prefix}pooler."))
     head = set(head_modules(task_class))
@@ -50,7 +50,7 @@ def target_modules(names: str | list[str], task_class: TaskClass, origin: str) -
 def sites(peft: Peft, spec: FoundationSpec, task_class: TaskClass, origin: str) -> list[str]:
     """Return the trunk's linear layers that an adapter changes, by their names in the trunk.
 
-    RecipeError as `target_modules`, and for layers that the foundation lacks.
+    Raise RecipeError as `target_modules` does, and for layers that the foundation lacks.
     """
     values: dict[str, Any] = {"target_modules": target_modules(peft.target_modules, task_class, origin)}
     matches = PeftConfig("LORA", None, values).targets(task_class)
@@ -60,9 +60,9 @@ def sites(peft: Peft, spec: FoundationSpec, task_class: TaskClass, origin: str) 
         return inside
     where = f"{origin}: peft.layers_to_transform"
     if not spec.layer_prefix:
-        raise RecipeError(f"{where}: {spec.name} uses one layer again for all; leave the key out")
+        raise RecipeError(f"{where}: all layers of {spec.name} share the weights of one; leave the key out")
     if (last := max(peft.layers_to_transform)) >= spec.layers:
-        raise RecipeError(f"{where}: {last}; {spec.name} has the layers 0 to {spec.layers - 1}")
+        raise RecipeError(f"{where}: {last} is too high; {spec.name} has the layers 0 to {spec.layers - 1}")
     layers = [n for n in inside if n.startswith(spec.layer_prefix)]
     chosen = [n for n in layers if spec.layer_of(n) in peft.layers_to_transform]
     if not chosen:
@@ -108,7 +108,7 @@ def task_model(spec: NetworkSpec, random: bool = False) -> nn.Module:
 
 
 def graft(model: nn.Module, spec: NetworkSpec, method: str) -> nn.Module:
-    """Return the model with PEFT's layers at the modules of `spec`; they and a token head train.
+    """Return the model with PEFT's layers at the modules of `spec`. They train, and so does a token head.
 
     `method`: lora, dora or ia3. The file that `save_pretrained` writes then holds everything that a bundle holds
     except a linear head.
@@ -135,7 +135,7 @@ def graft(model: nn.Module, spec: NetworkSpec, method: str) -> nn.Module:
 
 
 class UpperTrunk:
-    """A trunk from one layer on: called with the states that go into that layer, it gives the last states.
+    """The upper part of a trunk: called with the states that go into a layer, it returns the last states.
 
     It shares its layers with the whole trunk. `depth` is the number of layers left out.
     """
@@ -145,18 +145,18 @@ class UpperTrunk:
         self._cut = _cut(trunk, spec, depth)
 
     def __call__(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(rows, tokens, width) and its mask (rows, tokens) → (rows, tokens, width)."""
+        """Return the last states for `states`, both (rows, tokens, width), and their mask (rows, tokens)."""
         output = self._cut(inputs_embeds=states, attention_mask=mask)
         return cast("torch.Tensor", output.last_hidden_state)
 
 
 def can_cut(spec: FoundationSpec) -> bool:
-    """Return whether the trunk's layers are a list that can begin anywhere."""
+    """Return True if the trunk's layers are a list, which can start at any of them."""
     return bool(spec.layer_prefix)
 
 
 def states_into(trunk: nn.Module, spec: FoundationSpec, depth: int, inputs: dict[str, Any]) -> torch.Tensor:
-    """Return the states that go into layer `depth`; where there is none, the trunk's output."""
+    """Return the states that go into layer `depth`, or the trunk's output if there is no such layer."""
     if depth >= spec.layers:
         return cast("torch.Tensor", trunk(**inputs).last_hidden_state)
     layer = trunk.get_submodule(f"{spec.layer_prefix}{depth}")

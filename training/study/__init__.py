@@ -1,1 +1,1 @@
-"""Commands around a run: cross-validation, search, federation, comparison, explanation."""
+"""Studies around a run: cross-validation, search, federation, comparison, explanation."""

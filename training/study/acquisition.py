@@ -1,4 +1,4 @@
-"""Unlabelled rows to label next: those the adapter is least sure of, spread over the data."""
+"""Chooses unlabelled rows to label next: those the adapter is least sure of, spread over the data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Candidates for each row wanted: the more, the more diverse and the surer the choice.
+# Candidates for each row to choose. More of them make the choice more diverse and its rows less uncertain.
 _CANDIDATES = 10
 
 Margins = npt.NDArray[np.float64]

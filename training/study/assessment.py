@@ -23,7 +23,7 @@ from rootstock.training.study.acquisition import choose, margins
 
 
 def assess(adapter: Predictor, data: Path, text_column: str, label_column: str) -> dict[str, Any]:
-    """Return the figures of an adapter on a labelled file; DataError for a label that the adapter lacks."""
+    """Return the figures of an adapter on a labelled file. Raise DataError for a label that the adapter lacks."""
     rows = _rows(adapter, data, text_column, label_column)
     return evaluate(adapter.predict(rows), rows, adapter.labels)
 
@@ -31,7 +31,7 @@ def assess(adapter: Predictor, data: Path, text_column: str, label_column: str) 
 def compare_adapters(
     first: Predictor, second: Predictor, data: Path, text_column: str, label_column: str
 ) -> dict[str, Any]:
-    """Return both scores and a paired test of whether the second is better; TrainingError unless labels agree."""
+    """Return both scores and a paired test of the second. Raise TrainingError if the labels differ."""
     if sorted(first.labels) != sorted(second.labels):
         differing = sorted(set(first.labels) ^ set(second.labels))[0]
         raise TrainingError(
@@ -82,5 +82,5 @@ def _rows(adapter: Predictor, data: Path, text_column: str, label_column: str) -
         if unknown := [label for label in labels if label not in known]:
             raise DataError(f"{data}, line {example.line}: {unknown[0]!r} is not a label of {adapter.path}")
     if examples[0].words and not set(tags_of(examples)) <= set(known):
-        raise DataError(f"{data}: has tags that {adapter.path} lacks")
+        raise DataError(f"{data}: has tags that {adapter.path} lacks; correct them, or choose another adapter")
     return adapter.encoder.encode(examples)

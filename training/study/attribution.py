@@ -16,7 +16,7 @@ class Attribution:
     """The probability of a label for a text, and the contribution of each token to its logit.
 
     `tokens` are (token, contribution). Their sum should be the logit less that of the text with every token
-    masked; `missing` is the small rest.
+    masked; `missing` is the remaining difference.
     """
 
     label: str

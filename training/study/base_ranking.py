@@ -1,4 +1,4 @@
-"""Foundations and their layers ranked for a recipe's data: transferability beside a measured head."""
+"""Ranks foundations and their layers for a recipe's data: transferability beside a measured head."""
 
 from __future__ import annotations
 

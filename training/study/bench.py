@@ -1,4 +1,4 @@
-"""This trainer against PEFT with transformers' Trainer on one recipe: examples a second, and the score."""
+"""Compares this trainer with PEFT and transformers' Trainer on one recipe: examples a second, and the score."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _trainer(rows: TrainingRows, plan: TrainingPlan) -> TrainingTime:
         trainer = Trainer(
             model, _arguments(plan, folder), train_dataset=_dataset(rows.train), data_collator=collate
         )
-        # It prints to stdout, which is for figures alone.
+        # The callback prints to stdout, which is for figures alone.
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     seconds = time.perf_counter() - start

@@ -24,7 +24,7 @@ def run_federated(
 ) -> tuple[RunResult, list[Round]]:
     """Train by simulated clients and pack the adapter; its baseline is the head alone, trained on all rows.
 
-    RecipeError for a recipe that leaves no validation rows to judge rounds by.
+    Raise RecipeError for a recipe that leaves no validation rows to judge rounds by.
     """
     opened = begin(source, output_dir, report, f"federated {clients} {rounds} {skew}")
     rows, plan = opened.job.training_rows, opened.plan

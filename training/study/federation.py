@@ -62,8 +62,8 @@ def average_products(
 def deal_to_clients(targets: Sequence[str], clients: int, skew: float | None, seed: int) -> list[list[int]]:
     """Return the positions of each client's rows.
 
-    They are dealt evenly, or the labels by a Dirichlet distribution of `skew`: the smaller it is, the fewer
-    labels a client has (Hsu et al., 2019). DataError if a client gets no row.
+    Rows are dealt evenly or, with `skew`, each label by a Dirichlet distribution: the smaller `skew` is, the
+    fewer labels a client has (Hsu et al., 2019). Raise DataError if a client gets no row.
     """
     chance = np.random.default_rng(seed)
     hands: list[list[int]] = [[] for _ in range(clients)]

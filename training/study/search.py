@@ -37,7 +37,7 @@ class Search:
 def sweep(source: RecipeFile, observe: Callable[[SearchTrial, int], None]) -> Search:
     """Try `hpo.trials` settings of `hpo.space` (Optuna's TPE), and report each to `observe`.
 
-    The method is the recipe's, LoRA for `auto`. RecipeError for an empty space and for an unknown key in it.
+    The method is the recipe's, LoRA for `auto`. Raise RecipeError for an empty space or an unknown key in it.
     """
     with extra("sweeps"):
         import optuna
@@ -58,7 +58,7 @@ def sweep(source: RecipeFile, observe: Callable[[SearchTrial, int], None]) -> Se
         observe(trials[-1], settings.trials)
     scored = [trial for trial in trials if trial.score is not None]
     if not scored:
-        raise Diverged(f"all {len(trials)} trials diverged; narrow hpo.space, rates first")
+        raise Diverged(f"all {len(trials)} trials diverged; narrow hpo.space, learning rates first")
     best = max(scored, key=lambda trial: trial.score or 0.0)
     return Search(tuple(trials), best, changed(source, best.values))
 

@@ -23,7 +23,7 @@ def assess_on_server(
 ) -> dict[str, Any]:
     """Return the figures of the server's answers under a reference; texts beyond its limit are truncated.
 
-    TrainingError for a task that cannot be measured, DataError for rows that cannot be read.
+    Raise TrainingError for a task that cannot be measured, and DataError for rows that cannot be read.
     """
     task = client.show(reference.partition("@")[0])["task"]
     if task not in TRAINABLE:
@@ -60,7 +60,7 @@ def _answers(
 
 
 def _tags(example: Example, tokens: Sequence[dict[str, Any]]) -> list[str]:
-    """The tag of each word: its first token's, as in training, and O for a word that was cut off."""
+    """Return the tag of each word: its first token's, as in training, and O for a word that was cut off."""
     by_word: dict[int | None, str] = {}
     for token in tokens:
         word = example.word_of(int(token["start"]), int(token["end"]))
