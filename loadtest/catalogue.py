@@ -28,7 +28,7 @@ class Command(Enum):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark. `target` is empty if it is printed and not judged.
+    """A benchmark. `target` is empty for a benchmark whose figures are printed and not judged.
 
     `function` is `module:name` inside loadtest.
     """
@@ -59,21 +59,21 @@ _ENGINE = (
     Benchmark(
         "plain-export",
         Command.ENGINE,
-        "throughput with no adapter in use ÷ a plain ONNX export of the foundation",
+        "throughput with no adapter in use ÷ that of a plain ONNX export of the foundation",
         f"≥ {targets.PLAIN_EXPORT:g}",
         "engine.adapters_vs_bare:plain_export",
     ),
     Benchmark(
         "adapters-vs-bare",
         Command.ENGINE,
-        "throughput of 32 adapters in one batch ÷ the foundation alone",
+        "throughput of 32 adapters in one batch ÷ that of the foundation alone",
         "; ".join(f"≥ {t:g} at {tokens} tokens" for tokens, t in targets.ADAPTERS_VS_BARE.items()),
         "engine.adapters_vs_bare:adapters_vs_bare",
     ),
     Benchmark(
         "adapters-vs-head",
         Command.ENGINE,
-        "throughput of 32 adapters in one batch ÷ one head on the foundation",
+        "throughput of 32 adapters in one batch ÷ that of one head on the foundation",
         "",
         "engine.adapters_vs_bare:adapters_vs_head",
     ),
@@ -115,14 +115,14 @@ _ENGINE = (
     Benchmark(
         "registry-scale",
         Command.ENGINE,
-        "10,000 registered adapters: memory − an empty server's; p99 of a look-up (needs 4 GB of disk)",
+        "10,000 registered adapters: memory − an empty server's; p99 of a registry look-up (needs 4 GB of disk)",
         f"≤ {targets.REGISTRY_MB:.0f} MB; ≤ {targets.LOOK_UP_MS:g} ms",
         "engine.registry_scale:registry_scale",
     ),
     Benchmark(
         "startup",
         Command.ENGINE,
-        "time to ready and memory then: under uvicorn; under BentoML − an empty service of BentoML",
+        "time until ready and memory at that time: under uvicorn; under BentoML − an empty BentoML service",
         f"≤ {targets.START_S:g} s, ≤ {targets.START_MB:g} MB each",
         "engine.startup:startup",
     ),
@@ -161,14 +161,14 @@ _SCENARIOS = (
     Benchmark(
         "steady",
         Command.SCENARIO,
-        "all kinds of request, by clients and at a constant rate: faults",
+        "all kinds of request, in a closed loop and at a constant rate: faults",
         f"{targets.FAULTS:g} faults",
         "scenarios.steady:steady",
     ),
     Benchmark(
         "ramp",
         Command.SCENARIO,
-        "load past the knee: goodput at 3× ÷ 1×; p99 of the accepted; faults",
+        "load past the knee: goodput at 3× ÷ 1×; p99 of accepted requests; faults",
         f"≥ {targets.RAMP_GOODPUT:g}; ≤ {targets.RAMP_QUEUES:g} × a full queue's time; {targets.FAULTS:g} faults",
         "scenarios.ramp:ramp",
     ),

@@ -27,17 +27,17 @@ Pairs = Annotated[
     int | None,
     typer.Option(min=1, help=f"Interleaved pairs: {PAIRS} by default, {QUICK_PAIRS} with --quick."),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each side: one a core by default.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each side: one per core by default.")]
 Json = Annotated[
     Path | None,
     typer.Option("--json", help="File for the figures: in loadtest/results/ by default, none with --quick."),
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="Run a few pairs to see that it works.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Run a few pairs, to check that the benchmark works.")]
 
 
 @app.callback(invoke_without_command=True)
 def bench(context: typer.Context) -> None:
-    """Measure the engine and the server against their peers. Without a command, list the benchmarks."""
+    """Measure the engine and the server against peers. Without a command, list the benchmarks."""
     if context.invoked_subcommand is None:
         list_benchmarks()
 
@@ -61,15 +61,22 @@ def list_benchmarks() -> None:
 )
 def engine(
     rows: Annotated[
-        str, typer.Option(help=f"Names with commas, or all. Names: {', '.join(names_of(Command.ENGINE))}.")
+        str,
+        typer.Option(
+            help=f"Row names separated by commas, or all. Names: {', '.join(names_of(Command.ENGINE))}."
+        ),
     ] = "all",
     pairs: Pairs = None,
     threads: Threads = None,
     sweep: Annotated[
         bool,
-        typer.Option("--sweep", help="Vary adapters, popularity, rank, rows and tokens in turn; no other rows."),
+        typer.Option(
+            "--sweep", help="Vary adapters, popularity, rank, batch and tokens one at a time; run no rows."
+        ),
     ] = False,
-    full: Annotated[bool, typer.Option("--full", help="With --sweep: every combination; takes an hour.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="With --sweep: run every combination; takes an hour.")
+    ] = False,
     json: Json = None,
     quick: Quick = False,
 ) -> None:
@@ -96,36 +103,40 @@ def engine(
 def http(
     rows: Annotated[
         str | None,
-        typer.Option(help=f"Names with commas; all by default. Names: {', '.join(names_of(Command.HTTP))}."),
+        typer.Option(
+            help=f"Row names separated by commas; all by default. Names: {', '.join(names_of(Command.HTTP))}."
+        ),
     ] = None,
     scenario: Annotated[
         str | None,
-        typer.Option(help=f"Run a scenario in place of rows. Names: {', '.join(names_of(Command.SCENARIO))}."),
+        typer.Option(help=f"Run this scenario instead of rows. Names: {', '.join(names_of(Command.SCENARIO))}."),
     ] = None,
-    server: Annotated[str, typer.Option(help=f"Server that a scenario loads: {' or '.join(SERVERS)}.")] = SERVERS[
-        0
-    ],
-    connections: Annotated[int, typer.Option(min=1, help="wrk's clients at once.")] = CONNECTIONS,
+    server: Annotated[
+        str, typer.Option(help=f"Server that the scenario loads: {' or '.join(SERVERS)}.")
+    ] = SERVERS[0],
+    connections: Annotated[int, typer.Option(min=1, help="Number of concurrent wrk clients.")] = CONNECTIONS,
     seconds: Annotated[
         float | None,
-        typer.Option(min=1, help="Length of a row's window (2 by default) or of a scenario's stretch of load."),
+        typer.Option(
+            min=1, help="Seconds of a row's window (2 by default) or of each stretch of a scenario's load."
+        ),
     ] = None,
     pairs: Pairs = None,
     threads: Threads = None,
     json: Json = None,
     quick: Quick = False,
 ) -> None:
-    """Measure the server over HTTP: against its peers by rows, or under a scenario that checks every answer.
+    """Measure the server over HTTP: rows compare it with peers, a scenario loads it and checks every answer.
 
-    'rootstock bench list' describes both. Rows need wrk. vs-infinity installs Infinity once, 1.4 GB in the user's
-    cache. The exit code is 1 if an answer was wrong.
+    'rootstock bench list' describes both. Rows need wrk. The first run of vs-infinity installs Infinity, 1.4 GB
+    in the user's cache. The exit code is 1 if an answer was wrong.
     """
     if server not in SERVERS:
         _fail(f"--server {server!r} is unknown; choose {' or '.join(SERVERS)}", 2)
     size = {"threads": threads or _cores(), "quick": quick, "seconds": seconds}
     if scenario is not None:
         if rows is not None or pairs is not None:
-            _fail("--rows and --pairs do not belong to --scenario; leave one or the other out", 2)
+            _fail("--rows and --pairs do not belong to --scenario; leave them out, or leave --scenario out", 2)
         _run_scenario(scenario, {**size, "server": server}, json)
         return
     size |= {"pairs": pairs or (QUICK_PAIRS if quick else PAIRS), "connections": connections}
@@ -143,10 +154,10 @@ def render(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the pages, pictures and tables.")] = _RENDER_TO,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print tables in Markdown in place of writing files.")
+        bool, typer.Option("--markdown", help="Print Markdown tables instead of writing files.")
     ] = False,
 ) -> None:
-    """Make pages, pictures and CSV tables from the figures of runs."""
+    """Write pages, pictures and CSV tables from the figures of runs."""
     from rootstock.loadtest.report.chart import can_draw
     from rootstock.loadtest.report.markdown import markdown_table
     from rootstock.loadtest.report.render import RESULTS, NoRun, read_run
@@ -195,7 +206,7 @@ def _finish(run: BenchmarkRun, file: Path | None) -> None:
     show(run)
     _write(run.write, file)
     if any(row.exact and not row.met for row in run.outcome.measured_rows):
-        _fail("answers failed, or were stale, mixed or wrong; the notes above quote the first ones", 1)
+        _fail("some answers failed, or were stale, mixed or wrong; the notes above quote the first of them", 1)
 
 
 def _sweep(full: bool, size: dict[str, Any], json: Path | None) -> None:
@@ -210,7 +221,7 @@ def _sweep(full: bool, size: dict[str, Any], json: Path | None) -> None:
 
 
 def _measure(measure: Callable[[BenchmarkSetup], T], size: dict[str, Any]) -> T:
-    """Return the result of `measure` on the default foundation. An expected fault ends the program."""
+    """Return the result of `measure` on the default foundation. Exit with code 1 on an expected fault."""
     from rootstock.adapters.client.errors import ClientError
     from rootstock.adapters.errors import AdapterError
     from rootstock.adapters.foundation.location import FoundationError, locate
@@ -246,7 +257,7 @@ def _names(text: str, known: Sequence[str]) -> tuple[str, ...]:
 
 
 def _file(choice: Path | None, name: str, quick: bool) -> Path | None:
-    """Return the file for a run's figures: the caller's choice, else the kept one; none of a quick run."""
+    """Return the file for a run's figures: the caller's choice, else one in results/, or None if it is quick."""
     from rootstock.loadtest.report.render import RESULTS
 
     return choice if choice is not None or quick else RESULTS / f"{name}.json"

@@ -44,7 +44,7 @@ def _start(**_: Any) -> None:
 
 
 class PredictUser(FastHttpUser):  # type: ignore[misc]
-    """Sends one prediction after another. An answer of the wrong form, or two labels for one input, fails."""
+    """A user that sends one prediction after another. A malformed answer, or two labels for one input, fails."""
 
     def on_start(self) -> None:
         """List the adapters once a run. Stop if there are none."""

@@ -29,12 +29,12 @@ NEIGHBOUR_P99 = 2.0
 SOAK_MB_HOUR = 0.0
 FAULTS = 0.0
 
-# A server with many adapters may hold its cache's budget and this much more than an empty one.
+# A server with many adapters may hold more memory than an empty one: its cache's budget and this much.
 CACHE_MIB = 128
 SPARE_MB = 50.0
 CACHE_MB = CACHE_MIB * 2**20 / 1e6
 REGISTRY_MB = CACHE_MB + SPARE_MB
-# The p99 under churn is held to the target beyond this many times the quiet one.
+# The target under churn is for the p99 less this many times the quiet p99.
 CHURN_RATIO = 1.5
-# An accepted request may wait this many times what a full queue takes.
+# An accepted request may wait this many times the time of a full queue.
 RAMP_QUEUES = 2.0

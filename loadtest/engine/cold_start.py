@@ -1,4 +1,4 @@
-"""The cost of the first answer of an adapter that is not in a slot, and of a thousand such loads."""
+"""The cost of the first answer of an adapter that is not in a slot, and of a thousand loads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _WARM_CALLS = 3
 _ONE_SLOT = 3
 _ADAPTERS_IN_TURN = 20
 _LOADS, _QUICK_LOADS = 1000, 40
-# Counted from 1: the first loads that are compared, and as many up to the last.
+# The early loads that are compared, counted from 1. As many of the last loads are compared with them.
 _EARLY = (10, 20)
 
 _KIND = f"rank-{RANK} query/value adapters with a head, one text of {_TOKENS} tokens"
@@ -68,7 +68,7 @@ def cold_rows(setup: BenchmarkSetup, samples: int) -> list[BenchmarkRow]:
             from_memory = [adapters.cold_and_warm(engine, name, "memory") for name in adapters.names[:-1]]
     notes = [
         "every timed answer equals the runner's own on the same adapter",
-        "the graphs are open and warm; another adapter was answered just before",
+        "the graphs are open and warm; another adapter answered just before",
     ]
     file_cache = "the bundles were written just before: the system's file cache is warm"
     return [
@@ -81,7 +81,7 @@ def cold_rows(setup: BenchmarkSetup, samples: int) -> list[BenchmarkRow]:
         ),
         _cold_row(
             "cold adapter from host memory: first answer − warm answer",
-            f"Engine.predict of an adapter in memory whose slot another has taken: {_KIND}",
+            f"Engine.predict of an adapter in memory whose slot another adapter has taken: {_KIND}",
             from_memory,
             targets.COLD_MEMORY_MS,
             notes,
@@ -94,7 +94,7 @@ def _cold_row(title: str, top: str, pairs: list[Pair], target: float, notes: lis
         benchmark="cold-start",
         title=title,
         top=top,
-        bottom=f"{_WARM_CALLS} calls of the same right after it, the median",
+        bottom=f"the median of {_WARM_CALLS} calls for the same adapter right after it",
         unit="ms",
         pairs=pairs,
         target=target,
@@ -110,7 +110,7 @@ def loads_row(setup: BenchmarkSetup, loads: int) -> BenchmarkRow:
     early, late = slice(_EARLY[0] - 1, _EARLY[1]), slice(loads - (_EARLY[1] - _EARLY[0] + 1), loads)
     seconds = []
     resident = []
-    # Room for one adapter in memory and in the runner: every call loads.
+    # Memory and the runner have room for one adapter each, so every call loads.
     limits = EngineLimits(cache_bytes=1)
     with (
         _cold_adapters(setup, _ADAPTERS_IN_TURN) as adapters,

@@ -1,4 +1,4 @@
-"""Many tasks on one text in one call, against a call for each and against a batch that shares nothing."""
+"""Many tasks on one text in one call, against one call for each task and against a batch that shares nothing."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def shared_layers(setup: BenchmarkSetup) -> list[BenchmarkRow]:
 
 
 def heads_row(setup: BenchmarkSetup, tokens: int) -> BenchmarkRow:
-    """Measure one call for 20 head-only tasks against a call for each."""
+    """Measure one call for 20 head-only tasks against one call for each."""
     setup.say(f"fan-out: {TASKS} heads on one text of {tokens} tokens")
     with _tasks(setup, tokens, HEAD_ONLY) as tasks:
         return _fan_out_row("fan-out", f"{TASKS} head-only tasks", targets.FAN_OUT, tasks, tokens, setup.pairs)
 
 
 def top_row(setup: BenchmarkSetup, tokens: int) -> BenchmarkRow:
-    """Measure one call for 20 adapters of the top third of the layers against a call for each."""
+    """Measure one call for 20 adapters of the top third of the layers against one call for each."""
     setup.say(f"shared-layers: {TASKS} adapters of the top third on one text of {tokens} tokens, by calls")
     kind = top_third(OnnxRunner(setup.export, 3, setup.threads).spec)
     adapters = f"{TASKS} adapters on layers {_layers(kind)}"
@@ -117,7 +117,7 @@ def _fan_out_row(
 
 
 def _scores(answers: Sequence[Answer]) -> list[Array]:
-    """Return each answer's scores in order of label."""
+    """Return each answer's scores in the order of their labels."""
     return [
         np.array(
             [one["score"] for one in sorted(answer.predictions[0], key=lambda one: one["label"])], np.float32

@@ -34,7 +34,7 @@ from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.encode.modalities.text import Tokenizer, pad
 from rootstock.service.engine.runners.torch.runner import PRECISIONS, TOLERANCES, TorchRunner
 
-# A millisecond's work is timed over many runs, the work of tens or hundreds of milliseconds over a few.
+# Work of a millisecond is timed over many runs, work of tens or hundreds of milliseconds over a few.
 _RUNS, _FEW_RUNS = 10, 2
 
 
@@ -205,7 +205,9 @@ def main() -> None:
     parser.add_argument("--foundation", default="default", help="Folder that save_pretrained wrote.")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=cores(), help="Threads of each side on the CPU.")
-    parser.add_argument("--quick", action="store_true", help="Run few adapters and pairs to see that it works.")
+    parser.add_argument(
+        "--quick", action="store_true", help="Run few adapters and pairs, to check that the benchmark works."
+    )
     parser.add_argument("--json", type=Path, help="File for the figures.")
     options = parser.parse_args()
     on_cuda = options.device.startswith("cuda")

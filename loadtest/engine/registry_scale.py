@@ -35,7 +35,7 @@ _TOKENS = 32
 _TEXTS = 16
 _CLIENTS = 8
 _LOOK_UPS = 2000
-# An adapter takes some 320 kB in the store; a bundle is there twice while it is imported.
+# An adapter takes some 320 kB in the store, and its bundle is on disk a second time during the import.
 _BYTES_EACH = 400_000
 
 
@@ -48,7 +48,7 @@ class RegistryLoad:
     repeats: int
 
 
-# Six repeats are the least that have a 95 % interval.
+# A 95 % interval needs at least six repeats.
 _FULL = RegistryLoad(adapters=10_000, requests=3000, repeats=6)
 _QUICK = RegistryLoad(adapters=40, requests=60, repeats=1)
 

@@ -19,7 +19,7 @@ from rootstock.loadtest.measure.row import BenchmarkRow, Measure, NotRun, Pair
 _NAME = "startup"
 _KINDS = ("uvicorn", "bentoml", EMPTY)
 _TOKENS = 16
-# The least that have a 95 % interval.
+# A 95 % interval needs at least six starts.
 _STARTS = 6
 _EMPTY_SERVICE = "bentoml serve of a service with one route, one worker, no metrics, in turns with ours"
 _START = "rootstock serve --server {}, {} threads, the export in the cache, no adapters: to /readyz 200"
@@ -56,7 +56,7 @@ class _Starts:
         proportional = median_interval([one.proportional for one in ready]).median
         resident = median_interval([one.resident for one in used]).median
         return [
-            f"{ready[0].processes} process(es); resident sets added up, a page that two share counts for both",
+            f"{ready[0].processes} process(es); their resident sets are added up: a shared page counts in each",
             f"proportional sets (PSS): {proportional:.0f} MB",
             f"resident after an upload and an answer under it: {resident:.0f} MB",
         ]

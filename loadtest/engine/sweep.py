@@ -20,14 +20,14 @@ from rootstock.loadtest.measure.row import Pair
 from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.encode.modalities.text import pad
 
-# Batches drawn for a cell; they run one after the other.
+# The batches of a cell, which run one after the other.
 _BATCHES = 4
 _CHECKED = 4
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A combination: distinct adapters, how traffic spreads over them, their rank, rows a batch, tokens a row."""
+    """A combination: distinct adapters, their popularity and rank, rows a batch, and tokens a row."""
 
     adapters: int = 32
     popularity: str = "distinct"

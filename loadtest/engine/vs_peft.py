@@ -34,7 +34,7 @@ def peft_rows(setup: BenchmarkSetup) -> list[BenchmarkRow]:
     setup.say(f"vs-peft: loading {ROWS} adapters into PEFT")
     bench = open_bench(setup.export, _TOKENS, setup.threads)
     mixed, spec, workload = bench.mixed(), bench.runner.spec, bench.workload
-    # Our sessions close: PEFT is timed once with none of our threads alive.
+    # Close our sessions, to time PEFT once while none of our threads is alive.
     del bench
     peer = PeftPeer(setup.foundation, workload, setup.threads)
     peer.prepare(mixed, spec.inputs, workload.names)

@@ -72,7 +72,7 @@ class ThroughputSides:
         return sum(load(s.url, lua, connections, seconds).requests for s in self._servers.values())
 
     def pair(self, kind: str, first: bool, windows: Windows) -> Pair:
-        """Return requests a second of the server and of the engine. The server's window is `first` or second."""
+        """Return requests a second of server and engine. If `first`, the server's window comes first."""
         if first:
             over_http = self._over_http(kind, windows)
             return Pair(over_http, self._in_process(windows))
@@ -109,7 +109,7 @@ class ThroughputSides:
 def throughput(setup: BenchmarkSetup) -> list[BenchmarkRow]:
     """Measure requests a second under each server ÷ those of the engine in process.
 
-    Raise LoadError, ServerFailed or Disagreement where the figures would mean nothing.
+    Raise LoadError, ServerFailed or Disagreement if there are no valid figures.
     """
     find_wrk()
     windows = windows_of(setup)

@@ -1,4 +1,4 @@
-"""The row that counts answers which failed, were stale, mixed or wrong."""
+"""The row that counts failed, stale, mixed and wrong answers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def faults_row(benchmark: str, trials: Sequence[Trial]) -> BenchmarkRow:
     notes = [
         ", ".join(f"{count} {fault}" for fault, count in counts.items())
         + f"; {refused} refused with the time to retry",
-        f"{requests} requests; of {right} right answers {scored} by their scores too, the others by digest alone",
+        f"{requests} requests; {right} right answers, {scored} checked by scores too, the others by digest alone",
         *(line for t in trials for line in t.details),
     ]
     if moves:
-        notes.insert(1, f"{moves} versions published or activated meanwhile")
+        notes.insert(1, f"{moves} versions published or activated during the run")
     return BenchmarkRow(
         benchmark=benchmark,
         title="answers failed, stale, mixed or wrong",

@@ -17,10 +17,10 @@ class _Span:
 
 
 class Ledger:
-    """The spans of every name. Times are of one monotonic clock, in seconds.
+    """The versions of every name that may answer, with their spans in seconds of one monotonic clock.
 
-    A client knows this much: a version may answer from the moment that the move to it is sent. The version before
-    may answer until the move is answered. A move that fails leaves both open.
+    A version may answer from the moment that the move to it is sent. The version before may answer until the move
+    is answered. After a failed move both may answer.
     """
 
     def __init__(self, live: Mapping[str, str]) -> None:
@@ -28,11 +28,11 @@ class Ledger:
         self._spans = {name: [_Span(digest, -math.inf)] for name, digest in live.items()}
 
     def sent(self, name: str, digest: str, at: float) -> None:
-        """Note that a move of `name` to `digest` goes out."""
+        """Record that a move of `name` to `digest` was sent."""
         self._spans.setdefault(name, []).append(_Span(digest, at))
 
     def answered(self, name: str, at: float) -> None:
-        """Note that the last move is done. Versions before it are live no more."""
+        """Record that the last move was answered. Earlier versions are no longer live."""
         for span in self._spans[name][:-1]:
             span.end = min(span.end, at)
 

@@ -64,7 +64,7 @@ class Oracle:
 
 
 class PeftOracle:
-    """A sequence classifier of transformers. PEFT sets its adapter before each answer; sdpa, fp32."""
+    """A sequence classifier of transformers (sdpa, fp32), whose adapter PEFT sets before each answer."""
 
     def __init__(self, foundation: Path, spec: FoundationSpec) -> None:
         import torch

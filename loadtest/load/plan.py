@@ -11,12 +11,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of load. Phases of the same `name` count together.
+    """A stretch of load. Phases with the same `name` are counted together.
 
-    `users`: clients that send the next request when they have their answer. `rate`: arrivals a second, whatever
-    the server does. `of_capacity`: the same, as a share of the rate of the phase that `calibrates`. `moves_s`:
-    versions published or activated a second. `flood`: clients of the flooding adapter. `popularity` replaces the
-    plan's.
+    `users`: clients that send the next request when they have their answer. `rate`: arrivals a second, however
+    fast the server answers. `of_capacity`: the same, as a share of the rate of the phase that `calibrates`.
+    `moves_s`: versions published or activated a second. `flood`: clients of the flooding adapter. `popularity`
+    replaces the plan's.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Move:
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """The generator's input, beside the answers to expect.
+    """The load generator's input, apart from the answers to expect.
 
     `names`: the adapters in order of popularity. `mix`: kinds of request by weight. `inputs`: texts a request.
     `flooding`: the adapter that floods, none of `names`.

@@ -21,11 +21,12 @@ from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 
 @dataclass(frozen=True)
 class Needs:
-    """Adapters to register, versions to publish later (of the first `moving` names in turn), and texts.
+    """The needs of a scenario: adapters to register, versions to publish later, and texts.
 
-    Each adapter gets `texts_each` of the `texts`; every adapter gets the first one. Inputs that wait together
-    then differ, since the server computes equal ones once. The scores of the first `scored` adapters are known,
-    of the others the digest alone. `settings` are the server's.
+    `moves` versions are published for the first `moving` names in turn. Each adapter gets `texts_each` of the
+    `texts`, and every adapter gets the first text. Queued inputs then differ, since the server computes equal
+    inputs once. The scores of the first `scored` adapters are known, of the others the digest alone. `settings`
+    are the server's.
     """
 
     adapters: int

@@ -18,7 +18,7 @@ class Record:
     """A request, its times and its verdict.
 
     `phase` is its phase's number in the plan. `at` is the time when it was due, in seconds of a monotonic clock.
-    `latency` counts from then, `service` from the time when it was sent; both in seconds. `queue_ms` and
+    `latency` counts from that time, `service` from the time when it was sent; both are in seconds. `queue_ms` and
     `inference_ms` are the answer's timings, 0 if it has none.
     """
 

@@ -45,7 +45,7 @@ def parse(text: str) -> dict[str, float]:
 
 
 def between(first: ResourceSample, last: ResourceSample) -> dict[str, float | None]:
-    """Return the figures from one sample to another; None where the server has no series, or nothing happened.
+    """Return the figures between two samples; None if the server has no series for it, or nothing happened.
 
     They are means over batches, the share of padding among the tokens run, and counts.
     """

@@ -19,7 +19,7 @@ PERCENTILES = (50, 95, 99)
 class Summary:
     """The requests of a stretch of `seconds`: counts, rates in requests and inputs a second, milliseconds.
 
-    Percentiles are of the right answers to the requests that were due in the stretch; NaN of none.
+    Percentiles are of the right answers to requests that were due in the stretch; NaN if there are none.
     `goodput_s` and `inputs_s` count right answers that came within the stretch.
     """
 
@@ -78,7 +78,7 @@ def summarize(records: Sequence[Record], start: float, seconds: float) -> Summar
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that at least `percent` of the values do not exceed; NaN of none."""
+    """Return the smallest value that at least `percent` of the values do not exceed; NaN without values."""
     if not len(values):
         return float("nan")
     return float(np.percentile(np.asarray(values), percent, method="inverted_cdf"))

@@ -1,4 +1,4 @@
-"""A run from second to second: requests, answers, and the server's figures."""
+"""A run second by second: requests, answers, and the server's figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rootstock.loadtest.load.record import CALLER, Record
 from rootstock.loadtest.load.samples import ResourceSample, between
 from rootstock.loadtest.load.summary import summarize
 
-# At most so many points in a plot.
+# The most points of a plot.
 _POINTS = 240
 
 

@@ -28,7 +28,7 @@ class GeneratorFailed(Exception):
 
 
 class NothingAnswered(Exception):
-    """A phase has no right answer, so that it has no figures."""
+    """A phase without a right answer, which therefore has no figures."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Trial:
         ]
 
     def timeline(self) -> list[dict[str, Any]]:
-        """Return the run from second to second."""
+        """Return the run second by second."""
         return timeline(self.records, self.samples, [phase["name"] for phase in self.phases])
 
     @property
@@ -93,7 +93,7 @@ def run(
 ) -> Trial:
     """Start a server on the fixture's home, run the phases against it, stop it. `more`: other fields of the plan.
 
-    Raise ServerFailed, GeneratorFailed or NothingAnswered where there is nothing to judge.
+    Raise ServerFailed, GeneratorFailed or NothingAnswered if there is nothing to judge.
     """
     setup.say(f"starting the server under {setup.server}")
     settings = dict(fixture.settings)
@@ -114,7 +114,7 @@ def run(
     for number, phase in enumerate(trial.phases):
         if not trial.of(number).counts[Verdict.OK]:
             raise NothingAnswered(
-                f"phase {phase['name']} has no right answer; of all: {'; '.join(trial.details)}"
+                f"phase {phase['name']} has no right answer; the first faults: {'; '.join(trial.details)}"
             )
     return trial
 
@@ -129,4 +129,4 @@ def _generate(folder: Path) -> None:
         cwd=ROOT,
     )
     if done.returncode:
-        raise GeneratorFailed(f"the load generator ended with {done.returncode}: {done.stderr[-2000:]}")
+        raise GeneratorFailed(f"the load generator ended with exit code {done.returncode}: {done.stderr[-2000:]}")

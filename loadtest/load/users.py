@@ -2,8 +2,8 @@
 
 Locust generates every load whose answers are checked, in closed and open loops. Its users, the arrivals and the
 publisher share one process and one clock, so that an answer can be held against the versions that were live.
-A check costs some 0.5 ms of CPU a request on the server's cores. wrk generates the load where that would spoil a
-ratio of throughputs (fixtures/windows.py). An open loop is one user that spawns a greenlet at each arrival of a
+A check costs some 0.5 ms of CPU a request on the server's cores. That would distort ratios of throughputs, so wrk
+generates their load (fixtures/windows.py). An open loop is one user that spawns a greenlet at each arrival of a
 constant-rate schedule. Latencies count from the scheduled time, so that a slow server, or a slow generator, hides
 nothing (no coordinated omission).
 """
@@ -28,7 +28,7 @@ from rootstock.loadtest.load.record import CALLER, FLOOD, MOVER, Record
 from rootstock.loadtest.load.traffic import LoadRequest, TrafficMix, judge_response
 from rootstock.loadtest.load.verdict import FAULTS, Verdict
 
-# Requests of an open loop that may be under way. A further arrival waits, and its latency counts the wait.
+# The most unanswered requests of an open loop. A further arrival waits, and its latency counts the wait.
 IN_FLIGHT = 1000
 
 
@@ -57,7 +57,7 @@ class Run:
 
 
 class _User(FastHttpUser):  # type: ignore[misc]
-    """Sends requests, judges their answers and records both."""
+    """A user that sends requests, judges their answers and records both."""
 
     abstract = True
 
@@ -94,7 +94,7 @@ class _User(FastHttpUser):  # type: ignore[misc]
 
 
 class Caller(_User):
-    """Closed loop: the next request after the last answer."""
+    """A client of a closed loop, which sends the next request after the last answer."""
 
     concurrency = 1
 
@@ -122,7 +122,7 @@ class Flooder(_User):
 
 
 class Arrivals(_User):
-    """Open loop: a request at each 1/rate, also while earlier ones wait for their answers."""
+    """An open loop, which sends a request every 1/rate seconds, also while earlier ones wait for answers."""
 
     concurrency = IN_FLIGHT
 
@@ -142,7 +142,7 @@ class Arrivals(_User):
 
 
 class Mover(_User):
-    """Publishes the next version or activates the one before, in turn, `moves_s` times a second."""
+    """A publisher: it publishes a version or activates the one before, in turn, `moves_s` times a second."""
 
     concurrency = 1
 
@@ -163,7 +163,7 @@ class Mover(_User):
         raise StopUser
 
     def on_start(self) -> None:
-        """Start the phase with no name moved."""
+        """Forget the name of the last move."""
         self._name = ""
 
     def _publish(self, move: Move, at: float) -> None:

@@ -1,4 +1,4 @@
-"""The verdict on an answer, by the versions that were live meanwhile and by the oracle."""
+"""The verdict on an answer, by the versions that were live at the time and by the oracle."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rootstock.loadtest.load.oracle import Oracle, close
 
 
 class Verdict(StrEnum):
-    """Kinds of answer.
+    """A kind of answer.
 
-    `refused` is 429 with Retry-After. `stale` is by a version of the adapter that was not live at any time
-    between request and answer. `mixed` is by another adapter. `wrong` is by the right version with other numbers.
-    `failed` is no answer, or one of another form than the route's.
+    `refused` is 429 with Retry-After. A `stale` answer is by a version of the adapter that was not live at any
+    time between request and answer. A `mixed` answer is by another adapter. A `wrong` answer is by the right
+    version, but with other numbers. `failed` is no answer, or one that does not have the route's form.
     """
 
     OK = "ok"
@@ -65,7 +65,9 @@ def of_prediction(
         whose = "unknown" if version is None else f"of {version.name}"
         return AnswerJudgement(Verdict.MIXED, f"{name}: the answer's digest {digest} is {whose}")
     if digest not in live:
-        return AnswerJudgement(Verdict.STALE, f"{name}: version {number} answered, live were {sorted(live)}")
+        return AnswerJudgement(
+            Verdict.STALE, f"{name}: version {number} answered, but the live digests were {sorted(live)}"
+        )
     if number != version.number:
         return AnswerJudgement(Verdict.WRONG, f"{name}: says version {number} for the digest of {version.number}")
     if len(predictions) != len(texts):
@@ -110,7 +112,7 @@ def of_embedding(answer: Any, text: int, oracle: Oracle) -> AnswerJudgement:
 
 
 def worst(judgements: Sequence[AnswerJudgement]) -> AnswerJudgement:
-    """Return the first fault of several judgements, else the first refusal, else that all are right."""
+    """Return the first fault of several judgements, else the first refusal, else one that all are right."""
     faults = [one for one in judgements if one.verdict in FAULTS]
     refusals = [one for one in judgements if one.verdict is Verdict.REFUSED]
     right = AnswerJudgement(Verdict.OK, scored=all(one.scored for one in judgements))

@@ -36,14 +36,14 @@ def require_equal(
 
 
 def require_distinct(answers: Sequence[Array], swapped: Sequence[Array], what: str) -> None:
-    """Raise Disagreement if a row's answer is the same under another adapter: a mix-up would go unseen."""
+    """Raise Disagreement if a row's answer is the same under another adapter, since that would hide a mix-up."""
     for i, (one, other) in enumerate(zip(answers, swapped, strict=True)):
         if np.allclose(one, other, rtol=10 * TOLERANCE, atol=10 * TOLERANCE):
             raise Disagreement(f"{what}: row {i} gives the same answer under another adapter")
 
 
 def require_same_label(ours: Sequence[Array], theirs: Sequence[Array], what: str, tolerance: float) -> None:
-    """Raise Disagreement if a best label differs by more than the tolerance can blur."""
+    """Raise Disagreement if a best label differs by more than the tolerance explains."""
     for i, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         lead = other.max() - other[one.argmax()]
         if lead > 2 * tolerance * (1 + np.abs(other).max()):

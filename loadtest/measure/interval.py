@@ -22,8 +22,8 @@ class MedianInterval:
 def median_interval(values: Sequence[float]) -> MedianInterval:
     """Return the narrowest symmetric interval of order statistics that holds the median with 95 %.
 
-    It assumes of the distribution only that the measurements are independent. Fewer than six measurements have no
-    such interval. Then it is their whole range, and `coverage` is the chance of that range.
+    It assumes only that the measurements are independent. Fewer than six measurements have no such interval. The
+    result is then their whole range, and `coverage` is the chance of that range.
     Source: Conover, "Practical Nonparametric Statistics", 3rd ed., §3.2.
     """
     if not values:
@@ -39,7 +39,7 @@ def median_interval(values: Sequence[float]) -> MedianInterval:
 
 
 def _coverages(count: int) -> Iterator[float]:
-    """Give the chance that the median lies between the measurements left without 0, 1, 2, … at each end."""
+    """Yield the chance that the median lies between the measurements without the outer 0, 1, 2, … at each end."""
     outside, ways = 0, 1
     for cut in range(count):
         outside += ways

@@ -13,9 +13,9 @@ from rootstock.loadtest.measure.row import BenchmarkRow, NotRun, row_from_json
 
 @dataclass(frozen=True)
 class Outcome:
-    """The rows of a run; of a scenario also its phases (`stages`) and a line for each second (`timeline`).
+    """The rows of a run, and for a scenario its phases (`stages`) and a line for each second (`timeline`).
 
-    `knee` is the highest load that the server kept up with, in inputs a second, if the scenario looks for it.
+    `knee` is the highest load that the server kept up with, in inputs a second, if the scenario searches for it.
     """
 
     rows: Sequence[BenchmarkRow | NotRun]

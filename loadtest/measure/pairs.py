@@ -1,4 +1,4 @@
-"""Interleaved timing: both sides in turn, in one process, so that a disturbance meets both."""
+"""Interleaved timing: both sides run in turn, in one process, so that a disturbance affects both."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Work = Callable[[], object]
 
 
 def interleave(top: Work, bottom: Work, pairs: int, runs: int = 2) -> list[Pair]:
-    """Return the seconds of one run of each side, pair by pair, the order of the two alternating.
+    """Return the seconds of one run of each side, pair by pair, in alternating order.
 
-    Each side runs untimed before its timed runs. That warms its caches and fills the time in which the other
-    side's idle threads still spin.
+    Each side runs untimed before its timed runs. That warms its caches, and lasts until the other side's idle
+    threads have stopped spinning.
     """
     for work in (top, bottom):
         mean_seconds(work, runs)

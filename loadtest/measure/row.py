@@ -22,7 +22,7 @@ class Pair(NamedTuple):
 
 
 class Measure(Enum):
-    """The one figure that a row makes of a pair."""
+    """The figure that a row computes from a pair."""
 
     RATIO = "top ÷ bottom"
     DIFFERENCE = "top − bottom"
@@ -40,8 +40,8 @@ class BenchmarkRow:
     """One figure over pairs, by default their ratio. `top` and `bottom` describe the work of each side.
 
     `benchmark` is a name of the catalogue. A row without a `target` is printed and not judged. The target is a
-    ceiling if `at_most`, otherwise a floor. `exact` marks a count, which more pairs make no surer. `extra` holds
-    further figures of the row; they are not judged.
+    ceiling if `at_most`, otherwise a floor. `exact` marks a count, which needs no interval. `extra` holds further
+    figures of the row, which are not judged.
     """
 
     benchmark: str

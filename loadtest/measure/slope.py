@@ -1,11 +1,11 @@
-"""Slopes between the two halves of a series, to see a climb."""
+"""Slopes between the two halves of a series, to detect a climb."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-# Neighbours are alike, so they are averaged into blocks first; the first part is warm-up.
+# Neighbouring samples are alike, so they are averaged into blocks. The first part is warm-up.
 BLOCKS = 40
 WARM_UP = 0.2
 

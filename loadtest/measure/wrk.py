@@ -15,7 +15,7 @@ MISSING = (
     "`brew install wrk` (macOS), or from https://github.com/wg/wrk"
 )
 _MARK = "rootstock-result "
-_SCRIPT = """-- Sends the bodies in turn, whatever connection is free.
+_SCRIPT = """-- Sends the bodies in turn, over any free connection.
 local path = {path}
 local bodies = {{{bodies}}}
 local expected = {{{expected}}}

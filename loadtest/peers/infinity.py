@@ -69,7 +69,7 @@ def infinity_server(program: Path, foundation: Path, threads: int) -> Iterator[S
         "--dtype": "float32",
         "--host": "127.0.0.1",
         "--port": port,
-        # Its default, info, writes a line a request.
+        # The default level, info, logs a line for each request.
         "--log-level": "warning",
     }
     flags = [str(part) for pair in arguments.items() for part in pair]

@@ -1,4 +1,4 @@
-"""The foundation exported to ONNX as it is, in ONNX Runtime with nothing around it."""
+"""The foundation exported to ONNX unchanged, run by ONNX Runtime alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-# Its builds for Linux send usage data to their maker unless this is set before the import.
+# ONNX Runtime's Linux builds send usage data to their maker unless this is set before the import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as ort
@@ -28,7 +28,7 @@ _TRIALS = 3
 
 
 class PlainPeer:
-    """The foundation's body as transformers has it, exported with each attention. `attention` is in use."""
+    """The foundation's body from transformers, exported with each attention. `attention` names the one in use."""
 
     def __init__(self, foundation: Path, spec: FoundationSpec, threads: int) -> None:
         self._spec = spec
@@ -73,7 +73,7 @@ class _Body(nn.Module):
 def _session(foundation: Path, spec: FoundationSpec, attention: str, threads: int) -> ort.InferenceSession:
     ids = torch.randint(4, 100, (3, 7))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
-    # In eval mode as a whole: afterwards the exporter sets the mode of the module that it traced.
+    # Put the whole module in eval mode, since the exporter restores the mode of the module that it traced.
     body = _Body(load_trunk(foundation, attention), spec.inputs).eval()
     axes = {name: {0: "rows", 1: "tokens"} for name in [*spec.inputs, "hidden"]}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""A run as one HTML file that needs nothing else: table, figures, pictures."""
+"""A run as one self-contained HTML file: table, figures, pictures."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _plots(outcome: Outcome) -> Sequence[Any] | None:
 
 
 def _table(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the columns of which some stage has a figure, and the cells as text."""
+    """Return the columns for which at least one stage has a figure, and the cells as text."""
     names = list(dict.fromkeys(name for stage in stages for name, value in stage.items() if value is not None))
     return {"columns": names, "rows": [[_text(stage.get(name)) for name in names] for stage in stages]}
 

@@ -45,13 +45,13 @@ def plots_of_outcome(outcome: Outcome) -> list[Plot]:
         *_over_time(outcome.timeline, "Latency from the intended start, ms", ("p50_ms", "p95_ms", "p99_ms")),
         *_over_time(outcome.timeline, "Requests a second", ("offered_s", "goodput_s", "refused")),
         *_over_time(
-            outcome.timeline, "Queue against inference, p50 of the answers' own timings, ms",
+            outcome.timeline, "Queue and inference time, p50 of the answers' timings, ms",
             ("queue_p50_ms", "inference_p50_ms"),
         ),
         *_over_time(outcome.timeline, "A batch: inputs, and distinct adapters", ("batch_rows", "batch_adapters")),
         *_over_time(outcome.timeline, "Share of padding among the tokens run", ("padding_share",)),
         *_over_time(outcome.timeline, "Residency: slots, loads, evictions", ("slots_used", "loads", "evictions")),
-        *_over_time(outcome.timeline, "Inputs that wait", ("waiting",)),
+        *_over_time(outcome.timeline, "Queued inputs", ("waiting",)),
         *_over_time(outcome.timeline, "Resident memory, MB", ("resident_mb",)),
     ]  # fmt: skip
     if outcome.knee is not None:
@@ -77,7 +77,7 @@ def _over_time(timeline: Series, title: str, names: Sequence[str]) -> list[Plot]
 
 
 def _shade(axes: Any, timeline: Series) -> None:
-    """Draw every other phase in grey, so that windows in turn are seen."""
+    """Draw every other phase in grey, so that alternating windows can be told apart."""
     for i, (_, stretch) in enumerate(groupby(timeline, key=lambda one: one["phase"])):
         seconds = [one["second"] for one in stretch]
         if i % 2:
@@ -124,7 +124,7 @@ def _by_adapters(stages: Series) -> Iterator[Plot]:
 
 @contextmanager
 def _drawing(wide: bool = True) -> Iterator[tuple[Any, Any]]:
-    """Give axes to draw into, and a function that returns the SVG afterwards."""
+    """Yield axes to draw into, and a function that returns the SVG afterwards."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDE, _HIGH))

@@ -19,14 +19,14 @@ RESULTS = ROOT / "loadtest" / "results"
 
 
 class NoRun(Exception):
-    """A file that holds no run of a benchmark."""
+    """A file that cannot be read, or that holds no run of a benchmark."""
 
 
 def render(path: Path, folder: Path) -> list[Path]:
     """Write the page, the picture and the timeline of the run in `path` into `folder`. Return the files.
 
-    A sweep has a picture alone; only a scenario has a timeline. Without matplotlib there is no picture. Raise
-    NoRun if `path` holds no run.
+    A sweep gives a picture alone, and only a scenario gives a timeline. Without matplotlib there is no picture.
+    Raise NoRun if `path` holds no run.
     """
     run = read_run(path)
     folder.mkdir(parents=True, exist_ok=True)

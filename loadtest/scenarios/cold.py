@@ -1,4 +1,4 @@
-"""`cold`: every request is for an adapter that is neither in a slot nor in memory."""
+"""`cold`: requests for adapters that are neither in a slot nor in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`many`: Zipf traffic over ever more registered adapters."""
+"""`many`: Zipf traffic over a growing number of registered adapters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rootstock.loadtest.measure.row import BenchmarkRow, Measure, Pair
 
 SIZES = (10, 100, 1_000, 10_000)
 QUICK_SIZES = (4, 24)
-# The most popular adapters. Their scores are checked, of the others the digest alone.
+# The most popular adapters, whose scores are checked. For the others the digest alone is.
 _SCORED = 1_000
 _USERS = 8
 _FOUNDATION = "foundation"

@@ -57,8 +57,8 @@ def _others_row(trial: Trial) -> BenchmarkRow:
         benchmark="noisy-neighbour",
         title="the others' p99 while one adapter floods ÷ without",
         top=f"the 99th percentile of single inputs under {_OTHERS} adapters, arriving at {_OF_CAPACITY:g} of "
-        f"what {_USERS} clients got through, while {_FLOOD} clients send {_FLOOD_INPUTS} inputs at a time to "
-        "one more",
+        f"the rate that {_USERS} clients reached, while {_FLOOD} clients send {_FLOOD_INPUTS} inputs at a time "
+        "to one more adapter",
         bottom="the same without the flood",
         unit="ms",
         pairs=[Pair(trial.of(f).latency_ms[99], trial.of(q).latency_ms[99]) for f, q in turns],

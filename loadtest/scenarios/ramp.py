@@ -14,7 +14,7 @@ from rootstock.loadtest.measure.outcome import Outcome
 from rootstock.loadtest.measure.row import BenchmarkRow, Measure, NotRun, Pair
 
 _ADAPTERS = 32
-# With eight inputs a request the generator, on the server's cores, costs little beside them.
+# The generator runs on the server's cores; with eight inputs a request its cost is small beside theirs.
 _INPUTS = 8
 _USERS = 32
 # Smaller than the server's own default, so that a stage is long enough to fill it.
@@ -56,8 +56,8 @@ def ramp(setup: BenchmarkSetup) -> Outcome:
     saturation = knee(stages)
     rows = [_goodput_row(trial), _bounded_row(trial, saturation.peak), faults_row("ramp", [trial])]
     notes = [
-        f"kept up to {saturation.offered:.0f} inputs/s offered, {_INPUTS} a request; "
-        f"the most was {saturation.peak:.0f}",
+        f"the server kept up with {saturation.offered:.0f} inputs/s offered, {_INPUTS} a request; "
+        f"the highest goodput was {saturation.peak:.0f}",
         f"the server's queue takes {_QUEUE_ITEMS} inputs (ROOTSTOCK_QUEUE_ITEMS)",
     ]
     return Outcome(rows, trial.stages(), trial.timeline(), notes, knee=saturation.offered)
@@ -68,15 +68,15 @@ def _goodput_row(trial: Trial) -> BenchmarkRow | NotRun:
     pairs = [Pair(trial.of(beyond).inputs_s, trial.of(peak).inputs_s) for beyond, peak in turns]
     if not all(pair.bottom for pair in pairs):
         return NotRun(
-            "ramp", _GOODPUT_TITLE, "no right answer came within a window at the peak: too slow a machine"
+            "ramp", _GOODPUT_TITLE, "no right answer came within a window at the peak: the machine is too slow"
         )
     refused = sum(trial.of(i).counts["refused"] for i in trial.numbers(_BEYOND))
     return BenchmarkRow(
         benchmark="ramp",
         title=_GOODPUT_TITLE,
-        top="right answers within the window, inputs a second, at a constant arrival rate of three times what "
-        f"{_USERS} clients got through",
-        bottom="the same at once that rate",
+        top="right answers within the window, inputs a second, at a constant arrival rate of three times the "
+        f"rate that {_USERS} clients reached",
+        bottom=f"the same at the rate that {_USERS} clients reached",
         unit="inputs/s",
         pairs=pairs,
         target=targets.RAMP_GOODPUT,
@@ -85,7 +85,7 @@ def _goodput_row(trial: Trial) -> BenchmarkRow | NotRun:
 
 
 def _bounded_row(trial: Trial, peak: float) -> BenchmarkRow:
-    """Return the p99 of the accepted past the knee, against the time of a full queue at the peak."""
+    """Return the p99 of accepted requests past the knee, against the time of a full queue at the peak."""
     return BenchmarkRow(
         benchmark="ramp",
         title="p99 of the accepted at three times the load",
@@ -97,7 +97,7 @@ def _bounded_row(trial: Trial, peak: float) -> BenchmarkRow:
         measure=Measure.TOP,
         at_most=True,
         notes=[
-            f"target: {targets.RAMP_QUEUES:g} times what a full queue, {_QUEUE_ITEMS} inputs, takes at "
+            f"target: {targets.RAMP_QUEUES:g} times the time of a full queue, {_QUEUE_ITEMS} inputs, at "
             f"{peak:.0f} inputs/s"
         ],
     )

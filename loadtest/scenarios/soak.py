@@ -41,7 +41,7 @@ def _slope_row(trial: Trial) -> BenchmarkRow | NotRun:
         benchmark="soak",
         title=_TITLE,
         top=f"MB an hour between blocks of samples half the soak apart, the first {WARM_UP:.0%} left out; met "
-        "where the median's interval reaches zero or lies below",
+        "if the median's interval reaches zero or lies below it",
         bottom="",
         unit="MB/h",
         pairs=[Pair(climb) for climb in climbs],

@@ -1,4 +1,4 @@
-"""`steady`: every kind of request at once, in a closed loop and then at a constant rate, with versions moving."""
+"""`steady`: all kinds of request, in a closed loop and then at a constant rate, while versions are published."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rootstock.loadtest.load.trial import run
 from rootstock.loadtest.measure.outcome import Outcome
 
 _USERS = 16
-# An arrival rate that leaves room for a batch that takes longer.
+# This arrival rate leaves room for batches that take longer.
 _OF_CAPACITY = 0.6
 _MOVES_S = 0.5
 MIX = {PREDICT: 0.8, FAN_OUT: 0.1, EMBEDDINGS: 0.1}
