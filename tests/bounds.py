@@ -1,4 +1,4 @@
-"""How long a test waits for what has to happen."""
+"""The longest time that a test waits for an event."""
 
-# Seconds. A busy machine needs a part of it; whoever waits longer waits for ever. pytest's own limit is longer.
+# Seconds. Even a busy machine needs only part of them, so a longer wait is a hang. pytest's own limit is longer.
 HANG = 240.0

@@ -1,4 +1,4 @@
-"""What the tests share: the default foundation, its ONNX export, and quiet offline libraries."""
+"""Fixtures that the tests share: the default foundation, its ONNX export, and quiet offline libraries."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def spec(foundation: FoundationFiles) -> FoundationSpec:
 def exports_home(
     foundation: FoundationFiles, spec: FoundationSpec, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A home folder whose export cache is warm."""
+    """Return a home folder whose export cache holds the default foundation."""
     from rootstock.service.engine.runners.onnx.export.export import export
 
     home = tmp_path_factory.mktemp("exports")
@@ -57,7 +57,7 @@ def export_folder(exports_home: Path, spec: FoundationSpec) -> Path:
 
 @pytest.fixture(scope="session")
 def new_home(exports_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Makes empty home folders that share the warm export cache."""
+    """Return a function that makes empty home folders, which share the filled export cache."""
 
     def make() -> Path:
         home = tmp_path_factory.mktemp("home")
@@ -69,7 +69,7 @@ def new_home(exports_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
 
 @pytest.fixture
 def serve(new_home: Callable[[], Path]) -> Iterator[Callable[..., RunningServer]]:
-    """Starts servers with the given settings, each on an empty registry; stops them at the end."""
+    """Yield a function that starts a server with given settings, on an empty registry. Stop all at the end."""
     with ExitStack() as stack:
 
         def start(opened: OpenServer | None = None, **settings: Any) -> RunningServer:
@@ -81,7 +81,7 @@ def serve(new_home: Callable[[], Path]) -> Iterator[Callable[..., RunningServer]
 
 @pytest.fixture(scope="module")
 def server(new_home: Callable[[], Path]) -> Iterator[RunningServer]:
-    """One server without keys for a module's tests."""
+    """Yield one server without keys for a module's tests."""
     with run_server(Settings(home=new_home(), demo=False, log_level="error", max_body_mb=1)) as running:
         yield running
 
@@ -94,7 +94,7 @@ def client(server: RunningServer) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def peft_saved(foundation: FoundationFiles, tmp_path_factory: pytest.TempPathFactory) -> dict[str, PeftAdapter]:
-    """PEFT's own folders: two sequence classifiers, a token classifier and an embedder."""
+    """Return folders that PEFT saved: three sequence classifiers, a token classifier and an embedder."""
     root = tmp_path_factory.mktemp("saved")
     kinds: dict[str, dict[str, Any]] = {
         "first": {"task_type": "SEQ_CLS", "labels": 3, "r": 4},
@@ -111,7 +111,7 @@ def peft_saved(foundation: FoundationFiles, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def mixed_saved(foundation: FoundationFiles, tmp_path_factory: pytest.TempPathFactory) -> list[PeftAdapter]:
-    """32 adapters of both classifying tasks, ranks 2 to 64, query/value or all linears, 1 to 150 labels."""
+    """Return 32 adapters of both classifying tasks: ranks 2 to 64, several sets of targets, 1 to 150 labels."""
     root = tmp_path_factory.mktemp("mixed")
     adapters = []
     for i in range(32):
@@ -123,5 +123,5 @@ def mixed_saved(foundation: FoundationFiles, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def mixed_expected(mixed_saved: list[PeftAdapter], foundation: FoundationFiles) -> list[list[np.ndarray]]:
-    """PEFT's raw outputs of each of them for each of TEXTS."""
+    """Return PEFT's raw outputs of each mixed adapter for each of TEXTS."""
     return [peft_outputs(foundation.folder, a, TEXTS) for a in mixed_saved]

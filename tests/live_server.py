@@ -1,4 +1,4 @@
-"""A real server over HTTP: the composition root's own parts, under uvicorn, in a thread."""
+"""Runs a real server over HTTP: the composition root's own parts, under uvicorn, in a thread."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ class RunningServer:
         self.app = app
 
     def client(self, key: str | None = None) -> httpx.Client:
+        """Return a client of the server, which sends `key` as its bearer token."""
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=HANG)
 
 
 @contextmanager
 def run_server(settings: Settings, opened: OpenServer | None = None) -> Iterator[RunningServer]:
+    """Start a server on a free port, yield it once it has started, and stop it at the end."""
     app = create_app(settings, opened)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
@@ -59,5 +61,6 @@ def run_server(settings: Settings, opened: OpenServer | None = None) -> Iterator
 
 
 def upload(client: httpx.Client, name: str, data: bytes, **fields: str) -> httpx.Response:
+    """Upload a bundle's zip under a name, with further form fields, and return the response."""
     files = {"bundle": (f"{name}.zip", data, "application/zip")}
     return client.post("/v1/adapters", data={"name": name, **fields}, files=files)

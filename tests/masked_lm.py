@@ -1,4 +1,4 @@
-"""A tiny BERT whose checkpoint brings its masked-language-model head, and transformers' own answers with it."""
+"""Makes a tiny BERT whose checkpoint has its masked-language-model head, and transformers' pipeline on it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tests.parity.matrix import ARCHITECTURES
 
 
 def make_filling(folder: Path) -> Tiny:
-    """The foundation, in a folder as hub checkpoints are: trunk with pooler, and head."""
+    """Return the foundation, saved like a checkpoint of the hub: trunk with pooler, and head."""
     return make_tiny(ARCHITECTURES["bert"], folder)
 
 
 def home_of(tiny: Tiny, home: Path) -> Path:
-    """A home whose export cache holds it."""
+    """Export the foundation into the cache of `home`, and return `home`."""
     files = locate(str(tiny.folder))
     export(files.folder, describe(files), path_of(files, home))
     return home
 
 
 def pipeline_of(folder: Path) -> Any:
-    """transformers' pipeline on a foundation's folder."""
+    """Return transformers' fill-mask pipeline on a foundation's folder."""
     model = transformers.AutoModelForMaskedLM.from_pretrained(folder, attn_implementation="eager")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     return transformers.pipeline("fill-mask", model=model, tokenizer=tokenizer, device="cpu")

@@ -1,4 +1,4 @@
-"""Adapters made by PEFT itself, and PEFT's own answers for them: the oracle of the parity tests."""
+"""Makes adapters with PEFT, and computes PEFT's own answers for them: the oracle of the parity tests."""
 
 from __future__ import annotations
 
@@ -54,13 +54,14 @@ KINDS = [
 
 @dataclass(frozen=True)
 class PeftAdapter:
-    """A folder that PEFT saved, as a zip, with what made it."""
+    """A folder that PEFT saved, with the task type and the number of labels that it was made for."""
 
     folder: Path
     task_type: str
     labels: int
 
     def zip(self) -> bytes:
+        """Return the folder's files as a zip."""
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w") as archive:
             for path in sorted(self.folder.iterdir()):
@@ -69,7 +70,7 @@ class PeftAdapter:
 
 
 def zip_folder(folder: Path, under: str = "", **extra: str) -> bytes:
-    """The zip of a folder as a person makes it, with what else the system adds."""
+    """Return a folder as a zip that a person would make, with `extra` files that the system adds."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for path in sorted(folder.rglob("*")):
@@ -79,7 +80,7 @@ def zip_folder(folder: Path, under: str = "", **extra: str) -> bytes:
     return out.getvalue()
 
 
-# What a kind's config needs beside its targets.
+# The options that a kind's config needs beside its targets.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "LORA": {"r": 8},
     "ADALORA": {"total_step": 10},
@@ -90,10 +91,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 def save_adapter(
     foundation: Path, folder: Path, task_type: str, seed: int, labels: int = 3, kind: str = "LORA", **config: Any
 ) -> PeftAdapter:
-    """An adapter of any PEFT kind and natural size, saved by `save_pretrained`.
+    """Return an adapter of any PEFT kind and realistic size, saved by `save_pretrained`.
 
-    Every trained tensor differs from its start as much as a short training leaves it. `config` are the options
-    of the kind's own config.
+    Every trained tensor differs from its start as much as after a short training. `config` are options of the
+    kind's own config.
     """
     torch.manual_seed(seed)
     sized = {} if task_type == "FEATURE_EXTRACTION" else {"num_labels": labels}
@@ -115,7 +116,7 @@ def save_adapter(
 
 
 def _move(name: str, parameter: torch.Tensor, draw: torch.Generator) -> None:
-    """Factors by a tenth, AdaLoRA's singular values (zero at first) to about 1, all else by 0.02."""
+    """Change factors by a tenth, AdaLoRA's singular values (zero at first) to about 1, all else by 0.02."""
     noise = torch.randn(parameter.shape, generator=draw)
     if "ia3_l" in name or "magnitude" in name:
         parameter.mul_(1 + 0.1 * noise)
@@ -124,7 +125,7 @@ def _move(name: str, parameter: torch.Tensor, draw: torch.Generator) -> None:
 
 
 def peft_outputs(foundation: Path, adapter: PeftAdapter, texts: Sequence[str]) -> list[np.ndarray]:
-    """PEFT's raw outputs, one text at a time: logits, or the last hidden states."""
+    """Return PEFT's raw outputs, computed one text at a time: logits, or the last hidden states."""
     model = peft_model(foundation, adapter)
     tokenizer = tokenizer_of(foundation)
     outputs = []
@@ -136,7 +137,7 @@ def peft_outputs(foundation: Path, adapter: PeftAdapter, texts: Sequence[str]) -
 
 
 def peft_model(foundation: Path, adapter: PeftAdapter) -> Any:
-    """PEFT's model of a saved adapter, loaded anew."""
+    """Return PEFT's model of a saved adapter, loaded again from its folder."""
     sized = {} if adapter.task_type == "FEATURE_EXTRACTION" else {"num_labels": adapter.labels}
     base = CLASSES[adapter.task_type].from_pretrained(foundation, **sized)
     with _without_wrong_warnings():
@@ -146,24 +147,24 @@ def peft_model(foundation: Path, adapter: PeftAdapter) -> Any:
 @contextmanager
 def _without_wrong_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
-        # PEFT goes by the module's class instead.
+        # The warning is harmless: PEFT corrects the option by the module's class.
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to")
-        # It takes AdaLoRA's rank_pattern for LoRA's, and a bias of B for a shard of a matrix; both are right.
+        # PEFT mistakes AdaLoRA's rank_pattern for LoRA's, and a bias of B for a shard. Both are valid.
         warnings.filterwarnings("ignore", "The following rank_pattern keys did not match")
         warnings.filterwarnings("ignore", "Adapter 'default'. .* have invalid shape")
-        # BOFT would compile a kernel.
+        # BOFT warns because it cannot compile a kernel.
         warnings.filterwarnings("ignore", "Failed to load the CUDA extension|Setting boft_n_butterfly_factor")
         yield
 
 
 def merged(foundation: Path, adapter: PeftAdapter) -> Any:
-    """PEFT's model with the adapter merged into it, as a plain model of its class."""
+    """Return a plain model of the adapter's class, into which PEFT has merged the adapter."""
     base = CLASSES[adapter.task_type].from_pretrained(foundation, num_labels=adapter.labels)
     return PeftModel.from_pretrained(base, adapter.folder).merge_and_unload().eval()
 
 
 def tokenizer_of(foundation: Path) -> Any:
-    """transformers' tokenizer of a folder, without the padding and truncation that its file bakes in."""
+    """Return transformers' tokenizer of a folder, without the padding and truncation that its file sets."""
     tokenizer = AutoTokenizer.from_pretrained(foundation)
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
@@ -171,13 +172,13 @@ def tokenizer_of(foundation: Path) -> Any:
 
 
 def temporary_adapter(foundation: Path, task_type: str, seed: int, **config: Any) -> bytes:
-    """The zip alone, where the folder is not needed."""
+    """Return an adapter's zip, for a test that does not need its folder."""
     with tempfile.TemporaryDirectory() as folder:
         return save_adapter(foundation, Path(folder), task_type, seed, **config).zip()
 
 
 def close(actual: np.ndarray, expected: np.ndarray) -> bool:
-    """Within the published tolerance: 1e-4 + 1e-4·|x|."""
+    """Return True if the arrays agree within the published tolerance: 1e-4 + 1e-4·|x|."""
     return actual.shape == expected.shape and bool(
         (np.abs(actual - expected) <= 1e-4 + 1e-4 * np.abs(expected)).all()
     )

@@ -1,4 +1,4 @@
-"""What an adapter's updates mean, in the plainest form: hooks on the bare transformers model of its task."""
+"""A reference for an adapter's updates, as plain as possible: hooks on the transformers model of its task."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ TYPE_OF = {
 
 
 def _hook(update: SiteUpdate) -> Any:
-    def changed(module: nn.Module, given: tuple[Tensor], out: Tensor) -> Tensor:
-        x = given[0]
+    def changed(module: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
+        x = inputs[0]
         if update.input_scale is not None:
             out = module.forward(x * torch.tensor(update.input_scale))
         if update.output_scale is not None:
@@ -33,7 +33,7 @@ def _hook(update: SiteUpdate) -> Any:
 
 
 def grafted(folder: Path, spec: FoundationSpec, adapter: Adapter) -> Any:
-    """The task's model from transformers with the adapter's head, and its updates applied by hooks."""
+    """Return the task's transformers model with the adapter's head, and its updates applied by hooks."""
     task_class = spec.class_for(adapter.task)
     sized = {"num_labels": len(adapter.labels)} if adapter.labels else {}
     model = CLASSES[TYPE_OF[adapter.task]].from_pretrained(folder, **sized).eval()

@@ -1,4 +1,4 @@
-"""`rootstock serve` as a process, on a free port."""
+"""Runs `rootstock serve` as a process, on a free port."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ ROOTSTOCK = str(Path(sys.executable).parent / "rootstock")
 
 
 def free_port() -> int:
+    """Return a port of the loopback interface that nothing listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
 def until_ready(process: subprocess.Popen[str]) -> None:
-    """Return once the server's own log line says that it is ready; fail where it ends before."""
+    """Return once the server's log says that it is ready. Fail the test if the server ends before that."""
     assert process.stderr is not None
     lines: list[str] = []
     for line in process.stderr:
@@ -46,9 +47,9 @@ def serving(
     program: str = ROOTSTOCK,
     **settings: str,
 ) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """The server as a process, once it is ready: its own log line says so.
+    """Start the server, yield its process and a client once its log says that it is ready; stop it at the end.
 
-    `log` takes what it logs from then on.
+    `log` collects the lines that the server logs after that.
     """
     port = free_port()
     environment = {**os.environ, "ROOTSTOCK_HOME": str(home), **settings}

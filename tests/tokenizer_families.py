@@ -1,4 +1,4 @@
-"""Small tokenizers of the families that foundations have, built by the tokenizers library from a few texts."""
+"""Builds small tokenizers of the families that foundations use, with the tokenizers library, from a few texts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ CORPUS = (
 
 @dataclass(frozen=True)
 class Family:
-    """How a family of tokenizers turns text into tokens.
+    """A family of tokenizers: its special tokens, and the function that builds a tokenizer from them.
 
-    `special`: the tokens that stand for padding, the unknown, a row's begin and end, and what is to be filled in.
+    `special`: the tokens for padding, for an unknown token, for the start and end of a row, and for a mask.
     """
 
     special: Sequence[str]
@@ -82,7 +82,7 @@ def _trimmed(prefix_space: bool) -> Callable[[Sequence[str]], Tokenizer]:
         tokenizer.post_processor = processors.RobertaProcessing(
             *ends, trim_offsets=True, add_prefix_space=prefix_space
         )
-        # A mask takes the space before it.
+        # The mask token includes the space before it.
         tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
         return tokenizer
 
@@ -114,7 +114,7 @@ def _unigram(
         lowered = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
         normalizer = normalizers.Sequence(lowered if lowercase else [normalizers.NFKC()])
         words = normalizer.normalize_str(" ".join(CORPUS)).split()
-        # Each word in pieces of five, and each character, which costs more.
+        # The pieces are parts of words, five characters long, and single characters, which score lower.
         pieces = {f"▁{word}"[i : i + 5]: -5.0 for word in words for i in range(0, len(word) + 1, 5)}
         scores = dict.fromkeys((*special, *sorted(set("▁".join(words)))), -10.0) | pieces
         unknown = next(i for i, token in enumerate(special) if "unk" in token.lower())
@@ -130,7 +130,7 @@ def _unigram(
 
 
 def _sentencepiece(special: Sequence[str]) -> Tokenizer:
-    """A BPE over whole texts whose spaces a normaliser replaces, as SentencePiece models are converted."""
+    """Return a BPE over whole texts whose spaces a normaliser replaces, like a converted SentencePiece model."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     _trained(tokenizer, trainers.BpeTrainer, special)
@@ -162,7 +162,7 @@ FAMILIES = {
     ),
     "SentencePiece BPE": Family(_ROBERTA, _sentencepiece),
 }
-# The family that an architecture's own checkpoints have.
+# The family that an architecture's published checkpoints use.
 OF_ARCHITECTURE = {
     "bert": "lower-casing WordPiece",
     "roberta": "byte-level BPE, trimmed",
@@ -179,21 +179,21 @@ OF_ARCHITECTURE = {
 
 @lru_cache
 def tokenizer_json(family: str) -> str:
-    """The family's tokenizer.json."""
-    made = FAMILIES[family]
-    return made.build(made.special).to_str()
+    """Return the content of the family's tokenizer.json."""
+    chosen = FAMILIES[family]
+    return chosen.build(chosen.special).to_str()
 
 
 def save_tokenizer(family: str, folder: Path) -> Path:
-    """Write the family's tokenizer.json into a folder."""
+    """Write the family's tokenizer.json into a folder, and return its path."""
     path = folder / "tokenizer.json"
     path.write_text(tokenizer_json(family), encoding="utf-8")
     return path
 
 
 def transformers_tokenizer(path: Path, inputs: Sequence[str], max_length: int) -> PreTrainedTokenizerFast:
-    """transformers' tokenizer of a tokenizer.json; `inputs` is what its model takes."""
-    held = Tokenizer.from_file(str(path)).get_vocab()
+    """Return transformers' tokenizer of a tokenizer.json. `inputs` are the names of its model's inputs."""
+    vocabulary = Tokenizer.from_file(str(path)).get_vocab()
     names = {
         "pad_token": ("[PAD]", "<pad>", "<|endoftext|>"),
         "unk_token": ("[UNK]", "<unk>"),
@@ -201,7 +201,7 @@ def transformers_tokenizer(path: Path, inputs: Sequence[str], max_length: int) -
         "sep_token": ("[SEP]", "</s>"),
         "mask_token": ("[MASK]", "<mask>"),
     }
-    special = {name: token for name, tokens in names.items() for token in tokens if token in held}
+    special = {name: token for name, tokens in names.items() for token in tokens if token in vocabulary}
     return PreTrainedTokenizerFast(
         tokenizer_file=str(path), model_max_length=max_length, model_input_names=list(inputs), **special
     )
