@@ -26,18 +26,22 @@ class Results:
 
     @property
     def bundle(self) -> Path:
+        """The folder of the bundle's files."""
         return self.folder / "bundle"
 
     @property
     def zip(self) -> Path:
+        """The bundle's zip, named after the adapter."""
         return self.folder / f"{self.name}.zip"
 
     @property
     def metrics(self) -> Path:
+        """The run's figures as JSON."""
         return self.folder / "metrics.json"
 
     @property
     def report(self) -> Path:
+        """The report as an HTML page."""
         return self.folder / "report.html"
 
     @property

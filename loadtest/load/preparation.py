@@ -50,6 +50,7 @@ class ScenarioFixture:
 
     @property
     def home(self) -> Path:
+        """Return the server's home folder."""
         return self.folder / "home"
 
 

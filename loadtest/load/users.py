@@ -53,6 +53,7 @@ class Run:
 
     @property
     def end(self) -> float:
+        """Return the time when the phase ends."""
         return self.start + self.phase.seconds
 
 

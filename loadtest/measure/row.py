@@ -18,6 +18,7 @@ class Pair(NamedTuple):
 
     @property
     def ratio(self) -> float:
+        """Return top ÷ bottom."""
         return self.top / self.bottom
 
 

@@ -72,6 +72,7 @@ class Load:
 
     @property
     def rate(self) -> float:
+        """Return the requests a second."""
         return self.requests / self.seconds
 
 

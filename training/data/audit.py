@@ -49,6 +49,7 @@ class Finding:
     message: str
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields by name."""
         return dict(vars(self))
 
 

@@ -113,6 +113,7 @@ class _Descent:
 
     @property
     def is_done(self) -> bool:
+        """True after the last epoch, or when the patience of early stopping is used up."""
         if len(self.epochs) >= self.stage.epochs:
             return True
         patience = self.settings.early_stopping_patience

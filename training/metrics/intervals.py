@@ -23,6 +23,7 @@ class Spread:
     sd: float | None
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields by name, rounded for a file."""
         return {"mean": round(self.mean, 4), "sd": None if self.sd is None else round(self.sd, 4)}
 
 

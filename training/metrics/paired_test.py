@@ -20,7 +20,7 @@ class Comparison:
     """A second model against a first one on the same rows.
 
     `wins` and `losses` are the rows on which the second is better and worse. `difference` is its score less the
-    first one's. `p_value` is the chance of such a difference or a larger one between equals. `test` names the
+    first one's. `p_value` is the chance of this difference, or a larger one, between equals. `test` names the
     test.
     """
 

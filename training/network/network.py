@@ -153,7 +153,7 @@ def start_at_states(network: Network, parts: list[Inputs]) -> None:
             upper = cut(cast(Any, sample.states), sample.mask)
             same = torch.allclose(upper[seen], whole[seen], atol=1e-4, rtol=1e-4)
         except (TypeError, AttributeError, RuntimeError, IndexError):
-            # An architecture with another kind of trunk trains from its token ids.
+            # A trunk that cannot be cut this way trains from its token ids.
             same = False
     if same:
         network.from_layer = cut
@@ -181,12 +181,12 @@ def outputs(network: Network, inputs: Inputs, kind: Output = "logits") -> list[A
 
 
 def has_one_layer(network: Network) -> bool:
-    """Return whether the head is one linear layer, which can be fitted without a descent."""
+    """Return True if the head is one linear layer, which can be fitted without a descent."""
     return network.head is not None or len(head_layers(network.task_class)) == 1
 
 
 def simple_head(network: Network) -> nn.Linear:
-    """Return the linear layer that is the head; RecipeError for a head of several layers."""
+    """Return the linear layer that is the head. Raise RecipeError for a head of several layers."""
     if network.head is not None:
         return network.head
     names = head_layers(network.task_class)

@@ -156,7 +156,7 @@ def can_cut(spec: FoundationSpec) -> bool:
 
 
 def states_into(trunk: nn.Module, spec: FoundationSpec, depth: int, inputs: dict[str, Any]) -> torch.Tensor:
-    """Return the states that go into layer `depth`, or the trunk's output if there is no such layer."""
+    """Return the states that go into layer `depth`, or the trunk's output if it has no layer `depth`."""
     if depth >= spec.layers:
         return cast("torch.Tensor", trunk(**inputs).last_hidden_state)
     layer = trunk.get_submodule(f"{spec.layer_prefix}{depth}")

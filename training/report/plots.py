@@ -26,7 +26,7 @@ _ADAPTER, _FOUNDATION, _GREY = "#1f5f8b", "#e08e2b", "#8a8a8a"
 def draw(metrics: Metrics, folder: Path) -> dict[str, Path]:
     """Write the plots of `metrics` as NAME.png into `folder`; return the paths by name, in the report's order.
 
-    MissingExtra if matplotlib is not installed.
+    Raise MissingExtra if matplotlib is not installed.
     """
     with extra("plots"):
         import matplotlib.figure  # noqa: F401

@@ -31,7 +31,7 @@ def write_report(metrics: Metrics, folder: Path) -> list[Path]:
     """Write report.md, report.html and plots/*.png of `metrics` into `folder`, and return their paths.
 
     The HTML page holds its style and pictures; the Markdown refers to plots/. A section without a key in the
-    metrics is left out. MissingExtra if matplotlib is not installed.
+    metrics is left out. Raise MissingExtra if matplotlib is not installed.
     """
     plots = draw(metrics, folder / PLOTS)
     pages = {"report.md": render_markdown(metrics, plots), "report.html": render_html(metrics, plots)}
