@@ -18,7 +18,8 @@ import structlog
 from fastapi import FastAPI
 
 from rootstock.service.api import adapters, errors, health, pages, predict, rerank
-from rootstock.service.api.middleware.gate import Gate, Keys
+from rootstock.service.api.middleware.gate import Gate
+from rootstock.service.api.middleware.keys import Keys
 from rootstock.service.api.middleware.site import Sites
 from rootstock.service.api.openai import embeddings, models
 from rootstock.service.composition import open_server

@@ -1,1 +1,1 @@
-"""ASGI middleware around every route."""
+"""The ASGI middleware around every route, one file for each of its subjects; gate.py applies them in order."""

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from rootstock.service.api.middleware.gate import OPEN_PATHS
+from rootstock.service.api.middleware.keys import OPEN_PATHS
 from rootstock.service.settings import Settings
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter

@@ -1,0 +1,45 @@
+"""The keys of a server: which bearer token allows which call."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+# Health checks and scrapes need no key, and are not traced.
+OPEN_PATHS = ("/livez", "/readyz", "/metrics")
+ADAPTERS_PATH = "/v1/adapters"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The bearer tokens: `api` allows inference and listing, `admin` allows everything. None: no such key."""
+
+    api: str | None = None
+    admin: str | None = None
+
+    @property
+    def none(self) -> bool:
+        """Tell whether the server has no keys, so that no call needs one."""
+        return self.api is None and self.admin is None
+
+    def refusal(self, method: str, path: str, header: str | None) -> tuple[int, str, str] | None:
+        """Return status, code and message if this Authorization header does not allow this call, else None."""
+        if path in OPEN_PATHS or self.none:
+            return None
+        changes = path.startswith(ADAPTERS_PATH) and method not in ("GET", "HEAD")
+        if not changes and self.api is None:
+            return None
+        scheme, _, token = (header or "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            return 401, "missing_key", "this server asks for a key: send Authorization: Bearer <key>"
+        allowed = [self.admin] if changes else [self.api, self.admin]
+        # Compare every key in constant time, so that the time of a refusal tells nothing about any of them.
+        matches = [hmac.compare_digest(token.encode(), key.encode()) for key in allowed if key is not None]
+        if any(matches):
+            return None
+        return (
+            403,
+            "wrong_key",
+            "this key does not allow this call" + (": it needs the admin key" if changes else ""),
+        )

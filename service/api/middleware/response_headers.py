@@ -1,0 +1,32 @@
+"""The headers that every response gets, and a note of the status that was sent."""
+
+from __future__ import annotations
+
+from starlette.types import Message, Scope, Send
+
+
+class ResponseHeaders:
+    """The sending side of one request: adds headers to the response and notes its status.
+
+    The headers are X-Request-Id and, while the server is not ready, Connection: close. `status` is 499 until the
+    response starts: the client left before it.
+    """
+
+    def __init__(self, scope: Scope, send: Send, request_id: str) -> None:
+        self.status = 499
+        self.started = False
+        self._scope = scope
+        self._send = send
+        self._request_id = request_id
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the response, its start with the headers added."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            self.status = message["status"]
+            added = [(b"x-request-id", self._request_id.encode("ascii"))]
+            if not self._scope["app"].state.server.ready:
+                # The client closes the connection itself, before the server's stop resets it.
+                added.append((b"connection", b"close"))
+            message["headers"] = [*message.get("headers", []), *added]
+        await self._send(message)
