@@ -21,106 +21,166 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+\]?", re.AS
 
 
 class SettingsError(ValueError):
-    """Settings that the server cannot start with; one line a setting."""
+    """Settings that the server cannot start with. The message has one line for each wrong setting."""
 
 
 class Settings(BaseSettings):
-    """Every setting with its default. docs/operations.md explains each; a test holds the two together."""
+    """The settings with their defaults. docs/operations.md lists them; a test compares the two."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
-    home: Path = Field(Path("~/.rootstock"), description="Folder of the registry, the store and the exports.")
+    home: Path = Field(
+        Path("~/.rootstock"), description="Folder that holds the registry, the store and the cache of exports."
+    )
     exports: Path | None = Field(
-        None, description="Folder with exports made ahead, only read, looked into before `ROOTSTOCK_HOME`."
+        None,
+        description="Read-only folder of exports made ahead of time, searched before `ROOTSTOCK_HOME`. If unset, "
+        "the server searches the home alone.",
     )
-    foundation: str = Field("default", description="`default`, a local folder, or org/name@<40 hex revision>.")
+    foundation: str = Field(
+        "default",
+        description="Foundation model to serve: `default`, a local folder, or org/name@<40 hex revision>.",
+    )
     foundations: str = Field(
-        "", description="Foundations to serve, separated by commas, in place of `ROOTSTOCK_FOUNDATION`."
+        "",
+        description="Foundation models to serve, separated by commas. If empty, the server serves "
+        "`ROOTSTOCK_FOUNDATION` alone.",
     )
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(3000, ge=1, le=65535, description="Port to listen on.")
-    server: Literal["bentoml", "uvicorn"] = Field("bentoml", description="What runs the ASGI app.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
-    demo: bool = Field(True, description="Register the demo adapters where the registry is empty.")
-    api_key: SecretStr | None = Field(None, min_length=1, description="Bearer token that may infer and list.")
-    admin_key: SecretStr | None = Field(None, min_length=1, description="Bearer token that may do everything.")
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Any but loopback needs `ROOTSTOCK_ADMIN_KEY`."
+    )
+    port: int = Field(3000, ge=1, le=65535, description="TCP port to listen on.")
+    server: Literal["bentoml", "uvicorn"] = Field(
+        "bentoml", description="HTTP server that runs the app: `bentoml` or `uvicorn`."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lowest level that is logged: `debug`, `info`, `warning` or `error`."
+    )
+    demo: bool = Field(
+        True, description="Publish the demo adapters at start if nobody has used the registry yet."
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="Bearer token for inference and for reading lists. If unset, these calls need no key.",
+    )
+    admin_key: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="Bearer token for every call, publishing included. If unset, the server listens on loopback "
+        "only.",
+    )
     allowed_hosts: str = Field(
         "",
-        description="Host names, separated by commas, that a server without keys answers to beside loopback's.",
+        description="Host names, separated by commas, that a server without keys accepts besides loopback names. "
+        "If empty, it accepts loopback names alone.",
     )
-    data: Path = Field(Path("../shared/data"), description="Labelled data for recipes and tests; not served.")
+    data: Path = Field(
+        Path("../shared/data"),
+        description="Folder of labelled data for training recipes and tests. The server does not read it.",
+    )
 
     runner: Literal["auto", "onnx", "torch"] = Field(
-        "auto", description="`auto`: torch where there is CUDA, ONNX Runtime otherwise."
+        "auto",
+        description="`onnx` (ONNX Runtime), `torch` or `auto`. `auto` takes ONNX where torch or an NVIDIA device "
+        "is missing or the precision is `int8`, and torch otherwise.",
     )
     precision: Literal["fp32", "int8"] = Field(
-        "fp32", description="Of ONNX Runtime's trunk; `int8` once `rootstock foundation export --int8` made it."
+        "fp32",
+        description="Precision of the foundation's weights: `fp32`, or `int8` on ONNX Runtime alone. `int8` "
+        "needs `rootstock foundation export --int8` first.",
     )
-    threads: int = Field(0, ge=0, description="Threads of the runner; 0 takes one for each core.")
-    slots: int = Field(256, ge=3, description="Places in the runner, two of them its own.")
-    pin: str = Field("", description="References kept in memory and in slots, separated by commas.")
-    cache_mb: int = Field(512, ge=1, description="Adapters kept in host memory, in MiB.")
+    threads: int = Field(
+        0, ge=0, description="CPU threads of the runner. 0: one for each core that the process may use."
+    )
+    slots: int = Field(256, ge=3, description="Adapter slots in the runner; two are reserved.")
+    pin: str = Field(
+        "",
+        description="Adapter references to keep in memory and in slots, separated by commas. If empty, none is "
+        "pinned.",
+    )
+    cache_mb: int = Field(
+        512, ge=1, description="Host memory for adapters, in MiB. Several foundations share it equally."
+    )
     trunk_cache_mb: int = Field(
-        0, ge=0, description="Outputs of the bare trunk kept for adapters that add a head alone, in MiB."
+        0,
+        ge=0,
+        description="Memory for trunk outputs that ONNX Runtime reuses for adapters with a head alone, in MiB. "
+        "Several foundations share it equally. 0: none are kept.",
     )
     queue_items: int = Field(
         2048,
         ge=1,
-        description="Inputs that may wait, of one model four times what it leaves; beyond it requests get 429.",
+        description="Most inputs in the queue; more get 429. One model may hold at most four times what it "
+        "leaves free.",
     )
     queue_tokens: int = Field(
         262_144,
         ge=1,
-        description="Tokens that may wait, of one model four times what it leaves; beyond it requests get 429.",
+        description="Most tokens in the queue; more get 429. One model may hold at most four times what it "
+        "leaves free.",
     )
-    batch_rows: int = Field(32, ge=1, description="Inputs in one forward pass, at most.")
+    batch_rows: int = Field(32, ge=1, description="Most inputs in one forward pass.")
     batch_tokens: int = Field(
         512,
         ge=1,
-        description="Tokens in one forward pass with padding, at most. With more, one request waits longer for "
-        "others.",
+        description="Most tokens in one forward pass, padding included. With a larger value, a single request "
+        "waits longer for others.",
     )
-    max_inputs: int = Field(256, ge=1, le=2**14, description="Inputs in one request, times its models.")
-    max_body_mb: int = Field(8, ge=1, description="Size of a request's body in MiB, uploads aside.")
-    max_bundle_mb: int = Field(64, ge=1, description="Size of an uploaded bundle in MiB.")
-    max_rank: int = Field(64, ge=1, description="Largest LoRA rank that is served.")
-    request_timeout: float = Field(30.0, gt=0, le=3600, description="Seconds until a waiting request gets 504.")
+    max_inputs: int = Field(
+        256, ge=1, le=2**14, description="Most inputs in one request, multiplied by the number of its models."
+    )
+    max_body_mb: int = Field(
+        8, ge=1, description="Largest request body, in MiB. Uploads have `ROOTSTOCK_MAX_BUNDLE_MB`."
+    )
+    max_bundle_mb: int = Field(64, ge=1, description="Largest uploaded bundle, in MiB.")
+    max_rank: int = Field(64, ge=1, description="Largest LoRA rank that the server accepts.")
+    request_timeout: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a request may wait before it gets 504. A request may ask for fewer.",
+    )
     drain_delay: float = Field(
-        0.0, ge=0, le=3600, description="Seconds of /readyz 503 before the listener closes."
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds from a stop signal, when /readyz turns 503, until the listener closes. 0: it closes "
+        "at once.",
     )
     grace_period: float = Field(
         30.0,
         gt=0,
         le=3600,
         allow_inf_nan=False,
-        description="Seconds that admitted requests get to finish at a stop.",
+        description="Seconds that admitted requests get to finish after the listener has closed.",
     )
 
     @model_validator(mode="after")
     def _open_only_with_a_key(self) -> Self:
         if self.admin_key is None and not is_loopback(self.host):
             raise ValueError(
-                f"ROOTSTOCK_HOST is {self.host}, which others can reach, and there is no ROOTSTOCK_ADMIN_KEY: "
-                "anyone could publish adapters; set the key, or listen on 127.0.0.1"
+                f"ROOTSTOCK_HOST is {self.host}, which other machines can reach, and there is no "
+                "ROOTSTOCK_ADMIN_KEY: anyone could publish adapters; set the key, or listen on 127.0.0.1"
             )
         return self
 
     @field_validator("pin")
     @classmethod
     def _names_references(cls, pin: str) -> str:
-        for reference in _listed(pin):
+        for reference in _split(pin):
             try:
                 name = Reference.parse(reference).name
             except InvalidReference as error:
                 raise ValueError(str(error)) from None
             if name == FOUNDATION:
-                raise ValueError(f"{FOUNDATION} is always in memory; name adapters")
+                raise ValueError(f"{FOUNDATION} is always in memory and cannot be pinned; name adapters")
         return pin
 
     @field_validator("allowed_hosts")
     @classmethod
     def _names_hosts(cls, hosts: str) -> str:
-        for host in _listed(hosts):
+        for host in _split(hosts):
             if not _HOST.fullmatch(host):
                 raise ValueError(
                     f"{host!r} is not a host name; give names such as models.example.com or addresses, without a "
@@ -132,8 +192,8 @@ class Settings(BaseSettings):
     def _int8_on_onnx(self) -> Self:
         if self.precision == "int8" and self.runner == "torch":
             raise ValueError(
-                "ROOTSTOCK_PRECISION is int8 and ROOTSTOCK_RUNNER is torch, which has no int8: set the runner to "
-                "onnx, or the precision to fp32"
+                "ROOTSTOCK_RUNNER=torch does not support ROOTSTOCK_PRECISION=int8: set the runner to onnx, or "
+                "the precision to fp32"
             )
         return self
 
@@ -141,9 +201,9 @@ class Settings(BaseSettings):
     def _pins_leave_a_slot(self) -> Self:
         if len(self.pinned) > self.slots - 3:
             raise ValueError(
-                f"ROOTSTOCK_PIN names {len(self.pinned)} references, and at most {self.slots - 3} may be pinned "
-                f"where ROOTSTOCK_SLOTS is {self.slots}: one slot stays for the foundation, one for verification "
-                "and one for all other adapters; raise ROOTSTOCK_SLOTS or pin fewer"
+                f"ROOTSTOCK_PIN names {len(self.pinned)} references; at most {self.slots - 3} may be pinned with "
+                f"ROOTSTOCK_SLOTS={self.slots}, because the foundation, verification and the other adapters need "
+                "one slot each; raise ROOTSTOCK_SLOTS or pin fewer"
             )
         return self
 
@@ -151,15 +211,17 @@ class Settings(BaseSettings):
     @classmethod
     def _can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
         if key is not None and not re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()):
-            raise ValueError("a key goes into a header: visible ASCII characters only, no spaces")
+            raise ValueError("a key is sent in a header; use visible ASCII characters only, without spaces")
         return key
 
     @model_validator(mode="after")
     def _one_list_of_foundations(self) -> Self:
-        listed = _listed(self.foundations)
+        listed = _split(self.foundations)
         if listed and "foundation" in self.model_fields_set and self.foundation != listed[0]:
-            both = f"ROOTSTOCK_FOUNDATIONS begins with {listed[0]} and ROOTSTOCK_FOUNDATION is {self.foundation}"
-            raise ValueError(f"{both}; set one of the two")
+            raise ValueError(
+                f"ROOTSTOCK_FOUNDATION is {self.foundation}, but ROOTSTOCK_FOUNDATIONS begins with {listed[0]}; "
+                "set one of the two"
+            )
         try:
             reference_names(listed or (self.foundation,))
         except FoundationError as error:
@@ -168,51 +230,51 @@ class Settings(BaseSettings):
 
     @property
     def hosted(self) -> dict[str, str]:
-        """Return the settings of the foundations to serve by their references, the first one first."""
-        listed = _listed(self.foundations) or (self.foundation,)
+        """Return the setting of each foundation to serve, by its reference, in the order of the settings."""
+        listed = _split(self.foundations) or (self.foundation,)
         return dict(zip(reference_names(listed), listed, strict=True))
 
     @property
     def home_folder(self) -> Path:
-        """Return `home` with ~ expanded, absolute."""
+        """Return `home` as an absolute path, with ~ expanded."""
         return self.home.expanduser().absolute()
 
     @property
     def export_folders(self) -> tuple[Path, ...]:
-        """Return where exports may be, the first with one wins: `exports`, then the home, which gets new ones."""
+        """Return the folders to search for an export, in order: `exports`, then the home, which gets new ones."""
         ahead = () if self.exports is None else (self.exports.expanduser().absolute(),)
         return (*ahead, self.home_folder)
 
     @property
     def pinned(self) -> tuple[str, ...]:
-        """Return the references in `pin`, each once."""
-        return _listed(self.pin)
+        """Return the references in `pin`, without duplicates."""
+        return _split(self.pin)
 
     @property
     def host_names(self) -> tuple[str, ...]:
-        """Return the names in `allowed_hosts`, each once; an IPv6 address without its brackets."""
-        return tuple(host.strip("[]") for host in _listed(self.allowed_hosts))
+        """Return the names in `allowed_hosts`, without duplicates and without the brackets of IPv6 addresses."""
+        return tuple(host.strip("[]") for host in _split(self.allowed_hosts))
 
     @property
     def runner_threads(self) -> int:
-        """Return `threads`, or the number of cores that this process may use."""
+        """Return `threads`; if it is 0, the number of cores that this process may use."""
         return self.threads or len(os.sched_getaffinity(0))
 
 
 def read_settings(**overrides: object) -> Settings:
-    """Return the settings from the environment, flags over them.
+    """Return the settings from the environment; an override that is not None takes precedence.
 
-    Raise SettingsError naming each that is wrong.
+    Raise SettingsError, which names every wrong or unknown setting.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
     if unknown:
         raise SettingsError(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    given = {name: value for name, value in overrides.items() if value is not None}
-    if "foundation" in given:
-        given.setdefault("foundations", "")
+    flags = {name: value for name, value in overrides.items() if value is not None}
+    if "foundation" in flags:
+        flags.setdefault("foundations", "")
     try:
-        return Settings(**given)  # type: ignore[arg-type]
+        return Settings(**flags)  # type: ignore[arg-type]
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_url=False, include_input=False):
@@ -221,5 +283,5 @@ def read_settings(**overrides: object) -> Settings:
         raise SettingsError("\n".join(lines)) from None
 
 
-def _listed(text: str) -> tuple[str, ...]:
+def _split(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
