@@ -1,1 +1,1 @@
-"""The routes: parse, call, map the error to a status. Nothing below this package knows a status code."""
+"""The HTTP routes. They parse requests, call the engine and map errors to statuses, which only they know."""

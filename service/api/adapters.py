@@ -1,4 +1,4 @@
-"""/v1/adapters: upload, list, show, fetch, move aliases, roll back, delete."""
+"""The routes under /v1/adapters: upload, list, show, download, set an alias, roll back and delete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _FIELDS = ("bundle", "name", "task", "labels", "problem_type", "max_length", "fo
 
 
 class ConvertedFrom(BaseModel):
-    """The kind that was converted to LoRA of a rank, and by what share of the largest output that differs."""
+    """A conversion to LoRA: the uploaded kind, the rank of the LoRA and the largest difference of the outputs.
+
+    `max_difference` is relative: a share of the largest output.
+    """
 
     kind: str = Field(alias="from")
     rank: int
@@ -34,8 +37,8 @@ class ConvertedFrom(BaseModel):
 class Verification(BaseModel):
     """The result of a verification.
 
-    `golden` is "passed", or "none" for a bundle without a golden set: then no outputs are compared, and
-    `max_difference` is null. `ignored` are the known files of the upload that are no part of the bundle.
+    `golden` is "passed", or "none" for a bundle without a golden set. Without one, no outputs are compared and
+    `max_difference` is null. `ignored` lists the known files of the upload that the bundle leaves out.
     """
 
     runner: str
@@ -60,7 +63,7 @@ class PublishedVersion(BaseModel):
 
 
 class ListedAdapter(BaseModel):
-    """An adapter in the list. `residency` of the live version: "slot", "memory" or "store"."""
+    """An adapter in a list. `residency` says where its live version is: "slot", "memory" or "store"."""
 
     name: str
     live: int | None
@@ -71,14 +74,14 @@ class ListedAdapter(BaseModel):
 
 
 class AdapterList(BaseModel):
-    """A page of adapters by name; `next` is the `after` of the next page, or null."""
+    """A page of adapters in the order of their names; `next` is the `after` of the next page, or null."""
 
     adapters: list[ListedAdapter]
     next: str | None
 
 
 class Version(BaseModel):
-    """One version."""
+    """A version of an adapter. `residency` is "slot", "memory" or "store"; `size` is in bytes."""
 
     version: int
     digest: str
@@ -102,7 +105,7 @@ class AdapterAnswer(BaseModel):
 
 
 class AliasBody(Strict):
-    """The version that the alias is to point to."""
+    """The body that sets an alias: the version to point to."""
 
     version: Annotated[int, Field(ge=1, strict=True)]
 
@@ -124,7 +127,7 @@ class Alias(BaseModel):
 )
 async def upload(
     request: Request,
-    bundle: Annotated[UploadFile, File(description="The bundle's zip, or that of a plain PEFT folder.")],
+    bundle: Annotated[UploadFile, File(description="The zip of a bundle or of a plain PEFT folder.")],
     name: Annotated[str, Form()],
     task: Annotated[str | None, Form()] = None,
     labels: Annotated[
@@ -134,7 +137,7 @@ async def upload(
     max_length: Annotated[int | None, Form()] = None,
     foundation: Annotated[
         str | None,
-        Form(description="What a plain PEFT folder was trained on; else as adapter_config.json says."),
+        Form(description="Foundation that a plain PEFT folder was trained on; by default adapter_config.json's."),
     ] = None,
     activate: Annotated[bool, Form(description="Whether `live` moves to this version.")] = True,
 ) -> Response:
@@ -161,7 +164,7 @@ async def upload(
 async def list_adapters(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    after: Annotated[str | None, Query(description="The name that the page begins after.")] = None,
+    after: Annotated[str | None, Query(description="Name after which the page begins.")] = None,
 ) -> AdapterList:
     """List the adapters by name, a page at a time."""
     return await asyncio.to_thread(page_of, server_of(request), limit, after)
@@ -195,7 +198,7 @@ async def show_version(request: Request, name: str, version: int) -> Version:
     responses={200: {"content": {"application/zip": {}}, "description": "The bundle as one zip."}},
 )
 async def download(request: Request, name: str, version: int) -> Response:
-    """Return the bundle of a version, as it was published."""
+    """Return the published bundle of a version, as a zip."""
     server = server_of(request)
     detail = await asyncio.to_thread(server.registry.version, name, version)
     data = await asyncio.to_thread(server.foundations.catalog_of(detail.foundation).read, detail.digest)
@@ -208,7 +211,7 @@ async def download(request: Request, name: str, version: int) -> Response:
 
 @router.put("/v1/adapters/{name}/aliases/{alias}")
 async def set_alias(request: Request, name: str, alias: str, body: AliasBody) -> Alias:
-    """Point an alias at a version; requests admitted from now on follow it."""
+    """Point an alias at a version; requests that are admitted from now on use that version."""
     server = server_of(request)
     pointer = await asyncio.to_thread(server.registry.set_alias, name, alias, body.version)
     server.pins.moved(f"{pointer.name}@{pointer.version}")
@@ -217,7 +220,7 @@ async def set_alias(request: Request, name: str, alias: str, body: AliasBody) ->
 
 @router.post("/v1/adapters/{name}/rollback")
 async def rollback(request: Request, name: str) -> Alias:
-    """Move `live` back to what it was before."""
+    """Move `live` back to the version that it pointed to before."""
     server = server_of(request)
     pointer = await asyncio.to_thread(server.registry.rollback, name)
     server.pins.moved(f"{pointer.name}@{pointer.version}")
@@ -226,7 +229,7 @@ async def rollback(request: Request, name: str) -> Alias:
 
 @router.delete("/v1/adapters/{name}", status_code=204)
 async def delete_adapter(request: Request, name: str) -> Response:
-    """Delete an adapter with all its versions, once no request holds them."""
+    """Delete an adapter with all its versions, once no request uses them."""
     server = server_of(request)
     await server.publisher.delete(name, None, force=True)
     server.pins.moved()
@@ -238,26 +241,29 @@ async def delete_version(
     request: Request,
     name: str,
     version: int,
-    force: Annotated[bool, Query(description="Also where an alias points to it.")] = False,
+    force: Annotated[bool, Query(description="Delete it even if an alias points to it.")] = False,
 ) -> Response:
-    """Delete a version, once no request holds it."""
+    """Delete a version, once no request uses it."""
     server = server_of(request)
     await server.publisher.delete(name, version, force=force)
     server.pins.moved()
     return Response(status_code=204)
 
 
-def _check_fields(given: list[str]) -> None:
-    """Refuse a misspelt `activate`, which must not publish, and a second bundle, since neither is meant more."""
-    for field in given:
+def _check_fields(fields: list[str]) -> None:
+    """Raise InvalidParameter for an unknown or a repeated form field.
+
+    A misspelt `activate` must not publish, and of two bundles neither is certain to be the right one.
+    """
+    for field in fields:
         if field not in _FIELDS:
             raise InvalidParameter(f"unknown form field {field!r}; known: {', '.join(_FIELDS)}", field)
-        if given.count(field) > 1:
-            raise InvalidParameter(f"the form field {field!r} is given {given.count(field)} times", field)
+        if (count := fields.count(field)) > 1:
+            raise InvalidParameter(f"the form field {field!r} occurs {count} times; send it once", field)
 
 
 def page_of(server: Server, limit: int, after: str | None) -> AdapterList:
-    """Return a page of the adapters, by name."""
+    """Return a page of at most `limit` adapters, in the order of their names."""
     page = server.registry.list(limit, after)
     listed = [
         ListedAdapter(
@@ -278,7 +284,7 @@ def _residency(server: Server, adapter: AdapterSummary) -> str | None:
         return None
     try:
         return server.foundations.residency(server.registry.resolve(adapter.name).digest, adapter.foundation)
-    except AdapterError:  # deleted since the page was read
+    except AdapterError:  # The adapter was deleted after the page was read.
         return None
 
 

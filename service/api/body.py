@@ -1,4 +1,4 @@
-"""A request's body: JSON whatever its Content-Type says, a form only where the type says so."""
+"""The reading of a request body: as JSON under any Content-Type, as a form only if the Content-Type says so."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from rootstock.service.api.errors import InvalidBody, UnsupportedBody
 
 _JSON = "application/json"
 _FORM = "multipart/form-data"
-# The depth at which pydantic's parser stops; a test holds the two together.
+# The depth at which pydantic's parser stops; a test compares the two.
 MAX_DEPTH = 201
 
 
 class BodyRoute(APIRoute):
-    """A route that reads its body as JSON, or as a multipart form where its handler takes form fields."""
+    """A route that reads its body as JSON, or as a multipart form if its handler takes form fields."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler behind the reading of the body."""
+        """Return a handler that reads the body, then calls FastAPI's handler."""
         handle = super().get_route_handler()
         if self.body_field is None:
             return handle
@@ -42,7 +42,7 @@ class BodyRoute(APIRoute):
 
 
 class _JsonRequest(Request):
-    """A request whose body is parsed: FastAPI takes the value and asks for no Content-Type."""
+    """A request with a parsed body: FastAPI takes the value and does not check the Content-Type."""
 
     def __init__(self, request: Request, value: Any) -> None:
         headers = [(name, text) for name, text in request.scope["headers"] if name != b"content-type"]
@@ -65,14 +65,13 @@ async def _read_json(request: Request) -> Any:
     except InvalidBody as error:
         if raw.strip() and declared and not _is_json(declared):
             raise UnsupportedBody(
-                f"the body is {declared}, and this route takes JSON alone; send a JSON object with "
-                f"Content-Type: {_JSON}"
+                f"the body is {declared}; this route takes only JSON; send an object with Content-Type: {_JSON}"
             ) from error
         raise
 
 
 def parse_json(raw: bytes) -> Any:
-    """Return the value that a JSON text stands for. Raise InvalidBody for any other text."""
+    """Return the value of a JSON text. Raise InvalidBody if it is not JSON or is nested too deeply."""
     if not raw.strip():
         raise InvalidBody(f"the body is empty; send a JSON object with Content-Type: {_JSON}")
     try:
@@ -83,9 +82,9 @@ def parse_json(raw: bytes) -> Any:
     except ValueError as error:
         reason = str(error)
     if reason.startswith("recursion limit"):
-        raise InvalidBody(f"the body is nested too deep; the limit is {MAX_DEPTH} levels; send a flatter one")
+        raise InvalidBody(f"the body is nested too deeply; the limit is {MAX_DEPTH} levels; send a flatter one")
     if "hex escape" in reason:
-        reason += " (half a surrogate pair is no text)"
+        reason += " (half a surrogate pair is not valid text)"
     raise InvalidBody(f"the body is not JSON: {reason}; send a JSON object in UTF-8")
 
 
@@ -93,7 +92,8 @@ def _check_encoding(request: Request) -> None:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise UnsupportedBody(
-            f"the body has Content-Encoding {encoding[:100]!r}; this server decodes none; send it uncompressed"
+            f"the body has Content-Encoding {encoding[:100]!r}, which this server does not decode; send it "
+            "uncompressed"
         )
 
 
@@ -101,13 +101,13 @@ def _check_form(request: Request) -> None:
     declared = _declared(request)
     if declared != _FORM:
         raise UnsupportedBody(
-            f"the body is {declared or 'of no declared type'}, and this route takes a form; send {_FORM}, as "
+            f"the body is {declared or 'without a Content-Type'}; this route takes only a form; send {_FORM}, as "
             "curl does with -F bundle=@adapter.zip -F name=my-adapter"
         )
 
 
 def _declared(request: Request) -> str:
-    """Return the media type alone: no parameters, lower case, of a bounded length; empty where there is none."""
+    """Return the declared media type in lower case, without parameters, at most 100 characters; empty if none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()[:100]
 
 

@@ -1,4 +1,4 @@
-"""Every error in one shape: {"error": {"message", "type", "param", "code"}}. The only place with statuses."""
+"""Error answers in one shape: {"error": {"message", "type", "param", "code"}}, each with its HTTP status."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ _STATUS = {
     "draining": 503,
 }
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-# Fields of several forms: what all of them are, where pydantic would name the first form's fault.
+# Fields with several forms. The message lists all forms, because pydantic would name the first form's fault.
 _UNIONS = {
     "inputs": "a string, {text, text_pair}, {question, context}, or a list of at least one of these",
     "input": "a string or a list of at least one string",
     "truncate": "true, false, NONE, START or END",
 }
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
-# Of one request: faults that its message names, and characters of a field's name that it repeats.
+# Limits of a message: the faults that it names, and the characters that it repeats of a field's name.
 _MAX_FAULTS = 5
 _MAX_NAME = 64
 
 
 class RequestError(Exception):
-    """A request that no route can read. `code` is stable, `param` names the field at fault."""
+    """A request that no route can read. `code` is stable; `param` names the field at fault."""
 
     code = "invalid_request"
     param: str | None = None
@@ -72,13 +72,13 @@ class InvalidBody(RequestError):
 
 
 class UnsupportedBody(RequestError):
-    """A body of a media type that the route does not take."""
+    """A body of a media type or encoding that the route does not take."""
 
     code = "unsupported_media_type"
 
 
 class ErrorDetail(BaseModel):
-    """The fault, its place, and the remedy."""
+    """The details of an error. `message` names the problem and the remedy, `param` the field at fault."""
 
     message: str
     type: str
@@ -93,7 +93,7 @@ class ErrorAnswer(BaseModel):
 
 
 def error_detail(error: Exception) -> tuple[int, ErrorDetail]:
-    """Return the status and detail of an error of any layer; 500 without particulars for an unforeseen one."""
+    """Return the status and details of an error of any layer; an unforeseen one is 500 without its message."""
     param: str | None
     if isinstance(error, Rejected):
         status, code, param = 422, f"rejected_{error.check}", error.where
@@ -101,7 +101,7 @@ def error_detail(error: Exception) -> tuple[int, ErrorDetail]:
         status, code, param = _STATUS.get(error.code, 500), error.code, error.param
     else:
         return 500, ErrorDetail(
-            message="the server failed on this request; its log has the request id",
+            message="the server failed on this request; its log has the cause under the request id",
             type="server_error",
             param=None,
             code="internal_error",
@@ -110,7 +110,7 @@ def error_detail(error: Exception) -> tuple[int, ErrorDetail]:
 
 
 def spell(error: EngineError, inputs: str) -> EngineError:
-    """Return an error with the names of a route that has no `parameters` and calls its inputs `inputs`."""
+    """Return the error with the field names of a route without `parameters`, whose inputs are called `inputs`."""
     if error.param is not None:
         error.param = error.param.removeprefix("parameters.").replace("inputs", inputs, 1)
     if isinstance(error, TooLong) and error.setting is not None:
@@ -119,7 +119,7 @@ def spell(error: EngineError, inputs: str) -> EngineError:
 
 
 def fault_detail(path: str, error: Exception) -> tuple[int, ErrorDetail]:
-    """Do as `error_detail`, and log a fault of the server's. Load and a stop are no faults."""
+    """Return as `error_detail`, and log a fault of the server. A passed deadline and a stop are no faults."""
     status, detail = error_detail(error)
     if status >= 500 and not isinstance(error, Expired | Draining):
         structlog.get_logger().error("request failed", path=path, code=detail.code, exc_info=error)
@@ -127,20 +127,20 @@ def fault_detail(path: str, error: Exception) -> tuple[int, ErrorDetail]:
 
 
 def error_type(status: int) -> str:
-    """Return OpenAI's error type for a status."""
+    """Return OpenAI's error type for an HTTP status."""
     return _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
 
 
 def error_response(
     status: int, message: str, code: str, param: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """Return an error answer in the one shape."""
+    """Return an error answer in the common shape."""
     detail = ErrorDetail(message=message, type=error_type(status), param=param, code=code)
     return JSONResponse(ErrorAnswer(error=detail).model_dump(), status, headers)
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception in the one shape, and say so in /openapi.json."""
+    """Make the app answer every exception in the common shape, and document that shape in /openapi.json."""
     app.openapi = _Documented(app)  # type: ignore[method-assign]
     for kind in (RequestError, Rejected, EngineError, AdapterError):
         app.add_exception_handler(kind, _on_error)
@@ -150,7 +150,7 @@ def install(app: FastAPI) -> None:
 
 
 class _Documented:
-    """The app's OpenAPI schema with the one error shape on every operation, FastAPI's own 422 left out."""
+    """The app's OpenAPI schema: every operation has the common error shape instead of FastAPI's own 422."""
 
     def __init__(self, app: FastAPI) -> None:
         self._original = app.openapi
@@ -174,7 +174,7 @@ class _Documented:
 
 
 async def no_answer(request: Request, error: Exception) -> Response:
-    """Return an answer that nobody reads, since the client has left. Its status is 499, as nginx counts it."""
+    """Return an empty answer with status 499, as nginx counts it: the client has left and reads nothing."""
     return Response(status_code=499)
 
 
@@ -183,16 +183,16 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def answer_error(scope: Scope, error: Exception) -> JSONResponse:
-    """Return the answer to a request that ended in this error; a fault is logged."""
+    """Return the answer to a request that ended in this error, and log a fault of the server."""
     status, detail = fault_detail(scope["path"], error)
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
     return JSONResponse(ErrorAnswer(error=detail).model_dump(), status, headers)
 
 
 async def _on_validation(request: Request, error: Exception) -> JSONResponse:
-    """Name every field at fault at once, so that nobody mends a request one field at a time."""
+    """Return one answer that names all fields at fault, so that a client can correct them together."""
     problems = cast(RequestValidationError, error).errors()
-    # The first part says whether it is the body, the query, the path or a header.
+    # `loc` begins with body, query, path or header. A body that is not an object has no second part.
     if any(len(problem["loc"]) < 2 for problem in problems):
         message = "the body is not a JSON object; send one with Content-Type: application/json"
         return error_response(422, message, "invalid_request")
@@ -210,10 +210,10 @@ def _known_fields(request: Request) -> list[str]:
 
 
 def _of_names(problems: Sequence[Any], known: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the fields that the body has and should not have, then those that it lacks; each with a message."""
+    """Return the unknown fields of the body, then its missing ones, each with a message."""
     faults = []
     absent = [p for p in problems if p["type"] == "missing" and len(p["loc"]) == 2]
-    # Of `model` and `models`, either of which will do, the context names the usual one.
+    # A request needs either `model` or `models`; for that error the context names the usual field.
     missing = [str(p.get("ctx", {}).get("field", p["loc"][1])) for p in absent]
     for problem in problems:
         if problem["type"] != "extra_forbidden" or len(problem["loc"]) != 2:
@@ -230,7 +230,7 @@ def _of_names(problems: Sequence[Any], known: Sequence[str]) -> list[tuple[str, 
 
 
 def _of_values(problems: Sequence[Any]) -> list[tuple[str, str]]:
-    """Return the fields whose values are wrong, each with a message."""
+    """Return the fields with wrong values, each with a message."""
     wrong = [p for p in problems if p["type"] not in ("missing", "extra_forbidden") or len(p["loc"]) > 2]
     faults = []
     for field, of_field in groupby(wrong, key=lambda problem: str(problem["loc"][1])):
@@ -244,9 +244,9 @@ def _of_values(problems: Sequence[Any]) -> list[tuple[str, str]]:
 
 
 def _of_union(field: str, problems: Sequence[Any]) -> tuple[str, str]:
-    """Return what is wrong within the form that an input means to have, where that is one of its keys."""
+    """Return the wrong key of the form that the input seems to have; without one, the field and its forms."""
     deepest = max(problems, key=lambda problem: len(problem["loc"]))
-    # Beside keys and indices, a place holds the names of the forms that were tried.
+    # Besides keys and indices, `loc` holds the names of the forms that were tried.
     parts = [
         p for p in deepest["loc"][1:] if isinstance(p, int) or (p.isidentifier() and p not in ("str", "bool"))
     ]
@@ -262,17 +262,21 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     code = _HTTP_CODES.get(http.status_code, "http_error")
     message = str(http.detail)
     if http.status_code == 404:
-        message = f"there is no route {request.method} {request.url.path}; /docs lists them"
+        message = f"there is no route {request.method} {request.url.path}; /docs lists the routes"
     elif http.status_code == 400 and isinstance(http.__cause__, OSError):
-        # A large upload is received into a temporary file.
-        message = f"no room to receive the body ({http.__cause__.strerror}): free some space on the server"
+        # Starlette writes a large upload to a temporary file.
+        message = (
+            f"the server has no space to receive the body ({http.__cause__.strerror}); free some disk space on it"
+        )
         return error_response(507, message, "store_full")
     elif http.status_code == 400:
         message, code = (
-            "the body is not the form that its Content-Type declares; send a whole form",
+            "the body is not a complete form of the declared Content-Type; send the whole form",
             "invalid_body",
         )
     elif http.status_code == 405:
-        message = f"{request.url.path} does not take {request.method}; /docs lists what it takes"
+        message = (
+            f"{request.url.path} does not support {request.method}; /docs lists the methods that it supports"
+        )
     headers = dict(http.headers) if http.headers else None
     return error_response(http.status_code, message, code, None, headers)

@@ -1,4 +1,4 @@
-"""/livez, /readyz and /metrics: open to everyone, answered from memory."""
+"""The routes /livez, /readyz and /metrics, which need no key."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ router = APIRouter()
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def livez(request: Request) -> Response:
-    """Answer 200 while the process can serve or is about to. Answer 503 once only a restart helps."""
+    """Answer 200 while the process starts or serves. Answer 503 once only a restart helps."""
     if server_of(request).foundations.fallen:
         return error_response(
-            503, "the engine has ended by a fault, which the log holds: restart", "engine_ended"
+            503, "the engine has stopped after a fault; see the log and restart the server", "engine_ended"
         )
     return JSONResponse({"status": "alive"})
 
@@ -30,7 +30,9 @@ async def readyz(request: Request) -> Response:
     """Answer 200 while requests are admitted, else 503."""
     server = server_of(request)
     if not (server.ready and server.foundations.alive):
-        return error_response(503, "the server is starting, stopping or its engine has ended", "not_ready")
+        return error_response(
+            503, "the server is starting or stopping, or its engine has stopped; see /livez", "not_ready"
+        )
     await asyncio.to_thread(server.registry.ping)
     return JSONResponse({"status": "ready"})
 
@@ -39,7 +41,7 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus's text format."""
     server = server_of(request)
-    shown = server.metrics
-    shown.ready.set(server.ready and server.foundations.alive)
-    shown.rank()
-    return Response(await asyncio.to_thread(shown.render), media_type=shown.content_type)
+    page = server.metrics
+    page.ready.set(server.ready and server.foundations.alive)
+    page.rank()
+    return Response(await asyncio.to_thread(page.render), media_type=page.content_type)

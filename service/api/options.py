@@ -1,4 +1,4 @@
-"""A request's urgency, and the time for which its answer is of use."""
+"""The priority and the timeout of a request."""
 
 from __future__ import annotations
 
@@ -15,22 +15,29 @@ from rootstock.service.engine.core.work import Priority
 HEADER = "X-Request-Timeout"
 TimeoutHeader = Annotated[
     float | None,
-    Header(alias=HEADER, gt=0, allow_inf_nan=False, description="As `timeout` in the body; the smaller counts."),
+    Header(
+        alias=HEADER,
+        gt=0,
+        allow_inf_nan=False,
+        description="Same as `timeout` in the body; the smaller one counts.",
+    ),
 ]
 
 
 class Urgency(BaseModel):
-    """`priority`: a larger or smaller share while others wait. `timeout`: seconds until the answer is a 504."""
+    """The urgency of a request: its `priority` in the queue and its `timeout`, in seconds until a 504."""
 
     priority: Priority = "normal"
     timeout: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False, examples=[10])] | None = None
 
 
 def options_of(body: Urgency, request: Request, header: float | None) -> RequestOptions:
-    """Return the engine's terms. Raise InvalidParameter for a timeout over the server's own."""
+    """Return the engine's options for a request. Raise InvalidParameter if a timeout exceeds the server's."""
     most = server_of(request).foundations.first.engine.limits.timeout_s
-    given = {name: s for name, s in (("timeout", body.timeout), (HEADER, header)) if s is not None}
-    for name, seconds in given.items():
+    timeouts = {name: s for name, s in (("timeout", body.timeout), (HEADER, header)) if s is not None}
+    for name, seconds in timeouts.items():
         if seconds > most:
-            raise InvalidParameter(f"{name} is {seconds:g} seconds; this server waits {most:g} at most", name)
-    return RequestOptions(priority=body.priority, timeout_s=min(given.values(), default=None))
+            raise InvalidParameter(
+                f"{name} is {seconds:g} seconds; the limit of this server is {most:g}; ask for less", name
+            )
+    return RequestOptions(priority=body.priority, timeout_s=min(timeouts.values(), default=None))

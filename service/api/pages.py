@@ -1,4 +1,4 @@
-"""/ and /docs: what a browser is shown, all of it from installed packages, so that it works offline."""
+"""The pages / and /docs. All their files come from installed packages, so they work offline."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _LINKS = {
     "metrics": "/metrics",
     "readiness": "/readyz",
 }
-_SHOWN = 50
-# Swagger UI comes with fastapi-offline: BentoML's own copy is private to it.
+_MAX_ADAPTERS = 50
+# Swagger UI comes from fastapi-offline, because BentoML's copy is a private part of it.
 _ASSETS = {
     "swagger-ui.js": "swagger-ui-bundle.js",
     "swagger-ui.css": "swagger-ui.css",
     "favicon.png": "favicon.png",
 }
 _TEXT = "Where is my parcel? Ada Lovelace sent it from London."
-# A request's inputs, and parameters where it needs some, for each task that an adapter can have.
+# The inputs of an example request, and its parameters if any, for each task that an adapter can have.
 EXAMPLES: dict[str, dict[str, Any]] = {
     "text-classification": {"inputs": _TEXT},
     "token-classification": {"inputs": _TEXT, "parameters": {"aggregation_strategy": "simple"}},
@@ -51,9 +51,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 class Index(BaseModel):
-    """A description of this server: `links` lead on, by what they lead to, and `example` is a command to copy.
+    """A description of this server. `links` maps titles to paths; `example` is a command to copy.
 
-    `adapters` are the first by name; `more` says that /v1/adapters lists others.
+    `adapters` lists the first 50 by name; `more` is true if /v1/adapters lists others.
     """
 
     name: str
@@ -68,10 +68,10 @@ class Index(BaseModel):
 @router.head("/", include_in_schema=False)
 @router.get("/", response_model=Index, responses={200: {"content": {"text/html": {}}}})
 async def index(request: Request) -> Response:
-    """Say what this server is: a page to a browser, JSON to a program."""
+    """Describe this server: an HTML page for a browser, JSON for a program."""
     server = server_of(request)
-    page = await asyncio.to_thread(page_of, server, _SHOWN, None)
-    shown = Index(
+    page = await asyncio.to_thread(page_of, server, _MAX_ADAPTERS, None)
+    description = Index(
         name="rootstock",
         version=version("rootstock"),
         foundations=[host.spec.name for host in server.foundations],
@@ -82,34 +82,34 @@ async def index(request: Request) -> Response:
     )
     headers = {"Vary": "Accept"}
     if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(_template().render(index=shown, summary=request.app.summary), headers=headers)
-    return Response(shown.model_dump_json(), media_type="application/json", headers=headers)
+        return HTMLResponse(_template().render(index=description, summary=request.app.summary), headers=headers)
+    return Response(description.model_dump_json(), media_type="application/json", headers=headers)
 
 
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> HTMLResponse:
-    """Show the routes and let a reader try them. Addresses are relative, for a proxy may add a prefix."""
+    """Return the page of Swagger UI. Its addresses are relative, because a proxy may add a prefix."""
     return get_swagger_ui_html(
         openapi_url="openapi.json",
         title=f"{request.app.title}: API reference",
         swagger_js_url="docs/swagger-ui.js",
         swagger_css_url="docs/swagger-ui.css",
         swagger_favicon_url="docs/favicon.png",
-        # Its own default would send the address of the schema to a validator on the internet.
+        # By default Swagger UI sends the address of the schema to a validator on the internet.
         swagger_ui_parameters={"validatorUrl": None},
     )
 
 
 @router.get("/docs/{asset}", include_in_schema=False)
 async def docs_asset(asset: str) -> FileResponse:
-    """Return a file that /docs needs."""
+    """Return a file of the /docs page. Answer 404 for any other name."""
     if asset not in _ASSETS:
         raise HTTPException(404)
     return FileResponse(_static() / _ASSETS[asset])
 
 
 def _example(base: str, adapters: list[ListedAdapter]) -> str:
-    """Return a request under an adapter that is in memory, else under any, else under the foundation."""
+    """Return an example command: for an adapter in memory, else for any adapter, else for the foundation."""
     usable = [adapter for adapter in adapters if adapter.live is not None and adapter.task in EXAMPLES]
     usable.sort(key=lambda adapter: adapter.residency == "store")
     model, task = (usable[0].name, usable[0].task) if usable else (FOUNDATION, "feature-extraction")

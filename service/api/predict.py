@@ -1,4 +1,4 @@
-"""POST /v1/predict: inputs under one adapter, or the same inputs under many."""
+"""The route POST /v1/predict: inputs for one adapter, or the same inputs for several."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ Result = TypeVar("Result")
 
 
 class TextPair(Strict):
-    """A text, or two texts that one prediction is about."""
+    """A text, or a pair of texts that one prediction is about."""
 
     text: StrictStr
     text_pair: StrictStr | None = None
 
 
 class QuestionContext(Strict):
-    """A question and the text that holds its answer."""
+    """A question, and the text to find its answer in."""
 
     question: StrictStr
     context: StrictStr
 
 
 def _form(value: Any) -> str:
-    """Tell which form an input means to have, so that an error speaks of that form."""
+    """Return the tag of the form that an input seems to have, so that an error names that form."""
     keys = set(value) if isinstance(value, dict) else set()
     if keys & {"question", "context"}:
         return "a question"
@@ -55,19 +55,19 @@ Text = Annotated[
 ]
 
 
-# The first text that is none ends the check: of a list there is one error, however long it is.
+# The check ends at the first item that is not a string, so that a long list gives one error.
 Strings = Annotated[list[StrictStr], Field(min_length=1, fail_fast=True)]
 
 
 class Body(Urgency, Strict):
-    """A JSON body: unknown keys are refused."""
+    """A JSON body with a priority and a timeout. Unknown keys are refused."""
 
 
 class TruncationFields(Body):
-    """The treatment of an input that is too long, in one of three spellings; without one it is refused.
+    """The truncation of inputs that are too long, in one of three spellings. Without one, they are refused.
 
-    `truncation`: cut it. `truncate`: the same, or where to cut, START or END. `truncate_prompt_tokens`: leave so
-    many tokens; -1: as many as the model takes.
+    `truncation` true cuts them. `truncate` does the same, and START or END says where to cut.
+    `truncate_prompt_tokens` is the number of tokens to keep; -1 keeps as many as the model takes.
     """
 
     truncation: bool | None = None
@@ -76,14 +76,14 @@ class TruncationFields(Body):
 
     @property
     def truncation_parameters(self) -> dict[str, Any]:
-        """Return the fields that are given, as parameters of a task."""
+        """Return the truncation fields that the request has, as parameters of a task."""
         return {name: value for name in TRUNCATION if (value := getattr(self, name)) is not None}
 
 
 class PredictBody(Body):
-    """One of `model` and `models`, and the inputs: one, or a list.
+    """The body of a prediction: either `model` or `models`, and one input or a list of inputs.
 
-    `task`: which of its tasks the foundation is asked for; an adapter has one, and is refused if it is another.
+    `task` chooses one of the foundation's tasks. An adapter has one task, and any other is refused.
     """
 
     model: Annotated[StrictStr, Field(examples=["review-sentiment"])] | None = None
@@ -95,16 +95,16 @@ class PredictBody(Body):
     @field_validator("models")
     @classmethod
     def _one_of_both(cls, models: list[str] | None, info: ValidationInfo) -> list[str] | None:
-        """Check it with the fields, not after them, so that one answer names all that are missing."""
+        """Check this among the fields, not after them, so that one answer names all missing fields."""
         if "model" not in info.data or (info.data["model"] is None) != (models is None):
             return models
         if models is None:
             raise PydanticCustomError("missing", "Field required", {"field": "model"})
-        raise ValueError("the body has model as well; give either one reference or a list of them")
+        raise ValueError("the body has both model and models; send one of the two")
 
 
 class Usage(BaseModel):
-    """Tokens computed, special tokens included."""
+    """The number of tokens that were computed, special tokens included."""
 
     prompt_tokens: int
 
@@ -112,8 +112,9 @@ class Usage(BaseModel):
 class Timings(BaseModel):
     """The times of an answer's steps, in milliseconds.
 
-    `load_ms`: until the adapter was in host memory; `tokenize_ms`; `queue_ms`: waiting, for the tokeniser and for
-    the first batch; `inference_ms`: from the first batch to the last output; `total_ms`: from arrival to answer.
+    `load_ms`: from arrival until the adapter was in host memory. `tokenize_ms`: tokenising. `queue_ms`: waiting
+    for the tokeniser and for the first batch. `inference_ms`: from the first batch to the last output.
+    `total_ms`: from arrival to answer.
     """
 
     load_ms: float
@@ -124,7 +125,7 @@ class Timings(BaseModel):
 
 
 class Prediction(BaseModel):
-    """One reference's answer; `predictions[i]` is what transformers' pipeline gives for input i."""
+    """The answer of one reference; `predictions[i]` has the form of transformers' pipeline for input i."""
 
     model: str
     version: int | None
@@ -136,24 +137,23 @@ class Prediction(BaseModel):
 
 
 class FailedPrediction(BaseModel):
-    """One reference of a fan-out that has no answer; the others have theirs."""
+    """The error of one reference of a request for several; the other references have their answers."""
 
     model: str
     error: ErrorDetail
 
 
 class Predictions(BaseModel):
-    """A fan-out's answers, in the order of `models`."""
+    """The answers of a request for several models, in the order of `models`."""
 
     results: list[Prediction | FailedPrediction]
 
 
 @router.post("/v1/predict", response_model=Prediction | Predictions)
 async def predict(body: PredictBody, request: Request, within: TimeoutHeader = None) -> Response:
-    """Predict under one adapter (`model`) or the same inputs under many (`models`)."""
+    """Predict with one adapter (`model`), or with several for the same inputs (`models`)."""
     foundations = server_of(request).foundations
-    given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
-    inputs = [_input(x) for x in given]
+    inputs = [_input(x) for x in (body.inputs if isinstance(body.inputs, list) else [body.inputs])]
     options = options_of(body, request, within)
     models = [body.model] if body.model is not None else body.models or []
     call = foundations.predict_many(models, inputs, body.parameters, body.task, options)
@@ -165,17 +165,17 @@ async def predict(body: PredictBody, request: Request, within: TimeoutHeader = N
         return _json(Predictions.model_construct(results=_results(models, outcomes)))
     if isinstance(outcomes[0], Exception):
         raise outcomes[0]
-    return _json(_shown(outcomes[0], models[0]))
+    return _json(_prediction(outcomes[0], models[0]))
 
 
 class ClientLeft(Exception):
-    """The client closed the connection before its answer was there."""
+    """The client closed the connection before its answer was ready."""
 
 
 async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
     """Return the result of `work`.
 
-    When the client leaves, cancel it and raise ClientLeft: nobody reads the answer.
+    If the client disconnects first, cancel the work and raise ClientLeft.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
@@ -194,27 +194,27 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _input(given: str | TextPair | QuestionContext) -> Input:
-    if isinstance(given, str):
-        return given
-    if isinstance(given, TextPair):
-        return given.text if given.text_pair is None else (given.text, given.text_pair)
-    return Question(given.question, given.context)
+def _input(value: str | TextPair | QuestionContext) -> Input:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, TextPair):
+        return value.text if value.text_pair is None else (value.text, value.text_pair)
+    return Question(value.question, value.context)
 
 
 def _results(
     models: Sequence[str], outcomes: Sequence[Answer | Exception]
 ) -> list[Prediction | FailedPrediction]:
-    """Return the results in order, and report one reference's failure in its place."""
+    """Return the results in order; a reference that failed has its error instead of a prediction."""
     return [
-        _shown(outcome, model)
+        _prediction(outcome, model)
         if isinstance(outcome, Answer)
         else FailedPrediction(model=model, error=fault_detail("/v1/predict", outcome)[1])
         for model, outcome in zip(models, outcomes, strict=True)
     ]
 
 
-def _shown(answer: Answer, model: str) -> Prediction:
+def _prediction(answer: Answer, model: str) -> Prediction:
     return Prediction.model_construct(
         model=model,
         version=answer.resolved.version,
@@ -227,12 +227,12 @@ def _shown(answer: Answer, model: str) -> Prediction:
 
 
 def usage_of(answer: Answer) -> Usage:
-    """Return how many tokens an answer took."""
+    """Return the number of tokens of an answer."""
     return Usage.model_construct(prompt_tokens=answer.prompt_tokens)
 
 
 def timings_of(answer: Answer) -> Timings:
-    """Return how much time an answer took."""
+    """Return the times of an answer's steps."""
     return Timings.model_construct(
         load_ms=answer.load_ms,
         tokenize_ms=answer.tokenize_ms,
@@ -243,5 +243,5 @@ def timings_of(answer: Answer) -> Timings:
 
 
 def _json(model: BaseModel) -> Response:
-    """Write the answer once, by pydantic, so that the framework does not check and encode it again."""
+    """Return the answer as JSON. Pydantic writes it here, because FastAPI would check and encode it again."""
     return Response(model.model_dump_json(), media_type="application/json")

@@ -1,4 +1,4 @@
-"""The HTTP protocol of a connection, with a bound on what it keeps of a request beside its body."""
+"""The HTTP protocol of a connection, with a limit on the size of a request without its body."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from rootstock.service.api.errors import error_response
 
-# Of a request's line and headers together, of its trailers, and of what else is no body; h11 has the same bound.
+# The limit in bytes of a request line with its headers, and of trailers; h11 has the same limit.
 MAX_HEAD_BYTES = 2**16
 
 
 class BoundedHeadProtocol(HttpToolsProtocol):
-    """uvicorn's protocol on httptools, which keeps headers of any size: over the bound a request is 431.
+    """uvicorn's httptools protocol with the limit on headers that httptools lacks: above it, the answer is 431.
 
-    What comes is counted until it makes a body or ends a message. One read beyond the bound is kept at most.
+    The protocol counts the bytes that arrive until a body begins or a message ends. It keeps at most one read
+    beyond the limit.
     """
 
     _head = 0
     _refused = False
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; refuse the request if too much of it is no body."""
+        """Parse the bytes that arrived; refuse the request if too many of them precede a body."""
         self._head += len(data)
         super().data_received(data)
         if self._head > MAX_HEAD_BYTES:
             self._refuse()
 
     def on_headers_complete(self) -> None:
-        """Begin to count anew: what follows is a body. What came in few reads is measured here."""
+        """Reset the count, because a body follows. Check the size of the headers, which one read may hold."""
         self._head = 0
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             self._refuse()
@@ -35,13 +36,13 @@ class BoundedHeadProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Begin to count anew: the body has its own bound."""
+        """Reset the count: the body has its own limit."""
         self._head = 0
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Begin to count anew: what follows is another request."""
+        """Reset the count, because another request follows."""
         self._head = 0
         if not self._refused:
             super().on_message_complete()
@@ -50,11 +51,11 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
-        # With a request under way these are its trailers, or a request behind it: its own answer comes no more.
+        # During an unanswered request these are its trailers or a request behind it: close without an answer.
         if self.cycle is None or self.cycle.response_complete:
             answer = error_response(
                 431,
-                f"the request's line and headers are over {MAX_HEAD_BYTES} bytes, which is the limit; send less",
+                f"the request line and headers are over the limit of {MAX_HEAD_BYTES} bytes; send less",
                 "headers_too_large",
                 headers={"Connection": "close"},
             )

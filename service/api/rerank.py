@@ -1,4 +1,4 @@
-"""POST /v1/rerank: documents in the order in which they answer a query."""
+"""The route POST /v1/rerank, which ranks documents by how well they answer a query."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ router = APIRouter(route_class=BodyRoute)
 
 
 class RerankBody(TruncationFields):
-    """`top_n`: the best so many, all if absent. `raw_scores`: the model's logits, not their sigmoid."""
+    """The body of a ranking. `top_n` is the number of documents to return, all if absent.
+
+    With `raw_scores`, scores are the model's logits, not their sigmoid.
+    """
 
     model: StrictStr
     query: StrictStr
@@ -38,7 +41,7 @@ class RerankBody(TruncationFields):
 
 
 class RankedDocument(BaseModel):
-    """One document: its place in the request and how well it answers."""
+    """One document: its index in the request and its score."""
 
     index: int
     relevance_score: float
@@ -46,7 +49,7 @@ class RankedDocument(BaseModel):
 
 
 class Ranking(BaseModel):
-    """The documents, best first; of equal scores in the order of the request."""
+    """The ranked documents, best first; equal scores keep the order of the request."""
 
     model: str
     version: int | None
@@ -58,7 +61,7 @@ class Ranking(BaseModel):
 
 @router.post("/v1/rerank", response_model=Ranking)
 async def rerank(body: RerankBody, request: Request, within: TimeoutHeader = None) -> Response:
-    """Rank documents by a query with a text-ranking adapter."""
+    """Rank documents for a query with a text-ranking adapter."""
     pairs = [(body.query, document) for document in body.documents]
     parameters = {"function_to_apply": "none" if body.raw_scores else "sigmoid", **body.truncation_parameters}
     options = options_of(body, request, within)

@@ -1,4 +1,4 @@
-"""The server that the routes call: the parts of a running server, put together in composition.py."""
+"""The parts of a running server that the routes call; composition.py puts them together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Server:
-    """A running server. `ready` turns false when it drains; `tracing` is None where no spans are asked for."""
+    """A running server. `ready` turns false when it drains; `tracing` is None if no spans are exported."""
 
     foundations: Foundations
     registry: Registry
@@ -34,6 +34,6 @@ class Server:
 
 
 def server_of(request: Request) -> Server:
-    """Return the server behind a request."""
+    """Return the server that handles a request."""
     server: Server = request.app.state.server
     return server

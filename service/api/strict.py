@@ -1,4 +1,4 @@
-"""The form of every JSON object that is received: known keys alone, and as many errors as one can read."""
+"""The base of every JSON object in a request: unknown keys are refused, and its size is limited."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rootstock.service.engine.core.errors import InvalidInput, TooLarge
 
 # Each unknown key is one error, and each error takes more memory than its key.
 MAX_KEYS = 64
-# Of any list: `max_inputs` is at most so many, and each item of a list is looked at before that is.
+# The limit of any list, checked before its items are. `max_inputs` can be at most this.
 MAX_ITEMS = 2**14
 
 
 class Strict(BaseModel):
-    """A JSON object: unknown keys are refused. Too many keys or items are refused before any is looked at."""
+    """A JSON object of a request. Unknown keys are refused. Too many keys or items are refused unchecked."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -26,13 +26,13 @@ class Strict(BaseModel):
             return value
         if len(value) > MAX_KEYS:
             raise InvalidInput(
-                f"an object has {len(value)} keys and the limit is {MAX_KEYS}; leave out those that are unknown"
+                f"an object has {len(value)} keys; the limit is {MAX_KEYS}; leave out the unknown ones"
             )
-        for name, given in value.items():
-            if isinstance(given, list) and len(given) > MAX_ITEMS:
+        for name, items in value.items():
+            if isinstance(items, list) and len(items) > MAX_ITEMS:
                 raise TooLarge(
-                    f"{name[:64]} has {len(given)} items and the limit of any list is {MAX_ITEMS}; "
-                    "send as many as max_inputs of /v1/limits",
+                    f"{name[:64]} has {len(items)} items; the limit of any list is {MAX_ITEMS}; send at most "
+                    "max_inputs of /v1/limits",
                     name[:64],
                 )
         return value

@@ -46,7 +46,7 @@ class BodyLimit:
 
     async def refuse(self, scope: Scope, size: int) -> None:
         """Answer 413 for a body of at least `size` bytes, then read on for a while."""
-        message = f"the body is larger than the {self.limit} bytes that this route takes ({size} bytes and more)"
+        message = f"the body has at least {size} bytes; the limit of this route is {self.limit} bytes; send less"
         response = error_response(413, message, "body_too_large", headers={"Connection": "close"})
         await response(scope, self._receive, self._response.send)
         try:

@@ -32,7 +32,11 @@ class Keys:
         scheme, _, token = (header or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
-            return 401, "missing_key", "this server asks for a key: send Authorization: Bearer <key>"
+            return (
+                401,
+                "missing_key",
+                "the request has no key and this call needs one; send Authorization: Bearer <key>",
+            )
         allowed = [self.admin] if changes else [self.api, self.admin]
         # Compare every key in constant time, so that the time of a refusal tells nothing about any of them.
         matches = [hmac.compare_digest(token.encode(), key.encode()) for key in allowed if key is not None]
@@ -41,5 +45,6 @@ class Keys:
         return (
             403,
             "wrong_key",
-            "this key does not allow this call" + (": it needs the admin key" if changes else ""),
+            "this key does not allow this call; use the "
+            + ("admin key" if changes else "API key or the admin key"),
         )

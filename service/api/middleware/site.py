@@ -1,4 +1,4 @@
-"""The sites that a server without keys answers to: what a foreign web page makes a browser send is refused."""
+"""The protection of a server without keys against requests that a foreign web page makes a browser send."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _MAX_QUOTED = 100
 
 
 class Sites:
-    """The host names under which a server is meant to be reached: loopback's own, and `names`.
+    """The host names that a server without keys accepts: loopback names and addresses, and `names`.
 
     A page of another site can send a request but not read the answer, so it could publish and compute. A page
-    whose own name was made to point here (DNS rebinding) could read as well; its requests bear that name as Host.
+    whose host name resolves to this server (DNS rebinding) could read as well. Its requests carry that name as
+    Host.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -26,9 +27,9 @@ class Sites:
         self._knows = lru_cache(maxsize=256)(self._look)
 
     def refusal(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, str, str] | None:
-        """Return status, code and message if these headers are of a foreign page's request.
+        """Return status, code and message if these headers belong to a foreign page's request, else None.
 
-        A program sends no Origin and a Host that it was given; HTTP/1.0 may leave the Host out, a browser never.
+        Programs send no Origin. A request without Host passes: HTTP/1.0 allows it, and browsers always send one.
         """
         for name, raw in headers:
             value = raw.decode("latin-1")
@@ -36,8 +37,8 @@ class Sites:
                 return (
                     403,
                     "unknown_host",
-                    f"this server has no keys and is not known as {value[:_MAX_QUOTED]!r}; use 127.0.0.1 or "
-                    "localhost, or list the name in ROOTSTOCK_ALLOWED_HOSTS",
+                    f"the Host {value[:_MAX_QUOTED]!r} is not allowed on a server without keys; use 127.0.0.1 or "
+                    "localhost, or add the name to ROOTSTOCK_ALLOWED_HOSTS",
                 )
             if method in _SAFE:
                 continue
@@ -56,7 +57,7 @@ class Sites:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a name or an address is this machine's own: localhost, 127.0.0.0/8 or ::1."""
+    """Tell whether a host is a loopback name or address: localhost, a name under it, 127.0.0.0/8 or ::1."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -69,12 +70,13 @@ def _foreign(sign: str) -> tuple[int, str, str]:
     return (
         403,
         "foreign_site",
-        f"this server has no keys and refuses the web pages of other sites ({sign}); use its own address, list "
-        "the page's host in ROOTSTOCK_ALLOWED_HOSTS, or set ROOTSTOCK_ADMIN_KEY and ROOTSTOCK_API_KEY",
+        f"a web page of another site sent this request ({sign}), and a server without keys refuses it; use the "
+        "server's own address, add the page's host to ROOTSTOCK_ALLOWED_HOSTS, or set ROOTSTOCK_ADMIN_KEY and "
+        "ROOTSTOCK_API_KEY",
     )
 
 
 def _authority_of(origin: str) -> str:
-    """Return what stands after the scheme of an Origin; of `null` or any other scheme nothing that is known."""
+    """Return the host and port of an Origin; empty for `null` and for any scheme but http and https."""
     scheme, _, authority = origin.partition("://")
     return authority if scheme.lower() in ("http", "https") else ""

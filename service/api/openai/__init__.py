@@ -1,1 +1,1 @@
-"""Routes in OpenAI's shape."""
+"""Routes in the form of OpenAI's API, and the limits of this server."""

@@ -1,4 +1,4 @@
-"""POST /v1/embeddings, in OpenAI's shape."""
+"""The route POST /v1/embeddings, in the form of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ router = APIRouter(route_class=BodyRoute)
 
 
 class EmbeddingsBody(TruncationFields):
-    """`input`: a text or a list of texts. `dimensions`: the first so many, renormalised."""
+    """The body of an embedding. `input` is a text or a list of texts.
+
+    With `dimensions`, vectors keep that many leading numbers and are normalised again.
+    """
 
     model: StrictStr
     input: StrictStr | Strings
@@ -30,7 +33,7 @@ class EmbeddingsBody(TruncationFields):
 
 
 class Embedding(BaseModel):
-    """One vector: a list of numbers, or the base64 of its little-endian fp32 bytes."""
+    """One vector: a list of numbers, or the base64 of its little-endian fp32 bytes, by `encoding_format`."""
 
     object: Literal["embedding"] = "embedding"
     index: int
@@ -38,7 +41,7 @@ class Embedding(BaseModel):
 
 
 class EmbeddingUsage(BaseModel):
-    """Tokens computed, special tokens included."""
+    """The number of tokens that were computed, special tokens included."""
 
     prompt_tokens: int
     total_tokens: int
@@ -78,7 +81,9 @@ async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHead
 
 def _shorten(vectors: np.ndarray, dimensions: int) -> np.ndarray:
     if dimensions > vectors.shape[1]:
-        raise InvalidParameter(f"dimensions is {dimensions}; the vectors have {vectors.shape[1]}", "dimensions")
+        raise InvalidParameter(
+            f"dimensions is {dimensions}; the vectors have {vectors.shape[1]}; ask for at most that", "dimensions"
+        )
     shorter = vectors[:, :dimensions]
     return np.asarray(shorter / np.maximum(np.linalg.norm(shorter, axis=1, keepdims=True), 1e-12), np.float32)
 

@@ -1,4 +1,4 @@
-"""GET /v1/models and GET /v1/limits: what can be called, and how much."""
+"""The routes GET /v1/models and GET /v1/limits: the models to call, and the limits of a call."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ _PAGE = 500
 
 
 class Model(BaseModel):
-    """A model in OpenAI's list: `root` is what it is made of, `parent` the foundation it is grafted on.
+    """A model in OpenAI's list.
 
-    `task` is what it answers unless another of its `tasks` is asked for.
+    `root` is the adapter's name or the foundation's checkpoint, and `parent` the foundation of an adapter.
+    `task` is its default task, and `tasks` are all tasks that a request may ask it for.
     """
 
     id: str
@@ -35,14 +36,14 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
-    """The foundation and every adapter."""
+    """The foundations and all adapters."""
 
     object: Literal["list"] = "list"
     data: list[Model]
 
 
 class FoundationLimits(BaseModel):
-    """A foundation that adapters are grafted on, and what runs it; `tasks` are those it answers without one."""
+    """A foundation and its runner. `tasks` are the tasks that it supports without an adapter."""
 
     id: str
     name: str
@@ -58,7 +59,7 @@ class FoundationLimits(BaseModel):
 
 
 class LimitsAnswer(BaseModel):
-    """The limits of this server. `foundation`, `runner` and `precision` are those of the first foundation."""
+    """The limits of this server. `foundation`, `runner` and `precision` describe the first foundation."""
 
     foundation: FoundationLimits
     foundations: list[FoundationLimits]
@@ -78,7 +79,7 @@ class LimitsAnswer(BaseModel):
 
 @router.get("/v1/models")
 async def models(request: Request) -> Models:
-    """List every model that a request can name: the foundation, then the adapters by name."""
+    """List every model that a request can name: the foundations, then the adapters by name."""
     server = server_of(request)
     adapters = await asyncio.to_thread(_every_adapter, server)
     bases = [
@@ -103,7 +104,7 @@ async def models(request: Request) -> Models:
 
 @router.get("/v1/limits")
 async def limits(request: Request) -> LimitsAnswer:
-    """Return the limits that an adapter or a request must keep to."""
+    """Return the limits for adapters and requests."""
     server = server_of(request)
     foundations = [_foundation_limits(host) for host in server.foundations]
     engine = server.foundations.first.engine

@@ -68,7 +68,7 @@ def test_a_list_that_no_server_takes_is_refused_before_its_items_are_looked_at(
     form: str, field: str, item: Any
 ) -> None:
     kind, body = FORMS[form]
-    with pytest.raises(EngineError, match=rf"{field} has {MAX_ITEMS + 1} items and the limit of any list is"):
+    with pytest.raises(EngineError, match=rf"{field} has {MAX_ITEMS + 1} items; the limit of any list is"):
         kind(**{**body, field: [item] * (MAX_ITEMS + 1)})
 
 

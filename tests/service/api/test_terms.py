@@ -106,7 +106,8 @@ def test_the_limits_say_how_long_the_server_waits(client: httpx.Client) -> None:
     most = client.get("/v1/limits").json()["max_timeout"]
     assert most == 30
     over = client.post(PREDICT[0], json={**PREDICT[1], "timeout": most + 1})
-    assert over.json()["error"]["message"] == "timeout is 31 seconds; this server waits 30 at most"
+    message = over.json()["error"]["message"]
+    assert message == "timeout is 31 seconds; the limit of this server is 30; ask for less"
 
 
 def test_the_schema_states_priority_timeout_and_the_header(client: httpx.Client) -> None:
