@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on stderr, or coloured lines on a terminal."""
+"""The logs on stderr: one JSON object a line, or coloured text on a terminal."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from typing import Any
 
 import structlog
 
-# Without locals: they hold keys and what users sent.
+# Tracebacks omit local variables, because these hold keys and what users sent.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
-# Loggers that a server brings handlers for, which write lines of another form.
+# The root logger and the loggers for which uvicorn installs handlers with another format.
 _TAKEN_OVER = ("", "uvicorn", "uvicorn.error")
 
 
 def configure_logs(level: str) -> None:
-    """Write the server's own log from `level` up, and what libraries log from warnings up, in one form.
+    """Write the server's log from `level` up and the libraries' logs from `warning` up, in one format.
 
-    Each line that is logged while a request is handled has what was bound to it (structlog.contextvars).
+    A line that is logged during a request has the fields bound to that request (structlog.contextvars).
     """
     terminal = sys.stderr.isatty()
     least = logging.getLevelNamesMapping()[level.upper()]
-    described: list[Any] = [
+    first_steps: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    written: list[Any] = [
+    last_steps: list[Any] = [
         *([] if terminal else [_TRACEBACKS]),
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if terminal
         else structlog.processors.JSONRenderer(),
     ]
     structlog.configure(
-        processors=[*described, *written],
+        processors=[*first_steps, *last_steps],
         wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
     form = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*described, structlog.stdlib.add_logger_name],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *written],
+        foreign_pre_chain=[*first_steps, structlog.stdlib.add_logger_name],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last_steps],
     )
     _take_over(form, max(least, logging.WARNING))
 
 
 def _take_over(form: logging.Formatter, least: int) -> None:
-    """Let what the standard library's loggers are told be written by one handler of ours."""
+    """Replace the stream handlers of the standard library's loggers by one handler of ours."""
     for name in _TAKEN_OVER:
         logger = logging.getLogger(name)
         for handler in logger.handlers[:]:
@@ -61,7 +61,7 @@ def _take_over(form: logging.Formatter, least: int) -> None:
 
 
 class _Stderr(logging.Handler):
-    """Writes to what stderr is at the time."""
+    """A handler that looks up sys.stderr for each record, so that a replaced stderr gets it too."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

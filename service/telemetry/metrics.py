@@ -1,11 +1,11 @@
-"""The server's counts, in Prometheus's form. Names begin with rootstock_; labels are bounded."""
+"""The server's metrics for Prometheus. Names begin with rootstock_, and the number of label values is bounded."""
 
 from __future__ import annotations
 
 import os
 
-# In multiprocess mode, which BentoML switches on for its workers, prometheus_client cannot remove a series and
-# keeps files on disk; there is one worker process, so the mode is left before its import.
+# BentoML switches on multiprocess mode for its workers. In it, prometheus_client keeps files on disk and cannot
+# remove a series. There is one worker process, so the mode is switched off before the import.
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 from prometheus_client import (
@@ -26,10 +26,10 @@ from rootstock.service.engine.core.work import PRIORITIES
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.telemetry.traffic import OTHER, TrafficRanking
 
-# The time at which each series began would double the page for nobody.
+# The creation time of each series would double the page, and nobody uses it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-# Adapters with series to themselves; each has some eighty.
+# The number of adapters with their own series; each has about eighty series.
 NAMED_ADAPTERS = 20
 STAGES = ("load", "tokenize", "queue", "inference", "total")
 TIERS: tuple[Tier, ...] = ("memory", "slot")
@@ -37,12 +37,12 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _RATIOS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
-# A warm adapter loads in no time: this is where the time of a stage is told apart from none.
+# A warm adapter loads in almost no time; the extra bucket separates that from a short stage.
 _STAGE_SECONDS = (0.001, *_SECONDS)
 
 
 class _Adapter:
-    """One adapter's series for one task, looked up once."""
+    """The series of one adapter and one task, looked up once."""
 
     def __init__(self, metrics: Metrics, label: str, task: str) -> None:
         stages = {stage: metrics.latency.labels(label, task, stage) for stage in STAGES}
@@ -50,20 +50,20 @@ class _Adapter:
         self._tokens = metrics.adapter_tokens.labels(label, task)
         self._compute = metrics.adapter_compute.labels(label, task)
 
-    def count(self, served: RequestRecord) -> None:
-        self._load.observe(served.load)
-        self._tokenize.observe(served.tokenize)
-        self._queue.observe(served.queue)
-        self._inference.observe(served.inference)
-        self._total.observe(served.total)
-        self._tokens.inc(served.request.progress.cost)
-        self._compute.inc(served.request.progress.compute)
+    def count(self, record: RequestRecord) -> None:
+        self._load.observe(record.load)
+        self._tokenize.observe(record.tokenize)
+        self._queue.observe(record.queue)
+        self._inference.observe(record.inference)
+        self._total.observe(record.total)
+        self._tokens.inc(record.request.progress.cost)
+        self._compute.inc(record.request.progress.compute)
 
 
 class Metrics(Observer):
-    """One server's metrics, as an observer of its engine.
+    """The metrics of one server, as an observer of its engines.
 
-    `answered`, `served`, `rank` and `forget` are called from the event loop.
+    Call `answered`, `served`, `rank` and `forget` from the event loop.
     """
 
     content_type = CONTENT_TYPE_PLAIN_0_0_4
@@ -83,12 +83,14 @@ class Metrics(Observer):
     def _make_http(self) -> None:
         self._requests = self._counter("requests", "HTTP requests by route and status.", "route", "status")
         self._latency = self._histogram("request_seconds", "Time to answer, by route.", _SECONDS, "route")
-        self._refused = self._counter("refused", "Calls that were not admitted, by reason.", "reason")
-        self._failures = self._counter("failures", "Admitted references without an answer, by code.", "code")
-        self._verifications = self._counter(
-            "verifications", "Uploads by the check that ended them, or passed.", "result"
+        self._refused = self._counter("refused", "Calls that were not admitted, by the error's code.", "reason")
+        self._failures = self._counter(
+            "failures", "Admitted references that failed, by the error's code.", "code"
         )
-        # An alert on an increase misses a series that begins with its first event.
+        self._verifications = self._counter(
+            "verifications", "Uploads by result: passed, or the check that refused them.", "result"
+        )
+        # Create these series now: an alert on an increase misses a series that begins with its first event.
         for reason in ("overloaded", "request_too_large", "draining"):
             self._refused.labels(reason)
         for code in ("runner_fault", "deadline_exceeded"):
@@ -99,11 +101,11 @@ class Metrics(Observer):
     def _make_adapters(self) -> None:
         of = "adapter", "task"
         self.latency = self._histogram(
-            "latency_seconds", "Where an answer's time went, by stage.", _STAGE_SECONDS, *of, "stage"
+            "latency_seconds", "Time of an answer, by stage.", _STAGE_SECONDS, *of, "stage"
         )
-        self.adapter_tokens = self._counter("adapter_tokens", "Tokens of the answers, without padding.", *of)
+        self.adapter_tokens = self._counter("adapter_tokens", "Tokens of answers, without padding.", *of)
         self.adapter_compute = self._counter(
-            "adapter_compute_seconds", "Share, by tokens, of the seconds of the batches.", *of
+            "adapter_compute_seconds", "Seconds of batches in the runner, shared by tokens.", *of
         )
 
     def _make_batches(self) -> None:
@@ -112,15 +114,18 @@ class Metrics(Observer):
         self._batch_tokens = self._histogram("batch_tokens", "Tokens in a batch, without padding.", _TOKENS)
         self._ratio = self._histogram("batch_padding_ratio", "Share of a batch that is padding.", _RATIOS)
         self._batch_seconds = self._histogram("batch_seconds", "Time of a batch in the runner.", _SECONDS)
-        self._padding = self._counter("padding_tokens", "Padding run.")
+        self._padding = self._counter("padding_tokens", "Padding tokens that were computed.")
         waits = self._histogram(
-            "queue_seconds", "From a request's arrival to its first batch, by priority.", _SECONDS, "priority"
+            "queue_seconds",
+            "Time from a request's arrival to its first batch, by priority.",
+            _SECONDS,
+            "priority",
         )
         self._waits = {priority: waits.labels(priority) for priority in PRIORITIES}
 
     def _make_tiers(self) -> None:
-        loads = self._counter("loads", "Adapters brought into a tier.", "tier", "result")
-        seconds = self._histogram("load_seconds", "Time to bring an adapter into a tier.", _STAGE_SECONDS, "tier")
+        loads = self._counter("loads", "Loads of adapters into a tier, by result.", "tier", "result")
+        seconds = self._histogram("load_seconds", "Time to load an adapter into a tier.", _STAGE_SECONDS, "tier")
         evictions = self._counter("evictions", "Adapters that left a tier.", "tier")
         self._loads = {(t, ok): loads.labels(t, "ok" if ok else "failed") for t in TIERS for ok in (True, False)}
         self._load_seconds = {tier: seconds.labels(tier) for tier in TIERS}
@@ -128,28 +133,34 @@ class Metrics(Observer):
 
     def _make_gauges(self) -> None:
         self.ready = self._gauge("ready", "1 while requests are admitted.")
-        self._queue_items = self._engine_gauge("queue_items", "Inputs that wait.")
-        self._queue_tokens = self._engine_gauge("queue_tokens", "Tokens that wait.")
-        self._queue_items_limit = self._engine_gauge("queue_items_limit", "Inputs that may wait.")
-        self._queue_tokens_limit = self._engine_gauge("queue_tokens_limit", "Tokens that may wait.")
-        self._slots_used = self._engine_gauge("slots_used", "Adapters in a slot.")
-        self._slots_limit = self._engine_gauge("slots_limit", "Slots for adapters.")
+        self._queue_items = self._engine_gauge("queue_items", "Inputs in the queue.")
+        self._queue_tokens = self._engine_gauge("queue_tokens", "Tokens in the queue.")
+        self._queue_items_limit = self._engine_gauge(
+            "queue_items_limit", "Largest number of inputs in the queue."
+        )
+        self._queue_tokens_limit = self._engine_gauge(
+            "queue_tokens_limit", "Largest number of tokens in the queue."
+        )
+        self._slots_used = self._engine_gauge("slots_used", "Adapters in slots.")
+        self._slots_limit = self._engine_gauge("slots_limit", "Slots that adapters may use.")
         self._cache_adapters = self._engine_gauge("cache_adapters", "Adapters in host memory.")
         self._cache_bytes = self._engine_gauge("cache_bytes", "Bytes of the adapters in host memory.")
-        self._cache_limit = self._engine_gauge("cache_bytes_limit", "Bytes of adapters kept in host memory.")
+        self._cache_limit = self._engine_gauge(
+            "cache_bytes_limit", "Largest number of bytes of the adapters in host memory."
+        )
         self._info = Info(
             "rootstock_server", "The foundations and their runners.", ["name"], registry=self.registry
         )
 
     def watch(self, name: str, engine: Engine) -> None:
-        """Show this engine in the gauges from now on; `name` is the reference of its foundation."""
+        """Report this engine in the gauges from now on; `name` is the reference of its foundation."""
         waiting, capacity = engine.admission.waiting, engine.admission.capacity
         self._queue_items.labels(name).set_function(lambda: waiting()[0])
         self._queue_tokens.labels(name).set_function(lambda: waiting()[1])
         self._queue_items_limit.labels(name).set(capacity.items)
         self._queue_tokens_limit.labels(name).set(capacity.tokens)
         self._slots_used.labels(name).set_function(lambda: len(engine.slots.resident()))
-        # One is the foundation's, one is kept for verification.
+        # One slot holds the foundation and one is for verification.
         self._slots_limit.labels(name).set(engine.runner.slots - 2)
         self._cache_adapters.labels(name).set_function(lambda: len(engine.cache))
         self._cache_bytes.labels(name).set_function(lambda: engine.cache.nbytes)
@@ -164,7 +175,7 @@ class Metrics(Observer):
         )
 
     def batch(self, stats: BatchStats) -> None:
-        """Note that a batch was run."""
+        """Count a batch that was run."""
         self._rows.observe(stats.rows)
         self._distinct.observe(stats.adapters)
         self._batch_seconds.observe(stats.seconds)
@@ -176,11 +187,11 @@ class Metrics(Observer):
             self._waits[priority].observe(seconds)
 
     def refused(self, reason: str) -> None:
-        """Note that a call was not admitted."""
+        """Count a call that was not admitted; `reason` is the error's code."""
         self._refused.labels(reason).inc()
 
     def served(self, served: RequestRecord) -> None:
-        """Note that a reference was answered, or failed."""
+        """Count a reference that was answered or failed."""
         if served.error is not None:
             self._failures.labels(served.error.code).inc()
             return
@@ -191,13 +202,13 @@ class Metrics(Observer):
         adapter.count(served)
 
     def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
-        """Note that an adapter was brought into a tier, or could not be."""
+        """Count the load of an adapter into a tier, or the failure of one."""
         self._loads[tier, ok].inc()
         if ok:
             self._load_seconds[tier].observe(seconds)
 
     def evicted(self, tier: Tier) -> None:
-        """Note that an adapter left a tier."""
+        """Count an adapter that left a tier."""
         self._evictions[tier].inc()
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -211,21 +222,21 @@ class Metrics(Observer):
         latency.observe(seconds)
 
     def verified(self, result: str) -> None:
-        """Count an upload that was verified: "passed" or the check that refused it."""
+        """Count an upload that was verified; `result` is "passed" or the check that refused it."""
         self._verifications.labels(result).inc()
 
     def rank(self) -> None:
-        """Give adapters with much traffic separate series, and take those of others away."""
+        """Choose anew the adapters with their own series, and remove the series of the others."""
         for name in self._traffic.rank():
             self._remove(name)
 
     def forget(self, name: str) -> None:
-        """Delete the series of an adapter that is deleted."""
+        """Remove the series of a deleted adapter."""
         if self._traffic.forget(name):
             self._remove(name)
 
     def render(self) -> bytes:
-        """Return the exposition text. Any thread may call it."""
+        """Return the metrics in Prometheus's text format. Any thread may call it."""
         return generate_latest(self.registry)
 
     def _remove(self, name: str) -> None:
@@ -236,14 +247,14 @@ class Metrics(Observer):
             self.adapter_tokens.remove(label, task)
             self.adapter_compute.remove(label, task)
 
-    def _counter(self, name: str, told: str, *labels: str) -> Counter:
-        return Counter(f"rootstock_{name}", told, labels, registry=self.registry)
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(f"rootstock_{name}", help_text, labels, registry=self.registry)
 
-    def _engine_gauge(self, name: str, told: str) -> Gauge:
-        return Gauge(f"rootstock_{name}", told, ["foundation"], registry=self.registry)
+    def _engine_gauge(self, name: str, help_text: str) -> Gauge:
+        return Gauge(f"rootstock_{name}", help_text, ["foundation"], registry=self.registry)
 
-    def _gauge(self, name: str, told: str) -> Gauge:
-        return Gauge(f"rootstock_{name}", told, registry=self.registry)
+    def _gauge(self, name: str, help_text: str) -> Gauge:
+        return Gauge(f"rootstock_{name}", help_text, registry=self.registry)
 
-    def _histogram(self, name: str, told: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"rootstock_{name}", told, labels, buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"rootstock_{name}", help_text, labels, buckets=buckets, registry=self.registry)

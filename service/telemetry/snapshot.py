@@ -1,4 +1,4 @@
-"""A look at a server's /metrics, and what was counted between two."""
+"""Snapshots of a server's /metrics, and the difference between two of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Labels = frozenset[tuple[str, str]]
 
 
 class MetricsSnapshot:
-    """A server's metrics at one moment. Unreadable for a page that is not a Rootstock server's."""
+    """A server's metrics at one moment.
+
+    The constructor raises Unreadable for a page that does not come from a Rootstock server.
+    """
 
     def __init__(self, page: str, at: float) -> None:
         self.at = at
@@ -25,22 +28,24 @@ class MetricsSnapshot:
         except ValueError as error:
             raise Unreadable(f"/metrics is not in Prometheus's format: {error}") from None
         if "rootstock_ready" not in self._samples:
-            raise Unreadable("/metrics has no rootstock_ready: is this a Rootstock server of this version?")
+            raise Unreadable(
+                "/metrics has no rootstock_ready; give the URL of a Rootstock server of this version"
+            )
 
     def sum(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's samples that have these labels."""
-        wanted = labels.items()
+        """Return the sum of the metric's samples that have these labels."""
+        pairs = labels.items()
         return sum(
-            value for given, value in self._samples.get(f"rootstock_{name}", {}).items() if given >= wanted
+            value for all_of, value in self._samples.get(f"rootstock_{name}", {}).items() if all_of >= pairs
         )
 
     def values(self, name: str, label: str) -> set[str]:
-        """Return the values of a label."""
-        return {dict(given)[label] for given in self._samples.get(f"rootstock_{name}", {})}
+        """Return the values of a label of the metric."""
+        return {dict(pairs)[label] for pairs in self._samples.get(f"rootstock_{name}", {})}
 
 
 class SnapshotDifference:
-    """The counts between two looks. A counter that is smaller in the second began anew with the server."""
+    """The difference between two snapshots. If the server restarted between them, counters begin at 0."""
 
     def __init__(self, before: MetricsSnapshot, after: MetricsSnapshot) -> None:
         self.after = after
@@ -49,29 +54,29 @@ class SnapshotDifference:
         self._before = before if before.sum(started) == after.sum(started) else None
 
     def count(self, name: str, **labels: str) -> float:
-        """Return by how much a counter grew."""
+        """Return the growth of a counter."""
         before = 0.0 if self._before is None else self._before.sum(name, **labels)
         return max(0.0, self.after.sum(name, **labels) - before)
 
     def rate(self, name: str, **labels: str) -> float:
-        """Return by how much it grew a second."""
+        """Return the growth of a counter per second."""
         return self.count(name, **labels) / self.seconds
 
     def mean(self, name: str, **labels: str) -> float | None:
-        """Return the mean of what a histogram observed."""
+        """Return the mean of a histogram's observations, or None if it has none."""
         observed = self.count(f"{name}_count", **labels)
         return self.count(f"{name}_sum", **labels) / observed if observed else None
 
     def quantile(self, share: float, name: str, **labels: str) -> float | None:
-        """Return a quantile as Prometheus's histogram_quantile gives it: linear within its bucket."""
+        """Return a quantile as Prometheus's histogram_quantile does, linear within a bucket; None if empty."""
         bounds = sorted(self.after.values(f"{name}_bucket", "le"), key=float)
         counts = [(float(le), self.count(f"{name}_bucket", le=le, **labels)) for le in bounds]
         if not counts or not counts[-1][1]:
             return None
-        wanted = share * counts[-1][1]
+        rank = share * counts[-1][1]
         low, under = 0.0, 0.0
         for bound, count in counts:
-            if count >= wanted:
-                return low if isinf(bound) else low + (bound - low) * (wanted - under) / ((count - under) or inf)
+            if count >= rank:
+                return low if isinf(bound) else low + (bound - low) * (rank - under) / ((count - under) or inf)
             low, under = bound, count
         return low

@@ -1,4 +1,4 @@
-"""The exporters of spans, by OpenTelemetry's standard environment variables; nowhere unless they say so."""
+"""The choice of span exporters by OpenTelemetry's environment variables; without them, none."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class NoSuchExporter(ValueError):
 
 
 def find_exporters(environment: Mapping[str, str] = os.environ) -> list[EntryPoint]:
-    """Return the exporters that OTEL_TRACES_EXPORTER names, none of them loaded; with an endpoint alone, OTLP.
+    """Return the entry points of the exporters that OTEL_TRACES_EXPORTER names, without loading them.
 
-    `otlp` is over HTTP unless OTEL_EXPORTER_OTLP_PROTOCOL says otherwise, as the specification has it. Empty for
-    `none`, where OTEL_SDK_DISABLED is true, and where nothing is set. NoSuchExporter for one that no installed
-    package brings.
+    If only an endpoint is set, return OTLP's. `otlp` uses HTTP unless OTEL_EXPORTER_OTLP_PROTOCOL says otherwise,
+    as the specification requires. The list is empty for `none`, if OTEL_SDK_DISABLED is true, and if no variable
+    is set. Raise NoSuchExporter if no installed package has an exporter.
     """
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return []
@@ -30,14 +30,14 @@ def find_exporters(environment: Mapping[str, str] = os.environ) -> list[EntryPoi
 
 
 def _find(name: str, environment: Mapping[str, str]) -> EntryPoint:
-    wanted = name
+    entry_name = name
     if name == "otlp":
         protocol = next(filter(None, map(environment.get, _PROTOCOLS)), "http/protobuf")
-        wanted = "otlp_proto_" + {"http/protobuf": "http"}.get(protocol, protocol)
-    for entry_point in entry_points(group=_GROUP, name=wanted):
+        entry_name = "otlp_proto_" + {"http/protobuf": "http"}.get(protocol, protocol)
+    for entry_point in entry_points(group=_GROUP, name=entry_name):
         return entry_point
     known = sorted({"otlp" if e.name == "otlp_proto_http" else e.name for e in entry_points(group=_GROUP)})
     raise NoSuchExporter(
-        f"spans cannot be exported: no installed package brings {wanted!r}, which the OTEL_* variables ask for; "
-        f"there is {', '.join(known)}, and none for no spans"
+        f"no installed package has the span exporter {entry_name!r}, which the OTEL_* variables name; "
+        f"change them to use one of {', '.join([*known, 'none'])}"
     )

@@ -1,4 +1,4 @@
-"""`rootstock top`: what a server does now, from two looks at its /metrics."""
+"""The view of `rootstock top`: the work of a server between two snapshots of its /metrics."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from rootstock.adapters.reference import FOUNDATION
 from rootstock.service.telemetry.snapshot import MetricsSnapshot, SnapshotDifference
 from rootstock.service.telemetry.traffic import OTHER
 
-_SHOWN = 10
+_MAX_ADAPTERS = 10
 _MIB = 2**20
 _TIERS = ("memory", "slot")
 
 
 @dataclass(frozen=True)
 class AdapterTraffic:
-    """One adapter's share: answers a second, their p99 in ms, its share of the runner's time, where it is."""
+    """One adapter's figures over the last interval: answers per second, p99 in ms, share of the runner's time.
+
+    `live` is the live version and `residency` its place: "slot", "memory" or "store".
+    """
 
     name: str
     answers_per_s: float
@@ -36,7 +39,7 @@ class AdapterTraffic:
 
 @dataclass(frozen=True)
 class Frame:
-    """A server's work between two looks. Rates are a second, times in ms; None where nothing happened."""
+    """The work of a server between two snapshots. Rates are per second, times in ms; None if nothing happened."""
 
     seconds: float
     ready: bool
@@ -66,7 +69,7 @@ class Frame:
 
 
 def frames(client: Client, interval: float) -> Iterator[Frame]:
-    """Give a frame each `interval` seconds, for ever. Raise ClientError where no server of ours answers."""
+    """Yield a frame every `interval` seconds without end. Raise ClientError if no Rootstock server answers."""
     before = MetricsSnapshot(client.metrics(), time.monotonic())
     while True:
         time.sleep(interval)
@@ -76,7 +79,7 @@ def frames(client: Client, interval: float) -> Iterator[Frame]:
 
 
 def frame(over: SnapshotDifference, client: Client) -> Frame:
-    """Return what happened between two looks, with what the server lists of its adapters."""
+    """Return the work between two snapshots, with the versions and residency that the server lists."""
     after = over.after
     tokens, padding = over.count("batch_tokens_sum"), over.count("padding_tokens_total")
     whole = {"stage": "total"}
@@ -110,14 +113,14 @@ def frame(over: SnapshotDifference, client: Client) -> Frame:
 
 
 def _adapters(over: SnapshotDifference, client: Client) -> list[AdapterTraffic]:
-    """Return the adapters with the most answers, then of those that had none the first ones listed."""
+    """Return the adapters with the most answers, then the first ones of the list without answers; 10 at most."""
     names = over.after.values("latency_seconds_count", "adapter")
     rates = {name: over.rate("latency_seconds_count", adapter=name, stage="total") for name in names}
-    busy = sorted((name for name in names if rates[name]), key=lambda name: (-rates[name], name))[:_SHOWN]
+    busy = sorted((name for name in names if rates[name]), key=lambda name: (-rates[name], name))[:_MAX_ADAPTERS]
     listed = _listed(client, busy)
     whole = over.count("adapter_compute_seconds_total")
     rows = []
-    for name in [*busy, *(name for name in listed if name not in busy)][:_SHOWN]:
+    for name in [*busy, *(name for name in listed if name not in busy)][:_MAX_ADAPTERS]:
         share = over.count("adapter_compute_seconds_total", adapter=name) / whole if whole else 0.0
         p99 = over.quantile(0.99, "latency_seconds", adapter=name, stage="total")
         rows.append(AdapterTraffic(name, rates.get(name, 0.0), _ms(p99), share, *listed.get(name, (None, None))))
@@ -125,9 +128,14 @@ def _adapters(over: SnapshotDifference, client: Client) -> list[AdapterTraffic]:
 
 
 def _listed(client: Client, busy: Sequence[str]) -> dict[str, tuple[int | None, str | None]]:
-    """Return live version and residency of the first adapters by name and the busy ones; none without a key."""
+    """Return live version and residency of the first adapters by name and of the busy ones.
+
+    Return nothing if the server refuses the key.
+    """
     try:
-        adapters = {a["name"]: (a["live"], a["residency"]) for a in islice(client.list(_SHOWN), _SHOWN)}
+        adapters = {
+            a["name"]: (a["live"], a["residency"]) for a in islice(client.list(_MAX_ADAPTERS), _MAX_ADAPTERS)
+        }
         for name in busy:
             if name not in adapters and name not in (FOUNDATION, OTHER):
                 adapters[name] = _of(client, name)
@@ -144,30 +152,30 @@ def _of(client: Client, name: str) -> tuple[int | None, str | None]:
     except Refused as refused:
         if refused.status != 404:
             raise
-        return None, None  # deleted since
+        return None, None  # The adapter has been deleted.
     live = adapter["live"]
     return live, next((v["residency"] for v in adapter["versions"] if v["version"] == live), None)
 
 
 def shown(frame: Frame, url: str) -> RenderableType:
-    """Return the frame for a terminal."""
+    """Return the frame as tables for a terminal."""
     numbers = Table(box=None, show_header=False, title_justify="left", padding=(0, 2, 0, 0))
     numbers.title = f"{url}  {'ready' if frame.ready else 'not ready'}"
     for line in _lines(frame):
         numbers.add_row(*line)
-    adapters = Table("adapter", "live", "in", "answers/s", "p99", "runner's time", box=box.SIMPLE_HEAD)
+    adapters = Table("adapter", "live", "in", "answers/s", "p99", "runner time", box=box.SIMPLE_HEAD)
     for a in frame.adapters:
         live = "-" if a.live is None else str(a.live)
-        row = (f"{a.answers_per_s:.1f}", _shown_ms(a.p99_ms), _percent(a.share))
+        row = (f"{a.answers_per_s:.1f}", _milliseconds(a.p99_ms), _percent(a.share))
         adapters.add_row(a.name, live, a.residency or "-", *row)
     return Group(numbers, adapters)
 
 
 def _lines(f: Frame) -> list[list[str]]:
-    answers = [f"{f.answers_per_s:.1f}/s", f"p50 {_shown_ms(f.p50_ms)}", f"p99 {_shown_ms(f.p99_ms)}"]
+    answers = [f"{f.answers_per_s:.1f}/s", f"p50 {_milliseconds(f.p50_ms)}", f"p99 {_milliseconds(f.p99_ms)}"]
     answers += [f"failed {f.failed_per_s:.1f}/s", f"refused {f.refused_per_s:.1f}/s"]
-    queue = [f"{f.queue_items}/{f.queue_items_limit}", f"waiting {_shown_ms(f.queue_ms)}"]
-    queue += [f"inference {_shown_ms(f.inference_ms)}"]
+    queue = [f"{f.queue_items}/{f.queue_items_limit}", f"waiting {_milliseconds(f.queue_ms)}"]
+    queue += [f"inference {_milliseconds(f.inference_ms)}"]
     batches = [f"{f.batches_per_s:.1f}/s", f"inputs {_number(f.batch_rows)}"]
     batches += [f"adapters {_number(f.batch_adapters)}", f"padding {_percent(f.padding)}"]
     batches += [f"tokens {f.tokens_per_s:.0f}/s"]
@@ -185,7 +193,7 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1e3
 
 
-def _shown_ms(value: float | None) -> str:
+def _milliseconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} ms"
 
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans of a request: HTTP, and of each reference loading, tokenising, queue and batch."""
+"""The OpenTelemetry spans of a request: HTTP, and for each reference load, tokenize, queue and batch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _SERVICE = "rootstock"
 
 
 class Tracing(Observer):
-    """Spans to these exporters. Requests begin and end theirs; the engine's follow from the times that it tells.
+    """The spans of all requests, sent to these exporters.
 
-    The SDK reads the sampler, the propagators and the resource's attributes from its standard variables.
+    The middleware begins and ends the span of a request. The spans below it come from the times that the engine
+    reports. The SDK reads the sampler, propagators and resource attributes from its standard variables.
     """
 
     def __init__(self, exporters: Sequence[SpanExporter]) -> None:
@@ -33,7 +34,7 @@ class Tracing(Observer):
         self._fields = {field.lower().encode("latin-1") for field in propagate.get_global_textmap().fields}
 
     def begin(self, scope: Mapping[str, Any], request_id: str) -> RequestSpan:
-        """Begin the span of an HTTP request (ASGI's scope), under the one that its `traceparent` names."""
+        """Begin the span of an HTTP request (ASGI's scope) as a child of the one that its `traceparent` names."""
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"] if k in self._fields}
         attributes = {
             "http.request.method": scope["method"],
@@ -46,33 +47,35 @@ class Tracing(Observer):
         return RequestSpan(span, scope["method"], context.attach(trace.set_span_in_context(span)))
 
     def served(self, served: RequestRecord) -> None:
-        """Show where a reference's time went, as spans under the request's.
+        """Record the stages of a reference as spans under the request's span.
 
-        The task that handles the request calls it.
+        Call it from the task that handles the request.
         """
         parent = trace.get_current_span()
         if not parent.is_recording():
             return
         request, progress, resolved = served.request, served.request.progress, served.resolved
-        known: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "rootstock.reference": served.reference,
             "rootstock.name": resolved.name,
             "rootstock.version": resolved.version or 0,
             "rootstock.digest": resolved.digest,
             "rootstock.task": request.adapter.task,
         }
-        # The engine's clock counts from anywhere; the wall's is read once, so that the spans fit together.
+        # The engine's clock has no fixed origin. Read the wall clock once, so that the spans fit together.
         wall = time.time_ns()
 
         def at(seconds: float) -> int:
             return wall - round((served.ended - seconds) * 1e9)
 
         whole = self._tracer.start_span(
-            "predict", attributes={**known, "rootstock.tokens": progress.cost}, start_time=at(request.arrived)
+            "predict",
+            attributes={**attributes, "rootstock.tokens": progress.cost},
+            start_time=at(request.arrived),
         )
         within = trace.set_span_in_context(whole)
         for name, begun, ended in _stages(served):
-            part = self._tracer.start_span(name, within, attributes=known, start_time=at(begun))
+            part = self._tracer.start_span(name, within, attributes=attributes, start_time=at(begun))
             if name == "batch" and (batch := progress.batch) is not None:
                 part.set_attributes(
                     {
@@ -89,12 +92,12 @@ class Tracing(Observer):
         whole.end(wall)
 
     def close(self) -> None:
-        """Send what is left. Blocks; call it in a thread."""
+        """Send the remaining spans. This blocks: call it in a thread."""
         self._provider.shutdown()
 
 
 class RequestSpan:
-    """An HTTP request's span, current until it ends."""
+    """The span of an HTTP request, which is the current span until it ends."""
 
     def __init__(self, span: Span, method: str, token: Token[context.Context]) -> None:
         self._span = span
@@ -103,11 +106,11 @@ class RequestSpan:
 
     @property
     def trace_id(self) -> str:
-        """Return the trace's id in hex, as a `traceparent` has it."""
+        """Return the trace id in hex, as in a `traceparent`."""
         return trace.format_trace_id(self._span.get_span_context().trace_id)
 
     def end(self, route: str, status: int) -> None:
-        """End the span once the request was answered, in the task that began it."""
+        """End the span after the answer. Call it in the task that began the span."""
         context.detach(self._token)
         self._span.update_name(f"{self._method} {route}")
         self._span.set_attributes({"http.route": route, "http.response.status_code": status})
@@ -117,7 +120,7 @@ class RequestSpan:
 
 
 def _stages(served: RequestRecord) -> list[tuple[str, float, float]]:
-    """Return the stages that the request got through. In the queue it waited for its first batch."""
+    """Return name, start and end of each stage that the request reached. `queue` ends with its first batch."""
     progress = served.request.progress
     stages = [("load", served.request.arrived, progress.ready)]
     if progress.prepared:
@@ -129,8 +132,8 @@ def _stages(served: RequestRecord) -> list[tuple[str, float, float]]:
 
 
 def _resource() -> Resource:
-    """Return what the environment says of this service, which is called rootstock unless it says otherwise."""
-    given = Resource.create()
-    if str(given.attributes[SERVICE_NAME]).startswith("unknown_service"):
-        return given.merge(Resource({SERVICE_NAME: _SERVICE}))
-    return given
+    """Return the resource that the environment describes, with the service name rootstock if it names none."""
+    resource = Resource.create()
+    if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        return resource.merge(Resource({SERVICE_NAME: _SERVICE}))
+    return resource

@@ -1,4 +1,4 @@
-"""The adapters with a label to themselves in the metrics: those with the most requests."""
+"""The choice of the adapters with their own label in the metrics: those with the most requests."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable
 from heapq import nlargest
 
 OTHER = "other"
-# How much of the counts of one period goes over into the next: a request weighs half after seven periods.
+# The share of a count that each period keeps: a request weighs half after seven periods.
 _KEPT = 0.9
 _PERIOD_S = 60.0
-# Adapters whose traffic is about the same do not take labels from each other.
+# A name needs this many times the requests of another to take its label, so that similar ones do not alternate.
 _MARGIN = 2.0
+# Counts at or below this are dropped.
 _FORGOTTEN = 0.01
 
 
 class TrafficRanking:
-    """At most `most` names with a label to themselves; all others share OTHER.
+    """The names with their own label, at most `most` of them; all others share OTHER.
 
-    The first ones to come are given labels; later `rank` gives them to names that have had `_MARGIN` times the
-    requests of those that had them. An adapter that is itself named "other" is counted with the others. Used from
-    one thread.
+    The first names get labels. Later, `rank` moves a label to a name that has `_MARGIN` times the requests. An
+    adapter named "other" is counted with the others. Use it from one thread.
     """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,7 +31,7 @@ class TrafficRanking:
         self._named: set[str] = set()
 
     def label(self, name: str) -> str:
-        """Return the label that one more request for `name` counts under."""
+        """Count one more request for `name` and return its label."""
         self._counts[name] = self._counts.get(name, 0.0) + 1.0
         if name in self._named:
             return name
@@ -41,7 +41,7 @@ class TrafficRanking:
         return OTHER
 
     def rank(self) -> list[str]:
-        """Return the names that lose their label to others with more traffic, looked for once a period."""
+        """Move labels to names with more traffic, once a period, and return the names that lose theirs."""
         now = self._clock()
         periods = int((now - self._ranked) / _PERIOD_S)
         if not periods:
@@ -64,7 +64,7 @@ class TrafficRanking:
         return lost
 
     def forget(self, name: str) -> bool:
-        """Forget an adapter that is gone. Tell whether it had a label to itself."""
+        """Forget a deleted adapter. Tell whether it had its own label."""
         self._counts.pop(name, None)
         had = name in self._named
         self._named.discard(name)
