@@ -1,4 +1,4 @@
-"""The HTTP app: its routes, its middleware, its start and its stop.
+"""The HTTP app: its routes, middleware, start and stop.
 
 Importing this module is cheap: BentoML's parent process imports it too.
 """
@@ -38,7 +38,7 @@ OpenServer = Callable[[Settings], AbstractAsyncContextManager["Server"]]
 def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
     """Return the HTTP app.
 
-    Its server opens when the app starts and closes when it stops; tests pass their own.
+    The server opens when the app starts and closes when it stops. Tests replace it by `opened`.
     """
     configure_logs(settings.log_level)
 
@@ -60,10 +60,10 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         summary="One frozen foundation model, many adapters, uploaded and served per request.",
         lifespan=lifespan,
         redirect_slashes=False,
-        # FastAPI's own page loads Swagger UI from another host; service/api/pages.py has it from a package.
+        # FastAPI's page loads Swagger UI from another host; service/api/pages.py serves it from a package.
         docs_url=None,
         redoc_url=None,
-        # FastAPI's own spans would double those of telemetry/tracing.py, and it looks for them each request.
+        # FastAPI's spans would duplicate those of telemetry/tracing.py, and cost time in each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for part in (predict, embeddings, rerank, models, adapters, health, pages):
@@ -76,7 +76,7 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         keys=keys,
         sites=Sites(settings.host_names),
         max_body=settings.max_body_mb * _MIB,
-        # The form's other fields and the multipart framing come on top of the bundle.
+        # 1 MiB on top of the bundle is for the form's other fields and the multipart framing.
         max_upload=settings.max_bundle_mb * _MIB + _MIB,
     )
     return app
@@ -89,7 +89,7 @@ def _log_ready(server: Server) -> None:
 
 
 def _chain_sigterm(server: Server, delay: float) -> Any:
-    """Turn /readyz to 503 on SIGTERM, wait `delay` with the listener still open, then let the server stop."""
+    """Turn /readyz to 503 on SIGTERM, and stop the server by the previous handler `delay` seconds later."""
     if threading.current_thread() is not threading.main_thread():
         return None
     previous = signal.getsignal(signal.SIGTERM)
@@ -112,13 +112,13 @@ def _restore_sigterm(previous: Any) -> None:
 
 
 def app_from_environment() -> FastAPI:
-    """Return the app with the settings of the environment."""
+    """Return the app with the settings from the environment."""
     return create_app(read_settings())
 
 
 def asgi_from_environment() -> Startup:
-    """Return the same app, which says in one line why it cannot start.
+    """Return the app with the settings from the environment, for ASGI servers that take a factory.
 
-    It is for ASGI servers that take a factory.
+    If it cannot start, it writes the reason to stderr in one line.
     """
     return Startup(app_from_environment())

@@ -1,4 +1,4 @@
-"""The BentoML service: one worker process around the app.
+"""The BentoML service, which runs the app in one worker process.
 
 Run `bentoml serve rootstock.service.bento:Rootstock`.
 """
@@ -19,23 +19,23 @@ from rootstock.adapters.child_process import signal_at_parents_death
 from rootstock.service.app import app_from_environment
 from rootstock.service.startup import Startup, tell_parent
 
-# BentoML starts uvicorn itself, with the protocol that uvicorn picks.
+# BentoML starts uvicorn itself with http="auto"; this makes "auto" our protocol.
 HTTP_PROTOCOLS["auto"] = "rootstock.service.api.protocol:BoundedHeadProtocol"
 
 app = app_from_environment()
 
 
 def _stop() -> None:
-    """End BentoML too: it would start another worker for ever."""
+    """Stop BentoML's parent process, which would otherwise start another worker for ever."""
     tell_parent()
     os.kill(os.getppid(), signal.SIGTERM)
 
 
 class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
-    """A BentoML service whose worker passes requests straight to our app, and the lifespan to BentoML's.
+    """A BentoML service whose worker passes requests straight to our app, and the lifespan to BentoML's app.
 
-    Inside BentoML's app our routes would be shadowed by its own (/livez, /readyz, /metrics, its 404s, in another
-    shape), and each request would leave behind the timer that its timeout sets. See docs/adr/0004.
+    In BentoML's app, its own routes (/livez, /readyz, /metrics) and 404s would shadow ours, in another shape. Its
+    timeout would leave a timer behind for each request. See docs/adr/0004.
     """
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
@@ -44,7 +44,7 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
             raise RuntimeError(
                 "rootstock runs in one worker process, which batches all requests; set workers to 1"
             )
-        # BentoML's parent passes a signal on, which it cannot do once it is killed.
+        # BentoML's parent passes signals on, but not after SIGKILL: then the kernel sends this one.
         signal_at_parents_death(signal.SIGTERM)
         return Startup(app, super().to_asgi(is_main), _stop)
 
@@ -52,4 +52,4 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
 @bentoml.service(name="rootstock", workers=1, metrics={"enabled": False}, service_class=FrontedService)
 @bentoml.asgi_app(app)
 class Rootstock:
-    """Its parts are opened by the app's lifespan."""
+    """The BentoML service. The lifespan of the app opens its parts."""

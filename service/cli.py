@@ -1,4 +1,4 @@
-"""`rootstock serve`, `rootstock top` and `rootstock foundation`."""
+"""The commands `rootstock serve`, `rootstock top` and `rootstock foundation`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ serve = typer.Typer(add_completion=False)
 top = typer.Typer(add_completion=False)
 foundation = typer.Typer(add_completion=False, no_args_is_help=True, help="Show or export the foundation model.")
 
-_FOUNDATION = typer.Option(help="`default`, a local folder, or org/name@<40 hex revision>.")
+_FOUNDATION = typer.Option(help="Foundation model: `default`, a local folder, or org/name@<40 hex revision>.")
 
 
 @serve.command(epilog="Example: rootstock serve --port 8080 --server uvicorn")
@@ -31,9 +31,12 @@ def serve_command(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     foundation: Annotated[str | None, _FOUNDATION] = None,
-    server: Annotated[str | None, typer.Option(help="bentoml or uvicorn.")] = None,
+    server: Annotated[str | None, typer.Option(help="HTTP server: bentoml or uvicorn.")] = None,
 ) -> None:
-    """Serve a foundation and its adapters over HTTP until stopped. Settings: ROOTSTOCK_* (docs/operations.md)."""
+    """Serve a foundation and its adapters over HTTP until stopped.
+
+    The environment variables ROOTSTOCK_* hold all settings (docs/operations.md); flags take precedence.
+    """
     from rootstock.adapters.errors import AdapterError
     from rootstock.adapters.foundation.location import FoundationError
     from rootstock.service.settings import SettingsError, read_settings
@@ -65,13 +68,13 @@ def top_command(
     key: Annotated[
         str | None, typer.Option(envvar=["ROOTSTOCK_API_KEY", "ROOTSTOCK_ADMIN_KEY"], help="Bearer token.")
     ] = None,
-    interval: Annotated[float, typer.Option(min=0.05, help="Seconds that each view covers.")] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="One view, then end.")] = False,
+    interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two views.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one view and exit.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a server does: answers, latency, queue, batches, slots and the adapters with the most traffic.
+    """Show the work of a server: answers, latency, queue, batches, slots and the busiest adapters.
 
-    --json prints one document a view, a line each. Exit code 1: no server answers; 2: wrong usage.
+    With --json, each view is one line of JSON. Exit code 1: no server answers; 2: wrong usage.
     """
     from contextlib import suppress
     from itertools import islice
@@ -109,7 +112,7 @@ def _watch(views: Iterable[Frame], url: str, as_json: bool) -> None:
 @foundation.command("show", epilog="Example: rootstock foundation show --foundation ./my-model --json")
 def show(
     foundation: Annotated[str | None, _FOUNDATION] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Print each foundation's name, fingerprint, sites and task classes."""
     specs = _describe(foundation)
@@ -142,16 +145,19 @@ def _shown(reference: str, spec: FoundationSpec) -> str:
 @foundation.command("export", epilog="Example: rootstock foundation export --int8")
 def export(
     foundation: Annotated[str | None, _FOUNDATION] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Make the int8 form too, and check it.")] = False,
-    accept_drift: Annotated[bool, typer.Option("--accept-drift", help="Keep int8 whatever it changes.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Make and check the int8 export too.")] = False,
+    accept_drift: Annotated[
+        bool, typer.Option("--accept-drift", help="Keep the int8 export even if the check fails.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Write the foundation's ONNX form to the cache that `rootstock serve` reads.
+    """Write the foundation's ONNX export to the cache that `rootstock serve` reads.
 
-    With --int8 the golden set of every version that an alias points to is replayed on the fp32 and the int8 form.
-    A server with ROOTSTOCK_PRECISION=int8 starts once what int8 changes is within bounds, or was accepted.
+    With --int8, the command also makes an int8 export. It replays the golden set of every version that an alias
+    points to on both exports. It keeps the int8 export if the outputs differ within the bounds, or with
+    --accept-drift. A server with ROOTSTOCK_PRECISION=int8 needs that export.
 
-    Exit code 0: the form is in the cache; 1: int8 changes too much, and nothing was kept; 2: wrong usage.
+    Exit code 0: the export is in the cache; 1: int8 changes too much and was not kept; 2: wrong usage.
     """
     from rootstock.adapters.cli.output import tell
     from rootstock.adapters.errors import AdapterError
@@ -159,7 +165,7 @@ def export(
     from rootstock.service.settings import SettingsError, read_settings
 
     if accept_drift and not int8:
-        _fail("--accept-drift goes with --int8: the fp32 form is the foundation's own")
+        _fail("--accept-drift needs --int8, because only the int8 export changes outputs; add --int8")
     try:
         settings = read_settings(foundation=foundation)
         for setting in settings.hosted.values():
@@ -173,9 +179,9 @@ def export(
 
 
 def _pass_on(settings: Any) -> None:
-    """Pass on what flags set and what is relative to this folder, to the processes that start elsewhere."""
+    """Put the flags and absolute paths into the environment, for processes that start in another folder."""
     hosted = [_absolute(setting) for setting in settings.hosted.values()]
-    given = {
+    variables = {
         "HOME": settings.home_folder,
         "FOUNDATION": hosted[0],
         "FOUNDATIONS": ",".join(hosted) if len(hosted) > 1 else "",
@@ -184,8 +190,8 @@ def _pass_on(settings: Any) -> None:
         "SERVER": settings.server,
     }
     if settings.exports is not None:
-        given["EXPORTS"] = settings.export_folders[0]
-    os.environ.update({f"ROOTSTOCK_{name}": str(value) for name, value in given.items()})
+        variables["EXPORTS"] = settings.export_folders[0]
+    os.environ.update({f"ROOTSTOCK_{name}": str(value) for name, value in variables.items()})
 
 
 def _absolute(setting: str) -> str:
@@ -194,7 +200,7 @@ def _absolute(setting: str) -> str:
 
 
 def _take_home(settings: Any) -> None:
-    """Hold the home from here on. Say once if it cannot be written, or its registry cannot be read."""
+    """Lock the home for this process. Raise an error if it cannot be written or its registry cannot be read."""
     from rootstock.adapters.home.home import Home
     from rootstock.adapters.home.lock import keep
 
@@ -203,7 +209,7 @@ def _take_home(settings: Any) -> None:
 
 
 def _check_address(host: str, port: int) -> None:
-    """Give one clear line for a port that is taken, before the server's processes start."""
+    """Exit with one clear line if the address cannot be used, before the server's processes start."""
     import socket
 
     try:
@@ -212,11 +218,11 @@ def _check_address(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        _fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --host or --port")
+        _fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another address with --host or --port")
 
 
 def _exported(setting: str, settings: Any, precision: str) -> Path:
-    """Return the foundation's export, made here if need be: progress is seen, and a fault is one clear line."""
+    """Return the foundation's export. If there is none, make it here, where the user sees progress and errors."""
     from rootstock.adapters.foundation.location import locate
     from rootstock.service.exports.cache import find_export
 
@@ -224,7 +230,7 @@ def _exported(setting: str, settings: Any, precision: str) -> Path:
 
 
 def _export_int8(setting: str, settings: Any, fp32: Path, accept_drift: bool, as_json: bool) -> None:
-    """Write the int8 form beside the fp32 one, unless what it changes is out of bounds and not accepted."""
+    """Write the int8 export beside the fp32 one if its outputs are within bounds or the drift is accepted."""
     from rootstock.adapters.bundle import Limits
     from rootstock.adapters.cli.output import table, tell
     from rootstock.adapters.foundation.location import locate
@@ -236,16 +242,16 @@ def _export_int8(setting: str, settings: Any, fp32: Path, accept_drift: bool, as
     folder = path_of(files, home, "int8")
     with int8_candidate(fp32, folder) as candidate:
         drift = measure(fp32, candidate, home, files.folder, limits, settings.runner_threads, _replaying)
-        before = candidate == folder
+        existed = candidate == folder
         accepted = accept_drift or not drift.refusals
-        if accepted and not before:
+        if accepted and not existed:
             os.replace(candidate, folder)
     lines = [f"not checked: {name}: {reason}" for name, reason in drift.not_checked.items()]
-    shown = table(drift.COLUMNS, drift.cells())
-    tell({**drift.to_json(), "path": str(folder) if accepted or before else None}, as_json, shown, *lines)
+    rows = table(drift.COLUMNS, drift.cells())
+    tell({**drift.to_json(), "path": str(folder) if accepted or existed else None}, as_json, rows, *lines)
     if not accepted:
-        rest = "what was accepted before stays" if before else "nothing is kept without --accept-drift"
-        _fail(f"int8 changes too much: {'; '.join(drift.refusals)}; {rest}", 1)
+        outcome = "the export accepted before stays" if existed else "it is not kept; --accept-drift keeps it"
+        _fail(f"int8 changes too much: {'; '.join(drift.refusals)}; {outcome}", 1)
     if not as_json:
         sys.stdout.write(f"{folder}\n")
 
@@ -289,8 +295,8 @@ def _serve_uvicorn(settings: Any) -> None:
 
 
 def _serve_bentoml(settings: Any) -> None:
-    """Let BentoML's own command take this process over. It starts the one worker and passes signals on."""
-    # BentoML puts this folder on the import path: it holds `rootstock` and not the packages inside it.
+    """Replace this process by BentoML's command, which starts the one worker and passes signals on."""
+    # BentoML puts this folder on the import path. It holds `rootstock`, not the packages inside it.
     root = Path(__file__).parents[2]
     arguments = {
         "--working-dir": root,

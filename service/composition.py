@@ -1,7 +1,7 @@
-"""The composition root: it chooses each part of a server, and nothing else does.
+"""The composition root: the only module that chooses the parts of a server.
 
-A caller may give another part by keyword. Heavy modules are imported when a server opens: BentoML's parent
-process imports this one too.
+A caller may replace a part by keyword. Heavy modules are imported when a server opens, because BentoML's parent
+process imports this module too.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ _MIB = 2**20
 
 
 class OpenedRunner(NamedTuple):
-    """A runner, the description of its foundation, and the folder that holds the tokenizer."""
+    """A runner, the description of its foundation, and the folder with its tokenizer."""
 
     encoder: Encoder
     spec: FoundationSpec
     folder: Path
 
 
-# Opens the runner of one foundation: its setting, its files, the server's settings.
+# Opens the runner of one foundation, from its setting, its files and the server's settings.
 OpenRunner = Callable[[str, "FoundationFiles", Settings], OpenedRunner]
 
 
 def open_runner(setting: str, files: FoundationFiles, settings: Settings) -> OpenedRunner:
-    """Open ONNX Runtime on the foundation's export, or torch."""
+    """Open the runner that the settings ask for: torch, or ONNX Runtime on the foundation's export."""
     on_torch = settings.runner == "torch" or (settings.runner == "auto" and _has_cuda() and _has_torch())
     if on_torch and settings.precision == "fp32":
         from rootstock.adapters.foundation.architecture import describe
@@ -71,7 +71,7 @@ def open_runner(setting: str, files: FoundationFiles, settings: Settings) -> Ope
     folder = find_export(setting, files, settings.export_folders, settings.precision)
     cache_bytes = settings.trunk_cache_mb * _MIB // len(settings.hosted)
     onnx = OnnxRunner(folder, settings.slots, settings.runner_threads, cache_bytes)
-    # The export may be that of another folder with this fingerprint.
+    # The export may come from another folder with the same fingerprint.
     onnx.spec = with_files(onnx.spec, files)
     return OpenedRunner(onnx, onnx.spec, folder)
 
@@ -85,10 +85,10 @@ async def open_server(
     registry: Registry | None = None,
     store: Store | None = None,
 ) -> AsyncIterator[Server]:
-    """Open a server's parts and start them; at the end, finish what was admitted and close everything.
+    """Open and start a server's parts; at the end, finish the admitted requests and close the parts.
 
-    `span_exporters`: None means those that the environment asks for. HomeInUse where another program uses the
-    home. Only the process that serves comes here and takes it.
+    If `span_exporters` is None, the environment chooses them. Raise HomeInUse if another program uses the home.
+    Only the process that serves calls this, so that it holds the home.
     """
     from rootstock.adapters.home.home import Home
     from rootstock.service.telemetry.span_exporters import find_exporters
@@ -110,7 +110,7 @@ async def open_server(
 
 @asynccontextmanager
 async def _traced(exporters: Sequence[SpanExporter]) -> AsyncIterator[Tracing | None]:
-    """Give the spans' observer. Without an exporter nothing of OpenTelemetry is imported."""
+    """Yield the observer that makes spans, or None without exporters: then OpenTelemetry is not imported."""
     if not exporters:
         yield None
         return
@@ -186,7 +186,7 @@ async def _host(
     observer: Observer,
     arbiter: Arbiter | None,
 ) -> FoundationHost:
-    """Open one foundation: its runner, its catalog and its engine, which is not started yet."""
+    """Open one foundation: its runner, its catalog and its engine. The caller starts the engine."""
     from rootstock.adapters.foundation.location import locate
     from rootstock.adapters.foundation.weights import FoundationWeights
     from rootstock.service.conversion import Converter
@@ -221,10 +221,10 @@ async def _host(
 
 
 async def register_demo(publisher: Publisher, registry: Registry) -> None:
-    """Publish the demo adapters, verified like any upload, on a registry that nobody has used yet.
+    """Publish the demo adapters, verified like any upload, if nobody has used the registry yet.
 
-    A start that was killed midway is taken up again. What these foundations, these limits or a full disk refuse
-    is skipped.
+    If an earlier start was killed midway, publish the remaining ones. Skip an adapter that the foundations, the
+    limits or a full disk refuse.
     """
     bundles: Mapping[str, Path] = {path.stem: path for path in sorted(DEMO.glob("*.zip"))}
     events = registry.events(limit=4 * len(bundles))
@@ -243,7 +243,7 @@ async def register_demo(publisher: Publisher, registry: Registry) -> None:
 
 
 def _has_cuda() -> bool:
-    """Tell whether there is an NVIDIA device, without importing torch: on a CPU, serving needs no torch."""
+    """Tell whether there is an NVIDIA device. This imports no torch, which serving on a CPU does not need."""
     return Path("/dev/nvidiactl").exists()
 
 

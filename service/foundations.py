@@ -1,4 +1,4 @@
-"""The foundations that one server hosts, an engine each, and the one that answers a reference."""
+"""The foundations of a server, each with its engine, and the choice of one for each reference."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from rootstock.service.registry_catalog import RegistryCatalog, not_hosted
 
 @dataclass(frozen=True)
 class FoundationHost:
-    """A resident foundation: its engine, and what verifies and converts the adapters made for it.
+    """A foundation of this server, with its engine, its catalog of adapters and its converter.
 
-    `name` is its reference. `base` are its weights, which some adapters are stated relative to.
+    `name` is its reference. `base` holds its weights, because some adapters are stored relative to them.
     """
 
     name: str
@@ -42,10 +42,10 @@ class FoundationHost:
 
 
 class Foundations:
-    """Sends each reference to the engine of its foundation. The first foundation is `foundation`, too.
+    """The foundations of a server. It sends each reference to the engine of its foundation.
 
-    A reference is resolved once, here, when there are several foundations. With one, every call goes straight to
-    its engine.
+    The reference `foundation` means the first one. With several foundations, a reference is resolved once, here.
+    With one, every call goes straight to its engine.
     """
 
     def __init__(self, hosts: Sequence[FoundationHost], registry: Registry) -> None:
@@ -63,27 +63,27 @@ class Foundations:
 
     @property
     def first(self) -> FoundationHost:
-        """Return the foundation that `foundation` means."""
+        """Return the first foundation, which the reference `foundation` means."""
         return self._hosts[0]
 
     @property
     def alive(self) -> bool:
-        """Tell whether every engine admits and computes."""
+        """Tell whether every engine admits requests and computes."""
         return all(host.engine.alive for host in self._hosts)
 
     @property
     def fallen(self) -> bool:
-        """Tell whether an engine has ended by a fault."""
+        """Tell whether an engine has stopped after a fault."""
         return any(host.engine.fallen for host in self._hosts)
 
     def check_name(self, name: str) -> None:
-        """Raise InvalidName for a name that means a foundation."""
+        """Raise InvalidName if the name is the reference of a foundation."""
         if name in self._by_name:
             message = f"{name!r} names a foundation of this server; give the adapter another name"
             raise InvalidName(message, param="name")
 
     def of(self, resolution: Resolution) -> FoundationHost:
-        """Return the host of a version. Raise FoundationNotHosted where the foundation is not here."""
+        """Return the host of a version's foundation. Raise FoundationNotHosted if this server lacks it."""
         if resolution.foundation is None:
             return self.first
         host = self._by_fingerprint.get(resolution.foundation)
@@ -92,9 +92,9 @@ class Foundations:
         return host
 
     def choose(self, fingerprint: str | None, name: str | None) -> FoundationHost:
-        """Return the foundation that an upload names; the first where it names none, or one that is not here.
+        """Return the foundation that an upload names by fingerprint or name, or the first if there is none.
 
-        The checks that follow refuse an upload for another foundation by its name.
+        Later checks refuse an upload for a foundation that this server does not have.
         """
         if fingerprint is not None:
             return self._by_fingerprint.get(fingerprint, self.first)
@@ -104,12 +104,12 @@ class Foundations:
         return next(named, self.first)
 
     def catalog_of(self, foundation: str | None) -> RegistryCatalog:
-        """Return a catalog that reads the bundles of a foundation, resident or not."""
+        """Return a catalog that can read the bundles of a foundation, even if this server does not have it."""
         host = self.first if foundation is None else self._by_fingerprint.get(foundation, self.first)
         return host.catalog
 
     def residency(self, digest: str, foundation: str | None) -> str:
-        """Return where an adapter is: "slot", "memory" or "store"."""
+        """Return the place of an adapter: "slot", "memory" or "store"."""
         host = self.first if foundation is None else self._by_fingerprint.get(foundation)
         return "store" if host is None else host.engine.residency(digest)
 
@@ -126,7 +126,7 @@ class Foundations:
         task: str | None = None,
         options: RequestOptions = DEFAULT_OPTIONS,
     ) -> Answer:
-        """Return the predictions of one reference; raise as `Engine.predict`, or FoundationNotHosted."""
+        """Return the predictions of one reference. Raise as `Engine.predict` does, or FoundationNotHosted."""
         (answer,) = await self.predict_many([reference], inputs, parameters, task, options)
         if isinstance(answer, Exception):
             raise answer
@@ -140,7 +140,7 @@ class Foundations:
         task: str | None = None,
         options: RequestOptions = DEFAULT_OPTIONS,
     ) -> list[Answer | Exception]:
-        """Return the predictions of each reference for the same inputs, in order; see `Engine.predict_many`."""
+        """Return each reference's predictions for the same inputs, or its error; see `Engine.predict_many`."""
         if len(self._hosts) == 1:
             return await self.first.engine.predict_many(references, inputs, parameters, task, options)
         self.first.engine.check_size(len(inputs), len(references))
@@ -167,20 +167,20 @@ class Foundations:
         return [outcomes[place] for place in range(len(references))]
 
     def _host(self, reference: str, targets: dict[str, ResolvedReference]) -> FoundationHost | Exception:
-        """Return the host of a reference, or why it has none; note what an adapter's reference means."""
+        """Return the host of a reference or an error. Add an adapter's resolved reference to `targets`."""
         if (host := self._by_name.get(reference)) is not None:
             return host
         try:
             resolution = self._registry.resolve(reference)
             host = self.of(resolution)
-        except Exception as error:  # the registry's own; a reference's failure is its own
+        except Exception as error:  # The error of one reference must not fail the others.
             return error
         targets[reference] = ResolvedReference(resolution.name, resolution.version, resolution.digest)
         return host
 
 
 async def _together(calls: Sequence[Any]) -> list[list[Answer | Exception]]:
-    """Run the engines' calls side by side; where one fails as a whole, cancel the others."""
+    """Run the engines' calls concurrently. If one raises an error, cancel the others and raise it."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
         return list(await asyncio.gather(*tasks))

@@ -1,4 +1,4 @@
-"""Adapters brought into memory ahead of requests: the ones that a name now points to, and the pinned ones."""
+"""The loading of adapters ahead of requests: pinned adapters, and those that a name now points to."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rootstock.service.foundations import FoundationHost, Foundations
 
 
 class Pins:
-    """Keeps the adapters that some references mean in host memory and in slots, whatever they come to mean.
+    """The pinned references. Their adapters stay in host memory and in slots, also after an alias moves.
 
-    Used from the event loop. A reference that cannot be resolved or loaded is logged, and left for the requests
+    Use it from the event loop. A reference that cannot be resolved or loaded is logged, and left to the requests
     that need it.
     """
 
@@ -27,12 +27,12 @@ class Pins:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def follow(self) -> None:
-        """Pin the adapters that the references mean now; those that they meant before may go after that."""
+        """Pin the adapters that the references point to now, then unpin those that they pointed to before."""
         async with self._turn:
             pinned: dict[str, set[str]] = defaultdict(set)
             for reference in self._references:
-                if (place := await self._load(reference, "not pinned")) is not None:
-                    host, digest = place
+                if (target := await self._load(reference, "not pinned")) is not None:
+                    host, digest = target
                     pinned[host.name].add(digest)
             for host in self._foundations:
                 engine = host.engine
@@ -42,13 +42,13 @@ class Pins:
                         engine.batcher.place(adapter)
 
     def moved(self, reference: str | None = None) -> None:
-        """Warm the adapter that a name now points to, and let the pins follow; None where a name is gone."""
+        """Load the adapter that a name now points to, and update the pins; None after a deletion. Do not wait."""
         task = asyncio.create_task(self._catch_up(reference))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Stop the loads under way."""
+        """Cancel the loads in progress."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -60,15 +60,15 @@ class Pins:
             await self.follow()
 
     async def _load(self, reference: str, failure: str) -> tuple[FoundationHost, str] | None:
-        """Return the host and the digest that a reference means now, once the adapter is in memory.
+        """Load the adapter that a reference points to, and return its host and digest.
 
-        `failure` is the event that is logged where it cannot be.
+        If that fails, log the event `failure` and return None.
         """
         try:
             resolution = await asyncio.to_thread(self._registry.resolve, reference)
             host = self._foundations.of(resolution)
             await host.engine.cache.get(resolution.digest)
-        except Exception as error:  # whatever a registry or a store raises: the request that needs it is told
+        except Exception as error:  # Any error of a registry or store: a request that needs it gets it again.
             structlog.get_logger().warning(failure, reference=reference, reason=str(error))
             return None
         return host, resolution.digest

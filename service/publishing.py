@@ -1,4 +1,4 @@
-"""From an upload to a published version: verify everything, replay, store, then publish. Nothing in between."""
+"""The publication of an upload: it is verified, replayed and stored, then published, or refused as a whole."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from rootstock.service.foundations import FoundationHost, Foundations
 from rootstock.service.telemetry.metrics import Metrics
 from rootstock.service.tolerance import compare
 
-# An upload in memory is its zip, what that unpacks to and its arrays; one may be waiting for its conversion.
+# An upload takes memory for its zip, its unpacked files and its arrays. One may wait for its conversion while
+# another is verified.
 UPLOADS_AT_ONCE = 2
 PROBE = "The quick brown fox jumps over the lazy dog."
 
@@ -39,12 +40,11 @@ class Publication:
 
 
 class Publisher:
-    """Verifies uploads through the engine and publishes them.
+    """The publisher of a server. It verifies uploads through the engine and publishes them.
 
-    `UPLOADS_AT_ONCE` are in memory, and one verification runs, at a time; what comes meanwhile waits unread.
-
-    An upload goes to the foundation that it is made for. A plain PEFT folder of a kind that is served as LoRA
-    goes through that foundation's converter first.
+    At most `UPLOADS_AT_ONCE` uploads are in memory, and one verification runs at a time. Other uploads wait
+    unread. An upload goes to the foundation that it is made for. If its kind is served as LoRA, the foundation's
+    converter converts it first.
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class Publisher:
         self._metrics = metrics
         self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self._turn = asyncio.Lock()
-        # Between "no version uses these bytes" and their removal, no version may begin to.
+        # Serialises publishing and deletion: no version may begin to use a bundle that is about to be removed.
         self._keeping = asyncio.Lock()
 
     @property
     def kinds(self) -> list[str]:
-        """Return the kinds of adapter that are taken, as `peft_type` names them; "head-only" for a head alone."""
+        """Return the kinds of adapters that are accepted, by their `peft_type`; "head-only" is a head alone."""
         return [*NATIVE, "head-only", *(CONVERTED if self._foundations.first.converter.available else ())]
 
     async def publish(
         self, read: Callable[[], Awaitable[bytes]], name: str, plain: PlainFields, activate: bool
     ) -> Publication:
-        """Publish the bundle in the zip that `read` gives. Raise Rejected where a check fails."""
+        """Publish the bundle in the zip that `read` returns. Raise Rejected if a check fails."""
         check_name(name)
         self._foundations.check_name(name)
         async with self._uploads:
@@ -97,7 +97,10 @@ class Publisher:
         return Publication(published, adapter.task, verification)
 
     async def delete(self, name: str, version: int | None, force: bool) -> None:
-        """Remove a version or a whole adapter: unresolvable at once, gone once no request holds it."""
+        """Delete a version, or a whole adapter if `version` is None.
+
+        No new request can resolve it. Its bundle is removed once no request uses it.
+        """
         if version is None:
             digests = await asyncio.to_thread(self._registry.delete_adapter, name)
         else:
@@ -113,23 +116,23 @@ class Publisher:
             self._metrics.forget(name)
 
     async def _host(self, data: bytes, plain: PlainFields) -> FoundationHost:
-        """Return the foundation that an upload is made for; the first where it names no resident one."""
+        """Return the foundation that an upload is made for; the first if this server does not have it."""
         if len(self._foundations) == 1:
             return self._foundations.first
         fingerprint, name = await asyncio.to_thread(stated_foundation, data, self._limits, plain)
         return self._foundations.choose(fingerprint, name)
 
     async def _open(self, data: bytes, plain: PlainFields, host: FoundationHost) -> tuple[Bundle, dict[str, Any]]:
-        """Return the bundle, of a LoRA where the upload is served as one, and what its record says of that."""
+        """Return the bundle, converted to LoRA if need be, and the entry for the version's record."""
         try:
             bundle = await asyncio.to_thread(open_bundle, data, self._limits, host.spec, plain)
             bundle.check_named_base(host.spec)
             return bundle, {}
         except Unconverted as error:
-            made = await host.converter.convert(data, error.kind, plain.task)
-            bundle = await asyncio.to_thread(open_bundle, made.data, self._limits, host.spec, plain)
+            lora = await host.converter.convert(data, error.kind, plain.task)
+            bundle = await asyncio.to_thread(open_bundle, lora.data, self._limits, host.spec, plain)
             archive = await asyncio.to_thread(open_archive, data, self._limits)
-            return replace(bundle, ignored=archive.ignored), {"converted": made.record}
+            return replace(bundle, ignored=archive.ignored), {"converted": lora.record}
 
     def _keep(
         self,
@@ -160,7 +163,7 @@ class Publisher:
         except (RunnerFault, TooLarge) as error:
             raise Rejected("golden", "probe" if golden is None else "golden.json", str(error)) from error
         runner = engine.runner
-        # Without a golden set no outputs are compared, and no difference is told.
+        # Without a golden set no outputs are compared, so there is no difference to report.
         worst = None
         if golden is not None:
             worst = 0.0
@@ -179,7 +182,7 @@ class Publisher:
 
 
 def stated_foundation(data: bytes, limits: Limits, plain: PlainFields) -> tuple[str | None, str | None]:
-    """Return the fingerprint and the name of the foundation that an upload says it is made for."""
+    """Return the fingerprint and the name of the foundation that an upload states; None for each it omits."""
     members = open_archive(data, limits).members
     if MANIFEST in members:
         stated = read_manifest(members[MANIFEST]).foundation

@@ -1,4 +1,4 @@
-"""The engine's view of the registry and the store: names to digests, digests to adapters."""
+"""The catalog of the engine: it resolves names to digests in the registry and loads adapters from the store."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rootstock.service.engine.core.catalog import ResolvedReference
 
 @dataclass(frozen=True)
 class RegistryCatalog:
-    """Adapters from the registry's names and the store's bundles, checked again each time they are read.
+    """The adapters of one foundation, from the registry and the store. Each read checks the bundle again.
 
-    `base` are the foundation's weights, which some adapters are stated relative to.
+    `base` holds the foundation's weights, because some adapters are stored relative to them.
     """
 
     registry: Registry
@@ -29,14 +29,14 @@ class RegistryCatalog:
     base: FoundationWeights | None = None
 
     def resolve(self, reference: str) -> ResolvedReference:
-        """Return what the reference means now. Raise AdapterError for one that means nothing here."""
+        """Return the version that the reference means now. Raise AdapterError if this foundation has none."""
         resolution = self.registry.resolve(reference)
         if resolution.foundation not in (None, self.spec.fingerprint):
             raise not_hosted(resolution, [self.spec.name])
         return ResolvedReference(resolution.name, resolution.version, resolution.digest)
 
     def load(self, digest: str) -> Adapter:
-        """Return the adapter of a digest. Raise CorruptBundle where the stored bytes are not what it names."""
+        """Return the adapter of a digest. Raise CorruptBundle if the stored bundle is invalid or another one."""
         try:
             bundle = self._open(digest, self.store.get(digest))
             return bundle.adapter(self.spec, self.limits.max_rank, self.base)
@@ -44,7 +44,7 @@ class RegistryCatalog:
             raise CorruptBundle(f"the stored bundle {digest} cannot be served: {error}") from error
 
     def read(self, digest: str) -> bytes:
-        """Return the zip of a digest. Raise CorruptBundle as `load` does."""
+        """Return the bundle of a digest as a zip. Raise CorruptBundle as `load` does."""
         data = self.store.get(digest)
         try:
             self._open(digest, data)
@@ -55,16 +55,18 @@ class RegistryCatalog:
     def _open(self, digest: str, data: bytes) -> Bundle:
         bundle = open_bundle(data, self.limits, self.spec)
         if bundle.digest != digest:
-            raise CorruptBundle(f"the store holds {bundle.digest} under {digest}; publish the adapter again")
+            raise CorruptBundle(
+                f"the store has a bundle with digest {bundle.digest} under {digest}; publish the adapter again"
+            )
         return bundle
 
 
 def not_hosted(resolution: Resolution, hosted: Sequence[str]) -> FoundationNotHosted:
-    """Return the error for a version whose foundation is none of the server's, which are `hosted` by name."""
+    """Return the error for a version whose foundation is not among those that this server hosts."""
     here = ", ".join(hosted)
     return FoundationNotHosted(
         f"version {resolution.version} of adapter {resolution.name!r} is made for the foundation "
-        f"{str(resolution.foundation)[:19]}…, and this server hosts {here}; start it with that one in "
-        "ROOTSTOCK_FOUNDATIONS",
+        f"{str(resolution.foundation)[:19]}…; this server hosts {here}; add that foundation to "
+        "ROOTSTOCK_FOUNDATIONS and restart",
         param="model",
     )

@@ -1,4 +1,4 @@
-"""A server that cannot start: the reason in one line, under each server, and an exit code that is not 0."""
+"""The failure of a start: under both HTTP servers, one line gives the reason and the exit code is not 0."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.foundation.location import FoundationError
 from rootstock.service.settings import SettingsError
 
-# uvicorn's own for a start that failed.
+# uvicorn's exit code for a failed start.
 EXIT_CODE = 3
-# Names the pipe on which BentoML's worker tells the process that started it of a start that failed.
+# The variable with the pipe on which BentoML's worker reports a failed start to the process that started it.
 _PIPE = "_ROOTSTOCK_START"
-# Faults that the person who starts the server can mend; anything else is a fault of the program's.
+# Errors that the operator can fix. Any other error is a bug and is shown with its traceback.
 _REASONS = (AdapterError, FoundationError, SettingsError, OSError)
 
 
 class Startup:
-    """An ASGI app around one whose start may fail: the reason is written to stderr, and `failed` is called.
+    """An ASGI app around another one. If that fails to start, it writes the reason to stderr and calls `failed`.
 
-    Its lifespan may be another app's: BentoML's, which runs ours.
+    The lifespan may belong to a third app: BentoML's, which runs ours.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class Startup:
         self._failed = failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and a start that fails as well, without the traceback that is its message."""
+        """Pass requests on. Pass a failed start on without its message, which is a traceback."""
         if scope["type"] != "lifespan":
             await self._app(scope, receive, send)
             return
         refusal: Message | None = None
 
-        async def watched(message: Message) -> None:
+        async def send_unless_failed(message: Message) -> None:
             nonlocal refusal
             if message["type"] == "lifespan.startup.failed":
                 refusal = message
@@ -50,7 +50,7 @@ class Startup:
                 await send(message)
 
         try:
-            await self._lifespan(scope, receive, watched)
+            await self._lifespan(scope, receive, send_unless_failed)
         except Exception as error:
             if refusal is None:
                 raise
@@ -68,17 +68,17 @@ def _reason(error: Exception) -> str:
 
 
 def tell_parent() -> None:
-    """Tell the process that started this one, if it listens, that the start failed."""
+    """Report a failed start to the process that started this one, if it opened a pipe for that."""
     pipe = os.environ.get(_PIPE, "")
     if pipe.isdigit():
         os.write(int(pipe), b"failed")
 
 
 def run_bentoml() -> int | str | None:
-    """Run BentoML's command with this program's arguments; the exit code.
+    """Run BentoML's command with this program's arguments and return its exit code.
 
-    That is EXIT_CODE where the worker cannot start. By itself the command ends with 0 then: the worker asks it to
-    stop, for it would start another worker for ever.
+    Return EXIT_CODE if the worker cannot start. The command would exit with 0 then, because the worker asks it to
+    stop: otherwise it would start another worker for ever.
     """
     from bentoml_cli.cli import cli
 

@@ -1,4 +1,4 @@
-"""The largest allowed error of a runner's raw outputs, by its precision: said here alone."""
+"""The largest allowed error of a runner's raw outputs, by its precision. All checks take it from here."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from rootstock.adapters.spec import Array, Rejected
 
 @dataclass(frozen=True)
 class Tolerance:
-    """An output may differ by `absolute + relative * size` where it should be x.
+    """The largest allowed error of an output with expected value x: `absolute + relative * size`.
 
-    `size` is |x|, or where the precision is `coarse` the largest |x| among the outputs that x is weighed against:
-    rounding the states moves all of them alike. With a coarse precision the top label holds too unless it leads
-    by less than that, and of an embedding, whose numbers are small, the cosine counts instead.
+    `size` is |x|. With a `coarse` precision it is the largest |x| of the outputs that x competes with, because
+    rounding moves all of them alike. A coarse precision has a further check: the top label must stay the same,
+    unless it leads by no more than the allowed error. An embedding, whose numbers are small, has a least cosine
+    instead.
     """
 
     absolute: float
@@ -24,7 +25,7 @@ class Tolerance:
     coarse: bool = False
 
     def allowed(self, expected: Array, task: str) -> Array:
-        """Return the most that each number of an output may differ by; same shape."""
+        """Return the largest allowed error of each number of an output, in the same shape."""
         size = np.abs(expected)
         if self.coarse:
             size = np.broadcast_to(size.max(axis=axis_of(task), keepdims=True), expected.shape)
@@ -45,20 +46,20 @@ LEAST_COSINE = 0.98
 
 
 def axis_of(task: str) -> int:
-    """Return the axis along which a raw output's numbers are weighed against each other: labels, or positions."""
+    """Return the axis along which the numbers of a raw output compete: that of labels, or of positions."""
     return 0 if task == "question-answering" else -1
 
 
 def cosine(a: Array, b: Array) -> float:
-    """Return the cosine between two vectors; 0 where one is zero."""
+    """Return the cosine between two vectors; 0 if one of them is zero."""
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / norms if norms else 0.0
 
 
 def compare(output: Array, expected: Array, task: str, precision: str, where: str) -> float:
-    """Return the largest difference.
+    """Return the largest difference between an output and the expected one.
 
-    Raise Rejected (check "golden") naming the number or label out of tolerance.
+    Raise Rejected with check "golden" and the number or label that is out of tolerance.
     """
     if output.shape != expected.shape:
         raise Rejected(
@@ -78,8 +79,8 @@ def compare(output: Array, expected: Array, task: str, precision: str, where: st
         )
     if tolerance.coarse and task == "feature-extraction":
         if (similarity := cosine(output, expected)) < LEAST_COSINE:
-            told = f"cosine {similarity:.4f} to the expected vector; at least {LEAST_COSINE} in {precision}"
-            raise Rejected("golden", where, told)
+            message = f"cosine {similarity:.4f} to the expected vector; at least {LEAST_COSINE} in {precision}"
+            raise Rejected("golden", where, message)
     elif tolerance.coarse:
         _check_tops(output, expected, task, tolerance, where)
     return float(difference.max())
@@ -93,10 +94,10 @@ def _check_tops(output: Array, expected: Array, task: str, tolerance: Tolerance,
     wrong: npt.NDArray[np.intp] = np.argwhere(lead > most)
     if len(wrong):
         at = tuple(wrong[0])
-        meant = int(np.expand_dims(expected.argmax(axis), axis)[at])
+        best = int(np.expand_dims(expected.argmax(axis), axis)[at])
         raise Rejected(
             "golden",
             where,
-            f"the server puts {int(top[at])} first; expected {meant}, which leads by {float(lead[at]):.6g} "
+            f"the server puts {int(top[at])} first; expected {best}, which leads by {float(lead[at]):.6g} "
             f"(tolerance {tolerance})",
         )

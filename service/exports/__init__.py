@@ -1,1 +1,1 @@
-"""The cache of exports, and the check that an int8 export passes."""
+"""The cache of ONNX exports, and the check of an int8 export."""

@@ -1,4 +1,4 @@
-"""The cache of exported foundations: one folder a checkpoint and precision; a separate process writes fp32."""
+"""The cache of exported foundations: one folder for each checkpoint and precision."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from rootstock.adapters.child_process import OverTime, end_with_parent, limit_cp
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, fingerprint, heads_digest
 from rootstock.adapters.installation import lack
 
-# Raised with the layout of an export; older exports are then made anew.
+# The version of an export's layout. Raise it with each change, so that older exports are made again.
 FORMAT = 5
-# Of one export: a foundation of 110 M parameters takes a minute on one core.
+# The time limit of one export; a foundation of 110 M parameters takes a minute on one core.
 _SECONDS = 3600.0
 
 
 def export_path(home: Path, digest: str, precision: str = "fp32", heads: str | None = None) -> Path:
-    """Return where the export of a foundation with this fingerprint is or would be.
+    """Return the folder for the export of a foundation with this fingerprint, whether it exists or not.
 
-    `heads`: the digest of what its checkpoint brings beside the trunk, which the fingerprint does not cover.
+    `heads` is the digest of the checkpoint's weights outside the trunk, which the fingerprint does not cover.
     """
     beside = "" if heads is None else f"-{heads.removeprefix('sha256:')[:32]}"
     return home / "foundations" / digest.removeprefix("sha256:")[:32] / f"onnx-{FORMAT}-{precision}{beside}"
 
 
 def path_of(files: FoundationFiles, home: Path, precision: str = "fp32") -> Path:
-    """Return where the export of these files is or would be."""
+    """Return the folder for the export of these files, whether it exists or not."""
     return export_path(home, fingerprint(files.folder), precision, heads_digest(files.folder))
 
 
 def is_whole(folder: Path) -> bool:
-    """Tell whether an export has all its files, each of the size that it was written with."""
+    """Tell whether an export has all its files, each with its original size."""
     try:
         files = json.loads((folder / "foundation.json").read_text(encoding="utf-8"))["files"]
         return all((folder / name).stat().st_size == size for name, size in files.items())
@@ -45,9 +45,10 @@ def is_whole(folder: Path) -> bool:
 
 
 def find_export(setting: str, files: FoundationFiles, folders: Sequence[Path], precision: str) -> Path:
-    """Return the foundation's export in the first of the folders that has one, whole.
+    """Return the foundation's export from the first of the folders that has a complete one.
 
-    Where none has, the last gets fp32's, made here. Raise FoundationError for int8, which is never made here.
+    If none has, make the fp32 export in the last folder. Raise FoundationError for int8, which this function
+    never makes.
     """
     name = path_of(files, Path(), precision)
     for folder in folders:
@@ -55,15 +56,15 @@ def find_export(setting: str, files: FoundationFiles, folders: Sequence[Path], p
             return folder / name
     if precision == "fp32":
         return ensure_export(setting, files, folders[-1])
-    searched = " and ".join(map(str, folders)) + (" holds" if len(folders) == 1 else " hold")
+    holders = " and ".join(map(str, folders)) + (" holds" if len(folders) == 1 else " hold")
     raise FoundationError(
-        f"ROOTSTOCK_PRECISION is {precision}, and {searched} no {precision} export of {files.name}: make one, "
-        f"and see what it changes, with `rootstock foundation export --{precision}`; or set fp32"
+        f"ROOTSTOCK_PRECISION is {precision}, and {holders} no {precision} export of {files.name}; make and "
+        f"check one with `rootstock foundation export --{precision}`, or set ROOTSTOCK_PRECISION to fp32"
     )
 
 
 def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
-    """Return the folder of the fp32 export, made in a subprocess if need be: this process imports no torch."""
+    """Return the folder of the fp32 export. If need be, make it in a subprocess: this one imports no torch."""
     folder = path_of(files, home)
     if not is_whole(folder):
         if problem := lack("torch", f"{home} holds no export of {files.name}: making one"):
@@ -75,19 +76,21 @@ def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
             code = run_child(command, environment, _SECONDS)
         except OverTime:
             raise FoundationError(
-                f"the export of {files.name} took longer than {_SECONDS:g} s and was ended; make it elsewhere "
-                "and name its folder in ROOTSTOCK_EXPORTS"
+                f"the export of {files.name} took longer than the limit of {_SECONDS:g} s; make it on a faster "
+                "machine and set ROOTSTOCK_EXPORTS to its folder"
             ) from None
         if code != 0 or not is_whole(folder):
-            raise FoundationError(f"the export of {files.name} failed with exit code {code}; see above")
+            raise FoundationError(
+                f"the export of {files.name} failed with exit code {code}; its output above has the cause"
+            )
     return folder
 
 
 @contextmanager
 def int8_candidate(fp32: Path, folder: Path) -> Iterator[Path]:
-    """Give the int8 form of an fp32 export until the end of the block: what `folder` holds, or else a new one.
+    """Yield the folder of an int8 export: `folder` if it is complete, else a temporary one that is made here.
 
-    A new one lies beside `folder`, so that `os.replace` accepts it.
+    The temporary one is deleted at the end. It lies beside `folder`, so that `os.replace` can move it there.
     """
     if is_whole(folder):
         yield folder
@@ -105,7 +108,7 @@ def int8_candidate(fp32: Path, folder: Path) -> Iterator[Path]:
 
 
 def write_export(setting: str, folder: Path) -> None:
-    """Export a foundation to `folder` with progress on stderr; an export that is there already is kept."""
+    """Export a foundation to `folder` and report progress on stderr; keep a complete export that exists."""
     from rootstock.adapters.foundation.architecture import describe
     from rootstock.adapters.foundation.location import locate
     from rootstock.service.engine.runners.onnx.export.export import export
@@ -113,11 +116,11 @@ def write_export(setting: str, folder: Path) -> None:
     if is_whole(folder):
         return
     files = locate(setting)
-    sys.stderr.write(f"exporting {files.name} to ONNX, once\n")
+    sys.stderr.write(f"exporting {files.name} to ONNX; later starts reuse the export\n")
     try:
         export(files.folder, describe(files), folder, lambda step: _progress(step))
     except OSError:
-        # Another process finished the same export first: its result is the same.
+        # Another process may have finished the same export first; its result is the same.
         if not is_whole(folder):
             raise
 

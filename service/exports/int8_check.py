@@ -1,4 +1,4 @@
-"""The effect of the int8 export: golden sets replayed on it and on the fp32 one, before it serves anything."""
+"""The check of an int8 export: golden sets run on it and on the fp32 export, and the outputs are compared."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from rootstock.service.engine.encode.tasks.task import Task
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.tolerance import LEAST_COSINE, TOLERANCES, axis_of, cosine
 
-# Shares of the top labels that must stay, over all and of each adapter. One change is always let pass: a golden
-# set holds 8 to 16 inputs.
+# The least shares of top labels that must stay the same: over all adapters, and for each adapter. One change is
+# always allowed, because a golden set has only 8 to 16 inputs.
 LEAST_SAME = 0.98
 LEAST_SAME_OF_ONE = 0.90
 _PAGE = 500
@@ -48,8 +48,9 @@ Progress = Callable[[int, int], None]
 class PrecisionRow:
     """The effect of int8 on one adapter's raw outputs.
 
-    `labels`: how many tokens or inputs have a top label, 0 where the task gives none; `same`: how many keep it.
-    `outside`: how many inputs differ by more than the tolerance. `cosine`: the least between embeddings.
+    `labels` is the number of tokens or inputs with a top label, 0 if the task has none. `same` is the number of
+    those that keep it. `outside` is the number of inputs that differ by more than the tolerance. `cosine` is the
+    least cosine between embeddings.
     """
 
     adapter: str
@@ -65,7 +66,10 @@ class PrecisionRow:
 
 @dataclass(frozen=True)
 class PrecisionChange:
-    """A row an adapter, the foundation's own embeddings first, and why the rest was not checked, by reference."""
+    """The effect of int8 on all adapters: a row for the foundation's embeddings, then one for each adapter.
+
+    `not_checked` maps the references of all other adapters to the reason.
+    """
 
     rows: Sequence[PrecisionRow]
     not_checked: Mapping[str, str]
@@ -74,7 +78,7 @@ class PrecisionChange:
 
     @property
     def total(self) -> PrecisionRow:
-        """Return the adapters together; the mean is over their inputs."""
+        """Return the sum of the adapters' rows; the mean difference is over their inputs."""
         rows = self.rows[1:]
         inputs = sum(row.inputs for row in rows)
         return PrecisionRow(
@@ -90,23 +94,23 @@ class PrecisionChange:
 
     @property
     def refusals(self) -> list[str]:
-        """Return why int8 must not be served; empty where it may."""
+        """Return the reasons not to serve int8; empty if it may be served."""
         excesses = []
         most = TOLERANCES["int8"]
         for row in self.rows:
             if row.outside:
                 excesses.append(f"{row.adapter}: {row.outside} of {row.inputs} inputs differ by more than {most}")
             if row.cosine is not None and row.cosine < LEAST_COSINE:
-                excesses.append(f"{row.adapter}: cosine {row.cosine:.4f}; at least {LEAST_COSINE}")
+                excesses.append(f"{row.adapter}: cosine {row.cosine:.4f}; the least is {LEAST_COSINE}")
         for row, least in [*((row, LEAST_SAME_OF_ONE) for row in self.rows), (self.total, LEAST_SAME)]:
             if row.labels - row.same > 1 and row.same / row.labels < least:
                 excesses.append(
-                    f"{row.adapter}: {row.same} of {row.labels} top labels stay; at least {least:.0%}"
+                    f"{row.adapter}: {row.same} of {row.labels} top labels stay; the least is {least:.0%}"
                 )
         return excesses
 
     def cells(self) -> list[dict[str, str]]:
-        """Return the rows and their total as a table's, by its columns."""
+        """Return the rows and their total as table rows, each a mapping from column to text."""
         return [
             {
                 "adapter": row.adapter,
@@ -120,7 +124,7 @@ class PrecisionChange:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready form, bounds included."""
+        """Return a form that json can write, with the bounds."""
         return {
             "adapters": [asdict(row) for row in self.rows],
             "total": asdict(self.total),
@@ -144,10 +148,10 @@ def measure(
     threads: int,
     progress: Progress = lambda done, total: None,
 ) -> PrecisionChange:
-    """Return the drift between two exports over every version in the home's registry that an alias points to.
+    """Return the effect of int8 on every version in the home's registry that an alias points to.
 
-    `foundation`: its own folder. Of the home it only reads, so that a server may use it meanwhile. `progress` is
-    told how many versions are done, and of how many.
+    `foundation` is the foundation's folder. The home is only read, so a server may use it at the same time.
+    `progress` is called with the number of versions that are done and their total.
     """
     replay = _Replay(fp32, int8, threads)
     spec = replay.spec
@@ -174,7 +178,7 @@ def measure(
 
 
 def _pointed(home: Path, foundation: str) -> dict[str, list[str]]:
-    """Return the versions for this foundation that aliases point to, as references, by digest."""
+    """Return the references that aliases point to, for this foundation, by digest."""
     references_of: dict[str, dict[str, None]] = defaultdict(dict)
     if Home(home).registry_file.exists():
         with closing(Home(home).open_registry()) as registry:
@@ -197,7 +201,7 @@ def _aliased(registry: Registry) -> Iterator[tuple[str, list[int]]]:
 
 
 class _Replay:
-    """Both exports, opened: the same batch on each."""
+    """Both exports, opened: runs the same batch on each."""
 
     def __init__(self, fp32: Path, int8: Path, threads: int) -> None:
         self._runners = [OnnxRunner(folder, 1, threads) for folder in (fp32, int8)]
@@ -205,8 +209,8 @@ class _Replay:
         self.spec = self._runners[0].spec
 
     def row(self, name: str, adapter: Adapter, inputs: Sequence[Input]) -> PrecisionRow:
-        """Return what int8 changes in an adapter's outputs for these inputs."""
-        # A golden input is one row, whatever the task makes of its inputs.
+        """Return the effect of int8 on an adapter's outputs for these inputs."""
+        # A golden input is one row, even for tasks that make several rows of an input.
         task, cut = TASKS[adapter.task], {"truncation": True}
         rows = [
             row
@@ -219,9 +223,9 @@ class _Replay:
             runner.place(0, runner.stage(adapter))
             outputs.append(runner.run(batch))
         if adapter.task == "token-classification":
-            # Special tokens have outputs too, which no answer holds.
+            # Special tokens have outputs too, but no answer contains them.
             kept = [np.flatnonzero(np.array(row.encoding.special_tokens_mask) == 0) for row in rows]
-            outputs = [[output[at] for output, at in zip(those, kept, strict=True)] for those in outputs]
+            outputs = [[output[at] for output, at in zip(arrays, kept, strict=True)] for arrays in outputs]
         return _row(name, adapter.task, *outputs)
 
 
