@@ -1,4 +1,4 @@
-# Every target needs Python 3.11 or newer and make, and installs the rest first.
+# Every target needs make and Python 3.11 or newer, and first installs everything else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .PHONY: install serve test test-slow lint bench faults bento compatibility clean
 install: $(STAMP)
 
-# torch goes first and alone: another package's range for it can pull several GB of CUDA libraries.
+# torch is installed first and alone. Otherwise another package's requirement could pull several GB of CUDA libraries.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
@@ -30,8 +30,8 @@ test: lint
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
-# Runs every benchmark in full size; the soak alone takes half an hour. wrk generates the load, because it takes little
-# of a small machine for itself.
+# Runs every benchmark at full size; the soak test alone takes half an hour. wrk generates the load, because it uses
+# little CPU on a small machine.
 bench: install
 	command -v wrk >/dev/null || apt-get install -y wrk || sudo -n apt-get install -y wrk
 	$(BIN)/rootstock bench engine
@@ -40,13 +40,13 @@ bench: install
 		$(BIN)/rootstock bench http --scenario $$scenario || exit 1; \
 	done
 
-# Prints the table of faults in docs/operations.md: what each loses, and how long recovery takes.
+# Prints the table of faults in docs/operations.md: the losses and the recovery time of each fault.
 faults: install
 	$(BIN)/python -m pytest tests/faults -m "not slow" -o junit_family=xunit1 --junitxml=build/faults.xml
 	$(BIN)/python -m tests.faults build/faults.xml
 
-# Tests the deployment files, runs a server from the CPU bento's installation, and builds the bentos of both images.
-# "Container" in docs/operations.md says how to make images of them.
+# Tests the deployment files, runs a server from an installed CPU bento, and builds the bentos of both images.
+# "Container" in docs/operations.md describes how to build images from them.
 bento: install
 	$(BIN)/python -m pytest tests/deploy
 	BENTOML_DO_NOT_TRACK=true $(BIN)/bentoml build
