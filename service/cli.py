@@ -120,14 +120,14 @@ def show(
         documents = [spec.to_json() for spec in specs.values()]
         sys.stdout.write(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2) + "\n")
         return
-    sys.stdout.write("\n".join(_shown(reference, spec) for reference, spec in specs.items()))
+    sys.stdout.write("\n".join(_summary(reference, spec) for reference, spec in specs.items()))
 
 
-def _shown(reference: str, spec: FoundationSpec) -> str:
+def _summary(reference: str, spec: FoundationSpec) -> str:
     own = spec.embedding
-    made = f"{own.pooling} pooling{', normalised' if own.normalize else ''}"
-    prompted = f", behind {own.prefix!r}" if own.prefix else ""
-    ranked = "\n".join(f"  {c.task:<22}{c.name}" for c in spec.classes.values())
+    pooling = f"{own.pooling} pooling{', normalised' if own.normalize else ''}"
+    prefix = f", prefix {own.prefix!r}" if own.prefix else ""
+    tasks = "\n".join(f"  {c.task:<22}{c.name}" for c in spec.classes.values())
     return (
         f"reference    {reference}\n"
         f"name         {spec.name}{'@' + spec.revision if spec.revision else ''}\n"
@@ -135,10 +135,10 @@ def _shown(reference: str, spec: FoundationSpec) -> str:
         f"model        {spec.model_type}, {spec.layers} layers, width {spec.hidden_size}, "
         f"{spec.parameters / 1e6:.1f} M parameters\n"
         f"tokens       at most {spec.max_tokens}; {own.max_tokens} for its own embeddings "
-        f"({made}{prompted})\n"
+        f"({pooling}{prefix})\n"
         f"sites        {len(spec.sites)} linear layers of the trunk\n"
-        f"tasks\n{ranked}\n"
-        f"alone        {', '.join(spec.own_tasks)}\n"
+        f"tasks\n{tasks}\n"
+        f"own tasks    {', '.join(spec.own_tasks)}\n"
     )
 
 

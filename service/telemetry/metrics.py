@@ -226,7 +226,7 @@ class Metrics(Observer):
         self._verifications.labels(result).inc()
 
     def rank(self) -> None:
-        """Choose anew the adapters with their own series, and remove the series of the others."""
+        """Update the choice of the adapters with their own series, and remove the series of the others."""
         for name in self._traffic.rank():
             self._remove(name)
 

@@ -119,15 +119,15 @@ class RequestSpan:
         self._span.end()
 
 
-def _stages(served: RequestRecord) -> list[tuple[str, float, float]]:
+def _stages(record: RequestRecord) -> list[tuple[str, float, float]]:
     """Return name, start and end of each stage that the request reached. `queue` ends with its first batch."""
-    progress = served.request.progress
-    stages = [("load", served.request.arrived, progress.ready)]
+    progress = record.request.progress
+    stages = [("load", record.request.arrived, progress.ready)]
     if progress.prepared:
         stages.append(("tokenize", progress.preparing, progress.prepared))
-        stages.append(("queue", progress.prepared, progress.started or served.ended))
+        stages.append(("queue", progress.prepared, progress.started or record.ended))
     if progress.started is not None:
-        stages.append(("batch", progress.started, progress.finished or served.ended))
+        stages.append(("batch", progress.started, progress.finished or record.ended))
     return stages
 
 
