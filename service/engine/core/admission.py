@@ -1,4 +1,4 @@
-"""Admission by one rule, in inputs and in tokens, for all that waits."""
+"""Admit or refuse requests by the inputs and tokens that already wait."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from dataclasses import dataclass
 
 from rootstock.service.engine.core.errors import Overloaded, TooLarge
 
-# The estimate of a text's tokens until it is tokenised: English has about four characters in one.
+# Used to estimate a text's tokens before it is tokenised: an English token has about four characters.
 _CHARACTERS_A_TOKEN = 4
-# Of a text with more characters than its tokens explain, so many take about as long to read as a token to run.
+# A text can have more characters than its tokens account for. Reading 64 of those takes about as long as running
+# one token.
 _CHARACTERS_READ = 64
-# How much the batches before a batch count in the rate.
+# The weight of earlier batches in the rate: each batch counts 0.9 times as much as the next.
 _MEMORY = 0.9
 _LONGEST_RETRY_S = 30
-# One claimant may have so many times waiting what it leaves free for others: four fifths of the queue if alone.
+_RETRY = "retry after the time in Retry-After"
+# One claimant may queue at most four times what it leaves free for others: four fifths of the queue if alone.
 _SHARE = 4
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """The most that may wait, from a request's arrival until its rows run: `items` inputs and `tokens` tokens."""
+    """The queue's limits on waiting work: at most `items` inputs and `tokens` tokens.
+
+    A request waits from its arrival until its rows run.
+    """
 
     items: int = 2048
     tokens: int = 262_144
@@ -30,7 +35,7 @@ class Capacity:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """The part of a call that still waits, and for whom. `open` until nobody waits for the call."""
+    """The part of a call that still waits, and its claimant. `open` until nobody waits for the call any more."""
 
     items: int = 0
     tokens: int = 0
@@ -39,12 +44,14 @@ class Ticket:
 
 
 class Admission:
-    """Counts what waits and refuses what does not fit. Any thread may call it, and never waits for long.
+    """A counter of waiting work that refuses a call that does not fit.
 
-    Text that is not tokenised yet counts with an estimate. One claimant that floods does not fill the queue: it
-    may have waiting `_SHARE` times what it leaves free (dynamic thresholds: Choudhury and Hahne 1998), so that
-    others find room; the more of them there are, the less has each. A claimant's only call may be as large as the
-    queue, and what has no claimant may fill all.
+    Any thread may call it; no call waits long.
+
+    Text that is not tokenised yet counts with an estimate. One claimant cannot fill the queue and leave others no
+    room: it may queue at most `_SHARE` times what it leaves free (dynamic thresholds: Choudhury and Hahne 1998).
+    The more claimants there are, the smaller is each one's limit. A claimant's only call may be as large as the
+    queue. Calls without a claimant may fill the whole queue.
     """
 
     def __init__(self, capacity: Capacity) -> None:
@@ -55,9 +62,10 @@ class Admission:
         self._ran_tokens = self._ran_seconds = 0.0
 
     def enter(self, items: int, tokens: int, claimant: Hashable = None) -> Ticket:
-        """Return a ticket for so many inputs of about so many tokens.
+        """Return a ticket for a call of `items` inputs and about `tokens` tokens in all.
 
-        Raise Overloaded if they do not fit now, TooLarge if so many inputs never do. An estimate never says so.
+        Raise Overloaded if the call does not fit now, and TooLarge if it has more inputs than the queue can hold.
+        `tokens` is an estimate, so it never raises TooLarge.
         """
         tokens = min(tokens, self.capacity.tokens)
         ticket = Ticket(open=True, claimant=claimant)
@@ -66,25 +74,28 @@ class Admission:
         return ticket
 
     def settle(self, ticket: Ticket, items: int, tokens: int) -> None:
-        """Count the call with so many rows and tokens. Raise as `enter` if what it has more does not fit."""
+        """Replace the call's estimate by its actual rows and tokens.
+
+        Raise Overloaded if the increase does not fit now, and TooLarge if the queue can never hold the call.
+        """
         with self._lock:
             if ticket.open:
                 self._set(ticket, items, tokens)
 
     def take(self, ticket: Ticket, tokens: int) -> None:
-        """Count a row of the call, of so many tokens, no more: it runs."""
+        """Stop counting one row of `tokens` tokens, because it runs."""
         with self._lock:
             if ticket.open:
                 self._count(ticket, ticket.items - 1, ticket.tokens - tokens)
 
     def leave(self, ticket: Ticket) -> None:
-        """Count what is left of the call no more: nobody waits for it."""
+        """Stop counting the rest of the call, because nobody waits for it."""
         with self._lock:
             self._count(ticket, 0, 0)
             ticket.open = False
 
     def ran(self, tokens: int, seconds: float) -> None:
-        """Note that a batch ran so many tokens in this time."""
+        """Note that a batch ran `tokens` tokens in `seconds`."""
         self._ran_tokens = _MEMORY * self._ran_tokens + tokens
         self._ran_seconds = _MEMORY * self._ran_seconds + seconds
 
@@ -94,38 +105,38 @@ class Admission:
             return self._items, self._tokens
 
     def _set(self, ticket: Ticket, items: int, tokens: int) -> None:
-        claimed = self._claims.get(ticket.claimant, (0, 0))
-        asked = (
-            (items, ticket.items, self._items, claimed[0], self.capacity.items, "inputs"),
-            (tokens, ticket.tokens, self._tokens, claimed[1], self.capacity.tokens, "tokens"),
+        claim = self._claims.get(ticket.claimant, (0, 0))
+        checks = (
+            (items, ticket.items, self._items, claim[0], self.capacity.items, "inputs"),
+            (tokens, ticket.tokens, self._tokens, claim[1], self.capacity.tokens, "tokens"),
         )
-        for more, _, _, _, most, unit in asked:
-            if more > most:
-                raise TooLarge(f"{more} {unit} in one request; the queue holds at most {most}", "inputs")
-        for more, had, now, own, most, unit in asked:
-            waiting, same = now - had, own - had
-            if waiting + more > most:
-                told = f"{waiting} {unit} wait and {more} more exceed the queue's {most}; try again"
-                raise Overloaded(told, self._retry_after())
-            if more > had and same > 0 and same + more > _SHARE * (most - waiting - more):
-                told = f"{same} of the {waiting} {unit} that wait are for the same model; with {more} more"
-                told += f" too little of the queue's {most} is left to others; try again"
-                raise Overloaded(told, self._retry_after())
+        for new, _, _, _, most, unit in checks:
+            if new > most:
+                message = f"{new} {unit} in one request; the queue holds at most {most}; split the request"
+                raise TooLarge(message, "inputs")
+        for new, before, total, own, most, unit in checks:
+            waiting, same = total - before, own - before
+            if waiting + new > most:
+                message = f"queue full ({waiting} of {most} {unit}; this request adds {new}); {_RETRY}"
+                raise Overloaded(message, self._retry_after())
+            if new > before and same > 0 and same + new > _SHARE * (most - waiting - new):
+                message = f"queue limit for this model reached ({same} of {waiting} queued {unit}); {_RETRY}"
+                raise Overloaded(message, self._retry_after())
         self._count(ticket, items, tokens)
 
     def _count(self, ticket: Ticket, items: int, tokens: int) -> None:
-        more = items - ticket.items, tokens - ticket.tokens
-        self._items += more[0]
-        self._tokens += more[1]
+        change = items - ticket.items, tokens - ticket.tokens
+        self._items += change[0]
+        self._tokens += change[1]
         if ticket.claimant is not None:
-            claimed = self._claims.pop(ticket.claimant, (0, 0))
-            claimed = claimed[0] + more[0], claimed[1] + more[1]
-            if claimed != (0, 0):
-                self._claims[ticket.claimant] = claimed
+            claim = self._claims.pop(ticket.claimant, (0, 0))
+            claim = claim[0] + change[0], claim[1] + change[1]
+            if claim != (0, 0):
+                self._claims[ticket.claimant] = claim
         ticket.items, ticket.tokens = items, tokens
 
     def _retry_after(self) -> int:
-        """Return the seconds in which what waits now will have run, at the rate of the last batches."""
+        """Return the seconds until the work that waits now has run, at the rate of the last batches: 1 to 30."""
         if not self._ran_tokens:
             return 1
         seconds = self._tokens * self._ran_seconds / self._ran_tokens
@@ -133,11 +144,11 @@ class Admission:
 
 
 def estimated_tokens(texts: Sequence[str | tuple[str, str]], most: int) -> int:
-    """Estimate what texts cost in tokens: those that they have, at most `most` each, and reading the rest."""
+    """Estimate the cost of texts in tokens: at most `most` tokens each, and the time to read the rest."""
     return sum(_estimate(len(t) if isinstance(t, str) else len(t[0]) + len(t[1]), most) for t in texts)
 
 
 def _estimate(length: int, most: int) -> int:
-    """Estimate one text. A text of many characters may be one token, and is then read to its end."""
+    """Estimate the cost of one text in tokens. Characters beyond `most` tokens cost the time to read them."""
     beyond = max(0, length - most * _CHARACTERS_A_TOKEN)
     return min(most, 1 + length // _CHARACTERS_A_TOKEN) + beyond // _CHARACTERS_READ

@@ -1,4 +1,4 @@
-"""The meaning of a reference to the engine, and the source of adapters."""
+"""Define the engine's source of adapters, and resolve references to the foundation itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOUNDATION = "foundation"
 
 @dataclass(frozen=True, slots=True)
 class ResolvedReference:
-    """The meaning of a reference when the request was admitted."""
+    """The version and digest that a reference meant when the request was admitted."""
 
     name: str
     version: int | None
@@ -30,7 +30,10 @@ class ResolvedReference:
 
 
 class Catalog(Protocol):
-    """The source of adapters: names resolve to digests, digests load. Unknown ones raise its own errors."""
+    """The source of adapters: it resolves references to digests and loads digests.
+
+    It raises its own errors for a reference or a digest that it does not know.
+    """
 
     def resolve(self, reference: str) -> ResolvedReference: ...
 
@@ -38,7 +41,7 @@ class Catalog(Protocol):
 
 
 def foundation_adapter(spec: FoundationSpec) -> Adapter:
-    """Return the foundation alone as an adapter without weights: it embeds; its digest is its fingerprint."""
+    """Return the bare foundation as an adapter without weights, for embeddings. Its digest is the fingerprint."""
     return Adapter(
         digest=spec.fingerprint,
         task="feature-extraction",
@@ -51,7 +54,10 @@ def foundation_adapter(spec: FoundationSpec) -> Adapter:
 
 
 def fill_mask_adapter(spec: FoundationSpec, masked_lm: MaskedLM) -> Adapter:
-    """Return the foundation with its language-model head as an adapter without weights, by the head's digest."""
+    """Return the foundation with its masked-language-model head as an adapter without weights.
+
+    Its digest is the head's (`MaskedLM.digest`).
+    """
     return Adapter(
         digest=masked_lm.digest,
         task=FILL_MASK,
@@ -64,7 +70,7 @@ def fill_mask_adapter(spec: FoundationSpec, masked_lm: MaskedLM) -> Adapter:
 
 
 def own_adapters(spec: FoundationSpec) -> dict[str, Adapter]:
-    """Return what the foundation answers alone, by task (FoundationSpec.own_tasks)."""
+    """Return the foundation's own adapters by task: one for each of `FoundationSpec.own_tasks`."""
     own = [foundation_adapter(spec)]
     if spec.masked_lm is not None:
         own.append(fill_mask_adapter(spec, spec.masked_lm))
@@ -74,9 +80,10 @@ def own_adapters(spec: FoundationSpec) -> dict[str, Adapter]:
 def resolve_own(
     spec: FoundationSpec, own: Mapping[str, Adapter], task: str | None, reference: str = FOUNDATION
 ) -> ResolvedReference:
-    """Resolve the foundation itself for a request of this task, or of none. Raise WrongTask for one it lacks."""
+    """Resolve the foundation itself for a task, by default its first. Raise WrongTask for a task it lacks."""
     tasks = spec.own_tasks
-    if (adapter := own.get(task or tasks[0])) is None:
-        lacks = f": the checkpoint of {spec.name} brings no masked-language-model head"
-        raise WrongTask(reference, " and ".join(tasks), f"{task}{lacks if task == FILL_MASK else ''}")
+    task = task or tasks[0]
+    if (adapter := own.get(task)) is None:
+        reason = f"the checkpoint of {spec.name} has no masked-language-model head" if task == FILL_MASK else ""
+        raise WrongTask(reference, " and ".join(tasks), task, reason)
     return ResolvedReference(reference, None, adapter.digest)

@@ -1,17 +1,19 @@
-"""Reasons why the engine does not answer. `code` is stable, `param` names the part of the request at fault."""
+"""Define the engine's errors: `code` is stable, and `param` names the part of the request at fault."""
 
 from __future__ import annotations
+
+from rootstock.adapters.spec import FILL_MASK
 
 _MAX_MESSAGE = 500
 
 
 class EngineError(Exception):
-    """The base of all of the engine's own errors."""
+    """The base class of the engine's own errors."""
 
     code = "engine_error"
 
     def __init__(self, message: str, param: str | None = None) -> None:
-        # A message quotes a request's own text, of any length.
+        # A message can quote text from the request, which has any length.
         super().__init__(message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + "…")
         self.param = param
 
@@ -29,21 +31,26 @@ class InvalidParameter(EngineError):
 
 
 class WrongTask(EngineError):
-    """The reference answers another task than the request asks for."""
+    """A reference to a model that does not support the task that the request asks for."""
 
     code = "wrong_task"
 
-    def __init__(self, reference: str, answers: str, asked: str) -> None:
-        super().__init__(f"{reference!r} answers {answers}; the request asks for {asked}", "model")
+    def __init__(self, reference: str, supported: str, task: str, reason: str = "") -> None:
+        """Name the tasks that the model supports, the task asked for and, if it is known, the reason."""
+        because = f": {reason}" if reason else ""
+        # No adapter supports fill-mask: only a foundation does.
+        remedy = "foundation that supports fill-mask" if task == FILL_MASK else f"{task} adapter"
+        message = f"model {reference!r} supports {supported}, not {task}{because}; choose a {remedy}"
+        super().__init__(message, "model")
 
 
 class TooLong(EngineError):
-    """An input with more tokens than the adapter takes, where truncation was not asked for."""
+    """An input with more tokens than the adapter takes, in a request that does not ask for truncation."""
 
     code = "input_too_long"
 
     def __init__(self, message: str, param: str | None = None, setting: str | None = None) -> None:
-        """Keep the `setting` that would truncate the input apart: each route spells it in its own way."""
+        """Keep `setting`, the option that truncates the input, separate: each route spells it in its own way."""
         super().__init__(message, param)
         self.setting = setting
 
@@ -53,13 +60,13 @@ class TooLong(EngineError):
 
 
 class TooLarge(EngineError):
-    """A request with more inputs or tokens than the engine could ever hold."""
+    """A request that is over a limit on its size, and therefore never fits."""
 
     code = "request_too_large"
 
 
 class Overloaded(EngineError):
-    """The queue is full. `retry_after` is in whole seconds."""
+    """A full queue, or a full share of it. `retry_after` is in whole seconds."""
 
     code = "overloaded"
 
@@ -69,18 +76,18 @@ class Overloaded(EngineError):
 
 
 class Expired(EngineError):
-    """The request's deadline passed before it was computed."""
+    """A request whose deadline passed before it was answered."""
 
     code = "deadline_exceeded"
 
 
 class RunnerFault(EngineError):
-    """The runner failed on this request's batch; other batches are not affected."""
+    """A failure of the runner on this request's batch. It does not affect other batches."""
 
     code = "runner_fault"
 
 
 class Draining(EngineError):
-    """The engine is stopping and admits nothing more."""
+    """A request to an engine that is stopping and admits nothing more."""
 
     code = "draining"

@@ -98,15 +98,15 @@ def test_a_fan_out_answers_for_the_models_that_have_the_task(filling: httpx.Clie
 def test_a_task_that_the_reference_does_not_answer_is_refused_with_both_names(
     filling: httpx.Client, client: httpx.Client
 ) -> None:
-    both = "'foundation' answers feature-extraction and fill-mask; the request asks for text-ranking"
+    both = "model 'foundation' supports feature-extraction and fill-mask, not text-ranking"
     refused(filling, {"model": "foundation", "task": "text-ranking"}, "wrong_task", "task", both)
-    both = "'scored' answers text-classification; the request asks for fill-mask"
+    both = "model 'scored' supports text-classification, not fill-mask; choose a foundation"
     refused(filling, {"model": "scored", "task": "fill-mask"}, "wrong_task", "task", both)
     given = {"model": "scored", "task": "text-classification", "inputs": "ok"}
     assert filling.post("/v1/predict", json=given).status_code == 200
     # The default foundation's checkpoint has no such head.
-    both = "'foundation' answers feature-extraction; the request asks for fill-mask"
-    lacks = "brings no masked-language-model head"
+    both = "model 'foundation' supports feature-extraction, not fill-mask"
+    lacks = "has no masked-language-model head"
     refused(client, {"model": "foundation", "task": "fill-mask"}, "wrong_task", "task", both, lacks)
     unknown = client.post("/v1/predict", json={"model": "nobody", "task": "fill-mask", "inputs": "[MASK]"})
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_adapter")

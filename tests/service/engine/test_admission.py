@@ -15,9 +15,9 @@ from rootstock.service.engine.core.errors import EngineError, Overloaded, TooLar
 def test_a_full_queue_refuses_in_inputs_and_in_tokens_and_takes_again_once_there_is_room() -> None:
     admission = Admission(Capacity(items=3, tokens=100))
     first = admission.enter(2, 60)
-    with pytest.raises(Overloaded, match=r"2 inputs wait and 2 more exceed the queue's 3"):
+    with pytest.raises(Overloaded, match=r"queue full \(2 of 3 inputs; this request adds 2\)"):
         admission.enter(2, 10)
-    with pytest.raises(Overloaded, match=r"60 tokens wait and 41 more exceed the queue's 100"):
+    with pytest.raises(Overloaded, match=r"queue full \(60 of 100 tokens; this request adds 41\)"):
         admission.enter(1, 41)
     admission.leave(admission.enter(1, 40))
     admission.take(first, 30)
@@ -47,7 +47,7 @@ def test_only_a_text_that_is_tokenised_is_too_large_for_its_tokens() -> None:
 def test_a_call_that_has_more_tokens_than_were_estimated_is_refused_if_they_do_not_fit() -> None:
     admission = Admission(Capacity(items=9, tokens=100))
     ticket, other = admission.enter(1, 20), admission.enter(1, 70)
-    with pytest.raises(Overloaded, match="70 tokens wait and 31 more"):
+    with pytest.raises(Overloaded, match=r"queue full \(70 of 100 tokens; this request adds 31\)"):
         admission.settle(ticket, 1, 31)
     admission.settle(ticket, 1, 30)
     assert admission.waiting() == (2, 100)
@@ -65,7 +65,7 @@ def test_a_call_that_turns_out_smaller_is_not_refused_for_what_came_after_it() -
 def test_one_claimant_leaves_room_for_others_and_may_come_again_once_its_own_ran() -> None:
     admission = Admission(Capacity(items=10, tokens=1000))
     flood = [admission.enter(1, 10, "a") for _ in range(8)]
-    with pytest.raises(Overloaded, match=r"8 of the 8 inputs that wait are for the same model; with 1 more"):
+    with pytest.raises(Overloaded, match=r"limit for this model reached \(8 of 8 queued inputs\)"):
         admission.enter(1, 10, "a")
     admission.leave(admission.enter(2, 10, "b"))
     admission.leave(admission.enter(2, 10))
@@ -77,10 +77,10 @@ def test_one_claimant_leaves_room_in_tokens_too_and_one_call_may_be_as_large_as_
     admission = Admission(Capacity(items=10, tokens=1000))
     admission.leave(admission.enter(10, 1000, "a"))
     admission.enter(1, 500, "a")
-    with pytest.raises(Overloaded, match="500 of the 500 tokens that wait are for the same model; with 500 more"):
+    with pytest.raises(Overloaded, match=r"limit for this model reached \(500 of 500 queued tokens\)"):
         admission.enter(1, 500, "a")
     admission.enter(1, 300, "a")
-    with pytest.raises(Overloaded, match="800 of the 800 tokens that wait are for the same model; with 1 more"):
+    with pytest.raises(Overloaded, match=r"limit for this model reached \(800 of 800 queued tokens\)"):
         admission.enter(1, 1, "a")
     admission.enter(1, 200, "b")
 

@@ -506,7 +506,7 @@ def test_over_capacity_in_tokens_is_refused_and_the_engine_recovers() -> None:
         (error,) = await settled(refused)
         fits = bench.ask("b", text(10, seed=3))
         assert isinstance(error, Overloaded)
-        assert "90 tokens wait and 11 more exceed the queue's 100" in str(error)
+        assert "queue full (90 of 100 tokens; this request adds 11)" in str(error)
         bench.runner.gate.set()
         assert await waiting == answers(bench, "a", text(60), text(30, seed=1))
         assert await fits == answers(bench, "b", text(10, seed=3))
@@ -522,7 +522,7 @@ def test_an_adapter_that_floods_is_refused_while_there_is_room_for_others() -> N
         held = await bench.hold()
         waiting = [bench.ask("floods", f"w{i}") for i in range(8)]
         await bench.queued()
-        with pytest.raises(Overloaded, match="8 of the 8 inputs that wait are for the same") as refused:
+        with pytest.raises(Overloaded, match=r"this model reached \(8 of 8 queued inputs\)") as refused:
             await bench.engine.predict("floods", ["w9"], {})
         assert refused.value.retry_after >= 1
         other = bench.ask("other", "w1", "w2")
@@ -545,7 +545,7 @@ def test_fan_outs_share_one_claim_however_their_lists_differ() -> None:
 
         fans = [fan("a", "b"), fan("b", "a"), fan("a", "c"), fan("c", "a")]
         await bench.queued()
-        with pytest.raises(Overloaded, match="8 of the 8 inputs that wait are for the same model"):
+        with pytest.raises(Overloaded, match=r"this model reached \(8 of 8 queued inputs\)"):
             await fan("b", "c")
         other = bench.ask("other", "w1")
         await bench.queued()
@@ -573,7 +573,7 @@ def test_what_waits_for_its_adapter_or_the_tokeniser_counts_with_all_its_inputs(
         assert 30 < tokens < 120, "about as many as it has"
         (error,) = await settled(bench.ask("a", "w3", "w4"))
         assert isinstance(error, Overloaded)
-        assert "5 inputs wait and 2 more exceed the queue's 6" in str(error)
+        assert "queue full (5 of 6 inputs; this request adds 2)" in str(error)
         bench.catalog.gate.set()
         tokenising.gate.set()
         assert await cold == answers(bench, "cold", "w1", "w2")
@@ -952,7 +952,7 @@ def test_a_call_that_the_task_does_not_take_is_refused_before_anything_is_comput
     async def body(bench: Bench) -> None:
         bench.add("a")
         with pytest.raises(
-            WrongTask, match="answers text-classification; the request asks for token-classification"
+            WrongTask, match="'a' supports text-classification, not token-classification; choose a token-"
         ):
             await bench.engine.predict("a", ["w1"], {}, task="token-classification")
         with pytest.raises(InvalidParameter, match="no parameter 'temperature'"):
