@@ -1,6 +1,6 @@
-"""The engine of one foundation: requests in, predictions out. Knows no HTTP.
+"""The engine of one foundation: it turns requests into predictions and knows no HTTP.
 
-`core` hosts adapters and shares the machine between requests. `encode` answers with one forward pass an input.
+`core` hosts adapters and shares the machine between requests. `encode` runs one forward pass for each input.
 `runners` compute on ONNX Runtime or torch. Read encode/engine.py, core/admission.py, encode/queue.py,
 core/fair_queue.py, encode/packing.py, encode/batcher.py, core/slots.py and runners/onnx/runner.py, in this order.
 """

@@ -1,1 +1,1 @@
-"""Host adapters and share the machine between them; knows no text and no HTTP."""
+"""Host adapters and share the machine between them, without knowing text or HTTP."""

@@ -1,4 +1,4 @@
-"""Adapters in host memory, by digest: loaded once however many ask, least recently used out by bytes."""
+"""Keep adapters in host memory by digest, load each once, and evict the least recently used."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from rootstock.adapters.spec import Adapter
 
-# The bytes that Python keeps beside the numbers, as tracemalloc counts it: of each array, and of each adapter.
+# Python's overhead in bytes for each array and each adapter, beside the numbers, as tracemalloc counts it.
 _ARRAY_BYTES = 512
 _ADAPTER_BYTES = 1024
-# Loads at once. The threads are the cache's own: a store that hangs keeps nothing else of the server waiting.
+# Loads at once. The cache has separate threads, so that a store that hangs blocks nothing else in the server.
 _LOADS = 8
 
 
@@ -24,11 +24,12 @@ class _CacheEntry(NamedTuple):
 
 
 class AdapterCache:
-    """Digest → Adapter. Used from the event loop; loading runs in separate threads.
+    """A map from digest to Adapter, used from the event loop. Separate threads load.
 
-    The total stays within `max_bytes`, except for what is `in_use` and what came last; `evicted` is told
-    who left. A load that fails leaves nothing behind and is tried again by the next request. Whoever asks
-    while a load runs shares it, and leaving does not cancel it for the others.
+    The total stays within `max_bytes`, except for adapters that are `in_use` and the one added last. The cache
+    calls `evicted` with the digest of each adapter that it evicts. A load that fails leaves nothing behind, and
+    the next request tries it again. Callers that ask for the same digest during a load share that load; a caller
+    that is cancelled does not cancel it for the others.
     """
 
     def __init__(
@@ -42,25 +43,25 @@ class AdapterCache:
         self._max_bytes = max_bytes
         self._in_use = in_use
         self._evicted = evicted
-        self._held: OrderedDict[str, _CacheEntry] = OrderedDict()
+        self._entries: OrderedDict[str, _CacheEntry] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Adapter]] = {}
         self._threads = ThreadPoolExecutor(_LOADS, "rootstock-load")
         self.nbytes = 0
 
     def close(self) -> None:
-        """Load nothing more; a load that runs is not waited for."""
+        """Start no more loads, and do not wait for one that runs."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def peek(self, digest: str) -> Adapter | None:
         """Return the adapter if it is in memory."""
-        held = self._held.get(digest)
-        if held is None:
+        entry = self._entries.get(digest)
+        if entry is None:
             return None
-        self._held.move_to_end(digest)
-        return held.adapter
+        self._entries.move_to_end(digest)
+        return entry.adapter
 
     async def get(self, digest: str) -> Adapter:
-        """Return the adapter, loaded if need be. Raise what loading it raised."""
+        """Return the adapter, and load it first if it is not in memory. Raise the error of a load that fails."""
         adapter = self.peek(digest)
         if adapter is not None:
             return adapter
@@ -70,41 +71,41 @@ class AdapterCache:
         return await asyncio.shield(task)
 
     def put(self, adapter: Adapter) -> None:
-        """Keep an adapter; the least recently used leave while the total is over the limit."""
+        """Keep an adapter, and evict the least recently used while the total is over the limit."""
         self.drop(adapter.digest)
-        held = self._held[adapter.digest] = _CacheEntry(adapter, memory_of(adapter))
-        self.nbytes += held.nbytes
+        entry = self._entries[adapter.digest] = _CacheEntry(adapter, memory_of(adapter))
+        self.nbytes += entry.nbytes
         self.trim()
 
     def trim(self) -> None:
-        """Let adapters go that are over the limit and in use no more."""
+        """Evict unused adapters, the least recently used first, until the total is within the limit."""
         excess = self.nbytes - self._max_bytes
         if excess <= 0:
             return
-        last = next(reversed(self._held), None)
+        last = next(reversed(self._entries), None)
         leaving = []
-        for digest, held in self._held.items():
+        for digest, entry in self._entries.items():
             if excess <= 0:
                 break
             if digest != last and not self._in_use(digest):
                 leaving.append(digest)
-                excess -= held.nbytes
+                excess -= entry.nbytes
         for digest in leaving:
             self.drop(digest)
             self._evicted(digest)
 
     def drop(self, digest: str) -> None:
-        """Forget an adapter; one that is being loaded goes to those who wait for it and is not kept."""
+        """Forget an adapter. One that is still loading goes to the callers that wait for it and is not kept."""
         self._loading.pop(digest, None)
-        held = self._held.pop(digest, None)
-        if held is not None:
-            self.nbytes -= held.nbytes
+        entry = self._entries.pop(digest, None)
+        if entry is not None:
+            self.nbytes -= entry.nbytes
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._entries)
 
     def __contains__(self, digest: str) -> bool:
-        return digest in self._held
+        return digest in self._entries
 
     async def _fetch(self, digest: str) -> Adapter:
         try:
@@ -119,9 +120,9 @@ class AdapterCache:
 
 
 def memory_of(adapter: Adapter) -> int:
-    """Return the bytes that go free with the adapter: its arrays' buffers, labels, prefix and objects.
+    """Return the bytes that evicting the adapter frees: its arrays' buffers, labels, prefix and objects.
 
-    An array can be a view into a buffer that other arrays share, or into one much larger than itself: each buffer
+    An array can be a view into a buffer that other arrays share, or into a much larger one. Each buffer therefore
     counts whole and once.
     """
     weights = adapter.weights

@@ -1,4 +1,4 @@
-"""A request's outcome: its answer, and where its time went."""
+"""Hold a request's outcome: its answer, or its error, and the time of each step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rootstock.service.engine.core.request import Request
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One reference's predictions, one an input, in order. Times in milliseconds, each as in RequestRecord."""
+    """One reference's predictions, one for each input, in order. Times are in milliseconds; see RequestRecord."""
 
     resolved: ResolvedReference
     task: str
@@ -27,12 +27,12 @@ class Answer:
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One reference of a call that came to its end: answered, or failed with `error`.
+    """One reference of a call that has ended: it was answered, or it failed with `error`.
 
-    Of an answered one the properties say how many seconds it took: to `load` what the reference means (to resolve
-    it and to have it in host memory), to `tokenize`, to wait in the `queue` (before the tokeniser and before the
-    first batch), for `inference` (from the first batch to the last output), and in `total`, until its answer was
-    taken.
+    The properties give the seconds that an answered reference took. `load`: to resolve the reference and to have
+    its adapter in host memory. `tokenize`: to tokenise. `queue`: to wait before the tokeniser and before the
+    first batch. `inference`: from the start of the first batch to the last output. `total`: from arrival until
+    the event loop took the answer.
     """
 
     reference: str

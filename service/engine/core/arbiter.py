@@ -9,17 +9,18 @@ from contextlib import contextmanager
 
 
 class Arbiter:
-    """Lets one engine compute at a time: of those that wait, the one that has had the least time.
+    """A lock that lets one engine compute at a time: the waiting engine that has used the least time.
 
     Each runner uses all cores, so two at once would slow each other down. Time is virtual, as in start-time fair
-    queueing (Goyal, Vin and Cheng 1996). An engine that comes after a pause starts where the last turn began: it
-    has saved up no time. A busy foundation therefore delays another by about one batch.
+    queueing (Goyal, Vin and Cheng 1996). An engine that returns after a pause starts at the virtual time at which
+    the last turn began, so a pause saves up no time. A busy foundation therefore delays another by about one
+    batch.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._changed = threading.Condition()
-        self._had: dict[str, float] = {}
+        self._used: dict[str, float] = {}
         self._waiting: list[tuple[float, int, str]] = []
         self._arrivals = 0
         self._running = False
@@ -36,7 +37,7 @@ class Arbiter:
 
     def _take(self, engine: str) -> float:
         with self._changed:
-            start = max(self._had.get(engine, 0.0), self._now)
+            start = max(self._used.get(engine, 0.0), self._now)
             self._arrivals += 1
             entry = (start, self._arrivals, engine)
             self._waiting.append(entry)
@@ -45,11 +46,11 @@ class Arbiter:
             self._waiting.remove(entry)
             self._running = True
             self._now = start
-            self._had[engine] = start
+            self._used[engine] = start
         return self._clock()
 
     def _give_back(self, engine: str, began: float) -> None:
         with self._changed:
-            self._had[engine] += self._clock() - began
+            self._used[engine] += self._clock() - began
             self._running = False
             self._changed.notify_all()

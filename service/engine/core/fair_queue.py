@@ -1,4 +1,4 @@
-"""Order the work of many tenants and adapters by the tokens that each has had."""
+"""Order the work of many flows, such as tenants and adapters, by the tokens that each has run."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from rootstock.service.engine.core.work import Work
 
 W = TypeVar("W", bound=Work)
 Test = Callable[[W], bool]
-# The flow that a unit of work belongs to, and the price of a token to it in virtual time.
+# Maps a unit of work to its flow and to that flow's price of a token in virtual time.
 Level = Callable[[W], tuple[Hashable, int]]
 
 
 class Flow(ABC, Generic[W]):
-    """A claim on a share of the tokens that are run, in virtual time: `tag` counts what it has had.
+    """A queue with a share of the tokens that run. `tag` is the virtual time that its tokens have used.
 
-    `start` is where the turn of its foremost row comes. It stands still until that row is served, however many
-    later rows are served before it; so the foremost row's turn always comes.
+    `start` is the virtual time of the turn of its first row. It stays the same until that row is served, however
+    many later rows are served before it. The turn of the first row therefore always comes.
     """
 
     def __init__(self, name: Hashable = None, price: int = 1) -> None:
         self.name = name
         self.price = price
         self.start = self.tag = self.arrival = 0
-        # Rows that wait.
+        # The number of rows that wait.
         self.size = 0
-        # The first row of the draw under way.
+        # The first row that the current draw pulled from this flow.
         self.foremost: W | None = None
-        # True if nothing else waits beside it, nor beside what holds it.
+        # True if no other flow waits at this level or at any level above.
         self.alone = True
 
     @abstractmethod
@@ -43,20 +43,20 @@ class Flow(ABC, Generic[W]):
         """Add a row behind all others."""
 
     @abstractmethod
-    def pull(self, gone: Test[W], placed: Test[W]) -> W | None:
-        """Remove the row whose turn is next; None where there is none that can be served now."""
+    def pull(self, is_gone: Test[W], has_slot: Test[W]) -> W | None:
+        """Remove and return the row whose turn is next, or None if no row can be served now."""
 
     @abstractmethod
     def back(self, row: W) -> None:
-        """Put back a pulled row that is not served, to where it stood. The last pulled comes first."""
+        """Put an unserved row back in its position. Rows go back in the reverse order of their pulls."""
 
     @abstractmethod
     def serve(self, row: W) -> None:
-        """Serve a pulled row. Call it once all rows that are not served are back."""
+        """Serve a pulled row. Call it after every unserved row is back."""
 
     @abstractmethod
-    def purge(self, gone: Test[W]) -> None:
-        """Drop the rows that are gone, wherever they stand."""
+    def purge(self, is_gone: Test[W]) -> None:
+        """Drop every row that is gone, anywhere in the queue."""
 
     def close(self) -> None:
         """End the draw."""
@@ -64,7 +64,7 @@ class Flow(ABC, Generic[W]):
 
 
 class Fifo(Flow[W]):
-    """The rows of one adapter at one priority, first come first drawn."""
+    """The queue of one adapter's rows at one priority: first in, first out."""
 
     def __init__(self, name: Hashable, price: int) -> None:
         super().__init__(name, price)
@@ -77,10 +77,10 @@ class Fifo(Flow[W]):
         self._rows.append(row)
         self.size += 1
 
-    def pull(self, gone: Test[W], placed: Test[W]) -> W | None:
-        while self._rows and gone(self._rows[0]):
+    def pull(self, is_gone: Test[W], has_slot: Test[W]) -> W | None:
+        while self._rows and is_gone(self._rows[0]):
             self._rows.popleft()
-        row = self._rows.popleft() if self._rows and placed(self._rows[0]) else None
+        row = self._rows.popleft() if self._rows and has_slot(self._rows[0]) else None
         self.size = len(self._rows)
         return row
 
@@ -91,8 +91,8 @@ class Fifo(Flow[W]):
     def serve(self, row: W) -> None:
         pass
 
-    def purge(self, gone: Test[W]) -> None:
-        self._rows = deque(row for row in self._rows if not gone(row))
+    def purge(self, is_gone: Test[W]) -> None:
+        self._rows = deque(row for row in self._rows if not is_gone(row))
         self.size = len(self._rows)
 
 
@@ -100,18 +100,18 @@ Entry = tuple[int, int, Flow[W]]
 
 
 class FairQueue(Flow[W]):
-    """Flows that take turns: the one whose `start` is least comes first. Levels of them nest.
+    """A queue of flows that take turns: the flow with the least `start` comes first. Levels nest.
 
-    Deficit round robin's measure, tokens had against tokens due (Shreedhar and Varghese 1996), kept as virtual
-    time, so that a newcomer need not wait for a whole round: a token moves its flow's tag on by the flow's cost,
-    and a flow that comes starts at `now`, or at its own tag if that is later. `now` is just before the turn of
-    the flow that comes first of those that wait, and at least where the turn of the row before it ended (as in
-    self-clocked fair queueing, Golestani 1994), so that newcomers without end do not keep a turn from coming.
+    It measures tokens run against tokens due, as deficit round robin does (Shreedhar and Varghese 1996), but in
+    virtual time, so that a new flow need not wait for a whole round. Each token that runs advances its flow's tag
+    by the flow's price. A new flow starts at `now`, or at its own tag if that is later. `now` lies just before
+    the turn of the first waiting flow, and never before the end of the previous row's turn (as in self-clocked
+    fair queueing, Golestani 1994). An endless stream of new flows therefore cannot keep a turn from coming.
 
-    A draw is `pull` of rows in order, `back` of those that are not served, `serve` of the others, and `close`. It
-    reaches no further than `horizon` beyond the flow that comes first, unless no other waits. So the tags of
-    waiting flows lie within `horizon` and two rows of each other, except for flows that could not be
-    served. A draw takes time for the rows that it pulls, not for the flows that wait.
+    A draw pulls rows in order with `pull`, returns the unserved ones with `back`, serves the others with `serve`,
+    and ends with `close`. It reaches at most `horizon` beyond the first flow, unless no other flow waits. The
+    tags of waiting flows therefore lie within `horizon` and two rows of each other, except for flows that could
+    not be served. The time of a draw grows with the rows that it pulls, not with the flows that wait.
     """
 
     def __init__(self, levels: Sequence[Level[W]], horizon: int, name: Hashable = None, price: int = 1) -> None:
@@ -121,10 +121,11 @@ class FairQueue(Flow[W]):
         self._horizon = horizon
         self._flows: dict[Hashable, Flow[W]] = {}
         self._arrivals = count()
-        # Every flow at its start, an empty one at its tag; one that rows have come to since stands too early.
+        # A heap of all flows, each at its start, or at its tag if it was empty. The entry of a flow that was
+        # empty and has rows again is too early: it is stale.
         self._order: list[Entry[W]] = []
-        # Of the draw under way: the flows taken from there, those of them that have rows but none that can be
-        # served, those to pull from next, and where the draw began.
+        # The current draw: the flows that it took from the heap, those of them that have rows but none that can
+        # be served, a heap of the flows to pull from next, the first row, and the virtual time at which it began.
         self._touched: list[Flow[W]] = []
         self._blocked: list[Flow[W]] = []
         self._drawn: list[Entry[W]] = []
@@ -150,12 +151,12 @@ class FairQueue(Flow[W]):
             self._flows[name] = flow
             heappush(self._order, (flow.start, flow.arrival, flow))
 
-    def pull(self, gone: Test[W], placed: Test[W]) -> W | None:
+    def pull(self, is_gone: Test[W], has_slot: Test[W]) -> W | None:
         while (entry := self._next()) is not None:
             at, _, flow = entry
             size = flow.size
             flow.alone = self._only(flow)
-            row = flow.pull(gone, placed)
+            row = flow.pull(is_gone, has_slot)
             self.size += flow.size - size
             if row is None:
                 if flow.foremost is None and flow.size:
@@ -184,9 +185,9 @@ class FairQueue(Flow[W]):
         if self._first is row:
             self.now = max(self.now, self._from + flow.price * row.cost)
 
-    def purge(self, gone: Test[W]) -> None:
+    def purge(self, is_gone: Test[W]) -> None:
         for flow in self._flows.values():
-            flow.purge(gone)
+            flow.purge(is_gone)
         self.size = sum(flow.size for flow in self._flows.values())
 
     def close(self) -> None:
@@ -203,7 +204,10 @@ class FairQueue(Flow[W]):
         self._first = None
 
     def _next(self) -> Entry[W] | None:
-        """Return the flow to pull from next, if it is within the horizon or alone."""
+        """Return the entry of the flow to pull from next.
+
+        Return None if it is beyond the horizon and not alone.
+        """
         while self._order or self._drawn:
             if self._drawn and (not self._order or self._drawn[0] < self._order[0]):
                 entry = heappop(self._drawn)
@@ -215,7 +219,7 @@ class FairQueue(Flow[W]):
                 self._touched.append(flow)
                 if not flow.size:
                     continue
-                # A flow that could not be served for long must not take all turns once it can be.
+                # A flow that could not be served for a long time must not take every turn once it can be.
                 flow.start = max(flow.start, self.now - self._horizon)
                 flow.tag = max(flow.tag, flow.start)
                 entry = (flow.start, arrival, flow)
@@ -225,14 +229,20 @@ class FairQueue(Flow[W]):
         return None
 
     def _only(self, flow: Flow[W]) -> bool:
-        """Tell whether no other flow has rows, here or above, so that there is none to get ahead of."""
+        """Tell whether no other flow has rows, at this level or above. Such a flow gets ahead of no other."""
         return self.alone and len(self._touched) == 1 and self.size == flow.size
 
     def _stand(self, flow: Flow[W]) -> None:
         heappush(self._order, (flow.start if flow.size else flow.tag, flow.arrival, flow))
 
     def _move_on(self) -> None:
-        """Move `now` on to the turn that comes, or to where all are even. Forget who is no longer ahead."""
+        """Advance `now` to the next turn, or to the latest tag if no flow waits.
+
+        Forget empty flows that it passed.
+
+        An empty flow whose tag is later than `now` stays, so that it gains nothing by leaving the queue for a
+        time.
+        """
         empty = []
         while self._order:
             at, arrival, flow = self._order[0]
@@ -255,5 +265,5 @@ class FairQueue(Flow[W]):
 
 
 def _stale(at: int, arrival: int, flow: Flow[W]) -> bool:
-    """Tell whether rows came to the flow, when it was empty, since it took this place."""
+    """Tell whether the flow was empty when this entry was made and has got rows since."""
     return flow.size > 0 and (at, arrival) < (flow.start, flow.arrival)

@@ -1,4 +1,4 @@
-"""Fair queueing of work that comes in pieces: each piece waits about as long as it takes."""
+"""Queue work in pieces, fairly: each piece waits about as long as it takes to run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Item = TypeVar("Item")
 
 
 class FinishTimeQueue(Generic[Item]):
-    """Items by the virtual time at which each would end if all shared one server (Demers et al. 1989).
+    """A queue ordered by the virtual time at which each item would end if all shared one server.
 
-    A piece of small cost passes pieces of large cost, and no piece waits for ever. Pieces that cost `least` or
-    less leave in the order in which they came. One thread uses it.
+    Source: Demers et al. 1989. A piece of small cost passes pieces of large cost, and no piece waits for ever.
+    Pieces that cost `least` or less leave in the order in which they came. Only one thread may use it.
     """
 
     def __init__(self, least: int) -> None:
@@ -31,7 +31,7 @@ class FinishTimeQueue(Generic[Item]):
         heappush(self._heap, (end, next(self._order), cost, item))
 
     def get(self) -> tuple[Item, int]:
-        """Remove the item whose turn it is; give it with its cost."""
+        """Remove the item whose turn it is and return it with its cost."""
         _, _, cost, item = heappop(self._heap)
         self._now += max(cost, self._least) / (len(self._heap) + 1)
         return item, cost

@@ -1,4 +1,4 @@
-"""The contract between what hosts adapters and what runs them."""
+"""Define what the engine's core needs of a runner: to hold adapters in slots."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from rootstock.adapters.spec import Adapter
 
 
 class AdapterHost(Protocol):
-    """Holds adapters in numbered slots. Slots, residency and verification need no more of a runner.
+    """A holder of adapters in numbered slots: the part of a runner that slots, residency and verification use.
 
-    `warm` opens what an adapter needs beyond its arrays. It may be slow, and any thread may call it. `stage`
-    prepares an adapter and may fail. `place` puts what was staged into a slot and does not fail. `clear` empties
-    a slot. One thread at a time calls the last three.
+    `warm` opens the graphs or task classes that an adapter needs beside its arrays. It may be slow, and any
+    thread may call it. `stage` prepares an adapter and may fail. `place` puts a staged adapter into a slot and
+    does not fail. `clear` empties a slot. Only one thread at a time calls `stage`, `place` and `clear`.
     """
 
     slots: int

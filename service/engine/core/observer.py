@@ -1,4 +1,4 @@
-"""The observers that the engine tells of its work."""
+"""Define the observers that the engine reports its work to."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, Literal
 from rootstock.service.engine.core.answer import RequestRecord
 from rootstock.service.engine.core.work import Priority
 
-# The tiers that an adapter is loaded into: host memory from the store, a slot from host memory.
+# The tiers that an adapter is loaded into: "memory" from the store, and "slot" from host memory.
 Tier = Literal["memory", "slot"]
 
 
 @dataclass(frozen=True)
 class BatchStats:
-    """One batch as run: `tokens` without padding, `padded` with it, `seconds` in the runner.
+    """The figures of one batch: `tokens` without padding, `padded` with it, and `seconds` in the runner.
 
-    `waits`: of each request whose first batch this is, its priority and the seconds since it arrived; not of
-    verification.
+    `waits` holds one entry for each request whose first batch this is: its priority and the seconds since it
+    arrived. Verification adds no entry.
     """
 
     rows: int
@@ -31,31 +31,31 @@ class BatchStats:
 
 
 class Observer:
-    """An observer is told of what the engine does. The engine's threads call it, so it must not block."""
+    """A receiver of reports about the engine's work. The engine's threads call it, so it must not block."""
 
     def batch(self, stats: BatchStats) -> None:
-        """Note that a batch was run."""
+        """Note that a batch ran."""
 
     def refused(self, reason: str) -> None:
-        """Note that a call was not admitted, or not all of it, for an EngineError of this code."""
+        """Note that the engine refused a call, or part of it, with an EngineError whose code is `reason`."""
 
     def served(self, served: RequestRecord) -> None:
         """Note that a reference of an admitted call was answered, or failed.
 
-        It is called from the task that made the call.
+        The task that made the call calls this method.
         """
 
     def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
-        """Note that an adapter was brought into a tier, or could not be."""
+        """Note that an adapter was loaded into a tier, or, where `ok` is false, that its load failed."""
 
     def evicted(self, tier: Tier) -> None:
         """Note that an adapter left a tier."""
 
 
 class Observers(Observer):
-    """Several as one. Their own faults are logged: what is counted wrong keeps no answer back.
+    """Several observers as one. It logs an observer's own faults, so that they hold no answer back.
 
-    Observers among them become those that they hold, so that each is told once and from one place.
+    It replaces each Observers object among them by its members, so that one loop calls every observer once.
     """
 
     def __init__(self, *observers: Observer) -> None:
@@ -78,9 +78,9 @@ class Observers(Observer):
     def evicted(self, tier: Tier) -> None:
         self._tell("evicted", tier)
 
-    def _tell(self, what: str, *told: Any) -> None:
+    def _tell(self, event: str, *arguments: Any) -> None:
         for observer in self.observers:
             try:
-                getattr(observer, what)(*told)
+                getattr(observer, event)(*arguments)
             except Exception:
-                logging.getLogger(__name__).exception("the observer failed on: %s", what)
+                logging.getLogger(__name__).exception("an observer failed on the event %s", event)

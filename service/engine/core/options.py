@@ -1,4 +1,4 @@
-"""The terms on which a request is served."""
+"""Define the options of a request: its tenant, its priority and its timeout."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from rootstock.service.engine.core.work import Priority
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """The tenant, the urgency, and the seconds that an answer is of use (None: while the server waits)."""
+    """A request's tenant, its priority, and its timeout in seconds (None: the server's own timeout)."""
 
     tenant: str = ""
     priority: Priority = "normal"
     timeout_s: float | None = None
 
     def deadline(self, arrived: float, most_s: float) -> float:
-        """Return when a request that arrived then expires, on a server that waits for so many seconds."""
+        """Return the time at which a request expires: at most `most_s` seconds after it `arrived`."""
         return arrived + (most_s if self.timeout_s is None else min(self.timeout_s, most_s))
 
 

@@ -1,4 +1,4 @@
-"""A request as admitted, and its progress from there to its outputs."""
+"""Define a request and its progress from admission to its outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class State(Enum):
-    """A request's state: ADMITTED → PREPARED → RUNNING → COMPUTED, or from any of the first three to LEFT."""
+    """A request's state: ADMITTED → PREPARED → RUNNING → COMPUTED. Each of the first three can become LEFT."""
 
     ADMITTED = "admitted"
     PREPARED = "prepared"
@@ -26,15 +26,15 @@ class State(Enum):
 
 
 class Progress:
-    """The progress of one request, and the times of its steps in seconds on the engine's clock.
+    """The progress of one request, with the times of its steps in seconds on the engine's clock.
 
-    `ready`: its adapter was in host memory. `preparing` to `prepared`: its inputs became samples. `started`:
-    its first batch began. `finished`: its last output was there. `samples[i]` holds the rows of input i,
-    `outputs` the raw head output of each row, input by input. `cost` is the sum of the samples' costs.
-    `compute` is its share, by cost, of the seconds of its batches, the last of which is `batch`.
+    At `ready` its adapter was in host memory. From `preparing` to `prepared` its inputs became samples. At
+    `started` its first batch began, and at `finished` its last output was complete. `samples[i]` holds the rows
+    of input i. `outputs` holds the raw head output of each row, input by input. `cost` is the sum of the samples'
+    costs. `batch` is its last batch. `compute` is its share, by cost, of the seconds of its batches.
 
-    Several threads call it, each for its own step. A request that nobody waits for is LEFT: the client left, the
-    deadline passed, or another row of the request failed. No later step computes it.
+    Several threads call it, each for its own step. A request is LEFT when nobody waits for it: the client left,
+    the deadline passed, or another row of the request failed. No later step computes it.
     """
 
     __slots__ = (
@@ -60,13 +60,13 @@ class Progress:
         return self.state is State.LEFT
 
     def time_preparation(self, began: float, ended: float) -> None:
-        """Note when the inputs were prepared, with or without success."""
+        """Record when the preparation of the inputs began and ended, whether or not it succeeded."""
         self.preparing, self.prepared = began, ended
 
     def prepare(self, samples: Sequence[Sequence[Any]]) -> None:
-        """Take the samples of each input: ADMITTED → PREPARED. Only once a request."""
+        """Take the samples of each input: ADMITTED → PREPARED. Raise ValueError if it was prepared before."""
         if self.state not in (State.ADMITTED, State.LEFT):
-            raise ValueError(f"a request that is {self.state.value} cannot be prepared")
+            raise ValueError(f"the request is {self.state.value}; only an admitted request can be prepared")
         self.samples = samples
         self.cost = sum(sample.cost for of_input in samples for sample in of_input)
         self._missing = sum(len(of_input) for of_input in samples)
@@ -75,7 +75,7 @@ class Progress:
             self.state = State.PREPARED
 
     def start(self, now: float) -> bool:
-        """Note that a batch begins that holds one of the rows: PREPARED → RUNNING. True at the first one."""
+        """Note that a batch with one of the rows begins: PREPARED → RUNNING. Return whether it is the first."""
         if self.started is not None:
             return False
         self.started = now
@@ -84,12 +84,12 @@ class Progress:
         return True
 
     def share(self, batch: BatchStats, seconds: float) -> None:
-        """Add the request's share of a batch that ran."""
+        """Add the request's share, in seconds, of a batch that ran."""
         self.batch = batch
         self.compute += seconds
 
     def record(self, row: int, output: Array, now: float) -> bool:
-        """Take the output of a row. True when it is the last one: RUNNING → COMPUTED."""
+        """Take the output of a row. Return whether it is the last one: RUNNING → COMPUTED."""
         if self.state is State.LEFT:
             return False
         self.outputs[row] = output
@@ -101,21 +101,21 @@ class Progress:
         return True
 
     def leave(self) -> None:
-        """Note that nobody waits for the request any more. One that is computed stays so."""
+        """Note that nobody waits for the request any more. A computed request stays COMPUTED."""
         if self.state is not State.COMPUTED:
             self.state = State.LEFT
 
     def input_of(self, row: int) -> int:
-        """Return the place of the input that a row belongs to."""
+        """Return the index of the input that a row belongs to."""
         return [i for i, samples in enumerate(self.samples) for _ in samples][row]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Request:
-    """Inputs under one adapter, admitted together and answered together.
+    """Inputs for one adapter that are admitted and answered together.
 
-    `arrived` and `deadline` are seconds on the engine's clock. A request that verifies an upload replays golden
-    inputs and gives raw outputs.
+    `arrived` and `deadline` are in seconds on the engine's clock. A `verifying` request replays the golden inputs
+    of an upload and gives raw outputs.
     """
 
     adapter: Adapter

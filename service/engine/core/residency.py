@@ -1,4 +1,4 @@
-"""The adapters that calls need: in host memory while somebody holds them, forgotten once nobody does."""
+"""Keep adapters in host memory while calls hold them, and forget deleted ones once no call does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rootstock.service.engine.core.slots import Slots
 
 
 class Residency:
-    """Adapters by digest, as calls hold them. Used from the event loop; `load` runs in a thread.
+    """The adapters that calls hold, by digest. Used from the event loop; `load` runs in a thread.
 
     `drop(digest)` frees the slot of an adapter that leaves host memory.
     """
@@ -38,7 +38,10 @@ class Residency:
 
     @contextmanager
     def hold(self, digests: Sequence[str]) -> Iterator[None]:
-        """Hold these adapters for a call, from the moment its references are resolved: `forget` waits for it."""
+        """Hold these adapters for a call, from the time its references are resolved.
+
+        `forget` waits for its end.
+        """
         self._held.update(digests)
         try:
             yield
@@ -52,7 +55,7 @@ class Residency:
             self.cache.trim()
 
     async def get(self, digests: Sequence[str], within: float) -> dict[str, Adapter | Exception]:
-        """Return the adapter of each digest, or why it cannot be loaded. Load those not in memory side by side.
+        """Return the adapter of each digest, or the error of its load. Load missing adapters concurrently.
 
         Raise TimeoutError after `within` seconds.
         """
@@ -81,7 +84,7 @@ class Residency:
         self._drop(digest)
 
     def close(self) -> None:
-        """Load nothing more."""
+        """Start no more loads."""
         self.cache.close()
 
     def residency(self, digest: str) -> str:
@@ -91,7 +94,7 @@ class Residency:
         return "memory" if digest in self.cache else "store"
 
     def _evicted(self, digest: str) -> None:
-        """Free the slot of what leaves host memory as well: the slot may hold the same memory."""
+        """Also free the slot of an adapter that leaves host memory: the slot may refer to the same memory."""
         self._observer.evicted("memory")
         self._drop(digest)
 

@@ -1,4 +1,4 @@
-"""The adapters in the runner's slots, who holds them there, and which stay for good."""
+"""Assign the runner's slots to adapters, lease them to batches, and keep pinned adapters in theirs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class _SlotLease:
 
 
 class Slots:
-    """The runner's slots: least recently used out, never one that a batch holds or that is pinned.
+    """The runner's adapter slots. A new adapter evicts the least recently used that is neither leased nor pinned.
 
-    Slot 0 is the foundation alone and the last slot is kept for verification; neither is ever evicted. Called
-    from one thread, except `pin` and `resident`.
+    Two slots are reserved and never evicted: slot 0 for the bare foundation, and the last one for verification.
+    Only one thread may call it, except for `pin` and `resident`.
     """
 
     def __init__(self, runner: AdapterHost, foundation: Adapter, observer: Observer | None = None) -> None:
         if runner.slots < 3:
             raise ValueError(
-                f"a runner of {runner.slots} slots; at least 3 (foundation, one adapter, verification)"
+                f"the runner has {runner.slots} slots; give it at least 3 (foundation, one adapter, verification)"
             )
         self._runner = runner
         self._observer = observer or Observer()
@@ -36,7 +36,7 @@ class Slots:
         self._free = list(range(runner.slots - 2, 0, -1))
         self._verification = _SlotLease(runner.slots - 1)
         self._verifying: str | None = None
-        # Replaced, never changed: another thread may read it meanwhile.
+        # `pin` replaces this set and never changes it, because another thread may read it at the same time.
         self.pinned: frozenset[str] = frozenset()
         self.loads = 0
         self.evictions = 0
@@ -44,9 +44,10 @@ class Slots:
         self._foundation = foundation.digest
 
     def lease(self, adapter: Adapter, verifying: bool = False) -> int | None:
-        """Return the slot that holds the adapter until `release`, loaded if need be; None if all others are held.
+        """Return the slot that holds the adapter until `release`, or None if no slot can be freed for it.
 
-        The adapter is staged before another is evicted: a load that fails changes nothing.
+        Load the adapter first if it is in no slot. It is staged before another is evicted, so that a load that
+        fails changes nothing.
         """
         if adapter.digest == self._foundation:
             return 0
@@ -69,7 +70,7 @@ class Slots:
         return place.slot
 
     def release(self, digest: str, verifying: bool = False) -> None:
-        """Give back one lease of `lease`."""
+        """Give back one lease of an adapter."""
         if digest == self._foundation:
             return
         place = self._verification if verifying else self._places[digest]
@@ -79,7 +80,7 @@ class Slots:
             self._verifying = None
 
     def drop(self, digest: str) -> bool:
-        """Free the slot of an adapter, pinned or not; False while it is leased."""
+        """Free the slot of an adapter, pinned or not. Return False if it is leased, and do nothing."""
         place = self._places.get(digest)
         if place is None:
             return True
@@ -93,17 +94,18 @@ class Slots:
     def pin(self, digests: frozenset[str]) -> None:
         """Keep these adapters and no others in their slots, from their next lease on. Any thread may call it.
 
-        Raise ValueError for more than leave one slot for all others.
+        Raise ValueError if they would leave no slot for other adapters.
         """
         most = self._runner.slots - 3
         if len(digests) > most:
-            raise ValueError(f"{len(digests)} adapters to pin; at most {most}, which leaves one slot for others")
+            message = f"{len(digests)} adapters to pin; at most {most}, so that others have a slot; pin fewer"
+            raise ValueError(message)
         self.pinned = digests
 
     def resident(self) -> frozenset[str]:
         """Return the digests of the adapters in slots.
 
-        Any thread may call it: the copy is one step under the GIL.
+        Any thread may call it, because the copy is one step under the GIL.
         """
         return frozenset(self._places)
 
