@@ -112,12 +112,12 @@ def test_truncation_counts_the_masks_that_it_leaves(ours: Tokenizer) -> None:
         TASK.encode("[MASK] a a a a a a [MASK]", limit, {}, ours, most=256)
     (row,) = TASK.encode("[MASK] a a a a a a [MASK]", limit, {"truncation": True}, ours, most=256)
     assert (row.masks, len(row.ids)) == ((1,), 8)
-    with pytest.raises(InvalidInput, match="that truncation leaves"):
+    with pytest.raises(InvalidInput, match="after truncation"):
         TASK.encode("a a a a a a a [MASK]", limit, {"truncation": True}, ours, most=256)
 
 
 def test_each_mask_counts_as_a_row_of_the_request(ours: Tokenizer) -> None:
     (row,) = TASK.encode("[MASK] " * 5, Preprocessing(128), {}, ours, most=5)
     assert row.outputs == 5
-    with pytest.raises(TooLarge, match="becomes 5 rows, one a mask; 4 are left"):
+    with pytest.raises(TooLarge, match="becomes 5 rows, one for each mask; the request has 4 left"):
         TASK.encode("[MASK] " * 5, Preprocessing(128), {}, ours, most=4)

@@ -198,7 +198,7 @@ def test_truncation_is_every_task_s_and_others_are_listed(task: str) -> None:
     wishes += [{"truncate": value} for value in ("NONE", "START", "END")]
     for wish in wishes:
         check_call(TASKS[task], INPUTS[task], {**wish, **NEEDED.get(task, {})})
-    with pytest.raises(InvalidParameter, match="truncation and truncate say the same"):
+    with pytest.raises(InvalidParameter, match="truncation and truncate set the same thing"):
         check_call(TASKS[task], INPUTS[task], {"truncate": False, "truncation": True, **NEEDED.get(task, {})})
     with pytest.raises(InvalidParameter, match="truncation"):
         check_call(TASKS[task], INPUTS[task], {"nonsense": 1})

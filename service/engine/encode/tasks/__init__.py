@@ -1,4 +1,4 @@
-"""The inputs and outputs of each task: one module a task, named as Hugging Face's pipelines are."""
+"""Handle the inputs and outputs of each task: one module for each, with the name of Hugging Face's pipeline."""
 
 from __future__ import annotations
 

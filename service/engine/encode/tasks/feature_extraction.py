@@ -1,4 +1,4 @@
-"""feature-extraction: one pooled vector an input."""
+"""The task feature-extraction: one pooled vector for each input."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
 from rootstock.service.engine.encode.tasks.task import Task
 
-# A number of fp32 with its comma, as JSON.
+# The bytes of an fp32 number with its comma, as JSON.
 _NUMBER_BYTES = 12
 
 
 class FeatureExtraction(Task):
-    """The head's vector as it is: pooling, normalisation and projection are the head's."""
+    """The task that returns the head's vector unchanged: the head pools, normalises and projects."""
 
     name = "feature-extraction"
 
     def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
-        """Count one number a row of the head's projection; without one, leave the foundation's width."""
+        """Estimate one number for each row of the head's projection, or 0 bytes without a projection."""
         projection = adapter.weights.head.get("head.weight")
         return 0 if projection is None else _NUMBER_BYTES * len(projection)
 

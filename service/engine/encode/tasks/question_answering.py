@@ -1,6 +1,7 @@
-"""question-answering: the span of a context that answers a question; long contexts in overlapping windows.
+"""The task question-answering: the span of a context that answers a question.
 
-Follows the QuestionAnsweringPipeline of transformers 4, which transformers 5 no longer has.
+It reads long contexts in overlapping windows. It follows the QuestionAnsweringPipeline of transformers 4, which
+transformers 5 no longer has.
 """
 
 from __future__ import annotations
@@ -19,20 +20,22 @@ from rootstock.service.engine.encode.tasks.text_classification import softmax
 
 Flags = npt.NDArray[np.bool_]
 MAX_TOP_K = 100
-# Characters of one input's answers, and of the spans that they are chosen from: a token can be of any length.
+# The most characters of one input's answers, and of the spans that they are chosen from. Tokens alone do not
+# limit them, because a token can have any length.
 MAX_ANSWER_CHARACTERS = 2**18
 _MAX_SPAN_CHARACTERS = 2**24
 _WINDOW, _STRIDE, _QUESTION, _ANSWER = 384, 128, 64, 15
 
 
 class QuestionAnswering(Task):
-    """The best answers with their score and characters in the context.
+    """The task that returns the best answers, with their score and their characters in the context.
 
-    `max_seq_len` tokens a window (384, at most the adapter's limit), of which neighbours share `doc_stride` (128,
-    at most half a window); the question's first `max_question_len` tokens count (64). Answers have at most
-    `max_answer_len` tokens (15) and, with `align_to_words` (true), end where words end.
-    `handle_impossible_answer` admits the empty answer. `top_k` (1): how many, at most `MAX_TOP_K`; one is given
-    as an object, more as a list. Contexts are split, never truncated.
+    Defaults are in parentheses. A window has `max_seq_len` tokens (384, at most the adapter's limit).
+    Neighbouring windows share `doc_stride` tokens (128, at most half a window). The first `max_question_len`
+    tokens (64) of the question count. Answers have at most `max_answer_len` tokens (15). With `align_to_words`
+    (true), they begin and end where words do. `handle_impossible_answer` (false) allows the empty answer. `top_k`
+    (1) is the number of answers, at most `MAX_TOP_K`. One answer is an object, several are a list. Contexts are
+    split, never truncated.
     """
 
     name = "question-answering"
@@ -42,7 +45,7 @@ class QuestionAnswering(Task):
     parameters = frozenset({*counts, *flags})
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """Raise unless the parameters are whole numbers and truth values."""
+        """Raise InvalidParameter unless the counts are whole numbers and the flags true or false."""
         super().check(parameters)
         for name in self.counts:
             check_count(parameters, name, 0 if name == "doc_stride" else 1)
@@ -50,15 +53,16 @@ class QuestionAnswering(Task):
             check_bool(parameters, name)
         if "truncate_prompt_tokens" in parameters:
             raise InvalidParameter(
-                f"{self.name} reads a long context in windows and truncates none; set max_seq_len in place of "
-                "truncate_prompt_tokens",
+                f"{self.name} splits a long context into windows and never truncates it; set max_seq_len instead "
+                "of truncate_prompt_tokens",
                 "parameters.truncate_prompt_tokens",
             )
         if (parameters.get("top_k") or 1) > MAX_TOP_K:
-            raise InvalidParameter(f"top_k is {parameters['top_k']}; at most {MAX_TOP_K}", "parameters.top_k")
+            message = f"top_k is {parameters['top_k']}; expected at most {MAX_TOP_K}"
+            raise InvalidParameter(message, "parameters.top_k")
 
     def check_input(self, value: Input, where: str) -> None:
-        """Raise if the question or the context is empty."""
+        """Raise InvalidInput if the question or the context is empty."""
         super().check_input(value, where)
         for key, text in zip(Question._fields, value, strict=True):
             if not text:
@@ -72,22 +76,23 @@ class QuestionAnswering(Task):
         tokenizer: Tokenizer,
         most: int,
     ) -> list[TextSample]:
-        """Return one row a window."""
+        """Return one row for each window of the context."""
         limit = preprocessing.max_length
         size = parameters.get("max_seq_len") or min(limit, _WINDOW)
         if size > limit:
-            raise InvalidParameter(f"max_seq_len is {size}; the adapter takes {limit}", "parameters.max_seq_len")
-        asked = min(size, parameters.get("max_question_len") or _QUESTION)
-        question = tokenizer.part(preprocessing.prefix + value[0], asked).encoding
-        cut(question, asked)
+            message = f"max_seq_len is {size} and the adapter's limit is {limit} tokens; lower it"
+            raise InvalidParameter(message, "parameters.max_seq_len")
+        question_size = min(size, parameters.get("max_question_len") or _QUESTION)
+        question = tokenizer.part(preprocessing.prefix + value[0], question_size).encoding
+        cut(question, question_size)
         room = tokenizer.room(size, pair=True) - len(question)
-        # More than all windows together hold.
+        # Read at least as many tokens as all windows together can hold.
         context, _, whole = tokenizer.part(value[1], most * size)
         if len(context) > room:
             shared = _shared(parameters.get("doc_stride"), size, room)
-            read = "" if whole else ", as far as it was read"
+            part = "" if whole else ", of which only a part was read"
             rows = 1 + -(-(len(context) - room) // (room - shared))
-            check_rows(rows, most, f"one a window of the context{read}")
+            check_rows(rows, most, f"one for each window of the context{part}")
             context.truncate(room, stride=shared)
         wholes = (tokenizer.whole(question, window) for window in (context, *context.overflowing))
         return [TextSample(whole.ids, whole.type_ids, whole, value[1], 0) for whole in wholes]
@@ -100,22 +105,25 @@ class QuestionAnswering(Task):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
     ) -> Any:
-        """Take answers of one text, from whatever windows, as one, and add their scores, as the pipeline does."""
+        """Return the best answers.
+
+        As in the pipeline, answers of one text become one, and their scores add up.
+        """
         top_k = parameters.get("top_k") or 1
         aligned = parameters.get("align_to_words", True)
-        # More candidates than answers: spans within the same words become one.
+        # Take more candidates than answers, because spans within the same words become one answer.
         candidates = 2 * top_k + 10 if aligned else top_k
         longest = parameters.get("max_answer_len") or _ANSWER
         answers: dict[str, dict[str, Any]] = {}
-        empty, held = 1.0, 0
+        empty, length = 1.0, 0
         for raw, row in zip(raws, rows, strict=True):
             context = np.array([part == 1 for part in row.encoding.sequence_ids])
             begins, ends = _probabilities(raw, row, context)
             empty = min(empty, float(begins[0] * ends[0]))
             for first, last in _spans(begins, ends, context, longest, candidates):
                 start, end = _characters(row, first, last, aligned)
-                held += end - start
-                _check_length(held, _MAX_SPAN_CHARACTERS)
+                length += end - start
+                _check_length(length, _MAX_SPAN_CHARACTERS)
                 text = row.text[start:end]
                 answer = answers.setdefault(
                     text.lower(), {"score": 0.0, "start": start, "end": end, "answer": text}
@@ -132,28 +140,28 @@ class QuestionAnswering(Task):
 def _check_length(length: int, most: int) -> None:
     if length > most:
         raise TooLarge(
-            f"an input's possible answers have more than {most} characters, which is the limit; lower "
+            f"an input's possible answers have more than {most} characters, the limit; lower "
             "parameters.top_k or parameters.max_answer_len",
             "inputs",
         )
 
 
-def _shared(asked: int | None, size: int, room: int) -> int:
-    """Return how many tokens a window repeats of the one before. Fewer than `room` leave it new ones."""
-    shared = min(size // 2, _STRIDE) if asked is None else asked
-    if asked is None and shared >= room:
+def _shared(doc_stride: int | None, size: int, room: int) -> int:
+    """Return how many tokens a window repeats of the one before: fewer than `room`, so that some are new."""
+    shared = min(size // 2, _STRIDE) if doc_stride is None else doc_stride
+    if doc_stride is None and shared >= room:
         shared = room // 2
     if shared >= room:
         raise InvalidParameter(
-            f"the question leaves {max(room, 0)} of {size} tokens to a window of the context, and doc_stride is "
-            f"{shared}; give a shorter question, a smaller doc_stride or a larger max_seq_len",
+            f"the question leaves {max(room, 0)} of {size} tokens for a window of the context and doc_stride is "
+            f"{shared}, which is not less; shorten the question, lower doc_stride or raise max_seq_len",
             "parameters.doc_stride",
         )
     return shared
 
 
 def _probabilities(raw: Array, row: TextSample, context: Flags) -> tuple[Array, Array]:
-    """Return the probability that an answer begins, and ends, at each token; at the first: that there is none."""
+    """Return the probabilities that an answer begins and ends at each token. The first token means no answer."""
     possible = context.copy()
     possible[0] = row.encoding.special_tokens_mask[0] or not context.any()
     begins, ends = softmax(np.where(possible, raw.T, -np.inf))
@@ -161,7 +169,7 @@ def _probabilities(raw: Array, row: TextSample, context: Flags) -> tuple[Array, 
 
 
 def _spans(begins: Array, ends: Array, context: Flags, longest: int, most: int) -> Iterator[tuple[int, int]]:
-    """Return the likeliest spans within the context of at most `longest` tokens, as first and last token."""
+    """Yield the first and last token of the likeliest spans in the context, each of at most `longest` tokens."""
     longest = min(longest, len(context))
     places = np.flatnonzero(np.tril(np.triu(np.outer(context, context)), longest - 1))
     scores = np.outer(begins, ends).ravel()[places]
@@ -179,5 +187,5 @@ def _characters(row: TextSample, first: int, last: int, aligned: bool) -> tuple[
     spans = [span for span in word_spans if span is not None]
     if len(spans) == 2:
         return spans[0][0], spans[1][1]
-    # Some tokenizers know no words.
+    # Some tokenizers do not split text into words.
     return encoding.offsets[first][0], encoding.offsets[last][1]

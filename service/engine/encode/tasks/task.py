@@ -1,4 +1,4 @@
-"""The form of a task: check a call, turn its inputs into rows, and rows' raw head outputs into predictions."""
+"""Define a task: it checks a call, turns inputs into rows, and turns raw head outputs into predictions."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from rootstock.service.engine.encode.tasks.truncation import (
     truncates,
 )
 
-# A label with its score, as JSON, roughly.
+# The bytes of a label with its score as JSON, by a rough estimate.
 ANSWER_ITEM_BYTES = 64
 _FORMS = {str: "a string", tuple: "a pair", Question: "a question with its context"}
 
 
 class Task(ABC):
-    """One Hugging Face pipeline tag. Predictions are what transformers' pipeline gives for it.
+    """One Hugging Face pipeline tag, with the predictions that transformers' pipeline gives for it.
 
-    `takes`: the forms of input. `parameters`: the names of its own parameters, beside truncation's.
-    `keeps_empty_pair`: whether an empty second text still makes a pair, with its separators.
+    `takes` lists the accepted forms of input. `parameters` names its own parameters, beside those of truncation.
+    `keeps_empty_pair` tells whether an empty second text still makes a pair, with separators.
     """
 
     name: str
     takes: tuple[type, ...] = (str,)
     parameters: frozenset[str] = frozenset()
-    # transformers' tokenizers drop an empty second text where they are given one pair, and keep it in a batch.
+    # transformers' tokenizers drop an empty second text from a single pair, but keep it in a batch of pairs.
     keeps_empty_pair = False
 
     def check(self, parameters: Mapping[str, Any]) -> None:
@@ -60,9 +60,9 @@ class Task(ABC):
         tokenizer: Tokenizer,
         most: int,
     ) -> list[TextSample] | Iterator[TextSample]:
-        """Return one input's rows, by default one.
+        """Return one input's rows: by default a list of one row.
 
-        Raise TooLarge over `most`. An iterator gives as many as `readings`.
+        Raise TooLarge for more than `most` rows. An iterator yields as many rows as `readings` returns.
         """
         if type(value) is tuple and not value[1] and not self.keeps_empty_pair:
             value = value[0]
@@ -70,19 +70,22 @@ class Task(ABC):
         return [tokenizer.encode(value, preprocessing, truncates(parameters))]
 
     def readings(self, parameters: Mapping[str, Any]) -> int:
-        """Return how many rows an input becomes for its parameters alone, each of which reads it anew."""
+        """Return how many rows each input becomes because of the parameters. Each row reads the input again."""
         return 1
 
     def characters(self, value: Input, parameters: Mapping[str, Any]) -> int:
-        """Return how many characters are read for one row of an input, or a few more."""
+        """Return the number of characters that one row of an input reads, or a few more."""
         return characters(value)
 
     def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
-        """Estimate how many bytes a row of so many tokens takes in the answer; of 0 tokens, at least so many."""
+        """Estimate the bytes that a row of `tokens` tokens takes in the answer.
+
+        For 0 tokens, give a lower bound.
+        """
         return ANSWER_ITEM_BYTES
 
     def numbers(self, adapter: Adapter, tokens: int) -> int:
-        """Return how many numbers the head gives for a row of so many tokens, where labels decide it."""
+        """Return how many numbers the head gives for a row of `tokens` tokens, as far as labels decide it."""
         return len(adapter.labels)
 
     @abstractmethod
@@ -94,7 +97,7 @@ class Task(ABC):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
     ) -> Any:
-        """Return one input's prediction from the raw outputs of its rows, JSON-ready."""
+        """Return one input's prediction, ready for JSON, from the raw outputs of its rows."""
 
 
 def check_call(task: Task, inputs: Sequence[Input], parameters: Mapping[str, Any]) -> None:
@@ -123,11 +126,12 @@ def check_one_of(parameters: Mapping[str, Any], name: str, allowed: tuple[str, .
     """Raise InvalidParameter unless the parameter is absent, null or one of `allowed`."""
     if parameters.get(name) is not None and parameters[name] not in allowed:
         raise InvalidParameter(
-            f"{name} is {parameters[name]!r}; one of: {', '.join(allowed)}", f"parameters.{name}"
+            f"{name} is {parameters[name]!r}; expected one of: {', '.join(allowed)}", f"parameters.{name}"
         )
 
 
-def check_rows(rows: int, most: int, what: str) -> None:
-    """Raise TooLarge for an input that becomes more rows than are left to its request."""
+def check_rows(rows: int, most: int, unit: str) -> None:
+    """Raise TooLarge for an input that becomes more rows than its request has left."""
     if rows > most:
-        raise TooLarge(f"an input becomes {rows} rows, {what}; {most} are left to the request", "inputs")
+        message = f"an input becomes {rows} rows, {unit}; the request has {most} left; split the request"
+        raise TooLarge(message, "inputs")

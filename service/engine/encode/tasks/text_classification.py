@@ -1,4 +1,4 @@
-"""text-classification: single label, multi-label and regression, over a text or a pair of texts."""
+"""The task text-classification: single label, multi-label and regression, for a text or a pair of texts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ FUNCTIONS = ("sigmoid", "softmax", "none")
 
 
 class TextClassification(Task):
-    """Scores by label, as transformers' TextClassificationPipeline gives them.
+    """The task that returns scores by label, as transformers' TextClassificationPipeline does.
 
-    `top_k` absent: the best label as an object. `top_k` null: every label, best first. Otherwise the first k.
-    `function_to_apply`: sigmoid, softmax or none; by default what the problem type calls for.
+    Without `top_k` the prediction is the best label as an object. With `top_k` null it is a list of every label,
+    best first; with a number, the first so many. `function_to_apply` is sigmoid, softmax or none. By default the
+    problem type decides it.
     """
 
     name = "text-classification"
@@ -26,13 +27,13 @@ class TextClassification(Task):
     parameters = frozenset({"top_k", "function_to_apply"})
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """Raise unless `top_k` is null or at least 1."""
+        """Raise InvalidParameter unless `top_k` is null or at least 1, and the function is one of `FUNCTIONS`."""
         super().check(parameters)
         check_one_of(parameters, "function_to_apply", FUNCTIONS)
         check_count(parameters, "top_k")
 
     def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
-        """Count one item a label that is given."""
+        """Estimate one item for each returned label."""
         labels = len(adapter.labels)
         return ANSWER_ITEM_BYTES * min(parameters.get("top_k", 1) or labels, labels)
 
@@ -54,9 +55,9 @@ class TextClassification(Task):
 
 
 def _function(parameters: Mapping[str, Any], adapter: Adapter) -> str:
-    asked: str | None = parameters.get("function_to_apply")
-    if asked is not None:
-        return asked
+    function: str | None = parameters.get("function_to_apply")
+    if function is not None:
+        return function
     if adapter.problem_type == "regression":
         return "none"
     multi = adapter.problem_type == "multi_label_classification" or len(adapter.labels) == 1
@@ -64,11 +65,11 @@ def _function(parameters: Mapping[str, Any], adapter: Adapter) -> str:
 
 
 def activate(function: str, raw: Array) -> Array:
-    """Put logits through one of `FUNCTIONS`."""
+    """Return the logits after one of `FUNCTIONS`."""
     if function == "none":
         return raw
     if function == "sigmoid":
-        # Through tanh, so that a large negative logit does not overflow.
+        # The form with tanh does not overflow for a large negative logit.
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * raw)), dtype=np.float32)
     return softmax(raw)
 

@@ -1,4 +1,4 @@
-"""text-ranking: how well a text answers to another, from a cross-encoder of one output."""
+"""The task text-ranking: the relevance of one text to another, from a cross-encoder with one output."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ FUNCTIONS = ("sigmoid", "none")
 
 
 class TextRanking(Task):
-    """A score of a pair, as sentence-transformers' CrossEncoder gives it (sentence-transformers 6.2).
+    """The task that returns a pair's score, as sentence-transformers' CrossEncoder does (version 6.2).
 
-    `function_to_apply`: sigmoid, the default, or none.
+    `function_to_apply` is sigmoid, the default, or none.
     """
 
     name = "text-ranking"
@@ -26,7 +26,7 @@ class TextRanking(Task):
     keeps_empty_pair = True
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """Raise unless `function_to_apply` is one of `FUNCTIONS`."""
+        """Raise InvalidParameter unless `function_to_apply` is one of `FUNCTIONS`."""
         super().check(parameters)
         check_one_of(parameters, "function_to_apply", FUNCTIONS)
 

@@ -1,7 +1,6 @@
-"""token-classification: labels for tokens, or for the spans they form, with character offsets.
+"""The task token-classification: labels for tokens, or for the spans they form, with character offsets.
 
-The strategies follow transformers' TokenClassificationPipeline (transformers 5.23), which is the oracle in the
-tests.
+The strategies follow transformers' TokenClassificationPipeline (transformers 5.23), which the tests compare with.
 """
 
 from __future__ import annotations
@@ -42,17 +41,18 @@ class _TokenLabel:
 
 
 class TokenClassification(Task):
-    """Entities of a text.
+    """The task that returns the entities of a text.
 
-    `aggregation_strategy` none: each token; simple: runs of tokens with one label; first, average, max: words
-    are labelled as a whole, then runs of them. `ignore_labels`: labels that are left out, by default ["O"].
+    `aggregation_strategy` decides their unit. With "none" it is each token; with "simple", a run of tokens with
+    one label. With "first", "average" and "max", each word gets one label, and the unit is a run of words.
+    `ignore_labels` lists the labels to leave out, by default ["O"].
     """
 
     name = "token-classification"
     parameters = frozenset({"aggregation_strategy", "ignore_labels"})
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """Raise unless `ignore_labels` is a list of strings."""
+        """Raise InvalidParameter for an unknown strategy, or unless `ignore_labels` is a list of strings."""
         super().check(parameters)
         check_one_of(parameters, "aggregation_strategy", STRATEGIES)
         ignored = parameters.get("ignore_labels")
@@ -64,11 +64,11 @@ class TokenClassification(Task):
             )
 
     def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
-        """Count one item a token, at most."""
+        """Estimate one item for each token, the most there can be."""
         return ANSWER_ITEM_BYTES * tokens
 
     def numbers(self, adapter: Adapter, tokens: int) -> int:
-        """Count one number a label and token."""
+        """Return one number for each label of each token."""
         return tokens * len(adapter.labels)
 
     def predict(
@@ -79,7 +79,7 @@ class TokenClassification(Task):
         parameters: Mapping[str, Any],
         tokenizer: Tokenizer,
     ) -> list[dict[str, Any]]:
-        """Return the entities in order of their place in the text."""
+        """Return the entities in the order of the text."""
         strategy = parameters.get("aggregation_strategy") or "none"
         ignored = parameters.get("ignore_labels")
         ignored = frozenset(["O"] if ignored is None else ignored)
@@ -152,7 +152,7 @@ def _label_word(word: list[_Token], strategy: str, adapter: Adapter, tokenizer: 
 
 
 def _runs(labelled: list[_TokenLabel]) -> list[list[_TokenLabel]]:
-    """Group neighbours of one entity type. A B- label starts a new run."""
+    """Group neighbours of one entity type. A label with the prefix B- starts a new run."""
     runs: list[list[_TokenLabel]] = []
     for item in labelled:
         begins, kind = _tag(item.label)

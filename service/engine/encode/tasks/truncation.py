@@ -1,4 +1,4 @@
-"""Truncation of an input that is too long, by transformers' name for it and those of other servers."""
+"""Read the parameters that ask for truncation, by transformers' name and those of other servers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from rootstock.service.engine.core.errors import InvalidParameter
 # transformers and Voyage; Text Embeddings Inference, Jina (true or false) and Cohere (where to cut); vLLM.
 TRUNCATION = ("truncation", "truncate", "truncate_prompt_tokens")
 _SIDES: dict[str, Literal["left", "right"]] = {"START": "left", "END": "right"}
-# A bundle's own max_length is no less: below it special tokens fill a row.
+# A bundle's own max_length is never less: below 3, special tokens alone fill a row.
 _LEAST = 3
 
 
 def check_truncation(parameters: Mapping[str, Any]) -> None:
-    """Raise InvalidParameter for a value that means nothing, or for two spellings at once."""
-    given = [name for name in TRUNCATION if name in parameters]
-    if len(given) > 1:
-        raise InvalidParameter(f"{given[0]} and {given[1]} say the same; give one of them", _where(given[1]))
-    for name in given:
+    """Raise InvalidParameter for an unknown value, or for two of the names at once."""
+    names = [name for name in TRUNCATION if name in parameters]
+    if len(names) > 1:
+        message = f"{names[0]} and {names[1]} set the same thing; give only one of them"
+        raise InvalidParameter(message, _where(names[1]))
+    for name in names:
         value = parameters[name]
         if name == "truncation" and not isinstance(value, bool):
             raise InvalidParameter(f"truncation is {value!r}; expected true or false", _where(name))
@@ -39,15 +40,15 @@ def check_truncation(parameters: Mapping[str, Any]) -> None:
 
 
 def truncates(parameters: Mapping[str, Any]) -> bool:
-    """Tell whether an input that is too long is cut; otherwise it is refused."""
-    wish = parameters.get("truncate", False)
+    """Tell whether an input that is too long is truncated. Otherwise it is refused."""
+    side = parameters.get("truncate", False)
     return bool(
-        parameters.get("truncation") or (wish and wish != "NONE") or "truncate_prompt_tokens" in parameters
+        parameters.get("truncation") or (side and side != "NONE") or "truncate_prompt_tokens" in parameters
     )
 
 
 def preprocessing_for(preprocessing: Preprocessing, parameters: Mapping[str, Any]) -> Preprocessing:
-    """Return an adapter's preprocessing with the limit and the side that a request asks for.
+    """Return an adapter's preprocessing with the length limit and the truncation side that a request asks for.
 
     Raise InvalidParameter for more tokens than the adapter takes.
     """
@@ -58,8 +59,8 @@ def preprocessing_for(preprocessing: Preprocessing, parameters: Mapping[str, Any
         return preprocessing
     if most > preprocessing.max_length:
         raise InvalidParameter(
-            f"truncate_prompt_tokens is {most} and the model's limit is {preprocessing.max_length} tokens; give "
-            "no more than that, or -1 for the limit",
+            f"truncate_prompt_tokens is {most} and the model's limit is {preprocessing.max_length} tokens; "
+            "lower it, or give -1 for the limit",
             _where("truncate_prompt_tokens"),
         )
     return replace(preprocessing, max_length=most)

@@ -1,4 +1,4 @@
-"""zero-shot-classification: labels chosen at request time, each a hypothesis that an NLI adapter judges."""
+"""The task zero-shot-classification: an NLI adapter judges a hypothesis for each label of the request."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rootstock.service.engine.encode.tasks.text_classification import softmax
 from rootstock.service.engine.encode.tasks.truncation import preprocessing_for, truncates
 
 TEMPLATE = "This example is {}."
-# Characters of the template, and of a label: their hypothesis is read for each row.
+# The most characters of the template, and of a label: each row reads the hypothesis that they make.
 MAX_HYPOTHESIS = 2**10
 
 
 class ZeroShotClassification(Task):
-    """Labels by score, best first, as transformers' ZeroShotClassificationPipeline gives them.
+    """The task that returns labels by score, best first, as transformers' ZeroShotClassificationPipeline does.
 
-    `candidate_labels`: a list, or a string with commas; one row each. `hypothesis_template` holds `{}` once.
-    `multi_label`: each label for itself, entailment against contradiction; otherwise the labels share 1.
-    Entailment is the adapter's label that begins with "entail"; contradiction is its first label, or its last
-    where the first is entailment. Truncation shortens the text, never the hypothesis.
+    `candidate_labels` is a list, or a string with commas; each label makes one row. `hypothesis_template` holds
+    `{}` once. With `multi_label`, each label's score is entailment against contradiction. Otherwise the scores of
+    all labels sum to 1. Entailment is the adapter's label that begins with "entail". Contradiction is its first
+    label, or its last if the first is entailment. Truncation shortens the text, never the hypothesis.
     """
 
     name = "zero-shot-classification"
@@ -35,16 +35,16 @@ class ZeroShotClassification(Task):
     keeps_empty_pair = True
 
     def readings(self, parameters: Mapping[str, Any]) -> int:
-        """Count one reading a label."""
+        """Return one row for each label."""
         return len(_labels(parameters))
 
     def characters(self, value: Input, parameters: Mapping[str, Any]) -> int:
-        """Count the text's characters, and those of the longest hypothesis."""
+        """Return the number of characters of the text and of the longest hypothesis, or a few more."""
         template = len(parameters.get("hypothesis_template", TEMPLATE))
         return super().characters(value, parameters) + template + max(map(len, _labels(parameters)), default=0)
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """Raise unless there is at least one label, and one place for it."""
+        """Raise InvalidParameter unless there is at least one label and the template has one place for it."""
         super().check(parameters)
         check_bool(parameters, "multi_label")
         if not _labels(parameters):
@@ -58,15 +58,15 @@ class ZeroShotClassification(Task):
             ("hypothesis_template", len(str(parameters.get("hypothesis_template", TEMPLATE)))),
         ):
             if length > MAX_HYPOTHESIS:
-                what = "a candidate label" if name == "candidate_labels" else name
+                subject = "a candidate label" if name == "candidate_labels" else name
                 raise InvalidParameter(
-                    f"{what} has {length} characters and the limit is {MAX_HYPOTHESIS}; shorten it",
+                    f"{subject} has {length} characters and the limit is {MAX_HYPOTHESIS}; shorten it",
                     f"parameters.{name}",
                 )
         _split(parameters)
 
     def check_input(self, value: Input, where: str) -> None:
-        """Raise if the text is empty: the pipeline refuses such a one too."""
+        """Raise InvalidInput if the text is empty, as the pipeline does."""
         super().check_input(value, where)
         if not value:
             raise InvalidInput(f"{where} is empty; {self.name} needs a text", where)
@@ -79,9 +79,9 @@ class ZeroShotClassification(Task):
         tokenizer: Tokenizer,
         most: int,
     ) -> list[TextSample] | Iterator[TextSample]:
-        """Return one row a label: the text with the label's hypothesis."""
+        """Return one row for each label: the text with the label's hypothesis."""
         labels, (before, after) = _labels(parameters), _split(parameters)
-        check_rows(len(labels), most, "one a label")
+        check_rows(len(labels), most, "one for each label")
         preprocessing, truncate = preprocessing_for(preprocessing, parameters), truncates(parameters)
         pairs = ((str(value), before + label + after) for label in labels)
         return (tokenizer.encode(pair, preprocessing, truncate, keep_second=True) for pair in pairs)
@@ -111,24 +111,25 @@ class ZeroShotClassification(Task):
 
 
 def _labels(parameters: Mapping[str, Any]) -> list[str]:
-    """Return the candidate labels; none where they are not of the right form."""
-    given = parameters.get("candidate_labels")
-    if isinstance(given, str):
-        return [label.strip() for label in given.split(",") if label.strip()]
-    return given if isinstance(given, list) and all(isinstance(label, str) for label in given) else []
+    """Return the candidate labels, or an empty list if they do not have the right form."""
+    labels = parameters.get("candidate_labels")
+    if isinstance(labels, str):
+        return [label.strip() for label in labels.split(",") if label.strip()]
+    return labels if isinstance(labels, list) and all(isinstance(label, str) for label in labels) else []
 
 
 def _split(parameters: Mapping[str, Any]) -> tuple[str, str]:
-    """Split the template into what stands before and after its label.
+    """Return the parts of the template before and after its label.
 
-    Not `str.format`: a request's own template could reach into objects, or ask for a padding of any width.
+    `str.format` would be unsafe: a request's template could reach into objects, or ask for a padding of any
+    width.
     """
     template = parameters.get("hypothesis_template", TEMPLATE)
     try:
         parts = list(Formatter().parse(template))
         fields = [(field, spec, conversion) for _, field, spec, conversion in parts if field is not None]
         if fields != [("", "", None)]:
-            raise ValueError("it does not hold {} exactly once")
+            raise ValueError("it does not contain {} exactly once")
     except (TypeError, ValueError) as error:
         raise InvalidParameter(
             f"hypothesis_template is {template!r}: {error}; expected a string such as {TEMPLATE!r}",
