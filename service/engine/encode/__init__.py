@@ -1,1 +1,1 @@
-"""One forward pass for each input: preprocess, queue, batch, run, postprocess."""
+"""Run one forward pass for each input: preprocess, queue, batch, run, postprocess."""

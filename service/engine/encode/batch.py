@@ -1,4 +1,4 @@
-"""A row of a request, the batch that one forward pass computes, and the runner that computes it."""
+"""Define a row of a request, a batch of rows, and the runner that computes a batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rootstock.service.engine.encode.sample import Collate, InputArray, Sample, 
 
 @dataclass(eq=False, slots=True)
 class Row:
-    """One row of one request, waiting for or in a batch. `key` is equal for equal inputs."""
+    """One row of one request, in the queue or in a batch. Equal inputs have equal `key`s."""
 
     request: Request
     index: int
@@ -33,10 +33,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass: distinct inputs, and rows, each an input under a slot's adapter.
+    """The distinct inputs and the rows of one forward pass. A row is an input under the adapter of a slot.
 
-    `slots` and `inputs`: one a row, `inputs` indexing the samples of `samples`. The runner computes once what the
-    rows of one input have in common.
+    `slots` and `inputs` have one entry for each row; an entry of `inputs` is an index into `samples`. The runner
+    computes once what the rows of one input have in common.
     """
 
     samples: SampleArrays
@@ -58,11 +58,11 @@ class Batch:
 
     @property
     def padded(self) -> int:
-        """Return the cost of the inputs, padding included."""
+        """Return the cost of the inputs in tokens, padding included."""
         return len(self.lengths) * self.longest
 
     def only(self, rows: Sequence[int]) -> Batch:
-        """Return the batch of some of the rows, at the same padded length."""
+        """Return a batch of some of the rows, at the same padded length."""
         places = {source: place for place, source in enumerate(dict.fromkeys(self.inputs[row] for row in rows))}
         return Batch(
             self.samples.only(list(places)),
@@ -71,20 +71,20 @@ class Batch:
         )
 
     def apart(self) -> Batch:
-        """Return the same rows, each with an input to itself, so that nothing is shared."""
+        """Return a batch of the same rows, each with a separate input, so that they share nothing."""
         return Batch(self.samples.only(self.inputs), self.slots, tuple(range(len(self.inputs))))
 
     def trimmed(self) -> Batch:
-        """Return the batch padded to its longest input and no further."""
+        """Return the batch, padded only to the length of its longest input."""
         return replace(self, samples=self.samples.trimmed())
 
 
 class Encoder(AdapterHost, Protocol):
-    """Runs batches on one foundation, one forward pass each, with the adapters in its slots.
+    """A runner of batches on one foundation: one forward pass each, with the adapters in its slots.
 
-    `run` gives the raw head output of each row: (labels,) or (dimensions,), for token classification (length,
-    labels), for question answering (length, 2), start and end, for fill-mask (masks, vocabulary). One thread at a
-    time calls it.
+    `run` returns the raw head output of each row. Its shape is (labels,) or (dimensions,); (length, labels) for
+    token classification; (length, 2), start and end, for question answering; and (masks, vocabulary) for
+    fill-mask. Only one thread at a time calls it.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Encoder(AdapterHost, Protocol):
 
 
 def assemble(samples: Sequence[Sample], slots: Sequence[int], collate: Collate) -> Batch:
-    """Return the batch of one row a sample, under these slots; equal samples are held once."""
+    """Return a batch with one row for each sample, under these slots. Equal samples become one input."""
     places: dict[bytes, int] = {}
     inputs = tuple(places.setdefault(sample.key, len(places)) for sample in samples)
     distinct = dict(zip(reversed(inputs), reversed(samples), strict=True))

@@ -1,4 +1,4 @@
-"""The thread that runs the model: take a batch from the queue, lease slots, run, hand the outputs on."""
+"""The thread that runs the model: it takes a batch from the queue, leases slots, runs it and hands outputs on."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ from rootstock.service.engine.encode.sample import Collate
 
 
 class Batcher(Worker):
-    """Runs batches while there are rows; `finish(request, error)` is called once for each request it ends.
+    """A thread that runs batches while rows wait.
 
-    Rows of a request that is gone are never computed. A fault in the runner fails the requests of that batch. The
-    queue and the slots are this thread's own, so that admission does not wait while an adapter is loaded. `turn`
-    holds the machine's cores while a batch is chosen and runs, where several engines share them.
+    It calls `finish(request, error)` once for each request it ends.
+
+    It never computes rows of a request that is gone. A fault in the runner fails the requests of that batch. Only
+    this thread uses the queue and the slots, so admission does not wait while an adapter is loaded. Where several
+    engines share the machine's cores, `turn` reserves the cores while this thread chooses and runs a batch.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Batcher(Worker):
         self._observer = observer
         self._clock = clock
         self._turn = turn
-        # Held to pass the following between threads, and for nothing that takes long.
+        # This lock guards the attributes below, which pass work between threads. No thread holds it for long.
         self._changed = threading.Condition()
         self._stopping = False
         self._incoming: list[Row] = []
@@ -61,7 +63,7 @@ class Batcher(Worker):
         self._left = False
 
     def admit(self, rows: Sequence[Row]) -> None:
-        """Queue a call's rows, unless it is gone by now. Raise Overloaded or TooLarge if they do not fit."""
+        """Queue a call's rows, unless the call is gone. Raise Overloaded or TooLarge if they do not fit."""
         if any(row.request.progress.left for row in rows):
             return
         self._admission.settle(rows[0].request.ticket, len(rows), sum(row.cost for row in rows))
@@ -70,7 +72,7 @@ class Batcher(Worker):
             self._changed.notify()
 
     def leave(self) -> None:
-        """Drop the rows of a request that is gone unanswered, before the next batch."""
+        """Drop the rows of requests that are gone unanswered, before the next batch."""
         self._left = True
 
     def drop(self, digest: str) -> None:
@@ -80,7 +82,7 @@ class Batcher(Worker):
             self._changed.notify()
 
     def place(self, adapter: Adapter) -> None:
-        """Put the adapter into a slot before the next batch, ahead of its first request."""
+        """Put the adapter into a slot before the next batch, without waiting for its first request."""
         with self._changed:
             self._placing.append(adapter)
             self._changed.notify()
@@ -90,7 +92,7 @@ class Batcher(Worker):
         return self._slots.resident()
 
     def stop(self) -> None:
-        """Finish what is queued, then end the thread."""
+        """End the thread after it has run the queued rows."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -101,11 +103,11 @@ class Batcher(Worker):
             self.step()
 
     def step(self) -> bool:
-        """Take in what came and run one batch; False if no row could run. Never waits."""
+        """Take in new work and run one batch, without waiting. Return False if no row could run."""
         self._take_in()
         leased: dict[str, int] = {}
         failed: list[tuple[Request, EngineError]] = []
-        # Rows are chosen once it is the engine's turn: by then others may have come, and some may have left.
+        # Choose rows after the engine's turn has come: new rows may have come by then, and others may have left.
         with self._turn():
             rows = self._queue.take(lambda row: self._lease(row, leased, failed), self._gone)
             for request, error in failed:
@@ -115,7 +117,7 @@ class Batcher(Worker):
         return bool(rows)
 
     def _wait(self) -> bool:
-        """Wait for something to do; False once all is done and nothing more comes."""
+        """Wait for work. Return False once the thread is stopped and no row is left."""
         with self._changed:
             while not (self._incoming or len(self._queue) or self._stopping or self._dropping or self._placing):
                 self._changed.wait()
@@ -129,7 +131,8 @@ class Batcher(Worker):
         for digest in dropping:
             self._slots.drop(digest)
         for adapter in placing:
-            # One that cannot be staged fails the first request that needs it, which is told why.
+            # If staging fails here, it fails again for the first request that needs the adapter, which gets the
+            # error.
             with suppress(Exception):
                 if self._slots.lease(adapter) is not None:
                     self._slots.release(adapter.digest)
@@ -149,7 +152,7 @@ class Batcher(Worker):
         request = row.request
         try:
             slot = self._slots.lease(request.adapter, request.verifying)
-        except Exception as error:  # whatever a runner raises: its request fails, the engine goes on
+        except Exception as error:  # a runner can raise anything: the request fails and the engine goes on
             request.progress.leave()
             fault = RunnerFault(f"the adapter could not be loaded: {error}")
             fault.__cause__ = error
@@ -169,7 +172,7 @@ class Batcher(Worker):
             batch = assemble([row.sample for row in rows], [leased[row.digest] for row in rows], self._collate)
             tokens, padded = sum(batch.lengths), batch.padded
             results = _checked(rows, self._runner.run(batch))
-        except Exception as error:  # whatever a runner raises: this batch fails, the engine goes on
+        except Exception as error:  # a runner can raise anything: this batch fails and the engine goes on
             fault = RunnerFault(f"the runner failed on this batch: {type(error).__name__}: {error}")
             fault.__cause__ = error
             results = [fault] * len(rows)
@@ -185,7 +188,7 @@ class Batcher(Worker):
             self._deliver(row, result, finished)
 
     def _start(self, rows: Sequence[Row], now: float) -> list[tuple[Priority, float]]:
-        """Note that the rows wait no more. Return what the requests that begin with them have waited."""
+        """Note that the rows wait no more. Return the waits of the requests that begin with them."""
         waits = []
         for row in rows:
             request = row.request
@@ -206,9 +209,9 @@ class Batcher(Worker):
 
 
 def _checked(rows: Sequence[Row], outputs: Sequence[Array]) -> list[Array | RunnerFault]:
-    """Return each row's output, or what is wrong with it."""
+    """Return each row's output, or a RunnerFault for an output that is not finite."""
     if len(outputs) != len(rows):
-        raise ValueError(f"{len(outputs)} outputs for {len(rows)} rows")
+        raise ValueError(f"the runner returned {len(outputs)} outputs for {len(rows)} rows")
     return [
         output
         if np.isfinite(output).all()

@@ -1,7 +1,7 @@
-"""A request's life: resolve, load, tokenise, queue, run, answer.
+"""Take a request through its life: resolve, load, tokenise, queue, run, answer.
 
-The event loop only passes requests on: tokenising runs in one thread (preprocess.py), the model in another
-(batcher.py) and post-processing in a third (postprocess.py).
+The event loop only passes requests on. One thread tokenises (preprocess.py), another runs the model (batcher.py)
+and a third post-processes (postprocess.py).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from rootstock.service.engine.encode.tasks.task import check_call
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """`max_inputs` a request, seconds until a request expires, bytes of adapters in host memory."""
+    """Limits of an engine: inputs in a request, seconds until it expires, bytes of adapters in host memory."""
 
     max_inputs: int = 256
     timeout_s: float = 30.0
@@ -63,8 +63,9 @@ class EngineLimits:
 class Engine:
     """One foundation's queue, batcher, slots and runner. Used from one event loop at a time.
 
-    Call `start` before the first request and `stop` after the last: it finishes what was admitted. `name` is the
-    reference of the foundation itself, beside `foundation`. Engines of one process share cores by an `arbiter`.
+    Call `start` before the first request and `stop` after the last one; `stop` finishes admitted requests. Both
+    `name` and `foundation` are references to the foundation itself. Engines of one process share an `arbiter`,
+    which divides the cores between them.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Engine:
             thread.start()
 
     def stop(self) -> None:
-        """Admit nothing more, finish what was admitted, end the threads. Blocks; call it in a thread."""
+        """Admit nothing more, finish admitted requests and end the threads. It blocks, so call it in a thread."""
         self.preprocessor.close()
         self.preprocessor.join()
         self.batcher.stop()
@@ -146,9 +147,9 @@ class Engine:
     ) -> Answer:
         """Return the predictions of one reference for these inputs.
 
-        `task`: which of the foundation's tasks is meant; WrongTask unless the reference answers it. Cancelling
-        the call cancels the request. Raises EngineError, or what the catalog raises for a reference that it does
-        not know.
+        `task` chooses one of the foundation's tasks. Raise WrongTask if the reference does not support it,
+        another EngineError if the request fails, or the catalog's own error for a reference that it does not
+        know. Cancelling the call cancels the request.
         """
         (answer,) = await self.predict_many([reference], inputs, parameters, task, options)
         if isinstance(answer, Exception):
@@ -164,21 +165,21 @@ class Engine:
         options: RequestOptions = DEFAULT_OPTIONS,
         targets: Mapping[str, ResolvedReference] | None = None,
     ) -> list[Answer | Exception]:
-        """Return each reference's predictions for the same inputs, in order; an error where one has none.
+        """Return each reference's predictions for the same inputs, in order, or the error of one that failed.
 
-        Tokenised once, admitted together and answered together, so that rows of one input may share a batch.
-        `targets` holds the references that the caller has resolved already. Otherwise as `predict`; raises what
-        concerns all references alike: EngineError.
+        The inputs are tokenised once. The references are admitted and answered together, so that rows of one
+        input may share a batch. `targets` holds the references that the caller has resolved already. The other
+        arguments are those of `predict`. Raise EngineError for a failure that concerns all references.
         """
-        with self._telling():
+        with self._reporting_refusals():
             self.check_size(len(inputs), len(references))
             check_parameters(parameters)
             check_characters(inputs)
         arrived = self._clock()
         requests: dict[int, Request] = {}
-        # Fan-outs share one claim: their lists could differ without end.
+        # All fan-outs share one claim, because a client could vary their lists of references without end.
         claimant = options.tenant, references[0] if len(references) == 1 else None
-        with self._counted(inputs, len(references), claimant) as ticket:
+        with self._admitted(inputs, len(references), claimant) as ticket:
             resolutions, outcomes = self._resolve_all(references, task, targets or {})
             digests = [resolved.digest for resolved in resolutions.values()]
             with self.adapters.hold(digests):
@@ -204,8 +205,11 @@ class Engine:
         return [outcomes[i] for i in range(len(references))]
 
     async def replay(self, adapter: Adapter, inputs: Sequence[Input]) -> list[Array]:
-        """Return the raw head outputs of an unpublished adapter, through the same path at lowest priority."""
-        with self.adapters.hold([adapter.digest]), self._counted(inputs, 1) as ticket:
+        """Return the raw head outputs of an unpublished adapter.
+
+        It takes the serving path at the lowest priority.
+        """
+        with self.adapters.hold([adapter.digest]), self._admitted(inputs, 1) as ticket:
             now = self._clock()
             deadline = now + 10 * self.limits.timeout_s
             request = Request(
@@ -233,7 +237,7 @@ class Engine:
         return self.adapters.residency(digest)
 
     def check_size(self, inputs: int, references: int) -> None:
-        """Raise InvalidInput for none of either, TooLarge for too many together, Draining at a stop."""
+        """Raise InvalidInput for no inputs or no references, TooLarge for too many, Draining during a stop."""
         self.preprocessor.check()
         if not inputs:
             raise InvalidInput("inputs is empty; give a string or a list of at least one", "inputs")
@@ -241,11 +245,12 @@ class Engine:
             raise InvalidInput("models is empty; give at least one reference", "models")
         if inputs * references > (most := self.limits.max_inputs):
             if references == 1:
-                raise TooLarge(f"{inputs} inputs; at most {most} a request", "inputs")
-            raise TooLarge(f"{inputs} inputs under {references} models; at most {most} together", "models")
+                raise TooLarge(f"{inputs} inputs; at most {most} in one request; split the request", "inputs")
+            message = f"{inputs} inputs for {references} models; at most {most} together; split the request"
+            raise TooLarge(message, "models")
 
     def _weigh(self, requests: Sequence[Request], ticket: Ticket) -> None:
-        """Refuse what is too large for its tasks, and count inputs once for each row that they become."""
+        """Refuse requests that are too large for their tasks, and count each input once for each of its rows."""
         rows = size = total = times = 0
         for request in requests:
             task, adapter, parameters = TASKS[request.adapter.task], request.adapter, request.parameters
@@ -254,9 +259,10 @@ class Engine:
             rows += (of_request := len(request.inputs) * readings)
             size += of_request * task.answer_bytes(adapter, parameters, 0)
             total += readings * sum(task.characters(value, parameters) for value in request.inputs)
-        with self._telling():
+        with self._reporting_refusals():
             if rows > (most := self.limits.max_inputs):
-                raise TooLarge(f"the inputs become {rows} rows; at most {most} a request", "inputs")
+                message = f"the inputs become {rows} rows; at most {most} in one request; split the request"
+                raise TooLarge(message, "inputs")
             check_total(total)
             check_answer(size)
             if times > len(requests):
@@ -264,10 +270,10 @@ class Engine:
                 self.admission.settle(ticket, rows, min(tokens, self.admission.capacity.tokens))
 
     @contextmanager
-    def _counted(self, inputs: Sequence[Input], references: int, claimant: Hashable = None) -> Iterator[Ticket]:
-        """Count a call as waiting from here until its rows run, or it is left."""
+    def _admitted(self, inputs: Sequence[Input], references: int, claimant: Hashable = None) -> Iterator[Ticket]:
+        """Admit a call, and count it as waiting until its rows run or nobody waits for it."""
         tokens = references * estimated_tokens(inputs, self.spec.max_tokens)
-        with self._telling():
+        with self._reporting_refusals():
             ticket = self.admission.enter(len(inputs) * references, tokens, claimant)
         try:
             yield ticket
@@ -275,22 +281,22 @@ class Engine:
             self.admission.leave(ticket)
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Tell the observer of each refusal here."""
+    def _reporting_refusals(self) -> Iterator[None]:
+        """Report each refusal in the body to the observer."""
         try:
             yield
         except EngineError as error:
             self._observer.refused(error.code)
             raise
 
-    def _end(self, served: RequestRecord, result: Result) -> Answer | EngineError:
+    def _end(self, record: RequestRecord, result: Result) -> Answer | EngineError:
         if isinstance(result, EngineError):
-            served.error = result
-        self._observer.served(served)
-        return result if isinstance(result, EngineError) else served.answer(result)
+            record.error = result
+        self._observer.served(record)
+        return result if isinstance(result, EngineError) else record.answer(result)
 
     def _load(self, digest: str) -> Adapter:
-        """Load in a loading thread, so that an adapter's slow work is done before it reaches the batcher."""
+        """Load and warm an adapter in a loading thread, so that the batcher has no slow work left."""
         began, ok = time.perf_counter(), False
         try:
             own = next((adapter for adapter in self._own.values() if adapter.digest == digest), None)
@@ -304,13 +310,13 @@ class Engine:
     def _resolve_all(
         self, references: Sequence[str], task: str | None, targets: Mapping[str, ResolvedReference]
     ) -> tuple[dict[int, ResolvedReference], dict[int, Answer | Exception]]:
-        """Return what each reference means, by its place, and the error of each that means nothing."""
+        """Return the resolution, or the error, of each reference by its index."""
         resolutions: dict[int, ResolvedReference] = {}
         outcomes: dict[int, Answer | Exception] = {}
         for i, reference in enumerate(references):
             try:
                 resolutions[i] = targets.get(reference) or self._resolve(reference, task)
-            except Exception as error:  # the catalog's own; a reference's failure is its own
+            except Exception as error:  # the catalog's own error: it fails this reference alone
                 outcomes[i] = error
         return resolutions, outcomes
 
@@ -352,10 +358,11 @@ class Engine:
         )
 
     def _expired(self, arrived: float) -> Expired:
-        return Expired(f"not answered within {self._clock() - arrived:.1f} s; try again later")
+        seconds = self._clock() - arrived
+        return Expired(f"the request was not answered within {seconds:.1f} s; try again later")
 
     async def _run(self, requests: Sequence[Request]) -> dict[Request, Result]:
-        """Return what each request came to. Raise where all were refused together."""
+        """Return the result of each request. Raise the error if all were refused together."""
         call = self.postprocessor.expect(requests)
         timer: asyncio.TimerHandle | None = None
         try:
@@ -377,10 +384,10 @@ class Engine:
         call.abandon(self._expired(call.requests[0].arrived))
 
     def _fall(self, fault: BaseException) -> None:
-        """Admit nothing more, since a thread ended by a fault, and let nobody wait for what cannot come."""
+        """Admit nothing more after a thread failed, and fail every call that waits."""
         self.fallen = True
         self.preprocessor.close()
-        self.postprocessor.abandon(RunnerFault(f"the engine has ended: {type(fault).__name__}: {fault}"))
+        self.postprocessor.abandon(RunnerFault(f"the engine has failed: {type(fault).__name__}: {fault}"))
 
 
 def _check(

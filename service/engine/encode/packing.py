@@ -1,4 +1,4 @@
-"""The choice of the next batch: of the rows whose turns are near, those that cost least together."""
+"""Choose the next batch: of the rows whose turns are near, those that cost least together."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from itertools import accumulate
 
 from rootstock.service.engine.encode.batch import Row
 
-# Equal inputs are held once. A batch's rows and their tokens, counted one by one, are at most so many times its
-# limits: twenty adapters on one text of 256 tokens are one batch.
+# A batch holds equal inputs once. These factors, times its limits, bound its rows and the tokens of its rows
+# counted one by one. Twenty adapters on one text of 256 tokens therefore fit in one batch.
 SHARED_ROWS = 4
 SHARED_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """The limits of a batch: distinct inputs, and tokens of them counted with padding. A longer row runs alone.
+    """The limits of a batch: `rows` distinct inputs and `tokens` of these with padding. A longer row runs alone.
 
-    `padding` is the share of a batch that may be padding. `overhead` is what a batch costs beside its tokens, in
-    tokens: where it is large, larger batches with more padding pay.
+    `padding` is the largest share of a batch that may be padding. `overhead` is the fixed cost of a batch, in
+    tokens. A larger overhead makes larger batches with more padding worth their cost.
     """
 
     rows: int = 32
@@ -30,19 +30,19 @@ class BatchLimits:
 
 
 def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
-    """Return the first row and the others that make the cheapest batch with it, in the order given.
+    """Return the first row and the rows that make the cheapest batch with it, in the order given.
 
-    Of the batches within the limits that are a run of the distinct inputs sorted by length, it is the one with
-    the least (overhead + tokens with padding) / tokens, with every row of these inputs that the limits
-    times `SHARED_ROWS` and `SHARED_TOKENS` allow, and of one adapter at most `limits.rows`: one that is asked the
-    same again and again delays no other. Of rows of one length those that came first are taken.
+    A candidate batch is a run of the distinct inputs, sorted by length, within the limits. The cheapest one has
+    the least (overhead + tokens with padding) / tokens. It gets every row of its inputs that the limits times
+    `SHARED_ROWS` and `SHARED_TOKENS` allow, and at most `limits.rows` rows of one adapter, so that an adapter
+    that gets the same input again and again delays no other. Of rows of one length, the earliest are taken.
     """
     first: dict[bytes, int] = {}
     for place, row in enumerate(rows):
         first.setdefault(row.key, place)
-    # An input without tokens, for want of special ones, is padded to one.
+    # An input can have no tokens if the tokenizer adds no special ones. It is padded to one token.
     lengths = [max(1, row.cost) for row in rows]
-    # On either side of the first row what came first stands nearest to it, and is cut off last.
+    # On either side of the first row, earlier rows of one length stand nearer to it, and are cut off last.
     order = sorted(first.values(), key=lambda p: (lengths[p], p if lengths[p] >= lengths[0] else -p))
     begin, end = _cheapest([lengths[p] for p in order], order.index(0), limits)
     chosen = {rows[p].key for p in order[begin:end]}
@@ -52,18 +52,18 @@ def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
 
 
 def _up_to(most: int, rows: Iterable[Row]) -> list[Row]:
-    """Return the rows, of each adapter the first `most`."""
-    had: Counter[str] = Counter()
+    """Return the first `most` rows of each adapter, in the order given."""
+    counts: Counter[str] = Counter()
     kept = []
     for row in rows:
-        had[row.digest] += 1
-        if had[row.digest] <= most:
+        counts[row.digest] += 1
+        if counts[row.digest] <= most:
             kept.append(row)
     return kept
 
 
 def _cheapest(lengths: Sequence[int], head: int, limits: BatchLimits) -> tuple[int, int]:
-    """Return where the cheapest run begins and ends, of the runs of these ascending lengths that hold `head`."""
+    """Return the begin and end of the cheapest run that contains index `head`, for these ascending lengths."""
     sums = list(accumulate(lengths, initial=0))
     least, best = float("inf"), (head, head + 1)
     for end in range(head + 1, len(lengths) + 1):
@@ -72,13 +72,13 @@ def _cheapest(lengths: Sequence[int], head: int, limits: BatchLimits) -> tuple[i
         if end - head > most:
             break
         if end < len(lengths) and lengths[end] == longest and end - head < most:
-            continue  # one more of the same length only gains
+            continue  # one more input of the same length always lowers the cost
         last = float("inf")
         for begin in range(head, max(0, end - most) - 1, -1):
             padded, tokens = (end - begin) * longest, sums[end] - sums[begin]
             cost = (limits.overhead + padded) / tokens
             if padded - tokens > limits.padding * padded or cost >= last:
-                break  # what is shorter still only loses
+                break  # a still shorter input always raises the cost
             last = cost
             if cost < least:
                 least, best = cost, (begin, end)
@@ -86,5 +86,5 @@ def _cheapest(lengths: Sequence[int], head: int, limits: BatchLimits) -> tuple[i
 
 
 def _most(longest: int, limits: BatchLimits) -> int:
-    """Return how many inputs a batch takes whose longest has so many tokens."""
+    """Return how many inputs a batch can hold if the longest has `longest` tokens."""
     return max(1, min(limits.rows, limits.tokens // longest))

@@ -1,4 +1,4 @@
-"""The thread that answers: raw outputs to predictions, and one wake-up of the event loop for each call."""
+"""The thread that answers: it turns raw outputs into predictions and wakes the event loop for finished calls."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Result = list[Any] | EngineError
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """Requests that are answered together: who waits for them, on which loop.
+    """Requests that are answered together, with the future that their caller awaits and its event loop.
 
-    `results` holds what each request came to so far: its predictions, one an input, or why it has none.
+    `results` holds each finished request's result: its predictions, one for each input, or its error.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -31,12 +31,12 @@ class Call:
     results: dict[Request, Result] = field(default_factory=dict)
 
     def settle(self) -> None:
-        """Wake who waits. Call it on the loop's thread."""
+        """Wake the caller. Call it on the loop's thread."""
         if not self.future.done():
             self.future.set_result(None)
 
     def abandon(self, error: EngineError) -> None:
-        """Settle with this error where there is no result yet. Call it on the loop's thread."""
+        """Give every request without a result this error, and settle. Call it on the loop's thread."""
         for request in self.requests:
             request.progress.leave()
             self.results.setdefault(request, error)
@@ -49,9 +49,9 @@ def _settle(calls: Sequence[Call]) -> None:
 
 
 class Postprocessor(Worker):
-    """Turns each request that is finished into its result; a call whose last result is there is settled.
+    """A thread that turns each finished request into its result. It settles a call once it has all results.
 
-    Each round takes all that has come since the last one and wakes a loop once.
+    Each round takes all requests that finished since the last round, and wakes each event loop once.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -63,7 +63,7 @@ class Postprocessor(Worker):
     def expect(self, requests: Sequence[Request]) -> Call:
         """Return the call that these requests will settle.
 
-        The event loop that waits calls it, before they run.
+        Call it on the event loop that waits for them, before they run.
         """
         loop = asyncio.get_running_loop()
         call = Call(loop, loop.create_future(), requests)
@@ -71,26 +71,26 @@ class Postprocessor(Worker):
         return call
 
     def leave(self, call: Call) -> None:
-        """Note that nobody waits for the call any more, be it answered or not."""
+        """Note that nobody waits for the call any more, whether or not it was answered."""
         for request in call.requests:
             request.progress.leave()
             del self.calls[request]
 
     def finish(self, request: Request, error: EngineError | None) -> None:
-        """Take a request that has all its outputs, or an error. Any thread may call it, once a request."""
+        """Take a request that has all its outputs or an error. Any thread may call it, once for each request."""
         self._finished.put((request, error))
 
     def abandon(self, error: EngineError) -> None:
-        """End every call with this error, since nothing more is computed. Any thread may call it."""
+        """End every call with this error, because the engine computes no more. Any thread may call it."""
         for call in set(self.calls.values()):
             call.loop.call_soon_threadsafe(call.abandon, error)
 
     def stop(self) -> None:
-        """End the thread once all that is finished is delivered."""
+        """End the thread after it has delivered every finished request."""
         self._finished.put(None)
 
     def loop(self) -> None:
-        """Deliver until the thread is stopped."""
+        """Deliver results until the thread is stopped."""
         while True:
             items = [self._finished.get()]
             while items[-1] is not None and not self._finished.empty():
@@ -124,4 +124,4 @@ class Postprocessor(Worker):
         except EngineError as error:
             return error
         except Exception as fault:  # a task's own fault must not end the thread
-            return RunnerFault(f"the output could not be read: {fault}")
+            return RunnerFault(f"the model's output could not be turned into a prediction: {fault}")

@@ -1,4 +1,4 @@
-"""The thread that tokenises: calls in, rows in the queue out."""
+"""The thread that tokenises: it turns calls into rows and queues them."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ from rootstock.service.engine.encode.size import MAX_NUMBERS, check_answer
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.service.engine.encode.tasks.task import Task
 
-_DRAINING = "the server is stopping; send the request to another"
+_DRAINING = "the server is stopping; send the request to another server"
 # One request's rows, input by input.
 Rows = list[list[TextSample]]
-# Characters that one call reads before others have their turn: some ten milliseconds.
+# The characters that one call reads before other calls get their turn: some ten milliseconds.
 _SLICE = 2**14
 
 
 class _Left(Exception):
-    """Nobody waits for the call any more."""
+    """A call that nobody waits for any more."""
 
 
 class Preprocessor(Worker):
-    """Tokenises what it is given and admits it to the batcher; `finish(request, error)` for what it refuses.
+    """A thread that tokenises requests and admits them to the batcher.
 
-    Requests that are put together have the same inputs and parameters. What their adapters tokenise alike is
-    tokenised once and shared; they are admitted all or none, so that they may share a batch, and with `max_rows`
-    rows at most. One error for several of them is one object.
+    It calls `finish(request, error)` on refusal.
 
-    Calls take turns: a long one lets others pass between its rows. It ends where nobody waits for it any more.
+    Requests that are put in together have the same inputs and parameters. Adapters that tokenise alike share one
+    tokenisation. The requests are admitted all or none, so that they may share a batch, and with at most
+    `max_rows` rows. If one error refuses several of them, they share the error object.
+
+    Calls take turns: a long call lets others pass between its rows. A call ends early when nobody waits for it.
     """
 
     def __init__(
@@ -58,15 +60,15 @@ class Preprocessor(Worker):
         self._max_rows = max_rows
         self._clock = clock
         self._waiting: SimpleQueue[Sequence[Request] | None] = SimpleQueue()
-        # Calls that are under way, each as the rest of its work. The thread's own.
+        # The unfinished calls, each with the iterator of its remaining work. Only this thread uses it.
         self._calls: FinishTimeQueue[tuple[Request, Iterator[int]]] = FinishTimeQueue(_SLICE)
-        # Held to look at `closed` and act on it: nothing is put behind the None that ends the line.
-        self._door = threading.Lock()
+        # Guards `closed`, so that nothing enters the queue after the None that ends it.
+        self._closing = threading.Lock()
         self.closed = False
 
     def put(self, requests: Sequence[Request]) -> None:
         """Take requests in. Raise Draining once it is closed."""
-        with self._door:
+        with self._closing:
             self.check()
             self._waiting.put(requests)
 
@@ -76,13 +78,13 @@ class Preprocessor(Worker):
             raise Draining(_DRAINING)
 
     def close(self) -> None:
-        """Take nothing more; the thread ends once all that was taken is tokenised."""
-        with self._door:
+        """Take no more requests. The thread ends after it has tokenised those that it took."""
+        with self._closing:
             self.closed = True
             self._waiting.put(None)
 
     def loop(self) -> None:
-        """Tokenise what is put in until it is closed."""
+        """Tokenise requests until it is closed and none is left."""
         is_open = True
         while is_open or self._calls:
             while is_open and (not self._calls or not self._waiting.empty()):
@@ -97,10 +99,13 @@ class Preprocessor(Worker):
                 self._proceed(first, work, cost)
 
     def _proceed(self, first: Request, work: Iterator[int], cost: int) -> None:
-        """Read so many characters of a call, and more while its turn lasts; then it waits for the next."""
+        """Do a call's next piece of work, of `cost` characters, and more while its turn lasts.
+
+        Then queue the rest.
+        """
         spent = 0
         while spent + cost <= _SLICE or not spent:
-            # One request is gone when all of a call are: they are left together.
+            # Nobody waits for a call once nobody waits for its first request: all its requests are left together.
             if self._is_left(first):
                 return
             spent += cost
@@ -114,19 +119,19 @@ class Preprocessor(Worker):
         return request.progress.left or self._clock() > request.deadline
 
     def _work(self, requests: Sequence[Request]) -> Iterator[int]:
-        """Tokenise the requests and admit them; yield, before each row, how many characters it will read."""
+        """Tokenise the requests and admit them. Yield the number of characters to read before each row."""
         known: dict[object, tuple[float, Rows | EngineError, float]] = {}
         sound = []
         for request in requests:
-            # A golden input is one row, whatever the task makes of its inputs.
+            # A golden input is always one row, also for a task that makes several rows of an input.
             task = TASKS[request.adapter.task]
             encode = Task.encode if request.verifying else type(task).encode
-            alike = (encode, task.keeps_empty_pair, request.adapter.preprocessing)
-            if alike not in known:
+            key = (encode, task.keeps_empty_pair, request.adapter.preprocessing)
+            if key not in known:
                 began = self._clock()
                 rows = yield from self._encoded(encode, request)
-                known[alike] = began, rows, self._clock()
-            began, rows, ended = known[alike]
+                known[key] = began, rows, self._clock()
+            began, rows, ended = known[key]
             request.progress.time_preparation(began, ended)
             if isinstance(rows, EngineError):
                 self._finish(request, rows)
@@ -178,7 +183,8 @@ class Preprocessor(Worker):
         try:
             size = sum(row.sample.outputs for row in rows)
             if size > (most := self._most(requests)):
-                raise TooLarge(f"the inputs become {size} rows; at most {most} a request", "inputs")
+                message = f"the inputs become {size} rows; at most {most} in one request; split the request"
+                raise TooLarge(message, "inputs")
             check_outputs(rows)
             self._batcher.admit(rows)
         except EngineError as error:
@@ -187,12 +193,15 @@ class Preprocessor(Worker):
                 self._finish(request, error)
 
     def _most(self, requests: Sequence[Request]) -> int:
-        """Return the limit on what inputs become. It does not hold for a golden set's inputs."""
+        """Return the limit on the rows of these requests.
+
+        It never refuses a golden set for its number of inputs.
+        """
         return max(self._max_rows, sum(len(request.inputs) for request in requests))
 
 
 def check_outputs(rows: Sequence[Row]) -> None:
-    """Raise TooLarge where the rows' outputs, or the answer made of them, would take too much memory."""
+    """Raise TooLarge if the rows' outputs, or the answer made of them, would take too much memory."""
     numbers = size = 0
     for row in rows:
         adapter, parameters = row.request.adapter, row.request.parameters
@@ -202,7 +211,7 @@ def check_outputs(rows: Sequence[Row]) -> None:
             size += row.sample.outputs * task.answer_bytes(adapter, parameters, row.cost)
     if numbers > MAX_NUMBERS:
         raise TooLarge(
-            f"the model's outputs for these inputs are {numbers} numbers and the limit of a request is "
+            f"the model's outputs for these inputs are {numbers} numbers and the limit for one request is "
             f"{MAX_NUMBERS}; send fewer or shorter inputs",
             "inputs",
         )

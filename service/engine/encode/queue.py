@@ -1,4 +1,4 @@
-"""Rows that wait, and which of them make the next batch."""
+"""Queue the rows that wait, and choose those of the next batch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from rootstock.service.engine.core.work import PRIORITIES
 from rootstock.service.engine.encode.batch import Row
 from rootstock.service.engine.encode.packing import BatchLimits, pack
 
-# Batches that may pass while verification waits: a share of 1/17 under load that never ends.
+# The batches that may run before verification gets one: under endless load, verification gets 1/17 of the
+# batches.
 VERIFY_AFTER = 16
-# From how many batches' rows and tokens one is chosen: so far one adapter gets ahead of others for less padding.
+# A batch is chosen from the rows and tokens of this many batches. Within this window, an adapter may get ahead of
+# others to save padding.
 WINDOW = 4
 
 
@@ -19,72 +21,73 @@ def _tenant(row: Row) -> tuple[Hashable, int]:
     return row.request.tenant, PRIORITIES["normal"]
 
 
-def _line(row: Row) -> tuple[Hashable, int]:
+def _adapter_queue(row: Row) -> tuple[Hashable, int]:
     return (row.digest, row.request.priority), PRIORITIES[row.request.priority]
 
 
 class Queue:
-    """Rows by tenant, then by line: an adapter's rows of one priority. Not thread-safe: the batcher's own.
+    """A fair queue of rows: by tenant, then by adapter and priority. Not thread-safe: only the batcher uses it.
 
-    Every batch holds the row whose turn it is (core/fair_queue.py). The turn goes to the tenant that has had the
-    fewest tokens, and within it to such a line; a token of high priority counts as a quarter, one of low as four.
-    The rows whose turns are next join it where they fit its length (packing.py). Rows of one line and one length
-    keep their order; only equal inputs run together out of it.
+    An adapter has one queue for each priority. Every batch holds the row whose turn it is (core/fair_queue.py).
+    The turn goes to the tenant that has run the fewest tokens, and within it to the adapter's queue with the
+    fewest. A token of high priority counts as a quarter, and one of low priority as four. Rows whose turns are
+    next join the batch if they fit its length (packing.py). Rows of one length in one adapter's queue keep their
+    order, except that equal inputs may run together. Requests without a tenant share one.
 
-    No row waits for ever. Let W be `WINDOW` times a batch's tokens and L the longest row, so counted. From the
-    time that a row is the first of its line until it runs, each line of its tenant, its own included, runs at
-    most 2 W + 3 L tokens, and each other tenant at most 2 W + 3 L more than its own does, whatever they send. A
-    row whose adapter gets no slot holds up no other; it has at most W more to make up for when it gets one.
+    No row waits for ever. Let W be `WINDOW` times a batch's tokens, and L the tokens of the longest row, weighted
+    by its priority. Consider the time from when a row is first in its adapter's queue until it runs. In this time
+    each adapter's queue of its tenant, its own included, runs at most 2 W + 3 L tokens. Each other tenant runs at
+    most 2 W + 3 L tokens more than the row's tenant. These bounds hold for any load. A row whose adapter gets no
+    slot delays no other row. When it gets a slot, it has at most W tokens to catch up.
 
-    Verification's rows are taken only when no other row can be, and once `VERIFY_AFTER` batches have gone before
-    them.
+    Rows of verification run only when no other row can, or after `VERIFY_AFTER` batches have passed them.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
         horizon = WINDOW * limits.tokens * PRIORITIES["normal"]
-        self._serving, self._verifying = (FairQueue((_tenant, _line), horizon) for _ in range(2))
+        self._serving, self._verifying = (FairQueue((_tenant, _adapter_queue), horizon) for _ in range(2))
         self._passed = 0
 
     def __len__(self) -> int:
         return self._serving.size + self._verifying.size
 
     def put(self, row: Row) -> None:
-        """Add a row at the end of its line."""
+        """Add a row at the end of its adapter's queue."""
         (self._verifying if row.request.verifying else self._serving).put(row)
 
-    def take(self, placed: Test[Row], gone: Test[Row]) -> list[Row]:
-        """Remove the next batch's rows from the queue and return them; none if nothing can run.
+    def take(self, has_slot: Test[Row], is_gone: Test[Row]) -> list[Row]:
+        """Remove the next batch's rows from the queue and return them, or an empty list if no row can run.
 
-        `gone(row)` drops a row that nobody waits for. `placed(row)` is asked once an adapter, in order, whether
-        it has a slot in this batch; where not, its rows stay.
+        A row for which `is_gone(row)` is true is dropped. `has_slot(row)` is called at most once for each
+        adapter, in order of turns. If it returns False, the rows of that adapter stay in the queue.
         """
         order = [self._serving, self._verifying]
         if self._passed >= VERIFY_AFTER:
             order.reverse()
         for turns in order:
-            batch = self._take_from(turns, placed, gone)
+            batch = self._take_from(turns, has_slot, is_gone)
             if batch:
                 waits = turns is self._serving and self._verifying.size > 0
                 self._passed = self._passed + 1 if waits else 0
                 return batch
         return []
 
-    def purge(self, gone: Test[Row]) -> None:
-        """Drop the rows that nobody waits for, wherever they stand: `take` sees only the next ones."""
+    def purge(self, is_gone: Test[Row]) -> None:
+        """Drop every row that nobody waits for. `take` drops only those whose turn comes."""
         for turns in (self._serving, self._verifying):
-            turns.purge(gone)
+            turns.purge(is_gone)
 
-    def _take_from(self, turns: FairQueue[Row], placed: Test[Row], gone: Test[Row]) -> list[Row]:
-        places: dict[str, bool] = {}
+    def _take_from(self, turns: FairQueue[Row], has_slot: Test[Row], is_gone: Test[Row]) -> list[Row]:
+        known: dict[str, bool] = {}
 
-        def has_place(row: Row) -> bool:
-            if row.digest not in places:
-                places[row.digest] = placed(row)
-            return places[row.digest]
+        def has_slot_once(row: Row) -> bool:
+            if row.digest not in known:
+                known[row.digest] = has_slot(row)
+            return known[row.digest]
 
         window: list[Row] = []
-        while len(window) < WINDOW * self.limits.rows and (row := turns.pull(gone, has_place)) is not None:
+        while len(window) < WINDOW * self.limits.rows and (row := turns.pull(is_gone, has_slot_once)) is not None:
             window.append(row)
         batch = pack(window, self.limits) if window else []
         chosen = set(batch)

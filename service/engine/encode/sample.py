@@ -1,4 +1,4 @@
-"""One input as a trunk takes it, whatever its modality."""
+"""Define one input in the form that a trunk takes, for any modality."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-# An array of a trunk's inputs, (inputs, …): integers for text, floats for images and audio.
+# An array of a trunk's inputs, of shape (inputs, …): integers for text, floats for images and audio.
 InputArray = npt.NDArray[Any]
 
 
 class Sample(Protocol):
     """An input after preprocessing.
 
-    `cost` is what it costs to compute, in tokens. `key` is equal for inputs that the trunk cannot tell apart.
-    `outputs` is the number of raw outputs that the head gives; a request's limit on rows counts it.
+    `cost` is the cost to compute it, in tokens. `key` is equal for inputs that the trunk cannot tell apart.
+    `outputs` is the number of raw outputs that the head gives. A request's limit on rows counts these outputs.
     """
 
     @property
@@ -31,10 +31,11 @@ class Sample(Protocol):
 
 @dataclass(frozen=True)
 class SampleArrays:
-    """Samples side by side, as one forward pass takes them.
+    """The samples of one forward pass, stacked.
 
-    `arrays`: by the trunk's name, (inputs, …). Those named in `ragged` are padded along their second axis, on the
-    right. `lengths`: how much of that axis each input fills; where nothing is ragged, each input's cost.
+    `arrays` maps the trunk's input names to arrays of shape (inputs, …). Those named in `ragged` are padded on
+    the right of their second axis. `lengths` gives how much of that axis each input fills, or, where no array is
+    ragged, each input's cost.
     """
 
     arrays: Mapping[str, InputArray]
@@ -47,7 +48,7 @@ class SampleArrays:
         return SampleArrays(arrays, tuple(self.lengths[i] for i in chosen), self.ragged)
 
     def trimmed(self) -> SampleArrays:
-        """Return the inputs padded to the longest of them and no further."""
+        """Return the inputs, padded only to the length of the longest."""
         longest = max(self.lengths)
         arrays = {
             name: array[:, :longest] if name in self.ragged else array for name, array in self.arrays.items()
@@ -55,5 +56,5 @@ class SampleArrays:
         return SampleArrays(arrays, self.lengths, self.ragged)
 
 
-# Puts distinct samples side by side: one function a modality.
+# Stacks distinct samples. Each modality has one such function.
 Collate = Callable[[Sequence[Any]], SampleArrays]

@@ -1,4 +1,4 @@
-"""The largest size of a call: the characters to read, the parameters, the answer. Checked before any work."""
+"""Limit the size of a call before any work: the characters to read, the parameters and the answer."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 from rootstock.service.engine.core.errors import TooLarge
 from rootstock.service.engine.encode.modalities.text import Input
 
-# Of one input, both texts together: the tokenizer reads so many without a pause, in a fifth of a second.
+# The most characters of one input, both texts together. The tokenizer reads them without a pause, in a fifth of a
+# second.
 MAX_CHARACTERS = 2**18
-# One call's: each input counts once for each of its models and rows.
+# The most characters of one call. Each input counts once for each of its models and rows.
 MAX_CALL_CHARACTERS = 2**23
-# The texts in `parameters` together, their keys included, and how many values there are.
+# The most characters of all texts in `parameters`, keys included, and the most values.
 MAX_PARAMETER_CHARACTERS = 2**16
 MAX_PARAMETER_VALUES = 2**12
-# Of a call's answer, as JSON, roughly.
+# The most bytes of a call's answer as JSON, by a rough estimate: 32 MiB.
 MAX_ANSWER_BYTES = 2**25
-# Of a call's raw outputs: 128 MiB.
+# The most numbers in a call's raw outputs: 128 MiB.
 MAX_NUMBERS = 2**25
 
 
@@ -49,8 +50,8 @@ def check_total(size: int) -> None:
 def check_parameters(parameters: Mapping[str, Any]) -> None:
     """Raise TooLarge for parameters of too many values, or of too much text."""
     values = length = 0
-    for name, given in parameters.items():
-        waiting: list[Any] = [name, given]
+    for name, parameter in parameters.items():
+        waiting: list[Any] = [name, parameter]
         values += 2
         while waiting:
             value = waiting.pop()
@@ -58,7 +59,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
                 length += len(value)
             elif isinstance(value, list | dict):
                 values += len(value)
-                # Too many are counted, not looked at.
+                # If there are too many values, count them without reading them.
                 if values <= MAX_PARAMETER_VALUES:
                     waiting += value if isinstance(value, list) else chain(value, value.values())
             _refuse_parameter(name, length, MAX_PARAMETER_CHARACTERS, "characters")
@@ -68,7 +69,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
 def _refuse_parameter(name: str, size: int, most: int, unit: str) -> None:
     if size > most:
         raise TooLarge(
-            f"parameters has {size} {unit} or more and the limit is {most}; shorten {name[:64]!r}",
+            f"parameters has at least {size} {unit} and the limit is {most}; shorten {name[:64]!r}",
             f"parameters.{name[:64]}",
         )
 
@@ -77,7 +78,7 @@ def check_answer(size: int) -> None:
     """Raise TooLarge for an answer of too many bytes."""
     if size > MAX_ANSWER_BYTES:
         raise TooLarge(
-            f"the answer would take about {size / 2**20:.0f} MiB and the limit is {MAX_ANSWER_BYTES // 2**20}; "
-            "send fewer inputs, or lower parameters.top_k",
+            f"the answer would take about {size / 2**20:.0f} MiB and the limit is "
+            f"{MAX_ANSWER_BYTES // 2**20} MiB; send fewer inputs, or lower parameters.top_k",
             "inputs",
         )

@@ -1,1 +1,1 @@
-"""One kind of input a file: an input becomes a sample."""
+"""Turn inputs into samples: one module for each kind of input."""

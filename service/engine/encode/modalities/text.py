@@ -1,4 +1,4 @@
-"""Text to token ids: an adapter's prefix, then its own length limit; truncation only where it was asked for."""
+"""Turn text into token ids, with an adapter's prefix and length limit, and truncate it only on request."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from rootstock.service.engine.core.errors import TooLong
 from rootstock.service.engine.encode.batch import Batch, assemble
 from rootstock.service.engine.encode.sample import SampleArrays
 
-# Characters that are read at first for each token that is wanted of a text.
+# The characters that are read first for each token needed from a text.
 _CHARACTERS = 8
-# Tokens beside a cut that are not trusted: whether a word of 100 characters is one token depends on the 101st.
+# The tokens beside a cut that may be wrong: the 101st character can decide whether a word of 100 is one token.
 _MARGIN = 128
-# From so many characters on, other threads go on while a text is tokenised; a short one it would only delay.
+# From this many characters on, other threads run while a text is tokenised. For a short text this would only cost
+# time.
 _LONG = 2**14
-# A tokenizer without a post-processor gives this: no special tokens, and the second text has the second type.
+# The post-processing of a tokenizer that has none: no special tokens, and type id 1 for the second text.
 _PAIR = TemplateProcessing(single="$A", pair="$A $B:1")
 
 
@@ -37,12 +38,12 @@ class Question(NamedTuple):
     context: str
 
 
-# A text, a pair of texts, or a question with its context (which is a pair to the trunk).
+# A text, a pair of texts, or a question with its context, which the trunk takes as a pair.
 Input = str | tuple[str, str]
 
 
 class Part(NamedTuple):
-    """Tokens of a text, without special tokens: of the `whole` text, or of a part that begins at a character."""
+    """The tokens, without special ones, of a text (`whole`) or of a part of it from the character `begin` on."""
 
     encoding: Encoding
     begin: int
@@ -51,9 +52,12 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TextSample:
-    """One tokenised row. The encoding's offsets count from the character `begin` of the text; less `shift`, the
-    prefix's length, they are the user's. `masks`: where its mask tokens are, if its task reads those. `key` is
-    equal for equal inputs of the trunk."""
+    """One tokenised row.
+
+    The encoding's offsets count from the character `begin` of the text. Subtract `shift`, the length of the
+    prefix, for offsets in the user's text. `masks` holds the positions of the mask tokens, if the task reads
+    them. `key` is equal for equal inputs of the trunk.
+    """
 
     ids: Sequence[int]
     type_ids: Sequence[int]
@@ -65,7 +69,7 @@ class TextSample:
     key: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # Once, for a row that many adapters share.
+        # Computed once, because many adapters can share the row.
         key = array("q", self.ids).tobytes() + array("b", self.type_ids).tobytes()
         object.__setattr__(self, "key", key)
 
@@ -76,14 +80,14 @@ class TextSample:
 
     @property
     def outputs(self) -> int:
-        """Return how many raw outputs it has, one a mask, else one: what a request's limit on rows counts."""
+        """Return the number of raw outputs: one for each mask, or one. A request's limit on rows counts them."""
         return max(1, len(self.masks))
 
 
 class Tokenizer:
-    """The foundation's tokenizer without the truncation and padding that its file may bake in. Thread-safe.
+    """The foundation's tokenizer, without the truncation and padding that its file may set. Thread-safe.
 
-    `mask_id`: the token to be filled in, where the foundation fills masks.
+    `mask_id` is the id of the mask token, where the foundation fills masks.
     """
 
     def __init__(self, path: Path, mask_id: int | None = None) -> None:
@@ -91,7 +95,7 @@ class Tokenizer:
         content = json.loads(path.read_text(encoding="utf-8"))
         content["truncation"] = content["padding"] = None
         self._tokenizer = HfTokenizer.from_str(json.dumps(content))
-        # `whole` alone runs it: it may trim offsets, and to trim them twice takes a letter for each space.
+        # Only `whole` runs it: it may trim offsets, and a second trim would cut off a letter for each space.
         self._post_processor = self._tokenizer.post_processor or _PAIR
         self._added = {pair: self._tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)}
         self._tokenizer.post_processor = None
@@ -102,7 +106,7 @@ class Tokenizer:
         self._check: Callable[[], None] = lambda: None
 
     def checked(self, check: Callable[[], None]) -> Tokenizer:
-        """Return this tokenizer, which calls `check` before each long read; what it raises ends the work."""
+        """Return a copy that calls `check` before each long read. An error that `check` raises ends the work."""
         tokenizer = copy.copy(self)
         tokenizer._check = check
         return tokenizer
@@ -112,8 +116,9 @@ class Tokenizer:
     ) -> TextSample:
         """Return the tokens of a text or a pair, with special ones. Raise TooLong unless they fit or `truncate`.
 
-        Of a pair the longer text is truncated first; with `keep_second` the first text alone is. A text that is
-        much too long is not read to its end: of two such texts the one of more characters counts as the longer.
+        The longer text of a pair is truncated first. With `keep_second`, only the first text is truncated. A text
+        that is much too long is not read to its end. Of two such texts, the one with more characters counts as
+        the longer.
         """
         text, pair = (value, None) if isinstance(value, str) else value
         text = preprocessing.prefix + text
@@ -139,9 +144,12 @@ class Tokenizer:
         return TextSample(row.ids, row.type_ids, row, text, len(preprocessing.prefix), begin)
 
     def part(self, text: str, most: int, side: str = "right") -> Part:
-        """Return the tokens of a text. Of one with many more than `most`, give more than that from the kept end.
+        """Return the tokens of a text.
 
-        `side` is where truncation would cut. Takes time and memory for the tokens it gives, not for the text.
+        If it has many more than `most`, return only those near the end that is kept.
+
+        These are still more than `most`. `side` is the side that truncation would cut. Time and memory grow with
+        the tokens returned, not with the text.
         """
         size = _CHARACTERS * (most + _MARGIN)
         while size < len(text):
@@ -159,19 +167,19 @@ class Tokenizer:
         return self._tokenizer.encode_batch([text], add_special_tokens=False)[0]
 
     def whole(self, first: Encoding, second: Encoding | None) -> Encoding:
-        """Return one or two texts' bare tokens with the special tokens around them."""
+        """Return the tokens of one or two texts with the special tokens added."""
         return self._post_processor.process(first, second, add_special_tokens=True)
 
     def room(self, max_length: int, pair: bool) -> int:
-        """Return how many of so many tokens are left to a text or a pair by the special ones; never below 0."""
+        """Return the tokens of `max_length` that special tokens leave for a text or a pair; never below 0."""
         return max(0, max_length - self._added[pair])
 
     def token(self, token_id: int) -> str:
-        """Return the vocabulary's entry for an id."""
+        """Return the vocabulary's entry for an id, or an empty string."""
         return self._tokenizer.id_to_token(token_id) or ""
 
     def token_id(self, text: str) -> int | None:
-        """Return the id of a vocabulary's entry, or of a text that is one token; None for any other."""
+        """Return the id of a vocabulary entry, or of a text that is one token. Return None for any other text."""
         token_id: int | None = self._tokenizer.token_to_id(text)
         if token_id is None:
             ids = self.part(text, 1).encoding.ids
@@ -190,7 +198,7 @@ class Tokenizer:
 
 
 def _truncate(first: Encoding, second: Encoding | None, room: int, side: str, first_is_longer: bool) -> None:
-    """Truncate the longest first, as tokenizers' own `longest_first` strategy shares the room between the two."""
+    """Truncate the longer text first, as the `longest_first` strategy of tokenizers divides the room."""
     if second is None:
         cut(first, room, side)
         return
@@ -206,17 +214,18 @@ def _truncate(first: Encoding, second: Encoding | None, room: int, side: str, fi
 
 
 def cut(encoding: Encoding, size: int, side: str = "right") -> None:
-    """Leave so many tokens of an encoding.
+    """Truncate an encoding to `size` tokens.
 
-    The tokenizers library keeps what it cuts off, in pieces as long as what it leaves, and makes a row of every
-    piece of one text with every piece of another. Cut again, one token beyond at a time, there are few.
+    The tokenizers library keeps the part that it cuts off, in pieces as long as the part that it leaves. It then
+    makes a row of every piece of one text with every piece of the other. Cutting
+    in three steps, to size + 2, size + 1 and size tokens, leaves few pieces.
     """
     for longer in (2, 1, 0):
         encoding.truncate(size + longer, direction=side)
 
 
 def collate(samples: Sequence[TextSample], pad_id: int) -> SampleArrays:
-    """Return the trunk's inputs, each (inputs, tokens) int64, padded on the right to the longest."""
+    """Return the trunk's inputs, int64 arrays of shape (inputs, tokens), padded on the right to the longest."""
     lengths = tuple(len(sample.ids) for sample in samples)
     shape = (len(samples), max(lengths))
     ids = np.full(shape, pad_id, dtype=np.int64)
@@ -231,5 +240,5 @@ def collate(samples: Sequence[TextSample], pad_id: int) -> SampleArrays:
 
 
 def pad(samples: Sequence[TextSample], slots: Sequence[int], pad_id: int) -> Batch:
-    """Return the batch of these texts under these slots."""
+    """Return a batch of these texts under these slots."""
     return assemble(samples, slots, lambda distinct: collate(distinct, pad_id))
