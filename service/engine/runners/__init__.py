@@ -1,1 +1,1 @@
-"""Runners: each runs batches on one foundation."""
+"""Run batches on one foundation, with ONNX Runtime or torch."""

@@ -1,7 +1,7 @@
-"""DeBERTa's relative positions where each row of a batch has separate updates.
+"""Let DeBERTa's relative positions differ between the rows of a batch, whose updates differ.
 
-Its attention projects the position embeddings, which belong to no row, by the same layers as the hidden states,
-and repeats the result for each row. Under a row's adapter the projected positions are that row's.
+DeBERTa's attention projects the position embeddings, which belong to no row, with the same layers as the hidden
+states. It then repeats the result for each row. With adapters, each row has its own projected positions.
 Source: He et al., "DeBERTa: Decoding-enhanced BERT with Disentangled Attention", 2021.
 """
 
@@ -14,7 +14,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfA
 
 
 class _Projected:
-    """Projected positions, (1 or rows x heads, positions, size), that repeat to one for each row either way."""
+    """Projected positions, (1 or rows x heads, positions, size). Their `repeat` gives one set for each row."""
 
     def __init__(self, positions: Tensor, heads: int) -> None:
         self.positions = positions
@@ -27,7 +27,7 @@ class _Projected:
 
 
 class _RowPositions(DisentangledSelfAttention):  # type: ignore[misc]
-    """transformers' attention whose projected positions may already be one a row."""
+    """transformers' attention, for projected positions that may already have one set for each row."""
 
     projecting = False
 
@@ -44,7 +44,7 @@ class _RowPositions(DisentangledSelfAttention):  # type: ignore[misc]
 
 
 def let_positions_vary(trunk: nn.Module) -> None:
-    """Prepare a DeBERTa trunk for sites with per-row updates, in place; any other trunk is left as it is."""
+    """Prepare a DeBERTa trunk for sites with per-row updates, in place. Leave any other trunk unchanged."""
     for module in trunk.modules():
         if type(module) is DisentangledSelfAttention:
             module.__class__ = _RowPositions

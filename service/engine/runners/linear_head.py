@@ -1,4 +1,4 @@
-"""The linear head: pool the trunk's output, normalise, project. Same arithmetic in every runner."""
+"""Compute the linear head: pool the trunk's output, normalise, project. Every runner has the same arithmetic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from rootstock.adapters.spec import Adapter, Array
 
 
 def pool(hidden: Array | None, pooled: Array | None, mask: npt.NDArray[np.int64], pooling: str) -> Array:
-    """Return one vector a row, (rows, width), from hidden states (rows, tokens, width) or the pooler's output."""
+    """Return one vector for each row, (rows, width).
+
+    They come from the hidden states (rows, tokens, width), or with `pooling` "pooler" from the pooler's output.
+    Raise ValueError if the input that `pooling` needs is None.
+    """
     if pooling == "pooler":
         if pooled is None:
             raise ValueError("this foundation has no pooler")
@@ -24,12 +28,12 @@ def pool(hidden: Array | None, pooled: Array | None, mask: npt.NDArray[np.int64]
 
 
 def at_masks(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64], mask_id: int) -> npt.NDArray[np.bool_]:
-    """Return where a masked-language-model head reads: (rows, tokens), true at the mask tokens of each row."""
+    """Return the tokens that a masked-language-model head reads: (rows, tokens), true at mask tokens."""
     return np.asarray((ids == mask_id) & (mask == 1))
 
 
 def linear_head(vectors: Array, adapter: Adapter) -> Array:
-    """Return (rows, labels), or (rows, width) for a head without weights."""
+    """Return the head's output: (rows, labels), or (rows, width) for a head without weights."""
     if adapter.head.normalize:
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     weights = adapter.weights.head

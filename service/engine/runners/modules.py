@@ -1,4 +1,4 @@
-"""transformers models taken apart: the trunk with sites in place of its linear layers, and the heads alone."""
+"""Take transformers models apart: the trunk, with sites in place of its linear layers, and the separate heads."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-# The parts that a site takes, by the name of the graph input or device tensor that brings it.
+# The parts of an update, by the names of the graph inputs or device tensors that hold them.
 PARTS = ("A", "B", "input_scale", "output_scale", "shift")
 
 
 class SiteLinear(nn.Module):
-    """A frozen linear layer whose output each row of a batch changes in its own way (`SiteUpdate`).
+    """A frozen linear layer with a separate update (`SiteUpdate`) for each row of a batch.
 
-    x (rows, …, in); A (rows, r, in) and B (rows, r, out); scales and shift (rows, 1, features). Each part is None
-    where no row has it, and may have one row that then stands for every row.
+    x is (rows, …, in), A (rows, r, in), B (rows, r, out), and the scales and the shift are (rows, 1, features).
+    A part is None if no row has it. It may have a single row, which then applies to every row.
     """
 
     def __init__(self, linear: nn.Module) -> None:
@@ -33,7 +33,7 @@ class SiteLinear(nn.Module):
         self.parts = dict(parts)
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.dim() == 2  # the pooler sees one vector a row
+        flat = x.dim() == 2  # the pooler gets one vector for each row
         if flat:
             x = x.unsqueeze(1)
         y = self._updated(x)
@@ -56,7 +56,7 @@ class SiteLinear(nn.Module):
 
 
 class SiteNorm(nn.Module):
-    """A frozen normalisation layer whose output each row of a batch shifts: shift (rows, 1, width) or None."""
+    """A frozen normalisation layer with a separate shift for each row of a batch: (rows, 1, width) or None."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -73,9 +73,9 @@ class SiteNorm(nn.Module):
 
 
 def load_trunk(folder: Path, attention: str | None) -> nn.Module:
-    """Return the foundation's body in fp32, frozen, in eval mode. Safetensors only, no remote code.
+    """Return the foundation's body in fp32, frozen, in eval mode. Read only safetensors and run no remote code.
 
-    `attention` None: what transformers takes for the architecture.
+    With `attention` None, transformers chooses the attention for the architecture.
     """
     trunk = _load(transformers.AutoModel, folder, attn_implementation=attention)
     if trunk.config.model_type == "deberta-v2":
@@ -86,7 +86,7 @@ def load_trunk(folder: Path, attention: str | None) -> nn.Module:
 
 
 def _load(auto: Any, folder: Path, **options: Any) -> Any:
-    """Return what an auto class loads, in fp32: safetensors only, no remote code, and quietly."""
+    """Return the model that an auto class loads in fp32: safetensors only, no remote code, no log output."""
     previous = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -101,12 +101,12 @@ def _load(auto: Any, folder: Path, **options: Any) -> Any:
 def graft_sites(
     trunk: nn.Module, sites: Iterable[str], kind: Callable[[nn.Module], SiteLinear] = SiteLinear
 ) -> dict[str, SiteLinear]:
-    """Replace each named linear layer by a SiteLinear around it, in place. Return them by name."""
+    """Replace each named linear layer, in place, by a SiteLinear around it. Return the sites by name."""
     return {name: _graft(trunk, name, kind) for name in sites}
 
 
 def graft_norms(trunk: nn.Module, norms: Iterable[str]) -> dict[str, SiteNorm]:
-    """Replace each named normalisation layer by a SiteNorm around it, in place. Return them by name."""
+    """Replace each named normalisation layer, in place, by a SiteNorm around it. Return the sites by name."""
     return {name: _graft(trunk, name, SiteNorm) for name in norms}
 
 
@@ -121,20 +121,20 @@ def _graft(trunk: nn.Module, name: str, kind: Callable[[nn.Module], Grafted]) ->
 
 
 class TrunkStub(nn.Module):
-    """Stands where a task class expects its trunk and returns what was given: `hidden` and `pooled`."""
+    """A stand-in for a task class's trunk. It returns its `outputs`: "hidden" and, with a pooler, "pooled"."""
 
     def __init__(self, has_pooler: bool) -> None:
         super().__init__()
         self.has_pooler = has_pooler
-        self.given: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] = {}
 
     def forward(self, *_: Any, **__: Any) -> Any:
-        hidden, pooled = self.given["hidden"], self.given.get("pooled")
+        hidden, pooled = self.outputs["hidden"], self.outputs.get("pooled")
         return _Output(hidden, pooled)
 
 
 class _Output(SimpleNamespace):
-    """A trunk's output as task classes read it: by attribute or by position."""
+    """A trunk's output that task classes can read by attribute or by index."""
 
     def __init__(self, hidden: Tensor, pooled: Tensor | None) -> None:
         super().__init__(last_hidden_state=hidden, pooler_output=pooled, hidden_states=None, attentions=None)
@@ -144,9 +144,9 @@ class _Output(SimpleNamespace):
 
 
 def logits_of(output: Any) -> Tensor:
-    """Return what a task class computed: (rows, labels), or (rows, tokens, labels).
+    """Return a task class's logits: (rows, labels), or (rows, tokens, labels).
 
-    For question answering start and end are the labels.
+    For question answering, the labels are start and end.
     """
     if "start_logits" in output:
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
@@ -157,37 +157,38 @@ def logits_of(output: Any) -> Tensor:
 class MaskedLMHead(nn.Module):
     """A foundation's own masked-language-model head, with its checkpoint's weights, frozen, in eval mode.
 
-    hidden states (masks, width) → logits (masks, vocabulary). ValueError where the checkpoint lacks a part of it.
+    It maps hidden states (masks, width) to logits (masks, vocabulary).
     """
 
     def __init__(self, folder: Path) -> None:
+        """Load the head from a checkpoint's folder. Raise ValueError if the checkpoint lacks a part of it."""
         super().__init__()
         model, loading = _load(transformers.AutoModelForMaskedLM, folder, output_loading_info=True)
         prefix = f"{model.base_model_prefix}."
         if missing := sorted(name for name in loading["missing_keys"] if not name.startswith(prefix)):
             raise ValueError(f"{folder} holds no {missing[0]}, a part of {type(model).__name__}")
         stub = TrunkStub(has_pooler=False)
-        # DeBERTa's newer head multiplies by the embeddings where others have a decoder tied to them.
+        # DeBERTa's newer head multiplies by the embeddings. Other heads have a decoder tied to them.
         embeddings: Any = getattr(model.base_model, "embeddings", None)
         stub.embeddings = embeddings
         setattr(model, model.base_model_prefix, stub)
         self.model = model.eval().requires_grad_(False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Run the head at the masks alone: every head of this kind takes tokens one by one."""
+        """Run the head at the masks alone, because every head of this kind treats tokens one by one."""
         stub = self.model.base_model
-        stub.given = {"hidden": hidden}
+        stub.outputs = {"hidden": hidden}
         try:
             logits: Tensor = self.model(input_ids=None).logits
         finally:
-            stub.given = {}
+            stub.outputs = {}
         return logits
 
 
 def head_model(folder: Path, class_name: str, labels: int) -> tuple[nn.Module, int]:
-    """Return a task class whose trunk is a stub, in eval mode, and its hidden size. Calling it runs the head.
+    """Return a task class whose trunk is a TrunkStub, in eval mode, and its hidden size. A call runs the head.
 
-    A class for question answering has two outputs, start and end, whatever `labels` says.
+    A class for question answering always has two outputs, start and end, and ignores `labels`.
     """
     config = copy.deepcopy(transformers.AutoConfig.from_pretrained(folder))
     config.num_labels = 2 if class_name.endswith("QuestionAnswering") else labels

@@ -1,7 +1,8 @@
-"""The states that the rows of a batch share: each layer of the trunk computes each once.
+"""Plan which states the rows of a batch share, so that each layer of the trunk computes each state once.
 
-A row is an input under a slot's adapter. Below the first layer that its adapter changes, its hidden states are
-those of the bare foundation on that input, and every row of the input with such an adapter shares them.
+A row is an input under the adapter of a slot. Below the first layer that the adapter changes, the row's hidden
+states are those of the bare foundation on that input. At each layer, the rows of one input whose adapters have
+changed nothing so far share one state.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Level:
-    """The states of one layer. One entry a state: its state at the layer before (for the first layer: its input),
-    its state at the first layer, and the slot whose adapter has changed it so far, if any."""
+    """The states of one layer, with one entry for each state.
+
+    `parents` holds its state at the layer before, or for the first layer its input. `roots` holds its state at
+    the first layer. `slots` holds the slot whose adapter has changed it so far, or None.
+    """
 
     parents: tuple[int, ...]
     roots: tuple[int, ...]
@@ -25,7 +29,10 @@ class Level:
 
 @dataclass(frozen=True)
 class SharingPlan:
-    """A level for each layer and one for the pooler; `states[i]` is row i's state at the last."""
+    """The plan of a batch: a level for each layer and one for the pooler.
+
+    `states[i]` is row i's state at the last.
+    """
 
     levels: tuple[Level, ...]
     states: tuple[int, ...]
@@ -38,7 +45,7 @@ class SharingPlan:
 
     @property
     def saving(self) -> float:
-        """Return the share of the layers' work that sharing saves, against one state a row at every layer."""
+        """Return the share of the layers' work saved, compared with the last level's states at every layer."""
         layers = self.levels[:-1]
         return 1.0 - sum(map(len, layers)) / (len(layers) * len(self.levels[-1]))
 
@@ -46,8 +53,8 @@ class SharingPlan:
 def share(inputs: Sequence[int], slots: Sequence[int], depths: Mapping[int, int], layers: int) -> SharingPlan:
     """Return the plan for rows of these inputs and slots.
 
-    `depths[slot]`: how many layers the slot's adapter leaves as they are (FoundationSpec.depth); `layers` where
-    it begins at the pooler, `layers + 1` where it changes nothing of the trunk.
+    `depths[slot]` is the number of layers that the slot's adapter leaves unchanged (FoundationSpec.depth). It is
+    `layers` for an adapter that begins at the pooler, and `layers + 1` for one that changes nothing of the trunk.
     """
     levels: list[Level] = []
     before: dict[tuple[int, int | None], int] = {}

@@ -143,7 +143,7 @@ def test_bf16_stays_within_its_bound_and_names_the_same_label(made: Made) -> Non
 
 
 def test_an_unknown_precision_is_refused(made: Made) -> None:
-    with pytest.raises(ValueError, match="'int8'; one of fp32, bf16"):
+    with pytest.raises(ValueError, match="'int8'; expected one of: fp32, bf16"):
         TorchRunner(made.files.folder, made.spec, slots=3, device="cpu", precision="int8")
 
 

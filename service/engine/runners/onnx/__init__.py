@@ -1,1 +1,1 @@
-"""Serve on ONNX Runtime; imports no torch."""
+"""Run batches on ONNX Runtime, without importing torch."""

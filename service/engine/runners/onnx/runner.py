@@ -1,4 +1,4 @@
-"""Batches on ONNX Runtime: one trunk graph, adapters as its inputs. Imports no torch."""
+"""Run batches on ONNX Runtime without importing torch: the trunk is one graph, and adapters are its inputs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from rootstock.service.engine.runners.onnx.stack import Stack
 from rootstock.service.engine.runners.onnx.trunk_cache import TrunkCache, TrunkOutput
 from rootstock.service.engine.runners.sharing import SharingPlan, share
 
-# Gathering states ahead of each layer has its own cost: below this share of saved work they are not shared.
+# Gathering states before each layer costs time too. Below this share of saved work, rows do not share states.
 _WORTH_SHARING = 0.1
 
 
 @dataclass(frozen=True)
 class _StagedOnnx:
-    """An adapter with its graphs open. `depth`: the layers that it leaves as they are (FoundationSpec.depth)."""
+    """An adapter with its graphs open. `depth` is the number of layers that it leaves unchanged."""
 
     adapter: Adapter
     trunk: OnnxTrunk
@@ -34,8 +34,10 @@ class _StagedOnnx:
 
 @dataclass(frozen=True)
 class _Work:
-    """The states that the trunk computes: their inputs and slots, the state of each row, and the plan that shares
-    the lower layers between them, if any."""
+    """The states that the trunk computes: their inputs and slots, and the state of each row.
+
+    `plan` shares the lower layers between them, if it is worth its cost.
+    """
 
     inputs: Sequence[int]
     slots: Sequence[int | None]
@@ -44,17 +46,18 @@ class _Work:
 
 
 class OnnxRunner:
-    """Runs an exported foundation (see onnx_export). A slot holds references to its adapter's arrays.
+    """A runner of an exported foundation (see export.export). A slot holds references to its adapter's arrays.
 
-    For each batch, the updates at each site are stacked with r the largest rank of that site in that batch: a
-    batch pays for its own ranks, not for what else is resident. Rows of one input share what their adapters leave
-    as it is. Where every head of a batch reads the first token alone, so does the last layer.
+    At each site, a batch's updates are stacked with r the largest rank at that site in that batch. A batch
+    therefore pays for its own ranks, not for other resident adapters. Rows of one input share the layers that
+    their adapters leave unchanged. If every head of a batch reads only the first token, the last layer computes
+    only it.
     """
 
     name = "onnx"
 
     def __init__(self, folder: Path, slots: int, threads: int, cache_bytes: int = 0) -> None:
-        """Keep at most `cache_bytes` of the bare trunk's outputs for inputs that come again."""
+        """Open an export. Keep at most `cache_bytes` of the bare trunk's outputs, for inputs that come again."""
         self._sessions = Sessions(folder, threads)
         self.spec = self._sessions.spec
         self.precision = self._sessions.precision
@@ -66,7 +69,7 @@ class OnnxRunner:
         self._cache = TrunkCache(cache_bytes) if cache_bytes else None
 
     def warm(self, adapter: Adapter) -> None:
-        """Open the graphs that the adapter needs; safe in any thread."""
+        """Open the graphs that the adapter needs. Any thread may call it."""
         self.stage(adapter)
 
     def stage(self, adapter: Adapter) -> _StagedOnnx:
@@ -92,7 +95,7 @@ class OnnxRunner:
         self._placed.pop(slot, None)
 
     def run(self, batch: Batch) -> list[Array]:
-        """Return the raw head output of each row; see batch.Encoder."""
+        """Return the raw head output of each row, in the shapes of batch.Encoder."""
         staged = {slot: self._placed[slot] for slot in batch.slots}
         if self._cache is not None:
             return self._run_cached(batch, staged, self._cache)
@@ -100,7 +103,10 @@ class OnnxRunner:
         return self._run_heads(batch, work, staged, self._run_trunk(batch, work, staged))
 
     def _run_cached(self, batch: Batch, staged: Mapping[int, _StagedOnnx], cache: TrunkCache) -> list[Array]:
-        """Do as `run`, but answer rows of heads alone from kept trunk outputs. Keep what is computed."""
+        """Return what `run` does, but answer rows of adapters with only a head from the cache.
+
+        Keep new outputs.
+        """
         kept: dict[int, TrunkOutput] = {}
         for row, (slot, source) in enumerate(zip(batch.slots, batch.inputs, strict=True)):
             one = staged[slot]
@@ -173,8 +179,8 @@ class OnnxRunner:
             feeds |= self._maps(work)
         session = self._sessions.trunk(trunk.name)
         read = frozenset[str]().union(*(one.reads for one in staged.values()))
-        wanted = [output.name for output in session.get_outputs() if output.name in read]
-        return dict(zip(wanted, session.run(wanted, feeds), strict=True))
+        names = [output.name for output in session.get_outputs() if output.name in read]
+        return dict(zip(names, session.run(names, feeds), strict=True))
 
     def _own_inputs(self, batch: Batch, inputs: Sequence[int]) -> dict[str, Any]:
         arrays = batch.arrays
@@ -194,10 +200,13 @@ class OnnxRunner:
         return feeds
 
     def _at(self, name: str, work: _Work, staged: Mapping[int, _StagedOnnx]) -> list[Any]:
-        """Return the update of each state at a module; one for all where one adapter serves them all."""
+        """Return the update of each state at a module, or a single one if all states have the same slot."""
         slots = work.slots if work.plan is None else work.plan.levels[self._layer_of[name]].slots
-        held = {s: None if s is None else staged[s].adapter.weights.sites.get(name) for s in dict.fromkeys(slots)}
-        return list(held.values()) if len(held) == 1 else [held[slot] for slot in slots]
+        updates = {
+            slot: None if slot is None else staged[slot].adapter.weights.sites.get(name)
+            for slot in dict.fromkeys(slots)
+        }
+        return list(updates.values()) if len(updates) == 1 else [updates[slot] for slot in slots]
 
     def _maps(self, work: _Work) -> dict[str, Any]:
         layers = self.spec.layers
@@ -216,7 +225,7 @@ class OnnxRunner:
     def _run_heads(
         self, batch: Batch, work: _Work, staged: Mapping[int, _StagedOnnx], outputs: Mapping[str, Array]
     ) -> list[Array]:
-        """Run each adapter's head once, over its own states."""
+        """Return each row's raw output. Each adapter's head runs once, over its own states."""
         places: dict[int, dict[int, int]] = {slot: {} for slot in staged}
         rows = list(zip(batch.slots, work.states, strict=True))
         at = [places[slot].setdefault(state, len(places[slot])) for slot, state in rows]
@@ -224,9 +233,9 @@ class OnnxRunner:
         for slot, states in places.items():
             chosen = list(states)
             whole = chosen == list(range(len(work.inputs)))
-            mine = outputs if whole else {name: value[chosen] for name, value in outputs.items()}
+            own = outputs if whole else {name: value[chosen] for name, value in outputs.items()}
             sources = [work.inputs[state] for state in chosen]
-            raw[slot] = self._run_head(staged[slot], mine, batch, sources)
+            raw[slot] = self._run_head(staged[slot], own, batch, sources)
         results = []
         for row, slot in enumerate(batch.slots):
             value = raw[slot][at[row]]
@@ -236,16 +245,16 @@ class OnnxRunner:
     def _run_head(
         self, staged: _StagedOnnx, outputs: Mapping[str, Array], batch: Batch, sources: Sequence[int]
     ) -> list[Array]:
-        """Return the raw output of each state that `outputs` holds; `sources`: the inputs that they are of."""
+        """Return the raw output of each state in `outputs`. `sources` holds the input of each state."""
         adapter, mask = staged.adapter, batch.arrays["attention_mask"][sources]
         if adapter.head.class_name is None:
             vectors = pool(outputs.get("hidden"), outputs.get("pooled"), mask, adapter.head.pooling)
             return list(linear_head(vectors, adapter))
         head = self._sessions.head(adapter.head.class_name)
         if adapter.head.kind == "masked-lm" and self.spec.masked_lm is not None:
-            # Ahead of the head: logits of every token would be (rows, tokens, vocabulary).
+            # Select the masks before the head, because logits of every token would be (rows, tokens, vocabulary).
             masks = at_masks(batch.arrays["input_ids"][sources], mask, self.spec.masked_lm.mask_id)
             logits = head.session.run(None, {"hidden": outputs["hidden"][masks]})[0]
             return np.split(logits, masks.sum(axis=1).cumsum()[:-1])
-        given = {**adapter.weights.head, **outputs, "attention_mask": mask}
-        return list(head.session.run(None, {name: given[name] for name in head.inputs})[0])
+        feeds = {**adapter.weights.head, **outputs, "attention_mask": mask}
+        return list(head.session.run(None, {name: feeds[name] for name in head.inputs})[0])

@@ -1,4 +1,4 @@
-"""An exported foundation's graphs, opened when first needed. Imports no torch."""
+"""Open an exported foundation's graphs when they are first needed, without importing torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-# Its builds for Linux report what they run to their maker unless this is set before the import.
+# ONNX Runtime's builds for Linux send usage data to their maker unless this is set before the import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as ort
@@ -19,7 +19,7 @@ from rootstock.adapters.spec import AdapterWeights, FoundationSpec
 
 @dataclass(frozen=True)
 class OnnxTrunk:
-    """A trunk graph's name and what it takes; see onnx_trunk.Variant."""
+    """A trunk graph's name and the updates that it takes; see export.trunk.Variant."""
 
     name: str
     sites: frozenset[str]
@@ -29,7 +29,10 @@ class OnnxTrunk:
 
 @dataclass(frozen=True)
 class Head:
-    """A head graph: its inputs by name, and whether it reads the first token's states alone."""
+    """A head graph with the names of its inputs.
+
+    `first_token` tells whether it reads only the first token's state.
+    """
 
     session: ort.InferenceSession
     inputs: tuple[str, ...]
@@ -37,7 +40,7 @@ class Head:
 
 
 class Sessions:
-    """The graphs of the export in a folder. Safe in any thread; a graph is opened once."""
+    """The graphs of the export in a folder. Any thread may call it, and each graph is opened only once."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         content = json.loads((folder / "foundation.json").read_text(encoding="utf-8"))
@@ -62,17 +65,18 @@ class Sessions:
         return cheapest or self.trunks[-1]
 
     def mapped(self, trunk: OnnxTrunk) -> OnnxTrunk | None:
-        """Return the trunk graph that takes what `trunk` takes and shares states between rows, if any."""
+        """Return a trunk graph that shares states between rows and takes the updates of `trunk`, if any."""
         return next((t for t in self.trunks if t.mapped and t.full >= trunk.full), None)
 
     def trunk(self, name: str) -> ort.InferenceSession:
-        """Return the trunk graph of a name."""
+        """Return the session of the trunk graph with this name."""
         return self._session(f"trunk-{name}.onnx", self._threads)
 
     def head(self, class_name: str) -> Head:
-        """Return the head of a task class."""
+        """Return the head graph of a task class."""
         if class_name not in self._heads:
-            # One thread: a head is a small product, and a separate pool would compete with the trunk's.
+            # Use one thread, because a head is a small product and a separate pool would compete with the
+            # trunk's.
             session = self._session(f"head-{class_name}.onnx", 1)
             inputs = tuple(i.name for i in session.get_inputs())
             self._heads[class_name] = Head(session, inputs, self._first_token[class_name])
@@ -101,6 +105,9 @@ def _options(threads: int) -> ort.SessionOptions:
 
 @cache
 def _share_arena() -> None:
-    """Share one arena for all sessions' activations: they run in turn, and each would keep its own largest."""
+    """Share one arena between all sessions' activations.
+
+    The sessions run in turn, and with separate arenas each would keep its largest.
+    """
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(info, None)

@@ -1,4 +1,4 @@
-"""Adapters' updates as inputs of a trunk graph: at each site one array for all the states of a batch."""
+"""Stack adapters' updates into inputs of a trunk graph: arrays at each site for all states of a batch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 from rootstock.adapters.spec import Array, FoundationSpec, SiteUpdate
 
-# Numbers (1 MiB in fp32): enough for 32 rows of rank 16 at a site of width 512.
+# The most numbers in a kept buffer (1 MiB in fp32): enough for 32 rows of rank 16 at a site of width 512.
 _MAX_BUFFER = 2**18
 
 
 class Stack:
-    """Stacks updates into arrays that are kept and filled again: one batch at a time.
+    """A set of buffers that updates are stacked into, used again for each batch. Handle one batch at a time.
 
-    Each method takes one update a state, None where its adapter does not touch the site. Where all states have
-    the same one, or none, its arrays have one row, which the graph broadcasts.
+    Each method takes one update for each state, or None for a state whose adapter does not change the site. A
+    single update, or None for all states, gives arrays of one row, which the graph broadcasts.
     """
 
     def __init__(self, spec: FoundationSpec) -> None:
@@ -30,7 +30,7 @@ class Stack:
         }
 
     def low_rank(self, site: str, updates: Sequence[SiteUpdate | None]) -> dict[str, Array]:
-        """Return A (states, r, in) and B (states, r, out), r the largest rank among them, smaller ones padded."""
+        """Return A (states, r, in) and B (states, r, out), with r the largest rank. Smaller ranks are padded."""
         ranks = [0 if update is None else update.rank for update in updates]
         rank = max(ranks)
         if rank == 0:
@@ -50,7 +50,10 @@ class Stack:
         return {f"{site}.A": a, f"{site}.B": b}
 
     def scales(self, site: str, updates: Sequence[SiteUpdate | None]) -> dict[str, Array]:
-        """Return the site's scales and shift, (states, 1, features); ones and zeros where an update has none."""
+        """Return the site's scales and shift, (states, 1, features).
+
+        A missing scale is ones, a missing shift zeros.
+        """
         width_in, width_out = self._spec.sites[site]
         scaled = {
             "input_scale": self._vectors([u.input_scale if u else None for u in updates], width_in, 1.0),
@@ -76,7 +79,10 @@ class Stack:
         return stacked
 
     def _buffer(self, name: str, *shape: int) -> Array:
-        """Return an array to fill for the next run, kept up to a size: fresh memory costs more than the copy."""
+        """Return an array to fill for the next run.
+
+        Up to a size it is kept, since new memory costs more than copying.
+        """
         size = math.prod(shape)
         if size > _MAX_BUFFER:
             return np.empty(shape, np.float32)
@@ -87,7 +93,7 @@ class Stack:
 
 
 def _pad_ranks(updates: Sequence[SiteUpdate | None], a: Array, b: Array) -> None:
-    """Stack updates of different ranks; the rows beyond an update's rank are zero and add nothing."""
+    """Stack updates of different ranks. The rows beyond an update's rank are zero and add nothing."""
     a.fill(0)
     b.fill(0)
     for i, update in enumerate(updates):

@@ -1,4 +1,4 @@
-"""The bare trunk's outputs for an input, kept for adapters that add a head to it and change nothing else."""
+"""Keep the bare trunk's outputs for inputs that come again, for adapters that only add a head."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from rootstock.adapters.spec import Array
 
 Key = tuple[str, bytes]
 
-# The bytes that Python keeps beside the numbers and the input: of each output, and of each of its arrays.
+# Python's overhead in bytes for each output and each of its arrays, beside the numbers and the input.
 _OUTPUT_BYTES = 512
 _ARRAY_BYTES = 128
 
 
 @dataclass(frozen=True)
 class TrunkOutput:
-    """One input's outputs: `hidden` (tokens, width), or (1, width) for the first token alone, and `pooled`."""
+    """The trunk's outputs for one input: "hidden" (tokens, width) and "pooled".
+
+    With `first_token`, "hidden" is (1, width), for the first token alone.
+    """
 
     arrays: Mapping[str, Array]
     first_token: bool
@@ -29,19 +32,25 @@ class TrunkOutput:
 
 
 class TrunkCache:
-    """Outputs by fingerprint and input, least recently used out by bytes. Used from one thread."""
+    """A cache of outputs by fingerprint and input. It evicts the least recently used to stay within `max_bytes`.
+
+    Only one thread may use it.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.nbytes = 0
-        self._held: OrderedDict[Key, TrunkOutput] = OrderedDict()
+        self._outputs: OrderedDict[Key, TrunkOutput] = OrderedDict()
 
     def find(self, key: Key, reads: frozenset[str], first_token: bool) -> TrunkOutput | None:
-        """Return the kept output that holds what a head reads, if any; `first_token`: it reads no other token."""
-        output = self._held.get(key)
+        """Return the kept output that has what a head reads, if any.
+
+        `reads` names the outputs that the head reads. With `first_token`, it reads only the first token.
+        """
+        output = self._outputs.get(key)
         if output is None or not reads <= output.arrays.keys() or (output.first_token and not first_token):
             return None
-        self._held.move_to_end(key)
+        self._outputs.move_to_end(key)
         return output
 
     def put(self, key: Key, output: TrunkOutput) -> None:
@@ -50,20 +59,20 @@ class TrunkCache:
         if nbytes > self.max_bytes:
             return
         self._drop(key)
-        self._held[key] = output
+        self._outputs[key] = output
         self.nbytes += nbytes
         while self.nbytes > self.max_bytes:
-            self._drop(next(iter(self._held)))
+            self._drop(next(iter(self._outputs)))
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._outputs)
 
     def _drop(self, key: Key) -> None:
-        output = self._held.pop(key, None)
+        output = self._outputs.pop(key, None)
         if output is not None:
             self.nbytes -= memory_of(key, output)
 
 
 def memory_of(key: Key, output: TrunkOutput) -> int:
-    """Return the bytes that go free with an entry: its arrays and its input, which can be the larger part."""
+    """Return the bytes that evicting an entry frees: its arrays and its input, which can be the larger part."""
     return sys.getsizeof(key[1]) + output.nbytes

@@ -1,1 +1,1 @@
-"""Serve on torch."""
+"""Run batches on torch, on CUDA or on a CPU."""

@@ -1,4 +1,4 @@
-"""A batch as one array of whole numbers, and its form: all that decides which kernels compute it."""
+"""Turn a batch into one integer array and a form, which decides the kernels that compute it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ _LEAST_TOKENS = 16
 
 
 class Form(NamedTuple):
-    """Batches of one form differ in numbers alone.
+    """The form of a batch. Batches of one form differ only in their numbers.
 
-    `states`: how many each layer computes, and the pooler; `updated`: how many updates there are for them, all or
-    one that stands for all. `parents`: the layers ahead of which hidden states are selected from those of the
-    layer before; `roots`: those ahead of which the mask is. `uses`: see Updates.uses.
+    `states` counts the states that each layer, and then the pooler, computes. `updated` counts their updates: one
+    for each state, or one for all. `parents` lists the layers before which hidden states are selected from those
+    of the layer before. `roots` lists the layers before which the mask is selected. `uses` is that of
+    Updates.uses.
     """
 
     tokens: int
@@ -37,19 +38,21 @@ class Form(NamedTuple):
 def feed(
     batch: Batch, plan: SharingPlan, spec: FoundationSpec, updates: Updates, rounded: bool
 ) -> tuple[Form, Ints]:
-    """Return the form of a batch under a plan, and its numbers in the order that Trunk.run reads them.
+    """Return the form of a batch under a plan, and its numbers in the order in which TorchTrunk.run reads them.
 
-    `rounded`: states, tokens and pages go up to the next of few sizes. What is added computes
-    answers that nobody reads.
+    With `rounded`, states, tokens and pages are rounded up to one of few sizes. Nobody reads the outputs of the
+    padding.
     """
     levels = plan.levels
     states = tuple(power(len(level)) if rounded else len(level) for level in levels)
     length = batch.longest
     tokens = token_size(length, spec.max_tokens) if rounded else length
     # Layers with the same states share one array.
-    made = {level.slots: _slots(level, count, updates.bare) for level, count in zip(levels, states, strict=True)}
-    slots = [made[level.slots] for level in levels]
-    single = [not rounded and bool((those == those[0]).all()) for those in slots]
+    arrays = {
+        level.slots: _slots(level, count, updates.bare) for level, count in zip(levels, states, strict=True)
+    }
+    slots = [arrays[level.slots] for level in levels]
+    single = [not rounded and bool((array == array[0]).all()) for array in slots]
     parents = tuple(i for i in range(1, len(levels)) if not _same(levels[i].parents, len(levels[i - 1])))
     roots = tuple(i for i in range(1, len(levels) - 1) if not _same(levels[i].roots, len(levels[0])))
     updated = tuple(1 if one else count for one, count in zip(single, states, strict=True))
@@ -64,14 +67,17 @@ def feed(
 
 
 def flat(inputs: Sequence[int], slots: Sequence[int | None], layers: int) -> tuple[Level, ...]:
-    """Return the levels of a plan that shares nothing: one state for each input and slot, all the way."""
+    """Return the levels of a plan that shares nothing: one state for each input and slot at every layer."""
     one = tuple(range(len(inputs)))
     chosen = tuple(slots)
     return (Level(tuple(inputs), one, chosen), *(Level(one, one, chosen) for _ in range(layers)))
 
 
 def token_size(tokens: int, most: int) -> int:
-    """Return a length to compute with, no smaller: eight to each doubling, multiples of 16, at most `most`."""
+    """Return a padded length of at least `tokens` and at most `most`.
+
+    It is `most` or a multiple of 16. Each doubling has eight of these lengths.
+    """
     step = max(_LEAST_TOKENS, power(tokens) // _LEAST_TOKENS)
     return min(-(-tokens // step) * step, most)
 
@@ -92,7 +98,7 @@ def _slots(level: Level, count: int, bare: int) -> Ints:
 
 
 def _same(selected: Sequence[int], count: int) -> bool:
-    """Tell whether selecting these of so many changes nothing."""
+    """Tell whether selecting these indices of `count` entries changes nothing."""
     return tuple(selected) == tuple(range(count))
 
 

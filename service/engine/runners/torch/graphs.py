@@ -1,4 +1,4 @@
-"""CUDA graphs of what recurs: a batch then costs one launch in place of hundreds."""
+"""Capture recurring work as CUDA graphs, so that a batch takes one launch instead of hundreds."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from torch import Tensor
 
 Function = Callable[..., tuple[Tensor, ...]]
 
-# Keys that were seen once are remembered for so many times the number of graphs.
+# The number of keys seen once that are remembered, as a multiple of the number of graphs.
 _REMEMBERED = 8
 
 
 class Graphs:
-    """Runs functions of tensors; one that comes again under its key is captured then, and replayed from then on.
+    """A cache of CUDA graphs that runs functions of tensors.
 
-    `most` graphs are kept, the least recently used leaves first; 0: all run as they are. A key stands for
-    everything but the tensors' numbers: the function, its launches, and the addresses it reads. What cannot be
-    captured runs as it is. On a CPU, where there is nothing to capture, the function runs on the copied inputs.
+    It captures a function when its key comes for the second time, and replays it from then on. It keeps `most`
+    graphs and drops the least recently used first; with 0 it captures nothing. A key must stand for everything
+    except the tensors' numbers: the function, its launches and the addresses it reads. A function that cannot be
+    captured runs uncaptured. On a CPU there is nothing to capture, so the function runs on the copied inputs.
     """
 
     def __init__(self, device: torch.device, most: int) -> None:
         self.most = most
         self._captured: OrderedDict[Hashable, _Captured | None] = OrderedDict()
         self._seen: OrderedDict[Hashable, None] = OrderedDict()
-        # One pool for all: no output stays in it, see `_Captured.replay`.
+        # All graphs share one memory pool, because no output stays in it (`_Captured.replay`).
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" and most else None
 
     def __len__(self) -> int:
         return len(self._captured)
 
     def run(self, key: Hashable, function: Function, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return what the function gives for these inputs."""
+        """Return the function's outputs for these inputs."""
         if key not in self._captured:
             if not self._comes_again(key):
                 return function(*inputs)
@@ -69,7 +70,7 @@ class Graphs:
 
 
 class _Captured:
-    """A function with its own inputs, recorded where there is a `pool` for it."""
+    """A function with its own copies of the inputs, recorded as a CUDA graph if there is a memory `pool`."""
 
     def __init__(self, function: Function, inputs: Sequence[Tensor], pool: Any) -> None:
         self._inputs = [tensor.clone() for tensor in inputs]
@@ -88,15 +89,15 @@ class _Captured:
             self._function()
         current.wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads may open a head on the device meanwhile; that is no fault of this capture.
+        # Another thread may open a head on the device at the same time. That must not fail this capture.
         with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._outputs = self._function()
 
     def replay(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        for held, given in zip(self._inputs, inputs, strict=True):
-            held.copy_(given)
+        for copy, tensor in zip(self._inputs, inputs, strict=True):
+            copy.copy_(tensor)
         if self._graph is None:
             return self._function()
         self._graph.replay()
-        # Out of the pool that the next graph writes to.
+        # Clone the outputs, because the next graph writes to the same pool.
         return tuple(output.clone() for output in self._outputs)

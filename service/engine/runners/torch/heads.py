@@ -1,4 +1,4 @@
-"""Heads on a device: those of one form side by side, so that all the rows they have in a batch take one call."""
+"""Run heads on a device. Heads of one form are stacked, so that one call computes all their rows of a batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ Named = Mapping[str, Tensor]
 
 
 class HeadForm(NamedTuple):
-    """Heads of one form differ in their numbers alone. `shapes`: of each tensor, the label count rounded up."""
+    """The form of a head. Heads of one form differ only in their numbers.
+
+    `shapes` holds the shape of each tensor, with the label count rounded up to a power of two.
+    """
 
     head: HeadSpec
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
@@ -35,7 +38,10 @@ class HeadForm(NamedTuple):
 
 @dataclass(frozen=True)
 class Place:
-    """The place of a slot's head: its number among those of its form. `labels` None: all that it gives counts."""
+    """The place of a slot's head: its number among the heads of its form.
+
+    `labels` is its label count, or None if the head has no label dimension and all its outputs count.
+    """
 
     form: HeadForm
     number: int
@@ -43,7 +49,7 @@ class Place:
 
 
 class Heads:
-    """The heads of the adapters in slots, fp32 whatever the trunk's precision is."""
+    """The heads of the adapters in slots, in fp32 for any precision of the trunk."""
 
     def __init__(self, folder: Path, spec: FoundationSpec, device: torch.device) -> None:
         self._folder = folder
@@ -55,7 +61,7 @@ class Heads:
         self._placed: dict[int, Place] = {}
 
     def open(self, head: HeadSpec) -> None:
-        """Make the task class of a head, if it has one; from any thread."""
+        """Create the task class of a head, if it has one. Any thread may call it."""
         name = head.class_name
         if name is None:
             return
@@ -66,7 +72,7 @@ class Heads:
                 self._models[name] = model.to(self._device)
 
     def place(self, slot: int, adapter: Adapter, values: Tensor) -> None:
-        """Put an adapter's head into a slot: `values` holds its tensors one after the other, by name."""
+        """Put an adapter's head into a slot. `values` holds its tensors one after the other, sorted by name."""
         self.clear(slot)
         form, labels = self._form(adapter)
         stack = self._stacks.setdefault(form, _Stack(form, self._device))
@@ -83,9 +89,10 @@ class Heads:
             self._stacks[place.form].give(place.number)
 
     def run(self, batch: Batch, states: Sequence[int], outputs: Sequence[Tensor], graphs: Graphs) -> list[Array]:
-        """Return the raw head output of each row (batch.Encoder), each form of head once over its rows.
+        """Return the raw head output of each row (batch.Encoder). Each form of head runs once, over its rows.
 
-        `states`: the trunk's state that a row reads; `outputs`: of all states hidden and, if any, pooled.
+        `states` holds the trunk's state that each row reads. `outputs` holds, for all states, hidden and, with a
+        pooler, pooled.
         """
         groups: dict[HeadForm, list[int]] = {}
         for row, slot in enumerate(batch.slots):
@@ -95,7 +102,7 @@ class Heads:
             self._run_group(parts[form], form, [states[row] for row in rows], outputs, graphs)
             for form, rows in groups.items()
         ]
-        # One copy for all groups: the host waits for the device once.
+        # One copy serves all groups, so that the host waits for the device only once.
         host = torch.cat([one.reshape(-1) for one in raw]).cpu().numpy()
         results: list[Array] = [np.empty(0, np.float32)] * len(batch.slots)
         for (form, rows), one in zip(groups.items(), raw, strict=True):
@@ -108,7 +115,7 @@ class Heads:
     def _run_group(
         self, batch: Batch, form: HeadForm, states: Sequence[int], outputs: Sequence[Tensor], graphs: Graphs
     ) -> Tensor:
-        """Run a batch whose heads are all of one form; with `graphs`, rounded up by rows that nobody reads."""
+        """Run a batch whose heads are all of one form. With `graphs`, round it up with rows that nobody reads."""
         if form.head.kind == "masked-lm":
             return self._fill_masks(batch, form, states, outputs[0], graphs)
         rows, tokens = len(states), outputs[0].shape[1]
@@ -123,7 +130,7 @@ class Heads:
         return graphs.run(key, compute, to_device(numbers, self._device), *outputs)[0]
 
     def _by_row(self, batch: Batch, form: HeadForm, values: Array) -> Sequence[Array]:
-        """Return what a group gave, row by row. Beyond its last row there may be more, which nobody reads."""
+        """Return a group's outputs row by row. Rows of padding, which nobody reads, may follow the last one."""
         if form.head.kind != "masked-lm":
             return list(values)
         return np.split(values, self._masks(batch).sum(axis=1).cumsum())
@@ -144,29 +151,29 @@ class Heads:
         return graphs.run(key, compute, to_device(places, self._device), hidden)[0]
 
     def _masks(self, batch: Batch) -> npt.NDArray[np.bool_]:
-        """Return (rows, tokens): where the foundation's own head reads each row."""
+        """Return (rows, tokens): true at the tokens that the foundation's own head reads."""
         masked_lm, inputs = cast(MaskedLM, self._spec.masked_lm), list(batch.inputs)
         return at_masks(
             batch.arrays["input_ids"][inputs], batch.arrays["attention_mask"][inputs], masked_lm.mask_id
         )
 
     def _compute(self, form: HeadForm, single: bool, numbers: Tensor, *outputs: Tensor) -> tuple[Tensor]:
-        """Return the raw output of each row, fp32: (rows, labels) or (rows, tokens, labels).
+        """Return the raw output of each row, in fp32: (rows, labels) or (rows, tokens, labels).
 
-        `numbers`: of each row its state, its head (with `single` that of all) and its mask.
+        `numbers` holds each row's state, its head and its mask. With `single`, all rows have the same head.
         """
         states, heads, mask = numbers[:, 0], numbers[:, 1], numbers[:, 2:]
         weights = self._stacks[form].read(heads[:1] if single else heads)
-        given = {"mask": mask}
+        inputs = {"mask": mask}
         for name, output in zip(("hidden", "pooled"), outputs, strict=False):
-            given[name] = output.index_select(0, states).float()
+            inputs[name] = output.index_select(0, states).float()
         if form.head.class_name is None:
-            return (_linear(form.head, weights, given),)
+            return (_linear(form.head, weights, inputs),)
         call = partial(_classify, self._models[form.head.class_name])
         if single:
-            return (call({name: tensor[0] for name, tensor in weights.items()}, given),)
-        # Each row as a batch of one under its own weights.
-        rows: Tensor = torch.vmap(lambda w, g: call(w, {n: v[None] for n, v in g.items()})[0])(weights, given)
+            return (call({name: tensor[0] for name, tensor in weights.items()}, inputs),)
+        # Compute each row as a batch of one with its own weights.
+        rows: Tensor = torch.vmap(lambda w, i: call(w, {n: v[None] for n, v in i.items()})[0])(weights, inputs)
         return (rows,)
 
     def _form(self, adapter: Adapter) -> tuple[HeadForm, int | None]:
@@ -186,7 +193,7 @@ class Heads:
 
 
 class _Stack:
-    """The tensors of the heads of one form, (heads, …) each; they grow by need."""
+    """The stacked tensors of the heads of one form, each (heads, …). They grow as needed."""
 
     def __init__(self, form: HeadForm, device: torch.device) -> None:
         self._tensors = {name: torch.zeros(0, *shape, device=device) for name, shape in form.shapes}
@@ -208,7 +215,7 @@ class _Stack:
         self._free.append(number)
 
     def write(self, number: int, name: str, values: Tensor) -> None:
-        """Set one tensor of a head. What is left of labels beyond its own gives outputs that nobody reads."""
+        """Set one tensor of a head. Labels beyond the head's own keep old numbers; nobody reads their outputs."""
         self._tensors[name][number][tuple(slice(size) for size in values.shape)] = values
 
     def read(self, numbers: Tensor) -> dict[str, Tensor]:
@@ -216,18 +223,18 @@ class _Stack:
 
 
 def _classify(model: nn.Module, weights: Named, states: Named) -> Tensor:
-    """Return what a task class with these weights makes of the trunk's output."""
+    """Return the logits of a task class with these weights for the trunk's output."""
     stub, mask = cast(Any, model).base_model, states["mask"]
-    stub.given = {name: value for name, value in states.items() if name != "mask"}
+    stub.outputs = {name: value for name, value in states.items() if name != "mask"}
     feeds = {"input_ids": torch.zeros_like(mask), "attention_mask": mask}
     try:
         return logits_of(torch.func.functional_call(model, dict(weights), (), feeds))
     finally:
-        stub.given = {}
+        stub.outputs = {}
 
 
 def _linear(head: HeadSpec, weights: Named, states: Named) -> Tensor:
-    """Run the linear head, see HeadSpec; the arithmetic of runners.heads."""
+    """Return the output of the linear head (HeadSpec), with the arithmetic of runners.linear_head."""
     if head.pooling == "pooler":
         vectors = states["pooled"]
     elif head.pooling == "cls":

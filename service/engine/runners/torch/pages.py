@@ -1,4 +1,4 @@
-"""Device memory for adapters in equal pages: each takes as many as it needs, none pays for the largest."""
+"""Keep adapters in device memory in pages of equal size, so that each takes only as many as it needs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _FIRST = 64
 
 
 class Pages:
-    """Pages of `rows` x `width` numbers in one tensor, (pages, rows, width), that grows by need.
+    """Pages of `rows` x `width` numbers in one tensor, (pages, rows, width), which grows as needed.
 
-    Page i below `len(constants)` holds `constants[i]` throughout and is given to nobody.
+    Page i below `len(constants)` is reserved: every number in it is `constants[i]`.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Pages:
     ) -> None:
         filled = torch.tensor(constants, dtype=dtype, device=device)
         self.store = filled[:, None, None].repeat(1, rows, width)
-        # How often the tensor was replaced by a larger one.
+        # The number of times that a larger tensor replaced this one.
         self.growths = 0
         self._free: list[int] = []
 
@@ -36,7 +36,7 @@ class Pages:
         return self.store.nbytes
 
     def reserve(self, count: int, room: int | None = None) -> None:
-        """Grow, by at most `room` bytes, until so many pages are free. Raise RunnerFault if they do not fit."""
+        """Grow, by at most `room` bytes, until `count` pages are free. Raise RunnerFault if they do not fit."""
         missing = count - len(self._free)
         if missing <= 0:
             return
@@ -46,7 +46,7 @@ class Pages:
             page = self.store[0].nbytes
             if missing * page > room:
                 raise RunnerFault(
-                    f"it needs {missing * page} bytes more on the device and {room} are left to adapters; give "
+                    f"it needs {missing * page} bytes more on the device and {room} are left for adapters; give "
                     "the runner more adapter_bytes or fewer slots"
                 )
             added = min(added, room // page)
@@ -57,14 +57,14 @@ class Pages:
         self._free.extend(range(held + added - 1, held - 1, -1))
 
     def take(self, count: int) -> Numbers:
-        """Return the numbers of so many pages, the taker's until `give`. Grow where `reserve` was not asked."""
+        """Return the numbers of `count` pages. The caller owns them until `give`. Grow if too few are free."""
         self.reserve(count)
         return np.array([self._free.pop() for _ in range(count)], np.int64)
 
     def give(self, numbers: Numbers) -> None:
-        """Take pages back. What still reads them on the device was queued before whatever writes them next."""
+        """Take pages back. Work on the device that still reads them was queued before any later write to them."""
         self._free.extend(numbers.tolist())
 
     def write(self, numbers: Tensor, values: Tensor) -> None:
-        """Fill pages: `values` (pages, rows, width)."""
+        """Fill the pages of these numbers with `values` (pages, rows, width)."""
         self.store.index_copy_(0, numbers, values.to(self.store.dtype))

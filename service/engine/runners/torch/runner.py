@@ -1,8 +1,8 @@
-"""Batches on torch: any foundation that transformers loads, on CUDA where there is one.
+"""Run batches on torch: any foundation that transformers loads, on CUDA if there is a CUDA device.
 
-A batch becomes one array of whole numbers (torch_feed). The trunk (torch_trunk) reads it, with the updates of the
-adapters in slots (torch_updates, in pages: torch_pages); then the heads (torch_heads), those of one form in one
-call. On CUDA, what recurs is replayed as a CUDA graph (torch_graphs).
+A batch becomes one integer array (feed.py). The trunk (trunk.py) reads it together with the updates of the
+adapters in slots (updates.py), which lie in pages (pages.py). Then the heads run (heads.py), all heads of one
+form in one call. On CUDA, batches of a form that recurs are replayed as a CUDA graph (graphs.py).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from rootstock.service.engine.runners.torch.trunk import TorchTrunk
 from rootstock.service.engine.runners.torch.updates import Item, Pool, Updates
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# How far an answer may be from PEFT's in fp32: t + t * |x|.
+# An answer x may differ from PEFT's in fp32 by at most t + t * |x|, with this t.
 TOLERANCES = {"fp32": 1e-4, "bf16": 5e-2}
 _GRAPHS = 128
-# Selecting states ahead of each layer has its own cost: below this share of saved work they are not shared.
+# Selecting states before each layer costs time too. Below this share of saved work, rows do not share states.
 _WORTH_SHARING = 0.1
 
 
 @dataclass(frozen=True)
 class _StagedTorch:
-    """An adapter on its way to the device: what its updates consist of, and the copy of its arrays."""
+    """An adapter whose copy to the device has begun: the items of its updates, and the copy of its arrays."""
 
     adapter: Adapter
     items: Mapping[Pool, Sequence[Item]]
@@ -42,11 +42,12 @@ class _StagedTorch:
 
 
 class TorchRunner:
-    """Runs a foundation in torch: the trunk in `precision` ("bf16" on CUDA, "fp32" elsewhere), the heads in fp32.
+    """A runner of a foundation on torch: the trunk in `precision`, the heads in fp32.
 
-    `device`: CUDA where there is one. `graphs`: how many CUDA graphs are kept (128; on a CPU 0); with any,
-    batches are rounded up to few shapes. `adapter_bytes`: the most that the updates of all slots may take on the
-    device; without it, what they need. ValueError for a precision that is not one of these.
+    `precision` is "fp32" or "bf16"; by default "bf16" on CUDA and "fp32" elsewhere. `device` is CUDA by default
+    if there is a CUDA device. `graphs` is the number of CUDA graphs to keep (128 on CUDA, 0 on a CPU). With any,
+    batches are rounded up to few shapes. `adapter_bytes` limits the device memory for the updates of all slots.
+    Without it, they take as much as they need.
     """
 
     name = "torch"
@@ -62,6 +63,7 @@ class TorchRunner:
         graphs: int | None = None,
         adapter_bytes: int | None = None,
     ) -> None:
+        """Load the foundation from a folder. Raise ValueError for an unknown precision."""
         if threads is not None:
             torch.set_num_threads(threads)
         self.spec = spec
@@ -70,7 +72,7 @@ class TorchRunner:
         on_cuda = self.device.type == "cuda"
         self.precision = precision or ("bf16" if on_cuda else "fp32")
         if self.precision not in PRECISIONS:
-            raise ValueError(f"precision {self.precision!r}; one of {', '.join(PRECISIONS)}")
+            raise ValueError(f"precision is {self.precision!r}; expected one of: {', '.join(PRECISIONS)}")
         self.tolerance = TOLERANCES[self.precision]
         dtype = PRECISIONS[self.precision]
         self._copier = Copier(self.device)
@@ -81,21 +83,24 @@ class TorchRunner:
         self._depths: dict[int, int] = {}
 
     def warm(self, adapter: Adapter) -> None:
-        """Make the task class of the adapter's head; safe in any thread."""
+        """Create the task class of the adapter's head. Any thread may call it."""
         self._heads.open(adapter.head)
 
     @torch.inference_mode()
     def stage(self, adapter: Adapter) -> _StagedTorch:
-        """Make room for the adapter's arrays on the device and begin to copy them."""
+        """Make room for the adapter's arrays on the device, and begin to copy them.
+
+        Raise RunnerFault without room.
+        """
         self._heads.open(adapter.head)
         items = self._updates.items(adapter.weights.sites)
-        blocks = [Block([item.array for item in those], pool.rows * pool.width) for pool, those in items.items()]
+        blocks = [Block([item.array for item in group], pool.rows * pool.width) for pool, group in items.items()]
         head = Block([array for _, array in sorted(adapter.weights.head.items())])
         return _StagedTorch(adapter, items, self._copier.copy([*blocks, head]))
 
     @torch.inference_mode()
     def place(self, slot: int, staged: _StagedTorch) -> None:
-        """Put a staged adapter into a slot: after the batches that the device computes, before later ones."""
+        """Put a staged adapter into a slot, after the batches queued on the device and before later ones."""
         staged.copied.wait()
         *updates, head = staged.copied.blocks
         self._updates.place(slot, staged.items, updates)
@@ -110,7 +115,7 @@ class TorchRunner:
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> list[Array]:
-        """Return the raw head output of each row; see batch.Encoder."""
+        """Return the raw head output of each row, in the shapes of batch.Encoder."""
         plan = self._plan(batch)
         form, numbers = feed(batch, plan, self.spec, self._updates, rounded=self._graphs.most > 0)
         key = "trunk", form, self._updates.growths
@@ -118,7 +123,7 @@ class TorchRunner:
         return self._heads.run(batch, plan.states, outputs, self._graphs)
 
     def _plan(self, batch: Batch) -> SharingPlan:
-        """Return what the rows share: nothing where no two have one input, or where it saves too little."""
+        """Return the plan of the states that rows share. They share none if that would save too little."""
         layers, rows = self.spec.layers, range(len(batch.inputs))
         if len(batch.lengths) == len(batch.inputs):
             return SharingPlan(flat(batch.inputs, batch.slots, layers), tuple(rows))

@@ -1,4 +1,4 @@
-"""An adapter's way to the device: its arrays in one buffer, copied while the device goes on computing."""
+"""Copy an adapter's arrays to the device in one buffer, while the device goes on computing."""
 
 from __future__ import annotations
 
@@ -16,59 +16,59 @@ from rootstock.adapters.spec import Array
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     """Return a tensor of the array on the device.
 
-    The host waits for nothing: the array must not be changed after.
+    The host does not wait for the copy, so the array must not change afterwards.
     """
     tensor = torch.from_numpy(array)
     if device.type == "cuda":
-        # From memory that is not pinned, the copy would wait for all that was queued before it.
+        # A copy from memory that is not pinned would wait for all work queued before it.
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
 class Cutter:
-    """Cuts a flat tensor into views, one after the other."""
+    """A cutter of a flat tensor into consecutive views."""
 
     def __init__(self, numbers: Tensor) -> None:
         self._left = numbers
 
     def next(self, *shape: int) -> Tensor:
-        """Return the next numbers in this shape."""
+        """Return the next numbers as a view of this shape."""
         count = math.prod(shape)
-        taken, self._left = self._left[:count], self._left[count:]
-        return taken.view(shape)
+        part, self._left = self._left[:count], self._left[count:]
+        return part.view(shape)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Arrays that follow each other in the buffer, each from a multiple of `unit` numbers on, zeros between."""
+    """Arrays that follow each other in a buffer. Zeros pad each to a multiple of `unit` numbers."""
 
     arrays: Sequence[Array]
     unit: int = 1
 
     def sizes(self) -> list[int]:
-        """Return the numbers that each array takes up."""
+        """Return the count of numbers that each array takes up, padding included."""
         return [-(-array.size // self.unit) * self.unit for array in self.arrays]
 
 
 @dataclass(frozen=True)
 class DeviceCopy:
-    """Blocks on the device, or on their way: `wait` before anything on the current stream reads them."""
+    """Blocks on the device, or still being copied. Call `wait` before work on the current stream reads them."""
 
     buffer: Tensor
     blocks: Sequence[Tensor]
     ready: torch.cuda.Event | None
 
     def wait(self) -> None:
-        """Hold back what is queued after this on the current stream until the copy is done; the host goes on."""
+        """Make later work on the current stream wait for the copy. The host does not wait."""
         if self.ready is not None:
             stream = torch.cuda.current_stream(self.buffer.device)
             stream.wait_event(self.ready)
-            # Its memory is the copier's stream's, and must not be given away before this one has read it.
+            # The memory belongs to the copier's stream. It must not be reused before this stream has read it.
             self.buffer.record_stream(stream)
 
 
 class Copier:
-    """Copies blocks to the device, on CUDA from pinned memory on a separate stream."""
+    """A copier of blocks to the device: on CUDA, from pinned memory and on a separate stream."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -77,7 +77,7 @@ class Copier:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def copy(self, blocks: Sequence[Block]) -> DeviceCopy:
-        """Begin the copy; fp32."""
+        """Begin to copy the blocks, in fp32."""
         sizes = [size for block in blocks for size in block.sizes()]
         arrays = [array for block in blocks for array in block.arrays]
         buffer = torch.zeros(sum(sizes), pin_memory=self._stream is not None)

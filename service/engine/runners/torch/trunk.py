@@ -1,4 +1,4 @@
-"""The trunk on a device: a function of one array of whole numbers, whose form says what it computes."""
+"""Run the trunk on a device, as a function of one integer array whose form says what it computes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from rootstock.service.engine.runners.torch.updates import Gather, Updates
 
 
 class TorchTrunk:
-    """The foundation's body with its sites grafted, fed from the pages of `updates`.
+    """The foundation's body with grafted sites, which read their updates from the pages of `updates`.
 
-    Ahead of a layer, hooks select the hidden states that its states continue from (sharing.Level) and hand the
-    sites their updates. A site that no state of a batch touches runs as if it were not there.
+    Before each layer, hooks select the hidden states that its states continue from (sharing.Level), and give the
+    sites their updates. A site runs as the plain layer if no state of the batch changes it.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class TorchTrunk:
         pooler = getattr(trunk, "pooler", None)
         if isinstance(pooler, nn.Module):
             pooler.register_forward_pre_hook(self._ahead_of(spec.layers), with_kwargs=True)
-        # Of the pass that runs: what to select and gather ahead of each layer; the sites that hold updates.
+        # State of the current pass: what to select and gather before each layer, and the sites that hold updates.
         self._parents: Mapping[int, Tensor] = {}
         self._roots: Mapping[int, Tensor] = {}
         self._gathers: Mapping[int, tuple[Gather, Tensor]] = {}
@@ -52,7 +52,7 @@ class TorchTrunk:
     def run(self, form: Form, numbers: Tensor) -> tuple[Tensor, ...]:
         """Return the last level's hidden (states, tokens, width) and, with a pooler, pooled (states, width).
 
-        `numbers`: as torch_feed.feed puts them together, int64 on the device.
+        `numbers` are those of `feed.feed`: int64, on the device.
         """
         cut = Cutter(numbers)
         self._first_states = form.states[0]
@@ -72,7 +72,11 @@ class TorchTrunk:
         return (hidden,) if pooled is None else (hidden, pooled)
 
     def _ahead_of(self, layer: int) -> Any:
-        """Return a hook. It selects the first argument by parent, and what else has one entry a state by root."""
+        """Return a hook to run before a layer.
+
+        It selects the layer's first argument by parent, and each other argument with one entry for each state by
+        root.
+        """
 
         def select(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
             self._gather(layer)
@@ -86,12 +90,12 @@ class TorchTrunk:
         return select
 
     def _of_roots(self, value: Any, roots: Tensor) -> Any:
-        # A mask is (states, 1, …). Tables, such as DeBERTa's of relative positions, are (entries, width).
+        # A mask is (states, 1, …). A table, such as DeBERTa's of relative positions, is (entries, width).
         batched = isinstance(value, Tensor) and value.dim() > 2 and value.shape[0] == self._first_states
         return value.index_select(0, roots) if batched else value
 
     def _gather(self, layer: int) -> None:
-        """Fetch the updates that are due ahead of a layer, one launch a pool, and hand them to the sites."""
+        """Fetch the updates needed before a layer, with one launch for each pool, and give them to the sites."""
         if layer not in self._gathers:
             return
         self._let_go()
@@ -104,8 +108,8 @@ class TorchTrunk:
             for piece in pieces:
                 stacked = stack.next(piece.states, piece.pages * pool.rows, pool.width)
                 parts.setdefault(piece.module, {})[piece.part] = stacked
-        for module, mine in parts.items():
-            self._sites[module].take(mine)
+        for module, update in parts.items():
+            self._sites[module].take(update)
         self._holding = list(parts)
 
     def _let_go(self) -> None:
@@ -115,7 +119,7 @@ class TorchTrunk:
 
 
 class BatchedSite(SiteLinear):
-    """A site that adds its low-rank update in one launch where each state has its own."""
+    """A site that adds its low-rank update in one launch if each state has a separate one."""
 
     def add_low_rank(self, y: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """Return y + (x @ a.T) @ b."""

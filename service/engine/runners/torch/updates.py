@@ -1,4 +1,4 @@
-"""The updates of the adapters in slots, on the device, and which of them a batch needs at which layer."""
+"""Keep the updates of the adapters in slots on the device, and choose those that a batch needs at each layer."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from rootstock.service.engine.runners.torch.staging import to_device
 
 # A page holds this many ranks of a low-rank update, or one vector.
 RANKS = 8
-# The page that a state without the part reads: of a scale ones, of all else zeros.
+# The page that a state without a part reads: ones for a scale, and zeros for the other parts.
 _ABSENT = {"A": 0, "B": 0, "input_scale": 1, "output_scale": 1, "shift": 0}
 _VECTORS = ("input_scale", "output_scale", "shift")
 _KEPT_LAYOUTS = 256
-# Up to so many bytes, the updates of all layers are gathered at once: fewer launches. Beyond, layer by layer:
-# less memory.
+# Up to this many bytes, the updates of all layers are gathered at once, which saves launches. Above it, they are
+# gathered layer by layer, which saves memory.
 _AT_ONCE = 2**25
 
 
 class Pool(NamedTuple):
-    """The shape of a page."""
+    """A pool of pages, identified by the shape of a page."""
 
     rows: int
     width: int
 
 
 class Item(NamedTuple):
-    """A part of an adapter's update at a module, and the pages that it takes."""
+    """A part of an adapter's update at a module, with the number of pages that it takes."""
 
     module: str
     part: str
@@ -43,7 +43,7 @@ class Item(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A part at a module for a whole batch: one a state, or one that stands for all, each of `pages` pages."""
+    """A part at a module for a batch: one for each state, or one for all states, each of `pages` pages."""
 
     module: str
     part: str
@@ -53,17 +53,17 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Gather:
-    """The pieces that are fetched from the pools ahead of a layer."""
+    """The pieces that are fetched from the pools before a layer."""
 
     layer: int
     pieces: Mapping[Pool, tuple[Piece, ...]]
 
 
 class Updates:
-    """Updates by slot. Slot `bare`, one beyond the last, holds none: it stands for the foundation alone.
+    """The updates by slot. Slot `bare`, one beyond the last, has no update and stands for the bare foundation.
 
-    An update's arrays lie in pages of the pool of their width, in the runner's precision; the host holds the page
-    numbers. A batch reads, at each module, as many pages of each state as its largest adapter there has.
+    An update's arrays lie in pages of the pool of their width, in the runner's precision. The host holds the page
+    numbers. At each module, a batch reads as many pages for each state as its largest adapter there has.
     """
 
     def __init__(
@@ -81,11 +81,12 @@ class Updates:
         self._of_layer = [slice(*np.searchsorted(layers, [i, i + 1])) for i in range(spec.layers + 1)]
         self._widths = {**spec.sites, **{norm: (width, width) for norm, width in spec.norms.items()}}
         self._place_of = {name: i for i, name in enumerate(self.modules)}
-        # For each slot and module: pages of the low-rank update; whether there is each of `_VECTORS`.
+        # For each slot and module: the pages of the low-rank update, then 1 or 0 for each of `_VECTORS`.
         self._uses = np.zeros((slots + 1, len(self.modules), 1 + len(_VECTORS)), np.uint16)
-        # For each part that any adapter ever had: the page numbers of each slot.
+        # The page numbers of each slot, for each part that any adapter has had.
         self._tables: dict[tuple[str, str], Numbers] = {}
-        self._held: dict[int, tuple[list[tuple[str, str]], dict[Pool, Numbers]]] = {}
+        # For each slot: its parts, and the page numbers that it took from each pool.
+        self._contents: dict[int, tuple[list[tuple[str, str]], dict[Pool, Numbers]]] = {}
         self.pools: dict[Pool, Pages] = {}
         self._dtype, self._device, self._most_bytes = dtype, device, most_bytes
         self.gathers: Callable[[tuple[int, ...], bytes], tuple[Gather, ...]] = lru_cache(_KEPT_LAYOUTS)(
@@ -94,7 +95,7 @@ class Updates:
 
     @property
     def growths(self) -> int:
-        """Return how often any pool moved. A graph that was captured before reads the old place."""
+        """Return how many times the pools have moved. A graph captured before a move reads the old address."""
         return sum(pool.growths for pool in self.pools.values())
 
     @property
@@ -102,7 +103,7 @@ class Updates:
         return sum(pool.nbytes for pool in self.pools.values())
 
     def items(self, sites: Mapping[str, SiteUpdate]) -> dict[Pool, list[Item]]:
-        """Return an adapter's arrays, those of one pool together. Make room for them, or raise RunnerFault."""
+        """Return an adapter's arrays, grouped by pool. Make room for them, or raise RunnerFault."""
         items: dict[Pool, list[Item]] = {}
         for module, update in sites.items():
             parts = {"A": update.a, "B": update.b} if update.rank else {}
@@ -113,57 +114,59 @@ class Updates:
                 vector = getattr(update, part)
                 if vector is not None:
                     items.setdefault(Pool(1, vector.size), []).append(Item(module, part, vector, 1))
-        for pool, those in items.items():
+        for pool, group in items.items():
             pages = self._pages(pool)
             pages.reserve(
-                sum(item.pages for item in those),
+                sum(item.pages for item in group),
                 None if self._most_bytes is None else max(0, self._most_bytes - self.nbytes),
             )
         return items
 
     def place(self, slot: int, items: Mapping[Pool, Sequence[Item]], values: Sequence[Tensor]) -> None:
-        """Put an adapter into a slot: `values`, one a pool, hold its items' pages, fp32 on the device."""
+        """Put an adapter into a slot. `values` holds its items' pages for each pool, in fp32 on the device."""
         self.clear(slot)
-        taken = {}
-        for (pool, those), value in zip(items.items(), values, strict=True):
+        pages_of = {}
+        for (pool, group), value in zip(items.items(), values, strict=True):
             pages = self.pools[pool]
-            numbers = taken[pool] = pages.take(sum(item.pages for item in those))
+            numbers = pages_of[pool] = pages.take(sum(item.pages for item in group))
             pages.write(to_device(numbers, self._device), value.view(-1, *pool))
-            for item in those:
+            for item in group:
                 self._table(item)[slot, : item.pages], numbers = numbers[: item.pages], numbers[item.pages :]
                 use = self._uses[slot, self._place_of[item.module]]
                 if item.part in _VECTORS:
                     use[1 + _VECTORS.index(item.part)] = 1
                 else:
                     use[0] = item.pages
-        self._held[slot] = ([(item.module, item.part) for those in items.values() for item in those], taken)
+        parts = [(item.module, item.part) for group in items.values() for item in group]
+        self._contents[slot] = parts, pages_of
 
     def clear(self, slot: int) -> None:
         """Empty a slot."""
-        parts, taken = self._held.pop(slot, ([], {}))
+        parts, pages_of = self._contents.pop(slot, ([], {}))
         for module, part in parts:
             self._tables[module, part][slot] = _ABSENT[part]
-        for pool, numbers in taken.items():
+        for pool, numbers in pages_of.items():
             self.pools[pool].give(numbers)
         self._uses[slot] = 0
 
     def uses(self, slots: Sequence[Numbers], rounded: bool) -> bytes:
-        """Return what a batch needs at each module, for the slots of each layer's states: a key for `gathers`.
+        """Return the parts and pages that a batch needs at each module, as a key for `gathers`.
 
-        `rounded`: numbers of pages go up to a power of two, so that batches differ less.
+        `slots` holds the slots of each layer's states. With `rounded`, page counts are rounded up to a power of
+        two, so that batches differ less.
         """
         used = np.zeros(self._uses.shape[1:], np.uint16)
-        if all(those is slots[0] for those in slots):
+        if all(layer is slots[0] for layer in slots):
             np.max(self._uses[slots[0]], axis=0, out=used)
         else:
-            for those, modules in zip(slots, self._of_layer, strict=True):
-                np.max(self._uses[those, modules], axis=0, out=used[modules])
+            for layer, modules in zip(slots, self._of_layer, strict=True):
+                np.max(self._uses[layer, modules], axis=0, out=used[modules])
         if rounded:
             used[:, 0] = [power(int(pages)) for pages in used[:, 0]]
         return used.tobytes()
 
     def numbers(self, gathers: Sequence[Gather], slots: Sequence[Numbers]) -> list[Numbers]:
-        """Return the page numbers that the gathers read, in their order, for the slots of each layer's states."""
+        """Return the page numbers that the gathers read, in their order. `slots` is that of `uses`."""
         return [
             self._tables[piece.module, piece.part][
                 slots[self.layer_of[piece.module]][: piece.states], : piece.pages
@@ -174,7 +177,10 @@ class Updates:
         ]
 
     def _gathers(self, states: tuple[int, ...], uses: bytes) -> tuple[Gather, ...]:
-        """Return a batch's gathers of so many updates a layer: all ahead of the first, or layer by layer."""
+        """Return a batch's gathers: one before the first layer, or one for each layer.
+
+        `states` counts the updates of each layer.
+        """
         used = np.frombuffer(uses, np.uint16).reshape(self._uses.shape[1:])
         pieces: list[tuple[int, Pool, Piece]] = []
         for i in np.flatnonzero(used.any(axis=1)).tolist():
@@ -204,7 +210,7 @@ class Updates:
         return self.pools[pool]
 
     def _table(self, item: Item) -> Numbers:
-        """Return the page numbers of a part, wide enough for the item."""
+        """Return the table of a part's page numbers, and widen it first if the item needs more pages."""
         key = item.module, item.part
         table = self._tables.get(key)
         if table is None or table.shape[1] < item.pages:
@@ -216,5 +222,5 @@ class Updates:
 
 
 def power(count: int) -> int:
-    """Return the smallest power of two that is no smaller; 0 for 0."""
+    """Return the smallest power of two that is at least `count`, or 0 for 0."""
     return 1 << (count - 1).bit_length() if count else 0

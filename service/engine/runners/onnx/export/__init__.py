@@ -1,1 +1,1 @@
-"""Write a foundation's ONNX graphs; needs torch and onnx, runs in a process apart."""
+"""Write a foundation's ONNX graphs. This needs torch and onnx, and runs in a separate process."""

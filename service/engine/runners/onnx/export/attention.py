@@ -1,7 +1,7 @@
-"""Attention as one ONNX Runtime operator, for the architectures that take attention from transformers' registry.
+"""Export attention as one ONNX Runtime operator, for architectures that use transformers' attention registry.
 
-Written out, attention is a dozen nodes a layer, and the updates of the query and value projections keep ONNX
-Runtime from recognising them; a batch of one pays for that.
+Otherwise attention is a dozen nodes for each layer. The updates of the query and value projections keep ONNX
+Runtime from recognising these nodes, which makes a batch of one slower.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ DOMAIN = "com.microsoft"
 
 
 class _MultiHeadAttention(torch.autograd.Function):
-    """softmax(q k^T * scale + bias) v over heads; q, k, v (rows, tokens, width), bias (rows, 1, tokens, tokens).
+    """The function softmax(q k^T * scale + bias) v over heads.
 
+    q, k and v are (rows, tokens, width), and bias is (rows, 1, tokens, tokens).
     Source: Vaswani et al., "Attention Is All You Need", 2017; ONNX Runtime's MultiHeadAttention operator.
     """
 
@@ -64,16 +65,16 @@ def _fused(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Compute attention by transformers' interface: query, key, value (rows, heads, tokens, size)."""
-    # Plain numbers: while tracing, a shape holds tensors.
+    """Return attention by transformers' interface. query, key and value are (rows, heads, tokens, size)."""
+    # Convert to plain numbers, because during tracing a shape holds tensors.
     heads, size = int(query.shape[1]), int(query.shape[3])
 
     def together(x: Tensor) -> Tensor:
         return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], heads * size)
 
     scale = size**-0.5 if scaling is None else float(scaling)
-    taken = (together(query), together(key), together(value))
-    mixed: Tensor = _MultiHeadAttention.apply(*taken, attention_mask, heads, scale)  # type: ignore[no-untyped-call]
+    inputs = (together(query), together(key), together(value))
+    mixed: Tensor = _MultiHeadAttention.apply(*inputs, attention_mask, heads, scale)  # type: ignore[no-untyped-call]
     return mixed.reshape(query.shape[0], query.shape[2], heads, size), None
 
 

@@ -1,11 +1,13 @@
-"""The ONNX form of a foundation, written once: trunk graphs on one weights file, and each head; the foundation's
-own head, if it has one, on that file as well.
+"""Export a foundation to ONNX, once: the trunk graphs and a graph for each head.
 
-The variants of the trunk differ in what they can take from adapters (onnx_trunk), so that a batch pays for no
-more than it uses: nothing, low-rank updates of PEFT's default targets or of all linear layers, those with shared
-states, or everything.
+The trunk graphs share one weights file. The foundation's own masked-language-model head, if it has one, uses that
+file as well.
 
-Imports torch, transformers and onnx; nothing that serves imports this module.
+The variants of the trunk differ in the updates that they take from adapters (trunk.py), so that a batch pays for
+no more than it uses. They take no update; low-rank updates of PEFT's default targets; those of all linear layers;
+the same with shared states; or every update.
+
+This module imports torch, transformers and onnx. No module that serves imports it.
 """
 
 from __future__ import annotations
@@ -65,9 +67,9 @@ def export(folder: Path, spec: FoundationSpec, target: Path, progress: Progress 
 
 
 def variants_of(spec: FoundationSpec) -> dict[str, Variant]:
-    """Return the trunk graphs of a foundation, the cheapest first.
+    """Return the variants of a foundation's trunk, the cheapest first.
 
-    Where layers have no numbers, none is mapped.
+    None of them is mapped if the foundation's layers have no numbers.
     """
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
 

@@ -1,4 +1,4 @@
-"""Rewrites of an exported trunk graph: attention fed without detours, a last layer for the first token alone."""
+"""Rewrite an exported trunk graph: feed attention directly, and cut the last layer to the tokens heads read."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from onnx import numpy_helper
 _ROWWISE = {"Cast", "Erf", "Gelu", "Identity", "Relu", "Sigmoid", "Sqrt", "Tanh"}
 _BROADCAST = {"Add", "Div", "Mul", "Pow", "Sub"}
 
-# A node's input, by its place, along an axis: what is asked of its producer.
+# A node and the index of one of its inputs.
 Use = tuple[Any, int]
 
 
 def straighten_attention(graph: Any) -> None:
-    """Feed each fused attention from its projections, and what follows it, without taking the heads apart.
+    """Connect each fused attention directly to its projections and to the node that follows it.
 
-    transformers splits them and the operator wants them together: reshapes and transposes that undo each other.
+    transformers splits the heads, and the operator takes them together. The reshapes and transposes between them
+    undo each other, so they can go.
     """
     produced = {output: node for node in graph.node for output in node.output}
     for node in graph.node:
@@ -35,7 +36,7 @@ def straighten_attention(graph: Any) -> None:
 
 
 def _before_split(produced: dict[str, Any], name: str) -> str:
-    """Return the tensor that was split and put together again to become `name`, or `name` where none was."""
+    """Return the tensor that was split and joined again to become `name`, or `name` if there is none."""
     for undone in (("Reshape", "Reshape"), ("Reshape", "Transpose", "Transpose", "Reshape")):
         source = name
         for expected in undone:
@@ -63,17 +64,22 @@ def drop_unused(graph: Any) -> None:
 
 
 def keep_first_tokens(graph: Any, hidden: str, kept: str) -> None:
-    """Compute `hidden` (rows, tokens, width) for its first tokens only, `kept` of them: an int64 input, (1,).
+    """Compute `hidden` (rows, tokens, width) only for its first tokens.
 
-    The cut moves from the output towards the inputs through every node whose tokens do not mix, and through
-    attention to its queries: with one token kept, the last layer's feed-forward part, its output projection and
-    its queries are computed once a row.
+    Their count is a new int64 input `kept`, (1,).
+
+    The cut moves from the output towards the inputs through every node that does not mix tokens, and through
+    attention to its queries. With one token kept, the last layer computes its feed-forward part, its output
+    projection and its queries for only one token of each row.
     """
     _Cut(graph, kept).run(hidden)
 
 
 class _Cut:
-    """One pass over the nodes, last to first. A node is cut if all that it feeds asks for the same cut."""
+    """One pass over the nodes, from last to first.
+
+    A node is cut if every user of its output asks for the same cut.
+    """
 
     def __init__(self, graph: Any, kept: str) -> None:
         self.graph = graph
@@ -91,7 +97,7 @@ class _Cut:
     def run(self, hidden: str) -> None:
         place, producer = next((i, n) for i, n in enumerate(self.graph.node) if hidden in n.output)
         if _places(producer, 1) is None:
-            # An output cannot be cut in place where its producer mixes tokens or reshapes: put a node between.
+            # An output cannot be cut in place if its producer mixes tokens or reshapes. Insert a node after it.
             producer.output[list(producer.output).index(hidden)] = whole = f"{hidden}.whole"
             between = onnx.helper.make_node("Identity", [whole], [hidden])
             self.graph.node.insert(place + 1, between)
@@ -127,7 +133,7 @@ class _Cut:
     def _slice(self, name: str, axis: int, asked: list[Use]) -> None:
         cut = f"{name}.kept{axis}"
         self.axes.add(axis)
-        # Appended before its producer, for the nodes are being collected last to first.
+        # Append it before its producer, because the nodes are collected from last to first.
         self.nodes.append(
             onnx.helper.make_node("Slice", [name, "kept.start", self.kept, f"kept.axis{axis}"], [cut])
         )
@@ -139,7 +145,10 @@ class _Cut:
 
 
 def _places(node: Any, axis: int) -> list[tuple[int, int]] | None:
-    """Return the inputs to cut, and their axes, to cut the node's output along `axis`; None if it cannot be."""
+    """Return the inputs to cut, with their axes, for a cut of the node's output along `axis`.
+
+    Return None if the node cannot be cut.
+    """
     if node.op_type in _ROWWISE:
         return [(0, axis)]
     if node.op_type in _BROADCAST:

@@ -1,14 +1,15 @@
-"""The int8 form of an exported foundation: the trunk's own products in 8 bits, everything else as it is.
+"""Write the int8 form of an exported foundation: the trunk's own products in 8 bits, and the rest unchanged.
 
-Each output feature of a weight has a separate step, and so, while it runs, has each token of the states, from
-its least to its largest. A row's answer is then its own, whatever shares its batch, except for what the last bits
-of fp32 tip in a rounding: one step for a whole batch, which is what ONNX Runtime's quantize_dynamic gives, moves
-answers by their neighbours as much as by rounding, and errs several times as much.
-What adapters add stays in fp32, and so do embeddings, normalisation, attention and heads.
-Source: Dettmers et al., "LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale", 2022, whose
-vector-wise steps these are; Jacob et al., "Quantization and Training of Neural Networks", 2018, for zero points.
+Each output feature of a weight has a separate step. At run time each token of the states has one too, for the
+range from its least number to its largest. A row's answer then does not depend on the other rows of its batch,
+except where the last bits of fp32 change a rounding. ONNX Runtime's quantize_dynamic has one step for a whole
+batch. There, the other rows move an answer as much as rounding does, and the error is several times as large.
+Updates of adapters stay in fp32, and so do embeddings, normalisation, attention and heads.
 
-Imports onnx and no torch; nothing that serves imports this module.
+Sources: Dettmers et al., "LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale", 2022, for these
+vector-wise steps; Jacob et al., "Quantization and Training of Neural Networks", 2018, for zero points.
+
+This module imports onnx and no torch. No module that serves imports it.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from onnx import helper, numpy_helper
 
 from rootstock.service.engine.runners.onnx.export.weights import WEIGHTS, share_weights
 
-# Weights are signed and states are not, for ONNX Runtime is fast at uint8 by int8 alone.
+# Weights are signed and states are not, because ONNX Runtime is fast only for uint8 by int8.
 _WEIGHT_STEPS = 127
 _STATE_STEPS = 255
-# Below any step that matters; nothing is divided by zero.
+# Smaller than any step that matters. It prevents a division by zero.
 _LEAST_STEP = np.float32(1e-12)
 _DOMAIN = "com.microsoft"
 
@@ -43,7 +44,8 @@ def quantise(source: Path, target: Path) -> None:
     target.mkdir(parents=True)
     for name in content["files"].keys() - trunks - heads - {WEIGHTS}:
         shutil.copyfile(source / name, target / name)
-    # The foundation's own head stays in fp32; its constants lie in the weights file with the trunks'.
+    # The foundation's own head stays in fp32. Its constants lie in the weights file together with those of the
+    # trunks.
     whole = ((target / name, onnx.load(source / name)) for name in heads)
     share_weights(target, chain(_quantised(source, target, sorted(trunks)), whole))
     files = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
@@ -61,11 +63,14 @@ def _quantised(source: Path, target: Path, names: Iterable[str]) -> Iterator[tup
 
 
 def _is_product(node: Any) -> bool:
-    """Tell whether a node is x @ w, or x @ w + b as torch writes it. The variants of a trunk differ in that."""
+    """Tell whether a node is x @ w, or x @ w + b as torch writes it.
+
+    Variants of a trunk differ in which they use.
+    """
     plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
-    given = _attributes(node)
-    whole = all(given.get(name, value) == value for name, value in plain.items())
-    return node.op_type == "MatMul" or (node.op_type == "Gemm" and whole)
+    attributes = _attributes(node)
+    is_plain = all(attributes.get(name, value) == value for name, value in plain.items())
+    return node.op_type == "MatMul" or (node.op_type == "Gemm" and is_plain)
 
 
 def _attributes(node: Any) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def _attributes(node: Any) -> dict[str, Any]:
 
 
 class _Quantised:
-    """One pass over a graph's nodes, which turns each product with a constant matrix into one in int8."""
+    """One pass over a graph's nodes that turns each product with a constant matrix into an int8 product."""
 
     def __init__(self, graph: Any) -> None:
         self.graph = graph
@@ -104,9 +109,9 @@ class _Quantised:
             self.graph.initializer.remove(constant)
 
     def _product(self, states: str, weight: Any, transposed: bool, out: str) -> None:
-        """Compute `out` = states @ weight, (…, in) by (in, out).
+        """Add the nodes for `out` = states @ weight, (…, in) by (in, out).
 
-        It is (counts @ weight in steps) * steps + least * sums.
+        They compute (counts @ weight in steps) * steps + least * sums.
         """
         name = self._round_weight(weight, transposed)
         self._round_states(states)
@@ -117,7 +122,11 @@ class _Quantised:
         self._add("Add", [f"{out}.above_least", f"{out}.of_least"], out)
 
     def _round_weight(self, weight: Any, transposed: bool) -> str:
-        """Round weight ≈ counts * steps: int8 (in, out), fp32 (out,); `sums` (1, out) of that over the inputs."""
+        """Add constants with weight ≈ counts * steps, and return their common name.
+
+        counts is int8 (in, out), steps is fp32 (out,), and sums (1, out) is counts * steps summed over the
+        inputs.
+        """
         name = f"{weight.name}.T" if transposed else str(weight.name)
         if f"{name}.counts" in self.constants:
             return name
@@ -131,7 +140,10 @@ class _Quantised:
         return name
 
     def _round_states(self, states: str) -> None:
-        """Round states ≈ counts * steps + least: uint8 (…, in), fp32 (…, 1), fp32 (…, 1). Zero is exact."""
+        """Add nodes with states ≈ counts * steps + least. Zero is exact.
+
+        counts is uint8 (…, in), steps and least are fp32 (…, 1).
+        """
         if states in self.rounded:
             return
         self.rounded.add(states)
@@ -146,7 +158,7 @@ class _Quantised:
         self._add("Round", [f"{states}.below"], f"{states}.below_zero")
         self._add("Mul", [f"{states}.below_zero", f"{states}.steps"], f"{states}.least")
         self._add("Neg", [f"{states}.below_zero"], f"{states}.zeros")
-        # QuantizeLinear takes a step and a zero for each row of a matrix.
+        # QuantizeLinear takes one step and one zero point for each row of a matrix.
         self._add("Cast", [f"{states}.zeros"], f"{states}.zero_counts", to=onnx.TensorProto.UINT8)
         self._add("Reshape", [f"{states}.zero_counts", "int8.flat"], f"{states}.flat_zeros")
         self._add("Reshape", [f"{states}.steps", "int8.flat"], f"{states}.flat_steps")

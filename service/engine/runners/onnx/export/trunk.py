@@ -1,10 +1,11 @@
-"""One trunk graph: a foundation's body whose sites take their updates from graph inputs.
+"""Export one trunk graph: a foundation's body whose sites take their updates from graph inputs.
 
-Inputs beside the model's own: `<site>.A` (rows, r, in) and `<site>.B` (rows, r, out) for each site, r free and 0
-where no row has an update; in a full graph also `<site>.input_scale`, `.output_scale` and `.shift`, (rows, 1,
-features), and `<norm>.shift`. All may have one row, which then stands for every row. A mapped graph gathers the
-hidden states that its rows continue from, ahead of each layer but the first and ahead of the pooler:
-`parents.<layer>` and `roots.<layer>` (sharing.Level). `kept` (1,): of how many tokens the last layer is computed.
+A graph has these inputs beside the model's own. Each site has `<site>.A` (rows, r, in) and `<site>.B` (rows, r,
+out); r is free, and 0 if no row has an update. A full graph also has `<site>.input_scale`, `<site>.output_scale`
+and `<site>.shift`, each (rows, 1, features), and `<norm>.shift`. Each of these may have one row, which then
+applies to every row. A mapped graph gathers the hidden states that its rows continue from, before each layer
+except the first and before the pooler. It takes them from `parents.<layer>` and `roots.<layer>` (sharing.Level).
+`kept` (1,) is the number of tokens that the last layer computes.
 """
 
 from __future__ import annotations
@@ -37,15 +38,18 @@ from rootstock.service.engine.runners.onnx.export.graph import (
     straighten_attention,
 )
 
-# The TorchScript exporter: for these graphs ONNX Runtime runs its output 5 to 8 % faster than the dynamo one's,
-# and it writes them in a tenth of the time (docs/adr/0003).
+# This is for the TorchScript exporter. ONNX Runtime runs its graphs 5 to 8 % faster than those of the dynamo
+# exporter, and it writes them in a tenth of the time (docs/adr/0003).
 OPSET = 17
 KEPT = "kept"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A trunk graph's sites, whether they take more than a low-rank update, and whether it is mapped."""
+    """A variant of the trunk graph: its sites, whether they take full updates, and whether it is mapped.
+
+    A full update is more than a low-rank one: it can have scales and a shift.
+    """
 
     sites: tuple[str, ...]
     full: bool = False
@@ -53,7 +57,7 @@ class Variant:
 
 
 def export_trunk(folder: Path, spec: FoundationSpec, variant: Variant, path: Path) -> None:
-    """Write the trunk graph of a variant, its constants inside."""
+    """Write the trunk graph of a variant, with its constants inside."""
     attention = attention_of(folder)
     trunk = load_trunk(folder, attention)
     sites = graft_sites(trunk, variant.sites)
@@ -68,21 +72,21 @@ def export_trunk(folder: Path, spec: FoundationSpec, variant: Variant, path: Pat
     straighten_attention(model.graph)
     keep_first_tokens(model.graph, "hidden", KEPT)
     drop_unused(model.graph)
-    # Shapes noted before the rewrites: ONNX Runtime would plan its buffers by them.
+    # Delete the shapes noted before the rewrites, because ONNX Runtime would plan its buffers by them.
     del model.graph.value_info[:]
     onnx.save(model, path)
 
 
 def attention_of(folder: Path) -> str:
-    """Return the attention to export the architecture with: fused where it takes it from the registry."""
+    """Return the attention to export with: fused if the architecture uses transformers' registry, else eager."""
     with torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(folder)
-        takes = transformers.AutoModel.from_config(config)._supports_attention_backend
-    return FUSED if takes else "eager"
+        uses_registry = transformers.AutoModel.from_config(config)._supports_attention_backend
+    return FUSED if uses_registry else "eager"
 
 
 class _Trunk(nn.Module):
-    """The trunk fed by graph inputs; gives hidden states and the pooler's output, if any."""
+    """The trunk with graph inputs. It returns hidden states and, with a pooler, the pooler's output."""
 
     def __init__(
         self,
@@ -97,10 +101,10 @@ class _Trunk(nn.Module):
         self.spec = spec
         self.grafted: dict[str, SiteLinear | SiteNorm] = {**sites, **norms}
         self.names = names
-        self.given: dict[str, Tensor] = {}
+        self.feeds: dict[str, Tensor] = {}
         self.pooler: Any = None
         if mapped:
-            # Taken out of the trunk, so that it reads the hidden states after they are gathered.
+            # Move the pooler out of the trunk, so that it reads the hidden states after they are gathered.
             self.pooler = getattr(trunk, "pooler", None)
             if self.pooler is not None:
                 cast(Any, trunk).pooler = None
@@ -112,21 +116,24 @@ class _Trunk(nn.Module):
         self.trunk = trunk
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        self.given = dict(zip(self.names, tensors, strict=True))
+        self.feeds = dict(zip(self.names, tensors, strict=True))
         for name, module in self.grafted.items():
-            module.take({key: self.given.get(f"{name}.{key}") for key in PARTS})
-        output = self.trunk(**{name: self.given[name] for name in self.spec.inputs})
+            module.take({key: self.feeds.get(f"{name}.{key}") for key in PARTS})
+        output = self.trunk(**{name: self.feeds[name] for name in self.spec.inputs})
         hidden, pooled = output.last_hidden_state, getattr(output, "pooler_output", None)
         if self.mapped:
-            hidden = hidden.index_select(0, self.given[f"parents.{self.spec.layers}"])
+            hidden = hidden.index_select(0, self.feeds[f"parents.{self.spec.layers}"])
             pooled = None if self.pooler is None else self.pooler(hidden)
         return (hidden,) if pooled is None else (hidden, pooled)
 
     def _gather(self, layer: int) -> Any:
-        """Select ahead of a layer: hidden states by parent; what the first layer got too (the mask), by root."""
+        """Return a hook to run before a layer.
+
+        It selects the hidden states by parent, and arguments that the first layer got too (the mask) by root.
+        """
 
         def gather(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-            parents, roots = self.given[f"parents.{layer}"], self.given[f"roots.{layer}"]
+            parents, roots = self.feeds[f"parents.{layer}"], self.feeds[f"roots.{layer}"]
             values = [*args, *kwargs.values()]
             rows = values[0].shape[0]
             values[0] = values[0].index_select(0, parents)
@@ -139,7 +146,7 @@ class _Trunk(nn.Module):
 
 
 def _feeds(spec: FoundationSpec, variant: Variant) -> dict[str, Tensor]:
-    """Return inputs to trace with. No two of rows, tokens and ranks are equal, nor any of them 1."""
+    """Return inputs to trace with. Rows, tokens and rank are all different, and none of them is 1."""
     rows, tokens, rank = 3, 7, 4
     ids = torch.randint(4, 100, (rows, tokens))
     own = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
@@ -185,8 +192,11 @@ def to_onnx(
     fold: bool = True,
     domains: tuple[str, ...] = (),
 ) -> None:
-    """Trace a module and write its ONNX graph; `axes` names each tensor's dimensions that vary, `domains` the
-    operator sets beside ONNX's own."""
+    """Trace a module and write its ONNX graph.
+
+    `axes` names the dimensions of each tensor that vary. `domains` names operator sets beside ONNX's own. `fold`
+    turns on constant folding.
+    """
     with torch.no_grad(), _quiet():
         torch.onnx.export(
             module,
@@ -204,7 +214,10 @@ def to_onnx(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence tracing, which warns of each branch it fixes: the graphs are checked against torch instead."""
+    """Silence the tracer's warnings about each branch that it fixes.
+
+    The graphs are compared with torch instead.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""The constants of an export's trunk graphs, in one file: the graphs hold the same foundation."""
+"""Write the constants of an export's graphs to one file, because the graphs hold the same foundation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHARE_FROM_BYTES = 1024
 
 
 def share_weights(folder: Path, graphs: Iterable[tuple[Path, Any]]) -> None:
-    """Write graphs, each to its path in `folder`, and their constants to one file there, each once."""
+    """Write each graph to its path in `folder`, and each distinct constant once to one file there."""
     places: dict[bytes, tuple[int, int]] = {}
     with (folder / WEIGHTS).open("wb") as weights:
         for path, model in graphs:
