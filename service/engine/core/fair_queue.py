@@ -32,7 +32,7 @@ class Flow(ABC, Generic[W]):
         self.size = 0
         # The first row that the current draw pulled from this flow.
         self.foremost: W | None = None
-        # True if no other flow waits at this level or at any level above.
+        # True if no other flow waits at this level or above.
         self.alone = True
 
     @abstractmethod

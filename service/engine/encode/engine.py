@@ -282,7 +282,7 @@ class Engine:
 
     @contextmanager
     def _reporting_refusals(self) -> Iterator[None]:
-        """Report each refusal in the body to the observer."""
+        """Report refusals to the observer."""
         try:
             yield
         except EngineError as error:

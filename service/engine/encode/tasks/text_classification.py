@@ -18,7 +18,7 @@ class TextClassification(Task):
     """The task that returns scores by label, as transformers' TextClassificationPipeline does.
 
     Without `top_k` the prediction is the best label as an object. With `top_k` null it is a list of every label,
-    best first; with a number, the first so many. `function_to_apply` is sigmoid, softmax or none. By default the
+    best first; with a number k, the first k. `function_to_apply` is sigmoid, softmax or none. By default the
     problem type decides it.
     """
 

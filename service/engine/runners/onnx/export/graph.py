@@ -90,7 +90,7 @@ class _Cut:
                 self.uses[name].append((node, i))
         self.fixed = {c.name for c in graph.initializer} | {i.name for i in graph.input}
         self.fixed |= {n.output[0] for n in graph.node if n.op_type == "Constant"}
-        self.asked: dict[tuple[str, int], list[Use]] = defaultdict(list)
+        self.cuts: dict[tuple[str, int], list[Use]] = defaultdict(list)
         self.nodes: list[Any] = []
         self.axes: set[int] = set()
 
@@ -102,7 +102,7 @@ class _Cut:
             between = onnx.helper.make_node("Identity", [whole], [hidden])
             self.graph.node.insert(place + 1, between)
             self.uses[whole].append((self.graph.node[place + 1], 0))
-        self.asked[hidden, 1] = list(self.uses[hidden])
+        self.cuts[hidden, 1] = list(self.uses[hidden])
         outputs = {output.name for output in self.graph.output}
         for node in reversed(self.graph.node):
             self._visit(node, outputs - {hidden})
@@ -116,28 +116,28 @@ class _Cut:
 
     def _visit(self, node: Any, outputs: set[str]) -> None:
         for axis in (1, 2):
-            asked = {name: self.asked.pop((name, axis)) for name in node.output if (name, axis) in self.asked}
-            if not asked:
+            cuts = {name: self.cuts.pop((name, axis)) for name in node.output if (name, axis) in self.cuts}
+            if not cuts:
                 continue
-            whole = len(asked) == len(node.output) and not outputs.intersection(asked)
-            whole = whole and all(len(uses) == len(self.uses[name]) for name, uses in asked.items())
+            whole = len(cuts) == len(node.output) and not outputs.intersection(cuts)
+            whole = whole and all(len(uses) == len(self.uses[name]) for name, uses in cuts.items())
             places = _places(node, axis) if whole else None
             if places is None:
-                for name, uses in asked.items():
+                for name, uses in cuts.items():
                     self._slice(name, axis, uses)
                 continue
             for i, along in places:
                 if i < len(node.input) and node.input[i] and node.input[i] not in self.fixed:
-                    self.asked[node.input[i], along].append((node, i))
+                    self.cuts[node.input[i], along].append((node, i))
 
-    def _slice(self, name: str, axis: int, asked: list[Use]) -> None:
+    def _slice(self, name: str, axis: int, uses: list[Use]) -> None:
         cut = f"{name}.kept{axis}"
         self.axes.add(axis)
         # Append it before its producer, because the nodes are collected from last to first.
         self.nodes.append(
             onnx.helper.make_node("Slice", [name, "kept.start", self.kept, f"kept.axis{axis}"], [cut])
         )
-        for node, i in asked:
+        for node, i in uses:
             node.input[i] = cut
 
     def _constant(self, name: str, value: int) -> None:
