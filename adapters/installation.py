@@ -1,13 +1,13 @@
-"""The packages that the distribution's extras bring, looked for before they are imported."""
+"""Checks that the packages of an extra are installed, before anything imports them."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
-# Of each extra, the packages without which none of its commands works. pyproject.toml names the distributions.
+# For each extra, the packages that all its commands need. pyproject.toml names the distributions.
 PACKAGES = {
     "serve": ("bentoml", "fastapi", "onnxruntime", "pydantic_settings", "structlog", "tokenizers", "uvicorn"),
-    # To read a foundation's layers; an export takes onnx too.
+    # These read a foundation's layers; an export needs onnx too.
     "layers": ("torch", "transformers"),
     "torch": ("onnx", "peft", "tokenizers", "torch", "transformers"),
     "train": ("jinja2", "peft", "pydantic", "scipy", "sklearn", "torch", "transformers", "yaml"),
@@ -17,7 +17,7 @@ _EXTRA_OF = {"layers": "torch"}
 
 
 def lack(extra: str, purpose: str) -> str | None:
-    """Return what `purpose` lacks and how to install it, in one line; None where every package is there."""
+    """Return one line on the packages that `purpose` lacks and how to install them; None if none is missing."""
     names = [name for name in PACKAGES[extra] if find_spec(name) is None]
     if not names:
         return None

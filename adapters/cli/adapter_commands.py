@@ -1,4 +1,4 @@
-"""The `rootstock adapters` commands. What is heavy is imported by the command that needs it."""
+"""The `rootstock adapters` commands. Each command imports its heavy packages itself."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from rootstock.adapters.cli.output import (
 if TYPE_CHECKING:
     from rootstock.adapters.client.client import Client
 
-# The plain style: an error is a line that a log or a script can take, not a box.
+# Plain style: an error is a line that a log or a script can read, not a box.
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
@@ -50,13 +50,18 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 def server(
     ctx: typer.Context,
     url: Url = URL,
-    key: Annotated[str | None, typer.Option(envvar="ROOTSTOCK_ADMIN_KEY", help="Bearer token.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="ROOTSTOCK_ADMIN_KEY", help="The server's admin key, sent as a bearer token."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Publish, list, move, fetch and remove adapters on a server; check and import them without one.
+    """Publish, list, download and remove adapters on a server, and move their aliases.
 
-    --url, --key and --json may also follow the command. Exit code 1: the server refused or cannot be reached;
-    2: wrong usage.
+    The commands import, verify and convert work without a server. The options --url, --key and --json may also
+    follow the command.
+
+    Exit codes: 1 if the server refused the request, cannot be reached, or a check failed; 2 for wrong usage.
 
     \b
     Examples:
@@ -69,20 +74,22 @@ def server(
 @app.command()
 def push(
     path: Source,
-    name: Annotated[str | None, typer.Option(help="Name to publish under; else PATH's, less .zip.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name to publish under. Default: the name of PATH without .zip.")
+    ] = None,
     task: Task = None,
     labels: Labels = None,
     problem_type: Problem = None,
     max_length: Length = None,
     foundation: Base = None,
-    activate: Annotated[bool, typer.Option(help="Whether `live` moves to it.")] = True,
+    activate: Annotated[bool, typer.Option(help="Point the alias `live` at the new version.")] = True,
     url: Url = URL,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Publish an adapter as the next version of its name.
 
-    The server verifies it first; nothing changes where a check fails.
+    The server verifies the adapter first. If a check fails, nothing changes.
 
     \b
     Examples:
@@ -94,18 +101,18 @@ def push(
     plain |= {"labels": listed(labels), "foundation": foundation}
     if path.is_file() and not is_zipfile(path):
         fail(f"{path} is not a zip: give a bundle's zip, or the folder that save_pretrained wrote", 2)
-    named = name or (path.resolve().name if path.is_dir() else path.stem)
-    with _connected(url, key) as client, upload_shown() as shown:
-        answer = client.publish(path, named, activate=activate, progress=shown, **plain)
-    verified = answer.get("verification") or {}
-    where = f"{answer.get('name')}@{answer.get('version')}"
+    published_name = name or (path.resolve().name if path.is_dir() else path.stem)
+    with _connected(url, key) as client, upload_shown() as progress:
+        answer = client.publish(path, published_name, activate=activate, progress=progress, **plain)
+    verification = answer.get("verification") or {}
+    version = f"{answer.get('name')}@{answer.get('version')}"
     tell(
         answer,
         as_json,
-        f"{where} is {answer.get('status')}{' and live' if activate else ''}: {answer.get('task')}",
+        f"{version} is {answer.get('status')}{' and live' if activate else ''}: {answer.get('task')}",
         f"digest {answer.get('digest')}",
-        compared(verified),
-        *notes(verified.get("warnings") or (), verified.get("ignored") or ()),
+        compared(verification),
+        *notes(verification.get("warnings") or (), verification.get("ignored") or ()),
     )
 
 
@@ -125,7 +132,7 @@ def list_all(url: Url = URL, key: Key = None, as_json: Json = False) -> None:
 
 @app.command()
 def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> None:
-    """Show an adapter: its aliases and every version.
+    """Show one adapter with its aliases and versions.
 
     Example: rootstock adapters show support-intents
     """
@@ -148,15 +155,26 @@ def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> 
 
 @app.command()
 def pull(
-    ref: Annotated[str, typer.Argument(metavar="REF", help="NAME, NAME@3, NAME@ALIAS or NAME@sha256:DIGITS.")],
+    ref: Annotated[
+        str,
+        typer.Argument(
+            metavar="REF",
+            help="The version: NAME for the live one, NAME@3, NAME@ALIAS or NAME@sha256:DIGITS.",
+        ),
+    ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File, or folder for NAME-VERSION.zip.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write, or folder to write NAME-VERSION.zip into. Default: the current folder.",
+        ),
     ] = None,
     url: Url = URL,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Fetch a version's bundle as a zip.
+    """Download the bundle of a version as a zip.
 
     \b
     Examples:
@@ -170,22 +188,24 @@ def pull(
         if target.is_dir():
             target /= f"{name}-{version}.zip"
         target.write_bytes(data)
-    told = {"name": name, "version": version, "file": str(target), "bytes": len(data)}
-    tell(told, as_json, f"{name}@{version} is in {target}: {len(data)} bytes")
+    document = {"name": name, "version": version, "file": str(target), "bytes": len(data)}
+    tell(document, as_json, f"{name}@{version} is in {target}: {len(data)} bytes")
 
 
 @app.command("alias")
 def set_alias(
     name: Name,
-    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="The alias; `live` is what a bare name means.")],
-    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="The version that it is to point at.")],
+    alias: Annotated[
+        str, typer.Argument(metavar="ALIAS", help="The alias to set. A name alone means its alias `live`.")
+    ],
+    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Number of the version to point at.")],
     url: Url = URL,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Point an alias at a version.
 
-    Requests admitted from then on follow it.
+    Requests that the server admits afterwards use that version.
 
     Example: rootstock adapters alias support-intents prod 3
     """
@@ -206,9 +226,13 @@ def rollback(name: Name, url: Url = URL, key: Key = None, as_json: Json = False)
 @app.command()
 def remove(
     name: Name,
-    version: Annotated[int | None, typer.Option(min=1, help="This version only; else all of them.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Also a version that an alias points at.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Remove this version only. Default: the adapter with all versions.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Remove a version even if aliases point at it, with those aliases.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     url: Url = URL,
     key: Key = None,
     as_json: Json = False,
@@ -222,7 +246,7 @@ def remove(
     """
     what = f"{name} with all its versions" if version is None else f"{name}@{version}"
     if not yes and not sys.stdin.isatty():
-        fail(f"removing {what} has to be confirmed; add --yes", 2)
+        fail(f"cannot ask for confirmation, because stdin is not a terminal; to remove {what}, add --yes", 2)
     if not yes and not typer.confirm(f"Remove {what} from {url}?", err=True):
         fail("nothing was removed")
     with _connected(url, key) as client:

@@ -1,4 +1,4 @@
-"""The one console program. Each group of commands is imported only when it is used."""
+"""The console program `rootstock`, which imports a group of commands only when it runs one of them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rootstock.adapters.installation import lack
 
 
 class CommandGroup(NamedTuple):
-    """A group of commands: its typer app as MODULE:NAME, its line of help, and the extra that it needs."""
+    """A group of commands: its typer app as MODULE:NAME, its one-line help, and the extra that it needs."""
 
     app: str
     text: str
     extra: str | None = None
 
 
-# The apps go by name, so that no package imports another for the sake of the console.
+# The apps are named as text, so that the console need not import the packages that hold them.
 _GROUPS = {
     "serve": CommandGroup(
         "rootstock.service.cli:serve", "Serve a foundation and its adapters over HTTP.", "serve"
@@ -30,7 +30,7 @@ _GROUPS = {
     ),
     "adapters": CommandGroup(
         "rootstock.adapters.cli.adapter_commands:app",
-        "Publish, list, move, fetch and remove adapters on a server.",
+        "Publish, list, download and remove adapters, and move their aliases.",
     ),
     "train": CommandGroup("rootstock.training.cli.app:app", "Train an adapter from a labelled file.", "train"),
     "bench": CommandGroup("rootstock.loadtest.cli:app", "Measure the engine and the server against their peers."),
@@ -38,7 +38,7 @@ _GROUPS = {
 
 
 def main() -> None:
-    """Run `rootstock GROUP …`: exit code 2 for a group that does not exist or is not installed."""
+    """Run `rootstock GROUP …`; exit with code 2 for a group that does not exist or is not installed."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("--help", "-h"):
         sys.stdout.write(_usage())
@@ -48,7 +48,7 @@ def main() -> None:
         return
     name, *rest = arguments
     if name not in _GROUPS:
-        sys.stderr.write(f"rootstock: no command {name!r}\n\n{_usage()}")
+        sys.stderr.write(f"rootstock: unknown command {name!r}; choose one of these\n\n{_usage()}")
         sys.exit(2)
     problem = _absence(name) or (None if "--help" in rest else _lack(name))
     if problem is not None:
@@ -60,15 +60,21 @@ def main() -> None:
 
 
 def _absence(name: str) -> str | None:
-    """Return why a group's package is not there: a wheel holds no benchmarks, an image no training."""
+    """Return why a group's package is missing; None if it is there.
+
+    A wheel leaves out the benchmarks, and an image leaves out training.
+    """
     package = ".".join(_GROUPS[name].app.split(".")[:2])
     if importlib.util.find_spec(package) is not None:
         return None
-    return f"`rootstock {name}` needs {package}, which this installation leaves out; run it from a checkout"
+    return (
+        f"`rootstock {name}` needs {package}, which this installation leaves out; run it from a checkout of the "
+        "repository"
+    )
 
 
 def _lack(name: str) -> str | None:
-    """Return which packages a group lacks; None where its extra is installed or it needs none."""
+    """Return the packages that a group lacks; None if its extra is installed or it needs none."""
     extra = _GROUPS[name].extra
     return None if extra is None else lack(extra, f"`rootstock {name}`")
 

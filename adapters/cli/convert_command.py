@@ -1,4 +1,4 @@
-"""`rootstock adapters convert`: an adapter of another kind made a LoRA, offline."""
+"""The command `rootstock adapters convert`, which turns adapters of other kinds into LoRA without a server."""
 
 from __future__ import annotations
 
@@ -13,17 +13,26 @@ from rootstock.adapters.cli.output import fail, failures, in_options, tell
 
 def convert(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", exists=True, help="A plain PEFT folder, or its zip.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            exists=True,
+            help="A plain PEFT folder (the output of save_pretrained), or its zip.",
+        ),
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUT.zip", help="Where the LoRA is written.")],
-    foundation: Annotated[str | None, typer.Option(help=FOUNDATION_HELP)] = None,
-    rank: Annotated[int, typer.Option(min=1, help="Largest rank of the LoRA.")] = 64,
+    output: Annotated[Path, typer.Argument(metavar="OUT.zip", help="The zip to write the LoRA to.")],
+    foundation: Annotated[
+        str | None,
+        typer.Option(help=f"{FOUNDATION_HELP} Default: `default`, if the adapter names no other base."),
+    ] = None,
+    rank: Annotated[int, typer.Option(min=1, help="Largest rank that the LoRA may have.")] = 64,
     task: Task = None,
     as_json: Json = False,
 ) -> None:
-    """Make a LoRA of a PEFT adapter of another kind, and measure by how much its outputs differ.
+    """Convert a PEFT adapter of another kind to a LoRA, and measure by how much the outputs differ.
 
-    A server does the same on upload. Nothing is written where the outputs differ by more than a hundredth.
+    A server does the same on upload. Nothing is written if an output differs by more than a hundredth of the
+    largest output.
 
     Example: rootstock adapters convert ./loha-output loha-as-lora.zip
     """
@@ -44,10 +53,10 @@ def convert(
     except FoundationError as error:
         fail(str(error), 2)
     except Rejected as error:
-        fail(in_options(f"{folder} is not converted: {error}"))
+        fail(in_options(f"cannot convert {folder}: {error}"))
     tell(
         {**done.to_json(), "file": str(output)},
         as_json,
-        f"{output} holds the {done.kind} as LoRA of rank {done.rank}; its outputs differ by at most "
-        f"{done.max_difference:.2g} of the largest",
+        f"{output} holds the {done.kind} adapter as a LoRA of rank {done.rank}; its outputs differ by at most "
+        f"{done.max_difference:.2g} of the largest output",
     )

@@ -1,4 +1,4 @@
-"""The `rootstock adapters` commands that need no server. What is heavy is imported inside."""
+"""The `rootstock adapters` commands that need no server. Each command imports its heavy packages itself."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ _INTERRUPTED = 130
 
 def verify(
     path: Source,
-    foundation: Annotated[str | None, typer.Option(help=f"{FOUNDATION_HELP} Else the default one.")] = None,
+    foundation: Annotated[
+        str | None,
+        typer.Option(help=f"{FOUNDATION_HELP} Default: `default`, if the adapter names no other base."),
+    ] = None,
     task: Task = None,
     labels: Labels = None,
     problem_type: Problem = None,
     max_length: Length = None,
     as_json: Json = False,
 ) -> None:
-    """Check an adapter against a foundation offline.
+    """Check an adapter against a foundation, without a server.
 
-    Everything that needs no model run is checked; the golden replay happens on the server.
+    This runs every check that needs no model. The server replays the golden set on upload.
 
     Example: rootstock adapters verify ./peft-output --labels negative,positive
     """
@@ -50,16 +53,17 @@ def verify(
         fail(in_options(f"{path} would be refused: {error}"))
     checked = ["size", "members", "schema", "tensor names and shapes", "finite values", "rank", "labels"]
     unchecked = ["golden replay (the server does it on upload)", "the server's own limits"]
-    stated = bundle.manifest.foundation["fingerprint"] is not None
-    (checked if stated else unchecked).append("foundation fingerprint")
-    told: dict[str, Any] = {"digest": adapter.digest, "task": adapter.task, "labels": adapter.labels}
-    told |= {"foundation": spec.fingerprint, "rank": adapter.weights.max_rank}
-    told |= {"checked": checked, "not_checked": unchecked, "warnings": bundle.warnings}
-    told["ignored"] = bundle.ignored
+    has_fingerprint = bundle.manifest.foundation["fingerprint"] is not None
+    (checked if has_fingerprint else unchecked).append("foundation fingerprint")
+    report: dict[str, Any] = {"digest": adapter.digest, "task": adapter.task, "labels": adapter.labels}
+    report |= {"foundation": spec.fingerprint, "rank": adapter.weights.max_rank}
+    report |= {"checked": checked, "not_checked": unchecked, "warnings": bundle.warnings}
+    report["ignored"] = bundle.ignored
+    labels_text = ", ".join(adapter.labels)
     tell(
-        told,
+        report,
         as_json,
-        f"{path} passes on {spec.name}: {adapter.task}, rank {told['rank']}, labels {', '.join(adapter.labels)}",
+        f"{path} passes on {spec.name}: {adapter.task}, rank {report['rank']}, labels {labels_text}",
         f"digest {adapter.digest}",
         f"checked: {', '.join(checked)}",
         f"not checked: {', '.join(unchecked)}",
@@ -70,28 +74,37 @@ def verify(
 def import_folder(
     ctx: typer.Context,
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Holds zips and folders.")
+        Path,
+        typer.Argument(
+            metavar="DIR", exists=True, file_okay=False, help="Folder with the bundles, as zips or folders."
+        ),
     ],
     home: Annotated[
         Path, typer.Option(envvar="ROOTSTOCK_HOME", help="The server's home folder.", show_default=True)
     ] = Path("~/.rootstock"),
     foundation: Annotated[str, typer.Option(envvar="ROOTSTOCK_FOUNDATION", help=FOUNDATION_HELP)] = "default",
     max_bundle_mb: Annotated[
-        int, typer.Option(envvar="ROOTSTOCK_MAX_BUNDLE_MB", min=1, help="Largest zip.")
+        int, typer.Option(envvar="ROOTSTOCK_MAX_BUNDLE_MB", min=1, help="Largest zip in MiB.")
     ] = 64,
-    max_rank: Annotated[int, typer.Option(envvar="ROOTSTOCK_MAX_RANK", min=1, help="Largest rank.")] = 64,
+    max_rank: Annotated[
+        int, typer.Option(envvar="ROOTSTOCK_MAX_RANK", min=1, help="Largest rank of an adapter.")
+    ] = 64,
     as_json: Json = False,
 ) -> None:
-    """Register every bundle in a folder, straight into a server's home, while the server is stopped.
+    """Register every bundle in a folder directly in a server's home folder, while the server is stopped.
 
-    Each *.zip and each folder in DIR becomes a version of the adapter that is named like it, and live, once it
-    passes what an upload has to pass; only the golden replay is left out, and the version's record says so.
-    --foundation says that plain PEFT folders were trained on it, whatever they call their base. A
-    bundle that is registered already is left alone, so that the same command goes on where it was interrupted.
-    One that fails a check is named on stderr and skipped. While a server uses the home nothing is done: push to
-    that one.
+    Each *.zip and each folder in DIR becomes the live version of the adapter with its name. It must pass the
+    checks of an upload, except the golden replay; the version's record says that the replay was left out.
 
-    Exit code 0: every bundle is registered; 1: some were skipped, or none could be; 2: wrong usage.
+    With --foundation on the command line, plain PEFT folders count as trained on that foundation, even if they
+    name another base.
+
+    A bundle that is already registered stays unchanged, so the same command continues an interrupted import. A
+    bundle that fails a check is named on stderr and skipped. If a server uses the home folder, the command does
+    nothing: push to that server instead.
+
+    Exit codes: 0 if every bundle is registered; 1 if some were skipped or none could be registered; 2 for wrong
+    usage; 130 if interrupted.
 
     Example: rootstock adapters import ./bundles --home /srv/rootstock
     """
@@ -102,16 +115,17 @@ def import_folder(
     if not paths:
         fail(f"{folder} holds no *.zip and no folder to import", 2)
     limits = Limits(max_bundle_bytes=max_bundle_mb * _MIB, max_rank=max_rank)
-    # By its name: typer has a copy of click's class.
+    # Compare by name, because typer has its own copy of click's class.
     source = ctx.get_parameter_source("foundation")
     stated = source is not None and source.name == "COMMANDLINE"
-    told = _import(paths, home.expanduser().absolute(), foundation, limits, stated)
-    lines = [f"{told['imported']} imported, {told['unchanged']} there already, {len(told['skipped'])} skipped"]
-    if told["interrupted"]:
-        lines.append("interrupted: the same command does the rest")
-    tell(told, as_json, *lines)
-    if told["interrupted"] or told["skipped"]:
-        raise typer.Exit(_INTERRUPTED if told["interrupted"] else 1)
+    report = _import(paths, home.expanduser().absolute(), foundation, limits, stated)
+    imported, unchanged, skipped = report["imported"], report["unchanged"], len(report["skipped"])
+    lines = [f"{imported} imported, {unchanged} already registered, {skipped} skipped"]
+    if report["interrupted"]:
+        lines.append("interrupted: run the same command again to import the rest")
+    tell(report, as_json, *lines)
+    if report["interrupted"] or report["skipped"]:
+        raise typer.Exit(_INTERRUPTED if report["interrupted"] else 1)
 
 
 def _import(paths: list[Path], home: Path, foundation: str, limits: Limits, stated: bool) -> dict[str, Any]:
@@ -120,7 +134,7 @@ def _import(paths: list[Path], home: Path, foundation: str, limits: Limits, stat
     from rootstock.adapters.home.bulk_import import ImportedBundle, import_bundles
     from rootstock.adapters.home.offline import describe_in
 
-    told: dict[str, Any] = {"imported": 0, "unchanged": 0, "skipped": [], "interrupted": False}
+    report: dict[str, Any] = {"imported": 0, "unchanged": 0, "skipped": [], "interrupted": False}
     with failures(), counted("importing", len(paths)) as count:
         try:
             files = locate(foundation)
@@ -132,26 +146,27 @@ def _import(paths: list[Path], home: Path, foundation: str, limits: Limits, stat
             ):
                 for outcome in outcomes:
                     if isinstance(outcome, ImportedBundle):
-                        told["imported" if outcome.created else "unchanged"] += 1
+                        report["imported" if outcome.created else "unchanged"] += 1
                         count(None)
                     else:
                         reason = in_options(outcome.reason)
-                        told["skipped"].append({"file": outcome.file, "reason": reason})
+                        report["skipped"].append({"file": outcome.file, "reason": reason})
                         count(f"{outcome.file} is skipped: {reason}")
-                seen = told["imported"] + told["unchanged"] + len(told["skipped"])
-                told["interrupted"] = stopped.is_set() and seen < len(paths)
+                finished = report["imported"] + report["unchanged"] + len(report["skipped"])
+                report["interrupted"] = stopped.is_set() and finished < len(paths)
         except FoundationError as error:
             fail(str(error), 2)
         except KeyboardInterrupt:
-            told["interrupted"] = True
-    return told
+            report["interrupted"] = True
+    return report
 
 
 @contextmanager
 def _interrupted() -> Iterator[Event]:
-    """Yield an event that the first Ctrl-C sets; the second one raises KeyboardInterrupt.
+    """Yield an event that the first Ctrl-C sets; the second Ctrl-C raises KeyboardInterrupt.
 
-    An exception between any two steps could end in a lock that nobody holds any more, or be lost.
+    The first one raises nothing: an exception between two steps could leave a lock that no one releases, or
+    get lost.
     """
     stopped = Event()
     if current_thread() is not main_thread():

@@ -13,30 +13,64 @@ URL = "http://127.0.0.1:3000"
 
 Url = Annotated[str, typer.Option("--url", help="The server's address.")]
 Key = Annotated[
-    str | None, typer.Option("--key", help="Bearer token; else ROOTSTOCK_ADMIN_KEY.", show_default=False)
+    str | None,
+    typer.Option(
+        "--key",
+        help="The server's admin key, sent as a bearer token. Default: the value of ROOTSTOCK_ADMIN_KEY.",
+        show_default=False,
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The adapter's name.")]
 Source = Annotated[
-    Path, typer.Argument(metavar="PATH", exists=True, help="A bundle's zip or folder, or a plain PEFT folder.")
+    Path,
+    typer.Argument(
+        metavar="PATH",
+        exists=True,
+        help="A bundle, or a plain PEFT folder (the output of save_pretrained); zipped or not.",
+    ),
 ]
-Task = Annotated[str | None, typer.Option(help="Plain PEFT folder: task; else as adapter_config.json says.")]
+Task = Annotated[
+    str | None,
+    typer.Option(help="For a plain PEFT folder: the task. Default: from task_type in adapter_config.json."),
+]
 Labels = Annotated[
-    str | None, typer.Option(help="Plain PEFT folder: labels in id order, as a,b,c or JSON (also id2label).")
+    str | None,
+    typer.Option(
+        help="For a plain PEFT folder: the labels in id order, as a,b,c, as a JSON list, or as a JSON object "
+        "like id2label. Default: LABEL_0, LABEL_1 and so on."
+    ),
 ]
-Problem = Annotated[str | None, typer.Option(help="Plain PEFT folder: problem type.")]
-Length = Annotated[int | None, typer.Option(min=1, help="Plain PEFT folder: most tokens that an input keeps.")]
+Problem = Annotated[
+    str | None,
+    typer.Option(
+        help="For a plain PEFT folder: the problem type, one of single_label_classification, "
+        "multi_label_classification and regression. Default: from the number of labels."
+    ),
+]
+Length = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="For a plain PEFT folder: the longest input in tokens. Default: from the folder, else from the "
+        "foundation.",
+    ),
+]
 Base = Annotated[
     str | None,
-    typer.Option("--foundation", help="Plain PEFT folder: trained on; else as adapter_config.json says."),
+    typer.Option(
+        "--foundation",
+        help="For a plain PEFT folder: the foundation that it was trained on. Default: from "
+        "base_model_name_or_path in adapter_config.json.",
+    ),
 ]
-FOUNDATION_HELP = "`default`, a folder, or org/name@COMMIT."
+FOUNDATION_HELP = "The foundation: `default`, a folder, or a Hugging Face id with its commit, org/name@COMMIT."
 
 
 def listed(labels: str | None) -> tuple[str, ...] | None:
-    """Return the labels that an option gives: `a,b,c`, a JSON array, or a JSON object from id to label.
+    """Return the labels in an option's text: `a,b,c`, a JSON array, or a JSON object that maps ids to labels.
 
-    Exit code 2 for anything else.
+    Exit with code 2 for any other text.
     """
     if labels is None:
         return None

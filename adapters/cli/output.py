@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _FORM_FIELD = re.compile(r"the form field [`'](\w+)[`']")
-# A check, and the form field that it refuses.
+# A check's name, then the form field that the check refuses.
 _FIELD_AT = re.compile(r"\b(schema|labels|foundation): (task|labels|problem_type|max_length|foundation): ")
 
 
 @contextmanager
 def upload_shown() -> Iterator[Callable[[int, int], None]]:
-    """Show a bar while the bundle is sent, then a spinner while the server verifies it; on a terminal only."""
+    """Yield a callback that takes the bytes sent and the bytes in all.
+
+    It shows a bar while the bundle is sent, then a spinner while the server verifies it; on a terminal only.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -33,24 +36,24 @@ def upload_shown() -> Iterator[Callable[[int, int], None]]:
         yield lambda sent, total: None
         return
     columns = (TextColumn("sending"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with ExitStack() as shown:
-        bar = shown.enter_context(Progress(*columns, console=console, transient=True))
+    with ExitStack() as stack:
+        bar = stack.enter_context(Progress(*columns, console=console, transient=True))
         task = bar.add_task("sending")
 
         def report(sent: int, total: int) -> None:
             bar.update(task, completed=sent, total=total)
             if sent == total:
                 bar.stop()
-                shown.enter_context(console.status("verifying"))
+                stack.enter_context(console.status("verifying"))
 
         yield report
 
 
 @contextmanager
 def counted(what: str, total: int) -> Iterator[Callable[[str | None], None]]:
-    """Show on a terminal a bar that one call moves on by one.
+    """Yield a function that moves a progress bar on by one; the bar shows on a terminal only.
 
-    A line given with the call goes to stderr, terminal or not.
+    The function prints a line that it is given on stderr, terminal or not.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -69,7 +72,7 @@ def counted(what: str, total: int) -> Iterator[Callable[[str | None], None]]:
 
 
 def in_options(message: str) -> str:
-    """Return a message with the command's options in the place of the form fields that it names."""
+    """Return a message in which the command's options replace the names of form fields."""
     message = _FORM_FIELD.sub(lambda match: f"the option {_option(match[1])}", message)
     return _FIELD_AT.sub(lambda match: f"{match[1]}: {_option(match[2])}: ", message)
 
@@ -79,7 +82,7 @@ def _option(field: str) -> str:
 
 
 def compared(verified: Mapping[str, Any]) -> str:
-    """Return what a server compared before it published an adapter, as one line."""
+    """Return one line on the outputs that a server compared before it published an adapter."""
     where = f"on {verified.get('runner')} {verified.get('precision')}"
     inputs, difference = verified.get("inputs"), verified.get("max_difference")
     if difference is None:
@@ -90,7 +93,7 @@ def compared(verified: Mapping[str, Any]) -> str:
 
 
 def notes(warnings: Iterable[str], ignored: Iterable[str]) -> list[str]:
-    """Return the lines that tell what an adapter's check assumed, and the files that it left out."""
+    """Return a line for each warning of an adapter's check, and a line with the files that it ignored."""
     left_out = ", ".join(ignored)
     lines = [f"warning: {in_options(warning)}" for warning in warnings]
     return [*lines, f"ignored: {left_out}"] if left_out else lines
@@ -111,13 +114,13 @@ def failures() -> Iterator[None]:
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    """Say on stderr what went wrong, in one line, and end the command."""
+    """Print an error on stderr as one line, and end the command with the exit code `code`."""
     typer.echo(f"rootstock adapters: {one_line(message)}", err=True)
     raise typer.Exit(code)
 
 
 def tell(document: Mapping[str, Any], as_json: bool, *lines: str | Table) -> None:
-    """Print the document where JSON was asked for, else the lines for people."""
+    """Print the document as JSON if `as_json`, else print the lines."""
     if as_json:
         return typer.echo(json.dumps(document))
     for line in lines:
@@ -126,18 +129,18 @@ def tell(document: Mapping[str, Any], as_json: bool, *lines: str | Table) -> Non
         else:
             from rich.console import Console
 
-            # Output that is no terminal has no width to keep to.
+            # Output that is not a terminal has no width to fit into.
             Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(line)
 
 
 def tell_pointer(pointer: Mapping[str, Any], as_json: bool) -> None:
-    """Tell where an alias points now."""
+    """Print the version that an alias points at."""
     name, alias, version, digest = (pointer.get(k) for k in ("name", "alias", "version", "digest"))
     tell(pointer, as_json, f"{name}@{alias} is version {version} ({digest})")
 
 
 def table(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Return the rows' values in these columns, with `-` for what a row lacks."""
+    """Return a table of the rows' values in these columns, with `-` for a missing value."""
     from rich import box
     from rich.table import Table
 
