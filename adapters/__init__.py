@@ -1,1 +1,1 @@
-"""An adapter: its spec and references, its bundle, its foundation, and where it lives."""
+"""Adapters: their specs, references and bundles, the foundation they run on, and the registry and store."""

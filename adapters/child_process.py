@@ -1,7 +1,7 @@
-"""Child processes that end with their parent and within a bound, whatever they compute.
+"""Child processes that end when their parent ends, and within limits of time.
 
-A parent gives its child a pipe as standard input, and holds the other end until it wants nothing more of it. The
-child calls `end_with_parent` and `limit_cpu` before anything else.
+The parent gives its child a pipe as standard input, and keeps the other end open for as long as it needs the
+child. The child calls `end_with_parent` and `limit_cpu` before anything else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-# The exit code of a child whose parent let go of the pipe.
+# The exit code of a child whose parent closed the pipe.
 ORPHANED = 3
 _STDIN = 0
 _PR_SET_PDEATHSIG = 1
@@ -27,14 +27,14 @@ _GRACE_SECONDS = 5
 
 
 class OverTime(Exception):
-    """A child ran for longer than it may; it is gone."""
+    """A child that ran longer than its limit; it has been killed."""
 
 
 def end_with_parent() -> None:
-    """End this process when its parent closes the pipe on standard input, as it does when it dies.
+    """End this process when its parent closes the pipe on standard input or dies.
 
-    A thread reads the pipe, which works on every platform but waits for code that holds Python's lock. Linux
-    kills the process in that case too.
+    A thread reads the pipe. That works on every platform, but the thread has to wait while other code holds
+    Python's lock. On Linux the kernel kills the process even then.
     """
     signal_at_parents_death(signal.SIGKILL)
     if not _is_pipe(_STDIN):
@@ -45,13 +45,13 @@ def end_with_parent() -> None:
 
 
 def signal_at_parents_death(number: int) -> None:
-    """Send this process the signal when the thread that started it ends; on Linux alone."""
+    """Ask the kernel to signal this process when the thread that started it ends; this works only on Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def limit_cpu(seconds: float) -> None:
-    """End this process once it has computed for so long, on all cores together."""
+    """End this process after `seconds` of processor time, summed over all cores."""
     soft = max(1, int(seconds))
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
     hard = soft + _GRACE_SECONDS
@@ -61,9 +61,9 @@ def limit_cpu(seconds: float) -> None:
 
 
 def run_child(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> int:
-    """Run a command that calls `end_with_parent`, and return the exit code.
+    """Run a command that calls `end_with_parent`, and return its exit code.
 
-    Raise OverTime after `seconds`, the child killed.
+    Kill the child and raise OverTime after `seconds`.
     """
     with subprocess.Popen(command, env=dict(environment), stdin=subprocess.PIPE) as process:  # noqa: S603 - no shell
         try:
@@ -75,7 +75,7 @@ def run_child(command: Sequence[str], environment: Mapping[str, str], seconds: f
 
 
 def _is_pipe(handle: int) -> bool:
-    """Tell whether it is a pipe, or the pair of sockets that asyncio makes of one."""
+    """Return whether the handle is a pipe, or one of the pair of sockets that asyncio uses as a pipe."""
     try:
         mode = os.fstat(handle).st_mode
     except OSError:

@@ -1,10 +1,10 @@
-"""Types, with stable codes, for the errors when adapters are named, looked up, stored or read."""
+"""The errors of naming, finding, storing and reading adapters, each with a stable code."""
 
 from typing import ClassVar
 
 
 class AdapterError(Exception):
-    """A failure that the caller can be told about: `code` is stable, the message is for people."""
+    """A failure to report to the caller: `code` is stable for programs, and the message is for people."""
 
     code: ClassVar[str] = "adapter_error"
 
@@ -20,25 +20,25 @@ class UnknownAdapter(AdapterError):
 
 
 class UnknownVersion(AdapterError):
-    """The adapter exists and has no such version, or none with that digest."""
+    """The adapter exists, but has no version of that number or digest."""
 
     code = "unknown_version"
 
 
 class UnknownAlias(AdapterError):
-    """The adapter exists and has no such alias."""
+    """The adapter exists, but has no alias of that name."""
 
     code = "unknown_alias"
 
 
 class NoLiveVersion(AdapterError):
-    """The adapter exists, and its bare name points at no version."""
+    """The adapter exists, but its alias `live` points at no version."""
 
     code = "no_live_version"
 
 
 class NoPreviousVersion(AdapterError):
-    """The history of `live` holds nothing to go back to."""
+    """The history of `live` holds no earlier version to go back to."""
 
     code = "no_previous_version"
 
@@ -68,31 +68,31 @@ class InvalidDigest(AdapterError):
 
 
 class AmbiguousDigest(AdapterError):
-    """More than one version of the adapter has a digest that begins like this."""
+    """The digits begin the digests of more than one version of the adapter."""
 
     code = "ambiguous_digest"
 
 
 class FoundationNotHosted(AdapterError):
-    """The version is made for a foundation that the server does not host."""
+    """The version was made for a foundation that the server does not host."""
 
     code = "foundation_not_hosted"
 
 
 class MissingBundle(AdapterError):
-    """The store has no bytes for a digest."""
+    """The store has no bundle under the digest."""
 
     code = "missing_bundle"
 
 
 class CorruptBundle(AdapterError):
-    """The stored bytes are not the bundle that their digest names."""
+    """The bytes that are stored under a digest are not that digest's bundle."""
 
     code = "corrupt_bundle"
 
 
 class StoreFull(AdapterError):
-    """There is no room for the bundle; nothing of it was kept."""
+    """The store has no room for the bundle, and kept no part of it."""
 
     code = "store_full"
 
@@ -104,7 +104,7 @@ class HomeInUse(AdapterError):
 
 
 class UnsafeRegistry(AdapterError):
-    """The database was written by a newer program, so this one must not touch it."""
+    """A newer program wrote the database, so this one must not change it."""
 
     code = "unsafe_registry"
 

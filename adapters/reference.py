@@ -22,7 +22,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A name, and at most one of a version, an alias and the beginning of a digest; always valid."""
+    """A valid reference: a name, and at most one of a version, an alias and the first digits of a digest."""
 
     name: str
     version: int | None = None
@@ -32,25 +32,31 @@ class Reference:
     def __post_init__(self) -> None:
         selectors = [self.version, self.alias, self.digest_prefix]
         if not is_name(self.name):
-            raise InvalidReference(f"{shown(self.name)} is not a name: {_NAME_RULE}")
+            raise InvalidReference(f"{shown(self.name)} is not a name; use {_NAME_RULE}")
         if len(selectors) - selectors.count(None) > 1:
-            raise InvalidReference(f"a reference to {self.name!r} takes one of version, alias and digest")
+            raise InvalidReference(f"a reference to {self.name!r} takes only one of version, alias and digest")
         if self.name == FOUNDATION and any(selector is not None for selector in selectors):
-            raise InvalidReference(f"{FOUNDATION!r} has no versions, aliases or digests: write it bare")
+            raise InvalidReference(
+                f"{FOUNDATION!r} has no versions, aliases or digests; write {FOUNDATION!r} alone"
+            )
         if self.version is not None and not is_version(self.version):
-            raise InvalidReference(f"version {shown(self.version)} is not between 1 and {MAX_VERSION}")
+            raise InvalidReference(
+                f"version {shown(self.version)} is not a whole number between 1 and {MAX_VERSION}"
+            )
         if self.alias is not None and not is_alias(self.alias):
-            raise InvalidReference(f"{shown(self.alias)} is not an alias: {_ALIAS_RULE}")
+            raise InvalidReference(f"{shown(self.alias)} is not an alias; use {_ALIAS_RULE}")
         if self.digest_prefix is not None and not _PREFIX.fullmatch(self.digest_prefix):
             raise InvalidReference(
-                f"{shown(self.digest_prefix)} does not begin a digest: give 12 to 64 lower-case hex digits"
+                f"{shown(self.digest_prefix)} is not the start of a digest; give 12 to 64 lower-case hex digits"
             )
 
     @classmethod
     def parse(cls, text: str) -> "Reference":
         """Return the reference that `text` writes: `name`, `name@3`, `name@prod` or `name@sha256:<12+ hex>`."""
         if not isinstance(text, str) or len(text) > _MAX_LENGTH:
-            raise InvalidReference(f"{shown(text)} is not a reference: give at most {_MAX_LENGTH} characters")
+            raise InvalidReference(
+                f"{shown(text)} is not a reference; give text of at most {_MAX_LENGTH} characters"
+            )
         name, at, selector = text.partition("@")
         if not at:
             return cls(name)
@@ -61,7 +67,7 @@ class Reference:
         if not is_alias(selector):
             raise InvalidReference(
                 f"{shown(selector)} in {shown(text)} is neither a version (1, 2, 3 …), an alias ({_ALIAS_RULE}) "
-                "nor sha256: with 12 to 64 lower-case hex digits"
+                "nor the start of a digest (sha256: and 12 to 64 lower-case hex digits)"
             )
         return cls(name, alias=selector)
 
@@ -75,17 +81,17 @@ class Reference:
         return self.name
 
 
-_NAME_RULE = "1 to 128 of a-z 0-9 . _ -, the first a letter or digit"
-_ALIAS_RULE = "1 to 64 of A-Z a-z 0-9 . _ -, at least one of them a letter"
+_NAME_RULE = "1 to 128 characters of a-z 0-9 . _ - that begin with a letter or digit"
+_ALIAS_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ - with at least one letter"
 
 
 def is_name(text: object) -> bool:
-    """Tell whether `text` has the form of an adapter's name; the reserved name has it too."""
+    """Return whether `text` has the form of an adapter's name; the reserved name has that form too."""
     return isinstance(text, str) and _NAME.fullmatch(text) is not None
 
 
 def is_alias(text: object) -> bool:
-    """Tell whether `text` has the form of an alias."""
+    """Return whether `text` has the form of an alias."""
     return (
         isinstance(text, str)
         and _ALIAS.fullmatch(text) is not None
@@ -94,39 +100,39 @@ def is_alias(text: object) -> bool:
 
 
 def is_version(number: object) -> bool:
-    """Tell whether `number` can be a version's number."""
+    """Return whether `number` can be a version's number."""
     return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MAX_VERSION
 
 
 def check_name(text: str) -> str:
-    """Return `text` where an adapter may be published under it; else raise InvalidName."""
+    """Return `text` if it can be the name of a published adapter; else raise InvalidName."""
     if not is_name(text):
-        raise InvalidName(f"{shown(text)} cannot name an adapter: give {_NAME_RULE}", param="name")
+        raise InvalidName(f"{shown(text)} cannot name an adapter; use {_NAME_RULE}", param="name")
     if text == FOUNDATION:
         raise InvalidName(
-            f"{FOUNDATION!r} is reserved for the foundation itself: give the adapter another name", param="name"
+            f"{FOUNDATION!r} is reserved for the foundation itself; give the adapter another name", param="name"
         )
     return text
 
 
 def check_alias(text: str) -> str:
-    """Return `text` where it can name an alias; else raise InvalidName."""
+    """Return `text` if it can name an alias; else raise InvalidName."""
     if not is_alias(text):
-        raise InvalidName(f"{shown(text)} cannot name an alias: give {_ALIAS_RULE}", param="alias")
+        raise InvalidName(f"{shown(text)} cannot name an alias; use {_ALIAS_RULE}", param="alias")
     return text
 
 
 def check_digest(text: str) -> str:
-    """Return `text` where it is a whole digest; else raise InvalidDigest."""
+    """Return `text` if it is a whole digest; else raise InvalidDigest."""
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
         raise InvalidDigest(
-            f"{shown(text)} is not a digest: give sha256: and 64 lower-case hex digits", param="digest"
+            f"{shown(text)} is not a digest; give sha256: followed by 64 lower-case hex digits", param="digest"
         )
     return text
 
 
 def shown(value: object) -> str:
-    """Return `value` for a message: quoted, escaped and cut to a sensible length."""
+    """Return `value` as text for a message: quoted, escaped and cut to a short length."""
     if isinstance(value, str) and len(value) > _SHOWN:
         return f"{value[:_SHOWN]!a}… ({len(value)} characters)"
     if isinstance(value, int) and abs(value) > 10**18:

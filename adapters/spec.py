@@ -1,6 +1,6 @@
-"""The foundation that an adapter is grafted onto, and the adapter once read: plain data that every part shares.
+"""The specs of foundations and adapters: plain data that every other part shares.
 
-This module needs the standard library and numpy alone, beside the table of tasks.
+This module imports only the standard library, numpy and the table of tasks.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ TASKS = tuple(task.name for task in tasks.TASKS if task.heads)
 UNLABELLED = ("feature-extraction", "question-answering")
 # Tasks that another task's class serves.
 _SERVED_BY = {"text-ranking": "text-classification", "zero-shot-classification": "text-classification"}
-# The task that the foundation answers by the head of its checkpoint; no adapter has it.
+# The foundation answers this task with the head of its checkpoint; no adapter has this task.
 FILL_MASK = "fill-mask"
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 POOLINGS = ("mean", "cls", "pooler")
 _MAX_MESSAGE = 500
-# Of a foundation's spec, what is written as it is.
+# The fields of a foundation's spec that are plain JSON values.
 _PLAIN = (
     "fingerprint", "name", "revision", "model_type", "hidden_size", "layers", "max_tokens", "parameters",
 )  # fmt: skip
 
 
 class Rejected(ValueError):
-    """An adapter that cannot be served: names the check that failed, the member or tensor, and both values."""
+    """The refusal of an adapter: the check that failed, the member or tensor at fault, and the reason."""
 
     def __init__(self, check: str, where: str, message: str) -> None:
         self.check = check
@@ -45,7 +45,7 @@ class Rejected(ValueError):
 
 
 def _short(text: str) -> str:
-    """Return a short form for a message, since uploaded text can have any length."""
+    """Return at most _MAX_MESSAGE characters of a text, since uploaded text can have any length."""
     return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "…"
 
 
@@ -53,9 +53,9 @@ def _short(text: str) -> str:
 class TaskClass:
     """One Hugging Face task class on a foundation: the trunk it wraps and the head it adds.
 
-    `linears` maps every linear module, trunk and head, by its full name in the class to (in, out) features:
-    this is what PEFT's `target_modules` are matched against. `head` maps each head tensor to its shape, with
-    None for the label count. `prefix` is the trunk's attribute (`base_model_prefix`) with a dot, or "".
+    `linears` maps the full name of every linear module, in trunk and head, to its (in, out) features; PEFT
+    matches `target_modules` against these names. `head` maps each head tensor to its shape, with None for the
+    label count. `prefix` is the trunk's attribute (`base_model_prefix`) with a dot, or "".
     """
 
     name: str
@@ -67,9 +67,9 @@ class TaskClass:
 
 @dataclass(frozen=True)
 class EmbeddingSpec:
-    """The foundation's method for an embedding: pooling over the trunk's output, then L2 or not.
+    """The foundation's method for an embedding: pooling over the trunk's output, then an optional L2 norm.
 
-    `prefix` is put before the text: a default prompt.
+    `prefix` is the default prompt, which comes before the text.
     """
 
     pooling: Pooling = "mean"
@@ -80,9 +80,9 @@ class EmbeddingSpec:
 
 @dataclass(frozen=True)
 class MaskedLM:
-    """The masked-language-model head of a foundation's checkpoint: its Hugging Face class, its mask token's id.
+    """The masked-language-model head of a foundation's checkpoint: its Hugging Face class and mask token's id.
 
-    `digest` is of the fingerprint and the head: the fingerprint alone covers the trunk.
+    `digest` covers the fingerprint and the head, because the fingerprint covers only the trunk.
     """
 
     class_name: str
@@ -92,12 +92,13 @@ class MaskedLM:
 
 @dataclass(frozen=True)
 class FoundationSpec:
-    """A foundation without its weights: what bundles are checked against and the engine is built from.
+    """A foundation without its weights: bundles are checked against it, and the engine is built from it.
 
-    `sites` maps the trunk's linear layers to (in, out) features, `norms` its normalisation layers with a bias to
-    their width. `layer_prefix` begins the names of layer 0, 1, … ("encoder.layer."); it is empty where the layers
-    are one layer used again (ALBERT). `masked_lm` is None where the checkpoint brings no such head.
-    `other_names` are what else this foundation is called here, such as its folder; they do not identify it.
+    `sites` maps the trunk's linear layers to (in, out) features. `norms` maps its normalisation layers with a
+    bias to their widths. `layer_prefix` begins the names of layer 0, 1, … ("encoder.layer."); it is empty where
+    all layers share one set of weights (ALBERT). `masked_lm` is None if the checkpoint has no such head.
+    `other_names` are further names of this foundation on this machine, such as its folder; they do not identify
+    it.
     """
 
     fingerprint: str
@@ -118,19 +119,19 @@ class FoundationSpec:
     other_names: tuple[str, ...] = field(default=(), compare=False)
 
     def depth(self, modules: Iterable[str]) -> int:
-        """Return how many layers, from the first, an adapter of these modules leaves as they are.
+        """Return how many layers, counted from the first, an adapter of these modules leaves unchanged.
 
-        It is 0 where it changes the embeddings or the first layer, `layers` where it changes the pooler
-        alone, and `layers + 1` where it changes nothing.
+        The result is 0 if the adapter changes the embeddings or the first layer, `layers` if it changes only
+        the pooler, and `layers + 1` if it changes nothing.
         """
         return min((self.layer_of(name) for name in modules), default=self.layers + 1)
 
     def layer_of(self, name: str) -> int:
-        """Return the layer that a module of the trunk belongs to.
+        """Return the number of the layer that a module of the trunk belongs to, from 0.
 
-        The embeddings belong to the first, the pooler after all. A normalisation of what the last layer gives
-        (GPT-2's `ln_f`) belongs to that layer: in `norms`, which are in the model's order, it comes after
-        those of the layers.
+        The embeddings belong to layer 0, and the pooler to `layers`, one after the last. A normalisation of the
+        last layer's output (GPT-2's `ln_f`) belongs to the last layer: `norms` is in the model's order, so it
+        comes after the layers' own.
         """
         if name.startswith("pooler."):
             return self.layers
@@ -144,26 +145,28 @@ class FoundationSpec:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Return the tasks of adapters that this foundation has a class for."""
-        served = {task_class.task for task_class in self.classes.values()}
-        return tuple(task for task in TASKS if _SERVED_BY.get(task, task) in served)
+        """Return the adapter tasks that this foundation has a class for."""
+        class_tasks = {task_class.task for task_class in self.classes.values()}
+        return tuple(task for task in TASKS if _SERVED_BY.get(task, task) in class_tasks)
 
     @property
     def own_tasks(self) -> tuple[str, ...]:
         """Return the tasks that the foundation answers without an adapter.
 
-        The first is used unless another is asked for.
+        The first is the default.
         """
         return ("feature-extraction",) if self.masked_lm is None else ("feature-extraction", FILL_MASK)
 
     def class_for(self, task: str) -> TaskClass:
-        """Return the task class that serves `task`; raise Rejected where the foundation has none."""
+        """Return the task class that serves `task`; raise Rejected if the foundation has none."""
         for task_class in self.classes.values():
             if task_class.task == _SERVED_BY.get(task, task):
                 return task_class
-        why = " by an adapter: it is the foundation's own" if task == FILL_MASK else ""
-        served = ", ".join(self.tasks)
-        raise Rejected("schema", "task", f"{task!r} is not served on {self.name}{why}; served: {served}")
+        why = " by an adapter: it is the foundation's own task" if task == FILL_MASK else ""
+        tasks_text = ", ".join(self.tasks)
+        raise Rejected(
+            "schema", "task", f"{task!r} is not served on {self.name}{why}; choose one of: {tasks_text}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready form that `from_json` reads back unchanged."""
@@ -215,10 +218,10 @@ class FoundationSpec:
 class HeadSpec:
     """The task layers of an adapter.
 
-    `kind` "hf": the head of the Hugging Face class `class_name`. `kind` "linear": pool the trunk's output, L2
-    normalise it if `normalize`, then apply `head.weight` (labels, hidden) and `head.bias` (labels,) where the
-    adapter holds them; without them the pooled vector is the answer. `kind` "masked-lm": the foundation's own
-    (MaskedLM), with the checkpoint's weights; bundles do not have it.
+    `kind` "hf" is the head of the Hugging Face class `class_name`. `kind` "linear" pools the trunk's output and
+    L2-normalises it if `normalize`. It then applies `head.weight` (labels, hidden) and `head.bias` (labels,) if
+    the adapter holds them; without them the pooled vector is the answer. `kind` "masked-lm" is the foundation's
+    own head (MaskedLM), with the checkpoint's weights; bundles never have it.
     """
 
     kind: Literal["hf", "linear", "masked-lm"]
@@ -229,7 +232,7 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The preparation of a text before the trunk: `prefix` is put before it, then at most `max_length` tokens."""
+    """The preparation of a text for the trunk: `prefix` comes first; `max_length` is its limit in tokens."""
 
     max_length: int
     truncation_side: Literal["left", "right"] = "right"
@@ -241,9 +244,9 @@ class SiteUpdate:
     """The change that an adapter makes at one module of the trunk.
 
     A linear layer's output W x + c becomes (W (x * input_scale) + c) * output_scale + shift + (x @ a.T) @ b.
-    `a` (r, in) and `b` (r, out) with r = 0 where nothing of low rank is added; `b` holds the scale (alpha/r, or
-    alpha/sqrt(r) for rsLoRA) and whatever else multiplies it. `input_scale` (in,), `output_scale` (out,) and
-    `shift` (out,) are None where they change nothing. A normalisation layer takes a `shift` alone.
+    The shapes are `a` (r, in) and `b` (r, out), with r = 0 for an update without a low-rank part. `b` includes
+    the scale (alpha/r, or alpha/sqrt(r) for rsLoRA) and every other factor. `input_scale` (in,), `output_scale`
+    (out,) and `shift` (out,) are None if they change nothing. A normalisation layer takes only a `shift`.
     Sources: Hu et al., "LoRA", 2021; Kalajdzievski, "A Rank Stabilization Scaling Factor", 2023; Liu et al.,
     "DoRA", 2024; Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning" (IA3), 2022.
     """
@@ -260,18 +263,18 @@ class SiteUpdate:
 
     @property
     def is_low_rank(self) -> bool:
-        """Tell whether `a` and `b` are all that it holds."""
+        """Return whether the update holds `a` and `b` alone."""
         return self.input_scale is None and self.output_scale is None and self.shift is None
 
     def arrays(self) -> tuple[Array, ...]:
-        """Give the arrays that it holds."""
-        held = (self.a, self.b, self.input_scale, self.output_scale, self.shift)
-        return tuple(array for array in held if array is not None)
+        """Return the arrays of the update, without those that are None."""
+        arrays = (self.a, self.b, self.input_scale, self.output_scale, self.shift)
+        return tuple(array for array in arrays if array is not None)
 
 
 @dataclass(frozen=True)
 class AdapterWeights:
-    """An adapter's tensors, checked and in the engine's form: fp32, one update per trunk site, head by name."""
+    """An adapter's checked tensors in the engine's form: fp32, one update per site, head tensors by name."""
 
     sites: Mapping[str, SiteUpdate]
     head: Mapping[str, Array]
@@ -288,7 +291,7 @@ class AdapterWeights:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter ready for the engine: what it answers (`task`, `labels`), how, and its weights."""
+    """An adapter that is ready for the engine: its task and labels, its head and preprocessing, its weights."""
 
     digest: str
     task: str

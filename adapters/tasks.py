@@ -1,4 +1,4 @@
-"""The table of tasks: each with its modality, its kinds of head, and PEFT's name for it."""
+"""The table of tasks: the modality, the kinds of head and PEFT's name of each."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ HeadKind = Literal["linear", "hf"]
 class TaskSpec:
     """One task, named as on the Hugging Face hub.
 
-    `heads` are the kinds of head that a bundle may hold for it, first the kind that is trained here. A task
-    without any belongs to the foundation alone. `peft_type` is the `task_type` in a PEFT adapter's config.
+    `heads` are the kinds of head that a bundle may hold for the task; Rootstock trains the first of them. A task
+    without heads belongs to the foundation alone. `peft_type` is the `task_type` in a PEFT adapter's config.
     """
 
     name: str
@@ -32,12 +32,12 @@ TASKS = (
     TaskSpec("zero-shot-classification", "text", ("linear", "hf"), "SEQ_CLS"),
     TaskSpec("fill-mask", "text", (), None),
 )
-# A PEFT type that several tasks share means the first of them.
+# If several tasks share a PEFT type, the type means the first of them.
 TASK_OF_TYPE = {task.peft_type: task.name for task in reversed(TASKS) if task.peft_type is not None}
 
 
 def task_named(name: str) -> TaskSpec:
-    """Return the task of a name; raise KeyError for a name that the table lacks."""
+    """Return the task with this name; raise KeyError if the table has none."""
     return _BY_NAME[name]
 
 

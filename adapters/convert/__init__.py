@@ -1,1 +1,1 @@
-"""Convert any PEFT method that merges into weights to LoRA, in a process apart."""
+"""The conversion of PEFT adapters to LoRA, for every kind that PEFT can merge into the weights."""

@@ -1,10 +1,10 @@
-"""An adapter of any kind that PEFT can merge, as a plain LoRA, with the difference that this makes measured.
+"""Converts an adapter of any kind that PEFT can merge to a plain LoRA, and measures the difference.
 
     python -m rootstock.adapters.convert.conversion IN.zip OUT.zip --foundation SETTING --rank N
 
-reads a plain PEFT folder from a zip, writes a plain LoRA folder as a zip, and prints one JSON object: what was
-converted, or what was refused and why (exit code 1). Run so, it cannot unpickle, its memory and time are bounded,
-and it ends when its parent does.
+reads a plain PEFT folder from a zip, writes a plain LoRA folder as a zip, and prints one JSON object: the result
+of the conversion, or the refusal and its reason (exit code 1). This process cannot unpickle, its memory and time
+are limited, and it ends when its parent ends.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Of the largest output. Where logits are of size 5, a probability then moves by at most 0.025.
+# A share of the largest output. With logits of size 5, a probability then moves by at most 0.025.
 MAX_DIFFERENCE = 1e-2
 TEXTS = (
     "ok",
@@ -51,16 +51,18 @@ TEXTS = (
     "The quick brown fox jumps over the lazy dog while 12 of 1,337 sensors report 98.6 °F.",
     "Ada Lovelace met Charles Babbage in London in June 1833. " * 8,
 )
-# Importing PEFT takes some 10 s, all linear layers of a 110 M parameter foundation some 60 s on one core.
+# The import of PEFT takes some 10 s. All linear layers of a foundation of 110 M parameters take some 60 s on one
+# core.
 MAX_SECONDS = 300.0
 _GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A LoRA's plain folder as a zip, its largest rank, and the largest difference of an output.
+    """A converted adapter: the LoRA's plain folder as a zip, its largest rank, and its largest difference.
 
-    The difference is to what PEFT computes for the original, as a share of the largest output.
+    `kind` is the original's `peft_type`. `max_difference` is the largest difference between an output of the
+    LoRA and PEFT's output for the original, as a share of the largest output.
     """
 
     data: bytes
@@ -69,29 +71,31 @@ class Conversion:
     max_difference: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a version's record says of it."""
+        """Return the figures that go into a version's record."""
         return {"from": self.kind, "rank": self.rank, "max_difference": self.max_difference}
 
 
 def convert(data: bytes, files: FoundationFiles, rank: int, task: str | None = None) -> Conversion:
-    """Return the LoRA of at most `rank` at a layer that stands for the adapter in a plain PEFT folder's zip.
+    """Convert the adapter in a plain PEFT folder's zip to a LoRA of at most `rank` at each layer.
 
-    PEFT merges the adapter into the foundation; what that changed becomes the LoRA (`merged_lora.lora_of`).
-    `task` is for an adapter whose `task_type` names none. Raise Rejected for a folder that is not one, and
-    with check "conversion" where PEFT fails or the outputs differ by more than MAX_DIFFERENCE. Raise
-    FoundationError where torch or PEFT is not installed.
+    PEFT merges the adapter into the foundation, and the change of the weights becomes the LoRA
+    (`low_rank.lora_of`). `task` is for an adapter whose `task_type` names no task. Raise Rejected if the zip is
+    not a plain PEFT folder. Raise Rejected (check "conversion") if PEFT fails, or if the outputs differ by more
+    than MAX_DIFFERENCE. Raise FoundationError if torch or PEFT is not installed.
     """
     if problem := lack("torch", "a conversion to LoRA"):
         raise FoundationError(problem)
     archive = open_archive(data, Limits(max_bundle_bytes=len(data)))
     members = archive.members
     if MANIFEST in members:
-        raise Rejected("members", MANIFEST, "a bundle; convert the plain PEFT folder that it was made from")
+        raise Rejected(
+            "members", MANIFEST, "the zip is a bundle; convert the plain PEFT folder that it was made from"
+        )
     config = read_json(members[CONFIG], CONFIG)
     kind = config.get("peft_type")
     if kind not in CONVERTED:
         check_kind(kind)
-        raise wrong_option("peft_type", f"{kind!r} is served as it is; upload it unconverted")
+        raise wrong_option("peft_type", f"{kind!r} is served as it is; upload it without a conversion")
     check_expressions(config)
     spec = describe(files)
     task = plain_task(task, config.get("task_type"), archive)[0]
@@ -107,19 +111,19 @@ def convert(data: bytes, files: FoundationFiles, rank: int, task: str | None = N
         raise Rejected(
             "conversion",
             WEIGHTS,
-            f"as LoRA of rank {lora['r']} this {kind} differs by {difference:.2g} of its largest output; at most "
-            f"{MAX_DIFFERENCE:g}: allow a rank above {rank}, or train a LoRA",
+            f"as a LoRA of rank {lora['r']} this {kind} differs by {difference:.2g} of its largest output; "
+            f"allowed is at most {MAX_DIFFERENCE:g}: allow a rank above {rank}, or train a LoRA",
         )
     lora[BASE] = config.get(BASE)
-    made = {CONFIG: json.dumps(lora, indent=2, sort_keys=True).encode(), WEIGHTS: weights}
-    data = pack({**made, **archive.descriptions})
+    files_of_lora = {CONFIG: json.dumps(lora, indent=2, sort_keys=True).encode(), WEIGHTS: weights}
+    data = pack({**files_of_lora, **archive.descriptions})
     return Conversion(data, str(kind), lora["r"], difference)
 
 
 def _merged(
     models: _Models, config: Mapping[str, Any], weights: bytes, rank: int
 ) -> tuple[Tensor, dict[str, Any], bytes]:
-    """Return what PEFT computes for the original, and the LoRA's config and tensors."""
+    """Return PEFT's outputs for the original, and the LoRA's config and tensors."""
     from safetensors.torch import save
 
     from rootstock.adapters.convert.low_rank import lora_of, merged_parameters
@@ -131,7 +135,7 @@ def _merged(
         merged = merged_parameters(model)
     except Rejected:
         raise
-    # Any error that PEFT raises on odd input is the input's fault.
+    # Every error that PEFT raises here counts as a fault of the upload.
     except Exception as error:
         kind = config["peft_type"]
         raise Rejected("conversion", CONFIG, f"PEFT cannot load and merge this {kind}: {error!r}") from error
@@ -141,7 +145,7 @@ def _merged(
 
 
 class _Models:
-    """The foundation in the class of a task, and PEFT's models on copies of it."""
+    """The foundation as a model of a task class, and the PEFT models on copies of it."""
 
     def __init__(
         self, files: FoundationFiles, spec: FoundationSpec, task_class: TaskClass, shapes: Shapes
@@ -179,7 +183,7 @@ class _Models:
     def check_complete(self, model: Any) -> None:
         """Raise Rejected for missing or left-over tensors.
 
-        PEFT starts what is missing at random and ignores what is left over; neither is what was trained.
+        PEFT would fill a missing tensor at random and ignore a left-over one. Neither gives the trained adapter.
         """
         from peft import get_peft_model_state_dict
 
@@ -188,10 +192,10 @@ class _Models:
         for name in sorted(expected.keys() ^ self._shapes.keys()):
             if name in expected:
                 raise Rejected("sites", name, f"missing from {WEIGHTS}; expected shape {list(expected[name])}")
-            raise Rejected("sites", name, f"maps to nothing of {self.task_class.name} that the config targets")
+            raise Rejected("sites", name, f"maps to no module of {self.task_class.name} that the config targets")
 
     def outputs(self, model: nn.Module) -> Tensor:
-        """Return every raw output for the fixed sentences, one after another."""
+        """Return the raw outputs for all TEXTS, flattened and joined into one vector."""
         import torch
 
         with torch.no_grad():
@@ -206,17 +210,17 @@ def _short(name: str) -> str:
 def _labels(task_class: TaskClass, shapes: Shapes) -> int:
     """Return the label count that the head's tensors agree on.
 
-    Raise Rejected where one is missing or misshapen.
+    Raise Rejected if a tensor is missing or has a wrong shape.
     """
     counts = (shapes.get(name) for name, shape in task_class.head.items() if shape[0] is None)
     labels = next((shape[0] for shape in counts if shape and 1 <= shape[0] <= MAX_LABELS), 2)
     for name, template in task_class.head.items():
         shape = shapes.get(name)
-        wanted = tuple(labels if size is None else size for size in template)
-        if shape != wanted:
-            held = "is missing" if shape is None else f"has shape {list(shape)}"
-            told = f"{held} in {WEIGHTS}; expected {list(wanted)}; {head_hint(task_class)}"
-            raise Rejected("sites", name, told)
+        expected = tuple(labels if size is None else size for size in template)
+        if shape != expected:
+            state = "is missing" if shape is None else f"has shape {list(shape)}"
+            message = f"{state} in {WEIGHTS}; expected {list(expected)}; {head_hint(task_class)}"
+            raise Rejected("sites", name, message)
     return labels
 
 
@@ -231,7 +235,7 @@ def _inputs(files: FoundationFiles, spec: FoundationSpec) -> list[Tensor]:
 
 
 def _difference(before: Tensor, after: Tensor) -> float:
-    """Return the largest difference as a share of the largest output; NaN where an output is."""
+    """Return the largest difference as a share of the largest output; NaN if an output is NaN."""
     difference, scale = float((after - before).abs().max()), float(before.abs().max())
     if scale == 0:
         return 0.0 if difference == 0 else math.inf
@@ -239,7 +243,7 @@ def _difference(before: Tensor, after: Tensor) -> float:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Convert as the command line says, and return the exit code."""
+    """Run one conversion with the command line's arguments, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m rootstock.adapters.convert.conversion")
     parser.add_argument("input", type=Path)
     parser.add_argument("output", type=Path)
@@ -247,30 +251,30 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--task")
     parser.add_argument("--seconds", type=float, default=MAX_SECONDS)
-    given = parser.parse_args(arguments)
-    limit_cpu(given.seconds)
+    options = parser.parse_args(arguments)
+    limit_cpu(options.seconds)
     try:
-        files = locate(given.foundation)
+        files = locate(options.foundation)
         _confine(files)
-        done = convert(given.input.read_bytes(), files, given.rank, given.task)
+        conversion = convert(options.input.read_bytes(), files, options.rank, options.task)
     except FoundationError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except Rejected as error:
-        refused = {"check": error.check, "where": error.where, "message": error.message}
-        sys.stdout.write(json.dumps({"rejected": refused}) + "\n")
+        rejection = {"check": error.check, "where": error.where, "message": error.message}
+        sys.stdout.write(json.dumps({"rejected": rejection}) + "\n")
         return 1
-    given.output.write_bytes(done.data)
-    sys.stdout.write(json.dumps(done.to_json()) + "\n")
+    options.output.write_bytes(conversion.data)
+    sys.stdout.write(json.dumps(conversion.to_json()) + "\n")
     return 0
 
 
 def _confine(files: FoundationFiles) -> None:
     """Confine this process: no pickle, low priority, and memory for some copies of the foundation.
 
-    The archive is an upload.
+    The process reads an uploaded archive, which nobody has checked yet.
     """
-    import peft  # noqa: F401 - what its import takes comes on top
+    import peft  # noqa: F401 - the limit comes on top of the memory that this import takes
     import torch
 
     torch.load = _never

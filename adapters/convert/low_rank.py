@@ -1,4 +1,4 @@
-"""The changes of a merged model, as a LoRA in PEFT's form. This module imports torch."""
+"""Turns the changes of a merged model into a LoRA in PEFT's form. This module imports torch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from transformers.pytorch_utils import Conv1D
 from rootstock.adapters.spec import Rejected, TaskClass
 
 PEFT_PREFIX = "base_model.model."
-# The share of a weight's change (its Frobenius norm) that need not be kept: the published tolerance is as large.
+# The share of a weight's change (by Frobenius norm) that a LoRA may lose. The published tolerance is as large.
 _TOLERANCE = 1e-4
 
 
 def merged_parameters(model: Any) -> dict[str, Tensor]:
-    """Return the parameters that PEFT's model computes with once its adapter is merged in place, by plain name.
+    """Merge a PEFT model's adapter in place, and return the parameters that it then computes with, by plain name.
 
-    Read them through PEFT's wrappers: `merge_and_unload` fails on a module saved whole that is made of others
-    (peft 0.21).
+    This reads them through PEFT's wrappers, because `merge_and_unload` fails on a module that is saved whole and
+    contains other modules (peft 0.21).
     """
     model.merge_adapter()
     return {
@@ -34,11 +34,11 @@ def merged_parameters(model: Any) -> dict[str, Tensor]:
 def lora_of(
     base: nn.Module, final: Mapping[str, Tensor], task_class: TaskClass, rank: int
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the config and tensors of the LoRA that gives the base its final parameters.
+    """Return the config and tensors of the LoRA that turns the parameters of `base` into `final`.
 
-    It does so as far as `rank` lets it. `base` is of the task class. A weight becomes the leading singular
-    vectors of its change, as many as are needed up to `rank`. A bias is kept as it is, and so are the head
-    and a changed pooler. Raise Rejected (check "conversion") where anything else of the trunk was changed.
+    `base` is a model of the task class. For each changed weight the LoRA holds the leading singular vectors of
+    the change, as many as needed and at most `rank`. It holds changed biases, the head and a changed pooler
+    whole. Raise Rejected (check "conversion") if the adapter changed anything else in the trunk.
     """
     original = {name: parameter.detach() for name, parameter in base.named_parameters()}
     final = {name: final[name] for name in original}
@@ -56,9 +56,13 @@ def lora_of(
             delta = final[name] - original[name]
             pairs[module] = _low_rank(delta.T if isinstance(layer, Conv1D) else delta, rank)
         elif kind != "bias":
-            raise Rejected("conversion", name, "the adapter changes it; LoRA changes linear layers and biases")
+            raise Rejected(
+                "conversion",
+                name,
+                "the adapter changes this parameter, and a LoRA can change only linear layers and biases",
+            )
     if not pairs:
-        # PEFT asks for a target; a pair of zeros changes nothing.
+        # PEFT needs at least one target, and a pair of zeros changes nothing.
         module = next(name for name in task_class.linears if name.startswith(task_class.prefix))
         width_in, width_out = task_class.linears[module]
         pairs[module] = torch.zeros(1, width_in), torch.zeros(width_out, 1)
@@ -92,9 +96,9 @@ def _config(ranks: dict[str, int], saved: list[str], biased: bool) -> dict[str, 
 
 
 def _low_rank(delta: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Return A (r, in) and B (out, r) whose product is (out, in).
+    """Return A (r, in) and B (out, r) whose product B A is close to `delta` (out, in).
 
-    It is within _TOLERANCE, or as close as `limit` lets it be.
+    The product is within _TOLERANCE, or as close as a rank of `limit` allows.
     """
     u, s, v = torch.linalg.svd(delta, full_matrices=False)
     beyond = torch.flip(torch.cumsum(torch.flip(s.double() ** 2, (0,)), 0), (0,)).sqrt()

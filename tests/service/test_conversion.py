@@ -172,8 +172,13 @@ HEAD = "base_model.model.classifier"
     [
         (f"{QUERY}.hada_w1_a", None, "sites", "missing"),
         (f"{HEAD}.weight", None, "sites", "is missing"),
-        (f"{QUERY}.odd", np.zeros(2, np.float32), "sites", "maps to nothing"),
-        ("base_model.model.bert.pooler.dense.weight", np.zeros((32, 32), np.float32), "sites", "maps to nothing"),
+        (f"{QUERY}.odd", np.zeros(2, np.float32), "sites", "maps to no module"),
+        (
+            "base_model.model.bert.pooler.dense.weight",
+            np.zeros((32, 32), np.float32),
+            "sites",
+            "maps to no module",
+        ),
         (f"{QUERY}.hada_w1_a", np.zeros((3, 3), np.float32), "conversion", "size mismatch"),
         (f"{QUERY}.hada_w1_a", np.full((32, 2), np.nan, np.float32), "finite", "nan"),
         (f"{HEAD}.weight", np.zeros((10**9, 0), np.float32), "sites", "1000000000"),
