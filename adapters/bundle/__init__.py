@@ -1,4 +1,4 @@
-"""A bundle: an adapter's file form, named by its digest. docs/bundle-format.md is the specification."""
+"""Bundles: the file form of adapters, identified by digest. docs/bundle-format.md is the specification."""
 
 from rootstock.adapters.bundle.archive import Limits, pack, unpack
 from rootstock.adapters.bundle.bundle import Bundle, open_bundle, write_bundle

@@ -1,6 +1,6 @@
-"""A bundle's zip: its five members, no links, no paths, nothing that unpacks beyond the limits.
+"""Packs and unpacks a bundle's zip: at most five members, no links, no paths, and limits on every size.
 
-Files that are known to lie beside an adapter (`extras`) are left out; any other is refused.
+Known extras, which other programs write beside an adapter (`extras`), are left out. Any other file is refused.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ GOLDEN = "golden.json"
 CARD = "README.md"
 MEMBERS = (CONFIG, WEIGHTS, MANIFEST, GOLDEN, CARD)
 
-# A bundle's directory takes some 400 bytes; beyond this, listing the members alone would cost much memory.
+# A bundle's directory takes some 400 bytes. A list of the members in a huge one would take much memory.
 _MAX_DIRECTORY_BYTES = 64 * 2**10
-# The last two: zip64 has room for numbers that no file position or slice takes.
+# The last two are for zip64, which has room for numbers that are too large for a file position or slice.
 _UNREADABLE = (
     zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError,
     OverflowError, struct.error,
 )  # fmt: skip
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-# sentence-transformers writes four, and one for each of its few modules.
+# sentence-transformers writes four, and one for each of the model's few modules.
 _MAX_DESCRIPTIONS = 12
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of an upload: bytes of the zip, bytes of all members unpacked, and bytes of each text member."""
+    """The limits of an upload: bytes of the zip, of its members unpacked, of each text member; and the rank."""
 
     max_bundle_bytes: int = 64 * 2**20
     max_unpacked_bytes: int = 128 * 2**20
@@ -48,9 +48,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Archive:
-    """An uploaded zip: its members by name, and the names of the known extras that it leaves out.
+    """An uploaded zip: its members by name, and the names of the known extras in it (`ignored`).
 
-    `descriptions` are those of the extras in which sentence-transformers describes a model, by path.
+    `descriptions` holds, by path, the extras in which sentence-transformers describes a model.
     """
 
     members: Mapping[str, bytes]
@@ -76,22 +76,26 @@ def unpack(data: bytes, limits: Limits) -> dict[str, bytes]:
 
 
 def open_archive(data: bytes, limits: Limits) -> Archive:
-    """Read an uploaded zip; raise Rejected (check "size" or "members") where it is no bundle's."""
+    """Read an uploaded zip; raise Rejected (check "size" or "members") if it is not a bundle's zip."""
     if len(data) > limits.max_bundle_bytes:
         raise Rejected(
-            "size", "bundle", f"{len(data)} bytes; at most {limits.max_bundle_bytes} bytes are accepted"
+            "size", "bundle", f"the zip has {len(data)} bytes and the limit is {limits.max_bundle_bytes} bytes"
         )
     try:
-        counted = _check_directory(data)
+        count = _check_directory(data)
         archive = zipfile.ZipFile(io.BytesIO(data))
     except Rejected:
         raise
     except _UNREADABLE as error:
         raise Rejected("members", "bundle", f"not a zip archive ({error}); zip the adapter's folder") from None
     with archive:
-        if (listed := len(archive.infolist())) != counted:
-            # A damaged directory can swallow an entry, and a bundle without its manifest is a plain folder.
-            raise Rejected("members", "bundle", f"{listed} members are listed; the archive counts {counted}")
+        if (listed := len(archive.infolist())) != count:
+            # A damaged directory can hide an entry. A bundle without its manifest would pass as a plain folder.
+            raise Rejected(
+                "members",
+                "bundle",
+                f"{listed} members are listed and the archive counts {count}; zip the adapter's folder again",
+            )
         entries, extras, ignored = _sorted_out(archive.infolist())
         described = {path: info for path, info in extras.items() if is_description(path)}
         infos = _members(entries, described, limits)
@@ -103,9 +107,9 @@ def open_archive(data: bytes, limits: Limits) -> Archive:
 
 
 def _check_directory(data: bytes) -> int:
-    """Return the number of members that the archive counts; refuse a huge directory before ZipFile lists it.
+    """Return the number of members that the archive states; refuse a huge directory before ZipFile lists it.
 
-    Read where the directory ends as ZipFile itself does.
+    This finds the end of the directory by ZipFile's own function, so that the two cannot disagree.
     """
     end = zipfile._EndRecData(io.BytesIO(data))  # type: ignore[attr-defined]
     count, size = (0, 0) if end is None else (int(end[4]), int(end[5]))
@@ -113,8 +117,8 @@ def _check_directory(data: bytes) -> int:
         raise Rejected(
             "members",
             "bundle",
-            f"its directory of members takes {size} bytes; at most {_MAX_DIRECTORY_BYTES}: a bundle has at most "
-            f"{len(MEMBERS)} files",
+            f"the directory of members takes {size} bytes and the limit is {_MAX_DIRECTORY_BYTES}; a bundle has "
+            f"at most {len(MEMBERS)} files",
         )
     return count
 
@@ -122,7 +126,7 @@ def _check_directory(data: bytes) -> int:
 def _sorted_out(
     infos: Iterable[zipfile.ZipInfo],
 ) -> tuple[list[zipfile.ZipInfo], dict[str, zipfile.ZipInfo], set[str]]:
-    """Return what may be members, the files of known extras by path, and the names of those extras."""
+    """Return the entries that may be members, the files of known extras by path, and the names of the extras."""
     rest: list[zipfile.ZipInfo] = []
     ignored = set()
     for info in infos:
@@ -146,10 +150,10 @@ def _sorted_out(
 
 
 def _root(infos: Iterable[zipfile.ZipInfo]) -> str:
-    """Return the folder that the bundle's members lie in, with a slash; "" for the archive's own root."""
+    """Return the folder that holds the bundle's members, with a slash; "" for the archive's own root."""
     parts = [info.filename.split("/") for info in infos]
     tops = {p[0] for p in parts if len(p) == 2 and p[1] in MEMBERS}
-    # A checkpoint's folder may be what was zipped; beside another folder it is an extra.
+    # Someone may zip a checkpoint's folder by itself. Beside another folder, a checkpoint's folder is an extra.
     tops = {top for top in tops if extra_of(f"{top}/") is None} or tops
     if any(len(p) == 1 and p[0] in MEMBERS for p in parts) or len(tops) != 1:
         return ""
@@ -160,10 +164,16 @@ def _members(
     infos: list[zipfile.ZipInfo], described: Mapping[str, zipfile.ZipInfo], limits: Limits
 ) -> dict[str, zipfile.ZipInfo]:
     if len(infos) > 2 * len(MEMBERS):
-        raise Rejected("members", "bundle", f"{len(infos)} members; a bundle has at most {len(MEMBERS)} files")
+        raise Rejected(
+            "members",
+            "bundle",
+            f"the archive has {len(infos)} members; a bundle has at most {len(MEMBERS)} files",
+        )
     if len(described) > _MAX_DESCRIPTIONS:
         raise Rejected(
-            "members", "bundle", f"{len(described)} files describe its modules; at most {_MAX_DESCRIPTIONS}"
+            "members",
+            "bundle",
+            f"{len(described)} files describe sentence-transformers modules and the limit is {_MAX_DESCRIPTIONS}",
         )
     members: dict[str, zipfile.ZipInfo] = {}
     folders: set[str] = set()
@@ -172,7 +182,7 @@ def _members(
         if name == "":
             continue
         if name in members:
-            raise Rejected("members", info.filename, "this member is in the archive twice")
+            raise Rejected("members", info.filename, "the archive holds this member twice")
         if name not in MEMBERS:
             raise Rejected(
                 "members", info.filename, f"{why_unknown(name)}; a bundle holds only {', '.join(MEMBERS)}"
@@ -181,25 +191,28 @@ def _members(
         members[name] = info
         folders.add(folder)
     if len(folders) > 1:
-        raise Rejected("members", "bundle", f"members lie in {len(folders)} folders; put all in one")
+        raise Rejected("members", "bundle", f"the members lie in {len(folders)} folders; put all of them in one")
     for path, info in described.items():
         _check_member(info, path, limits)
     total = sum(info.file_size for info in (*members.values(), *described.values()))
     if total > limits.max_unpacked_bytes:
-        raise Rejected("size", "bundle", f"unpacks to {total} bytes; at most {limits.max_unpacked_bytes}")
+        raise Rejected(
+            "size", "bundle", f"the zip unpacks to {total} bytes and the limit is {limits.max_unpacked_bytes}"
+        )
     for required in (CONFIG, WEIGHTS):
         if required not in members:
-            raise Rejected("members", required, f"missing; found: {', '.join(sorted(members)) or 'nothing'}")
+            present = ", ".join(sorted(members)) or "nothing"
+            raise Rejected("members", required, f"this required member is missing; the archive holds: {present}")
     return members
 
 
 def _check_name(info: zipfile.ZipInfo) -> None:
     raw = info.filename
     if raw.startswith("/") or "\\" in raw or ":" in raw or ".." in raw.split("/"):
-        raise Rejected("members", raw, "a path that leaves the bundle's folder")
+        raise Rejected("members", raw, "the path leaves the bundle's folder")
     mode = info.external_attr >> 16
     if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise Rejected("members", raw, "a link or special file; a bundle holds plain files only")
+        raise Rejected("members", raw, "this is a link or special file; a bundle holds only plain files")
 
 
 def _place(info: zipfile.ZipInfo) -> tuple[str, str]:
@@ -207,25 +220,33 @@ def _place(info: zipfile.ZipInfo) -> tuple[str, str]:
     parts = info.filename.split("/")
     if len(parts) > 2:
         raise Rejected(
-            "members", info.filename, "a path that leaves the bundle's folder or lies in a folder inside it"
+            "members",
+            info.filename,
+            "the path leaves the bundle's folder or lies in a folder inside it; put all members into one folder",
         )
     return (parts[0], parts[1]) if len(parts) == 2 else ("", info.filename)
 
 
 def _check_member(info: zipfile.ZipInfo, name: str, limits: Limits) -> None:
     if info.flag_bits & 0x1:
-        raise Rejected("members", info.filename, "encrypted; upload it plain")
+        raise Rejected("members", info.filename, "the member is encrypted; upload it unencrypted")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise Rejected(
-            "members", info.filename, f"compression method {info.compress_type}; stored or deflated (8) are read"
+            "members",
+            info.filename,
+            f"compression method {info.compress_type} is not supported; use stored (0) or deflated (8)",
         )
     if name != WEIGHTS and info.file_size > limits.max_text_bytes:
-        raise Rejected("size", info.filename, f"{info.file_size} bytes; at most {limits.max_text_bytes}")
+        raise Rejected(
+            "size",
+            info.filename,
+            f"the file has {info.file_size} bytes and the limit is {limits.max_text_bytes}; shorten it",
+        )
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """Return the member's bytes, never more than its header declares: a lying header is caught, not expanded."""
-    # ZipFile stops at the declared size, so one byte more is allowed for, to see whether there is one.
+    """Return a member's bytes; raise Rejected, without unpacking more, if its header declares a wrong size."""
+    # ZipFile stops at the declared size, so this asks for one byte more, to see whether there is one.
     wider = copy.copy(info)
     wider.file_size += 1
     try:

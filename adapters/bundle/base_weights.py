@@ -1,4 +1,4 @@
-"""The foundation's own tensors, as reading an adapter needs them."""
+"""The interface to the foundation's own tensors, which some adapters need while they are read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rootstock.adapters.spec import Array
 
 
 class BaseWeights(Protocol):
-    """Gives the tensors that some adapters are stated relative to."""
+    """The foundation's weights and biases by module; some adapters are stated as changes of them."""
 
     def weight(self, site: str) -> Array: ...
 

@@ -1,4 +1,4 @@
-"""Opening, checking and writing bundles."""
+"""Opens, checks and writes bundles."""
 
 from __future__ import annotations
 
@@ -51,9 +51,10 @@ from rootstock.adapters.spec import (
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its manifest, its files by member name, and what had to be assumed (`warnings`).
+    """An opened bundle: its manifest and its files by member name.
 
-    `ignored` are the known files beside it in the upload, which are no part of it.
+    `warnings` are the assumptions that were made when it was opened. `ignored` names the known extras in the
+    upload that are not part of the bundle.
     """
 
     manifest: Manifest
@@ -70,18 +71,18 @@ class Bundle:
         return pack({**self.files, MANIFEST: self.manifest.to_bytes()})
 
     def check_named_base(self, foundation: FoundationSpec) -> None:
-        """Raise Rejected (check "foundation") where a bundle without a fingerprint names another foundation.
+        """Raise Rejected (check "foundation") if a bundle without a fingerprint names another foundation.
 
-        It is for bundles that arrive. A stored bundle was compared on arrival, and its foundation may be
-        renamed.
+        Call this when a bundle arrives. A stored bundle was compared on arrival, and its foundation may have
+        been renamed since.
         """
         stated, name = (self.manifest.foundation[key] for key in ("fingerprint", "name"))
         if stated is None and name is not None and not is_same(name, foundation.name, foundation.other_names):
             raise Rejected(
                 "foundation",
                 f"{MANIFEST}: foundation.name",
-                f"made for {name!r}, without a fingerprint; this server runs {foundation.name!r}; publish the "
-                "plain PEFT folder with the form field `foundation`",
+                f"the bundle was made for {name!r} and has no fingerprint; this server runs {foundation.name!r}; "
+                "publish the plain PEFT folder with the form field `foundation`",
             )
 
     def golden(self) -> Golden | None:
@@ -91,8 +92,9 @@ class Bundle:
     def adapter(self, foundation: FoundationSpec, max_rank: int, base: BaseWeights | None = None) -> Adapter:
         """Return the adapter that this bundle holds, checked against a foundation.
 
-        `base` are the foundation's weights; without them DoRA and trained biases are refused. Raise Rejected
-        with check "schema", "safetensors", "sites", "finite", "rank", "labels" or "foundation".
+        `base` is the foundation's weights; without them DoRA, trained biases and a pooler that is saved whole
+        are refused. Raise Rejected with check "schema", "safetensors", "sites", "finite", "rank", "labels" or
+        "foundation".
         """
         manifest = self.manifest
         config = read_config(read_json(self.files[CONFIG], CONFIG))
@@ -101,7 +103,8 @@ class Bundle:
             raise Rejected(
                 "sites",
                 "bundle.json: head.class",
-                f"{manifest.head.class_name!r}; {manifest.task} on {foundation.name} is {task_class.name}",
+                f"{manifest.head.class_name!r} does not serve {manifest.task} on {foundation.name}; the class is "
+                f"{task_class.name!r}",
             )
         weights = read_weights(
             read_tensors(self.files[WEIGHTS]),
@@ -121,14 +124,15 @@ class Bundle:
             raise Rejected(
                 "foundation",
                 "bundle.json: foundation.fingerprint",
-                f"made for {manifest.foundation['name']} {stated}; this server runs {foundation.name} "
-                f"{foundation.fingerprint}",
+                f"the bundle was made for {manifest.foundation['name']} {stated}; this server runs "
+                f"{foundation.name} {foundation.fingerprint}",
             )
         if manifest.preprocessing.max_length > foundation.max_tokens:
             raise Rejected(
                 "schema",
                 "bundle.json: preprocessing.max_length",
-                f"{manifest.preprocessing.max_length}; {foundation.name} takes {foundation.max_tokens} tokens",
+                f"{manifest.preprocessing.max_length} tokens; {foundation.name} takes at most "
+                f"{foundation.max_tokens}",
             )
         return Adapter(
             digest=self.digest,
@@ -144,29 +148,31 @@ class Bundle:
 def open_bundle(
     data: bytes, limits: Limits, foundation: FoundationSpec, plain: PlainFields | None = None
 ) -> Bundle:
-    """Return the bundle in a zip, its members, hashes and schema checked.
+    """Check the members, hashes and schema of the bundle in a zip, and return it.
 
-    A plain PEFT folder gets its manifest here. Raise Rejected with check "size", "members", "names" or
-    "schema". `Bundle.adapter` checks the tensors.
+    A plain PEFT folder gets its manifest here. `Bundle.adapter` checks the tensors. Raise Rejected with check
+    "size", "members", "names" or "schema", and for a plain PEFT folder also with the checks that its manifest
+    needs.
     """
     archive = open_archive(data, limits)
     files = dict(archive.members)
     plain = plain or PlainFields()
     if MANIFEST not in files:
         return _from_plain(archive, foundation, plain, limits)
-    if given := plain.given():
+    if fields := plain.given():
         raise Rejected(
             "schema",
-            given[0],
-            f"bundle.json says it already; the form field `{given[0]}` is for plain PEFT folders",
+            fields[0],
+            f"bundle.json states this already; leave out the form field `{fields[0]}`, which is only for plain "
+            "PEFT folders",
         )
     manifest = read_manifest(files.pop(MANIFEST))
     if set(manifest.files) != set(files):
         different = sorted(set(manifest.files) ^ set(files))[0]
-        raise Rejected("names", different, "the archive and bundle.json: files do not agree on this member")
+        raise Rejected("names", different, "the archive and `files` in bundle.json do not agree on this member")
     for name, content in files.items():
         if (actual := sha256(content)) != manifest.files[name]:
-            raise Rejected("names", name, f"is {actual}; bundle.json says {manifest.files[name]}")
+            raise Rejected("names", name, f"has the digest {actual}; bundle.json says {manifest.files[name]}")
     if GOLDEN in files:
         read_golden(files[GOLDEN])
     return Bundle(manifest, files, ignored=archive.ignored)
@@ -185,15 +191,18 @@ def _targets(config: PeftConfig, task_class: TaskClass) -> tuple[str, ...]:
 def _disagreement(stated: Iterable[str], targeted: Iterable[str]) -> str:
     stated, targeted = list(stated), sorted(targeted)
     for name in sorted(set(stated) ^ set(targeted)):
-        held, lacks = ("bundle.json", CONFIG) if name in stated else (CONFIG, "bundle.json")
-        return f"{held} targets {name} and {lacks} does not ({len(stated)} and {len(targeted)} modules)"
-    return f"{stated[:3]}… is not the sorted list of {len(targeted)} modules, each once"
+        having, lacking = ("bundle.json", CONFIG) if name in stated else (CONFIG, "bundle.json")
+        counts = f"({len(stated)} and {len(targeted)} modules)"
+        return f"{having} targets {name} and {lacking} does not {counts}"
+    return f"{stated[:3]}… is not the sorted list of the {len(targeted)} targeted modules, each of them once"
 
 
 def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields, limits: Limits) -> Bundle:
     files = archive.members
     if GOLDEN in files:
-        raise Rejected("members", GOLDEN, "a golden set without bundle.json; add the manifest or leave it out")
+        raise Rejected(
+            "members", GOLDEN, "a golden set without bundle.json; add bundle.json or leave out the golden set"
+        )
     value = read_json(files[CONFIG], CONFIG)
     compared = check_base(value.get(BASE), plain.foundation, foundation)
     config = read_config(value)
@@ -215,7 +224,11 @@ def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields
     )
     bundle = write_bundle(manifest, {n: c for n, c in files.items() if n in (CONFIG, WEIGHTS, CARD)})
     if (size := len(bundle.manifest.to_bytes())) > limits.max_text_bytes:
-        raise Rejected("size", MANIFEST, f"the labels make it {size} bytes; at most {limits.max_text_bytes}")
+        raise Rejected(
+            "size",
+            MANIFEST,
+            f"the labels make it {size} bytes and the limit is {limits.max_text_bytes}; shorten the labels",
+        )
     used = {extra_of(path) for path in archive.descriptions} if sentence else set()
     return Bundle(
         bundle.manifest,

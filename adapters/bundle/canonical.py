@@ -1,4 +1,4 @@
-"""RFC 8785 (JSON Canonicalization Scheme): one byte form for one JSON value, so that content has one digest."""
+"""Writes JSON by RFC 8785 (JSON Canonicalization Scheme): one value has one byte form, and so one digest."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 _MAX_SAFE_INTEGER = 2**53 - 1
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Made once: `json.dumps` would make one for each string, at ten times the cost of writing it.
+# One encoder for all strings: `json.dumps` would create one for each, at ten times the cost of the writing.
 _write_string = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def canonical(value: Any) -> bytes:
     """Return the RFC 8785 bytes of a JSON value.
 
-    Raise ValueError for a value that JSON or IEEE 754 double cannot hold.
+    Raise ValueError for a value that JSON or an IEEE 754 double cannot hold.
     """
     return _encode(value).encode("utf-8")
 
@@ -51,16 +51,16 @@ def _encode(value: Any) -> str:
         for key in value:
             if not isinstance(key, str):
                 raise ValueError(f"object key {key!r} is not a string")
-        # UTF-16 order, as the RFC asks; a lone surrogate is refused when its key is encoded.
+        # The RFC prescribes UTF-16 order. A lone surrogate passes here and is refused when its key is encoded.
         keys = sorted(value, key=lambda k: k.encode("utf-16-be", "surrogatepass"))
         return "{" + ",".join(f"{_encode(k)}:{_encode(value[k])}" for k in keys) + "}"
     raise ValueError(f"{type(value).__name__} is not a JSON type")
 
 
 def _number(value: float) -> str:
-    """Return ECMAScript's Number::toString (ECMA-262 §6.1.6.1.20), which RFC 8785 prescribes.
+    """Return a number as ECMAScript's Number::toString (ECMA-262 §6.1.6.1.20), which RFC 8785 prescribes.
 
-    Python's repr gives the same shortest digits; only where the point or exponent goes differs.
+    Python's repr gives the same shortest digits, but puts the point or exponent in other places.
     """
     if not math.isfinite(value):
         raise ValueError(f"{value} is not a JSON number")

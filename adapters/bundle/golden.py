@@ -1,4 +1,4 @@
-"""`golden.json`: inputs with the raw head outputs that the trainer's reloaded artefact gave."""
+"""Reads and writes `golden.json`: inputs, and the raw head outputs of the trainer's reloaded adapter for them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from rootstock.adapters.bundle.manifest import read_json
 from rootstock.adapters.spec import Array, Rejected
 
 MAX_INPUTS = 16
-# Of one input, both texts together; a server takes more.
+# The limit of one input, both texts together. It is below a server's limit for a request.
 MAX_CHARACTERS = 2**17
 
 
 @dataclass(frozen=True)
 class Golden:
-    """Inputs (a text, or a pair of texts) and, for each, the raw head output.
+    """A golden set: inputs (each a text or a pair of texts), and the raw head output for each.
 
-    An output has shape (labels,) or (dimensions,); for token classification (tokens, labels), special tokens
-    included.
+    An output has shape (labels,) or (dimensions,). For token classification it has shape (tokens, labels),
+    special tokens included.
     """
 
     inputs: tuple[str | tuple[str, str], ...]
     outputs: tuple[Array, ...]
 
     def to_bytes(self) -> bytes:
-        """Return `golden.json` as stored. Outputs are fp32 values written so that they read back unchanged."""
+        """Return the bytes of `golden.json`. Its outputs are fp32 values, which read back unchanged."""
         inputs = [i if isinstance(i, str) else {"text": i[0], "text_pair": i[1]} for i in self.inputs]
         return canonical({"inputs": inputs, "outputs": [o.astype(float).tolist() for o in self.outputs]})
 
@@ -36,17 +36,20 @@ class Golden:
 def read_golden(data: bytes) -> Golden:
     """Return the golden set in the bytes of a `golden.json`.
 
-    Raise Rejected (check "schema") naming what is wrong.
+    Raise Rejected (check "schema") that names the fault.
     """
     value = read_json(data, "golden.json")
     inputs, outputs = value.get("inputs"), value.get("outputs")
     if set(value) != {"inputs", "outputs"} or not isinstance(inputs, list) or not isinstance(outputs, list):
-        raise Rejected("schema", "golden.json", f"has {sorted(value)}; expected lists inputs and outputs")
+        raise Rejected(
+            "schema", "golden.json", f"has the keys {sorted(value)}; expected lists inputs and outputs"
+        )
     if not 1 <= len(inputs) <= MAX_INPUTS or len(inputs) != len(outputs):
         raise Rejected(
             "schema",
             "golden.json",
-            f"{len(inputs)} inputs and {len(outputs)} outputs; expected as many of both, 1 to {MAX_INPUTS}",
+            f"{len(inputs)} inputs and {len(outputs)} outputs; expected the same number of both, from 1 to "
+            f"{MAX_INPUTS}",
         )
     return Golden(
         tuple(_input(v, i) for i, v in enumerate(inputs)), tuple(_output(v, i) for i, v in enumerate(outputs))
@@ -77,10 +80,10 @@ def _output(value: Any, i: int) -> Array:
     if output.ndim not in (1, 2) or output.size == 0:
         raise Rejected("schema", where, f"has shape {list(output.shape)}; expected 1 or 2 dimensions, not empty")
     if not np.isfinite(output).all():
-        raise Rejected("schema", where, "holds a number that fp32 cannot hold")
+        raise Rejected("schema", where, "has a number that fp32 cannot hold")
     return output
 
 
 def _numeric(value: Any) -> bool:
-    """Tell whether it holds numbers alone: numpy would read "1.5", true and null as numbers too."""
+    """Return whether a value holds only numbers; numpy would read "1.5", true and null as numbers too."""
     return all(map(_numeric, value)) if isinstance(value, list) else type(value) in (int, float)

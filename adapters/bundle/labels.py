@@ -1,4 +1,4 @@
-"""Labels that someone names for a plain PEFT folder, by the option `--labels` or the form field `labels`."""
+"""Reads the labels of a plain PEFT folder from the option `--labels` or the form field `labels`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def read_labels(text: str) -> tuple[str, ...]:
         ids = [str(i) for i in range(len(value))]
         if set(value) != set(ids):
             raise Rejected(
-                "labels", "labels", f"{_start(text)} has other keys than the ids 0 to {len(value) - 1}; {example}"
+                "labels",
+                "labels",
+                f"{_start(text)} has other keys than the ids 0 to {len(value) - 1}; {example}",
             )
         value = [value[i] for i in ids]
     if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
@@ -34,7 +36,7 @@ def read_labels(text: str) -> tuple[str, ...]:
 
 
 def given_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return labels that someone gives; raise Rejected (check "labels") if one is empty or not Unicode."""
+    """Return a user's labels as a tuple; raise Rejected (check "labels") if one is empty or not valid Unicode."""
     for i, label in enumerate(labels):
         if not label.strip():
             raise Rejected("labels", "labels", f"label {i} is empty; give each id a name")

@@ -1,4 +1,7 @@
-"""`bundle.json`: an adapter's spec, provenance and the hashes of its files. Its digest names the bundle."""
+"""Reads and writes `bundle.json`: an adapter's spec, its provenance and its files' hashes.
+
+The digest of `bundle.json` is the digest of the bundle.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ from rootstock.adapters.spec import (
 
 SCHEMA = 1
 MAX_LABELS = 2**16
-# A token has a number for each label: of 512 tokens in a batch, 8 MiB.
+# Each token has a number for each label, which makes 8 MiB for 512 tokens in a batch.
 MAX_TOKEN_LABELS = 2**12
-# Labels stand in every answer, and the prefix before every input.
+# Every answer repeats its labels, and every input is sent with the prefix.
 MAX_LABEL_CHARACTERS = 2**10
 MAX_PREFIX_CHARACTERS = 2**12
 _MAX_DEPTH = 32
@@ -104,7 +107,7 @@ class Manifest:
 def read_manifest(data: bytes) -> Manifest:
     """Return the manifest in the bytes of a `bundle.json`.
 
-    Raise Rejected (check "schema") naming the key at fault.
+    Raise Rejected (check "schema") that names the key at fault.
     """
     value = read_json(data, "bundle.json")
     if isinstance(value.get("schema"), bool) or value.get("schema") != SCHEMA:
@@ -112,10 +115,11 @@ def read_manifest(data: bytes) -> Manifest:
     if unknown := sorted(set(value) - _KEYS):
         raise _wrong(unknown[0], f"unknown key; known: {', '.join(sorted(_KEYS))}")
     if missing := sorted(_KEYS - set(value)):
-        raise _wrong(missing[0], "missing")
+        raise _wrong(missing[0], "this key is missing")
     if value["task"] == FILL_MASK:
         raise _wrong(
-            "task", f"{FILL_MASK!r} is the foundation's own, not an adapter's; one of: {', '.join(TASKS)}"
+            "task",
+            f"{FILL_MASK!r} is a task of the foundation, not of an adapter; choose one of: {', '.join(TASKS)}",
         )
     task = _one_of(value, "task", TASKS)
     problem_type = value["problem_type"]
@@ -140,27 +144,28 @@ def read_manifest(data: bytes) -> Manifest:
         license=None if value["license"] is None else _string(value["license"], "license"),
     )
     try:
-        # Twice, for what is stored must open again: 1e17 is written as a whole number beyond 2^53.
+        # Read the bytes again, because a stored manifest must open again, and 1e17 is written as a whole number
+        # beyond 2^53.
         canonical(read_json(manifest.to_bytes(), "bundle.json"))
     except Rejected:
         raise
     except ValueError as error:
         raise Rejected("schema", "bundle.json", f"has no RFC 8785 form: {error}") from None
     if value["golden"] != manifest.to_json()["golden"]:
-        raise _wrong("golden", f"{value['golden']!r} does not agree with files")
+        raise _wrong("golden", f"{value['golden']!r} does not agree with the members in `files`")
     return manifest
 
 
 def read_json(data: bytes, member: str) -> dict[str, Any]:
     """Return the JSON object in a member's bytes.
 
-    Raise Rejected (check "schema") naming the member and the position.
+    Raise Rejected (check "schema") that names the member and the position.
     """
     try:
         text = data.decode("utf-8")
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=unique_keys)
         _check_depth(value)
-        # This refuses text that is JSON by its grammar alone: 1e999, and half a surrogate pair.
+        # This refuses values that JSON's grammar allows and UTF-8 JSON cannot hold: 1e999, half a surrogate pair.
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except RecursionError:
         raise Rejected("schema", member, f"nested more than {_MAX_DEPTH} deep") from None
@@ -189,9 +194,9 @@ def _no_constant(name: str) -> Any:
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object's members as a dict; raise ValueError for a key given twice.
+    """Return a JSON object's members as a dict; raise ValueError if a key is there twice.
 
-    It is for `object_pairs_hook`.
+    Pass this as `object_pairs_hook` to `json.loads`.
     """
     value = dict(pairs)
     if len(value) != len(pairs):
@@ -223,25 +228,25 @@ def _strings(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 def _one_of(value: Mapping[str, Any], key: str, allowed: tuple[str, ...], within: str = "") -> str:
     if value[key] not in allowed:
-        raise _wrong(within + key, f"{value[key]!r}; one of: {', '.join(allowed)}")
+        raise _wrong(within + key, f"{value[key]!r} is not valid; choose one of: {', '.join(allowed)}")
     return cast("str", value[key])
 
 
 def _exactly(value: Mapping[str, Any], key: str, keys: set[str]) -> None:
     if set(value) != keys:
-        raise _wrong(key, f"has keys {sorted(value)}; expected {sorted(keys)}")
+        raise _wrong(key, f"has the keys {sorted(value)}; expected {sorted(keys)}")
 
 
 def _head(value: Mapping[str, Any], task: str) -> HeadSpec:
     kind = value.get("kind")
     only = _HEAD_KINDS.get(task, kind)
     if kind in ("hf", "linear") and kind != only:
-        raise _wrong("head.kind", f"{kind!r}; for {task} it is {only!r}")
+        raise _wrong("head.kind", f"{kind!r} does not serve {task}; use {only!r}")
     if kind == "hf":
         _exactly(value, "head", {"kind", "class"})
         return HeadSpec("hf", class_name=_string(value["class"], "head.class"))
     if kind != "linear":
-        raise _wrong("head.kind", f"{kind!r}; one of: hf, linear")
+        raise _wrong("head.kind", f"{kind!r} is not valid; choose one of: hf, linear")
     _exactly(value, "head", {"kind", "pooling", "normalize"})
     _one_of(value, "pooling", POOLINGS, "head.")
     if not isinstance(value["normalize"], bool):
@@ -255,15 +260,15 @@ def problem_types(task: str) -> tuple[str, ...]:
 
 
 def check_labels(labels: tuple[str, ...], task: str) -> None:
-    """Raise Rejected (check "labels") unless these are labels that the task can have."""
+    """Raise Rejected (check "labels") if the task cannot have these labels."""
     if task in UNLABELLED:
         least = most = 0
     else:
         least = 2 if task == "zero-shot-classification" else 1
         most = _MOST_LABELS.get(task, MAX_LABELS)
     if not least <= len(labels) <= most:
-        expected = f"from {least} to {most}" if most else "none"
-        raise Rejected("labels", "labels", f"{len(labels)} labels; {task} has {expected}")
+        expected = f"from {least} to {most} labels" if most else "no labels"
+        raise Rejected("labels", "labels", f"{len(labels)} labels; {task} takes {expected}")
     if (longest := max(map(len, labels), default=0)) > MAX_LABEL_CHARACTERS:
         raise Rejected(
             "labels",
@@ -272,17 +277,23 @@ def check_labels(labels: tuple[str, ...], task: str) -> None:
         )
     if (distinct := len(set(labels))) != len(labels):
         raise Rejected(
-            "labels", "labels", f"{len(labels)} labels, {distinct} distinct: two ids have the same label"
+            "labels",
+            "labels",
+            f"{len(labels)} labels, {distinct} distinct: two ids have the same label; rename one of them",
         )
     if task == "zero-shot-classification" and not any(label.lower().startswith("entail") for label in labels):
-        raise Rejected("labels", "labels", f"{list(labels)}; {task} needs one that begins with 'entail'")
+        raise Rejected(
+            "labels", "labels", f"{task} needs a label that begins with 'entail'; the labels are {list(labels)}"
+        )
 
 
 def _labels(value: Mapping[str, Any]) -> tuple[str, ...]:
-    wanted = [str(i) for i in range(len(value))]
-    if sorted(value) != sorted(wanted):
-        raise _wrong("id2label", f"keys {sorted(value)[:5]}…; expected 0 to {len(value) - 1}, each once")
-    return tuple(_string(value[i], f"id2label.{i}") for i in wanted)
+    ids = [str(i) for i in range(len(value))]
+    if sorted(value) != sorted(ids):
+        raise _wrong(
+            "id2label", f"has the keys {sorted(value)[:5]}…; expected 0 to {len(value) - 1}, each of them once"
+        )
+    return tuple(_string(value[i], f"id2label.{i}") for i in ids)
 
 
 def _preprocessing(value: Mapping[str, Any]) -> Preprocessing:
@@ -295,7 +306,7 @@ def _preprocessing(value: Mapping[str, Any]) -> Preprocessing:
     if len(prefix) > MAX_PREFIX_CHARACTERS:
         raise _wrong(
             "preprocessing.prefix",
-            f"it has {len(prefix)} characters and the limit is {MAX_PREFIX_CHARACTERS}; shorten it",
+            f"the prefix has {len(prefix)} characters and the limit is {MAX_PREFIX_CHARACTERS}; shorten it",
         )
     return Preprocessing(length, "left" if side == "left" else "right", prefix)
 

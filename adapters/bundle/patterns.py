@@ -1,6 +1,6 @@
-"""The regular expressions of an `adapter_config.json`: PEFT's own around them, and a bound on what they cost.
+"""Compiles the regular expressions of an `adapter_config.json` as PEFT does, and limits their cost.
 
-An uploaded expression is compiled and run inside the server, so one that could take long at either is refused.
+The server compiles and runs uploaded expressions, so it refuses one that could take long to compile or to match.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from rootstock.adapters.bundle.kinds.methods import wrong_option
 
 MAX_PATTERNS = 1024
 _MAX_PATTERN_CHARS = 512
-# A backtracking match takes at most about as many steps as a name of this length can be taken apart in ways.
+# The steps of a backtracking match are at most about the number of ways to split a name of this length.
 _NAME_LENGTH = 50
 _MAX_WAYS = 2**20
-# In characters: `re` compiles some 500,000 a second, and a set that ignores case as long as a hundred of them.
+# The unit is a character: `re` compiles some 500,000 a second, and a set that ignores case costs as much as 100.
 _MAX_COST = 2**17
 _SET_COST = 100
 _LAST_ASCII = 127
@@ -29,40 +29,40 @@ _LITERALS = (sre.LITERAL, sre.NOT_LITERAL)
 _REPEATS = (sre.MAX_REPEAT, sre.MIN_REPEAT, sre.POSSESSIVE_REPEAT)
 
 
-# PEFT's own expressions around a pattern. Kept compiled: `re` itself keeps fewer than one config may hold.
+# These three wrap a pattern as PEFT does. They cache, because `re` caches fewer than one config may hold.
 @functools.lru_cache(maxsize=4 * MAX_PATTERNS)
 def ending_in(pattern: str) -> re.Pattern[str]:
-    """Return a pattern for a module's name that ends in the given one: `rank_pattern`, `alpha_pattern`."""
+    """Return a pattern for a module's name that ends in `pattern`, for `rank_pattern` and `alpha_pattern`."""
     return re.compile(rf"(.*\.)?({pattern})$")
 
 
 @functools.lru_cache(maxsize=MAX_PATTERNS)
 def containing(pattern: str) -> re.Pattern[str]:
-    """Return a pattern for the name of a module inside one that the given pattern names: `modules_to_save`."""
+    """Return a pattern for a module that `pattern` names and for all modules in it, for `modules_to_save`."""
     return re.compile(rf"(^|.*\.){pattern}($|\..*)")
 
 
 @functools.lru_cache(maxsize=MAX_PATTERNS)
 def layer_of(pattern: str) -> re.Pattern[str]:
-    """Return a pattern for a name with a layer's index, group `idx`, after the given one: `layers_pattern`."""
+    """Return a pattern for a name with a layer's index (group `idx`) after `pattern`, for `layers_pattern`."""
     return re.compile(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.")
 
 
 class PatternBudget:
-    """The limit on what one config's regular expressions cost together: to compile, and to match one name."""
+    """A limit on the total cost of one config's regular expressions: to compile, and to match one name."""
 
     def __init__(self) -> None:
         self._cost = 0
         self._ways = 0.0
 
     def check(self, key: str, patterns: Sequence[str], compiled: Callable[[str], object]) -> None:
-        """Raise Rejected (check "schema") naming `key` for a pattern that is invalid or costs too much.
+        """Raise Rejected (check "schema") that names `key` if a pattern is invalid or costs too much.
 
-        The cost includes that of the patterns before it. `compiled` compiles a pattern as it is used. It is
-        called once the pattern is known to be cheap.
+        The cost includes that of all patterns checked before. `compiled` compiles a pattern in the form in
+        which it is used, and is called only after the pattern is known to be cheap.
         """
         if len(patterns) > MAX_PATTERNS:
-            raise wrong_option(key, f"{len(patterns)} patterns; at most {MAX_PATTERNS}")
+            raise wrong_option(key, f"{len(patterns)} patterns and the limit is {MAX_PATTERNS}")
         for pattern in patterns:
             self._check_length(key, pattern)
             try:
@@ -74,7 +74,9 @@ class PatternBudget:
 
     def _check_length(self, key: str, pattern: str) -> None:
         if len(pattern) > _MAX_PATTERN_CHARS:
-            raise wrong_option(key, f"a pattern of {len(pattern)} characters; at most {_MAX_PATTERN_CHARS}")
+            raise wrong_option(
+                key, f"a pattern has {len(pattern)} characters and the limit is {_MAX_PATTERN_CHARS}; shorten it"
+            )
         self._cost += len(pattern)
         if self._cost > _MAX_COST:
             raise wrong_option(
@@ -85,18 +87,18 @@ class PatternBudget:
         if not _is_ascii(parsed):
             raise wrong_option(
                 key,
-                f"{_quoted(pattern)} holds a character beyond ASCII, which no module's name has; leave it out",
+                f"{_quoted(pattern)} has a character outside ASCII, which no module's name has; leave it out",
             )
         if _ignores_case(parsed):
             self._cost += _SET_COST * _sets(parsed)
         if self._cost > _MAX_COST:
             raise wrong_option(
-                key, f"{_quoted(pattern)} holds too many sets that ignore case; name the modules in a list"
+                key, f"{_quoted(pattern)} has too many sets that ignore case; name the modules in a list"
             )
         self._ways += _ways(parsed)
         if self._ways > _MAX_WAYS:
             raise wrong_option(
-                key, f"{_quoted(pattern)} repeats within repeats or too often; name the modules in a list"
+                key, f"{_quoted(pattern)} nests repeats or repeats too often; name the modules in a list"
             )
 
 
@@ -106,7 +108,7 @@ def _quoted(pattern: str) -> str:
 
 
 def _parts(parsed: Any) -> Iterator[tuple[Any, Any]]:
-    """Give every operation of a parsed pattern with its arguments, those within others included."""
+    """Yield every operation of a parsed pattern with its arguments, nested operations included."""
     for op, args in parsed:
         yield op, args
         if op in _REPEATS:
@@ -123,7 +125,7 @@ def _parts(parsed: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_ascii(parsed: Any) -> bool:
-    """Tell whether every character that it names is in ASCII: `re` walks through a set's range one by one."""
+    """Return whether every character in the pattern is ASCII; `re` walks through a set's range one by one."""
     for op, args in _parts(parsed):
         items = args if op is sre.IN else [(op, args)]
         for kind, value in items:
@@ -146,9 +148,9 @@ def _sets(parsed: Any) -> int:
 
 
 def _ways(parsed: Any) -> float:
-    """Return a bound on the ways in which a pattern can match one name.
+    """Return an upper limit on the number of ways in which a pattern can match one name.
 
-    It is infinite where choices nest in a repeat.
+    The limit is infinite if a repeat contains choices.
     """
     ways = 1.0
     for op, args in parsed:

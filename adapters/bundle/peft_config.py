@@ -1,8 +1,8 @@
-"""`adapter_config.json` read as PEFT reads it: which modules an adapter targets, and each one's scale.
+"""Reads `adapter_config.json` as PEFT does: the modules that an adapter targets, and the scale of each.
 
 The matching follows `peft.tuners.tuners_utils.check_target_module_exists`, `get_pattern_key` and, for IA3,
-`IA3Model._check_target_module_feedforward` (peft 0.21). An option that would change the outputs and is not served
-is refused by its name.
+`IA3Model._check_target_module_feedforward` (peft 0.21). An unsupported option that would change the outputs is
+refused by name.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from rootstock.adapters.spec import TaskClass
 
 ALL_LINEAR = "all-linear"
 
-# A list of module names in these, or one regular expression.
+# Each of these options is a list of module names or one regular expression.
 _NAMING = ("target_modules", "exclude_modules", "feedforward_modules")
 _BIASES = ("none", "lora_only", "all")
 
 
 @dataclass(frozen=True)
 class PeftConfig:
-    """The parts of a PEFT config that decide an adapter's answer. `peft_type` None means head-only.
+    """The parts of a PEFT config that decide an adapter's outputs. `peft_type` None means a head alone.
 
-    `foreign` are the keys that are no options of PEFT's.
+    `foreign` are the config's keys that are not options of PEFT.
     """
 
     peft_type: str | None
@@ -39,7 +39,7 @@ class PeftConfig:
 
     @property
     def bias(self) -> str:
-        """Tell which biases were trained: `none`, `lora_only` (those of the targeted modules) or `all`."""
+        """Return which biases were trained: `none`, `lora_only` (those of the targeted modules) or `all`."""
         return str(self.values.get("bias", "none"))
 
     def targets(self, task_class: TaskClass) -> tuple[str, ...]:
@@ -64,16 +64,17 @@ class PeftConfig:
         return alpha / math.sqrt(rank) if self.values.get("use_rslora") else alpha / rank
 
     def is_feedforward(self, module: str) -> bool:
-        """Tell whether IA3 scales the input of this module; else it scales the output."""
-        named = self.values["feedforward_modules"]
-        if isinstance(named, str):
-            return re.fullmatch(named, module) is not None
-        return any(module.endswith(name) for name in named)
+        """Return whether IA3 scales the input of this module; else it scales the output."""
+        option = self.values["feedforward_modules"]
+        if isinstance(option, str):
+            return re.fullmatch(option, module) is not None
+        return any(module.endswith(name) for name in option)
 
     def is_saved_whole(self, module: str) -> bool:
-        """Tell whether `modules_to_save` names the module, or one that it lies in."""
-        # As the name of the module, or of one around it, ends; an uploaded name may have very many parts.
-        return any(f"{named}." in f"{module}." for named in self.values.get("modules_to_save") or [])
+        """Return whether `modules_to_save` names the module or a module that contains it."""
+        # A saved name must be the end of the module's name or of a containing module's name. One substring search
+        # does this at once, because an uploaded name may have very many parts.
+        return any(f"{saved}." in f"{module}." for saved in self.values.get("modules_to_save") or [])
 
     def _pattern(self, key: str, module: str, default: Any) -> Any:
         for pattern, value in (self.values.get(key) or {}).items():
@@ -113,8 +114,8 @@ class PeftConfig:
 def read_config(value: Mapping[str, Any]) -> PeftConfig:
     """Return the config in the object of an `adapter_config.json`.
 
-    Raise Rejected (check "schema") for a kind or option that is not served, and Unconverted for a kind that
-    becomes LoRA.
+    Raise Rejected (check "schema") for a kind or option that is not served. Raise Unconverted for a kind that
+    must first be converted to LoRA.
     """
     kind, task = value.get("peft_type"), value.get("task_type")
     if kind is not None:
@@ -135,7 +136,7 @@ def read_config(value: Mapping[str, Any]) -> PeftConfig:
         _check_feedforward(value)
         return PeftConfig(kind, task, values, foreign)
     if value.get("bias", "none") not in _BIASES:
-        raise wrong_option("bias", f"{value['bias']!r}; one of: {', '.join(_BIASES)}")
+        raise wrong_option("bias", f"{value['bias']!r} is not valid; choose one of: {', '.join(_BIASES)}")
     check_init(value.get("init_lora_weights", True))
     if kind == "ADALORA":
         _check_allocation(value)
@@ -147,10 +148,10 @@ def read_config(value: Mapping[str, Any]) -> PeftConfig:
 def check_expressions(value: Mapping[str, Any]) -> None:
     """Raise Rejected (check "schema") for a regular expression that is invalid or costs too much.
 
-    The check is for a config of any kind. PEFT reads an expression where `target_modules`, `exclude_modules`
-    or `feedforward_modules` is a string, in `modules_to_save`, and in every option whose name ends in
-    `_pattern`: `layers_pattern`, and the keys of `rank_pattern`, `alpha_pattern`, `n_frequency_pattern` and
-    the like.
+    The check works for a config of any kind. PEFT reads an expression in `target_modules`, `exclude_modules`
+    and `feedforward_modules` if the option is a string. It also reads expressions in `modules_to_save`, and in
+    every option whose name ends in `_pattern`: `layers_pattern`, and the keys of `rank_pattern`,
+    `alpha_pattern`, `n_frequency_pattern` and others.
     """
     budget = PatternBudget()
     for key, option in value.items():
@@ -158,20 +159,20 @@ def check_expressions(value: Mapping[str, Any]) -> None:
             if isinstance(option, str):
                 budget.check(key, [option], re.compile)
             elif isinstance(option, list) and len(option) > MAX_PATTERNS:
-                raise wrong_option(key, f"{len(option)} names; at most {MAX_PATTERNS}")
+                raise wrong_option(key, f"{len(option)} names and the limit is {MAX_PATTERNS}")
         elif key == "modules_to_save":
             budget.check(key, _texts(option), containing)
         elif key == "layers_pattern":
             budget.check(key, _texts(option), layer_of)
-        # AdaLoRA's are the modules' full names.
+        # The keys of AdaLoRA's `rank_pattern` are full names of modules, not expressions.
         elif key.endswith("_pattern") and value.get("peft_type") != "ADALORA":
             budget.check(key, _texts(option), ending_in)
 
 
 def _texts(option: Any) -> list[str]:
-    """Give the strings that an option is or holds; of an object, its keys."""
-    held = [option] if isinstance(option, str) else option if isinstance(option, list | dict) else []
-    return [text for text in held if isinstance(text, str)]
+    """Return the strings in an option: the option itself, the items of a list, or the keys of an object."""
+    items = [option] if isinstance(option, str) else option if isinstance(option, list | dict) else []
+    return [text for text in items if isinstance(text, str)]
 
 
 def _strings(value: Any) -> bool:
@@ -195,18 +196,18 @@ def _check_targets(value: Mapping[str, Any]) -> None:
 
 
 def _check_feedforward(value: Mapping[str, Any]) -> None:
-    named: Any = value.get("feedforward_modules")
+    option: Any = value.get("feedforward_modules")
     target = value.get("target_modules")
-    if isinstance(named, str):
+    if isinstance(option, str):
         return
-    if not _strings(named):
-        raise wrong_option("feedforward_modules", f"{named!r} is not a pattern or a list of module names")
-    if isinstance(target, list) and (unknown := sorted(set(named) - set(target))):
+    if not _strings(option):
+        raise wrong_option("feedforward_modules", f"{option!r} is not a pattern or a list of module names")
+    if isinstance(target, list) and (unknown := sorted(set(option) - set(target))):
         raise wrong_option("feedforward_modules", f"{unknown[0]!r} is not in target_modules, {target!r}")
 
 
 def _check_allocation(value: Mapping[str, Any]) -> None:
-    """Check AdaLoRA's ranks: `rank_pattern` says for each module which of its `init_r` directions were kept."""
+    """Check AdaLoRA's ranks: `rank_pattern` states for each module which of its `init_r` directions were kept."""
     rank = value.get("init_r", 12)
     if not _rank(rank):
         raise wrong_option("init_r", f"{rank!r} is not a rank of at least 1")
@@ -216,7 +217,7 @@ def _check_allocation(value: Mapping[str, Any]) -> None:
     if not isinstance(kept, dict):
         raise wrong_option("rank_pattern", f"{kept!r} is not an object")
     if len(kept) > MAX_PATTERNS:
-        raise wrong_option("rank_pattern", f"{len(kept)} modules; at most {MAX_PATTERNS}")
+        raise wrong_option("rank_pattern", f"{len(kept)} modules and the limit is {MAX_PATTERNS}")
     for name, mask in kept.items():
         if not isinstance(mask, list) or len(mask) != rank or not all(isinstance(k, bool) for k in mask):
             raise wrong_option(
@@ -229,7 +230,7 @@ def _check_lora(value: Mapping[str, Any]) -> None:
         if not isinstance(value.get(key, False), bool | None):
             raise wrong_option(key, f"{value[key]!r} is not true or false")
     if value.get("use_dora") and value.get("lora_bias"):
-        raise wrong_option("lora_bias", "true is not served with use_dora; train without one of them")
+        raise wrong_option("lora_bias", "true is not served together with use_dora; train without one of them")
     if not _rank(value.get("r", 8)):
         raise wrong_option("r", f"{value.get('r')!r} is not a rank of at least 1")
     if not _number(value.get("lora_alpha", 8)):
@@ -241,7 +242,8 @@ def _check_lora(value: Mapping[str, Any]) -> None:
             raise wrong_option(key, f"{patterns!r} is not an object")
         for pattern, number in patterns.items():
             if not fits(number):
-                raise wrong_option(key, f"{pattern!r}: {number!r} is not a valid value")
+                expected = "a rank of at least 1" if key == "rank_pattern" else "a number"
+                raise wrong_option(key, f"{pattern!r}: {number!r} is not {expected}")
 
 
 def _whole(value: Any, least: int) -> bool:

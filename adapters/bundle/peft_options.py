@@ -1,6 +1,7 @@
-"""Every option of PEFT's configs for the kinds that are served as they are: read, without effect, or refused.
+"""The options in PEFT's configs of the kinds that are served without a conversion: accepted or refused.
 
-docs/compatibility.md lists them; a test holds the tables to the installed PEFT.
+An accepted option is read, or has no effect on a trained adapter. docs/compatibility.md lists the options, and a
+test compares the tables with the installed PEFT.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from typing import Any
 
 from rootstock.adapters.bundle.kinds.methods import wrong_option
 
-# The newest PEFT whose options stand here; what a newer one adds may change outputs.
+# The newest PEFT whose options are listed here. An option that a newer PEFT adds may change outputs.
 PEFT_VERSION = (0, 21)
 
-# Read by this package, or without effect on a trained adapter's outputs; beside them those of the kind.
+# Options of every kind that this package reads, or that have no effect on a trained adapter's outputs.
 _KNOWN = {
     "peft_type", "task_type", "target_modules", "exclude_modules", "modules_to_save", "auto_mapping",
     "peft_version", "base_model_name_or_path", "revision", "inference_mode",
-    # PEFT itself sets it by the module's class.
+    # PEFT itself sets this one by the module's class.
     "fan_in_fan_out",
 }  # fmt: skip
 _KNOWN_TO_LORA = {
@@ -28,7 +29,7 @@ _KNOWN_TO_LORA = {
 }  # fmt: skip
 KNOWN_TO = {
     "LORA": _KNOWN | _KNOWN_TO_LORA | {"use_dora", "lora_bias"},
-    # r, alpha_pattern and use_rslora are LoRA's; PEFT's AdaLoRA does not read them.
+    # r, alpha_pattern and use_rslora come from LoRA, and PEFT's AdaLoRA does not read them.
     "ADALORA": _KNOWN
     | _KNOWN_TO_LORA
     | {"target_r", "init_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step"},
@@ -50,7 +51,7 @@ REFUSED_OPTIONS = {
     "use_qalora": "it is for quantised layers, whose inputs it averages in groups",
     "velora_config": "its file holds tensors that only its training uses",
 }
-# How the weights began; these leave the foundation's as they are.
+# Initialisations that leave the foundation's weights unchanged.
 PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 REFUSED_INITS = ("olora", "pissa", "pissa_niter_N", "corda", "loftq", "lora_ga")
 _ANY = {*REFUSED_OPTIONS}.union(*KNOWN_TO.values())
@@ -58,39 +59,40 @@ _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})", re.ASCII)
 
 
 def foreign_keys(kind: str, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the keys of a config that are no options of PEFT's, such as a comment; PEFT ignores them too.
+    """Return the keys of a config that are not options of PEFT, such as a comment; PEFT ignores them too.
 
-    Rejected (check "schema") naming an option that is not served for this kind, or that is of a newer PEFT.
+    Raise Rejected (check "schema") that names an option that is not served for this kind or that a newer PEFT
+    wrote.
     """
     foreign = []
     for key, option in config.items():
         if key in KNOWN_TO[kind] or option in (None, False, [], {}):
             continue
         if key in _ANY:
-            reason = REFUSED_OPTIONS.get(key, f"{kind} has no such option here")
+            reason = REFUSED_OPTIONS.get(key, f"this server has no such option for {kind}")
             raise wrong_option(key, f"{option!r} is not served: {reason}; train without it")
         if _is_newer(config.get("peft_version")):
             known = ".".join(map(str, PEFT_VERSION))
             raise wrong_option(
                 key,
                 f"{option!r} is not served: it may change the outputs; PEFT {config['peft_version']} wrote it, "
-                f"and the options up to PEFT {known} are known here; train without it",
+                f"and this server knows the options up to PEFT {known}; train without it",
             )
         foreign.append(key)
     return tuple(foreign)
 
 
 def check_init(init: Any) -> None:
-    """Raise Rejected (check "schema") unless LoRA's initial weights leave the foundation's as they are."""
+    """Raise Rejected (check "schema") if LoRA's initialisation changed the foundation's weights."""
     if (init.lower() if isinstance(init, str) else init) not in PLAIN_INITS:
         raise wrong_option(
             "init_lora_weights",
-            f"{init!r} changes the base weights; save with path_initial_model_for_weight_conversion so that it "
-            "becomes a plain LoRA",
+            f"{init!r} changes the base weights; to get a plain LoRA, save with "
+            "path_initial_model_for_weight_conversion",
         )
 
 
 def _is_newer(version: Any) -> bool:
-    """Return whether a newer PEFT wrote the config. One from before PEFT wrote its version is older."""
+    """Return whether a newer PEFT wrote the config. A config without a version is from an older PEFT."""
     match = _VERSION.match(version) if isinstance(version, str) else None
     return match is not None and (int(match[1]), int(match[2])) > PEFT_VERSION

@@ -1,4 +1,4 @@
-"""The tensors of a safetensors file as fp32. Pickle is never read."""
+"""Reads the tensors of a safetensors file as fp32. It never reads pickle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors import SafetensorError, deserialize
 from rootstock.adapters.bundle.archive import WEIGHTS
 from rootstock.adapters.spec import Array, Rejected
 
-# A header of a few hundred tensors takes some 50 KB; one of many megabytes is only there to be parsed.
+# A header of a few hundred tensors takes some 50 KB. One of many megabytes would only waste time in the parser.
 _MAX_HEADER_BYTES = 2**20
 _DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
 
@@ -19,13 +19,13 @@ _DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
 def read_tensors(data: bytes) -> dict[str, Array]:
     """Return every tensor of a safetensors file as fp32, by name.
 
-    Raise Rejected (check "safetensors") for a damaged file. A tensor that is fp32 in the file is a read-only
-    view of its bytes.
+    A tensor that is fp32 in the file is a read-only view of its bytes. Raise Rejected (check "safetensors") for
+    a damaged file.
     """
     header = int.from_bytes(data[:8], "little")
     if header > _MAX_HEADER_BYTES:
         raise Rejected(
-            "safetensors", WEIGHTS, f"declares a header of {header} bytes; at most {_MAX_HEADER_BYTES}"
+            "safetensors", WEIGHTS, f"has a header of {header} bytes and the limit is {_MAX_HEADER_BYTES}"
         )
     try:
         entries = deserialize(data)  # type: ignore[no-untyped-call]
@@ -35,32 +35,34 @@ def read_tensors(data: bytes) -> dict[str, Array]:
 
 
 def as_fp32(name: str, dtype: str, shape: tuple[int, ...], data: Any) -> Array:
-    """Return a tensor's little-endian bytes (anything with a buffer) as fp32.
+    """Return a tensor's little-endian bytes (any object with a buffer) as fp32.
 
-    Raise Rejected for a type that is not served.
+    Raise Rejected for a dtype that is not served.
     """
     if dtype == "BF16":
         widened = np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16
         return widened.view(np.float32).reshape(shape)
     if dtype not in _DTYPES:
-        raise Rejected("safetensors", name, f"dtype {dtype}; served: {', '.join(_DTYPES)}, BF16")
+        raise Rejected(
+            "safetensors", name, f"dtype {dtype} is not served; use one of: {', '.join(_DTYPES)}, BF16"
+        )
     flat = np.frombuffer(data, dtype=np.dtype(_DTYPES[dtype]).newbyteorder("<"))
     with np.errstate(over="ignore"):
         return np.asarray(flat.reshape(shape), dtype=np.float32)
 
 
 def take(left: dict[str, Array], name: str, shape: tuple[int, ...]) -> Array:
-    """Take a tensor out of those that are left; raise Rejected (check "sites") if it is missing or misshapen."""
+    """Remove a tensor from `left` and return it; raise Rejected (check "sites") if it is missing or misshapen."""
     if name not in left:
         raise Rejected("sites", name, f"missing from {WEIGHTS}; expected shape {list(shape)}")
     tensor = left.pop(name)
     if tensor.shape != shape:
-        raise Rejected("sites", name, f"shape {list(tensor.shape)}; expected {list(shape)}")
+        raise Rejected("sites", name, f"has shape {list(tensor.shape)}; expected {list(shape)}")
     return tensor
 
 
 def check_finite(tensors: Mapping[str, Array]) -> None:
-    """Raise Rejected (check "finite") naming the first tensor that holds NaN or infinity."""
+    """Raise Rejected (check "finite") that names the first tensor with NaN or infinity."""
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             bad = tensor[~np.isfinite(tensor)][0]

@@ -1,4 +1,4 @@
-"""An adapter's tensors, mapped to the foundation's modules and checked one by one."""
+"""Maps an adapter's tensors to the foundation's modules, and checks each of them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from rootstock.adapters.spec import (
     TaskClass,
 )
 
-# Numbers: each array begins at a multiple of 64 bytes of the one that holds them.
+# In fp32 numbers: each array begins at a multiple of 64 bytes in the block that holds all of them.
 _ALIGN = 16
 _OVERFLOWS = {
-    "output_scale": "the magnitude over the norm of the updated weight is not finite in fp32",
-    "shift": "the bias less the foundation's is beyond fp32",
-    "b": "lora_B times its scale (from lora_alpha and r) is beyond fp32",
+    "output_scale": "the magnitude divided by the norm of the updated weight is not finite in fp32",
+    "shift": "the bias minus the foundation's bias is too large for fp32",
+    "b": "lora_B times its scale (from lora_alpha and r) is too large for fp32",
 }
 
 
@@ -49,9 +49,9 @@ def read_weights(
 ) -> AdapterWeights:
     """Return the tensors in the engine's form.
 
-    Raise Rejected unless each maps to a known place, with none missing or left over. `base` are the
-    foundation's weights, which DoRA, trained biases and a pooler saved whole are stated relative to. Check,
-    in order: "sites" (name and shape) and "labels", "finite", "rank".
+    Every tensor must have a known place, and none may be missing or left over; else raise Rejected. The checks
+    run in this order: "sites" (name and shape) and "labels", "finite", "rank". `base` is the foundation's
+    weights: DoRA, trained biases and a pooler that is saved whole are stated relative to them.
     """
     left = short_names(tensors, config)
     check_origin(left, config, task_class, foundation)
@@ -78,15 +78,15 @@ def _targeted(
     """Return the update of each site that the config targets."""
     targets = config.targets(task_class)
     if config.peft_type is not None and not targets:
-        named = config.values.get("target_modules")
-        raise Rejected("sites", "target_modules", f"{named!r} matches no linear module of {task_class.name}")
+        option = config.values.get("target_modules")
+        raise Rejected("sites", "target_modules", f"{option!r} matches no linear module of {task_class.name}")
     if config.peft_type == "ADALORA":
         check_allocation(targets, config)
     sites = {}
     for module in targets:
         site = module.removeprefix(task_class.prefix)
         if not module.startswith(task_class.prefix) or site not in foundation.sites:
-            raise Rejected("sites", module, "this module belongs to the head; adapters target the trunk")
+            raise Rejected("sites", module, "this module belongs to the head; target only modules of the trunk")
         features = task_class.linears[module]
         if config.peft_type == "IA3":
             sites[site] = ia3_update(module, features, left, config)
@@ -94,7 +94,7 @@ def _targeted(
             sites[site] = adalora_update(module, features, left, config)
         else:
             sites[site] = lora_update(module, site, features, left, config, base)
-    # AdaLoRA may have kept no direction of a module, which then is the foundation's.
+    # AdaLoRA may have kept no direction of a module, which then stays as in the foundation.
     return {site: update for site, update in sites.items() if update.rank or not update.is_low_rank}
 
 
@@ -114,17 +114,19 @@ def _head(
         needed = names if task_class.task != "feature-extraction" else ()
         shapes = {n: full[n] for n in names if n in left or n in needed}
         if names[1] in shapes and names[0] not in shapes:
-            raise Rejected("sites", names[0], f"missing from {WEIGHTS}, which holds {names[1]}")
+            raise Rejected("sites", names[0], f"missing from {WEIGHTS}, although the file holds {names[1]}")
         if shapes and task_class.task == "feature-extraction":
             labels = left[names[0]].shape[0] if left[names[0]].ndim else 0
             if labels < 1:
-                raise Rejected("labels", names[0], f"shape {list(left[names[0]].shape)} gives no outputs")
+                raise Rejected(
+                    "labels", names[0], f"has shape {list(left[names[0]].shape)}, which gives no outputs"
+                )
     for name, shape in shapes.items():
         _check_labels(left, name, shape, labels)
         sized = tuple(labels if size is None else size for size in shape)
         if name not in left and head.kind == "hf":
-            told = f"missing from {WEIGHTS}; expected shape {list(sized)}; {head_hint(task_class)}"
-            raise Rejected("sites", name, told)
+            message = f"missing from {WEIGHTS}; expected shape {list(sized)}; {head_hint(task_class)}"
+            raise Rejected("sites", name, message)
         tensors[name] = take(left, name, sized)
     return tensors
 
@@ -156,21 +158,21 @@ def _check_rank(sites: Mapping[str, SiteUpdate], whole: Collection[str], max_ran
 def _in_one_array(sites: Mapping[str, SiteUpdate], head: Mapping[str, Array]) -> AdapterWeights:
     """Return the same arrays as views of one contiguous fp32 array.
 
-    An adapter is one block, which goes back to the system whole (new_block), and which a runner can copy to a
-    device at once.
+    An adapter is one block: the system gets it back as a whole (new_block), and a runner can copy it to a device
+    at once.
     """
     arrays = [array for update in sites.values() for array in update.arrays()] + list(head.values())
     sizes = [-(-array.size // _ALIGN) * _ALIGN for array in arrays]
-    whole = new_block(sum(sizes))
-    places: dict[int, Array] = {}
+    block = new_block(sum(sizes))
+    views: dict[int, Array] = {}
     start = 0
     for array, size in zip(arrays, sizes, strict=True):
-        view = whole[start : start + array.size].reshape(array.shape)
+        view = block[start : start + array.size].reshape(array.shape)
         view[...] = array
-        places[id(array)] = view
+        views[id(array)] = view
         start += size
     moved = {
-        site: replace(update, **{k: places[id(v)] for k, v in vars(update).items() if v is not None})
+        site: replace(update, **{k: views[id(v)] for k, v in vars(update).items() if v is not None})
         for site, update in sites.items()
     }
-    return AdapterWeights(moved, {name: places[id(tensor)] for name, tensor in head.items()})
+    return AdapterWeights(moved, {name: views[id(tensor)] for name, tensor in head.items()})

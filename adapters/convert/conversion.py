@@ -111,8 +111,8 @@ def convert(data: bytes, files: FoundationFiles, rank: int, task: str | None = N
         raise Rejected(
             "conversion",
             WEIGHTS,
-            f"as a LoRA of rank {lora['r']} this {kind} differs by {difference:.2g} of its largest output; "
-            f"allowed is at most {MAX_DIFFERENCE:g}: allow a rank above {rank}, or train a LoRA",
+            f"as a LoRA of rank {lora['r']} this {kind} differs by {difference:.2g} of its largest output; it "
+            f"may differ by at most {MAX_DIFFERENCE:g}: allow a rank above {rank}, or train a LoRA",
         )
     lora[BASE] = config.get(BASE)
     files_of_lora = {CONFIG: json.dumps(lora, indent=2, sort_keys=True).encode(), WEIGHTS: weights}

@@ -88,7 +88,7 @@ def test_importing_again_changes_nothing_and_a_new_file_becomes_the_next_version
     assert registered(home)["plain"] == (2, 2)
     with closing(SqlRegistry(f"sqlite:///{home / 'registry.db'}")) as registry:
         registry.rollback("plain")
-    assert run(bundles, "--home", home).stdout == "0 imported, 4 there already, 0 skipped\n"
+    assert run(bundles, "--home", home).stdout == "0 imported, 4 already registered, 0 skipped\n"
     assert registered(home)["plain"] == (2, 1), "an operator's rollback stays"
 
 

@@ -51,11 +51,11 @@ def test_a_plain_folder_takes_the_task_that_the_form_names(
 @pytest.mark.parametrize(
     ("kind", "fields", "check", "where", "said"),
     [
-        ("first", {"task": "text-ranking"}, "labels", "labels", "3 labels; text-ranking has from 1 to 1"),
+        ("first", {"task": "text-ranking"}, "labels", "labels", "3 labels; text-ranking takes from 1 to 1"),
         ("first", {"task": "zero-shot-classification"}, "labels", "labels", "begins with 'entail'"),
         ("scalar", {"task": "zero-shot-classification"}, "labels", "labels", "1 labels"),
         ("first", {"task": "question-answering"}, "sites", "qa_outputs.weight", "missing"),
-        ("first", {"task": "question-answering", "labels": NLI}, "labels", "labels", "has none"),
+        ("first", {"task": "question-answering", "labels": NLI}, "labels", "labels", "takes no labels"),
         ("scalar", {"task": "text-ranking", "problem_type": "single_label_classification"}, "schema", "prob", ""),
         ("scalar", {"task": "fill-mask"}, "schema", "task", "'fill-mask' is not served"),
     ],

@@ -147,7 +147,7 @@ def test_a_directory_whose_entries_swallow_the_manifest_s_is_not_a_plain_folder(
     weights, manifest = directory_entry(data, WEIGHTS), directory_entry(data, MANIFEST)
     assert weights < manifest < directory_entry(data, GOLDEN)
     hidden = patched(data, weights + 32, "<H", len(data) - 22 - manifest)
-    refused(hidden, tiny, "members", "bundle", "3 members are listed; the archive counts 5")
+    refused(hidden, tiny, "members", "bundle", "3 members are listed and the archive counts 5")
 
 
 def test_more_bytes_than_the_limit_are_refused_with_both_numbers(tiny: FoundationSpec) -> None:
@@ -245,7 +245,7 @@ def test_an_encrypted_member_is_refused_by_name(tiny: FoundationSpec) -> None:
         tiny,
         "members",
         CONFIG,
-        "encrypted; upload it plain",
+        "encrypted; upload it unencrypted",
     )
 
 

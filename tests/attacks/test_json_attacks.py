@@ -59,19 +59,23 @@ def test_what_is_not_one_plain_json_object_is_refused_by_member(
         ("schema", "1", "'1'"),
         ("schema", True, "True"),
         ("schema", [1], "[1]"),
-        ("task", "summarization", "'summarization'; one of: text-classification"),
-        ("task", "fill-mask", "'fill-mask' is the foundation's own, not an adapter's"),
+        ("task", "summarization", "'summarization' is not valid; choose one of: text-classification"),
+        ("task", "fill-mask", "'fill-mask' is a task of the foundation, not of an adapter"),
         ("task", ["text-classification"], "one of"),
         ("task", None, "None"),
         ("problem_type", None, "None"),
-        ("problem_type", "ranking", "'ranking'; one of"),
+        ("problem_type", "ranking", "'ranking' is not valid; choose one of"),
         ("head", "hf", "not an object"),
-        ("head", {"kind": "pickle"}, "'pickle'; one of: hf, linear"),
+        ("head", {"kind": "pickle"}, "'pickle' is not valid; choose one of: hf, linear"),
         ("head", {"kind": ["hf"]}, "one of: hf, linear"),
         ("head", {"kind": "hf"}, "expected ['class', 'kind']"),
         ("head", {"kind": "hf", "class": 3}, "3 is not a string"),
         ("head", {"kind": "hf", "class": "A", "code": "x.py"}, "code"),
-        ("head", {"kind": "linear", "pooling": "max", "normalize": True}, "'max'; one of: mean"),
+        (
+            "head",
+            {"kind": "linear", "pooling": "max", "normalize": True},
+            "'max' is not valid; choose one of: mean",
+        ),
         ("head", {"kind": "linear", "pooling": "mean", "normalize": 1}, "1 is not true or false"),
         ("id2label", {}, "0 labels"),
         ("id2label", ["a", "b"], "not an object"),
@@ -88,7 +92,11 @@ def test_what_is_not_one_plain_json_object_is_refused_by_member(
         ("preprocessing", {"max_length": True, "truncation_side": "right", "prefix": ""}, "True is not"),
         ("preprocessing", {"max_length": 64.0, "truncation_side": "right", "prefix": ""}, "64.0 is not"),
         ("preprocessing", {"max_length": 10**30, "truncation_side": "right", "prefix": ""}, ""),
-        ("preprocessing", {"max_length": 64, "truncation_side": "up", "prefix": ""}, "'up'; one of"),
+        (
+            "preprocessing",
+            {"max_length": 64, "truncation_side": "up", "prefix": ""},
+            "'up' is not valid; choose one of",
+        ),
         ("preprocessing", {"max_length": 64, "truncation_side": "left", "prefix": None}, "None is not"),
         (
             "preprocessing",
@@ -99,7 +107,7 @@ def test_what_is_not_one_plain_json_object_is_refused_by_member(
         ("foundation", {"fingerprint": 1, "name": "x", "revision": None}, "1 is not a string"),
         ("targets", "query", "not a list"),
         ("targets", [1], "1 is not a string"),
-        ("golden", "none", "'none' does not agree with files"),
+        ("golden", "none", "'none' does not agree with the members in `files`"),
         ("golden", "../golden.json", "does not agree"),
         ("evaluation", [1], "not an object"),
         ("evaluation", {"n": 2**53}, "9007199254740992 is outside"),
@@ -132,8 +140,12 @@ def test_a_manifest_without_any_one_key_is_refused_by_that_key(tiny: FoundationS
 @pytest.mark.parametrize(
     ("task", "head", "said"),
     [
-        ("token-classification", HeadSpec("linear"), "'linear'; for token-classification it is 'hf'"),
-        ("feature-extraction", HeadSpec("hf", "BertModel"), "'hf'; for feature-extraction it is 'linear'"),
+        ("token-classification", HeadSpec("linear"), "'linear' does not serve token-classification; use 'hf'"),
+        (
+            "feature-extraction",
+            HeadSpec("hf", "BertModel"),
+            "'hf' does not serve feature-extraction; use 'linear'",
+        ),
     ],
 )
 def test_a_head_that_the_task_cannot_use_is_refused(
@@ -147,7 +159,7 @@ def test_tokens_have_fewer_labels_than_texts_since_each_token_has_a_number_for_e
     labels = tuple(str(i) for i in range(MAX_TOKEN_LABELS + 1))
     check_labels(labels, "text-classification")
     check_labels(labels[1:], "token-classification")
-    with pytest.raises(Rejected, match="4097 labels; token-classification has from 1 to 4096"):
+    with pytest.raises(Rejected, match="4097 labels; token-classification takes from 1 to 4096"):
         check_labels(labels, "token-classification")
 
 
@@ -196,15 +208,15 @@ def test_a_golden_set_without_a_manifest_is_refused(tiny: FoundationSpec) -> Non
     ("plain", "check", "where", "said"),
     [
         (PlainFields(task="summarization"), "schema", "task", "'summarization' is not served"),
-        (PlainFields(problem_type="ranking"), "schema", "problem_type", "'ranking'; one of"),
-        (PlainFields(max_length=2), "schema", "max_length", "2; from 3 to 64"),
-        (PlainFields(max_length=65), "schema", "max_length", "65; from 3 to 64"),
+        (PlainFields(problem_type="ranking"), "schema", "problem_type", "'ranking' is not valid; choose one of"),
+        (PlainFields(max_length=2), "schema", "max_length", "2 tokens; choose from 3 to 64"),
+        (PlainFields(max_length=65), "schema", "max_length", "65 tokens; choose from 3 to 64"),
         (PlainFields(labels=()), "labels", "labels", "0 labels"),
         (PlainFields(labels=("a", "b", "a")), "labels", "labels", "3 labels, 2 distinct"),
         (PlainFields(labels=("a", "b", "\ud800")), "labels", "labels", "surrogate"),
         (PlainFields(labels=("a", "b", "c" * 2**18)), "labels", "labels", "a label has 262144 characters"),
         (PlainFields(labels=tuple(f"{i:x^500}" for i in range(600))), "size", MANIFEST, "the labels make it"),
-        (PlainFields(task="feature-extraction", labels=("a",)), "labels", "labels", "has none"),
+        (PlainFields(task="feature-extraction", labels=("a",)), "labels", "labels", "takes no labels"),
     ],
 )
 def test_a_form_field_with_a_wrong_value_is_refused_by_field(

@@ -60,7 +60,7 @@ def test_what_was_imported_is_served_as_peft_computes_it_and_a_served_home_is_re
         assert (second.returncode, second.stdout) == (2, "")
         assert holder in second.stderr
         assert second.stderr.count("\n") == 1
-    assert imported(tmp_path, home).stdout == "0 imported, 1 there already, 0 skipped\n"
+    assert imported(tmp_path, home).stdout == "0 imported, 1 already registered, 0 skipped\n"
 
 
 def test_activating_and_rolling_back_load_what_the_name_means_ahead_of_requests(

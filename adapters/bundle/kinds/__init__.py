@@ -1,1 +1,1 @@
-"""One PEFT method a file: how its tensors become updates of sites."""
+"""The supported PEFT methods, one in each file: how their tensors become updates of sites."""

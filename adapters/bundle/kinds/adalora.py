@@ -1,4 +1,4 @@
-"""AdaLoRA at one module, as PEFT computes it once a saved adapter is loaded."""
+"""AdaLoRA at one module, as PEFT computes it after it has loaded a saved adapter."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.tensors import take
 from rootstock.adapters.spec import Array, SiteUpdate
 
-# PEFT adds it to the rank that it divides by.
+# PEFT adds this to the rank that it divides by.
 _EPSILON = 1e-5
 
 
 def adalora_update(
     module: str, features: tuple[int, int], left: dict[str, Array], config: PeftConfig
 ) -> SiteUpdate:
-    """Return W x + c + (alpha / rank)·B(E·(A x)), the diagonal E folded into B; no direction kept is rank 0.
+    """Return the update W x + c + (alpha / rank)·B(E·(A x)), with the diagonal E folded into B.
 
-    `features` are (in, out). Take the module's tensors from `left`; raise Rejected as `take` does. The rank
-    divided by is `init_r` also where fewer directions were kept: PEFT carries it over when it loads a
-    `rank_pattern`. An alpha of 0 or less means the rank kept.
+    `features` are (in, out). The module's tensors are taken from `left`; raise Rejected as `take` does. The
+    update has rank 0 if no direction was kept. The divisor `rank` is `init_r` even if fewer directions were
+    kept, because PEFT keeps it when it loads a `rank_pattern`. An alpha of 0 or less stands for the number of
+    kept directions.
 
     Source: Zhang et al., "AdaLoRA", 2023; PEFT's `SVDLinear` and
     `AdaLoraModel.resize_modules_by_rank_pattern`.
@@ -42,10 +43,10 @@ def adalora_update(
 
 
 def check_allocation(targets: tuple[str, ...], config: PeftConfig) -> None:
-    """Raise Rejected where `rank_pattern` names a module that is not targeted: PEFT cannot load that."""
+    """Raise Rejected if `rank_pattern` names a module that is not targeted, which PEFT cannot load."""
     for name in config.values.get("rank_pattern") or {}:
         if _module(name) not in targets:
-            raise wrong_option("rank_pattern", f"{name!r} is not a targeted module's lora_E")
+            raise wrong_option("rank_pattern", f"{name!r} is not the lora_E of a targeted module")
 
 
 def _kept(pattern: Mapping[str, Any], module: str) -> list[bool] | None:

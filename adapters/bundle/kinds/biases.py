@@ -1,4 +1,4 @@
-"""The biases of the trunk that an adapter trained (`bias`), as shifts from the foundation's."""
+"""Turns the trunk's biases that an adapter trained (`bias`) into shifts from the foundation's biases."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def with_biases(
     foundation: FoundationSpec,
     base: BaseWeights | None,
 ) -> dict[str, SiteUpdate]:
-    """Return the updates with the trained biases in their shifts.
+    """Return the updates with the trained biases added to their shifts.
 
-    A bias equal to the foundation's changes nothing. `lora_only` stands for the biases of the targeted
-    modules, `all` for every bias. Take them from `left`. Raise Rejected as `take` does, for a bias of a
-    module that is no site, and without `base`.
+    A bias equal to the foundation's changes nothing. `lora_only` means the biases of the targeted modules, and
+    `all` means every bias. The biases are taken from `left`. Raise Rejected as `take` does, for a bias of a
+    module that is not a site, and if `base` is None.
     """
     changed = dict(sites)
     if config.bias == "none":
@@ -36,7 +36,7 @@ def with_biases(
     for module, width in _modules(config, task_class, foundation).items():
         site = module.removeprefix(task_class.prefix)
         original = base.bias(site)
-        # A module saved whole has brought its bias along.
+        # The update of a module that is saved whole already includes its bias.
         if original is None or config.is_saved_whole(module):
             continue
         name = f"{module}.base_layer.bias" if module in targets else f"{module}.bias"
@@ -50,7 +50,7 @@ def with_biases(
 
 
 def _modules(config: PeftConfig, task_class: TaskClass, foundation: FoundationSpec) -> dict[str, int]:
-    """Return the trunk's modules whose biases the adapter holds, by full name, with their widths."""
+    """Return the widths of the trunk's modules whose biases the adapter holds, by full name."""
     prefix = task_class.prefix
     linears = {n: out for n, (_, out) in task_class.linears.items() if n.removeprefix(prefix) in foundation.sites}
     if config.bias == "lora_only":
@@ -69,12 +69,12 @@ def _shifted(update: SiteUpdate | None, shift: Array, features: tuple[int, int])
 
 
 def _drop_unchanged(left: dict[str, Array], task_class: TaskClass, base: BaseWeights) -> None:
-    """Forget the biases of other modules that are the foundation's; raise Rejected for one that is not."""
+    """Drop biases of other modules if they equal the foundation's; raise Rejected for one that differs."""
     for name in [n for n in left if n.startswith(task_class.prefix) and n.endswith(".bias")]:
         original = base.bias(name.removeprefix(task_class.prefix).removesuffix(".bias"))
         if original is None or not np.array_equal(left.pop(name), original):
             raise Rejected(
                 "sites",
                 name,
-                "a trained bias of a module whose bias is not served; train with bias='lora_only' or 'none'",
+                "a trained bias of a module whose bias cannot be changed; train with bias='lora_only' or 'none'",
             )

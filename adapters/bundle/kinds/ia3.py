@@ -10,9 +10,9 @@ from rootstock.adapters.spec import Array, SiteUpdate
 
 
 def ia3_update(module: str, features: tuple[int, int], left: dict[str, Array], config: PeftConfig) -> SiteUpdate:
-    """Return W (x·l) + c at a feed-forward module, (W x + c)·l at any other: there the bias is scaled too.
+    """Return the update W (x·l) + c at a feed-forward module, and (W x + c)·l, bias included, at any other.
 
-    `features` are (in, out). Take the module's tensor from `left`; raise Rejected as `take` does.
+    `features` are (in, out). The module's tensor is taken from `left`; raise Rejected as `take` does.
 
     Source: Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning", 2022; PEFT's `IA3Layer`.
     """

@@ -19,10 +19,10 @@ def lora_update(
     config: PeftConfig,
     base: BaseWeights | None,
 ) -> SiteUpdate:
-    """Return W x + c + s·B(A x), and s·(bias of B) with `lora_bias`; with `use_dora` as `_with_magnitude`.
+    """Return the update W x + c + s·B(A x), plus s·(bias of B) with `lora_bias`.
 
-    `features` are (in, out). Take the module's tensors from `left`. Raise Rejected as `take` does, and for
-    DoRA without `base`.
+    With `use_dora` it is the update of `_with_magnitude`. `features` are (in, out). The module's tensors are
+    taken from `left`. Raise Rejected as `take` does, and for DoRA without `base`.
     """
     width_in, width_out = features
     rank = config.rank(module)
@@ -40,14 +40,14 @@ def lora_update(
 
 
 def needed(base: BaseWeights | None, option: str) -> BaseWeights:
-    """Return the foundation's weights; where there are none, raise Rejected naming the option that needs them."""
+    """Return the foundation's weights; if they are None, raise Rejected that names the option in need of them."""
     if base is None:
-        raise wrong_option(option, "it needs the foundation's weights, which are not at hand here")
+        raise wrong_option(option, "it needs the foundation's weights, which were not passed to this check")
     return base
 
 
 def _with_magnitude(update: SiteUpdate, magnitude: Array, site: str, base: BaseWeights) -> SiteUpdate:
-    """Return DoRA: (W x + s·B A x)·g + c with g = magnitude / ‖row of W + s·B A‖; the bias c is not scaled.
+    """Return DoRA's update (W x + s·B A x)·g + c with g = magnitude / ‖row of W + s·B A‖; c is not scaled.
 
     Source: Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024, eq. 5; PEFT's `DoraLinearLayer`.
     """

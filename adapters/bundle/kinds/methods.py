@@ -1,4 +1,4 @@
-"""The kinds of PEFT adapter: read as they are, converted to LoRA first, or impossible to serve, and why."""
+"""The kinds of PEFT adapter: those served directly, those converted to LoRA first, and those refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from rootstock.adapters.spec import Rejected
 
 NATIVE = ("LORA", "IA3", "ADALORA")
-# Each merges into the trunk's weights and biases, so that LoRA can stand for it (adapters/convert).
+# PEFT merges each of these into the trunk's weights and biases, so a LoRA can replace it (adapters/convert).
 CONVERTED = (
     "ADAMSS", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA", "GRALORA", "HIRA", "HRA", "LOHA",
     "LOKR", "MISS", "OFT", "OSF", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD", "TINYLORA", "UNILORA",
@@ -38,21 +38,21 @@ REFUSED = {
 
 
 class Unconverted(Rejected):
-    """An adapter of a kind that is served once it is converted to LoRA. `kind` is its `peft_type`."""
+    """The refusal of an adapter that must first be converted to LoRA. `kind` is its `peft_type`."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         super().__init__(
             "schema",
             "adapter_config.json: peft_type",
-            f"{kind!r} is served as the LoRA that it converts to; run: rootstock adapters convert FOLDER OUT.zip",
+            f"{kind!r} must be converted to LoRA first; run: rootstock adapters convert FOLDER OUT.zip",
         )
 
 
 def check_kind(kind: Any) -> None:
-    """Raise Rejected (check "schema") for a `peft_type` that is not read as it is.
+    """Raise Rejected (check "schema") for a `peft_type` that is not served without a conversion.
 
-    Raise Unconverted for one that converts.
+    Raise Unconverted for one that can be converted.
     """
     if kind in NATIVE:
         return
@@ -63,11 +63,11 @@ def check_kind(kind: Any) -> None:
         raise wrong_option("peft_type", f"{kind!r} cannot be served: {reason}")
     raise wrong_option(
         "peft_type",
-        f"{kind!r} is not served; served: {', '.join(NATIVE)}, null for a head alone, and converted to LoRA: "
+        f"{kind!r} is not served; use one of: {', '.join(NATIVE)}, null for a head alone, or, converted to LoRA: "
         f"{', '.join(CONVERTED)}",
     )
 
 
 def wrong_option(key: str, message: str) -> Rejected:
-    """Return the refusal of one option of `adapter_config.json`."""
+    """Return the Rejected error for one option of `adapter_config.json`."""
     return Rejected("schema", f"adapter_config.json: {key}", message)

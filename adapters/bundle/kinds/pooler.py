@@ -1,4 +1,4 @@
-"""Modules of the trunk that an adapter holds whole (`modules_to_save`). Only the pooler can be served so."""
+"""Modules of the trunk that an adapter holds whole (`modules_to_save`). Only the pooler is served in this way."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def saved_pooler(
     foundation: FoundationSpec,
     base: BaseWeights | None,
 ) -> dict[str, SiteUpdate]:
-    """Return the update that makes the pooler's linear layer exactly the one that the adapter holds, if any.
+    """Return the update that turns the pooler's linear layer into the one that the adapter holds, if any.
 
-    As a low-rank update it has full rank: `a` is the identity and `b` the difference of the weights. It is
-    exempt from the rank limit, which bounds what every token costs: the pooler is one layer and sees one
-    vector a row. Raise Rejected (check "sites") for any other module of the trunk that is saved whole.
+    As a low-rank update it has full rank: `a` is the identity, and `b` is the difference of the weights. The
+    rank limit, which bounds the cost of every token, does not apply: the pooler is one layer and sees one vector
+    for each row. Raise Rejected (check "sites") for any other module of the trunk that is saved whole.
     """
     sites = {}
     for name in [n for n in left if n.startswith(task_class.prefix) and config.is_saved_whole(n)]:
@@ -32,8 +32,8 @@ def saved_pooler(
             raise Rejected(
                 "sites",
                 name,
-                "modules_to_save names it; of the trunk only the pooler is served whole, for the adapters of a "
-                "batch share every other module; use LoRA on it",
+                "modules_to_save names this module; of the trunk, only the pooler is served whole, because the "
+                "adapters of a batch share every other module; use LoRA on this module",
             )
         if kind == "weight":
             sites[site] = _whole(module, site, foundation.sites[site], left, needed(base, "modules_to_save"))

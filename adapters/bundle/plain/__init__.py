@@ -1,1 +1,1 @@
-"""A plain PEFT folder: what it may hold, the base that it names, and the manifest made for it."""
+"""Plain PEFT folders: their files, the base model that they name, and the manifest that is made for them."""

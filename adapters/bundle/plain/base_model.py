@@ -1,6 +1,7 @@
-"""The base model that a plain PEFT folder names, compared with the foundation by name.
+"""Compares the base model that a plain PEFT folder names with the foundation.
 
-Names are compared, for the folder holds nothing else: two models of the same shapes take each other's adapters.
+Only the names can be compared, because the folder holds nothing else that identifies the base. The shapes of the
+tensors do not: an adapter also fits another model of the same shapes.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from rootstock.adapters.bundle.archive import CONFIG
 from rootstock.adapters.spec import Rejected
 
 BASE = "base_model_name_or_path"
-# The reference of the server's first foundation.
+# The reference to the server's first foundation.
 FIRST = "foundation"
-# A path has at most 4,096 characters on Linux; an uploaded name of millions would take long to match.
+# A path has at most 4,096 characters on Linux. An uploaded name of millions would take long to match.
 _MAX_NAME = 4096
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-# Where the hub's client keeps a snapshot of org/name: .../models--org--name/snapshots/<commit>
+# The hub's client keeps a snapshot of org/name at .../models--org--name/snapshots/<commit>.
 _SNAPSHOT = re.compile(r"(?:.*/)?models--(?P<org>[^/]+?)--(?P<name>[^/]+)/snapshots/[^/]+", re.DOTALL)
 
 
 class NamedModel(Protocol):
-    """A foundation with its name, and its other names on this machine."""
+    """A foundation by its name and its other names on this machine."""
 
     @property
     def name(self) -> str: ...
@@ -33,20 +34,22 @@ class NamedModel(Protocol):
 
 
 def check_base(named: Any, given: str | None, foundation: NamedModel) -> str:
-    """Return how the base was compared, in words.
+    """Compare an adapter's base with the foundation, and return for a warning which name was compared.
 
-    Raise Rejected (check "foundation") where it is another model.
-    `named` is what the adapter's config calls its base, `given` the form field `foundation`, which overrides it.
-    A config without a name is taken for one of this foundation's.
+    `named` is the base's name in the adapter's config. `given` is the form field `foundation`, which overrides
+    it. A config without a name counts as made for this foundation. Raise Rejected (check "foundation") if the
+    base is another model.
     """
     if given is not None:
         if given != FIRST and not is_same(given, foundation.name, foundation.other_names):
             raise Rejected(
-                "foundation", "foundation", f"{given!r} is not served here; served: {foundation.name!r}"
+                "foundation",
+                "foundation",
+                f"{given!r} is not served here; this foundation is {foundation.name!r}",
             )
         return f"the form field `foundation`, {given!r}"
     if named is None or named == "":
-        return f"no name, for {BASE} has none"
+        return f"no name, since {BASE} has none"
     if not isinstance(named, str):
         raise Rejected("schema", f"{CONFIG}: {BASE}", f"{named!r} is not a string")
     if is_same(named, foundation.name, foundation.other_names):
@@ -54,16 +57,16 @@ def check_base(named: Any, given: str | None, foundation: NamedModel) -> str:
     raise Rejected(
         "foundation",
         f"{CONFIG}: {BASE}",
-        f"the adapter was trained on {named!r}; this foundation is {foundation.name!r}; if the two are one "
+        f"the adapter was trained on {named!r}; this foundation is {foundation.name!r}; if both are the same "
         f"model, give the form field `foundation` with {foundation.name!r}",
     )
 
 
 def is_same(named: str, name: str, others: Iterable[str] = ()) -> bool:
-    """Return whether a name or path of a model means the foundation of this name, or of these other names.
+    """Return whether a model's name or path means the foundation with this name or these other names.
 
-    Two hub ids are compared in full. Otherwise the last part is enough: users train from a copy of the model in
-    a folder of their own.
+    Two hub ids must agree in full. Otherwise the last part is enough, because users train from a copy of the
+    model in another folder.
     """
     if len(named) > _MAX_NAME:
         return False
@@ -80,7 +83,7 @@ def is_same(named: str, name: str, others: Iterable[str] = ()) -> bool:
 
 
 def _canonical(name: str) -> str:
-    """Return a name without what does not tell models apart: case (the hub takes any), revision, separators."""
+    """Return a name without its case (the hub ignores it), revision and separators, which identify no model."""
     name = name.strip().replace("\\", "/").rstrip("/").removeprefix("./")
     if snapshot := _SNAPSHOT.fullmatch(name):
         name = f"{snapshot['org']}/{snapshot['name']}"

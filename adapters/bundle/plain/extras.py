@@ -1,13 +1,14 @@
-"""The files that other programs write beside an adapter, which a bundle leaves out.
+"""Lists the known extras: files that other programs write beside an adapter, and that a bundle leaves out.
 
-Those in which sentence-transformers describes a model are left out too, after they are read (`descriptions`).
+sentence-transformers describes a model in some of them. Those are read first and then left out too
+(`descriptions`).
 """
 
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-# Folders, by the first part of a path.
+# Patterns of folders, for the first part of a path.
 FOLDERS = (
     # transformers' Trainer
     "checkpoint-*", "checkpoints", "global_step*", "logs", "runs",
@@ -22,7 +23,7 @@ FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "bpe.codes", "sentencepiece.bpe.model", "spiece.model", "spm.model",
     "tokenizer.model", "chat_template.jinja", "chat_template.json",
-    # transformers' Trainer; what it pickles is never opened
+    # transformers' Trainer; its pickles are never opened
     "training_args.bin", "trainer_state.json", "*_results.json", "optimizer.pt", "optimizer.bin", "scheduler.pt",
     "scaler.pt", "rng_state*.pth", "latest", "zero_to_fp32.py",
     # sentence-transformers
@@ -36,9 +37,9 @@ _WHOLE = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.j
 
 
 def extra_of(path: str) -> str | None:
-    """Return the known extra that a path in an adapter's folder belongs to, or None where it is none.
+    """Return the known extra that a path in an adapter's folder belongs to, or None if there is none.
 
-    That is the path itself, or the folder that holds it, with a slash: a checkpoint is one extra.
+    The extra is the path itself, or the top folder of the path with a slash: a whole checkpoint is one extra.
     """
     first, slash, _ = path.partition("/")
     # Hidden files such as .gitattributes.
@@ -49,7 +50,7 @@ def extra_of(path: str) -> str | None:
 
 
 def system_file(path: str) -> str | None:
-    """Return what an operating system adds to any folder, at any depth, where the path is such; else None."""
+    """Return the name of the file or folder, at any depth, that an operating system added; else None."""
     last = path.rpartition("/")[2]
     if path.startswith("__MACOSX/"):
         return "__MACOSX/"
@@ -57,12 +58,12 @@ def system_file(path: str) -> str | None:
 
 
 def is_description(path: str) -> bool:
-    """Return whether sentence-transformers describes in this extra how a text becomes a vector."""
+    """Return whether this extra is a file in which sentence-transformers describes how to embed a text."""
     return path in _DESCRIPTIONS or (path.count("/") == 1 and fnmatchcase(path, "[0-9]_*/config.json"))
 
 
 def why_unknown(name: str) -> str:
-    """Return why a file is no part of an adapter, and the remedy where the file tells it."""
+    """Return why a file is not part of an adapter, with the remedy if its name suggests one."""
     if any(fnmatchcase(name, pattern) for pattern in _WHOLE):
         return "the weights of a whole model, not of an adapter; save the PEFT model with save_pretrained"
     if name.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt")):

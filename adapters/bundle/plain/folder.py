@@ -1,4 +1,4 @@
-"""The manifest of a plain PEFT folder: from its files, the upload's form fields, and defaults."""
+"""Makes the manifest of a plain PEFT folder from its files, the upload's form fields and defaults."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_WARNING = 500
 
 @dataclass(frozen=True)
 class PlainFields:
-    """The fields that an upload's form gives for a plain PEFT folder, which has no `bundle.json`."""
+    """The form fields of an upload that describe a plain PEFT folder, which has no `bundle.json`."""
 
     task: str | None = None
     labels: tuple[str, ...] | None = None
@@ -36,10 +36,10 @@ class PlainFields:
 def plain_warnings(
     compared: str, labels: tuple[str, ...], config: PeftConfig, plain: PlainFields
 ) -> Iterator[str]:
-    """Give what was assumed, one sentence each; `compared` is what `check_base` tells."""
+    """Yield one sentence for each assumption; `compared` is the result of `check_base`."""
     yield (
         "a plain PEFT folder has no fingerprint and no golden set; the server compared the base model's name "
-        f"({compared}), and the names and shapes of all tensors, and no outputs"
+        f"({compared}) and the names and shapes of all tensors, but no outputs"
     )
     if plain.labels is None and len(labels) > 1:
         yield (
@@ -47,13 +47,16 @@ def plain_warnings(
             "field `labels`"
         )
     if config.foreign:
-        yield f"{CONFIG}: ignored, for PEFT has no such options: {', '.join(config.foreign)}"[:_MAX_WARNING]
+        yield f"{CONFIG}: keys ignored, because PEFT has no such options: {', '.join(config.foreign)}"[
+            :_MAX_WARNING
+        ]
 
 
 def plain_task(given: str | None, task_type: Any, archive: Archive) -> tuple[str, SentenceModules | None]:
-    """Return a plain folder's task, and for embeddings how a folder of sentence-transformers makes them.
+    """Return a plain folder's task, and for embeddings the modules that sentence-transformers describes in it.
 
-    `given` is the form field, `task_type` what the adapter's config says. Rejected (check "schema") without one.
+    `given` is the form field `task`, and `task_type` comes from the adapter's config. Raise Rejected (check
+    "schema") if neither names a task.
     """
     task = given or (TASK_OF_TYPE.get(task_type) if isinstance(task_type, str) else None)
     if task not in (None, "feature-extraction"):
@@ -65,14 +68,14 @@ def plain_task(given: str | None, task_type: Any, archive: Archive) -> tuple[str
         raise Rejected(
             "schema",
             "adapter_config.json: task_type",
-            f"{task_type!r} names no task, and no {MODULES} of sentence-transformers is there; give the form "
+            f"{task_type!r} names no task, and the folder has no {MODULES} of sentence-transformers; give the form "
             "field `task`",
         )
     return task, sentence
 
 
 def plain_head(task_class: TaskClass, foundation: FoundationSpec, sentence: SentenceModules | None) -> HeadSpec:
-    """Return the head of the task's class; for embeddings the folder's own pooling, else the foundation's."""
+    """Return the head of the task's class; for embeddings, with the folder's pooling or else the foundation's."""
     if task_class.task != "feature-extraction":
         return HeadSpec("hf", class_name=task_class.name)
     own = foundation.embedding
@@ -86,36 +89,40 @@ def plain_labels(
     plain: PlainFields,
     foundation: FoundationSpec,
 ) -> tuple[str, ...]:
-    """Return the labels of the form, else LABEL_0 and so on, as many as the head has outputs."""
+    """Return the form's labels, else LABEL_0, LABEL_1 and so on, one for each output of the head."""
     if plain.labels is not None:
         return given_labels(plain.labels)
     if task_class.task in UNLABELLED:
         return ()
-    named = short_names(tensors, config)
-    check_origin(named, config, task_class, foundation)
-    by_labels = [n for n, shape in task_class.head.items() if shape[0] is None and n in named]
+    short = short_names(tensors, config)
+    check_origin(short, config, task_class, foundation)
+    by_labels = [n for n, shape in task_class.head.items() if shape[0] is None and n in short]
     if not by_labels:
         saved = config.values.get("modules_to_save")
         raise Rejected(
             "sites",
             ", ".join(task_class.head),
-            f"not in {WEIGHTS} (modules_to_save is {saved!r}); {task_class.task} needs a head; "
+            f"missing from {WEIGHTS} (modules_to_save is {saved!r}); {task_class.task} needs a head; "
             + head_hint(task_class),
         )
-    name, shape = by_labels[0], named[by_labels[0]].shape
-    wanted = task_class.head[name][1:]
-    if not shape or shape[1:] != wanted:
-        raise Rejected("sites", name, f"shape {list(shape)}; expected {['labels', *wanted]}")
+    name, shape = by_labels[0], short[by_labels[0]].shape
+    widths = task_class.head[name][1:]
+    if not shape or shape[1:] != widths:
+        raise Rejected("sites", name, f"has shape {list(shape)}; expected {['labels', *widths]}")
     if not 1 <= shape[0] <= MAX_LABELS:
-        raise Rejected("labels", name, f"gives {shape[0]} outputs; from 1 to {MAX_LABELS} are served")
+        raise Rejected("labels", name, f"gives {shape[0]} outputs; the limit is from 1 to {MAX_LABELS}")
     return tuple(f"LABEL_{i}" for i in range(shape[0]))
 
 
 def plain_problem(task: str, plain: PlainFields, labels: int) -> str | None:
-    """Return the problem type of the form, else by the number of labels."""
+    """Return the form's problem type, else the one that follows from the number of labels."""
     allowed = problem_types(task)
     if plain.problem_type is not None and plain.problem_type not in allowed:
-        raise Rejected("schema", "problem_type", f"{plain.problem_type!r}; one of: {', '.join(allowed)}")
+        raise Rejected(
+            "schema",
+            "problem_type",
+            f"{plain.problem_type!r} is not valid for {task}; choose one of: {', '.join(allowed)}",
+        )
     if task not in ("text-classification", "text-ranking"):
         return plain.problem_type
     return plain.problem_type or ("regression" if labels == 1 else "single_label_classification")
@@ -124,18 +131,20 @@ def plain_problem(task: str, plain: PlainFields, labels: int) -> str | None:
 def plain_length(
     task: str, plain: PlainFields, foundation: FoundationSpec, sentence: SentenceModules | None
 ) -> int:
-    """Return how many tokens an input keeps: as the form says, else the folder, else the foundation."""
+    """Return the longest input in tokens: the form's value, else the folder's, else the foundation's."""
     if plain.max_length is None:
         own = foundation.embedding.max_tokens if task == "feature-extraction" else foundation.max_tokens
         stated = sentence.max_length if sentence and sentence.max_length else own
         return max(3, min(stated, foundation.max_tokens))
     if not 3 <= plain.max_length <= foundation.max_tokens:
-        raise Rejected("schema", "max_length", f"{plain.max_length}; from 3 to {foundation.max_tokens} tokens")
+        raise Rejected(
+            "schema", "max_length", f"{plain.max_length} tokens; choose from 3 to {foundation.max_tokens} tokens"
+        )
     return plain.max_length
 
 
 def plain_prefix(task: str, foundation: FoundationSpec, sentence: SentenceModules | None) -> str:
-    """Return the text put before each input: the folder's own prompt, else for embeddings the foundation's."""
+    """Return the text that comes before each input: the folder's prompt, else for embeddings the foundation's."""
     if sentence is not None and sentence.prefix:
         return sentence.prefix
     return foundation.embedding.prefix if task == "feature-extraction" else ""

@@ -1,4 +1,4 @@
-"""The model that an adapter was made on, told by its tensors: the cause of much that would not fit."""
+"""Finds out from an adapter's tensors whether it was made on another model, to name the cause of a misfit."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from rootstock.adapters.spec import Array, FoundationSpec, Rejected, TaskClass
 
 PEFT_PREFIX = "base_model.model."
 _TUNER = re.compile(r"(?P<module>.+)\.(?P<kind>lora_A|lora_B|lora_E|lora_magnitude_vector|ia3_l)(\.|$)")
-# PEFT reads a name with the adapter's name in it as one without.
+# PEFT also reads a name that contains the adapter's name `default`.
 _NAMED = re.compile(r"(.+\.(?:lora_[ABE]|ia3_l))\.default(\.weight|\.bias)?")
 _NAMED_MAGNITUDE = ".lora_magnitude_vector.default.weight"
 _EMBEDDINGS = ("wte", "wpe")
 
 
 def short_names(tensors: Mapping[str, Array], config: PeftConfig) -> dict[str, Array]:
-    """Return the tensors by the names that PEFT's `save_pretrained` gives, without its prefix.
+    """Return the tensors by the names that PEFT's `save_pretrained` gives them, without its prefix.
 
-    Left out are the copies of a module saved whole that PEFT keeps beside it and does not run. Rejected (check
-    "sites") where two names are one.
+    The result leaves out the copies that PEFT keeps of a module that is saved whole, and does not run. Raise
+    Rejected (check "sites") if two tensors get the same name.
     """
-    named = {name: _short(name) for name in tensors}
-    kept = {name: short for name, short in named.items() if not _is_copy(short, config)}
+    short = {name: _short(name) for name in tensors}
+    kept = {name: short_name for name, short_name in short.items() if not _is_copy(short_name, config)}
     if len(set(kept.values())) != len(kept):
-        raise Rejected("sites", WEIGHTS, f"two tensors have the same name but for {PEFT_PREFIX!r} or 'default'")
-    return {short: tensors[name] for name, short in kept.items()}
+        raise Rejected(
+            "sites", WEIGHTS, f"two tensors have the same name once {PEFT_PREFIX!r} and 'default' are left out"
+        )
+    return {short_name: tensors[name] for name, short_name in kept.items()}
 
 
 def _short(name: str) -> str:
@@ -46,9 +48,9 @@ def _is_copy(name: str, config: PeftConfig) -> bool:
 def check_origin(
     named: Mapping[str, Array], config: PeftConfig, task_class: TaskClass, foundation: FoundationSpec
 ) -> None:
-    """Raise Rejected where the tensors are another model's: its size, its architecture, or all of its weights.
+    """Raise Rejected if the tensors belong to another model, by size or architecture, or are a whole model.
 
-    `named` is as `short_names` gives it. The checks of each tensor judge what differs in single tensors.
+    `named` is the result of `short_names`. Differences in single tensors are left to the checks of each tensor.
     """
     tuners = {name: match for name in named if (match := _TUNER.match(name))}
     trunk = [n for n in named if n.removeprefix(task_class.prefix).rpartition(".")[0] in foundation.sites]
@@ -56,8 +58,8 @@ def check_origin(
         raise Rejected(
             "sites",
             WEIGHTS,
-            f"holds weights of a whole model, such as {trunk[0]}, and none of a {config.peft_type}; save the "
-            "PEFT model with its save_pretrained",
+            f"holds weights of a whole model, such as {trunk[0]}, and none of a {config.peft_type} adapter; save "
+            "the PEFT model with its save_pretrained",
         )
     modules = {_first_layer_s(match["module"], task_class, foundation) for match in tuners.values()}
     if modules and not modules & task_class.linears.keys():
@@ -65,7 +67,7 @@ def check_origin(
             "sites",
             next(iter(tuners)),
             f"{task_class.name} has no such module: the adapter was made on another architecture or for another "
-            "task",
+            "task; train it on this foundation",
         )
     width = _width(named, tuners, task_class, foundation)
     layers = _layers(tuners, config, task_class, foundation)
@@ -74,12 +76,12 @@ def check_origin(
             "foundation",
             WEIGHTS,
             f"the adapter was made for width {width}, {layers} layers; foundation {foundation.name!r} has width "
-            f"{foundation.hidden_size}, {foundation.layers} layers; serve it on its own base model",
+            f"{foundation.hidden_size}, {foundation.layers} layers; serve the adapter on its own base model",
         )
 
 
 def _layer(module: str, task_class: TaskClass, foundation: FoundationSpec) -> int | None:
-    """Return the number of the layer that a module lies in, also beyond the foundation's last; else None."""
+    """Return the number of a module's layer, even if the foundation has fewer layers; None outside the layers."""
     inside = module.removeprefix(task_class.prefix)
     if not foundation.layer_prefix or not inside.startswith(foundation.layer_prefix):
         return None
@@ -88,7 +90,7 @@ def _layer(module: str, task_class: TaskClass, foundation: FoundationSpec) -> in
 
 
 def _first_layer_s(module: str, task_class: TaskClass, foundation: FoundationSpec) -> str:
-    """Return the name of the same module in the first layer, which every model has."""
+    """Return the name of the same module in layer 0, which every model has."""
     layer = _layer(module, task_class, foundation)
     if layer is None:
         return module
@@ -102,7 +104,7 @@ def _width(
     task_class: TaskClass,
     foundation: FoundationSpec,
 ) -> int:
-    """Return the width that every tensor agrees on that tells it; else the foundation's own."""
+    """Return the hidden width if all tensors that show it agree; else the foundation's width."""
     hidden, widths = foundation.hidden_size, set()
     for name, match in tuners.items():
         width_in, width_out = task_class.linears.get(
@@ -115,38 +117,41 @@ def _width(
             widths.add(shape[0])
         elif match["kind"] == "ia3_l" and width_in == width_out == hidden:
             widths.add(named[name].size)
-    for name, wanted in task_class.head.items():
-        if name in named and named[name].ndim == len(wanted):
-            widths |= {s for s, w in zip(named[name].shape, wanted, strict=True) if w == hidden}
+    for name, shape in task_class.head.items():
+        if name in named and named[name].ndim == len(shape):
+            widths |= {size for size, own in zip(named[name].shape, shape, strict=True) if own == hidden}
     return int(widths.pop()) if len(widths) == 1 else hidden
 
 
 def _layers(
     tuners: Mapping[str, re.Match[str]], config: PeftConfig, task_class: TaskClass, foundation: FoundationSpec
 ) -> int:
-    """Return how many layers the adapter was made for, where it has all from the first; else the foundation's."""
-    held = {_layer(match["module"], task_class, foundation) for match in tuners.values()} - {None}
+    """Return the number of layers that the adapter was made for; the foundation's number if that is not clear.
+
+    It is clear only if the adapter has tensors for all layers from the first on.
+    """
+    present = {_layer(match["module"], task_class, foundation) for match in tuners.values()} - {None}
     targeted = {_layer(name, task_class, foundation) for name in config.targets(task_class)} - {None}
-    if not held or held != set(range(len(held))):
+    if not present or present != set(range(len(present))):
         return foundation.layers
-    if len(held) > foundation.layers or targeted == set(range(foundation.layers)):
-        return len(held)
+    if len(present) > foundation.layers or targeted == set(range(foundation.layers)):
+        return len(present)
     return foundation.layers
 
 
 def why_left(name: str, task_class: TaskClass, foundation: FoundationSpec) -> str:
-    """Return why a tensor has no place in an adapter."""
-    told = f"maps to no site of {task_class.name} that the config targets"
+    """Return why a tensor cannot be part of an adapter."""
+    reason = f"maps to no site of {task_class.name} that the config targets"
     if "lora_embedding_" in name:
-        return f"{told}: a LoRA of an embedding, which all adapters share; target linear layers alone"
+        return f"{reason}: a LoRA of an embedding, which all adapters share; target only linear layers"
     if _is_embedding(name):
         return (
-            f"{told}: token embeddings, which PEFT saves where they were resized or trained; all adapters share "
+            f"{reason}: token embeddings, which PEFT saves if they were resized or trained; all adapters share "
             "the foundation's; train without new tokens, or save with save_embedding_layers=False"
         )
     if name.removeprefix(task_class.prefix).rpartition(".")[0] in foundation.sites:
-        return f"{told}: a weight of the foundation itself, which all adapters share"
-    return told
+        return f"{reason}: a weight of the foundation itself, which all adapters share"
+    return reason
 
 
 def _is_embedding(name: str) -> bool:
@@ -155,6 +160,6 @@ def _is_embedding(name: str) -> bool:
 
 
 def head_hint(task_class: TaskClass) -> str:
-    """Return how PEFT is made to save the head of a task class."""
+    """Return a hint on how to make PEFT save the head of a task class."""
     modules = sorted({name.partition(".")[0] for name in task_class.head})
-    return f"PEFT saves a head that modules_to_save names; train with modules_to_save={modules}"
+    return f"PEFT saves a head only if modules_to_save names it; train with modules_to_save={modules}"
