@@ -1,1 +1,1 @@
-"""The folder that holds one server's registry, store, exports and lock."""
+"""The home folder, which holds one server's registry, store, exports and lock."""

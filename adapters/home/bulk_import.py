@@ -1,4 +1,4 @@
-"""Many bundles registered at once, straight into a home folder, without a server."""
+"""Registers many bundles directly in a home folder, without a server."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from rootstock.adapters.registry import NewVersion, Published
 from rootstock.adapters.spec import FoundationSpec, Rejected
 from rootstock.adapters.store.port import Store
 
-# One transaction registers this many; an import that is killed loses at most as much work.
+# One transaction registers this many bundles, so an import that is killed loses the work on at most this many.
 _TOGETHER = 100
-# While some wait for the disk, others check.
+# Some threads wait for the disk while others run checks.
 _THREADS = 8
 
 
 @dataclass(frozen=True)
 class ImportedBundle:
-    """A bundle that is registered; `created` is false where it was there already."""
+    """A bundle that is registered; `created` is false if it was registered before."""
 
     file: str
     name: str
@@ -41,14 +41,14 @@ class ImportedBundle:
 
 @dataclass(frozen=True)
 class SkippedBundle:
-    """A file that is not registered, and why."""
+    """A file that was not registered, with the reason."""
 
     file: str
     reason: str
 
 
 def bundles_in(folder: Path) -> list[Path]:
-    """Return the zips and folders in a folder, in order of name; hidden ones aside."""
+    """Return the zips and folders in a folder, in order of name, without hidden ones."""
     visible = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(path for path in visible if path.suffix == ".zip" or path.is_dir())
 
@@ -62,27 +62,31 @@ def import_bundles(
     stopped: Event | None = None,
     stated: bool = False,
 ) -> Generator[ImportedBundle | SkippedBundle, None, None]:
-    """Register each bundle under its file's name, telling of each when it is done; close it to stop early.
+    """Register each bundle under its file's name and yield each result; close the generator to stop early.
 
-    Each is checked as an upload is, except for the golden replay, which needs the model. A new one becomes the
-    live version of its name; one that its name holds already is left as it is, and so is `live`. One that fails a
-    check changes nothing. What was told stays; after an interruption, doing the same again does the rest.
-    `base` are the foundation's weights, as `Bundle.adapter` takes them; `stated` is as in `open_arrived`. Once
-    `stopped` is set, from a signal's handler say, nothing more is registered or told of.
+    Each bundle passes the checks of an upload, except the golden replay, which needs the model. A new bundle
+    becomes the live version of its name. A bundle that the name holds already changes nothing, not even `live`,
+    and neither does one that fails a check. Yielded results are durable; after an interruption, the same call
+    imports the rest.
 
-    Raise HomeInUse while a server or another import uses the home; StoreFull, RegistryUnavailable, OSError.
+    `base` is the foundation's weights, as for `Bundle.adapter`, and `stated` is as in `open_arrived`. Once
+    `stopped` is set, for instance by a signal handler, nothing more is registered or yielded.
+
+    Raise HomeInUse while a server or another import uses the home. StoreFull, RegistryUnavailable and OSError
+    also end the import.
     """
-    named: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for path in paths:
-        if named.setdefault(_name(path), path) is not path:
-            yield SkippedBundle(path.name, f"has the same name as {named[_name(path)].name}: rename one of them")
+        if by_name.setdefault(_name(path), path) is not path:
+            first = by_name[_name(path)].name
+            yield SkippedBundle(path.name, f"has the same name as {first}; rename one of them")
     with (
         Home(home).hold("rootstock adapters import"),
         closing(Home(home).open_registry()) as registry,
     ):
         stopped, store = stopped or Event(), Home(home).open_store()
         keep = partial(_keep, stopped=stopped, spec=spec, limits=limits, base=base, stated=stated, store=store)
-        left = list(named.values())
+        left = list(by_name.values())
         pool = ThreadPoolExecutor(_THREADS)
         try:
             while left:
@@ -91,7 +95,7 @@ def import_bundles(
                     return
                 left = left[_TOGETHER:]
                 done = registry.publish_all([outcome for _, outcome in kept if isinstance(outcome, NewVersion)])
-                yield from _told(kept, done)
+                yield from _results(kept, done)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -109,7 +113,7 @@ def _keep(
     stated: bool,
     store: Store,
 ) -> NewVersion | SkippedBundle:
-    """Return a checked bundle whose bytes are in the store."""
+    """Check a bundle, put it into the store, and return the version to publish; else why it is skipped."""
     if stopped.is_set():
         return SkippedBundle(path.name, "the import was stopped")
     try:
@@ -119,7 +123,7 @@ def _keep(
         adapter = bundle.adapter(spec, limits.max_rank, base)
     except (Rejected, InvalidName, Misused, OSError) as error:
         return SkippedBundle(path.name, str(error))
-    # A plain PEFT folder has got its manifest only now. Packing all others anew would take most of the time.
+    # A plain PEFT folder gets its manifest only here. To pack all the others again would take most of the time.
     stored = bundle.to_zip() if bundle.warnings or bundle.ignored else data
     store.put(adapter.digest, stored)
     golden = "not replayed" if GOLDEN in bundle.files else "none"
@@ -128,7 +132,7 @@ def _keep(
     return NewVersion(name, adapter.digest, adapter.task, verification, len(stored), spec.fingerprint)
 
 
-def _told(
+def _results(
     kept: Iterable[tuple[Path, NewVersion | SkippedBundle]], done: Iterable[Published]
 ) -> Iterator[ImportedBundle | SkippedBundle]:
     published = iter(done)

@@ -1,4 +1,4 @@
-"""A server's home folder: its registry, its store, its exports and its lock."""
+"""A server's home folder: the paths of its registry, store, exports and lock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rootstock.adapters.store.folder import FolderStore
 
 
 class Home:
-    """The paths of one home folder, each named here alone.
+    """One home folder. Only this class knows the paths in it.
 
     Example: `with Home(Path("~/.rootstock").expanduser()).hold("my program"): …`
     """
@@ -21,25 +21,25 @@ class Home:
 
     @property
     def registry_file(self) -> Path:
-        """Return the file of the registry's database; it need not exist."""
+        """Return the path of the registry's database file, which need not exist."""
         return self.folder / "registry.db"
 
     @property
     def exports(self) -> Path:
-        """Return the folder of the exported foundations, by fingerprint."""
+        """Return the folder of the exported foundations, which are in it by fingerprint."""
         return self.folder / "foundations"
 
     def open_registry(self) -> SqlRegistry:
-        """Open the registry, made or upgraded as needed.
+        """Open the registry, and create or upgrade it as needed.
 
-        Raise UnsafeRegistry where it is newer than this program.
+        Raise UnsafeRegistry if a newer program wrote it.
         """
         return SqlRegistry(f"sqlite:///{self.registry_file}")
 
     def open_store(self) -> FolderStore:
-        """Open the store, made as needed."""
+        """Open the store, and create it as needed."""
         return FolderStore(self.folder / "store")
 
     def hold(self, program: str) -> AbstractContextManager[None]:
-        """Hold the home for a program; raise HomeInUse, naming the holder, where another holds it."""
+        """Lock the home for a program; if another program holds it, raise HomeInUse that names the holder."""
         return holding(self.folder, program)

@@ -1,4 +1,4 @@
-"""A home folder, and the one program at a time that uses it."""
+"""The lock on a home folder, which only one program may use at a time."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from rootstock.adapters.errors import HomeInUse
 LOCK = "lock"
 
 
-# Names the handle of a lock that `keep` took, for the process itself and those that it starts with its handles.
+# The environment variable with the handle of a lock that `keep` took. This process and the processes that inherit
+# its handles read it.
 _KEPT = "_ROOTSTOCK_HOME_LOCK"
-# Between taking the lock and writing its name into the file a holder needs microseconds.
+# A holder takes only microseconds between the lock and the write of its name into the file.
 _ATTEMPTS = 50
 _PAUSE_SECONDS = 0.02
 
 
 @contextmanager
 def holding(home: Path, program: str) -> Iterator[None]:
-    """Hold a home folder, made as needed; raise HomeInUse, naming the holder, where another holds it.
+    """Lock a home folder, created as needed; raise HomeInUse with the holder's name if another program holds it.
 
-    The hold is a lock of the operating system's, which ends with the process however that ends. The file that
-    carries it stays. A home that this process or the one that started it keeps is held already.
+    The lock is one of the operating system, which ends with the process in every case. The lock's file stays.
+    If this process or its parent has taken the lock with `keep`, the home is already held and nothing is done.
     """
     if _is_kept(home):
         yield
@@ -35,13 +36,13 @@ def holding(home: Path, program: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # A program that is being started may still share the handle: closing it here alone would not let go.
+        # A program that is just starting may share the handle. Then a close alone would not release the lock.
         fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
 
 
 def keep(home: Path, program: str) -> None:
-    """Hold a home as `holding` does, until this process and those that it starts with its handles have ended."""
+    """Lock a home as `holding` does, until this process and all that inherit its handles have ended."""
     handle = _take(home, program)
     os.set_inheritable(handle, True)
     os.environ[_KEPT] = str(handle)
@@ -58,8 +59,8 @@ def _take(home: Path, program: str) -> int:
         holder = _holder(handle)
         os.close(handle)
         raise HomeInUse(
-            f"{home} is in use by {holder or 'another program'}: one home serves one program at a time; stop "
-            "that one, or give another home with ROOTSTOCK_HOME"
+            f"{home} is in use by {holder or 'another program'}: only one program may use a home at a time; "
+            "stop that program, or set ROOTSTOCK_HOME to another folder"
         ) from None
     except OSError:
         os.close(handle)
@@ -68,9 +69,10 @@ def _take(home: Path, program: str) -> int:
 
 
 def _holder(handle: int) -> str:
-    """Return what the holder wrote into the file, waiting while the text is that of a process that is gone.
+    """Return the holder's text in the file; wait for a short time while it names a process that does not run.
 
-    The text stays where that lasts: a holder in another container has a process number that is unknown here.
+    After the wait, return the text all the same: the process number of a holder in another container is unknown
+    here.
     """
     holder = ""
     for attempt in range(_ATTEMPTS):
@@ -94,7 +96,7 @@ def _runs(process: int) -> bool:
 
 
 def _is_kept(home: Path) -> bool:
-    """Tell whether a handle of this home's lock was passed to this process, and holds it."""
+    """Return whether this process has a handle of this home's lock that holds the lock."""
     try:
         handle = int(os.environ.get(_KEPT, ""))
         if not os.path.samestat(os.fstat(handle), os.stat(home / LOCK)):

@@ -1,4 +1,4 @@
-"""Adapters checked against a foundation without a server."""
+"""Checks adapters against a foundation without a server."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
 def open_offline(
     path: Path, foundation: str | None, plain: tuple[Any, ...]
 ) -> tuple[FoundationSpec, Bundle, Adapter]:
-    """Return the opened bundle of a zip or folder, after all checks that need no model run.
+    """Run all checks that need no model on a zip or folder, and return the spec, the bundle and the adapter.
 
-    Raise Rejected where a check fails. Without a `foundation` it is the default one,
-    and the adapter has to name it as its base.
+    `plain` holds the form fields task, labels, problem_type and max_length. Without `foundation`, the default
+    foundation is used, and the adapter may not name another base. Raise Rejected if a check fails.
     """
     data, ignored = read_source(path)
     files = locate(foundation or "default")
@@ -37,10 +37,10 @@ def open_offline(
 def open_arrived(
     data: bytes, limits: Limits, spec: FoundationSpec, stated: bool, plain: PlainFields | None = None
 ) -> Bundle:
-    """Return the bundle in a zip that is not stored yet.
+    """Return the bundle in a zip that is not in the store yet.
 
-    Raise Rejected as `open_bundle` does, and for another base by name.
-    `stated` says that the user named the foundation: that overrides what the adapter calls its base.
+    With `stated`, the user has named the foundation, which overrides the base that the adapter names. Raise
+    Rejected as `open_bundle` does, and without `stated` also for a bundle that names another base.
     """
     plain = plain or PlainFields()
     try:
@@ -55,15 +55,15 @@ def open_arrived(
 
 
 def check_plain_base(data: bytes, files: FoundationFiles) -> None:
-    """Raise Rejected where the plain PEFT folder in a zip names another base than this foundation."""
+    """Raise Rejected if the plain PEFT folder in a zip names another base than this foundation."""
     config = read_json(open_archive(data, Limits(max_bundle_bytes=len(data))).members[CONFIG], CONFIG)
     check_base(config.get(BASE), None, files)
 
 
 def describe_in(home: Path | None, files: FoundationFiles) -> FoundationSpec:
-    """Return the spec of a foundation, as its export in this home says.
+    """Return the spec of a foundation, from its export in this home if there is one.
 
-    Without an export it is described anew, which imports torch.
+    Without an export, this builds the spec from the files, which imports torch.
     """
     if home is not None and (home / "foundations").is_dir():
         digest = fingerprint(files.folder)
@@ -77,10 +77,7 @@ def describe_in(home: Path | None, files: FoundationFiles) -> FoundationSpec:
 
 
 def _exported(path: Path) -> FoundationSpec | None:
-    """Return the spec in an export's file.
-
-    It is None where another version of this program wrote it in another form.
-    """
+    """Return the spec in an export's file; None if the file cannot be read in this version's form."""
     try:
         return FoundationSpec.from_json(json.loads(path.read_text(encoding="utf-8"))["spec"])
     except (OSError, ValueError, KeyError, TypeError):

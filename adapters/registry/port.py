@@ -1,4 +1,4 @@
-"""The contract of a registry: names, versions, aliases and events."""
+"""The interface of a registry of names, versions, aliases and events."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from rootstock.adapters.registry.records import (
 
 
 class Registry(Protocol):
-    """Remembers what is published under a name, what its aliases point at, and what happened.
+    """A store of published versions by name, the targets of aliases, and the events.
 
-    Safe for many threads and processes. Every change is one transaction, and an acknowledged one is durable.
+    It is safe for many threads and processes. Every change is one transaction, and a change is durable when its
+    call returns.
     """
 
     def resolve(self, reference: str | Reference) -> Resolution:
-        """Return the one version that `reference` means now; a bare name means `live`."""
+        """Return the one version that `reference` means now; a name alone means its alias `live`."""
 
     def publish(
         self,
@@ -39,46 +40,52 @@ class Registry(Protocol):
         activate: bool = True,
         foundation: str | None = None,
     ) -> Published:
-        """Give `digest` the next number under `name`, or find the one it has; `activate` moves `live` to it."""
+        """Give `digest` the next version number under `name`, or find the number that it has already.
+
+        With `activate`, point `live` at that version.
+        """
 
     def publish_all(self, versions: Sequence[NewVersion]) -> builtins.list[Published]:
-        """Publish each and move `live` to it, in one transaction; what a name holds already changes nothing."""
+        """Publish the versions and point `live` at each, in one transaction.
+
+        A version whose digest the name holds already changes nothing.
+        """
 
     def set_alias(self, name: str, alias: str, version: int) -> AliasPointer:
         """Point `alias` of `name` at `version`."""
 
     def rollback(self, name: str) -> AliasPointer:
-        """Point `live` at the version before, skipping deleted ones; else raise NoPreviousVersion."""
+        """Point `live` at its previous version that still exists; raise NoPreviousVersion if there is none."""
 
     def delete_version(self, name: str, version: int, *, force: bool = False) -> str:
         """Remove a version and return its digest.
 
-        Raise VersionInUse where aliases point at it, unless `force`.
+        Raise VersionInUse if aliases point at it, unless `force`, which removes those aliases too.
         """
 
     def delete_adapter(self, name: str) -> builtins.list[str]:
-        """Remove an adapter with its versions and aliases, and return the digests in order of version."""
+        """Remove an adapter with its versions and aliases; return the digests in order of version number."""
 
     def list(self, limit: int = 100, after: str | None = None) -> Page:
         """Return at most `limit` adapters whose names come after `after`, in order of name."""
 
     def show(self, name: str) -> AdapterDetail:
-        """Return everything about one adapter; else UnknownAdapter."""
+        """Return everything about one adapter; raise UnknownAdapter if there is none."""
 
     def version(self, name: str, number: int) -> VersionDetail:
-        """Return everything about one version; else UnknownAdapter or UnknownVersion."""
+        """Return everything about one version; raise UnknownAdapter or UnknownVersion if there is none."""
 
     def events(self, name: str | None = None, limit: int = 100) -> builtins.list[Event]:
-        """Return at most `limit` events, the newest first, of one adapter, deleted or not, or of all."""
+        """Return at most `limit` events, newest first, of all adapters or of one, which may be deleted."""
 
     def count(self) -> int:
         """Return the number of adapters."""
 
     def digest_in_use(self, digest: str) -> bool:
-        """Tell whether any version of any adapter stands for `digest`."""
+        """Return whether any version of any adapter has this digest."""
 
     def ping(self) -> None:
-        """Return where the registry answers; else raise RegistryUnavailable."""
+        """Return if the registry answers; else raise RegistryUnavailable."""
 
     def close(self) -> None:
-        """Let the registry go; every later use is RegistryUnavailable."""
+        """Close the registry; every later call raises RegistryUnavailable."""

@@ -1,4 +1,4 @@
-"""The registry's answers."""
+"""The records that a registry takes and returns."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,8 +9,8 @@ from typing import Any
 class Resolution:
     """The one version that a reference meant when it was resolved.
 
-    `foundation` is its fingerprint; None where a server of one foundation published the version before the
-    registry kept it.
+    `foundation` is the fingerprint of its foundation. It is None if a server of one foundation published the
+    version before the registry recorded fingerprints.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """Content to publish under a name; `size` in bytes, `foundation` its fingerprint."""
+    """A version to publish under a name: `size` is in bytes, `foundation` is its foundation's fingerprint."""
 
     name: str
     digest: str
@@ -33,9 +33,9 @@ class NewVersion:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The result of publishing: `created` is false where the content was there already.
+    """The result of publishing: `created` is false if the name held the digest already.
 
-    `live` is as it is now.
+    `live` is the live version after the call.
     """
 
     name: str
@@ -59,7 +59,7 @@ class AliasPointer:
 class AdapterSummary:
     """An adapter in a list.
 
-    `task` and `foundation` are the live version's, or else the newest's, or None without versions.
+    `task` and `foundation` come from the live version, else from the newest one; they are None without versions.
     """
 
     name: str
@@ -72,7 +72,7 @@ class AdapterSummary:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Adapters in order of name; `next` is what to pass as `after` for the rest, or None at the end."""
+    """A page of adapters in order of name; pass `next` as `after` for the next page. It is None at the end."""
 
     adapters: list[AdapterSummary]
     next: str | None
@@ -107,7 +107,7 @@ class AdapterDetail:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change that was made; `detail` depends on `what`."""
+    """One change to the registry; the content of `detail` depends on `what`."""
 
     id: int
     at: datetime

@@ -1,1 +1,1 @@
-"""The store of bundles' bytes, by digest."""
+"""The store, which keeps the bytes of bundles by digest."""

@@ -1,4 +1,4 @@
-"""Bundles' bytes by digest, in a folder."""
+"""A store that keeps the bytes of bundles as files in a folder."""
 
 import errno
 import fcntl
@@ -17,25 +17,26 @@ _ATTEMPTS = 3
 
 
 class FolderStore:
-    """One file per bundle under `root`, whole or not there; safe for many threads and processes (POSIX).
+    """A store with one file for each bundle under `root`, safe for many threads and processes (POSIX).
 
-    A digest is that of a bundle's manifest and not of the stored bytes, so whoever reads them checks them.
+    A file is either whole or absent. The digest is of the bundle's manifest, not of the stored bytes, so a
+    reader has to check the bytes.
     """
 
     def __init__(self, root: Path) -> None:
-        """Use the folder `root`, creating it as needed; what an interrupted write left behind is removed."""
+        """Use the folder `root`, create it as needed, and remove the left-over files of interrupted writes."""
         self._root = Path(root)
         self._root.mkdir(parents=True, exist_ok=True)
         for left in self._root.glob(f"??/{_TEMPORARY}*"):
             _sweep(left)
 
     def path(self, digest: str) -> Path:
-        """Return where the bundle is or would be; always under the root, else raise InvalidDigest."""
+        """Return the path for a bundle, which is always under the root; raise InvalidDigest for another text."""
         digits = check_digest(digest).removeprefix("sha256:")
         return self._root / digits[:2] / f"{digits}.zip"
 
     def put(self, digest: str, data: bytes) -> None:
-        """Keep `data` under `digest`, durable on return; raise StoreFull where there is no room for it."""
+        """Store `data` under `digest`, durably when the call returns; raise StoreFull if there is no room."""
         path = self.path(digest)
         if _holds(path, data):
             return
@@ -46,34 +47,34 @@ class FolderStore:
                     _write(path, data)
                     break
                 except FileNotFoundError:
-                    # Another process opened the store before the file was locked, and took it for a left-over.
+                    # Another process opened the store before this file was locked, and removed it as a left-over.
                     if attempt == _ATTEMPTS:
                         raise
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
             raise StoreFull(
-                f"no room in {self._root} for the {len(data)} bytes of {digest} ({error.strerror}): "
-                "free some space, or delete versions that nothing uses"
+                f"no room in {self._root} for the {len(data)} bytes of {digest} ({error.strerror}); "
+                "free some space, or delete unused versions"
             ) from error
 
     def get(self, digest: str) -> bytes:
-        """Return the bytes kept under `digest`; else raise MissingBundle."""
+        """Return the bytes under `digest`; raise MissingBundle if there are none."""
         path = self.path(digest)
         try:
             return path.read_bytes()
         except FileNotFoundError as error:
             raise MissingBundle(
-                f"{path} is not there, so the bytes of {digest} are lost: restore the file, or publish the "
+                f"{path} is missing, so the store lacks the bytes of {digest}; restore the file, or publish the "
                 "bundle again"
             ) from error
 
     def delete(self, digest: str) -> None:
-        """Drop the bytes kept under `digest`, if there are any."""
+        """Remove the bytes under `digest`, if there are any."""
         self.path(digest).unlink(missing_ok=True)
 
     def digests(self) -> Iterator[str]:
-        """Give every digest that bytes are kept under, in order."""
+        """Yield every digest in the store, in order."""
         for path in sorted(self._root.glob("??/*.zip")):
             digits = path.stem
             if len(digits) == 64 and set(digits) <= set("0123456789abcdef") and path.parent.name == digits[:2]:
@@ -88,7 +89,7 @@ def _holds(path: Path, data: bytes) -> bool:
 
 
 def _sweep(left: Path) -> None:
-    # A file that is being written is locked; the system lets go of a dead process's locks.
+    # A writer locks its file, and the system releases the locks of a dead process. So a locked file is in use.
     with suppress(OSError), left.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         left.unlink()
@@ -110,7 +111,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _settle(folder: Path) -> None:
-    # Without this a power cut could take back the file's name, though its bytes are on the disk.
+    # Without this, a power cut could undo the file's name, even though its bytes are on the disk.
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

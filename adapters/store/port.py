@@ -1,4 +1,4 @@
-"""The contract of a store: bundles' bytes, by digest."""
+"""The interface of a store that keeps the bytes of bundles by digest."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Protocol
 
 
 class Store(Protocol):
-    """Keeps bundles' bytes by digest. Safe for many threads and processes.
+    """A store of bundles' bytes by digest, safe for many threads and processes.
 
-    A digest is that of a bundle's manifest and not of the stored bytes, so whoever reads them checks them.
+    The digest is of the bundle's manifest, not of the stored bytes, so a reader has to check the bytes.
     """
 
     def put(self, digest: str, data: bytes) -> None:
-        """Keep `data` under `digest`, durable on return; raise StoreFull where there is no room for it."""
+        """Store `data` under `digest`, durably when the call returns; raise StoreFull if there is no room."""
 
     def get(self, digest: str) -> bytes:
-        """Return the bytes kept under `digest`; else MissingBundle."""
+        """Return the bytes under `digest`; raise MissingBundle if there are none."""
 
     def delete(self, digest: str) -> None:
-        """Drop the bytes kept under `digest`, if there are any."""
+        """Remove the bytes under `digest`, if there are any."""
 
     def digests(self) -> Iterator[str]:
-        """Give every digest that bytes are kept under, in order."""
+        """Yield every digest in the store, in order."""

@@ -47,9 +47,8 @@ def plain_warnings(
             "field `labels`"
         )
     if config.foreign:
-        yield f"{CONFIG}: keys ignored, because PEFT has no such options: {', '.join(config.foreign)}"[
-            :_MAX_WARNING
-        ]
+        keys = ", ".join(config.foreign)
+        yield f"{CONFIG}: ignored these keys, because PEFT has no such options: {keys}"[:_MAX_WARNING]
 
 
 def plain_task(given: str | None, task_type: Any, archive: Archive) -> tuple[str, SentenceModules | None]:
@@ -68,8 +67,8 @@ def plain_task(given: str | None, task_type: Any, archive: Archive) -> tuple[str
         raise Rejected(
             "schema",
             "adapter_config.json: task_type",
-            f"{task_type!r} names no task, and the folder has no {MODULES} of sentence-transformers; give the form "
-            "field `task`",
+            f"{task_type!r} names no task, and the folder has no {MODULES} of sentence-transformers; give the "
+            "form field `task`",
         )
     return task, sentence
 

@@ -1,4 +1,4 @@
-"""Publishing many versions in one transaction, with a few statements for all of them."""
+"""Publishes many versions in one transaction, with a few statements for all of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -13,7 +13,10 @@ from rootstock.adapters.registry.sql.tables import READY, AdapterRow, AliasRow, 
 
 
 def publish_all(session: Session, versions: Sequence[NewVersion], now: datetime) -> list[Published]:
-    """Give each the next number under its name and move `live` to it; what is there already changes nothing."""
+    """Give each version the next number under its name, and point `live` at it.
+
+    A version whose digest the name holds already changes nothing.
+    """
     names = {version.name for version in versions}
     known = {row.name: row for row in session.scalars(select(AdapterRow).where(AdapterRow.name.in_(names)))}
     numbers = _numbers(session, names)

@@ -1,4 +1,4 @@
-"""The registry's database: how it is opened, upgraded, read and written."""
+"""Opens, upgrades, reads and writes the registry's database."""
 
 import os
 import threading
@@ -15,12 +15,12 @@ from sqlalchemy.orm import Session
 from rootstock.adapters.errors import RegistryUnavailable, UnsafeRegistry
 from rootstock.adapters.registry.sql.tables import RevisionRow
 
-# The newest step in adapters/migrations/versions. Knowing it here spares an up-to-date start importing Alembic.
+# The newest step in migrations/versions. With it, a start on an up-to-date database need not import Alembic.
 HEAD = "0002"
 
 _WRITES = "rootstock_writes"
 
-# Alembic keeps the steps being run in a module's globals.
+# Alembic keeps the running steps in a module's globals, so only one thread may run steps.
 _STEPPING = threading.Lock()
 
 
@@ -46,39 +46,40 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """Give a session that sees one state of the database and changes nothing."""
+        """Yield a session that sees one state of the database and changes nothing."""
         with self._translated(), Session(self._engine) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[tuple[Session, int]]:
-        """Give a session whose changes all happen, under the new revision given with it, or none do."""
+        """Yield a session and its new revision; all changes of the session are committed together, or none."""
         with self._translated(), self._in_turn(), Session(self._writer, expire_on_commit=False) as session:
             session.execute(update(RevisionRow).values(number=RevisionRow.number + 1))
             yield session, revision(session)
             session.commit()
 
     def ping(self) -> None:
-        """Read one row; raise RegistryUnavailable where that fails or the file is no longer the one opened."""
+        """Read one row; raise RegistryUnavailable if that fails or another file has replaced the opened one."""
         if _identity(self._file) != self._identity:
             raise RegistryUnavailable(
-                f"{self._name} was removed or replaced while in use: put it back and restart the program"
+                f"{self._name} was removed or replaced while in use; put the file back and restart the program"
             )
         with self.reading() as session:
             revision(session)
 
     def close(self) -> None:
-        """Let the database go; every later use is RegistryUnavailable."""
+        """Close the database; every later call raises RegistryUnavailable."""
         self._closed = True
         self._engine.dispose()
 
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
-        # Each of those ahead may wait for the database as long: in line for all of them, threads would run out.
+        # Each earlier writer may wait for the database this long too. Without a timeout here, the waits would
+        # add up until the server ran out of threads.
         if not self._turn.acquire(timeout=self._patience):
             raise RegistryUnavailable(
                 f"{self._name} took longer than {self._patience:g} s for the changes ahead of this one; check "
-                "that it is not locked by another program, and try again"
+                "that no other program locks it, and try again"
             )
         try:
             yield
@@ -88,7 +89,7 @@ class Database:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         if self._closed:
-            raise RegistryUnavailable(f"{self._name} was closed: open a new Registry")
+            raise RegistryUnavailable(f"{self._name} was closed; open a new registry")
         try:
             yield
         except IntegrityError:
@@ -96,8 +97,8 @@ class Database:
         except (DBAPIError, PoolTimeout) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             raise RegistryUnavailable(
-                f"{self._name} cannot be used: {cause}; check that it exists, is writable, has room and is not "
-                "locked by another program"
+                f"{self._name} cannot be used: {cause}; check that the file exists and is writable, that the "
+                "disk has room, and that no other program locks it"
             ) from error
 
     def _upgrade(self) -> None:
@@ -121,7 +122,7 @@ class Database:
         step = _step(connection)
         if step is not None and step not in known:
             raise UnsafeRegistry(
-                f"{self._name} is at schema {step!r}, and this program knows only up to {HEAD!r}: "
+                f"{self._name} has schema {step!r}, and this program knows schemas only up to {HEAD!r}; "
                 "use the newer program that wrote it, or restore a backup"
             )
         command.upgrade(config, "head")
@@ -142,7 +143,7 @@ def _file(url: URL) -> Path | None:
     if url.get_backend_name() != "sqlite":
         return None
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-        raise ValueError(f"{url} names no file: a registry is shared, so give sqlite:///path/to/registry.db")
+        raise ValueError(f"{url} names no file; a registry is shared, so give sqlite:///path/to/registry.db")
     return Path(url.database)
 
 
@@ -162,14 +163,15 @@ def _engine(url: URL, file: Path | None, busy_timeout: float) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, record: Any) -> None:
-        # Python's sqlite3 would begin transactions by its own rules; `begin` below does it by ours.
+        # Stop Python's sqlite3 from beginning transactions by itself, because `begin` below does it.
         connection.isolation_level = None
         for pragma in ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL"):
             connection.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # A write that began as a read could fail half-way on a lock; this one waits for its turn first.
+        # A transaction that began as a read and then writes could fail half-way on a lock. IMMEDIATE takes the
+        # lock at the start.
         writes = connection.get_execution_options().get(_WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

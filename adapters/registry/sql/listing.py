@@ -1,4 +1,4 @@
-"""Reading adapters, versions and events as lists and details."""
+"""Reads adapters, versions and events as lists and details."""
 
 from collections import defaultdict
 
@@ -32,7 +32,7 @@ def page(session: Session, limit: int, after: str | None) -> Page:
 
 
 def adapter_detail(session: Session, name: str) -> AdapterDetail:
-    """Return everything about one adapter; else raise UnknownAdapter."""
+    """Return everything about one adapter; raise UnknownAdapter if there is none."""
     row = find_adapter(session, name)
     rows = session.scalars(select(VersionRow).where(VersionRow.adapter == name).order_by(VersionRow.number))
     versions = [version_detail(version) for version in rows]
@@ -45,7 +45,7 @@ def adapter_detail(session: Session, name: str) -> AdapterDetail:
 
 
 def version_detail(row: VersionRow) -> VersionDetail:
-    """Return a version's row as an answer."""
+    """Return a version's row as a VersionDetail."""
     return VersionDetail(
         name=row.adapter,
         version=row.number,
@@ -60,7 +60,7 @@ def version_detail(row: VersionRow) -> VersionDetail:
 
 
 def newest_events(session: Session, name: str | None, limit: int) -> list[Event]:
-    """Return at most `limit` events, the newest first, of one adapter or of all."""
+    """Return at most `limit` events, newest first, of one adapter or of all."""
     query = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
     if name is not None:
         query = query.where(EventRow.name == name)
@@ -72,6 +72,6 @@ def newest_events(session: Session, name: str | None, limit: int) -> list[Event]
 
 def _summary(name: str, made: dict[int, tuple[str, str | None]], aliases: dict[str, int]) -> AdapterSummary:
     live = aliases.get(LIVE)
-    shown = live if live is not None else max(made, default=None)
-    task, foundation = (None, None) if shown is None else made[shown]
+    described = live if live is not None else max(made, default=None)
+    task, foundation = (None, None) if described is None else made[described]
     return AdapterSummary(name, live, list(made), task, aliases, foundation)

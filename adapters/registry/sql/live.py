@@ -1,4 +1,4 @@
-"""The alias `live` and the history of where it pointed."""
+"""Moves the alias `live` and keeps the history of its versions."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -9,23 +9,26 @@ from rootstock.adapters.registry.sql.tables import AliasRow, LiveRow
 
 
 def live_version(session: Session, name: str) -> int | None:
-    """Return the version that the bare name means, if any."""
+    """Return the version that the name alone means; None if there is none."""
     row = session.get(AliasRow, (name, LIVE))
     return None if row is None else row.version
 
 
 def move_live(session: Session, name: str, version: int) -> None:
-    """Point `live` at `version` and put that on the end of its history."""
+    """Point `live` at `version`, and add the version at the end of the history."""
     point(session, name, LIVE, version)
     session.add(LiveRow(adapter=name, version=version))
     session.flush()
 
 
 def step_back(session: Session, name: str) -> int:
-    """Point `live` at the position before the present one and return it; else raise NoPreviousVersion."""
+    """Point `live` at the previous version of its history and return that version.
+
+    Raise NoPreviousVersion if the history holds no earlier version.
+    """
     present = live_version(session, name)
     last = _last(session, name)
-    # Deleting a version can leave another standing twice in a row.
+    # After a version is deleted, the history can hold another version twice in a row.
     while last is not None and last.version == present:
         session.delete(last)
         session.flush()
@@ -33,14 +36,14 @@ def step_back(session: Session, name: str) -> int:
     if last is None:
         raise NoPreviousVersion(
             f"'live' of adapter {name!r} points at {'nothing' if present is None else f'version {present}'}, and "
-            "its history holds no earlier version that still exists: point 'live' at a version by number instead"
+            "its history holds no earlier version that still exists; set 'live' to a version's number instead"
         )
     point(session, name, LIVE, last.version)
     return last.version
 
 
 def point(session: Session, name: str, alias: str, version: int) -> None:
-    """Make `alias` point at `version`, new or not."""
+    """Point `alias` at `version`, whether or not the alias exists."""
     row = session.get(AliasRow, (name, alias))
     if row is None:
         session.add(AliasRow(adapter=name, alias=alias, version=version))

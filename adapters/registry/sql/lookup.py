@@ -1,4 +1,4 @@
-"""Looking up one row, or saying precisely what is missing."""
+"""Finds one adapter or version, or raises an error that says what is missing."""
 
 import difflib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, Revisio
 
 _NEIGHBOURS = 32
 
-# Made once, and one question each: what a name means is asked in the middle of a request.
+# Built once, and one statement for each look-up, because requests wait for these look-ups.
 _MEANT = select(
     select(RevisionRow.number).scalar_subquery(), VersionRow.number, VersionRow.digest, VersionRow.foundation
 ).where(VersionRow.adapter == bindparam("name"))
@@ -27,19 +27,19 @@ _BY_ALIAS = _MEANT.where(
 
 
 def find_adapter(session: Session, name: str) -> AdapterRow:
-    """Return the adapter of that name; else raise UnknownAdapter with up to three close names."""
+    """Return the adapter with that name; else raise UnknownAdapter with up to three similar names."""
     row = session.get(AdapterRow, name) if is_name(name) else None
     if row is not None and row.deleted_at is None:
         return row
     if name == FOUNDATION:
-        raise UnknownAdapter(f"{FOUNDATION!r} is the foundation itself and not an adapter in the registry")
+        raise UnknownAdapter(f"{FOUNDATION!r} is the foundation itself, not an adapter in the registry")
     close = difflib.get_close_matches(name, _neighbours(session, name), n=3) if is_name(name) else []
     hint = f"; did you mean {_words(close)}?" if close else "; list the adapters to see their names"
     raise UnknownAdapter(f"no adapter is named {shown(name)}{hint}")
 
 
 def find_version(session: Session, name: str, number: int) -> VersionRow:
-    """Return that version of that adapter; else raise UnknownAdapter or UnknownVersion."""
+    """Return that version of that adapter; raise UnknownAdapter or UnknownVersion if there is none."""
     row = session.get(VersionRow, (name, number)) if is_name(name) and is_version(number) else None
     if row is None:
         _refuse_version(session, name, number)
@@ -47,13 +47,13 @@ def find_version(session: Session, name: str, number: int) -> VersionRow:
 
 
 def find_target(session: Session, reference: Reference) -> tuple[Resolution, int]:
-    """Return the version that `reference` means now, and the revision that it was read at.
+    """Return the version that `reference` means now, and the revision at which it was read.
 
-    A bare name means `live`.
+    A name alone means its alias `live`.
     """
     name = reference.name
     if reference.digest_prefix is not None:
-        # Read first: were it read last, a change in between could be kept under a revision that has it.
+        # Read the revision first. Read last, it could include a change that the version's row does not show yet.
         seen = session.scalars(select(RevisionRow.number)).one()
         version_row = _by_digest(session, name, reference.digest_prefix)
         return Resolution(name, version_row.number, version_row.digest, version_row.foundation), seen
@@ -74,7 +74,7 @@ def _refuse(session: Session, reference: Reference) -> NoReturn:
     find_adapter(session, name)
     if alias == LIVE:
         raise NoLiveVersion(
-            f"adapter {name!r} has no live version; point {LIVE!r} at one, or name one as {name}@<version>; "
+            f"adapter {name!r} has no live version; point {LIVE!r} at a version, or use {name}@<version>; "
             f"{_versions(session, name)}"
         )
     others = session.scalars(
@@ -102,13 +102,13 @@ def _by_digest(session: Session, name: str, prefix: str) -> VersionRow:
     if len(rows) > 1:
         raise AmbiguousDigest(
             f"sha256:{prefix} begins the digests of versions {_words([str(row.number) for row in rows])} of "
-            f"adapter {name!r}, and perhaps more: give more digits, or a version"
+            f"adapter {name!r}, and perhaps of more; give more digits, or a version's number"
         )
     return rows[0]
 
 
 def _neighbours(session: Session, name: str) -> list[str]:
-    # Comparing against every name would let a stream of wrong names cost seconds of processor time.
+    # A comparison with every name would let a stream of wrong names take seconds of processor time.
     present = select(AdapterRow.name).where(AdapterRow.deleted_at.is_(None)).limit(_NEIGHBOURS)
     after = session.scalars(present.where(AdapterRow.name > name).order_by(AdapterRow.name)).all()
     before = session.scalars(present.where(AdapterRow.name < name).order_by(AdapterRow.name.desc())).all()

@@ -1,4 +1,4 @@
-"""The registry of adapters: what is published, what aliases point at, and what happened."""
+"""The registry of adapters in a SQL database."""
 
 import builtins
 import threading
@@ -35,12 +35,12 @@ STALE_AFTER = 1.0
 
 
 class SqlRegistry:
-    """Names, versions, aliases and events in one database; safe to use from many threads and processes.
+    """A registry of names, versions, aliases and events in one database, for many threads and processes.
 
-    A change made through this SqlRegistry is seen by every look-up that starts after the call returned. A change
-    made by another process is seen at most STALE_AFTER seconds plus one query later by look-ups of references
-    that are in memory here, and at once by all others. While the database cannot be read, references that are
-    in memory keep resolving; `ping` tells.
+    Every look-up that starts after a change through this SqlRegistry has returned sees that change. A change by
+    another process reaches look-ups of references in this one's memory at most STALE_AFTER seconds plus one
+    query later, and all other look-ups at once. While the database cannot be read, references in memory still
+    resolve; `ping` then raises RegistryUnavailable.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class SqlRegistry:
     ) -> None:
         """Open the database at `url`, creating or upgrading it as needed.
 
-        Raise UnsafeRegistry where it is newer.
+        Raise UnsafeRegistry if a newer program wrote it.
         """
         self._database = Database(url, busy_timeout)
         self._resolutions = Resolutions(cache_size)
@@ -62,16 +62,16 @@ class SqlRegistry:
         self._looking = threading.Lock()
 
     def resolve(self, reference: str | Reference) -> Resolution:
-        """Return the one version that `reference` means now; a bare name means `live`."""
-        written = str(reference) if isinstance(reference, Reference) else reference
+        """Return the one version that `reference` means now; a name alone means its alias `live`."""
+        text = str(reference) if isinstance(reference, Reference) else reference
         self._look_for_changes()
-        resolution = self._resolutions.get(written) if isinstance(written, str) else None
+        resolution = self._resolutions.get(text) if isinstance(text, str) else None
         if resolution is not None:
             return resolution
         parsed = reference if isinstance(reference, Reference) else Reference.parse(reference)
         with self._database.reading() as session:
-            resolved, seen = find_target(session, parsed)
-        self._resolutions.keep(written, resolved, seen)
+            resolved, read_at = find_target(session, parsed)
+        self._resolutions.keep(text, resolved, read_at)
         return resolved
 
     def publish(
@@ -85,7 +85,10 @@ class SqlRegistry:
         activate: bool = True,
         foundation: str | None = None,
     ) -> Published:
-        """Give `digest` the next number under `name`, or find the one it has; `activate` moves `live` to it."""
+        """Give `digest` the next version number under `name`, or find the number that it has already.
+
+        With `activate`, point `live` at that version.
+        """
         check_name(name)
         check_digest(digest)
         with self._writing(name) as session:
@@ -107,7 +110,10 @@ class SqlRegistry:
             return Published(name, row.number, digest, created, live)
 
     def publish_all(self, versions: Sequence[NewVersion]) -> builtins.list[Published]:
-        """Publish each and move `live` to it, in one transaction; what a name holds already changes nothing."""
+        """Publish the versions and point `live` at each, in one transaction.
+
+        A version whose digest the name holds already changes nothing.
+        """
         for version in versions:
             check_name(version.name)
             check_digest(version.digest)
@@ -115,7 +121,7 @@ class SqlRegistry:
             return publish_all(session, versions, _now())
 
     def set_alias(self, name: str, alias: str, version: int) -> AliasPointer:
-        """Point `alias` of `name` at `version`; moving `live` goes into the history that `rollback` walks."""
+        """Point `alias` of `name` at `version`; a move of `live` goes into the history that `rollback` uses."""
         check_alias(alias)
         with self._writing(name) as session:
             target = find_version(session, name, version)
@@ -130,7 +136,7 @@ class SqlRegistry:
             return AliasPointer(name, alias, version, target.digest)
 
     def rollback(self, name: str) -> AliasPointer:
-        """Point `live` at its position before, skipping deleted versions; else raise NoPreviousVersion."""
+        """Point `live` at its previous version that still exists; raise NoPreviousVersion if there is none."""
         with self._writing(name) as session:
             find_adapter(session, name)
             before = live_version(session, name)
@@ -141,7 +147,7 @@ class SqlRegistry:
     def delete_version(self, name: str, version: int, *, force: bool = False) -> str:
         """Remove a version and return its digest.
 
-        Raise VersionInUse where aliases point at it, unless `force`.
+        Raise VersionInUse if aliases point at it, unless `force`, which removes those aliases too.
         """
         with self._writing(name) as session:
             row = find_version(session, name, version)
@@ -149,8 +155,8 @@ class SqlRegistry:
             aliases = list(session.scalars(select(AliasRow.alias).where(*here).order_by(AliasRow.alias)))
             if aliases and not force:
                 raise VersionInUse(
-                    f"version {version} of adapter {name!r} is what {', '.join(aliases)} point(s) at: "
-                    "move the aliases first, or force the deletion to drop them with it"
+                    f"version {version} of adapter {name!r} is in use by the aliases: {', '.join(aliases)}; "
+                    "move the aliases first, or force the deletion to remove them with the version"
                 )
             session.execute(delete(AliasRow).where(*here))
             session.execute(delete(LiveRow).where(LiveRow.adapter == name, LiveRow.version == version))
@@ -159,7 +165,7 @@ class SqlRegistry:
             return row.digest
 
     def delete_adapter(self, name: str) -> builtins.list[str]:
-        """Remove an adapter with its versions and aliases, and return the digests in order of version."""
+        """Remove an adapter with its versions and aliases; return the digests in order of version number."""
         with self._writing(name) as session:
             adapter = find_adapter(session, name)
             rows = session.execute(
@@ -178,62 +184,63 @@ class SqlRegistry:
     def list(self, limit: int = 100, after: str | None = None) -> Page:
         """Return at most `limit` adapters whose names come after `after`, in order of name."""
         if limit < 1:
-            raise ValueError(f"limit is {limit}: give at least 1")
+            raise ValueError(f"limit is {limit}; give at least 1")
         if after is not None and not is_name(after):
             raise InvalidName(
-                f"{shown(after)} is not a name to go on after: give the last page's `next`", param="after"
+                f"{shown(after)} is not a name that a page can begin after; give the `next` of the last page",
+                param="after",
             )
         with self._database.reading() as session:
             return page(session, limit, after)
 
     def show(self, name: str) -> AdapterDetail:
-        """Return everything about one adapter; else raise UnknownAdapter."""
+        """Return everything about one adapter; raise UnknownAdapter if there is none."""
         with self._database.reading() as session:
             return adapter_detail(session, name)
 
     def version(self, name: str, number: int) -> VersionDetail:
-        """Return everything about one version; else raise UnknownAdapter or UnknownVersion."""
+        """Return everything about one version; raise UnknownAdapter or UnknownVersion if there is none."""
         with self._database.reading() as session:
             return version_detail(find_version(session, name, number))
 
     def events(self, name: str | None = None, limit: int = 100) -> builtins.list[Event]:
-        """Return at most `limit` events, the newest first, of one adapter, deleted or not, or of all."""
+        """Return at most `limit` events, newest first, of all adapters or of one, which may be deleted."""
         if name is not None and not is_name(name):
             return []
         with self._database.reading() as session:
             return newest_events(session, name, limit)
 
     def count(self) -> int:
-        """Return how many adapters there are."""
+        """Return the number of adapters."""
         with self._database.reading() as session:
             return session.scalar(select(func.count()).where(AdapterRow.deleted_at.is_(None))) or 0
 
     def is_empty(self) -> bool:
-        """Tell whether there are no adapters now; there may have been some."""
+        """Return whether there are no adapters now, even if there were some earlier."""
         return self.count() == 0
 
     def digest_in_use(self, digest: str) -> bool:
-        """Tell whether any version of any adapter stands for `digest`."""
+        """Return whether any version of any adapter has this digest."""
         with self._database.reading() as session:
             return (
                 session.scalars(select(VersionRow.number).where(VersionRow.digest == digest)).first() is not None
             )
 
     def ping(self) -> None:
-        """Return where the database answers; else raise RegistryUnavailable."""
+        """Return if the database answers; else raise RegistryUnavailable."""
         self._database.ping()
 
     def close(self) -> None:
-        """Let the database go; every later use is RegistryUnavailable."""
+        """Close the database; every later call raises RegistryUnavailable."""
         self._database.close()
         self._resolutions.clear()
 
     @contextmanager
     def _writing(self, name: str | None = None) -> Iterator[Session]:
-        """Give a session that writes; `name`: the one adapter that it changes."""
-        with self._database.writing() as (session, written):
+        """Yield a session that writes; `name` is the one adapter that it changes, or None for several."""
+        with self._database.writing() as (session, new_revision):
             yield session
-        self._resolutions.renew(written, name)
+        self._resolutions.renew(new_revision, name)
 
     def _look_for_changes(self) -> None:
         now = self._clock()
@@ -243,7 +250,7 @@ class SqlRegistry:
             with self._database.reading() as session:
                 self._resolutions.renew(revision(session))
         except RegistryUnavailable:
-            # The state in memory was right when last seen, and serving it beats failing every request.
+            # The state in memory was right when it was read. To serve it is better than to fail every request.
             pass
         finally:
             self._looked = now

@@ -1,4 +1,4 @@
-"""The references resolved lately, kept in memory."""
+"""A cache of resolved references in memory."""
 
 import threading
 from collections import OrderedDict
@@ -7,7 +7,7 @@ from rootstock.adapters.registry.records import Resolution
 
 
 class Resolutions:
-    """At most `size` resolved references, the least recently used dropped first, all of one revision."""
+    """A cache of at most `size` resolved references of one revision; it drops the least recently used first."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -16,7 +16,7 @@ class Resolutions:
         self._lock = threading.Lock()
 
     def get(self, reference: str) -> Resolution | None:
-        """Return what `reference` resolved to, if that is kept."""
+        """Return the resolution of `reference`; None if it is not in the cache."""
         with self._lock:
             resolution = self._kept.get(reference)
             if resolution is not None:
@@ -24,7 +24,7 @@ class Resolutions:
             return resolution
 
     def keep(self, reference: str, resolved: Resolution, revision: int) -> None:
-        """Keep what was read at `revision`, unless a newer revision is known by now."""
+        """Add a resolution that was read at `revision`, unless the cache knows a newer revision."""
         with self._lock:
             self._renew(revision)
             if revision == self._revision:
@@ -34,7 +34,7 @@ class Resolutions:
                     self._kept.popitem(last=False)
 
     def renew(self, revision: int, changed: str | None = None) -> None:
-        """Forget what was read before `revision`: everything, or one adapter's where it `changed` that alone."""
+        """Drop the resolutions from before `revision`: all, or one adapter's if the write `changed` only that."""
         with self._lock:
             if changed is None or revision != self._revision + 1:
                 self._renew(revision)
@@ -44,7 +44,7 @@ class Resolutions:
             self._revision = revision
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all resolutions."""
         with self._lock:
             self._kept.clear()
 

@@ -20,12 +20,12 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-# The one status: what fails verification is not recorded.
+# The only status, because a version that fails verification is not recorded.
 READY = "ready"
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A moment, aware and in UTC on the way out, also where the database keeps no time zone."""
+    """A column type for times that are aware and in UTC when read, even if the database keeps no time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -40,7 +40,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    """The tables' common ground: constraints have the same names on every database."""
+    """The base class of the tables, which gives constraints the same names on every database."""
 
     metadata = MetaData(
         naming_convention={
@@ -54,7 +54,7 @@ class Base(DeclarativeBase):
 
 
 class RevisionRow(Base):
-    """The single row that every write increments first: it orders writers and tells readers of changes."""
+    """The single row whose number every write increments first, to order writers and tell readers of changes."""
 
     __tablename__ = "revision"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -62,7 +62,7 @@ class RevisionRow(Base):
 
 
 class AdapterRow(Base):
-    """An adapter's name and its next version number; it stays when the adapter is deleted."""
+    """An adapter's name and next version number; the row stays when the adapter is deleted."""
 
     __tablename__ = "adapters"
     name: Mapped[str] = mapped_column(String(128), primary_key=True)
@@ -72,7 +72,7 @@ class AdapterRow(Base):
 
 
 class VersionRow(Base):
-    """A version: a number under an adapter, and the digest it stands for."""
+    """A version of an adapter: its number and its digest."""
 
     __tablename__ = "versions"
     __table_args__ = (UniqueConstraint("adapter", "digest"), Index(None, "digest"))
@@ -101,7 +101,7 @@ class AliasRow(Base):
 
 
 class LiveRow(Base):
-    """One position of `live`, the newest last; rolling back takes positions off the end."""
+    """One entry in the history of `live`, newest last; a rollback removes entries from the end."""
 
     __tablename__ = "live_history"
     __table_args__ = (
@@ -114,7 +114,7 @@ class LiveRow(Base):
 
 
 class EventRow(Base):
-    """A change that was made; rows are only ever added, and outlive what they tell of."""
+    """A change that was made; rows are only added, and they stay when the adapter is deleted."""
 
     __tablename__ = "events"
     __table_args__ = (Index(None, "name", "id"),)

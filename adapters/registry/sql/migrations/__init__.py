@@ -1,1 +1,1 @@
-"""The steps from each form of the registry's database to the next."""
+"""The steps that upgrade the registry's database from each schema to the next."""

@@ -1,4 +1,4 @@
-"""The script that Alembic runs: the steps, on the connection that the registry opened."""
+"""The script that Alembic runs: it applies the steps on the connection that the registry opened."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Adapters, versions, aliases, the history of `live`, events and the revision."""
+"""Creates the tables of adapters, versions, aliases, the history of `live`, events and the revision."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,7 +17,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Refuse: going back would lose the registry."""
+    """Refuse, because a downgrade would lose the registry."""
     raise NotImplementedError("restore the backup that was made before upgrading")
 
 

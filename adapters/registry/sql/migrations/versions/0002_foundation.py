@@ -1,4 +1,4 @@
-"""The foundation of each version, so that a server of several knows which one answers."""
+"""Adds the foundation of each version, which a server of several foundations needs to choose one."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,10 +10,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the column. Null: published by a server of one foundation, which was the first."""
+    """Add the column; null stands for a version that a server of one foundation published, so the first one."""
     op.add_column("versions", sa.Column("foundation", sa.String(71), nullable=True))
 
 
 def downgrade() -> None:
-    """Refuse: an older program would answer with the wrong foundation."""
+    """Refuse, because an older program would answer with the wrong foundation."""
     raise NotImplementedError("restore the backup that was made before upgrading")

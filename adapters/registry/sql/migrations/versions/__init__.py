@@ -1,1 +1,1 @@
-"""One file per step, in order of number."""
+"""The steps, one in each file, in order of number."""
