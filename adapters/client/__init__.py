@@ -1,1 +1,1 @@
-"""The HTTP client of a Rootstock server and its errors."""
+"""The HTTP client of a Rootstock server, and its errors."""

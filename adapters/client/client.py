@@ -1,4 +1,4 @@
-"""A Rootstock server's HTTP routes as Python methods."""
+"""A client with a Python method for each HTTP route of a Rootstock server."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ Progress = Callable[[int, int], None]
 
 
 class Client:
-    """One server, by its address; each method gives the JSON document that the server's route answers with.
+    """A client of one server, by its address; most methods return the JSON document that the route answers with.
 
-    Errors: Unreachable, Refused and Unreadable, all of them ClientError; and InvalidName, before anything is
-    sent, for what cannot name an adapter or alias. Nothing is sent twice, except in two cases: a GET whose
-    connection is refused is tried once more, and an inference call that gets 429 with a Retry-After waits that
-    long and tries again, at most `MAX_TRIES` tries and `MAX_WAIT` seconds of waiting in all.
+    Methods raise Unreachable, Refused or Unreadable, which are all ClientError. They raise InvalidName, before
+    anything is sent, for a text that cannot name an adapter or alias. A request is sent again in two cases only.
+    A GET whose connection is refused is tried once more. An inference call that gets 429 with a Retry-After
+    waits that long and tries again, with at most `MAX_TRIES` tries and `MAX_WAIT` seconds of waiting in all.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Client:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=timeout,
             transport=transport,
-            # A proxy from the environment knows no server on this machine.
+            # A proxy from the environment cannot reach a server on this machine.
             trust_env=not _is_loopback(address.host),
         )
 
@@ -89,7 +89,7 @@ class Client:
     ) -> Document:
         """Return the answers of several adapters for the same inputs: `results`, in the order of `models`.
 
-        An adapter that could not answer has an `error` in its place.
+        The result of an adapter that could not answer holds an `error`.
         """
         return self._infer({"models": [*models]}, inputs, parameters)
 
@@ -99,7 +99,7 @@ class Client:
         return self._patiently("/v1/embeddings", {"model": model, "input": texts})
 
     def limits(self) -> Document:
-        """Return what the server accepts: tasks, ranks, sizes, and the foundation's fingerprint."""
+        """Return the server's limits: tasks, ranks, sizes, and the foundation's fingerprint."""
         return self._document("GET", "/v1/limits")
 
     def models(self) -> Document:
@@ -123,15 +123,16 @@ class Client:
         activate: bool = True,
         progress: Progress | None = None,
     ) -> Document:
-        """Publish an adapter as the next version of `name`: a zip's bytes, or the path of a zip or a folder.
+        """Publish an adapter as the next version of `name`.
 
-        `task` to `foundation` are for a plain PEFT folder only; its known files that are not sent join those that
-        the server ignored, at `verification.ignored`. `progress` is called with the bytes handed to
-        the network so far and the bytes in all; the two are equal once, when the server begins to verify.
+        `data` is the bytes of a zip, or the path of a zip or a folder. `task`, `labels`, `problem_type`,
+        `max_length` and `foundation` are for a plain PEFT folder only. Known extras of a folder are not sent, and
+        are listed with those that the server ignored, at `verification.ignored`. `progress` is called with the
+        bytes sent so far and the bytes in all. The two are equal once, when the server begins to verify.
         """
         if isinstance(labels, str):
-            raise Misused(f"labels is the text {labels!r}; give a list with one text a label")
-        given = {
+            raise Misused(f"labels is the text {labels!r}; give a list with one text for each label")
+        form = {
             "name": check_name(name),
             "task": task,
             "labels": None if labels is None else json.dumps([*labels]),
@@ -140,22 +141,22 @@ class Client:
             "foundation": foundation,
             "activate": "true" if activate else "false",
         }
-        fields = {field: value for field, value in given.items() if value is not None}
+        fields = {field: value for field, value in form.items() if value is not None}
         ignored: tuple[str, ...] = ()
         if isinstance(data, Path) and data.is_dir():
             data, ignored = read_source(data)
         with ExitStack() as opened:
             source = io.BytesIO(data) if isinstance(data, bytes) else opened.enter_context(data.open("rb"))
-            # httpx reads a file piece by piece as it sends, and asks of it these three methods alone.
+            # httpx reads a file piece by piece while it sends, and calls only the methods that _Watched has.
             bundle = cast("IO[bytes]", _Watched(source, progress))
             files = {"bundle": (f"{name}.zip", bundle, "application/zip")}
             answer = self._document("POST", _ADAPTERS, data=fields, files=files)
-        if ignored and isinstance(verified := answer.get("verification"), dict):
-            verified["ignored"] = sorted({*(verified.get("ignored") or ()), *ignored})
+        if ignored and isinstance(verification := answer.get("verification"), dict):
+            verification["ignored"] = sorted({*(verification.get("ignored") or ()), *ignored})
         return answer
 
     def list(self, limit: int = 100) -> Iterator[Document]:
-        """Give every adapter in order of name, fetched `limit` at a time as they are asked for."""
+        """Yield every adapter in order of name; pages of `limit` adapters are fetched on demand."""
         query: dict[str, str | int] = {"limit": limit}
         while True:
             page = self._document("GET", _ADAPTERS, params=query)
@@ -172,26 +173,34 @@ class Client:
         return self._document("GET", _path(name))
 
     def resolve(self, reference: str) -> tuple[str, int]:
-        """Return the name and version that a reference means now; raise an AdapterError where it means none."""
-        wanted = Reference.parse(reference)
-        if wanted.version is not None:
-            return wanted.name, wanted.version
-        adapter = self.show(wanted.name)
-        if wanted.digest_prefix is not None:
-            begin = f"sha256:{wanted.digest_prefix}"
-            versions = [v["version"] for v in adapter.get("versions", ()) if v["digest"].startswith(begin)]
+        """Return the name and version that a reference means now.
+
+        Raise an AdapterError if it does not mean exactly one version.
+        """
+        parsed = Reference.parse(reference)
+        if parsed.version is not None:
+            return parsed.name, parsed.version
+        adapter = self.show(parsed.name)
+        if parsed.digest_prefix is not None:
+            start = f"sha256:{parsed.digest_prefix}"
+            versions = [v["version"] for v in adapter.get("versions", ()) if v["digest"].startswith(start)]
         else:
-            versions = [v for alias, v in adapter.get("aliases", {}).items() if alias == (wanted.alias or LIVE)]
+            versions = [v for alias, v in adapter.get("aliases", {}).items() if alias == (parsed.alias or LIVE)]
         if len(versions) != 1:
-            raise UnknownVersion(f"{reference} means {len(versions)} versions of {wanted.name}, not one")
-        return wanted.name, int(versions[0])
+            raise UnknownVersion(
+                f"{reference} means {len(versions)} versions of {parsed.name}, not one; see its versions with: "
+                f"rootstock adapters show {parsed.name}"
+            )
+        return parsed.name, int(versions[0])
 
     def pull(self, name: str, version: int) -> bytes:
         """Return the bundle of a version, as one zip."""
         path = f"{_path(name)}/versions/{version:d}/bundle"
         data = self._send("GET", path).content
         if not data.startswith(b"PK"):
-            raise Unreadable(f"{self._url}{path} gave {len(data)} bytes that are no zip")
+            raise Unreadable(
+                f"{self._url}{path} gave {len(data)} bytes that are no zip: is this a Rootstock server?"
+            )
         return data
 
     def set_alias(self, name: str, alias: str, version: int) -> Document:
@@ -200,17 +209,20 @@ class Client:
         return self._document("PUT", path, json={"version": version})
 
     def rollback(self, name: str) -> Document:
-        """Move `live` back to what it was before."""
+        """Move `live` back to the version that it pointed at before."""
         return self._document("POST", f"{_path(name)}/rollback")
 
     def remove(self, name: str, version: int | None = None, force: bool = False) -> None:
-        """Delete a version, with `force` also where an alias points at it; without one, the whole adapter."""
+        """Delete a version, or the whole adapter if `version` is None.
+
+        With `force`, delete a version even if aliases point at it.
+        """
         path = _path(name) if version is None else f"{_path(name)}/versions/{version:d}"
         self._send("DELETE", path, params={"force": "true"} if force else None)
 
     def _infer(self, which: Document, inputs: Any, parameters: Mapping[str, Any] | None) -> Document:
-        given = {} if parameters is None else {"parameters": dict(parameters)}
-        return self._patiently("/v1/predict", {**which, "inputs": inputs, **given})
+        options = {} if parameters is None else {"parameters": dict(parameters)}
+        return self._patiently("/v1/predict", {**which, "inputs": inputs, **options})
 
     def _patiently(self, path: str, body: Document) -> Document:
         left = MAX_WAIT
@@ -239,7 +251,9 @@ class Client:
         except httpx.ConnectError as error:
             raise Unreachable(f"cannot reach {self._url} ({error})") from error
         except httpx.RequestError as error:
-            raise Unreachable(f"{self._url} broke off before it had answered ({error})") from error
+            raise Unreachable(
+                f"the connection to {self._url} broke off before it had answered ({error})"
+            ) from error
         if response.is_success:
             return response
         raise refusal(f"{self._url}{path}", response)
@@ -250,7 +264,7 @@ class Client:
         except httpx.ConnectError as error:
             if method != "GET" or not _is_refused_connection(error):
                 raise
-        # A server that restarts is away for a moment.
+        # A server that restarts refuses connections for a moment.
         time.sleep(_RECONNECT_AFTER)
         return self._http.request(method, path, **options)
 
@@ -261,10 +275,10 @@ def packed(folder: Path) -> bytes:
 
 
 def read_source(path: Path) -> tuple[bytes, tuple[str, ...]]:
-    """Return the zip in a file or of an adapter's folder, and the known files of the folder that are left out.
+    """Return the zip in a file, or of an adapter's folder, and the folder's known extras that it leaves out.
 
-    The folder is a bundle's, or what PEFT's `save_pretrained`, the Trainer or sentence-transformers left. Misused
-    for a folder that is no adapter's or holds a file that is no known part of one.
+    The folder is a bundle's, or the output of PEFT's `save_pretrained`, the Trainer or sentence-transformers.
+    Raise Misused if it is not an adapter's folder, or holds an unknown file.
     """
     return _packed(path) if path.is_dir() else (path.read_bytes(), ())
 
@@ -285,20 +299,20 @@ def _packed(folder: Path) -> tuple[bytes, tuple[str, ...]]:
         else:
             unknown.append(name)
     if WEIGHTS not in sent and "adapter_model.bin" in unknown:
-        told = f"{folder} has its weights in adapter_model.bin, a pickle, which is never read"
-        raise Misused(f"{told}; save it again with save_pretrained, which writes {WEIGHTS}")
+        problem = f"{folder} has its weights in adapter_model.bin, a pickle, which is never read"
+        raise Misused(f"{problem}; save it again with save_pretrained, which writes {WEIGHTS}")
     if missing := [name for name in (CONFIG, WEIGHTS) if name not in sent]:
         reasons = [f"; {name}: {why}" for name in unknown if (why := why_unknown(name)) != "unknown"]
-        told = f"{folder} is not an adapter's folder: it has no {' and no '.join(missing)}"
-        raise Misused("".join((told, *reasons[:1])))
+        problem = f"{folder} is not an adapter's folder: it has no {' and no '.join(missing)}"
+        raise Misused("".join((problem, *reasons[:1])))
     if unknown:
-        told = f"{folder} holds {unknown[0]}, which is no known part of an adapter ({why_unknown(unknown[0])})"
-        raise Misused(f"{told}; move it elsewhere, or push a folder with {', '.join(MEMBERS)} alone")
+        problem = f"{folder} holds {unknown[0]}, which is no known part of an adapter ({why_unknown(unknown[0])})"
+        raise Misused(f"{problem}; move it elsewhere, or push a folder with only {', '.join(MEMBERS)}")
     return pack(sent), tuple(sorted(ignored))
 
 
 class _Watched:
-    """A file to upload that reports how far it has been read."""
+    """A file to upload, which reports how many bytes have been read."""
 
     def __init__(self, source: BinaryIO, progress: Progress | None) -> None:
         self._source = source
@@ -307,7 +321,7 @@ class _Watched:
         source.seek(0)
 
     def read(self, size: int = -1) -> bytes:
-        # The next piece is asked for when the one before has gone out.
+        # httpx reads the next piece only after it has sent the one before.
         if self._progress is not None:
             self._progress(self._source.tell(), self._total)
         return self._source.read(size)
@@ -327,7 +341,9 @@ def _address(url: str) -> httpx.URL:
     if address.scheme not in ("http", "https") or not address.host:
         raise Misused(f"{url!r} is not an http address; give one like {DEFAULT_URL}")
     if address.userinfo or address.query or address.fragment:
-        raise Misused(f"an address takes no user, query or fragment; give one like {DEFAULT_URL}, and a key")
+        raise Misused(
+            f"an address may not hold a user, query or fragment; give one like {DEFAULT_URL}, and the key apart"
+        )
     return address
 
 

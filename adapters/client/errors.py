@@ -1,4 +1,4 @@
-"""Types for the errors between a client and a server. Every message is one printable line."""
+"""The errors between a client and a server. Every message is one printable line."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ADVICE = {
 
 
 def one_line(text: object) -> str:
-    """Return `text` on one line without control characters, cut to a sensible length."""
+    """Return `text` on one line without control characters, cut after _SHOWN characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
 class ClientError(Exception):
-    """A failure that kept a client from its answer; `advice` is what to do about it, where that is known."""
+    """The base of all errors of a client; `advice` is the remedy, or empty if none is known."""
 
     advice = ""
 
@@ -32,24 +32,24 @@ class ClientError(Exception):
 
 
 class Misused(ClientError):
-    """The client was given an address, key or folder that cannot be sent; nothing was."""
+    """The client got an address, key or folder that it cannot use; it sent nothing."""
 
 
 class Unreachable(ClientError):
-    """No whole answer came: nothing listens there, it took too long, or the connection broke."""
+    """The server gave no complete answer: nothing listens there, it took too long, or the connection broke."""
 
     advice = "is a server running there? Start one: rootstock serve"
 
 
 class Unreadable(ClientError):
-    """An answer came, and it is not one that Rootstock gives."""
+    """The answer is not one that a Rootstock server gives."""
 
 
 class Refused(ClientError):
     """The server answered with an error.
 
-    `code` is the server's stable code and `param` what it is about; both are None where something else
-    answered, a proxy for instance. `retry_after` is in seconds, where the answer told.
+    `code` is the server's stable code, and `param` is the parameter at fault. Both are None if something else
+    answered, for instance a proxy. `retry_after` is in seconds, or None if the answer did not state it.
     """
 
     def __init__(
@@ -71,20 +71,20 @@ class Refused(ClientError):
 
 
 def refusal(url: str, response: httpx.Response) -> Refused:
-    """Return what an answer that is not a success says, in the server's words where it has them."""
+    """Return the error for an answer that is not a success, with the server's own message if there is one."""
     status, after = response.status_code, _seconds(response.headers.get("Retry-After"))
     error = (json_object(response) or {}).get("error")
     if isinstance(error, dict) and isinstance(error.get("message"), str) and error["message"].strip():
         code, param = (None if error.get(k) is None else str(error[k]) for k in ("code", "param"))
         return Refused(status, code, error["message"], param, retry_after=after)
-    aim = f" to {response.headers['Location']}" if response.has_redirect_location else ""
-    told = f"{url} answered {status} {response.reason_phrase}".rstrip() + aim
-    message = f"{told} with {kind_of(response)}: is this a Rootstock server?"
+    target = f" to {response.headers['Location']}" if response.has_redirect_location else ""
+    answer = f"{url} answered {status} {response.reason_phrase}".rstrip() + target
+    message = f"{answer} with {kind_of(response)}: is this a Rootstock server?"
     return Refused(status, None, message, retry_after=after)
 
 
 def json_object(response: httpx.Response) -> dict[str, Any] | None:
-    """Return the JSON object that an answer holds, or None where it holds something else."""
+    """Return the JSON object that an answer holds; None if it holds something else."""
     try:
         value = json.loads(response.content)
     except (ValueError, RecursionError):
@@ -93,7 +93,7 @@ def json_object(response: httpx.Response) -> dict[str, Any] | None:
 
 
 def kind_of(response: httpx.Response) -> str:
-    """Return, for a message, what an answer holds that is not ours."""
+    """Return a description, for a message, of the body of an answer that is not Rootstock's."""
     if not response.content:
         return "an empty body"
     kind = response.headers.get("Content-Type", "untyped content").partition(";")[0]
@@ -101,7 +101,7 @@ def kind_of(response: httpx.Response) -> str:
 
 
 def _seconds(header: str | None) -> float | None:
-    """Return the seconds of a Retry-After; None for its other form, a date, which nothing here sends."""
+    """Return the seconds of a Retry-After; None for its other form, a date, which Rootstock never sends."""
     try:
         seconds = float(header or "")
     except ValueError:

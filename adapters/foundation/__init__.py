@@ -1,1 +1,1 @@
-"""Find, identify, describe and read a foundation's files."""
+"""Foundations: how their files are found, identified, described and read."""

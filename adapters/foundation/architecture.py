@@ -1,4 +1,4 @@
-"""A foundation's spec, read from its transformers classes built without weights (torch's meta device)."""
+"""Builds a foundation's spec from its transformers classes, without weights (on torch's meta device)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from rootstock.adapters.spec import FoundationSpec, TaskClass
 if TYPE_CHECKING:
     from torch import nn
 
-# Label counts that differ from each other and from any hidden width: a dimension that follows them is "labels".
+# Two label counts that no hidden width equals. A dimension that changes with them is the number of labels.
 _LABELS = (3, 5)
 
 
 def describe(files: FoundationFiles) -> FoundationSpec:
     """Return the spec of a foundation: its sites, and for each task the class, linear modules and head tensors.
 
-    Import torch and transformers; the result is plain data that is cached with the ONNX export. Raise
-    FoundationError where they are not installed.
+    This imports torch and transformers; raise FoundationError if they are not installed. The result is plain
+    data, which is cached with the ONNX export.
     """
     if problem := lack("layers", f"reading the layers of {files.name}"):
         raise FoundationError(problem)
@@ -51,8 +51,8 @@ def describe(files: FoundationFiles) -> FoundationSpec:
         ):
             if type(config) in auto._model_mapping:
                 models = tuple(_with_labels(auto, config, n) for n in _LABELS)
-                # A decoder's classifier (`score`) reads the last token, which it finds by the input's ids: a head
-                # is given hidden states alone.
+                # A decoder's classifier (`score`) reads the last token, which it finds by the input's ids. A head
+                # here receives only hidden states, so this class cannot be served.
                 if not hasattr(models[0], "score"):
                     built[task] = models
         if type(config) in AutoModelForQuestionAnswering._model_mapping:
@@ -91,9 +91,9 @@ def _with_labels(auto: Any, config: Any, labels: int) -> nn.Module:
 
 
 def _task_class(task: str, small: nn.Module, large: nn.Module) -> TaskClass:
-    """Return the task class, with its head's shapes read from one class at two label counts.
+    """Return the task class; `small` and `large` are models of it with two different label counts.
 
-    A dimension that differs between `small` and `large` follows the labels.
+    A dimension of the head that differs between them is the number of labels.
     """
     if task == "feature-extraction":
         return TaskClass(type(small).__name__, task, "", _linears(small))
@@ -116,10 +116,10 @@ def _linears(model: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def _norms(trunk: nn.Module) -> dict[str, int]:
-    """Return the normalisation layers with a bias.
+    """Return the widths of the normalisation layers with a bias, by name.
 
-    One that is applied to no row of a batch (DeBERTa's, on its relative positions) is left out: it cannot
-    differ from row to row.
+    DeBERTa's layer on relative positions is left out: it does not apply to the rows of a batch, so it cannot
+    differ between them.
     """
     from torch import nn
 

