@@ -156,16 +156,16 @@ class _Models:
         self.task_class = task_class
         self._shapes = shapes
         self._inputs = _inputs(files, spec)
-        named: Any = transformers.AutoModel
-        sized = {}
+        model_class: Any = transformers.AutoModel
+        size_options = {}
         if task_class.head:
-            named = getattr(transformers, task_class.name)
-            sized = {"num_labels": _labels(task_class, shapes)}
+            model_class = getattr(transformers, task_class.name)
+            size_options = {"num_labels": _labels(task_class, shapes)}
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        self.base = named.from_pretrained(
+        self.base = model_class.from_pretrained(
             files.folder,
-            **sized,
+            **size_options,
             dtype=torch.float32,
             attn_implementation="eager",
             use_safetensors=True,

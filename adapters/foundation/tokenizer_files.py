@@ -79,9 +79,9 @@ def _other_ids(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str |
     for number, token in listed.items():
         content = str(token.get("content") if isinstance(token, dict) else token)
         if str(ids.get(content)) != number:
-            held = f"the id {ids[content]}" if content in ids else "none"
+            other = f"the id {ids[content]}" if content in ids else "none"
             return (
-                f"{CONFIG} gives the token {content!r} the id {number} and tokenizer.json gives it {held}; save "
+                f"{CONFIG} gives the token {content!r} the id {number} and tokenizer.json gives it {other}; save "
                 "the tokenizer again with transformers"
             )
     return None
