@@ -256,22 +256,22 @@ KINDS = {
 
 GAPS = (
     Gap(
-        "A decoder's classifier reads the last token of each text, which it finds by the token ids; a head is "
-        "given hidden states alone.",
+        "A decoder's classifier reads the last token of each text. It finds that token by the token ids, but a "
+        "head gets only hidden states.",
         "schema",
         "gpt2",
         tasks=_CLASSIFIERS,
     ),
     Gap(
-        "ALBERT's layers are one layer used again, which has no number to choose; PEFT refuses to make it, too.",
+        "ALBERT runs one layer repeatedly, so there is no layer number to choose; PEFT refuses this, too.",
         "sites",
         "albert",
         kinds=("lora-top",),
         peft_refuses="No modules were targeted|Target modules .* not found",
     ),
     Gap(
-        "DeBERTa normalises its relative positions once for a whole batch, and the bias of that layer is among "
-        "the trained ones; train with `bias: lora_only`.",
+        "DeBERTa normalises its relative positions once for a whole batch, and `bias: all` trains the bias of "
+        "that layer; train with `bias: lora_only`.",
         "sites",
         "deberta-v2",
         kinds=("lora-bias-all",),

@@ -33,79 +33,81 @@ from tests.parity.matrix import (
 _INTRO = """\
 # Compatibility
 
-What you can bring: an adapter trained with [PEFT](https://huggingface.co/docs/peft), or a head alone, for one \
+The server accepts an adapter trained with [PEFT](https://huggingface.co/docs/peft), or a head alone, for one \
 of the tasks below, on a foundation of one of the architectures below. Zip the folder that `save_pretrained` \
 wrote and upload it; [the bundle format](bundle-format.md#plain-peft-folders) says what else an upload may \
-hold.
+hold. [The glossary](glossary.md) explains the terms.
 
-Each ✓ is a test for every architecture that its notes do not except. PEFT makes the adapter on a small random \
-model of that architecture, saves it and loads it anew; the answers served must be PEFT's (eager attention, \
-fp32) within 1e-4 + 1e-4·|x|. Each adapter is tried alone, and in batches that mix every kind, task and head \
-size and the bare foundation, on {runners}.
+Each ✓ is tested on every architecture, except those that its footnotes name. PEFT makes the adapter on a \
+small random model of that architecture, saves it and loads it again. The server's answers must equal PEFT's \
+(eager attention, fp32) within 1e-4 + 1e-4·|x|. Each adapter is tested alone, and in batches that mix all \
+kinds, tasks and head sizes with the bare foundation, on {runners}.
 
 `make compatibility` writes this page from the tests' own tables (`tests/parity/matrix.py`).
 """
 
 _TASK_NOTE = """\
-`zero-shot-classification` serves the adapters of `text-classification`, whose logits it reads. `text-ranking` \
-and `zero-shot-classification` are named by the form field `task` on upload.
+`zero-shot-classification` serves the adapters of `text-classification` and reads their logits. To upload an \
+adapter for `text-ranking` or `zero-shot-classification`, name the task in the form field `task`.
 
-`question-answering` is compared with the model that PEFT's class wraps. The class itself \
-(`PeftModelForQuestionAnswering`, peft 0.21) does not pass token types on: trained through it, an adapter on \
-an architecture that has them (bert, electra, albert) has seen question and context as one segment, and is \
-here served with two. Train it with `task_type=None` and `modules_to_save=["qa_outputs"]`, and give `task` on \
-upload.
+For `question-answering` the tests compare with the model inside PEFT's class. The class itself \
+(`PeftModelForQuestionAnswering`, peft 0.21) does not pass token types on. On an architecture that has them \
+(bert, electra, albert), an adapter trained through the class has seen question and context as one segment, \
+but the server gives it two. Train it with `task_type=None` and `modules_to_save=["qa_outputs"]`, and give \
+`task` on upload.
 """
 
 _ALONE_INTRO = """\
-What `foundation` answers without an adapter. The first is what it answers unless `task` in the request says \
-otherwise. The answers served must be transformers' own, within the same bounds, alone and among adapters.
+The foundation answers these tasks without an adapter. The first one is the default; `task` in the request \
+chooses the other. The server's answers must equal transformers' within the same bounds, alone and in batches \
+with adapters.
 """
 
 _ALONE_NOTE = """\
-`fill-mask` needs a checkpoint that brings its masked-language-model head: every tensor of transformers' class, \
-but for those that it ties to the embeddings. A foundation that was saved without it (such as the default one) \
-answers 422. An adapter cannot be uploaded for it.
+`fill-mask` needs a checkpoint with a masked-language-model head: every tensor of transformers' class except \
+those that the class ties to the embeddings. A foundation that was saved without this head, such as the \
+default one, answers 422. No adapter can be uploaded for `fill-mask`.
 """
 
 _FILES_NOTE = """\
-sentence-transformers' files beside a foundation say how it embeds. Served are the modules `Transformer`, \
-`Pooling` (mean or the first token) and `Normalize`, a default prompt, `max_seq_length`, and `do_lower_case` \
-where `tokenizer.json` lower-cases. Any other module or setting (`Dense`, another pooling or several at once, \
-`truncate_dim`) is refused by its name when the server starts. Without `modules.json` a foundation embeds by \
-the mean.
+The files of sentence-transformers beside a foundation say how it embeds. The server supports the modules \
+`Transformer`, `Pooling` (mean or the first token) and `Normalize`, a default prompt, `max_seq_length`, and \
+`do_lower_case` if `tokenizer.json` also lower-cases. With any other module or setting (`Dense`, another \
+pooling or several at once, `truncate_dim`) the server does not start, and its message names it. Without \
+`modules.json` a foundation embeds by the mean.
 
-`tokenizer.json` alone says how text becomes tokens. A `tokenizer_config.json` that transformers would obey \
-instead (case, accents, Chinese characters, a space before, truncation on the left, other ids) is refused by its \
-key where it says otherwise.
+The server reads only `tokenizer.json` to turn text into tokens. transformers would also follow \
+`tokenizer_config.json` (case, accents, Chinese characters, a space before, truncation on the left, other \
+ids). If the two files disagree, the server refuses the foundation and names the key.
 """
 
 _ARCHITECTURE_NOTE = """\
-`target_modules` may name any linear layer of the trunk, or be `all-linear`. Where PEFT has no targets of its \
-own for an architecture, name them: the table gives the usual ones.
+`target_modules` may name any linear layer of the trunk, or be `all-linear`. If PEFT has no default targets \
+for an architecture, name them yourself; the table gives the usual ones.
 
-PEFT itself saves the modules `classifier` and `qa_outputs`. Where a head has others, name all that the table \
-says in `modules_to_save`, or a part of the head is missing and the upload is refused (check `sites`). With \
-`all-linear` name the head always: PEFT may target it, and then cannot save it.
+By default PEFT saves the modules `classifier` and `qa_outputs`. If the table lists other modules, name all of \
+them in `modules_to_save`. Otherwise a part of the head is missing and the upload is refused (check `sites`). \
+With `all-linear` always name the head: PEFT may target it, and then cannot save it.
 """
 
 _CONVERTED_NOTE = """\
-These merge into the weights and biases of the foundation's linear layers. On upload, or beforehand with \
-`rootstock adapters convert`, the server computes the LoRA that stands for the merged adapter; it must answer \
-within 1 % of the largest output of the original, or the upload is refused (check `conversion`). Every one of \
-them is tried on a small BERT; LoHa, in the table above, stands for all.
+PEFT can merge these into the weights and biases of the foundation's linear layers. On upload, or beforehand \
+with `rootstock adapters convert`, the LoRA that equals the merged adapter is computed. Its outputs must stay \
+within 1 % of the largest output of the original; otherwise the upload is refused (check `conversion`). Every \
+kind is tested on a small BERT; LoHa in the table above represents them.
 """
 
 _OPTIONS_NOTE = """\
-Of the kinds that are served as they are, `adapter_config.json` may set every option of PEFT {version} but \
-these, which are refused by their names. [The bundle format](bundle-format.md#adapter_configjson) says how the \
-others are read. A key that is no option of PEFT's, such as a comment, is ignored, and the upload's warnings \
-name it. A key that a newer PEFT wrote is refused, for it may change the outputs.
+For the kinds that are served without conversion, `adapter_config.json` may set every option of PEFT {version} \
+except these. The message of a refusal names the option. [The bundle \
+format](bundle-format.md#adapter_configjson) says how the others are read. A key that is not an option of \
+PEFT, such as a comment, is ignored, and a warning of the upload names it. A key that a newer PEFT wrote is \
+refused, because it may change the outputs.
 """
 _INITS_NOTE = """\
-`init_lora_weights` may be {plain}: these leave the foundation's weights as they are. Refused are {refused}, \
-which move a part of them into the adapter; PEFT's `path_initial_model_for_weight_conversion` saves such an \
-adapter as a plain one.
+`init_lora_weights` may be {plain}: these leave the foundation's weights unchanged. The server refuses \
+{refused}, which move a part of the weights into the adapter. To use one of these, save the adapter as a plain \
+one with PEFT's `path_initial_model_for_weight_conversion`.
 """
 
 
@@ -124,7 +126,7 @@ def render() -> str:
             "## The files beside a foundation\n",
             _FILES_NOTE,
             "## Architectures\n",
-            "By `model_type` in the foundation's `config.json`.\n",
+            "An architecture is the `model_type` in the foundation's `config.json`.\n",
             *_table(
                 ["architecture", "LoRA's usual targets", "`modules_to_save`"], map(_row, ARCHITECTURES.values())
             ),
@@ -138,7 +140,7 @@ def render() -> str:
             _OPTIONS_NOTE.format(version=".".join(map(str, PEFT_VERSION))),
             *_table(["option", "why"], ([f"`{name}`", f"{why}."] for name, why in REFUSED_OPTIONS.items())),
             *_table(
-                ["kind", "options of LoRA that it is refused with"],
+                ["kind", "options of LoRA that are refused with it"],
                 ([kind, ", ".join(f"`{o}`" for o in names)] for kind, names in _of_lora_alone().items()),
             ),
             _INITS_NOTE.format(
@@ -181,11 +183,11 @@ def _cell(kind: Kind, task: str, notes: list[str]) -> str:
         f"Not on {why.architecture}. {why.reason}" for why in gaps.values() if why and why.check and why.kinds
     ]
     if kind.architectures:
-        said.append(f"Tried on {', '.join(having)} alone.")
+        said.append(f"Tested only on {', '.join(having)}.")
     if not having:
         return f"–{_marks([f'On no architecture: {without[0].reason}'], notes)}"
     if without:
-        said = [f"On {', '.join(having)} alone. Elsewhere {without[0].reason}"]
+        said = [f"Only on {', '.join(having)}. On the others {without[0].reason}"]
     return f"✓{_marks(said, notes)}"
 
 
@@ -201,13 +203,13 @@ def _marks(said: Iterable[str], notes: list[str]) -> str:
 
 def _row(architecture: Architecture) -> list[str]:
     targets = ", ".join(f"`{name}`" for name in architecture.attention)
-    named = "PEFT's own" if "LORA" in architecture.defaults else f"to be named: {targets}"
+    named = "PEFT's defaults" if "LORA" in architecture.defaults else f"name them: {targets}"
     by_modules: dict[tuple[str, ...], list[str]] = {}
     for task, modules in architecture.heads.items():
         by_modules.setdefault(modules, []).append(task)
     heads = [f"{', '.join(f'`{m}`' for m in ms)} ({', '.join(tasks)})" for ms, tasks in by_modules.items()]
-    saved = "; ".join(heads) or "PEFT's own"
-    return [architecture.name, named, f"{saved}, with `all-linear`" if architecture.finds_heads else saved]
+    saved = "; ".join(heads) or "PEFT's defaults"
+    return [architecture.name, named, f"{saved}, only with `all-linear`" if architecture.finds_heads else saved]
 
 
 def _of_lora_alone() -> dict[str, list[str]]:
