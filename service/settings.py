@@ -120,7 +120,9 @@ class Settings(BaseSettings):
         description="Most tokens in the queue; more get 429. One model may hold at most four times what it "
         "leaves free.",
     )
-    batch_rows: int = Field(32, ge=1, description="Most inputs in one forward pass.")
+    batch_rows: int = Field(
+        32, ge=1, description="Most distinct inputs in one forward pass, and most rows of one adapter in it."
+    )
     batch_tokens: int = Field(
         512,
         ge=1,
@@ -164,6 +166,19 @@ class Settings(BaseSettings):
                 "ROOTSTOCK_ADMIN_KEY: anyone could publish adapters; set the key, or listen on 127.0.0.1"
             )
         return self
+
+    @field_validator("home", "data", mode="before")
+    @classmethod
+    def _names_a_folder(cls, folder: object) -> object:
+        # Path("") is the working folder.
+        if folder == "":
+            raise ValueError("the path is empty; name a folder, or unset the variable")
+        return folder
+
+    @field_validator("exports", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, folder: object) -> object:
+        return None if folder == "" else folder
 
     @field_validator("pin")
     @classmethod

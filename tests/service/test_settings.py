@@ -1,0 +1,36 @@
+"""Settings are read from the environment, refused by name if they are wrong, and documented in full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rootstock.service.settings import PREFIX, Settings, SettingsError, read_settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_setting_is_documented_with_its_default_and_its_description_and_nothing_else_is() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(f"| `{PREFIX}")]
+    documented = {name.strip("`"): (default.strip("` ").lower(), meaning) for name, default, meaning in rows}
+    assert documented == {
+        PREFIX + name.upper(): ("" if field.default is None else str(field.default).lower(), field.description)
+        for name, field in Settings.model_fields.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["HOME", "DATA"])
+def test_an_empty_path_is_refused_where_it_would_be_the_working_folder(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PREFIX + name, "")
+    with pytest.raises(SettingsError, match=f"^{PREFIX}{name}: the path is empty; name a folder"):
+        read_settings()
+
+
+def test_an_empty_folder_of_exports_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ROOTSTOCK_EXPORTS", "")
+    monkeypatch.setenv("ROOTSTOCK_HOME", str(tmp_path))
+    assert read_settings().export_folders == (tmp_path,)
