@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootstock.adapters.spec import FILL_MASK
+from rootstock.adapters.tasks import TASKS
 
 _MAX_MESSAGE = 500
 
@@ -38,9 +38,7 @@ class WrongTask(EngineError):
     def __init__(self, reference: str, supported: str, task: str, reason: str = "") -> None:
         """Name the tasks that the model supports, the task asked for and, if it is known, the reason."""
         because = f": {reason}" if reason else ""
-        # No adapter supports fill-mask: only a foundation does.
-        remedy = "foundation that supports fill-mask" if task == FILL_MASK else f"{task} adapter"
-        message = f"model {reference!r} supports {supported}, not {task}{because}; choose a {remedy}"
+        message = f"model {reference!r} supports {supported}, not {task}{because}; choose {_server_of(task)}"
         super().__init__(message, "model")
 
 
@@ -91,3 +89,11 @@ class Draining(EngineError):
     """A request to an engine that is stopping and admits nothing more."""
 
     code = "draining"
+
+
+def _server_of(task: str) -> str:
+    """Return what a client can choose to have a task served."""
+    spec = next((spec for spec in TASKS if spec.name == task), None)
+    if spec is None:
+        return f"one of the tasks {', '.join(spec.name for spec in TASKS)}"
+    return f"a {task} adapter" if spec.heads else f"a foundation that supports {task}"

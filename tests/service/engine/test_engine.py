@@ -955,6 +955,8 @@ def test_a_call_that_the_task_does_not_take_is_refused_before_anything_is_comput
             WrongTask, match="'a' supports text-classification, not token-classification; choose a token-"
         ):
             await bench.engine.predict("a", ["w1"], {}, task="token-classification")
+        with pytest.raises(WrongTask, match="not summarization; choose one of the tasks text-classification, "):
+            await bench.engine.predict("a", ["w1"], {}, task="summarization")
         with pytest.raises(InvalidParameter, match="no parameter 'temperature'"):
             await bench.engine.predict("a", ["w1"], {"temperature": 1})
         with pytest.raises(InvalidInput, match=r"inputs\[1\] is a pair"):
