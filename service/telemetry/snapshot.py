@@ -39,9 +39,9 @@ class MetricsSnapshot:
             value for all_of, value in self._samples.get(f"rootstock_{name}", {}).items() if all_of >= pairs
         )
 
-    def values(self, name: str, label: str) -> set[str]:
-        """Return the values of a label of the metric."""
-        return {dict(pairs)[label] for pairs in self._samples.get(f"rootstock_{name}", {})}
+    def values(self, name: str, label: str) -> list[str]:
+        """Return the values of a label of the metric, each once, in the order of the page."""
+        return list(dict.fromkeys(dict(pairs)[label] for pairs in self._samples.get(f"rootstock_{name}", {})))
 
 
 class SnapshotDifference:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 
 from rich import box
@@ -38,6 +38,18 @@ class AdapterTraffic:
 
 
 @dataclass(frozen=True)
+class FoundationLoad:
+    """One foundation's queue, slots and cache at the second snapshot."""
+
+    name: str
+    queue_items: int
+    queue_tokens: int
+    slots_used: int
+    cache_adapters: int
+    cache_bytes: int
+
+
+@dataclass(frozen=True)
 class Frame:
     """The work of a server between two snapshots. Rates are per second, times in ms; None if nothing happened."""
 
@@ -65,6 +77,7 @@ class Frame:
     loads_per_s: Mapping[str, float]
     evictions_per_s: Mapping[str, float]
     memory_bytes: int
+    foundations: Sequence[FoundationLoad]
     adapters: Sequence[AdapterTraffic]
 
 
@@ -108,8 +121,18 @@ def frame(over: SnapshotDifference, client: Client) -> Frame:
         loads_per_s={tier: over.rate("loads_total", tier=tier, result="ok") for tier in _TIERS},
         evictions_per_s={tier: over.rate("evictions_total", tier=tier) for tier in _TIERS},
         memory_bytes=int(after.sum("process_resident_memory_bytes")),
+        foundations=_foundations(after),
         adapters=_adapters(over, client),
     )
+
+
+def _foundations(after: MetricsSnapshot) -> list[FoundationLoad]:
+    """Return the foundations in the order of the settings, as the page lists them."""
+    figures = [field.name for field in fields(FoundationLoad)[1:]]
+    return [
+        FoundationLoad(name, *(int(after.sum(figure, foundation=name)) for figure in figures))
+        for name in after.values("queue_items", "foundation")
+    ]
 
 
 def _adapters(over: SnapshotDifference, client: Client) -> list[AdapterTraffic]:
@@ -163,12 +186,22 @@ def shown(frame: Frame, url: str) -> RenderableType:
     numbers.title = f"{url}  {'ready' if frame.ready else 'not ready'}"
     for line in _lines(frame):
         numbers.add_row(*line)
+    if len(frame.foundations) == 1:
+        return Group(numbers, _adapter_table(frame))
+    foundations = Table("foundation", "queue", "tokens", "slots", "adapters", "cache", box=box.SIMPLE_HEAD)
+    for f in frame.foundations:
+        counts = f.queue_items, f.queue_tokens, f.slots_used, f.cache_adapters
+        foundations.add_row(f.name, *map(str, counts), f"{f.cache_bytes / _MIB:.0f} MiB")
+    return Group(numbers, foundations, _adapter_table(frame))
+
+
+def _adapter_table(frame: Frame) -> Table:
     adapters = Table("adapter", "live", "in", "answers/s", "p99", "runner time", box=box.SIMPLE_HEAD)
     for a in frame.adapters:
         live = "-" if a.live is None else str(a.live)
         row = (f"{a.answers_per_s:.1f}", _milliseconds(a.p99_ms), _percent(a.share))
         adapters.add_row(a.name, live, a.residency or "-", *row)
-    return Group(numbers, adapters)
+    return adapters
 
 
 def _lines(f: Frame) -> list[list[str]]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from rootstock.adapters.client.client import Client
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.service.settings import Settings, SettingsError, read_settings
+from rootstock.service.telemetry.top import frames, shown
 from tests.live_server import RunningServer, run_server, upload
 from tests.parity.foundations import make_tiny
 from tests.parity.matrix import ARCHITECTURES
@@ -126,6 +131,26 @@ def test_each_foundation_embeds_under_its_name_and_foundation_is_the_first(
     assert [one["id"] for one in limits] == ["default", "small"]
     for name in ("default", "small"):
         assert f'rootstock_slots_used{{foundation="{name}"}}' in metrics
+
+
+def test_top_shows_the_load_of_each_foundation(
+    servers: tuple[RunningServer, dict[str, RunningServer]],
+) -> None:
+    both, alone = servers
+    with both.client() as client:
+        client.post("/v1/predict", json={"models": ["default-0", "small-0", "small-1"], "inputs": "ok"})
+    with Client(both.url) as lister:
+        view = next(frames(lister, 0.01))
+    page = StringIO()
+    Console(width=120, file=page).print(shown(view, both.url))
+    assert re.search(r"^ +small +0 +0 +\d+ +\d+ +\d+ MiB", page.getvalue(), re.MULTILINE)
+    assert [load.name for load in view.foundations] == ["default", "small"]
+    for figure in ("slots_used", "cache_adapters", "cache_bytes"):
+        loads = [getattr(load, figure) for load in view.foundations]
+        assert sum(loads) == getattr(view, figure)
+        assert min(loads) > 0
+    with Client(alone["small"].url) as lister:
+        assert [load.name for load in next(frames(lister, 0.01)).foundations] == ["foundation"]
 
 
 def test_a_foundation_s_name_is_refused_for_an_adapter(
