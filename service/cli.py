@@ -39,6 +39,7 @@ def serve_command(
     """
     from rootstock.adapters.errors import AdapterError
     from rootstock.adapters.foundation.location import FoundationError
+    from rootstock.service.composition import runs_on_torch
     from rootstock.service.settings import SettingsError, read_settings
     from rootstock.service.telemetry.span_exporters import NoSuchExporter, find_exporters
 
@@ -47,7 +48,7 @@ def serve_command(
         find_exporters()
         _pass_on(settings)
         _take_home(settings)
-        if settings.runner != "torch":
+        if not runs_on_torch(settings):
             for setting in settings.hosted.values():
                 _exported(setting, settings, settings.precision)
         elif problem := lack("torch", "ROOTSTOCK_RUNNER=torch"):

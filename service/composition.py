@@ -54,10 +54,16 @@ class OpenedRunner(NamedTuple):
 OpenRunner = Callable[[str, "FoundationFiles", Settings], OpenedRunner]
 
 
+def runs_on_torch(settings: Settings) -> bool:
+    """Tell whether the settings mean the torch runner, which needs no export, on this machine."""
+    if settings.runner == "auto":
+        return settings.precision == "fp32" and _has_cuda() and _has_torch()
+    return settings.runner == "torch"
+
+
 def open_runner(setting: str, files: FoundationFiles, settings: Settings) -> OpenedRunner:
     """Open the runner that the settings ask for: torch, or ONNX Runtime on the foundation's export."""
-    on_torch = settings.runner == "torch" or (settings.runner == "auto" and _has_cuda() and _has_torch())
-    if on_torch and settings.precision == "fp32":
+    if runs_on_torch(settings):
         from rootstock.adapters.foundation.architecture import describe
         from rootstock.service.engine.runners.torch.runner import TorchRunner
 

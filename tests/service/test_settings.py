@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rootstock.service.composition import runs_on_torch
 from rootstock.service.settings import PREFIX, Settings, SettingsError, read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -34,3 +35,20 @@ def test_an_empty_folder_of_exports_is_none(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("ROOTSTOCK_EXPORTS", "")
     monkeypatch.setenv("ROOTSTOCK_HOME", str(tmp_path))
     assert read_settings().export_folders == (tmp_path,)
+
+
+@pytest.mark.parametrize("runner", ["auto", "onnx", "torch"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("cuda", [True, False])
+def test_torch_runs_where_it_is_asked_for_or_auto_finds_a_device(
+    runner: str, precision: str, cuda: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rootstock.service.composition._has_cuda", lambda: cuda)
+    monkeypatch.setenv("ROOTSTOCK_RUNNER", runner)
+    monkeypatch.setenv("ROOTSTOCK_PRECISION", precision)
+    if (runner, precision) == ("torch", "int8"):
+        with pytest.raises(SettingsError, match="does not support"):
+            read_settings()
+        return
+    expected = runner == "torch" or (runner == "auto" and cuda and precision == "fp32")
+    assert runs_on_torch(read_settings()) == expected
