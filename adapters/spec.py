@@ -27,6 +27,8 @@ _SERVED_BY = {"text-ranking": "text-classification", "zero-shot-classification":
 FILL_MASK = "fill-mask"
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 POOLINGS = ("mean", "cls", "pooler")
+# Every input is sent with the prefix.
+MAX_PREFIX_CHARACTERS = 2**12
 _MAX_MESSAGE = 500
 # The fields of a foundation's spec that are plain JSON values.
 _PLAIN = (
@@ -98,7 +100,7 @@ class FoundationSpec:
     bias to their widths. `layer_prefix` begins the names of layer 0, 1, … ("encoder.layer."); it is empty where
     all layers share one set of weights (ALBERT). `masked_lm` is None if the checkpoint has no such head.
     `other_names` are further names of this foundation on this machine, such as its folder; they do not identify
-    it.
+    it. `lowercases` states whether its tokenizer makes text lower-case. A cached spec holds neither of the two.
     """
 
     fingerprint: str
@@ -117,6 +119,7 @@ class FoundationSpec:
     layer_prefix: str = ""
     masked_lm: MaskedLM | None = None
     other_names: tuple[str, ...] = field(default=(), compare=False)
+    lowercases: bool = field(default=False, compare=False)
 
     def depth(self, modules: Iterable[str]) -> int:
         """Return how many layers, counted from the first, an adapter of these modules leaves unchanged.

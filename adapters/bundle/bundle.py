@@ -206,7 +206,7 @@ def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields
     value = read_json(files[CONFIG], CONFIG)
     compared = check_base(value.get(BASE), plain.foundation, foundation)
     config = read_config(value)
-    task, sentence = plain_task(plain.task, config.task_type, archive)
+    task, sentence = plain_task(plain.task, config.task_type, archive, foundation.lowercases)
     task_class = foundation.class_for(task)
     labels = plain_labels(read_tensors(files[WEIGHTS]), task_class, config, plain, foundation)
     check_labels(labels, task)

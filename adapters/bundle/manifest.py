@@ -14,6 +14,7 @@ from rootstock.adapters import tasks
 from rootstock.adapters.bundle.canonical import canonical, digest_of
 from rootstock.adapters.spec import (
     FILL_MASK,
+    MAX_PREFIX_CHARACTERS,
     POOLINGS,
     PROBLEM_TYPES,
     TASKS,
@@ -27,9 +28,8 @@ SCHEMA = 1
 MAX_LABELS = 2**16
 # Each token has a number for each label, which makes 8 MiB for 512 tokens in a batch.
 MAX_TOKEN_LABELS = 2**12
-# Every answer repeats its labels, and every input is sent with the prefix.
+# Every answer repeats its labels.
 MAX_LABEL_CHARACTERS = 2**10
-MAX_PREFIX_CHARACTERS = 2**12
 _MAX_DEPTH = 32
 # Tasks with one kind of head.
 _HEAD_KINDS = {task.name: task.heads[0] for task in tasks.TASKS if len(task.heads) == 1}
@@ -157,7 +157,15 @@ def read_manifest(data: bytes) -> Manifest:
 
 
 def read_json(data: bytes, member: str) -> dict[str, Any]:
-    """Return the JSON object in a member's bytes.
+    """Return the JSON object in a member's bytes; raise Rejected as `read_value` does, and for another value."""
+    value = read_value(data, member)
+    if not isinstance(value, dict):
+        raise Rejected("schema", member, f"holds {type(value).__name__}, not an object")
+    return value
+
+
+def read_value(data: bytes, member: str) -> Any:
+    """Return the JSON value in a member's bytes.
 
     Raise Rejected (check "schema") that names the member and the position.
     """
@@ -171,8 +179,6 @@ def read_json(data: bytes, member: str) -> dict[str, Any]:
         raise Rejected("schema", member, f"nested more than {_MAX_DEPTH} deep") from None
     except ValueError as error:
         raise Rejected("schema", member, f"not JSON in UTF-8: {error}") from None
-    if not isinstance(value, dict):
-        raise Rejected("schema", member, f"holds {type(value).__name__}, not an object")
     return value
 
 

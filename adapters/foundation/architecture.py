@@ -10,6 +10,7 @@ from rootstock.adapters.foundation.location import (
     FoundationFiles,
     embedding_spec,
     fingerprint,
+    lowercases_text,
     max_tokens,
 )
 from rootstock.adapters.foundation.masked_lm import masked_lm
@@ -61,6 +62,7 @@ def describe(files: FoundationFiles) -> FoundationSpec:
     classes = {type(a).__name__: _task_class(task, a, b) for task, (a, b) in built.items()}
     positions, padding = int(config.max_position_embeddings), getattr(config, "pad_token_id", None)
     limit = max_tokens(files.folder, config.model_type, positions, padding)
+    lowers = lowercases_text(files.folder)
     return FoundationSpec(
         fingerprint=fingerprint(files.folder),
         name=files.name,
@@ -70,7 +72,7 @@ def describe(files: FoundationFiles) -> FoundationSpec:
         layers=config.num_hidden_layers,
         max_tokens=limit,
         parameters=sum(p.numel() for p in trunk.parameters()),
-        embedding=embedding_spec(files.folder, limit),
+        embedding=embedding_spec(files.folder, limit, lowers),
         inputs=_inputs(trunk),
         sites=_linears(trunk),
         classes=classes,
@@ -78,6 +80,7 @@ def describe(files: FoundationFiles) -> FoundationSpec:
         layer_prefix=_layer_prefix(trunk, config.num_hidden_layers),
         masked_lm=masked_lm(files, config),
         other_names=files.other_names,
+        lowercases=lowers,
     )
 
 

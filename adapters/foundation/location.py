@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.adapters.bundle.canonical import canonical
-from rootstock.adapters.foundation.embedding_files import MODULES, UnservedEmbedding, read_embedding
+from rootstock.adapters.embedding_files import (
+    MODULES,
+    TOKENIZER,
+    UnservedEmbedding,
+    read_embedding,
+    token_limit,
+)
 from rootstock.adapters.foundation.tokenizer_files import disagreement, lowercases
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import EmbeddingSpec, FoundationSpec
@@ -48,6 +54,9 @@ _HEAD_KEYS = (
 )  # fmt: skip
 # The mask tokens to look for if no file names one.
 _MASK_TOKENS = ("[MASK]", "<mask>")
+_OTHER_EMBEDDING = (
+    f"choose another model, or give a folder without {MODULES}, whose embeddings are the mean of its tokens"
+)
 
 
 class FoundationError(Exception):
@@ -173,17 +182,24 @@ def canonical_tokenizer(folder: Path) -> dict[str, Any]:
     return {**read_json(folder / "tokenizer.json"), "truncation": None, "padding": None}
 
 
-def embedding_spec(folder: Path, max_tokens: int) -> EmbeddingSpec:
+def lowercases_text(folder: Path) -> bool:
+    """Return whether the foundation's tokenizer makes text lower-case."""
+    return lowercases(read_json(folder / "tokenizer.json"))
+
+
+def embedding_spec(folder: Path, max_tokens: int, lowercases: bool) -> EmbeddingSpec:
     """Return how the foundation itself embeds: by its sentence-transformers files, else by the mean.
 
     Raise FoundationError for a setting in those files that is not served.
     """
-    tokenizer = read_json(folder / "tokenizer.json") if (folder / MODULES).is_file() else {}
     try:
-        spec = read_embedding(lambda path: _value(folder / path), max_tokens, lowercases(tokenizer))
+        stated = read_embedding(lambda path: _value(folder / path), lowercases)
     except UnservedEmbedding as error:
-        raise FoundationError(f"{folder}: {error}") from None
-    return spec or EmbeddingSpec("mean", False, max_tokens)
+        raise FoundationError(f"{folder}: {error.where}: {error.told(_OTHER_EMBEDDING)}") from None
+    if stated is None:
+        return EmbeddingSpec("mean", False, max_tokens)
+    limit = max_tokens if stated.max_tokens is None else min(stated.max_tokens, max_tokens)
+    return EmbeddingSpec(stated.pooling, stated.normalize, limit, stated.prefix)
 
 
 def max_tokens(folder: Path, model_type: str, positions: int, padding: int | None) -> int:
@@ -197,21 +213,19 @@ def max_tokens(folder: Path, model_type: str, positions: int, padding: int | Non
         raise FoundationError(
             f"{folder}: max_position_embeddings leaves {positions} tokens for an input; at least 3 are needed"
         )
-    settings = folder / "tokenizer_config.json"
-    stated = read_json(settings).get("model_max_length") if settings.is_file() else None
-    if stated is None:
-        return positions
-    if isinstance(stated, bool) or not isinstance(stated, int | float) or stated < 3:
-        raise FoundationError(f"{settings}: model_max_length is {stated!r}; give a whole number of at least 3")
-    # transformers writes 10**30 for no limit.
-    return min(positions, int(stated))
+    settings = read_json(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else {}
+    try:
+        stated = token_limit(TOKENIZER, settings, "model_max_length")
+    except UnservedEmbedding as error:
+        raise FoundationError(f"{folder}: {error.where}: {error.told(_OTHER_EMBEDDING)}") from None
+    return positions if stated is None else min(positions, stated)
 
 
 def with_files(spec: FoundationSpec, files: FoundationFiles) -> FoundationSpec:
     """Return a cached spec with the values that the fingerprint does not cover read again from these files.
 
-    Folders with the same fingerprint may differ in name, token limit and embedding method. Raise
-    FoundationError as `embedding_spec` does.
+    Folders with the same fingerprint may differ in name, token limit and embedding method. The cached form also
+    leaves out whether the tokenizer makes text lower-case. Raise FoundationError as `embedding_spec` does.
     """
     config = read_json(files.folder / "config.json")
     positions, padding = config.get("max_position_embeddings"), config.get("pad_token_id")
@@ -220,8 +234,15 @@ def with_files(spec: FoundationSpec, files: FoundationFiles) -> FoundationSpec:
     else:
         # transformers has defaults for keys that this config leaves out, and the cached limit is based on them.
         limit = max_tokens(files.folder, "", spec.max_tokens, None)
-    embedding = embedding_spec(files.folder, limit)
-    return replace(spec, name=files.name, revision=files.revision, max_tokens=limit, embedding=embedding)
+    lowers = lowercases_text(files.folder)
+    return replace(
+        spec,
+        name=files.name,
+        revision=files.revision,
+        max_tokens=limit,
+        embedding=embedding_spec(files.folder, limit, lowers),
+        lowercases=lowers,
+    )
 
 
 def _check_tokenizer(folder: Path) -> None:

@@ -1,4 +1,7 @@
-"""A foundation embeds as sentence-transformers does with the same files, or a setting is refused by its name."""
+"""A model embeds as sentence-transformers does with the same files, or a setting is refused by its name.
+
+Each setting goes both ways: in the files beside a foundation, and in those of an adapter that the library saved.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
     Dense,
@@ -21,10 +25,17 @@ from sentence_transformers.sentence_transformer.modules import (
     WeightedLayerPooling,
 )
 
-from rootstock.adapters.bundle import open_bundle, pack
+from rootstock.adapters.bundle import Limits, PlainFields, open_bundle, pack
 from rootstock.adapters.foundation.architecture import describe
-from rootstock.adapters.foundation.location import FoundationError, embedding_spec, locate, max_tokens, with_files
-from rootstock.adapters.spec import EmbeddingSpec, Preprocessing
+from rootstock.adapters.foundation.location import (
+    FoundationError,
+    embedding_spec,
+    locate,
+    lowercases_text,
+    max_tokens,
+    with_files,
+)
+from rootstock.adapters.spec import EmbeddingSpec, FoundationSpec, Preprocessing, Rejected
 from rootstock.service.composition import open_runner
 from rootstock.service.engine.core.catalog import foundation_adapter
 from rootstock.service.engine.encode.modalities.text import Tokenizer, pad
@@ -33,7 +44,7 @@ from rootstock.service.settings import Settings
 from tests.attacks.forge import LIMITS, good_config, plain_files, tiny_bert
 from tests.parity.foundations import make_tiny
 from tests.parity.matrix import ARCHITECTURES
-from tests.peft_adapters import close
+from tests.peft_adapters import close, zip_folder
 
 WIDTH = 32
 TEXTS = ["ok", "Where is my PARCEL? It was due on Monday.", "Ada Lovelace met Charles Babbage in London."]
@@ -53,9 +64,23 @@ def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny(ARCHITECTURES["bert"], tmp_path_factory.mktemp("trunk") / "model").folder
 
 
+@pytest.fixture(scope="module")
+def bare(trunk: Path) -> FoundationSpec:
+    """The foundation that the adapters are trained on."""
+    return describe(locate(str(trunk)))
+
+
 def saved(trunk: Path, folder: Path, *modules: Any, **options: Any) -> Path:
     """A folder as sentence-transformers saves it: the transformer, then these modules."""
     SentenceTransformer(modules=[Transformer(str(trunk)), *modules], device="cpu", **options).save(str(folder))
+    return folder
+
+
+def saved_adapter(trunk: Path, folder: Path, *modules: Any, **options: Any) -> Path:
+    """A folder as sentence-transformers saves it when the transformer has an adapter."""
+    model = SentenceTransformer(modules=[Transformer(str(trunk)), *modules], device="cpu", **options)
+    model.add_adapter(LoraConfig(r=2, target_modules=["query", "value"]))
+    model.save(str(folder))
     return folder
 
 
@@ -138,6 +163,24 @@ def test_a_served_setting_gives_sentence_transformers_own_vectors(name: str, tru
         assert close(mine, wanted)
 
 
+@pytest.mark.parametrize("name", HONOURED)
+def test_an_adapter_s_folder_is_read_as_a_foundation_s(
+    name: str, trunk: Path, bare: FoundationSpec, tmp_path: Path
+) -> None:
+    """The vectors of the foundation are compared above."""
+    modules, options, change = HONOURED[name]
+    folders = saved(trunk, tmp_path / "model", *modules, **options), tmp_path / "adapter"
+    saved_adapter(trunk, folders[1], *modules, **options)
+    if change is not None:
+        for folder in folders:
+            change(folder)
+    own = describe(locate(str(folders[0]))).embedding
+    manifest = open_bundle(zip_folder(folders[1]), Limits(), bare).manifest
+    assert manifest.task == "feature-extraction"
+    assert (manifest.head.pooling, manifest.head.normalize) == (own.pooling, own.normalize)
+    assert manifest.preprocessing == Preprocessing(own.max_tokens, prefix=own.prefix)
+
+
 WITHOUT_LOWER_CASE: Change = all_of(
     lambda folder: edited(
         "tokenizer.json",
@@ -179,6 +222,36 @@ REFUSED: dict[str, tuple[Sequence[Any], dict[str, Any], Change | None, str]] = {
         replaced("modules.json", [{"type": "custom_st.Transformer", "path": ""}]),
         "custom_st.Transformer' is not served",
     ),
+    "no settings of a Pooling": (
+        [Pooling(WIDTH)], {}, replaced("1_Pooling/config.json", {}), "a Pooling without settings is not served",
+    ),
+    "an unknown option of a Pooling": (
+        [Pooling(WIDTH)], {}, edited("1_Pooling/config.json", temperature=2), "temperature is 2, which is not",
+    ),
+    "settings in no object": (
+        [Pooling(WIDTH)], {}, replaced("sentence_bert_config.json", [1]), "holds list, not an object",
+    ),
+    "an older name": (
+        [Pooling(WIDTH)],
+        {},
+        all_of(
+            lambda folder: (folder / "sentence_bert_config.json").unlink(),
+            edited("sentence_xlnet_config.json", query_expansion=4),
+        ),
+        "sentence_xlnet_config.json: query_expansion is 4",
+    ),
+    "a long prompt": (
+        [Pooling(WIDTH)],
+        {"prompts": {"query": "x" * 4097}, "default_prompt_name": "query"},
+        None,
+        "the prompt 'query' has 4097 characters and the limit is 4096; shorten it",
+    ),
+    "a prompt's name that is no text": (
+        [Pooling(WIDTH)],
+        {},
+        edited("config_sentence_transformers.json", default_prompt_name={"a": 1}),
+        "`prompts` has no such prompt",
+    ),
     "modules in no list": ([Pooling(WIDTH)], {}, replaced("modules.json", {"a": 1}), "is not a list of modules"),
     "a model in a folder": (
         [Pooling(WIDTH)],
@@ -200,17 +273,48 @@ REFUSED: dict[str, tuple[Sequence[Any], dict[str, Any], Change | None, str]] = {
         )
         for value in (0, True, "64", 2.5)
     },
+    **{
+        f"model_max_length {value!r}": (
+            [Pooling(WIDTH)], {}, edited("tokenizer_config.json", model_max_length=value), "model_max_length is",
+        )
+        for value in (0, True, "64", 64.5)
+    },
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_setting_that_is_not_served_is_refused_by_its_name(name: str, trunk: Path, tmp_path: Path) -> None:
+def test_a_setting_that_is_not_served_is_refused_by_its_name_both_ways_in_the_same_words(
+    name: str, trunk: Path, bare: FoundationSpec, tmp_path: Path
+) -> None:
     modules, options, change, words = REFUSED[name]
-    folder = saved(trunk, tmp_path / "model", *modules, **options)
+    folders = saved(trunk, tmp_path / "model", *modules, **options), tmp_path / "adapter"
+    saved_adapter(trunk, folders[1], *modules, **options)
     if change is not None:
-        change(folder)
-    with pytest.raises(FoundationError, match=words):
-        embedding_spec(folder, 64)
+        for folder in folders:
+            change(folder)
+    lowers = lowercases_text(folders[0])
+    with pytest.raises(FoundationError, match=words) as of_foundation:
+        embedding_spec(folders[0], 64, lowers)
+    spec = replace(bare, lowercases=lowers)
+    with pytest.raises(Rejected) as of_adapter:
+        open_bundle(zip_folder(folders[1]), Limits(), spec, PlainFields(task="feature-extraction"))
+    assert of_adapter.value.check == "schema"
+    cause = f"{of_adapter.value.where}: {of_adapter.value.message.partition('; ')[0]}"
+    assert str(of_foundation.value).startswith(f"{folders[0]}: {cause}; ")
+
+
+def test_whether_the_foundation_s_tokenizer_makes_text_lower_case_is_read_from_its_files(
+    trunk: Path, bare: FoundationSpec, tmp_path: Path
+) -> None:
+    assert bare.lowercases
+    folder = saved(trunk, tmp_path / "model", Pooling(WIDTH))
+    WITHOUT_LOWER_CASE(folder)
+    edited("sentence_bert_config.json", do_lower_case=False)(folder)
+    cased = describe(locate(str(folder)))
+    assert not cased.lowercases
+    cached = FoundationSpec.from_json(bare.to_json())
+    assert with_files(cached, locate(str(trunk))).lowercases
+    assert not with_files(cached, locate(str(folder))).lowercases
 
 
 def test_a_plain_adapter_for_embeddings_embeds_as_the_foundation_does(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rootstock.adapters.client.client import read_source
 from rootstock.adapters.client.errors import Misused
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import ARCHITECTURES, FoundationError, FoundationFiles, locate
-from rootstock.adapters.spec import FoundationSpec, Rejected
+from rootstock.adapters.spec import MAX_PREFIX_CHARACTERS, EmbeddingSpec, FoundationSpec, Rejected
 from tests.attacks.forge import (
     LABELS,
     LIMITS,
@@ -319,6 +320,10 @@ def test_a_tensor_under_two_names_is_refused(tiny: FoundationSpec) -> None:
 
 def test_a_folder_without_a_task_names_the_field_that_gives_it(tiny: FoundationSpec) -> None:
     refused(plain_files(config=good_config(task_type=None)), tiny, "schema", "task_type", "the form field `task`")
+    other = {CONFIG: json.dumps(good_config(task_type="CAUSAL_LM")).encode()}
+    refused(
+        sentence_files() | other, tiny, "schema", "task_type", "'CAUSAL_LM' names no task; give the form field"
+    )
 
 
 FOREIGN: dict[str, dict[str, Any]] = {
@@ -349,12 +354,14 @@ def test_the_architectures_that_are_served_are_those_that_the_parity_tests_try()
     ("changed", "where", "said"),
     [
         ({"modules.json": [("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense")]}, "modules.json",
-         "'Dense' is not served"),
+         "'sentence_transformers.models.Dense' (folder '2_Dense') is not served"),
         ({"modules.json": {"a": 1}}, "modules.json", "not a list of modules"),
-        ({"1_Pooling/config.json": {"pooling_mode": "max"}}, "1_Pooling/config.json", "['max'] is not served"),
+        ({"1_Pooling/config.json": {"pooling_mode": "max"}}, "1_Pooling/config.json", "max is not served"),
         ({"1_Pooling/config.json": {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}},
-         "1_Pooling/config.json", "is not served; served: mean, cls"),
-        ({"1_Pooling/config.json": {}}, "1_Pooling/config.json", "is not served"),
+         "1_Pooling/config.json", "the pooling max and mean is not served; served: mean or cls"),
+        ({"1_Pooling/config.json": {}}, "1_Pooling/config.json", "a Pooling without settings is not served"),
+        ({"1_Pooling/config.json": [1]}, "1_Pooling/config.json", "holds list, not an object"),
+        ({"config_sentence_transformers.json": {"default_prompt_name": {}}}, "config_sentence", "is {}, and"),
         ({"sentence_bert_config.json": {"do_lower_case": True}}, "sentence_bert_config.json", "do_lower_case"),
     ],
 )  # fmt: skip
@@ -362,6 +369,34 @@ def test_what_sentence_transformers_does_and_is_not_served_is_refused_by_name(
     tiny: FoundationSpec, changed: dict[str, Any], where: str, said: str
 ) -> None:
     refused(sentence_files(**changed), tiny, "schema", where, said)
+
+
+def test_an_embedding_without_a_pooling_is_refused_and_a_folder_without_one_names_no_task(
+    tiny: FoundationSpec,
+) -> None:
+    """A CrossEncoder has modules too, and none of them is a Pooling."""
+    upload = sentence_files(**{"modules.json": [("Transformer", "")]})
+    refused(
+        upload, tiny, "schema", "task_type", "no modules.json with a Pooling of sentence-transformers; give the"
+    )
+    embeds = PlainFields(task="feature-extraction")
+    refused(upload, tiny, "schema", "modules.json", "the modules are Transformer; served", plain=embeds)
+
+
+def test_the_folder_states_its_own_prompt_which_may_be_none(tiny: FoundationSpec) -> None:
+    prompted = replace(tiny, embedding=EmbeddingSpec("mean", False, 64, "query: "))
+    assert open_bundle(pack(sentence_files()), LIMITS, prompted).manifest.preprocessing.prefix == ""
+
+
+def test_a_prompt_of_any_accepted_length_can_be_opened_again_from_the_store(tiny: FoundationSpec) -> None:
+    def upload(length: int) -> dict[str, bytes]:
+        prompts = {"default_prompt_name": "query", "prompts": {"query": "x" * length}}
+        return sentence_files(**{"config_sentence_transformers.json": prompts})
+
+    stored = open_bundle(pack(upload(MAX_PREFIX_CHARACTERS)), LIMITS, tiny).to_zip()
+    assert len(open_bundle(stored, LIMITS, tiny).manifest.preprocessing.prefix) == MAX_PREFIX_CHARACTERS
+    longer, said = upload(MAX_PREFIX_CHARACTERS + 1), "has 4097 characters and the limit is 4096; shorten it"
+    refused(longer, tiny, "schema", "config_sentence_transformers.json", said)
 
 
 def sentence_files(**changes: Any) -> dict[str, bytes]:

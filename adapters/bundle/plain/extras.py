@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
+from rootstock.adapters.embedding_files import MODULES, PROMPTS, SENTENCE, TOKENIZER
+
 # Patterns of folders, for the first part of a path.
 FOLDERS = (
     # transformers' Trainer
@@ -29,9 +31,7 @@ FILES = (
     # sentence-transformers
     "modules.json", "config_sentence_transformers.json", "sentence_*_config.json",
 )  # fmt: skip
-_DESCRIPTIONS = (
-    "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "tokenizer_config.json",
-)  # fmt: skip
+_DESCRIPTIONS = (MODULES, PROMPTS, TOKENIZER, *SENTENCE)
 _SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")
 _WHOLE = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "*.gguf", "*.onnx")
 

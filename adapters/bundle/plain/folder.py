@@ -11,7 +11,8 @@ from rootstock.adapters.bundle.labels import given_labels
 from rootstock.adapters.bundle.manifest import MAX_LABELS, problem_types
 from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.plain.origin import check_origin, head_hint, short_names
-from rootstock.adapters.bundle.plain.sentence_modules import MODULES, SentenceModules, read_sentence_modules
+from rootstock.adapters.bundle.plain.sentence_files import has_pooling, read_sentence_files
+from rootstock.adapters.embedding_files import MODULES, StatedEmbedding
 from rootstock.adapters.spec import UNLABELLED, Array, FoundationSpec, HeadSpec, Rejected, TaskClass
 from rootstock.adapters.tasks import TASK_OF_TYPE
 
@@ -51,34 +52,36 @@ def plain_warnings(
         yield f"{CONFIG}: ignored these keys, because PEFT has no such options: {keys}"[:_MAX_WARNING]
 
 
-def plain_task(given: str | None, task_type: Any, archive: Archive) -> tuple[str, SentenceModules | None]:
-    """Return a plain folder's task, and for embeddings the modules that sentence-transformers describes in it.
+def plain_task(
+    given: str | None, task_type: Any, archive: Archive, lowercases: bool
+) -> tuple[str, StatedEmbedding | None]:
+    """Return a plain folder's task, and for embeddings the method that sentence-transformers describes in it.
 
-    `given` is the form field `task`, and `task_type` comes from the adapter's config. Raise Rejected (check
-    "schema") if neither names a task.
+    `given` is the form field `task`, and `task_type` comes from the adapter's config. `lowercases` states whether
+    the foundation's tokenizer makes text lower-case. Raise Rejected (check "schema") if neither names a task, or
+    if a setting of the method is not served.
     """
     task = given or (TASK_OF_TYPE.get(task_type) if isinstance(task_type, str) else None)
-    if task not in (None, "feature-extraction"):
-        return task, None
-    sentence = read_sentence_modules(archive.descriptions)
-    if task is None and sentence is not None and task_type is None:
+    if task is None and task_type is None and has_pooling(archive.descriptions):
         task = "feature-extraction"
     if task is None:
+        modules = f", and the folder has no {MODULES} with a Pooling of sentence-transformers"
         raise Rejected(
             "schema",
             "adapter_config.json: task_type",
-            f"{task_type!r} names no task, and the folder has no {MODULES} of sentence-transformers; give the "
-            "form field `task`",
+            f"{task_type!r} names no task{modules if task_type is None else ''}; give the form field `task`",
         )
-    return task, sentence
+    if task != "feature-extraction":
+        return task, None
+    return task, read_sentence_files(archive.descriptions, lowercases)
 
 
-def plain_head(task_class: TaskClass, foundation: FoundationSpec, sentence: SentenceModules | None) -> HeadSpec:
+def plain_head(task_class: TaskClass, foundation: FoundationSpec, sentence: StatedEmbedding | None) -> HeadSpec:
     """Return the head of the task's class; for embeddings, with the folder's pooling or else the foundation's."""
     if task_class.task != "feature-extraction":
         return HeadSpec("hf", class_name=task_class.name)
-    own = foundation.embedding
-    return sentence.head if sentence else HeadSpec("linear", pooling=own.pooling, normalize=own.normalize)
+    stated = sentence or foundation.embedding
+    return HeadSpec("linear", pooling=stated.pooling, normalize=stated.normalize)
 
 
 def plain_labels(
@@ -128,13 +131,13 @@ def plain_problem(task: str, plain: PlainFields, labels: int) -> str | None:
 
 
 def plain_length(
-    task: str, plain: PlainFields, foundation: FoundationSpec, sentence: SentenceModules | None
+    task: str, plain: PlainFields, foundation: FoundationSpec, sentence: StatedEmbedding | None
 ) -> int:
     """Return the longest input in tokens: the form's value, else the folder's, else the foundation's."""
     if plain.max_length is None:
         own = foundation.embedding.max_tokens if task == "feature-extraction" else foundation.max_tokens
-        stated = sentence.max_length if sentence and sentence.max_length else own
-        return max(3, min(stated, foundation.max_tokens))
+        stated = sentence.max_tokens if sentence and sentence.max_tokens is not None else own
+        return min(stated, foundation.max_tokens)
     if not 3 <= plain.max_length <= foundation.max_tokens:
         raise Rejected(
             "schema", "max_length", f"{plain.max_length} tokens; choose from 3 to {foundation.max_tokens} tokens"
@@ -142,8 +145,11 @@ def plain_length(
     return plain.max_length
 
 
-def plain_prefix(task: str, foundation: FoundationSpec, sentence: SentenceModules | None) -> str:
-    """Return the text that comes before each input: the folder's prompt, else for embeddings the foundation's."""
-    if sentence is not None and sentence.prefix:
+def plain_prefix(task: str, foundation: FoundationSpec, sentence: StatedEmbedding | None) -> str:
+    """Return the text that comes before each input: for embeddings the default prompt, else none.
+
+    A folder of sentence-transformers states its own prompt or none. Other folders get the foundation's prompt.
+    """
+    if sentence is not None:
         return sentence.prefix
     return foundation.embedding.prefix if task == "feature-extraction" else ""
