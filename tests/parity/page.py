@@ -74,7 +74,8 @@ The files of sentence-transformers beside a foundation say how it embeds. The se
 `Transformer`, `Pooling` (mean or the first token) and `Normalize`, a default prompt, `max_seq_length`, and \
 `do_lower_case` if `tokenizer.json` also lower-cases. With any other module or setting (`Dense`, another \
 pooling or several at once, `truncate_dim`) the server does not start, and its message names it. Without \
-`modules.json` a foundation embeds by the mean.
+`modules.json` a foundation embeds by the mean. The same rules hold for an adapter that sentence-transformers \
+saved: the server refuses its upload instead.
 
 The server reads only `tokenizer.json` to turn text into tokens. transformers would also follow \
 `tokenizer_config.json` (case, accents, Chinese characters, a space before, truncation on the left, other \
