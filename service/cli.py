@@ -203,10 +203,10 @@ def _absolute(setting: str) -> str:
 def _take_home(settings: Any) -> None:
     """Lock the home for this process. Raise an error if it cannot be written or its registry cannot be read."""
     from rootstock.adapters.home.home import Home
-    from rootstock.adapters.home.lock import keep
 
-    keep(settings.home_folder, "rootstock serve")
-    Home(settings.home_folder).open_registry().close()
+    home = Home(settings.home_folder)
+    home.keep("rootstock serve")
+    home.open_registry().close()
 
 
 def _check_address(host: str, port: int) -> None:

@@ -54,5 +54,19 @@ def test_a_class_name_means_one_class() -> None:
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
+def test_only_home_writes_the_paths_in_a_home() -> None:
+    inside = {"registry.db", "store", "foundations", "lock"}
+    writers = {
+        str(path.relative_to(ROOT))
+        for path in sources()
+        for node in ast.walk(_parsed(path))
+        if isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Div)
+        and isinstance(node.right, ast.Constant)
+        and node.right.value in inside
+    }
+    assert writers == {"adapters/home/home.py"}
+
+
 def _parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))

@@ -132,13 +132,14 @@ def _import(paths: list[Path], home: Path, foundation: str, limits: Limits, stat
     from rootstock.adapters.foundation.location import FoundationError, locate
     from rootstock.adapters.foundation.weights import FoundationWeights
     from rootstock.adapters.home.bulk_import import ImportedBundle, import_bundles
+    from rootstock.adapters.home.home import Home
     from rootstock.adapters.home.offline import describe_in
 
     report: dict[str, Any] = {"imported": 0, "unchanged": 0, "skipped": [], "interrupted": False}
     with failures(), counted("importing", len(paths)) as count:
         try:
             files = locate(foundation)
-            spec = describe_in(home, files)
+            spec = describe_in(Home(home), files)
             base = FoundationWeights(files.folder, spec.model_type)
             with (
                 _interrupted() as stopped,

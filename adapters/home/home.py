@@ -1,11 +1,11 @@
-"""A server's home folder: the paths of its registry, store, exports and lock."""
+"""A server's home folder. Every path in it is written here."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from rootstock.adapters.home.lock import holding
+from rootstock.adapters.home.lock import holding, keep
 from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.store.folder import FolderStore
 
@@ -24,10 +24,16 @@ class Home:
         """Return the path of the registry's database file, which need not exist."""
         return self.folder / "registry.db"
 
-    @property
-    def exports(self) -> Path:
-        """Return the folder of the exported foundations, which are in it by fingerprint."""
-        return self.folder / "foundations"
+    def export(self, fingerprint: str, name: str) -> Path:
+        """Return the folder of one export of a foundation, which need not exist.
+
+        `name` tells the exports of one fingerprint apart.
+        """
+        return self._exports / fingerprint.removeprefix("sha256:")[:32] / name
+
+    def export_files(self) -> list[Path]:
+        """Return the `foundation.json` of each export, the last by name first."""
+        return sorted(self._exports.glob("*/*/foundation.json"), reverse=True)
 
     def open_registry(self) -> SqlRegistry:
         """Open the registry, and create or upgrade it as needed.
@@ -42,4 +48,16 @@ class Home:
 
     def hold(self, program: str) -> AbstractContextManager[None]:
         """Lock the home for a program; if another program holds it, raise HomeInUse that names the holder."""
-        return holding(self.folder, program)
+        return holding(self._lock, program)
+
+    def keep(self, program: str) -> None:
+        """Lock the home as `hold` does, until this process and all that inherit its handles have ended."""
+        keep(self._lock, program)
+
+    @property
+    def _exports(self) -> Path:
+        return self.folder / "foundations"
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / "lock"

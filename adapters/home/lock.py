@@ -11,9 +11,6 @@ from pathlib import Path
 
 from rootstock.adapters.errors import HomeInUse
 
-LOCK = "lock"
-
-
 # The environment variable with the handle of a lock that `keep` took. This process and the processes that inherit
 # its handles read it.
 _KEPT = "_ROOTSTOCK_HOME_LOCK"
@@ -23,16 +20,17 @@ _PAUSE_SECONDS = 0.02
 
 
 @contextmanager
-def holding(home: Path, program: str) -> Iterator[None]:
-    """Lock a home folder, created as needed; raise HomeInUse with the holder's name if another program holds it.
+def holding(lock: Path, program: str) -> Iterator[None]:
+    """Lock a home by the file `lock` in it; raise HomeInUse with the holder's name if another program holds it.
 
-    The lock is one of the operating system, which ends with the process in every case. The lock's file stays.
+    The home is created as needed. The lock is one of the operating system, which ends with the process in every
+    case. The lock's file stays.
     If this process or its parent has taken the lock with `keep`, the home is already held and nothing is done.
     """
-    if _is_kept(home):
+    if _is_kept(lock):
         yield
         return
-    handle = _take(home, program)
+    handle = _take(lock, program)
     try:
         yield
     finally:
@@ -41,16 +39,16 @@ def holding(home: Path, program: str) -> Iterator[None]:
         os.close(handle)
 
 
-def keep(home: Path, program: str) -> None:
+def keep(lock: Path, program: str) -> None:
     """Lock a home as `holding` does, until this process and all that inherit its handles have ended."""
-    handle = _take(home, program)
+    handle = _take(lock, program)
     os.set_inheritable(handle, True)
     os.environ[_KEPT] = str(handle)
 
 
-def _take(home: Path, program: str) -> int:
-    home.mkdir(parents=True, exist_ok=True)
-    handle = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _take(lock: Path, program: str) -> int:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(handle, 0)
@@ -59,8 +57,8 @@ def _take(home: Path, program: str) -> int:
         holder = _holder(handle)
         os.close(handle)
         raise HomeInUse(
-            f"{home} is in use by {holder or 'another program'}: only one program may use a home at a time; "
-            "stop that program, or set ROOTSTOCK_HOME to another folder"
+            f"{lock.parent} is in use by {holder or 'another program'}: only one program may use a home at a "
+            "time; stop that program, or set ROOTSTOCK_HOME to another folder"
         ) from None
     except OSError:
         os.close(handle)
@@ -95,11 +93,11 @@ def _runs(process: int) -> bool:
     return True
 
 
-def _is_kept(home: Path) -> bool:
-    """Return whether this process has a handle of this home's lock that holds the lock."""
+def _is_kept(lock: Path) -> bool:
+    """Return whether this process has a handle of this lock that holds it."""
     try:
         handle = int(os.environ.get(_KEPT, ""))
-        if not os.path.samestat(os.fstat(handle), os.stat(home / LOCK)):
+        if not os.path.samestat(os.fstat(handle), os.stat(lock)):
             return False
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (OSError, ValueError, OverflowError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
 from rootstock.adapters.bundle.archive import CONFIG, open_archive
@@ -15,6 +15,9 @@ from rootstock.adapters.client.client import read_source
 from rootstock.adapters.foundation.location import FoundationFiles, fingerprint, locate, with_files
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
+
+if TYPE_CHECKING:
+    from rootstock.adapters.home.home import Home
 
 
 def open_offline(
@@ -60,14 +63,15 @@ def check_plain_base(data: bytes, files: FoundationFiles) -> None:
     check_base(config.get(BASE), None, files)
 
 
-def describe_in(home: Path | None, files: FoundationFiles) -> FoundationSpec:
+def describe_in(home: Home | None, files: FoundationFiles) -> FoundationSpec:
     """Return the spec of a foundation, from its export in this home if there is one.
 
     Without an export, this builds the spec from the files, which imports torch.
     """
-    if home is not None and (home / "foundations").is_dir():
+    exports = [] if home is None else home.export_files()
+    if exports:
         digest = fingerprint(files.folder)
-        for export in sorted(home.glob("foundations/*/*/foundation.json"), reverse=True):
+        for export in exports:
             spec = _exported(export)
             if spec is not None and spec.fingerprint == digest:
                 return replace(with_files(spec, files), other_names=files.other_names)

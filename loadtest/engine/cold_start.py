@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from rootstock.adapters.bundle import Limits
-from rootstock.adapters.registry import SqlRegistry
+from rootstock.adapters.home.home import Home
 from rootstock.adapters.spec import Array, FoundationSpec
-from rootstock.adapters.store.folder import FolderStore
 from rootstock.loadtest import targets
 from rootstock.loadtest.fixtures.local_engine import SLOTS, LocalEngine, local_engine
 from rootstock.loadtest.fixtures.registration import digests_of, register
@@ -160,8 +159,9 @@ class _ColdAdapters:
         """Start an engine that has loaded none of them."""
         tokenizer = Tokenizer(self.export / "tokenizer.json")
         runner = OnnxRunner(self.export, slots, self.threads)
-        with closing(SqlRegistry(f"sqlite:///{self.home / 'registry.db'}")) as registry:
-            catalog = RegistryCatalog(registry, FolderStore(self.home / "store"), self.spec, Limits())
+        home = Home(self.home)
+        with closing(home.open_registry()) as registry:
+            catalog = RegistryCatalog(registry, home.open_store(), self.spec, Limits())
             with local_engine(runner, tokenizer, catalog, limits) as engine:
                 yield engine
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from rootstock.adapters.client.client import Client
-from rootstock.adapters.registry import SqlRegistry
+from rootstock.adapters.home.home import Home
 from rootstock.adapters.spec import Array
 from rootstock.loadtest import targets
 from rootstock.loadtest.fixtures.popularity import choose
@@ -178,9 +178,8 @@ def _memory_row(home: _RegisteredHome, traffic: RegistryLoad, import_seconds: fl
 def look_up_row(home: Path, digests: Mapping[str, str], windows: int, say: Say) -> BenchmarkRow:
     """Measure the 99th percentile of look-ups by Zipf in the registry of `home`, one figure a window."""
     say(f"{_NAME}: {windows} windows of {_LOOK_UPS} look-ups")
-    url = f"sqlite:///{home / 'registry.db'}"
     names = choose(list(digests), "zipf", seed=1)
-    times = [_look_ups(url, names, digests) for _ in range(windows)]
+    times = [_look_ups(Home(home), names, digests) for _ in range(windows)]
     median = median_interval([each for window in times for each in window]).median
     return BenchmarkRow(
         benchmark=_NAME,
@@ -197,10 +196,10 @@ def look_up_row(home: Path, digests: Mapping[str, str], windows: int, say: Say) 
     )
 
 
-def _look_ups(url: str, names: Iterator[str], digests: Mapping[str, str]) -> list[float]:
+def _look_ups(home: Home, names: Iterator[str], digests: Mapping[str, str]) -> list[float]:
     """Return the milliseconds of each look-up of a window. Raise Disagreement if one is wrong."""
     times = []
-    with closing(SqlRegistry(url)) as registry:
+    with closing(home.open_registry()) as registry:
         for name in islice(names, _LOOK_UPS):
             start = time.perf_counter()
             digest = registry.resolve(name).digest

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from rootstock.adapters.child_process import OverTime, end_with_parent, limit_cpu, run_child
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, fingerprint, heads_digest
+from rootstock.adapters.home.home import Home
 from rootstock.adapters.installation import lack
 
 # The version of an export's layout. Raise it with each change, so that older exports are made again.
@@ -27,7 +28,7 @@ def export_path(home: Path, digest: str, precision: str = "fp32", heads: str | N
     `heads` is the digest of the checkpoint's weights outside the trunk, which the fingerprint does not cover.
     """
     beside = "" if heads is None else f"-{heads.removeprefix('sha256:')[:32]}"
-    return home / "foundations" / digest.removeprefix("sha256:")[:32] / f"onnx-{FORMAT}-{precision}{beside}"
+    return Home(home).export(digest, f"onnx-{FORMAT}-{precision}{beside}")
 
 
 def path_of(files: FoundationFiles, home: Path, precision: str = "fp32") -> Path:

@@ -22,7 +22,7 @@ from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.cli.adapter_commands import app
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.home.bulk_import import ImportedBundle, SkippedBundle, import_bundles
-from rootstock.adapters.home.lock import holding
+from rootstock.adapters.home.home import Home
 from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.adapters.store.folder import FolderStore
@@ -150,7 +150,7 @@ def test_what_cannot_be_done_is_one_line_and_nothing_is_registered(
     empty.mkdir()
     words: tuple[object, ...] = (bundles, "--home", home)
     if what == "held":
-        with holding(home, "rootstock serve"):
+        with Home(home).hold("rootstock serve"):
             result, code, told = run(*words), 1, "is in use by rootstock serve"
     elif what == "empty":
         result, code, told = run(empty, "--home", home), 2, "holds no *.zip and no folder"

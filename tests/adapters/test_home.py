@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from rootstock.adapters.errors import HomeInUse
-from rootstock.adapters.home.lock import holding
+from rootstock.adapters.home.home import Home
 
 HOLD = """
 import sys
 from pathlib import Path
-from rootstock.adapters.home.lock import holding
-with holding(Path(sys.argv[1]), "another program"):
+from rootstock.adapters.home.home import Home
+with Home(Path(sys.argv[1])).hold("another program"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -32,31 +32,31 @@ def test_a_home_that_another_process_holds_is_refused_by_name_and_free_once_that
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(HomeInUse) as refused, holding(home, "this test"):
+        with pytest.raises(HomeInUse) as refused, Home(home).hold("this test"):
             pass
         assert f"{home} is in use by another program, process {other.pid}" in str(refused.value)
         other.kill()
         other.wait()
-    with holding(home, "this test"):
+    with Home(home).hold("this test"):
         pass
 
 
 def test_a_home_is_held_against_the_same_process_and_given_back_at_the_end(tmp_path: Path) -> None:
-    with holding(tmp_path, "first"):
+    with Home(tmp_path).hold("first"):
         for _ in range(2):
-            with pytest.raises(HomeInUse, match=f"first, process {os.getpid()}"), holding(tmp_path, "second"):
+            with pytest.raises(HomeInUse, match=f"first, process {os.getpid()}"), Home(tmp_path).hold("second"):
                 pass
-    with pytest.raises(RuntimeError, match="mine"), holding(tmp_path, "third"):
+    with pytest.raises(RuntimeError, match="mine"), Home(tmp_path).hold("third"):
         raise RuntimeError("mine")
-    with holding(tmp_path, "x"):
+    with Home(tmp_path).hold("x"):
         assert (tmp_path / "lock").read_text() == f"x, process {os.getpid()}\n"
 
 
 def test_a_program_that_is_started_meanwhile_does_not_hold_the_home_longer(tmp_path: Path) -> None:
-    with holding(tmp_path, "first"):
+    with Home(tmp_path).hold("first"):
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
     try:
-        with holding(tmp_path, "second"):
+        with Home(tmp_path).hold("second"):
             pass
     finally:
         child.kill()
@@ -66,8 +66,8 @@ def test_a_program_that_is_started_meanwhile_does_not_hold_the_home_longer(tmp_p
 KEEP = """
 import os, subprocess, sys
 from pathlib import Path
-from rootstock.adapters.home.lock import keep
-keep(Path(sys.argv[1]), "a server")
+from rootstock.adapters.home.home import Home
+Home(Path(sys.argv[1])).keep("a server")
 worker = subprocess.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]], close_fds=False)
 worker.wait()
 """
@@ -83,13 +83,13 @@ def test_a_home_that_a_program_keeps_is_held_for_the_one_that_it_starts_and_unti
         assert server.stdout.readline() == "held\n"
         for still_runs in ("both", "the worker"):
             named = pytest.raises(HomeInUse, match=f"in use by a server, process {server.pid}: ")
-            with named, holding(tmp_path, still_runs):
+            with named, Home(tmp_path).hold(still_runs):
                 pass
             server.kill()
             server.wait()
         server.stdin.close()
         assert server.stdout.read() == ""
-    with holding(tmp_path, "this test"):
+    with Home(tmp_path).hold("this test"):
         pass
 
 
@@ -98,7 +98,11 @@ def test_a_handle_that_is_not_of_this_home_s_lock_holds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
 ) -> None:
     monkeypatch.setenv("_ROOTSTOCK_HOME_LOCK", kept)
-    with holding(tmp_path, "first"), pytest.raises(HomeInUse, match="in use by first"), holding(tmp_path, "x"):
+    with (
+        Home(tmp_path).hold("first"),
+        pytest.raises(HomeInUse, match="in use by first"),
+        Home(tmp_path).hold("x"),
+    ):
         pass
 
 
@@ -110,5 +114,5 @@ def test_a_holder_that_has_not_written_its_name_yet_is_waited_for(
     monkeypatch.setattr("time.sleep", lambda _: lock.write_text(f"another program, process {os.getpid()}\n"))
     with lock.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(HomeInUse, match="in use by another program, process"), holding(tmp_path, "x"):
+        with pytest.raises(HomeInUse, match="in use by another program, process"), Home(tmp_path).hold("x"):
             pass
