@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rootstock.adapters.cli.options import FOUNDATION_HELP, Json, Labels, Length, Problem, Source, Task, listed
+from rootstock.adapters.cli.options import (
+    FOUNDATION_HELP,
+    Json,
+    Labels,
+    Length,
+    MaxBundle,
+    MaxRank,
+    Problem,
+    Source,
+    Task,
+    listed,
+)
 from rootstock.adapters.cli.output import counted, fail, failures, in_options, notes, tell
 
 if TYPE_CHECKING:
@@ -31,14 +42,18 @@ def verify(
     labels: Labels = None,
     problem_type: Problem = None,
     max_length: Length = None,
+    max_bundle_mb: MaxBundle = 64,
+    max_rank: MaxRank = 64,
     as_json: Json = False,
 ) -> None:
     """Check an adapter against a foundation, without a server.
 
-    This runs every check that needs no model. The server replays the golden set on upload.
+    This runs every check that needs no model. The server replays the golden set on upload. If the server has
+    other limits than 64 MiB and rank 64, state them.
 
     Example: rootstock adapters verify ./peft-output --labels negative,positive
     """
+    from rootstock.adapters.bundle import Limits
     from rootstock.adapters.foundation.location import FoundationError
     from rootstock.adapters.home.offline import open_offline
     from rootstock.adapters.spec import Rejected
@@ -46,13 +61,15 @@ def verify(
     try:
         with failures():
             plain = (task, listed(labels), problem_type, max_length)
-            spec, bundle, adapter = open_offline(path, foundation, plain)
+            limits = Limits(max_bundle_bytes=max_bundle_mb * _MIB, max_rank=max_rank)
+            spec, bundle, adapter = open_offline(path, foundation, plain, limits)
     except FoundationError as error:
         fail(str(error), 2)
     except Rejected as error:
         fail(in_options(f"{path} would be refused: {error}"))
     checked = ["size", "members", "schema", "tensor names and shapes", "finite values", "rank", "labels"]
-    unchecked = ["golden replay (the server does it on upload)", "the server's own limits"]
+    other_limits = f"limits of a server other than {max_bundle_mb} MiB and rank {max_rank}"
+    unchecked = ["golden replay (the server does it on upload)", other_limits]
     has_fingerprint = bundle.manifest.foundation["fingerprint"] is not None
     (checked if has_fingerprint else unchecked).append("foundation fingerprint")
     report: dict[str, Any] = {"digest": adapter.digest, "task": adapter.task, "labels": adapter.labels}
@@ -83,12 +100,8 @@ def import_folder(
         Path, typer.Option(envvar="ROOTSTOCK_HOME", help="The server's home folder.", show_default=True)
     ] = Path("~/.rootstock"),
     foundation: Annotated[str, typer.Option(envvar="ROOTSTOCK_FOUNDATION", help=FOUNDATION_HELP)] = "default",
-    max_bundle_mb: Annotated[
-        int, typer.Option(envvar="ROOTSTOCK_MAX_BUNDLE_MB", min=1, help="Largest zip in MiB.")
-    ] = 64,
-    max_rank: Annotated[
-        int, typer.Option(envvar="ROOTSTOCK_MAX_RANK", min=1, help="Largest rank of an adapter.")
-    ] = 64,
+    max_bundle_mb: MaxBundle = 64,
+    max_rank: MaxRank = 64,
     as_json: Json = False,
 ) -> None:
     """Register every bundle in a folder directly in a server's home folder, while the server is stopped.

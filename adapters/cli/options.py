@@ -64,6 +64,12 @@ Base = Annotated[
         "base_model_name_or_path in adapter_config.json.",
     ),
 ]
+MaxBundle = Annotated[
+    int, typer.Option("--max-bundle-mb", envvar="ROOTSTOCK_MAX_BUNDLE_MB", min=1, help="Largest zip in MiB.")
+]
+MaxRank = Annotated[
+    int, typer.Option("--max-rank", envvar="ROOTSTOCK_MAX_RANK", min=1, help="Largest rank of an adapter.")
+]
 FOUNDATION_HELP = "The foundation: `default`, a folder, or a Hugging Face id with its commit, org/name@COMMIT."
 
 

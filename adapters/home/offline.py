@@ -21,20 +21,22 @@ if TYPE_CHECKING:
 
 
 def open_offline(
-    path: Path, foundation: str | None, plain: tuple[Any, ...]
+    path: Path, foundation: str | None, plain: tuple[Any, ...], limits: Limits | None = None
 ) -> tuple[FoundationSpec, Bundle, Adapter]:
     """Run all checks that need no model on a zip or folder, and return the spec, the bundle and the adapter.
 
     `plain` holds the form fields task, labels, problem_type and max_length. Without `foundation`, the default
-    foundation is used, and the adapter may not name another base. Raise Rejected if a check fails.
+    foundation is used, and the adapter may not name another base. Without `limits`, those of a server with the
+    default settings hold. Raise Rejected if a check fails.
     """
+    limits = limits or Limits()
     data, ignored = read_source(path)
     files = locate(foundation or "default")
     spec = describe_in(None, files)
-    bundle = open_arrived(data, Limits(), spec, foundation is not None, PlainFields(*plain))
+    bundle = open_arrived(data, limits, spec, foundation is not None, PlainFields(*plain))
     bundle = replace(bundle, ignored=tuple(sorted({*bundle.ignored, *ignored})))
     base = FoundationWeights(files.folder, spec.model_type)
-    return spec, bundle, bundle.adapter(spec, Limits().max_rank, base)
+    return spec, bundle, bundle.adapter(spec, limits.max_rank, base)
 
 
 def open_arrived(

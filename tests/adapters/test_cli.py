@@ -381,6 +381,30 @@ def test_verifying_names_the_check_that_fails(
     assert "is no folder and not `default`" in failed(run("verify", damaged, "--foundation", "x"), 2)
 
 
+@pytest.mark.parametrize("by_option", [True, False])
+def test_verifying_applies_the_server_s_limits_that_it_is_given(
+    run: Callable[..., Result],
+    adapter_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    by_option: bool,
+) -> None:
+    def under(path: Path, limit: str, value: int) -> Result:
+        if by_option:
+            return run("verify", path, f"--{limit}", value)
+        with monkeypatch.context() as environment:
+            environment.setenv(f"ROOTSTOCK_{limit.replace('-', '_').upper()}", str(value))
+            return run("verify", path)
+
+    assert "rank 8; this server serves at most 7" in failed(under(adapter_folder, "max-rank", 7), 1)
+    large = tmp_path / "large.zip"
+    large.write_bytes(b"x" * (2**20 + 1))
+    assert "the limit is 1048576 bytes" in failed(under(large, "max-bundle-mb", 1), 1)
+    assert "not a zip archive" in failed(under(large, "max-bundle-mb", 2), 1)
+    passed = under(adapter_folder, "max-rank", 8).stdout
+    assert "limits of a server other than 64 MiB and rank 8" in passed
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_explains_itself_with_an_example(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"], env={"ROOTSTOCK_ADMIN_KEY": "secret"})
