@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rootstock.adapters.bundle.kinds.methods import Unconverted, check_kind, wrong_option
@@ -36,6 +36,8 @@ class PeftConfig:
     task_type: str | None
     values: Mapping[str, Any]
     foreign: tuple[str, ...] = ()
+    # The last task class that `targets` was asked about, with its answer: one load asks three times.
+    _last: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def bias(self) -> str:
@@ -44,6 +46,12 @@ class PeftConfig:
 
     def targets(self, task_class: TaskClass) -> tuple[str, ...]:
         """Return the full names (in the task class) of the linear modules that this adapter targets, sorted."""
+        if not self._last or self._last[0] is not task_class:
+            self._last[:] = task_class, self._matches(task_class)
+        names: tuple[str, ...] = self._last[1]
+        return names
+
+    def _matches(self, task_class: TaskClass) -> tuple[str, ...]:
         if self.peft_type is None:
             return ()
         target, exclude = self.values.get("target_modules"), self.values.get("exclude_modules")

@@ -53,8 +53,30 @@ def read_weights(
     run in this order: "sites" (name and shape) and "labels", "finite", "rank". `base` is the foundation's
     weights: DoRA, trained biases and a pooler that is saved whole are stated relative to them.
     """
-    left = short_names(tensors, config)
-    check_origin(left, config, task_class, foundation)
+    named = short_names(tensors, config)
+    try:
+        sites, whole, head_tensors = _placed(named, config, task_class, head, foundation, labels, base)
+    except Rejected:
+        # An adapter of another model fails by one of its tensors first; its origin says why.
+        check_origin(named, config, task_class, foundation)
+        raise
+    check_finite(tensors)
+    _check_products(sites)
+    _check_rank(sites, whole, max_rank)
+    return _in_one_array(sites, head_tensors)
+
+
+def _placed(
+    named: Mapping[str, Array],
+    config: PeftConfig,
+    task_class: TaskClass,
+    head: HeadSpec,
+    foundation: FoundationSpec,
+    labels: int,
+    base: BaseWeights | None,
+) -> tuple[dict[str, SiteUpdate], Collection[str], dict[str, Array]]:
+    """Return the update of each site, the sites that are saved whole, and the head's tensors."""
+    left = dict(named)
     sites = _targeted(left, config, task_class, foundation, base)
     head_tensors = _head(left, task_class, head, foundation, labels)
     whole = saved_pooler(left, config, task_class, foundation, base)
@@ -62,10 +84,7 @@ def read_weights(
     if left:
         name = sorted(left)[0]
         raise Rejected("sites", name, why_left(name, task_class, foundation))
-    check_finite(tensors)
-    _check_products(sites)
-    _check_rank(sites, whole, max_rank)
-    return _in_one_array(sites, head_tensors)
+    return sites, whole, head_tensors
 
 
 def _targeted(

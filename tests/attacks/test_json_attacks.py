@@ -208,7 +208,7 @@ def test_a_golden_set_without_a_manifest_is_refused(tiny: FoundationSpec) -> Non
     ("plain", "check", "where", "said"),
     [
         (PlainFields(task="summarization"), "schema", "task", "'summarization' is not served"),
-        (PlainFields(problem_type="ranking"), "schema", "problem_type", "'ranking' is not valid; choose one of"),
+        (PlainFields(problem_type="ranking"), "schema", "problem_type", "'ranking' is not valid for text-"),
         (PlainFields(max_length=2), "schema", "max_length", "2 tokens; choose from 3 to 64"),
         (PlainFields(max_length=65), "schema", "max_length", "65 tokens; choose from 3 to 64"),
         (PlainFields(labels=()), "labels", "labels", "0 labels"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rootstock.service.engine.core.answer import RequestRecord
+from rootstock.service.engine.core.errors import EngineError
 from rootstock.service.engine.core.work import Priority
 
 # The tiers that an adapter is loaded into: "memory" from the store, and "slot" from host memory.
@@ -84,3 +85,20 @@ class Observers(Observer):
                 getattr(observer, event)(*arguments)
             except Exception:
                 logging.getLogger(__name__).exception("an observer failed on the event %s", event)
+
+
+class RefusalReport:
+    """A context that reports an EngineError to an observer as a refusal. It may be entered again and again."""
+
+    __slots__ = ("_observer",)
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def __enter__(self) -> None:
+        """Begin to watch for refusals."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Report the error, if it is a refusal. The error goes on to the caller."""
+        if isinstance(error, EngineError):
+            self._observer.refused(error.code)

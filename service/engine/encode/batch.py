@@ -19,16 +19,15 @@ class Row:
     request: Request
     index: int
     sample: Sample
+    # The queue reads these many times for each row.
     cost: int = field(init=False)
     key: bytes = field(init=False)
+    digest: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.cost = self.sample.cost
         self.key = self.sample.key
-
-    @property
-    def digest(self) -> str:
-        return self.request.adapter.digest
+        self.digest = self.request.adapter.digest
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,11 @@ class Encoder(AdapterHost, Protocol):
 def assemble(samples: Sequence[Sample], slots: Sequence[int], collate: Collate) -> Batch:
     """Return a batch with one row for each sample, under these slots. Equal samples become one input."""
     places: dict[bytes, int] = {}
-    inputs = tuple(places.setdefault(sample.key, len(places)) for sample in samples)
-    distinct = dict(zip(reversed(inputs), reversed(samples), strict=True))
-    return Batch(collate([distinct[i] for i in range(len(places))]), tuple(slots), inputs)
+    distinct: list[Sample] = []
+    inputs: list[int] = []
+    for sample in samples:
+        place = places.setdefault(sample.key, len(distinct))
+        if place == len(distinct):
+            distinct.append(sample)
+        inputs.append(place)
+    return Batch(collate(distinct), tuple(slots), tuple(inputs))

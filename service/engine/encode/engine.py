@@ -34,7 +34,7 @@ from rootstock.service.engine.core.errors import (
     TooLarge,
     WrongTask,
 )
-from rootstock.service.engine.core.observer import Observer, Observers
+from rootstock.service.engine.core.observer import Observer, Observers, RefusalReport
 from rootstock.service.engine.core.options import DEFAULT_OPTIONS, RequestOptions
 from rootstock.service.engine.core.request import Progress, Request
 from rootstock.service.engine.core.residency import Residency
@@ -88,6 +88,7 @@ class Engine:
         self.limits = limits or EngineLimits()
         self._catalog = catalog
         self._observer = observer = Observers(observer)
+        self._refusals = RefusalReport(observer)
         self._clock = clock
         self._own = own_adapters(spec)
         foundation = self._own[spec.own_tasks[0]]
@@ -171,7 +172,7 @@ class Engine:
         input may share a batch. `targets` holds the references that the caller has resolved already. The other
         arguments are those of `predict`. Raise EngineError for a failure that concerns all references.
         """
-        with self._reporting_refusals():
+        with self._refusals:
             self.check_size(len(inputs), len(references))
             check_parameters(parameters)
             check_characters(inputs)
@@ -182,8 +183,10 @@ class Engine:
         with self._admitted(inputs, len(references), claimant) as ticket:
             resolutions, outcomes = self._resolve_all(references, task, targets or {})
             digests = [resolved.digest for resolved in resolutions.values()]
+            deadline = options.deadline(arrived, self.limits.timeout_s)
             with self.adapters.hold(digests):
-                adapters = await self._adapters(digests, arrived, options)
+                adapters = await self._adapters(digests, arrived, deadline)
+                ready = self._clock()
                 for i, resolved in resolutions.items():
                     adapter = adapters[resolved.digest]
                     if isinstance(adapter, Exception):
@@ -194,7 +197,17 @@ class Engine:
                     except EngineError as error:
                         outcomes[i] = error
                     else:
-                        requests[i] = self._request(adapter, inputs, parameters, arrived, options, ticket)
+                        requests[i] = Request(
+                            adapter,
+                            inputs,
+                            parameters,
+                            deadline,
+                            arrived,
+                            options.tenant,
+                            options.priority,
+                            ticket=ticket,
+                            progress=Progress(ready),
+                        )
                 self._weigh(list(requests.values()), ticket)
                 results = await self._run(list(requests.values())) if requests else {}
         ended = self._clock()
@@ -252,14 +265,20 @@ class Engine:
     def _weigh(self, requests: Sequence[Request], ticket: Ticket) -> None:
         """Refuse requests that are too large for their tasks, and count each input once for each of its rows."""
         rows = size = total = times = 0
+        # All requests of a call have the same inputs and parameters.
+        readings = characters = 0
+        last = None
         for request in requests:
-            task, adapter, parameters = TASKS[request.adapter.task], request.adapter, request.parameters
-            readings = task.readings(parameters)
+            task, parameters = TASKS[request.adapter.task], request.parameters
+            if task is not last:
+                readings = task.readings(parameters)
+                characters = sum(task.characters(value, parameters) for value in request.inputs)
+                last = task
             times += readings
             rows += (of_request := len(request.inputs) * readings)
-            size += of_request * task.answer_bytes(adapter, parameters, 0)
-            total += readings * sum(task.characters(value, parameters) for value in request.inputs)
-        with self._reporting_refusals():
+            size += of_request * task.answer_bytes(request.adapter, parameters, 0)
+            total += readings * characters
+        with self._refusals:
             if rows > (most := self.limits.max_inputs):
                 message = f"the inputs become {rows} rows; at most {most} in one request; split the request"
                 raise TooLarge(message, "inputs")
@@ -273,21 +292,12 @@ class Engine:
     def _admitted(self, inputs: Sequence[Input], references: int, claimant: Hashable = None) -> Iterator[Ticket]:
         """Admit a call, and count it as waiting until its rows run or nobody waits for it."""
         tokens = references * estimated_tokens(inputs, self.spec.max_tokens)
-        with self._reporting_refusals():
+        with self._refusals:
             ticket = self.admission.enter(len(inputs) * references, tokens, claimant)
         try:
             yield ticket
         finally:
             self.admission.leave(ticket)
-
-    @contextmanager
-    def _reporting_refusals(self) -> Iterator[None]:
-        """Report refusals to the observer."""
-        try:
-            yield
-        except EngineError as error:
-            self._observer.refused(error.code)
-            raise
 
     def _end(self, record: RequestRecord, result: Result) -> Answer | EngineError:
         if isinstance(result, EngineError):
@@ -326,36 +336,12 @@ class Engine:
         return resolve_own(self.spec, self._own, task, reference)
 
     async def _adapters(
-        self, digests: Sequence[str], arrived: float, options: RequestOptions
+        self, digests: Sequence[str], arrived: float, deadline: float
     ) -> dict[str, Adapter | Exception]:
         try:
-            return await self.adapters.get(
-                digests, options.deadline(arrived, self.limits.timeout_s) - self._clock()
-            )
+            return await self.adapters.get(digests, deadline - self._clock())
         except TimeoutError:
             raise self._expired(arrived) from None
-
-    def _request(
-        self,
-        adapter: Adapter,
-        inputs: Sequence[Input],
-        parameters: Mapping[str, Any],
-        arrived: float,
-        options: RequestOptions,
-        ticket: Ticket,
-    ) -> Request:
-        deadline = options.deadline(arrived, self.limits.timeout_s)
-        return Request(
-            adapter,
-            inputs,
-            parameters,
-            deadline,
-            arrived,
-            options.tenant,
-            options.priority,
-            ticket=ticket,
-            progress=Progress(self._clock()),
-        )
 
     def _expired(self, arrived: float) -> Expired:
         seconds = self._clock() - arrived

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 from rootstock.service.engine.encode.batch import Row
@@ -37,6 +37,8 @@ def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
     `SHARED_ROWS` and `SHARED_TOKENS` allow, and at most `limits.rows` rows of one adapter, so that an adapter
     that gets the same input again and again delays no other. Of rows of one length, the earliest are taken.
     """
+    if len(rows) == 1:
+        return [*rows]
     first: dict[bytes, int] = {}
     for place, row in enumerate(rows):
         first.setdefault(row.key, place)
@@ -46,13 +48,14 @@ def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
     order = sorted(first.values(), key=lambda p: (lengths[p], p if lengths[p] >= lengths[0] else -p))
     begin, end = _cheapest([lengths[p] for p in order], order.index(0), limits)
     chosen = {rows[p].key for p in order[begin:end]}
-    longest = lengths[order[end - 1]]
-    shared = replace(limits, rows=SHARED_ROWS * limits.rows, tokens=SHARED_TOKENS * limits.tokens)
-    return _up_to(limits.rows, (row for row in rows if row.key in chosen))[: _most(longest, shared)]
+    most = _most(lengths[order[end - 1]], SHARED_ROWS * limits.rows, SHARED_TOKENS * limits.tokens)
+    return _up_to(limits.rows, [row for row in rows if row.key in chosen])[:most]
 
 
-def _up_to(most: int, rows: Iterable[Row]) -> list[Row]:
+def _up_to(most: int, rows: list[Row]) -> list[Row]:
     """Return the first `most` rows of each adapter, in the order given."""
+    if len(rows) <= most:
+        return rows
     counts: Counter[str] = Counter()
     kept = []
     for row in rows:
@@ -68,7 +71,7 @@ def _cheapest(lengths: Sequence[int], head: int, limits: BatchLimits) -> tuple[i
     least, best = float("inf"), (head, head + 1)
     for end in range(head + 1, len(lengths) + 1):
         longest = lengths[end - 1]
-        most = _most(longest, limits)
+        most = _most(longest, limits.rows, limits.tokens)
         if end - head > most:
             break
         if end < len(lengths) and lengths[end] == longest and end - head < most:
@@ -85,6 +88,6 @@ def _cheapest(lengths: Sequence[int], head: int, limits: BatchLimits) -> tuple[i
     return best
 
 
-def _most(longest: int, limits: BatchLimits) -> int:
-    """Return how many inputs a batch can hold if the longest has `longest` tokens."""
-    return max(1, min(limits.rows, limits.tokens // longest))
+def _most(longest: int, rows: int, tokens: int) -> int:
+    """Return how many inputs these limits allow if the longest has `longest` tokens."""
+    return max(1, min(rows, tokens // longest))

@@ -127,11 +127,11 @@ class Preprocessor(Worker):
             task = TASKS[request.adapter.task]
             encode = Task.encode if request.verifying else type(task).encode
             key = (encode, task.keeps_empty_pair, request.adapter.preprocessing)
-            if key not in known:
+            if (made := known.get(key)) is None:
                 began = self._clock()
                 rows = yield from self._encoded(encode, request)
-                known[key] = began, rows, self._clock()
-            began, rows, ended = known[key]
+                made = known[key] = began, rows, self._clock()
+            began, rows, ended = made
             request.progress.time_preparation(began, ended)
             if isinstance(rows, EngineError):
                 self._finish(request, rows)

@@ -27,12 +27,12 @@ from rootstock.adapters.spec import (
     HeadSpec,
     Preprocessing,
 )
-from rootstock.service.engine.core.admission import Capacity, Ticket
+from rootstock.service.engine.core.admission import Capacity
 from rootstock.service.engine.core.answer import RequestRecord
 from rootstock.service.engine.core.catalog import ResolvedReference
 from rootstock.service.engine.core.errors import TooLong
 from rootstock.service.engine.core.observer import BatchStats, Observer, Tier
-from rootstock.service.engine.core.options import DEFAULT_OPTIONS
+from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.encode.engine import Engine, EngineLimits
 from rootstock.service.engine.encode.modalities.text import Input, Tokenizer
@@ -302,7 +302,8 @@ class Bench:
         """
         await asyncio.sleep(0)
         probe = make_adapter("sha256:probe")
-        request = self.engine._request(probe, [LONG], {}, self.engine._clock(), DEFAULT_OPTIONS, Ticket())
+        now = self.engine._clock()
+        request = Request(probe, [LONG], {}, now + self.engine.limits.timeout_s, now)
         assert isinstance((await self.engine._run([request]))[request], TooLong)
 
 

@@ -56,7 +56,8 @@ class TextSample:
 
     The encoding's offsets count from the character `begin` of the text. Subtract `shift`, the length of the
     prefix, for offsets in the user's text. `masks` holds the positions of the mask tokens, if the task reads
-    them. `key` is equal for equal inputs of the trunk.
+    them. `key` is equal for equal inputs of the trunk. `outputs` is the number of raw outputs: one for each mask,
+    or one. A request's limit on rows counts them.
     """
 
     ids: Sequence[int]
@@ -67,21 +68,18 @@ class TextSample:
     begin: int = 0
     masks: tuple[int, ...] = ()
     key: bytes = field(init=False, repr=False)
+    outputs: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         # Computed once, because many adapters can share the row.
         key = array("q", self.ids).tobytes() + array("b", self.type_ids).tobytes()
         object.__setattr__(self, "key", key)
+        object.__setattr__(self, "outputs", max(1, len(self.masks)))
 
     @property
     def cost(self) -> int:
         """Return the number of tokens, special ones included."""
         return len(self.ids)
-
-    @property
-    def outputs(self) -> int:
-        """Return the number of raw outputs: one for each mask, or one. A request's limit on rows counts them."""
-        return max(1, len(self.masks))
 
 
 class Tokenizer:

@@ -37,6 +37,8 @@ class Task(ABC):
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Raise InvalidParameter for a name or a value that the task does not take."""
+        if not parameters:
+            return
         known = self.parameters.union(TRUNCATION)
         for name in parameters:
             if name not in known:
