@@ -17,7 +17,7 @@ from rootstock.adapters.spec import FoundationSpec
 from rootstock.service.conversion import Converter
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.catalog import ResolvedReference
-from rootstock.service.engine.core.options import DEFAULT_OPTIONS, RequestOptions
+from rootstock.service.engine.core.request import DEFAULT_OPTIONS, RequestOptions
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.encode.modalities.text import Input
 from rootstock.service.registry_catalog import RegistryCatalog, not_hosted

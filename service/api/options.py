@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.errors import InvalidParameter
-from rootstock.service.engine.core.options import RequestOptions
+from rootstock.service.engine.core.request import RequestOptions
 from rootstock.service.engine.core.work import Priority
 
 HEADER = "X-Request-Timeout"

@@ -60,8 +60,8 @@ def test_flipped_bytes_in_the_zip_are_refused_or_change_nothing(
     files = good if kind == "bundle" else plain_files()
     whole = opened(files, spec)
     assert whole is not None
-    found = opened(flipped(pack(files), places), spec)
-    assert found is None or (found.digest, found.files) == (whole.digest, whole.files)
+    result = opened(flipped(pack(files), places), spec)
+    assert result is None or (result.digest, result.files) == (whole.digest, whole.files)
 
 
 @fuzz
@@ -71,10 +71,10 @@ def test_a_cut_zip_is_refused_or_changes_nothing(
 ) -> None:
     data = pack(good)
     cut %= len(data) - 1
-    found = opened(data[cut + 1 :] if from_front else data[: cut + 1], spec)
+    result = opened(data[cut + 1 :] if from_front else data[: cut + 1], spec)
     whole = opened(good, spec)
     assert whole is not None
-    assert found is None or found.digest == whole.digest
+    assert result is None or result.digest == whole.digest
 
 
 @fuzz
@@ -84,12 +84,12 @@ def test_a_damaged_member_in_a_sound_zip_never_passes_for_the_original(
 ) -> None:
     content = flipped(good[member], places)
     content = content if cut is None else content[: cut % len(content)]
-    found = opened({**good, member: content}, spec)
+    result = opened({**good, member: content}, spec)
     if member != MANIFEST:
-        assert found is None or content == good[member]
-    elif found is not None and content != good[member]:
+        assert result is None or content == good[member]
+    elif result is not None and content != good[member]:
         # Another manifest of the same files is another bundle: it has its own digest.
-        assert found.digest != opened(good, spec).digest  # type: ignore[union-attr]
+        assert result.digest != opened(good, spec).digest  # type: ignore[union-attr]
 
 
 @fuzz
@@ -101,10 +101,10 @@ def test_a_damaged_plain_member_is_refused_or_is_another_bundle(
 ) -> None:
     files = plain_files()
     content = flipped(files[member], places)
-    found = opened({**files, member: content}, spec)
+    result = opened({**files, member: content}, spec)
     whole = opened(files, spec)
     assert whole is not None
-    assert found is None or (found.digest == whole.digest) == (content == files[member])
+    assert result is None or (result.digest == whole.digest) == (content == files[member])
 
 
 @fuzz

@@ -48,9 +48,9 @@ def renamed(old: str, new: str) -> Change:
 
 
 def own(files: FoundationFiles) -> MaskedLM:
-    found = describe(files).masked_lm
-    assert found is not None
-    return found
+    head = describe(files).masked_lm
+    assert head is not None
+    return head
 
 
 def test_the_head_of_a_checkpoint_is_found_and_written_down(filling: FoundationFiles) -> None:
@@ -93,8 +93,8 @@ def test_the_names_that_transformers_takes_are_taken(
 ) -> None:
     files = changed(change)
     assert own(files).class_name == "BertForMaskedLM"
-    _, found = BertForMaskedLM.from_pretrained(files.folder, output_loading_info=True)
-    assert not found["missing_keys"], "transformers takes it, too"
+    _, loading = BertForMaskedLM.from_pretrained(files.folder, output_loading_info=True)
+    assert not loading["missing_keys"], "transformers takes it, too"
 
 
 def test_an_untied_decoder_must_be_in_the_checkpoint(filling: FoundationFiles, tmp_path: Path) -> None:
@@ -126,9 +126,9 @@ def test_the_mask_token_is_the_one_that_the_tokenizer_s_files_name(
     files = changed(lambda tensors: tensors)
     settings = files.folder / "tokenizer_config.json"
     settings.write_text(json.dumps({"mask_token": {"content": "[unused7]", "lstrip": False}}))
-    found = own(files)
-    assert found.mask_id == 8
-    assert found.digest != own(filling).digest
+    head = own(files)
+    assert head.mask_id == 8
+    assert head.digest != own(filling).digest
     settings.write_text(json.dumps({"mask_token": "<nowhere>"}))
     assert describe(files).masked_lm is None
 

@@ -35,7 +35,7 @@ def environment(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("bentofile", BENTOFILES)
 def test_a_bento_holds_the_server_and_nothing_else_of_the_tree(bento: Build, bentofile: str) -> None:
     source = bento(bentofile) / "src"
-    found = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
+    packed = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
     ours = {
         path.relative_to(ROOT)
         for package in ("adapters", "service")
@@ -43,8 +43,8 @@ def test_a_bento_holds_the_server_and_nothing_else_of_the_tree(bento: Build, ben
         if path.is_file() and "__pycache__" not in path.parts
     }
     beside = {Path(name) for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE")}
-    assert found == ours | beside | {Path("bentofile.yaml")}
-    assert Path("service/demo/entities.zip") in found
+    assert packed == ours | beside | {Path("bentofile.yaml")}
+    assert Path("service/demo/entities.zip") in packed
 
 
 def test_the_gpu_s_bento_is_the_cpu_s_but_for_its_name_and_environment() -> None:

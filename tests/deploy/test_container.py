@@ -170,7 +170,7 @@ def test_the_environment_has_the_lock_s_releases_and_nothing_of_cuda(image: Imag
         line.lower().replace("_", "-").split("==")
         for line in (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
     )
-    found = {name.lower().replace("_", "-"): version.split("+")[0] for name, version in installed.items()}
+    versions = {name.lower().replace("_", "-"): version.split("+")[0] for name, version in installed.items()}
     # BentoML brings uv, which the server does not use.
-    assert {n: v for n, v in found.items() if locked.get(n) != v}.keys() <= {"uv"}
-    assert not {"pytest", "locust", "matplotlib", "mlflow-skinny"} & found.keys()
+    assert {n: v for n, v in versions.items() if locked.get(n) != v}.keys() <= {"uv"}
+    assert not {"pytest", "locust", "matplotlib", "mlflow-skinny"} & versions.keys()

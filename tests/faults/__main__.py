@@ -13,11 +13,12 @@ def table(report: Path) -> str:
     """A Markdown table of what the fault tests recorded."""
     lines = ["| fault | lost | answered again, or ended, after |", "| --- | --- | --- |"]
     for case in ElementTree.parse(report).iter("testcase"):
-        found = {one.get("name"): one.get("value") or "" for one in case.iter("property")}
-        if all(name in found for name in _PROPERTIES):
-            seconds = float(found["seconds"])
+        properties = {one.get("name"): one.get("value") or "" for one in case.iter("property")}
+        if all(name in properties for name in _PROPERTIES):
+            seconds = float(properties["seconds"])
             lines.append(
-                f"| {found['fault']} | {found['lost']} | {f'{seconds:.2f} s' if seconds else 'at once'} |"
+                f"| {properties['fault']} | {properties['lost']} | "
+                f"{f'{seconds:.2f} s' if seconds else 'at once'} |"
             )
     return "\n".join(lines)
 

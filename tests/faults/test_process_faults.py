@@ -114,12 +114,12 @@ def test_a_killed_server_comes_back_with_every_version_that_it_had_acknowledged(
         again = ask(client, "churned", "ok")
         seconds = time.monotonic() - killed
         versions = client.get("/v1/adapters/churned").json()["versions"]
-        found = {one["version"]: one["digest"] for one in versions}
+        digests = {one["version"]: one["digest"] for one in versions}
         for number, digest in acknowledged.items():
-            assert found[number] == digest
+            assert digests[number] == digest
             assert client.get(f"/v1/adapters/churned/versions/{number}/bundle").status_code == 200
         # One more may have been written whose answer was on its way.
-        assert len(found) - len(acknowledged) in (0, 1)
+        assert len(digests) - len(acknowledged) in (0, 1)
         assert again.status_code == 200
         assert not list((home / "store").glob("*/.writing-*"))
     state("SIGKILL and restart", "requests in flight; no version that was acknowledged", seconds)

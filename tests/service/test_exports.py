@@ -127,13 +127,13 @@ def replayed(runner: OnnxRunner, tokenizer: Tokenizer, adapter: Adapter, texts: 
 def test_the_drift_is_what_the_two_exports_differ_by(
     demo_home: Path, export_folder: Path, int8_folder: Path, spec: FoundationSpec, foundation: FoundationFiles
 ) -> None:
-    found = measure(export_folder, int8_folder, demo_home, foundation.folder, Limits(), 1)
+    drift = measure(export_folder, int8_folder, demo_home, foundation.folder, Limits(), 1)
     theirs = AutoTokenizer.from_pretrained(foundation.folder)
     runners = [OnnxRunner(folder, 1, 1) for folder in (export_folder, int8_folder)]
     ours = Tokenizer(export_folder / "tokenizer.json")
-    assert [row.adapter for row in found.rows] == ["foundation", *(f"{name}@1" for name in NAMES)]
+    assert [row.adapter for row in drift.rows] == ["foundation", *(f"{name}@1" for name in NAMES)]
     same, labels, widest = 0, 0, 0.0
-    for row, name in zip(found.rows[1:], NAMES, strict=True):
+    for row, name in zip(drift.rows[1:], NAMES, strict=True):
         bundle, adapter = demo(name, spec)
         golden = bundle.golden()
         assert golden is not None
@@ -148,12 +148,12 @@ def test_the_drift_is_what_the_two_exports_differ_by(
         assert (row.inputs, row.labels) == (12, len(a))
         assert row.same == (a.argmax(1) == b.argmax(1)).sum()
         same, labels, widest = same + row.same, labels + row.labels, max(widest, row.max_difference)
-    assert (found.total.inputs, found.total.same, found.total.labels) == (36, same, labels)
-    assert found.total.max_difference == widest
+    assert (drift.total.inputs, drift.total.same, drift.total.labels) == (36, same, labels)
+    assert drift.total.max_difference == widest
     own = foundation_adapter(spec)
     a, b = (np.array(replayed(runner, ours, own, list(SENTENCES))) for runner in runners)
-    assert found.rows[0].cosine == pytest.approx((a * b).sum(1).min(), abs=1e-5)
-    assert found.refusals == []
+    assert drift.rows[0].cosine == pytest.approx((a * b).sum(1).min(), abs=1e-5)
+    assert drift.refusals == []
 
 
 def test_versions_that_no_alias_points_to_are_left_out_and_those_without_a_golden_set_are_named(
@@ -171,15 +171,15 @@ def test_versions_that_no_alias_points_to_are_left_out_and_those_without_a_golde
     registry.publish("bare", bare.digest, task="token-classification", verification={}, size=1)
     registry.publish("lost", "sha256:" + "0" * 64, task="token-classification", verification={}, size=1)
     registry.close()
-    found = measure(export_folder, export_folder, demo_home, foundation.folder, Limits(), 1)
-    assert [r.adapter for r in found.rows[1:]] == [
+    drift = measure(export_folder, export_folder, demo_home, foundation.folder, Limits(), 1)
+    assert [r.adapter for r in drift.rows[1:]] == [
         "entities@1, twin@1",
         "review-sentiment@1",
         "support-intents@1",
     ]
-    assert found.not_checked["bare@1"] == "no golden set"
-    assert "the bytes of sha256:000" in found.not_checked["lost@1"]
-    assert (found.total.max_difference, found.total.same) == (0.0, found.total.labels)
+    assert drift.not_checked["bare@1"] == "no golden set"
+    assert "the bytes of sha256:000" in drift.not_checked["lost@1"]
+    assert (drift.total.max_difference, drift.total.same) == (0.0, drift.total.labels)
 
 
 def test_int8_is_refused_where_it_changes_too_much_and_kept_where_that_is_accepted(

@@ -144,10 +144,10 @@ def test_a_quantile_lies_in_the_bucket_of_the_true_one() -> None:
         MetricsSnapshot(generate_latest(registry).decode(), 1),
     )
     for share in (0.1, 0.5, 0.9, 0.99):
-        found, true = over.quantile(share, "x"), float(np.quantile(values, share))
-        assert found is not None
-        assert np.searchsorted(bounds, found) == np.searchsorted(bounds, true)
-        assert found == pytest.approx(true, rel=0.25)
+        estimate, true = over.quantile(share, "x"), float(np.quantile(values, share))
+        assert estimate is not None
+        assert np.searchsorted(bounds, estimate) == np.searchsorted(bounds, true)
+        assert estimate == pytest.approx(true, rel=0.25)
     assert over.quantile(1, "x", adapter="nobody") is None
 
 

@@ -138,9 +138,9 @@ def test_csv_json_lines_and_parquet_of_the_same_rows_are_the_same_data(
     lines = ["q,other,kind,who", *(",".join(v or "" for v in row.values()) for row in rows)]
     (tmp_path / "r.csv").write_text("\n".join(lines), encoding="utf-8")
     columns = {"text_column": "q", "pair_column": "other", "label_column": "kind", "group_column": "who"}
-    found = [read(write_recipe(data={"path": f"r.{kind}", **columns})) for kind in ("csv", "jsonl", "parquet")]
-    assert found[0] == found[1] == found[2]
-    assert found[0][4] == ("first 4", ("a",), "second 4", "g1")
+    readings = [read(write_recipe(data={"path": f"r.{kind}", **columns})) for kind in ("csv", "jsonl", "parquet")]
+    assert readings[0] == readings[1] == readings[2]
+    assert readings[0][4] == ("first 4", ("a",), "second 4", "g1")
 
 
 def test_words_and_tags_in_json_lines_are_what_they_are_in_conll(
@@ -152,8 +152,10 @@ def test_words_and_tags_in_json_lines_are_what_they_are_in_conll(
         '{"tokens": ["Bo", "Ann"], "label": ["B-PER", "I-PER"]}',
         encoding="utf-8",
     )
-    found = [read(write_recipe(task_type="TOKEN_CLS", data={"path": f"s.{kind}"})) for kind in ("conll", "jsonl")]
-    assert found[0] == found[1]
+    readings = [
+        read(write_recipe(task_type="TOKEN_CLS", data={"path": f"s.{kind}"})) for kind in ("conll", "jsonl")
+    ]
+    assert readings[0] == readings[1]
 
 
 @pytest.mark.parametrize(

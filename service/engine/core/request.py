@@ -1,4 +1,4 @@
-"""Define a request and its progress from admission to its outputs."""
+"""Define a request, its options and its progress from admission to its outputs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,22 @@ from rootstock.service.engine.core.work import Priority
 
 if TYPE_CHECKING:
     from rootstock.service.engine.core.observer import BatchStats
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOptions:
+    """A request's tenant, its priority, and its timeout in seconds (None: the server's own timeout)."""
+
+    tenant: str = ""
+    priority: Priority = "normal"
+    timeout_s: float | None = None
+
+    def deadline(self, arrived: float, most_s: float) -> float:
+        """Return the time at which a request expires: at most `most_s` seconds after it `arrived`."""
+        return arrived + (most_s if self.timeout_s is None else min(self.timeout_s, most_s))
+
+
+DEFAULT_OPTIONS = RequestOptions()
 
 
 class State(Enum):

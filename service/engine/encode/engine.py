@@ -35,8 +35,7 @@ from rootstock.service.engine.core.errors import (
     WrongTask,
 )
 from rootstock.service.engine.core.observer import Observer, Observers, RefusalReport
-from rootstock.service.engine.core.options import DEFAULT_OPTIONS, RequestOptions
-from rootstock.service.engine.core.request import Progress, Request
+from rootstock.service.engine.core.request import DEFAULT_OPTIONS, Progress, Request, RequestOptions
 from rootstock.service.engine.core.residency import Residency
 from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.encode.batch import Encoder

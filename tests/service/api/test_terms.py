@@ -26,8 +26,8 @@ AT_ONCE = 1e-6
 def begun(client: httpx.Client, priority: str) -> float:
     """How many requests of a priority have been computed."""
     pattern = rf'^rootstock_queue_seconds_count{{priority="{priority}"}} (.*)$'
-    found = re.search(pattern, client.get("/metrics").text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
+    match = re.search(pattern, client.get("/metrics").text, re.MULTILINE)
+    return float(match[1]) if match else 0.0
 
 
 @COMPUTE

@@ -29,7 +29,7 @@ from rootstock.service.engine.core.errors import (
     TooLong,
     WrongTask,
 )
-from rootstock.service.engine.core.options import RequestOptions
+from rootstock.service.engine.core.request import RequestOptions
 from rootstock.service.engine.encode.engine import EngineLimits
 from rootstock.service.engine.encode.modalities.text import Input, TextSample
 from rootstock.service.engine.encode.packing import BatchLimits

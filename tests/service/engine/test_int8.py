@@ -86,12 +86,12 @@ def test_a_product_errs_by_no_more_than_a_step_of_each_factor(
     y = weight(2)[:, :2]
     of_0, of_1, biased, plain = product.run(None, {"x": x, "flat": x.reshape(-1, WIDTH), "y": y})
     step = (np.maximum(x.max(-1), 0) - np.minimum(x.min(-1), 0))[..., None] / 255
-    for found, seed, bias in ((of_0, 0, 0), (of_1, 1, 0), (biased, 0, BIAS)):
+    for output, seed, bias in ((of_0, 0, 0), (of_1, 1, 0), (biased, 0, BIAS)):
         w = weight(seed).astype(np.float64)
         of_states = step * np.abs(w).sum(0)
         of_weight = (np.abs(x) + step).sum(-1, keepdims=True) * np.abs(w).max(0) / 127
         most = of_states + of_weight + 1e-5 * np.abs(x).max(-1, keepdims=True) + 1e-6
-        assert (np.abs(found.reshape(most.shape) - (x @ w + bias)) <= most).all()
+        assert (np.abs(output.reshape(most.shape) - (x @ w + bias)) <= most).all()
     np.testing.assert_allclose(plain, x @ y, rtol=1e-5, atol=1e-5 * np.abs(x).max())
 
 
@@ -117,8 +117,8 @@ def test_a_row_s_answer_in_int8_is_its_own_whatever_shares_its_batch(
     exact, alone = [[answers(runner, [row])[0] for row in rows] for runner in runners]
     for start in range(0, len(rows), len(encoded)):
         one_adapter = slice(start, start + len(encoded))
-        for found, wanted in zip(answers(runners[1], rows[one_adapter]), alone[one_adapter], strict=True):
-            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+        for output, wanted in zip(answers(runners[1], rows[one_adapter]), alone[one_adapter], strict=True):
+            np.testing.assert_allclose(output, wanted, rtol=1e-4, atol=1e-4)
     # Another graph computes them all together, whose last bits may tip a rounding.
     mixed = answers(runners[1], rows)
     moved = np.mean([np.abs(a - b).mean() for a, b in zip(mixed, alone, strict=True)])
@@ -137,9 +137,9 @@ def test_adapters_trained_in_fp32_give_the_trainer_s_outputs_but_for_a_twentieth
         runner.place(0, runner.stage(adapter))
         rows = [tokenizer.encode(value, adapter.preprocessing, truncate=True) for value in golden.inputs]
         # Of all rows together: a text between two labels has logits near zero, of which a twentieth is nothing.
-        found = np.concatenate([np.ravel(row) for row in runner.run(pad(rows, [0] * len(rows), 0))])
+        output = np.concatenate([np.ravel(row) for row in runner.run(pad(rows, [0] * len(rows), 0))])
         expected = np.concatenate([np.ravel(row) for row in golden.outputs])
-        assert 0 < np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
+        assert 0 < np.linalg.norm(output - expected) < 0.05 * np.linalg.norm(expected)
 
 
 def test_what_adapters_add_stays_in_fp32(int8_folder: Path, spec: FoundationSpec) -> None:

@@ -55,13 +55,13 @@ def expected(tiny: Tiny) -> list[np.ndarray]:
     """The logits at the masks of each text alone."""
     model = AutoModelForMaskedLM.from_pretrained(tiny.folder, attn_implementation="eager").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny.folder)
-    found = []
+    at_masks = []
     for text in TEXTS:
         feeds = tokenizer(text, return_tensors="pt")
         with torch.inference_mode():
             logits = model(**feeds).logits[0]
-        found.append(logits[feeds["input_ids"][0] == tokenizer.mask_token_id].numpy())
-    return found
+        at_masks.append(logits[feeds["input_ids"][0] == tokenizer.mask_token_id].numpy())
+    return at_masks
 
 
 @pytest.fixture(scope="module", params=["onnx", "onnx, cached", "torch", "torch, rounded"])

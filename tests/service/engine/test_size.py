@@ -15,7 +15,7 @@ import pytest
 from rootstock.adapters.spec import Adapter, AdapterWeights, Preprocessing
 from rootstock.service.engine.core.admission import Capacity
 from rootstock.service.engine.core.errors import Expired, InvalidParameter, Overloaded, TooLarge
-from rootstock.service.engine.core.options import RequestOptions
+from rootstock.service.engine.core.request import RequestOptions
 from rootstock.service.engine.encode.batch import Request, Row
 from rootstock.service.engine.encode.modalities.text import Input, Question, TextSample, Tokenizer
 from rootstock.service.engine.encode.preprocess import Preprocessor, check_outputs
