@@ -13,7 +13,6 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, Response
-from jinja2 import Environment, StrictUndefined
 from pydantic import BaseModel
 
 from rootstock.service.api.adapters import ListedAdapter, page_of
@@ -124,5 +123,8 @@ def _static() -> Path:
 
 @cache
 def _template() -> Any:
+    # Only a server whose page somebody opens pays for the template engine: 3 MB.
+    from jinja2 import Environment, StrictUndefined
+
     source = (Path(__file__).parent / "templates" / "index.html.jinja").read_text(encoding="utf-8")
     return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
