@@ -68,8 +68,8 @@ class UnservedEmbedding(ValueError):
         self.where, self.cause, self.remedy = where, cause, remedy
         super().__init__(f"{where}: {cause}")
 
-    def told(self, otherwise: str) -> str:
-        """Return the cause with its remedy, or with `otherwise` if it has none of its own."""
+    def with_remedy(self, otherwise: str) -> str:
+        """Return the cause and its remedy. `otherwise` is the remedy if the refusal has none."""
         return f"{self.cause}; {self.remedy or otherwise}"
 
 

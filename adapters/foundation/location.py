@@ -195,7 +195,7 @@ def embedding_spec(folder: Path, max_tokens: int, lowercases: bool) -> Embedding
     try:
         stated = read_embedding(lambda path: _value(folder / path), lowercases)
     except UnservedEmbedding as error:
-        raise FoundationError(f"{folder}: {error.where}: {error.told(_OTHER_EMBEDDING)}") from None
+        raise FoundationError(f"{folder}: {error.where}: {error.with_remedy(_OTHER_EMBEDDING)}") from None
     if stated is None:
         return EmbeddingSpec("mean", False, max_tokens)
     limit = max_tokens if stated.max_tokens is None else min(stated.max_tokens, max_tokens)
@@ -217,7 +217,7 @@ def max_tokens(folder: Path, model_type: str, positions: int, padding: int | Non
     try:
         stated = token_limit(TOKENIZER, settings, "model_max_length")
     except UnservedEmbedding as error:
-        raise FoundationError(f"{folder}: {error.where}: {error.told(_OTHER_EMBEDDING)}") from None
+        raise FoundationError(f"{folder}: {error.where}: {error.with_remedy(_OTHER_EMBEDDING)}") from None
     return positions if stated is None else min(positions, stated)
 
 

@@ -15,6 +15,7 @@ import pytest
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from rootstock.service.telemetry.snapshot import MetricsSnapshot
 from tests.bounds import HANG
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter, peft_outputs, save_adapter
@@ -57,11 +58,6 @@ async def post(client: httpx.AsyncClient, model: str, text: str) -> httpx.Respon
     return await client.post("/v1/predict", json={"model": model, "inputs": [text], "parameters": RAW})
 
 
-def metrics_of(text: str) -> dict[str, float]:
-    lines = (line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
-    return {name: float(value) for name, value in lines}
-
-
 def test_32_clients_on_32_adapters_are_answered_from_shared_batches(
     serve: Callable[..., RunningServer],
     saved: list[PeftAdapter],
@@ -88,7 +84,7 @@ def test_32_clients_on_32_adapters_are_answered_from_shared_batches(
         waiting = 0.0
         while not in_first_batch or waiting + in_first_batch[0] < 32:
             page = await client.get("/metrics")
-            waiting = metrics_of(page.text)['rootstock_queue_items{foundation="foundation"}']
+            waiting = MetricsSnapshot(page.text, 0).sum("queue_items")
         arrived.set()
 
     async def one_client(client: httpx.AsyncClient, i: int) -> None:
@@ -104,9 +100,9 @@ def test_32_clients_on_32_adapters_are_answered_from_shared_batches(
     monkeypatch.setattr(OnnxRunner, "run", held)
     asyncio.run(all_clients())
     with running.client() as client:
-        metrics = metrics_of(client.get("/metrics").text)
+        metrics = MetricsSnapshot(client.get("/metrics").text, 0)
     # A batch holds 32 rows; the requests that waited for the first one fill one or two.
-    assert metrics["rootstock_batch_adapters_count"] > metrics['rootstock_batch_adapters_bucket{le="8.0"}']
+    assert metrics.sum("batch_adapters_count") > metrics.sum("batch_adapters_bucket", le="8.0") > 0
 
 
 def test_versions_published_under_load_never_give_a_wrong_stale_or_failed_answer(

@@ -29,7 +29,7 @@ FILES = (
     "training_args.bin", "trainer_state.json", "*_results.json", "optimizer.pt", "optimizer.bin", "scheduler.pt",
     "scaler.pt", "rng_state*.pth", "latest", "zero_to_fp32.py",
     # sentence-transformers
-    "modules.json", "config_sentence_transformers.json", "sentence_*_config.json",
+    MODULES, PROMPTS, "sentence_*_config.json",
 )  # fmt: skip
 _DESCRIPTIONS = (MODULES, PROMPTS, TOKENIZER, *SENTENCE)
 _SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")

@@ -35,7 +35,7 @@ def read_sentence_files(descriptions: Mapping[str, bytes], lowercases: bool) -> 
     try:
         return read_embedding(_reader(descriptions), lowercases)
     except UnservedEmbedding as error:
-        raise Rejected("schema", error.where, error.told(_OTHER_TRAINING)) from None
+        raise Rejected("schema", error.where, error.with_remedy(_OTHER_TRAINING)) from None
 
 
 def _reader(descriptions: Mapping[str, bytes]) -> Callable[[str], Any]:
