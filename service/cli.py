@@ -39,7 +39,7 @@ def serve_command(
     """
     from rootstock.adapters.errors import AdapterError
     from rootstock.adapters.foundation.location import FoundationError
-    from rootstock.service.composition import runs_on_torch
+    from rootstock.service.runner_choice import runs_on_torch
     from rootstock.service.settings import SettingsError, read_settings
     from rootstock.service.telemetry.span_exporters import NoSuchExporter, find_exporters
 

@@ -18,9 +18,9 @@ import structlog
 
 from rootstock.adapters.bundle import Limits, PlainFields
 from rootstock.adapters.errors import StoreFull
-from rootstock.adapters.installation import lack
 from rootstock.adapters.spec import FoundationSpec, Rejected
 from rootstock.service.engine.core.errors import EngineError
+from rootstock.service.runner_choice import runs_on_torch
 from rootstock.service.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,13 +52,6 @@ class OpenedRunner(NamedTuple):
 
 # Opens the runner of one foundation, from its setting, its files and the server's settings.
 OpenRunner = Callable[[str, "FoundationFiles", Settings], OpenedRunner]
-
-
-def runs_on_torch(settings: Settings) -> bool:
-    """Tell whether the settings mean the torch runner, which needs no export, on this machine."""
-    if settings.runner == "auto":
-        return settings.precision == "fp32" and _has_cuda() and _has_torch()
-    return settings.runner == "torch"
 
 
 def open_runner(setting: str, files: FoundationFiles, settings: Settings) -> OpenedRunner:
@@ -246,12 +239,3 @@ async def register_demo(publisher: Publisher, registry: Registry) -> None:
             log.warning("demo adapter skipped", name=name, reason=str(error))
         else:
             log.info("demo adapter published", name=name, task=done.task)
-
-
-def _has_cuda() -> bool:
-    """Tell whether there is an NVIDIA device. This imports no torch, which serving on a CPU does not need."""
-    return Path("/dev/nvidiactl").exists()
-
-
-def _has_torch() -> bool:
-    return lack("torch", "") is None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.service.composition import runs_on_torch
+from rootstock.service.runner_choice import runs_on_torch
 from rootstock.service.settings import PREFIX, Settings, SettingsError, read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def test_an_empty_folder_of_exports_is_none(monkeypatch: pytest.MonkeyPatch, tmp
 def test_torch_runs_where_it_is_asked_for_or_auto_finds_a_device(
     runner: str, precision: str, cuda: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rootstock.service.composition._has_cuda", lambda: cuda)
+    monkeypatch.setattr("rootstock.service.runner_choice._has_cuda", lambda: cuda)
     monkeypatch.setenv("ROOTSTOCK_RUNNER", runner)
     monkeypatch.setenv("ROOTSTOCK_PRECISION", precision)
     if (runner, precision) == ("torch", "int8"):
