@@ -1,7 +1,4 @@
-"""The HTTP app: its routes, middleware, start and stop.
-
-Importing this module is cheap: BentoML's parent process imports it too.
-"""
+"""The HTTP app: its routes, middleware, start and stop."""
 
 from __future__ import annotations
 
@@ -111,14 +108,9 @@ def _restore_sigterm(previous: Any) -> None:
         signal.signal(signal.SIGTERM, previous)
 
 
-def app_from_environment() -> FastAPI:
-    """Return the app with the settings from the environment."""
-    return create_app(read_settings())
-
-
 def asgi_from_environment() -> Startup:
     """Return the app with the settings from the environment, for ASGI servers that take a factory.
 
     If it cannot start, it writes the reason to stderr in one line.
     """
-    return Startup(app_from_environment())
+    return Startup(create_app(read_settings()))

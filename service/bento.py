@@ -16,13 +16,15 @@ from starlette.types import ASGIApp
 from uvicorn.config import HTTP_PROTOCOLS
 
 from rootstock.adapters.child_process import signal_at_parents_death
-from rootstock.service.app import app_from_environment
+from rootstock.service.collector import pause_collector
+from rootstock.service.settings import read_settings
 from rootstock.service.startup import Startup, tell_parent
 
 # BentoML starts uvicorn itself with http="auto"; this makes "auto" our protocol.
 HTTP_PROTOCOLS["auto"] = "rootstock.service.api.protocol:BoundedHeadProtocol"
 
-app = app_from_environment()
+# A wrong setting stops BentoML's parent process here, before it starts a worker.
+settings = read_settings()
 
 
 def _stop() -> None:
@@ -46,10 +48,15 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
             )
         # BentoML's parent passes signals on, but not after SIGKILL: then the kernel sends this one.
         signal_at_parents_death(signal.SIGTERM)
+        with pause_collector():
+            # The parent imports this module too, and needs no app.
+            from rootstock.service.app import create_app
+
+            app = create_app(settings)
+        self.mount_asgi_app(app)
         return Startup(app, super().to_asgi(is_main), _stop)
 
 
 @bentoml.service(name="rootstock", workers=1, metrics={"enabled": False}, service_class=FrontedService)
-@bentoml.asgi_app(app)
 class Rootstock:
     """The BentoML service. The lifespan of the app opens its parts."""

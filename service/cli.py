@@ -37,23 +37,29 @@ def serve_command(
 
     The environment variables ROOTSTOCK_* hold all settings (docs/operations.md); flags take precedence.
     """
-    from rootstock.adapters.errors import AdapterError
-    from rootstock.adapters.foundation.location import FoundationError
-    from rootstock.service.runner_choice import runs_on_torch
-    from rootstock.service.settings import SettingsError, read_settings
-    from rootstock.service.telemetry.span_exporters import NoSuchExporter, find_exporters
+    from rootstock.service.collector import pause_collector
 
+    with pause_collector():
+        from rootstock.adapters.errors import AdapterError
+        from rootstock.adapters.foundation.location import FoundationError
+        from rootstock.service.runner_choice import runs_on_torch
+        from rootstock.service.settings import SettingsError, read_settings
+        from rootstock.service.telemetry.span_exporters import NoSuchExporter, find_exporters
+
+        try:
+            settings = read_settings(host=host, port=port, foundation=foundation, server=server)
+            find_exporters()
+            _pass_on(settings)
+            _take_home(settings)
+        except (SettingsError, NoSuchExporter, AdapterError, OSError) as error:
+            _fail(str(error))
     try:
-        settings = read_settings(host=host, port=port, foundation=foundation, server=server)
-        find_exporters()
-        _pass_on(settings)
-        _take_home(settings)
         if not runs_on_torch(settings):
             for setting in settings.hosted.values():
                 _exported(setting, settings, settings.precision)
         elif problem := lack("torch", "ROOTSTOCK_RUNNER=torch"):
             _fail(problem)
-    except (SettingsError, NoSuchExporter, FoundationError, AdapterError, OSError) as error:
+    except (FoundationError, AdapterError, OSError) as error:
         _fail(str(error))
     _check_address(settings.host, settings.port)
     sys.stderr.write(f"rootstock: serving on http://{settings.host}:{settings.port} (docs at /docs)\n")
@@ -278,11 +284,15 @@ def _describe(foundation: str | None) -> dict[str, FoundationSpec]:
 def _serve_uvicorn(settings: Any) -> None:
     import uvicorn
 
-    from rootstock.service.api.protocol import BoundedHeadProtocol
+    from rootstock.service.collector import pause_collector
 
+    with pause_collector():
+        from rootstock.service.api.protocol import BoundedHeadProtocol
+        from rootstock.service.app import asgi_from_environment
+
+        app = asgi_from_environment()
     uvicorn.run(
-        "rootstock.service.app:asgi_from_environment",
-        factory=True,
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",

@@ -1,14 +1,16 @@
 """Inside the registry: its schema, its transactions and what it keeps in memory."""
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.pool import NullPool
 
 from rootstock.adapters.errors import RegistryUnavailable
@@ -18,12 +20,59 @@ from rootstock.adapters.registry.sql.resolutions import Resolutions
 from rootstock.adapters.registry.sql.tables import Base
 
 
-def test_the_steps_end_in_the_tables_that_the_program_uses(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_steps", [False, True], ids=["at once", "by steps"])
+def test_a_new_database_has_the_tables_that_the_program_uses(tmp_path: Path, by_steps: bool) -> None:
     url = f"sqlite:///{tmp_path / 'registry.db'}"
-    SqlRegistry(url).close()
+    _open_new(url, by_steps)
     with create_engine(url, poolclass=NullPool).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_database_made_at_once_equals_one_made_by_the_steps(tmp_path: Path) -> None:
+    schemas = []
+    for by_steps in (False, True):
+        url = f"sqlite:///{tmp_path / f'{by_steps}.db'}"
+        _open_new(url, by_steps)
+        with create_engine(url, poolclass=NullPool).connect() as connection:
+            reader = inspect(connection)
+            rows = [
+                connection.execute(text(f"SELECT * FROM {table}")).fetchall()
+                for table in ("alembic_version", "revision")
+            ]
+            parts = (
+                reader.get_multi_columns(),
+                reader.get_multi_pk_constraint(),
+                reader.get_multi_foreign_keys(),
+                reader.get_multi_unique_constraints(),
+                reader.get_multi_indexes(),
+            )
+            schemas.append((rows, [_plain(part) for part in parts]))
+    assert schemas[0] == schemas[1]
+
+
+def _open_new(url: str, by_steps: bool) -> None:
+    if by_steps:
+        # A table that is not the registry's makes the database one that is not new.
+        engine = create_engine(url, poolclass=NullPool)
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE other (id INTEGER)"))
+        SqlRegistry(url).close()
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE other"))
+    else:
+        SqlRegistry(url).close()
+
+
+def _plain(part: Mapping[Any, Any]) -> str:
+    """Return a part of a schema as text in which the order of columns and constraints does not count."""
+    tables = {key[1]: value for key, value in part.items()}
+    return repr(
+        {
+            name: sorted(map(repr, value)) if isinstance(value, list) else value
+            for name, value in sorted(tables.items())
+        }
+    )
 
 
 def test_the_newest_step_is_the_one_the_program_expects() -> None:

@@ -51,6 +51,15 @@ heavy = {"torch", "transformers", "peft", "onnx"} & set(sys.modules)
 assert not heavy, heavy
 """
 
+PARENT = """
+import sys
+
+import rootstock.service.bento
+
+heavy = {"fastapi", "sqlalchemy", "onnxruntime", "rootstock.service.app"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
 FILLING = """
 import asyncio, sys
 from pathlib import Path
@@ -98,3 +107,7 @@ def test_filling_masks_from_the_export_cache_imports_no_torch(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     wanted = pipeline_of(tiny.folder)("Where is my [MASK]?", top_k=3)
     assert done.stdout.split() == [str(one["token"]) for one in wanted]
+
+
+def test_bentomls_parent_process_imports_no_app() -> None:
+    subprocess.run([sys.executable, "-c", PARENT], check=True, cwd=ROOT)

@@ -7,16 +7,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text, update
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    make_url,
+    select,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from rootstock.adapters.errors import RegistryUnavailable, UnsafeRegistry
-from rootstock.adapters.registry.sql.tables import RevisionRow
+from rootstock.adapters.registry.sql.tables import Base, RevisionRow
 
-# The newest step in migrations/versions. With it, a start on an up-to-date database need not import Alembic.
+# The newest step in migrations/versions. Only a start on an older database imports Alembic.
 HEAD = "0002"
+
+# Alembic's table, which holds the newest step that a database has seen.
+_STEPS = Table(
+    "alembic_version",
+    MetaData(naming_convention={"pk": "%(table_name)s_pkc"}),
+    Column("version_num", String(32), primary_key=True),
+)
 
 _WRITES = "rootstock_writes"
 
@@ -106,7 +128,10 @@ class Database:
             if _step(connection) == HEAD:
                 return
         with _STEPPING, self._writer.begin() as connection:
-            self._run_steps(connection)
+            if inspect(connection).get_table_names():
+                self._run_steps(connection)
+            else:
+                _create_tables(connection)
 
     def _run_steps(self, connection: Connection) -> None:
         from alembic import command
@@ -128,6 +153,17 @@ class Database:
         command.upgrade(config, "head")
 
 
+def _create_tables(connection: Connection) -> None:
+    """Create the newest schema at once, and record it as Alembic's steps would.
+
+    See "Building an Up to Date Database from Scratch" in Alembic's cookbook.
+    """
+    Base.metadata.create_all(connection)
+    connection.execute(insert(RevisionRow).values(id=1, number=0))
+    _STEPS.create(connection)
+    connection.execute(insert(_STEPS).values(version_num=HEAD))
+
+
 def revision(session: Session) -> int:
     """Return the number of writes that this session's state of the database has seen."""
     return session.execute(select(RevisionRow.number)).scalar_one()
@@ -136,7 +172,7 @@ def revision(session: Session) -> int:
 def _step(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return connection.execute(select(_STEPS.c.version_num)).scalar()
 
 
 def _file(url: URL) -> Path | None:
