@@ -20,11 +20,13 @@ Pooling = Literal["mean", "cls", "pooler"]
 # The tasks that an adapter can have.
 TASKS = tuple(task.name for task in tasks.TASKS if task.heads)
 # Tasks without labels.
-UNLABELLED = ("feature-extraction", "question-answering")
+UNLABELLED = ("feature-extraction", "question-answering", "text-generation")
 # Tasks that another task's class serves.
 _SERVED_BY = {"text-ranking": "text-classification", "zero-shot-classification": "text-classification"}
 # The foundation answers this task with the head of its checkpoint; no adapter has this task.
 FILL_MASK = "fill-mask"
+# A foundation with a language-model head answers this task, alone or with an adapter.
+TEXT_GENERATION = "text-generation"
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 POOLINGS = ("mean", "cls", "pooler")
 # Every input is sent with the prefix.
@@ -93,12 +95,27 @@ class MaskedLM:
 
 
 @dataclass(frozen=True)
+class CausalLM:
+    """The language-model head of a foundation that generates text: its Hugging Face class and vocabulary.
+
+    `stop_ids` are the tokens that end an answer. `digest` covers the fingerprint and the head, because the
+    fingerprint covers only the trunk.
+    """
+
+    class_name: str
+    vocabulary: int
+    stop_ids: tuple[int, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
 class FoundationSpec:
     """A foundation without its weights: bundles are checked against it, and the engine is built from it.
 
     `sites` maps the trunk's linear layers to (in, out) features. `norms` maps its normalisation layers with a
     bias to their widths. `layer_prefix` begins the names of layer 0, 1, … ("encoder.layer."); it is empty where
-    all layers share one set of weights (ALBERT). `masked_lm` is None if the checkpoint has no such head.
+    all layers share one set of weights (ALBERT). `masked_lm` and `causal_lm` are None if the checkpoint has no
+    such head.
     `other_names` are further names of this foundation on this machine, such as its folder; they do not identify
     it. `lowercases` states whether its tokenizer makes text lower-case. A cached spec holds neither of the two.
     """
@@ -118,6 +135,7 @@ class FoundationSpec:
     norms: Mapping[str, int] = field(default_factory=dict)
     layer_prefix: str = ""
     masked_lm: MaskedLM | None = None
+    causal_lm: CausalLM | None = None
     other_names: tuple[str, ...] = field(default=(), compare=False)
     lowercases: bool = field(default=False, compare=False)
 
@@ -158,6 +176,8 @@ class FoundationSpec:
 
         The first is the default.
         """
+        if self.causal_lm is not None:
+            return (TEXT_GENERATION,)
         return ("feature-extraction",) if self.masked_lm is None else ("feature-extraction", FILL_MASK)
 
     def class_for(self, task: str) -> TaskClass:
@@ -181,6 +201,7 @@ class FoundationSpec:
             "norms": dict(self.norms),
             "layer_prefix": self.layer_prefix,
             "masked_lm": None if self.masked_lm is None else vars(self.masked_lm),
+            "causal_lm": None if self.causal_lm is None else vars(self.causal_lm),
             "classes": {
                 name: {
                     "task": c.task,
@@ -214,7 +235,12 @@ class FoundationSpec:
             norms=dict(value["norms"]),
             layer_prefix=value["layer_prefix"],
             masked_lm=None if value["masked_lm"] is None else MaskedLM(**value["masked_lm"]),
+            causal_lm=_causal_lm(value.get("causal_lm")),
         )
+
+
+def _causal_lm(value: Mapping[str, Any] | None) -> CausalLM | None:
+    return None if value is None else CausalLM(**{**value, "stop_ids": tuple(value["stop_ids"])})
 
 
 @dataclass(frozen=True)
@@ -224,10 +250,11 @@ class HeadSpec:
     `kind` "hf" is the head of the Hugging Face class `class_name`. `kind` "linear" pools the trunk's output and
     L2-normalises it if `normalize`. It then applies `head.weight` (labels, hidden) and `head.bias` (labels,) if
     the adapter holds them; without them the pooled vector is the answer. `kind` "masked-lm" is the foundation's
-    own head (MaskedLM), with the checkpoint's weights; bundles never have it.
+    own head (MaskedLM), with the checkpoint's weights; bundles never have it. `kind` "causal-lm" is the
+    foundation's own head too (CausalLM), of the class `class_name`; adapters that generate text have it.
     """
 
-    kind: Literal["hf", "linear", "masked-lm"]
+    kind: Literal["hf", "linear", "masked-lm", "causal-lm"]
     class_name: str | None = None
     pooling: Pooling = "mean"
     normalize: bool = False
@@ -240,6 +267,13 @@ class Preprocessing:
     max_length: int
     truncation_side: Literal["left", "right"] = "right"
     prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """The way an adapter turns a chat into a prompt. `system_prompt` begins a chat that has no system message."""
+
+    system_prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -303,3 +337,4 @@ class Adapter:
     head: HeadSpec
     preprocessing: Preprocessing
     weights: AdapterWeights
+    prompting: Prompting = field(default_factory=Prompting)

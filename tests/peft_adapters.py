@@ -18,6 +18,7 @@ from peft import PeftModel, PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import (
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -29,7 +30,10 @@ CLASSES: dict[str, Any] = {
     "TOKEN_CLS": AutoModelForTokenClassification,
     "QUESTION_ANS": AutoModelForQuestionAnswering,
     "FEATURE_EXTRACTION": AutoModel,
+    "CAUSAL_LM": AutoModelForCausalLM,
 }
+# The task types whose classes have no labels.
+_UNLABELLED = ("FEATURE_EXTRACTION", "CAUSAL_LM")
 
 
 TEXTS = [
@@ -97,7 +101,7 @@ def save_adapter(
     kind's own config.
     """
     torch.manual_seed(seed)
-    sized = {} if task_type == "FEATURE_EXTRACTION" else {"num_labels": labels}
+    sized = {} if task_type in _UNLABELLED else {"num_labels": labels}
     chosen = {"target_modules": ["query", "value"], **DEFAULTS.get(kind, {}), **config}
     base = CLASSES[task_type].from_pretrained(foundation, **sized)
     with _without_wrong_warnings():
@@ -138,7 +142,7 @@ def peft_outputs(foundation: Path, adapter: PeftAdapter, texts: Sequence[str]) -
 
 def peft_model(foundation: Path, adapter: PeftAdapter) -> Any:
     """Return PEFT's model of a saved adapter, loaded again from its folder."""
-    sized = {} if adapter.task_type == "FEATURE_EXTRACTION" else {"num_labels": adapter.labels}
+    sized = {} if adapter.task_type in _UNLABELLED else {"num_labels": adapter.labels}
     base = CLASSES[adapter.task_type].from_pretrained(foundation, **sized)
     with _without_wrong_warnings():
         return PeftModel.from_pretrained(base, adapter.folder).eval()

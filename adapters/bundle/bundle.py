@@ -99,7 +99,7 @@ class Bundle:
         manifest = self.manifest
         config = read_config(read_json(self.files[CONFIG], CONFIG))
         task_class = foundation.class_for(manifest.task)
-        if manifest.head.kind == "hf" and manifest.head.class_name != task_class.name:
+        if manifest.head.kind != "linear" and manifest.head.class_name != task_class.name:
             raise Rejected(
                 "sites",
                 "bundle.json: head.class",
@@ -142,6 +142,7 @@ class Bundle:
             head=manifest.head,
             preprocessing=manifest.preprocessing,
             weights=weights,
+            prompting=manifest.prompting,
         )
 
 

@@ -18,9 +18,11 @@ from rootstock.adapters.spec import (
     POOLINGS,
     PROBLEM_TYPES,
     TASKS,
+    TEXT_GENERATION,
     UNLABELLED,
     HeadSpec,
     Preprocessing,
+    Prompting,
     Rejected,
 )
 
@@ -31,8 +33,6 @@ MAX_TOKEN_LABELS = 2**12
 # Every answer repeats its labels.
 MAX_LABEL_CHARACTERS = 2**10
 _MAX_DEPTH = 32
-# Tasks with one kind of head.
-_HEAD_KINDS = {task.name: task.heads[0] for task in tasks.TASKS if len(task.heads) == 1}
 _MOST_LABELS = {"text-ranking": 1, "token-classification": MAX_TOKEN_LABELS}
 _KEYS = {
     "schema",
@@ -49,6 +49,10 @@ _KEYS = {
     "license",
     "files",
 }
+# Only a bundle for text generation has this key.
+_PROMPTING = "prompting"
+# Every chat begins with the system prompt.
+MAX_SYSTEM_CHARACTERS = 2**14
 
 
 @dataclass(frozen=True)
@@ -70,14 +74,16 @@ class Manifest:
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     license: str | None = None
+    prompting: Prompting = field(default_factory=Prompting)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON value of `bundle.json`."""
         head: dict[str, Any] = {"kind": self.head.kind}
-        if self.head.kind == "hf":
+        if self.head.kind != "linear":
             head["class"] = self.head.class_name
         else:
             head |= {"pooling": self.head.pooling, "normalize": self.head.normalize}
+        prompting = {_PROMPTING: vars(self.prompting)} if self.task == TEXT_GENERATION else {}
         return {
             "schema": SCHEMA,
             "task": self.task,
@@ -92,6 +98,7 @@ class Manifest:
             "provenance": dict(self.provenance),
             "license": self.license,
             "files": dict(self.files),
+            **prompting,
         }
 
     def to_bytes(self) -> bytes:
@@ -112,9 +119,10 @@ def read_manifest(data: bytes) -> Manifest:
     value = read_json(data, "bundle.json")
     if isinstance(value.get("schema"), bool) or value.get("schema") != SCHEMA:
         raise _wrong("schema", f"{value.get('schema')!r}; this program reads schema {SCHEMA}")
-    if unknown := sorted(set(value) - _KEYS):
-        raise _wrong(unknown[0], f"unknown key; known: {', '.join(sorted(_KEYS))}")
-    if missing := sorted(_KEYS - set(value)):
+    keys = _KEYS | ({_PROMPTING} if value.get("task") == TEXT_GENERATION else set())
+    if unknown := sorted(set(value) - keys):
+        raise _wrong(unknown[0], f"unknown key; known: {', '.join(sorted(keys))}")
+    if missing := sorted(keys - set(value)):
         raise _wrong(missing[0], "this key is missing")
     if value["task"] == FILL_MASK:
         raise _wrong(
@@ -142,6 +150,7 @@ def read_manifest(data: bytes) -> Manifest:
         evaluation=_mapping(value, "evaluation"),
         provenance=_mapping(value, "provenance"),
         license=None if value["license"] is None else _string(value["license"], "license"),
+        prompting=_prompting(_mapping(value, _PROMPTING)) if task == TEXT_GENERATION else Prompting(),
     )
     try:
         # Read the bytes again, because a stored manifest must open again, and 1e17 is written as a whole number
@@ -244,15 +253,12 @@ def _exactly(value: Mapping[str, Any], key: str, keys: set[str]) -> None:
 
 
 def _head(value: Mapping[str, Any], task: str) -> HeadSpec:
-    kind = value.get("kind")
-    only = _HEAD_KINDS.get(task, kind)
-    if kind in ("hf", "linear") and kind != only:
-        raise _wrong("head.kind", f"{kind!r} does not serve {task}; use {only!r}")
-    if kind == "hf":
-        _exactly(value, "head", {"kind", "class"})
-        return HeadSpec("hf", class_name=_string(value["class"], "head.class"))
+    kind, heads = value.get("kind"), tasks.task_named(task).heads
+    if kind not in heads:
+        raise _wrong("head.kind", f"{kind!r} does not serve {task}; use {' or '.join(map(repr, heads))}")
     if kind != "linear":
-        raise _wrong("head.kind", f"{kind!r} is not valid; choose one of: hf, linear")
+        _exactly(value, "head", {"kind", "class"})
+        return HeadSpec(kind, class_name=_string(value["class"], "head.class"))
     _exactly(value, "head", {"kind", "pooling", "normalize"})
     _one_of(value, "pooling", POOLINGS, "head.")
     if not isinstance(value["normalize"], bool):
@@ -315,6 +321,14 @@ def _preprocessing(value: Mapping[str, Any]) -> Preprocessing:
             f"the prefix has {len(prefix)} characters and the limit is {MAX_PREFIX_CHARACTERS}; shorten it",
         )
     return Preprocessing(length, "left" if side == "left" else "right", prefix)
+
+
+def _prompting(value: Mapping[str, Any]) -> Prompting:
+    _exactly(value, _PROMPTING, {"system_prompt"})
+    key, text = f"{_PROMPTING}.system_prompt", value["system_prompt"]
+    if (size := 0 if text is None else len(_string(text, key))) > MAX_SYSTEM_CHARACTERS:
+        raise _wrong(key, f"the text has {size} characters and the limit is {MAX_SYSTEM_CHARACTERS}; shorten it")
+    return Prompting(text)
 
 
 def _foundation(value: Mapping[str, Any]) -> dict[str, str | None]:

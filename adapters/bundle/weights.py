@@ -122,7 +122,7 @@ def _head(
 ) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
     shapes: Mapping[str, tuple[int | None, ...]]
-    if head.kind == "hf":
+    if head.kind != "linear":
         shapes = task_class.head
     else:
         names = ("head.weight", "head.bias")
@@ -143,7 +143,7 @@ def _head(
     for name, shape in shapes.items():
         _check_labels(left, name, shape, labels)
         sized = tuple(labels if size is None else size for size in shape)
-        if name not in left and head.kind == "hf":
+        if name not in left and head.kind != "linear":
             message = f"missing from {WEIGHTS}; expected shape {list(sized)}; {head_hint(task_class)}"
             raise Rejected("sites", name, message)
         tensors[name] = take(left, name, sized)

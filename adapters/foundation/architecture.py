@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from rootstock.adapters.foundation.causal_lm import causal_lm
 from rootstock.adapters.foundation.location import (
+    DECODERS,
     FoundationError,
     FoundationFiles,
     embedding_spec,
@@ -15,7 +17,7 @@ from rootstock.adapters.foundation.location import (
 )
 from rootstock.adapters.foundation.masked_lm import masked_lm
 from rootstock.adapters.installation import lack
-from rootstock.adapters.spec import FoundationSpec, TaskClass
+from rootstock.adapters.spec import TEXT_GENERATION, FoundationSpec, TaskClass
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,31 +36,13 @@ def describe(files: FoundationFiles) -> FoundationSpec:
         raise FoundationError(problem)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import torch
-    from transformers import (
-        AutoConfig,
-        AutoModel,
-        AutoModelForQuestionAnswering,
-        AutoModelForSequenceClassification,
-        AutoModelForTokenClassification,
-    )
+    from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(files.folder)
+    generates = config.model_type in DECODERS
     with torch.device("meta"):
         trunk = AutoModel.from_config(config)
-        built: dict[str, tuple[Any, ...]] = {"feature-extraction": (trunk, trunk)}
-        for task, auto in (
-            ("text-classification", AutoModelForSequenceClassification),
-            ("token-classification", AutoModelForTokenClassification),
-        ):
-            if type(config) in auto._model_mapping:
-                models = tuple(_with_labels(auto, config, n) for n in _LABELS)
-                # A decoder's classifier (`score`) reads the last token, which it finds by the input's ids. A head
-                # here receives only hidden states, so this class cannot be served.
-                if not hasattr(models[0], "score"):
-                    built[task] = models
-        if type(config) in AutoModelForQuestionAnswering._model_mapping:
-            model = _with_labels(AutoModelForQuestionAnswering, config, 2)
-            built["question-answering"] = (model, model)
+        built = _language_model(config) if generates else _task_models(config, trunk)
     classes = {type(a).__name__: _task_class(task, a, b) for task, (a, b) in built.items()}
     positions, padding = int(config.max_position_embeddings), getattr(config, "pad_token_id", None)
     limit = max_tokens(files.folder, config.model_type, positions, padding)
@@ -78,10 +62,43 @@ def describe(files: FoundationFiles) -> FoundationSpec:
         classes=classes,
         norms=_norms(trunk),
         layer_prefix=_layer_prefix(trunk, config.num_hidden_layers),
-        masked_lm=masked_lm(files, config),
+        masked_lm=None if generates else masked_lm(files, config),
+        causal_lm=causal_lm(files, next(iter(classes)), config) if generates else None,
         other_names=files.other_names,
         lowercases=lowers,
     )
+
+
+def _task_models(config: Any, trunk: nn.Module) -> dict[str, tuple[Any, ...]]:
+    """Return for each task of an encoder two models of its class, with two different label counts."""
+    from transformers import (
+        AutoModelForQuestionAnswering,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+    )
+
+    built: dict[str, tuple[Any, ...]] = {"feature-extraction": (trunk, trunk)}
+    for task, auto in (
+        ("text-classification", AutoModelForSequenceClassification),
+        ("token-classification", AutoModelForTokenClassification),
+    ):
+        if type(config) in auto._model_mapping:
+            models = tuple(_with_labels(auto, config, n) for n in _LABELS)
+            # A decoder's classifier (`score`) reads the last token, which it finds by the input's ids. A head
+            # here receives only hidden states, so this class cannot be served.
+            if not hasattr(models[0], "score"):
+                built[task] = models
+    if type(config) in AutoModelForQuestionAnswering._model_mapping:
+        model = _with_labels(AutoModelForQuestionAnswering, config, 2)
+        built["question-answering"] = (model, model)
+    return built
+
+
+def _language_model(config: Any) -> dict[str, tuple[Any, ...]]:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_config(config)
+    return {TEXT_GENERATION: (model, model)}
 
 
 def _with_labels(auto: Any, config: Any, labels: int) -> nn.Module:
@@ -101,6 +118,10 @@ def _task_class(task: str, small: nn.Module, large: nn.Module) -> TaskClass:
     if task == "feature-extraction":
         return TaskClass(type(small).__name__, task, "", _linears(small))
     prefix = f"{small.base_model_prefix}."
+    if task == TEXT_GENERATION:
+        # The output layer is no site, because its weights belong to the foundation's head.
+        inside = {name: size for name, size in _linears(small).items() if name.startswith(prefix)}
+        return TaskClass(type(small).__name__, task, prefix, inside)
     sizes = dict(large.named_parameters())
     head = {
         name: tuple(a if a == b else None for a, b in zip(p.shape, sizes[name].shape, strict=True))

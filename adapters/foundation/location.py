@@ -36,6 +36,8 @@ ARCHITECTURES = (
     "bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert", "mpnet", "deberta-v2", "modernbert",
     "gpt2",
 )  # fmt: skip
+# The architectures that generate text.
+DECODERS = ("llama", "qwen2", "qwen3", "mistral", "gemma", "phi", "gpt_neox")
 
 # The keys that decide the architecture's arithmetic. The rest of config.json (dates, paths, dropout) does not.
 _ARCHITECTURE_KEYS = (
@@ -46,6 +48,14 @@ _ARCHITECTURE_KEYS = (
     "pos_att_type", "share_att_key", "norm_rel_ebd", "rope_theta", "rope_parameters", "global_rope_theta",
     "local_rope_theta", "global_attn_every_n_layers", "local_attention", "dim", "n_layers", "n_heads",
     "hidden_dim",
+)  # fmt: skip
+
+# The further keys of architectures that generate text. An encoder's fingerprint leaves them out, even if its config
+# holds some of them.
+_DECODER_KEYS = (
+    "rms_norm_eps", "head_dim", "attention_bias", "mlp_bias", "sliding_window", "use_sliding_window",
+    "max_window_layers", "layer_types", "rope_scaling", "partial_rotary_factor", "rotary_pct", "rotary_emb_base",
+    "use_parallel_residual", "qk_layernorm",
 )  # fmt: skip
 
 # The further keys that decide the arithmetic of a checkpoint's language-model head.
@@ -115,15 +125,20 @@ def locate(setting: str) -> FoundationFiles:
     return FoundationFiles(Path(path), match[1], match[2], setting)
 
 
+def generates(files: FoundationFiles) -> bool:
+    """Return whether a foundation generates text, by its architecture."""
+    return read_json(files.folder / "config.json").get("model_type") in DECODERS
+
+
 def _check_architecture(folder: Path) -> None:
     """Raise FoundationError if the model in the folder has an architecture that is not served."""
     if not (folder / "config.json").is_file():
         return
     model_type = read_json(folder / "config.json").get("model_type")
-    if model_type not in ARCHITECTURES:
+    if model_type not in ARCHITECTURES + DECODERS:
         raise FoundationError(
             f"{folder} is a model of the architecture {model_type!r}, which is not served; choose a model of one "
-            f"of: {', '.join(ARCHITECTURES)} (docs/compatibility.md)"
+            f"of: {', '.join(ARCHITECTURES + DECODERS)} (docs/compatibility.md)"
         )
 
 
@@ -135,7 +150,8 @@ def fingerprint(folder: Path) -> str:
     config = read_json(folder / "config.json")
     weights = FoundationWeights(folder, config.get("model_type", ""))
     hasher = _hashed(weights, weights.names)
-    hasher.update(canonical({k: config[k] for k in _ARCHITECTURE_KEYS if k in config}))
+    keys = _ARCHITECTURE_KEYS + (_DECODER_KEYS if config.get("model_type") in DECODERS else ())
+    hasher.update(canonical({k: config[k] for k in keys if k in config}))
     hasher.update(canonical(canonical_tokenizer(folder)))
     return f"sha256:{hasher.hexdigest()}"
 

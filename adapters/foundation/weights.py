@@ -14,7 +14,9 @@ from rootstock.adapters.bundle.tensors import as_fp32
 from rootstock.adapters.spec import Array, Rejected
 
 _BUFFERS = re.compile(r"(.*\.)?(position_ids|token_type_ids)", re.ASCII)
-_TRUNK_PREFIX = {"xlm-roberta": "roberta", "deberta-v2": "deberta", "modernbert": "model", "llama": "model"}
+_TRUNK_PREFIX = {"xlm-roberta": "roberta", "deberta-v2": "deberta", "modernbert": "model"} | dict.fromkeys(
+    ("llama", "qwen2", "qwen3", "mistral", "gemma", "phi"), "model"
+)
 # Architectures whose linear layers are transformers' Conv1D, with weights of shape (in, out).
 _TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 

@@ -13,7 +13,15 @@ from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.plain.origin import check_origin, head_hint, short_names
 from rootstock.adapters.bundle.plain.sentence_files import has_pooling, read_sentence_files
 from rootstock.adapters.embedding_files import MODULES, StatedEmbedding
-from rootstock.adapters.spec import UNLABELLED, Array, FoundationSpec, HeadSpec, Rejected, TaskClass
+from rootstock.adapters.spec import (
+    TEXT_GENERATION,
+    UNLABELLED,
+    Array,
+    FoundationSpec,
+    HeadSpec,
+    Rejected,
+    TaskClass,
+)
 from rootstock.adapters.tasks import TASK_OF_TYPE
 
 _MAX_WARNING = 500
@@ -78,6 +86,8 @@ def plain_task(
 
 def plain_head(task_class: TaskClass, foundation: FoundationSpec, sentence: StatedEmbedding | None) -> HeadSpec:
     """Return the head of the task's class; for embeddings, with the folder's pooling or else the foundation's."""
+    if task_class.task == TEXT_GENERATION:
+        return HeadSpec("causal-lm", class_name=task_class.name)
     if task_class.task != "feature-extraction":
         return HeadSpec("hf", class_name=task_class.name)
     stated = sentence or foundation.embedding

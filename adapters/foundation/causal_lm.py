@@ -1,0 +1,45 @@
+"""Finds the language-model head of a checkpoint, with which the foundation generates text."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from rootstock.adapters.bundle.canonical import canonical
+from rootstock.adapters.foundation.location import (
+    FoundationError,
+    FoundationFiles,
+    fingerprint,
+    heads_digest,
+    read_json,
+)
+from rootstock.adapters.spec import CausalLM
+
+# transformers prefers the first of these files for the tokens that end an answer.
+_SETTINGS = ("generation_config.json", "config.json")
+
+
+def causal_lm(files: FoundationFiles, class_name: str, config: Any) -> CausalLM:
+    """Return the head of a decoder's checkpoint. Raise FoundationError if no token ends an answer."""
+    heads = heads_digest(files.folder)
+    digest = fingerprint(files.folder)
+    if heads is not None:
+        digest = f"sha256:{hashlib.sha256(canonical([digest, heads])).hexdigest()}"
+    return CausalLM(class_name, int(config.vocab_size), _stop_ids(files, int(config.vocab_size)), digest)
+
+
+def _stop_ids(files: FoundationFiles, vocabulary: int) -> tuple[int, ...]:
+    for name in _SETTINGS:
+        path = files.folder / name
+        stated = read_json(path).get("eos_token_id") if path.is_file() else None
+        ids = [stated] if isinstance(stated, int) else stated
+        if ids:
+            if not isinstance(ids, list) or not all(isinstance(i, int) and 0 <= i < vocabulary for i in ids):
+                raise FoundationError(
+                    f"{path}: eos_token_id is {stated!r}; expected an id of the vocabulary, from 0 to "
+                    f"{vocabulary - 1}, or a list of them"
+                )
+            return tuple(ids)
+    raise FoundationError(
+        f"{files.folder} names no token that ends an answer; add eos_token_id to generation_config.json"
+    )
