@@ -8,8 +8,10 @@ from typing import Protocol
 
 from rootstock.adapters.spec import (
     FILL_MASK,
+    TEXT_GENERATION,
     Adapter,
     AdapterWeights,
+    CausalLM,
     FoundationSpec,
     HeadSpec,
     MaskedLM,
@@ -64,6 +66,22 @@ def fill_mask_adapter(spec: FoundationSpec, masked_lm: MaskedLM) -> Adapter:
         problem_type=None,
         labels=(),
         head=HeadSpec("masked-lm", masked_lm.class_name),
+        preprocessing=Preprocessing(spec.max_tokens),
+        weights=AdapterWeights({}, {}),
+    )
+
+
+def generation_adapter(spec: FoundationSpec, causal_lm: CausalLM) -> Adapter:
+    """Return the foundation with its language-model head as an adapter without weights.
+
+    Its digest is the head's (`CausalLM.digest`).
+    """
+    return Adapter(
+        digest=causal_lm.digest,
+        task=TEXT_GENERATION,
+        problem_type=None,
+        labels=(),
+        head=HeadSpec("causal-lm", causal_lm.class_name),
         preprocessing=Preprocessing(spec.max_tokens),
         weights=AdapterWeights({}, {}),
     )

@@ -39,8 +39,8 @@ class Flow(ABC, Generic[W]):
     def __iter__(self) -> Iterator[W]: ...
 
     @abstractmethod
-    def put(self, row: W) -> None:
-        """Add a row behind all others."""
+    def put(self, row: W, front: bool = False) -> None:
+        """Add a row behind all others of its flow, or before them if it goes on with work that it began."""
 
     @abstractmethod
     def pull(self, is_gone: Test[W], has_slot: Test[W]) -> W | None:
@@ -73,8 +73,11 @@ class Fifo(Flow[W]):
     def __iter__(self) -> Iterator[W]:
         return iter(self._rows)
 
-    def put(self, row: W) -> None:
-        self._rows.append(row)
+    def put(self, row: W, front: bool = False) -> None:
+        if front:
+            self._rows.appendleft(row)
+        else:
+            self._rows.append(row)
         self.size += 1
 
     def pull(self, is_gone: Test[W], has_slot: Test[W]) -> W | None:
@@ -136,7 +139,7 @@ class FairQueue(Flow[W]):
         for flow in self._flows.values():
             yield from flow
 
-    def put(self, row: W) -> None:
+    def put(self, row: W, front: bool = False) -> None:
         name, price = self._level(row)
         flow = self._flows.get(name)
         new = flow is None
@@ -145,7 +148,7 @@ class FairQueue(Flow[W]):
         if not flow.size:
             flow.start = flow.tag = max(flow.tag, self.now)
             flow.arrival = next(self._arrivals)
-        flow.put(row)
+        flow.put(row, front)
         self.size += 1
         if new:
             self._flows[name] = flow

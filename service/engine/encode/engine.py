@@ -244,6 +244,10 @@ class Engine:
         """Wait until no request holds the adapter, then free its slot and memory."""
         await self.adapters.forget(digest)
 
+    def place(self, adapter: Adapter) -> None:
+        """Put an adapter into a slot soon, without waiting for its first request."""
+        self.batcher.place(adapter)
+
     def residency(self, digest: str) -> str:
         """Return where an adapter is: "slot", "memory" or "store"."""
         return self.adapters.residency(digest)

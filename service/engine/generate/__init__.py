@@ -1,0 +1,1 @@
+"""Generate text: many passes for each sequence, which share every pass with other sequences."""

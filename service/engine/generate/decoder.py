@@ -1,0 +1,64 @@
+"""Define what generation needs of a runner: passes over segments of sequences, and a cache of keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rootstock.adapters.spec import Array
+from rootstock.service.engine.core.host import AdapterHost
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The tokens of one sequence that one pass computes, under the adapter in `slot`.
+
+    The first token stands at position `start`. The keys and values of all tokens before it are in `row` of the
+    cache, and the pass adds those of the segment.
+    """
+
+    row: int
+    slot: int
+    tokens: Sequence[int]
+    start: int
+
+
+class KvCache(Protocol):
+    """The keys and values of sequences, one row for each. `capacity` and `used` count tokens of room."""
+
+    @property
+    def capacity(self) -> int: ...
+
+    @property
+    def used(self) -> int: ...
+
+    def open(self) -> int:
+        """Return a new, empty row."""
+        ...
+
+    def extend(self, row: int, length: int) -> bool:
+        """Make room for `length` tokens in a row. Return False, and change nothing, if the cache is too full."""
+        ...
+
+    def copy(self, source: int, row: int, length: int) -> None:
+        """Copy the first `length` tokens of another row, for which this row has room."""
+        ...
+
+    def close(self, row: int) -> None:
+        """Free a row."""
+        ...
+
+
+class Decoder(AdapterHost, Protocol):
+    """A runner that generates. Only one thread at a time calls it."""
+
+    name: str
+    precision: str
+
+    @property
+    def cache(self) -> KvCache: ...
+
+    def run(self, segments: Sequence[Segment]) -> Array:
+        """Return the logits after the last token of each segment: (segments, vocabulary) fp32."""
+        ...

@@ -1,0 +1,321 @@
+"""Take a request for text through its life: resolve, load, tokenise, queue, decode, stream."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from rootstock.adapters.spec import TEXT_GENERATION, Adapter, Array, FoundationSpec
+from rootstock.service.engine.core.admission import Admission, Capacity, Ticket
+from rootstock.service.engine.core.arbiter import Arbiter
+from rootstock.service.engine.core.catalog import FOUNDATION, Catalog, ResolvedReference, generation_adapter
+from rootstock.service.engine.core.errors import (
+    Draining,
+    EngineError,
+    Expired,
+    InvalidInput,
+    InvalidParameter,
+    RunnerFault,
+    TooLong,
+    WrongTask,
+)
+from rootstock.service.engine.core.observer import Observer, Observers, RefusalReport
+from rootstock.service.engine.core.request import DEFAULT_OPTIONS, RequestOptions
+from rootstock.service.engine.core.residency import Residency
+from rootstock.service.engine.core.slots import Slots
+from rootstock.service.engine.generate.decode_worker import DecodeWorker
+from rootstock.service.engine.generate.decoder import Decoder
+from rootstock.service.engine.generate.prompt import Chat, Prompt, PromptTokenizer
+from rootstock.service.engine.generate.sampling_options import SamplingOptions
+from rootstock.service.engine.generate.scheduler import StepLimits
+from rootstock.service.engine.generate.sequence import TextSequence
+from rootstock.service.engine.generate.stream import TextStream
+from rootstock.service.engine.generate.token_sampler import TokenSampler
+
+_GREEDY = SamplingOptions(temperature=0.0, logprobs=0, ignore_eos=True)
+
+
+@dataclass(frozen=True)
+class GenerationLimits:
+    """Limits of generation: answers of a call, seconds until it expires, bytes of adapters in host memory."""
+
+    max_answers: int = 16
+    timeout_s: float = 300.0
+    cache_bytes: int = 512 * 2**20
+
+
+class GenerationEngine:
+    """One foundation's sequences, slots and decoder. Used from one event loop at a time.
+
+    Call `start` before the first request and `stop` after the last one; `stop` finishes admitted requests. Both
+    `name` and `foundation` are references to the foundation itself. Engines of one process share an `arbiter`,
+    which divides the cores between them.
+    """
+
+    def __init__(
+        self,
+        spec: FoundationSpec,
+        decoder: Decoder,
+        tokenizer: PromptTokenizer,
+        catalog: Catalog,
+        observer: Observer,
+        limits: GenerationLimits | None = None,
+        capacity: Capacity | None = None,
+        steps: StepLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        name: str = FOUNDATION,
+        arbiter: Arbiter | None = None,
+    ) -> None:
+        if spec.causal_lm is None:
+            raise ValueError(f"{spec.name} has no language-model head, so it cannot generate")
+        self.spec = spec
+        self.name = name
+        self.runner = decoder
+        self.limits = limits or GenerationLimits()
+        self._language = spec.causal_lm
+        self._tokenizer = tokenizer
+        self._catalog = catalog
+        self._observer = observer = Observers(observer)
+        self._refusals = RefusalReport(observer)
+        self._clock = clock
+        self._own = generation_adapter(spec, spec.causal_lm)
+        self.admission = Admission(capacity or Capacity())
+        self.slots = Slots(decoder, self._own, observer)
+        self.worker = DecodeWorker(
+            self.slots,
+            decoder,
+            steps or StepLimits(),
+            self.admission,
+            observer,
+            clock,
+            nullcontext if arbiter is None else partial(arbiter.turn, name),
+        )
+        self.adapters = Residency(
+            self._own, self._load, self.limits.cache_bytes, self.slots, self.worker.drop, observer
+        )
+        self.cache = self.adapters.cache
+        self.fallen = self.started = False
+        self._closed = False
+        self._streams: set[TextStream] = set()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self.started = True
+        self.worker.fell = self._fall
+        self.worker.start()
+
+    def stop(self) -> None:
+        """Admit nothing more, finish admitted requests and end the thread. It blocks, so call it in a thread."""
+        self._closed = True
+        self.worker.stop()
+        self.worker.join()
+        self.adapters.close()
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the thread runs and requests are admitted."""
+        return not self._closed and self.worker.is_alive()
+
+    @asynccontextmanager
+    async def generate(
+        self,
+        reference: str,
+        prompt: Prompt,
+        sampling: SamplingOptions,
+        answers: int = 1,
+        options: RequestOptions = DEFAULT_OPTIONS,
+        target: ResolvedReference | None = None,
+    ) -> AsyncIterator[TextStream]:
+        """Begin `answers` answers to one prompt, and yield the stream of their pieces.
+
+        Leaving the context cancels what is not complete. `target` is the reference's resolution, if the caller
+        knows it. Raise EngineError for a request that is refused, or the catalog's own error for a reference that
+        it does not know.
+        """
+        with self._refusals:
+            self._check(sampling, answers)
+        arrived = self._clock()
+        deadline = options.deadline(arrived, self.limits.timeout_s)
+        resolved = target or self._resolve(reference)
+        with self.adapters.hold([resolved.digest]):
+            adapter = await self._adapter(reference, resolved, deadline)
+            ids = await asyncio.to_thread(self._encode, prompt, adapter)
+            with self._refusals:
+                sampling = self._fitting(ids, adapter, sampling)
+            claimant = options.tenant, reference
+            with self._admitted(answers, len(ids), claimant) as ticket:
+                stream = TextStream(
+                    resolved, len(ids), [self._tokenizer.stream() for _ in range(answers)], sampling.stop
+                )
+                stream.sequences = [
+                    TextSequence(
+                        adapter,
+                        ids,
+                        self._sampler(_nth(sampling, i), ids),
+                        stream.receiver(i),
+                        arrived,
+                        deadline,
+                        options.tenant,
+                        options.priority,
+                        ticket=ticket,
+                    )
+                    for i in range(answers)
+                ]
+                with self._followed(stream, deadline):
+                    yield stream
+
+    async def replay(self, adapter: Adapter, prompts: Sequence[str], counts: Sequence[int]) -> list[Array]:
+        """Return for each prompt the greedy tokens and their log-probabilities: (count, 2).
+
+        An unpublished adapter takes the serving path at the lowest priority.
+        """
+        results = []
+        for prompt, count in zip(prompts, counts, strict=True):
+            now = self._clock()
+            deadline = now + self.limits.timeout_s
+            with self.adapters.hold([adapter.digest]):
+                ids = await asyncio.to_thread(self._encode, prompt, adapter)
+                sampling = self._fitting(ids, adapter, replace(_GREEDY, max_tokens=count))
+                with self._admitted(1, len(ids), None) as ticket:
+                    resolved = ResolvedReference("", None, adapter.digest)
+                    stream = TextStream(resolved, len(ids), [self._tokenizer.stream()], ())
+                    sampler = self._sampler(sampling, ids)
+                    stream.sequences = [
+                        TextSequence(
+                            adapter, ids, sampler, stream.receiver(0), now, deadline, priority="low",
+                            verifying=True, ticket=ticket,
+                        )
+                    ]  # fmt: skip
+                    with self._followed(stream, deadline):
+                        pieces = [piece async for piece in stream]
+            rows = [(piece.choice.token, piece.choice.logprob) for piece in pieces if piece.choice is not None]
+            results.append(np.asarray(rows, np.float32))
+        return results
+
+    async def forget(self, digest: str) -> None:
+        """Wait until no request holds the adapter, then free its slot and memory."""
+        await self.adapters.forget(digest)
+
+    def place(self, adapter: Adapter) -> None:
+        """Put an adapter into a slot soon, without waiting for its first request."""
+        self.worker.place(adapter)
+
+    def residency(self, digest: str) -> str:
+        """Return where an adapter is: "slot", "memory" or "store"."""
+        return self.adapters.residency(digest)
+
+    def text_of(self, *tokens: int) -> str:
+        """Return the text of tokens, special ones included."""
+        return self._tokenizer.decode(tokens)
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        """Return the tokens of a prompt for the foundation itself."""
+        return self._encode(prompt, self._own)
+
+    @contextmanager
+    def _followed(self, stream: TextStream, deadline: float) -> Iterator[None]:
+        """Decode the stream's sequences until its end; then free what they hold."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(max(0.0, deadline - self._clock()), stream.fail, self._expired())
+        self._streams.add(stream)
+        self.worker.admit(stream.sequences)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._streams.discard(stream)
+            stream.leave()
+            self.worker.leave()
+
+    @contextmanager
+    def _admitted(self, answers: int, tokens: int, claimant: tuple[str, str] | None) -> Iterator[Ticket]:
+        with self._refusals:
+            ticket = self.admission.enter(answers, answers * tokens, claimant)
+            self.admission.settle(ticket, answers, answers * tokens)
+        try:
+            yield ticket
+        finally:
+            self.admission.leave(ticket)
+
+    def _check(self, sampling: SamplingOptions, answers: int) -> None:
+        if self._closed:
+            raise Draining("the server is stopping and takes no new requests; try another replica")
+        sampling.check(self._language.vocabulary)
+        if not 1 <= answers <= (most := self.limits.max_answers):
+            raise InvalidParameter(f"n is {answers}; this server gives from 1 to {most} answers", "n")
+
+    async def _adapter(self, reference: str, resolved: ResolvedReference, deadline: float) -> Adapter:
+        try:
+            adapters = await self.adapters.get([resolved.digest], deadline - self._clock())
+        except TimeoutError:
+            raise self._expired() from None
+        adapter = adapters[resolved.digest]
+        if isinstance(adapter, Exception):
+            raise adapter
+        if adapter.task != TEXT_GENERATION:
+            raise WrongTask(reference, adapter.task, TEXT_GENERATION)
+        return adapter
+
+    def _encode(self, prompt: Prompt, adapter: Adapter) -> list[int]:
+        if isinstance(prompt, str):
+            return self._tokenizer.encode(prompt)
+        if isinstance(prompt, Chat):
+            return self._tokenizer.encode_chat(prompt.with_system(adapter.prompting.system_prompt))
+        return list(prompt)
+
+    def _fitting(self, ids: Sequence[int], adapter: Adapter, sampling: SamplingOptions) -> SamplingOptions:
+        """Return the options with `max_tokens` cut to the room that the prompt leaves in the context."""
+        if not ids:
+            raise InvalidInput("the prompt is empty; give a text of at least one token", "prompt")
+        vocabulary = self._language.vocabulary
+        if (worst := max(ids)) >= vocabulary or min(ids) < 0:
+            raise InvalidInput(f"token id {worst}; the vocabulary has ids from 0 to {vocabulary - 1}", "prompt")
+        context = min(adapter.preprocessing.max_length, self.runner.cache.capacity)
+        if len(ids) >= context:
+            raise TooLong(
+                f"the prompt has {len(ids)} tokens; the context holds {context}, of which the answer needs at "
+                "least one; shorten the prompt",
+                "prompt",
+            )
+        room = context - len(ids)
+        most = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
+        return replace(sampling, max_tokens=most, min_tokens=min(sampling.min_tokens, most))
+
+    def _sampler(self, sampling: SamplingOptions, ids: Sequence[int]) -> TokenSampler:
+        return TokenSampler(sampling, ids, self._language.stop_ids, self._language.vocabulary)
+
+    def _load(self, digest: str) -> Adapter:
+        began, ok = time.perf_counter(), False
+        try:
+            adapter = self._own if digest == self._own.digest else self._catalog.load(digest)
+            self.runner.warm(adapter)
+            ok = True
+        finally:
+            self._observer.loaded("memory", time.perf_counter() - began, ok)
+        return adapter
+
+    def _resolve(self, reference: str) -> ResolvedReference:
+        if reference in (FOUNDATION, self.name):
+            return ResolvedReference(reference, None, self._own.digest)
+        return self._catalog.resolve(reference)
+
+    def _expired(self) -> Expired:
+        return Expired("the answer was not complete in time; ask for fewer tokens, or try again later")
+
+    def _fall(self, fault: BaseException) -> None:
+        """Admit nothing more after the thread failed, and fail every stream."""
+        self.fallen = self._closed = True
+        error: EngineError = RunnerFault(f"the engine has failed: {type(fault).__name__}: {fault}")
+        for stream in list(self._streams):
+            stream.fail_from_thread(error)
+
+
+def _nth(sampling: SamplingOptions, i: int) -> SamplingOptions:
+    """Return the options of answer i: each answer to one prompt has a seed of its own."""
+    return sampling if sampling.seed is None or not i else replace(sampling, seed=sampling.seed + i)

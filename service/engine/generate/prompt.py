@@ -1,0 +1,142 @@
+"""Turn a text or a chat into the tokens of a prompt, and tokens back into text while they stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from rootstock.service.engine.core.errors import InvalidInput
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """The messages of a chat, each with a role and a content, and the tools that the answer may call."""
+
+    messages: Sequence[Message]
+    tools: Sequence[Any] | None = None
+
+    def with_system(self, text: str | None) -> Chat:
+        """Return the chat with this system message first, unless it has one or the text is None."""
+        if text is None or (self.messages and self.messages[0].get("role") == "system"):
+            return self
+        return replace(self, messages=[{"role": "system", "content": text}, *self.messages])
+
+
+# A text, the ids of its tokens, or a chat.
+Prompt = str | Sequence[int] | Chat
+
+_SETTINGS = "tokenizer_config.json"
+_TEMPLATE = "chat_template.jinja"
+
+
+class PromptTokenizer:
+    """A foundation's tokenizer with its chat template, read from the foundation's folder.
+
+    The template is rendered as transformers does (`apply_chat_template`), in a sandbox.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        path = folder / _SETTINGS
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self._special = {name: _content(settings.get(name)) for name in ("bos_token", "eos_token", "pad_token")}
+        self._template = _compile(_template_of(folder, settings))
+
+    @property
+    def has_template(self) -> bool:
+        return self._template is not None
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text, with the special tokens that the tokenizer adds."""
+        ids: list[int] = self._tokenizer.encode(text).ids
+        return ids
+
+    def encode_chat(self, chat: Chat) -> list[int]:
+        """Return the tokens of a chat whose next message is the assistant's.
+
+        Raise InvalidInput if the foundation has no chat template, or if its template refuses the messages.
+        """
+        if self._template is None:
+            raise InvalidInput(
+                "this model has no chat template, so it takes no messages; send a prompt to /v1/completions",
+                "messages",
+            )
+        try:
+            text = self._template.render(
+                messages=chat.messages,
+                tools=chat.tools,
+                documents=None,
+                add_generation_prompt=True,
+                **self._special,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
+            raise InvalidInput(f"the model's chat template refuses the messages: {error}", "messages") from None
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, special ones included."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
+
+    def stream(self) -> TokenText:
+        """Return a decoder for the tokens of one answer."""
+        return TokenText(self._tokenizer)
+
+
+class TokenText:
+    """The text of one answer, token by token. A character whose bytes span several tokens comes with the last."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+
+    def add(self, token: int) -> str:
+        """Return the text that a token completes, which may be empty."""
+        return self._stream.step(self._tokenizer, token) or ""
+
+
+def _template_of(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    path = folder / _TEMPLATE
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    template = settings.get("chat_template")
+    return template if isinstance(template, str) else None
+
+
+def _content(token: Any) -> str | None:
+    """Return the text of a special token, which a file states as text or as an object."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None
+
+
+def _compile(template: str | None) -> jinja2.Template | None:
+    if template is None:
+        return None
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment.from_string(template)
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)

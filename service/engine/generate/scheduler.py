@@ -1,0 +1,239 @@
+"""Choose the sequences that decode together, and what each pass computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+
+from rootstock.service.engine.core.errors import EngineError, RunnerFault
+from rootstock.service.engine.core.fair_queue import FairQueue
+from rootstock.service.engine.core.slots import Slots
+from rootstock.service.engine.core.work import PRIORITIES
+from rootstock.service.engine.generate.decoder import KvCache, Segment
+from rootstock.service.engine.generate.sequence import TextSequence
+
+
+@dataclass(frozen=True)
+class StepLimits:
+    """The limits of a step: `rows` sequences that decode together, and `prefill_tokens` of prompts.
+
+    A sequence gives up its place after `quantum` steps if another one's turn has come.
+    """
+
+    rows: int = 32
+    prefill_tokens: int = 256
+    quantum: int = 16
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """The place of a sequence among those that run, with the slot that it leases.
+
+    Its turn ends before the step of number `until`.
+    """
+
+    sequence: TextSequence
+    slot: int
+    until: int
+
+
+def _tenant(sequence: TextSequence) -> tuple[Hashable, int]:
+    return sequence.tenant, PRIORITIES["normal"]
+
+
+def _adapter_queue(sequence: TextSequence) -> tuple[Hashable, int]:
+    return (sequence.digest, sequence.priority), PRIORITIES[sequence.priority]
+
+
+class Scheduler:
+    """The sequences of one foundation: those that wait, in fair order, and those that run, in lanes.
+
+    A sequence runs in turns of at most a quantum of steps. A step computes a chunk of its prompt or one token
+    of its answer. After its turn it waits again, unless no other sequence does. The queue (core/fair_queue.py)
+    counts the tokens of every turn against the tenant and the adapter, so that each gets its share. Within one adapter
+    the sequences run in the order of their arrival. A tenant without a lane gets one for a prompt even if all are
+    taken, so that its first token comes soon; another sequence then gives up its lane.
+
+    If the sequence whose turn it is gets no slot, others may run beside those that already hold a slot, but their
+    turns end with the turns of these. So the slot becomes free as soon as without them.
+
+    A sequence keeps its keys and values while it waits between turns. If the cache is full, the sequences that
+    wait lose theirs, and then the running ones that came last; they compute them again later. A sequence that
+    does not fit lets no later one pass it, so that it does not wait for ever. Only one thread may use this class.
+    """
+
+    def __init__(
+        self,
+        cache: KvCache,
+        slots: Slots,
+        limits: StepLimits,
+        is_gone: Callable[[TextSequence], bool],
+        fail: Callable[[TextSequence, EngineError], None],
+    ) -> None:
+        self.limits = limits
+        self.lanes: list[Lane] = []
+        self._cache = cache
+        self._slots = slots
+        self._is_gone = is_gone
+        self._fail = fail
+        horizon = limits.rows * limits.quantum * PRIORITIES["normal"]
+        self._queue: FairQueue[TextSequence] = FairQueue((_tenant, _adapter_queue), horizon)
+        self._leased: dict[TextSequence, Lane] = {}
+        self._step = 0
+        # In this step, the sequence whose turn it is got no slot, or no room in the cache.
+        self._no_slot = self._no_room = False
+
+    def __len__(self) -> int:
+        """Return the number of sequences that wait or run."""
+        return self._queue.size + len(self.lanes)
+
+    def __iter__(self) -> Iterator[TextSequence]:
+        yield from (lane.sequence for lane in self.lanes)
+        yield from self._queue
+
+    def put(self, sequence: TextSequence) -> None:
+        """Add a sequence, new or between turns."""
+        sequence.cost = max(sequence.pending, self.limits.quantum)
+        self._queue.put(sequence, front=sequence.started)
+
+    def fill(self) -> None:
+        """Drop the sequences that are gone, end the turns that are over, and fill the free lanes."""
+        self._step += 1
+        for lane in list(self.lanes):
+            if self._is_gone(lane.sequence):
+                self.finish(lane)
+            elif lane.until <= self._step:
+                self._end_turn(lane)
+        self._no_slot = self._no_room = False
+        while self._queue.size and (sequence := self._pull()) is not None:
+            self.lanes.append(self._leased.pop(sequence))
+            sequence.started = True
+
+    def prompts(self) -> list[tuple[Lane, Segment]]:
+        """Return the next chunks of prompts, within the budget of a step, in the order of the lanes."""
+        budget, chosen = self.limits.prefill_tokens, []
+        for lane in self.lanes:
+            if not budget:
+                break
+            if lane.sequence.pending > 1:
+                count = min(lane.sequence.pending, budget)
+                budget -= count
+                chosen.append((lane, _segment(lane, count)))
+        return chosen
+
+    def decodes(self) -> list[tuple[Lane, Segment]]:
+        """Return the next token of each lane that decodes, after making room in the cache.
+
+        If more lanes are taken than may run together, those with the least left of their turn end it.
+        """
+        excess = len(self.lanes) - self.limits.rows
+        if excess > 0:
+            decoding = sorted(self.lanes, key=lambda lane: (lane.sequence.pending > 1, lane.until))
+            for lane in decoding[:excess]:
+                self._end_turn(lane)
+        for lane in list(self.lanes):
+            if lane in self.lanes and lane.sequence.pending == 1:
+                self._make_room(lane)
+        return [(lane, _segment(lane, 1)) for lane in self.lanes if lane.sequence.pending == 1]
+
+    def finish(self, lane: Lane) -> None:
+        """Take a sequence that has ended out of its lane, and free what it holds."""
+        self._leave_lane(lane)
+        self._drop_row(lane.sequence)
+
+    def purge(self) -> None:
+        """Free what the waiting sequences hold that are gone, and drop them."""
+        for sequence in self._queue:
+            if self._is_gone(sequence):
+                self._drop_row(sequence)
+        self._queue.purge(self._is_gone)
+
+    def _pull(self) -> TextSequence | None:
+        """Take the sequence whose turn is next and can begin out of the queue."""
+        sequence = self._queue.pull(self._drop_gone, self._begin)
+        if sequence is not None:
+            self._queue.serve(sequence)
+        self._queue.close()
+        return sequence
+
+    def _drop_gone(self, sequence: TextSequence) -> bool:
+        gone = self._is_gone(sequence)
+        if gone:
+            self._drop_row(sequence)
+        return gone
+
+    def _begin(self, sequence: TextSequence) -> bool:
+        """Lease a slot and make room for a sequence. Return False if it must wait."""
+        if self._no_room or not self._has_lane(sequence):
+            return False
+        until = self._step + self.limits.quantum
+        if self._no_slot:
+            until = max((lane.until for lane in self.lanes if lane.sequence.digest == sequence.digest), default=0)
+            if until <= self._step:
+                return False
+        try:
+            slot = self._slots.lease(sequence.adapter, sequence.verifying)
+        except Exception as error:  # a runner can raise anything: this sequence fails and the engine goes on
+            fault = RunnerFault(f"the adapter could not be loaded: {error}")
+            fault.__cause__ = error
+            self._drop_row(sequence)
+            self._fail(sequence, fault)
+            return False
+        if slot is None:
+            # Verification has a slot of its own, so it keeps nobody from another one.
+            self._no_slot |= not sequence.verifying
+            return False
+        if sequence.row is None:
+            sequence.row, sequence.computed = self._cache.open(), 0
+        if not self._extend(sequence, sequence.length + 1):
+            self._slots.release(sequence.digest, sequence.verifying)
+            self._drop_row(sequence)
+            self._no_room = True
+            return False
+        self._leased[sequence] = Lane(sequence, slot, until)
+        return True
+
+    def _has_lane(self, sequence: TextSequence) -> bool:
+        if len(self.lanes) < self.limits.rows:
+            return True
+        return not sequence.started and all(lane.sequence.tenant != sequence.tenant for lane in self.lanes)
+
+    def _extend(self, sequence: TextSequence, length: int) -> bool:
+        """Make room for a sequence, if need be at the cost of those that wait."""
+        if sequence.row is None:
+            return False
+        while not self._cache.extend(sequence.row, length):
+            holders = [s for s in self._queue if s.row is not None and s is not sequence]
+            if not holders:
+                return False
+            self._drop_row(max(holders, key=lambda s: s.arrived))
+        return True
+
+    def _make_room(self, lane: Lane) -> None:
+        """Make room for one more token, if need be at the cost of lanes that came later, or of this one."""
+        while not self._extend(lane.sequence, lane.sequence.length + 1):
+            last = max(self.lanes, key=lambda other: other.sequence.arrived)
+            self._drop_row(last.sequence)
+            self._end_turn(last)
+            if last is lane:
+                return
+
+    def _end_turn(self, lane: Lane) -> None:
+        self._leave_lane(lane)
+        self.put(lane.sequence)
+
+    def _leave_lane(self, lane: Lane) -> None:
+        self.lanes.remove(lane)
+        self._slots.release(lane.sequence.digest, lane.sequence.verifying)
+
+    def _drop_row(self, sequence: TextSequence) -> None:
+        if sequence.row is not None:
+            self._cache.close(sequence.row)
+            sequence.row, sequence.computed = None, 0
+
+
+def _segment(lane: Lane, count: int) -> Segment:
+    sequence = lane.sequence
+    if sequence.row is None:
+        raise ValueError("a sequence in a lane has a row in the cache")
+    return Segment(sequence.row, lane.slot, sequence.next_tokens(count), sequence.computed)

@@ -1,0 +1,102 @@
+"""Hand the tokens of a call's answers to the event loop, as text."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+from rootstock.service.engine.core.catalog import ResolvedReference
+from rootstock.service.engine.core.errors import EngineError
+from rootstock.service.engine.generate.prompt import TokenText
+from rootstock.service.engine.generate.sequence import Step, TextSequence
+from rootstock.service.engine.generate.stop_strings import StopStrings
+from rootstock.service.engine.generate.token_sampler import FinishReason, TokenChoice
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece:
+    """A piece of answer `index`: the text, perhaps empty, that a token adds, and the reason if it is the last.
+
+    `choice` is the token.
+    """
+
+    index: int
+    text: str
+    choice: TokenChoice
+    finish: FinishReason | None = None
+
+
+class TextStream:
+    """The answers of a call, piece by piece as they are decoded. Iterate over it once.
+
+    The iteration ends after every answer's last piece, and raises the EngineError that ends an answer early.
+    """
+
+    def __init__(
+        self,
+        resolved: ResolvedReference,
+        prompt_tokens: int,
+        texts: Sequence[TokenText],
+        stops: Sequence[str],
+    ) -> None:
+        self.resolved = resolved
+        self.prompt_tokens = prompt_tokens
+        self.sequences: Sequence[TextSequence] = ()
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[tuple[int, Step | EngineError]] = asyncio.Queue()
+        self._texts = texts
+        self._stops = [StopStrings(stops) if stops else None for _ in texts]
+
+    @property
+    def completion_tokens(self) -> int:
+        """Return the number of tokens that were generated so far."""
+        return sum(len(sequence.tokens) for sequence in self.sequences)
+
+    def receiver(self, index: int) -> Callable[[Step | EngineError], None]:
+        """Return the function through which the decoding thread delivers the steps of an answer."""
+
+        def receive(event: Step | EngineError) -> None:
+            self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
+
+        return receive
+
+    def fail(self, error: EngineError) -> None:
+        """End the stream with an error. Call it on the event loop."""
+        self._events.put_nowait((0, error))
+
+    def fail_from_thread(self, error: EngineError) -> None:
+        """End the stream with an error. Any thread may call it."""
+        self._loop.call_soon_threadsafe(self.fail, error)
+
+    def leave(self) -> None:
+        """Note that nobody waits for the answers any more."""
+        for sequence in self.sequences:
+            sequence.left = True
+
+    async def __aiter__(self) -> AsyncIterator[TextPiece]:
+        unfinished = set(range(len(self._texts)))
+        while unfinished:
+            index, event = await self._events.get()
+            if index not in unfinished:
+                continue
+            if isinstance(event, EngineError):
+                raise event
+            piece = self._piece(index, event)
+            if piece.finish is not None:
+                unfinished.discard(index)
+                self.sequences[index].left = True
+            yield piece
+
+    def _piece(self, index: int, step: Step) -> TextPiece:
+        choice, finish = step.choice, step.finish
+        ends = finish == "stop"
+        text = "" if ends else self._texts[index].add(choice.token)
+        stops = self._stops[index]
+        if stops is not None:
+            text, met = stops.feed(text)
+            if met:
+                return TextPiece(index, text, choice, "stop")
+            if finish is not None:
+                text += stops.flush()
+        return TextPiece(index, text, choice, finish)

@@ -1,0 +1,1 @@
+"""Run passes of a decoder on torch, with a separate adapter for each sequence."""

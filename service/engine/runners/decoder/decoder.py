@@ -1,0 +1,143 @@
+"""Run passes of a causal language model on torch, with the tokens of all sequences one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+from rootstock.adapters.spec import Adapter, Array, FoundationSpec
+from rootstock.service.engine.generate.decoder import Segment
+from rootstock.service.engine.runners.decoder.attention import NAME, RaggedAttention, Span
+from rootstock.service.engine.runners.decoder.kv_rows import KvRows
+from rootstock.service.engine.runners.decoder.updates import (
+    AdapterMix,
+    TensorUpdate,
+    TokenNorm,
+    TokenRun,
+    TokenSite,
+    to_tensors,
+)
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# A log-probability x may differ from PEFT's in fp32 by at most t + t * |x|, with this t.
+TOLERANCES = {"fp32": 1e-3, "bf16": 1e-1}
+
+
+class TorchDecoder:
+    """A decoder (generate.decoder.Decoder) of a foundation that transformers loads, on a CPU.
+
+    No token is padded: a pass computes a chunk of one prompt, one token of each of many sequences, or both. Each
+    linear layer adds the update of the adapter that a token belongs to.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        folder: Path,
+        spec: FoundationSpec,
+        slots: int,
+        cache_tokens: int,
+        threads: int | None = None,
+        precision: str = "fp32",
+    ) -> None:
+        """Load the foundation from a folder. Raise ValueError for an unknown precision or an encoder."""
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}; expected one of: {', '.join(PRECISIONS)}")
+        if spec.causal_lm is None:
+            raise ValueError(f"{spec.name} has no language-model head, so it cannot generate")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.spec = spec
+        self.slots = slots
+        self.precision = precision
+        self.tolerance = TOLERANCES[precision]
+        self._dtype = PRECISIONS[precision]
+        model = _load(folder, self._dtype)
+        self._trunk: Any = model.base_model
+        self._head: Any = model.get_output_embeddings()
+        self._attention = RaggedAttention()
+        self._attention.attach(model)
+        self._mix = AdapterMix()
+        for name in spec.sites:
+            _graft(self._trunk, name, TokenSite, self._mix)
+        for name in spec.norms:
+            _graft(self._trunk, name, TokenNorm, self._mix)
+        self.cache = KvRows(_token_shape(model.config), cache_tokens, self._dtype)
+
+    def warm(self, adapter: Adapter) -> None:
+        """Do nothing, because every adapter uses the foundation's head."""
+
+    def stage(self, adapter: Adapter) -> Mapping[str, TensorUpdate]:
+        """Return the adapter's updates as tensors."""
+        return {site: to_tensors(update, self._dtype) for site, update in adapter.weights.sites.items()}
+
+    def place(self, slot: int, staged: Mapping[str, TensorUpdate]) -> None:
+        """Put a staged adapter into a slot."""
+        self._mix.place(slot, staged)
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot."""
+        self._mix.clear(slot)
+
+    @torch.inference_mode()
+    def run(self, segments: Sequence[Segment]) -> Array:
+        """Return the logits after the last token of each segment: (segments, vocabulary) fp32."""
+        # The tokens of one adapter lie together, so that one product serves all of them.
+        order = sorted(range(len(segments)), key=lambda i: segments[i].slot)
+        spans: list[Span] = []
+        runs: list[TokenRun] = []
+        ids: list[int] = []
+        positions: list[int] = []
+        for i in order:
+            segment = segments[i]
+            first, end = len(ids), len(ids) + len(segment.tokens)
+            ids += segment.tokens
+            positions += range(segment.start, segment.start + len(segment.tokens))
+            spans.append(Span(self.cache[segment.row], first, end, segment.start))
+            if runs and runs[-1].slot == segment.slot:
+                runs[-1] = TokenRun(segment.slot, runs[-1].first, end)
+            else:
+                runs.append(TokenRun(segment.slot, first, end))
+        self._attention.spans = spans
+        self._mix.take(runs)
+        hidden = self._trunk(
+            input_ids=torch.tensor([ids]), position_ids=torch.tensor([positions]), use_cache=False
+        ).last_hidden_state[0]
+        last = torch.tensor([span.end - 1 for span in spans])
+        logits: Tensor = self._head(hidden[last] if len(last) < len(ids) else hidden)
+        output = np.empty(logits.shape, np.float32)
+        output[order] = logits.float().numpy()
+        return output
+
+
+def _load(folder: Path, dtype: torch.dtype) -> Any:
+    """Return the model, frozen, in eval mode. Read only safetensors and run no remote code."""
+    previous = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation=NAME
+        )
+    finally:
+        transformers.utils.logging.set_verbosity(previous)
+    return model.eval().requires_grad_(False)
+
+
+def _graft(trunk: Any, name: str, kind: Any, mix: AdapterMix) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(trunk.get_submodule(parent), child, kind(trunk.get_submodule(name), name, mix))
+
+
+def _token_shape(config: Any) -> tuple[int, int, int]:
+    """Return the shape of one token's keys: layers, heads, width."""
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or heads, width

@@ -1,0 +1,199 @@
+"""Apply the updates of several adapters in one pass, each to the tokens of its own sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rootstock.adapters.spec import SiteUpdate
+
+# From this many adapters on, one batched product replaces two products for each.
+_BATCHED = 3
+
+
+class TokenRun(NamedTuple):
+    """The tokens `first` to `end` (not included) of a pass, whose adapter is in `slot`."""
+
+    slot: int
+    first: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorUpdate:
+    """A SiteUpdate as tensors: `a` is (r, in), `b` is (r, out). A vector that changes nothing is None."""
+
+    a: Tensor
+    b: Tensor
+    input_scale: Tensor | None
+    output_scale: Tensor | None
+    shift: Tensor | None
+
+
+def to_tensors(update: SiteUpdate, dtype: torch.dtype) -> TensorUpdate:
+    """Return an update as tensors of a dtype."""
+    a, b = (torch.from_numpy(part).to(dtype) for part in (update.a, update.b))
+    vectors = (update.input_scale, update.output_scale, update.shift)
+    return TensorUpdate(a, b, *(None if v is None else torch.from_numpy(v).to(dtype) for v in vectors))
+
+
+@dataclass(frozen=True, slots=True)
+class _LowRankRun:
+    """A low-rank update of one run of tokens, one product after the other."""
+
+    first: int
+    end: int
+    a: Tensor
+    b: Tensor
+
+    def add(self, y: Tensor, x: Tensor) -> None:
+        y[self.first : self.end].addmm_(x[self.first : self.end] @ self.a.T, self.b)
+
+
+@dataclass(frozen=True, slots=True)
+class _LowRankStack:
+    """Low-rank updates of one rank, stacked: `a` is (adapters, r, in) and `b` is (adapters, r, out).
+
+    `tokens` (adapters, most tokens of one) says which tokens each adapter updates. An adapter with fewer repeats
+    its last one, and `kept` selects the results that count. Both are None if adapter i updates token i alone.
+    """
+
+    a: Tensor
+    b: Tensor
+    tokens: Tensor | None
+    kept: Tensor | None
+    targets: Tensor | None
+
+    def add(self, y: Tensor, x: Tensor) -> None:
+        if self.tokens is None or self.kept is None or self.targets is None:
+            y.add_(torch.bmm(torch.bmm(x.unsqueeze(1), self.a.transpose(1, 2)), self.b).squeeze(1))
+            return
+        low = torch.bmm(x[self.tokens], self.a.transpose(1, 2))
+        changes = torch.bmm(low, self.b).flatten(0, 1)
+        y.index_add_(0, self.targets, changes[self.kept])
+
+
+@dataclass(frozen=True, slots=True)
+class SitePlan:
+    """The work at one site in one pass. The vectors are (tokens, features), or None if no token has any."""
+
+    low_rank: Sequence[_LowRankRun | _LowRankStack]
+    input_scale: Tensor | None
+    output_scale: Tensor | None
+    shift: Tensor | None
+
+
+class AdapterMix:
+    """The adapters in slots, and the plan of each site for the pass that runs.
+
+    A plan stays as long as the passes have the same runs of tokens, as they do while the same sequences decode.
+    """
+
+    def __init__(self) -> None:
+        self._slots: dict[int, Mapping[str, TensorUpdate]] = {}
+        self._runs: tuple[TokenRun, ...] = ()
+        self._plans: dict[str, SitePlan | None] = {}
+
+    def place(self, slot: int, updates: Mapping[str, TensorUpdate]) -> None:
+        """Put an adapter's updates into a slot."""
+        self._slots[slot] = updates
+        self._plans.clear()
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot."""
+        self._slots.pop(slot, None)
+        self._plans.clear()
+
+    def take(self, runs: Sequence[TokenRun]) -> None:
+        """Set the runs of the next pass, which cover its tokens in order."""
+        if tuple(runs) != self._runs:
+            self._runs = tuple(runs)
+            self._plans.clear()
+
+    def plan(self, site: str) -> SitePlan | None:
+        """Return the work at a site, or None if no adapter of the pass changes it."""
+        if site not in self._plans:
+            self._plans[site] = self._make(site)
+        return self._plans[site]
+
+    def _make(self, site: str) -> SitePlan | None:
+        updated = [(run, update) for run in self._runs if (update := self._slots[run.slot].get(site)) is not None]
+        if not updated:
+            return None
+        by_rank: dict[int, list[tuple[TokenRun, TensorUpdate]]] = {}
+        for run, update in updated:
+            if update.a.shape[0]:
+                by_rank.setdefault(update.a.shape[0], []).append((run, update))
+        low_rank: list[_LowRankRun | _LowRankStack] = []
+        for group in by_rank.values():
+            low_rank += self._stack(group)
+        scale_in, scale_out, shift = (self._vectors(updated, name, fill) for name, fill in _VECTORS.items())
+        return SitePlan(low_rank, scale_in, scale_out, shift)
+
+    def _stack(self, group: Sequence[tuple[TokenRun, TensorUpdate]]) -> Sequence[_LowRankRun | _LowRankStack]:
+        lengths = [run.end - run.first for run, _ in group]
+        if len(group) < _BATCHED or len(group) * max(lengths) > 2 * sum(lengths) + len(group):
+            return [_LowRankRun(run.first, run.end, update.a, update.b) for run, update in group]
+        a, b = (torch.stack([getattr(update, name) for _, update in group]) for name in ("a", "b"))
+        if max(lengths) == 1 and [run.first for run, _ in group] == list(range(self._runs[-1].end)):
+            return [_LowRankStack(a, b, None, None, None)]
+        most = max(lengths)
+        rows = [[min(run.first + i, run.end - 1) for i in range(most)] for run, _ in group]
+        kept = [i * most + j for i, length in enumerate(lengths) for j in range(length)]
+        tokens = torch.tensor(rows)
+        kept_tensor = torch.tensor(kept)
+        return [_LowRankStack(a, b, tokens, kept_tensor, tokens.flatten()[kept_tensor])]
+
+    def _vectors(self, updated: Sequence[tuple[TokenRun, TensorUpdate]], name: str, fill: float) -> Tensor | None:
+        present = [(run, vector) for run, update in updated if (vector := getattr(update, name)) is not None]
+        if not present:
+            return None
+        vectors = torch.full((self._runs[-1].end, present[0][1].shape[0]), fill, dtype=present[0][1].dtype)
+        for run, vector in present:
+            vectors[run.first : run.end] = vector
+        return vectors
+
+
+_VECTORS = {"input_scale": 1.0, "output_scale": 1.0, "shift": 0.0}
+
+
+class TokenSite(nn.Module):
+    """A frozen linear layer whose update (`SiteUpdate`) differs between the tokens (1, tokens, in) of a pass."""
+
+    def __init__(self, linear: nn.Module, name: str, mix: AdapterMix) -> None:
+        super().__init__()
+        self.linear = linear
+        self.name = name
+        self.mix = mix
+
+    def forward(self, x: Tensor) -> Tensor:
+        plan = self.mix.plan(self.name)
+        if plan is None:
+            return self.linear(x)  # type: ignore[no-any-return]
+        y: Tensor = self.linear(x if plan.input_scale is None else x * plan.input_scale)
+        if plan.output_scale is not None:
+            y = y * plan.output_scale
+        if plan.shift is not None:
+            y = y + plan.shift
+        for part in plan.low_rank:
+            part.add(y[0], x[0])
+        return y
+
+
+class TokenNorm(nn.Module):
+    """A frozen normalisation layer whose shift differs between the tokens of a pass."""
+
+    def __init__(self, norm: nn.Module, name: str, mix: AdapterMix) -> None:
+        super().__init__()
+        self.norm = norm
+        self.name = name
+        self.mix = mix
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(x)
+        plan = self.mix.plan(self.name)
+        return y if plan is None or plan.shift is None else y + plan.shift
