@@ -18,7 +18,7 @@ from rootstock.service.api import adapters, errors, health, pages, predict, rera
 from rootstock.service.api.middleware.gate import Gate
 from rootstock.service.api.middleware.keys import Keys
 from rootstock.service.api.middleware.site import Sites
-from rootstock.service.api.openai import embeddings, models
+from rootstock.service.api.openai import chat, completions, embeddings, models
 from rootstock.service.composition import open_server
 from rootstock.service.settings import Settings, read_settings
 from rootstock.service.startup import Startup
@@ -63,7 +63,7 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         # FastAPI's spans would duplicate those of telemetry/tracing.py, and cost time in each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for part in (predict, embeddings, rerank, models, adapters, health, pages):
+    for part in (predict, embeddings, chat, completions, rerank, models, adapters, health, pages):
         app.include_router(part.router)
     errors.install(app)
     app.add_exception_handler(predict.ClientLeft, errors.no_answer)

@@ -56,7 +56,7 @@ def serve_command(
     try:
         if not runs_on_torch(settings):
             for setting in settings.hosted.values():
-                _exported(setting, settings, settings.precision)
+                _prepare(setting, settings)
         elif problem := lack("torch", "ROOTSTOCK_RUNNER=torch"):
             _fail(problem)
     except (FoundationError, AdapterError, OSError) as error:
@@ -226,6 +226,17 @@ def _check_address(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         _fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another address with --host or --port")
+
+
+def _prepare(setting: str, settings: Any) -> None:
+    """Make what the server needs of a foundation: an export, or torch if the foundation generates text."""
+    from rootstock.adapters.foundation.location import FoundationError, generates, locate
+
+    files = locate(setting)
+    if not generates(files):
+        _exported(setting, settings, settings.precision)
+    elif problem := lack("torch", f"generating text with {files.name}"):
+        raise FoundationError(problem)
 
 
 def _exported(setting: str, settings: Any, precision: str) -> Path:

@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     from rootstock.service.engine.core.arbiter import Arbiter
     from rootstock.service.engine.core.observer import Observer
     from rootstock.service.engine.encode.batch import Encoder
+    from rootstock.service.engine.generate.engine import GenerationEngine
+    from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
     from rootstock.service.foundations import FoundationHost
     from rootstock.service.publishing import Publisher
+    from rootstock.service.registry_catalog import RegistryCatalog
     from rootstock.service.telemetry.metrics import Metrics
     from rootstock.service.telemetry.tracing import Tracing
 
@@ -186,7 +189,7 @@ async def _host(
     arbiter: Arbiter | None,
 ) -> FoundationHost:
     """Open one foundation: its runner, its catalog and its engine. The caller starts the engine."""
-    from rootstock.adapters.foundation.location import locate
+    from rootstock.adapters.foundation.location import generates, locate
     from rootstock.adapters.foundation.weights import FoundationWeights
     from rootstock.service.conversion import Converter
     from rootstock.service.engine.core.admission import Capacity
@@ -197,6 +200,14 @@ async def _host(
     from rootstock.service.registry_catalog import RegistryCatalog
 
     files = await asyncio.to_thread(locate, setting)
+    converter = Converter(setting, settings.max_rank)
+    if generates(files):
+        decoder = await asyncio.to_thread(_open_decoder, files, settings)
+        spec = replace(decoder.spec, other_names=(name, *files.other_names))
+        base = FoundationWeights(files.folder, spec.model_type)
+        catalog = RegistryCatalog(registry, store, spec, limits, base)
+        generator = _generator(name, spec, decoder, files, catalog, settings, observer, arbiter)
+        return FoundationHost(name, generator, catalog, base, converter)
     runner, spec, folder = await asyncio.to_thread(open_runner, setting, files, settings)
     spec = replace(spec, other_names=(name, *files.other_names))
     base = FoundationWeights(files.folder, spec.model_type)
@@ -216,7 +227,49 @@ async def _host(
         name=name,
         arbiter=arbiter,
     )
-    return FoundationHost(name, engine, catalog, base, Converter(setting, settings.max_rank))
+    return FoundationHost(name, engine, catalog, base, converter)
+
+
+def _open_decoder(files: FoundationFiles, settings: Settings) -> TorchDecoder:
+    """Open the decoder of a foundation that generates text. Raise FoundationError if torch is not installed."""
+    from rootstock.adapters.foundation.architecture import describe
+
+    spec = describe(files)
+    from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
+
+    return TorchDecoder(
+        files.folder, spec, settings.slots, settings.generation_cache_tokens, settings.runner_threads
+    )
+
+
+def _generator(
+    name: str,
+    spec: FoundationSpec,
+    decoder: TorchDecoder,
+    files: FoundationFiles,
+    catalog: RegistryCatalog,
+    settings: Settings,
+    observer: Observer,
+    arbiter: Arbiter | None,
+) -> GenerationEngine:
+    from rootstock.service.engine.core.admission import Capacity
+    from rootstock.service.engine.generate.engine import GenerationEngine, GenerationLimits
+    from rootstock.service.engine.generate.prompt import PromptTokenizer
+    from rootstock.service.engine.generate.scheduler import StepLimits
+
+    cache_bytes = settings.cache_mb * _MIB // len(settings.hosted)
+    return GenerationEngine(
+        spec,
+        decoder,
+        PromptTokenizer(files.folder),
+        catalog,
+        observer,
+        GenerationLimits(timeout_s=settings.generation_timeout, cache_bytes=cache_bytes),
+        Capacity(settings.queue_items, settings.queue_tokens),
+        StepLimits(rows=settings.generation_rows),
+        name=name,
+        arbiter=arbiter,
+    )
 
 
 async def register_demo(publisher: Publisher, registry: Registry) -> None:

@@ -13,25 +13,31 @@ from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.reference import FOUNDATION
 from rootstock.adapters.registry import Resolution
 from rootstock.adapters.registry.port import Registry
-from rootstock.adapters.spec import FoundationSpec
+from rootstock.adapters.spec import TEXT_GENERATION, FoundationSpec
 from rootstock.service.conversion import Converter
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.catalog import ResolvedReference
+from rootstock.service.engine.core.errors import WrongTask
 from rootstock.service.engine.core.request import DEFAULT_OPTIONS, RequestOptions
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.encode.modalities.text import Input
+from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.registry_catalog import RegistryCatalog, not_hosted
+
+_GENERATES = "its foundation generates text, so send it to /v1/chat/completions or /v1/completions"
+_ENCODES = "its foundation does not generate text, so send its inputs to /v1/predict"
 
 
 @dataclass(frozen=True)
 class FoundationHost:
     """A foundation of this server, with its engine, its catalog of adapters and its converter.
 
-    `name` is its reference. `base` holds its weights, because some adapters are stored relative to them.
+    `name` is its reference. `base` holds its weights, because some adapters are stored relative to them. A
+    foundation that generates text has a GenerationEngine; any other computes each input in one pass.
     """
 
     name: str
-    engine: Engine
+    engine: Engine | GenerationEngine
     catalog: RegistryCatalog
     base: FoundationWeights
     converter: Converter
@@ -39,6 +45,12 @@ class FoundationHost:
     @property
     def spec(self) -> FoundationSpec:
         return self.catalog.spec
+
+    def one_pass(self, reference: str, task: str | None) -> Engine:
+        """Return the engine for inputs of one pass. Raise WrongTask if this foundation generates text."""
+        if isinstance(self.engine, Engine):
+            return self.engine
+        raise WrongTask(reference, TEXT_GENERATION, task or "an answer from one pass", _GENERATES)
 
 
 class Foundations:
@@ -142,41 +154,64 @@ class Foundations:
     ) -> list[Answer | Exception]:
         """Return each reference's predictions for the same inputs, or its error; see `Engine.predict_many`."""
         if len(self._hosts) == 1:
-            return await self.first.engine.predict_many(references, inputs, parameters, task, options)
-        self.first.engine.check_size(len(inputs), len(references))
+            engine = self.first.one_pass(references[0] if references else FOUNDATION, task)
+            return await engine.predict_many(references, inputs, parameters, task, options)
+        for host in self._hosts:
+            if isinstance(host.engine, Engine):
+                host.engine.check_size(len(inputs), len(references))
+                break
         outcomes: dict[int, Answer | Exception] = {}
-        places: dict[str, list[int]] = {}
+        places: dict[Engine, list[int]] = {}
         targets: dict[str, ResolvedReference] = {}
-        hosts: dict[str, FoundationHost | Exception] = {}
+        engines: dict[str, Engine | Exception] = {}
         for place, reference in enumerate(references):
-            if reference not in hosts:
-                hosts[reference] = self._host(reference, targets)
-            host = hosts[reference]
-            if isinstance(host, Exception):
-                outcomes[place] = host
+            if reference not in engines:
+                engines[reference] = self._engine(reference, task, targets)
+            engine_or_error = engines[reference]
+            if isinstance(engine_or_error, Exception):
+                outcomes[place] = engine_or_error
             else:
-                places.setdefault(host.name, []).append(place)
+                places.setdefault(engine_or_error, []).append(place)
         calls = [
-            self._by_name[name].engine.predict_many(
+            engine.predict_many(
                 [references[place] for place in chosen], inputs, parameters, task, options, targets
             )
-            for name, chosen in places.items()
+            for engine, chosen in places.items()
         ]
         for chosen, answers in zip(places.values(), await _together(calls), strict=True):
             outcomes.update(zip(chosen, answers, strict=True))
         return [outcomes[place] for place in range(len(references))]
 
-    def _host(self, reference: str, targets: dict[str, ResolvedReference]) -> FoundationHost | Exception:
-        """Return the host of a reference or an error. Add an adapter's resolved reference to `targets`."""
-        if (host := self._by_name.get(reference)) is not None:
-            return host
+    def generator(self, reference: str) -> tuple[GenerationEngine, ResolvedReference | None]:
+        """Return the engine that generates under a reference, and the reference's resolution if it was made here.
+
+        Raise WrongTask if the reference's foundation does not generate text, or as the registry does.
+        """
+        host, target = (self.first, None) if len(self._hosts) == 1 else self._host(reference)
+        if not isinstance(host.engine, GenerationEngine):
+            supported = " and ".join(host.spec.own_tasks)
+            raise WrongTask(reference, supported, TEXT_GENERATION, _ENCODES)
+        return host.engine, target
+
+    def _engine(
+        self, reference: str, task: str | None, targets: dict[str, ResolvedReference]
+    ) -> Engine | Exception:
+        """Return the engine of a reference or an error. Add an adapter's resolved reference to `targets`."""
         try:
-            resolution = self._registry.resolve(reference)
-            host = self.of(resolution)
+            host, target = self._host(reference)
+            engine = host.one_pass(reference, task)
         except Exception as error:  # The error of one reference must not fail the others.
             return error
-        targets[reference] = ResolvedReference(resolution.name, resolution.version, resolution.digest)
-        return host
+        if target is not None:
+            targets[reference] = target
+        return engine
+
+    def _host(self, reference: str) -> tuple[FoundationHost, ResolvedReference | None]:
+        """Return the host of a reference and, for an adapter, its resolution."""
+        if (host := self._by_name.get(reference)) is not None:
+            return host, None
+        resolution = self._registry.resolve(reference)
+        return self.of(resolution), ResolvedReference(resolution.name, resolution.version, resolution.digest)
 
 
 async def _together(calls: Sequence[Any]) -> list[list[Answer | Exception]]:

@@ -39,7 +39,7 @@ class Pins:
                 engine.slots.pin(frozenset(pinned[host.name]))
                 for digest in engine.slots.pinned:
                     if (adapter := engine.cache.peek(digest)) is not None:
-                        engine.batcher.place(adapter)
+                        engine.place(adapter)
 
     def moved(self, reference: str | None = None) -> None:
         """Load the adapter that a name now points to, and update the pins; None after a deletion. Do not wait."""

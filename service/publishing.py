@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from rootstock.adapters.spec import Adapter, Rejected
 from rootstock.adapters.store.port import Store
 from rootstock.service.engine.core.errors import RunnerFault, TooLarge
 from rootstock.service.engine.encode.engine import Engine
+from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.foundations import FoundationHost, Foundations
 from rootstock.service.telemetry.metrics import Metrics
 from rootstock.service.tolerance import compare
@@ -27,6 +28,8 @@ from rootstock.service.tolerance import compare
 # An upload takes memory for its zip, its unpacked files and its arrays. One may wait for its conversion while
 # another is verified.
 UPLOADS_AT_ONCE = 2
+# An adapter that generates text without a golden set generates this many tokens.
+_PROBE_TOKENS = 8
 PROBE = "The quick brown fox jumps over the lazy dog."
 
 
@@ -155,11 +158,17 @@ class Publisher:
             foundation=foundation,
         )
 
-    async def _replay(self, bundle: Bundle, adapter: Adapter, engine: Engine) -> dict[str, Any]:
+    async def _replay(
+        self, bundle: Bundle, adapter: Adapter, engine: Engine | GenerationEngine
+    ) -> dict[str, Any]:
         golden = bundle.golden()
         inputs = [PROBE] if golden is None else list(golden.inputs)
         try:
-            outputs = await engine.replay(adapter, inputs)
+            if isinstance(engine, Engine):
+                outputs = await engine.replay(adapter, inputs)
+            else:
+                counts = [_PROBE_TOKENS] if golden is None else [len(output) for output in golden.outputs]
+                outputs = await engine.replay(adapter, _texts(inputs), counts)
         except (RunnerFault, TooLarge) as error:
             raise Rejected("golden", "probe" if golden is None else "golden.json", str(error)) from error
         runner = engine.runner
@@ -179,6 +188,14 @@ class Publisher:
             "warnings": list(bundle.warnings),
             "ignored": list(bundle.ignored),
         }
+
+
+def _texts(inputs: Sequence[str | tuple[str, str]]) -> list[str]:
+    """Return the prompts of a golden set. Raise Rejected (check "schema") if one of them is a pair of texts."""
+    for i, value in enumerate(inputs):
+        if not isinstance(value, str):
+            raise Rejected("schema", f"golden.json: inputs[{i}]", "a pair of texts; a prompt is one string")
+    return [value for value in inputs if isinstance(value, str)]
 
 
 def stated_foundation(data: bytes, limits: Limits, plain: PlainFields) -> tuple[str | None, str | None]:

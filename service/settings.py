@@ -143,6 +143,21 @@ class Settings(BaseSettings):
         le=3600,
         description="Seconds that a request may wait before it gets 504. A request may ask for fewer.",
     )
+    generation_timeout: float = Field(
+        300.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a generated answer may take before it ends with an error. A request may ask "
+        "for fewer.",
+    )
+    generation_rows: int = Field(
+        32, ge=1, le=1024, description="Most sequences that decode together on a foundation that generates text."
+    )
+    generation_cache_tokens: int = Field(
+        65_536,
+        ge=1024,
+        description="Room for the keys and values of sequences, in tokens, on each foundation that generates.",
+    )
     drain_delay: float = Field(
         0.0,
         ge=0,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rootstock.adapters.spec import Array, Rejected
+from rootstock.adapters.spec import TEXT_GENERATION, Array, Rejected
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ TOLERANCES = {
     "int8": Tolerance(0.75, 0.1, coarse=True),
 }
 LEAST_COSINE = 0.98
+# Log-probabilities of greedy tokens. They differ more than logits do.
+LOGPROB_TOLERANCES = {"fp32": Tolerance(1e-3, 1e-3), "bf16": Tolerance(0.1, 0.1, coarse=True)}
 
 
 def axis_of(task: str) -> int:
@@ -65,6 +67,8 @@ def compare(output: Array, expected: Array, task: str, precision: str, where: st
         raise Rejected(
             "golden", where, f"the server's output has shape {output.shape}; expected {expected.shape}"
         )
+    if task == TEXT_GENERATION:
+        return _compare_tokens(output, expected, precision, where)
     tolerance = TOLERANCES[precision]
     difference = np.abs(output - expected)
     over = difference - tolerance.allowed(expected, task)
@@ -84,6 +88,34 @@ def compare(output: Array, expected: Array, task: str, precision: str, where: st
     elif tolerance.coarse:
         _check_tops(output, expected, task, tolerance, where)
     return float(difference.max())
+
+
+def _compare_tokens(output: Array, expected: Array, precision: str, where: str) -> float:
+    """Compare greedy tokens and their log-probabilities: (tokens, 2).
+
+    In fp32 every token must be the same. A coarse precision may leave the expected tokens; what follows the first
+    other token is not compared.
+    """
+    same = output[:, 0] == expected[:, 0]
+    first = len(same) if same.all() else int(same.argmin())
+    tolerance = LOGPROB_TOLERANCES[precision]
+    if first < len(same) and not tolerance.coarse:
+        raise Rejected(
+            "golden",
+            f"{where}[{first}]",
+            f"the server generates token {int(output[first, 0])}; expected {int(expected[first, 0])}",
+        )
+    difference = np.abs(output[:first, 1] - expected[:first, 1])
+    over = difference - (tolerance.absolute + tolerance.relative * np.abs(expected[:first, 1]))
+    if first and over.max() > 0:
+        at = int(over.argmax())
+        raise Rejected(
+            "golden",
+            f"{where}[{at}]",
+            f"the log-probability is {float(output[at, 1]):.6g}; expected {float(expected[at, 1]):.6g} "
+            f"(tolerance {tolerance})",
+        )
+    return float(difference.max()) if first else 0.0
 
 
 def _check_tops(output: Array, expected: Array, task: str, tolerance: Tolerance, where: str) -> None:

@@ -31,9 +31,15 @@ class Urgency(BaseModel):
     timeout: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False, examples=[10])] | None = None
 
 
-def options_of(body: Urgency, request: Request, header: float | None) -> RequestOptions:
-    """Return the engine's options for a request. Raise InvalidParameter if a timeout exceeds the server's."""
-    most = server_of(request).foundations.first.engine.limits.timeout_s
+def options_of(
+    body: Urgency, request: Request, header: float | None, most: float | None = None
+) -> RequestOptions:
+    """Return the engine's options for a request. Raise InvalidParameter if a timeout exceeds the server's.
+
+    `most` is the limit of the engine that answers, by default that of the first foundation's.
+    """
+    if most is None:
+        most = server_of(request).foundations.first.engine.limits.timeout_s
     timeouts = {name: s for name, s in (("timeout", body.timeout), (HEADER, header)) if s is not None}
     for name, seconds in timeouts.items():
         if seconds > most:

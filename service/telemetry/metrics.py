@@ -24,6 +24,7 @@ from rootstock.service.engine.core.answer import RequestRecord
 from rootstock.service.engine.core.observer import BatchStats, Observer, Tier
 from rootstock.service.engine.core.work import PRIORITIES
 from rootstock.service.engine.encode.engine import Engine
+from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.telemetry.traffic import OTHER, TrafficRanking
 
 # The creation time of each series would double the page, and nobody uses it.
@@ -152,7 +153,7 @@ class Metrics(Observer):
             "rootstock_server", "The foundations and their runners.", ["name"], registry=self.registry
         )
 
-    def watch(self, name: str, engine: Engine) -> None:
+    def watch(self, name: str, engine: Engine | GenerationEngine) -> None:
         """Report this engine in the gauges from now on; `name` is the reference of its foundation."""
         waiting, capacity = engine.admission.waiting, engine.admission.capacity
         self._queue_items.labels(name).set_function(lambda: waiting()[0])

@@ -8,10 +8,11 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
+from rootstock.adapters import tasks
 from rootstock.adapters.registry import AdapterSummary
 from rootstock.service.api.server import Server, server_of
+from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.encode.size import MAX_CHARACTERS
-from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.service.foundations import FoundationHost
 
 router = APIRouter()
@@ -108,14 +109,15 @@ async def limits(request: Request) -> LimitsAnswer:
     server = server_of(request)
     foundations = [_foundation_limits(host) for host in server.foundations]
     engine = server.foundations.first.engine
+    inputs = [h.engine.limits.max_inputs for h in server.foundations if isinstance(h.engine, Engine)]
     return LimitsAnswer(
         foundation=foundations[0],
         foundations=foundations,
-        tasks=sorted({task for host in server.foundations for task in host.spec.tasks if task in TASKS}),
+        tasks=sorted({task for host in server.foundations for task in host.spec.tasks}),
         adapter_kinds=server.publisher.kinds,
-        head_kinds=["hf", "linear"],
+        head_kinds=sorted({kind for task in tasks.TASKS for kind in task.heads}),
         max_rank=server.bundle_limits.max_rank,
-        max_inputs=engine.limits.max_inputs,
+        max_inputs=max(inputs, default=1),
         max_characters=MAX_CHARACTERS,
         max_body_bytes=server.max_body_bytes,
         max_bundle_bytes=server.bundle_limits.max_bundle_bytes,

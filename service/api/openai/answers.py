@@ -1,0 +1,61 @@
+"""The parts that the answers of chats and of completions share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from rootstock.service.engine.generate.engine import GenerationEngine
+from rootstock.service.engine.generate.stream import TextStream
+from rootstock.service.engine.generate.token_sampler import FinishReason, TokenChoice
+
+
+class AnswerParts(NamedTuple):
+    """The identity of an answer: its id, its creation in Unix seconds, and the reference that was asked for."""
+
+    id: str
+    created: int
+    model: str
+
+
+class CompletionUsage(BaseModel):
+    """The numbers of tokens: of the prompt, of all answers, and of both."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+@dataclass(slots=True)
+class CollectedAnswer:
+    """A complete answer: its text, its tokens and why it ended."""
+
+    text: str = ""
+    choices: list[TokenChoice] = field(default_factory=list)
+    finish: FinishReason = "length"
+
+
+async def collect(stream: TextStream, answers: int) -> list[CollectedAnswer]:
+    """Return every answer of a stream once all are complete. Raise the EngineError that ends one early."""
+    collected = [CollectedAnswer() for _ in range(answers)]
+    async for piece in stream:
+        answer = collected[piece.index]
+        answer.text += piece.text
+        answer.choices.append(piece.choice)
+        if piece.finish is not None:
+            answer.finish = piece.finish
+    return collected
+
+
+def usage_of_stream(stream: TextStream) -> CompletionUsage:
+    """Return the numbers of tokens so far."""
+    prompt, completion = stream.prompt_tokens, stream.completion_tokens
+    return CompletionUsage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+
+
+def token_bytes(engine: GenerationEngine, token: int) -> tuple[str, list[int]]:
+    """Return a token's text and the bytes of that text in UTF-8."""
+    text = engine.text_of(token)
+    return text, list(text.encode("utf-8"))

@@ -1,0 +1,126 @@
+"""The route POST /v1/completions, in the form of OpenAI's API."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
+
+from rootstock.service.api.body import BodyRoute
+from rootstock.service.api.openai.answers import AnswerParts, CompletionUsage, collect, usage_of_stream
+from rootstock.service.api.openai.event_stream import EventStream
+from rootstock.service.api.openai.sampling_fields import SamplingFields
+from rootstock.service.api.options import TimeoutHeader, options_of
+from rootstock.service.api.predict import while_connected
+from rootstock.service.api.server import server_of
+from rootstock.service.engine.generate.engine import GenerationEngine
+from rootstock.service.engine.generate.stream import TextStream
+from rootstock.service.engine.generate.token_sampler import TokenChoice
+
+router = APIRouter(route_class=BodyRoute)
+
+
+class CompletionBody(SamplingFields):
+    """The body of a completion. `prompt` is a text or its tokens. With `echo`, the answer begins with the prompt.
+
+    `logprobs` is the number of most likely tokens to report for each token.
+    """
+
+    prompt: StrictStr | Annotated[list[StrictInt], Field(min_length=1, fail_fast=True)]
+    max_tokens: StrictInt | None = 16
+    logprobs: StrictInt | None = None
+    echo: StrictBool = False
+
+
+class CompletionLogprobs(BaseModel):
+    """The tokens of an answer, their log-probabilities and those of the most likely tokens in their places."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class CompletionChoice(BaseModel):
+    """One answer or, in a stream, its next part. `finish_reason` is null until the last part."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class Completion(BaseModel):
+    """The answers to a prompt or, in a stream, the next part of one."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: CompletionUsage | None = None
+
+
+@router.post("/v1/completions")
+async def completions(body: CompletionBody, request: Request, within: TimeoutHeader = None) -> Completion:
+    """Continue a text with a foundation that generates text, or with an adapter on it."""
+    engine, target = server_of(request).foundations.generator(body.model)
+    sampling = body.sampling(body.logprobs, body.max_tokens)
+    options = options_of(body, request, within, engine.limits.timeout_s)
+    parts = AnswerParts(f"cmpl-{uuid.uuid4().hex}", int(time.time()), body.model)
+    prompt = body.prompt if isinstance(body.prompt, str) else list(body.prompt)
+    echo = (prompt if isinstance(prompt, str) else engine.text_of(*prompt)) if body.echo else ""
+    async with AsyncExitStack() as held:
+        call = held.enter_async_context(engine.generate(body.model, prompt, sampling, body.n, options, target))
+        stream = await while_connected(request, call)
+        if body.stream:
+            events = _parts(stream, parts, body, engine, echo)
+            return EventStream(events, held.pop_all(), request.url.path)  # type: ignore[return-value]
+        choices = [
+            CompletionChoice(
+                index=i,
+                text=echo + answer.text,
+                logprobs=_logprobs(answer.choices, engine, len(echo)) if body.logprobs is not None else None,
+                finish_reason=answer.finish,
+            )
+            for i, answer in enumerate(await while_connected(request, collect(stream, body.n)))
+        ]
+        answer = Completion(**parts._asdict(), choices=choices, usage=usage_of_stream(stream))
+    return Response(answer.model_dump_json(), media_type="application/json")  # type: ignore[return-value]
+
+
+async def _parts(
+    stream: TextStream, parts: AnswerParts, body: CompletionBody, engine: GenerationEngine, echo: str
+) -> AsyncIterator[BaseModel]:
+    begun: set[int] = set()
+    async for piece in stream:
+        text = piece.text
+        if piece.index not in begun:
+            begun.add(piece.index)
+            text = echo + text
+        if text or piece.finish is not None or body.logprobs is not None:
+            logprobs = _logprobs([piece.choice], engine, 0) if body.logprobs is not None else None
+            choice = CompletionChoice(index=piece.index, text=text, logprobs=logprobs, finish_reason=piece.finish)
+            yield Completion(**parts._asdict(), object="text_completion", choices=[choice])
+    if body.with_usage:
+        yield Completion(**parts._asdict(), object="text_completion", choices=[], usage=usage_of_stream(stream))
+
+
+def _logprobs(choices: Sequence[TokenChoice], engine: GenerationEngine, offset: int) -> CompletionLogprobs:
+    tokens = [engine.text_of(choice.token) for choice in choices]
+    offsets = []
+    for token in tokens:
+        offsets.append(offset)
+        offset += len(token)
+    return CompletionLogprobs(
+        tokens=tokens,
+        token_logprobs=[choice.logprob or 0.0 for choice in choices],
+        top_logprobs=[{engine.text_of(i): logprob for i, logprob in choice.top} for choice in choices],
+        text_offset=offsets,
+    )

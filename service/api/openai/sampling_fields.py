@@ -1,0 +1,82 @@
+"""The fields with which a request for text says how its tokens are chosen, as in OpenAI's API and in vLLM's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, StrictBool, StrictInt, StrictStr
+
+from rootstock.service.api.predict import Body
+from rootstock.service.engine.core.errors import InvalidParameter
+from rootstock.service.engine.generate.sampling_options import SamplingOptions
+
+Number = Annotated[float, Field(strict=True)]
+
+
+class StreamOptions(Body):
+    """The options of a stream. With `include_usage`, a last event holds the number of tokens."""
+
+    include_usage: bool = False
+
+
+class SamplingFields(Body):
+    """The sampling of a request for text. The engine checks every value's range.
+
+    `user`, `metadata` and `store` are OpenAI's and have no effect.
+    """
+
+    model: Annotated[StrictStr, Field(examples=["chat"])]
+    temperature: Number = 1.0
+    top_p: Number = 1.0
+    top_k: StrictInt = 0
+    min_p: Number = 0.0
+    repetition_penalty: Number = 1.0
+    presence_penalty: Number = 0.0
+    frequency_penalty: Number = 0.0
+    seed: StrictInt | None = None
+    logit_bias: dict[str, Number] | None = None
+    max_tokens: StrictInt | None = None
+    min_tokens: StrictInt = 0
+    stop: StrictStr | list[StrictStr] | None = None
+    stop_token_ids: list[StrictInt] | None = None
+    ignore_eos: StrictBool = False
+    n: StrictInt = 1
+    stream: StrictBool = False
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+
+    def sampling(self, logprobs: int | None, max_tokens: int | None) -> SamplingOptions:
+        """Return the engine's options. Raise InvalidParameter for a key of `logit_bias` that is no token id."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return SamplingOptions(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            seed=self.seed,
+            logit_bias=_biases(self.logit_bias or {}),
+            logprobs=logprobs,
+            max_tokens=max_tokens,
+            min_tokens=self.min_tokens,
+            stop=tuple(stop),
+            stop_ids=frozenset(self.stop_token_ids or ()),
+            ignore_eos=self.ignore_eos,
+        )
+
+    @property
+    def with_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+def _biases(given: dict[str, float]) -> dict[int, float]:
+    for key in given:
+        if not (key.isascii() and key.isdecimal() and len(key) < 12):
+            raise InvalidParameter(
+                f"logit_bias has the key {key[:64]!r}; a key is the id of a token, such as '42'", "logit_bias"
+            )
+    return {int(key): bias for key, bias in given.items()}

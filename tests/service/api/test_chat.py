@@ -1,0 +1,191 @@
+"""POST /v1/chat/completions and /v1/completions, called by the openai client, against PEFT's `generate`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from transformers import AutoTokenizer
+
+from rootstock.service.settings import Settings
+from tests.live_server import RunningServer, run_server, upload
+from tests.peft_adapters import PeftAdapter
+from tests.service.engine.generate.families import TinyDecoder, make_adapters, make_decoder
+
+MESSAGES = [{"role": "user", "content": "Where is my parcel?"}]
+GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 10, "extra_body": {"ignore_eos": True}}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyDecoder:
+    return make_decoder("llama", tmp_path_factory.mktemp("llama") / "tiny-chat")
+
+
+@pytest.fixture(scope="module")
+def saved(tiny: TinyDecoder, tmp_path_factory: pytest.TempPathFactory) -> list[PeftAdapter]:
+    return make_adapters(tiny, tmp_path_factory.mktemp("adapters"))
+
+
+@pytest.fixture(scope="module")
+def server(
+    tiny: TinyDecoder, saved: list[PeftAdapter], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """A server of one foundation that generates, with four slots, and PEFT's adapters uploaded as they are."""
+    home = tmp_path_factory.mktemp("home")
+    settings = Settings(home=home, foundation=str(tiny.folder), demo=False, log_level="error", slots=4, threads=1)
+    with run_server(settings) as running, running.client() as client:
+        for i, adapter in enumerate(saved):
+            answer = upload(client, f"a{i}", adapter.zip())
+            assert answer.status_code == 201, answer.text
+        yield running
+
+
+@pytest.fixture(scope="module")
+def api(server: RunningServer) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def client(server: RunningServer) -> Iterator[httpx.Client]:
+    with server.client() as client:
+        yield client
+
+
+def _expected(tiny: TinyDecoder, saved: PeftAdapter | None, messages: list[dict[str, str]] = MESSAGES) -> str:
+    tokenizer = AutoTokenizer.from_pretrained(tiny.folder)
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    text: str = tokenizer.decode(tiny.greedy(saved, ids, 10), skip_special_tokens=True)
+    return text
+
+
+def test_chats_under_many_adapters_at_once_are_answered_as_peft_answers_each(
+    api: openai.OpenAI, tiny: TinyDecoder, saved: list[PeftAdapter]
+) -> None:
+    models = ["foundation", *(f"a{i}" for i in range(len(saved)))] * 3
+
+    def ask(model: str) -> str | None:
+        answer = api.chat.completions.create(model=model, messages=MESSAGES, **GREEDY)
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens == 10
+        assert answer.choices[0].finish_reason == "length"
+        return answer.choices[0].message.content
+
+    with ThreadPoolExecutor(len(models)) as threads:
+        answers = list(threads.map(ask, models))
+    expected = {"foundation": _expected(tiny, None)}
+    expected |= {f"a{i}": _expected(tiny, one) for i, one in enumerate(saved)}
+    for model, answer in zip(models, answers, strict=True):
+        assert (answer or "").rstrip("\ufffd") == expected[model].rstrip("\ufffd"), model
+
+
+def test_a_stream_has_the_text_of_the_whole_answer_and_its_usage(
+    server: RunningServer, api: openai.OpenAI
+) -> None:
+    whole = api.chat.completions.create(model="a1", messages=MESSAGES, **GREEDY)
+
+    async def stream() -> list[Any]:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
+            chunks = await client.chat.completions.create(
+                model="a1", messages=MESSAGES, stream=True, stream_options={"include_usage": True}, **GREEDY
+            )
+            return [chunk async for chunk in chunks]
+
+    chunks = asyncio.run(stream())
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
+    assert chunks[-1].usage == whole.usage
+
+
+def test_a_stream_ends_with_done(client: httpx.Client) -> None:
+    body = {"model": "a1", "messages": MESSAGES, "max_tokens": 3, "stream": True}
+    with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in answer.iter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    assert all(json.loads(line.removeprefix("data: ")) for line in lines[:-1])
+
+
+def test_a_completion_continues_a_text_or_its_tokens(api: openai.OpenAI, tiny: TinyDecoder) -> None:
+    text = "Where did they meet?"
+    ids = AutoTokenizer.from_pretrained(tiny.folder).encode(text)
+    by_text = api.completions.create(model="a2", prompt=text, **GREEDY)
+    by_ids = api.completions.create(model="a2", prompt=ids, **GREEDY)
+    echoed = api.completions.create(model="a2", prompt=text, echo=True, **GREEDY)
+    assert by_text.choices[0].text == by_ids.choices[0].text
+    assert echoed.choices[0].text == text + by_text.choices[0].text
+
+
+def test_log_probabilities_are_those_of_the_chosen_and_of_the_most_likely_tokens(api: openai.OpenAI) -> None:
+    answer = api.chat.completions.create(model="a0", messages=MESSAGES, logprobs=True, top_logprobs=3, **GREEDY)
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert len(logprobs.content) == 10
+    for token in logprobs.content:
+        assert token.top_logprobs[0].token == token.token
+        assert token.top_logprobs[0].logprob == token.logprob
+        assert [top.logprob for top in token.top_logprobs] == sorted(
+            (top.logprob for top in token.top_logprobs), reverse=True
+        )
+
+
+def test_several_answers_are_given_to_one_chat(api: openai.OpenAI) -> None:
+    answer = api.chat.completions.create(model="a0", messages=MESSAGES, n=3, seed=5, max_tokens=8)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "status", "message"),
+    [
+        ("chat/completions", {"messages": []}, 422, "messages"),
+        ("chat/completions", {"messages": [{"role": "wizard", "content": "a"}]}, 422, "role"),
+        ("chat/completions", {"messages": MESSAGES, "temperature": 3}, 422, "temperature is 3"),
+        ("chat/completions", {"messages": MESSAGES, "n": 99}, 422, "n is 99"),
+        ("chat/completions", {"messages": MESSAGES, "logit_bias": {"x": 1}}, 422, "'x'"),
+        ("chat/completions", {"messages": MESSAGES, "top_logprobs": 2}, 422, "needs logprobs"),
+        ("chat/completions", {"messages": MESSAGES, "tools": []}, 422, "unknown field 'tools'"),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": "a " * 300}]},
+            422,
+            "the context holds 128",
+        ),
+        ("completions", {"prompt": ""}, 422, "the prompt is empty"),
+        ("completions", {"prompt": "a", "model": "nobody"}, 404, "nobody"),
+        ("completions", {"prompt": [99999]}, 422, "token id 99999"),
+        ("embeddings", {"input": "a"}, 422, "/v1/chat/completions"),
+        ("predict", {"inputs": "a"}, 422, "/v1/chat/completions"),
+    ],
+)
+def test_a_request_that_cannot_be_served_is_refused_with_the_reason(
+    client: httpx.Client, route: str, body: dict[str, Any], status: int, message: str
+) -> None:
+    answer = client.post(f"/v1/{route}", json={"model": "a0", **body})
+    assert answer.status_code == status, answer.text
+    assert message in answer.json()["error"]["message"]
+
+
+def test_the_models_and_limits_name_text_generation(client: httpx.Client) -> None:
+    models = {model["id"]: model["tasks"] for model in client.get("/v1/models").json()["data"]}
+    assert models["foundation"] == models["a0"] == ["text-generation"]
+    assert client.get("/v1/limits").json()["tasks"] == ["text-generation"]
+
+
+def test_an_encoder_refuses_a_chat_and_names_the_route_for_its_inputs(tmp_path: Path) -> None:
+    from tests.masked_lm import make_filling
+
+    tiny = make_filling(tmp_path / "model")
+    settings = Settings(home=tmp_path / "home", foundation=str(tiny.folder), demo=False, log_level="error")
+    with run_server(settings) as running, running.client() as client:
+        answer = client.post("/v1/chat/completions", json={"model": "foundation", "messages": MESSAGES})
+    assert answer.status_code == 422
+    assert "/v1/predict" in answer.json()["error"]["message"]
