@@ -196,7 +196,7 @@ async def _host(
     from rootstock.service.foundations import FoundationHost
     from rootstock.service.registry_catalog import RegistryCatalog
 
-    files = await asyncio.to_thread(locate, setting)
+    files = await asyncio.to_thread(locate, setting, settings.export_folders)
     runner, spec, folder = await asyncio.to_thread(open_runner, setting, files, settings)
     spec = replace(spec, other_names=(name, *files.other_names))
     base = FoundationWeights(files.folder, spec.model_type)
@@ -216,7 +216,9 @@ async def _host(
         name=name,
         arbiter=arbiter,
     )
-    return FoundationHost(name, engine, catalog, base, Converter(setting, settings.max_rank))
+    return FoundationHost(
+        name, engine, catalog, base, Converter(setting, settings.max_rank, settings.export_folders)
+    )
 
 
 async def register_demo(publisher: Publisher, registry: Registry) -> None:
