@@ -9,6 +9,8 @@ PACKAGES = {
     "serve": ("bentoml", "fastapi", "onnxruntime", "pydantic_settings", "structlog", "tokenizers", "uvicorn"),
     # These read a foundation's layers; an export needs onnx too.
     "layers": ("torch", "transformers"),
+    # These convert the chat foundation's GGUF file.
+    "chat": ("gguf", "torch", "transformers"),
     "torch": ("onnx", "peft", "tokenizers", "torch", "transformers"),
     "train": ("jinja2", "peft", "pydantic", "scipy", "sklearn", "torch", "transformers", "yaml"),
 }

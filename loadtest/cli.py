@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -225,6 +224,7 @@ def _measure(measure: Callable[[BenchmarkSetup], T], size: dict[str, Any]) -> T:
     from rootstock.adapters.client.errors import ClientError
     from rootstock.adapters.errors import AdapterError
     from rootstock.adapters.foundation.location import FoundationError, locate
+    from rootstock.adapters.home_folder import home_from_environment
     from rootstock.loadtest.fixtures.engine_process import EngineEnded
     from rootstock.loadtest.fixtures.registration import ImportFailed
     from rootstock.loadtest.fixtures.server import ServerFailed
@@ -234,11 +234,10 @@ def _measure(measure: Callable[[BenchmarkSetup], T], size: dict[str, Any]) -> T:
     from rootstock.service.engine.core.errors import EngineError
     from rootstock.service.exports.cache import ensure_export
 
-    home = Path(os.environ.get("ROOTSTOCK_HOME", "~/.rootstock")).expanduser().absolute()
     expected = (FoundationError, EngineEnded, ServerFailed, LoadError, ClientError, AdapterError, EngineError)
     try:
         files = locate("default")
-        export = ensure_export("default", files, home)
+        export = ensure_export("default", files, home_from_environment())
         return measure(BenchmarkSetup(files.folder, export, say=_say, **size))
     except Disagreement as error:
         _fail(f"the two sides give different answers, so nothing was measured: {error}", 1)

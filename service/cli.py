@@ -202,8 +202,10 @@ def _pass_on(settings: Any) -> None:
 
 
 def _absolute(setting: str) -> str:
+    from rootstock.adapters.foundation.named import NAMED
+
     folder = Path(setting).expanduser()
-    return str(folder.absolute()) if folder.is_dir() else setting
+    return str(folder.absolute()) if setting not in NAMED and folder.is_dir() else setting
 
 
 def _take_home(settings: Any) -> None:
@@ -232,7 +234,7 @@ def _prepare(setting: str, settings: Any) -> None:
     """Make what the server needs of a foundation: an export, or torch if the foundation generates text."""
     from rootstock.adapters.foundation.location import FoundationError, generates, locate
 
-    files = locate(setting)
+    files = locate(setting, settings.export_folders)
     if not generates(files):
         _exported(setting, settings, settings.precision)
     elif problem := lack("torch", f"generating text with {files.name}"):
@@ -244,7 +246,8 @@ def _exported(setting: str, settings: Any, precision: str) -> Path:
     from rootstock.adapters.foundation.location import locate
     from rootstock.service.exports.cache import find_export
 
-    return find_export(setting, locate(setting), settings.export_folders, precision)
+    folders = settings.export_folders
+    return find_export(setting, locate(setting, folders), folders, precision)
 
 
 def _export_int8(setting: str, settings: Any, fp32: Path, accept_drift: bool, as_json: bool) -> None:
@@ -255,7 +258,7 @@ def _export_int8(setting: str, settings: Any, fp32: Path, accept_drift: bool, as
     from rootstock.service.exports.cache import int8_candidate, path_of
     from rootstock.service.exports.int8_check import measure
 
-    files, home = locate(setting), settings.home_folder
+    files, home = locate(setting, settings.export_folders), settings.home_folder
     limits = Limits(max_bundle_bytes=settings.max_bundle_mb * 2**20, max_rank=settings.max_rank)
     folder = path_of(files, home, "int8")
     with int8_candidate(fp32, folder) as candidate:
@@ -286,8 +289,9 @@ def _describe(foundation: str | None) -> dict[str, FoundationSpec]:
     from rootstock.service.settings import SettingsError, read_settings
 
     try:
-        hosted = read_settings(foundation=foundation).hosted
-        return {reference: describe(locate(setting)) for reference, setting in hosted.items()}
+        settings = read_settings(foundation=foundation)
+        files = {name: locate(setting, settings.export_folders) for name, setting in settings.hosted.items()}
+        return {name: describe(found) for name, found in files.items()}
     except (SettingsError, FoundationError) as error:
         _fail(str(error))
 

@@ -199,8 +199,8 @@ async def _host(
     from rootstock.service.foundations import FoundationHost
     from rootstock.service.registry_catalog import RegistryCatalog
 
-    files = await asyncio.to_thread(locate, setting)
-    converter = Converter(setting, settings.max_rank)
+    files = await asyncio.to_thread(locate, setting, settings.export_folders)
+    converter = Converter(setting, settings.max_rank, settings.export_folders)
     if generates(files):
         decoder = await asyncio.to_thread(_open_decoder, files, settings)
         spec = replace(decoder.spec, other_names=(name, *files.other_names))

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,14 @@ class Converter:
     """The converter of one foundation. It runs adapters/convert/conversion.py for one upload at a time.
 
     Each conversion has its own process, which is killed after `seconds`. The process also ends after `seconds` of
-    CPU time, and with this process. `foundation` is the setting that names the foundation, and `rank` the largest
-    rank of the result.
+    CPU time, and with this process. `foundation` is the setting that names the foundation, `rank` the largest
+    rank of the result, and `homes` the folders that hold converted foundations.
     """
 
-    def __init__(self, foundation: str, rank: int, seconds: float = _SECONDS) -> None:
+    def __init__(self, foundation: str, rank: int, homes: Sequence[Path] = (), seconds: float = _SECONDS) -> None:
         self._foundation = foundation
         self._rank = rank
+        self._homes = homes
         self._seconds = seconds
         self._turn = asyncio.Lock()
 
@@ -65,7 +67,7 @@ class Converter:
             source, target = Path(folder, "in.zip"), Path(folder, "out.zip")
             await asyncio.to_thread(source.write_bytes, data)
             command = [str(source), str(target), "--foundation", self._foundation, "--rank", str(self._rank)]
-            command += ["--seconds", str(self._seconds)]
+            command += ["--seconds", str(self._seconds), *(f"--home={home}" for home in self._homes)]
             async with self._turn:
                 code, output = await self._run(*command, *(() if task is None else ("--task", task)))
             answer = _last_object(output)

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from rootstock.adapters.errors import InvalidReference
 from rootstock.adapters.foundation.location import FoundationError
 from rootstock.adapters.foundation.names import reference_names
+from rootstock.adapters.home_folder import DEFAULT_HOME
 from rootstock.adapters.reference import FOUNDATION, Reference
 from rootstock.service.api.middleware.site import is_loopback
 
@@ -30,7 +31,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
     home: Path = Field(
-        Path("~/.rootstock"), description="Folder that holds the registry, the store and the cache of exports."
+        DEFAULT_HOME, description="Folder that holds the registry, the store and the cache of exports."
     )
     exports: Path | None = Field(
         None,

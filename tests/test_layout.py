@@ -66,7 +66,7 @@ def test_only_home_writes_the_paths_in_a_home() -> None:
         and isinstance(node.right, ast.Constant)
         and node.right.value in inside
     }
-    assert writers == {"adapters/home/home.py"}
+    assert writers == {"adapters/home_folder.py"}
 
 
 def _parsed(path: Path) -> ast.Module:

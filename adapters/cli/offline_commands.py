@@ -24,6 +24,7 @@ from rootstock.adapters.cli.options import (
     listed,
 )
 from rootstock.adapters.cli.output import counted, fail, failures, in_options, notes, tell
+from rootstock.adapters.home_folder import DEFAULT_HOME, searched_homes
 
 if TYPE_CHECKING:
     from rootstock.adapters.bundle import Limits
@@ -98,7 +99,7 @@ def import_folder(
     ],
     home: Annotated[
         Path, typer.Option(envvar="ROOTSTOCK_HOME", help="The server's home folder.", show_default=True)
-    ] = Path("~/.rootstock"),
+    ] = DEFAULT_HOME,
     foundation: Annotated[str, typer.Option(envvar="ROOTSTOCK_FOUNDATION", help=FOUNDATION_HELP)] = "default",
     max_bundle_mb: MaxBundle = 64,
     max_rank: MaxRank = 64,
@@ -151,7 +152,7 @@ def _import(paths: list[Path], home: Path, foundation: str, limits: Limits, stat
     report: dict[str, Any] = {"imported": 0, "unchanged": 0, "skipped": [], "interrupted": False}
     with failures(), counted("importing", len(paths)) as count:
         try:
-            files = locate(foundation)
+            files = locate(foundation, searched_homes(home))
             spec = describe_in(Home(home), files)
             base = FoundationWeights(files.folder, spec.model_type)
             with (

@@ -248,13 +248,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("input", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--foundation", required=True)
+    parser.add_argument(
+        "--home", type=Path, action="append", default=[], help="Folder to search for conversions."
+    )
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--task")
     parser.add_argument("--seconds", type=float, default=MAX_SECONDS)
     options = parser.parse_args(arguments)
     limit_cpu(options.seconds)
     try:
-        files = locate(options.foundation)
+        files = locate(options.foundation, options.home)
         _confine(files)
         conversion = convert(options.input.read_bytes(), files, options.rank, options.task)
     except FoundationError as error:

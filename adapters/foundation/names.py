@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rootstock.adapters.foundation.location import FoundationError
+from rootstock.adapters.foundation.files import FoundationError
+from rootstock.adapters.foundation.named import NAMED
 from rootstock.adapters.reference import FOUNDATION, is_name
 
 _NO_NAME = re.compile(r"[^a-z0-9._-]+")
@@ -16,8 +17,8 @@ _NO_NAME = re.compile(r"[^a-z0-9._-]+")
 def reference_names(settings: Sequence[str]) -> list[str]:
     """Return the reference of each foundation of a server: `foundation` if there is only one.
 
-    With several, `default` keeps its name, and a folder or a hub id gives its last part. Raise FoundationError
-    if two references are the same or one is not a valid name.
+    With several, a named foundation keeps its name, and a folder or a hub id gives its last part. Raise
+    FoundationError if two references are the same or one is not a valid name.
     """
     if len(settings) == 1:
         return [FOUNDATION]
@@ -32,7 +33,9 @@ def reference_names(settings: Sequence[str]) -> list[str]:
 
 def _name(setting: str) -> str:
     folder = Path(setting).expanduser()
-    last = folder.resolve().name if folder.is_dir() else setting.partition("@")[0].rpartition("/")[2]
+    last = setting.partition("@")[0].rpartition("/")[2]
+    if setting not in NAMED and folder.is_dir():
+        last = folder.resolve().name
     name = _NO_NAME.sub("-", last.lower()).strip("-.")
     if not is_name(name) or name == FOUNDATION:
         raise FoundationError(

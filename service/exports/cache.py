@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rootstock.adapters.child_process import OverTime, end_with_parent, limit_cpu, run_child
+from rootstock.adapters.foundation.conversion import has_all_files
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, fingerprint, heads_digest
 from rootstock.adapters.home.home import Home
 from rootstock.adapters.installation import lack
@@ -38,11 +38,7 @@ def path_of(files: FoundationFiles, home: Path, precision: str = "fp32") -> Path
 
 def is_whole(folder: Path) -> bool:
     """Tell whether an export has all its files, each with its original size."""
-    try:
-        files = json.loads((folder / "foundation.json").read_text(encoding="utf-8"))["files"]
-        return all((folder / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError):
-        return False
+    return has_all_files(folder / "foundation.json")
 
 
 def find_export(setting: str, files: FoundationFiles, folders: Sequence[Path], precision: str) -> Path:
@@ -72,7 +68,7 @@ def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
             raise FoundationError(problem)
         shutil.rmtree(folder, ignore_errors=True)
         command = [sys.executable, "-m", "rootstock.service.exports.cache", setting, str(folder)]
-        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+        environment = {**os.environ, "ROOTSTOCK_HOME": str(home), "TOKENIZERS_PARALLELISM": "false"}
         try:
             code = run_child(command, environment, _SECONDS)
         except OverTime:

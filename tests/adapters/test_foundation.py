@@ -14,13 +14,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from rootstock.adapters.foundation.location import (
-    DEFAULT_SHA256,
     FoundationError,
     FoundationFiles,
     canonical_tokenizer,
     fingerprint,
     locate,
 )
+from rootstock.adapters.foundation.named import NAMED
 from rootstock.adapters.spec import FoundationSpec
 from tests.attacks.forge import WORDS, save_tokenizer, tiny_bert
 
@@ -175,7 +175,7 @@ def test_the_default_with_one_changed_byte_is_refused_with_both_hashes(
         last = file.read(1)[0]
         file.seek(-1, 2)
         file.write(bytes([last ^ 1]))
-    with pytest.raises(FoundationError, match=rf"has sha256 [0-9a-f]{{64}}; expected {DEFAULT_SHA256}"):
+    with pytest.raises(FoundationError, match=rf"has sha256 [0-9a-f]{{64}}; expected {NAMED['default'].sha256}"):
         locate("default")
 
 

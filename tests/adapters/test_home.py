@@ -12,6 +12,8 @@ import pytest
 
 from rootstock.adapters.errors import HomeInUse
 from rootstock.adapters.home.home import Home
+from rootstock.adapters.home_folder import home_from_environment, searched_homes
+from rootstock.service.settings import Settings
 
 HOLD = """
 import sys
@@ -21,6 +23,19 @@ with Home(Path(sys.argv[1])).hold("another program"):
     print("held", flush=True)
     sys.stdin.read()
 """
+
+
+@pytest.mark.parametrize("variables", [{}, {"HOME": "~/other"}, {"HOME": "here"}, {"EXPORTS": "ahead"}])
+def test_every_program_searches_the_folders_that_a_server_with_the_same_environment_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    for name, value in variables.items():
+        monkeypatch.setenv(f"ROOTSTOCK_{name}", value)
+    assert home_from_environment() == Settings().home_folder
+    assert searched_homes() == Settings().export_folders
+    assert searched_homes(tmp_path)[-1] == tmp_path
 
 
 def test_a_home_that_another_process_holds_is_refused_by_name_and_free_once_that_is_killed(
