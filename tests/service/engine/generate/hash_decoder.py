@@ -1,0 +1,114 @@
+"""A decoder whose next token is a hash of the adapter's digest and of all tokens before it.
+
+Any mix-up of rows, slots, positions or cache contents gives another answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from itertools import count
+
+import numpy as np
+
+from rootstock.adapters.spec import Adapter, AdapterWeights, Array, HeadSpec, Preprocessing
+from rootstock.service.engine.generate.decoder import Segment
+
+VOCABULARY = 97
+
+
+def make_adapter(digest: str) -> Adapter:
+    return Adapter(
+        digest=digest,
+        task="text-generation",
+        problem_type=None,
+        labels=(),
+        head=HeadSpec("causal-lm", "Hash"),
+        preprocessing=Preprocessing(4096),
+        weights=AdapterWeights({}, {}),
+    )
+
+
+def next_token(digest: str, tokens: Sequence[int]) -> int:
+    """Return the token that the decoder puts first after these."""
+    data = hashlib.sha256(f"{digest}:{list(tokens)}".encode()).digest()
+    return int.from_bytes(data[:4], "little") % VOCABULARY
+
+
+def greedy(digest: str, prompt: Sequence[int], most: int) -> list[int]:
+    """Return the answer that a sequence must have, whatever else runs."""
+    tokens = list(prompt)
+    for _ in range(most):
+        tokens.append(next_token(digest, tokens))
+    return tokens[len(prompt) :]
+
+
+class HashCache:
+    """A cache of the tokens themselves, with room in steps of 8 tokens."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.rows: dict[int, list[int]] = {}
+        self._room: dict[int, int] = {}
+        self._numbers = count()
+
+    @property
+    def used(self) -> int:
+        return sum(self._room.values())
+
+    def open(self) -> int:
+        row = next(self._numbers)
+        self.rows[row], self._room[row] = [], 0
+        return row
+
+    def extend(self, row: int, length: int) -> bool:
+        room = max(self._room[row], -(-length // 8) * 8)
+        if self.used - self._room[row] + room > self.capacity:
+            return False
+        self._room[row] = room
+        return True
+
+    def copy(self, source: int, row: int, length: int) -> None:
+        self.rows[row] = self.rows[source][:length]
+
+    def close(self, row: int) -> None:
+        del self.rows[row], self._room[row]
+
+    def write(self, row: int, start: int, tokens: Sequence[int]) -> list[int]:
+        held = self.rows[row]
+        assert len(held) == start
+        held += tokens
+        assert len(held) <= self._room[row]
+        return held
+
+
+class HashDecoder:
+    """A decoder behind the engine's own seam. `watch` sees every pass before it runs."""
+
+    name = "hash"
+    precision = "fp32"
+
+    def __init__(self, slots: int, capacity: int, watch: Callable[[Sequence[Segment]], None]) -> None:
+        self.slots = slots
+        self.cache = HashCache(capacity)
+        self.placed: dict[int, str] = {}
+        self._watch = watch
+
+    def warm(self, adapter: Adapter) -> None: ...
+
+    def stage(self, adapter: Adapter) -> str:
+        return adapter.digest
+
+    def place(self, slot: int, staged: str) -> None:
+        self.placed[slot] = staged
+
+    def clear(self, slot: int) -> None:
+        del self.placed[slot]
+
+    def run(self, segments: Sequence[Segment]) -> Array:
+        self._watch(segments)
+        logits = np.zeros((len(segments), VOCABULARY), np.float32)
+        for i, segment in enumerate(segments):
+            tokens = self.cache.write(segment.row, segment.start, segment.tokens)
+            logits[i, next_token(self.placed[segment.slot], tokens)] = 1
+        return logits

@@ -1,0 +1,201 @@
+"""The scheduler: each sequence is computed as if it were alone, none waits for ever, and all room is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rootstock.service.engine.core.admission import Admission, Capacity
+from rootstock.service.engine.core.errors import EngineError
+from rootstock.service.engine.core.observer import Observer
+from rootstock.service.engine.core.slots import Slots
+from rootstock.service.engine.generate.decode_worker import DecodeWorker
+from rootstock.service.engine.generate.decoder import Segment
+from rootstock.service.engine.generate.sampling_options import SamplingOptions
+from rootstock.service.engine.generate.scheduler import StepLimits
+from rootstock.service.engine.generate.sequence import Step, TextSequence
+from rootstock.service.engine.generate.token_sampler import TokenSampler
+from tests.service.engine.generate.hash_decoder import VOCABULARY, HashDecoder, greedy, make_adapter
+
+
+@dataclass
+class _Bench:
+    """A worker that is stepped by hand, with the steps at which each sequence got its tokens."""
+
+    limits: StepLimits = field(default_factory=StepLimits)
+    slots: int = 6
+    capacity: int = 4096
+    now: float = 0.0
+    step: int = 0
+    passes: list[list[Segment]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.decoder = HashDecoder(self.slots, self.capacity, lambda segments: self.passes.append(list(segments)))
+        self.holders = Slots(self.decoder, make_adapter("foundation"))
+        self.worker = DecodeWorker(
+            self.holders, self.decoder, self.limits, Admission(Capacity()), Observer(), lambda: self.now
+        )
+        self.steps: dict[TextSequence, list[int]] = {}
+        self.errors: dict[TextSequence, EngineError] = {}
+
+    def add(self, digest: str, prompt: Sequence[int], most: int, tenant: str = "") -> TextSequence:
+        sampler = TokenSampler(SamplingOptions(temperature=0, max_tokens=most), prompt, [], VOCABULARY)
+
+        def deliver(event: Step | EngineError) -> None:
+            if isinstance(event, EngineError):
+                self.errors[sequence] = event
+            else:
+                self.steps.setdefault(sequence, []).append(self.step)
+
+        sequence = TextSequence(
+            make_adapter(digest), prompt, sampler, deliver, float(len(self.steps)), 1e9, tenant
+        )
+        self.steps[sequence] = []
+        self.worker.admit([sequence])
+        return sequence
+
+    def run(self, most: int = 10_000) -> None:
+        self.forward()
+        while len(self.worker.scheduler):
+            assert self.step < most, "a sequence waits for ever"
+            self.forward()
+
+    def forward(self) -> None:
+        self.step += 1
+        self.worker.step()
+
+
+_CALLS = st.lists(
+    st.tuples(
+        st.sampled_from(["foundation", "a", "b", "c", "d", "e", "f"]),
+        st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=40),
+        st.integers(1, 30),
+        st.sampled_from(["x", "y"]),
+        st.integers(0, 6),
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    calls=_CALLS,
+    slots=st.integers(3, 8),
+    capacity=st.integers(12, 60),
+    rows=st.integers(1, 8),
+    budget=st.integers(1, 20),
+    quantum=st.integers(1, 8),
+    leaving=st.sets(st.integers(0, 13), max_size=3),
+)
+def test_every_sequence_is_answered_as_if_it_were_alone_and_all_room_is_given_back(
+    calls: list[tuple[str, list[int], int, str, int]],
+    slots: int,
+    capacity: int,
+    rows: int,
+    budget: int,
+    quantum: int,
+    leaving: set[int],
+) -> None:
+    bench = _Bench(StepLimits(rows, budget, quantum), slots, capacity * 8)
+    sequences = []
+    for digest, prompt, most, tenant, pause in calls:
+        sequences.append(bench.add(digest, prompt, most, tenant))
+        for _ in range(pause):
+            bench.forward()
+    gone = [sequences[i] for i in leaving if i < len(sequences)]
+    for sequence in gone:
+        sequence.left = True
+    bench.worker.leave()
+    bench.run()
+    assert not bench.errors
+    for sequence, (digest, prompt, most, _, _) in zip(sequences, calls, strict=True):
+        expected = greedy(digest, prompt, most)
+        assert sequence.tokens == (expected[: len(sequence.tokens)] if sequence in gone else expected)
+    assert bench.decoder.cache.used == 0
+    assert not bench.decoder.cache.rows
+    assert all(place.leases == 0 for place in bench.holders._places.values())
+
+
+def test_a_pass_of_prompts_stays_within_its_budget_and_a_pass_of_tokens_within_its_rows() -> None:
+    bench = _Bench(StepLimits(rows=3, prefill_tokens=10, quantum=4))
+    for i in range(8):
+        bench.add(f"a{i % 3}", list(range(25)), 9)
+    bench.run()
+    prompts = [one for one in bench.passes if max(len(segment.tokens) for segment in one) > 1]
+    tokens = [one for one in bench.passes if one not in prompts]
+    assert max(sum(len(segment.tokens) for segment in one) for one in prompts) == 10
+    assert max(map(len, tokens)) == 3
+
+
+@pytest.mark.parametrize("others", [10, 100])
+def test_a_tenant_with_one_sequence_waits_for_its_first_token_no_longer_beside_a_hundred(others: int) -> None:
+    # Turns are so long that no lane becomes free in time.
+    bench = _Bench(StepLimits(rows=8, prefill_tokens=64, quantum=150), slots=32)
+    for i in range(others):
+        bench.add(f"b{i % 20}", list(range(30)), 200, "busy")
+    for _ in range(40):
+        bench.forward()
+    asked = bench.step
+    single = bench.add("single", list(range(30)), 40, "quiet")
+    while not bench.steps[single]:
+        bench.forward()
+    # Alone it would take one step.
+    assert bench.steps[single][0] - asked <= 2
+    while len(bench.steps[single]) < 40:
+        bench.forward()
+    # Its share is half of all tokens, so it decodes in nearly every step.
+    assert bench.steps[single][-1] - bench.steps[single][0] <= 40 + 8
+
+
+def test_tenants_share_the_tokens_equally_whatever_the_number_of_their_sequences() -> None:
+    bench = _Bench(StepLimits(rows=8, prefill_tokens=512, quantum=4), slots=32)
+    for i in range(40):
+        bench.add(f"b{i % 5}", [1, 2, 3], 400, "many")
+    few = [bench.add(f"c{i}", [1, 2, 3], 400, "few") for i in range(4)]
+    for _ in range(300):
+        bench.forward()
+    tokens = {True: 0, False: 0}
+    for sequence, steps in bench.steps.items():
+        tokens[sequence in few] += len(steps)
+    assert 0.9 < tokens[True] / tokens[False] < 1.1
+
+
+def test_sequences_of_one_adapter_run_in_the_order_of_their_arrival() -> None:
+    bench = _Bench(StepLimits(rows=2, prefill_tokens=64, quantum=3))
+    sequences = [bench.add("a", [i], 10) for i in range(6)]
+    bench.run()
+    steps = [bench.steps[sequence] for sequence in sequences]
+    # No third sequence begins before one of the first two has ended.
+    assert all(later[0] > earlier[-1] for earlier, later in zip(steps, steps[2:], strict=False))
+
+
+def test_an_adapter_without_a_slot_gets_one_although_others_never_pause() -> None:
+    bench = _Bench(StepLimits(rows=8, prefill_tokens=64, quantum=5), slots=3)
+    for _ in range(30):
+        bench.add("busy", [1, 2], 50)
+        bench.forward()
+    asked = bench.step
+    other = bench.add("other", [3, 4], 5)
+    while not bench.steps[other]:
+        bench.add("busy", [1, 2], 50)
+        bench.forward()
+        assert bench.step - asked < 40
+    bench.run()
+
+
+def test_a_sequence_whose_deadline_passes_gets_an_error_and_gives_its_room_back() -> None:
+    bench = _Bench()
+    late, other = bench.add("a", [1, 2], 50), bench.add("b", [1, 2], 50)
+    late.deadline = 5.0
+    for _ in range(5):
+        bench.forward()
+    bench.now = 6.0
+    bench.run()
+    assert bench.errors[late].code == "deadline_exceeded"
+    assert len(other.tokens) == 50
+    assert bench.decoder.cache.used == 0
