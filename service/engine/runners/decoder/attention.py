@@ -4,34 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from rootstock.service.engine.runners.decoder.kv_rows import KvRow
+from rootstock.service.engine.runners.decoder.kv_rows import KvPlace, KvSlab
 
 # The name under which transformers calls the attention. For a name without masks, it makes no mask either.
 NAME = "rootstock_ragged"
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """The tokens `first` to `end` (not included) of a pass, which stand at `start` and later in a sequence."""
 
-    row: KvRow
+    place: KvPlace
     first: int
     end: int
     start: int
 
 
+@dataclass(frozen=True, slots=True)
+class _SlabStep:
+    """One token of each of several sequences in one slab.
+
+    Sequence i has token `tokens[i]` of the pass, row `rows[i]` of the slab and the position `positions[i]`. The
+    attention runs over the slab's rows `chosen`, or over all `taken` of them if that is None; `sources` names the
+    token of each of these rows, and `kept` those of the rows that count.
+    """
+
+    slab: KvSlab
+    tokens: Tensor
+    rows: Tensor
+    positions: Tensor
+    longest: int
+    taken: int
+    chosen: Tensor | None
+    sources: Tensor
+    kept: Tensor | None
+    visible: Tensor
+
+
 class RaggedAttention:
-    """The attention of one pass. `spans` covers its tokens in order; the decoder sets it before each pass."""
+    """The attention of one pass, over the spans that `take` was given."""
 
     def __init__(self) -> None:
-        self.spans: Sequence[Span] = ()
+        self._steps: Sequence[_SlabStep] = ()
+        self._chunks: Sequence[Span] = ()
+
+    def take(self, spans: Sequence[Span]) -> None:
+        """Set the spans of the next pass, which cover its tokens in order."""
+        by_slab: dict[int, list[Span]] = {}
+        self._chunks = [span for span in spans if span.end - span.first > 1]
+        for span in spans:
+            if span.end - span.first == 1:
+                by_slab.setdefault(id(span.place.slab), []).append(span)
+        self._steps = [_slab_step(group) for group in by_slab.values()]
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None
@@ -42,26 +72,10 @@ class RaggedAttention:
         query's. With `window`, a token sees itself and the `window` - 1 tokens before it.
         """
         outputs = query.new_empty((query.shape[1], query.shape[0], value.shape[-1]))
-        grouped = query.shape[0] != key.shape[0]
-        for span in self.spans:
-            row, first, end, start = span.row, span.first, span.end, span.start
-            stop = start + end - first
-            keys, values = row.keys[layer], row.values[layer]
-            keys[:, start:stop] = key[:, first:end]
-            values[:, start:stop] = value[:, first:end]
-            begin = 0 if window is None else max(0, start - window + 1)
-            mask = None
-            if end - first > 1 and (start or window is not None):
-                mask = _mask(start, stop, begin, window)
-            outputs[first:end] = scaled_dot_product_attention(
-                query[None, :, first:end],
-                keys[None, :, begin:stop],
-                values[None, :, begin:stop],
-                attn_mask=mask,
-                is_causal=mask is None and end - first > 1,
-                scale=scale,
-                enable_gqa=grouped,
-            )[0].transpose(0, 1)
+        for step in self._steps:
+            _attend_step(step, layer, query, key, value, outputs, scale, window)
+        for chunk in self._chunks:
+            _attend_chunk(chunk, layer, query, key, value, outputs, scale, window)
         return outputs
 
     def attach(self, model: nn.Module) -> None:
@@ -69,6 +83,92 @@ class RaggedAttention:
         for module in model.modules():
             if hasattr(module, "layer_idx"):
                 object.__setattr__(module, "ragged", self)
+
+
+def _slab_step(spans: Sequence[Span]) -> _SlabStep:
+    slab = spans[0].place.slab
+    taken, longest = len(slab.owners), max(span.start for span in spans) + 1
+    rows = [span.place.row for span in spans]
+    tokens = [span.first for span in spans]
+    # Reading rows that take no part costs less than copying those that do, unless these are few.
+    whole = 2 * len(spans) >= taken
+    sources = [0] * taken if whole else tokens
+    ends = [1] * taken if whole else [span.start + 1 for span in spans]
+    if whole:
+        for span in spans:
+            sources[span.place.row], ends[span.place.row] = span.first, span.start + 1
+    return _SlabStep(
+        slab,
+        torch.tensor(tokens),
+        torch.tensor(rows),
+        torch.tensor([span.start for span in spans]),
+        longest,
+        taken,
+        None if whole else torch.tensor(rows),
+        torch.tensor(sources),
+        torch.tensor(rows) if whole else None,
+        torch.tensor(ends),
+    )
+
+
+def _attend_step(
+    step: _SlabStep,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    outputs: Tensor,
+    scale: float | None,
+    window: int | None,
+) -> None:
+    keys, values = step.slab.keys[layer], step.slab.values[layer]
+    keys[step.rows, :, step.positions] = key[:, step.tokens].transpose(0, 1)
+    values[step.rows, :, step.positions] = value[:, step.tokens].transpose(0, 1)
+    if step.chosen is None:
+        keys, values = keys[: step.taken, :, : step.longest], values[: step.taken, :, : step.longest]
+    else:
+        keys, values = keys[step.chosen, :, : step.longest], values[step.chosen, :, : step.longest]
+    places = torch.arange(step.longest)
+    mask = places < step.visible[:, None]
+    if window is not None:
+        mask &= places >= step.visible[:, None] - window
+    # The query heads of one group read the same keys, as if they were several tokens at the same position.
+    heads = key.shape[0]
+    rows = query[:, step.sources].transpose(0, 1)
+    grouped = rows.reshape(len(rows), heads, -1, rows.shape[-1])
+    result = scaled_dot_product_attention(
+        grouped, keys, values, attn_mask=mask[:, None, None].expand(-1, -1, grouped.shape[2], -1), scale=scale
+    )
+    result = result.reshape(len(rows), -1, result.shape[-1])
+    outputs[step.tokens] = result if step.kept is None else result[step.kept]
+
+
+def _attend_chunk(
+    span: Span,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    outputs: Tensor,
+    scale: float | None,
+    window: int | None,
+) -> None:
+    place, first, end, start = span
+    stop = start + end - first
+    keys, values = place.slab.keys[layer, place.row], place.slab.values[layer, place.row]
+    keys[:, start:stop] = key[:, first:end]
+    values[:, start:stop] = value[:, first:end]
+    begin = 0 if window is None else max(0, start - window + 1)
+    mask = _mask(start, stop, begin, window) if start or window is not None else None
+    outputs[first:end] = scaled_dot_product_attention(
+        query[None, :, first:end],
+        keys[None, :, begin:stop],
+        values[None, :, begin:stop],
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=query.shape[0] != key.shape[0],
+    )[0].transpose(0, 1)
 
 
 def _mask(start: int, stop: int, begin: int, window: int | None) -> Tensor:

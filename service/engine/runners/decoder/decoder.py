@@ -105,7 +105,7 @@ class TorchDecoder:
                 runs[-1] = TokenRun(segment.slot, runs[-1].first, end)
             else:
                 runs.append(TokenRun(segment.slot, first, end))
-        self._attention.spans = spans
+        self._attention.take(spans)
         self._mix.take(runs)
         hidden = self._trunk(
             input_ids=torch.tensor([ids]), position_ids=torch.tensor([positions]), use_cache=False

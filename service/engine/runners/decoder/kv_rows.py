@@ -1,41 +1,70 @@
-"""Keep the keys and values of sequences in one growing buffer for each."""
+"""Keep the keys and values of sequences in slabs: buffers of several rows with the same room."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import count
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# A row grows by at least this many tokens, so that a sequence is seldom copied.
+# The least room of a row in tokens. A row that grows doubles its room, so a sequence is seldom copied.
 _LEAST = 64
+# A slab has at most this many rows, and about this many tokens: a sixteenth of the cache, if that is less.
+_ROWS = 16
+_TOKENS = 4096
 
 
-@dataclass(slots=True)
-class KvRow:
-    """The buffer of one sequence: keys and values (layers, heads, room, width)."""
+class KvSlab:
+    """The keys and values of up to `rows` sequences: (layers, rows, heads, room, width).
 
-    keys: Tensor
-    values: Tensor
+    The rows that are taken come first: `owners` lists whose they are.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], rows: int, room: int, dtype: torch.dtype) -> None:
+        layers, heads, width = shape
+        self.rows = rows
+        self.room = room
+        self.owners: list[int] = []
+        # Rows that no sequence has used are read too, beside others, so they must hold numbers.
+        self.keys, self.values = (torch.zeros((layers, rows, heads, room, width), dtype=dtype) for _ in range(2))
 
     @property
-    def room(self) -> int:
-        return self.keys.shape[2]
+    def tokens(self) -> int:
+        return self.rows * self.room
+
+
+class KvPlace(NamedTuple):
+    """The place of a sequence: a row of a slab."""
+
+    slab: KvSlab
+    row: int
+
+    @property
+    def keys(self) -> Tensor:
+        """Return the keys: (layers, heads, room, width)."""
+        return self.slab.keys[:, self.row]
+
+    @property
+    def values(self) -> Tensor:
+        """Return the values: (layers, heads, room, width)."""
+        return self.slab.values[:, self.row]
 
 
 class KvRows:
-    """A cache (generate.decoder.KvCache) whose rows are separate buffers that double as they grow.
+    """A cache (generate.decoder.KvCache) in slabs. A step computes the attention of a slab's rows at once.
 
-    All rows together have room for at most `capacity` tokens.
+    All slabs together have room for at most `capacity` tokens.
     """
 
     def __init__(self, shape: tuple[int, int, int], capacity: int, dtype: torch.dtype) -> None:
         """Take the shape of one token: layers, heads, width."""
         self.capacity = capacity
-        self._layers, self._heads, self._width = shape
+        self._shape = shape
         self._dtype = dtype
-        self._rows: dict[int, KvRow] = {}
+        self._slabs: dict[int, list[KvSlab]] = {}
+        self._places: dict[int, KvPlace | None] = {}
         self._numbers = count()
         self._used = 0
 
@@ -43,41 +72,79 @@ class KvRows:
     def used(self) -> int:
         return self._used
 
-    def __getitem__(self, row: int) -> KvRow:
-        return self._rows[row]
+    def __getitem__(self, row: int) -> KvPlace:
+        place = self._places[row]
+        if place is None:
+            raise KeyError(f"row {row} has no room yet; extend it first")
+        return place
 
     def open(self) -> int:
         """Return a new, empty row."""
         row = next(self._numbers)
-        self._rows[row] = KvRow(self._empty(0), self._empty(0))
+        self._places[row] = None
         return row
 
     def extend(self, row: int, length: int) -> bool:
         """Make room for `length` tokens in a row. Return False, and change nothing, if the cache is too full."""
-        held = self._rows[row]
-        if length <= held.room:
+        place = self._places[row]
+        if place is not None and length <= place.slab.room:
             return True
-        most = held.room + self.capacity - self._used
-        if length > most:
+        slab = next(self._with_room(length), None)
+        if slab is None:
             return False
-        room = min(max(2 * held.room, -(-length // _LEAST) * _LEAST), most)
-        keys, values = self._empty(room), self._empty(room)
-        if held.room:
-            keys[:, :, : held.room] = held.keys
-            values[:, :, : held.room] = held.values
-        self._used += room - held.room
-        held.keys, held.values = keys, values
+        slab.owners.append(row)
+        self._places[row] = KvPlace(slab, len(slab.owners) - 1)
+        if place is not None:
+            self._copy(place, self[row], place.slab.room)
+            self._leave(place)
         return True
 
     def copy(self, source: int, row: int, length: int) -> None:
         """Copy the first `length` tokens of another row, for which this row has room."""
-        held, other = self._rows[row], self._rows[source]
-        held.keys[:, :, :length] = other.keys[:, :, :length]
-        held.values[:, :, :length] = other.values[:, :, :length]
+        self._copy(self[source], self[row], length)
 
     def close(self, row: int) -> None:
         """Free a row."""
-        self._used -= self._rows.pop(row).room
+        place = self._places.pop(row)
+        if place is not None:
+            self._leave(place)
 
-    def _empty(self, room: int) -> Tensor:
-        return torch.empty((self._layers, self._heads, room, self._width), dtype=self._dtype)
+    def _with_room(self, length: int) -> Iterator[KvSlab]:
+        """Yield a slab with a free row of at least this room: the one with least room first, then a new one."""
+        for room in sorted(self._slabs):
+            if room >= length:
+                yield from (slab for slab in self._slabs[room] if len(slab.owners) < slab.rows)
+                if room < 2 * length:
+                    break
+        free = self.capacity - self._used
+        room = _LEAST
+        while room < length:
+            room *= 2
+        if room > free:
+            # The last room of the cache need not be a power of two.
+            room = free
+        if room < length:
+            return
+        rows = max(1, min(_ROWS, min(_TOKENS, self.capacity // 16) // room, free // room))
+        slab = KvSlab(self._shape, rows, room, self._dtype)
+        self._slabs.setdefault(room, []).append(slab)
+        self._used += slab.tokens
+        yield slab
+
+    def _copy(self, source: KvPlace, target: KvPlace, length: int) -> None:
+        target.keys[:, :, :length] = source.keys[:, :, :length]
+        target.values[:, :, :length] = source.values[:, :, :length]
+
+    def _leave(self, place: KvPlace) -> None:
+        """Free a place. The last row of the slab moves into it, so that the rows that are taken come first."""
+        slab, row = place
+        last = slab.owners.pop()
+        if row < len(slab.owners):
+            slab.owners[row] = last
+            self._copy(KvPlace(slab, len(slab.owners)), place, slab.room)
+            self._places[last] = place
+        if not slab.owners:
+            self._slabs[slab.room].remove(slab)
+            if not self._slabs[slab.room]:
+                del self._slabs[slab.room]
+            self._used -= slab.tokens

@@ -1,4 +1,4 @@
-"""The scheduler: each sequence is computed as if it were alone, none waits for ever, and all room is given back."""
+"""The scheduler: each sequence is computed as if it were alone, none waits for ever, and all room is freed."""
 
 from __future__ import annotations
 
