@@ -21,7 +21,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from rootstock.service.engine.core.answer import RequestRecord
-from rootstock.service.engine.core.observer import BatchStats, Observer, Tier
+from rootstock.service.engine.core.observer import BatchStats, GenerationStats, Observer, Tier
 from rootstock.service.engine.core.work import PRIORITIES
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.generate.engine import GenerationEngine
@@ -79,6 +79,7 @@ class Metrics(Observer):
         self._make_adapters()
         self._make_batches()
         self._make_tiers()
+        self._make_generation()
         self._make_gauges()
 
     def _make_http(self) -> None:
@@ -132,6 +133,21 @@ class Metrics(Observer):
         self._load_seconds = {tier: seconds.labels(tier) for tier in TIERS}
         self._evictions = {tier: evictions.labels(tier) for tier in TIERS}
 
+    def _make_generation(self) -> None:
+        self._generating: set[str] = set()
+        self._generated_tokens = self._counter("generated_tokens", "Tokens of generated answers.", "adapter")
+        self._prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts for generated answers.", "adapter")
+        self._first_token = self._histogram(
+            "first_token_seconds", "Time from a request's arrival to the first token of its answer.", _SECONDS
+        )
+        self._token_seconds = self._histogram(
+            "token_seconds", "Time of each further token of an answer, on average over the answer.", _SECONDS
+        )
+        self._sequences = self._engine_gauge("sequences", "Sequences that wait or run.")
+        self._running = self._engine_gauge("sequences_running", "Sequences that run.")
+        self._kv_tokens = self._engine_gauge("kv_tokens", "Room taken for keys and values, in tokens.")
+        self._kv_limit = self._engine_gauge("kv_tokens_limit", "Largest room for keys and values, in tokens.")
+
     def _make_gauges(self) -> None:
         self.ready = self._gauge("ready", "1 while requests are admitted.")
         self._queue_items = self._engine_gauge("queue_items", "Inputs in the queue.")
@@ -166,6 +182,12 @@ class Metrics(Observer):
         self._cache_adapters.labels(name).set_function(lambda: len(engine.cache))
         self._cache_bytes.labels(name).set_function(lambda: engine.cache.nbytes)
         self._cache_limit.labels(name).set(engine.limits.cache_bytes)
+        if isinstance(engine, GenerationEngine):
+            scheduler, kv = engine.worker.scheduler, engine.runner.cache
+            self._sequences.labels(name).set_function(lambda: len(scheduler))
+            self._running.labels(name).set_function(lambda: len(scheduler.lanes))
+            self._kv_tokens.labels(name).set_function(lambda: kv.used)
+            self._kv_limit.labels(name).set(kv.capacity)
         self._info.labels(name).info(
             {
                 "foundation": engine.spec.name,
@@ -201,6 +223,19 @@ class Metrics(Observer):
         if adapter is None:
             adapter = self._adapters[key] = _Adapter(self, *key)
         adapter.count(served)
+
+    def generated(self, stats: GenerationStats) -> None:
+        """Count a call for text that has ended."""
+        name = self._traffic.label(stats.name)
+        self._generating.add(name)
+        self._prompt_tokens.labels(name).inc(stats.prompt_tokens)
+        self._generated_tokens.labels(name).inc(stats.tokens)
+        if stats.error is not None:
+            self._failures.labels(stats.error).inc()
+        if stats.first is not None:
+            self._first_token.observe(stats.first)
+            if (further := stats.tokens / stats.answers - 1) > 0:
+                self._token_seconds.observe((stats.total - stats.first) / further)
 
     def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
         """Count the load of an adapter into a tier, or the failure of one."""
@@ -241,6 +276,10 @@ class Metrics(Observer):
         return generate_latest(self.registry)
 
     def _remove(self, name: str) -> None:
+        if name in self._generating - {OTHER}:
+            self._generating.discard(name)
+            self._generated_tokens.remove(name)
+            self._prompt_tokens.remove(name)
         for label, task in [key for key in self._adapters if key[0] == name != OTHER]:
             del self._adapters[label, task]
             for stage in STAGES:

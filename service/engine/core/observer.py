@@ -31,6 +31,23 @@ class BatchStats:
     waits: Sequence[tuple[Priority, float]] = ()
 
 
+@dataclass(frozen=True)
+class GenerationStats:
+    """The figures of a call for text that has ended. `first` and `total` are in seconds since it arrived.
+
+    `tokens` counts those of all its answers. `first` is None if it ended before any. `error` is the code of the
+    error that ended it, or None.
+    """
+
+    name: str
+    prompt_tokens: int
+    tokens: int
+    answers: int
+    first: float | None
+    total: float
+    error: str | None = None
+
+
 class Observer:
     """A receiver of reports about the engine's work. The engine's threads call it, so it must not block."""
 
@@ -45,6 +62,9 @@ class Observer:
 
         The task that made the call calls this method.
         """
+
+    def generated(self, stats: GenerationStats) -> None:
+        """Note that a call for text has ended. The task that made the call calls this method."""
 
     def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
         """Note that an adapter was loaded into a tier, or, where `ok` is false, that its load failed."""
@@ -72,6 +92,9 @@ class Observers(Observer):
 
     def served(self, served: RequestRecord) -> None:
         self._tell("served", served)
+
+    def generated(self, stats: GenerationStats) -> None:
+        self._tell("generated", stats)
 
     def loaded(self, tier: Tier, seconds: float, ok: bool) -> None:
         self._tell("loaded", tier, seconds, ok)

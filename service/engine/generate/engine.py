@@ -25,7 +25,7 @@ from rootstock.service.engine.core.errors import (
     TooLong,
     WrongTask,
 )
-from rootstock.service.engine.core.observer import Observer, Observers, RefusalReport
+from rootstock.service.engine.core.observer import GenerationStats, Observer, Observers, RefusalReport
 from rootstock.service.engine.core.request import DEFAULT_OPTIONS, RequestOptions
 from rootstock.service.engine.core.residency import Residency
 from rootstock.service.engine.core.slots import Slots
@@ -150,9 +150,8 @@ class GenerationEngine:
                 sampling = self._fitting(ids, adapter, sampling)
             claimant = options.tenant, reference
             with self._admitted(answers, len(ids), claimant) as ticket:
-                stream = TextStream(
-                    resolved, len(ids), [self._tokenizer.stream() for _ in range(answers)], sampling.stop
-                )
+                texts = [self._tokenizer.stream() for _ in range(answers)]
+                stream = TextStream(resolved, len(ids), texts, sampling.stop, self._clock)
                 stream.sequences = [
                     TextSequence(
                         adapter,
@@ -167,8 +166,11 @@ class GenerationEngine:
                     )
                     for i in range(answers)
                 ]
-                with self._followed(stream, deadline):
-                    yield stream
+                try:
+                    with self._followed(stream, deadline):
+                        yield stream
+                finally:
+                    self._observer.generated(_stats(stream, arrived, self._clock()))
 
     async def replay(self, adapter: Adapter, prompts: Sequence[str], counts: Sequence[int]) -> list[Array]:
         """Return for each prompt the greedy tokens and their log-probabilities: (count, 2).
@@ -184,7 +186,7 @@ class GenerationEngine:
                 sampling = self._fitting(ids, adapter, replace(_GREEDY, max_tokens=count))
                 with self._admitted(1, len(ids), None) as ticket:
                     resolved = ResolvedReference("", None, adapter.digest)
-                    stream = TextStream(resolved, len(ids), [self._tokenizer.stream()], ())
+                    stream = TextStream(resolved, len(ids), [self._tokenizer.stream()], (), self._clock)
                     sampler = self._sampler(sampling, ids)
                     stream.sequences = [
                         TextSequence(
@@ -314,6 +316,18 @@ class GenerationEngine:
         error: EngineError = RunnerFault(f"the engine has failed: {type(fault).__name__}: {fault}")
         for stream in list(self._streams):
             stream.fail_from_thread(error)
+
+
+def _stats(stream: TextStream, arrived: float, now: float) -> GenerationStats:
+    return GenerationStats(
+        stream.resolved.name,
+        stream.prompt_tokens,
+        stream.completion_tokens,
+        len(stream.sequences),
+        None if stream.first is None else stream.first - arrived,
+        now - arrived,
+        None if stream.error is None else stream.error.code,
+    )
 
 
 def _nth(sampling: SamplingOptions, i: int) -> SamplingOptions:

@@ -39,10 +39,15 @@ class TextStream:
         prompt_tokens: int,
         texts: Sequence[TokenText],
         stops: Sequence[str],
+        clock: Callable[[], float],
     ) -> None:
         self.resolved = resolved
         self.prompt_tokens = prompt_tokens
         self.sequences: Sequence[TextSequence] = ()
+        # The time of the first piece on the engine's clock, and the error that ended the stream.
+        self.first: float | None = None
+        self.error: EngineError | None = None
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Step | EngineError]] = asyncio.Queue()
         self._texts = texts
@@ -81,7 +86,10 @@ class TextStream:
             if index not in unfinished:
                 continue
             if isinstance(event, EngineError):
+                self.error = event
                 raise event
+            if self.first is None:
+                self.first = self._clock()
             piece = self._piece(index, event)
             if piece.finish is not None:
                 unfinished.discard(index)

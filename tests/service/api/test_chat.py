@@ -6,17 +6,24 @@ import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
+import torch
 from transformers import AutoTokenizer
 
+from rootstock.adapters.bundle import Limits, open_bundle, write_bundle
+from rootstock.adapters.bundle.archive import GOLDEN
+from rootstock.adapters.bundle.golden import Golden
+from rootstock.adapters.spec import Prompting
 from rootstock.service.settings import Settings
 from tests.live_server import RunningServer, run_server, upload
-from tests.peft_adapters import PeftAdapter
+from tests.peft_adapters import PeftAdapter, peft_model
 from tests.service.engine.generate.families import TinyDecoder, make_adapters, make_decoder
 
 MESSAGES = [{"role": "user", "content": "Where is my parcel?"}]
@@ -136,6 +143,48 @@ def test_log_probabilities_are_those_of_the_chosen_and_of_the_most_likely_tokens
         assert [top.logprob for top in token.top_logprobs] == sorted(
             (top.logprob for top in token.top_logprobs), reverse=True
         )
+
+
+def _bundle(tiny: TinyDecoder, saved: PeftAdapter, count: int, wrong: int | None = None) -> bytes:
+    """Return a bundle with a system prompt and a golden set: PEFT's greedy tokens and log-probabilities."""
+    prompt = "Where is my parcel?"
+    ids = AutoTokenizer.from_pretrained(tiny.folder).encode(prompt)
+    tokens = tiny.greedy(saved, ids, count)
+    with torch.no_grad():
+        logits = peft_model(tiny.folder, saved)(input_ids=torch.tensor([ids + tokens])).logits[0]
+    scores = logits.log_softmax(-1)[len(ids) - 1 : -1]
+    rows = [[token, float(scores[i, token])] for i, token in enumerate(tokens)]
+    if wrong is not None:
+        rows[wrong][0] += 1
+    plain = open_bundle(saved.zip(), Limits(), tiny.spec)
+    golden = Golden((prompt,), (np.asarray(rows, np.float32),))
+    manifest = replace(plain.manifest, prompting=Prompting("Be brief."))
+    return write_bundle(manifest, {**plain.files, GOLDEN: golden.to_bytes()}).to_zip()
+
+
+def test_a_bundle_s_golden_tokens_are_replayed_and_its_system_prompt_begins_each_chat(
+    client: httpx.Client, api: openai.OpenAI, tiny: TinyDecoder, saved: list[PeftAdapter]
+) -> None:
+    published = upload(client, "brief", _bundle(tiny, saved[1], 6))
+    assert published.status_code == 201, published.text
+    assert published.json()["verification"]["golden"] == "passed"
+    answer = api.chat.completions.create(model="brief", messages=MESSAGES, **GREEDY)
+    expected = _expected(tiny, saved[1], [{"role": "system", "content": "Be brief."}, *MESSAGES])
+    assert (answer.choices[0].message.content or "").rstrip("\ufffd") == expected.rstrip("\ufffd")
+    own = [{"role": "system", "content": "Be verbose."}, *MESSAGES]
+    answer = api.chat.completions.create(model="brief", messages=own, **GREEDY)
+    assert (answer.choices[0].message.content or "").rstrip("\ufffd") == _expected(tiny, saved[1], own).rstrip(
+        "\ufffd"
+    )
+
+
+def test_a_bundle_whose_golden_tokens_differ_is_refused(
+    client: httpx.Client, tiny: TinyDecoder, saved: list[PeftAdapter]
+) -> None:
+    refused = upload(client, "wrong", _bundle(tiny, saved[1], 6, wrong=3))
+    assert refused.status_code == 422
+    assert "outputs[0][3]" in refused.json()["error"]["message"]
+    assert client.get("/v1/adapters/wrong").status_code == 404
 
 
 def test_several_answers_are_given_to_one_chat(api: openai.OpenAI) -> None:
