@@ -29,6 +29,7 @@ from tests.parity.matrix import (
     Kind,
     gap,
 )
+from tests.service.engine.generate.families import FAMILIES
 
 _INTRO = """\
 # Compatibility
@@ -67,6 +68,25 @@ _ALONE_NOTE = """\
 `fill-mask` needs a checkpoint with a masked-language-model head: every tensor of transformers' class except \
 those that the class ties to the embeddings. A foundation that was saved without this head, such as the \
 default one, answers 422. No adapter can be uploaded for `fill-mask`.
+"""
+
+_GENERATION_NOTE = """\
+A foundation of one of these architectures generates text: {architectures}. `text-generation` is its only \
+task, alone and with adapters of `task_type` `CAUSAL_LM`. Its tokens come from `tokenizer.json`, its chat \
+template from `chat_template.jinja` or else `tokenizer_config.json`, and the tokens that end an answer from \
+`generation_config.json` or else `config.json`. A foundation that names no such token is refused.
+
+The server serves LoRA, DoRA, IA3, AdaLoRA and trained biases on the layers of the trunk, with the same \
+[options](bundle-format.md#options) as for other tasks. On a small random model of each architecture, tests \
+compare LoRA of several ranks, `all-linear`, `use_rslora`, DoRA and IA3 with PEFT. The logits must equal \
+PEFT's within 1e-3 + 1e-3·|x|, in passes that mix all these adapters, chunks of prompts and single tokens. On \
+llama the tokens of greedy answers must equal those of PEFT's `generate`, with more adapters than slots. No \
+test compares text that AdaLoRA or trained biases generate.
+
+All adapters share the embeddings and the output layer. The server refuses an adapter that changes one of them \
+(check `sites`): a LoRA of `lm_head` or `embed_tokens`, one of the two in `modules_to_save`, embeddings that \
+were resized for new tokens, or `bias: all` on phi, whose output layer has a bias. It also refuses the kinds \
+that become LoRA (check `conversion`).
 """
 
 _FILES_NOTE = """\
@@ -124,10 +144,13 @@ def render() -> str:
             _ALONE_INTRO,
             *_tasks_alone(),
             _ALONE_NOTE,
+            "## Text generation\n",
+            _GENERATION_NOTE.format(architectures=", ".join(FAMILIES)),
             "## The files beside a foundation\n",
             _FILES_NOTE,
             "## Architectures\n",
-            "An architecture is the `model_type` in the foundation's `config.json`.\n",
+            "An architecture is the `model_type` in the foundation's `config.json`. "
+            "[Text generation](#text-generation) has others.\n",
             *_table(
                 ["architecture", "LoRA's usual targets", "`modules_to_save`"], map(_row, ARCHITECTURES.values())
             ),
