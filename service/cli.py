@@ -168,7 +168,7 @@ def export(
     """
     from rootstock.adapters.cli.output import tell
     from rootstock.adapters.errors import AdapterError
-    from rootstock.adapters.foundation.location import FoundationError
+    from rootstock.adapters.foundation.location import FoundationError, generates, locate
     from rootstock.service.settings import SettingsError, read_settings
 
     if accept_drift and not int8:
@@ -176,6 +176,11 @@ def export(
     try:
         settings = read_settings(foundation=foundation)
         for setting in settings.hosted.values():
+            files = locate(setting, settings.export_folders)
+            if generates(files):
+                # torch reads the checkpoint itself.
+                tell({"path": str(files.folder)}, as_json, str(files.folder))
+                continue
             folder = _exported(setting, settings, "fp32")
             if int8:
                 _export_int8(setting, settings, folder, accept_drift, as_json)

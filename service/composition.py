@@ -252,16 +252,21 @@ def _generator(
     observer: Observer,
     arbiter: Arbiter | None,
 ) -> GenerationEngine:
+    from rootstock.adapters.foundation.location import FoundationError
     from rootstock.service.engine.core.admission import Capacity
     from rootstock.service.engine.generate.engine import GenerationEngine, GenerationLimits
     from rootstock.service.engine.generate.prompt import PromptTokenizer
     from rootstock.service.engine.generate.scheduler import StepLimits
 
+    try:
+        tokenizer = PromptTokenizer(files.folder)
+    except ValueError as error:
+        raise FoundationError(f"{files.folder}: {error}") from None
     cache_bytes = settings.cache_mb * _MIB // len(settings.hosted)
     return GenerationEngine(
         spec,
         decoder,
-        PromptTokenizer(files.folder),
+        tokenizer,
         catalog,
         observer,
         GenerationLimits(timeout_s=settings.generation_timeout, cache_bytes=cache_bytes),

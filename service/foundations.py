@@ -13,19 +13,19 @@ from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.reference import FOUNDATION
 from rootstock.adapters.registry import Resolution
 from rootstock.adapters.registry.port import Registry
-from rootstock.adapters.spec import TEXT_GENERATION, FoundationSpec
+from rootstock.adapters.spec import FoundationSpec
 from rootstock.service.conversion import Converter
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.catalog import ResolvedReference
-from rootstock.service.engine.core.errors import WrongTask
+from rootstock.service.engine.core.errors import WrongRoute
 from rootstock.service.engine.core.request import DEFAULT_OPTIONS, RequestOptions
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.encode.modalities.text import Input
 from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.registry_catalog import RegistryCatalog, not_hosted
 
-_GENERATES = "its foundation generates text, so send it to /v1/chat/completions or /v1/completions"
-_ENCODES = "its foundation does not generate text, so send its inputs to /v1/predict"
+_GENERATES = "generates text; send its prompts to /v1/chat/completions or /v1/completions"
+_ENCODES = "does not generate text; send its inputs to /v1/predict"
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class FoundationHost:
     def spec(self) -> FoundationSpec:
         return self.catalog.spec
 
-    def one_pass(self, reference: str, task: str | None) -> Engine:
-        """Return the engine for inputs of one pass. Raise WrongTask if this foundation generates text."""
+    def one_pass(self, reference: str) -> Engine:
+        """Return the engine for inputs of one pass. Raise WrongRoute if this foundation generates text."""
         if isinstance(self.engine, Engine):
             return self.engine
-        raise WrongTask(reference, TEXT_GENERATION, task or "an answer from one pass", _GENERATES)
+        raise WrongRoute(f"model {reference!r} {_GENERATES}", "model")
 
 
 class Foundations:
@@ -87,6 +87,12 @@ class Foundations:
     def fallen(self) -> bool:
         """Tell whether an engine has stopped after a fault."""
         return any(host.engine.fallen for host in self._hosts)
+
+    @property
+    def timeout_s(self) -> float:
+        """Return the limit in seconds of a request for one pass, or of any if all foundations generate."""
+        engines = [host.engine for host in self._hosts]
+        return next((engine for engine in engines if isinstance(engine, Engine)), engines[0]).limits.timeout_s
 
     def check_name(self, name: str) -> None:
         """Raise InvalidName if the name is the reference of a foundation."""
@@ -154,8 +160,9 @@ class Foundations:
     ) -> list[Answer | Exception]:
         """Return each reference's predictions for the same inputs, or its error; see `Engine.predict_many`."""
         if len(self._hosts) == 1:
-            engine = self.first.one_pass(references[0] if references else FOUNDATION, task)
-            return await engine.predict_many(references, inputs, parameters, task, options)
+            if isinstance(self.first.engine, Engine):
+                return await self.first.engine.predict_many(references, inputs, parameters, task, options)
+            return [self._refusal(reference) for reference in references]
         for host in self._hosts:
             if isinstance(host.engine, Engine):
                 host.engine.check_size(len(inputs), len(references))
@@ -166,7 +173,7 @@ class Foundations:
         engines: dict[str, Engine | Exception] = {}
         for place, reference in enumerate(references):
             if reference not in engines:
-                engines[reference] = self._engine(reference, task, targets)
+                engines[reference] = self._engine(reference, targets)
             engine_or_error = engines[reference]
             if isinstance(engine_or_error, Exception):
                 outcomes[place] = engine_or_error
@@ -185,21 +192,26 @@ class Foundations:
     def generator(self, reference: str) -> tuple[GenerationEngine, ResolvedReference | None]:
         """Return the engine that generates under a reference, and the reference's resolution if it was made here.
 
-        Raise WrongTask if the reference's foundation does not generate text, or as the registry does.
+        Raise WrongRoute if the reference's foundation does not generate text, or as the registry does.
         """
-        host, target = (self.first, None) if len(self._hosts) == 1 else self._host(reference)
+        host, target = self._host(reference)
         if not isinstance(host.engine, GenerationEngine):
-            supported = " and ".join(host.spec.own_tasks)
-            raise WrongTask(reference, supported, TEXT_GENERATION, _ENCODES)
+            raise WrongRoute(f"model {reference!r} {_ENCODES}", "model")
         return host.engine, target
 
-    def _engine(
-        self, reference: str, task: str | None, targets: dict[str, ResolvedReference]
-    ) -> Engine | Exception:
+    def _refusal(self, reference: str) -> Exception:
+        """Return the error of a reference on a server that only generates text."""
+        try:
+            self._host(reference)[0].one_pass(reference)
+        except Exception as error:
+            return error
+        raise RuntimeError(f"the foundation of {reference} computes inputs in one pass")
+
+    def _engine(self, reference: str, targets: dict[str, ResolvedReference]) -> Engine | Exception:
         """Return the engine of a reference or an error. Add an adapter's resolved reference to `targets`."""
         try:
             host, target = self._host(reference)
-            engine = host.one_pass(reference, task)
+            engine = host.one_pass(reference)
         except Exception as error:  # The error of one reference must not fail the others.
             return error
         if target is not None:

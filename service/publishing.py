@@ -16,9 +16,9 @@ from rootstock.adapters.bundle.plain.base_model import BASE
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import Published
 from rootstock.adapters.registry.port import Registry
-from rootstock.adapters.spec import Adapter, Rejected
+from rootstock.adapters.spec import Adapter, Array, Rejected
 from rootstock.adapters.store.port import Store
-from rootstock.service.engine.core.errors import RunnerFault, TooLarge
+from rootstock.service.engine.core.errors import InvalidInput, RunnerFault, TooLarge, TooLong
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.foundations import FoundationHost, Foundations
@@ -28,6 +28,8 @@ from rootstock.service.tolerance import compare
 # An upload takes memory for its zip, its unpacked files and its arrays. One may wait for its conversion while
 # another is verified.
 UPLOADS_AT_ONCE = 2
+# The limit of a golden output of generated text.
+MAX_GOLDEN_TOKENS = 256
 # An adapter that generates text without a golden set generates this many tokens.
 _PROBE_TOKENS = 8
 PROBE = "The quick brown fox jumps over the lazy dog."
@@ -167,9 +169,9 @@ class Publisher:
             if isinstance(engine, Engine):
                 outputs = await engine.replay(adapter, inputs)
             else:
-                counts = [_PROBE_TOKENS] if golden is None else [len(output) for output in golden.outputs]
+                counts = [_PROBE_TOKENS] if golden is None else list(map(_token_count, golden.outputs))
                 outputs = await engine.replay(adapter, _texts(inputs), counts)
-        except (RunnerFault, TooLarge) as error:
+        except (RunnerFault, TooLarge, TooLong, InvalidInput) as error:
             raise Rejected("golden", "probe" if golden is None else "golden.json", str(error)) from error
         runner = engine.runner
         # Without a golden set no outputs are compared, so there is no difference to report.
@@ -188,6 +190,18 @@ class Publisher:
             "warnings": list(bundle.warnings),
             "ignored": list(bundle.ignored),
         }
+
+
+def _token_count(output: Array) -> int:
+    """Return the number of tokens of a golden output. Raise Rejected (check "schema") for another form."""
+    if output.ndim != 2 or output.shape[1] != 2 or len(output) > MAX_GOLDEN_TOKENS:
+        raise Rejected(
+            "schema",
+            "golden.json: outputs",
+            f"an output has shape {list(output.shape)}; text generation takes [token, log-probability] for each "
+            f"of at most {MAX_GOLDEN_TOKENS} tokens",
+        )
+    return len(output)
 
 
 def _texts(inputs: Sequence[str | tuple[str, str]]) -> list[str]:

@@ -36,7 +36,7 @@ from rootstock.adapters.child_process import end_with_parent, limit_cpu
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, locate
 from rootstock.adapters.installation import lack
-from rootstock.adapters.spec import FoundationSpec, Rejected, TaskClass
+from rootstock.adapters.spec import TEXT_GENERATION, FoundationSpec, Rejected, TaskClass
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -158,6 +158,8 @@ class _Models:
         self._inputs = _inputs(files, spec)
         model_class: Any = transformers.AutoModel
         size_options = {}
+        if task_class.task == TEXT_GENERATION:
+            model_class = transformers.AutoModelForCausalLM
         if task_class.head:
             model_class = getattr(transformers, task_class.name)
             size_options = {"num_labels": _labels(task_class, shapes)}
@@ -199,8 +201,9 @@ class _Models:
         import torch
 
         with torch.no_grad():
-            tensors = [tensor for ids in self._inputs for tensor in model(input_ids=ids).to_tuple()]
-        return torch.cat([tensor.flatten() for tensor in tensors])
+            outputs = [value for ids in self._inputs for value in model(input_ids=ids).to_tuple()]
+        # A decoder's outputs include its cache, which is no tensor.
+        return torch.cat([value.flatten() for value in outputs if isinstance(value, torch.Tensor)])
 
 
 def _short(name: str) -> str:

@@ -15,12 +15,23 @@ from rootstock.adapters.foundation.location import (
 )
 from rootstock.adapters.spec import CausalLM
 
+# transformers computes these positions from the longest sequence of a pass.
+_DEPENDENT = ("dynamic", "longrope")
 # transformers prefers the first of these files for the tokens that end an answer.
 _SETTINGS = ("generation_config.json", "config.json")
 
 
 def causal_lm(files: FoundationFiles, class_name: str, config: Any) -> CausalLM:
-    """Return the head of a decoder's checkpoint. Raise FoundationError if no token ends an answer."""
+    """Return the head of a decoder's checkpoint.
+
+    Raise FoundationError if no token ends an answer, or if positions depend on the longest sequence of a pass.
+    """
+    scaling = getattr(config, "rope_parameters", None) or {}
+    if (kind := scaling.get("rope_type", "default")) in _DEPENDENT:
+        raise FoundationError(
+            f"{files.folder}: rope_type {kind!r} is not served, because an answer would depend on the others of "
+            "its pass; choose a model with another rope_type"
+        )
     heads = heads_digest(files.folder)
     digest = fingerprint(files.folder)
     if heads is not None:

@@ -51,6 +51,8 @@ _UNIONS = {
     "inputs": "a string, {text, text_pair}, {question, context}, or a list of at least one of these",
     "input": "a string or a list of at least one string",
     "truncate": "true, false, NONE, START or END",
+    "prompt": "a string or a list of at least one token id",
+    "stop": "a string or a list of strings",
 }
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 # Limits of a message: the faults that it names, and the characters that it repeats of a field's name.

@@ -36,10 +36,10 @@ def options_of(
 ) -> RequestOptions:
     """Return the engine's options for a request. Raise InvalidParameter if a timeout exceeds the server's.
 
-    `most` is the limit of the engine that answers, by default that of the first foundation's.
+    `most` is the limit of the engine that answers, by default one of inputs in one pass.
     """
     if most is None:
-        most = server_of(request).foundations.first.engine.limits.timeout_s
+        most = server_of(request).foundations.timeout_s
     timeouts = {name: s for name, s in (("timeout", body.timeout), (HEADER, header)) if s is not None}
     for name, seconds in timeouts.items():
         if seconds > most:

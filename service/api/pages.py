@@ -15,6 +15,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from pydantic import BaseModel
 
+from rootstock.adapters.spec import TEXT_GENERATION
 from rootstock.service.api.adapters import ListedAdapter, page_of
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.catalog import FOUNDATION
@@ -46,6 +47,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "question-answering": {"inputs": {"question": "Who sent it?", "context": _TEXT}},
     "text-ranking": {"inputs": {"text": "Who sent it?", "text_pair": _TEXT}},
     "zero-shot-classification": {"inputs": _TEXT, "parameters": {"candidate_labels": ["delivery", "music"]}},
+    TEXT_GENERATION: {"messages": [{"role": "user", "content": "Where is my parcel?"}]},
 }
 
 
@@ -77,7 +79,9 @@ async def index(request: Request) -> Response:
         links=_LINKS,
         adapters=page.adapters,
         more=page.next is not None,
-        example=_example(str(request.base_url), page.adapters),
+        example=_example(
+            str(request.base_url), page.adapters, server_of(request).foundations.first.spec.own_tasks[0]
+        ),
     )
     headers = {"Vary": "Accept"}
     if "text/html" in request.headers.get("accept", ""):
@@ -107,13 +111,14 @@ async def docs_asset(asset: str) -> FileResponse:
     return FileResponse(_static() / _ASSETS[asset])
 
 
-def _example(base: str, adapters: list[ListedAdapter]) -> str:
-    """Return an example command: for an adapter in memory, else for any adapter, else for the foundation."""
+def _example(base: str, adapters: list[ListedAdapter], own_task: str) -> str:
+    """Return an example command: for an adapter in memory, else for any, else for the foundation's own task."""
     usable = [adapter for adapter in adapters if adapter.live is not None and adapter.task in EXAMPLES]
     usable.sort(key=lambda adapter: adapter.residency == "store")
-    model, task = (usable[0].name, usable[0].task) if usable else (FOUNDATION, "feature-extraction")
-    body = json.dumps({"model": model, **EXAMPLES[str(task)]})
-    return f"curl {base}v1/predict -H 'Content-Type: application/json' -d '{body}'"
+    model, task = (usable[0].name, str(usable[0].task)) if usable else (FOUNDATION, own_task)
+    route = "v1/chat/completions" if task == TEXT_GENERATION else "v1/predict"
+    body = json.dumps({"model": model, **EXAMPLES[task]})
+    return f"curl {base}{route} -H 'Content-Type: application/json' -d '{body}'"
 
 
 @cache

@@ -136,7 +136,9 @@ class Metrics(Observer):
     def _make_generation(self) -> None:
         self._generating: set[str] = set()
         self._generated_tokens = self._counter("generated_tokens", "Tokens of generated answers.", "adapter")
-        self._prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts for generated answers.", "adapter")
+        self._prompt_tokens = self._counter(
+            "prompt_tokens", "Tokens of prompts for generated answers.", "adapter"
+        )
         self._first_token = self._histogram(
             "first_token_seconds", "Time from a request's arrival to the first token of its answer.", _SECONDS
         )

@@ -320,9 +320,9 @@ def test_a_tensor_under_two_names_is_refused(tiny: FoundationSpec) -> None:
 
 def test_a_folder_without_a_task_names_the_field_that_gives_it(tiny: FoundationSpec) -> None:
     refused(plain_files(config=good_config(task_type=None)), tiny, "schema", "task_type", "the form field `task`")
-    other = {CONFIG: json.dumps(good_config(task_type="CAUSAL_LM")).encode()}
+    other = {CONFIG: json.dumps(good_config(task_type="SEQ_2_SEQ_LM")).encode()}
     refused(
-        sentence_files() | other, tiny, "schema", "task_type", "'CAUSAL_LM' names no task; give the form field"
+        sentence_files() | other, tiny, "schema", "task_type", "'SEQ_2_SEQ_LM' names no task; give the form field"
     )
 
 

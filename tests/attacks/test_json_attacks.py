@@ -66,8 +66,8 @@ def test_what_is_not_one_plain_json_object_is_refused_by_member(
         ("problem_type", None, "None"),
         ("problem_type", "ranking", "'ranking' is not valid; choose one of"),
         ("head", "hf", "not an object"),
-        ("head", {"kind": "pickle"}, "'pickle' is not valid; choose one of: hf, linear"),
-        ("head", {"kind": ["hf"]}, "one of: hf, linear"),
+        ("head", {"kind": "pickle"}, "'pickle' does not serve text-classification; use 'linear' or 'hf'"),
+        ("head", {"kind": ["hf"]}, "use 'linear' or 'hf'"),
         ("head", {"kind": "hf"}, "expected ['class', 'kind']"),
         ("head", {"kind": "hf", "class": 3}, "3 is not a string"),
         ("head", {"kind": "hf", "class": "A", "code": "x.py"}, "code"),
@@ -230,7 +230,7 @@ def test_a_form_field_beside_a_manifest_is_refused(tiny: FoundationSpec, plain: 
     refused(good_files(tiny), tiny, "schema", plain.given()[0], "plain PEFT folders", plain=plain)
 
 
-@pytest.mark.parametrize("task_type", [None, "CAUSAL_LM", "seq_cls", ""])
+@pytest.mark.parametrize("task_type", [None, "SEQ_2_SEQ_LM", "seq_cls", ""])
 def test_a_plain_folder_whose_task_nobody_names_is_refused(tiny: FoundationSpec, task_type: str | None) -> None:
     upload = plain_files(config=good_config(task_type=task_type))
     refused(upload, tiny, "schema", "task_type", repr(task_type), "form field `task`")

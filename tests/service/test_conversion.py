@@ -205,7 +205,7 @@ def test_tensors_that_are_not_the_adapter_s_are_refused(
         ({"r": "many"}, "conversion"), ({"target_modules": ["nothing"]}, "conversion"), ({"r": 3}, "conversion"),
         ({"peft_type": "HRA"}, "sites"),
         ({"peft_type": "LORA"}, "schema"), ({"peft_type": None}, "schema"), ({"peft_type": "P_TUNING"}, "schema"),
-        ({"task_type": "CAUSAL_LM"}, "schema"), ({"target_modules": "(a+)+$"}, "schema"),
+        ({"task_type": "SEQ_2_SEQ_LM"}, "schema"), ({"target_modules": "(a+)+$"}, "schema"),
         ({"rank_pattern": {"(?i:[\x00-\uffff])": 2}}, "schema"),
     ],
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,11 +15,22 @@ from rootstock.service.engine.generate.token_sampler import FinishReason, TokenC
 
 
 class AnswerParts(NamedTuple):
-    """The identity of an answer: its id, its creation in Unix seconds, and the reference that was asked for."""
+    """The identity of an answer: its id, its creation in Unix seconds, and the reference that was asked for.
+
+    `version` and `digest` are those that the reference meant.
+    """
 
     id: str
     created: int
     model: str
+    version: int | None
+    digest: str
+
+
+def new_parts(kind: str, model: str, stream: TextStream) -> AnswerParts:
+    """Return the identity of a new answer, whose id begins with `kind`."""
+    resolved = stream.resolved
+    return AnswerParts(f"{kind}-{uuid.uuid4().hex}", int(time.time()), model, resolved.version, resolved.digest)
 
 
 class CompletionUsage(BaseModel):
@@ -56,6 +69,6 @@ def usage_of_stream(stream: TextStream) -> CompletionUsage:
 
 
 def token_bytes(engine: GenerationEngine, token: int) -> tuple[str, list[int]]:
-    """Return a token's text and the bytes of that text in UTF-8."""
-    text = engine.text_of(token)
-    return text, list(text.encode("utf-8"))
+    """Return a token's text and its bytes. The text of a part of a character is U+FFFD."""
+    data = engine.bytes_of(token)
+    return data.decode("utf-8", "replace"), list(data)

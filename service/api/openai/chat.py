@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Annotated, Literal
@@ -17,11 +15,12 @@ from rootstock.service.api.openai.answers import (
     AnswerParts,
     CompletionUsage,
     collect,
+    new_parts,
     token_bytes,
     usage_of_stream,
 )
 from rootstock.service.api.openai.event_stream import EventStream
-from rootstock.service.api.openai.sampling_fields import SamplingFields
+from rootstock.service.api.openai.sampling_fields import SamplingFields, spelled
 from rootstock.service.api.options import TimeoutHeader, options_of
 from rootstock.service.api.predict import while_connected
 from rootstock.service.api.server import server_of
@@ -117,6 +116,8 @@ class ChatCompletion(BaseModel):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
+    version: int | None
+    digest: str
     choices: list[ChatChoice]
     usage: CompletionUsage
 
@@ -144,6 +145,8 @@ class ChatChunk(BaseModel):
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
+    version: int | None
+    digest: str
     choices: list[ChunkChoice]
     usage: CompletionUsage | None = None
 
@@ -156,10 +159,17 @@ async def chat_completions(body: ChatBody, request: Request, within: TimeoutHead
     sampling = body.sampling(body.logprob_count(), most)
     chat = Chat([message.plain() for message in body.messages])
     options = options_of(body, request, within, engine.limits.timeout_s)
-    parts = AnswerParts(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), body.model)
     async with AsyncExitStack() as held:
         call = held.enter_async_context(engine.generate(body.model, chat, sampling, body.n, options, target))
-        stream = await while_connected(request, call)
+        with spelled(
+            max_tokens="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
+            logprobs="top_logprobs",
+            stop_ids="stop_token_ids",
+            prompt="messages",
+            inputs="messages",
+        ):
+            stream = await while_connected(request, call)
+        parts = new_parts("chatcmpl", body.model, stream)
         if body.stream:
             events = _chunks(stream, parts, body, engine)
             return EventStream(events, held.pop_all(), request.url.path)

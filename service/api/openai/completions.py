@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Annotated, Literal
@@ -13,9 +11,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
 
 from rootstock.service.api.body import BodyRoute
-from rootstock.service.api.openai.answers import AnswerParts, CompletionUsage, collect, usage_of_stream
+from rootstock.service.api.openai.answers import AnswerParts, CompletionUsage, collect, new_parts, usage_of_stream
 from rootstock.service.api.openai.event_stream import EventStream
-from rootstock.service.api.openai.sampling_fields import SamplingFields
+from rootstock.service.api.openai.sampling_fields import SamplingFields, spelled
 from rootstock.service.api.options import TimeoutHeader, options_of
 from rootstock.service.api.predict import while_connected
 from rootstock.service.api.server import server_of
@@ -63,6 +61,8 @@ class Completion(BaseModel):
     object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
+    version: int | None
+    digest: str
     choices: list[CompletionChoice]
     usage: CompletionUsage | None = None
 
@@ -73,12 +73,13 @@ async def completions(body: CompletionBody, request: Request, within: TimeoutHea
     engine, target = server_of(request).foundations.generator(body.model)
     sampling = body.sampling(body.logprobs, body.max_tokens)
     options = options_of(body, request, within, engine.limits.timeout_s)
-    parts = AnswerParts(f"cmpl-{uuid.uuid4().hex}", int(time.time()), body.model)
     prompt = body.prompt if isinstance(body.prompt, str) else list(body.prompt)
-    echo = (prompt if isinstance(prompt, str) else engine.text_of(*prompt)) if body.echo else ""
     async with AsyncExitStack() as held:
         call = held.enter_async_context(engine.generate(body.model, prompt, sampling, body.n, options, target))
-        stream = await while_connected(request, call)
+        with spelled(stop_ids="stop_token_ids", inputs="prompt"):
+            stream = await while_connected(request, call)
+        parts = new_parts("cmpl", body.model, stream)
+        echo = "" if not body.echo else prompt if isinstance(prompt, str) else engine.text_of(*prompt)
         if body.stream:
             events = _parts(stream, parts, body, engine, echo)
             return EventStream(events, held.pop_all(), request.url.path)  # type: ignore[return-value]
@@ -98,14 +99,13 @@ async def completions(body: CompletionBody, request: Request, within: TimeoutHea
 async def _parts(
     stream: TextStream, parts: AnswerParts, body: CompletionBody, engine: GenerationEngine, echo: str
 ) -> AsyncIterator[BaseModel]:
-    begun: set[int] = set()
+    offsets: dict[int, int] = {}
     async for piece in stream:
-        text = piece.text
-        if piece.index not in begun:
-            begun.add(piece.index)
-            text = echo + text
+        text = piece.text if piece.index in offsets else echo + piece.text
+        offset = offsets.setdefault(piece.index, len(echo))
+        offsets[piece.index] += len(engine.text_of(piece.choice.token))
         if text or piece.finish is not None or body.logprobs is not None:
-            logprobs = _logprobs([piece.choice], engine, 0) if body.logprobs is not None else None
+            logprobs = _logprobs([piece.choice], engine, offset) if body.logprobs is not None else None
             choice = CompletionChoice(index=piece.index, text=text, logprobs=logprobs, finish_reason=piece.finish)
             yield Completion(**parts._asdict(), object="text_completion", choices=[choice])
     if body.with_usage:

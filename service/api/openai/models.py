@@ -122,7 +122,7 @@ async def limits(request: Request) -> LimitsAnswer:
         max_body_bytes=server.max_body_bytes,
         max_bundle_bytes=server.bundle_limits.max_bundle_bytes,
         max_unpacked_bytes=server.bundle_limits.max_unpacked_bytes,
-        max_timeout=engine.limits.timeout_s,
+        max_timeout=server.foundations.timeout_s,
         runner=engine.runner.name,
         precision=engine.runner.precision,
     )

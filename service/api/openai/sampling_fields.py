@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from pydantic import Field, StrictBool, StrictInt, StrictStr
 
 from rootstock.service.api.predict import Body
-from rootstock.service.engine.core.errors import InvalidParameter
+from rootstock.service.engine.core.errors import EngineError, InvalidParameter
 from rootstock.service.engine.generate.sampling_options import SamplingOptions
 
 Number = Annotated[float, Field(strict=True)]
@@ -71,6 +73,18 @@ class SamplingFields(Body):
     @property
     def with_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
+
+
+@contextmanager
+def spelled(**names: str) -> Iterator[None]:
+    """Spell the fields in an engine's error as the route's body does, such as `stop_ids="stop_token_ids"`."""
+    try:
+        yield
+    except EngineError as error:
+        if error.param in names:
+            own, error.param = error.param, names[error.param]
+            error.args = (str(error.args[0]).replace(own, error.param, 1),)
+        raise
 
 
 def _biases(given: dict[str, float]) -> dict[int, float]:

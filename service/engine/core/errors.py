@@ -42,6 +42,12 @@ class WrongTask(EngineError):
         super().__init__(message, "model")
 
 
+class WrongRoute(EngineError):
+    """A reference to a model that another route serves, which the message names."""
+
+    code = "wrong_task"
+
+
 class TooLong(EngineError):
     """An input with more tokens than the adapter takes, in a request that does not ask for truncation."""
 

@@ -184,9 +184,11 @@ class DecodeWorker(Worker):
     def _start(self, chosen: Sequence[tuple[Lane, Segment]], now: float) -> list[tuple[Priority, float]]:
         """Note that the sequences wait no more. Return the waits of those that begin with this pass."""
         waits = []
-        for lane, segment in chosen:
+        for lane, _ in chosen:
             sequence = lane.sequence
-            if not segment.start and not sequence.tokens:
+            # A sequence that lost its row computes its prompt again.
+            if not sequence.counted:
+                sequence.counted = True
                 self._admission.take(sequence.ticket, len(sequence.prompt))
                 if not sequence.verifying:
                     waits.append((sequence.priority, now - sequence.arrived))

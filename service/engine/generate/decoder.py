@@ -41,10 +41,6 @@ class KvCache(Protocol):
         """Make room for `length` tokens in a row. Return False, and change nothing, if the cache is too full."""
         ...
 
-    def copy(self, source: int, row: int, length: int) -> None:
-        """Copy the first `length` tokens of another row, for which this row has room."""
-        ...
-
     def close(self, row: int) -> None:
         """Free a row."""
         ...

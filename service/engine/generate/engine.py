@@ -22,6 +22,7 @@ from rootstock.service.engine.core.errors import (
     InvalidInput,
     InvalidParameter,
     RunnerFault,
+    TooLarge,
     TooLong,
     WrongTask,
 )
@@ -31,7 +32,13 @@ from rootstock.service.engine.core.residency import Residency
 from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.generate.decode_worker import DecodeWorker
 from rootstock.service.engine.generate.decoder import Decoder
-from rootstock.service.engine.generate.prompt import Chat, Prompt, PromptTokenizer
+from rootstock.service.engine.generate.prompt import (
+    MAX_PROMPT_CHARACTERS,
+    Chat,
+    Prompt,
+    PromptTokenizer,
+    characters,
+)
 from rootstock.service.engine.generate.sampling_options import SamplingOptions
 from rootstock.service.engine.generate.scheduler import StepLimits
 from rootstock.service.engine.generate.sequence import TextSequence
@@ -139,7 +146,7 @@ class GenerationEngine:
         it does not know.
         """
         with self._refusals:
-            self._check(sampling, answers)
+            self._check(prompt, sampling, answers)
         arrived = self._clock()
         deadline = options.deadline(arrived, self.limits.timeout_s)
         resolved = target or self._resolve(reference)
@@ -216,9 +223,9 @@ class GenerationEngine:
         """Return the text of tokens, special ones included."""
         return self._tokenizer.decode(tokens)
 
-    def tokenize(self, prompt: Prompt) -> list[int]:
-        """Return the tokens of a prompt for the foundation itself."""
-        return self._encode(prompt, self._own)
+    def bytes_of(self, token: int) -> bytes:
+        """Return the bytes that a token adds to a text, which may be a part of a character."""
+        return self._tokenizer.bytes_of(token)
 
     @contextmanager
     def _followed(self, stream: TextStream, deadline: float) -> Iterator[None]:
@@ -245,9 +252,13 @@ class GenerationEngine:
         finally:
             self.admission.leave(ticket)
 
-    def _check(self, sampling: SamplingOptions, answers: int) -> None:
+    def _check(self, prompt: Prompt, sampling: SamplingOptions, answers: int) -> None:
         if self._closed:
             raise Draining("the server is stopping and takes no new requests; try another replica")
+        if (size := characters(prompt)) > MAX_PROMPT_CHARACTERS:
+            raise TooLarge(
+                f"the prompt has {size} characters and the limit is {MAX_PROMPT_CHARACTERS}; shorten it", "prompt"
+            )
         sampling.check(self._language.vocabulary)
         if not 1 <= answers <= (most := self.limits.max_answers):
             raise InvalidParameter(f"n is {answers}; this server gives from 1 to {most} answers", "n")

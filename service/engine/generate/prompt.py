@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import jinja2
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from rootstock.service.engine.core.errors import InvalidInput
+from rootstock.service.engine.generate.chat_template import compile_template
+from rootstock.service.engine.generate.token_bytes import TokenBytes
 
 Message = Mapping[str, Any]
 
@@ -37,6 +35,8 @@ class Chat:
 # A text, the ids of its tokens, or a chat.
 Prompt = str | Sequence[int] | Chat
 
+# The template and the tokenizer read this many characters in about a second.
+MAX_PROMPT_CHARACTERS = 2**18
 _SETTINGS = "tokenizer_config.json"
 _TEMPLATE = "chat_template.jinja"
 
@@ -53,8 +53,10 @@ class PromptTokenizer:
         self._tokenizer.no_padding()
         path = folder / _SETTINGS
         settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        self._special = {name: _content(settings.get(name)) for name in ("bos_token", "eos_token", "pad_token")}
-        self._template = _compile(_template_of(folder, settings))
+        self._special = {key: _content(value) for key, value in settings.items() if key.endswith("_token")}
+        source = _template_of(folder, settings)
+        self._template = None if source is None else compile_template(source)
+        self._bytes = TokenBytes(self._tokenizer)
 
     @property
     def has_template(self) -> bool:
@@ -83,7 +85,7 @@ class PromptTokenizer:
                 add_generation_prompt=True,
                 **self._special,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
+        except Exception as error:  # a template can raise anything for messages that it does not expect
             raise InvalidInput(f"the model's chat template refuses the messages: {error}", "messages") from None
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
@@ -92,6 +94,10 @@ class PromptTokenizer:
         """Return the text of tokens, special ones included."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
+
+    def bytes_of(self, token: int) -> bytes:
+        """Return the bytes that a token adds to a text."""
+        return self._bytes.of(token)
 
     def stream(self) -> TokenText:
         """Return a decoder for the tokens of one answer."""
@@ -115,6 +121,8 @@ def _template_of(folder: Path, settings: Mapping[str, Any]) -> str | None:
     if path.is_file():
         return path.read_text(encoding="utf-8")
     template = settings.get("chat_template")
+    if isinstance(template, list):
+        template = next((one.get("template") for one in template if one.get("name") == "default"), None)
     return template if isinstance(template, str) else None
 
 
@@ -124,19 +132,8 @@ def _content(token: Any) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _compile(template: str | None) -> jinja2.Template | None:
-    if template is None:
-        return None
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment.from_string(template)
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
+def characters(prompt: Prompt) -> int:
+    """Return the number of characters of a prompt; of token ids, their number."""
+    if isinstance(prompt, Chat):
+        return sum(len(str(message.get("content", ""))) for message in prompt.messages)
+    return len(prompt)

@@ -26,7 +26,8 @@ class TextSequence:
 
     `deliver` receives each Step, or the error that ends the sequence; the decoding thread calls it. `computed`
     tokens, of prompt and answer together, are in `row` of the cache. `cost` is the price of the sequence's next
-    turn in tokens; it stays the same while the sequence waits. `left` turns true when nobody waits for the
+    turn in tokens; it stays the same while the sequence waits. `started` turns true with its first lane and
+    `counted` with its first pass. `left` turns true when nobody waits for the
     sequence any more. Times are in seconds on the engine's clock.
     """
 
@@ -45,6 +46,7 @@ class TextSequence:
     computed: int = 0
     cost: int = 1
     started: bool = False
+    counted: bool = False
     left: bool = False
 
     @property

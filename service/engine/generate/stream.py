@@ -44,6 +44,8 @@ class TextStream:
         self.resolved = resolved
         self.prompt_tokens = prompt_tokens
         self.sequences: Sequence[TextSequence] = ()
+        # The tokens of the pieces so far. A sequence may have decoded more, after a stop string.
+        self.completion_tokens = 0
         # The time of the first piece on the engine's clock, and the error that ended the stream.
         self.first: float | None = None
         self.error: EngineError | None = None
@@ -52,11 +54,6 @@ class TextStream:
         self._events: asyncio.Queue[tuple[int, Step | EngineError]] = asyncio.Queue()
         self._texts = texts
         self._stops = [StopStrings(stops) if stops else None for _ in texts]
-
-    @property
-    def completion_tokens(self) -> int:
-        """Return the number of tokens that were generated so far."""
-        return sum(len(sequence.tokens) for sequence in self.sequences)
 
     def receiver(self, index: int) -> Callable[[Step | EngineError], None]:
         """Return the function through which the decoding thread delivers the steps of an answer."""
@@ -83,11 +80,12 @@ class TextStream:
         unfinished = set(range(len(self._texts)))
         while unfinished:
             index, event = await self._events.get()
-            if index not in unfinished:
-                continue
             if isinstance(event, EngineError):
                 self.error = event
                 raise event
+            if index not in unfinished:
+                continue
+            self.completion_tokens += 1
             if self.first is None:
                 self.first = self._clock()
             piece = self._piece(index, event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,7 +22,9 @@ from rootstock.adapters.bundle import Limits, open_bundle, write_bundle
 from rootstock.adapters.bundle.archive import GOLDEN
 from rootstock.adapters.bundle.golden import Golden
 from rootstock.adapters.spec import Prompting
+from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.settings import Settings
+from tests.bounds import HANG
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import PeftAdapter, peft_model
 from tests.service.engine.generate.families import TinyDecoder, make_adapters, make_decoder
@@ -210,6 +213,23 @@ def test_several_answers_are_given_to_one_chat(api: openai.OpenAI) -> None:
         ),
         ("completions", {"prompt": ""}, 422, "the prompt is empty"),
         ("completions", {"prompt": "a", "model": "nobody"}, 404, "nobody"),
+        ("completions", {"prompt": [-1], "echo": True}, 422, "token id -1"),
+        ("completions", {"prompt": {"text": "a"}}, 422, "prompt: expected a string or a list"),
+        ("completions", {"prompt": "a", "stop_token_ids": [-1]}, 422, "stop_token_ids holds the token id -1"),
+        ("completions", {"prompt": "a" * 300_000}, 413, "300000 characters"),
+        (
+            "chat/completions",
+            {"messages": MESSAGES, "max_completion_tokens": 0},
+            422,
+            "max_completion_tokens is 0",
+        ),
+        (
+            "chat/completions",
+            {"messages": MESSAGES, "logprobs": True, "top_logprobs": 30},
+            422,
+            "top_logprobs is 30",
+        ),
+        ("predict", {"inputs": "a", "model": "nobody"}, 404, "nobody"),
         ("completions", {"prompt": [99999]}, 422, "token id 99999"),
         ("embeddings", {"input": "a"}, 422, "/v1/chat/completions"),
         ("predict", {"inputs": "a"}, 422, "/v1/chat/completions"),
@@ -221,6 +241,47 @@ def test_a_request_that_cannot_be_served_is_refused_with_the_reason(
     answer = client.post(f"/v1/{route}", json={"model": "a0", **body})
     assert answer.status_code == status, answer.text
     assert message in answer.json()["error"]["message"]
+
+
+def test_an_answer_names_the_version_and_the_digest_that_computed_it(client: httpx.Client) -> None:
+    listed = client.get("/v1/adapters/a2").json()
+    body = {"model": "a2", "messages": MESSAGES, "max_tokens": 2}
+    answer = client.post("/v1/chat/completions", json=body).json()
+    assert answer["version"] == 1
+    assert answer["digest"] in json.dumps(listed)
+    with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
+        first = json.loads(next(stream.iter_lines()).removeprefix("data: "))
+    assert first["digest"] == answer["digest"]
+
+
+def test_a_client_that_leaves_a_stream_frees_its_room(client: httpx.Client) -> None:
+    body = {"model": "a1", "messages": MESSAGES, "max_tokens": 100, "ignore_eos": True, "stream": True}
+    with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+        next(answer.iter_lines())
+    until = time.monotonic() + HANG
+    while 'rootstock_sequences{foundation="foundation"} 0.0' not in (text := client.get("/metrics").text):
+        assert time.monotonic() < until
+    assert 'rootstock_kv_tokens{foundation="foundation"} 0.0' in text
+    assert 'rootstock_generated_tokens_total{adapter="a1"}' in text
+
+
+def test_an_error_in_the_middle_of_a_stream_is_an_event(client: httpx.Client) -> None:
+    body = {"model": "a1", "messages": MESSAGES, "max_tokens": 100, "ignore_eos": True, "stream": True}
+    with client.stream(
+        "POST", "/v1/chat/completions", json=body, headers={"X-Request-Timeout": "0.02"}
+    ) as answer:
+        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
+    if answer.status_code == 200:
+        assert lines[-1] == "[DONE]"
+        assert json.loads(lines[-2])["error"]["code"] == "deadline_exceeded"
+    else:  # The deadline passed before the first event.
+        assert answer.status_code == 504
+
+
+def test_the_bytes_of_a_token_are_those_of_a_part_of_a_character(tiny: TinyDecoder) -> None:
+    tokenizer = PromptTokenizer(tiny.folder)
+    text = "naïve ☕ 漢字"
+    assert b"".join(map(tokenizer.bytes_of, tokenizer.encode(text))) == text.encode("utf-8")
 
 
 def test_the_models_and_limits_name_text_generation(client: httpx.Client) -> None:

@@ -32,8 +32,8 @@ TOLERANCES = {"fp32": 1e-3, "bf16": 1e-1}
 class TorchDecoder:
     """A decoder (generate.decoder.Decoder) of a foundation that transformers loads, on a CPU.
 
-    No token is padded: a pass computes a chunk of one prompt, one token of each of many sequences, or both. Each
-    linear layer adds the update of the adapter that a token belongs to.
+    No token is padded: a pass computes chunks of prompts, single tokens of many sequences, or both. Each linear
+    layer adds the update of the adapter that a token belongs to.
     """
 
     name = "torch"

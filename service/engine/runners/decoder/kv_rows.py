@@ -99,10 +99,6 @@ class KvRows:
             self._leave(place)
         return True
 
-    def copy(self, source: int, row: int, length: int) -> None:
-        """Copy the first `length` tokens of another row, for which this row has room."""
-        self._copy(self[source], self[row], length)
-
     def close(self, row: int) -> None:
         """Free a row."""
         place = self._places.pop(row)

@@ -68,9 +68,6 @@ class HashCache:
         self._room[row] = room
         return True
 
-    def copy(self, source: int, row: int, length: int) -> None:
-        self.rows[row] = self.rows[source][:length]
-
     def close(self, row: int) -> None:
         del self.rows[row], self._room[row]
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from rootstock.adapters.bundle import Limits, PlainFields, open_bundle
+from rootstock.adapters.convert.conversion import convert
+from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.spec import Adapter
 from rootstock.service.engine.core.catalog import generation_adapter
 from rootstock.service.engine.generate.decoder import Segment
 from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
-from tests.peft_adapters import PeftAdapter, peft_model
+from tests.peft_adapters import PeftAdapter, peft_model, save_adapter
 from tests.service.engine.generate.families import FAMILIES, TinyDecoder, make_adapters, make_decoder
 
 PROMPT = list(range(40, 60))
@@ -75,3 +80,18 @@ def test_an_empty_slot_of_the_foundation_gives_the_logits_of_transformers(
     assert decoder.cache.extend(row, len(PROMPT))
     logits = decoder.run([Segment(row, 0, PROMPT, 0)])
     assert int(logits[0].argmax()) == family.greedy(None, PROMPT, 1)[0]
+
+
+def test_a_kind_that_becomes_lora_gives_the_tokens_of_peft(tmp_path: Path) -> None:
+    tiny = make_decoder("llama", tmp_path / "model")
+    saved = save_adapter(
+        tiny.folder, tmp_path / "loha", "CAUSAL_LM", 1, kind="LOHA", r=4, target_modules=["q_proj", "v_proj"]
+    )
+    data = convert(saved.zip(), locate(str(tiny.folder)), 64, "text-generation").data
+    bundle = open_bundle(data, Limits(), tiny.spec, PlainFields(task="text-generation"))
+    decoder = TorchDecoder(tiny.folder, tiny.spec, slots=3, cache_tokens=256)
+    decoder.place(1, decoder.stage(bundle.adapter(tiny.spec, 64, tiny.weights)))
+    row = decoder.cache.open()
+    assert decoder.cache.extend(row, len(PROMPT))
+    logits = decoder.run([Segment(row, 1, PROMPT, 0)])[0]
+    np.testing.assert_allclose(logits, _expected(tiny, saved, PROMPT)[-1], rtol=1e-3, atol=1e-3)
