@@ -43,7 +43,9 @@ def lora_of(
     original = {name: parameter.detach() for name, parameter in base.named_parameters()}
     final = {name: final[name] for name in original}
     trunk = [name for name in final if name.startswith(task_class.prefix)]
-    changed = [name for name in trunk if not torch.equal(final[name], original[name])]
+    # An adapter holds the head of its class. A language-model head belongs to the foundation, as the trunk does.
+    shared = [name for name in final if name in trunk or name not in task_class.head]
+    changed = [name for name in shared if not torch.equal(final[name], original[name])]
     pooler = f"{task_class.prefix}pooler"
     whole = {name.rpartition(".")[0] for name in changed if name.startswith(f"{pooler}.")}
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
@@ -66,7 +68,7 @@ def lora_of(
         module = next(name for name in task_class.linears if name.startswith(task_class.prefix))
         width_in, width_out = task_class.linears[module]
         pairs[module] = torch.zeros(1, width_in), torch.zeros(width_out, 1)
-    head = [name for name in final if name not in trunk]
+    head = [name for name in final if name not in shared]
     saved = sorted({name.partition(".")[0] for name in head} | whole)
     tensors = {name: tensor for name, tensor in final.items() if name in head or name.rpartition(".")[0] in whole}
     for module, (a, b) in pairs.items():
