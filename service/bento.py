@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.config import HTTP_PROTOCOLS
 
 from rootstock.adapters.child_process import signal_at_parents_death
-from rootstock.service.collector import pause_collector
+from rootstock.service.lean_imports import lean_imports
 from rootstock.service.settings import read_settings
 from rootstock.service.startup import Startup, tell_parent
 
@@ -48,7 +48,7 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
             )
         # BentoML's parent passes signals on, but not after SIGKILL: then the kernel sends this one.
         signal_at_parents_death(signal.SIGTERM)
-        with pause_collector():
+        with lean_imports():
             # The parent imports this module too, and needs no app.
             from rootstock.service.app import create_app
 

@@ -37,9 +37,9 @@ def serve_command(
 
     The environment variables ROOTSTOCK_* hold all settings (docs/operations.md); flags take precedence.
     """
-    from rootstock.service.collector import pause_collector
+    from rootstock.service.lean_imports import lean_imports
 
-    with pause_collector():
+    with lean_imports():
         from rootstock.adapters.errors import AdapterError
         from rootstock.adapters.foundation.location import FoundationError
         from rootstock.service.runner_choice import runs_on_torch
@@ -304,9 +304,9 @@ def _describe(foundation: str | None) -> dict[str, FoundationSpec]:
 def _serve_uvicorn(settings: Any) -> None:
     import uvicorn
 
-    from rootstock.service.collector import pause_collector
+    from rootstock.service.lean_imports import lean_imports
 
-    with pause_collector():
+    with lean_imports():
         from rootstock.service.api.protocol import BoundedHeadProtocol
         from rootstock.service.app import asgi_from_environment
 

@@ -60,6 +60,18 @@ heavy = {"fastapi", "sqlalchemy", "onnxruntime", "rootstock.service.app"} & set(
 assert not heavy, heavy
 """
 
+LEAN = """
+import sys
+
+from rootstock.service.lean_imports import lean_imports
+
+with lean_imports():
+    import rootstock.service.app
+
+assert "rich" not in sys.modules
+import rich.console
+"""
+
 FILLING = """
 import asyncio, sys
 from pathlib import Path
@@ -111,3 +123,7 @@ def test_filling_masks_from_the_export_cache_imports_no_torch(tmp_path: Path) ->
 
 def test_bentomls_parent_process_imports_no_app() -> None:
     subprocess.run([sys.executable, "-c", PARENT], check=True, cwd=ROOT)
+
+
+def test_a_server_s_imports_leave_out_rich_and_a_later_import_finds_it() -> None:
+    subprocess.run([sys.executable, "-c", LEAN], check=True, cwd=ROOT)
