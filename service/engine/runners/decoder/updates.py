@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from rootstock.adapters.spec import SiteUpdate
 
+# A plan holds a copy of the updates of its pass.
+_FORMS = 2
 # From this many adapters on, one batched product replaces two products for each.
 _BATCHED = 3
 
@@ -90,35 +93,42 @@ class SitePlan:
 class AdapterMix:
     """The adapters in slots, and the plan of each site for the pass that runs.
 
-    A plan stays as long as the passes have the same runs of tokens, as they do while the same sequences decode.
+    The plans of the last few forms of passes stay, because passes of prompts come between those of tokens.
     """
 
     def __init__(self) -> None:
         self._slots: dict[int, Mapping[str, TensorUpdate]] = {}
         self._runs: tuple[TokenRun, ...] = ()
         self._plans: dict[str, SitePlan | None] = {}
+        self._kept: OrderedDict[tuple[TokenRun, ...], dict[str, SitePlan | None]] = OrderedDict()
 
     def place(self, slot: int, updates: Mapping[str, TensorUpdate]) -> None:
         """Put an adapter's updates into a slot."""
         self._slots[slot] = updates
-        self._plans.clear()
+        self._forget(slot)
 
     def clear(self, slot: int) -> None:
         """Empty a slot."""
         self._slots.pop(slot, None)
-        self._plans.clear()
+        self._forget(slot)
 
     def take(self, runs: Sequence[TokenRun]) -> None:
         """Set the runs of the next pass, which cover its tokens in order."""
-        if tuple(runs) != self._runs:
-            self._runs = tuple(runs)
-            self._plans.clear()
+        self._runs = tuple(runs)
+        self._plans = self._kept.setdefault(self._runs, {})
+        self._kept.move_to_end(self._runs)
+        if len(self._kept) > _FORMS:
+            self._kept.popitem(last=False)
 
     def plan(self, site: str) -> SitePlan | None:
         """Return the work at a site, or None if no adapter of the pass changes it."""
         if site not in self._plans:
             self._plans[site] = self._make(site)
         return self._plans[site]
+
+    def _forget(self, slot: int) -> None:
+        for runs in [runs for runs in self._kept if any(run.slot == slot for run in runs)]:
+            del self._kept[runs]
 
     def _make(self, site: str) -> SitePlan | None:
         updated = [(run, update) for run in self._runs if (update := self._slots[run.slot].get(site)) is not None]
