@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.live_server import upload
+from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
+from tests.service.generating_server import CHAT, run_generating_server
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/rootstock.json").read_text())
@@ -40,10 +41,17 @@ EXPRESSIONS = {**ALERTS, **PANELS, **VARIABLES}
 
 
 @pytest.fixture(scope="module")
+def server(new_home: Callable[[], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with run_generating_server(new_home(), tmp_path_factory.mktemp("llama")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def shown(client: httpx.Client, peft_saved: dict[str, PeftAdapter]) -> dict[str, set[str]]:
     """The labels of each sample's name that a server shows once it has done a little of everything."""
     assert upload(client, "mood", peft_saved["first"].zip()).status_code == 201
     assert client.post("/v1/predict", json={"model": "mood", "inputs": "Fine."}).status_code == 200
+    assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(client.get("/metrics").text):
         for sample in family.samples:

@@ -33,6 +33,9 @@ from rootstock.service.engine.generate.token_sampler import TokenChoice
 
 router = APIRouter(route_class=BodyRoute)
 
+# A client may take this much longer to read a stream than its answer may take.
+_SLACK_S = 30.0
+
 
 class TextPart(Strict):
     """A part of a message's content."""
@@ -172,7 +175,7 @@ async def chat_completions(body: ChatBody, request: Request, within: TimeoutHead
         parts = new_parts("chatcmpl", body.model, stream)
         if body.stream:
             events = _chunks(stream, parts, body, engine)
-            return EventStream(events, held.pop_all(), request.url.path)
+            return EventStream(events, held.pop_all(), request.url.path, engine.limits.timeout_s + _SLACK_S)
         answers = await while_connected(request, collect(stream, body.n))
         choices = [
             ChatChoice(

@@ -23,6 +23,9 @@ from rootstock.service.engine.generate.token_sampler import TokenChoice
 
 router = APIRouter(route_class=BodyRoute)
 
+# A client may take this much longer to read a stream than its answer may take.
+_SLACK_S = 30.0
+
 
 class CompletionBody(SamplingFields):
     """The body of a completion. `prompt` is a text or its tokens. With `echo`, the answer begins with the prompt.
@@ -82,7 +85,7 @@ async def completions(body: CompletionBody, request: Request, within: TimeoutHea
         echo = "" if not body.echo else prompt if isinstance(prompt, str) else engine.text_of(*prompt)
         if body.stream:
             events = _parts(stream, parts, body, engine, echo)
-            return EventStream(events, held.pop_all(), request.url.path)  # type: ignore[return-value]
+            return EventStream(events, held.pop_all(), request.url.path, engine.limits.timeout_s + _SLACK_S)  # type: ignore[return-value]
         choices = [
             CompletionChoice(
                 index=i,

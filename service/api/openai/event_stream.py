@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
@@ -18,19 +18,24 @@ DONE = "data: [DONE]\n\n"
 class EventStream(StreamingResponse):
     """A stream of events, each a JSON object. `held` is closed when the stream ends or its client leaves.
 
+    A client that reads too slowly to take the stream in `within` seconds loses the connection.
+
     An error in the middle becomes an event with the usual shape of an error, because the status has been sent.
     """
 
-    def __init__(self, events: AsyncIterator[BaseModel], held: AsyncExitStack, path: str) -> None:
+    def __init__(self, events: AsyncIterator[BaseModel], held: AsyncExitStack, path: str, within: float) -> None:
         super().__init__(
             _lines(events, path), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
         )
         self._held = held
+        self._within = within
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""
-        async with self._held:
-            await super().__call__(scope, receive, send)
+        # The server closes the connection of a response that ends early.
+        with suppress(TimeoutError):
+            async with self._held, asyncio.timeout(self._within):
+                await super().__call__(scope, receive, send)
 
 
 async def _lines(events: AsyncIterator[BaseModel], path: str) -> AsyncIterator[str]:

@@ -102,6 +102,10 @@ class Slots:
             raise ValueError(message)
         self.pinned = digests
 
+    def is_foundation(self, digest: str) -> bool:
+        """Tell whether a digest is the foundation's, whose slot is reserved."""
+        return digest == self._foundation
+
     def resident(self) -> frozenset[str]:
         """Return the digests of the adapters in slots.
 

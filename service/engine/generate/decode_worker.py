@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 
-from rootstock.adapters.spec import Adapter
+from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.core.admission import Admission
-from rootstock.service.engine.core.errors import EngineError, Expired, RunnerFault
+from rootstock.service.engine.core.errors import Draining, EngineError, Expired, RunnerFault
 from rootstock.service.engine.core.observer import BatchStats, Observer
 from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.core.work import Priority
@@ -36,6 +36,7 @@ class DecodeWorker(Worker):
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+        longest: int = 4096,
     ) -> None:
         super().__init__("decoder")
         self._slots = slots
@@ -44,18 +45,20 @@ class DecodeWorker(Worker):
         self._observer = observer
         self._clock = clock
         self._turn = turn
-        self.scheduler = Scheduler(decoder.cache, slots, limits, self._gone, self._fail)
+        self.scheduler = Scheduler(decoder.cache, slots, limits, self._gone, self._fail, longest)
         # This lock guards the attributes below, which pass work between threads. No thread holds it for long.
         self._changed = threading.Condition()
         self._stopping = False
         self._incoming: list[TextSequence] = []
         self._dropping: list[str] = []
         self._placing: list[Adapter] = []
-        self._left = False
+        self._left = self._ended = False
 
     def admit(self, sequences: Sequence[TextSequence]) -> None:
-        """Add the sequences of a call."""
+        """Add the sequences of a call. Raise Draining if the thread has ended."""
         with self._changed:
+            if self._ended:
+                raise Draining("the engine has stopped and computes nothing more; try another replica")
             self._incoming += sequences
             self._changed.notify()
 
@@ -85,8 +88,12 @@ class DecodeWorker(Worker):
 
     def loop(self) -> None:
         """Step until the thread is stopped."""
-        while self._wait():
-            self.step()
+        try:
+            while self._wait():
+                self.step()
+        finally:
+            with self._changed:
+                self._ended = True
 
     def step(self) -> None:
         """Take in new work, compute chunks of prompts, then one token of every sequence that decodes."""
@@ -113,8 +120,10 @@ class DecodeWorker(Worker):
             dropping, self._dropping = self._dropping, []
             placing, self._placing = self._placing, []
             left, self._left = self._left, False
-        for digest in dropping:
-            self._slots.drop(digest)
+        # A lane may hold the slot until the next step.
+        kept = [digest for digest in dropping if not self._slots.drop(digest)]
+        with self._changed:
+            self._dropping += kept
         for adapter in placing:
             # If staging fails here, it fails again for the first request that needs the adapter, which gets the
             # error.
@@ -161,9 +170,17 @@ class DecodeWorker(Worker):
             if not lane.sequence.pending:
                 ready.append((lane, i))
         if ready:
-            choices = choose_all([lane.sequence.sampler for lane, _ in ready], logits[[i for _, i in ready]])
+            choices = self._choose([lane for lane, _ in ready], logits[[i for _, i in ready]])
             for (lane, _), choice in zip(ready, choices, strict=True):
                 self._take(lane, choice)
+
+    def _choose(self, lanes: Sequence[Lane], logits: Array) -> Sequence[TokenChoice | RunnerFault]:
+        try:
+            return choose_all([lane.sequence.sampler for lane in lanes], logits)
+        except Exception as error:  # a fault of the sampling fails these sequences and the engine goes on
+            fault = RunnerFault(f"no token could be chosen: {type(error).__name__}: {error}")
+            fault.__cause__ = error
+            return [fault] * len(lanes)
 
     def _take(self, lane: Lane, choice: TokenChoice | RunnerFault) -> None:
         """Give a sequence its next token, or the error that ends it."""

@@ -45,6 +45,10 @@ from rootstock.service.engine.generate.sequence import TextSequence
 from rootstock.service.engine.generate.stream import TextStream
 from rootstock.service.engine.generate.token_sampler import TokenSampler
 
+_CHARACTERS_A_TOKEN = 4
+# The limit of the answers of a call, by estimates of a token and of a token's log-probability in JSON.
+_MOST_ANSWER_BYTES = 32 * 2**20
+_TOKEN_BYTES, _LOGPROB_BYTES = 16, 128
 _GREEDY = SamplingOptions(temperature=0.0, logprobs=0, ignore_eos=True)
 
 
@@ -102,6 +106,7 @@ class GenerationEngine:
             observer,
             clock,
             nullcontext if arbiter is None else partial(arbiter.turn, name),
+            spec.max_tokens,
         )
         self.adapters = Residency(
             self._own, self._load, self.limits.cache_bytes, self.slots, self.worker.drop, observer
@@ -151,12 +156,14 @@ class GenerationEngine:
         deadline = options.deadline(arrived, self.limits.timeout_s)
         resolved = target or self._resolve(reference)
         with self.adapters.hold([resolved.digest]):
-            adapter = await self._adapter(reference, resolved, deadline)
-            ids = await asyncio.to_thread(self._encode, prompt, adapter)
-            with self._refusals:
-                sampling = self._fitting(ids, adapter, sampling)
             claimant = options.tenant, reference
-            with self._admitted(answers, len(ids), claimant) as ticket:
+            estimate = min(1 + characters(prompt) // _CHARACTERS_A_TOKEN, self.spec.max_tokens)
+            with self._admitted(answers, estimate, claimant) as ticket:
+                adapter = await self._adapter(reference, resolved, deadline)
+                ids = await self._tokens(prompt, adapter, deadline)
+                with self._refusals:
+                    sampling = self._fitting(ids, adapter, sampling, answers)
+                    self.admission.settle(ticket, answers, answers * len(ids))
                 texts = [self._tokenizer.stream() for _ in range(answers)]
                 stream = TextStream(resolved, len(ids), texts, sampling.stop, self._clock)
                 stream.sequences = [
@@ -189,8 +196,8 @@ class GenerationEngine:
             now = self._clock()
             deadline = now + self.limits.timeout_s
             with self.adapters.hold([adapter.digest]):
-                ids = await asyncio.to_thread(self._encode, prompt, adapter)
-                sampling = self._fitting(ids, adapter, replace(_GREEDY, max_tokens=count))
+                ids = await self._tokens(prompt, adapter, deadline)
+                sampling = self._fitting(ids, adapter, replace(_GREEDY, max_tokens=count), 1)
                 with self._admitted(1, len(ids), None) as ticket:
                     resolved = ResolvedReference("", None, adapter.digest)
                     stream = TextStream(resolved, len(ids), [self._tokenizer.stream()], (), self._clock)
@@ -233,8 +240,8 @@ class GenerationEngine:
         loop = asyncio.get_running_loop()
         timer = loop.call_later(max(0.0, deadline - self._clock()), stream.fail, self._expired())
         self._streams.add(stream)
-        self.worker.admit(stream.sequences)
         try:
+            self.worker.admit(stream.sequences)
             yield
         finally:
             timer.cancel()
@@ -246,7 +253,6 @@ class GenerationEngine:
     def _admitted(self, answers: int, tokens: int, claimant: tuple[str, str] | None) -> Iterator[Ticket]:
         with self._refusals:
             ticket = self.admission.enter(answers, answers * tokens, claimant)
-            self.admission.settle(ticket, answers, answers * tokens)
         try:
             yield ticket
         finally:
@@ -275,6 +281,13 @@ class GenerationEngine:
             raise WrongTask(reference, adapter.task, TEXT_GENERATION)
         return adapter
 
+    async def _tokens(self, prompt: Prompt, adapter: Adapter, deadline: float) -> list[int]:
+        try:
+            async with asyncio.timeout(deadline - self._clock()):
+                return await asyncio.to_thread(self._encode, prompt, adapter)
+        except TimeoutError:
+            raise self._expired() from None
+
     def _encode(self, prompt: Prompt, adapter: Adapter) -> list[int]:
         if isinstance(prompt, str):
             return self._tokenizer.encode(prompt)
@@ -282,8 +295,13 @@ class GenerationEngine:
             return self._tokenizer.encode_chat(prompt.with_system(adapter.prompting.system_prompt))
         return list(prompt)
 
-    def _fitting(self, ids: Sequence[int], adapter: Adapter, sampling: SamplingOptions) -> SamplingOptions:
-        """Return the options with `max_tokens` cut to the room that the prompt leaves in the context."""
+    def _fitting(
+        self, ids: Sequence[int], adapter: Adapter, sampling: SamplingOptions, answers: int
+    ) -> SamplingOptions:
+        """Return the options with `max_tokens` cut to the room that the prompt leaves in the context.
+
+        Raise TooLong for a prompt without room for a token, and TooLarge for answers that may be too large.
+        """
         if not ids:
             raise InvalidInput("the prompt is empty; give a text of at least one token", "prompt")
         vocabulary = self._language.vocabulary
@@ -298,6 +316,13 @@ class GenerationEngine:
             )
         room = context - len(ids)
         most = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
+        reported = 0 if sampling.logprobs is None else 1 + sampling.logprobs
+        if answers * most * (_TOKEN_BYTES + _LOGPROB_BYTES * reported) > _MOST_ANSWER_BYTES:
+            raise TooLarge(
+                f"{answers} answers of up to {most} tokens with {reported} log-probabilities each may take more "
+                f"than {_MOST_ANSWER_BYTES >> 20} MiB; ask for fewer tokens, answers or log-probabilities",
+                "max_tokens",
+            )
         return replace(sampling, max_tokens=most, min_tokens=min(sampling.min_tokens, most))
 
     def _sampler(self, sampling: SamplingOptions, ids: Sequence[int]) -> TokenSampler:

@@ -35,6 +35,8 @@ class Chat:
 # A text, the ids of its tokens, or a chat.
 Prompt = str | Sequence[int] | Chat
 
+# From this many characters on, other threads run while a text is tokenised. Only a batch lets them.
+_LONG = 2**14
 # The template and the tokenizer read this many characters in about a second.
 MAX_PROMPT_CHARACTERS = 2**18
 _SETTINGS = "tokenizer_config.json"
@@ -64,8 +66,7 @@ class PromptTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, with the special tokens that the tokenizer adds."""
-        ids: list[int] = self._tokenizer.encode(text).ids
-        return ids
+        return self._ids(text, True)
 
     def encode_chat(self, chat: Chat) -> list[int]:
         """Return the tokens of a chat whose next message is the assistant's.
@@ -87,7 +88,14 @@ class PromptTokenizer:
             )
         except Exception as error:  # a template can raise anything for messages that it does not expect
             raise InvalidInput(f"the model's chat template refuses the messages: {error}", "messages") from None
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._ids(text, False)
+
+    def _ids(self, text: str, special: bool) -> list[int]:
+        if len(text) < _LONG:
+            encoding = self._tokenizer.encode(text, add_special_tokens=special)
+        else:
+            encoding = self._tokenizer.encode_batch([text], add_special_tokens=special)[0]
+        ids: list[int] = encoding.ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -113,7 +121,13 @@ class TokenText:
 
     def add(self, token: int) -> str:
         """Return the text that a token completes, which may be empty."""
-        return self._stream.step(self._tokenizer, token) or ""
+        try:
+            return self._stream.step(self._tokenizer, token) or ""
+        except (
+            Exception
+        ):  # tokenizers raises its base class: bytes that are no character have changed earlier text
+            self._stream = DecodeStream(skip_special_tokens=True)
+            return self._stream.step(self._tokenizer, token) or ""
 
 
 def _template_of(folder: Path, settings: Mapping[str, Any]) -> str | None:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from rootstock.service.engine.core.errors import InvalidParameter
 
 _MOST_STOPS = 16
+_MOST_STOP_CHARACTERS = 256
+_MOST_BIASES = 1024
 _MOST_BIAS = 100
 # More tokens than any context holds and any vocabulary has.
 _MOST_TOKENS = 2**31 - 1
@@ -75,6 +77,9 @@ class SamplingOptions:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             message = f"min_tokens is {self.min_tokens}, above max_tokens ({self.max_tokens}); lower it"
             raise InvalidParameter(message, "min_tokens")
+        if len(self.logit_bias) > _MOST_BIASES:
+            message = f"logit_bias has {len(self.logit_bias)} tokens; the limit is {_MOST_BIASES}; leave some out"
+            raise InvalidParameter(message, "logit_bias")
         _check_ids("logit_bias", self.logit_bias, vocabulary)
         _check_ids("stop_ids", self.stop_ids, vocabulary)
         for token, bias in self.logit_bias.items():
@@ -89,6 +94,9 @@ class SamplingOptions:
     def _check_stop(self) -> None:
         if len(self.stop) > _MOST_STOPS:
             message = f"stop has {len(self.stop)} strings; the limit is {_MOST_STOPS}; leave some out"
+            raise InvalidParameter(message, "stop")
+        if (longest := max(map(len, self.stop), default=0)) > _MOST_STOP_CHARACTERS:
+            message = f"a stop string has {longest} characters; the limit is {_MOST_STOP_CHARACTERS}; shorten it"
             raise InvalidParameter(message, "stop")
         if "" in self.stop:
             message = f"stop has an empty string at index {self.stop.index('')}; leave it out"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 from rootstock.service.engine.core.errors import EngineError, RunnerFault
@@ -29,12 +29,15 @@ class StepLimits:
 class Lane:
     """The place of a sequence among those that run, with the slot that it leases.
 
-    Its turn ends before the step of number `until`.
+    Its turn ends before the step of number `until`, but never while its prompt is computed: a full cache could
+    take the part that is computed again and again. A `guest` runs beside lanes whose slot is wanted, and its turn
+    ends with theirs in any case.
     """
 
     sequence: TextSequence
     slot: int
     until: int
+    guest: bool = False
 
 
 def _tenant(sequence: TextSequence) -> tuple[Hashable, int]:
@@ -69,14 +72,16 @@ class Scheduler:
         limits: StepLimits,
         is_gone: Callable[[TextSequence], bool],
         fail: Callable[[TextSequence, EngineError], None],
+        longest: int = 4096,
     ) -> None:
+        """Take the longest context in tokens as `longest`: the highest price of a turn follows from it."""
         self.limits = limits
         self.lanes: list[Lane] = []
         self._cache = cache
         self._slots = slots
         self._is_gone = is_gone
         self._fail = fail
-        horizon = limits.rows * limits.quantum * PRIORITIES["normal"]
+        horizon = max(limits.rows * limits.quantum, longest) * max(PRIORITIES.values())
         self._queue: FairQueue[TextSequence] = FairQueue((_tenant, _adapter_queue), horizon)
         self._leased: dict[TextSequence, Lane] = {}
         self._step = 0
@@ -102,8 +107,8 @@ class Scheduler:
         for lane in list(self.lanes):
             if self._is_gone(lane.sequence):
                 self.finish(lane)
-            elif lane.until <= self._step:
-                self._end_turn(lane)
+        over = [lane for lane in self.lanes if lane.until <= self._step]
+        self._end_turns(lane for lane in over if lane.guest or lane.sequence.pending == 1)
         self._no_slot = self._no_room = False
         while self._queue.size and (sequence := self._pull()) is not None:
             self.lanes.append(self._leased.pop(sequence))
@@ -118,6 +123,8 @@ class Scheduler:
             if lane.sequence.pending > 1:
                 count = min(lane.sequence.pending, budget)
                 budget -= count
+                if count == lane.sequence.pending and not lane.guest:
+                    lane.until = self._step + self.limits.quantum
                 chosen.append((lane, _segment(lane, count)))
         return chosen
 
@@ -129,8 +136,7 @@ class Scheduler:
         excess = len(self.lanes) - self.limits.rows
         if excess > 0:
             decoding = sorted(self.lanes, key=lambda lane: (lane.sequence.pending > 1, lane.until))
-            for lane in decoding[:excess]:
-                self._end_turn(lane)
+            self._end_turns(decoding[:excess])
         for lane in list(self.lanes):
             if lane in self.lanes and lane.sequence.pending == 1:
                 self._make_room(lane)
@@ -143,10 +149,7 @@ class Scheduler:
 
     def purge(self) -> None:
         """Free what the waiting sequences hold that are gone, and drop them."""
-        for sequence in self._queue:
-            if self._is_gone(sequence):
-                self._drop_row(sequence)
-        self._queue.purge(self._is_gone)
+        self._queue.purge(self._drop_gone)
 
     def _pull(self) -> TextSequence | None:
         """Take the sequence whose turn is next and can begin out of the queue."""
@@ -167,7 +170,8 @@ class Scheduler:
         if self._no_room or not self._has_lane(sequence):
             return False
         until = self._step + self.limits.quantum
-        if self._no_slot:
+        guest = self._no_slot and not (sequence.verifying or self._slots.is_foundation(sequence.digest))
+        if guest:
             until = max((lane.until for lane in self.lanes if lane.sequence.digest == sequence.digest), default=0)
             if until <= self._step:
                 return False
@@ -190,7 +194,7 @@ class Scheduler:
             self._drop_row(sequence)
             self._no_room = True
             return False
-        self._leased[sequence] = Lane(sequence, slot, until)
+        self._leased[sequence] = Lane(sequence, slot, until, guest)
         return True
 
     def _has_lane(self, sequence: TextSequence) -> bool:
@@ -217,6 +221,11 @@ class Scheduler:
             self._end_turn(last)
             if last is lane:
                 return
+
+    def _end_turns(self, lanes: Iterable[Lane]) -> None:
+        # Each goes to the front of its adapter's queue, so the one that came first goes last.
+        for lane in sorted(lanes, key=lambda lane: lane.sequence.arrived, reverse=True):
+            self._end_turn(lane)
 
     def _end_turn(self, lane: Lane) -> None:
         self._leave_lane(lane)

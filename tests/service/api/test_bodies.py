@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,10 +16,13 @@ from pydantic_core import from_json
 from rootstock.service.api.body import MAX_DEPTH
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
+from tests.service.generating_server import CHAT, run_generating_server
 
 GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/predict"): {"model": "foundation", "inputs": "héllo"},
     ("POST", "/v1/embeddings"): {"model": "foundation", "input": "héllo"},
+    ("POST", "/v1/chat/completions"): CHAT,
+    ("POST", "/v1/completions"): {"model": "tiny-chat", "prompt": "héllo", "max_tokens": 2},
     ("POST", "/v1/rerank"): {"model": "ranking", "query": "héllo", "documents": ["a", "b"]},
     ("PUT", "/v1/adapters/{name}/aliases/{alias}"): {"version": 1},
 }
@@ -36,6 +41,12 @@ TYPES = [
     ";;garbage/",
     "é",
 ]
+
+
+@pytest.fixture(scope="module")
+def server(new_home: Callable[[], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with run_generating_server(new_home(), tmp_path_factory.mktemp("llama")) as running:
+        yield running
 
 
 def deep(levels: int) -> bytes:

@@ -230,6 +230,8 @@ def test_several_answers_are_given_to_one_chat(api: openai.OpenAI) -> None:
             "top_logprobs is 30",
         ),
         ("predict", {"inputs": "a", "model": "nobody"}, 404, "nobody"),
+        ("completions", {"prompt": "a", "stop": "a" * 300}, 422, "a stop string has 300 characters"),
+        ("completions", {"prompt": "a", "logit_bias": {str(i): 1 for i in range(1025)}}, 422, "has 1025 tokens"),
         ("completions", {"prompt": [99999]}, 422, "token id 99999"),
         ("embeddings", {"input": "a"}, 422, "/v1/chat/completions"),
         ("predict", {"inputs": "a"}, 422, "/v1/chat/completions"),

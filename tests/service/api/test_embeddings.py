@@ -11,7 +11,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from rootstock.adapters.foundation.location import FoundationFiles
-from rootstock.adapters.spec import TASKS
+from rootstock.adapters.spec import TASKS, TEXT_GENERATION
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 
@@ -68,7 +68,7 @@ def test_models_lists_the_foundation_and_every_adapter(
 def test_limits_state_what_the_server_takes(client: httpx.Client) -> None:
     limits = client.get("/v1/limits").json()
     assert limits["max_rank"] == 64
-    assert limits["tasks"] == sorted(TASKS)
+    assert limits["tasks"] == sorted(set(TASKS) - {TEXT_GENERATION})
     assert limits["foundation"]["max_tokens"] == 512
 
 
@@ -83,7 +83,3 @@ def test_openapi_states_every_route_and_its_error_shape(client: httpx.Client) ->
             assert shape["$ref"].endswith("/ErrorAnswer"), path
             assert "422" not in operation["responses"], path
     assert client.get("/docs").status_code == 200
-
-
-def test_completions_are_404_until_they_exist(client: httpx.Client) -> None:
-    assert client.post("/v1/chat/completions", json={}).status_code == 404

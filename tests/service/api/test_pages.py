@@ -93,5 +93,5 @@ def test_there_is_a_request_to_copy_for_every_task_of_an_adapter() -> None:
     assert set(EXAMPLES) == set(TASKS)
     for task in (*TASKS, "a task of tomorrow", None):
         adapter = ListedAdapter(name="a", live=1, versions=[1], task=task, aliases={}, residency="slot")
-        body = json.loads(shlex.split(_example("http://x/", [adapter]))[-1])
+        body = json.loads(shlex.split(_example("http://x/", [adapter], "feature-extraction"))[-1])
         assert body["model"] == ("a" if task in TASKS else "foundation")

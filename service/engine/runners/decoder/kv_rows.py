@@ -122,7 +122,10 @@ class KvRows:
         if room < length:
             return
         rows = max(1, min(_ROWS, min(_TOKENS, self.capacity // 16) // room, free // room))
-        slab = KvSlab(self._shape, rows, room, self._dtype)
+        try:
+            slab = KvSlab(self._shape, rows, room, self._dtype)
+        except RuntimeError:  # torch has no memory left, although the limit allows more
+            return
         self._slabs.setdefault(room, []).append(slab)
         self._used += slab.tokens
         yield slab

@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 
 from rootstock.adapters.spec import Adapter, Array
+from rootstock.service.engine.core.admission import Capacity
 from rootstock.service.engine.core.catalog import FOUNDATION, ResolvedReference
-from rootstock.service.engine.core.errors import EngineError, InvalidInput, InvalidParameter, RunnerFault, TooLong
+from rootstock.service.engine.core.errors import (
+    EngineError,
+    InvalidInput,
+    InvalidParameter,
+    RunnerFault,
+    TooLarge,
+    TooLong,
+)
 from rootstock.service.engine.core.observer import Observer
 from rootstock.service.engine.core.request import RequestOptions
 from rootstock.service.engine.generate.decoder import Segment
@@ -285,3 +293,15 @@ def test_the_replay_of_an_adapter_gives_greedy_tokens_and_their_log_probabilitie
     assert long.shape == (6, 2)
     np.testing.assert_array_equal(short, long[:3])
     assert (long[:, 1] <= 0).all()
+
+
+def test_a_call_that_never_fits_in_the_queue_leaves_room_for_the_next_one(
+    llama: TinyDecoder, adapters: dict[str, Adapter]
+) -> None:
+    async def work(engine: GenerationEngine) -> list[TextPiece]:
+        with pytest.raises(TooLarge):
+            await _pieces(engine, "a0", list(range(60)), GREEDY, answers=3)
+        assert engine.admission.waiting() == (0, 0)
+        return await _pieces(engine, "a0", PROMPTS[0])
+
+    assert len(_run(llama, adapters, work, capacity=Capacity(8, 100))) == 12

@@ -199,3 +199,37 @@ def test_a_sequence_whose_deadline_passes_gets_an_error_and_gives_its_room_back(
     assert bench.errors[late].code == "deadline_exceeded"
     assert len(other.tokens) == 50
     assert bench.decoder.cache.used == 0
+
+
+def test_prompts_longer_than_a_turn_are_answered_although_only_one_fits_in_the_cache() -> None:
+    bench = _Bench(StepLimits(rows=4, prefill_tokens=4, quantum=2), capacity=64)
+    long = [bench.add(digest, list(range(40)), 6) for digest in ("a", "b")]
+    bench.run(1000)
+    assert [sequence.tokens for sequence in long] == [greedy(d, list(range(40)), 6) for d in ("a", "b")]
+
+
+def test_the_first_sequences_of_an_adapter_go_on_beside_another_adapter() -> None:
+    bench = _Bench(StepLimits(rows=4, prefill_tokens=64, quantum=3))
+    first = [bench.add("a", [i], 60) for i in range(4)]
+    for _ in range(10):
+        bench.forward()
+    for i in range(2):
+        bench.add("b", [i], 200)
+    before = [len(bench.steps[sequence]) for sequence in first]
+    for _ in range(30):
+        bench.forward()
+    gained = [len(bench.steps[sequence]) - had for sequence, had in zip(first, before, strict=True)]
+    assert gained[0] >= gained[-1]
+    assert gained[0] > 20
+
+
+def test_an_adapter_that_is_deleted_while_its_sequence_leaves_gives_its_slot_back() -> None:
+    bench = _Bench()
+    sequence = bench.add("a", [1, 2], 50)
+    bench.forward()
+    sequence.left = True
+    bench.worker.drop("a")
+    bench.worker.leave()
+    bench.run()
+    bench.forward()
+    assert not bench.holders.resident()
