@@ -12,6 +12,8 @@ from rootstock.service.engine.encode.packing import BatchLimits, pack
 # The batches that may run before verification gets one: under endless load, verification gets 1/17 of the
 # batches.
 VERIFY_AFTER = 16
+# The batches that may pass an adapter without a slot. Before the next one, it gets a slot ahead of all others.
+SLOT_AFTER = 4
 # A batch is chosen from the rows and tokens of this many batches. Within this window, an adapter may get ahead of
 # others to save padding.
 WINDOW = 4
@@ -38,7 +40,8 @@ class Queue:
     by its priority. Consider the time from when a row is first in its adapter's queue until it runs. In this time
     each adapter's queue of its tenant, its own included, runs at most 2 W + 3 L tokens. Each other tenant runs at
     most 2 W + 3 L tokens more than the row's tenant. These bounds hold for any load. A row whose adapter gets no
-    slot delays no other row. When it gets a slot, it has at most W tokens to catch up.
+    slot delays no other row. An adapter that `SLOT_AFTER` batches have passed takes a slot before all others. It
+    then has at most W tokens to catch up.
 
     Rows of verification run only when no other row can, or after `VERIFY_AFTER` batches have passed them.
     """
@@ -48,6 +51,8 @@ class Queue:
         horizon = WINDOW * limits.tokens * PRIORITIES["normal"]
         self._serving, self._verifying = (FairQueue((_tenant, _adapter_queue), horizon) for _ in range(2))
         self._passed = 0
+        # For each adapter that got no slot: a row of it, and the batches that have passed it since.
+        self._slotless: dict[str, tuple[Row, int]] = {}
 
     def __len__(self) -> int:
         return self._serving.size + self._verifying.size
@@ -84,7 +89,14 @@ class Queue:
         def has_slot_once(row: Row) -> bool:
             if row.digest not in known:
                 known[row.digest] = has_slot(row)
+                if known[row.digest]:
+                    self._slotless.pop(row.digest, None)
+                else:
+                    self._slotless[row.digest] = row, self._slotless.get(row.digest, (row, 0))[1] + 1
             return known[row.digest]
+
+        if turns is self._serving:
+            self._give_slot(has_slot_once, is_gone)
 
         window: list[Row] = []
         while len(window) < WINDOW * self.limits.rows and (row := turns.pull(is_gone, has_slot_once)) is not None:
@@ -98,6 +110,16 @@ class Queue:
             turns.serve(row)
         turns.close()
         return batch
+
+    def _give_slot(self, has_slot: Test[Row], is_gone: Test[Row]) -> None:
+        """Let the adapter that was passed most often take a slot first.
+
+        Otherwise two tenants that use one adapter could keep the only slot for it without end.
+        """
+        self._slotless = {digest: entry for digest, entry in self._slotless.items() if not is_gone(entry[0])}
+        row, passed = max(self._slotless.values(), key=lambda entry: entry[1], default=(None, 0))
+        if row is not None and passed >= SLOT_AFTER:
+            has_slot(row)
 
     def __iter__(self) -> Iterator[Row]:
         for turns in (self._serving, self._verifying):

@@ -13,7 +13,7 @@ from itertools import count
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rootstock.service.engine.core.admission import Admission, Capacity, Ticket
@@ -248,6 +248,8 @@ def test_what_is_admitted_is_answered_once_with_its_own_outputs_whatever_else_ar
         assert world.slots.pinned <= world.slots.resident(), "what is pinned was not evicted"
 
 
+# Two tenants keep the only slot for one adapter.
+@example(flood=[("a0", [2, 2, 2, 2], ""), ("a0", [2, 2], "x")], own=[2], priority="high", slots=3, pin=False)
 @settings(max_examples=40, deadline=None)
 @given(
     flood=st.lists(st.tuples(st.sampled_from(NAMES), LENGTHS, TENANTS), min_size=1, max_size=8),
