@@ -16,6 +16,7 @@ from rootstock.adapters.cli.options import URL, Json, Url
 from rootstock.adapters.installation import lack
 
 if TYPE_CHECKING:
+    from rootstock.adapters.foundation.location import FoundationFiles
     from rootstock.adapters.spec import FoundationSpec
     from rootstock.service.telemetry.top import Frame
 
@@ -181,9 +182,9 @@ def export(
                 # torch reads the checkpoint itself.
                 tell({"path": str(files.folder)}, as_json, str(files.folder))
                 continue
-            folder = _exported(setting, settings, "fp32")
+            folder = _exported(setting, files, settings, "fp32")
             if int8:
-                _export_int8(setting, settings, folder, accept_drift, as_json)
+                _export_int8(files, settings, folder, accept_drift, as_json)
             else:
                 tell({"path": str(folder)}, as_json, str(folder))
     except (SettingsError, FoundationError, AdapterError, OSError) as error:
@@ -241,29 +242,26 @@ def _prepare(setting: str, settings: Any) -> None:
 
     files = locate(setting, settings.export_folders)
     if not generates(files):
-        _exported(setting, settings, settings.precision)
+        _exported(setting, files, settings, settings.precision)
     elif problem := lack("torch", f"generating text with {files.name}"):
         raise FoundationError(problem)
 
 
-def _exported(setting: str, settings: Any, precision: str) -> Path:
+def _exported(setting: str, files: FoundationFiles, settings: Any, precision: str) -> Path:
     """Return the foundation's export. If there is none, make it here, where the user sees progress and errors."""
-    from rootstock.adapters.foundation.location import locate
     from rootstock.service.exports.cache import find_export
 
-    folders = settings.export_folders
-    return find_export(setting, locate(setting, folders), folders, precision)
+    return find_export(setting, files, settings.export_folders, precision)
 
 
-def _export_int8(setting: str, settings: Any, fp32: Path, accept_drift: bool, as_json: bool) -> None:
+def _export_int8(files: FoundationFiles, settings: Any, fp32: Path, accept_drift: bool, as_json: bool) -> None:
     """Write the int8 export beside the fp32 one if its outputs are within bounds or the drift is accepted."""
     from rootstock.adapters.bundle import Limits
     from rootstock.adapters.cli.output import table, tell
-    from rootstock.adapters.foundation.location import locate
     from rootstock.service.exports.cache import int8_candidate, path_of
     from rootstock.service.exports.int8_check import measure
 
-    files, home = locate(setting, settings.export_folders), settings.home_folder
+    home = settings.home_folder
     limits = Limits(max_bundle_bytes=settings.max_bundle_mb * 2**20, max_rank=settings.max_rank)
     folder = path_of(files, home, "int8")
     with int8_candidate(fp32, folder) as candidate:

@@ -46,9 +46,9 @@ def describe(files: FoundationFiles) -> FoundationSpec:
     classes = {type(a).__name__: _task_class(task, a, b) for task, (a, b) in built.items()}
     positions, padding = int(config.max_position_embeddings), getattr(config, "pad_token_id", None)
     limit = max_tokens(files.folder, config.model_type, positions, padding)
-    lowers = lowercases_text(files.folder)
+    lowers, trunk_digest = lowercases_text(files.folder), fingerprint(files.folder)
     return FoundationSpec(
-        fingerprint=fingerprint(files.folder),
+        fingerprint=trunk_digest,
         name=files.name,
         revision=files.revision,
         model_type=config.model_type,
@@ -63,7 +63,7 @@ def describe(files: FoundationFiles) -> FoundationSpec:
         norms=_norms(trunk),
         layer_prefix=_layer_prefix(trunk, config.num_hidden_layers),
         masked_lm=None if generates else masked_lm(files, config),
-        causal_lm=causal_lm(files, next(iter(classes)), config) if generates else None,
+        causal_lm=causal_lm(files, next(iter(classes)), config, trunk_digest) if generates else None,
         other_names=files.other_names,
         lowercases=lowers,
     )

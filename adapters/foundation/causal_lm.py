@@ -9,7 +9,6 @@ from rootstock.adapters.bundle.canonical import canonical
 from rootstock.adapters.foundation.location import (
     FoundationError,
     FoundationFiles,
-    fingerprint,
     heads_digest,
     read_json,
 )
@@ -21,8 +20,8 @@ _DEPENDENT = ("dynamic", "longrope")
 _SETTINGS = ("generation_config.json", "config.json")
 
 
-def causal_lm(files: FoundationFiles, class_name: str, config: Any) -> CausalLM:
-    """Return the head of a decoder's checkpoint.
+def causal_lm(files: FoundationFiles, class_name: str, config: Any, trunk: str) -> CausalLM:
+    """Return the head of a decoder's checkpoint, whose trunk has the fingerprint `trunk`.
 
     Raise FoundationError if no token ends an answer, or if positions depend on the longest sequence of a pass.
     """
@@ -32,11 +31,9 @@ def causal_lm(files: FoundationFiles, class_name: str, config: Any) -> CausalLM:
             f"{files.folder}: rope_type {kind!r} is not served, because an answer would depend on the others of "
             "its pass; choose a model with another rope_type"
         )
-    heads = heads_digest(files.folder)
-    digest = fingerprint(files.folder)
-    if heads is not None:
-        digest = f"sha256:{hashlib.sha256(canonical([digest, heads])).hexdigest()}"
-    return CausalLM(class_name, int(config.vocab_size), _stop_ids(files, int(config.vocab_size)), digest)
+    heads, vocabulary = heads_digest(files.folder), int(config.vocab_size)
+    digest = trunk if heads is None else f"sha256:{hashlib.sha256(canonical([trunk, heads])).hexdigest()}"
+    return CausalLM(class_name, vocabulary, _stop_ids(files, vocabulary), digest)
 
 
 def _stop_ids(files: FoundationFiles, vocabulary: int) -> tuple[int, ...]:
