@@ -53,6 +53,8 @@ class RaggedAttention:
     def __init__(self) -> None:
         self._steps: Sequence[_SlabStep] = ()
         self._chunks: Sequence[Span] = ()
+        # The masks of the steps and of the chunks, by window. Every layer with the same window uses them.
+        self._masks: dict[int | None, tuple[Sequence[Tensor], Sequence[Tensor | None]]] = {}
 
     def take(self, spans: Sequence[Span]) -> None:
         """Set the spans of the next pass, which cover its tokens in order."""
@@ -62,6 +64,7 @@ class RaggedAttention:
             if span.end - span.first == 1:
                 by_slab.setdefault(id(span.place.slab), []).append(span)
         self._steps = [_slab_step(group) for group in by_slab.values()]
+        self._masks.clear()
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None
@@ -71,11 +74,15 @@ class RaggedAttention:
         `query` is (heads, tokens, width); `key` and `value` may have fewer heads, each for a group of the
         query's. With `window`, a token sees itself and the `window` - 1 tokens before it.
         """
+        if window not in self._masks:
+            steps = [_step_mask(step, window) for step in self._steps]
+            self._masks[window] = steps, [_chunk_mask(chunk, window) for chunk in self._chunks]
+        step_masks, chunk_masks = self._masks[window]
         outputs = query.new_empty((query.shape[1], query.shape[0], value.shape[-1]))
-        for step in self._steps:
-            _attend_step(step, layer, query, key, value, outputs, scale, window)
-        for chunk in self._chunks:
-            _attend_chunk(chunk, layer, query, key, value, outputs, scale, window)
+        for step, step_mask in zip(self._steps, step_masks, strict=True):
+            _attend_step(step, layer, query, key, value, outputs, scale, step_mask)
+        for chunk, chunk_mask in zip(self._chunks, chunk_masks, strict=True):
+            _attend_chunk(chunk, layer, query, key, value, outputs, scale, window, chunk_mask)
         return outputs
 
     def attach(self, model: nn.Module) -> None:
@@ -119,7 +126,7 @@ def _attend_step(
     value: Tensor,
     outputs: Tensor,
     scale: float | None,
-    window: int | None,
+    mask: Tensor,
 ) -> None:
     keys, values = step.slab.keys[layer], step.slab.values[layer]
     keys[step.rows, :, step.positions] = key[:, step.tokens].transpose(0, 1)
@@ -128,10 +135,6 @@ def _attend_step(
         keys, values = keys[: step.taken, :, : step.longest], values[: step.taken, :, : step.longest]
     else:
         keys, values = keys[step.chosen, :, : step.longest], values[step.chosen, :, : step.longest]
-    places = torch.arange(step.longest)
-    mask = places < step.visible[:, None]
-    if window is not None:
-        mask &= places >= step.visible[:, None] - window
     # The query heads of one group read the same keys, as if they were several tokens at the same position.
     heads = key.shape[0]
     rows = query[:, step.sources].transpose(0, 1)
@@ -152,14 +155,14 @@ def _attend_chunk(
     outputs: Tensor,
     scale: float | None,
     window: int | None,
+    mask: Tensor | None,
 ) -> None:
     place, first, end, start = span
     stop = start + end - first
     keys, values = place.slab.keys[layer, place.row], place.slab.values[layer, place.row]
     keys[:, start:stop] = key[:, first:end]
     values[:, start:stop] = value[:, first:end]
-    begin = 0 if window is None else max(0, start - window + 1)
-    mask = _mask(start, stop, begin, window) if start or window is not None else None
+    begin = _begin(start, window)
     outputs[first:end] = scaled_dot_product_attention(
         query[None, :, first:end],
         keys[None, :, begin:stop],
@@ -171,9 +174,27 @@ def _attend_chunk(
     )[0].transpose(0, 1)
 
 
-def _mask(start: int, stop: int, begin: int, window: int | None) -> Tensor:
-    """Return which of the tokens `begin` to `stop` each token from `start` on sees: (tokens, tokens seen)."""
-    ours, others = torch.arange(start, stop)[:, None], torch.arange(begin, stop)[None]
+def _begin(start: int, window: int | None) -> int:
+    """Return the first position that a token at `start` sees."""
+    return 0 if window is None else max(0, start - window + 1)
+
+
+def _step_mask(step: _SlabStep, window: int | None) -> Tensor:
+    """Return which positions each row of a step sees: (rows, longest)."""
+    places = torch.arange(step.longest)
+    mask = places < step.visible[:, None]
+    return mask if window is None else mask & (places >= step.visible[:, None] - window)
+
+
+def _chunk_mask(span: Span, window: int | None) -> Tensor | None:
+    """Return which tokens each token of a chunk sees, from the first that one sees: (tokens, tokens seen).
+
+    Return None for a chunk at the beginning of its sequence, whose mask is causal.
+    """
+    if not span.start and window is None:
+        return None
+    stop = span.start + span.end - span.first
+    ours, others = torch.arange(span.start, stop)[:, None], torch.arange(_begin(span.start, window), stop)[None]
     mask = others <= ours
     return mask if window is None else mask & (others > ours - window)
 
