@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rootstock.service.engine.core.arbiter import Arbiter
     from rootstock.service.engine.core.observer import Observer
     from rootstock.service.engine.encode.batch import Encoder
+    from rootstock.service.engine.encode.engine import Engine
     from rootstock.service.engine.generate.engine import GenerationEngine
     from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
     from rootstock.service.foundations import FoundationHost
@@ -192,31 +193,46 @@ async def _host(
     from rootstock.adapters.foundation.location import generates, locate
     from rootstock.adapters.foundation.weights import FoundationWeights
     from rootstock.service.conversion import Converter
-    from rootstock.service.engine.core.admission import Capacity
-    from rootstock.service.engine.encode.engine import Engine, EngineLimits
-    from rootstock.service.engine.encode.modalities.text import Tokenizer
-    from rootstock.service.engine.encode.packing import BatchLimits
     from rootstock.service.foundations import FoundationHost
     from rootstock.service.registry_catalog import RegistryCatalog
 
     files = await asyncio.to_thread(locate, setting, settings.export_folders)
     converter = Converter(setting, settings.max_rank, settings.export_folders)
+    runner: OpenedRunner | TorchDecoder
     if generates(files):
-        decoder = await asyncio.to_thread(_open_decoder, files, settings)
-        spec = replace(decoder.spec, other_names=(name, *files.other_names))
-        base = FoundationWeights(files.folder, spec.model_type)
-        catalog = RegistryCatalog(registry, store, spec, limits, base)
-        generator = _generator(name, spec, decoder, files, catalog, settings, observer, arbiter)
-        return FoundationHost(name, generator, catalog, base, converter)
-    runner, spec, folder = await asyncio.to_thread(open_runner, setting, files, settings)
-    spec = replace(spec, other_names=(name, *files.other_names))
+        runner = await asyncio.to_thread(_open_decoder, files, settings)
+    else:
+        runner = await asyncio.to_thread(open_runner, setting, files, settings)
+    spec = replace(runner.spec, other_names=(name, *files.other_names))
     base = FoundationWeights(files.folder, spec.model_type)
     catalog = RegistryCatalog(registry, store, spec, limits, base)
+    engine: Engine | GenerationEngine
+    if isinstance(runner, OpenedRunner):
+        engine = _encoder(name, spec, runner, catalog, settings, observer, arbiter)
+    else:
+        engine = _generator(name, spec, runner, files, catalog, settings, observer, arbiter)
+    return FoundationHost(name, engine, catalog, base, converter)
+
+
+def _encoder(
+    name: str,
+    spec: FoundationSpec,
+    runner: OpenedRunner,
+    catalog: RegistryCatalog,
+    settings: Settings,
+    observer: Observer,
+    arbiter: Arbiter | None,
+) -> Engine:
+    from rootstock.service.engine.core.admission import Capacity
+    from rootstock.service.engine.encode.engine import Engine, EngineLimits
+    from rootstock.service.engine.encode.modalities.text import Tokenizer
+    from rootstock.service.engine.encode.packing import BatchLimits
+
     mask_id = None if spec.masked_lm is None else spec.masked_lm.mask_id
-    engine = Engine(
+    return Engine(
         spec,
-        runner,
-        Tokenizer(folder / "tokenizer.json", mask_id),
+        runner.encoder,
+        Tokenizer(runner.folder / "tokenizer.json", mask_id),
         catalog,
         observer,
         EngineLimits(
@@ -227,7 +243,6 @@ async def _host(
         name=name,
         arbiter=arbiter,
     )
-    return FoundationHost(name, engine, catalog, base, converter)
 
 
 def _open_decoder(files: FoundationFiles, settings: Settings) -> TorchDecoder:

@@ -44,15 +44,9 @@ class Catalog(Protocol):
 
 def foundation_adapter(spec: FoundationSpec) -> Adapter:
     """Return the bare foundation as an adapter without weights, for embeddings. Its digest is the fingerprint."""
-    return Adapter(
-        digest=spec.fingerprint,
-        task="feature-extraction",
-        problem_type=None,
-        labels=(),
-        head=HeadSpec("linear", pooling=spec.embedding.pooling, normalize=spec.embedding.normalize),
-        preprocessing=Preprocessing(spec.embedding.max_tokens, prefix=spec.embedding.prefix),
-        weights=AdapterWeights({}, {}),
-    )
+    head = HeadSpec("linear", pooling=spec.embedding.pooling, normalize=spec.embedding.normalize)
+    preprocessing = Preprocessing(spec.embedding.max_tokens, prefix=spec.embedding.prefix)
+    return _without_weights(spec.fingerprint, "feature-extraction", head, preprocessing)
 
 
 def fill_mask_adapter(spec: FoundationSpec, masked_lm: MaskedLM) -> Adapter:
@@ -60,15 +54,8 @@ def fill_mask_adapter(spec: FoundationSpec, masked_lm: MaskedLM) -> Adapter:
 
     Its digest is the head's (`MaskedLM.digest`).
     """
-    return Adapter(
-        digest=masked_lm.digest,
-        task=FILL_MASK,
-        problem_type=None,
-        labels=(),
-        head=HeadSpec("masked-lm", masked_lm.class_name),
-        preprocessing=Preprocessing(spec.max_tokens),
-        weights=AdapterWeights({}, {}),
-    )
+    head = HeadSpec("masked-lm", masked_lm.class_name)
+    return _without_weights(masked_lm.digest, FILL_MASK, head, Preprocessing(spec.max_tokens))
 
 
 def generation_adapter(spec: FoundationSpec, causal_lm: CausalLM) -> Adapter:
@@ -76,15 +63,12 @@ def generation_adapter(spec: FoundationSpec, causal_lm: CausalLM) -> Adapter:
 
     Its digest is the head's (`CausalLM.digest`).
     """
-    return Adapter(
-        digest=causal_lm.digest,
-        task=TEXT_GENERATION,
-        problem_type=None,
-        labels=(),
-        head=HeadSpec("causal-lm", causal_lm.class_name),
-        preprocessing=Preprocessing(spec.max_tokens),
-        weights=AdapterWeights({}, {}),
-    )
+    head = HeadSpec("causal-lm", causal_lm.class_name)
+    return _without_weights(causal_lm.digest, TEXT_GENERATION, head, Preprocessing(spec.max_tokens))
+
+
+def _without_weights(digest: str, task: str, head: HeadSpec, preprocessing: Preprocessing) -> Adapter:
+    return Adapter(digest, task, None, (), head, preprocessing, AdapterWeights({}, {}))
 
 
 def own_adapters(spec: FoundationSpec) -> dict[str, Adapter]:

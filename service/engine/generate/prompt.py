@@ -60,10 +60,6 @@ class PromptTokenizer:
         self._template = None if source is None else compile_template(source)
         self._bytes = TokenBytes(self._tokenizer)
 
-    @property
-    def has_template(self) -> bool:
-        return self._template is not None
-
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, with the special tokens that the tokenizer adds."""
         return self._ids(text, True)

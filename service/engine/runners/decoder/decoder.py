@@ -25,8 +25,6 @@ from rootstock.service.engine.runners.decoder.updates import (
 )
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# A log-probability x may differ from PEFT's in fp32 by at most t + t * |x|, with this t.
-TOLERANCES = {"fp32": 1e-3, "bf16": 1e-1}
 
 
 class TorchDecoder:
@@ -57,7 +55,6 @@ class TorchDecoder:
         self.spec = spec
         self.slots = slots
         self.precision = precision
-        self.tolerance = TOLERANCES[precision]
         self._dtype = PRECISIONS[precision]
         model = _load(folder, self._dtype)
         self._trunk: Any = model.base_model
