@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
-from rootstock.adapters.spec import Adapter, Array
+from rootstock.adapters.spec import Array
 from rootstock.service.engine.core.admission import Admission
 from rootstock.service.engine.core.errors import EngineError, RunnerFault
 from rootstock.service.engine.core.observer import BatchStats, Observer
 from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.core.work import Priority
-from rootstock.service.engine.core.worker import Worker
+from rootstock.service.engine.core.worker import SlotWorker
 from rootstock.service.engine.encode.batch import Encoder, Row, assemble
 from rootstock.service.engine.encode.queue import Queue
 from rootstock.service.engine.encode.sample import Collate
 
 
-class Batcher(Worker):
+class Batcher(SlotWorker):
     """A thread that runs batches while rows wait.
 
     It calls `finish(request, error)` once for each request it ends.
@@ -44,9 +43,8 @@ class Batcher(Worker):
         clock: Callable[[], float] = time.monotonic,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        super().__init__("batcher")
+        super().__init__("batcher", slots)
         self._queue = queue
-        self._slots = slots
         self._runner = runner
         self._collate = collate
         self._finish = finish
@@ -54,12 +52,8 @@ class Batcher(Worker):
         self._observer = observer
         self._clock = clock
         self._turn = turn
-        # This lock guards the attributes below, which pass work between threads. No thread holds it for long.
-        self._changed = threading.Condition()
-        self._stopping = False
+        # `_changed` guards these too.
         self._incoming: list[Row] = []
-        self._dropping: list[str] = []
-        self._placing: list[Adapter] = []
         self._left = False
 
     def admit(self, rows: Sequence[Row]) -> None:
@@ -75,27 +69,9 @@ class Batcher(Worker):
         """Drop the rows of requests that are gone unanswered, before the next batch."""
         self._left = True
 
-    def drop(self, digest: str) -> None:
-        """Free the adapter's slot before the next batch."""
-        with self._changed:
-            self._dropping.append(digest)
-            self._changed.notify()
-
-    def place(self, adapter: Adapter) -> None:
-        """Put the adapter into a slot before the next batch, without waiting for its first request."""
-        with self._changed:
-            self._placing.append(adapter)
-            self._changed.notify()
-
     def resident(self) -> frozenset[str]:
         """Return the digests of the adapters in slots."""
         return self._slots.resident()
-
-    def stop(self) -> None:
-        """End the thread after it has run the queued rows."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
 
     def loop(self) -> None:
         """Run batches until the thread is stopped."""
@@ -126,16 +102,7 @@ class Batcher(Worker):
     def _take_in(self) -> None:
         with self._changed:
             incoming, self._incoming = self._incoming, []
-            dropping, self._dropping = self._dropping, []
-            placing, self._placing = self._placing, []
-        for digest in dropping:
-            self._slots.drop(digest)
-        for adapter in placing:
-            # If staging fails here, it fails again for the first request that needs the adapter, which gets the
-            # error.
-            with suppress(Exception):
-                if self._slots.lease(adapter) is not None:
-                    self._slots.release(adapter.digest)
+        self.change_slots()
         for row in incoming:
             self._queue.put(row)
         if self._left:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 
-from rootstock.adapters.spec import Adapter, Array
+from rootstock.adapters.spec import Array
 from rootstock.service.engine.core.admission import Admission
 from rootstock.service.engine.core.errors import Draining, EngineError, Expired, RunnerFault
 from rootstock.service.engine.core.observer import BatchStats, Observer
 from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.core.work import Priority
-from rootstock.service.engine.core.worker import Worker
+from rootstock.service.engine.core.worker import SlotWorker
 from rootstock.service.engine.generate.decoder import Decoder, Segment
 from rootstock.service.engine.generate.scheduler import Lane, Scheduler, StepLimits
 from rootstock.service.engine.generate.sequence import Step, TextSequence
 from rootstock.service.engine.generate.token_sampler import TokenChoice, choose_all
 
 
-class DecodeWorker(Worker):
+class DecodeWorker(SlotWorker):
     """A thread that steps while sequences wait or run.
 
     A fault of the decoder fails the sequences of that pass only. Only this thread uses the scheduler, the slots
@@ -38,20 +37,15 @@ class DecodeWorker(Worker):
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
         longest: int = 4096,
     ) -> None:
-        super().__init__("decoder")
-        self._slots = slots
+        super().__init__("decoder", slots)
         self._decoder = decoder
         self._admission = admission
         self._observer = observer
         self._clock = clock
         self._turn = turn
         self.scheduler = Scheduler(decoder.cache, slots, limits, self._gone, self._fail, longest)
-        # This lock guards the attributes below, which pass work between threads. No thread holds it for long.
-        self._changed = threading.Condition()
-        self._stopping = False
+        # `_changed` guards these too.
         self._incoming: list[TextSequence] = []
-        self._dropping: list[str] = []
-        self._placing: list[Adapter] = []
         self._left = self._ended = False
 
     def admit(self, sequences: Sequence[TextSequence]) -> None:
@@ -66,24 +60,6 @@ class DecodeWorker(Worker):
         """Free what sequences hold that are gone, before the next step."""
         with self._changed:
             self._left = True
-            self._changed.notify()
-
-    def drop(self, digest: str) -> None:
-        """Free the adapter's slot before the next step."""
-        with self._changed:
-            self._dropping.append(digest)
-            self._changed.notify()
-
-    def place(self, adapter: Adapter) -> None:
-        """Put the adapter into a slot before the next step, without waiting for its first request."""
-        with self._changed:
-            self._placing.append(adapter)
-            self._changed.notify()
-
-    def stop(self) -> None:
-        """End the thread after the sequences that wait or run have ended."""
-        with self._changed:
-            self._stopping = True
             self._changed.notify()
 
     def loop(self) -> None:
@@ -117,19 +93,8 @@ class DecodeWorker(Worker):
     def _take_in(self) -> None:
         with self._changed:
             incoming, self._incoming = self._incoming, []
-            dropping, self._dropping = self._dropping, []
-            placing, self._placing = self._placing, []
             left, self._left = self._left, False
-        # A lane may hold the slot until the next step.
-        kept = [digest for digest in dropping if not self._slots.drop(digest)]
-        with self._changed:
-            self._dropping += kept
-        for adapter in placing:
-            # If staging fails here, it fails again for the first request that needs the adapter, which gets the
-            # error.
-            with suppress(Exception):
-                if self._slots.lease(adapter) is not None:
-                    self._slots.release(adapter.digest)
+        self.change_slots()
         for sequence in incoming:
             self.scheduler.put(sequence)
         if left:
