@@ -82,7 +82,7 @@ def _tokenizer(read: dict[str, Any]) -> dict[str, Any]:
     """Return the content of tokenizer.json, with the vocabulary, merges and special tokens that were read."""
     vocabulary = read["model"]["vocab"]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    # transformers 5.5 adds tokens of its own class, which the model has no embeddings for.
+    # transformers 5.5 adds tokens of its own class. The model has no embeddings for them.
     special = [
         {"id": vocabulary[token["content"]], "content": token["content"], **flags}
         for token in read["added_tokens"]
@@ -116,7 +116,7 @@ def _tokenizer(read: dict[str, Any]) -> dict[str, Any]:
 
 def _tokenizer_config(tokenizer: Any, config: dict[str, Any]) -> dict[str, Any]:
     """Return the content of tokenizer_config.json. Its class takes tokenizer.json as it is."""
-    # The ids are those of the GGUF file; transformers 5.5 gives the tokenizer the end token of its own class.
+    # The ids are those of the GGUF file. transformers 5.5 takes another end token, from its tokenizer class.
     named = {f"{name}_token": tokenizer.convert_ids_to_tokens(config[f"{name}_token_id"]) for name in _NAMED}
     return {
         **named,
