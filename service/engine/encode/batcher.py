@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -19,6 +19,9 @@ from rootstock.service.engine.core.worker import SlotWorker
 from rootstock.service.engine.encode.batch import Encoder, Row, assemble
 from rootstock.service.engine.encode.queue import Queue
 from rootstock.service.engine.encode.sample import Collate
+
+# The slot of each adapter that a batch leases. An adapter that is verified takes the slot for verification.
+Leases = dict[tuple[str, bool], int]
 
 
 class Batcher(SlotWorker):
@@ -81,7 +84,7 @@ class Batcher(SlotWorker):
     def step(self) -> bool:
         """Take in new work and run one batch, without waiting. Return False if no row could run."""
         self._take_in()
-        leased: dict[str, int] = {}
+        leased: Leases = {}
         failed: list[tuple[Request, EngineError]] = []
         # Choose rows after the engine's turn has come: new rows may have come by then, and others may have left.
         with self._turn():
@@ -115,7 +118,7 @@ class Batcher(SlotWorker):
             request.progress.leave()
         return request.progress.left
 
-    def _lease(self, row: Row, leased: dict[str, int], failed: list[tuple[Request, EngineError]]) -> bool:
+    def _lease(self, row: Row, leased: Leases, failed: list[tuple[Request, EngineError]]) -> bool:
         request = row.request
         try:
             slot = self._slots.lease(request.adapter, request.verifying)
@@ -127,24 +130,25 @@ class Batcher(SlotWorker):
             return False
         if slot is None:
             return False
-        leased[row.digest] = slot
+        leased[row.digest, request.verifying] = slot
         return True
 
-    def _run(self, rows: Sequence[Row], leased: Mapping[str, int]) -> None:
+    def _run(self, rows: Sequence[Row], leased: Leases) -> None:
         started = self._clock()
         waits = self._start(rows, started)
         results: Sequence[Array | RunnerFault]
         tokens = padded = 0
         try:
-            batch = assemble([row.sample for row in rows], [leased[row.digest] for row in rows], self._collate)
+            slots = [leased[row.digest, row.request.verifying] for row in rows]
+            batch = assemble([row.sample for row in rows], slots, self._collate)
             tokens, padded = sum(batch.lengths), batch.padded
             results = _checked(rows, self._runner.run(batch))
         except Exception as error:  # a runner can raise anything: this batch fails and the engine goes on
             fault = RunnerFault(f"the runner failed on this batch: {type(error).__name__}: {error}")
             fault.__cause__ = error
             results = [fault] * len(rows)
-        for digest in leased:
-            self._slots.release(digest, rows[0].request.verifying)
+        for digest, verifying in leased:
+            self._slots.release(digest, verifying)
         finished = self._clock()
         adapters, length = len({row.digest for row in rows}), sum(row.cost for row in rows)
         stats = BatchStats(len(rows), adapters, tokens, padded, finished - started, waits)

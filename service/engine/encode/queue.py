@@ -18,6 +18,8 @@ SLOT_AFTER = 4
 # others to save padding.
 WINDOW = 4
 
+Slotless = dict[str, tuple[Row, int]]
+
 
 def _tenant(row: Row) -> tuple[Hashable, int]:
     return row.request.tenant, PRIORITIES["normal"]
@@ -51,8 +53,8 @@ class Queue:
         horizon = WINDOW * limits.tokens * PRIORITIES["normal"]
         self._serving, self._verifying = (FairQueue((_tenant, _adapter_queue), horizon) for _ in range(2))
         self._passed = 0
-        # For each adapter that got no slot: a row of it, and the batches that have passed it since.
-        self._slotless: dict[str, tuple[Row, int]] = {}
+        # In each of the two, for each adapter that got no slot: a row of it, and the batches that have passed it.
+        self._slotless: dict[FairQueue[Row], Slotless] = {self._serving: {}, self._verifying: {}}
 
     def __len__(self) -> int:
         return self._serving.size + self._verifying.size
@@ -85,19 +87,18 @@ class Queue:
 
     def _take_from(self, turns: FairQueue[Row], has_slot: Test[Row], is_gone: Test[Row]) -> list[Row]:
         known: dict[str, bool] = {}
+        slotless = self._slotless[turns]
 
         def has_slot_once(row: Row) -> bool:
             if row.digest not in known:
                 known[row.digest] = has_slot(row)
                 if known[row.digest]:
-                    self._slotless.pop(row.digest, None)
+                    slotless.pop(row.digest, None)
                 else:
-                    self._slotless[row.digest] = row, self._slotless.get(row.digest, (row, 0))[1] + 1
+                    slotless[row.digest] = row, slotless.get(row.digest, (row, 0))[1] + 1
             return known[row.digest]
 
-        if turns is self._serving:
-            self._give_slot(has_slot_once, is_gone)
-
+        self._give_slot(turns, has_slot_once, is_gone)
         window: list[Row] = []
         while len(window) < WINDOW * self.limits.rows and (row := turns.pull(is_gone, has_slot_once)) is not None:
             window.append(row)
@@ -111,13 +112,15 @@ class Queue:
         turns.close()
         return batch
 
-    def _give_slot(self, has_slot: Test[Row], is_gone: Test[Row]) -> None:
+    def _give_slot(self, turns: FairQueue[Row], has_slot: Test[Row], is_gone: Test[Row]) -> None:
         """Let the adapter that was passed most often take a slot first.
 
         Otherwise two tenants that use one adapter could keep the only slot for it without end.
         """
-        self._slotless = {digest: entry for digest, entry in self._slotless.items() if not is_gone(entry[0])}
-        row, passed = max(self._slotless.values(), key=lambda entry: entry[1], default=(None, 0))
+        slotless = self._slotless[turns]
+        for digest in [digest for digest, (row, _) in slotless.items() if is_gone(row)]:
+            del slotless[digest]
+        row, passed = max(slotless.values(), key=lambda entry: entry[1], default=(None, 0))
         if row is not None and passed >= SLOT_AFTER:
             has_slot(row)
 

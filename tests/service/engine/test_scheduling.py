@@ -198,6 +198,34 @@ PATTERNS = st.one_of(
 )
 
 
+def high(name: str, *lengths: int, verifying: bool = False) -> Call:
+    return Call((name,), lengths, priority="high", verifying=verifying)
+
+
+verification = partial(high, verifying=True)
+
+
+# Adapters that wait for the slot of verification, and then others that are asked for; the same ones, or none.
+@example(
+    waves=[
+        ([Call(("a0",), (9,))], 0, []),
+        ([verification("a0", 2), high("a0", 2), high("a2", 2), high("a1", 2, 2, 2, 2, 2, 5)], 4, []),
+        ([verification("a", 2), high("a", *[2] * 5)], 4, []),
+        ([Call(("a",), (2, 2, 2, 4)), high("b", 2), high("a", 2, 2, 2, 9)], 1, []),
+        ([Call(("a0", "a1", "a2", "a3"), (9,))], 0, []),
+    ],
+    slots=3,
+    pin=False,
+)
+@example(
+    waves=[
+        ([verification("a", 2, 2), verification("a", 2, 2, 5)], 0, []),
+        ([verification("a0", 21), verification("a1", 2), verification("a0", 2)], 0, []),
+        ([verification("a", 2, 2, 2), verification("a", *[2] * 6)], 0, []),
+    ],
+    slots=3,
+    pin=False,
+)
 @settings(max_examples=80, deadline=None)
 @given(
     waves=st.lists(
