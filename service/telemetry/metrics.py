@@ -139,6 +139,9 @@ class Metrics(Observer):
         self._prompt_tokens = self._counter(
             "prompt_tokens", "Tokens of prompts for generated answers.", "adapter"
         )
+        self._reused_tokens = self._counter(
+            "reused_prompt_tokens", "Tokens of prompts that were copied from another sequence.", "adapter"
+        )
         self._first_token = self._histogram(
             "first_token_seconds", "Time from a request's arrival to the first token of its answer.", _SECONDS
         )
@@ -148,6 +151,9 @@ class Metrics(Observer):
         self._sequences = self._engine_gauge("sequences", "Sequences that wait or run.")
         self._running = self._engine_gauge("sequences_running", "Sequences that run.")
         self._kv_tokens = self._engine_gauge("kv_tokens", "Room taken for keys and values, in tokens.")
+        self._kv_kept = self._engine_gauge(
+            "kv_tokens_kept", "Room taken for prefixes that are kept for later prompts, in tokens."
+        )
         self._kv_limit = self._engine_gauge("kv_tokens_limit", "Largest room for keys and values, in tokens.")
 
     def _make_gauges(self) -> None:
@@ -189,6 +195,7 @@ class Metrics(Observer):
             self._sequences.labels(name).set_function(lambda: len(scheduler))
             self._running.labels(name).set_function(lambda: len(scheduler.lanes))
             self._kv_tokens.labels(name).set_function(lambda: kv.used)
+            self._kv_kept.labels(name).set_function(lambda: kv.kept)
             self._kv_limit.labels(name).set(kv.capacity)
         self._info.labels(name).info(
             {
@@ -231,6 +238,7 @@ class Metrics(Observer):
         name = self._traffic.label(stats.name)
         self._generating.add(name)
         self._prompt_tokens.labels(name).inc(stats.prompt_tokens)
+        self._reused_tokens.labels(name).inc(stats.reused_tokens)
         self._generated_tokens.labels(name).inc(stats.tokens)
         if stats.error is not None:
             self._failures.labels(stats.error).inc()

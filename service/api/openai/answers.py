@@ -33,12 +33,19 @@ def new_parts(kind: str, model: str, stream: TextStream) -> AnswerParts:
     return AnswerParts(f"{kind}-{uuid.uuid4().hex}", int(time.time()), model, resolved.version, resolved.digest)
 
 
+class PromptTokensDetails(BaseModel):
+    """The number of the prompt's tokens that were copied from an earlier sequence and not computed."""
+
+    cached_tokens: int
+
+
 class CompletionUsage(BaseModel):
     """The numbers of tokens: of the prompt, of all answers, and of both."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
 
 
 @dataclass(slots=True)
@@ -65,7 +72,12 @@ async def collect(stream: TextStream, answers: int) -> list[CollectedAnswer]:
 def usage_of_stream(stream: TextStream) -> CompletionUsage:
     """Return the numbers of tokens so far."""
     prompt, completion = stream.prompt_tokens, stream.completion_tokens
-    return CompletionUsage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+    return CompletionUsage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=stream.reused_tokens),
+    )
 
 
 def token_bytes(engine: GenerationEngine, token: int) -> tuple[str, list[int]]:

@@ -35,12 +35,13 @@ class BatchStats:
 class GenerationStats:
     """The figures of a call for text that has ended. `first` and `total` are in seconds since it arrived.
 
-    `tokens` counts those of all its answers. `first` is None if it ended before any. `error` is the code of the
-    error that ended it, or None.
+    `tokens` counts those of all its answers. `reused_tokens` of the prompt were not computed. `first` is None if
+    it ended before any. `error` is the code of the error that ended it, or None.
     """
 
     name: str
     prompt_tokens: int
+    reused_tokens: int
     tokens: int
     answers: int
     first: float | None

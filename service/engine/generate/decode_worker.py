@@ -122,7 +122,7 @@ class DecodeWorker(SlotWorker):
                 fault = RunnerFault(f"the decoder failed on this pass: {type(error).__name__}: {error}")
                 fault.__cause__ = error
                 self._fail(lane.sequence, fault)
-                self.scheduler.finish(lane)
+                self.scheduler.drop(lane)
             return
         seconds = self._clock() - began
         tokens = sum(len(segment.tokens) for _, segment in chosen)
@@ -152,7 +152,7 @@ class DecodeWorker(SlotWorker):
         sequence = lane.sequence
         if isinstance(choice, RunnerFault):
             self._fail(sequence, choice)
-            self.scheduler.finish(lane)
+            self.scheduler.drop(lane)
             return
         sequence.tokens.append(choice.token)
         sequence.sampler.accept(choice.token)

@@ -25,7 +25,11 @@ class Segment:
 
 
 class KvCache(Protocol):
-    """The keys and values of sequences, one row for each. `capacity` and `used` count tokens of room."""
+    """The keys and values of sequences, one row for each.
+
+    `capacity`, `used` and `kept` count tokens of room: of all rows at most, of the rows that passes use, and of
+    those that are only copied.
+    """
 
     @property
     def capacity(self) -> int: ...
@@ -33,12 +37,26 @@ class KvCache(Protocol):
     @property
     def used(self) -> int: ...
 
+    @property
+    def kept(self) -> int: ...
+
     def open(self) -> int:
         """Return a new, empty row."""
         ...
 
     def extend(self, row: int, length: int) -> bool:
         """Make room for `length` tokens in a row. Return False, and change nothing, if the cache is too full."""
+        ...
+
+    def copy(self, source: int, row: int, length: int) -> None:
+        """Copy the first `length` tokens of a row into another one, which has room for them."""
+        ...
+
+    def keep(self, row: int, length: int) -> bool:
+        """Keep the first `length` tokens of a row for copies, and take the row out of the passes' use.
+
+        Return False, and change nothing, if the cache is too full.
+        """
         ...
 
     def close(self, row: int) -> None:

@@ -358,6 +358,7 @@ def _stats(stream: TextStream, arrived: float, now: float) -> GenerationStats:
     return GenerationStats(
         stream.resolved.name,
         stream.prompt_tokens,
+        stream.reused_tokens,
         stream.completion_tokens,
         len(stream.sequences),
         None if stream.first is None else stream.first - arrived,

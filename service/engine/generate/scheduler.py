@@ -10,6 +10,7 @@ from rootstock.service.engine.core.fair_queue import FairQueue
 from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.core.work import PRIORITIES
 from rootstock.service.engine.generate.decoder import KvCache, Segment
+from rootstock.service.engine.generate.prefixes import PrefixCache
 from rootstock.service.engine.generate.sequence import TextSequence
 
 
@@ -60,9 +61,11 @@ class Scheduler:
     If the sequence whose turn it is gets no slot, others may run beside those that already hold a slot, but their
     turns end with the turns of these. So the slot becomes free as soon as without them.
 
-    A sequence keeps its keys and values while it waits between turns. If the cache is full, the sequences that
-    wait lose theirs, and then the running ones that came last; they compute them again later. A sequence that
-    does not fit lets no later one pass it, so that it does not wait for ever. Only one thread may use this class.
+    A sequence keeps its keys and values while it waits between turns. A prompt that begins like another one is
+    copied as far as that one is computed (prefixes.py). If the cache is full, the prefixes that are kept for
+    others go first. Then the sequences that wait lose theirs, and then the running ones that came last; they
+    compute them again later. A sequence that does not fit lets no later one pass it, so that it does not wait for
+    ever. Only one thread may use this class.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Scheduler:
         self.limits = limits
         self.lanes: list[Lane] = []
         self._cache = cache
+        self._prefixes = PrefixCache(cache)
         self._slots = slots
         self._is_gone = is_gone
         self._fail = fail
@@ -115,17 +119,25 @@ class Scheduler:
             sequence.started = True
 
     def prompts(self) -> list[tuple[Lane, Segment]]:
-        """Return the next chunks of prompts, within the budget of a step, in the order of the lanes."""
-        budget, chosen = self.limits.prefill_tokens, []
+        """Return the next chunks of prompts, within the budget of a step, in the order of the lanes.
+
+        A prompt that another of these chunks computes a part of waits for it, to copy it in the next step.
+        """
+        budget = self.limits.prefill_tokens
+        chosen: list[tuple[Lane, Segment]] = []
         for lane in self.lanes:
+            sequence = lane.sequence
             if not budget:
                 break
-            if lane.sequence.pending > 1:
-                count = min(lane.sequence.pending, budget)
-                budget -= count
-                if count == lane.sequence.pending and not lane.guest:
-                    lane.until = self._step + self.limits.quantum
-                chosen.append((lane, _segment(lane, count)))
+            if sequence.pending > 1:
+                self._prefixes.reuse(sequence)
+            if sequence.pending == 1 or self._prefixes.gains(sequence, [other.sequence for other, _ in chosen]):
+                continue
+            count = min(sequence.pending, budget)
+            budget -= count
+            if count == sequence.pending and not lane.guest:
+                lane.until = self._step + self.limits.quantum
+            chosen.append((lane, _segment(lane, count)))
         return chosen
 
     def decodes(self) -> list[tuple[Lane, Segment]]:
@@ -143,9 +155,14 @@ class Scheduler:
         return [(lane, _segment(lane, 1)) for lane in self.lanes if lane.sequence.pending == 1]
 
     def finish(self, lane: Lane) -> None:
-        """Take a sequence that has ended out of its lane, and free what it holds."""
+        """Take a sequence that has ended out of its lane, and keep its prefix while there is room."""
         self._leave_lane(lane)
-        self._drop_row(lane.sequence)
+        self._prefixes.keep(lane.sequence)
+
+    def drop(self, lane: Lane) -> None:
+        """Take a sequence that has failed out of its lane, and free what it holds."""
+        self._leave_lane(lane)
+        self._prefixes.free(lane.sequence)
 
     def purge(self) -> None:
         """Free what the waiting sequences hold that are gone, and drop them."""
@@ -162,7 +179,7 @@ class Scheduler:
     def _drop_gone(self, sequence: TextSequence) -> bool:
         gone = self._is_gone(sequence)
         if gone:
-            self._drop_row(sequence)
+            self._prefixes.free(sequence)
         return gone
 
     def _begin(self, sequence: TextSequence) -> bool:
@@ -180,7 +197,7 @@ class Scheduler:
         except Exception as error:  # a runner can raise anything: this sequence fails and the engine goes on
             fault = RunnerFault(f"the adapter could not be loaded: {error}")
             fault.__cause__ = error
-            self._drop_row(sequence)
+            self._prefixes.free(sequence)
             self._fail(sequence, fault)
             return False
         if slot is None:
@@ -188,10 +205,11 @@ class Scheduler:
             self._no_slot |= not sequence.verifying
             return False
         if sequence.row is None:
-            sequence.row, sequence.computed = self._cache.open(), 0
+            sequence.row = self._cache.open()
+            self._prefixes.add(sequence)
         if not self._extend(sequence, sequence.length + 1):
             self._slots.release(sequence.digest, sequence.verifying)
-            self._drop_row(sequence)
+            self._prefixes.free(sequence)
             self._no_room = True
             return False
         self._leased[sequence] = Lane(sequence, slot, until, guest)
@@ -203,21 +221,23 @@ class Scheduler:
         return not sequence.started and all(lane.sequence.tenant != sequence.tenant for lane in self.lanes)
 
     def _extend(self, sequence: TextSequence, length: int) -> bool:
-        """Make room for a sequence, if need be at the cost of those that wait."""
+        """Make room for a sequence, if need be at the cost of kept prefixes and of those that wait."""
         if sequence.row is None:
             return False
         while not self._cache.extend(sequence.row, length):
+            if self._prefixes.evict():
+                continue
             holders = [s for s in self._queue if s.row is not None and s is not sequence]
             if not holders:
                 return False
-            self._drop_row(max(holders, key=lambda s: s.arrived))
+            self._prefixes.free(max(holders, key=lambda s: s.arrived))
         return True
 
     def _make_room(self, lane: Lane) -> None:
         """Make room for one more token, if need be at the cost of lanes that came later, or of this one."""
         while not self._extend(lane.sequence, lane.sequence.length + 1):
             last = max(self.lanes, key=lambda other: other.sequence.arrived)
-            self._drop_row(last.sequence)
+            self._prefixes.free(last.sequence)
             self._end_turn(last)
             if last is lane:
                 return
@@ -234,11 +254,6 @@ class Scheduler:
     def _leave_lane(self, lane: Lane) -> None:
         self.lanes.remove(lane)
         self._slots.release(lane.sequence.digest, lane.sequence.verifying)
-
-    def _drop_row(self, sequence: TextSequence) -> None:
-        if sequence.row is not None:
-            self._cache.close(sequence.row)
-            sequence.row, sequence.computed = None, 0
 
 
 def _segment(lane: Lane, count: int) -> Segment:

@@ -25,10 +25,10 @@ class TextSequence:
     """One generation under one adapter.
 
     `deliver` receives each Step, or the error that ends the sequence; the decoding thread calls it. `computed`
-    tokens, of prompt and answer together, are in `row` of the cache. `cost` is the price of the sequence's next
-    turn in tokens; it stays the same while the sequence waits. `started` turns true with its first lane and
-    `counted` with its first pass. `left` turns true when nobody waits for the
-    sequence any more. Times are in seconds on the engine's clock.
+    tokens, of prompt and answer together, are in `row` of the cache. Of the prompt, `reused` tokens were copied
+    from another row. `cost` is the price of the sequence's next turn in tokens; it stays the same while the
+    sequence waits. `started` turns true with its first lane and `counted` with its first pass. `left` turns true
+    when nobody waits for the sequence any more. Times are in seconds on the engine's clock.
     """
 
     adapter: Adapter
@@ -44,6 +44,7 @@ class TextSequence:
     tokens: list[int] = field(default_factory=list)
     row: int | None = None
     computed: int = 0
+    reused: int = 0
     cost: int = 1
     started: bool = False
     counted: bool = False

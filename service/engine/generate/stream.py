@@ -55,6 +55,11 @@ class TextStream:
         self._texts = texts
         self._stops = [StopStrings(stops) if stops else None for _ in texts]
 
+    @property
+    def reused_tokens(self) -> int:
+        """Return how many tokens of the prompt were copied instead of computed, for the first answer."""
+        return self.sequences[0].reused if self.sequences else 0
+
     def receiver(self, index: int) -> Callable[[Step | EngineError], None]:
         """Return the function through which the decoding thread delivers the steps of an answer."""
 

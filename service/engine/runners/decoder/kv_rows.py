@@ -67,10 +67,16 @@ class KvRows:
         self._places: dict[int, KvPlace | None] = {}
         self._numbers = count()
         self._used = 0
+        # Rows that are only copied. Each has a slab that no pass reads, with room for its tokens and no more.
+        self._kept: set[int] = set()
 
     @property
     def used(self) -> int:
         return self._used
+
+    @property
+    def kept(self) -> int:
+        return sum(self[row].slab.room for row in list(self._kept))
 
     def __getitem__(self, row: int) -> KvPlace:
         place = self._places[row]
@@ -99,10 +105,33 @@ class KvRows:
             self._leave(place)
         return True
 
+    def copy(self, source: int, row: int, length: int) -> None:
+        """Copy the first `length` tokens of a row into another one, which has room for them."""
+        self._copy(self[source], self[row], length)
+
+    def keep(self, row: int, length: int) -> bool:
+        """Keep the first `length` tokens of a row for copies, and take the row out of the passes' use.
+
+        Return False, and change nothing, if the cache is too full.
+        """
+        if self._used + self.kept + length > self.capacity:
+            return False
+        place = self[row]
+        try:
+            self._places[row] = KvPlace(KvSlab(self._shape, 1, length, self._dtype), 0)
+        except RuntimeError:  # torch has no memory left, although the limit allows more
+            return False
+        self._copy(place, self[row], length)
+        self._leave(place)
+        self._kept.add(row)
+        return True
+
     def close(self, row: int) -> None:
         """Free a row."""
         place = self._places.pop(row)
-        if place is not None:
+        if row in self._kept:
+            self._kept.remove(row)
+        elif place is not None:
             self._leave(place)
 
     def _with_room(self, length: int) -> Iterator[KvSlab]:
@@ -112,7 +141,7 @@ class KvRows:
                 yield from (slab for slab in self._slabs[room] if len(slab.owners) < slab.rows)
                 if room < 2 * length:
                     break
-        free = self.capacity - self._used
+        free = self.capacity - self._used - self.kept
         room = _LEAST
         while room < length:
             room *= 2

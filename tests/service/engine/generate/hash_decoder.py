@@ -50,11 +50,16 @@ class HashCache:
         self.capacity = capacity
         self.rows: dict[int, list[int]] = {}
         self._room: dict[int, int] = {}
+        self._kept: dict[int, int] = {}
         self._numbers = count()
 
     @property
     def used(self) -> int:
         return sum(self._room.values())
+
+    @property
+    def kept(self) -> int:
+        return sum(self._kept.values())
 
     def open(self) -> int:
         row = next(self._numbers)
@@ -63,13 +68,26 @@ class HashCache:
 
     def extend(self, row: int, length: int) -> bool:
         room = max(self._room[row], -(-length // 8) * 8)
-        if self.used - self._room[row] + room > self.capacity:
+        if self.used + self.kept - self._room[row] + room > self.capacity:
             return False
         self._room[row] = room
         return True
 
+    def copy(self, source: int, row: int, length: int) -> None:
+        assert length <= min(len(self.rows[source]), self._room[row])
+        self.rows[row] = self.rows[source][:length]
+
+    def keep(self, row: int, length: int) -> bool:
+        if self.used + self.kept + length > self.capacity:
+            return False
+        del self._room[row]
+        self.rows[row], self._kept[row] = self.rows[row][:length], length
+        return True
+
     def close(self, row: int) -> None:
-        del self.rows[row], self._room[row]
+        del self.rows[row]
+        if self._room.pop(row, None) is None:
+            del self._kept[row]
 
     def write(self, row: int, start: int, tokens: Sequence[int]) -> list[int]:
         held = self.rows[row]

@@ -119,6 +119,28 @@ def test_greedy_answers_under_more_adapters_than_slots_are_those_of_peft(
         assert pieces[-1].finish == "length"
 
 
+def test_prompts_that_begin_alike_are_answered_as_peft_answers_each_whatever_was_computed_before(
+    llama: TinyDecoder, saved: list[PeftAdapter], adapters: dict[str, Adapter]
+) -> None:
+    common = list(range(100, 140))
+    prompts = [[*common, *tail] for tail in ([7], [7, 8, 9], [8], list(range(30)), [7])]
+    calls = [(i, prompt) for prompt in prompts for i in (None, 0, 1, 2)]
+
+    async def work(engine: GenerationEngine) -> list[tuple[list[TextPiece], int]]:
+        async def ask(i: int | None, prompt: Sequence[int]) -> tuple[list[TextPiece], int]:
+            reference = FOUNDATION if i is None else f"a{i}"
+            async with engine.generate(reference, prompt, GREEDY) as stream:
+                return [piece async for piece in stream], stream.reused_tokens
+
+        together = await asyncio.gather(*(ask(i, prompt) for i, prompt in calls))
+        return [*together, *[await ask(i, prompt) for i, prompt in calls]]
+
+    answers = _run(llama, adapters, work, slots=4)
+    for (i, prompt), (pieces, _) in zip(calls * 2, answers, strict=True):
+        assert _tokens(pieces) == llama.greedy(None if i is None else saved[i], prompt, 12)[:12], (i, prompt)
+    assert all(reused >= len(prompt) - 1 for (_, prompt), (_, reused) in zip(calls, answers[20:], strict=True))
+
+
 def test_a_full_cache_makes_sequences_wait_or_start_again_and_changes_no_answer(
     llama: TinyDecoder, saved: list[PeftAdapter], adapters: dict[str, Adapter]
 ) -> None:

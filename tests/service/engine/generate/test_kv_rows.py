@@ -15,7 +15,11 @@ SHAPE = (2, 1, 1)
 @given(
     capacity=st.integers(64, 3000),
     actions=st.lists(
-        st.tuples(st.sampled_from(["open", "grow", "close"]), st.integers(0, 9), st.integers(1, 400))
+        st.tuples(
+            st.sampled_from(["open", "grow", "grow", "close", "keep", "copy"]),
+            st.integers(0, 9),
+            st.integers(1, 400),
+        )
     ),
 )
 def test_a_row_keeps_its_content_and_all_rows_stay_within_the_capacity(
@@ -23,13 +27,27 @@ def test_a_row_keeps_its_content_and_all_rows_stay_within_the_capacity(
 ) -> None:
     cache = KvRows(SHAPE, capacity, torch.float32)
     lengths: dict[int, int] = {}
+    kept: dict[int, int] = {}
+    # A row holds the number of the row that its first tokens were written to.
+    origins: dict[int, int] = {}
     for action, which, length in actions:
         rows = list(lengths)
         if action == "open" or not rows:
-            lengths[cache.open()] = 0
+            row = cache.open()
+            lengths[row], origins[row] = 0, row
         elif action == "close":
             cache.close(rows[which % len(rows)])
             del lengths[rows[which % len(rows)]]
+        elif action == "keep":
+            row = rows[which % len(rows)]
+            if lengths[row] and cache.keep(row, min(length, lengths[row])):
+                kept[row] = min(length, lengths.pop(row))
+        elif action == "copy":
+            row = rows[which % len(rows)]
+            if kept and cache.extend(row, length):
+                source = [*kept][length % len(kept)]
+                cache.copy(source, row, min(length, kept[source]))
+                lengths[row], origins[row] = min(length, kept[source]), origins[source]
         else:
             row = rows[which % len(rows)]
             if cache.extend(row, length):
@@ -37,15 +55,16 @@ def test_a_row_keeps_its_content_and_all_rows_stay_within_the_capacity(
                 assert place.slab.room >= max(length, lengths[row])
                 begin = lengths[row]
                 lengths[row] = max(length, begin)
-                place.keys[:, :, begin : lengths[row]] = float(row)
-                place.values[:, :, begin : lengths[row]] = float(-row)
-            elif len(rows) == 1:
+                place.keys[:, :, begin : lengths[row]] = float(origins[row])
+                place.values[:, :, begin : lengths[row]] = float(-origins[row])
+            elif len(rows) == 1 and not kept:
                 assert length > capacity - (cache[row].slab.tokens if lengths[row] else 0)
-        assert cache.used <= capacity
-        for row, held in lengths.items():
+        assert cache.used + cache.kept <= capacity
+        assert cache.kept == sum(kept.values())
+        for row, held in {**lengths, **kept}.items():
             if held:
-                assert (cache[row].keys[:, :, :held] == row).all()
-                assert (cache[row].values[:, :, :held] == -row).all()
-    for row in lengths:
+                assert (cache[row].keys[:, :, :held] == origins[row]).all()
+                assert (cache[row].values[:, :, :held] == -origins[row]).all()
+    for row in [*lengths, *kept]:
         cache.close(row)
-    assert cache.used == 0
+    assert cache.used == cache.kept == 0

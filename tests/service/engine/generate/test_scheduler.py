@@ -69,10 +69,19 @@ class _Bench:
         self.worker.step()
 
 
+_TOKENS = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=40)
+# Many prompts begin alike, some are equal, and some go on where an answer ended.
+_PROMPTS = st.one_of(
+    _TOKENS,
+    st.tuples(st.integers(0, 40), st.lists(st.integers(0, 1), max_size=3)).map(
+        lambda pair: [*range(pair[0]), *pair[1], 7]
+    ),
+    st.integers(0, 30).map(lambda most: [*range(20), *greedy("a", list(range(20)), most)]),
+)
 _CALLS = st.lists(
     st.tuples(
-        st.sampled_from(["foundation", "a", "b", "c", "d", "e", "f"]),
-        st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=40),
+        st.sampled_from(["foundation", "a", "a", "a", "b", "c", "d", "e", "f"]),
+        _PROMPTS,
         st.integers(1, 30),
         st.sampled_from(["x", "y"]),
         st.integers(0, 6),
@@ -117,8 +126,83 @@ def test_every_sequence_is_answered_as_if_it_were_alone_and_all_room_is_given_ba
         expected = greedy(digest, prompt, most)
         assert sequence.tokens == (expected[: len(sequence.tokens)] if sequence in gone else expected)
     assert bench.decoder.cache.used == 0
-    assert not bench.decoder.cache.rows
+    assert bench.decoder.cache.kept == sum(map(len, bench.decoder.cache.rows.values())) <= capacity * 4
     assert all(place.leases == 0 for place in bench.holders._places.values())
+
+
+def _computed(bench: _Bench) -> int:
+    return sum(len(segment.tokens) for one in bench.passes for segment in one)
+
+
+def test_a_prompt_that_goes_on_where_an_answer_ended_is_copied_up_to_there() -> None:
+    bench = _Bench()
+    prompt = list(range(40))
+    first = bench.add("a", prompt, 20)
+    bench.run()
+    bench.passes.clear()
+    longer = [*prompt, *first.tokens, 5, 6]
+    second = bench.add("a", longer, 10)
+    bench.run()
+    assert second.tokens == greedy("a", longer, 10)
+    # The last token of the first answer was never computed.
+    assert second.reused == 59
+    assert _computed(bench) == 3 + 9
+
+
+def test_equal_prompts_that_arrive_together_are_computed_once() -> None:
+    bench = _Bench()
+    sequences = [bench.add("a", list(range(100)), 5) for _ in range(8)]
+    bench.run()
+    assert all(sequence.tokens == greedy("a", list(range(100)), 5) for sequence in sequences)
+    assert _computed(bench) == 100 + 7 * 1 + 8 * 4
+
+
+def test_a_prompt_whose_computation_goes_on_is_copied_as_far_as_it_is_computed() -> None:
+    bench = _Bench(StepLimits(prefill_tokens=20))
+    bench.add("a", list(range(90)), 5)
+    bench.forward()
+    bench.add("a", [*range(50), 1, 2, 3], 5)
+    bench.run()
+    assert _computed(bench) == 90 + 3 + 2 * 4
+    assert all(s.tokens == greedy("a", s.prompt, 5) for s in bench.steps)
+
+
+@pytest.mark.parametrize(("digest", "tenant"), [("b", "x"), ("a", "y")])
+def test_neither_another_adapter_nor_another_tenant_copies_a_prefix(digest: str, tenant: str) -> None:
+    bench = _Bench()
+    prompt = list(range(40))
+    bench.add("a", prompt, 5, "x")
+    bench.run()
+    bench.passes.clear()
+    other = bench.add(digest, prompt, 5, tenant)
+    bench.run()
+    assert other.reused == 0
+    assert _computed(bench) == 44
+
+
+def test_kept_prefixes_give_way_to_sequences_that_need_the_room() -> None:
+    bench = _Bench(capacity=128)
+    for digest in "abcd":
+        bench.add(digest, list(range(25)), 5)
+        bench.run()
+    assert bench.decoder.cache.kept == 58
+    long = bench.add("e", list(range(90)), 30)
+    bench.run()
+    assert long.tokens == greedy("e", list(range(90)), 30)
+
+
+def test_a_prefix_that_was_copied_lately_outlives_one_that_was_not() -> None:
+    bench = _Bench(capacity=160)
+    for digest in "ab":
+        bench.add(digest, list(range(30)), 5)
+        bench.run()
+    again = bench.add("a", list(range(30)), 5)
+    bench.run()
+    bench.add("c", list(range(30)), 5)
+    bench.run()
+    late = {digest: bench.add(digest, list(range(30)), 5) for digest in "ab"}
+    bench.run()
+    assert (again.reused, late["a"].reused, late["b"].reused) == (29, 29, 0)
 
 
 def test_a_pass_of_prompts_stays_within_its_budget_and_a_pass_of_tokens_within_its_rows() -> None:
