@@ -173,6 +173,20 @@ _GENERATION = (
         f"≥ {targets.VS_SET_ADAPTER_GENERATION:g}",
         "generation.generation_adapters:generation_vs_set_adapter",
     ),
+    Benchmark(
+        "generation-vs-vllm",
+        Command.GENERATION,
+        "throughput of 16 sequences on 16 rank-16 adapters ÷ vLLM on the CPU, fp32, both over HTTP",
+        f"≥ {targets.VS_VLLM:g}",
+        "generation.generation_peers:generation_vs_vllm",
+    ),
+    Benchmark(
+        "generation-vs-llama-cpp",
+        Command.GENERATION,
+        "throughput with rank-16 adapters ÷ llama.cpp in Q4_1 without, both over HTTP: 16 sequences; one",
+        "; ".join(f"≥ {target:g}" for target in targets.VS_LLAMA_CPP.values()),
+        "generation.generation_peers:generation_vs_llama_cpp",
+    ),
 )
 _SCENARIOS = (
     Benchmark(

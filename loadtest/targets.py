@@ -18,6 +18,9 @@ RAMP_GOODPUT = 0.9
 # By the rank of the adapters: 16 on all linear layers, 8 on query and value.
 GENERATION_VS_NONE = {16: 0.75, 8: 0.93}
 VS_SET_ADAPTER_GENERATION = 4.0
+VS_VLLM = 3.0
+# By the number of sequences at once.
+VS_LLAMA_CPP = {16: 1.0, 1: 0.8}
 
 # At most: ratios, milliseconds, seconds, MB (a million bytes), MB an hour, answers.
 VS_INFINITY_P50 = 0.4

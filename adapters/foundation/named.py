@@ -81,18 +81,18 @@ def locate_named(name: str, homes: Sequence[Path]) -> FoundationFiles:
     foundation = NAMED[name]
     form = foundation.conversion
     if form is None:
-        return FoundationFiles(_package_file(name).parent, foundation.model, None, name)
+        return FoundationFiles(source_file(name).parent, foundation.model, None, name)
     folders = [HomeFolder(home).conversion(foundation.sha256, form.name) for home in homes]
     folder = next(filter(is_converted, folders), folders[-1])
     if not is_converted(folder):
-        file = _package_file(name)
+        file = source_file(name)
         if problem := lack(form.extra, f"converting the {name} foundation"):
             raise FoundationError(problem)
         ensure_converted(f"the {name} foundation ({foundation.model})", form.module, file, folder, form.cost)
     return FoundationFiles(folder, foundation.model, None, name)
 
 
-def _package_file(name: str) -> Path:
+def source_file(name: str) -> Path:
     """Return the file of a named foundation's package, which is never imported.
 
     Raise FoundationError if the package or the file is missing, or if the file is not the pinned one.

@@ -38,9 +38,10 @@ def generation_vs_set_adapter(setup: BenchmarkSetup) -> list[BenchmarkRow]:
     with open_generation_bench(kind, setup.threads) as bench:
         names = list(bench.adapters)
         peer = SetAdapterGeneration(bench.files.folder, bench.adapters, kind.rank)
-        same = _same(bench.generate(names, _PEER_TOKENS), peer.generate(names, bench.prompts, _PEER_TOKENS))
+        prompts = bench.new_prompts()
+        same = _same(bench.generate(names, _PEER_TOKENS, prompts), peer.generate(names, prompts, _PEER_TOKENS))
         pairs = interleave(
-            lambda: peer.generate(names, bench.prompts, _PEER_TOKENS),
+            lambda: peer.generate(names, bench.new_prompts(), _PEER_TOKENS),
             lambda: bench.generate(names, _PEER_TOKENS),
             min(setup.pairs, _PEER_PAIRS),
             runs=1,

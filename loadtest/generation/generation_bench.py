@@ -70,23 +70,39 @@ class GenerationBench:
     files: FoundationFiles
     engine: GenerationEngine
     adapters: dict[str, Adapter]
-    prompts: Sequence[Sequence[int]]
     loop: asyncio.AbstractEventLoop
+    vocabulary: int
+    draw: np.random.Generator
 
-    def generate(self, names: Sequence[str], tokens: int) -> list[list[int]]:
-        """Return the greedy tokens of one sequence under each name, all at once: `tokens` of each."""
-        return self.loop.run_until_complete(self._generate(names, tokens))
+    def new_prompts(self) -> list[list[int]]:
+        """Return prompts of random tokens. No run copies what an earlier one has computed."""
+        prompts: list[list[int]] = self.draw.integers(
+            1000, self.vocabulary - 1000, (SEQUENCES, PROMPT_TOKENS)
+        ).tolist()
+        return prompts
+
+    def generate(
+        self, names: Sequence[str], tokens: int, prompts: Sequence[Sequence[int]] | None = None
+    ) -> list[list[int]]:
+        """Return the greedy tokens of one sequence under each name, all at once: `tokens` of each.
+
+        The prompts are new ones by default.
+        """
+        return self.loop.run_until_complete(self._generate(names, prompts or self.new_prompts(), tokens))
 
     def check_alone(self, names: Sequence[str], tokens: int) -> None:
         """Raise Disagreement if a sequence has other tokens among the others than alone."""
-        mixed = self.generate(names, tokens)
+        prompts = self.new_prompts()
+        mixed = self.generate(names, tokens, prompts)
         for i, name in enumerate(names):
-            alone = self.loop.run_until_complete(self._one(name, self.prompts[i], tokens))
+            alone = self.loop.run_until_complete(self._one(name, prompts[i], tokens))
             if alone != mixed[i]:
                 raise Disagreement(f"sequence {i} under {name}: {mixed[i]} among others, {alone} alone")
 
-    async def _generate(self, names: Sequence[str], tokens: int) -> list[list[int]]:
-        calls = (self._one(name, prompt, tokens) for name, prompt in zip(names, self.prompts, strict=False))
+    async def _generate(
+        self, names: Sequence[str], prompts: Sequence[Sequence[int]], tokens: int
+    ) -> list[list[int]]:
+        calls = (self._one(name, prompt, tokens) for name, prompt in zip(names, prompts, strict=True))
         return list(await asyncio.gather(*calls))
 
     async def _one(self, name: str, prompt: Sequence[int], tokens: int) -> list[int]:
@@ -100,8 +116,7 @@ def open_generation_bench(kind: LoraKind, threads: int) -> Iterator[GenerationBe
     """Open the chat foundation with 16 random adapters of a kind."""
     files = locate("chat")
     spec = describe(files)
-    draw = np.random.default_rng(0)
-    adapters = {f"adapter-{i}": _random_adapter(spec, kind, f"adapter-{i}", draw) for i in range(SEQUENCES)}
+    adapters = random_adapters(spec, kind)
     engine = GenerationEngine(
         spec,
         TorchDecoder(files.folder, spec, SEQUENCES + 3, _CACHE_TOKENS, threads),
@@ -112,14 +127,19 @@ def open_generation_bench(kind: LoraKind, threads: int) -> Iterator[GenerationBe
         steps=StepLimits(rows=SEQUENCES, prefill_tokens=SEQUENCES * PROMPT_TOKENS),
     )
     vocabulary = 0 if spec.causal_lm is None else spec.causal_lm.vocabulary
-    prompts = draw.integers(1000, vocabulary - 1000, (SEQUENCES, PROMPT_TOKENS)).tolist()
     loop = asyncio.new_event_loop()
     engine.start()
     try:
-        yield GenerationBench(files, engine, adapters, prompts, loop)
+        yield GenerationBench(files, engine, adapters, loop, vocabulary, np.random.default_rng(1))
     finally:
         engine.stop()
         loop.close()
+
+
+def random_adapters(spec: FoundationSpec, kind: LoraKind) -> dict[str, Adapter]:
+    """Return 16 random adapters of a kind by name, always the same."""
+    draw = np.random.default_rng(0)
+    return {f"adapter-{i}": _random_adapter(spec, kind, f"adapter-{i}", draw) for i in range(SEQUENCES)}
 
 
 def bare_names() -> list[str]:

@@ -24,6 +24,7 @@ from rootstock.loadtest.measure.agreement import require_equal
 from rootstock.loadtest.measure.row import BenchmarkRow, NotRun
 from rootstock.loadtest.measure.wrk import Load, find_wrk
 from rootstock.loadtest.peers import infinity
+from rootstock.loadtest.peers.peer_environment import PeerMissing
 from rootstock.loadtest.peers.set_adapter import set_adapter_server
 from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
@@ -101,8 +102,8 @@ def vs_infinity(setup: BenchmarkSetup) -> list[BenchmarkRow | NotRun]:
     find_wrk()
     windows = windows_of(setup)
     try:
-        program = infinity.ensure_infinity(setup.say)
-    except infinity.PeerMissing as error:
+        program = infinity.INFINITY.program(infinity.PROGRAM, setup.say)
+    except PeerMissing as error:
         return [NotRun("vs-infinity", _INFINITY_TITLE, str(error))]
     with ExitStack() as stack:
         setup.say("vs-infinity: starting both servers")

@@ -62,14 +62,13 @@ def test_throughput_runs(home: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("wrk") is None, reason=wrk.MISSING)
 def test_rows_against_peers_run_and_make_one_page(home: Path, tmp_path: Path) -> None:
-    installed = (infinity.environment_folder() / infinity.DONE).is_file()
-    names = "vs-set-adapter,vs-infinity" if installed else "vs-set-adapter"
+    names = "vs-set-adapter,vs-infinity" if infinity.INFINITY.installed else "vs-set-adapter"
     out = tmp_path / "peers.json"
     done = bench(home, "http", "--rows", names, "--quick", "--json", str(out))
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())["rows"]
     assert set(names.split(",")) == {row["benchmark"] for row in rows}
-    assert [row["target"] for row in rows] == ([6.0, 2.5, 0.4, None] if installed else [6.0])
+    assert [row["target"] for row in rows] == ([6.0, 2.5, 0.4, None] if infinity.INFINITY.installed else [6.0])
     render(out, tmp_path / "rendered")
     assert (tmp_path / "rendered" / "peers.html").read_text().count("<svg") == len(rows)
 
