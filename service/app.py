@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from fastapi import FastAPI
 
-from rootstock.service.api import adapters, errors, health, pages, predict, rerank
+from rootstock.service.api import adapters, errors, health, pages, predict, rerank, tokenize
 from rootstock.service.api.middleware.gate import Gate
 from rootstock.service.api.middleware.keys import Keys
 from rootstock.service.api.middleware.site import Sites
@@ -63,7 +63,7 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         # FastAPI's spans would duplicate those of telemetry/tracing.py, and cost time in each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for part in (predict, embeddings, chat, completions, rerank, models, adapters, health, pages):
+    for part in (predict, embeddings, chat, completions, rerank, tokenize, models, adapters, health, pages):
         app.include_router(part.router)
     errors.install(app)
     app.add_exception_handler(predict.ClientLeft, errors.no_answer)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rootstock.service.engine.encode.batch import Encoder
     from rootstock.service.engine.encode.engine import Engine
     from rootstock.service.engine.generate.engine import GenerationEngine
+    from rootstock.service.engine.generate.prompt import PromptTokenizer
     from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
     from rootstock.service.foundations import FoundationHost
     from rootstock.service.publishing import Publisher
@@ -193,6 +194,7 @@ async def _host(
     from rootstock.adapters.foundation.location import generates, locate
     from rootstock.adapters.foundation.weights import FoundationWeights
     from rootstock.service.conversion import Converter
+    from rootstock.service.engine.generate.prompt import PromptTokenizer
     from rootstock.service.foundations import FoundationHost
     from rootstock.service.registry_catalog import RegistryCatalog
 
@@ -209,9 +211,24 @@ async def _host(
     engine: Engine | GenerationEngine
     if isinstance(runner, OpenedRunner):
         engine = _encoder(name, spec, runner, catalog, settings, observer, arbiter)
+        # An encoder has a tokenizer for its inputs. This one, for clients, takes memory only once it is used.
+        tokenizer = cache(partial(PromptTokenizer, files.folder, chats=False))
     else:
-        engine = _generator(name, spec, runner, files, catalog, settings, observer, arbiter)
-    return FoundationHost(name, engine, catalog, base, converter)
+        opened = _prompt_tokenizer(files)
+        tokenizer = cache(lambda: opened)
+        engine = _generator(name, spec, runner, opened, catalog, settings, observer, arbiter)
+    return FoundationHost(name, engine, catalog, base, converter, tokenizer)
+
+
+def _prompt_tokenizer(files: FoundationFiles) -> PromptTokenizer:
+    """Open a tokenizer with its chat template. Raise FoundationError if the template is not valid."""
+    from rootstock.adapters.foundation.location import FoundationError
+    from rootstock.service.engine.generate.prompt import PromptTokenizer
+
+    try:
+        return PromptTokenizer(files.folder)
+    except ValueError as error:
+        raise FoundationError(f"{files.folder}: {error}") from None
 
 
 def _encoder(
@@ -261,22 +278,16 @@ def _generator(
     name: str,
     spec: FoundationSpec,
     decoder: TorchDecoder,
-    files: FoundationFiles,
+    tokenizer: PromptTokenizer,
     catalog: RegistryCatalog,
     settings: Settings,
     observer: Observer,
     arbiter: Arbiter | None,
 ) -> GenerationEngine:
-    from rootstock.adapters.foundation.location import FoundationError
     from rootstock.service.engine.core.admission import Capacity
     from rootstock.service.engine.generate.engine import GenerationEngine, GenerationLimits
-    from rootstock.service.engine.generate.prompt import PromptTokenizer
     from rootstock.service.engine.generate.scheduler import StepLimits
 
-    try:
-        tokenizer = PromptTokenizer(files.folder)
-    except ValueError as error:
-        raise FoundationError(f"{files.folder}: {error}") from None
     cache_bytes = settings.cache_mb * _MIB // len(settings.hosted)
     return GenerationEngine(
         spec,

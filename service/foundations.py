@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,16 @@ from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.reference import FOUNDATION
 from rootstock.adapters.registry import Resolution
 from rootstock.adapters.registry.port import Registry
-from rootstock.adapters.spec import FoundationSpec
+from rootstock.adapters.spec import Adapter, FoundationSpec
 from rootstock.service.conversion import Converter
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.catalog import ResolvedReference
-from rootstock.service.engine.core.errors import WrongRoute
+from rootstock.service.engine.core.errors import Expired, WrongRoute
 from rootstock.service.engine.core.request import DEFAULT_OPTIONS, RequestOptions
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.encode.modalities.text import Input
 from rootstock.service.engine.generate.engine import GenerationEngine
+from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.registry_catalog import RegistryCatalog, not_hosted
 
 _GENERATES = "generates text; send its prompts to /v1/chat/completions or /v1/completions"
@@ -33,7 +34,8 @@ class FoundationHost:
     """A foundation of this server, with its engine, its catalog of adapters and its converter.
 
     `name` is its reference. `base` holds its weights, because some adapters are stored relative to them. A
-    foundation that generates text has a GenerationEngine; any other computes each input in one pass.
+    foundation that generates text has a GenerationEngine; any other computes each input in one pass. `tokenizer`
+    returns its tokenizer, which may take time to open.
     """
 
     name: str
@@ -41,10 +43,18 @@ class FoundationHost:
     catalog: RegistryCatalog
     base: FoundationWeights
     converter: Converter
+    tokenizer: Callable[[], PromptTokenizer]
 
     @property
     def spec(self) -> FoundationSpec:
         return self.catalog.spec
+
+    def max_tokens(self, adapter: Adapter | None) -> int:
+        """Return the longest input in tokens of an adapter, or of the foundation itself."""
+        if not isinstance(self.engine, GenerationEngine):
+            return self.spec.embedding.max_tokens if adapter is None else adapter.preprocessing.max_length
+        most = self.spec.max_tokens if adapter is None else adapter.preprocessing.max_length
+        return min(most, self.engine.runner.cache.capacity)
 
     def one_pass(self, reference: str) -> Engine:
         """Return the engine for inputs of one pass. Raise WrongRoute if this foundation generates text."""
@@ -188,6 +198,29 @@ class Foundations:
         for chosen, answers in zip(places.values(), await _together(calls), strict=True):
             outcomes.update(zip(chosen, answers, strict=True))
         return [outcomes[place] for place in range(len(references))]
+
+    def host(self, reference: str) -> FoundationHost:
+        """Return the host of a reference. Raise FoundationNotHosted, or as the registry does."""
+        return self._host(reference)[0]
+
+    async def adapter(self, reference: str) -> tuple[FoundationHost, Adapter | None]:
+        """Return the host of a reference and its adapter, loaded; None for a foundation itself.
+
+        Raise Expired if the adapter does not load in time, or as the registry and the catalog do.
+        """
+        host, target = self._host(reference)
+        if target is None:
+            return host, None
+        engine = host.engine
+        with engine.adapters.hold([target.digest]):
+            try:
+                adapters = await engine.adapters.get([target.digest], engine.limits.timeout_s)
+            except TimeoutError:
+                raise Expired("the adapter did not load in time; try again later") from None
+        adapter = adapters[target.digest]
+        if isinstance(adapter, Exception):
+            raise adapter
+        return host, adapter
 
     def generator(self, reference: str) -> tuple[GenerationEngine, ResolvedReference | None]:
         """Return the engine that generates under a reference, and the reference's resolution if it was made here.

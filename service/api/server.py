@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fastapi import Request
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Server:
-    """A running server. `ready` turns false when it drains; `tracing` is None if no spans are exported."""
+    """A running server. `ready` turns false when it drains; `tracing` is None if no spans are exported.
+
+    `texts` limits the texts that are tokenised for clients at once, so that long ones leave threads for the rest.
+    """
 
     foundations: Foundations
     registry: Registry
@@ -31,6 +35,7 @@ class Server:
     max_body_bytes: int
     tracing: Tracing | None = None
     ready: bool = False
+    texts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
 
 
 def server_of(request: Request) -> Server:

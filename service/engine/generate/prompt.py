@@ -49,29 +49,32 @@ class PromptTokenizer:
     The template is rendered as transformers does (`apply_chat_template`), in a sandbox.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, chats: bool = True) -> None:
+        """Open the tokenizer, with `chats` also its template. Raise ValueError for an invalid template."""
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         path = folder / _SETTINGS
         settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         self._special = {key: _content(value) for key, value in settings.items() if key.endswith("_token")}
-        source = _template_of(folder, settings)
+        source = _template_of(folder, settings) if chats else None
         self._template = None if source is None else compile_template(source)
         self._bytes = TokenBytes(self._tokenizer)
 
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text, with the special tokens that the tokenizer adds."""
-        return self._ids(text, True)
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Return the tokens of a text, with the special tokens that the tokenizer adds if `special`."""
+        return self._ids(text, special)
 
-    def encode_chat(self, chat: Chat) -> list[int]:
-        """Return the tokens of a chat whose next message is the assistant's.
+    def encode_chat(self, chat: Chat, reply: bool = True, special: bool = False) -> list[int]:
+        """Return the tokens of a chat, and with `reply` the beginning of the assistant's next message.
 
-        Raise InvalidInput if the foundation has no chat template, or if its template refuses the messages.
+        A template writes special tokens itself; with `special` the tokenizer adds its own. Raise InvalidInput if
+        the foundation has no chat template, or if its template refuses the messages.
         """
         if self._template is None:
             raise InvalidInput(
-                "this model has no chat template, so it takes no messages; send a prompt to /v1/completions",
+                "this model has no chat template, so it takes no messages; send a text as `prompt`, to generate "
+                "to /v1/completions",
                 "messages",
             )
         try:
@@ -79,12 +82,12 @@ class PromptTokenizer:
                 messages=chat.messages,
                 tools=chat.tools,
                 documents=None,
-                add_generation_prompt=True,
+                add_generation_prompt=reply,
                 **self._special,
             )
         except Exception as error:  # a template can raise anything for messages that it does not expect
             raise InvalidInput(f"the model's chat template refuses the messages: {error}", "messages") from None
-        return self._ids(text, False)
+        return self._ids(text, special)
 
     def _ids(self, text: str, special: bool) -> list[int]:
         if len(text) < _LONG:
@@ -102,6 +105,18 @@ class PromptTokenizer:
     def bytes_of(self, token: int) -> bytes:
         """Return the bytes that a token adds to a text."""
         return self._bytes.of(token)
+
+    def entries(self, ids: Sequence[int]) -> list[str]:
+        """Return the vocabulary's entries of tokens. Raise InvalidInput for an id without one."""
+        texts = []
+        for i in ids:
+            text = self._tokenizer.id_to_token(i) if 0 <= i < 2**32 else None
+            if text is None:
+                raise InvalidInput(
+                    f"token id {i} is not in the model's vocabulary; send ids of /tokenize", "tokens"
+                )
+            texts.append(text)
+        return texts
 
     def stream(self) -> TokenText:
         """Return a decoder for the tokens of one answer."""

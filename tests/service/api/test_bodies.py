@@ -23,6 +23,8 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/embeddings"): {"model": "foundation", "input": "héllo"},
     ("POST", "/v1/chat/completions"): CHAT,
     ("POST", "/v1/completions"): {"model": "tiny-chat", "prompt": "héllo", "max_tokens": 2},
+    ("POST", "/tokenize"): {"model": "tiny-chat", "prompt": "héllo"},
+    ("POST", "/detokenize"): {"model": "foundation", "tokens": [101, 102]},
     ("POST", "/v1/rerank"): {"model": "ranking", "query": "héllo", "documents": ["a", "b"]},
     ("PUT", "/v1/adapters/{name}/aliases/{alias}"): {"version": 1},
 }

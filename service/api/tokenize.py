@@ -1,0 +1,119 @@
+"""The routes POST /tokenize and POST /detokenize, in the form of vLLM's API."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from rootstock.service.api.body import BodyRoute
+from rootstock.service.api.openai.chat import ChatMessage
+from rootstock.service.api.predict import while_connected
+from rootstock.service.api.server import Server, server_of
+from rootstock.service.api.strict import Strict
+from rootstock.service.engine.core.errors import TooLarge
+from rootstock.service.engine.generate.prompt import MAX_PROMPT_CHARACTERS, Chat, characters
+
+router = APIRouter(route_class=BodyRoute)
+
+
+class TokenizeBody(Strict):
+    """The body of a tokenisation: a text as `prompt`, or the `messages` of a chat.
+
+    `add_special_tokens` asks for the tokens that the tokenizer adds. Without it, a text has them, and a chat only
+    those of its template. `add_generation_prompt` ends a chat where the assistant's answer begins.
+    """
+
+    model: StrictStr
+    prompt: StrictStr | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)] | None = Field(
+        None, validate_default=True
+    )
+    add_special_tokens: StrictBool | None = None
+    add_generation_prompt: StrictBool = True
+    return_token_strs: StrictBool | None = None
+
+    @field_validator("messages")
+    @classmethod
+    def _one_of_both(cls, messages: list[ChatMessage] | None, info: ValidationInfo) -> list[ChatMessage] | None:
+        """Check this among the fields, not after them, so that one answer names all missing fields."""
+        if "prompt" not in info.data or (info.data["prompt"] is None) != (messages is None):
+            return messages
+        if messages is None:
+            raise PydanticCustomError("missing", "Field required", {"field": "prompt"})
+        raise ValueError("the body has both prompt and messages; send one of the two")
+
+
+class Tokens(BaseModel):
+    """The ids of the tokens and their number. `token_strs` are their entries in the vocabulary, if asked for.
+
+    `max_model_len` is the longest input of the model in tokens.
+    """
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None
+
+
+class DetokenizeBody(Strict):
+    """The body with the ids of tokens."""
+
+    model: StrictStr
+    tokens: Annotated[list[StrictInt], Field(fail_fast=True)]
+
+
+class Detokenized(BaseModel):
+    """The text of the tokens, special ones included."""
+
+    prompt: str
+
+
+@router.post("/tokenize")
+async def tokenize(body: TokenizeBody, request: Request) -> Tokens:
+    """Return the tokens of a text or of a chat, for a foundation or for an adapter on it."""
+    prompt = Chat([message.plain() for message in body.messages or ()]) if body.prompt is None else body.prompt
+    if (size := characters(prompt)) > MAX_PROMPT_CHARACTERS:
+        raise TooLarge(
+            f"the prompt has {size} characters and the limit is {MAX_PROMPT_CHARACTERS}; shorten it",
+            "messages" if body.prompt is None else "prompt",
+        )
+    return await while_connected(request, _tokenized(server_of(request), body, prompt))
+
+
+@router.post("/detokenize")
+async def detokenize(body: DetokenizeBody, request: Request) -> Detokenized:
+    """Return the text of tokens, for a foundation or for an adapter on it."""
+    return await while_connected(request, _detokenized(server_of(request), body))
+
+
+async def _tokenized(server: Server, body: TokenizeBody, prompt: str | Chat) -> Tokens:
+    host, adapter = await server.foundations.adapter(body.model)
+
+    def read() -> tuple[list[int], list[str] | None]:
+        tokenizer = host.tokenizer()
+        if isinstance(prompt, str):
+            ids = tokenizer.encode(prompt, body.add_special_tokens is not False)
+        else:
+            chat = prompt if adapter is None else prompt.with_system(adapter.prompting.system_prompt)
+            ids = tokenizer.encode_chat(chat, body.add_generation_prompt, body.add_special_tokens is True)
+        return ids, tokenizer.entries(ids) if body.return_token_strs else None
+
+    async with server.texts:
+        ids, entries = await asyncio.to_thread(read)
+    return Tokens(count=len(ids), max_model_len=host.max_tokens(adapter), tokens=ids, token_strs=entries)
+
+
+async def _detokenized(server: Server, body: DetokenizeBody) -> Detokenized:
+    host = server.foundations.host(body.model)
+
+    def read() -> str:
+        tokenizer = host.tokenizer()
+        tokenizer.entries(body.tokens)
+        return tokenizer.decode(body.tokens)
+
+    async with server.texts:
+        return Detokenized(prompt=await asyncio.to_thread(read))
