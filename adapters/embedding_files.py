@@ -34,6 +34,7 @@ _POOLINGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+_SERVED_POOLINGS = "mean, cls or lasttoken"
 # The values for which an option changes nothing, besides None, false and empty values. True means any value.
 _NEUTRAL: Mapping[str, Any] = {
     "max_seq_length": True,
@@ -155,7 +156,7 @@ def _pooling(read: Read, folder: str, prefix: str) -> Pooling:
     where = _config_in(folder)
     settings = _object(read, where)
     if not settings:
-        raise UnservedEmbedding(where, "a Pooling without settings is not served; served: mean or cls")
+        raise UnservedEmbedding(where, f"a Pooling without settings is not served; served: {_SERVED_POOLINGS}")
     mode_setting = settings.get("pooling_mode")
     if mode_setting is None:
         # sentence-transformers takes the mean if no mode is on.
@@ -169,8 +170,10 @@ def _pooling(read: Read, folder: str, prefix: str) -> Pooling:
         return "mean"
     if modes == ["cls"]:
         return "cls"
+    if modes == ["lasttoken"]:
+        return "last"
     joined = " and ".join(map(str, modes))
-    raise UnservedEmbedding(where, f"the pooling {joined} is not served; served: mean or cls")
+    raise UnservedEmbedding(where, f"the pooling {joined} is not served; served: {_SERVED_POOLINGS}")
 
 
 def _check_normalize(read: Read, folder: str) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from rootstock.adapters import tasks
 
 Array = npt.NDArray[np.float32]
-Pooling = Literal["mean", "cls", "pooler"]
+Pooling = Literal["mean", "cls", "last", "pooler"]
 
 # The tasks that an adapter can have.
 TASKS = tuple(task.name for task in tasks.TASKS if task.heads)
@@ -28,7 +28,7 @@ FILL_MASK = "fill-mask"
 # A foundation with a language-model head answers this task, alone or with an adapter.
 TEXT_GENERATION = "text-generation"
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
-POOLINGS = ("mean", "cls", "pooler")
+POOLINGS = ("mean", "cls", "last", "pooler")
 # Every input is sent with the prefix.
 MAX_PREFIX_CHARACTERS = 2**12
 _MAX_MESSAGE = 500
@@ -73,7 +73,8 @@ class TaskClass:
 class EmbeddingSpec:
     """The foundation's method for an embedding: pooling over the trunk's output, then an optional L2 norm.
 
-    `prefix` is the default prompt, which comes before the text.
+    Pooling "last" takes the last token, special ones included. `prefix` is the default prompt, which comes
+    before the text.
     """
 
     pooling: Pooling = "mean"

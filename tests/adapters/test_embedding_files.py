@@ -129,6 +129,7 @@ PROMPTS = {"prompts": {"query": "query: ", "document": ""}, "default_prompt_name
 HONOURED: dict[str, tuple[Sequence[Any], dict[str, Any], Change | None]] = {
     "mean": ([Pooling(WIDTH, "mean")], {}, None),
     "cls": ([Pooling(WIDTH, "cls")], {}, None),
+    "lasttoken": ([Pooling(WIDTH, "lasttoken"), Normalize()], {}, None),
     "Normalize": ([Pooling(WIDTH, "mean"), Normalize()], {}, None),
     "default prompt": ([Pooling(WIDTH, "cls")], PROMPTS, None),
     "prompts, none the default": ([Pooling(WIDTH)], {"prompts": PROMPTS["prompts"]}, None),
@@ -195,8 +196,8 @@ REFUSED: dict[str, tuple[Sequence[Any], dict[str, Any], Change | None, str]] = {
     "LayerNorm": ([Pooling(WIDTH), LayerNorm(WIDTH)], {}, None, "LayerNorm"),
     "WeightedLayerPooling": ([WeightedLayerPooling(WIDTH, 3), Pooling(WIDTH)], {}, None, "WeightedLayerPool"),
     **{
-        mode: ([Pooling(WIDTH, mode)], {}, None, f"the pooling {mode} is not served; served: mean or cls")
-        for mode in ("max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+        mode: ([Pooling(WIDTH, mode)], {}, None, f"the pooling {mode} is not served; served: mean, cls or last")
+        for mode in ("max", "mean_sqrt_len_tokens", "weightedmean")
     },
     "two poolings": ([Pooling(WIDTH, ("cls", "mean"))], {}, None, "the pooling cls and mean is not served"),
     "two older poolings": (

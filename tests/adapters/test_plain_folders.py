@@ -358,7 +358,7 @@ def test_the_architectures_that_are_served_are_those_that_the_parity_tests_try()
         ({"modules.json": {"a": 1}}, "modules.json", "not a list of modules"),
         ({"1_Pooling/config.json": {"pooling_mode": "max"}}, "1_Pooling/config.json", "max is not served"),
         ({"1_Pooling/config.json": {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}},
-         "1_Pooling/config.json", "the pooling max and mean is not served; served: mean or cls"),
+         "1_Pooling/config.json", "the pooling max and mean is not served; served: mean, cls or lasttoken"),
         ({"1_Pooling/config.json": {}}, "1_Pooling/config.json", "a Pooling without settings is not served"),
         ({"1_Pooling/config.json": [1]}, "1_Pooling/config.json", "holds list, not an object"),
         ({"config_sentence_transformers.json": {"default_prompt_name": {}}}, "config_sentence", "is {}, and"),

@@ -22,6 +22,8 @@ def pool(hidden: Array | None, pooled: Array | None, mask: npt.NDArray[np.int64]
         raise ValueError("pooling over tokens needs the hidden states")
     if pooling == "cls":
         return np.ascontiguousarray(hidden[:, 0])
+    if pooling == "last":
+        return np.asarray(hidden[np.arange(len(hidden)), np.maximum(mask.sum(axis=1) - 1, 0)])
     weights = mask.astype(np.float32)
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1.0)
     return np.asarray(np.matmul(weights[:, None, :], hidden)[:, 0], dtype=np.float32)

@@ -23,6 +23,7 @@ LINEAR = (
     HeadSpec("linear", pooling="mean"),
     HeadSpec("linear", pooling="cls"),
     HeadSpec("linear", pooling="pooler"),
+    HeadSpec("linear", pooling="last"),
 )
 CLASSIFIER = HeadSpec("hf", "BertForSequenceClassification")
 TAGGER = HeadSpec("hf", "BertForTokenClassification")
@@ -80,6 +81,8 @@ def everything(spec: FoundationSpec) -> list[Adapter]:
         make_adapter(spec, 9, of(2, among=("dense",)), TAGGER),
         make_adapter(spec, 10, of(4, 5), LINEAR[0], full=True),
         make_adapter(spec, 11, whole, CLASSIFIER, full=True),
+        make_adapter(spec, 12, (), LINEAR[3]),
+        make_adapter(spec, 13, of(5), LINEAR[3]),
     ]
 
 

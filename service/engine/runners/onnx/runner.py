@@ -83,7 +83,7 @@ class OnnxRunner:
             first_token = opened.first_token
         else:
             reads = frozenset({"pooled" if head.pooling == "pooler" else "hidden"})
-            first_token = head.pooling != "mean"
+            first_token = head.pooling in ("cls", "pooler")
         return _StagedOnnx(adapter, trunk, self.spec.depth(adapter.weights.sites), reads, first_token)
 
     def place(self, slot: int, staged: _StagedOnnx) -> None:

@@ -239,6 +239,10 @@ def _linear(head: HeadSpec, weights: Named, states: Named) -> Tensor:
         vectors = states["pooled"]
     elif head.pooling == "cls":
         vectors = states["hidden"][:, 0]
+    elif head.pooling == "last":
+        hidden = states["hidden"]
+        last = (states["mask"].sum(dim=1) - 1).clamp(min=0)
+        vectors = hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[2]))[:, 0]
     else:
         shares = states["mask"] / states["mask"].sum(dim=1, keepdim=True).clamp(min=1)
         vectors = torch.bmm(shares[:, None], states["hidden"])[:, 0]
