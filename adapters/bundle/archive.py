@@ -50,7 +50,7 @@ class Limits:
 class Archive:
     """An uploaded zip: its members by name, and the names of the known extras in it (`ignored`).
 
-    `descriptions` holds, by path, the extras in which sentence-transformers describes a model.
+    `descriptions` holds, by path, the extras that describe a model (`is_description`).
     """
 
     members: Mapping[str, bytes]

@@ -19,6 +19,7 @@ from rootstock.adapters.bundle.archive import (
 from rootstock.adapters.bundle.base_weights import BaseWeights
 from rootstock.adapters.bundle.canonical import sha256
 from rootstock.adapters.bundle.golden import Golden, read_golden
+from rootstock.adapters.bundle.labels import config_labels
 from rootstock.adapters.bundle.manifest import (
     Manifest,
     check_labels,
@@ -27,7 +28,7 @@ from rootstock.adapters.bundle.manifest import (
 )
 from rootstock.adapters.bundle.peft_config import PeftConfig, read_config
 from rootstock.adapters.bundle.plain.base_model import BASE, check_base, is_same
-from rootstock.adapters.bundle.plain.extras import extra_of
+from rootstock.adapters.bundle.plain.extras import MODEL, extra_of
 from rootstock.adapters.bundle.plain.folder import (
     PlainFields,
     plain_head,
@@ -209,7 +210,8 @@ def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields
     config = read_config(value)
     task, sentence = plain_task(plain.task, config.task_type, archive, foundation.lowercases)
     task_class = foundation.class_for(task)
-    labels = plain_labels(read_tensors(files[WEIGHTS]), task_class, config, plain, foundation)
+    stated = archive.descriptions.get(MODEL)
+    labels = plain_labels(read_tensors(files[WEIGHTS]), task_class, config, plain, foundation, stated)
     check_labels(labels, task)
     manifest = Manifest(
         task=task,
@@ -230,7 +232,9 @@ def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields
             MANIFEST,
             f"the labels make it {size} bytes and the limit is {limits.max_text_bytes}; shorten the labels",
         )
-    used = {extra_of(path) for path in archive.descriptions} if sentence else set()
+    used = {extra_of(path) for path in archive.descriptions if path != MODEL} if sentence else set()
+    if plain.labels is None and labels == config_labels(stated, len(labels), task_class.task):
+        used.add(MODEL)
     return Bundle(
         bundle.manifest,
         bundle.files,

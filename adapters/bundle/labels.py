@@ -1,4 +1,4 @@
-"""Reads the labels of a plain PEFT folder from the option `--labels` or the form field `labels`."""
+"""Reads a plain PEFT folder's labels: from the option `--labels`, the form field `labels` or its config.json."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from rootstock.adapters.bundle.canonical import canonical
-from rootstock.adapters.bundle.manifest import unique_keys
+from rootstock.adapters.bundle.manifest import check_labels, read_json, unique_keys
 from rootstock.adapters.spec import Rejected
 
 
@@ -33,6 +33,21 @@ def read_labels(text: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
         raise Rejected("labels", "labels", f"{_start(text)} is not a list of strings; {example}")
     return given_labels(value)
+
+
+def config_labels(content: bytes | None, count: int, task: str) -> tuple[str, ...] | None:
+    """Return the labels that `id2label` in a folder's config.json names for `count` ids; None if it names none.
+
+    A config.json may also come from the base model, so one that does not fit the head is left out.
+    """
+    if content is None:
+        return None
+    try:
+        labels = read_labels(json.dumps(read_json(content, "config.json").get("id2label")))
+        check_labels(labels, task)
+    except Rejected:
+        return None
+    return labels if len(labels) == count else None
 
 
 def given_labels(labels: Sequence[str]) -> tuple[str, ...]:

@@ -285,6 +285,33 @@ def test_an_adapter_of_some_layers_by_choice_fits(tiny: FoundationSpec) -> None:
     assert len(bundle.adapter(tiny, LIMITS.max_rank).weights.sites) == 4
 
 
+@pytest.mark.parametrize(
+    ("config", "used"),
+    [
+        ({"id2label": {"0": "a", "1": "b", "2": "c"}}, True),
+        ({"id2label": {"0": "a", "1": "b"}}, False),
+        ({"id2label": {"0": "a", "1": "b", "3": "c"}}, False),
+        ({"id2label": {"0": "a", "1": "a", "2": "a"}}, False),
+        ({"id2label": ["a", "b", 3]}, False),
+        ({"id2label": None}, False),
+        ({}, False),
+        ([], False),
+    ],
+)
+def test_the_labels_of_a_config_are_taken_where_they_fit_the_head(
+    tiny: FoundationSpec, config: Any, used: bool
+) -> None:
+    files = plain_files(good_tensors(labels=3)) | {"config.json": json.dumps(config).encode()}
+    bundle = open_bundle(pack(files), LIMITS, tiny)
+    assert bundle.manifest.labels == (("a", "b", "c") if used else ("LABEL_0", "LABEL_1", "LABEL_2"))
+    assert ("config.json" in bundle.ignored, any("no labels" in w for w in bundle.warnings)) == (
+        not used,
+        not used,
+    )
+    given = open_bundle(pack(files), LIMITS, tiny, PlainFields(labels=("x", "y", "z")))
+    assert (given.manifest.labels, given.ignored) == (("x", "y", "z"), ("config.json",))
+
+
 @pytest.mark.parametrize(("labels", "given", "warned"), [(3, None, True), (1, None, False), (3, LABELS, False)])
 def test_labels_that_were_not_given_are_warned_of_where_there_are_several(
     tiny: FoundationSpec, labels: int, given: tuple[str, ...] | None, warned: bool

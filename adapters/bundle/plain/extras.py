@@ -1,7 +1,7 @@
 """Lists the known extras: files that other programs write beside an adapter, and that a bundle leaves out.
 
-sentence-transformers describes a model in some of them. Those are read first and then left out too
-(`descriptions`).
+sentence-transformers describes a model in some of them, and config.json may name labels. Those are read first and
+then left out too (`descriptions`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ FILES = (
     # sentence-transformers
     MODULES, PROMPTS, "sentence_*_config.json",
 )  # fmt: skip
-_DESCRIPTIONS = (MODULES, PROMPTS, TOKENIZER, *SENTENCE)
+# transformers' config of a model, which may name the labels.
+MODEL = "config.json"
+_DESCRIPTIONS = (MODULES, PROMPTS, TOKENIZER, MODEL, *SENTENCE)
 _SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")
 _WHOLE = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "*.gguf", "*.onnx")
 
@@ -58,7 +60,7 @@ def system_file(path: str) -> str | None:
 
 
 def is_description(path: str) -> bool:
-    """Return whether this extra is a file in which sentence-transformers describes how to embed a text."""
+    """Return whether this extra names labels, or is one in which sentence-transformers describes a model."""
     return path in _DESCRIPTIONS or (path.count("/") == 1 and fnmatchcase(path, "[0-9]_*/config.json"))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rootstock.adapters.bundle.archive import CONFIG, WEIGHTS, Archive
-from rootstock.adapters.bundle.labels import given_labels
+from rootstock.adapters.bundle.labels import config_labels, given_labels
 from rootstock.adapters.bundle.manifest import MAX_LABELS, problem_types
 from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.plain.origin import check_origin, head_hint, short_names
@@ -50,7 +50,7 @@ def plain_warnings(
         "a plain PEFT folder has no fingerprint and no golden set; the server compared the base model's name "
         f"({compared}) and the names and shapes of all tensors, but no outputs"
     )
-    if plain.labels is None and len(labels) > 1:
+    if plain.labels is None and len(labels) > 1 and labels == _generic(len(labels)):
         yield (
             f"no labels were given: answers say {labels[0]} to {labels[-1]}; publish it again with the form "
             "field `labels`"
@@ -100,8 +100,12 @@ def plain_labels(
     config: PeftConfig,
     plain: PlainFields,
     foundation: FoundationSpec,
+    model_config: bytes | None,
 ) -> tuple[str, ...]:
-    """Return the form's labels, else LABEL_0, LABEL_1 and so on, one for each output of the head."""
+    """Return the form's labels, else those of the folder's config.json, else LABEL_0, LABEL_1 and so on.
+
+    There is one for each output of the head.
+    """
     if plain.labels is not None:
         return given_labels(plain.labels)
     if task_class.task in UNLABELLED:
@@ -123,7 +127,11 @@ def plain_labels(
         raise Rejected("sites", name, f"has shape {list(shape)}; expected {['labels', *widths]}")
     if not 1 <= shape[0] <= MAX_LABELS:
         raise Rejected("labels", name, f"gives {shape[0]} outputs; the limit is from 1 to {MAX_LABELS}")
-    return tuple(f"LABEL_{i}" for i in range(shape[0]))
+    return config_labels(model_config, shape[0], task_class.task) or _generic(shape[0])
+
+
+def _generic(count: int) -> tuple[str, ...]:
+    return tuple(f"LABEL_{i}" for i in range(count))
 
 
 def plain_problem(task: str, plain: PlainFields, labels: int) -> str | None:
