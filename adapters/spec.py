@@ -178,7 +178,7 @@ class FoundationSpec:
         The first is the default.
         """
         if self.causal_lm is not None:
-            return (TEXT_GENERATION,)
+            return (TEXT_GENERATION, "feature-extraction")
         return ("feature-extraction",) if self.masked_lm is None else ("feature-extraction", FILL_MASK)
 
     def class_for(self, task: str) -> TaskClass:
@@ -248,11 +248,13 @@ def _causal_lm(value: Mapping[str, Any] | None) -> CausalLM | None:
 class HeadSpec:
     """The task layers of an adapter.
 
-    `kind` "hf" is the head of the Hugging Face class `class_name`. `kind` "linear" pools the trunk's output and
-    L2-normalises it if `normalize`. It then applies `head.weight` (labels, hidden) and `head.bias` (labels,) if
-    the adapter holds them; without them the pooled vector is the answer. `kind` "masked-lm" is the foundation's
-    own head (MaskedLM), with the checkpoint's weights; bundles never have it. `kind` "causal-lm" is the
-    foundation's own head too (CausalLM), of the class `class_name`; adapters that generate text have it.
+    `kind` "hf" is the head of the Hugging Face class `class_name`. On a decoder it is one linear layer, which
+    reads the last token that is not padding, or for token classification every token. `kind` "linear" pools the
+    trunk's output and L2-normalises it if `normalize`. It then applies `head.weight` (labels, hidden) and
+    `head.bias` (labels,) if the adapter holds them; without them the pooled vector is the answer. `kind`
+    "masked-lm" is the foundation's own head (MaskedLM), with the checkpoint's weights; bundles never have it.
+    `kind` "causal-lm" is the foundation's own head too (CausalLM), of the class `class_name`; adapters that
+    generate text have it.
     """
 
     kind: Literal["hf", "linear", "masked-lm", "causal-lm"]

@@ -142,7 +142,7 @@ async def _serving(
     metrics = Metrics()
     limits = Limits(max_bundle_bytes=settings.max_bundle_mb * _MIB, max_rank=settings.max_rank)
     observer = metrics if tracing is None else Observers(metrics, tracing)
-    arbiter = Arbiter() if len(settings.hosted) > 1 else None
+    arbiter = Arbiter()
     hosts: list[FoundationHost] = []
     try:
         for name, setting in settings.hosted.items():
@@ -170,13 +170,15 @@ async def _serving(
         finally:
             await pins.close()
     finally:
-        await asyncio.gather(*(asyncio.to_thread(host.engine.stop) for host in hosts if host.engine.started))
+        engines = [engine for host in hosts for engine in host.engines if engine.started]
+        await asyncio.gather(*(asyncio.to_thread(engine.stop) for engine in engines))
 
 
 def _start(hosts: Sequence[FoundationHost], metrics: Metrics) -> None:
     for host in hosts:
-        metrics.watch(host.name, host.engine)
-        host.engine.start()
+        metrics.watch(host.name, host.engines)
+        for engine in host.engines:
+            engine.start()
 
 
 async def _host(
@@ -188,9 +190,9 @@ async def _host(
     limits: Limits,
     open_runner: OpenRunner,
     observer: Observer,
-    arbiter: Arbiter | None,
+    arbiter: Arbiter,
 ) -> FoundationHost:
-    """Open one foundation: its runner, its catalog and its engine. The caller starts the engine."""
+    """Open one foundation: its runners, its catalog and its engines. The caller starts the engines."""
     from rootstock.adapters.foundation.location import generates, locate
     from rootstock.adapters.foundation.weights import FoundationWeights
     from rootstock.service.conversion import Converter
@@ -208,16 +210,22 @@ async def _host(
     spec = replace(runner.spec, other_names=(name, *files.other_names))
     base = FoundationWeights(files.folder, spec.model_type)
     catalog = RegistryCatalog(registry, store, spec, limits, base)
-    engine: Engine | GenerationEngine
+    cache_bytes = settings.cache_mb * _MIB // len(settings.hosted)
+    engines: tuple[Engine | GenerationEngine, ...]
     if isinstance(runner, OpenedRunner):
-        engine = _encoder(name, spec, runner, catalog, settings, observer, arbiter)
         # An encoder has a tokenizer for its inputs. This one, for clients, takes memory only once it is used.
         tokenizer = cache(partial(PromptTokenizer, files.folder, chats=False))
+        engines = (_encoder(name, spec, runner, cache_bytes, catalog, settings, observer, arbiter),)
     else:
         opened = _prompt_tokenizer(files)
         tokenizer = cache(lambda: opened)
-        engine = _generator(name, spec, runner, opened, catalog, settings, observer, arbiter)
-    return FoundationHost(name, engine, catalog, base, converter, tokenizer)
+        heads = OpenedRunner(_encoder_beside(runner), spec, files.folder)
+        cache_bytes //= 2
+        engines = (
+            _generator(name, spec, runner, opened, cache_bytes, catalog, settings, observer, arbiter),
+            _encoder(name, spec, heads, cache_bytes, catalog, settings, observer, arbiter),
+        )
+    return FoundationHost(name, engines, catalog, base, converter, tokenizer)
 
 
 def _prompt_tokenizer(files: FoundationFiles) -> PromptTokenizer:
@@ -235,10 +243,11 @@ def _encoder(
     name: str,
     spec: FoundationSpec,
     runner: OpenedRunner,
+    cache_bytes: int,
     catalog: RegistryCatalog,
     settings: Settings,
     observer: Observer,
-    arbiter: Arbiter | None,
+    arbiter: Arbiter,
 ) -> Engine:
     from rootstock.service.engine.core.admission import Capacity
     from rootstock.service.engine.encode.engine import Engine, EngineLimits
@@ -252,9 +261,7 @@ def _encoder(
         Tokenizer(runner.folder / "tokenizer.json", mask_id),
         catalog,
         observer,
-        EngineLimits(
-            settings.max_inputs, settings.request_timeout, settings.cache_mb * _MIB // len(settings.hosted)
-        ),
+        EngineLimits(settings.max_inputs, settings.request_timeout, cache_bytes),
         Capacity(settings.queue_items, settings.queue_tokens),
         BatchLimits(settings.batch_rows, settings.batch_tokens),
         name=name,
@@ -274,21 +281,28 @@ def _open_decoder(files: FoundationFiles, settings: Settings) -> TorchDecoder:
     )
 
 
+def _encoder_beside(decoder: TorchDecoder) -> Encoder:
+    """Return a runner for inputs of one pass on the modules of a decoder, with as many slots again."""
+    from rootstock.service.engine.runners.decoder.packed_encoder import PackedEncoder
+
+    return PackedEncoder(decoder.trunk, decoder.slots)
+
+
 def _generator(
     name: str,
     spec: FoundationSpec,
     decoder: TorchDecoder,
     tokenizer: PromptTokenizer,
+    cache_bytes: int,
     catalog: RegistryCatalog,
     settings: Settings,
     observer: Observer,
-    arbiter: Arbiter | None,
+    arbiter: Arbiter,
 ) -> GenerationEngine:
     from rootstock.service.engine.core.admission import Capacity
     from rootstock.service.engine.generate.engine import GenerationEngine, GenerationLimits
     from rootstock.service.engine.generate.scheduler import StepLimits
 
-    cache_bytes = settings.cache_mb * _MIB // len(settings.hosted)
     return GenerationEngine(
         spec,
         decoder,

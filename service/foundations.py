@@ -13,7 +13,7 @@ from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.reference import FOUNDATION
 from rootstock.adapters.registry import Resolution
 from rootstock.adapters.registry.port import Registry
-from rootstock.adapters.spec import Adapter, FoundationSpec
+from rootstock.adapters.spec import TEXT_GENERATION, Adapter, FoundationSpec
 from rootstock.service.conversion import Converter
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.catalog import ResolvedReference
@@ -26,20 +26,22 @@ from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.registry_catalog import RegistryCatalog, not_hosted
 
 _GENERATES = "generates text; send its prompts to /v1/chat/completions or /v1/completions"
-_ENCODES = "does not generate text; send its inputs to /v1/predict"
+# The route of a task, if it has another than /v1/predict.
+_ROUTES = {"feature-extraction": "/v1/embeddings", "text-ranking": "/v1/rerank"}
 
 
 @dataclass(frozen=True)
 class FoundationHost:
-    """A foundation of this server, with its engine, its catalog of adapters and its converter.
+    """A foundation of this server, with its engines, its catalog of adapters and its converter.
 
-    `name` is its reference. `base` holds its weights, because some adapters are stored relative to them. A
-    foundation that generates text has a GenerationEngine; any other computes each input in one pass. `tokenizer`
-    returns its tokenizer, which may take time to open.
+    `name` is its reference. A foundation that generates text has a GenerationEngine and an Engine, which computes
+    each input of its other adapters in one pass; any other foundation has only an Engine. `base` holds its
+    weights, because some adapters are stored relative to them. `tokenizer` returns its tokenizer, which may take
+    time to open.
     """
 
     name: str
-    engine: Engine | GenerationEngine
+    engines: tuple[Engine | GenerationEngine, ...]
     catalog: RegistryCatalog
     base: FoundationWeights
     converter: Converter
@@ -49,29 +51,49 @@ class FoundationHost:
     def spec(self) -> FoundationSpec:
         return self.catalog.spec
 
-    def max_tokens(self, adapter: Adapter | None) -> int:
-        """Return the longest input in tokens of an adapter, or of the foundation itself."""
-        if not isinstance(self.engine, GenerationEngine):
-            return self.spec.embedding.max_tokens if adapter is None else adapter.preprocessing.max_length
-        most = self.spec.max_tokens if adapter is None else adapter.preprocessing.max_length
-        return min(most, self.engine.runner.cache.capacity)
+    @property
+    def engine(self) -> Engine | GenerationEngine:
+        """Return the engine of the foundation's default task."""
+        return self.engines[0]
 
-    def one_pass(self, reference: str) -> Engine:
-        """Return the engine for inputs of one pass. Raise WrongRoute if this foundation generates text."""
-        if isinstance(self.engine, Engine):
+    @property
+    def generator(self) -> GenerationEngine | None:
+        """Return the engine that generates text, if there is one."""
+        return next((engine for engine in self.engines if isinstance(engine, GenerationEngine)), None)
+
+    @property
+    def encoder(self) -> Engine | None:
+        """Return the engine that computes each input in one pass, if there is one."""
+        return next((engine for engine in self.engines if isinstance(engine, Engine)), None)
+
+    def engine_of(self, task: str | None) -> Engine | GenerationEngine:
+        """Return the engine that computes a task's adapters; that of the default task if the task is None."""
+        if task is None:
             return self.engine
-        raise WrongRoute(f"model {reference!r} {_GENERATES}", "model")
+        return (self.generator if task == TEXT_GENERATION else self.encoder) or self.engine
+
+    def max_tokens(self, adapter: Adapter | None) -> int:
+        """Return the longest input in tokens of an adapter, or of the foundation for its default task."""
+        spec = self.spec
+        task = spec.own_tasks[0] if adapter is None else adapter.task
+        if adapter is not None:
+            most = adapter.preprocessing.max_length
+        else:
+            most = spec.max_tokens if task == TEXT_GENERATION else spec.embedding.max_tokens
+        generator = self.generator if task == TEXT_GENERATION else None
+        return most if generator is None else min(most, generator.runner.cache.capacity)
 
 
 class Foundations:
     """The foundations of a server. It sends each reference to the engine of its foundation.
 
-    The reference `foundation` means the first one. With several foundations, a reference is resolved once, here.
-    With one, every call goes straight to its engine.
+    The reference `foundation` means the first one. With several engines, a reference is resolved once, here. With
+    one, every call goes straight to it.
     """
 
     def __init__(self, hosts: Sequence[FoundationHost], registry: Registry) -> None:
         self._hosts = tuple(hosts)
+        self._engines = tuple(engine for host in hosts for engine in host.engines)
         self._registry = registry
         self._by_fingerprint = {host.spec.fingerprint: host for host in hosts}
         self._by_name = {host.name: host for host in hosts} if len(hosts) > 1 else {}
@@ -91,17 +113,17 @@ class Foundations:
     @property
     def alive(self) -> bool:
         """Tell whether every engine admits requests and computes."""
-        return all(host.engine.alive for host in self._hosts)
+        return all(engine.alive for engine in self._engines)
 
     @property
     def fallen(self) -> bool:
         """Tell whether an engine has stopped after a fault."""
-        return any(host.engine.fallen for host in self._hosts)
+        return any(engine.fallen for engine in self._engines)
 
     @property
     def timeout_s(self) -> float:
         """Return the limit in seconds of a request for one pass, or of any if all foundations generate."""
-        engines = [host.engine for host in self._hosts]
+        engines = self._engines
         return next((engine for engine in engines if isinstance(engine, Engine)), engines[0]).limits.timeout_s
 
     def check_name(self, name: str) -> None:
@@ -139,12 +161,13 @@ class Foundations:
     def residency(self, digest: str, foundation: str | None) -> str:
         """Return the place of an adapter: "slot", "memory" or "store"."""
         host = self.first if foundation is None else self._by_fingerprint.get(foundation)
-        return "store" if host is None else host.engine.residency(digest)
+        places = [] if host is None else [engine.residency(digest) for engine in host.engines]
+        return next((place for place in ("slot", "memory") if place in places), "store")
 
     async def forget(self, digest: str) -> None:
         """Wait until no request holds the adapter, then free its slot and memory."""
-        for host in self._hosts:
-            await host.engine.forget(digest)
+        for engine in self._engines:
+            await engine.forget(digest)
 
     async def predict(
         self,
@@ -169,13 +192,11 @@ class Foundations:
         options: RequestOptions = DEFAULT_OPTIONS,
     ) -> list[Answer | Exception]:
         """Return each reference's predictions for the same inputs, or its error; see `Engine.predict_many`."""
-        if len(self._hosts) == 1:
-            if isinstance(self.first.engine, Engine):
-                return await self.first.engine.predict_many(references, inputs, parameters, task, options)
-            return [self._refusal(reference) for reference in references]
-        for host in self._hosts:
-            if isinstance(host.engine, Engine):
-                host.engine.check_size(len(inputs), len(references))
+        if len(self._engines) == 1 and isinstance(self._engines[0], Engine):
+            return await self._engines[0].predict_many(references, inputs, parameters, task, options)
+        for engine in self._engines:
+            if isinstance(engine, Engine):
+                engine.check_size(len(inputs), len(references))
                 break
         outcomes: dict[int, Answer | Exception] = {}
         places: dict[Engine, list[int]] = {}
@@ -183,7 +204,7 @@ class Foundations:
         engines: dict[str, Engine | Exception] = {}
         for place, reference in enumerate(references):
             if reference not in engines:
-                engines[reference] = self._engine(reference, targets)
+                engines[reference] = self._encoder(reference, task, targets)
             engine_or_error = engines[reference]
             if isinstance(engine_or_error, Exception):
                 outcomes[place] = engine_or_error
@@ -201,17 +222,17 @@ class Foundations:
 
     def host(self, reference: str) -> FoundationHost:
         """Return the host of a reference. Raise FoundationNotHosted, or as the registry does."""
-        return self._host(reference)[0]
+        return self._find(reference)[0]
 
     async def adapter(self, reference: str) -> tuple[FoundationHost, Adapter | None]:
         """Return the host of a reference and its adapter, loaded; None for a foundation itself.
 
         Raise Expired if the adapter does not load in time, or as the registry and the catalog do.
         """
-        host, target = self._host(reference)
+        host, target = self._find(reference)
         if target is None:
             return host, None
-        engine = host.engine
+        engine = host.engine_of(target.task)
         with engine.adapters.hold([target.digest]):
             try:
                 adapters = await engine.adapters.get([target.digest], engine.limits.timeout_s)
@@ -225,38 +246,42 @@ class Foundations:
     def generator(self, reference: str) -> tuple[GenerationEngine, ResolvedReference | None]:
         """Return the engine that generates under a reference, and the reference's resolution if it was made here.
 
-        Raise WrongRoute if the reference's foundation does not generate text, or as the registry does.
+        Raise WrongRoute if the reference does not generate text, or as the registry does.
         """
-        host, target = self._host(reference)
-        if not isinstance(host.engine, GenerationEngine):
-            raise WrongRoute(f"model {reference!r} {_ENCODES}", "model")
-        return host.engine, target
+        host, target = self._find(reference)
+        task = host.spec.own_tasks[0] if target is None else target.task
+        engine = host.generator
+        if engine is None or task not in (None, TEXT_GENERATION):
+            route = "/v1/predict" if target is None else _ROUTES.get(task or "", "/v1/predict")
+            raise WrongRoute(f"model {reference!r} does not generate text; send its inputs to {route}", "model")
+        return engine, None if target is None else _resolved(target)
 
-    def _refusal(self, reference: str) -> Exception:
-        """Return the error of a reference on a server that only generates text."""
+    def _encoder(
+        self, reference: str, task: str | None, targets: dict[str, ResolvedReference]
+    ) -> Engine | Exception:
+        """Return a reference's engine for one pass, or an error. Add an adapter's resolution to `targets`."""
         try:
-            self._host(reference)[0].one_pass(reference)
-        except Exception as error:
-            return error
-        raise RuntimeError(f"the foundation of {reference} computes inputs in one pass")
-
-    def _engine(self, reference: str, targets: dict[str, ResolvedReference]) -> Engine | Exception:
-        """Return the engine of a reference or an error. Add an adapter's resolved reference to `targets`."""
-        try:
-            host, target = self._host(reference)
-            engine = host.one_pass(reference)
+            host, target = self._find(reference)
         except Exception as error:  # The error of one reference must not fail the others.
             return error
+        asked = (task or host.spec.own_tasks[0]) if target is None else target.task
+        engine = host.encoder
+        if engine is None or asked == TEXT_GENERATION:
+            return WrongRoute(f"model {reference!r} {_GENERATES}", "model")
         if target is not None:
-            targets[reference] = target
+            targets[reference] = _resolved(target)
         return engine
 
-    def _host(self, reference: str) -> tuple[FoundationHost, ResolvedReference | None]:
+    def _find(self, reference: str) -> tuple[FoundationHost, Resolution | None]:
         """Return the host of a reference and, for an adapter, its resolution."""
         if (host := self._by_name.get(reference)) is not None:
             return host, None
         resolution = self._registry.resolve(reference)
-        return self.of(resolution), ResolvedReference(resolution.name, resolution.version, resolution.digest)
+        return self.of(resolution), resolution
+
+
+def _resolved(resolution: Resolution) -> ResolvedReference:
+    return ResolvedReference(resolution.name, resolution.version, resolution.digest)
 
 
 async def _together(calls: Sequence[Any]) -> list[list[Answer | Exception]]:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import structlog
 
 from rootstock.adapters.registry.port import Registry
-from rootstock.service.foundations import FoundationHost, Foundations
+from rootstock.service.engine.encode.engine import Engine
+from rootstock.service.engine.generate.engine import GenerationEngine
+from rootstock.service.foundations import Foundations
 
 
 class Pins:
@@ -29,14 +31,13 @@ class Pins:
     async def follow(self) -> None:
         """Pin the adapters that the references point to now, then unpin those that they pointed to before."""
         async with self._turn:
-            pinned: dict[str, set[str]] = defaultdict(set)
+            pinned: dict[Engine | GenerationEngine, set[str]] = defaultdict(set)
             for reference in self._references:
                 if (target := await self._load(reference, "not pinned")) is not None:
-                    host, digest = target
-                    pinned[host.name].add(digest)
-            for host in self._foundations:
-                engine = host.engine
-                engine.slots.pin(frozenset(pinned[host.name]))
+                    engine, digest = target
+                    pinned[engine].add(digest)
+            for engine in [engine for host in self._foundations for engine in host.engines]:
+                engine.slots.pin(frozenset(pinned[engine]))
                 for digest in engine.slots.pinned:
                     if (adapter := engine.cache.peek(digest)) is not None:
                         engine.place(adapter)
@@ -59,16 +60,16 @@ class Pins:
         if self._references:
             await self.follow()
 
-    async def _load(self, reference: str, failure: str) -> tuple[FoundationHost, str] | None:
-        """Load the adapter that a reference points to, and return its host and digest.
+    async def _load(self, reference: str, failure: str) -> tuple[Engine | GenerationEngine, str] | None:
+        """Load the adapter that a reference points to, and return its engine and digest.
 
         If that fails, log the event `failure` and return None.
         """
         try:
             resolution = await asyncio.to_thread(self._registry.resolve, reference)
-            host = self._foundations.of(resolution)
-            await host.engine.cache.get(resolution.digest)
+            engine = self._foundations.of(resolution).engine_of(resolution.task)
+            await engine.cache.get(resolution.digest)
         except Exception as error:  # Any error of a registry or store: a request that needs it gets it again.
             structlog.get_logger().warning(failure, reference=reference, reason=str(error))
             return None
-        return host, resolution.digest
+        return engine, resolution.digest

@@ -90,7 +90,7 @@ class Publisher:
             bundle, converted = await self._open(data, plain, host)
             adapter = await asyncio.to_thread(bundle.adapter, host.spec, self._limits.max_rank, host.base)
             async with self._turn:
-                verification = await self._replay(bundle, adapter, host.engine) | converted
+                verification = await self._replay(bundle, adapter, host.engine_of(adapter.task)) | converted
         except Rejected as error:
             self._metrics.verified(error.check)
             raise
@@ -98,7 +98,7 @@ class Publisher:
         async with self._keeping:
             keep = partial(self._keep, name, bundle, adapter.task, verification, activate, host.spec.fingerprint)
             published = await asyncio.to_thread(keep)
-        host.engine.cache.put(adapter)
+        host.engine_of(adapter.task).cache.put(adapter)
         return Publication(published, adapter.task, verification)
 
     async def delete(self, name: str, version: int | None, force: bool) -> None:

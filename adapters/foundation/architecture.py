@@ -42,7 +42,7 @@ def describe(files: FoundationFiles) -> FoundationSpec:
     generates = config.model_type in DECODERS
     with torch.device("meta"):
         trunk = AutoModel.from_config(config)
-        built = _language_model(config) if generates else _task_models(config, trunk)
+        built = (_language_model(config) if generates else {}) | _task_models(config, trunk)
     classes = {type(a).__name__: _task_class(task, a, b) for task, (a, b) in built.items()}
     positions, padding = int(config.max_position_embeddings), getattr(config, "pad_token_id", None)
     limit = max_tokens(files.folder, config.model_type, positions, padding)
@@ -70,13 +70,14 @@ def describe(files: FoundationFiles) -> FoundationSpec:
 
 
 def _task_models(config: Any, trunk: nn.Module) -> dict[str, tuple[Any, ...]]:
-    """Return for each task of an encoder two models of its class, with two different label counts."""
+    """Return for each task of one pass two models of its class, with two different label counts."""
     from transformers import (
         AutoModelForQuestionAnswering,
         AutoModelForSequenceClassification,
         AutoModelForTokenClassification,
     )
 
+    generates = config.model_type in DECODERS
     built: dict[str, tuple[Any, ...]] = {"feature-extraction": (trunk, trunk)}
     for task, auto in (
         ("text-classification", AutoModelForSequenceClassification),
@@ -84,11 +85,11 @@ def _task_models(config: Any, trunk: nn.Module) -> dict[str, tuple[Any, ...]]:
     ):
         if type(config) in auto._model_mapping:
             models = tuple(_with_labels(auto, config, n) for n in _LABELS)
-            # A decoder's classifier (`score`) reads the last token, which it finds by the input's ids. A head
-            # here receives only hidden states, so this class cannot be served.
-            if not hasattr(models[0], "score"):
+            # A decoder's classifier (`score`) reads the last token, which it finds by the input's ids. Only the
+            # runner of decoders does so. The heads of other runners receive only hidden states.
+            if generates or not hasattr(models[0], "score"):
                 built[task] = models
-    if type(config) in AutoModelForQuestionAnswering._model_mapping:
+    if not generates and type(config) in AutoModelForQuestionAnswering._model_mapping:
         model = _with_labels(AutoModelForQuestionAnswering, config, 2)
         built["question-answering"] = (model, model)
     return built

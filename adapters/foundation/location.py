@@ -184,14 +184,16 @@ def lowercases_text(folder: Path) -> bool:
 def embedding_spec(folder: Path, max_tokens: int, lowercases: bool) -> EmbeddingSpec:
     """Return how the foundation itself embeds: by its sentence-transformers files, else by the mean.
 
-    Raise FoundationError for a setting in those files that is not served.
+    Without such files, a foundation that generates text takes its last token, normalised. Raise FoundationError
+    for a setting in those files that is not served.
     """
     try:
         stated = read_embedding(lambda path: _value(folder / path), lowercases)
     except UnservedEmbedding as error:
         raise FoundationError(f"{folder}: {error.where}: {error.with_remedy(_OTHER_EMBEDDING)}") from None
     if stated is None:
-        return EmbeddingSpec("mean", False, max_tokens)
+        causal = read_json(folder / "config.json").get("model_type") in DECODERS
+        return EmbeddingSpec("last", True, max_tokens) if causal else EmbeddingSpec("mean", False, max_tokens)
     limit = max_tokens if stated.max_tokens is None else min(stated.max_tokens, max_tokens)
     return EmbeddingSpec(stated.pooling, stated.normalize, limit, stated.prefix)
 

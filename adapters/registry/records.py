@@ -1,6 +1,6 @@
 """The records that a registry takes and returns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -10,13 +10,14 @@ class Resolution:
     """The one version that a reference meant when it was resolved.
 
     `foundation` is the fingerprint of its foundation. It is None if a server of one foundation published the
-    version before the registry recorded fingerprints.
+    version before the registry recorded fingerprints. The version decides `task`, so it is not compared.
     """
 
     name: str
     version: int
     digest: str
     foundation: str | None = None
+    task: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

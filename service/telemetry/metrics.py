@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 # BentoML switches on multiprocess mode for its workers. In it, prometheus_client keeps files on disk and cannot
 # remove a series. There is one worker process, so the mode is switched off before the import.
@@ -177,26 +178,23 @@ class Metrics(Observer):
             "rootstock_server", "The foundations and their runners.", ["name"], registry=self.registry
         )
 
-    def watch(self, name: str, engine: Engine | GenerationEngine) -> None:
-        """Report this engine in the gauges from now on; `name` is the reference of its foundation."""
-        waiting, capacity = engine.admission.waiting, engine.admission.capacity
-        self._queue_items.labels(name).set_function(lambda: waiting()[0])
-        self._queue_tokens.labels(name).set_function(lambda: waiting()[1])
-        self._queue_items_limit.labels(name).set(capacity.items)
-        self._queue_tokens_limit.labels(name).set(capacity.tokens)
-        self._slots_used.labels(name).set_function(lambda: len(engine.slots.resident()))
-        # One slot holds the foundation and one is for verification.
-        self._slots_limit.labels(name).set(engine.runner.slots - 2)
-        self._cache_adapters.labels(name).set_function(lambda: len(engine.cache))
-        self._cache_bytes.labels(name).set_function(lambda: engine.cache.nbytes)
-        self._cache_limit.labels(name).set(engine.limits.cache_bytes)
-        if isinstance(engine, GenerationEngine):
-            scheduler, kv = engine.worker.scheduler, engine.runner.cache
-            self._sequences.labels(name).set_function(lambda: len(scheduler))
-            self._running.labels(name).set_function(lambda: len(scheduler.lanes))
-            self._kv_tokens.labels(name).set_function(lambda: kv.used)
-            self._kv_kept.labels(name).set_function(lambda: kv.kept)
-            self._kv_limit.labels(name).set(kv.capacity)
+    def watch(self, name: str, engines: Sequence[Engine | GenerationEngine]) -> None:
+        """Report the sums of a foundation's engines in the gauges from now on; `name` is its reference."""
+        admissions = [engine.admission for engine in engines]
+        self._queue_items.labels(name).set_function(lambda: sum(one.waiting()[0] for one in admissions))
+        self._queue_tokens.labels(name).set_function(lambda: sum(one.waiting()[1] for one in admissions))
+        self._queue_items_limit.labels(name).set(sum(one.capacity.items for one in admissions))
+        self._queue_tokens_limit.labels(name).set(sum(one.capacity.tokens for one in admissions))
+        self._slots_used.labels(name).set_function(lambda: sum(len(one.slots.resident()) for one in engines))
+        # One slot of an engine holds the foundation and one is for verification.
+        self._slots_limit.labels(name).set(sum(one.runner.slots - 2 for one in engines))
+        self._cache_adapters.labels(name).set_function(lambda: sum(len(one.cache) for one in engines))
+        self._cache_bytes.labels(name).set_function(lambda: sum(one.cache.nbytes for one in engines))
+        self._cache_limit.labels(name).set(sum(one.limits.cache_bytes for one in engines))
+        for engine in engines:
+            if isinstance(engine, GenerationEngine):
+                self._watch_sequences(name, engine)
+        engine = engines[0]
         self._info.labels(name).info(
             {
                 "foundation": engine.spec.name,
@@ -205,6 +203,14 @@ class Metrics(Observer):
                 "precision": engine.runner.precision,
             }
         )
+
+    def _watch_sequences(self, name: str, engine: GenerationEngine) -> None:
+        scheduler, kv = engine.worker.scheduler, engine.runner.cache
+        self._sequences.labels(name).set_function(lambda: len(scheduler))
+        self._running.labels(name).set_function(lambda: len(scheduler.lanes))
+        self._kv_tokens.labels(name).set_function(lambda: kv.used)
+        self._kv_kept.labels(name).set_function(lambda: kv.kept)
+        self._kv_limit.labels(name).set(kv.capacity)
 
     def batch(self, stats: BatchStats) -> None:
         """Count a batch that was run."""

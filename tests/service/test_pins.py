@@ -30,7 +30,7 @@ def with_pins(body: Callable[[Bench, Pins], Coroutine[Any, Any, None]], *referen
     async def inside(bench: Bench) -> None:
         registry = cast(Any, SimpleNamespace(resolve=partial(resolve, bench)))
         catalog = cast(Any, SimpleNamespace(spec=SPEC))
-        host = FoundationHost(FOUNDATION, bench.engine, catalog, *3 * (cast(Any, None),))
+        host = FoundationHost(FOUNDATION, (bench.engine,), catalog, *3 * (cast(Any, None),))
         pins = Pins(Foundations([host], registry), registry, references)
         try:
             await body(bench, pins)

@@ -16,7 +16,11 @@ _NEIGHBOURS = 32
 
 # Built once, and one statement for each look-up, because requests wait for these look-ups.
 _MEANT = select(
-    select(RevisionRow.number).scalar_subquery(), VersionRow.number, VersionRow.digest, VersionRow.foundation
+    select(RevisionRow.number).scalar_subquery(),
+    VersionRow.number,
+    VersionRow.digest,
+    VersionRow.foundation,
+    VersionRow.task,
 ).where(VersionRow.adapter == bindparam("name"))
 _BY_NUMBER = _MEANT.where(VersionRow.number == bindparam("number"))
 _BY_ALIAS = _MEANT.where(
@@ -55,8 +59,8 @@ def find_target(session: Session, reference: Reference) -> tuple[Resolution, int
     if reference.digest_prefix is not None:
         # Read the revision first. Read last, it could include a change that the version's row does not show yet.
         seen = session.scalars(select(RevisionRow.number)).one()
-        version_row = _by_digest(session, name, reference.digest_prefix)
-        return Resolution(name, version_row.number, version_row.digest, version_row.foundation), seen
+        found = _by_digest(session, name, reference.digest_prefix)
+        return Resolution(name, found.number, found.digest, found.foundation, found.task), seen
     if reference.version is not None:
         row = session.execute(_BY_NUMBER, {"name": name, "number": reference.version}).one_or_none()
     else:

@@ -11,7 +11,6 @@ from pydantic import BaseModel
 from rootstock.adapters import tasks
 from rootstock.adapters.registry import AdapterSummary
 from rootstock.service.api.server import Server, server_of
-from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.encode.size import MAX_CHARACTERS
 from rootstock.service.foundations import FoundationHost
 
@@ -109,7 +108,8 @@ async def limits(request: Request) -> LimitsAnswer:
     server = server_of(request)
     foundations = [_foundation_limits(host) for host in server.foundations]
     engine = server.foundations.first.engine
-    inputs = [h.engine.limits.max_inputs for h in server.foundations if isinstance(h.engine, Engine)]
+    encoders = [host.encoder for host in server.foundations]
+    inputs = [encoder.limits.max_inputs for encoder in encoders if encoder is not None]
     return LimitsAnswer(
         foundation=foundations[0],
         foundations=foundations,

@@ -72,7 +72,7 @@ def _without_weights(digest: str, task: str, head: HeadSpec, preprocessing: Prep
 
 
 def own_adapters(spec: FoundationSpec) -> dict[str, Adapter]:
-    """Return the foundation's own adapters by task: one for each of `FoundationSpec.own_tasks`."""
+    """Return the foundation's own adapters for one pass, by task; the first is the default."""
     own = [foundation_adapter(spec)]
     if spec.masked_lm is not None:
         own.append(fill_mask_adapter(spec, spec.masked_lm))
@@ -82,10 +82,9 @@ def own_adapters(spec: FoundationSpec) -> dict[str, Adapter]:
 def resolve_own(
     spec: FoundationSpec, own: Mapping[str, Adapter], task: str | None, reference: str = FOUNDATION
 ) -> ResolvedReference:
-    """Resolve the foundation itself for a task, by default its first. Raise WrongTask for a task it lacks."""
-    tasks = spec.own_tasks
-    task = task or tasks[0]
+    """Resolve the foundation itself for a task, by default the first of `own`. Raise WrongTask for another."""
+    task = task or next(iter(own))
     if (adapter := own.get(task)) is None:
         reason = f"the checkpoint of {spec.name} has no masked-language-model head" if task == FILL_MASK else ""
-        raise WrongTask(reference, " and ".join(tasks), task, reason)
+        raise WrongTask(reference, " and ".join(spec.own_tasks), task, reason)
     return ResolvedReference(reference, None, adapter.digest)

@@ -90,7 +90,7 @@ class Engine:
         self._refusals = RefusalReport(observer)
         self._clock = clock
         self._own = own_adapters(spec)
-        foundation = self._own[spec.own_tasks[0]]
+        foundation = next(iter(self._own.values()))
         self.admission = Admission(capacity or Capacity())
         queue = Queue(batches or BatchLimits())
         self.slots = Slots(runner, foundation, observer)

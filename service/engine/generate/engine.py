@@ -105,7 +105,8 @@ class GenerationEngine:
             self.admission,
             observer,
             clock,
-            nullcontext if arbiter is None else partial(arbiter.turn, name),
+            # A foundation's engine for one pass takes turns under the name alone.
+            nullcontext if arbiter is None else partial(arbiter.turn, f"{name}, generation"),
             spec.max_tokens,
         )
         self.adapters = Residency(

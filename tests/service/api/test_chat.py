@@ -307,8 +307,9 @@ def test_the_bytes_of_a_token_are_those_of_a_part_of_a_character(tiny: TinyDecod
 
 def test_the_models_and_limits_name_text_generation(client: httpx.Client) -> None:
     models = {model["id"]: model["tasks"] for model in client.get("/v1/models").json()["data"]}
-    assert models["foundation"] == models["a0"] == ["text-generation"]
-    assert client.get("/v1/limits").json()["tasks"] == ["text-generation"]
+    assert models["foundation"] == ["text-generation", "feature-extraction"]
+    assert models["a0"] == ["text-generation"]
+    assert "text-generation" in client.get("/v1/limits").json()["tasks"]
 
 
 def test_an_encoder_refuses_a_chat_and_names_the_route_for_its_inputs(tmp_path: Path) -> None:

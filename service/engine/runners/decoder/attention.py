@@ -18,9 +18,12 @@ NAME = "rootstock_ragged"
 
 
 class Span(NamedTuple):
-    """The tokens `first` to `end` (not included) of a pass, which stand at `start` and later in a sequence."""
+    """The tokens `first` to `end` (not included) of a pass, which stand at `start` and later in a sequence.
 
-    place: KvPlace
+    `place` is None if nobody reads the sequence's keys and values later. Then the pass holds all its tokens.
+    """
+
+    place: KvPlace | None
     first: int
     end: int
     start: int
@@ -52,17 +55,19 @@ class RaggedAttention:
 
     def __init__(self) -> None:
         self._steps: Sequence[_SlabStep] = ()
-        self._chunks: Sequence[Span] = ()
-        # The masks of the steps and of the chunks, by window. Every layer with the same window uses them.
-        self._masks: dict[int | None, tuple[Sequence[Tensor], Sequence[Tensor | None]]] = {}
+        self._chunks: list[Span] = []
+        # The masks of the steps, and the chunks with theirs, by window. Every layer with the window uses them.
+        self._masks: dict[int | None, tuple[Sequence[Tensor], Sequence[tuple[Span, Tensor | None]]]] = {}
 
     def take(self, spans: Sequence[Span]) -> None:
         """Set the spans of the next pass, which cover its tokens in order."""
-        by_slab: dict[int, list[Span]] = {}
-        self._chunks = [span for span in spans if span.end - span.first > 1]
+        by_slab: dict[int, list[tuple[KvPlace, Span]]] = {}
+        self._chunks = []
         for span in spans:
-            if span.end - span.first == 1:
-                by_slab.setdefault(id(span.place.slab), []).append(span)
+            if span.place is None or span.end - span.first > 1:
+                self._chunks.append(span)
+            else:
+                by_slab.setdefault(id(span.place.slab), []).append((span.place, span))
         self._steps = [_slab_step(group) for group in by_slab.values()]
         self._masks.clear()
 
@@ -76,12 +81,12 @@ class RaggedAttention:
         """
         if window not in self._masks:
             steps = [_step_mask(step, window) for step in self._steps]
-            self._masks[window] = steps, [_chunk_mask(chunk, window) for chunk in self._chunks]
-        step_masks, chunk_masks = self._masks[window]
+            self._masks[window] = steps, _masked_chunks(self._chunks, window)
+        step_masks, chunks = self._masks[window]
         outputs = query.new_empty((query.shape[1], query.shape[0], value.shape[-1]))
         for step, step_mask in zip(self._steps, step_masks, strict=True):
             _attend_step(step, layer, query, key, value, outputs, scale, step_mask)
-        for chunk, chunk_mask in zip(self._chunks, chunk_masks, strict=True):
+        for chunk, chunk_mask in chunks:
             _attend_chunk(chunk, layer, query, key, value, outputs, scale, window, chunk_mask)
         return outputs
 
@@ -92,18 +97,19 @@ class RaggedAttention:
                 object.__setattr__(module, "ragged", self)
 
 
-def _slab_step(spans: Sequence[Span]) -> _SlabStep:
-    slab = spans[0].place.slab
+def _slab_step(placed: Sequence[tuple[KvPlace, Span]]) -> _SlabStep:
+    slab = placed[0][0].slab
+    spans = [span for _, span in placed]
     taken, longest = len(slab.owners), max(span.start for span in spans) + 1
-    rows = [span.place.row for span in spans]
+    rows = [place.row for place, _ in placed]
     tokens = [span.first for span in spans]
     # Reading rows that take no part costs less than copying those that do, unless these are few.
     whole = 2 * len(spans) >= taken
     sources = [0] * taken if whole else tokens
     ends = [1] * taken if whole else [span.start + 1 for span in spans]
     if whole:
-        for span in spans:
-            sources[span.place.row], ends[span.place.row] = span.first, span.start + 1
+        for row, span in zip(rows, spans, strict=True):
+            sources[row], ends[row] = span.first, span.start + 1
     return _SlabStep(
         slab,
         torch.tensor(tokens),
@@ -159,9 +165,12 @@ def _attend_chunk(
 ) -> None:
     place, first, end, start = span
     stop = start + end - first
-    keys, values = place.slab.keys[layer, place.row], place.slab.values[layer, place.row]
-    keys[:, start:stop] = key[:, first:end]
-    values[:, start:stop] = value[:, first:end]
+    if place is None:
+        keys, values = key[:, first - start : end], value[:, first - start : end]
+    else:
+        keys, values = place.slab.keys[layer, place.row], place.slab.values[layer, place.row]
+        keys[:, start:stop] = key[:, first:end]
+        values[:, start:stop] = value[:, first:end]
     begin = _begin(start, window)
     outputs[first:end] = scaled_dot_product_attention(
         query[None, :, first:end],
@@ -184,6 +193,26 @@ def _step_mask(step: _SlabStep, window: int | None) -> Tensor:
     places = torch.arange(step.longest)
     mask = places < step.visible[:, None]
     return mask if window is None else mask & (places >= step.visible[:, None] - window)
+
+
+def _masked_chunks(chunks: Sequence[Span], window: int | None) -> list[tuple[Span, Tensor | None]]:
+    """Return the chunks with their masks. Cut those that nobody reads later to the window.
+
+    The mask of a whole sequence would grow with the square of its length. Cuts of one length share a mask.
+    """
+    masks: dict[tuple[int, int], Tensor | None] = {}
+    masked = []
+    for chunk in chunks:
+        size = chunk.end - chunk.first
+        step = size if window is None or chunk.place is not None else window
+        for cut in range(0, size, step):
+            first, end, start = chunk.first + cut, min(chunk.first + cut + step, chunk.end), chunk.start + cut
+            span = Span(chunk.place, first, end, start)
+            key = end - first, start - _begin(start, window)
+            if key not in masks:
+                masks[key] = _chunk_mask(span, window)
+            masked.append((span, masks[key]))
+    return masked
 
 
 def _chunk_mask(span: Span, window: int | None) -> Tensor | None:

@@ -8,23 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch import Tensor
 
 from rootstock.adapters.spec import Adapter, Array, FoundationSpec
 from rootstock.service.engine.generate.decoder import Segment
-from rootstock.service.engine.runners.decoder.attention import NAME, RaggedAttention, Span
+from rootstock.service.engine.runners.decoder.attention import Span
 from rootstock.service.engine.runners.decoder.kv_rows import KvRows
-from rootstock.service.engine.runners.decoder.updates import (
-    AdapterMix,
-    TensorUpdate,
-    TokenNorm,
-    TokenRun,
-    TokenSite,
-    to_tensors,
-)
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from rootstock.service.engine.runners.decoder.trunk import DecoderTrunk
+from rootstock.service.engine.runners.decoder.updates import AdapterMix, TensorUpdate, TokenRun, to_tensors
 
 
 class TorchDecoder:
@@ -46,34 +37,21 @@ class TorchDecoder:
         precision: str = "fp32",
     ) -> None:
         """Load the foundation from a folder. Raise ValueError for an unknown precision or an encoder."""
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision is {precision!r}; expected one of: {', '.join(PRECISIONS)}")
-        if spec.causal_lm is None:
-            raise ValueError(f"{spec.name} has no language-model head, so it cannot generate")
         if threads is not None:
             torch.set_num_threads(threads)
         self.spec = spec
         self.slots = slots
         self.precision = precision
-        self._dtype = PRECISIONS[precision]
-        model = _load(folder, self._dtype)
-        self._trunk: Any = model.base_model
-        self._head: Any = model.get_output_embeddings()
-        self._attention = RaggedAttention()
-        self._attention.attach(model)
+        self.trunk = DecoderTrunk(folder, spec, precision)
         self._mix = AdapterMix()
-        for name in spec.sites:
-            _graft(self._trunk, name, TokenSite, self._mix)
-        for name in spec.norms:
-            _graft(self._trunk, name, TokenNorm, self._mix)
-        self.cache = KvRows(_token_shape(model.config), cache_tokens, self._dtype)
+        self.cache = KvRows(_token_shape(self.trunk.config), cache_tokens, self.trunk.dtype)
 
     def warm(self, adapter: Adapter) -> None:
         """Do nothing, because every adapter uses the foundation's head."""
 
     def stage(self, adapter: Adapter) -> Mapping[str, TensorUpdate]:
         """Return the adapter's updates as tensors."""
-        return {site: to_tensors(update, self._dtype) for site, update in adapter.weights.sites.items()}
+        return {site: to_tensors(update, self.trunk.dtype) for site, update in adapter.weights.sites.items()}
 
     def place(self, slot: int, staged: Mapping[str, TensorUpdate]) -> None:
         """Put a staged adapter into a slot."""
@@ -102,35 +80,13 @@ class TorchDecoder:
                 runs[-1] = TokenRun(segment.slot, runs[-1].first, end)
             else:
                 runs.append(TokenRun(segment.slot, first, end))
-        self._attention.take(spans)
         self._mix.take(runs)
-        hidden = self._trunk(
-            input_ids=torch.tensor([ids]), position_ids=torch.tensor([positions]), use_cache=False
-        ).last_hidden_state[0]
+        hidden = self.trunk.run(ids, positions, spans, self._mix)
         last = torch.tensor([span.end - 1 for span in spans])
-        logits: Tensor = self._head(hidden[last] if len(last) < len(ids) else hidden)
+        logits: Tensor = self.trunk.head(hidden[last] if len(last) < len(ids) else hidden)
         output = np.empty(logits.shape, np.float32)
         output[order] = logits.float().numpy()
         return output
-
-
-def _load(folder: Path, dtype: torch.dtype) -> Any:
-    """Return the model, frozen, in eval mode. Read only safetensors and run no remote code."""
-    previous = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation=NAME
-        )
-    finally:
-        transformers.utils.logging.set_verbosity(previous)
-    return model.eval().requires_grad_(False)
-
-
-def _graft(trunk: Any, name: str, kind: Any, mix: AdapterMix) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(trunk.get_submodule(parent), child, kind(trunk.get_submodule(name), name, mix))
 
 
 def _token_shape(config: Any) -> tuple[int, int, int]:

@@ -168,20 +168,26 @@ class AdapterMix:
         return vectors
 
 
+class MixInUse:
+    """The adapters that the sites of a trunk apply: those of the pass that runs."""
+
+    mix: AdapterMix
+
+
 _VECTORS = {"input_scale": 1.0, "output_scale": 1.0, "shift": 0.0}
 
 
 class TokenSite(nn.Module):
     """A frozen linear layer whose update (`SiteUpdate`) differs between the tokens (1, tokens, in) of a pass."""
 
-    def __init__(self, linear: nn.Module, name: str, mix: AdapterMix) -> None:
+    def __init__(self, linear: nn.Module, name: str, adapters: MixInUse) -> None:
         super().__init__()
         self.linear = linear
         self.name = name
-        self.mix = mix
+        self.adapters = adapters
 
     def forward(self, x: Tensor) -> Tensor:
-        plan = self.mix.plan(self.name)
+        plan = self.adapters.mix.plan(self.name)
         if plan is None:
             return self.linear(x)  # type: ignore[no-any-return]
         y: Tensor = self.linear(x if plan.input_scale is None else x * plan.input_scale)
@@ -197,13 +203,13 @@ class TokenSite(nn.Module):
 class TokenNorm(nn.Module):
     """A frozen normalisation layer whose shift differs between the tokens of a pass."""
 
-    def __init__(self, norm: nn.Module, name: str, mix: AdapterMix) -> None:
+    def __init__(self, norm: nn.Module, name: str, adapters: MixInUse) -> None:
         super().__init__()
         self.norm = norm
         self.name = name
-        self.mix = mix
+        self.adapters = adapters
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.norm(x)
-        plan = self.mix.plan(self.name)
+        plan = self.adapters.mix.plan(self.name)
         return y if plan is None or plan.shift is None else y + plan.shift

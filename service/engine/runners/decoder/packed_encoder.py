@@ -1,0 +1,114 @@
+"""Run one-pass batches on a decoder's modules: the heads of adapters that classify, embed or rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rootstock.adapters.spec import Adapter, Array
+from rootstock.service.engine.encode.batch import Batch
+from rootstock.service.engine.runners.decoder.attention import Span
+from rootstock.service.engine.runners.decoder.trunk import DecoderTrunk
+from rootstock.service.engine.runners.decoder.updates import AdapterMix, TensorUpdate, TokenRun, to_tensors
+from rootstock.service.engine.runners.linear_head import linear_head, pool
+
+
+class _StagedHead(NamedTuple):
+    adapter: Adapter
+    updates: Mapping[str, TensorUpdate]
+
+
+class PackedEncoder:
+    """A runner of batches (encode.batch.Encoder) on the modules of a decoder, beside the runner that generates.
+
+    A pass holds the tokens of all inputs one after the other, without padding, and keeps no keys and values. Rows
+    of one input whose adapters change nothing of the trunk share its states.
+    """
+
+    name = "torch"
+
+    def __init__(self, trunk: DecoderTrunk, slots: int) -> None:
+        self.slots = slots
+        self.precision = trunk.precision
+        self._trunk = trunk
+        self._pad_id: int | None = trunk.config.get_text_config().pad_token_id
+        self._mix = AdapterMix()
+        self._adapters: dict[int, Adapter] = {}
+
+    def warm(self, adapter: Adapter) -> None:
+        """Do nothing, because a head needs nothing beside its tensors."""
+
+    def stage(self, adapter: Adapter) -> _StagedHead:
+        """Return the adapter with its updates as tensors."""
+        sites = adapter.weights.sites.items()
+        return _StagedHead(adapter, {site: to_tensors(update, self._trunk.dtype) for site, update in sites})
+
+    def place(self, slot: int, staged: _StagedHead) -> None:
+        """Put a staged adapter into a slot."""
+        self._mix.place(slot, staged.updates)
+        self._adapters[slot] = staged.adapter
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot."""
+        self._mix.clear(slot)
+        self._adapters.pop(slot, None)
+
+    @torch.inference_mode()
+    def run(self, batch: Batch) -> list[Array]:
+        """Return the raw head output of each row, in the shapes of batch.Encoder."""
+        unchanged = [slot for slot in batch.slots if not self._adapters[slot].weights.sites]
+        # The slot whose updates each row needs: adapters that change nothing share one.
+        slots = [unchanged[0] if slot in unchanged else slot for slot in batch.slots]
+        sequences = list(zip(slots, batch.inputs, strict=True))
+        ids: list[int] = []
+        positions: list[int] = []
+        spans: dict[tuple[int, int], Span] = {}
+        runs: list[TokenRun] = []
+        # The tokens of one adapter lie together, so that one product serves all of them.
+        for slot, source in sorted(set(sequences)):
+            tokens = self._tokens(batch, source)
+            span = spans[slot, source] = Span(None, len(ids), len(ids) + len(tokens), 0)
+            ids += tokens
+            positions += range(len(tokens))
+            if runs and runs[-1].slot == slot:
+                runs[-1] = TokenRun(slot, runs[-1].first, span.end)
+            else:
+                runs.append(TokenRun(slot, span.first, span.end))
+        self._mix.take(runs)
+        hidden = self._trunk.run(ids, positions, list(spans.values()), self._mix).float().numpy()
+        results = []
+        for slot, sequence in zip(batch.slots, sequences, strict=True):
+            own = slice(spans[sequence].first, spans[sequence].end)
+            output = self._head(self._adapters[slot], hidden[own], ids[own])
+            results.append(output[: batch.lengths[sequence[1]]] if output.ndim > 1 else output)
+        return results
+
+    def _tokens(self, batch: Batch, source: int) -> list[int]:
+        """Return the tokens of an input. An input without tokens is read as one token of padding."""
+        tokens: list[int] = batch.arrays["input_ids"][source, : batch.lengths[source]].tolist()
+        return tokens or [self._pad_id or 0]
+
+    def _head(self, adapter: Adapter, states: Array, ids: Sequence[int]) -> Array:
+        """Return the head's output for the states (tokens, width) of one row."""
+        if adapter.head.kind == "linear":
+            mask = np.ones((1, len(states)), np.int64)
+            vectors = pool(states[None], None, mask, adapter.head.pooling)
+            return np.asarray(linear_head(vectors, adapter)[0])
+        tensors = {name.rpartition(".")[2]: tensor for name, tensor in adapter.weights.head.items()}
+        if adapter.task != "token-classification":
+            states = states[_last(np.asarray(ids), self._pad_id)]
+        output = states @ tensors["weight"].T
+        return np.asarray(output + tensors["bias"] if "bias" in tensors else output, np.float32)
+
+
+def _last(ids: npt.NDArray[np.int64], pad_id: int | None) -> int:
+    """Return the place of the last token that is not padding, as transformers' classes of decoders find it.
+
+    A text can end with the padding token itself, where a model uses its end token for padding.
+    """
+    kept = np.flatnonzero(ids != pad_id) if pad_id is not None else np.arange(len(ids))
+    return int(kept[-1]) if len(kept) else 0

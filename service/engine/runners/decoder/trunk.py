@@ -1,0 +1,76 @@
+"""Hold a decoder's modules, which every runner of the foundation shares, and run one pass at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.service.engine.runners.decoder.attention import NAME, RaggedAttention, Span
+from rootstock.service.engine.runners.decoder.updates import AdapterMix, MixInUse, TokenNorm, TokenSite
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class DecoderTrunk:
+    """The modules of a foundation that transformers loads, on a CPU, with sites in place of its layers.
+
+    `head` is the language-model head. The spans and the adapters of a pass are in the modules, so the passes of
+    several runners, each with its own thread and adapters, wait for each other.
+    """
+
+    def __init__(self, folder: Path, spec: FoundationSpec, precision: str = "fp32") -> None:
+        """Load the foundation from a folder. Raise ValueError for an unknown precision or an encoder."""
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}; expected one of: {', '.join(PRECISIONS)}")
+        if spec.causal_lm is None:
+            raise ValueError(f"{spec.name} has no language-model head, so it cannot generate")
+        self.precision = precision
+        self.dtype = PRECISIONS[precision]
+        model = _load(folder, self.dtype)
+        self.config: Any = model.config
+        self.head: Any = model.get_output_embeddings()
+        self._trunk: Any = model.base_model
+        self._attention = RaggedAttention()
+        self._attention.attach(model)
+        self._mix = MixInUse()
+        for name in spec.sites:
+            _graft(self._trunk, name, TokenSite, self._mix)
+        for name in spec.norms:
+            _graft(self._trunk, name, TokenNorm, self._mix)
+        self._running = threading.Lock()
+
+    def run(self, ids: Sequence[int], positions: Sequence[int], spans: Sequence[Span], mix: AdapterMix) -> Tensor:
+        """Return the hidden states of a pass's tokens: (tokens, width). `mix` knows the pass's adapters."""
+        with self._running:
+            self._attention.take(spans)
+            self._mix.mix = mix
+            hidden: Tensor = self._trunk(
+                input_ids=torch.tensor([ids]), position_ids=torch.tensor([positions]), use_cache=False
+            ).last_hidden_state[0]
+            return hidden
+
+
+def _load(folder: Path, dtype: torch.dtype) -> Any:
+    """Return the model, frozen, in eval mode. Read only safetensors and run no remote code."""
+    previous = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation=NAME
+        )
+    finally:
+        transformers.utils.logging.set_verbosity(previous)
+    return model.eval().requires_grad_(False)
+
+
+def _graft(trunk: Any, name: str, kind: Any, mix: MixInUse) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(trunk.get_submodule(parent), child, kind(trunk.get_submodule(name), name, mix))
