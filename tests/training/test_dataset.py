@@ -280,7 +280,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 @settings(max_examples=100, deadline=None)
 @given(
     rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5),
-    quoting=st.sampled_from([0, 1]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     data=st.data(),
 )
 def test_any_rows_are_read_back_from_each_format_as_they_were_written(
@@ -291,7 +291,10 @@ def test_any_rows_are_read_back_from_each_format_as_they_were_written(
 
     end = data.draw(st.sampled_from(["\n", "\r\n"]))
     table, lines = io.StringIO(newline=""), io.StringIO()
-    writer = csv.writer(table, quoting=quoting, lineterminator=end)
+    # The writer of Python 3.11 quotes a carriage return only if its line ends have one. A reader takes a bare one
+    # for the end of a row.
+    bare = end == "\n" and any("\r" in cell for row in rows for cell in row)
+    writer = csv.writer(table, quoting=csv.QUOTE_ALL if bare else quoting, lineterminator=end)
     writer.writerows([("text", "label"), *rows])
     for text, label in rows:
         json.dump({"text": text, "label": label}, lines, ensure_ascii=data.draw(st.booleans()))
