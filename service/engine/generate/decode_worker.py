@@ -139,7 +139,7 @@ class DecodeWorker(SlotWorker):
             for (lane, _), choice in zip(ready, choices, strict=True):
                 self._take(lane, choice)
 
-    def _choose(self, lanes: Sequence[Lane], logits: Array) -> Sequence[TokenChoice | RunnerFault]:
+    def _choose(self, lanes: Sequence[Lane], logits: Array) -> Sequence[TokenChoice | EngineError]:
         try:
             return choose_all([lane.sequence.sampler for lane in lanes], logits)
         except Exception as error:  # a fault of the sampling fails these sequences and the engine goes on
@@ -147,18 +147,22 @@ class DecodeWorker(SlotWorker):
             fault.__cause__ = error
             return [fault] * len(lanes)
 
-    def _take(self, lane: Lane, choice: TokenChoice | RunnerFault) -> None:
+    def _take(self, lane: Lane, choice: TokenChoice | EngineError) -> None:
         """Give a sequence its next token, or the error that ends it."""
         sequence = lane.sequence
-        if isinstance(choice, RunnerFault):
-            self._fail(sequence, choice)
+        sampler = sequence.sampler
+        try:
+            if isinstance(choice, EngineError):
+                raise choice
+            sampler.accept(choice.token)
+        except EngineError as error:
+            self._fail(sequence, error)
             self.scheduler.drop(lane)
             return
         sequence.tokens.append(choice.token)
-        sequence.sampler.accept(choice.token)
-        finish = sequence.sampler.finish_reason(choice.token)
+        finish = sampler.finish_reason(choice.token)
         if not sequence.left:
-            sequence.deliver(Step(choice, finish))
+            sequence.deliver(Step(choice, finish, sampler.is_end(choice.token)))
         if finish is not None:
             sequence.left = True
             self.scheduler.finish(lane)

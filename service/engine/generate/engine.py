@@ -30,6 +30,9 @@ from rootstock.service.engine.core.observer import GenerationStats, Observer, Ob
 from rootstock.service.engine.core.request import DEFAULT_OPTIONS, RequestOptions
 from rootstock.service.engine.core.residency import Residency
 from rootstock.service.engine.core.slots import Slots
+from rootstock.service.engine.generate.constraint.grammar import Grammar
+from rootstock.service.engine.generate.constraint.grammar_compiler import GrammarCompiler
+from rootstock.service.engine.generate.constraint.token_constraint import TokenConstraint
 from rootstock.service.engine.generate.decode_worker import DecodeWorker
 from rootstock.service.engine.generate.decoder import Decoder
 from rootstock.service.engine.generate.prompt import (
@@ -96,6 +99,7 @@ class GenerationEngine:
         self._refusals = RefusalReport(observer)
         self._clock = clock
         self._own = generation_adapter(spec, spec.causal_lm)
+        self._grammars = GrammarCompiler(tokenizer.to_json, self._language.vocabulary, self._language.stop_ids)
         self.admission = Admission(capacity or Capacity())
         self.slots = Slots(decoder, self._own, observer)
         self.worker = DecodeWorker(
@@ -144,12 +148,14 @@ class GenerationEngine:
         answers: int = 1,
         options: RequestOptions = DEFAULT_OPTIONS,
         target: ResolvedReference | None = None,
+        grammar: Grammar | None = None,
     ) -> AsyncIterator[TextStream]:
         """Begin `answers` answers to one prompt, and yield the stream of their pieces.
 
         Leaving the context cancels what is not complete. `target` is the reference's resolution, if the caller
-        knows it. Raise EngineError for a request that is refused, or the catalog's own error for a reference that
-        it does not know.
+        knows it. With a grammar, an answer that ends by itself is one of the texts that it allows.
+
+        Raise EngineError for a request that is refused, or the catalog's own error for an unknown reference.
         """
         with self._refusals:
             self._check(prompt, sampling, answers)
@@ -165,13 +171,14 @@ class GenerationEngine:
                 with self._refusals:
                     sampling = self._fitting(ids, adapter, sampling, answers)
                     self.admission.settle(ticket, answers, answers * len(ids))
+                constraints = await self._constraints(grammar, answers, deadline)
                 texts = [self._tokenizer.stream() for _ in range(answers)]
                 stream = TextStream(resolved, len(ids), texts, sampling.stop, self._clock)
                 stream.sequences = [
                     TextSequence(
                         adapter,
                         ids,
-                        self._sampler(_nth(sampling, i), ids),
+                        self._sampler(_nth(sampling, i), ids, constraints[i]),
                         stream.receiver(i),
                         arrived,
                         deadline,
@@ -326,8 +333,21 @@ class GenerationEngine:
             )
         return replace(sampling, max_tokens=most, min_tokens=min(sampling.min_tokens, most))
 
-    def _sampler(self, sampling: SamplingOptions, ids: Sequence[int]) -> TokenSampler:
-        return TokenSampler(sampling, ids, self._language.stop_ids, self._language.vocabulary)
+    async def _constraints(
+        self, grammar: Grammar | None, answers: int, deadline: float
+    ) -> Sequence[TokenConstraint | None]:
+        if grammar is None:
+            return [None] * answers
+        try:
+            async with asyncio.timeout(deadline - self._clock()):
+                return await self._grammars.compile(grammar, answers)
+        except TimeoutError:
+            raise self._expired() from None
+
+    def _sampler(
+        self, sampling: SamplingOptions, ids: Sequence[int], constraint: TokenConstraint | None = None
+    ) -> TokenSampler:
+        return TokenSampler(sampling, ids, self._language.stop_ids, self._language.vocabulary, constraint)
 
     def _load(self, digest: str) -> Adapter:
         began, ok = time.perf_counter(), False

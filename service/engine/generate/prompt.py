@@ -13,6 +13,7 @@ from tokenizers.decoders import DecodeStream
 
 from rootstock.service.engine.core.errors import InvalidInput
 from rootstock.service.engine.generate.chat_template import compile_template
+from rootstock.service.engine.generate.constraint.tool_format import Tool, as_plain_messages, is_hermes
 from rootstock.service.engine.generate.token_bytes import TokenBytes
 
 Message = Mapping[str, Any]
@@ -20,10 +21,14 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """The messages of a chat, each with a role and a content, and the tools that the answer may call."""
+    """The messages of a chat, each with a role and a content, and the tools that the answer may call.
+
+    A message may have `tool_calls` in OpenAI's form, but with arguments as an object. The result of a call is a
+    message with the role `tool`.
+    """
 
     messages: Sequence[Message]
-    tools: Sequence[Any] | None = None
+    tools: Sequence[Tool] = ()
 
     def with_system(self, text: str | None) -> Chat:
         """Return the chat with this system message first, unless it has one or the text is None."""
@@ -59,6 +64,7 @@ class PromptTokenizer:
         self._special = {key: _content(value) for key, value in settings.items() if key.endswith("_token")}
         source = _template_of(folder, settings) if chats else None
         self._template = None if source is None else compile_template(source)
+        self._describes_tools = source is not None and is_hermes(source)
         self._bytes = TokenBytes(self._tokenizer)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
@@ -68,8 +74,10 @@ class PromptTokenizer:
     def encode_chat(self, chat: Chat, reply: bool = True, special: bool = False) -> list[int]:
         """Return the tokens of a chat, and with `reply` the beginning of the assistant's next message.
 
-        A template writes special tokens itself; with `special` the tokenizer adds its own. Raise InvalidInput if
-        the foundation has no chat template, or if its template refuses the messages.
+        The template describes the tools if it does so in the form of tool_format.py; otherwise the system message
+        does. A template writes special tokens itself; with `special` the tokenizer adds its own.
+
+        Raise InvalidInput if the foundation has no chat template, or if its template refuses the messages.
         """
         if self._template is None:
             raise InvalidInput(
@@ -77,10 +85,13 @@ class PromptTokenizer:
                 "to /v1/completions",
                 "messages",
             )
+        tools, messages = chat.tools, chat.messages
+        if not self._describes_tools:
+            tools, messages = (), as_plain_messages(messages, tools)
         try:
             text = self._template.render(
-                messages=chat.messages,
-                tools=chat.tools,
+                messages=messages,
+                tools=[tool.for_template() for tool in tools] or None,
                 documents=None,
                 add_generation_prompt=reply,
                 **self._special,
@@ -96,6 +107,11 @@ class PromptTokenizer:
             encoding = self._tokenizer.encode_batch([text], add_special_tokens=special)[0]
         ids: list[int] = encoding.ids
         return ids
+
+    def to_json(self) -> str:
+        """Return the tokenizer as its library writes it to a file."""
+        text: str = self._tokenizer.to_str()
+        return text
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, special ones included."""
@@ -160,5 +176,6 @@ def _content(token: Any) -> str | None:
 def characters(prompt: Prompt) -> int:
     """Return the number of characters of a prompt; of token ids, their number."""
     if isinstance(prompt, Chat):
-        return sum(len(str(message.get("content", ""))) for message in prompt.messages)
+        said = (len(str(m.get("content", ""))) + len(str(m.get("tool_calls", ""))) for m in prompt.messages)
+        return sum(said) + sum(len(str(tool.for_template())) for tool in prompt.tools)
     return len(prompt)

@@ -14,10 +14,14 @@ from rootstock.service.engine.generate.token_sampler import FinishReason, TokenC
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The next token of a sequence, and the reason if it is the last one."""
+    """The next token of a sequence, and the reason if it is the last one.
+
+    `is_end` tells whether the token only ends the sequence and is no part of its text.
+    """
 
     choice: TokenChoice
     finish: FinishReason | None = None
+    is_end: bool = False
 
 
 @dataclass(eq=False, slots=True)

@@ -101,8 +101,7 @@ class TextStream:
 
     def _piece(self, index: int, step: Step) -> TextPiece:
         choice, finish = step.choice, step.finish
-        ends = finish == "stop"
-        text = "" if ends else self._texts[index].add(choice.token)
+        text = "" if step.is_end else self._texts[index].add(choice.token)
         stops = self._stops[index]
         if stops is not None:
             text, met = stops.feed(text)

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from rootstock.adapters.spec import Array
-from rootstock.service.engine.core.errors import RunnerFault
+from rootstock.service.engine.core.errors import EngineError, RunnerFault
 from rootstock.service.engine.generate.categorical import Ids, Weights, draw, largest, nucleus
+from rootstock.service.engine.generate.constraint.token_constraint import Mask, TokenConstraint
 from rootstock.service.engine.generate.sampling_options import SamplingOptions
 
-Mask = npt.NDArray[np.bool_]
 FinishReason = Literal["stop", "length"]
 
 
@@ -38,10 +37,11 @@ class TokenSampler:
 
     The logits pass through these steps, in this order:
 
-    1. the mask of allowed tokens;
+    1. the mask of tokens that the constraint allows;
     2. the repetition penalty, on tokens of the prompt and of the output (Keskar et al. 2019);
     3. the presence and frequency penalties, on tokens of the output (OpenAI's formula), and the logit bias;
-    4. the ban on ends until `min_tokens` tokens are out, also with `ignore_eos`;
+    4. the ban on ends until `min_tokens` tokens are out, also with `ignore_eos`, unless the constraint allows
+       nothing else;
     5. temperature, top-k, top-p (Holtzman et al. 2020) and min-p (Nguyen et al. 2024). vLLM puts min-p first.
 
     The steps and their order are those of transformers, which has no presence and frequency penalties. Tokens as
@@ -55,16 +55,23 @@ class TokenSampler:
     """
 
     def __init__(
-        self, options: SamplingOptions, prompt_ids: Sequence[int], eos_ids: Iterable[int], vocabulary: int
+        self,
+        options: SamplingOptions,
+        prompt_ids: Sequence[int],
+        eos_ids: Iterable[int],
+        vocabulary: int,
+        constraint: TokenConstraint | None = None,
     ) -> None:
         """Take options that are checked for this vocabulary. Ids beyond it, which no logit has, are ignored."""
         self.options = options
         self.vocabulary = vocabulary
+        self._constraint = constraint
         self._generated = 0
         self._counts: Counter[int] = Counter()
         eos = {token for token in eos_ids if token < vocabulary}
         self._final = options.stop_ids if options.ignore_eos else options.stop_ids | eos
         self._ends = np.array(sorted(options.stop_ids | eos), dtype=np.intp)
+        self._eos = np.array(sorted(eos), dtype=np.intp)
         self._seen: Mask | None = None
         if options.repetition_penalty != 1:
             prompt = np.asarray(prompt_ids, dtype=np.intp)
@@ -84,28 +91,34 @@ class TokenSampler:
             self._generator = np.random.Generator(np.random.PCG64(seed))
             self._uniform = self._generator.random()
 
-    def choose(self, logits: Array, mask: Mask | None = None) -> TokenChoice:
-        """Return the next token for logits of shape (vocabulary,), among the tokens where the mask is true.
+    def choose(self, logits: Array) -> TokenChoice:
+        """Return the next token for logits of shape (vocabulary,), among those that the constraint allows.
 
-        Raise RunnerFault if a logit is NaN or infinity, or if no token is left. The logits do not change.
+        Raise RunnerFault if a logit is NaN or infinity, or if no token is left, and the error of a constraint
+        that cannot be followed. The logits do not change.
         """
-        choice = choose_all([self], logits[None], [mask])[0]
-        if isinstance(choice, RunnerFault):
+        choice = choose_all([self], logits[None])[0]
+        if isinstance(choice, EngineError):
             raise choice
         return choice
 
-    def distribution(self, logits: Array, mask: Mask | None = None) -> tuple[Ids, Weights]:
+    def distribution(self, logits: Array) -> tuple[Ids, Weights]:
         """Return the ids of the tokens that `choose` draws from, in ascending order, and their probabilities.
 
         Raise RunnerFault as `choose` does.
         """
         _check_finite(float(logits.max()))
-        ids, weights = self._candidates(self._scores(logits, mask))
+        ids, weights = self._candidates(self._scores(logits, self._allowed()))
         return ids, weights / weights.sum()
 
     def accept(self, token: int) -> None:
-        """Take the token as the sequence's next one, whether it was chosen here or not."""
+        """Take the token as the sequence's next one, whether it was chosen here or not.
+
+        Raise the error of a constraint that cannot be followed.
+        """
         self._generated += 1
+        if self._constraint is not None:
+            self._constraint.accept(token)
         if self._generator is not None:
             self._uniform = self._generator.random()
         if self._seen is not None:
@@ -118,10 +131,14 @@ class TokenSampler:
 
     def finish_reason(self, token: int) -> FinishReason | None:
         """Return why the sequence ends with this token, the last that was accepted, or None if it goes on."""
-        if token in self._final:
+        if self.is_end(token) or (self._constraint is not None and self._constraint.ended):
             return "stop"
         most = self.options.max_tokens
         return "length" if most is not None and self._generated >= most else None
+
+    def is_end(self, token: int) -> bool:
+        """Tell whether the token only ends the sequence and is no part of its text."""
+        return token in self._final
 
     @property
     def _edits(self) -> bool:
@@ -132,8 +149,18 @@ class TokenSampler:
     def _bans(self) -> bool:
         return self._generated < self.options.min_tokens
 
-    def _choose(self, logits: Array, mask: Mask | None, best: int) -> int:
+    def _allowed(self) -> Mask | None:
+        """Return the tokens that the constraint allows. `ignore_eos` excludes ends while others are left."""
+        if self._constraint is None:
+            return None
+        mask = self._constraint.allowed()
+        if self.options.ignore_eos and not _only(self._eos, mask):
+            mask[self._eos] = False
+        return mask
+
+    def _choose(self, logits: Array, best: int) -> int:
         """Return the next token. `best` is the model's most likely one."""
+        mask = self._allowed()
         if self._generator is None and mask is None and not self._edits:
             return best
         ids, weights = self._candidates(self._scores(logits, mask))
@@ -151,7 +178,7 @@ class TokenSampler:
                 scores[ids] = np.where(seen < 0, seen * penalty, seen / penalty)
         if self._offsets is not None:
             scores += self._offsets
-        if self._bans:
+        if self._bans and not (mask is not None and _only(self._ends, mask)):
             scores[self._ends] = -np.inf
         return scores
 
@@ -161,8 +188,8 @@ class TokenSampler:
         most = float(scores[best])
         if most == -math.inf:
             raise RunnerFault(
-                "no token is left to choose: the mask of allowed tokens, or min_tokens with it, excludes all;"
-                " allow more tokens or lower min_tokens"
+                "no token is left to choose: the model excludes all that the constraint or min_tokens allows;"
+                " loosen the constraint or lower min_tokens"
             )
         _check_finite(most)
         options = self.options
@@ -188,10 +215,8 @@ class TokenSampler:
         return kept if ids is None else ids[kept], weights[kept]
 
 
-def choose_all(
-    samplers: Sequence[TokenSampler], logits: Array, masks: Sequence[Mask | None] | None = None
-) -> list[TokenChoice | RunnerFault]:
-    """Return the next token of each sequence, or the fault of its row, without an effect on other rows.
+def choose_all(samplers: Sequence[TokenSampler], logits: Array) -> list[TokenChoice | EngineError]:
+    """Return the next token of each sequence, or the error of its row, without an effect on other rows.
 
     `logits` has the shape (sequences, vocabulary) and is in float32. A row's result equals that of `choose` on
     that row. Raise ValueError if the shape does not fit the samplers.
@@ -204,15 +229,20 @@ def choose_all(
     most = logits[np.arange(len(samplers)), best]
     asking = [i for i, of in enumerate(samplers) if of.options.logprobs is not None and np.isfinite(most[i])]
     totals = dict(zip(asking, _log_totals(logits, most, asking), strict=True))
-    choices: list[TokenChoice | RunnerFault] = []
+    choices: list[TokenChoice | EngineError] = []
     for i, sampler in enumerate(samplers):
         try:
             _check_finite(float(most[i]))
-            token = sampler._choose(logits[i], None if masks is None else masks[i], int(best[i]))
+            token = sampler._choose(logits[i], int(best[i]))
             choices.append(_report(token, logits[i], totals.get(i), sampler.options.logprobs))
-        except RunnerFault as fault:
-            choices.append(fault)
+        except EngineError as error:
+            choices.append(error)
     return choices
+
+
+def _only(ids: Ids, mask: Mask) -> bool:
+    """Tell whether a mask allows no other tokens than these."""
+    return int(np.count_nonzero(mask)) == int(np.count_nonzero(mask[ids]))
 
 
 def _report(token: int, logits: Array, total: float | None, alternatives: int | None) -> TokenChoice:

@@ -80,7 +80,7 @@ class TinyDecoder:
         return list(map(int, out[0, len(prompt) :]))
 
 
-def make_decoder(family: str, folder: Path) -> TinyDecoder:
+def make_decoder(family: str, folder: Path, context: int = _SIZES["max_position_embeddings"]) -> TinyDecoder:
     """Save a model of a family whose tensors are all random, with a byte-level tokenizer and a chat template."""
     tokenizer = save_tokenizer(folder)
     torch.manual_seed(0)
@@ -90,7 +90,7 @@ def make_decoder(family: str, folder: Path) -> TinyDecoder:
         bos_token_id=0,
         eos_token_id=tokenizer.convert_tokens_to_ids(END),
         pad_token_id=0,
-        **_SIZES,
+        **{**_SIZES, "max_position_embeddings": context},
         **FAMILIES[family],
     )
     model = AutoModelForCausalLM.from_config(config)

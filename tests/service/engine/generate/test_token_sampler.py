@@ -38,10 +38,31 @@ def normal(seed: int, rows: int = 1, scale: float = 3.0) -> np.ndarray:
     return (scale * np.random.default_rng(seed).standard_normal((rows, VOCABULARY))).astype(np.float32)
 
 
-def sampler_of(prompt: tuple[int, ...] = (1, 5, 9), **values: Any) -> TokenSampler:
+class Allowing:
+    """A constraint that allows the same tokens at each step, and ends after some tokens."""
+
+    def __init__(self, mask: np.ndarray, end: int = 10**6) -> None:
+        self._mask = mask
+        self._left = end
+
+    @property
+    def ended(self) -> bool:
+        return self._left <= 0
+
+    def allowed(self) -> np.ndarray:
+        return self._mask.copy()
+
+    def accept(self, token: int) -> None:
+        assert self._mask[token]
+        self._left -= 1
+
+
+def sampler_of(
+    prompt: tuple[int, ...] = (1, 5, 9), constraint: Allowing | None = None, **values: Any
+) -> TokenSampler:
     options = SamplingOptions(**values)
     options.check(VOCABULARY)
-    return TokenSampler(options, prompt, [EOS], VOCABULARY)
+    return TokenSampler(options, prompt, [EOS], VOCABULARY, constraint)
 
 
 def generate(sampler: TokenSampler, steps: np.ndarray) -> list[int]:
@@ -167,26 +188,29 @@ def test_ends_wait_for_the_least_number_of_tokens() -> None:
     assert generate(sampler, np.broadcast_to(logits, (3, VOCABULARY))) == [0, 0, EOS]
 
 
-def test_only_tokens_of_the_mask_are_chosen_whatever_the_bias() -> None:
+def test_only_tokens_that_the_constraint_allows_are_chosen_whatever_the_bias() -> None:
     mask = np.zeros(VOCABULARY, dtype=bool)
     mask[[10, 20]] = True
     for values in ({"temperature": 0}, {"seed": 3}, {"seed": 3, "top_k": 5, "top_p": 0.9}):
-        sampler = sampler_of(logit_bias={5: 100.0}, **values)
+        sampler = sampler_of(constraint=Allowing(mask), logit_bias={5: 100.0}, **values)
         for logits in normal(10, 30):
-            choice = sampler.choose(logits, mask)
+            choice = sampler.choose(logits)
             sampler.accept(choice.token)
             assert choice.token in (10, 20)
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_sequences_chosen_together_get_what_each_gets_alone(masked: bool) -> None:
-    together = [sampler_of(**values) for values in EVERY_KIND]
-    alone = [sampler_of(**values) for values in EVERY_KIND]
-    masks = [np.arange(VOCABULARY) % 3 == i % 3 if i % 2 else None for i in range(len(alone))] if masked else None
+    def samplers() -> list[TokenSampler]:
+        masks = [np.arange(VOCABULARY) % 3 == i % 3 if masked and i % 2 else None for i in range(len(EVERY_KIND))]
+        constraints = [None if mask is None else Allowing(mask) for mask in masks]
+        return [sampler_of(constraint=c, **values) for c, values in zip(constraints, EVERY_KIND, strict=True)]
+
+    together, alone = samplers(), samplers()
     for step in range(8):
         logits = normal(step, len(alone))
-        choices = choose_all(together, logits, masks)
-        assert choices == [s.choose(logits[i], masks[i] if masks else None) for i, s in enumerate(alone)]
+        choices = choose_all(together, logits)
+        assert choices == [s.choose(logits[i]) for i, s in enumerate(alone)]
         for choice, a, b in zip(choices, together, alone, strict=True):
             assert isinstance(choice, TokenChoice)
             a.accept(choice.token)
@@ -214,15 +238,47 @@ def test_a_row_that_leaves_no_token_fails_alone(values: dict[str, Any]) -> None:
     logits[0] = -np.inf
     logits[1, :10] = -np.inf
     mask = np.arange(VOCABULARY) < 10
-    choices = choose_all([sampler_of(**values) for _ in logits], logits, [None, mask, mask])
+    constraints = [None, Allowing(mask), Allowing(mask)]
+    choices = choose_all([sampler_of(constraint=one, **values) for one in constraints], logits)
     assert "all minus infinity" in str(choices[0])
     assert "no token is left" in str(choices[1])
     assert isinstance(choices[2], TokenChoice)
 
 
-def test_a_mask_that_allows_only_ends_before_the_least_number_of_tokens_fails_the_row() -> None:
+@pytest.mark.parametrize("values", [{"min_tokens": 1}, {"ignore_eos": True}], ids=str)
+def test_where_the_constraint_allows_only_ends_they_are_chosen_whatever_else_bans_them(
+    values: dict[str, Any],
+) -> None:
+    only = sampler_of(constraint=Allowing(np.arange(VOCABULARY) == EOS), **values)
+    assert only.choose(normal(0)[0]).token == EOS
+    others = sampler_of(constraint=Allowing(np.isin(np.arange(VOCABULARY), [EOS, 7])), temperature=0, **values)
+    logits = np.zeros(VOCABULARY, dtype=np.float32)
+    logits[EOS] = 9
+    assert others.choose(logits).token == 7
+
+
+def test_least_tokens_that_exclude_every_token_fail_the_row() -> None:
     with pytest.raises(RunnerFault, match="lower min_tokens"):
-        sampler_of(min_tokens=1).choose(normal(0)[0], np.arange(VOCABULARY) == EOS)
+        sampler_of(min_tokens=1, stop_ids=frozenset(range(VOCABULARY))).choose(normal(0)[0])
+
+
+def test_a_sequence_finishes_where_its_constraint_ends_and_the_last_token_is_part_of_its_text() -> None:
+    sampler = sampler_of(constraint=Allowing(np.ones(VOCABULARY, bool), 2), max_tokens=2, ignore_eos=True)
+    reasons = []
+    for token in (5, 6):
+        sampler.accept(token)
+        reasons.append(sampler.finish_reason(token))
+    assert reasons == [None, "stop"]
+    assert not sampler.is_end(6)
+    assert sampler_of().is_end(EOS)
+
+
+def test_log_probabilities_are_those_of_the_model_whatever_the_constraint_excludes() -> None:
+    logits = normal(0)[0]
+    free = sampler_of(seed=1, logprobs=5).choose(logits)
+    bound = sampler_of(constraint=Allowing(np.arange(VOCABULARY) == 7), seed=1, logprobs=5).choose(logits)
+    assert bound.top == free.top
+    assert bound.logprob == pytest.approx(float(torch.tensor(logits).log_softmax(-1)[7]), abs=1e-5)
 
 
 @pytest.mark.parametrize("values", EVERY_KIND, ids=str)

@@ -1,0 +1,140 @@
+"""Compile grammars for a foundation's vocabulary, with llguidance."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rootstock.service.engine.core.errors import InvalidParameter
+from rootstock.service.engine.generate.constraint.grammar import Grammar
+from rootstock.service.engine.generate.constraint.token_constraint import Mask, TokenConstraint
+
+if TYPE_CHECKING:
+    import llguidance
+
+# llguidance recurses up to 1 kB of stack for each character of a schema. A thread's usual 8 MiB would not do, and
+# a thread that exceeds its stack ends the process. Only the part that is used takes memory.
+_STACK_BYTES = 512 * 2**20
+# A state of the lexer takes 1 to 2 kB, for each sequence.
+_MOST_LEXER_STATES = 10_000
+_MOST_STEP_ITEMS = 20_000
+_MOST_STEP_FUEL = 100_000
+_MOST_REASON = 160
+_EXCERPT = re.compile(r"\n *\d+ \| .*", re.DOTALL)
+
+
+class GrammarCompiler:
+    """A compiler of grammars for one vocabulary. One thread compiles them one after another.
+
+    The thread and the tables of the vocabulary are made for the first grammar.
+    """
+
+    def __init__(self, tokenizer: Callable[[], str], vocabulary: int, end_ids: Sequence[int]) -> None:
+        """Take the tokenizer as JSON of the tokenizers library, the number of logits, and the model's ends."""
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
+        self._end_ids = [token for token in end_ids if token < vocabulary]
+        self._threads: ThreadPoolExecutor | None = None
+        self._tokens: llguidance.LLTokenizer | None = None
+
+    async def compile(self, grammar: Grammar, count: int) -> list[TokenConstraint]:
+        """Return constraints for `count` sequences. Raise InvalidParameter for a grammar that is not valid."""
+        if self._threads is None:
+            self._threads = _deep_thread()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._constraints, grammar, count)
+
+    def _constraints(self, grammar: Grammar, count: int) -> list[TokenConstraint]:
+        try:
+            matcher = self._matcher(grammar)
+        except InvalidParameter:
+            for part in grammar.parts:
+                self._matcher(part)
+            raise
+        copies = [matcher, *(matcher.deep_copy() for _ in range(count - 1))]
+        return [GrammarConstraint(copy, self._vocabulary, grammar.param) for copy in copies]
+
+    def _matcher(self, grammar: Grammar) -> llguidance.LLMatcher:
+        from llguidance import LLMatcher, LLParserLimits
+
+        limits = LLParserLimits(
+            max_lexer_states=_MOST_LEXER_STATES,
+            step_max_items=_MOST_STEP_ITEMS,
+            step_lexer_fuel=_MOST_STEP_FUEL,
+            verbose_errors=False,
+        )
+        text = LLMatcher.grammar_from_lark(grammar.text)
+        matcher = LLMatcher(self._vocabulary_tables(grammar.param), text, log_level=0, limits=limits)
+        if not matcher.is_error():
+            # Some faults show only with the first mask, such as a schema that refers to itself alone.
+            matcher.compute_bitmask()
+        if matcher.is_error():
+            reason = _reason(matcher.get_error())
+            raise InvalidParameter(f"{grammar.param} cannot be compiled: {reason}; change it", grammar.param)
+        return matcher
+
+    def _vocabulary_tables(self, param: str) -> llguidance.LLTokenizer:
+        from llguidance import LLTokenizer
+
+        if self._tokens is None:
+            try:
+                self._tokens = LLTokenizer(
+                    self._tokenizer(), n_vocab=self._vocabulary, eos_token=list(self._end_ids)
+                )
+            except ValueError as error:
+                message = f"{param} cannot be used: this model's tokenizer fits no grammar: {error}; leave it out"
+                raise InvalidParameter(message, param) from None
+        return self._tokens
+
+
+class GrammarConstraint:
+    """The state of one sequence under a compiled grammar. It is a TokenConstraint."""
+
+    def __init__(self, matcher: llguidance.LLMatcher, vocabulary: int, param: str) -> None:
+        self._matcher = matcher
+        self._vocabulary = vocabulary
+        self._param = param
+
+    @property
+    def ended(self) -> bool:
+        return self._matcher.is_stopped()
+
+    def allowed(self) -> Mask:
+        """Return the mask. Raise InvalidParameter if the grammar takes too many states here."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        self._check()
+        return np.unpackbits(bits, count=self._vocabulary, bitorder="little").view(np.bool_)
+
+    def accept(self, token: int) -> None:
+        """Take the next token. Raise InvalidParameter if the grammar takes too many states here."""
+        self._matcher.consume_token(token)
+        self._check()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            reason = _reason(self._matcher.get_error())
+            message = f"the answer cannot follow {self._param} further: {reason}; state it in a simpler way"
+            raise InvalidParameter(message, self._param)
+
+
+def _deep_thread() -> ThreadPoolExecutor:
+    """Return an executor whose one thread has a deep stack."""
+    threads = ThreadPoolExecutor(1, "grammars")
+    before = threading.stack_size(_STACK_BYTES)
+    try:
+        threads.submit(int)
+    finally:
+        threading.stack_size(before)
+    return threads
+
+
+def _reason(message: str) -> str:
+    """Return the library's message in one line, without what it quotes of the grammar."""
+    text = " ".join(_EXCERPT.sub("", message).replace("<non-verbose/>", "").split())
+    text = re.sub(r"^at \d+\(\d+\): ", "", text).removeprefix("failed to compile JSON schema: ")
+    return text if len(text) <= 2 * _MOST_REASON else f"{text[:_MOST_REASON]} … {text[-_MOST_REASON:]}"
