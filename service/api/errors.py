@@ -53,6 +53,7 @@ _UNIONS = {
     "truncate": "true, false, NONE, START or END",
     "prompt": "a string or a list of at least one token id",
     "stop": "a string or a list of strings",
+    "tool_choice": "none, auto, required or {type: function, function: {name}}",
 }
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 # Limits of a message: the faults that it names, and the characters that it repeats of a field's name.

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, Validat
 from pydantic_core import PydanticCustomError
 
 from rootstock.service.api.body import BodyRoute
-from rootstock.service.api.openai.chat import ChatMessage
+from rootstock.service.api.openai.chat_message import ChatMessage
 from rootstock.service.api.predict import while_connected
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.api.strict import Strict

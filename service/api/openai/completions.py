@@ -75,10 +75,13 @@ async def completions(body: CompletionBody, request: Request, within: TimeoutHea
     """Continue a text with a foundation that generates text, or with an adapter on it."""
     engine, target = server_of(request).foundations.generator(body.model)
     sampling = body.sampling(body.logprobs, body.max_tokens)
+    grammar = body.structure()
     options = options_of(body, request, within, engine.limits.timeout_s)
     prompt = body.prompt if isinstance(body.prompt, str) else list(body.prompt)
     async with AsyncExitStack() as held:
-        call = held.enter_async_context(engine.generate(body.model, prompt, sampling, body.n, options, target))
+        call = held.enter_async_context(
+            engine.generate(body.model, prompt, sampling, body.n, options, target, grammar)
+        )
         with spelled(stop_ids="stop_token_ids", inputs="prompt"):
             stream = await while_connected(request, call)
         parts = new_parts("cmpl", body.model, stream)

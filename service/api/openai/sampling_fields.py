@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, StrictBool, StrictInt, StrictStr
 
+from rootstock.service.api.openai.structure import ResponseFormat, StructuredOutputs, structure_of
 from rootstock.service.api.predict import Body
 from rootstock.service.engine.core.errors import EngineError, InvalidParameter
+from rootstock.service.engine.generate.constraint.grammar import Grammar
 from rootstock.service.engine.generate.sampling_options import SamplingOptions
 
 Number = Annotated[float, Field(strict=True)]
@@ -24,6 +26,7 @@ class StreamOptions(Body):
 class SamplingFields(Body):
     """The sampling of a request for text. The engine checks every value's range.
 
+    `response_format` and `structured_outputs` state what the answer must be; a request has one of the two.
     `user`, `metadata` and `store` are OpenAI's and have no effect.
     """
 
@@ -45,6 +48,8 @@ class SamplingFields(Body):
     n: StrictInt = 1
     stream: StrictBool = False
     stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
@@ -69,6 +74,10 @@ class SamplingFields(Body):
             stop_ids=frozenset(self.stop_token_ids or ()),
             ignore_eos=self.ignore_eos,
         )
+
+    def structure(self) -> Grammar | None:
+        """Return the grammar of the answer's text, if the request states one. Raise InvalidParameter for two."""
+        return structure_of(self.response_format, self.structured_outputs)
 
     @property
     def with_usage(self) -> bool:
