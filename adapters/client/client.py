@@ -98,6 +98,11 @@ class Client:
         texts = inputs if isinstance(inputs, str) else [*inputs]
         return self._patiently("/v1/embeddings", {"model": model, "input": texts})
 
+    def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> Document:
+        """Return the answer to a chat, in OpenAI's shape; options are those of its body, such as max_tokens."""
+        body = {"model": model, "messages": [dict(message) for message in messages], **options}
+        return self._patiently("/v1/chat/completions", body)
+
     def limits(self) -> Document:
         """Return the server's limits: tasks, ranks, sizes, and the foundation's fingerprint."""
         return self._document("GET", "/v1/limits")

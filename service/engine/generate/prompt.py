@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,10 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from rootstock.adapters.chat_template import ChatTemplate, Message, with_system
 from rootstock.service.engine.core.errors import InvalidInput
-from rootstock.service.engine.generate.chat_template import compile_template
 from rootstock.service.engine.generate.constraint.tool_format import Tool, as_plain_messages, is_hermes
 from rootstock.service.engine.generate.token_bytes import TokenBytes
-
-Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +29,7 @@ class Chat:
 
     def with_system(self, text: str | None) -> Chat:
         """Return the chat with this system message first, unless it has one or the text is None."""
-        if text is None or (self.messages and self.messages[0].get("role") == "system"):
-            return self
-        return replace(self, messages=[{"role": "system", "content": text}, *self.messages])
+        return replace(self, messages=with_system(self.messages, text))
 
 
 # A text, the ids of its tokens, or a chat.
@@ -44,8 +39,6 @@ Prompt = str | Sequence[int] | Chat
 _LONG = 2**14
 # The template and the tokenizer read this many characters in about a second.
 MAX_PROMPT_CHARACTERS = 2**18
-_SETTINGS = "tokenizer_config.json"
-_TEMPLATE = "chat_template.jinja"
 
 
 class PromptTokenizer:
@@ -59,12 +52,8 @@ class PromptTokenizer:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        path = folder / _SETTINGS
-        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        self._special = {key: _content(value) for key, value in settings.items() if key.endswith("_token")}
-        source = _template_of(folder, settings) if chats else None
-        self._template = None if source is None else compile_template(source)
-        self._describes_tools = source is not None and is_hermes(source)
+        self._template = ChatTemplate.of(folder) if chats else None
+        self._describes_tools = self._template is not None and is_hermes(self._template.source)
         self._bytes = TokenBytes(self._tokenizer)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
@@ -89,13 +78,8 @@ class PromptTokenizer:
         if not self._describes_tools:
             tools, messages = (), as_plain_messages(messages, tools)
         try:
-            text = self._template.render(
-                messages=messages,
-                tools=[tool.for_template() for tool in tools] or None,
-                documents=None,
-                add_generation_prompt=reply,
-                **self._special,
-            )
+            described = [tool.for_template() for tool in tools] or None
+            text = self._template.text(messages, described, reply)
         except Exception as error:  # a template can raise anything for messages that it does not expect
             raise InvalidInput(f"the model's chat template refuses the messages: {error}", "messages") from None
         return self._ids(text, special)
@@ -155,22 +139,6 @@ class TokenText:
         ):  # tokenizers raises its base class: bytes that are no character have changed earlier text
             self._stream = DecodeStream(skip_special_tokens=True)
             return self._stream.step(self._tokenizer, token) or ""
-
-
-def _template_of(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    path = folder / _TEMPLATE
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    template = settings.get("chat_template")
-    if isinstance(template, list):
-        template = next((one.get("template") for one in template if one.get("name") == "default"), None)
-    return template if isinstance(template, str) else None
-
-
-def _content(token: Any) -> str | None:
-    """Return the text of a special token, which a file states as text or as an object."""
-    content = token.get("content") if isinstance(token, dict) else token
-    return content if isinstance(content, str) else None
 
 
 def characters(prompt: Prompt) -> int:
