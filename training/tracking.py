@@ -26,11 +26,11 @@ class Log:
     def recording(self, report: Report) -> Report:
         """Return the report, with each new note (the epoch of a stage) logged beside the steps done."""
 
-        def record(done: int, total: int, note: str) -> None:
+        def record(done: int, total: int, note: str, *rate: float) -> None:
             if note != self._last:
                 self._last = note
                 self.add("epoch", stage=note, step=done, steps=total)
-            report(done, total, note)
+            report(done, total, note, *rate)
 
         return record
 

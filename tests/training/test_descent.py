@@ -80,7 +80,7 @@ def test_checkpoints_of_another_run_and_damaged_ones_are_not_seen(tmp_path: Path
 
 def stage_of(network: Network, job: Job, scores: list[float], losses: Callable[[], torch.Tensor]) -> FitStage:
     told = iter(scores)
-    return FitStage("fit", len(scores), 1, lambda order: [[0]], lambda rows, done: losses(), lambda: next(told))
+    return FitStage("fit", len(scores), 1, lambda order: [[[0]]], lambda rows, done: losses(), lambda: next(told))
 
 
 def test_the_best_epoch_is_kept_the_earlier_among_equals(write_recipe: Callable[..., Path]) -> None:
@@ -109,7 +109,7 @@ def test_a_stage_with_a_decay_keeps_the_moving_average_of_its_weights(
     assert head is not None
     after: list[torch.Tensor] = []
     average = head.bias.detach().clone()
-    stage = FitStage("fit", 3, 2, lambda order: [[0], [1]], lambda rows, done: head.bias.sum(), ema_decay=0.5)
+    stage = FitStage("fit", 3, 2, lambda order: [[[0]], [[1]]], lambda rows, done: head.bias.sum(), ema_decay=0.5)
     descend(
         network,
         stage,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from rootstock.training.fit.descent import Report
 
 RecipePath = Annotated[
     Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE", show_default=False)
@@ -30,8 +33,6 @@ Foundation = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
-
-Report = Callable[[int, int, str], None]
 
 
 @contextmanager
@@ -68,8 +69,8 @@ def progress(name: str) -> Iterator[Report]:
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as bar:
         task = bar.add_task(name, total=None, note="preparing")
 
-        def report(done: int, total: int, note: str) -> None:
-            bar.update(task, completed=done, total=total, note=note)
+        def report(done: int, total: int, note: str, rate: float = 0.0, /) -> None:
+            bar.update(task, completed=done, total=total, note=note + _speed(rate))
 
         yield report
 
@@ -77,11 +78,15 @@ def progress(name: str) -> Iterator[Report]:
 def _lines(name: str) -> Report:
     """Return a report that prints a line after each tenth of the steps, for output that is no terminal."""
 
-    def report(done: int, total: int, note: str) -> None:
+    def report(done: int, total: int, note: str, rate: float = 0.0, /) -> None:
         if done * 10 // total > (done - 1) * 10 // total:
-            typer.echo(f"{name}: {done} of {total} steps, {note}", err=True)
+            typer.echo(f"{name}: {done} of {total} steps, {note}{_speed(rate)}", err=True)
 
     return report
+
+
+def _speed(rate: float) -> str:
+    return f", {rate:.0f} tokens/s" if rate else ""
 
 
 def show(value: Any, as_json: bool, *lines: str) -> None:

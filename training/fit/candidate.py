@@ -110,8 +110,8 @@ def _by_contrast(method: str, network: Network, train: Inputs, plan: TrainingPla
         labels = torch.cat([part.targets for part in parts])
         return supervised_contrast(embeddings, labels, settings.contrastive_temperature)
 
-    def batches(order: torch.Generator) -> Iterable[list[int]]:
-        return balanced_batches(targets, _CONTRASTIVE_ROWS, order)
+    def batches(order: torch.Generator) -> Iterable[list[list[int]]]:
+        return ([rows] for rows in balanced_batches(targets, _CONTRASTIVE_ROWS, order))
 
     steps = len(list(batches(torch.Generator())))
     stage = FitStage(f"{plan.stage}-contrast", epochs, steps, batches, loss, ema_decay=settings.ema_decay)
@@ -157,10 +157,10 @@ def _by_cross_entropy(
     size = settings.training.per_device_train_batch_size
     current = [train]
 
-    def batches(order: torch.Generator) -> Iterable[list[int]]:
+    def batches(order: torch.Generator) -> Iterable[list[list[int]]]:
         if settings.rewords:
             current[0] = _reworded_inputs(examples, plan.encoder, settings.augmentation, order)
-        return like_lengths(current[0].lengths, size, order)
+        return ([rows] for rows in like_lengths(current[0].lengths, size, order))
 
     def loss(positions: list[int], done: float) -> torch.Tensor:
         return objective(current[0].batch(positions), done)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from rootstock.training.errors import Diverged
 from rootstock.training.fit.checkpoint import Checkpoints, StageState
@@ -18,11 +19,21 @@ from rootstock.training.recipe.recipe import Training
 if TYPE_CHECKING:
     import torch
 
-# Called after every step with the steps done, the steps planned, and a note on the stage.
-Report = Callable[[int, int, str], None]
+# What a loss is computed from: the rows of a classifier's step, or a part of a step of completions.
+Part = TypeVar("Part")
 
 
-def silent(done: int, total: int, note: str) -> None:
+class Report(Protocol):
+    """A receiver of progress, called after every step.
+
+    It takes the steps done, the steps planned, and a note on the stage. A stage that counts tokens also gives the
+    tokens a second so far (`rate`).
+    """
+
+    def __call__(self, done: int, total: int, note: str, rate: float = ..., /) -> None: ...
+
+
+def silent(done: int, total: int, note: str, rate: float = 0.0, /) -> None:
     """Ignore a report of progress."""
 
 
@@ -44,29 +55,31 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class FitStage:
+class FitStage(Generic[Part]):
     """One stage of training.
 
-    `batches` gives the rows of each step of an epoch. `loss` gives the loss of a step, from its rows and the
-    share of all steps that is done. `score` judges an epoch; without it the last epoch counts as the best.
+    `batches` gives the parts of each step of an epoch. `loss` gives a part's share of the step's loss, from the
+    part and the share of all steps that is done; the gradients of a step's parts add up. `score` judges an epoch;
+    without it the last epoch counts as the best.
     `also` are parameters that train beside the network. A stage without a score and with an `ema_decay` above 0
     ends with the moving average of the weights. The average begins with the weights before the first step, and
-    each step keeps the share `ema_decay` of it.
+    each step keeps the share `ema_decay` of it. `tokens` counts the tokens of a part, for reports.
     """
 
     name: str
     epochs: int
     steps: int
-    batches: Callable[[torch.Generator], Iterable[list[int]]]
-    loss: Callable[[list[int], float], torch.Tensor]
+    batches: Callable[[torch.Generator], Iterable[Sequence[Part]]]
+    loss: Callable[[Part, float], torch.Tensor]
     score: Callable[[], float] | None = None
     also: dict[str, torch.nn.Parameter] = field(default_factory=dict)
     ema_decay: float = 0.0
+    tokens: Callable[[Part], int] | None = None
 
 
 def descend(
     network: Network,
-    stage: FitStage,
+    stage: FitStage[Part],
     settings: Training,
     seed: int,
     report: Report = silent,
@@ -83,11 +96,16 @@ def descend(
     return run.finish()
 
 
-class _Descent:
+class _Descent(Generic[Part]):
     """The descent of one stage: optimiser, schedule, order of rows, and the epochs so far."""
 
     def __init__(
-        self, network: Network, stage: FitStage, settings: Training, seed: int, checkpoints: Checkpoints | None
+        self,
+        network: Network,
+        stage: FitStage[Part],
+        settings: Training,
+        seed: int,
+        checkpoints: Checkpoints | None,
     ) -> None:
         import torch
 
@@ -128,13 +146,18 @@ class _Descent:
             self.parameters, number - 1, self.settings.unfreeze_schedule, self.layer, self.network.spec.layers
         )
         self.network.train()
-        losses = []
-        for positions in self.stage.batches(self.order):
-            losses.append(self._step(positions, number))
+        losses, began, seen = [], time.monotonic(), 0
+        for parts in self.stage.batches(self.order):
+            losses.append(self._step(parts, number))
             best = (
                 "" if self.best is None or self.best.validation is None else f", best {self.best.validation:.3f}"
             )
-            report(self.schedule.last_epoch, self.total, f"{self.stage.name}: epoch {number}{best}")
+            state = (self.schedule.last_epoch, self.total, f"{self.stage.name}: epoch {number}{best}")
+            if self.stage.tokens is None:
+                report(*state)
+            else:
+                seen += sum(map(self.stage.tokens, parts))
+                report(*state, seen / max(1e-9, time.monotonic() - began))
         score = None if self.stage.score is None else self.stage.score()
         self.epochs.append(Epoch(number, math.fsum(losses) / max(1, len(losses)), score))
         before = None if self.best is None else self.best.validation
@@ -157,18 +180,20 @@ class _Descent:
         self.network.train(False)
         return Fit(tuple(self.epochs), self.best)
 
-    def _step(self, positions: list[int], epoch: int) -> float:
+    def _step(self, parts: Sequence[Part], epoch: int) -> float:
         import torch
 
-        with _precision(self.settings, next(iter(self.parameters.values())).device):
-            loss = self.stage.loss(positions, self.schedule.last_epoch / max(1, self.total))
-        value = loss.item()
-        if not math.isfinite(value):
-            raise Diverged(
-                f"the loss is {value} in epoch {epoch} of stage {self.stage.name}; lower training.learning_rate, "
-                f"which is {self.settings.learning_rate:g}"
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
+        value = 0.0
+        for part in parts:
+            with precision(self.settings.bf16, next(iter(self.parameters.values())).device):
+                loss = self.stage.loss(part, self.schedule.last_epoch / max(1, self.total))
+            value += loss.item()
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"the loss is {value} in epoch {epoch} of stage {self.stage.name}; lower "
+                    f"training.learning_rate, which is {self.settings.learning_rate:g}"
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.max_grad_norm)
         self.optimizer.step()
         if self.average:
@@ -246,9 +271,8 @@ def deterministic(seed: int) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def _precision(settings: Training, device: torch.device) -> Any:
+def precision(bf16: bool, device: torch.device) -> Any:
+    """Return the context of a forward pass: mixed precision in bfloat16, or none."""
     import torch
 
-    if settings.bf16 and device.type == "cuda":
-        return torch.autocast("cuda", torch.bfloat16)
-    return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
