@@ -70,6 +70,12 @@ def make_bundle(
         provenance=provenance,
         license=license,
     )
+    return checked_bundle(network, manifest, files)
+
+
+def checked_bundle(network: NetworkSpec, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    """Return the bundle of a manifest and files, checked in full. Raise Rejected if no server takes it."""
+    spec = network.foundation
     bundle = open_bundle(write_bundle(manifest, files).to_zip(), Limits(), spec)
     bundle.adapter(spec, _MAX_RANK, FoundationWeights(network.files.folder, spec.model_type))
     return bundle

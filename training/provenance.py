@@ -9,21 +9,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rootstock.training.data.split import Split
-
 _LIBRARIES = ("numpy", "peft", "rootstock", "safetensors", "scikit-learn", "tokenizers", "torch", "transformers")
 _GIT_SECONDS = 60.0
 _CODE = ("adapters", "training")
 
 
 def provenance(
-    recipe_sha256: str, data_sha256: Mapping[str, str], parts: Split, split_seed: int, seeds: Sequence[int]
+    recipe_sha256: str,
+    data_sha256: Mapping[str, str],
+    rows: Mapping[str, int],
+    split_seed: int,
+    seeds: Sequence[int],
 ) -> dict[str, Any]:
     """Return the `provenance` of a bundle; the same inputs and installation give the same value."""
     value: dict[str, Any] = {
         "recipe_sha256": recipe_sha256,
         "data_sha256": dict(data_sha256),
-        "rows": {**parts.sizes, "duplicates": parts.duplicates},
+        "rows": dict(rows),
         "seeds": {"split": split_seed, "training": list(seeds)},
         "libraries": {name: version(name) for name in _LIBRARIES},
     }

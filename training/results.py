@@ -50,6 +50,15 @@ class Results:
         return self.folder / ".resume"
 
 
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: the digest of its bundle, its metrics, and its files."""
+
+    digest: str
+    metrics: dict[str, Any]
+    results: Results
+
+
 def write_results(results: Results, bundle: Bundle, metrics: Mapping[str, Any], recipe: str, log: str) -> None:
     """Write the results of a run into its folder.
 

@@ -26,18 +26,9 @@ from rootstock.training.recipe.extras import require
 from rootstock.training.recipe.recipe import Recipe
 from rootstock.training.recipe.recipe_file import RecipeFile
 from rootstock.training.report.card import render
-from rootstock.training.results import Results, write_results
+from rootstock.training.results import Results, RunResult, write_results
 from rootstock.training.run_metrics import EvaluationSet, RunMetrics, learning_curve, train_baselines
 from rootstock.training.tracking import Log, track
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run: the digest of its bundle, its metrics, and its files."""
-
-    digest: str
-    metrics: dict[str, Any]
-    results: Results
 
 
 @dataclass(frozen=True)
@@ -61,6 +52,10 @@ def run(
     A killed run resumes after its last finished epoch. The same recipe, data, machine and number of threads give
     the same digest, resumed or not. Raise TrainingError, FoundationError or Rejected if a run fails.
     """
+    if source.recipe.task_type == "CAUSAL_LM":
+        from rootstock.training.generation_run import run_generation
+
+        return run_generation(source, output_dir, report, force)
     opened = begin(source, output_dir, report, f"force={force}")
     rows, plan, alpha = opened.job.training_rows, opened.plan, source.recipe.evaluation.alpha
     with deterministic(plan.seed):
@@ -84,7 +79,8 @@ def begin(source: RecipeFile, output_dir: Path | None, report: Report, variant: 
 def finish(opened: OpenRun, choice: Choice, candidates: Sequence[Candidate]) -> RunResult:
     """Measure the candidates, pack the bundle, and write everything into the output folder."""
     job, recipe, results = opened.job, opened.source.recipe, opened.results
-    origin = provenance(opened.source.sha256, job.dataset.hashes, job.parts, job.split_seed, job.seeds)
+    rows = {**job.parts.sizes, "duplicates": job.parts.duplicates}
+    origin = provenance(opened.source.sha256, job.dataset.hashes, rows, job.split_seed, job.seeds)
     run_metrics = _measured(job, opened.plan, recipe, choice, candidates)
     bundle, metrics = _pack(job, recipe, run_metrics, origin)
     metrics["cost"] = run_metrics.cost(time.monotonic() - opened.start)

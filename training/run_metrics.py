@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import resource
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rootstock.adapters.spec import Array
+from rootstock.training.cost import peak_memory_mb
 from rootstock.training.data.encoding import TokenRow
 from rootstock.training.data.example import Example
 from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, from_scratch, train_candidate
@@ -102,15 +101,13 @@ class RunMetrics:
 
     def cost(self, seconds: float) -> dict[str, Any]:
         """Return the time and memory of the run, and the number of parameters that trained."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         if self.choice.chosen.method == HEAD_ONLY:
             trainable = len(self.encoder.labels) * (self.candidate.network.spec.hidden_size + 1)
         else:
             trainable = sum(p.numel() for p in self.candidate.network.parameters().values())
         return {
             "seconds": round(seconds, 1),
-            # Linux counts it in KiB, macOS in bytes.
-            "peak_memory_mb": round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6),
+            "peak_memory_mb": peak_memory_mb(),
             "trainable_parameters": trainable,
             "device": self.encoder.device.type,
         }

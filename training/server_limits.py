@@ -14,11 +14,12 @@ def check_limits(recipe: Recipe, origin: str, files: FoundationFiles, url: str) 
     """Raise RecipeError if the server at `url` would refuse the recipe's adapter, ClientError if none answers."""
     with Client(url) as client:
         limits: dict[str, Any] = client.limits()
-    ours, theirs = fingerprint(files.folder), limits["foundation"]["fingerprint"]
-    if ours != theirs:
+    ours, theirs = fingerprint(files.folder), limits.get("foundations") or [limits["foundation"]]
+    if ours not in {one["fingerprint"] for one in theirs}:
+        known = ", ".join(f"{one.get('name')} {one['fingerprint'][:19]}…" for one in theirs)
         raise RecipeError(
-            f"{origin}: base_model: {files.name} is {ours[:19]}…; the server {url} has "
-            f"{limits['foundation'].get('name')}, {theirs[:19]}…; train on the server's foundation"
+            f"{origin}: base_model: {files.name} is {ours[:19]}…; the server {url} has {known}; train on one of "
+            "these"
         )
     if recipe.peft.method not in ("head_only", "ia3") and recipe.peft.r > limits["max_rank"]:
         raise RecipeError(

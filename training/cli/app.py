@@ -10,13 +10,14 @@ import typer
 
 from rootstock.training.cli.data_commands import audit, rank_base, suggest
 from rootstock.training.cli.examples import examples
+from rootstock.training.cli.init_command import init
 from rootstock.training.cli.model_commands import compare, evaluate, explain, export
 from rootstock.training.cli.options import Changes, Json, RecipePath, failures, progress, show, show_table
 from rootstock.training.cli.study_commands import bench, cv, federate, sweep
 
 if TYPE_CHECKING:
     from rootstock.training.recipe.recipe_file import RecipeFile
-    from rootstock.training.run import RunResult
+    from rootstock.training.results import RunResult
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,7 +41,12 @@ def run(
         str | None, typer.Option(envvar="ROOTSTOCK_ADMIN_KEY", help="Bearer token for --push.")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Keep the recipe's method even if it scores below the head alone.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Keep the adapter even if it scores below its baseline: the head alone or, for generated text, "
+            "the foundation with examples in its prompt.",
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and print what would be trained; train nothing.")
@@ -101,6 +107,9 @@ def _check(source: RecipeFile, path: Path, server: str | None, as_json: bool) ->
     from rootstock.training.server_limits import check_limits
 
     recipe = source.recipe
+    if recipe.task_type == "CAUSAL_LM":
+        _check_generation(source, path, server, as_json)
+        return
     dataset = read_dataset(source)
     parts = split(dataset, recipe.data.splits, recipe.data.conflicts)
     files = locate(recipe.base_model)
@@ -119,6 +128,38 @@ def _check(source: RecipeFile, path: Path, server: str | None, as_json: bool) ->
         f"  data        {dataset.train.path}: {sizes}; {parts.duplicates} duplicates left out",
         f"  labels      {', '.join(dataset.labels)}",
         f"  method      {recipe.peft.method}",
+    )
+
+
+def _check_generation(source: RecipeFile, path: Path, server: str | None, as_json: bool) -> None:
+    from rootstock.training.fit.generation_job import prepare_generation
+    from rootstock.training.server_limits import check_limits
+
+    job = prepare_generation(source)
+    files, pair = job.network.files, job.parts.train[0]
+    if server is not None:
+        check_limits(source.recipe, str(path), files, server)
+    sizes = ", ".join(f"{count} {name}" for name, count in job.parts.sizes.items())
+    lengths = [len(row) for row in job.train]
+    summary = {
+        "valid": True, "foundation": files.name, "rows": job.parts.sizes, "duplicates": job.parts.duplicates,
+        "too_long": job.too_long, "longest": max(lengths), "tokens": sum(lengths),
+        "method": source.recipe.peft.method, "prompt": job.encoder.text(pair.messages, pair.where),
+        "answer": pair.answer,
+    }  # fmt: skip
+    show(
+        summary,
+        as_json,
+        f"{path}: valid",
+        f"  foundation  {files.name}",
+        f"  data        {pair.path}: {sizes}; {job.parts.duplicates} duplicates left out",
+        f"  tokens      {sum(lengths)} to train on, {max(lengths)} in the longest row; {job.too_long} longer "
+        "rows left out",
+        f"  method      {source.recipe.peft.method}",
+        "  prompt",
+        *(f"    | {line}" for line in str(summary["prompt"]).splitlines()),
+        "  answer",
+        *(f"    | {line}" for line in pair.answer.splitlines()),
     )
 
 
@@ -158,13 +199,18 @@ def _print(outcome: RunResult, published: dict[str, Any] | None, url: str | None
         typer.echo(f"publish  {_publish_line(outcome)}")
         return
     from rootstock.adapters.cli.output import compared
+    from rootstock.adapters.spec import TEXT_GENERATION
 
     verified = published.get("verification") or {}
     typer.echo(f"serves   {published['name']}@{published['version']}: {compared(verified)}")
-    body = json.dumps({"model": published["name"], "inputs": "..."})
-    typer.echo(f"try      curl -s {url}/v1/predict -H 'Content-Type: application/json' -d '{body}'")
+    route, body = "predict", {"model": published["name"], "inputs": "..."}
+    if metrics["task"] == TEXT_GENERATION:
+        route = "chat/completions"
+        body = {"model": published["name"], "messages": [{"role": "user", "content": "..."}]}
+    curl = f"curl -s {url}/v1/{route} -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
+    typer.echo(f"try      {curl}")
 
 
-for command in (audit, rank_base, cv, sweep, evaluate, compare, explain, suggest, federate, export, bench):
+for command in (init, audit, rank_base, cv, sweep, evaluate, compare, explain, suggest, federate, export, bench):
     title = command.__name__.replace("_", "-")
     app.command(title, epilog=examples(title))(command)

@@ -7,6 +7,11 @@ _EXAMPLES = {
         "rootstock train run training/recipes/support-intents.yaml",
         "rootstock train run my.yaml training.seed=3 --output-dir runs/try-2 --json > summary.json",
         "rootstock train run my.yaml --push http://127.0.0.1:3000",
+        "rootstock train run training/recipes/generation/gardener.yaml generation.rows=50",
+    ),
+    "init": (
+        "rootstock train init my.yaml",
+        "rootstock train init writer.yaml --task-type CAUSAL_LM",
     ),
     "validate": (
         "rootstock train validate training/recipes/entities.yaml",
@@ -22,6 +27,7 @@ _EXAMPLES = {
     "evaluate": (
         "rootstock train evaluate runs/intents/intents.zip test.csv",
         "rootstock train evaluate intents@3 test.csv --server http://127.0.0.1:3000",
+        "rootstock train evaluate runs/writer/writer.zip test.csv --recipe writer.yaml --foundation chat",
     ),
     "compare": ("rootstock train compare old.zip new.zip test.csv",),
     "explain": ('rootstock train explain runs/intents/intents.zip "where is my parcel"',),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rootstock.training.cli.options import BundlePath, Foundation, Json, failures, show, show_table
+from rootstock.training.cli.options import BundlePath, Foundation, Json, failures, progress, show, show_table
 
 DataPath = Annotated[
     Path,
@@ -30,19 +30,65 @@ def evaluate(
             help="Measure this server's answers; BUNDLE is then an adapter reference, such as intents@3.",
         ),
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="For generated text: the recipe whose templates make prompts of DATA. Default: DATA holds chats "
+            "in a column `messages`."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure an adapter on labelled rows: accuracy and F1 by label, or F1 of whole entities by type."""
+    """Measure an adapter on labelled rows: accuracy and F1 by label, or F1 of whole entities by type.
+
+    Of an adapter that generates text, measure perplexity, exact match, ROUGE, BLEU and, if the references are
+    JSON, valid JSON and right fields.
+    """
     with failures():
-        figures = _figures(bundle, data, text_column, label_column, foundation, server)
+        figures = _text_figures(bundle, data, foundation, server, recipe)
+        texts = figures is not None
+        if figures is None:
+            figures = _figures(bundle, data, text_column, label_column, foundation, server)
     if as_json:
         show(figures, True)
+        return
+    if texts:
+        _show_text_figures(bundle.name, figures)
         return
     groups: dict[str, dict[str, Any]] = figures.get("labels") or figures["entities"]
     rows = [{"": name, **rates} for name, rates in groups.items()]
     show_table(f"{bundle.name}: {figures['rows']} rows", ["", "precision", "recall", "f1", "support"], rows)
     whole = {k: v for k, v in figures.items() if isinstance(v, float)}
     typer.echo(", ".join(f"{name} {value:.4f}" for name, value in whole.items()))
+
+
+def _text_figures(
+    bundle: Path, data: Path, foundation: str, server: str | None, recipe: Path | None
+) -> dict[str, Any] | None:
+    """Return the figures of an adapter that generates text; None for another adapter."""
+    from rootstock.training.study.text_assessment import assess_text, assess_text_on_server, generates
+
+    if server is not None:
+        from rootstock.adapters.client.client import Client
+        from rootstock.adapters.spec import TEXT_GENERATION
+
+        with Client(server) as client:
+            if client.show(str(bundle).partition("@")[0])["task"] != TEXT_GENERATION:
+                return None
+            return assess_text_on_server(client, str(bundle), data, recipe)
+    if not generates(bundle, foundation):
+        return None
+    with progress(bundle.name) as report:
+        return assess_text(bundle, foundation, data, recipe, report)
+
+
+def _show_text_figures(name: str, figures: dict[str, Any]) -> None:
+    rows = [
+        {"": key, "value": value, "95 % interval": "{} to {}".format(*figures["intervals"][key])}
+        for key, value in figures.items()
+        if isinstance(value, float)
+    ]
+    show_table(f"{name}: {figures['rows']} prompts", ["", "value", "95 % interval"], rows)
 
 
 def _figures(

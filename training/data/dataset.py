@@ -12,7 +12,7 @@ from rootstock.training.characters import quoted
 from rootstock.training.data.conll import check_tag, read_conll, tags_of
 from rootstock.training.data.example import OUTSIDE, Example, Rows
 from rootstock.training.data.tables import FORMATS, decoded, read_table
-from rootstock.training.errors import DataError
+from rootstock.training.errors import DataError, RecipeError
 from rootstock.training.recipe.recipe_file import RecipeFile
 
 
@@ -51,6 +51,10 @@ def read_dataset(source: RecipeFile) -> Dataset:
     Raise DataError, with file and line, for data that a classifier cannot learn from. Label ids are in
     alphabetical order; for tokens `O` is 0, then come `B-` and `I-` of each entity type.
     """
+    if source.recipe.task_type == "CAUSAL_LM":
+        raise RecipeError(
+            f"{source.path}: task_type: this command is for classifiers; CAUSAL_LM has run, validate and evaluate"
+        )
     data = source.recipe.data
     train = read_rows(source, data.path, "data.path")
     if source.recipe.task_type == "TOKEN_CLS":

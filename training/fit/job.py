@@ -86,7 +86,7 @@ def prepare(source: RecipeFile) -> Job:
         raise DataError(f"{origin}: data.group_column: all test rows have the same group; fairness needs two")
     files = locate(recipe.base_model)
     spec = describe(files)
-    _check_length(recipe.training.max_length, spec, origin)
+    check_length(recipe.training.max_length, spec, origin)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = RowEncoder.of(files, dataset.labels, recipe.training.max_length, device)
     rows = {name: encoder.encode(getattr(parts, name)) for name in parts.sizes}
@@ -101,7 +101,7 @@ def prepare(source: RecipeFile) -> Job:
         sites(recipe.peft, spec, spec.class_for(recipe.task.name), origin),
         recipe.peft,
         recipe.training.dropout,
-        _initial(recipe.peft, source),
+        initial_adapter(recipe.peft, source),
         recipe.save_dtype,
     )
     return Job(
@@ -133,14 +133,16 @@ def _text_paths(recipe: Recipe) -> dict[str, str]:
     return paths
 
 
-def _check_length(max_length: int, spec: FoundationSpec, origin: str) -> None:
+def check_length(max_length: int, spec: FoundationSpec, origin: str) -> None:
+    """Raise RecipeError for a limit in tokens above the foundation's."""
     if max_length > spec.max_tokens:
         raise RecipeError(
             f"{origin}: training.max_length: {max_length}; {spec.name} takes {spec.max_tokens} tokens; lower it"
         )
 
 
-def _initial(peft: Peft, source: RecipeFile) -> InitialAdapter | None:
+def initial_adapter(peft: Peft, source: RecipeFile) -> InitialAdapter | None:
+    """Return the adapter that the recipe starts from, if it names one."""
     if peft.init_from_adapter is None:
         return None
     return InitialAdapter(source.resolve(peft.init_from_adapter), f"{source.path}: peft.init_from_adapter")

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rootstock.training.metrics.counts import Counts, Score
+from rootstock.training.metrics.intervals import CONFIDENCE
 from rootstock.training.metrics.resampling import resampled_sums
 
 Alternative = Literal["greater", "two-sided"]
@@ -87,6 +88,19 @@ def paired_bootstrap(
     wins, losses = int((by_row > 1e-12).sum()), int((by_row < -1e-12).sum())
     test = f"paired bootstrap of {resamples} resamples, {_side(alternative)}"
     return Comparison(wins, losses, difference, p_value, test)
+
+
+def gain_interval(
+    first: Counts, second: Counts, score: Score, resamples: int = _RESAMPLES, seed: int = 0
+) -> list[float]:
+    """Return [low, high] of the 95 % percentile interval of `second`'s gain over `first` on the same rows.
+
+    Both are scored on the same resampled test sets.
+    """
+    _check_lengths(len(first), len(second))
+    gains = score(resampled_sums(second, resamples, seed)) - score(resampled_sums(first, resamples, seed))
+    low, high = np.quantile(gains, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return [round(float(low), 4), round(float(high), 4)]
 
 
 def _binomial(wins: int, losses: int, alternative: Alternative, mid_p: bool) -> float:

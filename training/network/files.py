@@ -35,7 +35,7 @@ def save(network: Network, spec: NetworkSpec, folder: Path) -> dict[str, bytes]:
         config["base_model_name_or_path"] = spec.files.name
         config["revision"] = spec.files.revision
         config["target_modules"].sort()
-        config["modules_to_save"] = head_modules(network.task_class) if network.head is None else None
+        config["modules_to_save"] = (head_modules(network.task_class) or None) if network.head is None else None
         # With SEQ_CLS PEFT would look for a classifier of the task class; this head is a separate linear layer.
         config["task_type"] = spec.task.peft_type if network.head is None else None
         tensors = load_file(folder / WEIGHTS)

@@ -19,7 +19,7 @@ from rootstock.training.network.files import load
 from rootstock.training.network.network import Network, outputs
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.network.row_encoder import RowEncoder
-from rootstock.training.recipe.recipe import TRAINABLE, TaskType
+from rootstock.training.recipe.recipe import CLASSIFYING, TaskType
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def open_predictor(path: Path, foundation: str) -> Predictor:
     except Rejected as error:
         raise TrainingError(f"{path}: {error}") from None
     manifest = bundle.manifest
-    if manifest.task not in TRAINABLE:
+    if manifest.task not in CLASSIFYING:
         raise TrainingError(
-            f"{path}: the adapter's task is {manifest.task}; choose an adapter for {' or '.join(TRAINABLE)}"
+            f"{path}: the adapter's task is {manifest.task}; choose an adapter for {' or '.join(CLASSIFYING)}"
         )
     network_spec = NetworkSpec(files, spec, task_named(manifest.task), len(manifest.labels))
     with tempfile.TemporaryDirectory(prefix="rootstock-open-") as folder:

@@ -86,14 +86,20 @@ def task_model(spec: NetworkSpec, random: bool = False) -> nn.Module:
     import torch
     from transformers import (
         AutoConfig,
+        AutoModelForCausalLM,
         AutoModelForSequenceClassification,
         AutoModelForTokenClassification,
     )
 
-    classes: Any = {"SEQ_CLS": AutoModelForSequenceClassification, "TOKEN_CLS": AutoModelForTokenClassification}
+    classes: Any = {
+        "SEQ_CLS": AutoModelForSequenceClassification,
+        "TOKEN_CLS": AutoModelForTokenClassification,
+        "CAUSAL_LM": AutoModelForCausalLM,
+    }
     auto = classes[spec.task.peft_type]
     config = AutoConfig.from_pretrained(spec.files.folder)
-    config.num_labels = spec.labels
+    if spec.labels:
+        config.num_labels = spec.labels
     if spec.dropout is not None:
         for name in _DROPOUTS:
             if hasattr(config, name):
@@ -116,7 +122,7 @@ def graft(model: nn.Module, spec: NetworkSpec, method: str) -> nn.Module:
     from peft import IA3Config, LoraConfig, get_peft_model
 
     peft = spec.peft
-    head = None if spec.linear_head else head_modules(spec.task_class)
+    head = None if spec.linear_head else head_modules(spec.task_class) or None
     config: Any
     if method == "ia3":
         config = IA3Config(target_modules=spec.modules, feedforward_modules=[], modules_to_save=head)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from rootstock.training.recipe.fields import RecipeSection, Seed, Share, Text
+from rootstock.training.recipe.fields import Count, RecipeSection, Seed, Share, Text
 
 
 class Splits(RecipeSection):
@@ -34,6 +34,9 @@ class Splits(RecipeSection):
         description="Leave texts of test out of training and validation, and those of validation out of "
         "training.",
     )
+    train_rows: Count | None = Field(
+        default=None, description="CAUSAL_LM: train on at most this many rows, drawn by the seed. Default: all."
+    )
     seed: Seed = 0
 
     @field_validator("val_size")
@@ -47,7 +50,7 @@ class Splits(RecipeSection):
 
 
 class Data(RecipeSection):
-    """The labelled rows. The extension gives the format: .csv, .jsonl, .parquet, or .conll (token, tab, BIO tag).
+    """The rows. The extension gives the format: .csv, .jsonl, .parquet, or .conll (token, tab, BIO tag).
 
     A relative path starts at the recipe's folder; ${ROOTSTOCK_DATA} stands for the folder of labelled data.
     """
@@ -63,6 +66,16 @@ class Data(RecipeSection):
     conflicts: Literal["refuse", "first"] = Field(
         default="refuse",
         description="For a text that occurs twice with two labels: refuse the file, or keep the first.",
+    )
+    messages_column: Text | None = Field(
+        default=None,
+        description="CAUSAL_LM in .jsonl, .parquet: the column of chats, lists of messages with role and "
+        "content. The last message, the assistant's, is the target. Default: prompts.template makes the prompt.",
+    )
+    folder_column: Text | None = Field(
+        default=None,
+        description="CAUSAL_LM: the name of an additional column with the name of the file's folder. A path may "
+        "match several files with *.",
     )
     splits: Splits = Splits()
 

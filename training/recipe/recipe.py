@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,10 +20,12 @@ from rootstock.training.recipe.fields import (
     Share,
     Text,
 )
+from rootstock.training.recipe.generation_section import Generation, Prompts
+from rootstock.training.recipe.task_keys import check_keys
 
-TaskType = Literal["SEQ_CLS", "TOKEN_CLS"]
-# The tasks that a recipe can train for.
-TRAINABLE = tuple(TASK_OF_TYPE[task_type] for task_type in get_args(TaskType))
+TaskType = Literal["SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM"]
+# The tasks of classifiers, which have labels.
+CLASSIFYING = tuple(TASK_OF_TYPE[task_type] for task_type in ("SEQ_CLS", "TOKEN_CLS"))
 Method = Literal["auto", "head_only", "lora", "dora", "ia3"]
 
 
@@ -117,13 +119,29 @@ class Training(RecipeSection):
         "without validation rows, the first.",
     )
     max_length: Annotated[int, Field(ge=3)] = Field(
-        default=128, description="Most tokens of an input, special tokens included; the rest is cut off."
+        default=128,
+        description="Most tokens of an input, special tokens included; the rest is cut off. CAUSAL_LM: of prompt "
+        "and answer together; a longer row is left out.",
     )
     cache_features: bool = Field(
         default=True,
         description="Compute the layers below the first that trains once a row, and keep the result.",
     )
-    bf16: bool = Field(default=False, description="Mixed precision in bfloat16, on a GPU.")
+    bf16: bool = Field(default=False, description="Mixed precision in bfloat16.")
+    gradient_accumulation_steps: Count = Field(
+        default=1,
+        description="CAUSAL_LM: batches whose gradients add up to one step, of this many times the batch size.",
+    )
+    tokens_per_batch: Count = Field(
+        default=4096,
+        description="CAUSAL_LM: most tokens of a batch, padding included; a larger one is computed in parts, "
+        "with the same result.",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="CAUSAL_LM: compute activations again in the backward pass instead of keeping them; less "
+        "memory, about a third more time.",
+    )
 
 
 class Augmentation(RecipeSection):
@@ -215,6 +233,8 @@ class Recipe(RecipeSection):
     augmentation: Augmentation = Augmentation()
     domain_adaptation: DomainAdaptation | None = None
     evaluation: Evaluation = Evaluation()
+    prompts: Prompts = Prompts()
+    generation: Generation = Generation()
     hpo: Hpo = Hpo()
     tracking: Tracking = Tracking()
     save_dtype: Literal["float32", "float16"] = Field(
@@ -235,20 +255,7 @@ class Recipe(RecipeSection):
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> Recipe:
-        if self.task_type == "SEQ_CLS":
-            return self
-        for section, key in (
-            ("data", "text_column"), ("data", "pair_column"), ("augmentation", "mixup_alpha"),
-            ("augmentation", "word_dropout"), ("augmentation", "word_swap"), ("evaluation", "out_of_scope"),
-        ):  # fmt: skip
-            if key in getattr(self, section).model_fields_set:
-                raise ValueError(f"{section}.{key} is for SEQ_CLS; task_type is {self.task_type}; leave it out")
-        if self.domain_adaptation is not None:
-            raise ValueError(f"domain_adaptation is for SEQ_CLS; task_type is {self.task_type}; leave it out")
-        if self.training.contrastive_epochs:
-            raise ValueError(
-                f"training.contrastive_epochs is for SEQ_CLS; task_type is {self.task_type}; leave it out"
-            )
+        check_keys(self, self.task_type)
         return self
 
     @property

@@ -17,6 +17,7 @@ from rootstock.adapters.bundle.canonical import canonical
 from rootstock.training.characters import check_characters, quoted
 from rootstock.training.errors import RecipeError
 from rootstock.training.recipe.recipe import Recipe, TaskType
+from rootstock.training.recipe.task_keys import drop_foreign_keys
 
 DATA = "ROOTSTOCK_DATA"
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -37,6 +38,7 @@ class RecipeFile:
     def sha256(self) -> str:
         """The hash of the recipe with every default written out, without the paths of its files."""
         value = self.recipe.model_dump(mode="json")
+        drop_foreign_keys(value, self.recipe.task_type, hashed=True)
         for section, keys in _PATHS.items():
             for key in keys or ():
                 value[section].pop(key)
@@ -63,6 +65,7 @@ class RecipeFile:
     def to_yaml(self) -> str:
         """Return the recipe as YAML, with every default and absolute paths. A run of it gives the same digest."""
         value = self.recipe.model_dump(mode="json", exclude_none=True)
+        drop_foreign_keys(value, self.recipe.task_type)
         for section, keys in (
             ("data", ("path", "val_path", "test_path")),
             ("domain_adaptation", ("target_path",)),
@@ -109,6 +112,15 @@ def naming(data: Path, task_type: TaskType, text_column: str, label_column: str)
     value = {
         "task_type": task_type, "name": "rows", "license": "-", "description": "-",
         "data": {"path": data.name, "label_column": label_column, **columns},
+    }  # fmt: skip
+    return RecipeFile(data, validated(value, str(data)))
+
+
+def naming_chats(data: Path) -> RecipeFile:
+    """Return a recipe that names only a file of chats, to read its rows."""
+    value = {
+        "task_type": "CAUSAL_LM", "name": "rows", "license": "-", "description": "-",
+        "data": {"path": data.name, "messages_column": "messages"},
     }  # fmt: skip
     return RecipeFile(data, validated(value, str(data)))
 

@@ -24,7 +24,12 @@ _SCORES = {
 def render(recipe: Recipe, network: NetworkSpec, choice: Choice, metrics: Mapping[str, Any]) -> str:
     """Return the model card in Hugging Face's form: YAML front matter, then Markdown. No digest, time or path."""
     figures, sizes, name, task = metrics["test"], metrics["rows"], network.files.name, network.task.name
-    front = yaml.safe_dump(_front_matter(recipe, name, task, figures), sort_keys=False, allow_unicode=True)
+    scores = [
+        {"type": kind.removeprefix("macro_"), "value": value, "name": f"held-out {_SCORES[kind]}"}
+        for kind, value in figures["adapter"].items()
+        if kind in _SCORES
+    ]
+    front = yaml.safe_dump(front_matter(recipe, name, task, scores), sort_keys=False, allow_unicode=True)
     sections = [
         f"---\n{front}---",
         f"# {recipe.name}",
@@ -50,9 +55,14 @@ def _made(recipe: Recipe, choice: Choice, sites: int) -> str:
     method = choice.chosen.method
     if method == "head_only":
         return "A linear head alone"
+    return f"{adapter_kind(recipe, method, sites)}, and a head,"
+
+
+def adapter_kind(recipe: Recipe, method: str, sites: int) -> str:
+    """Return the kind of the adapter, with its rank and the number of layers that it changes."""
     kind = {"lora": "A LoRA adapter", "dora": "A DoRA adapter", "ia3": "An IA3 adapter"}[method]
     rank = "" if method == "ia3" else f" of rank {recipe.peft.r}"
-    return f"{kind}{rank} on {sites} linear layers, and a head,"
+    return f"{kind}{rank} on {sites} linear layers"
 
 
 def _head(network: NetworkSpec) -> str:
@@ -63,14 +73,12 @@ def _head(network: NetworkSpec) -> str:
     return f"The head, `head.weight` and `head.bias`, reads {vector}, scaled to length 1."
 
 
-def _front_matter(recipe: Recipe, base_model: str, task: str, figures: Mapping[str, Any]) -> dict[str, Any]:
-    scores = {k: v for k, v in figures["adapter"].items() if k in _SCORES}
-    metrics = [
-        {"type": kind.removeprefix("macro_"), "value": value, "name": f"held-out {_SCORES[kind]}"}
-        for kind, value in scores.items()
-    ]
+def front_matter(
+    recipe: Recipe, base_model: str, task: str, metrics: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the front matter of a card, with the held-out figures in the hub's form."""
     dataset = {"name": f"{recipe.name} (held-out rows)", "type": "custom"}
-    result = {"task": {"type": task}, "dataset": dataset, "metrics": metrics}
+    result = {"task": {"type": task}, "dataset": dataset, "metrics": list(metrics)}
     return {
         "license": recipe.license,
         "base_model": base_model,
@@ -102,7 +110,7 @@ def _comparison(figures: Mapping[str, Any]) -> str:
     }
     models = {"this adapter": figures["adapter"], **baselines}
     rows = [[name, *(f"{scores[k]:.3f}" for k in columns)] for name, scores in models.items()]
-    return _table(["", *(_SCORES[k] for k in columns)], rows)
+    return table(["", *(_SCORES[k] for k in columns)], rows)
 
 
 def _breakdown(adapter: Mapping[str, Any]) -> str:
@@ -112,10 +120,11 @@ def _breakdown(adapter: Mapping[str, Any]) -> str:
         for name, rates in groups.items()
     ]
     first = "label" if "labels" in adapter else "entity"
-    return _table([first, "precision", "recall", "F1", "support"], rows)
+    return table([first, "precision", "recall", "F1", "support"], rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown, with numbers after the first column."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

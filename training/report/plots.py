@@ -168,16 +168,14 @@ def _epochs(metrics: Metrics) -> Figure | None:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    scored = [
-        (epoch["number"], 100 * epoch["validation_f1"])
-        for epoch in epochs
-        if epoch.get("validation_f1") is not None
-    ]
+    texts = "validation_perplexity" in epochs[0]
+    key, factor = ("validation_perplexity", 1) if texts else ("validation_f1", 100)
+    scored = [(epoch["number"], factor * epoch[key]) for epoch in epochs if epoch.get(key) is not None]
     if scored:
         other = axes.twinx()
         other.plot(*zip(*scored, strict=True), "s-", color=_ADAPTER, markersize=4)
-        other.set_ylabel("validation F1, %", color=_ADAPTER)
-        best = max(scored, key=lambda point: point[1])
+        other.set_ylabel("validation perplexity" if texts else "validation F1, %", color=_ADAPTER)
+        best = (min if texts else max)(scored, key=lambda point: point[1])
         other.plot(*best, "o", markersize=12, markerfacecolor="none", color=_ADAPTER)
         other.annotate(f"{best[1]:.1f}", best, (0, -18), textcoords="offset points", ha="center", color=_ADAPTER)
     return figure

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rootstock.adapters.spec import TEXT_GENERATION
+from rootstock.training.report.generation_sections import generation_sections, judge_generation
 from rootstock.training.report.plots import draw
 from rootstock.training.report.recommendation import judge
 from rootstock.training.report.sections import sections
@@ -21,7 +23,7 @@ _ALT = {
     "labels": "F1 by label, worst first",
     "confusion": "confusion matrix",
     "calibration": "accuracy by confidence, before and after the temperature",
-    "epochs": "training loss and validation F1 by epoch",
+    "epochs": "training loss and score on validation rows by epoch",
     "learning_curve": "score by number of training rows",
     "seeds": "score of each seed",
 }
@@ -60,9 +62,11 @@ def _render(template: str, metrics: Metrics, plots: Mapping[str, Path]) -> str:
         keep_trailing_newline=True,
     )
     pages.filters.update(cell=_cell, line=_line)
-    blocks = [_section(section, plots) for section in sections(metrics)]
+    generates = metrics["task"] == TEXT_GENERATION
+    blocks = [_section(section, plots) for section in (generation_sections if generates else sections)(metrics)]
+    verdict = judge_generation(metrics) if generates else judge(metrics)
     return pages.get_template(template).render(
-        metrics=metrics, verdict=judge(metrics), facts=_facts(metrics), sections=blocks
+        metrics=metrics, verdict=verdict, facts=_facts(metrics), sections=blocks
     )
 
 
@@ -83,7 +87,7 @@ def _facts(metrics: Metrics) -> list[str]:
     rows = metrics["rows"]
     facts = [
         str(metrics["task"]),
-        f"{len(metrics['labels'])} labels",
+        *([f"{len(metrics['labels'])} labels"] if metrics["labels"] else []),
         ", ".join(f"{count} {part} rows" for part, count in rows.items()),
     ]
     if metrics.get("method"):

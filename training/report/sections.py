@@ -211,11 +211,14 @@ def _epochs(metrics: Metrics) -> Iterator[ReportSection]:
     yield ReportSection("Training", text, plot="epochs")
 
 
-def _cost(metrics: Metrics) -> Iterator[ReportSection]:
+def cost_section(metrics: Metrics) -> Iterator[ReportSection]:
+    """Yield what the run cost."""
     if not (cost := metrics.get("cost")):
         return
     values = {
         "time": "seconds" in cost and f"{cost['seconds'] / 60:.1f} minutes",
+        "time of training alone": "training_seconds" in cost and f"{cost['training_seconds'] / 60:.1f} minutes",
+        "tokens trained a second": cost.get("tokens_per_second"),
         "peak memory": "peak_memory_mb" in cost and f"{cost['peak_memory_mb']:.0f} MB",
         "trained parameters": "trainable_parameters" in cost and f"{cost['trainable_parameters']:,}",
         "device": cost.get("device"),
@@ -225,7 +228,8 @@ def _cost(metrics: Metrics) -> Iterator[ReportSection]:
     )
 
 
-def _provenance(metrics: Metrics) -> Iterator[ReportSection]:
+def provenance_section(metrics: Metrics) -> Iterator[ReportSection]:
+    """Yield the provenance of the bundle."""
     if origin := metrics.get("provenance"):
         yield ReportSection("Provenance", "", ("", "value"), tuple(_leaves(origin)), numbers=False)
 
@@ -248,5 +252,5 @@ _FAIRNESS = {
 }
 _SECTIONS = (
     _scores, _choice, _labels, _confusions, _calibration, _out_of_scope, _fairness, _seeds, _learning_curve,
-    _epochs, _cost, _provenance,
+    _epochs, cost_section, provenance_section,
 )  # fmt: skip

@@ -10,7 +10,8 @@ from rootstock.training.fit.descent import Report, deterministic, silent
 from rootstock.training.fit.method import Choice, MethodScore, compare, judge
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.recipe.recipe_file import RecipeFile
-from rootstock.training.run import RunResult, begin, finish
+from rootstock.training.results import RunResult
+from rootstock.training.run import begin, finish
 from rootstock.training.study.federation import Round, federate
 
 

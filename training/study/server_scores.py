@@ -12,7 +12,7 @@ from rootstock.training.data.dataset import read_rows
 from rootstock.training.data.example import OUTSIDE, Example
 from rootstock.training.errors import DataError, TrainingError
 from rootstock.training.metrics.evaluation import entity_figures, label_figures
-from rootstock.training.recipe.recipe import TRAINABLE, TaskType
+from rootstock.training.recipe.recipe import CLASSIFYING, TaskType
 from rootstock.training.recipe.recipe_file import naming
 
 _INPUTS = 32
@@ -26,9 +26,9 @@ def assess_on_server(
     Raise TrainingError for a task that cannot be measured, and DataError for rows that cannot be read.
     """
     task = client.show(reference.partition("@")[0])["task"]
-    if task not in TRAINABLE:
+    if task not in CLASSIFYING:
         raise TrainingError(
-            f"{reference}: the adapter's task is {task}; choose an adapter for {' or '.join(TRAINABLE)}"
+            f"{reference}: the adapter's task is {task}; choose an adapter for {' or '.join(CLASSIFYING)}"
         )
     task_type = cast(TaskType, task_named(task).peft_type)
     examples = read_rows(naming(data, task_type, text_column, label_column), data.name, "DATA").examples

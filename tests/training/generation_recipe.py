@@ -1,0 +1,51 @@
+"""A recipe for generated text on a tiny random foundation, with rows that an adapter learns in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.service.engine.generate.families import TinyDecoder
+
+_COLOURS = ("red", "green", "blue", "black", "white", "grey")
+_THINGS = ("cup", "kettle", "train", "parcel", "coat", "lamp", "bell", "boat")
+
+
+def write_rows(folder: Path, name: str = "rows.csv") -> Path:
+    """Write rows with one or two answers to each prompt."""
+    lines = ["thing,colour,text"]
+    for i, (thing, colour) in enumerate((t, c) for t in _THINGS for c in _COLOURS):
+        lines.append(f"{thing},{colour},The {thing} is {colour}.")
+        if i % 3 == 0:
+            lines.append(f'{thing},{colour},"A {colour} {thing}."')
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_generation_recipe(folder: Path, tiny: TinyDecoder, **changes: Any) -> Path:
+    """Write a recipe beside the rows; keyword arguments replace its keys, dicts one level deep."""
+    value: dict[str, Any] = {
+        "task_type": "CAUSAL_LM",
+        "base_model": str(tiny.folder),
+        "name": "tiny-writer",
+        "license": "cc-by-4.0",
+        "description": "A test.",
+        "data": {"path": "rows.csv", "splits": {"test_size": 0.2, "val_size": 0.2, "seed": 1}},
+        "prompts": {"system_prompt": "Be brief.", "template": "{thing}: {colour}", "completion": "{text}"},
+        "peft": {"method": "lora", "r": 8, "lora_alpha": 16},
+        "training": {
+            "learning_rate": 0.01,
+            "num_train_epochs": 2,
+            "per_device_train_batch_size": 8,
+            "max_length": 100,
+        },
+        "generation": {"metric": "perplexity", "shots": 1, "max_new_tokens": 12},
+    }
+    for key, change in changes.items():
+        value[key] = {**value.get(key, {}), **change} if isinstance(change, dict) else change
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(value), encoding="utf-8")
+    return path

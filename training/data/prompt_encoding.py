@@ -1,0 +1,88 @@
+"""Encodes prompts and answers as token ids, as a server does with the same foundation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from rootstock.adapters.chat_template import ChatTemplate, Message, with_system
+from rootstock.training.data.text_pairs import PromptPair
+from rootstock.training.errors import DataError, RecipeError
+
+
+@dataclass(frozen=True)
+class CompletionRow:
+    """The tokens of a prompt, and those of the answer with the token that ends it."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+class PromptEncoder:
+    """The tokenizer and the chat template of a foundation, with a system prompt and earlier turns.
+
+    `stop_id` ends every answer. `shots` are pairs that stand before each chat as turns. Raise RecipeError, which
+    begins with `origin`, if the foundation has no chat template.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stop_id: int,
+        system_prompt: str | None,
+        origin: str,
+        shots: Sequence[PromptPair] = (),
+    ) -> None:
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        template = ChatTemplate.of(folder)
+        if template is None:
+            raise RecipeError(
+                f"{origin}: base_model: {folder.name} has no chat template; choose a foundation with one, such "
+                "as chat"
+            )
+        self._template = template
+        self._stop_id = stop_id
+        self.system_prompt = system_prompt
+        turns = [message for pair in shots for message in _turns(pair)]
+        self._turns: list[Message] = turns
+
+    def text(self, messages: Sequence[Message], where: str) -> str:
+        """Return the text of the prompt for a chat. Raise DataError if the template refuses the messages."""
+        chat = list(with_system(messages, self.system_prompt))
+        at = 1 if chat and chat[0]["role"] == "system" else 0
+        chat[at:at] = self._turns
+        try:
+            return self._template.prompt(chat)
+        except Exception as error:  # a template can raise anything for messages that it does not expect
+            raise DataError(f"{where}: the foundation's chat template refuses the messages: {error}") from None
+
+    def prompt(self, messages: Sequence[Message], where: str) -> tuple[int, ...]:
+        """Return the tokens of the prompt for a chat."""
+        return tuple(self._tokenizer.encode(self.text(messages, where), add_special_tokens=False).ids)
+
+    def row(self, messages: Sequence[Message], answer: str, where: str) -> CompletionRow:
+        """Return the tokens of a prompt and of its answer."""
+        ids = self._tokenizer.encode(answer, add_special_tokens=False).ids
+        return CompletionRow(self.prompt(messages, where), (*ids, self._stop_id))
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of a plain text, with the special tokens that the tokenizer adds."""
+        return tuple(self._tokenizer.encode(text).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of an answer's tokens, without special tokens and spaces at its ends."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text.strip()
+
+
+def _turns(pair: PromptPair) -> list[Message]:
+    messages = [message for message in pair.messages if message["role"] != "system"]
+    return [*messages, {"role": "assistant", "content": pair.answer}]

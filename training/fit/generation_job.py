@@ -1,0 +1,132 @@
+"""A generation job: everything that a recipe for generated text names, read and checked before it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import FoundationFiles, locate
+from rootstock.adapters.spec import CausalLM, FoundationSpec
+from rootstock.training.data.pair_split import PairSplit, drawn, drawn_groups, split_pairs
+from rootstock.training.data.prompt_encoding import CompletionRow, PromptEncoder
+from rootstock.training.data.text_pairs import PairData, read_pairs
+from rootstock.training.errors import DataError, RecipeError
+from rootstock.training.fit.job import check_length, initial_adapter
+from rootstock.training.fit.text_judge import PromptSet
+from rootstock.training.metrics.text_figures import FIELDS, VALID_JSON, json_figures
+from rootstock.training.network.network_spec import NetworkSpec
+from rootstock.training.network.trunk import sites
+from rootstock.training.recipe.recipe_file import RecipeFile
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class GenerationJob:
+    """A recipe with its data read and encoded, ready to be trained.
+
+    `train` are the rows to train on, without the `too_long` ones. `judged` are the prompts of validation and test
+    to judge the adapter by, and `prompted` the same prompts with examples before them.
+    """
+
+    data: PairData
+    parts: PairSplit
+    network: NetworkSpec
+    language: CausalLM
+    encoder: PromptEncoder
+    train: tuple[CompletionRow, ...]
+    too_long: int
+    judged: Mapping[str, PromptSet]
+    prompted: Mapping[str, PromptSet]
+    device: torch.device
+
+
+def prepare_generation(source: RecipeFile) -> GenerationJob:
+    """Return the job of a recipe. Raise RecipeError, DataError or FoundationError if it cannot be trained."""
+    import torch
+
+    recipe, origin = source.recipe, str(source.path)
+    data = read_pairs(source)
+    parts = split_pairs(data, recipe.data.splits)
+    files = locate(recipe.base_model)
+    spec = describe(files)
+    language = _language(spec, origin)
+    check_length(recipe.training.max_length, spec, origin)
+    seed, generation = recipe.data.splits.seed, recipe.generation
+    shots = drawn(parts.train, generation.shots, seed)
+    encoder, few_shot = (
+        PromptEncoder(files.folder, language.stop_ids[0], recipe.prompts.system_prompt, origin, turns)
+        for turns in ((), shots)
+    )
+    rows = [encoder.row(pair.messages, pair.answer, pair.where) for pair in parts.train]
+    train = tuple(row for row in rows if len(row) <= recipe.training.max_length)
+    if not train:
+        raise DataError(
+            f"{origin}: training.max_length: every row is longer than {recipe.training.max_length} "
+            "tokens; raise it"
+        )
+    held_out = {"validation": parts.validation, "test": parts.test}
+    groups = {name: drawn_groups(pairs, generation.rows, seed) for name, pairs in held_out.items()}
+    judged = {name: PromptSet.of(groups[name], encoder, f"{origin}: {name}") for name in groups}
+    prompted = {name: PromptSet.of(groups[name], few_shot, f"{origin}: {name}") for name in groups}
+    _check_room([*judged.values(), *prompted.values()], generation.max_new_tokens, spec, origin)
+    for one in judged.values():
+        _check_metric(generation.metric, one, origin)
+    return GenerationJob(
+        data,
+        parts,
+        _network(source, files, spec),
+        language,
+        encoder,
+        train,
+        len(rows) - len(train),
+        judged,
+        prompted,
+        torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    )
+
+
+def _network(source: RecipeFile, files: FoundationFiles, spec: FoundationSpec) -> NetworkSpec:
+    recipe = source.recipe
+    changed = sites(recipe.peft, spec, spec.class_for(recipe.task.name), str(source.path))
+    return NetworkSpec(
+        files,
+        spec,
+        recipe.task,
+        0,
+        changed,
+        recipe.peft,
+        recipe.training.dropout,
+        initial_adapter(recipe.peft, source),
+        recipe.save_dtype,
+    )
+
+
+def _language(spec: FoundationSpec, origin: str) -> CausalLM:
+    if spec.causal_lm is None:
+        raise RecipeError(
+            f"{origin}: base_model: {spec.name} generates no text; choose one that does, such as chat"
+        )
+    return spec.causal_lm
+
+
+def _check_metric(metric: str, prompts: PromptSet, origin: str) -> None:
+    """Raise RecipeError for a figure of JSON, if the answers are none."""
+    if metric in (VALID_JSON, FIELDS) and metric not in json_figures(prompts.references):
+        kind = "JSON" if metric == VALID_JSON else "JSON objects"
+        raise RecipeError(
+            f"{origin}: generation.metric: {metric} needs answers that are {kind}; choose another, such as rougeL"
+        )
+
+
+def _check_room(prompts: list[PromptSet], most: int, spec: FoundationSpec, origin: str) -> None:
+    """Raise RecipeError if a prompt leaves no room for an answer in the foundation's context."""
+    if (longest := max(one.longest for one in prompts)) + most > spec.max_tokens:
+        raise RecipeError(
+            f"{origin}: generation: a prompt has {longest} tokens and an answer up to {most}; {spec.name} takes "
+            f"{spec.max_tokens} together; lower generation.shots or generation.max_new_tokens, or shorten the "
+            "prompts"
+        )

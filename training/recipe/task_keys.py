@@ -1,0 +1,84 @@
+"""The keys of a recipe that only some task types have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+_TEXTS = ("SEQ_CLS",)
+_LABELS = ("SEQ_CLS", "TOKEN_CLS")
+_GENERATED = ("CAUSAL_LM",)
+# By the key of a section, or the name of a whole section: the task types that have it.
+_KEYS: dict[str, tuple[str, ...]] = {
+    "data.text_column": _TEXTS,
+    "data.pair_column": _TEXTS,
+    "augmentation.mixup_alpha": _TEXTS,
+    "augmentation.word_dropout": _TEXTS,
+    "augmentation.word_swap": _TEXTS,
+    "evaluation.out_of_scope": _TEXTS,
+    "domain_adaptation": _TEXTS,
+    "training.contrastive_epochs": _TEXTS,
+    "data.label_column": _LABELS,
+    "data.token_column": _LABELS,
+    "data.group_column": _LABELS,
+    "data.conflicts": _LABELS,
+    "data.splits.k_shot": _LABELS,
+    "data.splits.choose_by": _LABELS,
+    "augmentation": _LABELS,
+    "evaluation.learning_curve": _LABELS,
+    "evaluation.from_scratch": _LABELS,
+    "peft.choose_strength": _LABELS,
+    "training.head_learning_rate": _LABELS,
+    "training.class_weights": _LABELS,
+    "training.contrastive_weight": _LABELS,
+    "training.contrastive_temperature": _LABELS,
+    "training.label_names": _LABELS,
+    "training.ema_decay": _LABELS,
+    "training.seeds": _LABELS,
+    "training.cache_features": _LABELS,
+    "data.messages_column": _GENERATED,
+    "data.folder_column": _GENERATED,
+    "data.splits.train_rows": _GENERATED,
+    "prompts": _GENERATED,
+    "generation": _GENERATED,
+    "training.gradient_accumulation_steps": _GENERATED,
+    "training.tokens_per_batch": _GENERATED,
+    "training.gradient_checkpointing": _GENERATED,
+}
+# These may be set to their default.
+_DEFAULTS_ALLOWED = ("domain_adaptation", "training.contrastive_epochs")
+
+
+def check_keys(recipe: BaseModel, task_type: str) -> None:
+    """Raise ValueError for a key that the recipe sets and its task type does not have."""
+    for key, task_types in _KEYS.items():
+        if task_type not in task_types and _is_set(recipe, key):
+            raise ValueError(f"{key} is for {' and '.join(task_types)}; task_type is {task_type}; leave it out")
+    peft: Any = getattr(recipe, "peft")  # noqa: B009 - BaseModel has no such field
+    if task_type == "CAUSAL_LM" and peft.method == "head_only":
+        raise ValueError("peft.method: head_only is for classifiers; generated text has no head; use lora")
+
+
+def drop_foreign_keys(value: dict[str, Any], task_type: str, hashed: bool = False) -> None:
+    """Remove from a recipe, as JSON, the keys that its task type does not have.
+
+    `hashed` keeps the keys that the hash of a classifier's recipe covers, whatever its task type.
+    """
+    for key, task_types in _KEYS.items():
+        if task_type in task_types or (hashed and task_type in _LABELS and task_types != _GENERATED):
+            continue
+        *sections, last = key.split(".")
+        section: Any = value
+        for name in sections:
+            section = section.get(name) or {}
+        section.pop(last, None)
+
+
+def _is_set(section: Any, key: str) -> bool:
+    *sections, last = key.split(".")
+    for name in sections:
+        section = getattr(section, name)
+    if last not in section.model_fields_set:
+        return False
+    return key not in _DEFAULTS_ALLOWED or bool(getattr(section, last))
