@@ -16,6 +16,7 @@ from rootstock.training.fit.candidate import like_lengths
 from rootstock.training.fit.checkpoint import Checkpoints
 from rootstock.training.fit.descent import Fit, FitStage, Report, descend, precision, silent
 from rootstock.training.network.network import Network
+from rootstock.training.network.trunk import known_warnings
 from rootstock.training.recipe.recipe import Training
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ def train_completions(
     size = settings.per_device_train_batch_size
     if settings.gradient_checkpointing:
         model: Any = network.task_model
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        with known_warnings():
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def batches(order: torch.Generator) -> Iterable[list[CompletionPart]]:
         for step in like_lengths([len(row) for row in train], size * settings.gradient_accumulation_steps, order):

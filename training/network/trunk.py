@@ -216,9 +216,10 @@ def _shallow(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def known_warnings() -> Iterator[None]:
-    """Drop the known warning of peft 0.21 and transformers 5.23 about an attribute's old name."""
+    """Drop the known warnings of peft 0.21 and transformers 5.23 about old names, which older versions need."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "`gradient_checkpointing_enable` is deprecated", FutureWarning)
         yield
 
 
