@@ -80,7 +80,9 @@ def test_a_run_leaves_a_bundle_of_the_task_with_its_system_prompt(outcome: RunRe
     assert adapter.prompting.system_prompt == "Be brief."
     assert adapter.preprocessing.max_length == tiny.spec.max_tokens
     assert str(tiny.folder) not in "".join(
-        content.decode("utf-8", "replace") for name, content in bundle.files.items() if name.endswith(("json", "md"))
+        content.decode("utf-8", "replace")
+        for name, content in bundle.files.items()
+        if name.endswith(("json", "md"))
     )
 
 

@@ -10,7 +10,23 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from rootstock.training.metrics.text_figures import compare_texts, figures, intervals, json_figures, text_counts
 
-_WORDS = "the a cat dog sat on mat blue spice is coffee shop in city centre".split()
+_WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "on",
+    "mat",
+    "blue",
+    "spice",
+    "is",
+    "coffee",
+    "shop",
+    "in",
+    "city",
+    "centre",
+]
 
 
 def texts(seed: int, rows: int = 60) -> tuple[list[str], list[list[str]]]:
@@ -66,7 +82,14 @@ def test_json_figures_are_there_only_if_the_references_allow_them() -> None:
 
 def test_a_field_is_right_by_its_value_and_one_too_many_counts_as_wrong() -> None:
     wanted = ['{"a": 1, "b": "x"}']
-    answers = ['{"b": "x", "a": 1}', '{"a": true, "b": "x"}', '{"a": 1, "b": "x", "c": 0}', "[1]", "{", "[" * 9999]
+    answers = [
+        '{"b": "x", "a": 1}',
+        '{"a": true, "b": "x"}',
+        '{"a": 1, "b": "x", "c": 0}',
+        "[1]",
+        "{",
+        "[" * 9999,
+    ]
     counts = text_counts(answers, [wanted] * len(answers))
     assert counts["field_accuracy"].tolist() == [[2, 2], [1, 2], [2, 3], [0, 2], [0, 2], [0, 2]]
     ours = figures(counts)

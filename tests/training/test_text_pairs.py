@@ -69,7 +69,10 @@ def test_the_last_message_is_the_answer(tmp_path: Path) -> None:
     [
         ([[CHAT[0]]], "line 1: 'messages' is .* at least two messages"),
         ([CHAT, [CHAT[0], CHAT[0]]], "line 2: 'messages' ends with the role 'user'"),
-        ([[{"role": "tool", "content": "x"}, CHAT[1]]], r"messages\[0\]\.role is 'tool'; expected one of: system"),
+        (
+            [[{"role": "tool", "content": "x"}, CHAT[1]]],
+            r"messages\[0\]\.role is 'tool'; expected one of: system",
+        ),
         ([[{"role": "user", "content": " "}, CHAT[1]]], r"messages\[0\]\.content is ' '; expected a text"),
         ([["Hi", CHAT[1]]], r"messages\[0\] is 'Hi'; expected an object with role and content"),
     ],
@@ -126,7 +129,10 @@ def test_a_template_without_a_column_is_refused(tmp_path: Path) -> None:
         ({"data": {"path": "r.csv", "label_column": "l"}}, r"data\.label_column is for SEQ_CLS and TOKEN_CLS"),
         ({"augmentation": {"token_dropout": 0.1}}, "augmentation is for SEQ_CLS and TOKEN_CLS"),
         ({"peft": {"method": "head_only"}}, "head_only is for classifiers"),
-        ({"task_type": "SEQ_CLS", "generation": {"shots": 2}}, "generation is for CAUSAL_LM; task_type is SEQ_CLS"),
+        (
+            {"task_type": "SEQ_CLS", "generation": {"shots": 2}},
+            "generation is for CAUSAL_LM; task_type is SEQ_CLS",
+        ),
     ],
 )
 def test_keys_of_other_tasks_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -194,7 +200,9 @@ def test_a_row_has_the_tokens_of_the_server_s_prompt_then_the_answer_then_its_en
 def test_examples_stand_between_the_system_prompt_and_the_chat(tiny: TinyDecoder, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("prompt,completion\n1,one\n2,two\n", encoding="utf-8")
     shots = read_pairs(recipe(tmp_path)).train.pairs
-    text = PromptEncoder(tiny.folder, 2, "Count.", "here", shots).text(({"role": "user", "content": "3"},), "here")
+    text = PromptEncoder(tiny.folder, 2, "Count.", "here", shots).text(
+        ({"role": "user", "content": "3"},), "here"
+    )
     turns = [("system", "Count."), ("user", "1"), ("assistant", "one"), ("user", "2"), ("assistant", "two")]
     messages = [{"role": role, "content": content} for role, content in [*turns, ("user", "3")]]
     tokenizer = AutoTokenizer.from_pretrained(tiny.folder)
@@ -204,7 +212,7 @@ def test_examples_stand_between_the_system_prompt_and_the_chat(tiny: TinyDecoder
 def test_a_foundation_without_a_chat_template_is_refused(tiny: TinyDecoder, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes((tiny.folder / "tokenizer.json").read_bytes())
     assert ChatTemplate.of(tmp_path) is None
-    with pytest.raises(RecipeError, match="here: base_model: .* has no chat template"):
+    with pytest.raises(RecipeError, match=r"here: base_model: .* has no chat template"):
         PromptEncoder(tmp_path, 2, None, "here")
 
 

@@ -76,7 +76,7 @@ def _text_figures(
             if client.show(str(bundle).partition("@")[0])["task"] != TEXT_GENERATION:
                 return None
             return assess_text_on_server(client, str(bundle), data, recipe)
-    if not generates(bundle, foundation):
+    if not generates(bundle):
         return None
     with progress(bundle.name) as report:
         return assess_text(bundle, foundation, data, recipe, report)

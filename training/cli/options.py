@@ -76,10 +76,14 @@ def progress(name: str) -> Iterator[Report]:
 
 
 def _lines(name: str) -> Report:
-    """Return a report that prints a line after each tenth of the steps, for output that is no terminal."""
+    """Return a report that prints a line after each tenth of a stage, for output that is no terminal."""
+    last = 0
 
     def report(done: int, total: int, note: str, rate: float = 0.0, /) -> None:
-        if done * 10 // total > (done - 1) * 10 // total:
+        nonlocal last
+        before, last = last, done * 10 // total
+        # A stage that begins starts again at 0.
+        if last > before or (last < before and last > 0):
             typer.echo(f"{name}: {done} of {total} steps, {note}{_speed(rate)}", err=True)
 
     return report

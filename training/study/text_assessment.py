@@ -5,11 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rootstock.adapters.bundle import Bundle
-from rootstock.adapters.client.client import Client
+from rootstock.adapters.bundle import Bundle, Limits
+from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, open_archive
+from rootstock.adapters.bundle.manifest import read_json, read_manifest
+from rootstock.adapters.client.client import Client, read_source
 from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.home.offline import open_offline
 from rootstock.adapters.spec import TEXT_GENERATION, FoundationSpec, Rejected
@@ -75,9 +78,15 @@ def assess_text_on_server(client: Client, reference: str, data: Path, recipe: Pa
     return _summary(figures(counts), intervals(counts), groups, answers)
 
 
-def generates(path: Path, foundation: str) -> bool:
-    """Return whether the bundle at a path is of an adapter that generates text."""
-    return _opened(path, foundation)[1].manifest.task == TEXT_GENERATION
+def generates(path: Path) -> bool:
+    """Return whether the bundle at a path states that its adapter generates text."""
+    with suppress(OSError, Rejected):
+        members = open_archive(read_source(path)[0], Limits()).members
+        if MANIFEST in members:
+            return read_manifest(members[MANIFEST]).task == TEXT_GENERATION
+        return read_json(members[CONFIG], CONFIG).get("task_type") == task_named(TEXT_GENERATION).peft_type
+    # Whoever opens it says what is wrong.
+    return False
 
 
 def _opened(path: Path, foundation: str) -> tuple[FoundationSpec, Bundle]:
