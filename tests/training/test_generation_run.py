@@ -154,8 +154,10 @@ def test_an_adapter_that_is_no_better_than_the_prompted_foundation_is_refused_wi
     with pytest.raises(BelowBaseline, match=f"no better than the foundation with 0 examples .*{metric}.*--force"):
         run(source, tmp_path / "out")
     assert not (tmp_path / "out" / "bundle").exists()
-    kept = run(source, tmp_path / "out", force=True)
+    notes: list[str] = []
+    kept = run(source, tmp_path / "out", lambda done, total, note, *rate: notes.append(note), force=True)
     assert "kept by --force" in kept.metrics["choice"]["reason"]
+    assert not [note for note in notes if "epoch" in note], "the weights of the refused run are there"
 
 
 @pytest.mark.parametrize("method", ["dora", "ia3"])

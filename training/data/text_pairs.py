@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,7 +97,9 @@ def read_pair_rows(source: RecipeFile, path: str, key: str) -> PairRows:
 def _matches(source: RecipeFile, path: str, key: str) -> list[str]:
     if "*" not in path:
         return [path]
-    found = sorted(glob.glob(str(source.resolve(path))))
+    parts = source.resolve(path).parts
+    first = next(at for at, part in enumerate(parts) if "*" in part)
+    found = sorted(str(file.absolute()) for file in Path(*parts[:first]).glob("/".join(parts[first:])))
     if not found:
         raise DataError(f"{source.resolve(path)}: no file matches ({source.path}: {key})")
     return found
