@@ -67,9 +67,8 @@ def answer_losses(network: Network, batch: CompletionBatch, smoothing: float = 0
     """
     from torch.nn.functional import cross_entropy
 
-    model: Any = network.task_model
     states = network.trunk(input_ids=batch.ids, use_cache=False).last_hidden_state
-    logits = model.get_output_embeddings()(states.flatten(0, 1).index_select(0, batch.places))
+    logits = network.logits_of(states.flatten(0, 1).index_select(0, batch.places)[None])[0]
     return cross_entropy(logits.float(), batch.targets, reduction="none", label_smoothing=smoothing)
 
 

@@ -90,25 +90,38 @@ class Network:
         """The pooling in front of a linear head: that of the foundation's embeddings."""
         return pooling_of(self.spec)
 
+    def logits_of(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the task class's head for (rows, tokens, width) states of the trunk.
+
+        The task class computes them, since some families scale or cap them.
+        """
+        with self._trunk_replaced(lambda: states):
+            return cast("torch.Tensor", self.task_model(inputs_embeds=states, use_cache=False).logits)
+
     @contextmanager
     def _upper_trunk(self, batch: InputBatch) -> Iterator[None]:
         """Let the task class start at the states of the batch, where the batch has them."""
         if batch.states is None or self.from_layer is None:
             yield
             return
+        with self._trunk_replaced(lambda: self.states(batch)):
+            yield
+
+    @contextmanager
+    def _trunk_replaced(self, states: Callable[[], torch.Tensor]) -> Iterator[None]:
+        """Let the task class take these states for the output of its trunk."""
         from torch import nn
 
-        network = self
-
-        class LayerInputs(nn.Module):
+        class TrunkOutput(nn.Module):
             def forward(self, *_: Any, **__: Any) -> Any:
-                from transformers.modeling_outputs import BaseModelOutput
+                from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-                return BaseModelOutput(last_hidden_state=cast(Any, network.states(batch)))
+                # Every task class finds the fields that it reads.
+                return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=cast(Any, states()))
 
         name, model = self.task_class.prefix.rstrip("."), self.task_model
         whole = model._modules[name]
-        model._modules[name] = LayerInputs()
+        model._modules[name] = TrunkOutput()
         try:
             yield
         finally:

@@ -216,10 +216,12 @@ def _shallow(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def known_warnings() -> Iterator[None]:
-    """Drop the known warnings of peft 0.21 and transformers 5.23 about old names, which older versions need."""
+    """Drop known warnings of peft 0.21 and transformers 5.23 that no user can act on."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "`gradient_checkpointing_enable` is deprecated", FutureWarning)
+        # PEFT corrects the option by the module's class.
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)
         yield
 
 
