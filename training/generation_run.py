@@ -94,7 +94,7 @@ def _trained(
 
     start = time.monotonic()
     network = new_network(job.network, method, seed, job.device)
-    validation = job.judged["validation"].all_rows
+    validation = job.judged["validation"].rows
     fit = train_completions(network, job.train, validation, recipe.training, seed, method, timed, checkpoints)
     cost = {
         "training_seconds": round(time.monotonic() - start, 1),

@@ -29,17 +29,18 @@ PROMPTED = "prompted"
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts to judge by: their tokens, and the rows of all their references."""
+    """Prompts to judge by, and the row of each with its first reference.
+
+    The perplexity is that of the first references: a row of each reference would repeat a long prompt.
+    """
 
     groups: tuple[PromptGroup, ...]
-    prompts: tuple[tuple[int, ...], ...]
-    rows: tuple[tuple[CompletionRow, ...], ...]
+    rows: tuple[CompletionRow, ...]
 
     @classmethod
     def of(cls, groups: Sequence[PromptGroup], encoder: PromptEncoder, where: str) -> PromptSet:
         """Return the prompts of groups; `where` begins the message about one that the chat template refuses."""
-        rows = tuple(tuple(encoder.row(g.messages, r, where) for r in g.references) for g in groups)
-        return cls(tuple(groups), tuple(one[0].prompt for one in rows), rows)
+        return cls(tuple(groups), tuple(encoder.row(g.messages, g.references[0], where) for g in groups))
 
     @property
     def references(self) -> list[tuple[str, ...]]:
@@ -47,9 +48,9 @@ class PromptSet:
         return [group.references for group in self.groups]
 
     @property
-    def all_rows(self) -> list[CompletionRow]:
-        """The rows of all references, one after the other."""
-        return [row for rows in self.rows for row in rows]
+    def prompts(self) -> list[tuple[int, ...]]:
+        """The tokens of each prompt."""
+        return [row.prompt for row in self.rows]
 
     @property
     def longest(self) -> int:
@@ -91,19 +92,14 @@ class TextJudge:
 
     def judge(self, network: Network, prompts: PromptSet, note: str, foundation: bool = False) -> JudgedTexts:
         """Return the answers of a network; `foundation` switches its adapter off. `note` is for progress."""
-        total = len(prompts.prompts)
+        total = len(prompts.rows)
 
         def progress(done: int, rate: float) -> None:
             self.report(done, total, note, rate)
 
         with adapter_off(network, foundation):
             tokens = greedy(network, prompts.prompts, self.settings.max_new_tokens, self.stop_ids, progress)
-            by_row = negative_log_likelihoods(network, prompts.all_rows, self.budget, self.bf16)
-        values = iter(by_row)
-        likelihoods = []
-        for rows in prompts.rows:
-            own = [next(values) for _ in rows]
-            likelihoods.append((sum(value for value, _ in own), sum(count for _, count in own)))
+            likelihoods = negative_log_likelihoods(network, prompts.rows, self.budget, self.bf16)
         answers = tuple(self.encoder.decode(ids) for ids in tokens)
         return JudgedTexts(answers, text_counts(answers, prompts.references, likelihoods))
 

@@ -30,8 +30,8 @@ def text_counts(
 ) -> dict[str, Counts]:
     """Return the counts of answers, each against all references of its prompt; the best one counts.
 
-    `likelihoods` are the negative log-likelihood of a prompt's references and the number of their tokens. Figures
-    of JSON are there if every reference is JSON, and those of fields if every reference is an object.
+    `likelihoods` are the negative log-likelihood of a prompt's first reference and the number of its tokens.
+    Figures of JSON are there if every reference is JSON, and those of fields if every reference is an object.
     """
     hits = [answer in refs for answer, refs in zip(answers, references, strict=True)]
     counts = {"exact_match": _of_one(hits)}
