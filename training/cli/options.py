@@ -77,13 +77,13 @@ def progress(name: str) -> Iterator[Report]:
 
 def _lines(name: str) -> Report:
     """Return a report that prints a line after each tenth of a stage, for output that is no terminal."""
-    last = 0
+    before = 0
 
     def report(done: int, total: int, note: str, rate: float = 0.0, /) -> None:
-        nonlocal last
-        before, last = last, done * 10 // total
-        # A stage that begins starts again at 0.
-        if last > before or (last < before and last > 0):
+        nonlocal before
+        # Fewer steps than before, or as many, are those of the next stage.
+        tenth, before = (0 if done <= before else before * 10 // total), done
+        if done * 10 // total > tenth:
             typer.echo(f"{name}: {done} of {total} steps, {note}{_speed(rate)}", err=True)
 
     return report
