@@ -60,7 +60,7 @@ class PromptEncoder:
         at = 1 if chat and chat[0]["role"] == "system" else 0
         chat[at:at] = self._turns
         try:
-            return self._template.prompt(chat)
+            return self._template.text(chat)
         except Exception as error:  # a template can raise anything for messages that it does not expect
             raise DataError(f"{where}: the foundation's chat template refuses the messages: {error}") from None
 

@@ -112,7 +112,7 @@ class Network:
         """Let the task class take these states for the output of its trunk."""
         from torch import nn
 
-        class TrunkOutput(nn.Module):
+        class TrunkStates(nn.Module):
             def forward(self, *_: Any, **__: Any) -> Any:
                 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
@@ -121,7 +121,7 @@ class Network:
 
         name, model = self.task_class.prefix.rstrip("."), self.task_model
         whole = model._modules[name]
-        model._modules[name] = TrunkOutput()
+        model._modules[name] = TrunkStates()
         try:
             yield
         finally:
