@@ -133,3 +133,10 @@ def test_importing_the_commands_imports_neither_torch_nor_transformers() -> None
     code = f"import sys, rootstock.training.cli.app\nprint([name for name in {heavy} if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+def test_the_recipe_that_a_run_for_tokens_leaves_can_be_read_again(tokens_recipe: Path, tmp_path: Path) -> None:
+    source = load_recipe(tokens_recipe)
+    again = tmp_path / "again.yaml"
+    again.write_text(source.to_yaml(), encoding="utf-8")
+    assert load_recipe(again).sha256 == source.sha256
