@@ -66,7 +66,12 @@ def drop_foreign_keys(value: dict[str, Any], task_type: str, hashed: bool = Fals
     `hashed` keeps the keys that the hash of a classifier's recipe covers, whatever its task type.
     """
     for key, task_types in _KEYS.items():
-        if task_type in task_types or (hashed and task_type in _LABELS and task_types != _GENERATED):
+        # Their values count in the hash and may be read again.
+        if (
+            key in _DEFAULTS_ALLOWED
+            or task_type in task_types
+            or (hashed and task_type in _LABELS and task_types != _GENERATED)
+        ):
             continue
         *sections, last = key.split(".")
         section: Any = value
