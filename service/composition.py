@@ -270,15 +270,23 @@ def _encoder(
 
 
 def _open_decoder(files: FoundationFiles, settings: Settings) -> TorchDecoder:
-    """Open the decoder of a foundation that generates text. Raise FoundationError if torch is not installed."""
+    """Open the decoder of a foundation that generates text.
+
+    Raise FoundationError if torch is not installed, or if the passes do not compute what transformers does.
+    """
     from rootstock.adapters.foundation.architecture import describe
+    from rootstock.adapters.foundation.location import FoundationError
 
     spec = describe(files)
     from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
+    from rootstock.service.engine.runners.decoder.self_check import WrongPasses
 
-    return TorchDecoder(
-        files.folder, spec, settings.slots, settings.generation_cache_tokens, settings.runner_threads
-    )
+    try:
+        return TorchDecoder(
+            files.folder, spec, settings.slots, settings.generation_cache_tokens, settings.runner_threads
+        )
+    except WrongPasses as error:
+        raise FoundationError(f"{files.folder}: {error}") from None
 
 
 def _encoder_beside(decoder: TorchDecoder) -> Encoder:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from rootstock.adapters.foundation.causal_lm import causal_lm
 from rootstock.adapters.foundation.location import (
-    DECODERS,
     FoundationError,
     FoundationFiles,
     embedding_spec,
     fingerprint,
+    generates,
     lowercases_text,
     max_tokens,
 )
@@ -39,10 +39,10 @@ def describe(files: FoundationFiles) -> FoundationSpec:
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(files.folder)
-    generates = config.model_type in DECODERS
+    has_language = generates(files)
     with torch.device("meta"):
         trunk = AutoModel.from_config(config)
-        built = (_language_model(config) if generates else {}) | _task_models(config, trunk)
+        built = (_language_model(config) if has_language else {}) | _task_models(config, trunk, has_language)
     classes = {type(a).__name__: _task_class(task, a, b) for task, (a, b) in built.items()}
     positions, padding = int(config.max_position_embeddings), getattr(config, "pad_token_id", None)
     limit = max_tokens(files.folder, config.model_type, positions, padding)
@@ -62,14 +62,14 @@ def describe(files: FoundationFiles) -> FoundationSpec:
         classes=classes,
         norms=_norms(trunk),
         layer_prefix=_layer_prefix(trunk, config.num_hidden_layers),
-        masked_lm=None if generates else masked_lm(files, config),
-        causal_lm=causal_lm(files, next(iter(classes)), config, trunk_digest) if generates else None,
+        masked_lm=None if has_language else masked_lm(files, config),
+        causal_lm=causal_lm(files, next(iter(classes)), config, trunk_digest) if has_language else None,
         other_names=files.other_names,
         lowercases=lowers,
     )
 
 
-def _task_models(config: Any, trunk: nn.Module) -> dict[str, tuple[Any, ...]]:
+def _task_models(config: Any, trunk: nn.Module, generates: bool) -> dict[str, tuple[Any, ...]]:
     """Return for each task of one pass two models of its class, with two different label counts."""
     from transformers import (
         AutoModelForQuestionAnswering,
@@ -77,7 +77,6 @@ def _task_models(config: Any, trunk: nn.Module) -> dict[str, tuple[Any, ...]]:
         AutoModelForTokenClassification,
     )
 
-    generates = config.model_type in DECODERS
     built: dict[str, tuple[Any, ...]] = {"feature-extraction": (trunk, trunk)}
     for task, auto in (
         ("text-classification", AutoModelForSequenceClassification),

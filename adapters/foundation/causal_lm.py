@@ -15,7 +15,7 @@ from rootstock.adapters.foundation.location import (
 from rootstock.adapters.spec import CausalLM
 
 # transformers computes these positions from the longest sequence of a pass.
-_DEPENDENT = ("dynamic", "longrope")
+_DEPENDENT = {"dynamic", "longrope"}
 # transformers prefers the first of these files for the tokens that end an answer.
 _SETTINGS = ("generation_config.json", "config.json")
 
@@ -25,18 +25,30 @@ def causal_lm(files: FoundationFiles, class_name: str, config: Any, trunk: str) 
 
     Raise FoundationError if no token ends an answer, or if positions depend on the longest sequence of a pass.
     """
-    scaling = getattr(config, "rope_parameters", None) or {}
-    if (kind := scaling.get("rope_type", "default")) in _DEPENDENT:
+    if kinds := sorted(_rope_types(config) & _DEPENDENT):
         raise FoundationError(
-            f"{files.folder}: rope_type {kind!r} is not served, because an answer would depend on the others of "
-            "its pass; choose a model with another rope_type"
+            f"{files.folder}: rope_type {kinds[0]!r} is not served, because an answer would depend on the others "
+            "of its pass; choose a model with another rope_type"
         )
-    heads, vocabulary = heads_digest(files.folder), int(config.vocab_size)
-    digest = trunk if heads is None else f"sha256:{hashlib.sha256(canonical([trunk, heads])).hexdigest()}"
-    return CausalLM(class_name, vocabulary, _stop_ids(files, vocabulary), digest)
+    vocabulary = int(config.vocab_size)
+    return CausalLM(class_name, vocabulary, stop_ids(files, vocabulary), language_digest(files, trunk))
 
 
-def _stop_ids(files: FoundationFiles, vocabulary: int) -> tuple[int, ...]:
+def language_digest(files: FoundationFiles, trunk: str) -> str:
+    """Return the digest of a language-model head: `sha256:<64 hex>` over the trunk's fingerprint and the head."""
+    heads = heads_digest(files.folder)
+    return trunk if heads is None else f"sha256:{hashlib.sha256(canonical([trunk, heads])).hexdigest()}"
+
+
+def _rope_types(config: Any) -> set[str]:
+    """Return the kinds of rotary positions. Some architectures have parameters for each type of layer."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    nested = [value for value in parameters.values() if isinstance(value, dict)]
+    return {str(one.get("rope_type", "default")) for one in nested or [parameters]}
+
+
+def stop_ids(files: FoundationFiles, vocabulary: int) -> tuple[int, ...]:
+    """Return the tokens that end an answer. Raise FoundationError if no file names one."""
     for name in _SETTINGS:
         path = files.folder / name
         stated = read_json(path).get("eos_token_id") if path.is_file() else None

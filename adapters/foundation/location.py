@@ -18,6 +18,7 @@ from rootstock.adapters.embedding_files import (
     read_embedding,
     token_limit,
 )
+from rootstock.adapters.foundation.families import continues_text, identifying_keys, known
 from rootstock.adapters.foundation.files import FoundationError as FoundationError
 from rootstock.adapters.foundation.files import FoundationFiles as FoundationFiles
 from rootstock.adapters.foundation.named import NAMED, locate_named
@@ -28,33 +29,6 @@ from rootstock.adapters.spec import EmbeddingSpec, FoundationSpec
 
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", re.ASCII)
 _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
-
-# By `model_type`: the architectures whose answers the parity tests compare with those of transformers.
-ARCHITECTURES = (
-    "bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert", "mpnet", "deberta-v2", "modernbert",
-    "gpt2",
-)  # fmt: skip
-# The architectures that generate text.
-DECODERS = ("llama", "qwen2", "qwen3", "mistral", "gemma", "phi", "gpt_neox")
-
-# The keys that decide the architecture's arithmetic. The rest of config.json (dates, paths, dropout) does not.
-_ARCHITECTURE_KEYS = (
-    "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "intermediate_size", "hidden_act", "hidden_activation", "activation", "vocab_size", "type_vocab_size",
-    "max_position_embeddings", "position_embedding_type", "layer_norm_eps", "norm_eps", "pad_token_id",
-    "embedding_size", "num_hidden_groups", "relative_attention", "max_relative_positions", "position_buckets",
-    "pos_att_type", "share_att_key", "norm_rel_ebd", "rope_theta", "rope_parameters", "global_rope_theta",
-    "local_rope_theta", "global_attn_every_n_layers", "local_attention", "dim", "n_layers", "n_heads",
-    "hidden_dim",
-)  # fmt: skip
-
-# The further keys of architectures that generate text. An encoder's fingerprint leaves them out, even if its
-# config holds some of them.
-_DECODER_KEYS = (
-    "rms_norm_eps", "head_dim", "attention_bias", "mlp_bias", "sliding_window", "use_sliding_window",
-    "max_window_layers", "layer_types", "rope_scaling", "partial_rotary_factor", "rotary_pct", "rotary_emb_base",
-    "use_parallel_residual", "qk_layernorm",
-)  # fmt: skip
 
 # The further keys that decide the arithmetic of a checkpoint's language-model head.
 _HEAD_KEYS = (
@@ -104,8 +78,8 @@ def locate(setting: str, homes: Sequence[Path] = ()) -> FoundationFiles:
 
 
 def generates(files: FoundationFiles) -> bool:
-    """Return whether a foundation generates text, by its architecture."""
-    return read_json(files.folder / "config.json").get("model_type") in DECODERS
+    """Return whether a foundation generates text, by its architecture and class."""
+    return continues_text(read_json(files.folder / "config.json"))
 
 
 def _check_architecture(folder: Path) -> None:
@@ -113,10 +87,10 @@ def _check_architecture(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         return
     model_type = read_json(folder / "config.json").get("model_type")
-    if model_type not in ARCHITECTURES + DECODERS:
+    if model_type not in known():
         raise FoundationError(
             f"{folder} is a model of the architecture {model_type!r}, which is not served; choose a model of one "
-            f"of: {', '.join(ARCHITECTURES + DECODERS)} (docs/compatibility.md)"
+            f"of: {', '.join(known())} (docs/compatibility.md)"
         )
 
 
@@ -128,8 +102,7 @@ def fingerprint(folder: Path) -> str:
     config = read_json(folder / "config.json")
     weights = FoundationWeights(folder, config.get("model_type", ""))
     hasher = _hashed(weights, weights.names)
-    keys = _ARCHITECTURE_KEYS + (_DECODER_KEYS if config.get("model_type") in DECODERS else ())
-    hasher.update(canonical({k: config[k] for k in keys if k in config}))
+    hasher.update(canonical({k: config[k] for k in identifying_keys(config) if k in config}))
     hasher.update(canonical(canonical_tokenizer(folder)))
     return f"sha256:{hasher.hexdigest()}"
 
@@ -192,7 +165,7 @@ def embedding_spec(folder: Path, max_tokens: int, lowercases: bool) -> Embedding
     except UnservedEmbedding as error:
         raise FoundationError(f"{folder}: {error.where}: {error.with_remedy(_OTHER_EMBEDDING)}") from None
     if stated is None:
-        causal = read_json(folder / "config.json").get("model_type") in DECODERS
+        causal = continues_text(read_json(folder / "config.json"))
         return EmbeddingSpec("last", True, max_tokens) if causal else EmbeddingSpec("mean", False, max_tokens)
     limit = max_tokens if stated.max_tokens is None else min(stated.max_tokens, max_tokens)
     return EmbeddingSpec(stated.pooling, stated.normalize, limit, stated.prefix)

@@ -14,9 +14,15 @@ from rootstock.adapters.bundle.tensors import as_fp32
 from rootstock.adapters.spec import Array, Rejected
 
 _BUFFERS = re.compile(r"(.*\.)?(position_ids|token_type_ids)", re.ASCII)
-_TRUNK_PREFIX = {"xlm-roberta": "roberta", "deberta-v2": "deberta", "modernbert": "model"} | dict.fromkeys(
-    ("llama", "qwen2", "qwen3", "mistral", "gemma", "phi"), "model"
-)
+_TRUNK_PREFIX = {
+    "xlm-roberta": "roberta", "deberta-v2": "deberta", "modernbert": "model", "gpt2": "transformer"
+} | dict.fromkeys(
+    (
+        "llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "granite", "olmo2",
+        "smollm3",
+    ),
+    "model",
+)  # fmt: skip
 # Architectures whose linear layers are transformers' Conv1D, with weights of shape (in, out).
 _TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 

@@ -19,7 +19,8 @@ from rootstock.adapters.bundle.plain.base_model import is_same
 from rootstock.adapters.client.client import read_source
 from rootstock.adapters.client.errors import Misused
 from rootstock.adapters.foundation.architecture import describe
-from rootstock.adapters.foundation.location import ARCHITECTURES, FoundationError, FoundationFiles, locate
+from rootstock.adapters.foundation.families import ARCHITECTURES
+from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, locate
 from rootstock.adapters.spec import MAX_PREFIX_CHARACTERS, EmbeddingSpec, FoundationSpec, Rejected
 from tests.attacks.forge import (
     LABELS,
@@ -356,6 +357,17 @@ def test_a_folder_without_a_task_names_the_field_that_gives_it(tiny: FoundationS
 FOREIGN: dict[str, dict[str, Any]] = {
     "t5": {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2},
     "olmo": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48},
+    "qwen3_moe": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "intermediate_size": 48,
+        "moe_intermediate_size": 16,
+        "num_experts": 4,
+    },
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "vit": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48},
     "camembert": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48},
 }

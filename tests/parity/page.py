@@ -74,14 +74,20 @@ _GENERATION_NOTE = """\
 A foundation of one of these architectures generates text: {architectures}. `text-generation` is its only \
 task, alone and with adapters of `task_type` `CAUSAL_LM`. Its tokens come from `tokenizer.json`, its chat \
 template from `chat_template.jinja` or else `tokenizer_config.json`, and the tokens that end an answer from \
-`generation_config.json` or else `config.json`. A foundation that names no such token is refused.
+`generation_config.json` or else `config.json`. A foundation that names no such token is refused. A gpt2 \
+generates if `architectures` in its `config.json` names `GPT2LMHeadModel`; any other gpt2 computes inputs in one \
+pass.
+
+A model of another architecture, such as a mixture of experts (`qwen3_moe`) or a state-space model, is refused \
+by name. When the server starts, it also computes two short texts with its own passes and with transformers' \
+forward. It refuses a model whose logits differ by more than 0.1 % of the largest one.
 
 The server serves LoRA, DoRA, IA3, AdaLoRA and trained biases on the layers of the trunk, with the same \
 [options](bundle-format.md#options) as for other tasks. On a small random model of each architecture, tests \
 compare LoRA of several ranks, `all-linear`, `use_rslora`, DoRA and IA3 with PEFT. The logits must equal \
-PEFT's within 1e-3 + 1e-3·|x|, in passes that mix all these adapters, chunks of prompts and single tokens. On \
-llama the tokens of greedy answers must equal those of PEFT's `generate`, with more adapters than slots. No \
-test compares text that AdaLoRA or trained biases generate.
+PEFT's within 1e-3 + 1e-3·|x|, in passes that mix all these adapters, chunks of prompts and single tokens. The \
+tokens of greedy answers must equal those of PEFT's `generate`, with more adapters than slots. No test compares \
+text that AdaLoRA or trained biases generate.
 
 All adapters share the embeddings and the output layer. The server refuses an adapter that changes one of them \
 (check `sites`): a LoRA of `lm_head` or `embed_tokens`, one of the two in `modules_to_save`, embeddings that \

@@ -36,7 +36,7 @@ STOP: dict[str, Any] = {"type": "function", "function": {"name": "stop_all"}}
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyDecoder:
-    return make_decoder("llama", tmp_path_factory.mktemp("llama") / "tiny-chat", context=2048)
+    return make_decoder("llama", tmp_path_factory.mktemp("llama") / "tiny-chat", max_position_embeddings=2048)
 
 
 @pytest.fixture(scope="module")

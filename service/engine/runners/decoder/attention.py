@@ -72,12 +72,20 @@ class RaggedAttention:
         self._masks.clear()
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float | None,
+        window: int | None,
+        softcap: float | None = None,
     ) -> Tensor:
         """Return the attention's output (tokens, heads, width), and add keys and values to the cache.
 
         `query` is (heads, tokens, width); `key` and `value` may have fewer heads, each for a group of the
-        query's. With `window`, a token sees itself and the `window` - 1 tokens before it.
+        query's. With `window`, a token sees itself and the `window` - 1 tokens before it. With `softcap`, scores
+        stay between it and its negative (Gemma 2).
         """
         if window not in self._masks:
             steps = [_step_mask(step, window) for step in self._steps]
@@ -85,9 +93,9 @@ class RaggedAttention:
         step_masks, chunks = self._masks[window]
         outputs = query.new_empty((query.shape[1], query.shape[0], value.shape[-1]))
         for step, step_mask in zip(self._steps, step_masks, strict=True):
-            _attend_step(step, layer, query, key, value, outputs, scale, step_mask)
+            _attend_step(step, layer, query, key, value, outputs, scale, step_mask, softcap)
         for chunk, chunk_mask in chunks:
-            _attend_chunk(chunk, layer, query, key, value, outputs, scale, window, chunk_mask)
+            _attend_chunk(chunk, layer, query, key, value, outputs, scale, window, chunk_mask, softcap)
         return outputs
 
     def attach(self, model: nn.Module) -> None:
@@ -133,6 +141,7 @@ def _attend_step(
     outputs: Tensor,
     scale: float | None,
     mask: Tensor,
+    softcap: float | None,
 ) -> None:
     keys, values = step.slab.keys[layer], step.slab.values[layer]
     keys[step.rows, :, step.positions] = key[:, step.tokens].transpose(0, 1)
@@ -145,9 +154,11 @@ def _attend_step(
     heads = key.shape[0]
     rows = query[:, step.sources].transpose(0, 1)
     grouped = rows.reshape(len(rows), heads, -1, rows.shape[-1])
-    result = scaled_dot_product_attention(
-        grouped, keys, values, attn_mask=mask[:, None, None].expand(-1, -1, grouped.shape[2], -1), scale=scale
-    )
+    expanded = mask[:, None, None].expand(-1, -1, grouped.shape[2], -1)
+    if softcap is None:
+        result = scaled_dot_product_attention(grouped, keys, values, attn_mask=expanded, scale=scale)
+    else:
+        result = _softcapped(grouped, keys, values, expanded, scale, softcap)
     result = result.reshape(len(rows), -1, result.shape[-1])
     outputs[step.tokens] = result if step.kept is None else result[step.kept]
 
@@ -162,6 +173,7 @@ def _attend_chunk(
     scale: float | None,
     window: int | None,
     mask: Tensor | None,
+    softcap: float | None,
 ) -> None:
     place, first, end, start = span
     stop = start + end - first
@@ -172,15 +184,35 @@ def _attend_chunk(
         keys[:, start:stop] = key[:, first:end]
         values[:, start:stop] = value[:, first:end]
     begin = _begin(start, window)
-    outputs[first:end] = scaled_dot_product_attention(
-        query[None, :, first:end],
-        keys[None, :, begin:stop],
-        values[None, :, begin:stop],
-        attn_mask=mask,
-        is_causal=mask is None,
-        scale=scale,
-        enable_gqa=query.shape[0] != key.shape[0],
-    )[0].transpose(0, 1)
+    ours, keys, values = query[None, :, first:end], keys[None, :, begin:stop], values[None, :, begin:stop]
+    if softcap is None:
+        result = scaled_dot_product_attention(
+            ours,
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scale,
+            enable_gqa=query.shape[0] != key.shape[0],
+        )
+    else:
+        seen = torch.ones(end - first, end - first, dtype=torch.bool).tril() if mask is None else mask
+        groups = query.shape[0] // key.shape[0]
+        keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
+        result = _softcapped(ours, keys, values, seen, scale, softcap)
+    outputs[first:end] = result[0].transpose(0, 1)
+
+
+def _softcapped(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float | None, softcap: float
+) -> Tensor:
+    """Return the attention with each score s replaced by softcap·tanh(s / softcap), which torch's own lacks.
+
+    Source: Gemma Team, "Gemma 2: Improving Open Language Models at a Practical Size", 2024, section 2.
+    """
+    scores = query @ keys.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    scores = (scores / softcap).tanh() * softcap
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ values
 
 
 def _begin(start: int, window: int | None) -> int:
@@ -236,10 +268,11 @@ def _attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Compute as transformers' AttentionInterface asks for: in (1, heads, tokens, width), out tokens first."""
-    output = module.ragged.attend(module.layer_idx, query[0], key[0], value[0], scaling, sliding_window)
+    output = module.ragged.attend(module.layer_idx, query[0], key[0], value[0], scaling, sliding_window, softcap)
     return output[None], None
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rootstock.adapters.spec import Adapter, Array, FoundationSpec
 from rootstock.service.engine.generate.decoder import Segment
 from rootstock.service.engine.runners.decoder.attention import Span
 from rootstock.service.engine.runners.decoder.kv_rows import KvRows
+from rootstock.service.engine.runners.decoder.self_check import CHECK_ROOM, check_passes
 from rootstock.service.engine.runners.decoder.trunk import DecoderTrunk
 from rootstock.service.engine.runners.decoder.updates import AdapterMix, TensorUpdate, TokenRun, to_tensors
 
@@ -36,7 +36,10 @@ class TorchDecoder:
         threads: int | None = None,
         precision: str = "fp32",
     ) -> None:
-        """Load the foundation from a folder. Raise ValueError for an unknown precision or an encoder."""
+        """Load the foundation from a folder. Raise ValueError for an unknown precision or an encoder.
+
+        Raise WrongPasses if a pass does not give the logits of transformers' own forward.
+        """
         if threads is not None:
             torch.set_num_threads(threads)
         self.spec = spec
@@ -44,7 +47,12 @@ class TorchDecoder:
         self.precision = precision
         self.trunk = DecoderTrunk(folder, spec, precision)
         self._mix = AdapterMix()
-        self.cache = KvRows(_token_shape(self.trunk.config), cache_tokens, self.trunk.dtype)
+        shape = _token_shape(self.trunk.config)
+        self.cache = KvRows(shape, CHECK_ROOM, self.trunk.dtype)
+        self.place(0, {})
+        check_passes(self.run, self.cache, self.trunk.texts, self.trunk.expected, precision)
+        self.clear(0)
+        self.cache = KvRows(shape, cache_tokens, self.trunk.dtype)
 
     def warm(self, adapter: Adapter) -> None:
         """Do nothing, because every adapter uses the foundation's head."""
@@ -81,9 +89,8 @@ class TorchDecoder:
             else:
                 runs.append(TokenRun(segment.slot, first, end))
         self._mix.take(runs)
-        hidden = self.trunk.run(ids, positions, spans, self._mix)
-        last = torch.tensor([span.end - 1 for span in spans])
-        logits: Tensor = self.trunk.head(hidden[last] if len(last) < len(ids) else hidden)
+        last = [span.end - 1 for span in spans]
+        logits = self.trunk.logits(ids, positions, spans, self._mix, last)
         output = np.empty(logits.shape, np.float32)
         output[order] = logits.float().numpy()
         return output

@@ -11,8 +11,9 @@ import torch
 import transformers
 from torch import Tensor
 
-from rootstock.adapters.spec import FoundationSpec
+from rootstock.adapters.spec import Array, FoundationSpec
 from rootstock.service.engine.runners.decoder.attention import NAME, RaggedAttention, Span
+from rootstock.service.engine.runners.decoder.self_check import samples
 from rootstock.service.engine.runners.decoder.updates import AdapterMix, MixInUse, TokenNorm, TokenSite
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -21,8 +22,8 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class DecoderTrunk:
     """The modules of a foundation that transformers loads, on a CPU, with sites in place of its layers.
 
-    `head` is the language-model head. The spans and the adapters of a pass are in the modules, so the passes of
-    several runners, each with its own thread and adapters, wait for each other.
+    The spans and the adapters of a pass are in the modules, so the passes of several runners, each with its own
+    thread and adapters, wait for each other. `expected` are transformers' own logits for the two `texts`.
     """
 
     def __init__(self, folder: Path, spec: FoundationSpec, precision: str = "fp32") -> None:
@@ -34,8 +35,11 @@ class DecoderTrunk:
         self.precision = precision
         self.dtype = PRECISIONS[precision]
         model = _load(folder, self.dtype)
+        self.texts = samples(spec.causal_lm.vocabulary)
+        self.expected = [_own_logits(model, text) for text in self.texts]
+        model.set_attn_implementation(NAME)
         self.config: Any = model.config
-        self.head: Any = model.get_output_embeddings()
+        self._model: Any = model
         self._trunk: Any = model.base_model
         self._attention = RaggedAttention()
         self._attention.attach(model)
@@ -56,6 +60,36 @@ class DecoderTrunk:
             ).last_hidden_state[0]
             return hidden
 
+    def logits(
+        self,
+        ids: Sequence[int],
+        positions: Sequence[int],
+        spans: Sequence[Span],
+        mix: AdapterMix,
+        last: Sequence[int],
+    ) -> Tensor:
+        """Return the logits after the tokens `last` of a pass: (tokens, vocabulary). `mix` is as for `run`.
+
+        Some architectures scale or cap what their output layer gives, so the whole model computes them.
+        """
+        with self._running:
+            self._attention.take(spans)
+            self._mix.mix = mix
+            logits: Tensor = self._model(
+                input_ids=torch.tensor([ids]),
+                position_ids=torch.tensor([positions]),
+                use_cache=False,
+                logits_to_keep=torch.tensor(last),
+            ).logits[0]
+            return logits
+
+
+@torch.inference_mode()
+def _own_logits(model: Any, text: Sequence[int]) -> Array:
+    """Return transformers' own logits for a text: (tokens, vocabulary) fp32."""
+    logits: Array = model(input_ids=torch.tensor([text]), use_cache=False).logits[0].float().numpy()
+    return logits
+
 
 def _load(folder: Path, dtype: torch.dtype) -> Any:
     """Return the model, frozen, in eval mode. Read only safetensors and run no remote code."""
@@ -64,7 +98,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
     transformers.utils.logging.disable_progress_bar()
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation=NAME
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="eager"
         )
     finally:
         transformers.utils.logging.set_verbosity(previous)

@@ -39,13 +39,33 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {**_GROUPED, "head_dim": 12},
     "mistral": {**_GROUPED, "sliding_window": 8},
     "gemma": {**_GROUPED, "head_dim": 16},
+    # Layers take turns between a window and the whole text; caps and scales change tokens of random models.
+    "gemma2": {
+        **_GROUPED, "head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 8,
+        "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0,
+    },
+    "gemma3_text": {
+        **_GROUPED, "head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 8,
+        "final_logit_softcapping": 3.0,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
     "phi": {},
+    "phi3": {**_GROUPED, "sliding_window": 8},
     "gpt_neox": {},
-}
+    "gpt2": {"n_inner": 48, "scale_attn_by_inverse_layer_idx": True},
+    "granite": {
+        **_GROUPED, "embedding_multiplier": 3.0, "attention_multiplier": 0.5, "residual_multiplier": 0.5,
+        "logits_scaling": 4.0,
+    },
+    "olmo2": _GROUPED,
+    "smollm3": {**_GROUPED, "no_rope_layers": [1, 0, 1]},
+}  # fmt: skip
 # The names of the linear layers of attention and of one layer that is not attention.
 TARGETS = {
     "phi": (["q_proj", "v_proj"], "fc1"),
+    "phi3": (["qkv_proj"], "gate_up_proj"),
     "gpt_neox": (["query_key_value"], "dense_h_to_4h"),
+    "gpt2": (["c_attn"], "c_fc"),
 }
 _USUAL = (["q_proj", "v_proj"], "up_proj")
 
@@ -80,8 +100,11 @@ class TinyDecoder:
         return list(map(int, out[0, len(prompt) :]))
 
 
-def make_decoder(family: str, folder: Path, context: int = _SIZES["max_position_embeddings"]) -> TinyDecoder:
-    """Save a model of a family whose tensors are all random, with a byte-level tokenizer and a chat template."""
+def make_decoder(family: str, folder: Path, **options: Any) -> TinyDecoder:
+    """Save a model of a family whose tensors are all random, with a byte-level tokenizer and a chat template.
+
+    `options` are further keys of its config.
+    """
     tokenizer = save_tokenizer(folder)
     torch.manual_seed(0)
     config = AutoConfig.for_model(
@@ -90,8 +113,7 @@ def make_decoder(family: str, folder: Path, context: int = _SIZES["max_position_
         bos_token_id=0,
         eos_token_id=tokenizer.convert_tokens_to_ids(END),
         pad_token_id=0,
-        **{**_SIZES, "max_position_embeddings": context},
-        **FAMILIES[family],
+        **{**_SIZES, **FAMILIES[family], **options},
     )
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():

@@ -55,7 +55,7 @@ PERSON = {
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyDecoder:
-    return make_decoder("llama", tmp_path_factory.mktemp("llama") / "model", context=512)
+    return make_decoder("llama", tmp_path_factory.mktemp("llama") / "model", max_position_embeddings=512)
 
 
 def _run(

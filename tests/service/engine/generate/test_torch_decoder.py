@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,22 @@ import torch
 
 from rootstock.adapters.bundle import Limits, PlainFields, open_bundle
 from rootstock.adapters.convert.conversion import convert
-from rootstock.adapters.foundation.location import locate
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import generates, locate
 from rootstock.adapters.spec import Adapter
-from rootstock.service.engine.core.catalog import generation_adapter
+from rootstock.service.engine.core.catalog import FOUNDATION, generation_adapter
 from rootstock.service.engine.generate.decoder import Segment
+from rootstock.service.engine.generate.prompt import PromptTokenizer
+from rootstock.service.engine.generate.sampling_options import SamplingOptions
+from rootstock.service.engine.generate.scheduler import StepLimits
 from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
+from rootstock.service.engine.runners.decoder.self_check import WrongPasses
 from tests.peft_adapters import PeftAdapter, peft_model, save_adapter
+from tests.service.engine.generate.engines import answers_to, run_engine
 from tests.service.engine.generate.families import FAMILIES, TinyDecoder, make_adapters, make_decoder
 
 PROMPT = list(range(40, 60))
+GREEDY = SamplingOptions(temperature=0.0, max_tokens=12)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -80,6 +88,40 @@ def test_an_empty_slot_of_the_foundation_gives_the_logits_of_transformers(
     assert decoder.cache.extend(row, len(PROMPT))
     logits = decoder.run([Segment(row, 0, PROMPT, 0)])
     assert int(logits[0].argmax()) == family.greedy(None, PROMPT, 1)[0]
+
+
+def test_greedy_answers_under_more_adapters_than_slots_are_those_of_peft(
+    family: TinyDecoder, saved: list[PeftAdapter]
+) -> None:
+    prompts = [PROMPT[:5], PROMPT]
+    calls = [(i, prompt) for prompt in prompts for i in (None, *range(len(saved)))]
+    answers = run_engine(
+        family.spec,
+        TorchDecoder(family.folder, family.spec, slots=4, cache_tokens=4096),
+        PromptTokenizer(family.folder),
+        {f"a{i}": family.opened(one) for i, one in enumerate(saved)},
+        answers_to(*((FOUNDATION if i is None else f"a{i}", p) for i, p in calls), sampling=GREEDY),
+        steps=StepLimits(rows=5, prefill_tokens=7, quantum=3),
+    )
+    for (i, prompt), answer in zip(calls, answers, strict=True):
+        assert answer == family.greedy(None if i is None else saved[i], prompt, 12), (i, prompt)
+
+
+def test_a_model_whose_passes_differ_from_transformers_own_is_refused_when_it_loads(tmp_path: Path) -> None:
+    # An embedding model on a decoder's weights, in which every token sees all others.
+    tiny = make_decoder("gemma3_text", tmp_path / "model", use_bidirectional_attention=True)
+    with pytest.raises(WrongPasses, match="differ from transformers' own"):
+        TorchDecoder(tiny.folder, tiny.spec, slots=3, cache_tokens=256)
+
+
+def test_a_gpt2_that_names_no_language_model_computes_inputs_in_one_pass(tmp_path: Path) -> None:
+    tiny = make_decoder("gpt2", tmp_path / "model")
+    assert tiny.spec.own_tasks[0] == "text-generation"
+    path = tiny.folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "architectures": ["GPT2Model"]}))
+    files = locate(str(tiny.folder))
+    assert not generates(files)
+    assert describe(files).own_tasks == ("feature-extraction",)
 
 
 def test_a_kind_that_becomes_lora_gives_the_tokens_of_peft(tmp_path: Path) -> None:
