@@ -6,13 +6,15 @@ This module imports only the standard library, numpy and the table of tasks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rootstock.adapters import tasks
+from rootstock.adapters.language_model import CausalLM as CausalLM
+from rootstock.adapters.language_model import LanguageModel, Seq2SeqLM, causal_lm_of, seq2seq_lm_of
 
 Array = npt.NDArray[np.float32]
 Pooling = Literal["mean", "cls", "last", "pooler"]
@@ -20,13 +22,17 @@ Pooling = Literal["mean", "cls", "last", "pooler"]
 # The tasks that an adapter can have.
 TASKS = tuple(task.name for task in tasks.TASKS if task.heads)
 # Tasks without labels.
-UNLABELLED = ("feature-extraction", "question-answering", "text-generation")
+UNLABELLED = ("feature-extraction", "question-answering", "text-generation", "text2text-generation")
 # Tasks that another task's class serves.
 _SERVED_BY = {"text-ranking": "text-classification", "zero-shot-classification": "text-classification"}
 # The foundation answers this task with the head of its checkpoint; no adapter has this task.
 FILL_MASK = "fill-mask"
 # A foundation with a language-model head answers this task, alone or with an adapter.
 TEXT_GENERATION = "text-generation"
+# A foundation with an encoder and such a head answers this one.
+TEXT2TEXT_GENERATION = "text2text-generation"
+# The tasks of many passes.
+GENERATION = (TEXT_GENERATION, TEXT2TEXT_GENERATION)
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 POOLINGS = ("mean", "cls", "last", "pooler")
 # Every input is sent with the prefix.
@@ -96,27 +102,13 @@ class MaskedLM:
 
 
 @dataclass(frozen=True)
-class CausalLM:
-    """The language-model head of a foundation that generates text: its Hugging Face class and vocabulary.
-
-    `stop_ids` are the tokens that end an answer. `digest` covers the fingerprint and the head, because the
-    fingerprint covers only the trunk.
-    """
-
-    class_name: str
-    vocabulary: int
-    stop_ids: tuple[int, ...]
-    digest: str
-
-
-@dataclass(frozen=True)
 class FoundationSpec:
     """A foundation without its weights: bundles are checked against it, and the engine is built from it.
 
     `sites` maps the trunk's linear layers to (in, out) features. `norms` maps its normalisation layers with a
     bias to their widths. `layer_prefix` begins the names of layer 0, 1, … ("encoder.layer."); it is empty where
-    all layers share one set of weights (ALBERT). `masked_lm` and `causal_lm` are None if the checkpoint has no
-    such head.
+    all layers share one set of weights (ALBERT). `masked_lm`, `causal_lm` and `seq2seq_lm` are None if the
+    checkpoint has no such head.
     `other_names` are further names of this foundation on this machine, such as its folder; they do not identify
     it. `lowercases` states whether its tokenizer makes text lower-case. A cached spec holds neither of the two.
     """
@@ -137,6 +129,7 @@ class FoundationSpec:
     layer_prefix: str = ""
     masked_lm: MaskedLM | None = None
     causal_lm: CausalLM | None = None
+    seq2seq_lm: Seq2SeqLM | None = None
     other_names: tuple[str, ...] = field(default=(), compare=False)
     lowercases: bool = field(default=False, compare=False)
 
@@ -172,6 +165,11 @@ class FoundationSpec:
         return tuple(task for task in TASKS if _SERVED_BY.get(task, task) in class_tasks)
 
     @property
+    def language_model(self) -> LanguageModel | None:
+        """Return the head with which this foundation generates text, if it does."""
+        return self.causal_lm or self.seq2seq_lm
+
+    @property
     def own_tasks(self) -> tuple[str, ...]:
         """Return the tasks that the foundation answers without an adapter.
 
@@ -179,6 +177,8 @@ class FoundationSpec:
         """
         if self.causal_lm is not None:
             return (TEXT_GENERATION, "feature-extraction")
+        if self.seq2seq_lm is not None:
+            return (TEXT2TEXT_GENERATION,)
         return ("feature-extraction",) if self.masked_lm is None else ("feature-extraction", FILL_MASK)
 
     def class_for(self, task: str) -> TaskClass:
@@ -203,6 +203,7 @@ class FoundationSpec:
             "layer_prefix": self.layer_prefix,
             "masked_lm": None if self.masked_lm is None else vars(self.masked_lm),
             "causal_lm": None if self.causal_lm is None else vars(self.causal_lm),
+            "seq2seq_lm": None if self.seq2seq_lm is None else asdict(self.seq2seq_lm),
             "classes": {
                 name: {
                     "task": c.task,
@@ -236,12 +237,9 @@ class FoundationSpec:
             norms=dict(value["norms"]),
             layer_prefix=value["layer_prefix"],
             masked_lm=None if value["masked_lm"] is None else MaskedLM(**value["masked_lm"]),
-            causal_lm=_causal_lm(value.get("causal_lm")),
+            causal_lm=causal_lm_of(value.get("causal_lm")),
+            seq2seq_lm=seq2seq_lm_of(value.get("seq2seq_lm")),
         )
-
-
-def _causal_lm(value: Mapping[str, Any] | None) -> CausalLM | None:
-    return None if value is None else CausalLM(**{**value, "stop_ids": tuple(value["stop_ids"])})
 
 
 @dataclass(frozen=True)
@@ -253,11 +251,11 @@ class HeadSpec:
     trunk's output and L2-normalises it if `normalize`. It then applies `head.weight` (labels, hidden) and
     `head.bias` (labels,) if the adapter holds them; without them the pooled vector is the answer. `kind`
     "masked-lm" is the foundation's own head (MaskedLM), with the checkpoint's weights; bundles never have it.
-    `kind` "causal-lm" is the foundation's own head too (CausalLM), of the class `class_name`; adapters that
-    generate text have it.
+    `kind` "causal-lm" or "seq2seq-lm" is the foundation's own head too (LanguageModel), of the class
+    `class_name`; adapters that generate text have it.
     """
 
-    kind: Literal["hf", "linear", "masked-lm", "causal-lm"]
+    kind: Literal["hf", "linear", "masked-lm", "causal-lm", "seq2seq-lm"]
     class_name: str | None = None
     pooling: Pooling = "mean"
     normalize: bool = False

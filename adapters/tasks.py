@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-# `linear` is one layer on a pooled vector, `hf` the head of the Hugging Face class for the task. `causal-lm` is
-# the foundation's own language-model head, of which an adapter holds no tensors.
-HeadKind = Literal["linear", "hf", "causal-lm"]
+# `linear` is one layer on a pooled vector, `hf` the head of the Hugging Face class for the task. `causal-lm` and
+# `seq2seq-lm` are the foundation's own language-model head, of which an adapter holds no tensors.
+HeadKind = Literal["linear", "hf", "causal-lm", "seq2seq-lm"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ TASKS = (
     TaskSpec("zero-shot-classification", "text", ("linear", "hf"), "SEQ_CLS"),
     TaskSpec("fill-mask", "text", (), None),
     TaskSpec("text-generation", "text", ("causal-lm",), "CAUSAL_LM"),
+    TaskSpec("text2text-generation", "text", ("seq2seq-lm",), "SEQ_2_SEQ_LM"),
 )
 # If several tasks share a PEFT type, the type means the first of them.
 TASK_OF_TYPE = {task.peft_type: task.name for task in reversed(TASKS) if task.peft_type is not None}

@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from rootstock.service.engine.core.observer import Observer
     from rootstock.service.engine.encode.batch import Encoder
     from rootstock.service.engine.encode.engine import Engine
+    from rootstock.service.engine.generate.decoder import Decoder
     from rootstock.service.engine.generate.engine import GenerationEngine
     from rootstock.service.engine.generate.prompt import PromptTokenizer
     from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
+    from rootstock.service.engine.runners.seq2seq.decoder import Seq2SeqDecoder
     from rootstock.service.foundations import FoundationHost
     from rootstock.service.publishing import Publisher
     from rootstock.service.registry_catalog import RegistryCatalog
@@ -202,7 +204,7 @@ async def _host(
 
     files = await asyncio.to_thread(locate, setting, settings.export_folders)
     converter = Converter(setting, settings.max_rank, settings.export_folders)
-    runner: OpenedRunner | TorchDecoder
+    runner: OpenedRunner | TorchDecoder | Seq2SeqDecoder
     if generates(files):
         runner = await asyncio.to_thread(_open_decoder, files, settings)
     else:
@@ -219,12 +221,12 @@ async def _host(
     else:
         opened = _prompt_tokenizer(files)
         tokenizer = cache(lambda: opened)
-        heads = OpenedRunner(_encoder_beside(runner), spec, files.folder)
-        cache_bytes //= 2
-        engines = (
-            _generator(name, spec, runner, opened, cache_bytes, catalog, settings, observer, arbiter),
-            _encoder(name, spec, heads, cache_bytes, catalog, settings, observer, arbiter),
-        )
+        heads = _heads_beside(runner, spec, files)
+        if heads is not None:
+            cache_bytes //= 2
+        engines = (_generator(name, spec, runner, opened, cache_bytes, catalog, settings, observer, arbiter),)
+        if heads is not None:
+            engines += (_encoder(name, spec, heads, cache_bytes, catalog, settings, observer, arbiter),)
     return FoundationHost(name, engines, catalog, base, converter, tokenizer)
 
 
@@ -269,7 +271,7 @@ def _encoder(
     )
 
 
-def _open_decoder(files: FoundationFiles, settings: Settings) -> TorchDecoder:
+def _open_decoder(files: FoundationFiles, settings: Settings) -> TorchDecoder | Seq2SeqDecoder:
     """Open the decoder of a foundation that generates text.
 
     Raise FoundationError if torch is not installed, or if the passes do not compute what transformers does.
@@ -280,26 +282,34 @@ def _open_decoder(files: FoundationFiles, settings: Settings) -> TorchDecoder:
     spec = describe(files)
     from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
     from rootstock.service.engine.runners.decoder.self_check import WrongPasses
+    from rootstock.service.engine.runners.seq2seq.decoder import Seq2SeqDecoder
 
+    kind = TorchDecoder if spec.seq2seq_lm is None else Seq2SeqDecoder
     try:
-        return TorchDecoder(
-            files.folder, spec, settings.slots, settings.generation_cache_tokens, settings.runner_threads
-        )
+        return kind(files.folder, spec, settings.slots, settings.generation_cache_tokens, settings.runner_threads)
     except WrongPasses as error:
         raise FoundationError(f"{files.folder}: {error}") from None
 
 
-def _encoder_beside(decoder: TorchDecoder) -> Encoder:
-    """Return a runner for inputs of one pass on the modules of a decoder, with as many slots again."""
+def _heads_beside(
+    decoder: TorchDecoder | Seq2SeqDecoder, spec: FoundationSpec, files: FoundationFiles
+) -> OpenedRunner | None:
+    """Return a runner for inputs of one pass on the modules of a decoder, with as many slots again.
+
+    An encoder–decoder model has none.
+    """
+    from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
     from rootstock.service.engine.runners.decoder.packed_encoder import PackedEncoder
 
-    return PackedEncoder(decoder.trunk, decoder.slots)
+    if not isinstance(decoder, TorchDecoder):
+        return None
+    return OpenedRunner(PackedEncoder(decoder.trunk, decoder.slots), spec, files.folder)
 
 
 def _generator(
     name: str,
     spec: FoundationSpec,
-    decoder: TorchDecoder,
+    decoder: Decoder,
     tokenizer: PromptTokenizer,
     cache_bytes: int,
     catalog: RegistryCatalog,

@@ -13,7 +13,7 @@ from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.reference import FOUNDATION
 from rootstock.adapters.registry import Resolution
 from rootstock.adapters.registry.port import Registry
-from rootstock.adapters.spec import TEXT_GENERATION, Adapter, FoundationSpec
+from rootstock.adapters.spec import GENERATION, TEXT2TEXT_GENERATION, Adapter, FoundationSpec
 from rootstock.service.conversion import Converter
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.catalog import ResolvedReference
@@ -26,6 +26,7 @@ from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.registry_catalog import RegistryCatalog, not_hosted
 
 _GENERATES = "generates text; send its prompts to /v1/chat/completions or /v1/completions"
+_REWRITES = "generates text; send its prompts to /v1/completions"
 # The route of a task, if it has another than /v1/predict.
 _ROUTES = {"feature-extraction": "/v1/embeddings", "text-ranking": "/v1/rerank"}
 
@@ -70,7 +71,7 @@ class FoundationHost:
         """Return the engine that computes a task's adapters; that of the default task if the task is None."""
         if task is None:
             return self.engine
-        return (self.generator if task == TEXT_GENERATION else self.encoder) or self.engine
+        return (self.generator if task in GENERATION else self.encoder) or self.engine
 
     def max_tokens(self, adapter: Adapter | None) -> int:
         """Return the longest input in tokens of an adapter, or of the foundation for its default task."""
@@ -79,8 +80,8 @@ class FoundationHost:
         if adapter is not None:
             most = adapter.preprocessing.max_length
         else:
-            most = spec.max_tokens if task == TEXT_GENERATION else spec.embedding.max_tokens
-        generator = self.generator if task == TEXT_GENERATION else None
+            most = spec.max_tokens if task in GENERATION else spec.embedding.max_tokens
+        generator = self.generator if task in GENERATION else None
         return most if generator is None else min(most, generator.runner.cache.capacity)
 
 
@@ -251,7 +252,7 @@ class Foundations:
         host, target = self._find(reference)
         task = host.spec.own_tasks[0] if target is None else target.task
         engine = host.generator
-        if engine is None or task not in (None, TEXT_GENERATION):
+        if engine is None or task not in (None, *GENERATION):
             route = "/v1/predict" if target is None else _ROUTES.get(task or "", "/v1/predict")
             raise WrongRoute(f"model {reference!r} does not generate text; send its inputs to {route}", "model")
         return engine, None if target is None else _resolved(target)
@@ -266,8 +267,9 @@ class Foundations:
             return error
         asked = (task or host.spec.own_tasks[0]) if target is None else target.task
         engine = host.encoder
-        if engine is None or asked == TEXT_GENERATION:
-            return WrongRoute(f"model {reference!r} {_GENERATES}", "model")
+        if engine is None or asked in GENERATION:
+            takes = _REWRITES if TEXT2TEXT_GENERATION in host.spec.own_tasks else _GENERATES
+            return WrongRoute(f"model {reference!r} {takes}", "model")
         if target is not None:
             targets[reference] = _resolved(target)
         return engine

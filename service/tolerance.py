@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rootstock.adapters.spec import TEXT_GENERATION, Array, Rejected
+from rootstock.adapters.spec import GENERATION, Array, Rejected
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def compare(output: Array, expected: Array, task: str, precision: str, where: st
         raise Rejected(
             "golden", where, f"the server's output has shape {output.shape}; expected {expected.shape}"
         )
-    if task == TEXT_GENERATION:
+    if task in GENERATION:
         return _compare_tokens(output, expected, precision, where)
     tolerance = TOLERANCES[precision]
     difference = np.abs(output - expected)

@@ -20,6 +20,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -31,9 +32,10 @@ CLASSES: dict[str, Any] = {
     "QUESTION_ANS": AutoModelForQuestionAnswering,
     "FEATURE_EXTRACTION": AutoModel,
     "CAUSAL_LM": AutoModelForCausalLM,
+    "SEQ_2_SEQ_LM": AutoModelForSeq2SeqLM,
 }
 # The task types whose classes have no labels.
-_UNLABELLED = ("FEATURE_EXTRACTION", "CAUSAL_LM")
+_UNLABELLED = ("FEATURE_EXTRACTION", "CAUSAL_LM", "SEQ_2_SEQ_LM")
 
 
 TEXTS = [

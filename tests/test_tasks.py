@@ -15,7 +15,7 @@ from rootstock.training.recipe.recipe import TaskType
 
 
 def test_the_server_has_a_pipeline_for_each_task_of_one_pass_and_for_nothing_else() -> None:
-    assert list(PIPELINES) == [task.name for task in TASKS if task.name != spec.TEXT_GENERATION]
+    assert list(PIPELINES) == [task.name for task in TASKS if task.name not in spec.GENERATION]
 
 
 def test_a_task_without_a_head_of_an_adapter_is_the_foundation_s_own() -> None:

@@ -36,7 +36,7 @@ from rootstock.adapters.child_process import end_with_parent, limit_cpu
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, locate
 from rootstock.adapters.installation import lack
-from rootstock.adapters.spec import TEXT_GENERATION, FoundationSpec, Rejected, TaskClass
+from rootstock.adapters.spec import TEXT2TEXT_GENERATION, TEXT_GENERATION, FoundationSpec, Rejected, TaskClass
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -160,6 +160,8 @@ class _Models:
         size_options = {}
         if task_class.task == TEXT_GENERATION:
             model_class = transformers.AutoModelForCausalLM
+        elif task_class.task == TEXT2TEXT_GENERATION:
+            model_class = transformers.AutoModelForSeq2SeqLM
         if task_class.head:
             model_class = getattr(transformers, task_class.name)
             size_options = {"num_labels": _labels(task_class, shapes)}
@@ -201,7 +203,7 @@ class _Models:
         import torch
 
         with torch.no_grad():
-            outputs = [value for ids in self._inputs for value in model(input_ids=ids).to_tuple()]
+            outputs = [value for inputs in self._inputs for value in model(**inputs).to_tuple()]
         # A decoder's outputs include its cache, which is no tensor.
         return torch.cat([value.flatten() for value in outputs if isinstance(value, torch.Tensor)])
 
@@ -227,14 +229,17 @@ def _labels(task_class: TaskClass, shapes: Shapes) -> int:
     return labels
 
 
-def _inputs(files: FoundationFiles, spec: FoundationSpec) -> list[Tensor]:
+def _inputs(files: FoundationFiles, spec: FoundationSpec) -> list[dict[str, Tensor]]:
     import torch
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(files.folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return [torch.tensor([tokenizer.encode(text).ids[: spec.max_tokens]]) for text in TEXTS]
+    texts = [torch.tensor([tokenizer.encode(text).ids[: spec.max_tokens]]) for text in TEXTS]
+    # The decoder of an encoder–decoder model reads the text too.
+    names = ("input_ids",) if spec.seq2seq_lm is None else ("input_ids", "decoder_input_ids")
+    return [dict.fromkeys(names, ids) for ids in texts]
 
 
 def _difference(before: Tensor, after: Tensor) -> float:

@@ -6,24 +6,28 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rootstock.adapters.foundation.causal_lm import causal_lm
+from rootstock.adapters.foundation.families import continues_text, rewrites_text
 from rootstock.adapters.foundation.location import (
     FoundationError,
     FoundationFiles,
     embedding_spec,
     fingerprint,
-    generates,
     lowercases_text,
     max_tokens,
+    read_json,
 )
 from rootstock.adapters.foundation.masked_lm import masked_lm
+from rootstock.adapters.foundation.seq2seq_lm import seq2seq_lm
 from rootstock.adapters.installation import lack
-from rootstock.adapters.spec import TEXT_GENERATION, FoundationSpec, TaskClass
+from rootstock.adapters.spec import GENERATION, TEXT2TEXT_GENERATION, TEXT_GENERATION, FoundationSpec, TaskClass
 
 if TYPE_CHECKING:
     from torch import nn
 
 # Two label counts that no hidden width equals. A dimension that changes with them is the number of labels.
 _LABELS = (3, 5)
+# The context of a T5 whose config states no length.
+_RELATIVE_POSITIONS = 512
 
 
 def describe(files: FoundationFiles) -> FoundationSpec:
@@ -39,13 +43,15 @@ def describe(files: FoundationFiles) -> FoundationSpec:
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(files.folder)
-    has_language = generates(files)
+    raw = read_json(files.folder / "config.json")
+    continues, rewrites = continues_text(raw), rewrites_text(raw)
     with torch.device("meta"):
         trunk = AutoModel.from_config(config)
-        built = (_language_model(config) if has_language else {}) | _task_models(config, trunk, has_language)
-    classes = {type(a).__name__: _task_class(task, a, b) for task, (a, b) in built.items()}
-    positions, padding = int(config.max_position_embeddings), getattr(config, "pad_token_id", None)
-    limit = max_tokens(files.folder, config.model_type, positions, padding)
+        own = _language_model(config) if continues else {}
+        built = _rewriter(config) if rewrites else own | _task_models(config, trunk, continues)
+    classes = {type(a).__name__: _task_class(task, a, b, trunk) for task, (a, b) in built.items()}
+    padding = getattr(config, "pad_token_id", None)
+    limit = max_tokens(files.folder, config.model_type, _positions(config), padding)
     lowers, trunk_digest = lowercases_text(files.folder), fingerprint(files.folder)
     return FoundationSpec(
         fingerprint=trunk_digest,
@@ -62,8 +68,9 @@ def describe(files: FoundationFiles) -> FoundationSpec:
         classes=classes,
         norms=_norms(trunk),
         layer_prefix=_layer_prefix(trunk, config.num_hidden_layers),
-        masked_lm=None if has_language else masked_lm(files, config),
-        causal_lm=causal_lm(files, next(iter(classes)), config, trunk_digest) if has_language else None,
+        masked_lm=None if continues or rewrites else masked_lm(files, config),
+        causal_lm=causal_lm(files, next(iter(classes)), config, trunk_digest) if continues else None,
+        seq2seq_lm=seq2seq_lm(files, next(iter(classes)), config, trunk_digest) if rewrites else None,
         other_names=files.other_names,
         lowercases=lowers,
     )
@@ -101,6 +108,19 @@ def _language_model(config: Any) -> dict[str, tuple[Any, ...]]:
     return {TEXT_GENERATION: (model, model)}
 
 
+def _rewriter(config: Any) -> dict[str, tuple[Any, ...]]:
+    from transformers import AutoModelForSeq2SeqLM
+
+    model = AutoModelForSeq2SeqLM.from_config(config)
+    return {TEXT2TEXT_GENERATION: (model, model)}
+
+
+def _positions(config: Any) -> int:
+    """Return the number of positions of a text. T5's are relative; its configs state the length of training."""
+    stated = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return int(stated or _RELATIVE_POSITIONS)
+
+
 def _with_labels(auto: Any, config: Any, labels: int) -> nn.Module:
     import copy
 
@@ -110,17 +130,19 @@ def _with_labels(auto: Any, config: Any, labels: int) -> nn.Module:
     return model
 
 
-def _task_class(task: str, small: nn.Module, large: nn.Module) -> TaskClass:
-    """Return the task class; `small` and `large` are models of it with two different label counts.
+def _task_class(task: str, small: nn.Module, large: nn.Module, trunk: nn.Module) -> TaskClass:
+    """Return the task class on a trunk; `small` and `large` are models of it with two different label counts.
 
     A dimension of the head that differs between them is the number of labels.
     """
     if task == "feature-extraction":
         return TaskClass(type(small).__name__, task, "", _linears(small))
     prefix = f"{small.base_model_prefix}."
-    if task == TEXT_GENERATION:
-        # The output layer is no site, because its weights belong to the foundation's head.
-        inside = {name: size for name, size in _linears(small).items() if name.startswith(prefix)}
+    if task in GENERATION:
+        # A T5 holds the parts of the trunk itself. The output layer is no site, because its weights belong to the
+        # foundation's head.
+        prefix = prefix if hasattr(small, str(small.base_model_prefix)) else ""
+        inside = {f"{prefix}{name}": size for name, size in _linears(trunk).items()}
         return TaskClass(type(small).__name__, task, prefix, inside)
     sizes = dict(large.named_parameters())
     head = {

@@ -18,7 +18,9 @@ DECODERS = (
     "llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "gpt_neox", "gpt2",
     "granite", "olmo2", "smollm3",
 )  # fmt: skip
-# An architecture of both lists continues a text if the config names this class.
+# The architectures that read a text with an encoder and write another one with a decoder.
+ENCODER_DECODERS = ("t5", "mt5", "bart", "mbart", "pegasus", "marian")
+# An architecture of both of the first lists continues a text if the config names this class.
 _LANGUAGE_MODELS = {"gpt2": "GPT2LMHeadModel"}
 
 # The keys that decide the architecture's arithmetic. The rest of config.json (dates, paths, dropout) does not.
@@ -43,6 +45,16 @@ _DECODER_KEYS = (
     "logits_scaling", "no_rope_layers", "no_rope_layer_interval", "original_max_position_embeddings",
 )  # fmt: skip
 
+# The same for encoder–decoder architectures.
+_ENCODER_DECODER_KEYS = (
+    "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "relative_attention_num_buckets",
+    "relative_attention_max_distance", "layer_norm_epsilon", "feed_forward_proj", "tie_word_embeddings",
+    "scale_decoder_outputs",
+    "encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads", "encoder_ffn_dim",
+    "decoder_ffn_dim", "activation_function", "scale_embedding", "share_encoder_decoder_embeddings",
+    "decoder_vocab_size",
+)  # fmt: skip
+
 
 def continues_text(config: Mapping[str, Any]) -> bool:
     """Return whether the model of a config.json continues a text.
@@ -56,11 +68,18 @@ def continues_text(config: Mapping[str, Any]) -> bool:
     return _LANGUAGE_MODELS.get(str(architecture)) in (config.get("architectures") or ())
 
 
+def rewrites_text(config: Mapping[str, Any]) -> bool:
+    """Return whether the model of a config.json has an encoder and a decoder."""
+    return config.get("model_type") in ENCODER_DECODERS
+
+
 def known() -> tuple[str, ...]:
     """Return every architecture that is served."""
-    return tuple(dict.fromkeys(ARCHITECTURES + DECODERS))
+    return tuple(dict.fromkeys(ARCHITECTURES + DECODERS + ENCODER_DECODERS))
 
 
 def identifying_keys(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the keys of a config.json that decide the arithmetic of its model."""
+    if rewrites_text(config):
+        return _KEYS + _ENCODER_DECODER_KEYS
     return _KEYS + (_DECODER_KEYS if continues_text(config) else ())

@@ -18,7 +18,7 @@ from rootstock.adapters.embedding_files import (
     read_embedding,
     token_limit,
 )
-from rootstock.adapters.foundation.families import continues_text, identifying_keys, known
+from rootstock.adapters.foundation.families import continues_text, identifying_keys, known, rewrites_text
 from rootstock.adapters.foundation.files import FoundationError as FoundationError
 from rootstock.adapters.foundation.files import FoundationFiles as FoundationFiles
 from rootstock.adapters.foundation.named import NAMED, locate_named
@@ -79,7 +79,8 @@ def locate(setting: str, homes: Sequence[Path] = ()) -> FoundationFiles:
 
 def generates(files: FoundationFiles) -> bool:
     """Return whether a foundation generates text, by its architecture and class."""
-    return continues_text(read_json(files.folder / "config.json"))
+    config = read_json(files.folder / "config.json")
+    return continues_text(config) or rewrites_text(config)
 
 
 def _check_architecture(folder: Path) -> None:

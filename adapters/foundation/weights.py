@@ -19,10 +19,12 @@ _TRUNK_PREFIX = {
 } | dict.fromkeys(
     (
         "llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "granite", "olmo2",
-        "smollm3",
+        "smollm3", "bart", "mbart", "pegasus", "marian",
     ),
     "model",
 )  # fmt: skip
+# Architectures whose head stands beside the trunk's parts, and its tensors.
+_HEADS = dict.fromkeys(("t5", "mt5"), "lm_head.")
 # Architectures whose linear layers are transformers' Conv1D, with weights of shape (in, out).
 _TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 
@@ -46,10 +48,15 @@ class FoundationWeights:
         files: dict[str, _TensorPlace] = {}
         for path in sorted(folder.glob("*.safetensors")):
             files.update(_header(path))
+        head = _HEADS.get(model_type)
         prefix = _TRUNK_PREFIX.get(model_type, model_type) + "."
-        inside = {n.removeprefix(prefix): p for n, p in files.items() if n.startswith(prefix)} or files
+        if head is not None:
+            inside = {n: p for n, p in files.items() if not n.startswith(head)}
+        else:
+            inside = {n.removeprefix(prefix): p for n, p in files.items() if n.startswith(prefix)} or files
+        taken = set(map(id, inside.values()))
         self._places = {n: p for n, p in inside.items() if not _BUFFERS.fullmatch(n)}
-        self._beside = {} if inside is files else {n: p for n, p in files.items() if not n.startswith(prefix)}
+        self._beside = {n: p for n, p in files.items() if id(p) not in taken}
         self._mapped: dict[Path, npt.NDArray[np.uint8]] = {}
         self._transposed = model_type in _TRANSPOSED
 

@@ -15,7 +15,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from pydantic import BaseModel
 
-from rootstock.adapters.spec import TEXT_GENERATION
+from rootstock.adapters.spec import TEXT2TEXT_GENERATION, TEXT_GENERATION
 from rootstock.service.api.adapters import ListedAdapter, page_of
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.catalog import FOUNDATION
@@ -38,6 +38,8 @@ _ASSETS = {
     "swagger-ui.css": "swagger-ui.css",
     "favicon.png": "favicon.png",
 }
+# The routes of the tasks that /v1/predict does not serve.
+_ROUTES = {TEXT_GENERATION: "v1/chat/completions", TEXT2TEXT_GENERATION: "v1/completions"}
 _TEXT = "Where is my parcel? Ada Lovelace sent it from London."
 # The inputs of an example request, and its parameters if any, for each task that an adapter can have.
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -48,6 +50,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "text-ranking": {"inputs": {"text": "Who sent it?", "text_pair": _TEXT}},
     "zero-shot-classification": {"inputs": _TEXT, "parameters": {"candidate_labels": ["delivery", "music"]}},
     TEXT_GENERATION: {"messages": [{"role": "user", "content": "Where is my parcel?"}]},
+    TEXT2TEXT_GENERATION: {"prompt": f"summarize: {_TEXT}"},
 }
 
 
@@ -116,7 +119,7 @@ def _example(base: str, adapters: list[ListedAdapter], own_task: str) -> str:
     usable = [adapter for adapter in adapters if adapter.live is not None and adapter.task in EXAMPLES]
     usable.sort(key=lambda adapter: adapter.residency == "store")
     model, task = (usable[0].name, str(usable[0].task)) if usable else (FOUNDATION, own_task)
-    route = "v1/chat/completions" if task == TEXT_GENERATION else "v1/predict"
+    route = _ROUTES.get(task, "v1/predict")
     body = json.dumps({"model": model, **EXAMPLES[task]})
     return f"curl {base}{route} -H 'Content-Type: application/json' -d '{body}'"
 

@@ -348,14 +348,18 @@ def test_a_tensor_under_two_names_is_refused(tiny: FoundationSpec) -> None:
 
 def test_a_folder_without_a_task_names_the_field_that_gives_it(tiny: FoundationSpec) -> None:
     refused(plain_files(config=good_config(task_type=None)), tiny, "schema", "task_type", "the form field `task`")
-    other = {CONFIG: json.dumps(good_config(task_type="SEQ_2_SEQ_LM")).encode()}
+    other = {CONFIG: json.dumps(good_config(task_type="IMAGE_CLASSIFICATION")).encode()}
     refused(
-        sentence_files() | other, tiny, "schema", "task_type", "'SEQ_2_SEQ_LM' names no task; give the form field"
+        sentence_files() | other,
+        tiny,
+        "schema",
+        "task_type",
+        "'IMAGE_CLASSIFICATION' names no task; give the form field",
     )
 
 
 FOREIGN: dict[str, dict[str, Any]] = {
-    "t5": {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2},
+    "longt5": {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2},
     "olmo": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48},
     "qwen3_moe": {
         "hidden_size": 32,

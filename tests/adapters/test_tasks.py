@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rootstock.adapters.bundle import Limits, PlainFields, open_bundle, write_bundle
-from rootstock.adapters.spec import TASKS, TEXT_GENERATION, FoundationSpec, HeadSpec, Rejected
+from rootstock.adapters.spec import GENERATION, TASKS, FoundationSpec, HeadSpec, Rejected
 from tests.peft_adapters import PeftAdapter
 
 NLI = ("contradiction", "neutral", "Entailment")
@@ -20,7 +20,7 @@ def plain(spec: FoundationSpec, saved: PeftAdapter, **fields: object) -> object:
 
 
 def test_every_task_but_generation_is_served_on_the_default_foundation(spec: FoundationSpec) -> None:
-    assert spec.tasks == tuple(task for task in TASKS if task != TEXT_GENERATION)
+    assert spec.tasks == tuple(task for task in TASKS if task not in GENERATION)
     sequence = spec.class_for("text-classification")
     assert spec.class_for("text-ranking") == spec.class_for("zero-shot-classification") == sequence
     answers = spec.class_for("question-answering")

@@ -30,6 +30,7 @@ from tests.parity.matrix import (
     gap,
 )
 from tests.service.engine.generate.families import FAMILIES
+from tests.service.engine.generate.rewriters import REWRITERS
 
 _INTRO = """\
 # Compatibility
@@ -95,6 +96,21 @@ were resized for new tokens, or `bias: all` on phi, whose output layer has a bia
 that become LoRA (check `conversion`).
 """
 
+_REWRITING_NOTE = """\
+A foundation of one of these architectures has an encoder and a decoder: {architectures}. \
+`text2text-generation` is its only task, alone and with adapters of `task_type` `SEQ_2_SEQ_LM`, which change \
+linear layers of the encoder, of the decoder or of both. \
+[http-api.md](http-api.md#an-encoderdecoder-model) says how it answers and which settings of its \
+`generation_config.json` hold. The files, kinds and refusals are those of text generation. The tokens come from \
+`tokenizer.json`: a folder with only SentencePiece models, as Marian's often are, must be converted first.
+
+On a small random model of each architecture (T5 with relu and with gated gelu, its output layer tied and not), \
+tests compare the same kinds of adapters, AdaLoRA and trained biases with PEFT: logits within 1e-3 + 1e-3·|x|, \
+and the tokens of greedy answers with those of `generate(num_beams=1)`, with more adapters than slots. A T5 has \
+no longest text. Its limit is `n_positions` of its `config.json`, else 512 tokens, or less if \
+`tokenizer_config.json` says so.
+"""
+
 _FILES_NOTE = """\
 The files of sentence-transformers beside a foundation say how it embeds. The server supports the modules \
 `Transformer`, `Pooling` (mean or the first token) and `Normalize`, a default prompt, `max_seq_length`, and \
@@ -152,11 +168,14 @@ def render() -> str:
             _ALONE_NOTE,
             "## Text generation\n",
             _GENERATION_NOTE.format(architectures=", ".join(FAMILIES)),
+            "## Encoder–decoder models\n",
+            _REWRITING_NOTE.format(architectures=", ".join(dict.fromkeys(one[0] for one in REWRITERS.values()))),
             "## The files beside a foundation\n",
             _FILES_NOTE,
             "## Architectures\n",
             "An architecture is the `model_type` in the foundation's `config.json`. "
-            "[Text generation](#text-generation) has others.\n",
+            "[Text generation](#text-generation) and "
+            "[encoder–decoder models](#encoderdecoder-models) have others.\n",
             *_table(
                 ["architecture", "LoRA's usual targets", "`modules_to_save`"], map(_row, ARCHITECTURES.values())
             ),

@@ -14,7 +14,7 @@ from rootstock.adapters.bundle.plain.origin import check_origin, head_hint, shor
 from rootstock.adapters.bundle.plain.sentence_files import has_pooling, read_sentence_files
 from rootstock.adapters.embedding_files import MODULES, StatedEmbedding
 from rootstock.adapters.spec import (
-    TEXT_GENERATION,
+    GENERATION,
     UNLABELLED,
     Array,
     FoundationSpec,
@@ -22,7 +22,7 @@ from rootstock.adapters.spec import (
     Rejected,
     TaskClass,
 )
-from rootstock.adapters.tasks import TASK_OF_TYPE
+from rootstock.adapters.tasks import TASK_OF_TYPE, task_named
 
 _MAX_WARNING = 500
 
@@ -86,8 +86,8 @@ def plain_task(
 
 def plain_head(task_class: TaskClass, foundation: FoundationSpec, sentence: StatedEmbedding | None) -> HeadSpec:
     """Return the head of the task's class; for embeddings, with the folder's pooling or else the foundation's."""
-    if task_class.task == TEXT_GENERATION:
-        return HeadSpec("causal-lm", class_name=task_class.name)
+    if task_class.task in GENERATION:
+        return HeadSpec(task_named(task_class.task).heads[0], class_name=task_class.name)
     if task_class.task != "feature-extraction":
         return HeadSpec("hf", class_name=task_class.name)
     stated = sentence or foundation.embedding

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from rootstock.adapters.language_model import LanguageModel
 from rootstock.adapters.spec import (
     FILL_MASK,
-    TEXT_GENERATION,
     Adapter,
     AdapterWeights,
-    CausalLM,
     FoundationSpec,
     HeadSpec,
     MaskedLM,
@@ -58,13 +57,13 @@ def fill_mask_adapter(spec: FoundationSpec, masked_lm: MaskedLM) -> Adapter:
     return _without_weights(masked_lm.digest, FILL_MASK, head, Preprocessing(spec.max_tokens))
 
 
-def generation_adapter(spec: FoundationSpec, causal_lm: CausalLM) -> Adapter:
+def generation_adapter(spec: FoundationSpec, language: LanguageModel) -> Adapter:
     """Return the foundation with its language-model head as an adapter without weights.
 
-    Its digest is the head's (`CausalLM.digest`).
+    Its digest is the head's (`LanguageModel.digest`).
     """
-    head = HeadSpec("causal-lm", causal_lm.class_name)
-    return _without_weights(causal_lm.digest, TEXT_GENERATION, head, Preprocessing(spec.max_tokens))
+    head = HeadSpec("causal-lm" if spec.seq2seq_lm is None else "seq2seq-lm", language.class_name)
+    return _without_weights(language.digest, spec.own_tasks[0], head, Preprocessing(spec.max_tokens))
 
 
 def _without_weights(digest: str, task: str, head: HeadSpec, preprocessing: Preprocessing) -> Adapter:

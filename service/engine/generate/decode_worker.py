@@ -125,7 +125,7 @@ class DecodeWorker(SlotWorker):
                 self.scheduler.drop(lane)
             return
         seconds = self._clock() - began
-        tokens = sum(len(segment.tokens) for _, segment in chosen)
+        tokens = sum(len(segment.source) + len(segment.tokens) for _, segment in chosen)
         adapters = len({lane.sequence.digest for lane, _ in chosen})
         self._observer.batch(BatchStats(len(chosen), adapters, tokens, tokens, seconds, waits))
         self._admission.ran(tokens, seconds)
@@ -175,7 +175,7 @@ class DecodeWorker(SlotWorker):
             # A sequence that lost its row computes its prompt again.
             if not sequence.counted:
                 sequence.counted = True
-                self._admission.take(sequence.ticket, len(sequence.prompt))
+                self._admission.take(sequence.ticket, sequence.given)
                 if not sequence.verifying:
                     waits.append((sequence.priority, now - sequence.arrived))
         return waits

@@ -15,13 +15,15 @@ class Segment:
     """The tokens of one sequence that one pass computes, under the adapter in `slot`.
 
     The first token stands at position `start`. The keys and values of all tokens before it are in `row` of the
-    cache, and the pass adds those of the segment.
+    cache, and the pass adds those of the segment. `source` is the text that an encoder reads before the first
+    segment of a row; the row keeps what the decoder needs of it.
     """
 
     row: int
     slot: int
     tokens: Sequence[int]
     start: int
+    source: Sequence[int] = ()
 
 
 class KvCache(Protocol):
@@ -40,12 +42,16 @@ class KvCache(Protocol):
     @property
     def kept(self) -> int: ...
 
-    def open(self) -> int:
-        """Return a new, empty row."""
+    def open(self, source: int = 0) -> int:
+        """Return a new, empty row of a sequence whose source has so many tokens."""
         ...
 
     def extend(self, row: int, length: int) -> bool:
-        """Make room for `length` tokens in a row. Return False, and change nothing, if the cache is too full."""
+        """Make room for the source of a row and for `length` tokens. Return False if the cache is too full.
+
+        The row then keeps the room that it has. An empty cache has room for a source and tokens that are together
+        no more than its capacity.
+        """
         ...
 
     def copy(self, source: int, row: int, length: int) -> None:

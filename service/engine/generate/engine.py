@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from rootstock.adapters.spec import TEXT_GENERATION, Adapter, Array, FoundationSpec
+from rootstock.adapters.spec import Adapter, Array, FoundationSpec
 from rootstock.service.engine.core.admission import Admission, Capacity, Ticket
 from rootstock.service.engine.core.arbiter import Arbiter
 from rootstock.service.engine.core.catalog import FOUNDATION, Catalog, ResolvedReference, generation_adapter
@@ -23,13 +23,13 @@ from rootstock.service.engine.core.errors import (
     InvalidParameter,
     RunnerFault,
     TooLarge,
-    TooLong,
     WrongTask,
 )
 from rootstock.service.engine.core.observer import GenerationStats, Observer, Observers, RefusalReport
 from rootstock.service.engine.core.request import DEFAULT_OPTIONS, RequestOptions
 from rootstock.service.engine.core.residency import Residency
 from rootstock.service.engine.core.slots import Slots
+from rootstock.service.engine.generate.answer_form import AnswerForm
 from rootstock.service.engine.generate.constraint.grammar import Grammar
 from rootstock.service.engine.generate.constraint.grammar_compiler import GrammarCompiler
 from rootstock.service.engine.generate.constraint.token_constraint import TokenConstraint
@@ -46,12 +46,8 @@ from rootstock.service.engine.generate.sampling_options import SamplingOptions
 from rootstock.service.engine.generate.scheduler import StepLimits
 from rootstock.service.engine.generate.sequence import TextSequence
 from rootstock.service.engine.generate.stream import TextStream
-from rootstock.service.engine.generate.token_sampler import TokenSampler
 
 _CHARACTERS_A_TOKEN = 4
-# The limit of the answers of a call, by estimates of a token and of a token's log-probability in JSON.
-_MOST_ANSWER_BYTES = 32 * 2**20
-_TOKEN_BYTES, _LOGPROB_BYTES = 16, 128
 _GREEDY = SamplingOptions(temperature=0.0, logprobs=0, ignore_eos=True)
 
 
@@ -86,20 +82,20 @@ class GenerationEngine:
         name: str = FOUNDATION,
         arbiter: Arbiter | None = None,
     ) -> None:
-        if spec.causal_lm is None:
+        if (language := spec.language_model) is None:
             raise ValueError(f"{spec.name} has no language-model head, so it cannot generate")
         self.spec = spec
         self.name = name
         self.runner = decoder
         self.limits = limits or GenerationLimits()
-        self._language = spec.causal_lm
+        self._form = AnswerForm(spec, language, decoder.cache.capacity)
         self._tokenizer = tokenizer
         self._catalog = catalog
         self._observer = observer = Observers(observer)
         self._refusals = RefusalReport(observer)
         self._clock = clock
-        self._own = generation_adapter(spec, spec.causal_lm)
-        self._grammars = GrammarCompiler(tokenizer.to_json, self._language.vocabulary, self._language.stop_ids)
+        self._own = generation_adapter(spec, language)
+        self._grammars = GrammarCompiler(tokenizer.to_json, language.vocabulary, language.stop_ids)
         self.admission = Admission(capacity or Capacity())
         self.slots = Slots(decoder, self._own, observer)
         self.worker = DecodeWorker(
@@ -111,7 +107,7 @@ class GenerationEngine:
             clock,
             # A foundation's engine for one pass takes turns under the name alone.
             nullcontext if arbiter is None else partial(arbiter.turn, f"{name}, generation"),
-            spec.max_tokens,
+            spec.max_tokens if seq2seq is None else 2 * spec.max_tokens,
         )
         self.adapters = Residency(
             self._own, self._load, self.limits.cache_bytes, self.slots, self.worker.drop, observer
@@ -169,19 +165,21 @@ class GenerationEngine:
                 adapter = await self._adapter(reference, resolved, deadline)
                 ids = await self._tokens(prompt, adapter, deadline)
                 with self._refusals:
-                    sampling = self._fitting(ids, adapter, sampling, answers)
-                    self.admission.settle(ticket, answers, answers * len(ids))
-                constraints = await self._constraints(grammar, answers, deadline)
+                    source, start = self._form.split(ids)
+                    sampling = self._form.fit(source, start, adapter, sampling, answers)
+                    self.admission.settle(ticket, answers, answers * (len(source) + len(start)))
+                constraints = await self._constraints(grammar, sampling, answers, deadline)
                 texts = [self._tokenizer.stream() for _ in range(answers)]
                 stream = TextStream(resolved, len(ids), texts, sampling.stop, self._clock)
                 stream.sequences = [
                     TextSequence(
                         adapter,
-                        ids,
-                        self._sampler(_nth(sampling, i), ids, constraints[i]),
+                        start,
+                        self._form.sampler(_nth(sampling, i), start, constraints[i]),
                         stream.receiver(i),
                         arrived,
                         deadline,
+                        source,
                         options.tenant,
                         options.priority,
                         ticket=ticket,
@@ -205,15 +203,16 @@ class GenerationEngine:
             deadline = now + self.limits.timeout_s
             with self.adapters.hold([adapter.digest]):
                 ids = await self._tokens(prompt, adapter, deadline)
-                sampling = self._fitting(ids, adapter, replace(_GREEDY, max_tokens=count), 1)
-                with self._admitted(1, len(ids), None) as ticket:
+                source, start = self._form.split(ids)
+                sampling = self._form.fit(source, start, adapter, replace(_GREEDY, max_tokens=count), 1)
+                with self._admitted(1, len(source) + len(start), None) as ticket:
                     resolved = ResolvedReference("", None, adapter.digest)
                     stream = TextStream(resolved, len(ids), [self._tokenizer.stream()], (), self._clock)
-                    sampler = self._sampler(sampling, ids)
+                    sampler = self._form.sampler(sampling, start)
                     stream.sequences = [
                         TextSequence(
-                            adapter, ids, sampler, stream.receiver(0), now, deadline, priority="low",
-                            verifying=True, ticket=ticket,
+                            adapter, start, sampler, stream.receiver(0), now, deadline, source,
+                            priority="low", verifying=True, ticket=ticket,
                         )
                     ]  # fmt: skip
                     with self._followed(stream, deadline):
@@ -273,7 +272,7 @@ class GenerationEngine:
             raise TooLarge(
                 f"the prompt has {size} characters and the limit is {MAX_PROMPT_CHARACTERS}; shorten it", "prompt"
             )
-        sampling.check(self._language.vocabulary)
+        sampling.check(self._form.vocabulary)
         if not 1 <= answers <= (most := self.limits.max_answers):
             raise InvalidParameter(f"n is {answers}; this server gives from 1 to {most} answers", "n")
 
@@ -285,8 +284,8 @@ class GenerationEngine:
         adapter = adapters[resolved.digest]
         if isinstance(adapter, Exception):
             raise adapter
-        if adapter.task != TEXT_GENERATION:
-            raise WrongTask(reference, adapter.task, TEXT_GENERATION)
+        if adapter.task != self._own.task:
+            raise WrongTask(reference, adapter.task, self._own.task)
         return adapter
 
     async def _tokens(self, prompt: Prompt, adapter: Adapter, deadline: float) -> list[int]:
@@ -300,54 +299,26 @@ class GenerationEngine:
         if isinstance(prompt, str):
             return self._tokenizer.encode(prompt)
         if isinstance(prompt, Chat):
+            if self._form.rewrites:
+                raise InvalidInput(
+                    "this model rewrites a text, so it takes no messages; send the text to /v1/completions",
+                    "messages",
+                )
             return self._tokenizer.encode_chat(prompt.with_system(adapter.prompting.system_prompt))
         return list(prompt)
 
-    def _fitting(
-        self, ids: Sequence[int], adapter: Adapter, sampling: SamplingOptions, answers: int
-    ) -> SamplingOptions:
-        """Return the options with `max_tokens` cut to the room that the prompt leaves in the context.
-
-        Raise TooLong for a prompt without room for a token, and TooLarge for answers that may be too large.
-        """
-        if not ids:
-            raise InvalidInput("the prompt is empty; give a text of at least one token", "prompt")
-        vocabulary = self._language.vocabulary
-        if (worst := max(ids)) >= vocabulary or min(ids) < 0:
-            raise InvalidInput(f"token id {worst}; the vocabulary has ids from 0 to {vocabulary - 1}", "prompt")
-        context = min(adapter.preprocessing.max_length, self.runner.cache.capacity)
-        if len(ids) >= context:
-            raise TooLong(
-                f"the prompt has {len(ids)} tokens; the context holds {context}, of which the answer needs at "
-                "least one; shorten the prompt",
-                "prompt",
-            )
-        room = context - len(ids)
-        most = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
-        reported = 0 if sampling.logprobs is None else 1 + sampling.logprobs
-        if answers * most * (_TOKEN_BYTES + _LOGPROB_BYTES * reported) > _MOST_ANSWER_BYTES:
-            raise TooLarge(
-                f"{answers} answers of up to {most} tokens with {reported} log-probabilities each may take more "
-                f"than {_MOST_ANSWER_BYTES >> 20} MiB; ask for fewer tokens, answers or log-probabilities",
-                "max_tokens",
-            )
-        return replace(sampling, max_tokens=most, min_tokens=min(sampling.min_tokens, most))
-
     async def _constraints(
-        self, grammar: Grammar | None, answers: int, deadline: float
+        self, grammar: Grammar | None, sampling: SamplingOptions, answers: int, deadline: float
     ) -> Sequence[TokenConstraint | None]:
         if grammar is None:
             return [None] * answers
+        with self._refusals:
+            self._form.check_grammar(grammar)
         try:
             async with asyncio.timeout(deadline - self._clock()):
-                return await self._grammars.compile(grammar, answers)
+                return await self._grammars.compile(grammar, answers, sampling.ignore_eos)
         except TimeoutError:
             raise self._expired() from None
-
-    def _sampler(
-        self, sampling: SamplingOptions, ids: Sequence[int], constraint: TokenConstraint | None = None
-    ) -> TokenSampler:
-        return TokenSampler(sampling, ids, self._language.stop_ids, self._language.vocabulary, constraint)
 
     def _load(self, digest: str) -> Adapter:
         began, ok = time.perf_counter(), False

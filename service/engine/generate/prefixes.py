@@ -27,8 +27,9 @@ class PrefixCache:
 
     Keys and values depend on the adapter, so only sequences of one digest share them. Tenants do not share,
     because the time to the first token would tell one what another asked. Sequences that verify an adapter share
-    nothing. When room is needed, the rows that were copied least recently go first. vLLM and SGLang (Zheng et al.
-    2023, RadixAttention) share blocks in place. Here a row is copied, so that the rows of a slab stay together.
+    nothing, and neither do those with a source, on which their keys and values depend. When room is needed, the
+    rows that were copied least recently go first. vLLM and SGLang (Zheng et al. 2023, RadixAttention) share
+    blocks in place. Here a row is copied, so that the rows of a slab stay together.
     """
 
     def __init__(self, cache: KvCache) -> None:
@@ -50,7 +51,7 @@ class PrefixCache:
     def keep(self, sequence: TextSequence) -> None:
         """Keep the row of a sequence that has ended, or free it if it is of no use or there is no room."""
         row, length = sequence.row, sequence.computed
-        if row is None or sequence.verifying or not WORTH <= length <= SHARE * self._cache.capacity:
+        if row is None or not sequence.shares or not WORTH <= length <= SHARE * self._cache.capacity:
             self.free(sequence)
             return
         sharer, tokens = _sharer(sequence), _array([*sequence.prompt, *sequence.tokens])[:length]
@@ -84,12 +85,12 @@ class PrefixCache:
         The last token of the prompt is always left to compute, because the first token of the answer needs its
         logits.
         """
-        if sequence.row is None or sequence.verifying:
+        if sequence.row is None or not sequence.shares:
             return
         sharer, prompt = _sharer(sequence), _array(sequence.prompt[:-1])
         best, source = max(sequence.computed, WORTH - 1), None
         for other, tokens in self._live.get(sharer, {}).items():
-            if other is not sequence and min(other.computed, len(tokens)) > best:
+            if other is not sequence and other.shares and min(other.computed, len(tokens)) > best:
                 length = min(other.computed, _shared(tokens, prompt))
                 if length > best:
                     best, source = length, other.row
@@ -107,8 +108,8 @@ class PrefixCache:
 
     def gains(self, sequence: TextSequence, others: Iterable[TextSequence]) -> bool:
         """Tell whether a sequence could soon copy tokens from one of these, whose prompts are being computed."""
-        alike = [other for other in others if _sharer(other) == _sharer(sequence) and not other.verifying]
-        if sequence.verifying or not alike:
+        alike = [other for other in others if _sharer(other) == _sharer(sequence) and other.shares]
+        if not sequence.shares or not alike:
             return False
         prompt = _array(sequence.prompt[:-1])
         return any(_shared(prompt, _array(o.prompt)) >= sequence.computed + WORTH for o in alike)

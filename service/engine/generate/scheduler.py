@@ -133,8 +133,12 @@ class Scheduler:
                 self._prefixes.reuse(sequence)
             if sequence.pending == 1 or self._prefixes.gains(sequence, [other.sequence for other, _ in chosen]):
                 continue
-            count = min(sequence.pending, budget)
-            budget -= count
+            # An encoder reads a source whole, even if it is longer than the budget.
+            least = sequence.unread + 1
+            if chosen and least > budget:
+                break
+            count = min(sequence.pending, max(budget, least))
+            budget = max(0, budget - count)
             if count == sequence.pending and not lane.guest:
                 lane.until = self._step + self.limits.quantum
             chosen.append((lane, _segment(lane, count)))
@@ -205,7 +209,7 @@ class Scheduler:
             self._no_slot |= not sequence.verifying
             return False
         if sequence.row is None:
-            sequence.row = self._cache.open()
+            sequence.row = self._cache.open(len(sequence.source))
             self._prefixes.add(sequence)
         if not self._extend(sequence, sequence.length + 1):
             self._slots.release(sequence.digest, sequence.verifying)
@@ -257,7 +261,10 @@ class Scheduler:
 
 
 def _segment(lane: Lane, count: int) -> Segment:
+    """Return the next `count` tokens that the cache lacks, those of the source included."""
     sequence = lane.sequence
     if sequence.row is None:
         raise ValueError("a sequence in a lane has a row in the cache")
-    return Segment(sequence.row, lane.slot, sequence.next_tokens(count), sequence.computed)
+    source = sequence.source if sequence.unread else ()
+    tokens = sequence.next_tokens(count - len(source))
+    return Segment(sequence.row, lane.slot, tokens, sequence.computed, source)

@@ -28,11 +28,12 @@ class Step:
 class TextSequence:
     """One generation under one adapter.
 
-    `deliver` receives each Step, or the error that ends the sequence; the decoding thread calls it. `computed`
-    tokens, of prompt and answer together, are in `row` of the cache. Of the prompt, `reused` tokens were copied
-    from another row. `cost` is the price of the sequence's next turn in tokens; it stays the same while the
-    sequence waits. `started` turns true with its first lane and `counted` with its first pass. `left` turns true
-    when nobody waits for the sequence any more. Times are in seconds on the engine's clock.
+    The decoder continues `prompt`; an encoder, if the foundation has one, reads `source` first. `deliver` receives each Step, or the error that ends the
+    sequence; the decoding thread calls it. `computed` tokens, of prompt and answer together, are in `row` of the
+    cache. Of the prompt, `reused` tokens were copied from another row. `cost` is the price of the sequence's next
+    turn in tokens; it stays the same while the sequence waits. `started` turns true with its first lane and
+    `counted` with its first pass. `left` turns true when nobody waits for the sequence any more. Times are in
+    seconds on the engine's clock.
     """
 
     adapter: Adapter
@@ -41,6 +42,7 @@ class TextSequence:
     deliver: Callable[[Step | EngineError], None]
     arrived: float
     deadline: float
+    source: Sequence[int] = ()
     tenant: str = ""
     priority: Priority = "normal"
     verifying: bool = False
@@ -64,9 +66,24 @@ class TextSequence:
         return len(self.prompt) + len(self.tokens)
 
     @property
+    def shares(self) -> bool:
+        """Tell whether other sequences may copy what this one has computed, and it what they have."""
+        return not self.verifying and not self.source
+
+    @property
+    def given(self) -> int:
+        """Return the tokens of the source and the prompt."""
+        return len(self.source) + len(self.prompt)
+
+    @property
+    def unread(self) -> int:
+        """Return how many tokens of the source the cache lacks: all of them until the first pass."""
+        return 0 if self.computed else len(self.source)
+
+    @property
     def pending(self) -> int:
         """Return how many tokens the cache lacks: one while the sequence decodes, more before that."""
-        return self.length - self.computed
+        return self.unread + self.length - self.computed
 
     def next_tokens(self, count: int) -> Sequence[int]:
         """Return the first `count` tokens that the cache lacks."""

@@ -71,7 +71,6 @@ class TokenSampler:
         eos = {token for token in eos_ids if token < vocabulary}
         self._final = options.stop_ids if options.ignore_eos else options.stop_ids | eos
         self._ends = np.array(sorted(options.stop_ids | eos), dtype=np.intp)
-        self._eos = np.array(sorted(eos), dtype=np.intp)
         self._seen: Mask | None = None
         if options.repetition_penalty != 1:
             prompt = np.asarray(prompt_ids, dtype=np.intp)
@@ -150,13 +149,8 @@ class TokenSampler:
         return self._generated < self.options.min_tokens
 
     def _allowed(self) -> Mask | None:
-        """Return the tokens that the constraint allows. `ignore_eos` excludes ends while others are left."""
-        if self._constraint is None:
-            return None
-        mask = self._constraint.allowed()
-        if self.options.ignore_eos and not _only(self._eos, mask):
-            mask[self._eos] = False
-        return mask
+        """Return the tokens that the constraint allows; None without a constraint."""
+        return None if self._constraint is None else self._constraint.allowed()
 
     def _choose(self, logits: Array, best: int) -> int:
         """Return the next token. `best` is the model's most likely one."""

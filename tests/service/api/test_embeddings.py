@@ -11,7 +11,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from rootstock.adapters.foundation.location import FoundationFiles
-from rootstock.adapters.spec import TASKS, TEXT_GENERATION
+from rootstock.adapters.spec import GENERATION, TASKS
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 
@@ -68,7 +68,7 @@ def test_models_lists_the_foundation_and_every_adapter(
 def test_limits_state_what_the_server_takes(client: httpx.Client) -> None:
     limits = client.get("/v1/limits").json()
     assert limits["max_rank"] == 64
-    assert limits["tasks"] == sorted(set(TASKS) - {TEXT_GENERATION})
+    assert limits["tasks"] == sorted(set(TASKS) - set(GENERATION))
     assert limits["foundation"]["max_tokens"] == 512
 
 

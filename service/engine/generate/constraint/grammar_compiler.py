@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from rootstock.service.engine.core.errors import InvalidParameter
 from rootstock.service.engine.generate.constraint.grammar import Grammar
@@ -43,13 +44,18 @@ class GrammarCompiler:
         self._threads: ThreadPoolExecutor | None = None
         self._tokens: llguidance.LLTokenizer | None = None
 
-    async def compile(self, grammar: Grammar, count: int) -> list[TokenConstraint]:
-        """Return constraints for `count` sequences. Raise InvalidParameter for a grammar that is not valid."""
+    async def compile(self, grammar: Grammar, count: int, ignore_ends: bool = False) -> list[TokenConstraint]:
+        """Return constraints for `count` sequences. Raise InvalidParameter for a grammar that is not valid.
+
+        With `ignore_ends`, the model's ends are allowed only where nothing else is.
+        """
         if self._threads is None:
             self._threads = _deep_thread()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._constraints, grammar, count)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._constraints, grammar, count, ignore_ends
+        )
 
-    def _constraints(self, grammar: Grammar, count: int) -> list[TokenConstraint]:
+    def _constraints(self, grammar: Grammar, count: int, ignore_ends: bool) -> list[TokenConstraint]:
         try:
             matcher = self._matcher(grammar)
         except InvalidParameter:
@@ -57,7 +63,8 @@ class GrammarCompiler:
                 self._matcher(part)
             raise
         copies = [matcher, *(matcher.deep_copy() for _ in range(count - 1))]
-        return [GrammarConstraint(copy, self._vocabulary, grammar.param) for copy in copies]
+        ends = np.array(self._end_ids if ignore_ends else [], dtype=np.intp)
+        return [GrammarConstraint(copy, self._vocabulary, grammar.param, ends) for copy in copies]
 
     def _matcher(self, grammar: Grammar) -> llguidance.LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
@@ -93,12 +100,18 @@ class GrammarCompiler:
 
 
 class GrammarConstraint:
-    """The state of one sequence under a compiled grammar. It is a TokenConstraint."""
+    """The state of one sequence under a compiled grammar. It is a TokenConstraint.
 
-    def __init__(self, matcher: llguidance.LLMatcher, vocabulary: int, param: str) -> None:
+    The tokens `avoided` are allowed only where no other one is.
+    """
+
+    def __init__(
+        self, matcher: llguidance.LLMatcher, vocabulary: int, param: str, avoided: npt.NDArray[np.intp]
+    ) -> None:
         self._matcher = matcher
         self._vocabulary = vocabulary
         self._param = param
+        self._avoided = avoided
 
     @property
     def ended(self) -> bool:
@@ -108,7 +121,10 @@ class GrammarConstraint:
         """Return the mask. Raise InvalidParameter if the grammar takes too many states here."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         self._check()
-        return np.unpackbits(bits, count=self._vocabulary, bitorder="little").view(np.bool_)
+        mask = np.unpackbits(bits, count=self._vocabulary, bitorder="little").view(np.bool_)
+        if np.count_nonzero(mask) > np.count_nonzero(mask[self._avoided]):
+            mask[self._avoided] = False
+        return mask
 
     def accept(self, token: int) -> None:
         """Take the next token. Raise InvalidParameter if the grammar takes too many states here."""

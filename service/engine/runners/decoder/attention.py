@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,9 @@ from rootstock.service.engine.runners.decoder.kv_rows import KvPlace, KvSlab
 
 # The name under which transformers calls the attention. For a name without masks, it makes no mask either.
 NAME = "rootstock_ragged"
+
+# Maps distances (…,) of keys from queries, positive for keys after the query, to a bias of each head: (…, heads).
+Bias = Callable[[Tensor], Tensor]
 
 
 class Span(NamedTuple):
@@ -30,7 +33,7 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _SlabStep:
+class SlabStep:
     """One token of each of several sequences in one slab.
 
     Sequence i has token `tokens[i]` of the pass, row `rows[i]` of the slab and the position `positions[i]`. The
@@ -53,22 +56,19 @@ class _SlabStep:
 class RaggedAttention:
     """The attention of one pass, over the spans that `take` was given."""
 
-    def __init__(self) -> None:
-        self._steps: Sequence[_SlabStep] = ()
+    def __init__(self, bias: Bias | None = None) -> None:
+        """Take what the model adds to the scores by the distance of two tokens, if it does."""
+        self._bias = bias
+        self._steps: Sequence[SlabStep] = ()
         self._chunks: list[Span] = []
         # The masks of the steps, and the chunks with theirs, by window. Every layer with the window uses them.
         self._masks: dict[int | None, tuple[Sequence[Tensor], Sequence[tuple[Span, Tensor | None]]]] = {}
 
     def take(self, spans: Sequence[Span]) -> None:
         """Set the spans of the next pass, which cover its tokens in order."""
-        by_slab: dict[int, list[tuple[KvPlace, Span]]] = {}
-        self._chunks = []
-        for span in spans:
-            if span.place is None or span.end - span.first > 1:
-                self._chunks.append(span)
-            else:
-                by_slab.setdefault(id(span.place.slab), []).append((span.place, span))
-        self._steps = [_slab_step(group) for group in by_slab.values()]
+        single = [(s.place, s) for s in spans if s.place is not None and s.end - s.first == 1]
+        self._chunks = [span for span in spans if span.place is None or span.end - span.first > 1]
+        self._steps = slab_steps(single)
         self._masks.clear()
 
     def attend(
@@ -88,24 +88,36 @@ class RaggedAttention:
         stay between it and its negative (Gemma 2).
         """
         if window not in self._masks:
-            steps = [_step_mask(step, window) for step in self._steps]
-            self._masks[window] = steps, _masked_chunks(self._chunks, window)
+            steps = [step_mask(step, window, self._bias) for step in self._steps]
+            self._masks[window] = steps, _masked_chunks(self._chunks, window, self._bias)
         step_masks, chunks = self._masks[window]
         outputs = query.new_empty((query.shape[1], query.shape[0], value.shape[-1]))
-        for step, step_mask in zip(self._steps, step_masks, strict=True):
-            _attend_step(step, layer, query, key, value, outputs, scale, step_mask, softcap)
+        for step, mask in zip(self._steps, step_masks, strict=True):
+            _attend_step(step, layer, query, key, value, outputs, scale, mask, softcap)
         for chunk, chunk_mask in chunks:
             _attend_chunk(chunk, layer, query, key, value, outputs, scale, window, chunk_mask, softcap)
         return outputs
 
-    def attach(self, model: nn.Module) -> None:
-        """Make the attention layers of a model, loaded with the attention `NAME`, use this object."""
-        for module in model.modules():
-            if hasattr(module, "layer_idx"):
-                object.__setattr__(module, "ragged", self)
+
+def attach(model: nn.Module, attention: object) -> None:
+    """Make the attention layers of a model use an object that has the `attend` of RaggedAttention.
+
+    The model must have the attention `NAME`.
+    """
+    for module in model.modules():
+        if hasattr(module, "layer_idx"):
+            object.__setattr__(module, "ragged", attention)
 
 
-def _slab_step(placed: Sequence[tuple[KvPlace, Span]]) -> _SlabStep:
+def slab_steps(placed: Iterable[tuple[KvPlace, Span]]) -> list[SlabStep]:
+    """Return spans of one token each with their places, grouped by slabs."""
+    by_slab: dict[int, list[tuple[KvPlace, Span]]] = {}
+    for place, span in placed:
+        by_slab.setdefault(id(place.slab), []).append((place, span))
+    return [_slab_step(group) for group in by_slab.values()]
+
+
+def _slab_step(placed: Sequence[tuple[KvPlace, Span]]) -> SlabStep:
     slab = placed[0][0].slab
     spans = [span for _, span in placed]
     taken, longest = len(slab.owners), max(span.start for span in spans) + 1
@@ -118,7 +130,7 @@ def _slab_step(placed: Sequence[tuple[KvPlace, Span]]) -> _SlabStep:
     if whole:
         for row, span in zip(rows, spans, strict=True):
             sources[row], ends[row] = span.first, span.start + 1
-    return _SlabStep(
+    return SlabStep(
         slab,
         torch.tensor(tokens),
         torch.tensor(rows),
@@ -133,7 +145,7 @@ def _slab_step(placed: Sequence[tuple[KvPlace, Span]]) -> _SlabStep:
 
 
 def _attend_step(
-    step: _SlabStep,
+    step: SlabStep,
     layer: int,
     query: Tensor,
     key: Tensor,
@@ -146,15 +158,32 @@ def _attend_step(
     keys, values = step.slab.keys[layer], step.slab.values[layer]
     keys[step.rows, :, step.positions] = key[:, step.tokens].transpose(0, 1)
     values[step.rows, :, step.positions] = value[:, step.tokens].transpose(0, 1)
+    read_step(step, layer, query, key.shape[0], outputs, scale, mask, softcap)
+
+
+def read_step(
+    step: SlabStep,
+    layer: int,
+    query: Tensor,
+    heads: int,
+    outputs: Tensor,
+    scale: float | None,
+    mask: Tensor,
+    softcap: float | None = None,
+) -> None:
+    """Put the attention of a step over the keys in its slab, which have so many heads, into `outputs`.
+
+    `mask` is that of `step_mask`.
+    """
+    keys, values = step.slab.keys[layer], step.slab.values[layer]
     if step.chosen is None:
         keys, values = keys[: step.taken, :, : step.longest], values[: step.taken, :, : step.longest]
     else:
         keys, values = keys[step.chosen, :, : step.longest], values[step.chosen, :, : step.longest]
     # The query heads of one group read the same keys, as if they were several tokens at the same position.
-    heads = key.shape[0]
     rows = query[:, step.sources].transpose(0, 1)
     grouped = rows.reshape(len(rows), heads, -1, rows.shape[-1])
-    expanded = mask[:, None, None].expand(-1, -1, grouped.shape[2], -1)
+    expanded = mask.expand(-1, -1, grouped.shape[2], -1)
     if softcap is None:
         result = scaled_dot_product_attention(grouped, keys, values, attn_mask=expanded, scale=scale)
     else:
@@ -220,14 +249,23 @@ def _begin(start: int, window: int | None) -> int:
     return 0 if window is None else max(0, start - window + 1)
 
 
-def _step_mask(step: _SlabStep, window: int | None) -> Tensor:
-    """Return which positions each row of a step sees: (rows, longest)."""
-    places = torch.arange(step.longest)
-    mask = places < step.visible[:, None]
-    return mask if window is None else mask & (places >= step.visible[:, None] - window)
+def step_mask(step: SlabStep, window: int | None = None, bias: Bias | None = None) -> Tensor:
+    """Return which positions each row of a step sees: (rows, 1, 1, longest). With a bias, as `_with_bias`."""
+    places, visible = torch.arange(step.longest), step.visible[:, None, None]
+    mask = places < visible
+    if window is not None:
+        mask &= places >= visible - window
+    return mask[:, None] if bias is None else _with_bias(mask, places - visible + 1, bias)
 
 
-def _masked_chunks(chunks: Sequence[Span], window: int | None) -> list[tuple[Span, Tensor | None]]:
+def _with_bias(mask: Tensor, distances: Tensor, bias: Bias) -> Tensor:
+    """Return what a mask (…, queries, keys) and a bias add to the scores: (…, heads, queries, keys)."""
+    return bias(distances).movedim(-1, -3).masked_fill(~mask.unsqueeze(-3), -torch.inf)
+
+
+def _masked_chunks(
+    chunks: Sequence[Span], window: int | None, bias: Bias | None
+) -> list[tuple[Span, Tensor | None]]:
     """Return the chunks with their masks. Cut those that nobody reads later to the window.
 
     The mask of a whole sequence would grow with the square of its length. Cuts of one length share a mask.
@@ -242,22 +280,24 @@ def _masked_chunks(chunks: Sequence[Span], window: int | None) -> list[tuple[Spa
             span = Span(chunk.place, first, end, start)
             key = end - first, start - _begin(start, window)
             if key not in masks:
-                masks[key] = _chunk_mask(span, window)
+                masks[key] = _chunk_mask(span, window, bias)
             masked.append((span, masks[key]))
     return masked
 
 
-def _chunk_mask(span: Span, window: int | None) -> Tensor | None:
+def _chunk_mask(span: Span, window: int | None, bias: Bias | None) -> Tensor | None:
     """Return which tokens each token of a chunk sees, from the first that one sees: (tokens, tokens seen).
 
-    Return None for a chunk at the beginning of its sequence, whose mask is causal.
+    Return None for a chunk at the beginning of its sequence, whose mask is causal. With a bias, as `_with_bias`.
     """
-    if not span.start and window is None:
+    if not span.start and window is None and bias is None:
         return None
     stop = span.start + span.end - span.first
     ours, others = torch.arange(span.start, stop)[:, None], torch.arange(_begin(span.start, window), stop)[None]
     mask = others <= ours
-    return mask if window is None else mask & (others > ours - window)
+    if window is not None:
+        mask &= others > ours - window
+    return mask if bias is None else _with_bias(mask, others - ours, bias)
 
 
 def _attend(

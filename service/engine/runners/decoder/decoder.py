@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from rootstock.adapters.spec import Adapter, Array, FoundationSpec
 from rootstock.service.engine.generate.decoder import Segment
 from rootstock.service.engine.runners.decoder.attention import Span
 from rootstock.service.engine.runners.decoder.kv_rows import KvRows
+from rootstock.service.engine.runners.decoder.packed_pass import PackedPart, PackedPass
 from rootstock.service.engine.runners.decoder.self_check import CHECK_ROOM, check_passes
 from rootstock.service.engine.runners.decoder.trunk import DecoderTrunk
-from rootstock.service.engine.runners.decoder.updates import AdapterMix, TensorUpdate, TokenRun, to_tensors
+from rootstock.service.engine.runners.decoder.updates import AdapterMix, TensorUpdate, to_tensors
 
 
 class TorchDecoder:
@@ -72,27 +72,13 @@ class TorchDecoder:
     @torch.inference_mode()
     def run(self, segments: Sequence[Segment]) -> Array:
         """Return the logits after the last token of each segment: (segments, vocabulary) fp32."""
-        # The tokens of one adapter lie together, so that one product serves all of them.
-        order = sorted(range(len(segments)), key=lambda i: segments[i].slot)
-        spans: list[Span] = []
-        runs: list[TokenRun] = []
-        ids: list[int] = []
-        positions: list[int] = []
-        for i in order:
-            segment = segments[i]
-            first, end = len(ids), len(ids) + len(segment.tokens)
-            ids += segment.tokens
-            positions += range(segment.start, segment.start + len(segment.tokens))
-            spans.append(Span(self.cache[segment.row], first, end, segment.start))
-            if runs and runs[-1].slot == segment.slot:
-                runs[-1] = TokenRun(segment.slot, runs[-1].first, end)
-            else:
-                runs.append(TokenRun(segment.slot, first, end))
-        self._mix.take(runs)
-        last = [span.end - 1 for span in spans]
-        logits = self.trunk.logits(ids, positions, spans, self._mix, last)
-        output = np.empty(logits.shape, np.float32)
-        output[order] = logits.float().numpy()
+        tokens = PackedPass([PackedPart(segment.slot, segment.tokens, segment.start) for segment in segments])
+        spans = [
+            Span(self.cache[segment.row], first, end, segment.start)
+            for segment, (first, end) in zip(segments, tokens.bounds, strict=True)
+        ]
+        self._mix.take(tokens.runs)
+        output: Array = self.trunk.logits(tokens, spans, self._mix).float().numpy()
         return output
 
 

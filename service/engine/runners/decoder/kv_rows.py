@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
 
@@ -52,27 +53,40 @@ class KvPlace(NamedTuple):
         return self.slab.values[:, self.row]
 
 
+@dataclass
+class KvRoom:
+    """The room of a cache in tokens, and how much of it slabs take."""
+
+    capacity: int
+    used: int = 0
+
+
 class KvRows:
     """A cache (generate.decoder.KvCache) in slabs. A step computes the attention of a slab's rows at once.
 
     All slabs together have room for at most `capacity` tokens.
     """
 
-    def __init__(self, shape: tuple[int, int, int], capacity: int, dtype: torch.dtype) -> None:
-        """Take the shape of one token: layers, heads, width."""
-        self.capacity = capacity
+    def __init__(
+        self, shape: tuple[int, int, int], capacity: int, dtype: torch.dtype, beside: KvRows | None = None
+    ) -> None:
+        """Take the shape of one token: layers, heads, width. Share the room of the rows `beside`, if given."""
+        self._room: KvRoom = KvRoom(capacity) if beside is None else beside._room
         self._shape = shape
         self._dtype = dtype
         self._slabs: dict[int, list[KvSlab]] = {}
         self._places: dict[int, KvPlace | None] = {}
         self._numbers = count()
-        self._used = 0
         # Rows that are only copied. Each has a slab that no pass reads, with room for its tokens and no more.
         self._kept: set[int] = set()
 
     @property
+    def capacity(self) -> int:
+        return self._room.capacity
+
+    @property
     def used(self) -> int:
-        return self._used
+        return self._room.used
 
     @property
     def kept(self) -> int:
@@ -84,18 +98,21 @@ class KvRows:
             raise KeyError(f"row {row} has no room yet; extend it first")
         return place
 
-    def open(self) -> int:
-        """Return a new, empty row."""
+    def open(self, source: int = 0) -> int:
+        """Return a new, empty row. Without an encoder there is no source."""
         row = next(self._numbers)
         self._places[row] = None
         return row
 
-    def extend(self, row: int, length: int) -> bool:
-        """Make room for `length` tokens in a row. Return False, and change nothing, if the cache is too full."""
+    def extend(self, row: int, length: int, keep: int = 0) -> bool:
+        """Make room for `length` tokens in a row, and leave room for `keep` others.
+
+        Return False, and change nothing, if the cache is too full.
+        """
         place = self._places[row]
         if place is not None and length <= place.slab.room:
             return True
-        slab = next(self._with_room(length), None)
+        slab = next(self._with_room(length, keep), None)
         if slab is None:
             return False
         slab.owners.append(row)
@@ -114,7 +131,7 @@ class KvRows:
 
         Return False, and change nothing, if the cache is too full.
         """
-        if self._used + self.kept + length > self.capacity:
+        if self.used + self.kept + length > self.capacity:
             return False
         place = self[row]
         try:
@@ -134,14 +151,14 @@ class KvRows:
         elif place is not None:
             self._leave(place)
 
-    def _with_room(self, length: int) -> Iterator[KvSlab]:
+    def _with_room(self, length: int, keep: int) -> Iterator[KvSlab]:
         """Yield a slab with a free row of at least this room: the one with least room first, then a new one."""
         for room in sorted(self._slabs):
             if room >= length:
                 yield from (slab for slab in self._slabs[room] if len(slab.owners) < slab.rows)
                 if room < 2 * length:
                     break
-        free = self.capacity - self._used - self.kept
+        free = self.capacity - self.used - self.kept - keep
         room = _LEAST
         while room < length:
             room *= 2
@@ -156,7 +173,7 @@ class KvRows:
         except RuntimeError:  # torch has no memory left, although the limit allows more
             return
         self._slabs.setdefault(room, []).append(slab)
-        self._used += slab.tokens
+        self._room.used += slab.tokens
         yield slab
 
     def _copy(self, source: KvPlace, target: KvPlace, length: int) -> None:
@@ -175,4 +192,4 @@ class KvRows:
             self._slabs[slab.room].remove(slab)
             if not self._slabs[slab.room]:
                 del self._slabs[slab.room]
-            self._used -= slab.tokens
+            self._room.used -= slab.tokens

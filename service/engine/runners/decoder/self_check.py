@@ -33,17 +33,21 @@ def check_passes(
     texts: Sequence[Sequence[int]],
     expected: Sequence[Array],
     precision: str,
+    sources: Sequence[Sequence[int]] = ((), ()),
 ) -> None:
     """Raise WrongPasses unless passes of the two texts give the expected logits: (tokens, vocabulary) for each.
 
-    The adapter in slot 0 must be empty.
+    The adapter in slot 0 must be empty. `sources` are what an encoder reads for each text.
     """
-    rows = [cache.open() for _ in texts]
+    rows = [cache.open(len(source)) for source in sources]
     done = [0, 0]
 
     def compute(counts: Sequence[int]) -> None:
         chosen = [i for i, count in enumerate(counts) if count]
-        segments = [Segment(rows[i], 0, texts[i][done[i] : done[i] + counts[i]], done[i]) for i in chosen]
+        segments = [
+            Segment(rows[i], 0, texts[i][done[i] : done[i] + counts[i]], done[i], () if done[i] else sources[i])
+            for i in chosen
+        ]
         for i, logits in zip(chosen, run(segments), strict=True):
             done[i] += counts[i]
             _compare(logits, expected[i][done[i] - 1], precision)

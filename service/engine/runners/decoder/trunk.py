@@ -12,7 +12,8 @@ import transformers
 from torch import Tensor
 
 from rootstock.adapters.spec import Array, FoundationSpec
-from rootstock.service.engine.runners.decoder.attention import NAME, RaggedAttention, Span
+from rootstock.service.engine.runners.decoder.attention import NAME, RaggedAttention, Span, attach
+from rootstock.service.engine.runners.decoder.packed_pass import PackedPass
 from rootstock.service.engine.runners.decoder.self_check import samples
 from rootstock.service.engine.runners.decoder.updates import AdapterMix, MixInUse, TokenNorm, TokenSite
 
@@ -34,7 +35,7 @@ class DecoderTrunk:
             raise ValueError(f"{spec.name} has no language-model head, so it cannot generate")
         self.precision = precision
         self.dtype = PRECISIONS[precision]
-        model = _load(folder, self.dtype)
+        model = load_model(transformers.AutoModelForCausalLM, folder, self.dtype)
         self.texts = samples(spec.causal_lm.vocabulary)
         self.expected = [_own_logits(model, text) for text in self.texts]
         model.set_attn_implementation(NAME)
@@ -42,12 +43,12 @@ class DecoderTrunk:
         self._model: Any = model
         self._trunk: Any = model.base_model
         self._attention = RaggedAttention()
-        self._attention.attach(model)
+        attach(model, self._attention)
         self._mix = MixInUse()
         for name in spec.sites:
-            _graft(self._trunk, name, TokenSite, self._mix)
+            graft(self._trunk, name, TokenSite, self._mix)
         for name in spec.norms:
-            _graft(self._trunk, name, TokenNorm, self._mix)
+            graft(self._trunk, name, TokenNorm, self._mix)
         self._running = threading.Lock()
 
     def run(self, ids: Sequence[int], positions: Sequence[int], spans: Sequence[Span], mix: AdapterMix) -> Tensor:
@@ -60,15 +61,8 @@ class DecoderTrunk:
             ).last_hidden_state[0]
             return hidden
 
-    def logits(
-        self,
-        ids: Sequence[int],
-        positions: Sequence[int],
-        spans: Sequence[Span],
-        mix: AdapterMix,
-        last: Sequence[int],
-    ) -> Tensor:
-        """Return the logits after the tokens `last` of a pass: (tokens, vocabulary). `mix` is as for `run`.
+    def logits(self, tokens: PackedPass, spans: Sequence[Span], mix: AdapterMix) -> Tensor:
+        """Return the logits after the last token of each part: (parts, vocabulary). `mix` is as for `run`.
 
         Some architectures scale or cap what their output layer gives, so the whole model computes them.
         """
@@ -76,10 +70,10 @@ class DecoderTrunk:
             self._attention.take(spans)
             self._mix.mix = mix
             logits: Tensor = self._model(
-                input_ids=torch.tensor([ids]),
-                position_ids=torch.tensor([positions]),
+                input_ids=tokens.ids,
+                position_ids=tokens.positions[None],
                 use_cache=False,
-                logits_to_keep=torch.tensor(last),
+                logits_to_keep=tokens.last,
             ).logits[0]
             return logits
 
@@ -91,13 +85,13 @@ def _own_logits(model: Any, text: Sequence[int]) -> Array:
     return logits
 
 
-def _load(folder: Path, dtype: torch.dtype) -> Any:
-    """Return the model, frozen, in eval mode. Read only safetensors and run no remote code."""
+def load_model(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """Return the model of an auto class, frozen, in eval mode. Read only safetensors and run no remote code."""
     previous = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        model = auto.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="eager"
         )
     finally:
@@ -105,6 +99,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _graft(trunk: Any, name: str, kind: Any, mix: MixInUse) -> None:
+def graft(trunk: Any, name: str, kind: Any, mix: MixInUse) -> None:
+    """Put a TokenSite or TokenNorm around a layer of the trunk, in its place."""
     parent, _, child = name.rpartition(".")
     setattr(trunk.get_submodule(parent), child, kind(trunk.get_submodule(name), name, mix))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -180,11 +180,17 @@ _VECTORS = {"input_scale": 1.0, "output_scale": 1.0, "shift": 0.0}
 class TokenSite(nn.Module):
     """A frozen linear layer whose update (`SiteUpdate`) differs between the tokens (1, tokens, in) of a pass."""
 
-    def __init__(self, linear: nn.Module, name: str, adapters: MixInUse) -> None:
+    def __init__(self, linear: Any, name: str, adapters: MixInUse) -> None:
         super().__init__()
         self.linear = linear
         self.name = name
         self.adapters = adapters
+
+    @property
+    def weight(self) -> Tensor:
+        """Return the layer's weight. T5 reads its dtype."""
+        weight: Tensor = self.linear.weight
+        return weight
 
     def forward(self, x: Tensor) -> Tensor:
         plan = self.adapters.mix.plan(self.name)

@@ -42,7 +42,9 @@ class _Bench:
         self.steps: dict[TextSequence, list[int]] = {}
         self.errors: dict[TextSequence, EngineError] = {}
 
-    def add(self, digest: str, prompt: Sequence[int], most: int, tenant: str = "") -> TextSequence:
+    def add(
+        self, digest: str, prompt: Sequence[int], most: int, tenant: str = "", source: Sequence[int] = ()
+    ) -> TextSequence:
         sampler = TokenSampler(SamplingOptions(temperature=0, max_tokens=most), prompt, [], VOCABULARY)
 
         def deliver(event: Step | EngineError) -> None:
@@ -52,7 +54,7 @@ class _Bench:
                 self.steps.setdefault(sequence, []).append(self.step)
 
         sequence = TextSequence(
-            make_adapter(digest), prompt, sampler, deliver, float(len(self.steps)), 1e9, tenant
+            make_adapter(digest), prompt, sampler, deliver, float(len(self.steps)), 1e9, source, tenant=tenant
         )
         self.steps[sequence] = []
         self.worker.admit([sequence])
@@ -85,6 +87,7 @@ _CALLS = st.lists(
         st.integers(1, 30),
         st.sampled_from(["x", "y"]),
         st.integers(0, 6),
+        st.lists(st.integers(0, VOCABULARY - 1), max_size=25),
     ),
     min_size=1,
     max_size=14,
@@ -95,14 +98,14 @@ _CALLS = st.lists(
 @given(
     calls=_CALLS,
     slots=st.integers(3, 8),
-    capacity=st.integers(12, 60),
+    capacity=st.integers(16, 60),
     rows=st.integers(1, 8),
     budget=st.integers(1, 20),
     quantum=st.integers(1, 8),
     leaving=st.sets(st.integers(0, 13), max_size=3),
 )
 def test_every_sequence_is_answered_as_if_it_were_alone_and_all_room_is_given_back(
-    calls: list[tuple[str, list[int], int, str, int]],
+    calls: list[tuple[str, list[int], int, str, int, list[int]]],
     slots: int,
     capacity: int,
     rows: int,
@@ -112,8 +115,8 @@ def test_every_sequence_is_answered_as_if_it_were_alone_and_all_room_is_given_ba
 ) -> None:
     bench = _Bench(StepLimits(rows, budget, quantum), slots, capacity * 8)
     sequences = []
-    for digest, prompt, most, tenant, pause in calls:
-        sequences.append(bench.add(digest, prompt, most, tenant))
+    for digest, prompt, most, tenant, pause, source in calls:
+        sequences.append(bench.add(digest, prompt, most, tenant, source))
         for _ in range(pause):
             bench.forward()
     gone = [sequences[i] for i in leaving if i < len(sequences)]
@@ -122,8 +125,8 @@ def test_every_sequence_is_answered_as_if_it_were_alone_and_all_room_is_given_ba
     bench.worker.leave()
     bench.run()
     assert not bench.errors
-    for sequence, (digest, prompt, most, _, _) in zip(sequences, calls, strict=True):
-        expected = greedy(digest, prompt, most)
+    for sequence, (digest, prompt, most, _, _, source) in zip(sequences, calls, strict=True):
+        expected = greedy(digest, prompt, most, source)
         assert sequence.tokens == (expected[: len(sequence.tokens)] if sequence in gone else expected)
     assert bench.decoder.cache.used == 0
     assert bench.decoder.cache.kept == sum(map(len, bench.decoder.cache.rows.values())) <= capacity * 4
@@ -214,6 +217,25 @@ def test_a_pass_of_prompts_stays_within_its_budget_and_a_pass_of_tokens_within_i
     tokens = [one for one in bench.passes if one not in prompts]
     assert max(sum(len(segment.tokens) for segment in one) for one in prompts) == 10
     assert max(map(len, tokens)) == 3
+
+
+def test_sequences_with_sources_share_nothing_although_they_begin_alike() -> None:
+    bench = _Bench()
+    for source in ([1, 2], [1, 2], [3]):
+        sequence = bench.add("a", list(range(40)), 5, source=source)
+        bench.run()
+        assert sequence.tokens == greedy("a", list(range(40)), 5, source)
+        assert not sequence.reused
+        assert not bench.decoder.cache.rows
+
+
+def test_a_pass_reads_whole_sources_within_its_budget_and_a_longer_one_alone() -> None:
+    bench = _Bench(StepLimits(rows=8, prefill_tokens=30, quantum=4))
+    for length in (12, 50, 12, 12):
+        bench.add("a", [0], 3, source=list(range(length)))
+    bench.run()
+    read = [[len(segment.source) for segment in one] for one in bench.passes if any(s.source for s in one)]
+    assert read == [[12], [50], [12, 12]]
 
 
 @pytest.mark.parametrize("others", [10, 100])

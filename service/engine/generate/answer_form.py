@@ -1,0 +1,112 @@
+"""Fit a request to one language model: its tokens, its options and the sampler of each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rootstock.adapters.language_model import LanguageModel
+from rootstock.adapters.spec import Adapter, FoundationSpec
+from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter, TooLarge, TooLong
+from rootstock.service.engine.generate.constraint.grammar import Grammar
+from rootstock.service.engine.generate.constraint.rule_constraint import RuleConstraint
+from rootstock.service.engine.generate.constraint.token_constraint import TokenConstraint
+from rootstock.service.engine.generate.sampling_options import SamplingOptions
+from rootstock.service.engine.generate.token_sampler import TokenSampler
+
+# The limit of the answers of a call, by estimates of a token and of a token's log-probability in JSON.
+_MOST_ANSWER_BYTES = 32 * 2**20
+_TOKEN_BYTES, _LOGPROB_BYTES = 16, 128
+
+
+class AnswerForm:
+    """The form of the answers of one foundation, with a decoder alone or with an encoder before it."""
+
+    def __init__(self, spec: FoundationSpec, language: LanguageModel, capacity: int) -> None:
+        """Take the tokens that the decoder's cache holds as `capacity`."""
+        self.vocabulary = language.vocabulary
+        self._stop_ids = language.stop_ids
+        self._seq2seq = spec.seq2seq_lm
+        self._capacity = capacity
+
+    @property
+    def rewrites(self) -> bool:
+        """Tell whether an encoder reads the prompt and the answer is a new text."""
+        return self._seq2seq is not None
+
+    def split(self, ids: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the tokens of a prompt that an encoder reads, and those that the decoder continues."""
+        return ((), ids) if self._seq2seq is None else (ids, (self._seq2seq.start_id,))
+
+    def check_grammar(self, grammar: Grammar) -> None:
+        """Raise InvalidParameter if answers follow a checkpoint's rules, which a grammar may contradict."""
+        if self.rewrites:
+            raise InvalidParameter(
+                f"{grammar.param} does not fit this model, which has an encoder; leave it out",
+                grammar.param,
+            )
+
+    def sampler(
+        self, sampling: SamplingOptions, start: Sequence[int], constraint: TokenConstraint | None = None
+    ) -> TokenSampler:
+        """Return the sampler of one answer after the decoder's tokens `start`."""
+        if self._seq2seq is not None:
+            rules, ends = self._seq2seq.rules, self._seq2seq.stop_ids
+            constraint = RuleConstraint(rules, ends, self.vocabulary, start, sampling.max_tokens)
+        return TokenSampler(sampling, start, self._stop_ids, self.vocabulary, constraint)
+
+    def fit(
+        self,
+        source: Sequence[int],
+        start: Sequence[int],
+        adapter: Adapter,
+        sampling: SamplingOptions,
+        answers: int,
+    ) -> SamplingOptions:
+        """Return the options with `max_tokens` cut to the room that the prompt leaves in the context.
+
+        An encoder–decoder model has a context for the source and one for the answer. Raise TooLong for a prompt
+        without room for a token, and TooLarge for answers that may be too large.
+        """
+        ids, most_tokens = start if self._seq2seq is None else source, adapter.preprocessing.max_length
+        if not ids:
+            raise InvalidInput("the prompt is empty; give a text of at least one token", "prompt")
+        vocabulary = self.vocabulary
+        if (worst := max(ids)) >= vocabulary or min(ids) < 0:
+            raise InvalidInput(f"token id {worst}; the vocabulary has ids from 0 to {vocabulary - 1}", "prompt")
+        context = min(most_tokens, self._capacity - len(source))
+        if len(source) > most_tokens or len(start) >= context:
+            limit = min(most_tokens, self._capacity)
+            raise TooLong(
+                f"the prompt has {len(ids)} tokens; the context holds {limit}, of which the answer needs at "
+                "least one; shorten the prompt",
+                "prompt",
+            )
+        room = context - len(start)
+        most = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
+        reported = 0 if sampling.logprobs is None else 1 + sampling.logprobs
+        if answers * most * (_TOKEN_BYTES + _LOGPROB_BYTES * reported) > _MOST_ANSWER_BYTES:
+            raise TooLarge(
+                f"{answers} answers of up to {most} tokens with {reported} log-probabilities each may take more "
+                f"than {_MOST_ANSWER_BYTES >> 20} MiB; ask for fewer tokens, answers or log-probabilities",
+                "max_tokens",
+            )
+        return self._ruled(replace(sampling, max_tokens=most, min_tokens=min(sampling.min_tokens, most)), most)
+
+    def _ruled(self, sampling: SamplingOptions, most: int) -> SamplingOptions:
+        """Return options that leave the tokens which the checkpoint's rules force.
+
+        Raise InvalidParameter for an end of the answer at its first token, which `min_tokens` excludes.
+        """
+        rules = None if self._seq2seq is None else self._seq2seq.rules
+        if rules is None or not sampling.min_tokens:
+            return sampling
+        if rules.first in {*sampling.stop_ids, *self._stop_ids}:
+            raise InvalidParameter(
+                f"min_tokens is {sampling.min_tokens}, but token {rules.first}, with which every answer of this "
+                "model begins, ends it; leave out min_tokens, or this token among the stop_ids",
+                "min_tokens",
+            )
+        return (
+            sampling if rules.last is None else replace(sampling, min_tokens=min(sampling.min_tokens, most - 1))
+        )

@@ -1,0 +1,1 @@
+"""Run passes of an encoder–decoder model on torch, with a separate adapter for each sequence."""

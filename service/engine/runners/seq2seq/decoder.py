@@ -1,0 +1,188 @@
+"""Run passes of an encoder–decoder model on torch: sources are read once, then answers are decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from rootstock.adapters.spec import Adapter, Array, FoundationSpec
+from rootstock.service.engine.generate.decoder import Segment
+from rootstock.service.engine.runners.decoder.attention import NAME, RaggedAttention, Span, attach
+from rootstock.service.engine.runners.decoder.packed_pass import PackedPart, PackedPass
+from rootstock.service.engine.runners.decoder.self_check import CHECK_ROOM, check_passes, samples
+from rootstock.service.engine.runners.decoder.trunk import graft, load_model
+from rootstock.service.engine.runners.decoder.updates import (
+    AdapterMix,
+    MixInUse,
+    TensorUpdate,
+    TokenNorm,
+    TokenSite,
+    to_tensors,
+)
+from rootstock.service.engine.runners.seq2seq.attention import (
+    CrossAttention,
+    SourceAttention,
+    SourceProjection,
+    UnusedProjection,
+)
+from rootstock.service.engine.runners.seq2seq.positions import PackedPositions, RelativeBias
+from rootstock.service.engine.runners.seq2seq.source_rows import SourceRows
+
+# What transformers' classes call the attention over sources, and its layers for keys and values.
+_CROSS = ("EncDecAttention", "encoder_attn")
+_PROJECTIONS = (("k", "v"), ("k_proj", "v_proj"))
+
+
+class Seq2SeqDecoder:
+    """A decoder (generate.decoder.Decoder) of a foundation with an encoder, on a CPU in fp32.
+
+    A pass first reads the sources of the sequences that begin, packed and each under its own adapter. The cache
+    keeps their keys and values. The decoder's part of a pass is that of TorchDecoder.
+    """
+
+    name = "torch"
+    precision = "fp32"
+
+    def __init__(
+        self, folder: Path, spec: FoundationSpec, slots: int, cache_tokens: int, threads: int | None = None
+    ) -> None:
+        """Load the foundation from a folder. Raise ValueError for a foundation without an encoder and a decoder.
+
+        Raise WrongPasses if a pass does not give the logits of transformers' own forward.
+        """
+        if spec.seq2seq_lm is None:
+            raise ValueError(f"{spec.name} is no encoder–decoder model with a language-model head")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.spec = spec
+        self.slots = slots
+        model = load_model(transformers.AutoModelForSeq2SeqLM, folder, torch.float32)
+        vocabulary = spec.seq2seq_lm.vocabulary
+        sources, texts = samples(vocabulary), samples(vocabulary)[::-1]
+        expected = [_own_logits(model, *pair) for pair in zip(sources, texts, strict=True)]
+        model.set_attn_implementation(NAME)
+        self._model = model
+        self._mix = AdapterMix()
+        in_use = MixInUse()
+        in_use.mix = self._mix
+        trunk = model.base_model
+        for name in spec.sites:
+            graft(trunk, name, TokenSite, in_use)
+        for name in spec.norms:
+            graft(trunk, name, TokenNorm, in_use)
+        self._encoder: Any = model.get_encoder()
+        decoder: Any = model.get_decoder()
+        self._reading = SourceAttention(_relative_bias(self._encoder))
+        self._ragged = RaggedAttention(_relative_bias(decoder))
+        cross = [module for name, module in decoder.named_modules() if name.rpartition(".")[2] in _CROSS]
+        self._cross = CrossAttention([_take_projections(module) for module in cross])
+        for stack, attention in ((self._encoder, self._reading), (decoder, self._ragged)):
+            attach(stack, attention)
+        for module in cross:
+            attach(module, self._cross)
+        self._source_positions, self._positions = _packed_positions(self._encoder), _packed_positions(decoder)
+        # transformers wants an encoder's output, of which only the unused projections would make something.
+        self._unread = torch.zeros((1, 1, spec.hidden_size))
+        shape = _token_shape(cross)
+        self.cache = SourceRows(shape, CHECK_ROOM, torch.float32)
+        self.place(0, {})
+        check_passes(self.run, self.cache, texts, expected, self.precision, sources)
+        self.clear(0)
+        self.cache = SourceRows(shape, cache_tokens, torch.float32)
+
+    def warm(self, adapter: Adapter) -> None:
+        """Do nothing, because every adapter uses the foundation's head."""
+
+    def stage(self, adapter: Adapter) -> Mapping[str, TensorUpdate]:
+        """Return the adapter's updates as tensors."""
+        return {site: to_tensors(update, torch.float32) for site, update in adapter.weights.sites.items()}
+
+    def place(self, slot: int, staged: Mapping[str, TensorUpdate]) -> None:
+        """Put a staged adapter into a slot."""
+        self._mix.place(slot, staged)
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot."""
+        self._mix.clear(slot)
+
+    @torch.inference_mode()
+    def run(self, segments: Sequence[Segment]) -> Array:
+        """Read the sources of segments that have one, then return the logits after the last token of each.
+
+        The shape is (segments, vocabulary) in fp32.
+        """
+        if unread := [segment for segment in segments if segment.source]:
+            self._read(unread)
+        tokens = PackedPass([PackedPart(segment.slot, segment.tokens, segment.start) for segment in segments])
+        self._mix.take(tokens.runs)
+        self._ragged.take(
+            [
+                Span(self.cache[segment.row], first, end, segment.start)
+                for segment, (first, end) in zip(segments, tokens.bounds, strict=True)
+            ]
+        )
+        self._cross.take(tokens.bounds, [self.cache.source(segment.row) for segment in segments])
+        if self._positions is not None:
+            self._positions.take(tokens.positions)
+        logits: Tensor = self._model(
+            encoder_outputs=(self._unread,), decoder_input_ids=tokens.ids, use_cache=False
+        ).logits[0]
+        output: Array = logits[tokens.last].numpy()
+        return output
+
+    def _read(self, segments: Sequence[Segment]) -> None:
+        """Compute the keys and values of the segments' sources in one pass of the encoder."""
+        tokens = PackedPass([PackedPart(segment.slot, segment.source) for segment in segments])
+        self._mix.take(tokens.runs)
+        self._reading.take(tokens.bounds)
+        if self._source_positions is not None:
+            self._source_positions.take(tokens.positions)
+        hidden = self._encoder(input_ids=tokens.ids).last_hidden_state
+        self._cross.write(hidden, tokens.bounds, [self.cache.source(segment.row)[0] for segment in segments])
+
+
+@torch.inference_mode()
+def _own_logits(model: Any, source: Sequence[int], text: Sequence[int]) -> Array:
+    """Return transformers' own logits for the tokens of a decoder under a source: (tokens, vocabulary) fp32."""
+    ids = {"input_ids": torch.tensor([source]), "decoder_input_ids": torch.tensor([text])}
+    logits: Array = model(**ids, use_cache=False).logits[0].numpy()
+    return logits
+
+
+def _take_projections(attention: Any) -> SourceProjection:
+    """Take the layers that project sources out of a decoder layer's attention."""
+    names = next(names for names in _PROJECTIONS if hasattr(attention, names[0]))
+    taken = SourceProjection(*(getattr(attention, name) for name in names))
+    for name, layer in zip(names, taken, strict=True):
+        setattr(attention, name, UnusedProjection(layer.linear.out_features))
+    return taken
+
+
+def _relative_bias(stack: nn.Module) -> RelativeBias | None:
+    """Return the bias of a stack with relative positions; None for one with position embeddings."""
+    return next(map(RelativeBias, _with_table(stack)), None)
+
+
+def _with_table(stack: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in stack.modules() if getattr(module, "has_relative_attention_bias", False))
+
+
+def _packed_positions(stack: Any) -> PackedPositions | None:
+    """Put PackedPositions around a stack's position embeddings, if it has any, and return it."""
+    if not hasattr(stack, "embed_positions"):
+        return None
+    stack.embed_positions = packed = PackedPositions(stack.embed_positions)
+    return packed
+
+
+def _token_shape(cross: Sequence[Any]) -> tuple[int, int, int]:
+    """Return the shape of one token's keys: layers, heads, width."""
+    first = cross[0]
+    if hasattr(first, "n_heads"):
+        return len(cross), first.n_heads, first.key_value_proj_dim
+    return len(cross), first.num_heads, first.head_dim
