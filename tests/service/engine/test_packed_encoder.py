@@ -14,7 +14,12 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from transformers import AutoModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import locate
@@ -37,6 +42,17 @@ TEXTS = (
     "<|endoftext|>",
     "Ada Lovelace met Charles Babbage in London in June 1833, at a party in Dorset Street.",
 )
+
+
+# The families of which transformers has both classes with heads.
+WITH_HEADS = [
+    family
+    for family in FAMILIES
+    if all(
+        type(AutoConfig.for_model(family)) in auto._model_mapping
+        for auto in (AutoModelForSequenceClassification, AutoModelForTokenClassification)
+    )
+]
 
 
 @dataclass(frozen=True)
@@ -142,7 +158,7 @@ class BareStates:
         return max((i for i, token in enumerate(self.ids(text)) if token != 0), default=0)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=WITH_HEADS)
 def heads(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Heads:
     return _make(request.param, tmp_path_factory.mktemp(request.param))
 
