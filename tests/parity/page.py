@@ -72,8 +72,9 @@ default one, answers 422. No adapter can be uploaded for `fill-mask`.
 """
 
 _GENERATION_NOTE = """\
-A foundation of one of these architectures generates text: {architectures}. `text-generation` is its only \
-task, alone and with adapters of `task_type` `CAUSAL_LM`. Its tokens come from `tokenizer.json`, its chat \
+A foundation of one of these architectures generates text: {architectures}. It does so alone and with \
+adapters of `task_type` `CAUSAL_LM`, and serves [heads](#heads-on-a-decoder) beside. Its tokens come from \
+`tokenizer.json`, its chat \
 template from `chat_template.jinja` or else `tokenizer_config.json`, and the tokens that end an answer from \
 `generation_config.json` or else `config.json`. A foundation that names no such token is refused. A gpt2 \
 generates if `architectures` in its `config.json` names `GPT2LMHeadModel`; any other gpt2 computes inputs in one \
@@ -96,6 +97,20 @@ were resized for new tokens, or `bias: all` on phi, whose output layer has a bia
 that become LoRA (check `conversion`).
 """
 
+_HEADS_NOTE = """\
+### Heads on a decoder
+
+The same foundation serves adapters of `task_type` `SEQ_CLS`, `TOKEN_CLS` and `FEATURE_EXTRACTION`, from the \
+one copy of its weights. A classifier is transformers' class, such as `LlamaForSequenceClassification`: its \
+`score` reads the last token that is not the `pad_token_id` of the foundation's `config.json`. \
+`text-ranking` and `zero-shot-classification` use the same class. An embedding is the last token, special \
+ones included, divided by its norm, unless files of sentence-transformers say otherwise. Text becomes tokens \
+as by the tokenizer's default: the server adds an end token only if the tokenizer does, as that of \
+Qwen3-Embedding. A bundle's `prefix` holds an instruction. On a small random model of each architecture, \
+batches that mix LoRA, rsLoRA, DoRA, IA3, heads alone and the bare foundation must equal PEFT within 1e-4 + \
+1e-4·|x|. `QUESTION_ANS` is not served on a decoder.
+"""
+
 _REWRITING_NOTE = """\
 A foundation of one of these architectures has an encoder and a decoder: {architectures}. \
 `text2text-generation` is its only task, alone and with adapters of `task_type` `SEQ_2_SEQ_LM`, which change \
@@ -113,10 +128,12 @@ no longest text. Its limit is `n_positions` of its `config.json`, else 512 token
 
 _FILES_NOTE = """\
 The files of sentence-transformers beside a foundation say how it embeds. The server supports the modules \
-`Transformer`, `Pooling` (mean or the first token) and `Normalize`, a default prompt, `max_seq_length`, and \
-`do_lower_case` if `tokenizer.json` also lower-cases. With any other module or setting (`Dense`, another \
+`Transformer`, `Pooling` (mean, the first or the last token) and `Normalize`, a default prompt, \
+`max_seq_length`, and `do_lower_case` if `tokenizer.json` also lower-cases. With any other module or \
+setting (`Dense`, another \
 pooling or several at once, `truncate_dim`) the server does not start, and its message names it. Without \
-`modules.json` a foundation embeds by the mean. The same rules hold for an adapter that sentence-transformers \
+`modules.json` a foundation embeds by the mean, and one that generates text by \
+its last token, normalised. The same rules hold for an adapter that sentence-transformers \
 saved: the server refuses its upload instead.
 
 The server reads only `tokenizer.json` to turn text into tokens. transformers would also follow \
@@ -168,6 +185,7 @@ def render() -> str:
             _ALONE_NOTE,
             "## Text generation\n",
             _GENERATION_NOTE.format(architectures=", ".join(FAMILIES)),
+            _HEADS_NOTE,
             "## Encoder–decoder models\n",
             _REWRITING_NOTE.format(architectures=", ".join(dict.fromkeys(one[0] for one in REWRITERS.values()))),
             "## The files beside a foundation\n",
