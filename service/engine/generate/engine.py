@@ -107,7 +107,7 @@ class GenerationEngine:
             clock,
             # A foundation's engine for one pass takes turns under the name alone.
             nullcontext if arbiter is None else partial(arbiter.turn, f"{name}, generation"),
-            spec.max_tokens if seq2seq is None else 2 * spec.max_tokens,
+            2 * spec.max_tokens if self._form.rewrites else spec.max_tokens,
         )
         self.adapters = Residency(
             self._own, self._load, self.limits.cache_bytes, self.slots, self.worker.drop, observer
@@ -155,6 +155,8 @@ class GenerationEngine:
         """
         with self._refusals:
             self._check(prompt, sampling, answers)
+            if grammar is not None:
+                self._form.check_grammar(grammar)
         arrived = self._clock()
         deadline = options.deadline(arrived, self.limits.timeout_s)
         resolved = target or self._resolve(reference)
@@ -312,8 +314,6 @@ class GenerationEngine:
     ) -> Sequence[TokenConstraint | None]:
         if grammar is None:
             return [None] * answers
-        with self._refusals:
-            self._form.check_grammar(grammar)
         try:
             async with asyncio.timeout(deadline - self._clock()):
                 return await self._grammars.compile(grammar, answers, sampling.ignore_eos)

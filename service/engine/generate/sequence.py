@@ -28,12 +28,12 @@ class Step:
 class TextSequence:
     """One generation under one adapter.
 
-    The decoder continues `prompt`; an encoder, if the foundation has one, reads `source` first. `deliver` receives each Step, or the error that ends the
-    sequence; the decoding thread calls it. `computed` tokens, of prompt and answer together, are in `row` of the
-    cache. Of the prompt, `reused` tokens were copied from another row. `cost` is the price of the sequence's next
-    turn in tokens; it stays the same while the sequence waits. `started` turns true with its first lane and
-    `counted` with its first pass. `left` turns true when nobody waits for the sequence any more. Times are in
-    seconds on the engine's clock.
+    The decoder continues `prompt`; an encoder, if the foundation has one, reads `source` first. `deliver`
+    receives each Step, or the error that ends the sequence; the decoding thread calls it. `computed` tokens,
+    of prompt and answer together, are in `row` of the cache. Of the prompt, `reused` tokens were copied from
+    another row. `cost` is the price of the sequence's next turn in tokens; it stays the same while the
+    sequence waits. `started` turns true with its first lane and `counted` with its first pass. `left` turns
+    true when nobody waits for the sequence any more. Times are in seconds on the engine's clock.
     """
 
     adapter: Adapter

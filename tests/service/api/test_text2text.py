@@ -150,3 +150,11 @@ def test_a_text_longer_than_the_context_is_refused(client: httpx.Client) -> None
     answer = client.post("/v1/completions", json={"model": "a0", "prompt": "a " * 300})
     assert answer.status_code == 422
     assert "the context holds 128" in answer.json()["error"]["message"]
+
+
+def test_a_structure_is_refused_because_the_checkpoint_s_rules_may_contradict_it(client: httpx.Client) -> None:
+    body = {"model": "a0", "prompt": TEXT, "response_format": {"type": "json_object"}}
+    answer = client.post("/v1/completions", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["param"] == "response_format"
+    assert "has an encoder" in answer.json()["error"]["message"]
