@@ -443,3 +443,21 @@ def _tokenizers() -> dict[str, Tokenizer]:
     for tokenizer in (fallback, meta, level):
         tokenizer.add_special_tokens(["</s>"])
     return {"byte level": level, "byte fallback": fallback, "metaspace": meta}
+
+
+def test_ends_that_are_ignored_are_allowed_only_where_nothing_else_is(tiny: TinyDecoder) -> None:
+    tokenizer = PromptTokenizer(tiny.folder)
+    language = tiny.spec.causal_lm
+    assert language is not None
+    ends = list(language.stop_ids)
+    compiler = GrammarCompiler(tokenizer.to_json, language.vocabulary, ends)
+
+    async def masks(ignore: bool) -> list[Any]:
+        (constraint,) = await compiler.compile(regex_grammar("a(b)?", "regex"), 1, ignore)
+        constraint.accept(tokenizer.encode("a", special=False)[0])
+        return [constraint.allowed()]
+
+    (kept,), (left,) = asyncio.run(masks(False)), asyncio.run(masks(True))
+    assert kept[ends].any()
+    assert not left[ends].any()
+    assert left.any()
