@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rootstock.loadtest import targets
+from rootstock.loadtest.fixtures.random_lora import LoraKind
 from rootstock.loadtest.fixtures.setup import BenchmarkSetup
 from rootstock.loadtest.generation.generation_bench import (
     PROMPT_TOKENS,
     SEQUENCES,
-    LoraKind,
     bare_names,
     open_generation_bench,
 )

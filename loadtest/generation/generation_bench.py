@@ -6,22 +6,13 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationFiles, locate
-from rootstock.adapters.spec import (
-    TEXT_GENERATION,
-    Adapter,
-    AdapterWeights,
-    Array,
-    FoundationSpec,
-    HeadSpec,
-    Preprocessing,
-    SiteUpdate,
-)
+from rootstock.adapters.spec import Adapter
+from rootstock.loadtest.fixtures.random_lora import LoraKind, random_adapters
 from rootstock.loadtest.measure.agreement import Disagreement
 from rootstock.service.engine.core.catalog import FOUNDATION, ResolvedReference
 from rootstock.service.engine.core.observer import Observer
@@ -33,21 +24,8 @@ from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
 
 SEQUENCES = 16
 PROMPT_TOKENS = 32
-# Trained adapters change each weight by about this much.
-_SCALE = 0.02
 _CACHE_TOKENS = 16_384
 _TIMEOUT_S = 3600.0
-
-
-class LoraKind(NamedTuple):
-    """The form of a benchmark's adapters: their rank, and the last parts of their sites' names (None: all)."""
-
-    rank: int
-    targets: tuple[str, ...] | None
-
-    @property
-    def text(self) -> str:
-        return f"rank {self.rank} on {'all linear layers' if self.targets is None else ', '.join(self.targets)}"
 
 
 @dataclass(frozen=True)
@@ -116,7 +94,7 @@ def open_generation_bench(kind: LoraKind, threads: int) -> Iterator[GenerationBe
     """Open the chat foundation with 16 random adapters of a kind."""
     files = locate("chat")
     spec = describe(files)
-    adapters = random_adapters(spec, kind)
+    adapters = random_adapters(spec, kind, SEQUENCES)
     engine = GenerationEngine(
         spec,
         TorchDecoder(files.folder, spec, SEQUENCES + 3, _CACHE_TOKENS, threads),
@@ -136,27 +114,6 @@ def open_generation_bench(kind: LoraKind, threads: int) -> Iterator[GenerationBe
         loop.close()
 
 
-def random_adapters(spec: FoundationSpec, kind: LoraKind) -> dict[str, Adapter]:
-    """Return 16 random adapters of a kind by name, always the same."""
-    draw = np.random.default_rng(0)
-    return {f"adapter-{i}": _random_adapter(spec, kind, f"adapter-{i}", draw) for i in range(SEQUENCES)}
-
-
 def bare_names() -> list[str]:
     """Return the references of 16 sequences without an adapter."""
     return [FOUNDATION] * SEQUENCES
-
-
-def _random_adapter(spec: FoundationSpec, kind: LoraKind, name: str, draw: np.random.Generator) -> Adapter:
-    def part(*shape: int) -> Array:
-        return draw.normal(0, _SCALE, shape).astype(np.float32)
-
-    sites = {
-        site: SiteUpdate(part(kind.rank, features[0]), part(kind.rank, features[1]))
-        for site, features in spec.sites.items()
-        if kind.targets is None or site.rpartition(".")[2] in kind.targets
-    }
-    head = HeadSpec("causal-lm", None if spec.causal_lm is None else spec.causal_lm.class_name)
-    return Adapter(
-        name, TEXT_GENERATION, None, (), head, Preprocessing(spec.max_tokens), AdapterWeights(sites, {})
-    )

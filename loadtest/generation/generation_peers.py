@@ -17,10 +17,11 @@ from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.foundation.named import source_file
 from rootstock.loadtest import targets
+from rootstock.loadtest.fixtures.lora_folder import write_lora_folder
+from rootstock.loadtest.fixtures.random_lora import LoraKind, random_adapters
 from rootstock.loadtest.fixtures.server import ServerProcess, rootstock_server
 from rootstock.loadtest.fixtures.setup import BenchmarkSetup
-from rootstock.loadtest.generation.generation_bench import PROMPT_TOKENS, SEQUENCES, LoraKind, random_adapters
-from rootstock.loadtest.generation.lora_folder import write_lora_folder
+from rootstock.loadtest.generation.generation_bench import PROMPT_TOKENS, SEQUENCES
 from rootstock.loadtest.measure.agreement import Disagreement
 from rootstock.loadtest.measure.pairs import interleave
 from rootstock.loadtest.measure.row import BenchmarkRow, NotRun
@@ -133,7 +134,7 @@ def _our_server(setup: BenchmarkSetup, precision: str) -> Iterator[_OurServer]:
     settings = {"FOUNDATIONS": str(folder), "PRECISION": precision, "GENERATION_ROWS": str(SEQUENCES)}
     with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as temporary:
         adapters = {}
-        for name, adapter in random_adapters(spec, _KIND).items():
+        for name, adapter in random_adapters(spec, _KIND, SEQUENCES).items():
             adapters[name] = Path(temporary) / name
             write_lora_folder(adapter, spec, adapters[name])
         with rootstock_server("uvicorn", setup.export, setup.threads, str(folder), settings=settings) as process:

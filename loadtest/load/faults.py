@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rootstock.loadtest import targets
+from rootstock.loadtest.judgement.verdict import FAULTS, Verdict
 from rootstock.loadtest.load.trial import Trial
-from rootstock.loadtest.load.verdict import FAULTS, Verdict
 from rootstock.loadtest.measure.row import BenchmarkRow, Measure, Pair
 
 

@@ -16,13 +16,13 @@ from typing import Any
 
 from locust.env import Environment
 
-from rootstock.loadtest.load.ledger import Ledger
-from rootstock.loadtest.load.oracle import Oracle
+from rootstock.loadtest.judgement.ledger import Ledger
+from rootstock.loadtest.judgement.oracle import Oracle
+from rootstock.loadtest.judgement.verdict import Verdict
 from rootstock.loadtest.load.plan import LoadPlan, Phase
 from rootstock.loadtest.load.record import CALLER, PHASES, RECORDS, write_records
 from rootstock.loadtest.load.traffic import PREDICT, TrafficMix
 from rootstock.loadtest.load.users import Arrivals, Caller, Flooder, Mover, Run
-from rootstock.loadtest.load.verdict import Verdict
 
 
 def run_plan(plan: LoadPlan, oracle: Oracle, say: Callable[[str], None]) -> tuple[Run, list[dict[str, Any]]]:

@@ -13,7 +13,7 @@ from rootstock.adapters.spec import FoundationSpec
 from rootstock.loadtest.fixtures.registration import digests_of, name_of, register
 from rootstock.loadtest.fixtures.setup import BenchmarkSetup
 from rootstock.loadtest.fixtures.workload import WHOLE, folder_of, zip_of
-from rootstock.loadtest.load.oracle import Oracle, OracleVersion, PeftOracle
+from rootstock.loadtest.judgement.oracle import Oracle, OracleVersion, PeftOracle
 from rootstock.loadtest.load.plan import Move
 from rootstock.loadtest.load.texts import real_texts
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner

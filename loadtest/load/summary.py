@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from rootstock.loadtest.judgement.verdict import FAULTS, Verdict
 from rootstock.loadtest.load.record import Record
-from rootstock.loadtest.load.verdict import FAULTS, Verdict
 
 PERCENTILES = (50, 95, 99)
 

@@ -10,9 +10,9 @@ from itertools import cycle
 from typing import Any
 
 from rootstock.loadtest.fixtures.popularity import choose
-from rootstock.loadtest.load.ledger import Ledger
-from rootstock.loadtest.load.oracle import Oracle
-from rootstock.loadtest.load.verdict import (
+from rootstock.loadtest.judgement.ledger import Ledger
+from rootstock.loadtest.judgement.oracle import Oracle
+from rootstock.loadtest.judgement.verdict import (
     AnswerJudgement,
     Verdict,
     of_embedding,

@@ -13,13 +13,13 @@ from typing import Any
 
 from rootstock.loadtest.fixtures.server import rootstock_server
 from rootstock.loadtest.fixtures.setup import BenchmarkSetup
+from rootstock.loadtest.judgement.verdict import Verdict
 from rootstock.loadtest.load.plan import LoadPlan, Phase
 from rootstock.loadtest.load.preparation import ScenarioFixture
 from rootstock.loadtest.load.record import CALLER, MOVER, PHASES, RECORDS, Record, read_records
 from rootstock.loadtest.load.samples import ResourceSample, server_samples
 from rootstock.loadtest.load.summary import Summary, summarize
 from rootstock.loadtest.load.timeline import timeline
-from rootstock.loadtest.load.verdict import Verdict
 from rootstock.loadtest.measure.machine import ROOT
 
 

@@ -21,12 +21,12 @@ from gevent.pool import Pool
 from locust import FastHttpUser, task
 from locust.exception import StopUser
 
-from rootstock.loadtest.load.ledger import Ledger
-from rootstock.loadtest.load.oracle import Oracle
+from rootstock.loadtest.judgement.ledger import Ledger
+from rootstock.loadtest.judgement.oracle import Oracle
+from rootstock.loadtest.judgement.verdict import FAULTS, Verdict
 from rootstock.loadtest.load.plan import Move, Phase
 from rootstock.loadtest.load.record import CALLER, FLOOD, MOVER, Record
 from rootstock.loadtest.load.traffic import LoadRequest, TrafficMix, judge_response
-from rootstock.loadtest.load.verdict import FAULTS, Verdict
 
 # The most unanswered requests of an open loop. A further arrival waits, and its latency counts the wait.
 IN_FLIGHT = 1000

@@ -9,15 +9,15 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from rootstock.loadtest.generation.generation_bench import LoraKind, random_adapters
-from rootstock.loadtest.generation.lora_folder import write_lora_folder
+from rootstock.loadtest.fixtures.lora_folder import write_lora_folder
+from rootstock.loadtest.fixtures.random_lora import LoraKind, random_adapters
 from tests.service.engine.generate.families import make_decoder
 
 
 @pytest.mark.parametrize("kind", [LoraKind(4, None), LoraKind(2, ("q_proj", "v_proj"))])
 def test_peft_reads_a_written_folder_as_the_same_update(kind: LoraKind, tmp_path: Path) -> None:
     tiny = make_decoder("llama", tmp_path / "model")
-    adapter = next(iter(random_adapters(tiny.spec, kind).values()))
+    adapter = next(iter(random_adapters(tiny.spec, kind, 1).values()))
     write_lora_folder(adapter, tiny.spec, tmp_path / "adapter")
     base = AutoModelForCausalLM.from_pretrained(tiny.folder, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, str(tmp_path / "adapter"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootstock.loadtest.load.ledger import Ledger
+from rootstock.loadtest.judgement.ledger import Ledger
 
 
 def test_what_is_live_at_the_start_may_answer_until_a_move_is_answered() -> None:

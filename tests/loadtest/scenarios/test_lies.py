@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rootstock.loadtest.load.oracle import Oracle, OracleVersion
+from rootstock.loadtest.judgement.oracle import Oracle, OracleVersion
 from rootstock.loadtest.load.plan import LoadPlan, Phase
 from rootstock.loadtest.load.record import RECORDS, read_records
 from rootstock.loadtest.load.traffic import PREDICT

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from rootstock.loadtest.load.oracle import Oracle, OracleVersion
-from rootstock.loadtest.load.verdict import (
+from rootstock.loadtest.judgement.oracle import Oracle, OracleVersion
+from rootstock.loadtest.judgement.verdict import (
     AnswerJudgement,
     Verdict,
     of_embedding,

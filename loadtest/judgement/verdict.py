@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from rootstock.loadtest.load.oracle import Oracle, close
+from rootstock.loadtest.judgement.oracle import Oracle, close
 
 
 class Verdict(StrEnum):

@@ -1,0 +1,1 @@
+"""The answers to expect, the versions that may give them, and the verdict on each answer."""
