@@ -232,6 +232,13 @@ _SCENARIOS = (
         "scenarios.noisy_neighbour:noisy_neighbour",
     ),
     Benchmark(
+        "chat",
+        Command.SCENARIO,
+        "streamed chats of 1, 4, 16 clients and at a constant rate: first token, token time, tokens/s; faults",
+        f"{targets.FAULTS:g} faults",
+        "scenarios.chat:chat",
+    ),
+    Benchmark(
         "soak",
         Command.SCENARIO,
         "30 min of mixed traffic: slope of resident memory; faults",

@@ -6,7 +6,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,46 +21,66 @@ _EMBEDDED_TOKENS = 256
 
 
 @dataclass(frozen=True)
+class ExpectedText:
+    """The text of a greedy answer, and the number of its tokens.
+
+    It is only the beginning of the answer unless `whole`.
+    """
+
+    text: str
+    tokens: int
+    whole: bool = True
+
+
+@dataclass(frozen=True)
 class OracleVersion:
-    """A version that may answer: its number, and by text (index) the score of each label, in id order."""
+    """A version that may answer, with its number.
+
+    By text (index): a classifier's `scores` of each label, in id order; the `answers` of an adapter that
+    generates.
+    """
 
     name: str
     number: int
     scores: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    answers: Mapping[int, ExpectedText] = field(default_factory=dict)
+
+    @property
+    def known(self) -> list[int]:
+        """Return the texts whose answers are known."""
+        return [*self.scores, *self.answers]
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """Texts, versions by digest, and the foundation's fingerprint with its embedding of each text."""
+    """Texts, versions by digest, and the foundation's fingerprint with its embedding of each text.
+
+    A generated answer ends after `max_tokens` tokens.
+    """
 
     texts: Sequence[str]
     versions: Mapping[str, OracleVersion]
     fingerprint: str = ""
     embeddings: Sequence[Sequence[float]] = ()
+    max_tokens: int = 0
 
     def write(self, path: Path) -> None:
         """Write the oracle as JSON."""
-        versions = {
-            digest: {"name": v.name, "number": v.number, "scores": {str(i): list(s) for i, s in v.scores.items()}}
-            for digest, v in self.versions.items()
-        }
-        content = {
-            "texts": list(self.texts),
-            "versions": versions,
-            "fingerprint": self.fingerprint,
-            "embeddings": [list(one) for one in self.embeddings],
-        }
+        content = asdict(self)
         path.write_text(json.dumps(content), encoding="utf-8")
 
     @staticmethod
     def read(path: Path) -> Oracle:
         """Return the oracle that `write` wrote."""
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        versions = {
-            digest: OracleVersion(v["name"], v["number"], {int(i): s for i, s in v["scores"].items()})
-            for digest, v in content["versions"].items()
-        }
-        return Oracle(content["texts"], versions, content["fingerprint"], content["embeddings"])
+        versions = {digest: _version(version) for digest, version in content.pop("versions").items()}
+        return Oracle(**content, versions=versions)
+
+
+def _version(content: Mapping[str, Any]) -> OracleVersion:
+    scores = {int(text): scores for text, scores in content["scores"].items()}
+    answers = {int(text): ExpectedText(**answer) for text, answer in content["answers"].items()}
+    return OracleVersion(content["name"], content["number"], scores, answers)
 
 
 class PeftOracle:

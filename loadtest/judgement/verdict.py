@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from rootstock.loadtest.judgement.oracle import Oracle, close
+from rootstock.loadtest.judgement.chat_stream import ChatAnswer
+from rootstock.loadtest.judgement.oracle import ExpectedText, Oracle, OracleVersion, close
 
 
 class Verdict(StrEnum):
@@ -15,7 +16,8 @@ class Verdict(StrEnum):
 
     `refused` is 429 with Retry-After. A `stale` answer is by a version of the adapter that was not live at any
     time between request and answer. A `mixed` answer is by another adapter. A `wrong` answer is by the right
-    version, but with other numbers. `failed` is no answer, or one that does not have the route's form.
+    version, but with other numbers or another text. `failed` is no answer, or one that does not have the route's
+    form.
     """
 
     OK = "ok"
@@ -31,7 +33,7 @@ FAULTS = (Verdict.FAILED, Verdict.STALE, Verdict.MIXED, Verdict.WRONG)
 
 @dataclass(frozen=True)
 class AnswerJudgement:
-    """A verdict with its reason. `scored`: numbers were compared, not the digest alone."""
+    """A verdict with its reason. `scored`: numbers or a text were compared, not the digest alone."""
 
     verdict: Verdict
     detail: str = ""
@@ -58,6 +60,50 @@ def of_prediction(
         predictions = [_by_label(one) for one in answer["predictions"]]
     except (KeyError, TypeError, ValueError) as error:
         return AnswerJudgement(Verdict.FAILED, f"{name}: malformed answer ({error!r})")
+    version = _live_version(name, model, digest, number, live, oracle)
+    if isinstance(version, AnswerJudgement):
+        return version
+    if len(predictions) != len(texts):
+        return AnswerJudgement(Verdict.WRONG, f"{name}: {len(predictions)} predictions for {len(texts)} inputs")
+    return _of_scores(name, digest, texts, predictions, oracle)
+
+
+def of_chat(answer: ChatAnswer, name: str, text: int, live: set[str], oracle: Oracle) -> AnswerJudgement:
+    """Return the verdict on a chat's greedy answer to a text (index): digest, version, text, number of tokens."""
+    if len(answer.identities) != 1:
+        return AnswerJudgement(
+            Verdict.MIXED, f"{name}: the events of one answer name {sorted(map(repr, answer.identities))}"
+        )
+    ((model, digest, number),) = answer.identities
+    version = _live_version(name, model, digest, number, live, oracle)
+    if isinstance(version, AnswerJudgement):
+        return version
+    expected = version.answers.get(text)
+    if expected is None:
+        return AnswerJudgement(Verdict.OK)
+    if _has_text(answer, expected):
+        return AnswerJudgement(Verdict.OK, scored=expected.tokens > 0)
+    others = (v for d, v in oracle.versions.items() if d != digest and text in v.answers)
+    if other := next((v for v in others if v.answers[text].tokens and _has_text(answer, v.answers[text])), None):
+        return AnswerJudgement(
+            Verdict.MIXED, f"{name}: text {text} has the answer of {other.name}, version {other.number}"
+        )
+    return AnswerJudgement(
+        Verdict.WRONG,
+        f"{name}: text {text} got {answer.text!r} of {answer.tokens} tokens, expected {expected}",
+    )
+
+
+def _has_text(answer: ChatAnswer, expected: ExpectedText) -> bool:
+    if expected.whole:
+        return answer.text == expected.text and answer.tokens == expected.tokens
+    return answer.text.startswith(expected.text) and answer.tokens >= expected.tokens
+
+
+def _live_version(
+    name: str, model: Any, digest: Any, number: Any, live: set[str], oracle: Oracle
+) -> OracleVersion | AnswerJudgement:
+    """Return the version that an answer names, or the fault if it may not have answered."""
     if model != name:
         return AnswerJudgement(Verdict.MIXED, f"{name}: the answer names {model}")
     version = oracle.versions.get(digest)
@@ -70,9 +116,7 @@ def of_prediction(
         )
     if number != version.number:
         return AnswerJudgement(Verdict.WRONG, f"{name}: says version {number} for the digest of {version.number}")
-    if len(predictions) != len(texts):
-        return AnswerJudgement(Verdict.WRONG, f"{name}: {len(predictions)} predictions for {len(texts)} inputs")
-    return _of_scores(name, digest, texts, predictions, oracle)
+    return version
 
 
 def _of_scores(

@@ -21,7 +21,8 @@ def faults_row(benchmark: str, trials: Sequence[Trial]) -> BenchmarkRow:
     notes = [
         ", ".join(f"{count} {fault}" for fault, count in counts.items())
         + f"; {refused} refused with the time to retry",
-        f"{requests} requests; {right} right answers, {scored} checked by scores too, the others by digest alone",
+        f"{requests} requests; {right} right answers, {scored} checked by scores or text too, the others by "
+        "digest alone",
         *(line for t in trials for line in t.details),
     ]
     if moves:
@@ -29,7 +30,7 @@ def faults_row(benchmark: str, trials: Sequence[Trial]) -> BenchmarkRow:
     return BenchmarkRow(
         benchmark=benchmark,
         title="answers failed, stale, mixed or wrong",
-        top="every answer compared with PEFT's scores, its version with those live between request and answer",
+        top="every answer compared with PEFT's, its version with those live between request and answer",
         bottom="",
         unit="answers",
         pairs=[Pair(float(sum(counts.values())))],

@@ -46,7 +46,8 @@ def run_plan(plan: LoadPlan, oracle: Oracle, say: Callable[[str], None]) -> tupl
             if run.fault is not None:
                 raise run.fault
             if phase.calibrates:
-                capacity = _right_answers(run, number) / phase.seconds
+                # Answers may come after the phase, while the last requests end.
+                capacity = _right_answers(run, number) / (end - run.start)
             phases.append(
                 {
                     "name": phase.name,

@@ -47,6 +47,7 @@ class ScenarioFixture:
     moves: list[Move]
     oracle: Oracle
     settings: Mapping[str, str]
+    foundation: str = "default"
 
     @property
     def home(self) -> Path:

@@ -19,7 +19,8 @@ class Record:
 
     `phase` is its phase's number in the plan. `at` is the time when it was due, in seconds of a monotonic clock.
     `latency` counts from that time, `service` from the time when it was sent; both are in seconds. `queue_ms` and
-    `inference_ms` are the answer's timings, 0 if it has none.
+    `inference_ms` are the answer's timings, 0 if it has none. `first` is the time from `at` to the first token of
+    an answer that comes as a stream, and `tokens` the number of its tokens; else 0.
     """
 
     phase: int
@@ -33,6 +34,8 @@ class Record:
     scored: bool = False
     queue_ms: float = 0.0
     inference_ms: float = 0.0
+    first: float = 0.0
+    tokens: int = 0
     detail: str = ""
 
 
@@ -60,6 +63,8 @@ def read_records(path: Path) -> list[Record]:
                 row["scored"] == "True",
                 float(row["queue_ms"]),
                 float(row["inference_ms"]),
+                float(row["first"]),
+                int(row["tokens"]),
                 row["detail"],
             )
             for row in csv.DictReader(file)

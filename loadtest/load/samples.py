@@ -70,6 +70,7 @@ def between(first: ResourceSample, last: ResourceSample) -> dict[str, float | No
         "evictions": growth("rootstock_evictions_total:slot"),
         "slots_used": last.value("rootstock_slots_used"),
         "waiting": last.value("rootstock_queue_items"),
+        "sequences": last.value("rootstock_sequences_running"),
         "resident_mb": last.resident_mb,
     }
 

@@ -32,7 +32,7 @@ def timeline(
     bins: defaultdict[int, list[Record]] = defaultdict(list)
     for record in callers:
         due, end = (int((at - start) // step) for at in (record.at, record.at + record.latency))
-        for number in {due, end}:
+        for number in range(due, end + 1):
             bins[number].append(record)
     return [
         {

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
 from rootstock.loadtest.fixtures.popularity import choose
+from rootstock.loadtest.judgement.chat_stream import BrokenStream, LineSource, chat_answer, events_of
 from rootstock.loadtest.judgement.ledger import Ledger
 from rootstock.loadtest.judgement.oracle import Oracle
 from rootstock.loadtest.judgement.verdict import (
     AnswerJudgement,
     Verdict,
+    of_chat,
     of_embedding,
     of_prediction,
     of_status,
     worst,
 )
 
-PREDICT, FAN_OUT, EMBEDDINGS = "predict", "fan-out", "embeddings"
+PREDICT, FAN_OUT, EMBEDDINGS, CHAT = "predict", "fan-out", "embeddings", "chat"
 # Adapters in one fan-out request.
 _FAN = 4
 _SCORES = {"top_k": None}
@@ -31,13 +34,33 @@ Judge = Callable[[Any, float, float], AnswerJudgement]
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """A body for a path. `judge` takes the parsed answer and the times of request and answer."""
+    """A body for a path. `judge` takes the parsed answer and the times of request and answer.
+
+    If the answer `streams`, `judge` takes a ChatAnswer, and the time of its first token.
+    """
 
     kind: str
     path: str
     body: bytes
     inputs: int
     judge: Judge
+    streams: bool = False
+
+
+@dataclass(frozen=True)
+class JudgedResponse:
+    """The verdict on a response, the time of its end, and the figures in it.
+
+    `queue_ms` and `inference_ms` are its timings. `first` is the time of its first token, and `tokens` their
+    number, if it is a stream.
+    """
+
+    judgement: AnswerJudgement
+    end: float
+    queue_ms: float = 0.0
+    inference_ms: float = 0.0
+    first: float | None = None
+    tokens: int = 0
 
 
 class TrafficMix:
@@ -59,7 +82,12 @@ class TrafficMix:
         self._kinds, self._weights = list(mix), list(mix.values())
         self._inputs = inputs
         self._generator = random.Random(seed)  # noqa: S311 - traffic, not secrets
-        self._makers = {PREDICT: self._predict, FAN_OUT: self._fan_out, EMBEDDINGS: self._embeddings}
+        self._makers = {
+            PREDICT: self._predict,
+            FAN_OUT: self._fan_out,
+            EMBEDDINGS: self._embeddings,
+            CHAT: self._chat,
+        }
         self._texts: dict[str, Iterator[int]] = {}
 
     def next(self) -> LoadRequest:
@@ -104,30 +132,58 @@ class TrafficMix:
 
         return LoadRequest(EMBEDDINGS, "/v1/embeddings", json.dumps(body).encode(), 1, judge)
 
+    def _chat(self) -> LoadRequest:
+        name = next(self._names)
+        text = self._text(name)
+
+        def judge(answer: Any, start: float, end: float) -> AnswerJudgement:
+            return of_chat(answer, name, text, self._ledger.live(name, start, end), self._oracle)
+
+        body = {
+            "model": name,
+            "messages": [{"role": "user", "content": self._oracle.texts[text]}],
+            "max_tokens": self._oracle.max_tokens,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        return LoadRequest(CHAT, "/v1/chat/completions", json.dumps(body).encode(), 1, judge, streams=True)
+
     def _text(self, name: str) -> int:
-        """Return the next of the texts whose scores are known for a name's live version."""
+        """Return the next of the texts whose answers are known for a name's live version."""
         if name not in self._texts:
             self._texts[name] = cycle(self._known(name) or range(len(self._oracle.texts)))
         return next(self._texts[name])
 
     def _known(self, name: str) -> list[int]:
-        return list(self._oracle.versions[self._ledger.latest(name)].scores)
+        return self._oracle.versions[self._ledger.latest(name)].known
 
 
 def judge_response(
     request: LoadRequest, status: int, retry_after: str | None, content: bytes, start: float, end: float
-) -> tuple[AnswerJudgement, float, float]:
-    """Return the verdict on a response, and the queue and inference milliseconds in its timings."""
+) -> JudgedResponse:
+    """Return the verdict on a response that came whole."""
     by_status = of_status(status, retry_after)
     if by_status is not None:
-        return by_status, 0.0, 0.0
+        return JudgedResponse(by_status, end)
     try:
         answer = json.loads(content)
     except ValueError:
-        return AnswerJudgement(Verdict.FAILED, "the answer is not JSON"), 0.0, 0.0
-    judgement = request.judge(answer, start, end)
-    queue, inference = _timings(answer)
-    return judgement, queue, inference
+        return JudgedResponse(AnswerJudgement(Verdict.FAILED, "the answer is not JSON"), end)
+    return JudgedResponse(request.judge(answer, start, end), end, *_timings(answer))
+
+
+def judge_stream(request: LoadRequest, body: LineSource, start: float) -> JudgedResponse:
+    """Read a stream to its end and return the verdict on it.
+
+    The server resolves a reference before the first token, so a version must have been live until then.
+    """
+    try:
+        answer = chat_answer(list(events_of(body)))
+    except BrokenStream as fault:
+        return JudgedResponse(AnswerJudgement(Verdict.FAILED, str(fault)), time.monotonic())
+    judgement = request.judge(answer, start, answer.first)
+    return JudgedResponse(judgement, answer.end, first=answer.first, tokens=answer.tokens)
 
 
 def _timings(answer: Any) -> tuple[float, float]:

@@ -100,7 +100,7 @@ def run(
     with (
         TemporaryDirectory(prefix="rootstock-bench-") as root,
         rootstock_server(
-            setup.server, setup.export, setup.threads, home=fixture.home, settings=settings
+            setup.server, setup.export, setup.threads, fixture.foundation, fixture.home, settings
         ) as server,
     ):
         folder = Path(root)

@@ -26,7 +26,7 @@ from rootstock.loadtest.judgement.oracle import Oracle
 from rootstock.loadtest.judgement.verdict import FAULTS, Verdict
 from rootstock.loadtest.load.plan import Move, Phase
 from rootstock.loadtest.load.record import CALLER, FLOOD, MOVER, Record
-from rootstock.loadtest.load.traffic import LoadRequest, TrafficMix, judge_response
+from rootstock.loadtest.load.traffic import LoadRequest, TrafficMix, judge_response, judge_stream
 
 # The most unanswered requests of an open loop. A further arrival waits, and its latency counts the wait.
 IN_FLIGHT = 1000
@@ -77,21 +77,45 @@ class _User(FastHttpUser):  # type: ignore[misc]
     def _send(self, request: LoadRequest, who: str, at: float) -> None:
         run, number = self.run_, self.run_.number
         start = time.monotonic()
-        headers = {"Content-Type": "application/json"}
+        # Compressed events could not be read as they come.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         with self.client.post(
-            request.path, data=request.body, headers=headers, name=f"{who} {request.kind}", catch_response=True
+            request.path,
+            data=request.body,
+            headers=headers,
+            name=f"{who} {request.kind}",
+            catch_response=True,
+            stream=request.streams,
         ) as response:
-            end = time.monotonic()
-            after = (response.headers or {}).get("retry-after")
-            judgement, queue, inference = judge_response(
-                request, response.status_code, after, response.content or b"", start, end
-            )
+            if request.streams and response.status_code == 200:
+                judged = judge_stream(request, response.stream, start)
+            else:
+                after = (response.headers or {}).get("retry-after")
+                content, end = response.content or b"", time.monotonic()
+                judged = judge_response(request, response.status_code, after, content, start, end)
+            judgement = judged.judgement
             if judgement.verdict in FAULTS:
                 response.failure(f"{judgement.verdict}: {judgement.detail}")
             else:
                 response.success()
-        verdict = (judgement.verdict.value, judgement.scored, queue, inference, judgement.detail)
-        run.records.append(Record(number, who, request.kind, at, end - at, end - start, request.inputs, *verdict))
+        run.records.append(
+            Record(
+                number,
+                who,
+                request.kind,
+                at,
+                judged.end - at,
+                judged.end - start,
+                request.inputs,
+                judgement.verdict.value,
+                judgement.scored,
+                judged.queue_ms,
+                judged.inference_ms,
+                0.0 if judged.first is None else judged.first - at,
+                judged.tokens,
+                judgement.detail,
+            )
+        )
 
 
 class Caller(_User):
@@ -134,7 +158,7 @@ class Arrivals(_User):
         if run.traffic is None:
             raise StopUser
         pool = Pool(IN_FLIGHT)
-        for i in range(int(run.rate * run.phase.seconds)):
+        for i in range(max(1, int(run.rate * run.phase.seconds))):
             at = run.start + i / run.rate
             gevent.sleep(max(0.0, at - time.monotonic()))
             pool.spawn(self.send, run.traffic.next(), CALLER, at)

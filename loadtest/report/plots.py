@@ -43,6 +43,13 @@ def plots_of_outcome(outcome: Outcome) -> list[Plot]:
     """Return the pictures of a timeline and its stages. Figures that the server does not give are left out."""
     plots = [
         *_over_time(outcome.timeline, "Latency from the intended start, ms", ("p50_ms", "p95_ms", "p99_ms")),
+        *_over_time(
+            outcome.timeline, "Time to the first token, ms", ("first_p50_ms", "first_p95_ms", "first_p99_ms")
+        ),
+        *_over_time(
+            outcome.timeline, "Time per further token, ms", ("token_p50_ms", "token_p95_ms", "token_p99_ms")
+        ),
+        *_over_time(outcome.timeline, "Tokens a second", ("tokens_s",)),
         *_over_time(outcome.timeline, "Requests a second", ("offered_s", "goodput_s", "refused")),
         *_over_time(
             outcome.timeline, "Queue and inference time, p50 of the answers' timings, ms",
@@ -52,6 +59,7 @@ def plots_of_outcome(outcome: Outcome) -> list[Plot]:
         *_over_time(outcome.timeline, "Share of padding among the tokens run", ("padding_share",)),
         *_over_time(outcome.timeline, "Residency: slots, loads, evictions", ("slots_used", "loads", "evictions")),
         *_over_time(outcome.timeline, "Queued inputs", ("waiting",)),
+        *_over_time(outcome.timeline, "Sequences that run", ("sequences",)),
         *_over_time(outcome.timeline, "Resident memory, MB", ("resident_mb",)),
     ]  # fmt: skip
     if outcome.knee is not None:

@@ -63,6 +63,33 @@ def test_the_timeline_holds_every_request_where_it_was_to_be_sent_and_every_answ
     assert [(row["second"], row["ok"], row["goodput_s"]) for row in rows] == [(0, 1, 0), (1, 1, 1), (2, 0, 1)]
 
 
+def streamed(at: float, first: float, latency: float, tokens: int) -> Record:
+    return Record(0, CALLER, "chat", at, latency, latency, 1, "ok", first=first, tokens=tokens)
+
+
+def test_tokens_count_in_the_second_in_which_they_came() -> None:
+    # The first at 0.5 s, then one each quarter of a second until 2.5 s.
+    figures = [summarize([streamed(0.0, 0.5, 2.5, 9)], float(second), 1.0).streams for second in range(4)]
+    assert [one and one.tokens_s for one in figures] == [3, 4, 2, 0]
+    assert figures[0] is not None
+    assert figures[0].first_ms[50] == 500
+    assert figures[0].token_ms[99] == pytest.approx(250)
+
+
+def test_the_timeline_shows_the_seconds_in_which_an_answer_only_goes_on() -> None:
+    rows = timeline([streamed(0.0, 0.5, 3.5, 13)], [], ["only"])
+    assert [row["tokens_s"] for row in rows] == [3, 4, 4, 2]
+
+
+def test_an_answer_of_one_token_has_no_time_per_further_token() -> None:
+    figures = summarize([streamed(0.0, 0.5, 0.5, 1)], 0.0, 1.0).to_json()
+    assert (figures["token_p50_ms"], figures["tokens_s"], figures["first_p50_ms"]) == (None, 1, 500)
+
+
+def test_answers_that_are_no_streams_have_no_figures_of_tokens() -> None:
+    assert "tokens_s" not in summarize([record(0.1, 0.1)], 0.0, 1.0).to_json()
+
+
 def test_the_knee_is_the_last_load_that_was_kept_up_with() -> None:
     stages = [LoadStage(10, 10), LoadStage(20, 19.5), LoadStage(40, 30), LoadStage(80, 25), LoadStage(30, 29)]
     assert knee(stages) == Knee(offered=30, peak=30)
@@ -120,7 +147,7 @@ def test_what_happened_between_two_expositions_of_the_server_is_told() -> None:
     assert figures["padding_share"] == pytest.approx(60 / 200)
     assert (figures["loads"], figures["evictions"], figures["resident_mb"]) == (3, 2, 210)
     # The gauges of an engine come with the engine.
-    assert {name for name, value in figures.items() if value is None} == {"slots_used", "waiting"}
+    assert {name for name, value in figures.items() if value is None} == {"slots_used", "waiting", "sequences"}
 
 
 def test_metrics_that_are_not_there_are_nothing_rather_than_a_fault() -> None:

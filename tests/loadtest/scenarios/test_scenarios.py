@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rootstock.adapters.foundation.named import NAMED
 from rootstock.loadtest.catalogue import Command, names_of
 
 ROOT = Path(__file__).parents[3]
 # The others only with the slow tests: together they take minutes.
 FAST = ("churn", "ramp")
 SCENARIOS = names_of(Command.SCENARIO)
+CHAT = NAMED["chat"]
+needs_chat = pytest.mark.skipif(
+    importlib.util.find_spec(CHAT.package) is None or importlib.util.find_spec("gguf") is None,
+    reason=f"needs {CHAT.requirement} and gguf, which `make install` installs",
+)
+
+
+def marked(name: str) -> Any:
+    marks = [needs_chat] if name == "chat" else []
+    return name if name in FAST else pytest.param(name, marks=[*marks, pytest.mark.slow])
 
 
 def bench(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +42,7 @@ def bench(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 # Seconds on a machine that has nothing else to do.
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in SCENARIOS])
+@pytest.mark.parametrize("name", [marked(name) for name in SCENARIOS])
 def test_a_scenario_finds_no_wrong_answer_and_its_page_shows_it(name: str, home: Path, tmp_path: Path) -> None:
     out = tmp_path / f"{name}.json"
     done = bench(home, "http", "--scenario", name, "--quick", "--server", "uvicorn", "--json", str(out))

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from rootstock.loadtest.judgement.oracle import Oracle, OracleVersion
+from rootstock.loadtest.judgement.chat_stream import ChatAnswer, ChatIdentity
+from rootstock.loadtest.judgement.oracle import ExpectedText, Oracle, OracleVersion
 from rootstock.loadtest.judgement.verdict import (
     AnswerJudgement,
     Verdict,
+    of_chat,
     of_embedding,
     of_prediction,
     of_status,
@@ -119,3 +121,58 @@ def test_one_fault_among_several_answers_is_the_verdict_on_them() -> None:
     fine, bad = AnswerJudgement(Verdict.OK, scored=True), AnswerJudgement(Verdict.STALE)
     assert worst([fine, bad, fine]) is bad
     assert worst([fine, AnswerJudgement(Verdict.OK)]) == AnswerJudgement(Verdict.OK, scored=False)
+
+
+CHATS = Oracle(
+    texts=["hello", "bye"],
+    versions={
+        "a1": OracleVersion(
+            "a", 1, answers={0: ExpectedText("good day", 2), 1: ExpectedText("so", 1, whole=False)}
+        ),
+        "a2": OracleVersion("a", 2, answers={0: ExpectedText("good night", 2)}),
+        "b1": OracleVersion("b", 1, answers={0: ExpectedText("hi", 1)}),
+    },
+)
+
+
+def chat(text: str = "good day", tokens: int = 2, *identities: tuple[str, str | None, int | None]) -> ChatAnswer:
+    named = [ChatIdentity(*one) for one in identities or [("a", "a1", 1)]]
+    return ChatAnswer(text, tokens, [1.0], 2.0, frozenset(named))
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict"),
+    [
+        (chat(), Verdict.OK),
+        (chat("good night", 2, ("a", "a2", 2)), Verdict.STALE),
+        (chat("hi", 1, ("a", "b1", 1)), Verdict.MIXED),
+        (chat("good day", 2, ("b", "a1", 1)), Verdict.MIXED),
+        (chat("good day", 2, ("a", None, None)), Verdict.MIXED),
+        (chat("good day", 2, ("a", "a1", 1), ("a", "a2", 2)), Verdict.MIXED),
+        (chat("good night", 2), Verdict.MIXED),
+        (chat("hi", 1), Verdict.MIXED),
+        (chat("good day", 2, ("a", "a1", 2)), Verdict.WRONG),
+        (chat("good"), Verdict.WRONG),
+        (chat("good day!"), Verdict.WRONG),
+        (chat("good day", 3), Verdict.WRONG),
+    ],
+)
+def test_a_chats_answer_has_its_verdict(given: ChatAnswer, verdict: Verdict) -> None:
+    assert of_chat(given, "a", 0, {"a1"}, CHATS).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict"),
+    [
+        (chat("so", 1), Verdict.OK),
+        (chat("so be it", 3), Verdict.OK),
+        (chat("be it so", 3), Verdict.WRONG),
+        (chat("so", 0), Verdict.WRONG),
+    ],
+)
+def test_after_a_near_tie_an_answer_may_go_on_in_any_way(given: ChatAnswer, verdict: Verdict) -> None:
+    assert of_chat(given, "a", 1, {"a1"}, CHATS).verdict is verdict
+
+
+def test_a_chats_answer_to_a_text_without_a_known_answer_is_held_by_its_digest() -> None:
+    assert of_chat(chat("hi", 1, ("b", "b1", 1)), "b", 1, {"b1"}, CHATS) == AnswerJudgement(Verdict.OK)
