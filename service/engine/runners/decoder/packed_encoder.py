@@ -12,8 +12,9 @@ import torch
 from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.runners.decoder.attention import Span
+from rootstock.service.engine.runners.decoder.packed_pass import PackedPart, PackedPass
 from rootstock.service.engine.runners.decoder.trunk import DecoderTrunk
-from rootstock.service.engine.runners.decoder.updates import AdapterMix, TensorUpdate, TokenRun, to_tensors
+from rootstock.service.engine.runners.decoder.updates import AdapterMix, TensorUpdate, to_tensors
 from rootstock.service.engine.runners.linear_head import linear_head, pool
 
 
@@ -64,26 +65,16 @@ class PackedEncoder:
         # The slot whose updates each row needs: adapters that change nothing share one.
         slots = [unchanged[0] if slot in unchanged else slot for slot in batch.slots]
         sequences = list(zip(slots, batch.inputs, strict=True))
-        ids: list[int] = []
-        positions: list[int] = []
-        spans: dict[tuple[int, int], Span] = {}
-        runs: list[TokenRun] = []
-        # The tokens of one adapter lie together, so that one product serves all of them.
-        for slot, source in sorted(set(sequences)):
-            tokens = self._tokens(batch, source)
-            span = spans[slot, source] = Span(None, len(ids), len(ids) + len(tokens), 0)
-            ids += tokens
-            positions += range(len(tokens))
-            if runs and runs[-1].slot == slot:
-                runs[-1] = TokenRun(slot, runs[-1].first, span.end)
-            else:
-                runs.append(TokenRun(slot, span.first, span.end))
-        self._mix.take(runs)
-        hidden = self._trunk.run(ids, positions, list(spans.values()), self._mix).float().numpy()
+        parts = {one: PackedPart(one[0], self._tokens(batch, one[1])) for one in sequences}
+        tokens = PackedPass(list(parts.values()))
+        self._mix.take(tokens.runs)
+        spans = [Span(None, first, end, 0) for first, end in tokens.bounds]
+        hidden = self._trunk.states(tokens, spans, self._mix).float().numpy()
+        bounds = dict(zip(parts, tokens.bounds, strict=True))
         results = []
         for slot, sequence in zip(batch.slots, sequences, strict=True):
-            own = slice(spans[sequence].first, spans[sequence].end)
-            output = self._head(self._adapters[slot], hidden[own], ids[own])
+            own = slice(*bounds[sequence])
+            output = self._head(self._adapters[slot], hidden[own], parts[sequence].tokens)
             results.append(output[: batch.lengths[sequence[1]]] if output.ndim > 1 else output)
         return results
 

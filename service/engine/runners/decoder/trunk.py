@@ -51,18 +51,18 @@ class DecoderTrunk:
             graft(self._trunk, name, TokenNorm, self._mix)
         self._running = threading.Lock()
 
-    def run(self, ids: Sequence[int], positions: Sequence[int], spans: Sequence[Span], mix: AdapterMix) -> Tensor:
+    def states(self, tokens: PackedPass, spans: Sequence[Span], mix: AdapterMix) -> Tensor:
         """Return the hidden states of a pass's tokens: (tokens, width). `mix` knows the pass's adapters."""
         with self._running:
             self._attention.take(spans)
             self._mix.mix = mix
             hidden: Tensor = self._trunk(
-                input_ids=torch.tensor([ids]), position_ids=torch.tensor([positions]), use_cache=False
+                input_ids=tokens.ids, position_ids=tokens.positions[None], use_cache=False
             ).last_hidden_state[0]
             return hidden
 
     def logits(self, tokens: PackedPass, spans: Sequence[Span], mix: AdapterMix) -> Tensor:
-        """Return the logits after the last token of each part: (parts, vocabulary). `mix` is as for `run`.
+        """Return the logits after the last token of each part: (parts, vocabulary). `mix` is as for `states`.
 
         Some architectures scale or cap what their output layer gives, so the whole model computes them.
         """
