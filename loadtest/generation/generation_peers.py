@@ -87,7 +87,7 @@ def generation_vs_llama_cpp(setup: BenchmarkSetup) -> list[BenchmarkRow | NotRun
     """Measure llama.cpp's seconds without adapters ÷ ours with them: 16 sequences on 16 adapters; one on one."""
     name, title = "generation-vs-llama-cpp", "with adapters ÷ llama.cpp in Q4_1 without"
     try:
-        program = llama_cpp.LLAMA_CPP.program(llama_cpp.PROGRAM, setup.say)
+        program = llama_cpp.llama_cpp_program(setup.say)
     except PeerMissing as error:
         return [NotRun(name, title, str(error))]
     rows: list[BenchmarkRow | NotRun] = []

