@@ -256,8 +256,8 @@ KINDS = {
 
 GAPS = (
     Gap(
-        "A decoder's classifier reads the last token of each text. It finds that token by the token ids, but a "
-        "head gets only hidden states.",
+        "Its classifier reads the last token of each text, which it finds by the token ids, but a head gets only "
+        "hidden states. A gpt2 that [generates text](#heads-on-a-decoder) serves it.",
         "schema",
         "gpt2",
         tasks=_CLASSIFIERS,

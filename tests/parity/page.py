@@ -35,10 +35,10 @@ from tests.service.engine.generate.rewriters import REWRITERS
 _INTRO = """\
 # Compatibility
 
-The server accepts an adapter trained with [PEFT](https://huggingface.co/docs/peft), or a head alone, for one \
-of the tasks below, on a foundation of one of the architectures below. Zip the folder that `save_pretrained` \
-wrote and upload it; [the bundle format](bundle-format.md#plain-peft-folders) says what else an upload may \
-hold. [The glossary](glossary.md) explains the terms.
+The server accepts an adapter trained with [PEFT](https://huggingface.co/docs/peft), or a head alone. This \
+page lists the tasks and the architectures of the foundation. Zip the folder that `save_pretrained` wrote and \
+upload it; [the bundle format](bundle-format.md#plain-peft-folders) says what else an upload may hold. [The \
+glossary](glossary.md) explains the terms.
 
 Each ✓ is tested on every architecture, except those that its footnotes name. PEFT makes the adapter on a \
 small random model of that architecture, saves it and loads it again. The server's answers must equal PEFT's \
@@ -53,10 +53,10 @@ _TASK_NOTE = """\
 adapter for `text-ranking` or `zero-shot-classification`, name the task in the form field `task`.
 
 For `question-answering` the tests compare with the model inside PEFT's class. The class itself \
-(`PeftModelForQuestionAnswering`, peft 0.21) does not pass token types on. On an architecture that has them \
-(bert, electra, albert), an adapter trained through the class has seen question and context as one segment, \
-but the server gives it two. Train it with `task_type=None` and `modules_to_save=["qa_outputs"]`, and give \
-`task` on upload.
+(`PeftModelForQuestionAnswering`, peft 0.21) does not pass token types on. This matters on the architectures \
+that have them (bert, electra, albert). An adapter trained through the class has seen question and context as \
+one segment, but the server gives it two. Train it with `task_type=None` and `modules_to_save=["qa_outputs"]`, \
+and give `task` on upload.
 """
 
 _ALONE_INTRO = """\
@@ -72,16 +72,15 @@ default one, answers 422. No adapter can be uploaded for `fill-mask`.
 """
 
 _GENERATION_NOTE = """\
-A foundation of one of these architectures generates text: {architectures}. It does so alone and with \
-adapters of `task_type` `CAUSAL_LM`, and serves [heads](#heads-on-a-decoder) beside. Its tokens come from \
-`tokenizer.json`, its chat \
-template from `chat_template.jinja` or else `tokenizer_config.json`, and the tokens that end an answer from \
-`generation_config.json` or else `config.json`. A foundation that names no such token is refused. A gpt2 \
-generates if `architectures` in its `config.json` names `GPT2LMHeadModel`; any other gpt2 computes inputs in one \
-pass.
+A foundation of one of these architectures generates text: {architectures}. It does so alone and with adapters \
+of `task_type` `CAUSAL_LM`. It also serves adapters with a [head](#heads-on-a-decoder). Its tokens come from \
+`tokenizer.json`, its chat template from `chat_template.jinja` or else `tokenizer_config.json`, and the tokens \
+that end an answer from `generation_config.json` or else `config.json`. The server refuses a foundation that \
+names no such token. A gpt2 generates if `architectures` in its `config.json` names `GPT2LMHeadModel`; any \
+other gpt2 computes inputs in one pass.
 
-A model of another architecture, such as a mixture of experts (`qwen3_moe`) or a state-space model, is refused \
-by name. When the server starts, it also computes two short texts with its own passes and with transformers' \
+The server refuses a model of another architecture by name, such as a mixture of experts (`qwen3_moe`) or a \
+state-space model. When it starts, it also computes two short texts with its own passes and with transformers' \
 forward. It refuses a model whose logits differ by more than 0.1 % of the largest one.
 
 The server serves LoRA, DoRA, IA3, AdaLoRA and trained biases on the layers of the trunk, with the same \
@@ -102,39 +101,39 @@ _HEADS_NOTE = """\
 
 The same foundation serves adapters of `task_type` `SEQ_CLS`, `TOKEN_CLS` and `FEATURE_EXTRACTION`, from the \
 one copy of its weights. A classifier is transformers' class, such as `LlamaForSequenceClassification`: its \
-`score` reads the last token that is not the `pad_token_id` of the foundation's `config.json`. \
-`text-ranking` and `zero-shot-classification` use the same class. An embedding is the last token, special \
-ones included, divided by its norm, unless files of sentence-transformers say otherwise. Text becomes tokens \
-as by the tokenizer's default: the server adds an end token only if the tokenizer does, as that of \
-Qwen3-Embedding. A bundle's `prefix` holds an instruction. On a small random model of each architecture, \
-batches that mix LoRA, rsLoRA, DoRA, IA3, heads alone and the bare foundation must equal PEFT within 1e-4 + \
-1e-4·|x|. `QUESTION_ANS` is not served on a decoder.
+`score` reads the last token that is not the `pad_token_id` of the foundation's `config.json`. `text-ranking` \
+and `zero-shot-classification` use the same class. An embedding is the last token, special ones included, \
+divided by its norm, unless files of sentence-transformers say otherwise. The tokenizer turns a text into \
+tokens with its default settings. So the text gets an end token only if the tokenizer adds one, as that of \
+Qwen3-Embedding does. An instruction for embeddings goes into the bundle's `prefix`. Tests use a small random \
+model of each architecture. Batches mix LoRA, rsLoRA, DoRA, IA3, heads alone and the bare foundation, and must \
+equal PEFT within 1e-4 + 1e-4·|x|. The server does not serve `QUESTION_ANS` on a decoder.
 """
 
 _REWRITING_NOTE = """\
 A foundation of one of these architectures has an encoder and a decoder: {architectures}. \
-`text2text-generation` is its only task, alone and with adapters of `task_type` `SEQ_2_SEQ_LM`, which change \
-linear layers of the encoder, of the decoder or of both. \
-[http-api.md](http-api.md#an-encoderdecoder-model) says how it answers and which settings of its \
-`generation_config.json` hold. The files, kinds and refusals are those of text generation. The tokens come from \
-`tokenizer.json`: a folder with only SentencePiece models, as Marian's often are, must be converted first.
+`text2text-generation` is its only task, alone and with adapters of `task_type` `SEQ_2_SEQ_LM`. These change \
+linear layers of the encoder, of the decoder or of both. Such a foundation serves no adapters with a head, and \
+its answers take no structure. [http-api.md](http-api.md#an-encoderdecoder-model) says how it answers and \
+which settings of its `generation_config.json` hold. The files, kinds and refusals are those of text \
+generation. The tokens come from `tokenizer.json`. A folder that has only SentencePiece models, as Marian's \
+often has, must be converted first.
 
-On a small random model of each architecture (T5 with relu and with gated gelu, its output layer tied and not), \
-tests compare the same kinds of adapters, AdaLoRA and trained biases with PEFT: logits within 1e-3 + 1e-3·|x|, \
-and the tokens of greedy answers with those of `generate(num_beams=1)`, with more adapters than slots. A T5 has \
-no longest text. Its limit is `n_positions` of its `config.json`, else 512 tokens, or less if \
-`tokenizer_config.json` says so.
+Tests use a small random model of each architecture; for T5 with relu and with gated gelu, its output layer \
+tied and not. They compare the same kinds of adapters, AdaLoRA and trained biases with PEFT. The logits must \
+equal PEFT's within 1e-3 + 1e-3·|x|. The tokens of greedy answers must equal those of `generate(num_beams=1)`, \
+with more adapters than slots. The architecture of a T5 sets no limit to a text. The server's limit is \
+`n_positions` of its `config.json`, else 512 tokens, or less if `tokenizer_config.json` says so.
 """
 
 _FILES_NOTE = """\
 The files of sentence-transformers beside a foundation say how it embeds. The server supports the modules \
 `Transformer`, `Pooling` (mean, the first or the last token) and `Normalize`, a default prompt, \
-`max_seq_length`, and `do_lower_case` if `tokenizer.json` also lower-cases. With any other module or \
-setting (`Dense`, another \
-pooling or several at once, `truncate_dim`) the server does not start, and its message names it. Without \
-`modules.json` a foundation embeds by the mean, and one that generates text by \
-its last token, normalised. The same rules hold for an adapter that sentence-transformers \
-saved: the server refuses its upload instead.
+`max_seq_length`, and `do_lower_case` if `tokenizer.json` also lower-cases. With any other module or setting \
+(`Dense`, another pooling or several at once, `truncate_dim`) the server does not start, and its message names \
+it. Without `modules.json` a foundation embeds by the mean; one that generates text embeds by its last token, \
+normalised. The same rules hold for an adapter that sentence-transformers saved: the server refuses its upload \
+instead.
 
 The server reads only `tokenizer.json` to turn text into tokens. transformers would also follow \
 `tokenizer_config.json` (case, accents, Chinese characters, a space before, truncation on the left, other \
@@ -151,10 +150,10 @@ With `all-linear` always name the head: PEFT may target it, and then cannot save
 """
 
 _CONVERTED_NOTE = """\
-PEFT can merge these into the weights and biases of the foundation's linear layers. On upload, or beforehand \
-with `rootstock adapters convert`, the LoRA that equals the merged adapter is computed. Its outputs must stay \
-within 1 % of the largest output of the original; otherwise the upload is refused (check `conversion`). Every \
-kind is tested on a small BERT; LoHa in the table above represents them.
+PEFT can merge these into the weights and biases of the foundation's linear layers. The server computes the \
+LoRA that equals the merged adapter, on upload; `rootstock adapters convert` does so beforehand. Its outputs \
+must stay within 1 % of the largest output of the original; otherwise the server refuses the upload (check \
+`conversion`). Every kind is tested on a small BERT; LoHa in the table above represents them.
 """
 
 _OPTIONS_NOTE = """\
@@ -231,7 +230,7 @@ def _kinds_by_tasks() -> Iterator[str]:
 def _tasks_alone() -> Iterator[str]:
     rows = []
     for task in ALONE.values():
-        without = " ".join(f"Not {name}: {why}" for name, why in task.gaps.items())
+        without = " ".join(f"Not {name}. {why}" for name, why in task.gaps.items())
         rows.append([f"`{task.name}`", ", ".join(n for n in ARCHITECTURES if n not in task.gaps), without])
     yield from _table(["task", "architectures", ""], rows)
 
