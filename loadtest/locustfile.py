@@ -62,7 +62,7 @@ class PredictUser(FastHttpUser):  # type: ignore[misc]
             adapters = (response.json() or {}).get("adapters", []) if response.status_code == 200 else []
             names = [a["name"] for a in adapters if a["live"] is not None]
             if not names:
-                response.failure("the server lists no live adapter")
+                response.failure("the server lists no live adapter; publish one")
                 raise StopUser
         _CHOICES[type(self).__name__] = choose(names, self.environment.parsed_options.popularity)
 
@@ -94,7 +94,7 @@ class ChatUser(FastHttpUser):  # type: ignore[misc]
             # A server that states no tasks generates with all its models.
             names = [model["id"] for model in models if model.get("task", _GENERATES) == _GENERATES]
             if not names:
-                response.failure("the server lists no model that generates text")
+                response.failure("the server lists no model that generates text; serve one, such as chat")
                 raise StopUser
         _CHOICES[type(self).__name__] = choose(names, self.environment.parsed_options.popularity)
 

@@ -35,10 +35,10 @@ _ROUTES = {"feature-extraction": "/v1/embeddings", "text-ranking": "/v1/rerank"}
 class FoundationHost:
     """A foundation of this server, with its engines, its catalog of adapters and its converter.
 
-    `name` is its reference. A foundation that generates text has a GenerationEngine and an Engine, which computes
-    each input of its other adapters in one pass; any other foundation has only an Engine. `base` holds its
-    weights, because some adapters are stored relative to them. `tokenizer` returns its tokenizer, which may take
-    time to open.
+    `name` is its reference. A decoder has a GenerationEngine and an Engine, which computes each input of its
+    other adapters in one pass. An encoder–decoder model has only a GenerationEngine, and any other foundation
+    only an Engine. `base` holds its weights, because some adapters are stored relative to them. `tokenizer`
+    returns its tokenizer, which may take time to open.
     """
 
     name: str

@@ -63,7 +63,8 @@ def _rules(path: Path, settings: Mapping[str, Any], vocabulary: int) -> AnswerRu
     for words in settings.get("bad_words_ids", ()):
         if not isinstance(words, list) or len(words) != 1:
             raise FoundationError(
-                f"{path}: bad_words_ids holds {words!r}; only single tokens are followed; leave the others out"
+                f"{path}: bad_words_ids holds {words!r}; the server follows only single tokens; leave out "
+                "the others"
             )
         suppressed.append(_token(path, "bad_words_ids", words[0], vocabulary))
     ends = settings.get("eos_token_id")
@@ -76,7 +77,8 @@ def _rules(path: Path, settings: Mapping[str, Any], vocabulary: int) -> AnswerRu
 def _token(path: Path, key: str, value: Any, vocabulary: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < vocabulary:
         raise FoundationError(
-            f"{path}: {key} is {value!r}; expected an id of the vocabulary, from 0 to {vocabulary - 1}"
+            f"{path}: {key} is {value!r}; expected an id of the vocabulary, from 0 to {vocabulary - 1}; "
+            "correct it"
         )
     return value
 

@@ -23,8 +23,8 @@ router = APIRouter(route_class=BodyRoute)
 class TokenizeBody(Strict):
     """The body of a tokenisation: a text as `prompt`, or the `messages` of a chat.
 
-    `add_special_tokens` asks for the tokens that the tokenizer adds. Without it, a text has them, and a chat only
-    those of its template. `add_generation_prompt` ends a chat where the assistant's answer begins.
+    `add_special_tokens` asks for the tokens that the tokenizer adds. If it is not set, a text gets them, and a
+    chat gets only those of its template. `add_generation_prompt` ends a chat where the assistant's answer begins.
     """
 
     model: StrictStr

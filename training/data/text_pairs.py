@@ -89,7 +89,7 @@ def read_pair_rows(source: RecipeFile, path: str, key: str) -> PairRows:
         read = _chats if source.recipe.data.messages_column else _templated
         pairs += list(read(source, file, raw))
     if not pairs:
-        raise DataError(f"{source.resolve(path)}: holds no rows")
+        raise DataError(f"{source.resolve(path)}: holds no rows; add at least one")
     whole = hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
     return PairRows(f"sha256:{whole}", tuple(pairs))
 

@@ -54,7 +54,8 @@ class ChatMessage(Strict):
         for call in self.tool_calls or ():
             if not isinstance(_loaded(call.function.arguments), dict):
                 raise ValueError(
-                    f"the arguments of the call {call.id[:64]!r} are no JSON object; send one as text"
+                    f"the arguments of the call {call.id[:64]!r} are not the text of a JSON object; send one,"
+                    " such as '{}'"
                 )
         return self
 

@@ -1,4 +1,4 @@
-"""What the text of an answer must be, as in OpenAI's `response_format` and in vLLM's `structured_outputs`."""
+"""The form that a text must have, as OpenAI's `response_format` and vLLM's `structured_outputs` state it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ResponseFormat = Annotated[PlainText | JsonObject | JsonSchema, Field(discrimina
 
 
 class StructuredOutputs(Strict):
-    """What the text is: JSON by a schema, a match of a regular expression, or one of several texts."""
+    """The form of a text: JSON by a schema, a match of a regular expression, or one of several texts."""
 
     json_: Annotated[Schema | None, Field(alias="json")] = None
     regex: Annotated[StrictStr, Field(min_length=1)] | None = None

@@ -42,7 +42,7 @@ class AnswerForm:
         """Raise InvalidParameter if answers follow a checkpoint's rules, which a grammar may contradict."""
         if self.rewrites:
             raise InvalidParameter(
-                f"{grammar.param} does not fit this model, which has an encoder; leave it out",
+                f"{grammar.param} does not work with this model, because it has an encoder; leave it out",
                 grammar.param,
             )
 
@@ -72,14 +72,19 @@ class AnswerForm:
         if not ids:
             raise InvalidInput("the prompt is empty; give a text of at least one token", "prompt")
         vocabulary = self.vocabulary
-        if (worst := max(ids)) >= vocabulary or min(ids) < 0:
-            raise InvalidInput(f"token id {worst}; the vocabulary has ids from 0 to {vocabulary - 1}", "prompt")
+        if wrong := [token for token in (min(ids), max(ids)) if not 0 <= token < vocabulary]:
+            raise InvalidInput(
+                f"token id {wrong[-1]}; the vocabulary has ids from 0 to {vocabulary - 1}; send only such ids",
+                "prompt",
+            )
         context = min(most_tokens, self._capacity - len(source))
-        if len(source) > most_tokens or len(start) >= context:
-            limit = min(most_tokens, self._capacity)
+        if len(source) > most_tokens:
+            raise TooLong(f"the prompt has {len(ids)} tokens; the limit is {most_tokens}; shorten it", "prompt")
+        if len(start) >= context:
+            limit, needed = min(most_tokens, self._capacity), 1 if self._seq2seq is None else 1 + len(start)
             raise TooLong(
                 f"the prompt has {len(ids)} tokens; the context holds {limit}, of which the answer needs at "
-                "least one; shorten the prompt",
+                f"least {needed}; shorten the prompt",
                 "prompt",
             )
         room = context - len(start)
@@ -104,7 +109,7 @@ class AnswerForm:
         if rules.first in {*sampling.stop_ids, *self._stop_ids}:
             raise InvalidParameter(
                 f"min_tokens is {sampling.min_tokens}, but token {rules.first}, with which every answer of this "
-                "model begins, ends it; leave out min_tokens, or this token among the stop_ids",
+                "model begins, ends it; leave out min_tokens, or do not stop at this token",
                 "min_tokens",
             )
         return (

@@ -103,7 +103,11 @@ class DecodeWorker(SlotWorker):
     def _gone(self, sequence: TextSequence) -> bool:
         if not sequence.left and (late := self._clock() - sequence.deadline) > 0:
             seconds = sequence.deadline - sequence.arrived
-            self._fail(sequence, Expired(f"the answer was not complete within {seconds + late:.1f} s"))
+            message = (
+                f"the answer was not complete within {seconds + late:.1f} s; ask for fewer tokens, or "
+                "try again later"
+            )
+            self._fail(sequence, Expired(message))
         return sequence.left
 
     def _fail(self, sequence: TextSequence, error: EngineError) -> None:

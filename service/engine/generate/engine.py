@@ -276,7 +276,7 @@ class GenerationEngine:
             )
         sampling.check(self._form.vocabulary)
         if not 1 <= answers <= (most := self.limits.max_answers):
-            raise InvalidParameter(f"n is {answers}; this server gives from 1 to {most} answers", "n")
+            raise InvalidParameter(f"n is {answers}; the limit is {most} answers; choose from 1 to {most}", "n")
 
     async def _adapter(self, reference: str, resolved: ResolvedReference, deadline: float) -> Adapter:
         try:
@@ -360,5 +360,5 @@ def _stats(stream: TextStream, arrived: float, now: float) -> GenerationStats:
 
 
 def _nth(sampling: SamplingOptions, i: int) -> SamplingOptions:
-    """Return the options of answer i: each answer to one prompt has a seed of its own."""
+    """Return the options of answer i: each answer to one prompt has a separate seed."""
     return sampling if sampling.seed is None or not i else replace(sampling, seed=sampling.seed + i)

@@ -1,4 +1,4 @@
-"""Let sequences of one adapter copy the keys and values of the tokens that they begin with alike."""
+"""Let sequences of one adapter that begin with the same tokens copy the keys and values of these."""
 
 from __future__ import annotations
 

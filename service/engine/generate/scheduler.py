@@ -59,7 +59,7 @@ class Scheduler:
     all are taken, so that its first token comes soon; another sequence then gives up its lane.
 
     If the sequence whose turn it is gets no slot, others may run beside those that already hold a slot, but their
-    turns end with the turns of these. So the slot becomes free as soon as without them.
+    turns end with the turns of these. So they do not delay the next free slot.
 
     A sequence keeps its keys and values while it waits between turns. A prompt that begins like another one is
     copied as far as that one is computed (prefixes.py). If the cache is full, the prefixes that are kept for
@@ -205,7 +205,7 @@ class Scheduler:
             self._fail(sequence, fault)
             return False
         if slot is None:
-            # Verification has a slot of its own, so it keeps nobody from another one.
+            # Verification has a reserved slot, so it keeps nobody from another one.
             self._no_slot |= not sequence.verifying
             return False
         if sequence.row is None:

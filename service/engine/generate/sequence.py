@@ -67,7 +67,7 @@ class TextSequence:
 
     @property
     def shares(self) -> bool:
-        """Tell whether other sequences may copy what this one has computed, and it what they have."""
+        """Tell whether this sequence and others may copy each other's keys and values."""
         return not self.verifying and not self.source
 
     @property

@@ -141,7 +141,7 @@ class TokenSampler:
 
     @property
     def _edits(self) -> bool:
-        """Whether penalties, a bias or the ban on ends change the next token's logits."""
+        """Tell whether penalties, a bias or the ban on ends change the next token's logits."""
         return self._seen is not None or self._offsets is not None or self._bans
 
     @property

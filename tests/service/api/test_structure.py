@@ -251,7 +251,7 @@ def test_calls_and_their_results_go_back_into_the_chat(api: openai.OpenAI) -> No
                 ]
             },
             "messages.0",
-            "no JSON object",
+            "not the text of a JSON object",
         ),
     ],
 )

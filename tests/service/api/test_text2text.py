@@ -149,7 +149,7 @@ def test_a_chat_and_an_input_of_one_pass_are_refused_and_the_message_names_the_r
 def test_a_text_longer_than_the_context_is_refused(client: httpx.Client) -> None:
     answer = client.post("/v1/completions", json={"model": "a0", "prompt": "a " * 300})
     assert answer.status_code == 422
-    assert "the context holds 128" in answer.json()["error"]["message"]
+    assert "the limit is 128" in answer.json()["error"]["message"]
 
 
 def test_a_structure_is_refused_because_the_checkpoint_s_rules_may_contradict_it(client: httpx.Client) -> None:

@@ -1,1 +1,1 @@
-"""What an answer must be: grammars, and the tokens that they allow next."""
+"""The form that an answer must have: grammars, and the tokens that they allow next."""

@@ -144,14 +144,14 @@ def _check_costs(schema: Mapping[str, Any], param: str) -> None:
     _check_pattern_characters(patterns, param)
     if _common_multiple(divisors) > MOST_DIVISOR:
         raise InvalidParameter(
-            f"the product of all multipleOf of {param}, in units of the last digit of the finest, is above the"
-            f" limit of {MOST_DIVISOR}; round them, or leave some out",
+            f"the product of all multipleOf of {param}, scaled to whole numbers, is above the limit of"
+            f" {MOST_DIVISOR}; round them, or leave some out",
             param,
         )
 
 
 def _common_multiple(divisors: Collection[float]) -> float:
-    """Return a number that all of the divisors divide, in units of the last digit of the finest one."""
+    """Return the product of the divisors, scaled by the least number that makes all of them whole."""
     if not all(abs(divisor) <= MOST_DIVISOR for divisor in divisors):
         return math.inf
     digits = [Fraction(str(divisor)) for divisor in divisors]

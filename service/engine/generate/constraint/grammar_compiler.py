@@ -94,7 +94,9 @@ class GrammarCompiler:
                     self._tokenizer(), n_vocab=self._vocabulary, eos_token=list(self._end_ids)
                 )
             except ValueError as error:
-                message = f"{param} cannot be used: this model's tokenizer fits no grammar: {error}; leave it out"
+                message = (
+                    f"{param} cannot be used: this model's tokenizer fits no grammar ({error}); leave it out"
+                )
                 raise InvalidParameter(message, param) from None
         return self._tokens
 

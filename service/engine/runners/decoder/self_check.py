@@ -70,5 +70,5 @@ def _compare(logits: Array, expected: Array, precision: str) -> None:
     if not difference <= _ALLOWED[precision] * largest:
         raise WrongPasses(
             f"packed passes differ from transformers' own by {difference:.2g}, and the largest logit is "
-            f"{largest:.2g}; this configuration of the architecture is not served"
+            f"{largest:.2g}; this server does not support this configuration; choose another model"
         )

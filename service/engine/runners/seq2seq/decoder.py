@@ -33,7 +33,7 @@ from rootstock.service.engine.runners.seq2seq.attention import (
 from rootstock.service.engine.runners.seq2seq.positions import PackedPositions, RelativeBias
 from rootstock.service.engine.runners.seq2seq.source_rows import SourceRows
 
-# What transformers' classes call the attention over sources, and its layers for keys and values.
+# The names in transformers' classes of the attention over sources, and of its layers for keys and values.
 _CROSS = ("EncDecAttention", "encoder_attn")
 _PROJECTIONS = (("k", "v"), ("k_proj", "v_proj"))
 

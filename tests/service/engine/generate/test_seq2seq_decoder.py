@@ -171,7 +171,7 @@ def test_the_end_that_the_rules_force_comes_although_the_request_excludes_ends(b
     [
         ([], InvalidInput, "empty"),
         ([9999], InvalidInput, "token id 9999"),
-        ([50] * 129, TooLong, "129 tokens; the context holds 128"),
+        ([50] * 129, TooLong, "129 tokens; the limit is 128"),
         (Chat([{"role": "user", "content": "Hi"}]), InvalidInput, "/v1/completions"),
     ],
 )
