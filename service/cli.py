@@ -24,7 +24,9 @@ serve = typer.Typer(add_completion=False)
 top = typer.Typer(add_completion=False)
 foundation = typer.Typer(add_completion=False, no_args_is_help=True, help="Show or export the foundation model.")
 
-_FOUNDATION = typer.Option(help="Foundation model: `default`, a local folder, or org/name@<40 hex revision>.")
+_FOUNDATION = typer.Option(
+    help="Foundation model: `default`, `chat`, a local folder, or org/name@<40 hex revision>."
+)
 
 
 @serve.command(epilog="Example: rootstock serve --port 8080 --server uvicorn")

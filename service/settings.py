@@ -40,7 +40,8 @@ class Settings(BaseSettings):
     )
     foundation: str = Field(
         "default",
-        description="Foundation model to serve: `default`, a local folder, or org/name@<40 hex revision>.",
+        description="Foundation model to serve: `default`, `chat`, a local folder, or org/name@<40 hex "
+        "revision>.",
     )
     foundations: str = Field(
         "",

@@ -108,7 +108,7 @@ def _trained(
 def _judged(
     job: GenerationJob, source: RecipeFile, network: Network, report: Report, force: bool
 ) -> tuple[dict[str, JudgedParts], str]:
-    """Return the judged parts, and the reason to keep the adapter. The gate comes before the test rows."""
+    """Return the judged parts, and the reason to keep the adapter. The decision comes before the test rows."""
     recipe = source.recipe
     training, generation = recipe.training, recipe.generation
     judge = TextJudge(

@@ -29,7 +29,8 @@ BundlePath = Annotated[
 Foundation = Annotated[
     str,
     typer.Option(
-        envvar="ROOTSTOCK_FOUNDATION", help="The adapter's foundation: default, a folder or org/name@commit."
+        envvar="ROOTSTOCK_FOUNDATION",
+        help="The adapter's foundation: default, chat, a folder or org/name@commit.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]

@@ -19,7 +19,7 @@ from rootstock.training.recipe.recipe import Training
 if TYPE_CHECKING:
     import torch
 
-# What a loss is computed from: the rows of a classifier's step, or a part of a step of completions.
+# The input of a loss: the rows of a classifier's step, or a part of a step of completions.
 Part = TypeVar("Part")
 
 

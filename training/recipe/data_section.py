@@ -74,8 +74,8 @@ class Data(RecipeSection):
     )
     folder_column: Text | None = Field(
         default=None,
-        description="CAUSAL_LM: the name of an additional column with the name of the file's folder. A path may "
-        "match several files with *.",
+        description="CAUSAL_LM: the name of an additional column, which holds the name of each file's folder. A "
+        "path may match several files with *.",
     )
     splits: Splits = Splits()
 

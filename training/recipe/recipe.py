@@ -125,12 +125,13 @@ class Training(RecipeSection):
     )
     cache_features: bool = Field(
         default=True,
-        description="Compute the layers below the first that trains once a row, and keep the result.",
+        description="Compute the layers below the first one that trains only once for each row, and keep the "
+        "result.",
     )
     bf16: bool = Field(default=False, description="Mixed precision in bfloat16.")
     gradient_accumulation_steps: Count = Field(
         default=1,
-        description="CAUSAL_LM: batches whose gradients add up to one step, of this many times the batch size.",
+        description="CAUSAL_LM: the number of batches whose gradients add up to one step.",
     )
     tokens_per_batch: Count = Field(
         default=4096,
@@ -223,7 +224,9 @@ class Recipe(RecipeSection):
     """The training, evaluation and packing of one adapter."""
 
     task_type: TaskType
-    base_model: str = Field(default="default", description="`default`, a local folder, or org/name@<40 hex>.")
+    base_model: str = Field(
+        default="default", description="`default`, `chat`, a local folder, or org/name@<40 hex>."
+    )
     name: str = Field(description="The adapter's name when it is published.")
     license: Text = Field(description="Licence of the adapter, for example cc-by-4.0.")
     description: Text = Field(description="A sentence on the adapter's answers and data, for its model card.")
