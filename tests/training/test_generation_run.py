@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.service.settings import Settings
 from rootstock.training.cli.app import app
-from rootstock.training.errors import BelowBaseline
+from rootstock.training.errors import BelowBaseline, DataError
 from rootstock.training.recipe.recipe_file import load_recipe
 from rootstock.training.results import RunResult
 from rootstock.training.run import run
@@ -71,6 +71,19 @@ def server(
 def peft(outcome: RunResult, tiny: TinyDecoder) -> Any:
     """PEFT's model of the bundle's files."""
     return peft_model(tiny.folder, PeftAdapter(outcome.results.bundle, "CAUSAL_LM", 0))
+
+
+def test_a_reference_beyond_the_context_is_refused_before_anything_is_trained(
+    tiny: TinyDecoder, tmp_path: Path
+) -> None:
+    rows = write_rows(tmp_path)
+    long = "a very long text " * 60
+    (tmp_path / "test.csv").write_text(f"thing,colour,text\ncup,pink,{long}\n", encoding="utf-8")
+    splits = {"strategy": "given", "val_size": 0.2}
+    data = {"path": rows.name, "test_path": "test.csv", "splits": splits}
+    path = write_generation_recipe(tmp_path, tiny, data=data)
+    with pytest.raises(DataError, match=r"tokens together; .* takes 128; shorten"):
+        run(load_recipe(path), tmp_path / "out")
 
 
 def test_a_run_leaves_a_bundle_of_the_task_with_its_system_prompt(outcome: RunResult, tiny: TinyDecoder) -> None:

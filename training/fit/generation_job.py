@@ -75,6 +75,11 @@ def prepare_generation(source: RecipeFile) -> GenerationJob:
     _check_room([*judged.values(), *prompted.values()], generation.max_new_tokens, spec, origin)
     for one in judged.values():
         _check_metric(generation.metric, one, origin)
+        if (longest := max(map(len, one.rows))) > spec.max_tokens:
+            raise DataError(
+                f"{origin}: a prompt and its reference have {longest} tokens together; {spec.name} takes "
+                f"{spec.max_tokens}; shorten the row, or leave it out"
+            )
     return GenerationJob(
         data,
         parts,

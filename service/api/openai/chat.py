@@ -54,7 +54,8 @@ async def chat_completions(body: ChatBody, request: Request, within: TimeoutHead
     most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     sampling = body.sampling(body.logprob_count(), most)
     tools = body.callable_tools()
-    grammar = body.constrained(tools, body.structure())
+    structure = body.structure()
+    grammar = body.constrained(tools, structure)
     chat = Chat([message.plain() for message in body.messages], tools)
     options = options_of(body, request, within, engine.limits.timeout_s)
     async with AsyncExitStack() as held:
@@ -70,7 +71,7 @@ async def chat_completions(body: ChatBody, request: Request, within: TimeoutHead
         ):
             stream = await while_connected(request, call)
         parts = new_parts("chatcmpl", body.model, stream)
-        writer = ChatWriter(parts, engine, body.logprobs, bool(tools))
+        writer = ChatWriter(parts, engine, body.logprobs, bool(tools), structure is not None)
         if body.stream:
             events = writer.chunks(stream, body.with_usage)
             return EventStream(events, held.pop_all(), request.url.path, engine.limits.timeout_s + _SLACK_S)

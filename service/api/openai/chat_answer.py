@@ -112,13 +112,15 @@ class ChatChunk(BaseModel):
 class ChatWriter:
     """The writer of the answers to one chat.
 
-    `logprobs` tells whether they report log-probabilities, and `tools` whether they may call tools.
+    `logprobs` tells whether they report log-probabilities, `tools` whether they may call tools, and `structured`
+    whether their text has a structure.
     """
 
     parts: AnswerParts
     engine: GenerationEngine
     logprobs: bool
     tools: bool
+    structured: bool = False
 
     def whole(self, answers: Sequence[CollectedAnswer], usage: CompletionUsage) -> ChatCompletion:
         """Return complete answers."""
@@ -128,7 +130,7 @@ class ChatWriter:
     async def chunks(self, stream: TextStream, with_usage: bool) -> AsyncIterator[BaseModel]:
         """Yield the events of a stream, for `with_usage` with the usage as the last one."""
         begun: set[int] = set()
-        calls: dict[int, ToolCallText] = defaultdict(ToolCallText)
+        calls: dict[int, ToolCallText] = defaultdict(lambda: ToolCallText(self.structured))
         async for piece in stream:
             if piece.index not in begun:
                 begun.add(piece.index)
@@ -141,7 +143,7 @@ class ChatWriter:
             yield ChatChunk(**self.parts._asdict(), object="chat.completion.chunk", choices=[], usage=usage)
 
     def _whole_choice(self, index: int, answer: CollectedAnswer) -> ChatChoice:
-        content, calls = split_calls(answer.text) if self.tools else (answer.text, [])
+        content, calls = split_calls(answer.text, self.structured) if self.tools else (answer.text, [])
         message = AnswerMessage(content=None if calls and not content else content, tool_calls=calls)
         logprobs = self._logprobs(answer.choices) if self.logprobs else None
         finish = _finish(answer.finish, bool(calls))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictStr, model_validator
+from pydantic_core import from_json
 
 from rootstock.service.api.strict import Strict
 
@@ -83,6 +83,6 @@ class ChatMessage(Strict):
 def _loaded(text: str) -> Any:
     """Return the value of a JSON text, or None for a text that is none."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
         return None

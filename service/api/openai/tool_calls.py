@@ -44,11 +44,16 @@ class ToolCallDelta(BaseModel):
 
 
 class ToolCallText:
-    """The text of one answer that may call tools, cut into plain text and calls as it arrives."""
+    """The text of one answer that may call tools, cut into plain text and calls as it arrives.
 
-    def __init__(self) -> None:
+    If the text is `structured`, an answer is either a text, which may quote the mark of a call, or calls.
+    """
+
+    def __init__(self, structured: bool = False) -> None:
         # The number of calls that have begun.
         self.calls = 0
+        self._structured = structured
+        self._told = False
         self._state: Literal["text", "head", "arguments"] = "text"
         self._mark = StopStrings([CALL])
         self._head = ""
@@ -77,15 +82,23 @@ class ToolCallText:
         elif text and self._state == "arguments":
             yield ToolCallDelta(index=self.calls - 1, function=FunctionCallDelta(arguments=text))
         elif text and not self.calls:
+            self._told = True
             yield text
 
-    def _turn(self) -> Iterator[ToolCallDelta]:
+    def _turn(self) -> Iterator[str | ToolCallDelta]:
         """Go on after a mark: to the head of a call, to its arguments, or to the text after it."""
-        if self._state == "text":
+        if self._state == "text" and self._structured and self._told:
+            mark = CALL
+            yield CALL
+        elif self._state == "text":
             self._state, self._head, mark = "head", "", ARGUMENTS
+        elif self._state == "head" and (name := name_in(self._head)) is None:
+            # A text that only begins like a call.
+            self._state, mark = "text", CALL
+            yield from self._out(CALL + self._head + ARGUMENTS)
         elif self._state == "head":
             self._state, mark = "arguments", END
-            function = FunctionCallDelta(name=name_in(self._head), arguments="")
+            function = FunctionCallDelta(name=name, arguments="")
             self.calls += 1
             yield ToolCallDelta(index=self.calls - 1, id=_new_id(), type="function", function=function)
         else:
@@ -93,9 +106,9 @@ class ToolCallText:
         self._mark = StopStrings([mark])
 
 
-def split_calls(text: str) -> tuple[str, list[ToolCall]]:
-    """Return the plain text of a whole answer, and its calls."""
-    parts = ToolCallText()
+def split_calls(text: str, structured: bool = False) -> tuple[str, list[ToolCall]]:
+    """Return the plain text of a whole answer, and its calls. `structured` is as of ToolCallText."""
+    parts = ToolCallText(structured)
     plain, calls = "", list[ToolCall]()
     for part in _all(parts, text):
         if isinstance(part, str):

@@ -25,7 +25,8 @@ class Row:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.cost = self.sample.cost
+        # An input without tokens is padded to one.
+        self.cost = max(1, self.sample.cost)
         self.key = self.sample.key
         self.digest = self.request.adapter.digest
 

@@ -42,8 +42,7 @@ def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
     first: dict[bytes, int] = {}
     for place, row in enumerate(rows):
         first.setdefault(row.key, place)
-    # An input can have no tokens if the tokenizer adds no special ones. It is padded to one token.
-    lengths = [max(1, row.cost) for row in rows]
+    lengths = [row.cost for row in rows]
     # On either side of the first row, earlier rows of one length stand nearer to it, and are cut off last.
     order = sorted(first.values(), key=lambda p: (lengths[p], p if lengths[p] >= lengths[0] else -p))
     begin, end = _cheapest([lengths[p] for p in order], order.index(0), limits)

@@ -91,6 +91,35 @@ def test_the_openai_client_parses_an_answer_into_a_pydantic_model(api: openai.Op
     assert isinstance(answer.choices[0].message.parsed, Parcel)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("second", ["arguments", "b"])
+def test_a_structured_text_may_quote_the_mark_of_a_call(api: openai.OpenAI, stream: bool, second: str) -> None:
+    properties = {"a": {"const": "<tool_call>"}, second: {"const": 1}}
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": ["a", second],
+        "additionalProperties": False,
+    }
+    fields: Any = {
+        "model": "foundation",
+        "messages": MESSAGES,
+        "tools": [TRACK],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+        "max_tokens": 300,
+    }
+    texts = []
+    for seed in range(6):
+        if stream:
+            chunks = list(api.chat.completions.create(**fields, seed=seed, stream=True))
+            texts.append("".join(chunk.choices[0].delta.content or "" for chunk in chunks))
+        else:
+            texts.append(api.chat.completions.create(**fields, seed=seed).choices[0].message.content)
+    said = [json.loads(text) for text in texts if text]
+    assert said
+    assert all(one["a"] == "<tool_call>" for one in said)
+
+
 def test_a_json_object_is_one_and_text_is_free(api: openai.OpenAI) -> None:
     bias = {"logit_bias": {"93": 20}}  # the closing brace, so that random weights come to an end
     answer = _ask(api, response_format={"type": "json_object"}, max_tokens=300, **bias)
@@ -239,6 +268,24 @@ def test_calls_and_their_results_go_back_into_the_chat(api: openai.OpenAI) -> No
             "arguments are an object",
         ),
         ({"messages": [{"role": "user"}]}, "messages.0", "no content"),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "assistant",
+                        "tool_calls": [
+                            {
+                                "id": "c",
+                                "type": "function",
+                                "function": {"name": "a", "arguments": '{"a": "\\ud800"}'},
+                            }
+                        ],
+                    }
+                ]
+            },
+            "messages.0",
+            "not the text of a JSON object",
+        ),
         (
             {
                 "messages": [

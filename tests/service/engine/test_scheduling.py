@@ -142,7 +142,7 @@ class World:
         )
 
     def _encoded(self, length: int) -> TextSample:
-        ids = [next(self._texts)] + [0] * (length - 1)
+        ids = ([next(self._texts)] + [0] * (length - 1))[:length]
         return TextSample(ids, [0] * length, None, "", 0)  # type: ignore[arg-type]
 
     def _passes(self, digests: set[str]) -> None:
@@ -321,6 +321,17 @@ def test_rows_that_were_left_behind_others_of_their_line_are_dropped_at_once() -
     world.leave(left)
     world.step()
     assert len(world.queue) == 40 - len(world.ran[0])
+
+
+def test_inputs_without_tokens_are_answered_and_count_as_one_token() -> None:
+    world = World()
+    (empty,) = world.ask(Call(("a",), (0, 0)))
+    assert world.admission.waiting() == (2, 2)
+    world.drain()
+    assert world.answers[empty] is None
+    (among,) = world.ask(Call(("a",), (0, 3)))
+    world.drain()
+    assert world.answers[among] is None
 
 
 def test_a_request_that_expires_while_others_run_is_never_computed() -> None:

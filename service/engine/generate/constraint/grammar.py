@@ -17,6 +17,11 @@ from rootstock.service.engine.generate.constraint.tool_format import CALL, END, 
 MOST_CHARACTERS = 2**16
 MOST_PATTERN_CHARACTERS = 2**12
 MOST_DIVISOR = 10_000
+MOST_MERGED = 12
+# Keys of a schema that restrict nothing.
+_ANNOTATIONS = frozenset(
+    ("$comment", "$defs", "$id", "$schema", "default", "definitions", "description", "examples", "title")
+)
 # One form of JSON, as Python's json writes it: without this, an answer could consist of spaces for ever. The key
 # replaces one of the request, which could switch checks off.
 _FORM = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
@@ -133,21 +138,40 @@ def _bounded_json(value: Any, param: str) -> str:
 
 
 def _check_costs(schema: Mapping[str, Any], param: str) -> None:
-    patterns, divisors = 0, set[float]()
-    for key, value in _items(schema):
-        if key == "pattern" and isinstance(value, str):
-            patterns += len(value)
-        elif key == "patternProperties" and isinstance(value, Mapping):
-            patterns += sum(map(len, value))
-        elif key == "multipleOf" and isinstance(value, int | float):
-            divisors.add(value)
-    _check_pattern_characters(patterns, param)
+    characters, expressions, divisors, merges = 0, 0, set[float](), False
+    for one in _objects(schema):
+        merges |= _merges(one)
+        pattern, patterns, divisor = one.get("pattern"), one.get("patternProperties"), one.get("multipleOf")
+        expressions += isinstance(one.get("format"), str)
+        if isinstance(pattern, str):
+            expressions, characters = expressions + 1, characters + len(pattern)
+        if isinstance(patterns, Mapping):
+            expressions, characters = expressions + len(patterns), characters + sum(map(len, patterns))
+        if isinstance(divisor, int | float) and not isinstance(divisor, bool):
+            divisors.add(divisor)
+    _check_pattern_characters(characters, param)
+    if merges and expressions > MOST_MERGED:
+        raise InvalidParameter(
+            f"{param} has {expressions} patterns and formats, and combines schemas by allOf, or by keys beside"
+            f" anyOf, oneOf or $ref; the limit is {MOST_MERGED}; use fewer patterns, or do not combine schemas",
+            param,
+        )
     if _common_multiple(divisors) > MOST_DIVISOR:
         raise InvalidParameter(
             f"the product of all multipleOf of {param}, scaled to whole numbers, is above the limit of"
             f" {MOST_DIVISOR}; round them, or leave some out",
             param,
         )
+
+
+def _merges(schema: Mapping[str, Any]) -> bool:
+    """Tell whether a value must follow several schemas at once, whose expressions llguidance then intersects."""
+    if isinstance(schema.get("allOf"), list):
+        return True
+    further = [key for key in ("anyOf", "oneOf") if isinstance(schema.get(key), list)]
+    if isinstance(schema.get("$ref"), str):
+        further.append("$ref")
+    return bool(further) and len(schema.keys() - _ANNOTATIONS) > 1
 
 
 def _common_multiple(divisors: Collection[float]) -> float:
@@ -168,13 +192,13 @@ def _check_pattern_characters(count: int, param: str) -> None:
         )
 
 
-def _items(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every key of the objects inside a JSON value, with its value."""
+def _objects(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield every object inside a JSON value."""
     waiting = [value]
     while waiting:
         found = waiting.pop()
         if isinstance(found, Mapping):
-            yield from found.items()
+            yield found
             waiting += found.values()
         elif isinstance(found, list):
             waiting += found

@@ -6,7 +6,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,15 +25,17 @@ _STACK_BYTES = 512 * 2**20
 # A state of the lexer takes 1 to 2 kB, for each sequence.
 _MOST_LEXER_STATES = 10_000
 _MOST_STEP_ITEMS = 20_000
-_MOST_STEP_FUEL = 100_000
+_MOST_STEP_FUEL = _MOST_INITIAL_FUEL = 100_000
+# The time of a mask grows with the square of these.
+_MOST_ROW_ITEMS = 256
 _MOST_REASON = 160
 _EXCERPT = re.compile(r"\n *\d+ \| .*", re.DOTALL)
 
 
 class GrammarCompiler:
-    """A compiler of grammars for one vocabulary. One thread compiles them one after another.
+    """A compiler of grammars for one vocabulary, one after another, each in a thread that ends with the process.
 
-    The thread and the tables of the vocabulary are made for the first grammar.
+    The tables of the vocabulary are made for the first grammar.
     """
 
     def __init__(self, tokenizer: Callable[[], str], vocabulary: int, end_ids: Sequence[int]) -> None:
@@ -41,7 +43,7 @@ class GrammarCompiler:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._end_ids = [token for token in end_ids if token < vocabulary]
-        self._threads: ThreadPoolExecutor | None = None
+        self._free = asyncio.Lock()
         self._tokens: llguidance.LLTokenizer | None = None
 
     async def compile(self, grammar: Grammar, count: int, ignore_ends: bool = False) -> list[TokenConstraint]:
@@ -49,11 +51,33 @@ class GrammarCompiler:
 
         With `ignore_ends`, the model's ends are allowed only where nothing else is.
         """
-        if self._threads is None:
-            self._threads = _deep_thread()
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._constraints, grammar, count, ignore_ends
-        )
+        await self._free.acquire()
+        loop = asyncio.get_running_loop()
+        compiled: asyncio.Future[list[TokenConstraint]] = loop.create_future()
+
+        def work() -> None:
+            result: list[TokenConstraint] | Exception
+            try:
+                result = self._constraints(grammar, count, ignore_ends)
+            except Exception as error:  # the caller gets it
+                result = error
+            # The loop may be closed by the end of a long compilation.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._hand_over, compiled, result)
+
+        _start_deep_thread(work)
+        return await compiled
+
+    def _hand_over(
+        self, compiled: asyncio.Future[list[TokenConstraint]], result: list[TokenConstraint] | Exception
+    ) -> None:
+        self._free.release()
+        if compiled.cancelled():
+            return
+        if isinstance(result, Exception):
+            compiled.set_exception(result)
+        else:
+            compiled.set_result(result)
 
     def _constraints(self, grammar: Grammar, count: int, ignore_ends: bool) -> list[TokenConstraint]:
         try:
@@ -73,13 +97,20 @@ class GrammarCompiler:
             max_lexer_states=_MOST_LEXER_STATES,
             step_max_items=_MOST_STEP_ITEMS,
             step_lexer_fuel=_MOST_STEP_FUEL,
+            initial_lexer_fuel=_MOST_INITIAL_FUEL,
+            max_items_in_row=_MOST_ROW_ITEMS,
             verbose_errors=False,
         )
         text = LLMatcher.grammar_from_lark(grammar.text)
         matcher = LLMatcher(self._vocabulary_tables(grammar.param), text, log_level=0, limits=limits)
         if not matcher.is_error():
-            # Some faults show only with the first mask, such as a schema that refers to itself alone.
-            matcher.compute_bitmask()
+            # Some faults show only with the first mask, such as a schema that refers to itself alone. Some costs
+            # show only with the first token, and there they would delay other sequences.
+            mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+            if not matcher.is_error() and mask.any():
+                first = matcher.deep_copy()
+                first.consume_token(int(mask.argmax()))
+                matcher = first if first.is_error() else matcher
         if matcher.is_error():
             reason = _reason(matcher.get_error())
             raise InvalidParameter(f"{grammar.param} cannot be compiled: {reason}; change it", grammar.param)
@@ -140,15 +171,13 @@ class GrammarConstraint:
             raise InvalidParameter(message, self._param)
 
 
-def _deep_thread() -> ThreadPoolExecutor:
-    """Return an executor whose one thread has a deep stack."""
-    threads = ThreadPoolExecutor(1, "grammars")
+def _start_deep_thread(work: Callable[[], None]) -> None:
+    """Start a thread with a deep stack, which does not keep the process from ending."""
     before = threading.stack_size(_STACK_BYTES)
     try:
-        threads.submit(int)
+        threading.Thread(target=work, name="rootstock-grammar", daemon=True).start()
     finally:
         threading.stack_size(before)
-    return threads
 
 
 def _reason(message: str) -> str:

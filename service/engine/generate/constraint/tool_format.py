@@ -6,6 +6,7 @@ A call is `<tool_call>`, a line with `{"name": …, "arguments": …}`, and `</t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,10 +40,10 @@ def call_head(name: str) -> str:
     return f'\n{{"name": {json.dumps(name)}{ARGUMENTS}'
 
 
-def name_in(head: str) -> str:
-    """Return the name in what stands between the mark of a call and its `ARGUMENTS`."""
-    name = json.loads(head + "}")["name"]
-    return str(name)
+def name_in(head: str) -> str | None:
+    """Return the name in what stands between the mark of a call and its `ARGUMENTS`; None if it is no call."""
+    found = re.fullmatch(r'\n\{"name": ("[^"\\]*")', head)
+    return None if found is None else str(json.loads(found[1]))
 
 
 def is_hermes(template: str) -> bool:

@@ -238,6 +238,15 @@ def test_a_client_that_leaves_a_constrained_answer_frees_its_room(tiny: TinyDeco
     assert _text(_run(tiny, work)) == "done"
 
 
+# Patterns that must hold for one text multiply.
+MEETING = {"type": "string", "pattern": ".*a.{12}b"}
+
+
+def _alternatives(count: int) -> dict[str, Any]:
+    arrays = [{"type": "array", "items": {"$ref": "#/$defs/e"}, "minItems": i % 3} for i in range(count)]
+    return {"$defs": {"e": {"anyOf": arrays}}, "$ref": "#/$defs/e"}
+
+
 BAD: dict[str, tuple[Callable[[], Grammar], str]] = {
     "type": (lambda: json_grammar({"type": "strng"}, "p"), "Invalid type: strng"),
     "keyword": (lambda: json_grammar({"type": "array", "uniqueItems": True}, "p"), "uniqueItems"),
@@ -259,6 +268,18 @@ BAD: dict[str, tuple[Callable[[], Grammar], str]] = {
     "divisor": (lambda: json_grammar({"type": "integer", "multipleOf": 999983}, "p"), "multipleOf"),
     "fine divisor": (lambda: json_grammar({"type": "number", "multipleOf": 0.00012345}, "p"), "multipleOf"),
     "infinite divisor": (lambda: json_grammar({"type": "number", "multipleOf": float("inf")}, "p"), "multipleOf"),
+    "no divisor": (lambda: json_grammar({"type": "integer", "multipleOf": True}, "p"), "cannot be compiled"),
+    "all of": (lambda: json_grammar({"allOf": [MEETING] * 13}, "p"), "the limit is 12"),
+    "any of in any of": (
+        lambda: json_grammar({**MEETING, "anyOf": [{**MEETING, "anyOf": [MEETING] * 12}]}, "p"),
+        "the limit is 12",
+    ),
+    "reference beside": (
+        lambda: json_grammar({"$defs": {"a": {"items": [MEETING] * 12}}, "$ref": "#/$defs/a", **MEETING}, "p"),
+        "the limit is 12",
+    ),
+    "array alternatives": (lambda: json_grammar(_alternatives(300), "p"), "cannot be compiled"),
+    "long repeats": (lambda: regex_grammar("(a{1000}){1000}", "p"), "cannot be compiled"),
     "large": (lambda: json_grammar({"enum": ["a" * 9] * 9999}, "p"), "65536 characters"),
     "choices": (lambda: choice_grammar(["a" * 9] * 9999, "p"), "65536 characters"),
     "tool": (
@@ -290,6 +311,23 @@ def test_a_grammar_that_is_not_valid_or_too_large_is_refused_with_its_field(
     with pytest.raises(InvalidParameter, match=message) as caught:
         asyncio.run(compiler.compile(make(), 1))
     assert caught.value.param == "p"
+
+
+def test_patterns_that_never_meet_are_not_limited_in_number(compiler: GrammarCompiler) -> None:
+    fields = {f"p{i}": {"$ref": "#/$defs/plate", "description": "a plate"} for i in range(30)}
+    plate = {"anyOf": [{"type": "string", "pattern": f"^[A-Z]{{{n}}}$"} for n in range(1, 20)]}
+    schema = {"type": "object", "properties": fields, "required": ["p0"], "$defs": {"plate": plate}}
+    assert asyncio.run(compiler.compile(json_grammar(schema, "p"), 2))
+
+
+def test_a_compilation_that_nobody_waits_for_any_more_lets_the_next_one_follow(compiler: GrammarCompiler) -> None:
+    async def work() -> int:
+        hurried = asyncio.create_task(compiler.compile(HOSTILE["chain"](), 1))
+        await asyncio.sleep(0)
+        hurried.cancel()
+        return len(await compiler.compile(regex_grammar("a", "p"), 3))
+
+    assert asyncio.run(work()) == 3
 
 
 def _chain(length: int, link: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
