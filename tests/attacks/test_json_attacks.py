@@ -230,7 +230,15 @@ def test_a_form_field_beside_a_manifest_is_refused(tiny: FoundationSpec, plain: 
     refused(good_files(tiny), tiny, "schema", plain.given()[0], "plain PEFT folders", plain=plain)
 
 
-@pytest.mark.parametrize("task_type", [None, "SEQ_2_SEQ_LM", "seq_cls", ""])
+@pytest.mark.parametrize("task_type", ["CAUSAL_LM", "SEQ_2_SEQ_LM"])
+def test_a_plain_folder_whose_task_needs_another_foundation_is_refused(
+    tiny: FoundationSpec, task_type: str
+) -> None:
+    upload = plain_files(config=good_config(task_type=task_type))
+    refused(upload, tiny, "schema", "task", "is not served on tiny/bert")
+
+
+@pytest.mark.parametrize("task_type", [None, "SEQ_3_SEQ_LM", "seq_cls", ""])
 def test_a_plain_folder_whose_task_nobody_names_is_refused(tiny: FoundationSpec, task_type: str | None) -> None:
     upload = plain_files(config=good_config(task_type=task_type))
     refused(upload, tiny, "schema", "task_type", repr(task_type), "form field `task`")
