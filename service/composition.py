@@ -303,7 +303,7 @@ def _heads_beside(
 
     if not isinstance(decoder, TorchDecoder):
         return None
-    return OpenedRunner(PackedEncoder(decoder.trunk, decoder.slots), spec, files.folder)
+    return OpenedRunner(PackedEncoder(decoder.trunk, decoder.slots, decoder.cores), spec, files.folder)
 
 
 def _generator(

@@ -72,7 +72,7 @@ class Heads:
     def opened(self) -> tuple[TorchDecoder, PackedEncoder]:
         """Return both runners on one trunk. Each has other adapters in its slots."""
         decoder = TorchDecoder(self.tiny.folder, self.tiny.spec, slots=16, cache_tokens=1024)
-        encoder = PackedEncoder(decoder.trunk, decoder.slots)
+        encoder = PackedEncoder(decoder.trunk, decoder.slots, decoder.cores)
         for slot, adapter in enumerate(self.adapters):
             encoder.place(slot, encoder.stage(adapter))
         return decoder, encoder
@@ -185,7 +185,8 @@ def test_a_model_of_sentence_transformers_embeds_as_it_does_itself(tmp_path: Pat
     (tmp_path / "saved" / "sentence_bert_config.json").unlink()
     model = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     spec = describe(locate(str(tmp_path / "saved")))
-    encoder = PackedEncoder(TorchDecoder(tmp_path / "saved", spec, slots=3, cache_tokens=64).trunk, slots=3)
+    decoder = TorchDecoder(tmp_path / "saved", spec, slots=3, cache_tokens=64)
+    encoder = PackedEncoder(decoder.trunk, 3, decoder.cores)
     own = foundation_adapter(spec)
     encoder.place(0, encoder.stage(own))
     tokenizer = Tokenizer(tmp_path / "saved" / "tokenizer.json")

@@ -16,6 +16,7 @@ from rootstock.service.engine.runners.decoder.packed_pass import PackedPart, Pac
 from rootstock.service.engine.runners.decoder.self_check import CHECK_ROOM, check_passes
 from rootstock.service.engine.runners.decoder.trunk import DecoderTrunk
 from rootstock.service.engine.runners.decoder.updates import AdapterMix, TensorUpdate, to_tensors
+from rootstock.service.engine.runners.torch_cores import TorchCores
 
 
 class TorchDecoder:
@@ -40,8 +41,7 @@ class TorchDecoder:
 
         Raise WrongPasses if a pass does not give the logits of transformers' own forward.
         """
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self.cores = TorchCores(threads)
         self.spec = spec
         self.slots = slots
         self.precision = precision
@@ -50,7 +50,7 @@ class TorchDecoder:
         shape = _token_shape(self.trunk.config)
         self.cache = KvRows(shape, CHECK_ROOM, self.trunk.dtype)
         self.place(0, {})
-        check_passes(self.run, self.cache, self.trunk.texts, self.trunk.expected, precision)
+        check_passes(self._logits, self.cache, self.trunk.texts, self.trunk.expected, precision)
         self.clear(0)
         self.cache = KvRows(shape, cache_tokens, self.trunk.dtype)
 
@@ -69,9 +69,13 @@ class TorchDecoder:
         """Empty a slot."""
         self._mix.clear(slot)
 
-    @torch.inference_mode()
     def run(self, segments: Sequence[Segment]) -> Array:
         """Return the logits after the last token of each segment: (segments, vocabulary) fp32."""
+        self.cores.use()
+        return self._logits(segments)
+
+    @torch.inference_mode()
+    def _logits(self, segments: Sequence[Segment]) -> Array:
         parts = [PackedPart(segment.slot, segment.tokens, segment.start) for segment in segments]
         decodes = all(len(part.tokens) == 1 for part in parts)
         tokens = PackedPass(parts, self._mix.order([part.slot for part in parts]) if decodes else None)

@@ -16,6 +16,7 @@ from rootstock.service.engine.runners.decoder.packed_pass import PackedPart, Pac
 from rootstock.service.engine.runners.decoder.trunk import DecoderTrunk
 from rootstock.service.engine.runners.decoder.updates import AdapterMix, TensorUpdate, to_tensors
 from rootstock.service.engine.runners.linear_head import linear_head, pool
+from rootstock.service.engine.runners.torch_cores import TorchCores
 
 
 class _StagedHead(NamedTuple):
@@ -32,7 +33,8 @@ class PackedEncoder:
 
     name = "torch"
 
-    def __init__(self, trunk: DecoderTrunk, slots: int) -> None:
+    def __init__(self, trunk: DecoderTrunk, slots: int, cores: TorchCores) -> None:
+        self._cores = cores
         self.slots = slots
         self.precision = trunk.precision
         self._trunk = trunk
@@ -61,6 +63,7 @@ class PackedEncoder:
     @torch.inference_mode()
     def run(self, batch: Batch) -> list[Array]:
         """Return the raw head output of each row, in the shapes of batch.Encoder."""
+        self._cores.use()
         unchanged = [slot for slot in batch.slots if not self._adapters[slot].weights.sites]
         # The slot whose updates each row needs: adapters that change nothing share one.
         slots = [unchanged[0] if slot in unchanged else slot for slot in batch.slots]

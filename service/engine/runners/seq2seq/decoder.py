@@ -32,6 +32,7 @@ from rootstock.service.engine.runners.seq2seq.attention import (
 )
 from rootstock.service.engine.runners.seq2seq.positions import PackedPositions, RelativeBias
 from rootstock.service.engine.runners.seq2seq.source_rows import SourceRows
+from rootstock.service.engine.runners.torch_cores import TorchCores
 
 # The names in transformers' classes of the attention over sources, and of its layers for keys and values.
 _CROSS = ("EncDecAttention", "encoder_attn")
@@ -57,8 +58,7 @@ class Seq2SeqDecoder:
         """
         if spec.seq2seq_lm is None:
             raise ValueError(f"{spec.name} is no encoder–decoder model with a language-model head")
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self._cores = TorchCores(threads)
         self.spec = spec
         self.slots = slots
         model = load_model(transformers.AutoModelForSeq2SeqLM, folder, torch.float32)
@@ -91,7 +91,7 @@ class Seq2SeqDecoder:
         shape = _token_shape(cross)
         self.cache = SourceRows(shape, CHECK_ROOM, torch.float32)
         self.place(0, {})
-        check_passes(self.run, self.cache, texts, expected, self.precision, sources)
+        check_passes(self._logits, self.cache, texts, expected, self.precision, sources)
         self.clear(0)
         self.cache = SourceRows(shape, cache_tokens, torch.float32)
 
@@ -110,12 +110,16 @@ class Seq2SeqDecoder:
         """Empty a slot."""
         self._mix.clear(slot)
 
-    @torch.inference_mode()
     def run(self, segments: Sequence[Segment]) -> Array:
         """Read the sources of segments that have one, then return the logits after the last token of each.
 
         The shape is (segments, vocabulary) in fp32.
         """
+        self._cores.use()
+        return self._logits(segments)
+
+    @torch.inference_mode()
+    def _logits(self, segments: Sequence[Segment]) -> Array:
         if unread := [segment for segment in segments if segment.source]:
             self._read(unread)
         parts = [PackedPart(segment.slot, segment.tokens, segment.start) for segment in segments]

@@ -23,6 +23,7 @@ from rootstock.service.engine.runners.torch.heads import Heads
 from rootstock.service.engine.runners.torch.staging import Block, Copier, DeviceCopy, to_device
 from rootstock.service.engine.runners.torch.trunk import TorchTrunk
 from rootstock.service.engine.runners.torch.updates import Item, Pool, Updates
+from rootstock.service.engine.runners.torch_cores import TorchCores
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # An answer x may differ from PEFT's in fp32 by at most t + t * |x|, with this t.
@@ -64,8 +65,7 @@ class TorchRunner:
         adapter_bytes: int | None = None,
     ) -> None:
         """Load the foundation from a folder. Raise ValueError for an unknown precision."""
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self._cores = TorchCores(threads)
         self.spec = spec
         self.slots = slots
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -116,6 +116,7 @@ class TorchRunner:
     @torch.inference_mode()
     def run(self, batch: Batch) -> list[Array]:
         """Return the raw head output of each row, in the shapes of batch.Encoder."""
+        self._cores.use()
         plan = self._plan(batch)
         form, numbers = feed(batch, plan, self.spec, self._updates, rounded=self._graphs.most > 0)
         key = "trunk", form, self._updates.growths
