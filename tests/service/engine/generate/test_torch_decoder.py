@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +138,26 @@ def test_a_kind_that_becomes_lora_gives_the_tokens_of_peft(tmp_path: Path) -> No
     assert decoder.cache.extend(row, len(PROMPT))
     logits = decoder.run([Segment(row, 1, PROMPT, 0)])[0]
     np.testing.assert_allclose(logits, _expected(tiny, saved, PROMPT)[-1], rtol=1e-3, atol=1e-3)
+
+
+def test_the_thread_that_loads_computes_on_one_core_and_the_one_that_runs_on_those_given(tmp_path: Path) -> None:
+    tiny = make_decoder("llama", tmp_path / "model")
+    before = torch.get_num_threads()
+    counts: list[int] = []
+
+    def serve(decoder: TorchDecoder) -> None:
+        row = decoder.cache.open()
+        decoder.cache.extend(row, 8)
+        decoder.place(0, {})
+        decoder.run([Segment(row, 0, [5, 6, 7], 0)])
+        counts.append(torch.get_num_threads())
+
+    try:
+        decoder = TorchDecoder(tiny.folder, tiny.spec, 3, 64, threads=2)
+        assert torch.get_num_threads() == 1
+        thread = threading.Thread(target=serve, args=(decoder,))
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert counts == [2]
