@@ -87,7 +87,8 @@ class PrefixCache:
         """
         if sequence.row is None or not sequence.shares:
             return
-        sharer, prompt = _sharer(sequence), _array(sequence.prompt[:-1])
+        sharer = _sharer(sequence)
+        prompt = self._live[sharer][sequence][:-1]
         best, source = max(sequence.computed, WORTH - 1), None
         for other, tokens in self._live.get(sharer, {}).items():
             if other is not sequence and other.shares and min(other.computed, len(tokens)) > best:
@@ -108,11 +109,11 @@ class PrefixCache:
 
     def gains(self, sequence: TextSequence, others: Iterable[TextSequence]) -> bool:
         """Tell whether a sequence could soon copy tokens from one of these, whose prompts are being computed."""
-        alike = [other for other in others if _sharer(other) == _sharer(sequence) and other.shares]
-        if not sequence.shares or not alike:
+        if not sequence.shares:
             return False
-        prompt = _array(sequence.prompt[:-1])
-        return any(_shared(prompt, _array(o.prompt)) >= sequence.computed + WORTH for o in alike)
+        prompts = self._live[_sharer(sequence)]
+        alike = (prompts[other] for other in others if other in prompts and other.shares)
+        return any(_shared(prompts[sequence][:-1], one) >= sequence.computed + WORTH for one in alike)
 
     def _forget(self, sequence: TextSequence) -> None:
         sharer = _sharer(sequence)
