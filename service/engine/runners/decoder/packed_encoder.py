@@ -69,8 +69,7 @@ class PackedEncoder:
         slots = [unchanged[0] if slot in unchanged else slot for slot in batch.slots]
         sequences = list(zip(slots, batch.inputs, strict=True))
         parts = {one: PackedPart(one[0], self._tokens(batch, one[1])) for one in sequences}
-        tokens = PackedPass(list(parts.values()))
-        self._mix.take(tokens.runs)
+        tokens = PackedPass(list(parts.values()), self._mix)
         spans = [Span(None, first, end, 0) for first, end in tokens.bounds]
         hidden = self._trunk.states(tokens, spans, self._mix).float().numpy()
         bounds = dict(zip(parts, tokens.bounds, strict=True))

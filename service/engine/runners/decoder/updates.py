@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from rootstock.adapters.spec import SiteUpdate
 
-# From this many adapters on, one batched product replaces two products for each. Runs longer than this,
-# on average, pay for two.
+# From this many adapters on, one batched product replaces two products for each.
 _BATCHED = 3
-_LONGEST = 4
 
 
 class TokenRun(NamedTuple):
@@ -124,6 +122,7 @@ class AdapterMix:
         self._slots: dict[int, Mapping[str, TensorUpdate]] = {}
         self._seats: list[int] = []
         self._runs: tuple[TokenRun, ...] = ()
+        self._decodes = False
         self._plans: dict[str, SitePlan | None] = {}
         self._decoding: tuple[tuple[TokenRun, ...], dict[str, SitePlan | None]] = (), {}
         self._stacks: dict[tuple[str, int], UpdateStack] = {}
@@ -157,10 +156,13 @@ class AdapterMix:
         places = {slot: i for i, slot in enumerate(seats)}
         return {slot: places.get(slot, len(seats) + slot) for slot in slots}
 
-    def take(self, runs: Sequence[TokenRun]) -> None:
-        """Set the runs of the next pass, which cover its tokens in order."""
-        self._runs = tuple(runs)
-        if self._decodes(runs):
+    def take(self, runs: Sequence[TokenRun], decodes: bool = False) -> None:
+        """Set the runs of the next pass, which cover its tokens in order.
+
+        `decodes` tells that the pass holds one token of each sequence.
+        """
+        self._runs, self._decodes = tuple(runs), decodes
+        if decodes:
             if self._decoding[0] != self._runs:
                 self._decoding = self._runs, {}
                 # A stack that the last pass did not use would keep its copies for nothing.
@@ -175,9 +177,6 @@ class AdapterMix:
         if site not in self._plans:
             self._plans[site] = self._make(site)
         return self._plans[site]
-
-    def _decodes(self, runs: Sequence[TokenRun]) -> bool:
-        return len(runs) >= _BATCHED and runs[-1].end <= _LONGEST * len(runs)
 
     def _make(self, site: str) -> SitePlan | None:
         updated = [(run, update) for run in self._runs if (update := self._slots[run.slot].get(site)) is not None]
@@ -199,7 +198,7 @@ class AdapterMix:
         lengths = [run.end - run.first for run, _ in group]
         most = max(lengths)
         padded = len(group) * most > 2 * sum(lengths) + len(group)
-        if len(group) < _BATCHED or padded or not self._decodes(self._runs):
+        if len(group) < _BATCHED or padded or not self._decodes:
             return [_LowRankRun(run.first, run.end, update.a, update.b) for run, update in group]
         self._stacked.add((site, rank))
         a, b = self._stacks.setdefault((site, rank), UpdateStack()).of([update for _, update in group])

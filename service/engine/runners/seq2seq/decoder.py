@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,14 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from rootstock.adapters.spec import Adapter, Array, FoundationSpec
+from rootstock.adapters.spec import Array, FoundationSpec
 from rootstock.service.engine.generate.decoder import Segment
-from rootstock.service.engine.runners.decoder.attention import NAME, RaggedAttention, Span, attach
+from rootstock.service.engine.runners.decoder.attention import NAME, RaggedAttention, attach
+from rootstock.service.engine.runners.decoder.packed_decoder import PackedDecoder
 from rootstock.service.engine.runners.decoder.packed_pass import PackedPart, PackedPass
-from rootstock.service.engine.runners.decoder.self_check import CHECK_ROOM, check_passes, samples
+from rootstock.service.engine.runners.decoder.self_check import samples
 from rootstock.service.engine.runners.decoder.trunk import graft, load_model
-from rootstock.service.engine.runners.decoder.updates import (
-    AdapterMix,
-    MixInUse,
-    TensorUpdate,
-    TokenNorm,
-    TokenSite,
-    to_tensors,
-)
+from rootstock.service.engine.runners.decoder.updates import MixInUse, TokenNorm, TokenSite
 from rootstock.service.engine.runners.seq2seq.attention import (
     CrossAttention,
     SourceAttention,
@@ -32,22 +27,21 @@ from rootstock.service.engine.runners.seq2seq.attention import (
 )
 from rootstock.service.engine.runners.seq2seq.positions import PackedPositions, RelativeBias
 from rootstock.service.engine.runners.seq2seq.source_rows import SourceRows
-from rootstock.service.engine.runners.torch_cores import TorchCores
 
 # The names in transformers' classes of the attention over sources, and of its layers for keys and values.
 _CROSS = ("EncDecAttention", "encoder_attn")
 _PROJECTIONS = (("k", "v"), ("k_proj", "v_proj"))
 
 
-class Seq2SeqDecoder:
-    """A decoder (generate.decoder.Decoder) of a foundation with an encoder, on a CPU in fp32.
+class Seq2SeqDecoder(PackedDecoder[SourceRows]):
+    """A decoder of a foundation with an encoder, in fp32.
 
     A pass first reads the sources of the sequences that begin, packed and each under its own adapter. The cache
     keeps their keys and values. The decoder's part of a pass is that of TorchDecoder.
     """
 
-    name = "torch"
     precision = "fp32"
+    dtype = torch.float32
 
     def __init__(
         self, folder: Path, spec: FoundationSpec, slots: int, cache_tokens: int, threads: int | None = None
@@ -58,16 +52,13 @@ class Seq2SeqDecoder:
         """
         if spec.seq2seq_lm is None:
             raise ValueError(f"{spec.name} is no encoder–decoder model with a language-model head")
-        self._cores = TorchCores(threads)
-        self.spec = spec
-        self.slots = slots
-        model = load_model(transformers.AutoModelForSeq2SeqLM, folder, torch.float32)
+        super().__init__(spec, slots, threads)
+        model = load_model(transformers.AutoModelForSeq2SeqLM, folder, self.dtype)
         vocabulary = spec.seq2seq_lm.vocabulary
         sources, texts = samples(vocabulary), samples(vocabulary)[::-1]
         expected = [_own_logits(model, *pair) for pair in zip(sources, texts, strict=True)]
         model.set_attn_implementation(NAME)
         self._model = model
-        self._mix = AdapterMix()
         in_use = MixInUse()
         in_use.mix = self._mix
         trunk = model.base_model
@@ -88,50 +79,16 @@ class Seq2SeqDecoder:
         self._source_positions, self._positions = _packed_positions(self._encoder), _packed_positions(decoder)
         # transformers wants an encoder's output, of which only the unused projections would make something.
         self._unread = torch.zeros((1, 1, spec.hidden_size))
-        shape = _token_shape(cross)
-        self.cache = SourceRows(shape, CHECK_ROOM, torch.float32)
-        self.place(0, {})
-        check_passes(self._logits, self.cache, texts, expected, self.precision, sources)
-        self.clear(0)
-        self.cache = SourceRows(shape, cache_tokens, torch.float32)
-
-    def warm(self, adapter: Adapter) -> None:
-        """Do nothing, because every adapter uses the foundation's head."""
-
-    def stage(self, adapter: Adapter) -> Mapping[str, TensorUpdate]:
-        """Return the adapter's updates as tensors."""
-        return {site: to_tensors(update, torch.float32) for site, update in adapter.weights.sites.items()}
-
-    def place(self, slot: int, staged: Mapping[str, TensorUpdate]) -> None:
-        """Put a staged adapter into a slot."""
-        self._mix.place(slot, staged)
-
-    def clear(self, slot: int) -> None:
-        """Empty a slot."""
-        self._mix.clear(slot)
-
-    def run(self, segments: Sequence[Segment]) -> Array:
-        """Read the sources of segments that have one, then return the logits after the last token of each.
-
-        The shape is (segments, vocabulary) in fp32.
-        """
-        self._cores.use()
-        return self._logits(segments)
+        rows = partial(SourceRows, _token_shape(cross), dtype=self.dtype)
+        self._open_cache(rows, cache_tokens, texts, expected, sources)
 
     @torch.inference_mode()
     def _logits(self, segments: Sequence[Segment]) -> Array:
+        """Read the sources of segments that have one, then return the logits after the last token of each."""
         if unread := [segment for segment in segments if segment.source]:
             self._read(unread)
-        parts = [PackedPart(segment.slot, segment.tokens, segment.start) for segment in segments]
-        decodes = all(len(part.tokens) == 1 for part in parts)
-        tokens = PackedPass(parts, self._mix.order([part.slot for part in parts]) if decodes else None)
-        self._mix.take(tokens.runs)
-        self._ragged.take(
-            [
-                Span(self.cache[segment.row], first, end, segment.start)
-                for segment, (first, end) in zip(segments, tokens.bounds, strict=True)
-            ]
-        )
+        tokens, spans = self._pass(segments)
+        self._ragged.take(spans)
         self._cross.take(tokens.bounds, [self.cache.source(segment.row) for segment in segments])
         if self._positions is not None:
             self._positions.take(tokens.positions)
@@ -143,8 +100,7 @@ class Seq2SeqDecoder:
 
     def _read(self, segments: Sequence[Segment]) -> None:
         """Compute the keys and values of the segments' sources in one pass of the encoder."""
-        tokens = PackedPass([PackedPart(segment.slot, segment.source) for segment in segments])
-        self._mix.take(tokens.runs)
+        tokens = PackedPass([PackedPart(segment.slot, segment.source) for segment in segments], self._mix)
         self._reading.take(tokens.bounds)
         if self._source_positions is not None:
             self._source_positions.take(tokens.positions)

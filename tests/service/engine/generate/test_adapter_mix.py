@@ -36,9 +36,8 @@ def test_each_token_gets_the_update_of_its_adapter_whatever_passes_came_before(
     for number, chosen in enumerate(passes):
         decodes = number % 2 == 0
         parts = [PackedPart(slot, [0] * (1 if decodes else length)) for slot, length in chosen]
-        tokens = PackedPass(parts, mix.order([part.slot for part in parts]) if decodes else None)
-        mix.take(tokens.runs)
-        x = torch.randn(tokens.runs[-1].end, IN)
+        tokens = PackedPass(parts, mix, decodes)
+        x = torch.randn(tokens.ids.shape[1], IN)
         y = torch.zeros(len(x), OUT)
         plan = mix.plan("site")
         for part in plan.low_rank if plan is not None else ():
@@ -90,7 +89,7 @@ def test_an_adapter_that_replaces_another_in_its_slot_is_applied_in_the_next_pas
     x = torch.randn(3, IN)
     for seed in (1, 7):
         mix.place(1, {"site": _update(seed, 2)})
-        mix.take(runs)
+        mix.take(runs, decodes=True)
         y = torch.zeros(3, OUT)
         plan = mix.plan("site")
         assert plan is not None
