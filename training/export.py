@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from rootstock.adapters.bundle import Bundle, Golden, Limits, Manifest, open_bundle, write_bundle
 from rootstock.adapters.bundle.archive import CONFIG
@@ -18,8 +18,15 @@ from rootstock.training.network.network import Network, outputs, pooling_of
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.network.row_encoder import RowEncoder
 
-_GOLDEN_INPUTS = 12
+T = TypeVar("T")
+
+GOLDEN_INPUTS = 12
 _MAX_RANK = 64
+
+
+def spread(items: Sequence[T], count: int) -> Sequence[T]:
+    """Return at most `count` of the items, spread evenly over them."""
+    return items[:: max(1, len(items) // count)][:count]
 
 
 def golden(
@@ -34,8 +41,7 @@ def golden(
         raise DataError(
             f"training.max_length: every held-out text is longer than {encoder.max_length} tokens; raise it"
         )
-    step = max(1, len(whole) // _GOLDEN_INPUTS)
-    positions = whole[::step][:_GOLDEN_INPUTS]
+    positions = spread(whole, GOLDEN_INPUTS)
     raw = [outputs(reloaded, encoder.inputs([rows[i]]))[0] for i in positions]
     texts = [examples[i] for i in positions]
     return Golden(tuple(e.text if e.pair is None else (e.text, e.pair) for e in texts), tuple(raw))

@@ -11,6 +11,7 @@ from typing import Any
 from rootstock.adapters.bundle import Bundle
 from rootstock.adapters.bundle.archive import CARD, GOLDEN
 from rootstock.training.cost import peak_memory_mb
+from rootstock.training.export import spread
 from rootstock.training.fit.causal import train_completions
 from rootstock.training.fit.checkpoint import Checkpoints
 from rootstock.training.fit.descent import Fit, Report, deterministic, silent
@@ -163,7 +164,6 @@ def _metrics(
 def _samples(job: GenerationJob, test: JudgedParts) -> list[dict[str, Any]]:
     """Return prompts spread evenly over the test rows, with their references and both answers."""
     groups = job.judged["test"].groups
-    step = max(1, len(groups) // _SAMPLES)
     return [
         {
             "prompt": groups[i].messages[-1]["content"] if groups[i].messages else "",
@@ -171,7 +171,7 @@ def _samples(job: GenerationJob, test: JudgedParts) -> list[dict[str, Any]]:
             "adapter": test.adapter.answers[i],
             PROMPTED: test.prompted.answers[i],
         }
-        for i in range(0, len(groups), step)[:_SAMPLES]
+        for i in spread(range(len(groups)), _SAMPLES)
     ]
 
 

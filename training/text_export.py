@@ -15,12 +15,11 @@ from rootstock.adapters.bundle.peft_config import read_config
 from rootstock.adapters.spec import Array, HeadSpec, Preprocessing, Prompting
 from rootstock.training.data.prompt_encoding import PromptEncoder
 from rootstock.training.errors import DataError
-from rootstock.training.export import checked_bundle
+from rootstock.training.export import GOLDEN_INPUTS, checked_bundle, spread
 from rootstock.training.network.network import Network
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.network.text_generator import continuation
 
-_GOLDEN_INPUTS = 12
 _GOLDEN_TOKENS = 24
 # Other programs add numbers in another order. A token with a smaller lead over the next could differ there.
 _LEAST_LEAD = 0.01
@@ -34,7 +33,7 @@ def text_golden(reloaded: Network, encoder: PromptEncoder, texts: Sequence[str])
     """
     inputs: list[str] = []
     outputs: list[Array] = []
-    for text in _spread([text for text in dict.fromkeys(texts) if len(text) <= MAX_CHARACTERS]):
+    for text in spread([text for text in dict.fromkeys(texts) if len(text) <= MAX_CHARACTERS], GOLDEN_INPUTS):
         ids = encoder.plain(text)
         count = min(_GOLDEN_TOKENS, reloaded.spec.max_tokens - len(ids))
         if count < 1:
@@ -50,11 +49,6 @@ def text_golden(reloaded: Network, encoder: PromptEncoder, texts: Sequence[str])
             "no held-out prompt has a clear first token, so a server could verify nothing; train longer"
         )
     return Golden(tuple(inputs), tuple(outputs))
-
-
-def _spread(texts: Sequence[str]) -> Sequence[str]:
-    step = max(1, len(texts) // _GOLDEN_INPUTS)
-    return texts[::step][:_GOLDEN_INPUTS]
 
 
 def make_text_bundle(

@@ -14,8 +14,7 @@ from rootstock.service.api.openai.chat_message import ChatMessage
 from rootstock.service.api.predict import while_connected
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.api.strict import Strict
-from rootstock.service.engine.core.errors import TooLarge
-from rootstock.service.engine.generate.prompt import MAX_PROMPT_CHARACTERS, Chat, characters
+from rootstock.service.engine.generate.prompt import Chat, check_size
 
 router = APIRouter(route_class=BodyRoute)
 
@@ -76,11 +75,7 @@ class Detokenized(BaseModel):
 async def tokenize(body: TokenizeBody, request: Request) -> Tokens:
     """Return the tokens of a text or of a chat, for a foundation or for an adapter on it."""
     prompt = Chat([message.plain() for message in body.messages or ()]) if body.prompt is None else body.prompt
-    if (size := characters(prompt)) > MAX_PROMPT_CHARACTERS:
-        raise TooLarge(
-            f"the prompt has {size} characters and the limit is {MAX_PROMPT_CHARACTERS}; shorten it",
-            "messages" if body.prompt is None else "prompt",
-        )
+    check_size(prompt, "messages" if body.prompt is None else "prompt")
     return await while_connected(request, _tokenized(server_of(request), body, prompt))
 
 

@@ -22,7 +22,6 @@ from rootstock.service.engine.core.errors import (
     InvalidInput,
     InvalidParameter,
     RunnerFault,
-    TooLarge,
     WrongTask,
 )
 from rootstock.service.engine.core.observer import GenerationStats, Observer, Observers, RefusalReport
@@ -36,11 +35,11 @@ from rootstock.service.engine.generate.constraint.token_constraint import TokenC
 from rootstock.service.engine.generate.decode_worker import DecodeWorker
 from rootstock.service.engine.generate.decoder import Decoder
 from rootstock.service.engine.generate.prompt import (
-    MAX_PROMPT_CHARACTERS,
     Chat,
     Prompt,
     PromptTokenizer,
     characters,
+    check_size,
 )
 from rootstock.service.engine.generate.sampling_options import SamplingOptions
 from rootstock.service.engine.generate.scheduler import StepLimits
@@ -270,10 +269,7 @@ class GenerationEngine:
     def _check(self, prompt: Prompt, sampling: SamplingOptions, answers: int) -> None:
         if self._closed:
             raise Draining("the server is stopping and takes no new requests; try another replica")
-        if (size := characters(prompt)) > MAX_PROMPT_CHARACTERS:
-            raise TooLarge(
-                f"the prompt has {size} characters and the limit is {MAX_PROMPT_CHARACTERS}; shorten it", "prompt"
-            )
+        check_size(prompt)
         sampling.check(self._form.vocabulary)
         if not 1 <= answers <= (most := self.limits.max_answers):
             raise InvalidParameter(f"n is {answers}; the limit is {most} answers; choose from 1 to {most}", "n")

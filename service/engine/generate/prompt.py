@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from rootstock.adapters.chat_template import ChatTemplate, Message, with_system
-from rootstock.service.engine.core.errors import InvalidInput
+from rootstock.service.engine.core.errors import InvalidInput, TooLarge
 from rootstock.service.engine.generate.constraint.tool_format import Tool, as_plain_messages, is_hermes
 from rootstock.service.engine.generate.token_bytes import TokenBytes
 
@@ -138,6 +138,14 @@ class TokenText:
         ):  # tokenizers raises its base class: bytes that are no character have changed earlier text
             self._stream = DecodeStream(skip_special_tokens=True)
             return self._stream.step(self._tokenizer, token) or ""
+
+
+def check_size(prompt: Prompt, param: str = "prompt") -> None:
+    """Raise TooLarge, which names the field `param`, for a prompt of too many characters."""
+    if (size := characters(prompt)) > MAX_PROMPT_CHARACTERS:
+        raise TooLarge(
+            f"the prompt has {size} characters and the limit is {MAX_PROMPT_CHARACTERS}; shorten it", param
+        )
 
 
 def characters(prompt: Prompt) -> int:
