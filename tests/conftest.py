@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import openai
 import pytest
 
 from rootstock.adapters.foundation.architecture import describe
@@ -90,6 +91,11 @@ def server(new_home: Callable[[], Path]) -> Iterator[RunningServer]:
 def client(server: RunningServer) -> Iterator[httpx.Client]:
     with server.client() as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def api(server: RunningServer) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0)
 
 
 @pytest.fixture(scope="session")

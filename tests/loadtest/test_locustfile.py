@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.loopback_server import run_loopback
 
 FILE = Path(__file__).parents[2] / "loadtest" / "locustfile.py"
 
@@ -85,13 +87,8 @@ class Server(BaseHTTPRequestHandler):
 @pytest.fixture
 def url() -> Iterator[str]:
     Server.predictions, Server.enough = count(1), threading.Event()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with run_loopback(Server) as url:
+        yield url
 
 
 def locust(url: str, user: str = "PredictUser") -> tuple[int, str]:

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import httpx
 import pytest
@@ -20,8 +19,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from rootstock.service.composition import open_server
 from rootstock.service.settings import Settings
 from rootstock.service.telemetry.span_exporters import NoSuchExporter, find_exporters
-from tests.bounds import HANG
 from tests.live_server import run_server, upload
+from tests.loopback_server import run_loopback
 from tests.peft_adapters import PeftAdapter
 
 ROOT = Path(__file__).parents[2]
@@ -191,16 +190,12 @@ def test_spans_reach_a_collector_over_otlp(new_home: Callable[[], Path], monkeyp
         def log_message(self, *told: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
-        thread = Thread(target=collector.serve_forever)
-        thread.start()
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+    with run_loopback(Collector) as url:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
         settings = Settings(home=new_home(), demo=False, log_level="error")
         with run_server(settings) as running, running.client() as client:
             client.post("/v1/predict", json={"model": "foundation", "inputs": "Over the wire."})
-        collector.shutdown()
-        thread.join(HANG)
     resources = [spans for request in received for spans in request.resource_spans]
     names = {span.name for spans in resources for scope in spans.scope_spans for span in scope.spans}
     assert names == {"POST /v1/predict", "predict", *STAGES}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from rootstock.loadtest.report.render import render
 from rootstock.loadtest.scenarios.chat import token_rows
 from rootstock.service.settings import Settings
 from tests.live_server import RunningServer, run_server, upload
+from tests.loopback_server import run_loopback
 from tests.service.engine.generate.families import make_decoder
 
 ROOT = Path(__file__).parents[3]
@@ -219,13 +219,8 @@ class Streamer(BaseHTTPRequestHandler):
 @contextmanager
 def streamer() -> Iterator[str]:
     Streamer.sent = Counter()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Streamer) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with run_loopback(Streamer) as url:
+        yield url
 
 
 def test_every_broken_stream_is_found(tmp_path: Path) -> None:

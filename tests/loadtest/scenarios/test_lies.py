@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from rootstock.loadtest.judgement.oracle import Oracle, OracleVersion
 from rootstock.loadtest.load.plan import LoadPlan, Phase
 from rootstock.loadtest.load.record import RECORDS, read_records
 from rootstock.loadtest.load.traffic import PREDICT
+from tests.loopback_server import run_loopback
 
 ROOT = Path(__file__).parents[3]
 ORACLE = Oracle(
@@ -79,13 +79,8 @@ class Liar(BaseHTTPRequestHandler):
 @pytest.fixture
 def url() -> Iterator[str]:
     Liar.sent = Counter()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with run_loopback(Liar) as url:
+        yield url
 
 
 def test_every_lie_is_caught_in_closed_and_open_loops(url: str, tmp_path: Path) -> None:

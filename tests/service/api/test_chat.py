@@ -28,6 +28,7 @@ from tests.bounds import HANG
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import PeftAdapter, peft_model
 from tests.service.engine.generate.families import TinyDecoder, make_adapters, make_decoder
+from tests.service.generating_server import run_decoder_server
 
 MESSAGES = [{"role": "user", "content": "Where is my parcel?"}]
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 10, "extra_body": {"ignore_eos": True}}
@@ -47,25 +48,8 @@ def saved(tiny: TinyDecoder, tmp_path_factory: pytest.TempPathFactory) -> list[P
 def server(
     tiny: TinyDecoder, saved: list[PeftAdapter], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningServer]:
-    """A server of one foundation that generates, with four slots, and PEFT's adapters uploaded as they are."""
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings(home=home, foundation=str(tiny.folder), demo=False, log_level="error", slots=4, threads=1)
-    with run_server(settings) as running, running.client() as client:
-        for i, adapter in enumerate(saved):
-            answer = upload(client, f"a{i}", adapter.zip())
-            assert answer.status_code == 201, answer.text
+    with run_decoder_server(tmp_path_factory.mktemp("home"), tiny.folder, saved) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def api(server: RunningServer) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0)
-
-
-@pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
 
 
 def _expected(tiny: TinyDecoder, saved: PeftAdapter | None, messages: list[dict[str, str]] = MESSAGES) -> str:

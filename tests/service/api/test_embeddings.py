@@ -12,15 +12,10 @@ from sentence_transformers import SentenceTransformer
 
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.spec import GENERATION, TASKS
-from tests.live_server import RunningServer, upload
+from tests.live_server import upload
 from tests.peft_adapters import PeftAdapter
 
 TEXTS = ["Where is my parcel?", "Ada Lovelace lived in London."]
-
-
-@pytest.fixture(scope="module")
-def api(server: RunningServer) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0)
 
 
 def test_the_foundation_embeds_as_sentence_transformers_does(

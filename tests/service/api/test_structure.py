@@ -15,10 +15,10 @@ import openai
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from rootstock.service.settings import Settings
 from tests.bounds import HANG
-from tests.live_server import RunningServer, run_server
+from tests.live_server import RunningServer
 from tests.service.engine.generate.families import TinyDecoder, make_decoder
+from tests.service.generating_server import run_decoder_server
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Where is my parcel?"}]
 SCHEMA: dict[str, Any] = {
@@ -41,21 +41,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyDecoder:
 
 @pytest.fixture(scope="module")
 def server(tiny: TinyDecoder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings(home=home, foundation=str(tiny.folder), demo=False, log_level="error", slots=4, threads=1)
-    with run_server(settings) as running:
+    with run_decoder_server(tmp_path_factory.mktemp("home"), tiny.folder) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def api(server: RunningServer) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0)
-
-
-@pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
 
 
 def _ask(api: openai.OpenAI, seed: int = 1, **fields: Any) -> Any:

@@ -16,10 +16,10 @@ from transformers import AutoTokenizer
 from rootstock.adapters.bundle import Limits, open_bundle, write_bundle
 from rootstock.adapters.bundle.archive import GOLDEN
 from rootstock.adapters.bundle.golden import Golden
-from rootstock.service.settings import Settings
-from tests.live_server import RunningServer, run_server, upload
+from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter, peft_model
 from tests.service.engine.generate.rewriters import TinyRewriter, make_adapters, make_rewriter
+from tests.service.generating_server import run_decoder_server
 
 TEXT = "Ada Lovelace met Charles Babbage in London in June 1833, at a party in Dorset Street."
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 10}
@@ -39,25 +39,8 @@ def saved(tiny: TinyRewriter, tmp_path_factory: pytest.TempPathFactory) -> list[
 def server(
     tiny: TinyRewriter, saved: list[PeftAdapter], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningServer]:
-    """A server with four slots, and PEFT's adapters uploaded as they are."""
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings(home=home, foundation=str(tiny.folder), demo=False, log_level="error", slots=4, threads=1)
-    with run_server(settings) as running, running.client() as client:
-        for i, adapter in enumerate(saved):
-            answer = upload(client, f"a{i}", adapter.zip())
-            assert answer.status_code == 201, answer.text
+    with run_decoder_server(tmp_path_factory.mktemp("home"), tiny.folder, saved) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def api(server: RunningServer) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0)
-
-
-@pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
 
 
 def _ids(tiny: TinyRewriter) -> list[int]:

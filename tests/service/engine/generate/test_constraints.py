@@ -19,7 +19,6 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from rootstock.service.engine.core.catalog import FOUNDATION
 from rootstock.service.engine.core.errors import InvalidParameter
-from rootstock.service.engine.core.observer import Observer
 from rootstock.service.engine.generate.constraint.grammar import (
     Grammar,
     choice_grammar,
@@ -37,6 +36,7 @@ from rootstock.service.engine.generate.scheduler import StepLimits
 from rootstock.service.engine.generate.stream import TextPiece
 from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
 from tests.bounds import HANG
+from tests.service.engine.generate.engines import run_engine
 from tests.service.engine.generate.families import TinyDecoder, make_decoder
 
 PROMPT = list(range(40, 60))
@@ -64,22 +64,8 @@ def _run(
     cache_tokens: int = 8192,
     **options: Any,
 ) -> Any:
-    class Empty:
-        def resolve(self, reference: str) -> Any:
-            raise KeyError(reference)
-
-        def load(self, digest: str) -> Any:
-            raise KeyError(digest)
-
     decoder = TorchDecoder(tiny.folder, tiny.spec, 4, cache_tokens)
-    tokenizer = PromptTokenizer(tiny.folder)
-    engine = GenerationEngine(tiny.spec, decoder, tokenizer, Empty(), Observer(), **options)
-    engine.start()
-    try:
-        return asyncio.run(asyncio.wait_for(work(engine), HANG))
-    finally:
-        engine.stop()
-        assert decoder.cache.used == 0
+    return run_engine(tiny.spec, decoder, PromptTokenizer(tiny.folder), {}, work, **options)
 
 
 async def _pieces(

@@ -11,7 +11,7 @@ import pytest
 
 from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.core.admission import Capacity
-from rootstock.service.engine.core.catalog import FOUNDATION, ResolvedReference
+from rootstock.service.engine.core.catalog import FOUNDATION
 from rootstock.service.engine.core.errors import (
     EngineError,
     InvalidInput,
@@ -20,7 +20,6 @@ from rootstock.service.engine.core.errors import (
     TooLarge,
     TooLong,
 )
-from rootstock.service.engine.core.observer import Observer
 from rootstock.service.engine.core.request import RequestOptions
 from rootstock.service.engine.generate.decoder import Segment
 from rootstock.service.engine.generate.engine import GenerationEngine, GenerationLimits
@@ -29,25 +28,12 @@ from rootstock.service.engine.generate.sampling_options import SamplingOptions
 from rootstock.service.engine.generate.scheduler import StepLimits
 from rootstock.service.engine.generate.stream import TextPiece
 from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
-from tests.bounds import HANG
 from tests.peft_adapters import PeftAdapter
+from tests.service.engine.generate.engines import run_engine
 from tests.service.engine.generate.families import TinyDecoder, make_adapters, make_decoder
 
 GREEDY = SamplingOptions(temperature=0.0, max_tokens=12, ignore_eos=True)
 PROMPTS = [list(range(40 + 3 * i, 45 + 7 * i)) for i in range(6)]
-
-
-class _Catalog:
-    """A catalog of adapters in memory. Reference and digest are the same."""
-
-    def __init__(self, adapters: Mapping[str, Adapter]) -> None:
-        self.adapters = adapters
-
-    def resolve(self, reference: str) -> ResolvedReference:
-        return ResolvedReference(reference, 1, self.adapters[reference].digest)
-
-    def load(self, digest: str) -> Adapter:
-        return next(adapter for adapter in self.adapters.values() if adapter.digest == digest)
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +61,7 @@ def _run(
     **options: Any,
 ) -> Any:
     decoder = wrap(TorchDecoder(llama.folder, llama.spec, slots, cache_tokens))
-    tokenizer = PromptTokenizer(llama.folder)
-    engine = GenerationEngine(llama.spec, decoder, tokenizer, _Catalog(adapters), Observer(), **options)
-    engine.start()
-    try:
-        return asyncio.run(asyncio.wait_for(work(engine), HANG))
-    finally:
-        engine.stop()
-        assert decoder.cache.used == 0
+    return run_engine(llama.spec, decoder, PromptTokenizer(llama.folder), adapters, work, **options)
 
 
 async def _pieces(
