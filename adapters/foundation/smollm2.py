@@ -82,7 +82,7 @@ def _tokenizer(read: dict[str, Any]) -> dict[str, Any]:
     """Return the content of tokenizer.json, with the vocabulary, merges and special tokens that were read."""
     vocabulary = read["model"]["vocab"]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    # transformers 5.5 adds tokens of its own class. The model has no embeddings for them.
+    # transformers 5.5 adds the tokens of its tokenizer class. The model has no embeddings for them.
     special = [
         {"id": vocabulary[token["content"]], "content": token["content"], **flags}
         for token in read["added_tokens"]
