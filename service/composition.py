@@ -284,9 +284,11 @@ def _open_decoder(files: FoundationFiles, settings: Settings) -> TorchDecoder | 
     from rootstock.service.engine.runners.decoder.self_check import WrongPasses
     from rootstock.service.engine.runners.seq2seq.decoder import Seq2SeqDecoder
 
-    kind = TorchDecoder if spec.seq2seq_lm is None else Seq2SeqDecoder
+    limits = settings.slots, settings.generation_cache_tokens, settings.runner_threads
     try:
-        return kind(files.folder, spec, settings.slots, settings.generation_cache_tokens, settings.runner_threads)
+        if spec.seq2seq_lm is not None:
+            return Seq2SeqDecoder(files.folder, spec, *limits)
+        return TorchDecoder(files.folder, spec, *limits, precision=settings.generation_precision)
     except WrongPasses as error:
         raise FoundationError(f"{files.folder}: {error}") from None
 

@@ -152,6 +152,11 @@ class Settings(BaseSettings):
         description="Seconds that a generated answer may take before it ends with an error. A request may ask "
         "for fewer.",
     )
+    generation_precision: Literal["fp32", "bf16", "int4"] = Field(
+        "fp32",
+        description="Precision of a decoder's weights: `fp32`, `bf16`, or `int4`, which is fastest for few "
+        "sequences. An encoder–decoder foundation stays in fp32.",
+    )
     generation_rows: int = Field(
         32, ge=1, le=1024, description="Most sequences that decode together on a foundation that generates text."
     )

@@ -41,10 +41,15 @@ TOLERANCES = {
     "fp32": Tolerance(1e-4, 1e-4),
     "bf16": Tolerance(0.05, 0.05, coarse=True),
     "int8": Tolerance(0.75, 0.1, coarse=True),
+    "int4": Tolerance(0.75, 0.1, coarse=True),
 }
 LEAST_COSINE = 0.98
 # Log-probabilities of greedy tokens. They differ more than logits do.
-LOGPROB_TOLERANCES = {"fp32": Tolerance(1e-3, 1e-3), "bf16": Tolerance(0.1, 0.1, coarse=True)}
+LOGPROB_TOLERANCES = {
+    "fp32": Tolerance(1e-3, 1e-3),
+    "bf16": Tolerance(0.1, 0.1, coarse=True),
+    "int4": Tolerance(0.5, 0.2, coarse=True),
+}
 
 
 def axis_of(task: str) -> int:

@@ -131,7 +131,7 @@ class _OurServer:
 def _our_server(setup: BenchmarkSetup, precision: str) -> Iterator[_OurServer]:
     folder = locate("chat").folder
     spec = describe(locate(str(folder)))
-    settings = {"FOUNDATIONS": str(folder), "PRECISION": precision, "GENERATION_ROWS": str(SEQUENCES)}
+    settings = {"FOUNDATIONS": str(folder), "GENERATION_PRECISION": precision, "GENERATION_ROWS": str(SEQUENCES)}
     with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as temporary:
         adapters = {}
         for name, adapter in random_adapters(spec, _KIND, SEQUENCES).items():

@@ -10,7 +10,7 @@ from rootstock.adapters.spec import Array
 from rootstock.service.engine.generate.decoder import KvCache, Segment
 
 # The largest difference of a logit, as a share of the largest logit.
-_ALLOWED = {"fp32": 1e-3, "bf16": 1e-1}
+_ALLOWED = {"fp32": 1e-3, "bf16": 1e-1, "int4": 1e-1}
 # The room in tokens that a check needs of its cache.
 CHECK_ROOM = 1024
 # A part of the first sample, then the rest beside the second sample, then single tokens of both.

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from rootstock.adapters.spec import Array, FoundationSpec
 from rootstock.service.engine.runners.decoder.attention import NAME, RaggedAttention, Span, attach
+from rootstock.service.engine.runners.decoder.int4 import quantise
 from rootstock.service.engine.runners.decoder.packed_pass import PackedPass
 from rootstock.service.engine.runners.decoder.self_check import samples
 from rootstock.service.engine.runners.decoder.updates import AdapterMix, MixInUse, TokenNorm, TokenSite
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# The dtype of activations. In int4, only the weights of linear layers are smaller.
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "int4": torch.float32}
 
 
 class DecoderTrunk:
@@ -37,7 +39,10 @@ class DecoderTrunk:
         self.dtype = PRECISIONS[precision]
         model = load_model(transformers.AutoModelForCausalLM, folder, self.dtype)
         self.texts = samples(spec.causal_lm.vocabulary)
+        small = quantise(model) if precision == "int4" else {}
         self.expected = [_own_logits(model, text) for text in self.texts]
+        for name, layer in small.items():
+            model.set_submodule(name, layer)
         model.set_attn_implementation(NAME)
         self.config: Any = model.config
         self._model: Any = model
