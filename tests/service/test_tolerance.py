@@ -8,11 +8,12 @@ import pytest
 from rootstock.adapters.spec import Rejected
 from rootstock.service.tolerance import compare
 
-TEXT, TOKENS, SPAN, VECTOR = (
+TEXT, TOKENS, SPAN, VECTOR, GENERATED = (
     "text-classification",
     "token-classification",
     "question-answering",
     "feature-extraction",
+    "text-generation",
 )
 
 
@@ -65,3 +66,24 @@ def test_a_regression_has_no_label_to_keep() -> None:
 def test_outputs_of_another_shape_are_refused() -> None:
     with pytest.raises(Rejected, match=r"shape \(2,\); expected \(3,\)"):
         compare(outputs(1, 2), outputs(1, 2, 3), TEXT, "int8", "x")
+
+
+def test_in_fp32_every_greedy_token_is_the_expected_one() -> None:
+    expected = outputs([7, -0.1], [8, -0.7])
+    assert compare(expected, expected, GENERATED, "fp32", "x") == 0
+    with pytest.raises(Rejected, match=r"x\[1\]: .* generates token 9; expected 8"):
+        compare(outputs([7, -0.1], [9, -0.7]), expected, GENERATED, "fp32", "x")
+
+
+@pytest.mark.parametrize(("precision", "near", "far"), [("bf16", 0.15, 0.2), ("int4", 0.6, 0.7)])
+def test_with_fewer_bits_another_token_is_accepted_at_a_near_tie_alone(
+    precision: str, near: float, far: float
+) -> None:
+    expected = outputs([7, -0.1], [8, -0.7], [3, -0.2])
+    # The answers part at the second token, so the third is one to another text.
+    parted = outputs([7, -0.1], [9, -0.7 + near], [4, -5])
+    assert compare(parted, expected, GENERATED, precision, "x") == pytest.approx(near, abs=1e-6)
+    with pytest.raises(Rejected, match=r"x\[1\]: the log-probability is"):
+        compare(outputs([7, -0.1], [9, -0.7 - far], [4, -5]), expected, GENERATED, precision, "x")
+    with pytest.raises(Rejected, match=r"x\[0\]: the log-probability is"):
+        compare(outputs([6, -2], [9, -0.7], [4, -5]), expected, GENERATED, precision, "x")

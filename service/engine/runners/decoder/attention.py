@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -66,9 +67,13 @@ class RaggedAttention:
 
     def take(self, spans: Sequence[Span]) -> None:
         """Set the spans of the next pass, which cover its tokens in order."""
-        single = [(s.place, s) for s in spans if s.place is not None and s.end - s.first == 1]
-        self._chunks = [span for span in spans if span.place is None or span.end - span.first > 1]
-        self._steps = slab_steps(single)
+        singles = [span for span in spans if span.place is not None and span.end - span.first == 1]
+        in_slab = Counter(id(span.place.slab) for span in singles if span.place is not None)
+        # A token that is alone in its slab needs no mask as a chunk, and no copies of its rows.
+        steps = [(s.place, s) for s in singles if s.place is not None and in_slab[id(s.place.slab)] > 1]
+        stepping = {span.first for _, span in steps}
+        self._chunks = [span for span in spans if span.first not in stepping]
+        self._steps = slab_steps(steps)
         self._masks.clear()
 
     def attend(
@@ -214,18 +219,20 @@ def _attend_chunk(
         values[:, start:stop] = value[:, first:end]
     begin = _begin(start, window)
     ours, keys, values = query[None, :, first:end], keys[None, :, begin:stop], values[None, :, begin:stop]
+    causal = mask is None and end - first > 1
     if softcap is None:
         result = scaled_dot_product_attention(
             ours,
             keys,
             values,
             attn_mask=mask,
-            is_causal=mask is None,
+            is_causal=causal,
             scale=scale,
             enable_gqa=query.shape[0] != key.shape[0],
         )
     else:
-        seen = torch.ones(end - first, end - first, dtype=torch.bool).tril() if mask is None else mask
+        seen = torch.ones(end - first, stop - begin, dtype=torch.bool) if mask is None else mask
+        seen = seen.tril() if causal else seen
         groups = query.shape[0] // key.shape[0]
         keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
         result = _softcapped(ours, keys, values, seen, scale, softcap)
@@ -288,11 +295,13 @@ def _masked_chunks(
 def _chunk_mask(span: Span, window: int | None, bias: Bias | None) -> Tensor | None:
     """Return which tokens each token of a chunk sees, from the first that one sees: (tokens, tokens seen).
 
-    Return None for a chunk at the beginning of its sequence, whose mask is causal. With a bias, as `_with_bias`.
+    Return None for a single token, which sees them all, and for a chunk at the beginning of its sequence, whose
+    mask is causal. With a bias, as `_with_bias`.
     """
-    if not span.start and window is None and bias is None:
+    size = span.end - span.first
+    if bias is None and (size == 1 or (not span.start and window is None)):
         return None
-    stop = span.start + span.end - span.first
+    stop = span.start + size
     ours, others = torch.arange(span.start, stop)[:, None], torch.arange(_begin(span.start, window), stop)[None]
     mask = others <= ours
     if window is not None:

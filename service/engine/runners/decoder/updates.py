@@ -43,15 +43,19 @@ def to_tensors(update: SiteUpdate, dtype: torch.dtype) -> TensorUpdate:
 
 @dataclass(frozen=True, slots=True)
 class _LowRankRun:
-    """A low-rank update of one run of tokens, one product after the other."""
+    """A low-rank update of one run of tokens, or of all of them, one product after the other.
 
-    first: int
-    end: int
+    `a` is (in, r) and `b` is (r, out).
+    """
+
+    tokens: slice | None
     a: Tensor
     b: Tensor
 
     def add(self, y: Tensor, x: Tensor) -> None:
-        y[self.first : self.end].addmm_(x[self.first : self.end] @ self.a.T, self.b)
+        if self.tokens is not None:
+            x, y = x[self.tokens], y[self.tokens]
+        y.addmm_(x @ self.a, self.b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +203,10 @@ class AdapterMix:
         most = max(lengths)
         padded = len(group) * most > 2 * sum(lengths) + len(group)
         if len(group) < _BATCHED or padded or not self._decodes:
-            return [_LowRankRun(run.first, run.end, update.a, update.b) for run, update in group]
+            return [
+                _LowRankRun(slice(run.first, run.end) if len(self._runs) > 1 else None, update.a.T, update.b)
+                for run, update in group
+            ]
         self._stacked.add((site, rank))
         a, b = self._stacks.setdefault((site, rank), UpdateStack()).of([update for _, update in group])
         if most == 1 and [run.first for run, _ in group] == list(range(len(group))):
