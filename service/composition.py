@@ -338,22 +338,27 @@ def _generator(
 
 
 async def register_demo(publisher: Publisher, registry: Registry) -> None:
-    """Publish the demo adapters, verified like any upload, if nobody has used the registry yet.
+    """Publish the demo adapters of this server's foundations if nobody has used the registry yet.
 
-    If an earlier start was killed midway, publish the remaining ones. Skip an adapter that the foundations, the
-    limits or a full disk refuse.
+    They are verified like any upload. If an earlier start was killed midway, or had fewer foundations, publish the
+    remaining ones. Skip an adapter that the limits or a full disk refuse.
     """
-    bundles: Mapping[str, Path] = {path.stem: path for path in sorted(DEMO.glob("*.zip"))}
+    bundles: Mapping[str, Path] = {path.stem: path for path in sorted(DEMO.rglob("*.zip"))}
     events = registry.events(limit=4 * len(bundles))
     if any(event.name not in bundles or event.what != "published" for event in events):
         return
     log = structlog.get_logger()
     for name in sorted(bundles.keys() - {event.name for event in events}):
+        read = partial(_read, bundles[name])
         try:
-            done = await publisher.publish(
-                partial(asyncio.to_thread, bundles[name].read_bytes), name, PlainFields(), True
-            )
+            if not await publisher.serves(await read()):
+                continue
+            done = await publisher.publish(read, name, PlainFields(), True)
         except (Rejected, EngineError, StoreFull) as error:
             log.warning("demo adapter skipped", name=name, reason=str(error))
         else:
             log.info("demo adapter published", name=name, task=done.task)
+
+
+async def _read(path: Path) -> bytes:
+    return await asyncio.to_thread(path.read_bytes)

@@ -75,6 +75,11 @@ class Publisher:
         """Return the kinds of adapters that are accepted, by their `peft_type`; "head-only" is a head alone."""
         return [*NATIVE, "head-only", *(CONVERTED if self._foundations.first.converter.available else ())]
 
+    async def serves(self, data: bytes) -> bool:
+        """Tell whether the bundle in a zip states a foundation of this server. Raise Rejected if it is no zip."""
+        fingerprint, _ = await asyncio.to_thread(stated_foundation, data, self._limits, PlainFields())
+        return fingerprint in {host.spec.fingerprint for host in self._foundations}
+
     async def publish(
         self, read: Callable[[], Awaitable[bytes]], name: str, plain: PlainFields, activate: bool
     ) -> Publication:
