@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,12 +14,14 @@ if TYPE_CHECKING:
 
 Message = Mapping[str, Any]
 
-_SETTINGS = "tokenizer_config.json"
-_TEMPLATE = "chat_template.jinja"
+SETTINGS = "tokenizer_config.json"
+TEMPLATE = "chat_template.jinja"
+# jinja2 computes constant expressions while it compiles: {{ 'a' * 10**7 }} becomes 10 MB of code.
+_MAX_CODE_BYTES = 4 * 2**20
 
 
 class ChatTemplate:
-    """A foundation's chat template, rendered as transformers' `apply_chat_template` does, in a sandbox.
+    """A chat template, rendered as transformers' `apply_chat_template` does, in a sandbox.
 
     `source` is its text. `special` holds the special tokens by their names, such as `bos_token`, which a template
     may use. Raise ValueError if the template is not valid.
@@ -32,12 +35,9 @@ class ChatTemplate:
     @classmethod
     def of(cls, folder: Path) -> ChatTemplate | None:
         """Return the template in a foundation's folder; None if the foundation has none."""
-        path = folder / _SETTINGS
-        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        source = _template_of(folder, settings)
-        if source is None:
-            return None
-        return cls(source, {key: _content(value) for key, value in settings.items() if key.endswith("_token")})
+        path = folder / TEMPLATE
+        source = path.read_text(encoding="utf-8") if path.is_file() else stated_template(_settings(folder))
+        return None if source is None else cls(source, special_tokens(folder))
 
     def text(self, messages: Sequence[Message], tools: Sequence[Any] | None = None, reply: bool = True) -> str:
         """Return the text of a chat, and with `reply` the beginning of the assistant's next message.
@@ -56,14 +56,24 @@ def with_system(messages: Sequence[Message], text: str | None) -> Sequence[Messa
     return [{"role": "system", "content": text}, *messages]
 
 
-def _template_of(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    path = folder / _TEMPLATE
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
+def special_tokens(folder: Path) -> dict[str, str | None]:
+    """Return a foundation's special tokens by the names that a template may use, such as `bos_token`."""
+    return {key: _content(value) for key, value in _settings(folder).items() if key.endswith("_token")}
+
+
+def stated_template(settings: Mapping[str, Any]) -> str | None:
+    """Return the chat template in the value of a `tokenizer_config.json`; None if it states none."""
     template = settings.get("chat_template")
     if isinstance(template, list):
-        template = next((one.get("template") for one in template if one.get("name") == "default"), None)
+        named = (one for one in template if isinstance(one, dict))
+        template = next((one.get("template") for one in named if one.get("name") == "default"), None)
     return template if isinstance(template, str) else None
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS
+    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return settings
 
 
 def _content(token: Any) -> str | None:
@@ -73,7 +83,7 @@ def _content(token: Any) -> str | None:
 
 
 def compile_template(source: str) -> jinja2.Template:
-    """Return the template. Raise ValueError if it is not valid.
+    """Return the template. Raise ValueError if it is not valid, or if its compiled form is too large.
 
     The options, filters and tags are those of transformers' `apply_chat_template`.
     """
@@ -99,9 +109,14 @@ def compile_template(source: str) -> jinja2.Template:
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:
-        return environment.from_string(source)
+        code = environment.compile(source)
     except jinja2.TemplateSyntaxError as error:
         raise ValueError(f"the chat template is not valid: line {error.lineno}: {error.message}") from None
+    if (size := len(marshal.dumps(code))) > _MAX_CODE_BYTES:
+        raise ValueError(
+            f"the chat template compiles to {size} bytes and the limit is {_MAX_CODE_BYTES}; shorten it"
+        )
+    return jinja2.Template.from_code(environment, code, environment.make_globals(None))
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:

@@ -272,9 +272,14 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Prompting:
-    """The way an adapter turns a chat into a prompt. `system_prompt` begins a chat that has no system message."""
+    """The way an adapter turns a chat into a prompt.
+
+    `system_prompt` begins a chat that has no system message. `chat_template` takes the place of the foundation's
+    chat template.
+    """
 
     system_prompt: str | None = None
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,11 @@ class Publisher:
             host = await self._host(data, plain)
             bundle, converted = await self._open(data, plain, host)
             adapter = await asyncio.to_thread(bundle.adapter, host.spec, self._limits.max_rank, host.base)
+            engine = host.engine_of(adapter.task)
+            if isinstance(engine, GenerationEngine):
+                await engine.check_template(adapter)
             async with self._turn:
-                verification = await self._replay(bundle, adapter, host.engine_of(adapter.task)) | converted
+                verification = await self._replay(bundle, adapter, engine) | converted
         except Rejected as error:
             self._metrics.verified(error.check)
             raise
@@ -194,6 +197,7 @@ class Publisher:
             "max_difference": worst,
             "warnings": list(bundle.warnings),
             "ignored": list(bundle.ignored),
+            **({} if adapter.prompting.chat_template is None else {"chat_template": True}),
         }
 
 

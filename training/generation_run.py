@@ -189,8 +189,8 @@ def _pack(
         CARD: render_generation(recipe, job.network, metrics).encode(),
     }
     evaluation = {key: metrics["test"][key] for key in ("split", "adapter", "baselines", "intervals")}
-    prompt = recipe.prompts.system_prompt
-    bundle = make_text_bundle(job.network, prompt, recipe.license, members, evaluation, origin)
+    prompting = recipe.prompts.prompting
+    bundle = make_text_bundle(job.network, prompting, recipe.license, members, evaluation, origin)
     head = {
         "name": recipe.name, "digest": bundle.digest, "task": job.network.task.name,
         "method": recipe.peft.trained_method,

@@ -53,7 +53,7 @@ def text_golden(reloaded: Network, encoder: PromptEncoder, texts: Sequence[str])
 
 def make_text_bundle(
     network: NetworkSpec,
-    system_prompt: str | None,
+    prompting: Prompting,
     license: str,
     files: Mapping[str, bytes],
     evaluation: Mapping[str, Any],
@@ -77,6 +77,6 @@ def make_text_bundle(
         evaluation=evaluation,
         provenance=provenance,
         license=license,
-        prompting=Prompting(system_prompt),
+        prompting=prompting,
     )
     return checked_bundle(network, manifest, files)

@@ -32,8 +32,8 @@ _UNREADABLE = (
     OverflowError, struct.error,
 )  # fmt: skip
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-# sentence-transformers writes four, and one for each of the model's few modules.
-_MAX_DESCRIPTIONS = 12
+# sentence-transformers writes four, and one for each of the model's few modules. A chat template is one more.
+_MAX_DESCRIPTIONS = 13
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from rootstock.adapters.bundle.plain.folder import (
     plain_prefix,
     plain_problem,
     plain_task,
+    plain_template,
     plain_warnings,
 )
 from rootstock.adapters.bundle.tensors import read_tensors
@@ -45,6 +46,7 @@ from rootstock.adapters.spec import (
     Adapter,
     FoundationSpec,
     Preprocessing,
+    Prompting,
     Rejected,
     TaskClass,
 )
@@ -213,6 +215,7 @@ def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields
     stated = archive.descriptions.get(MODEL)
     labels = plain_labels(read_tensors(files[WEIGHTS]), task_class, config, plain, foundation, stated)
     check_labels(labels, task)
+    template, held_by = plain_template(task, archive) or (None, None)
     manifest = Manifest(
         task=task,
         problem_type=plain_problem(task, plain, len(labels)),
@@ -224,6 +227,7 @@ def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields
         foundation={"fingerprint": None, "name": foundation.name, "revision": foundation.revision},
         targets=_targets(config, task_class),
         files={},
+        prompting=Prompting(chat_template=template),
     )
     bundle = write_bundle(manifest, {n: c for n, c in files.items() if n in (CONFIG, WEIGHTS, CARD)})
     if (size := len(bundle.manifest.to_bytes())) > limits.max_text_bytes:
@@ -239,5 +243,5 @@ def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields
         bundle.manifest,
         bundle.files,
         tuple(plain_warnings(compared, labels, config, plain)),
-        tuple(name for name in archive.ignored if name not in used),
+        tuple(name for name in archive.ignored if name not in used and name != held_by),
     )

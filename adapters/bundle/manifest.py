@@ -53,6 +53,7 @@ _KEYS = {
 _PROMPTING = "prompting"
 # Every chat begins with the system prompt.
 MAX_SYSTEM_CHARACTERS = 2**14
+MAX_TEMPLATE_CHARACTERS = 2**16
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Manifest:
             head["class"] = self.head.class_name
         else:
             head |= {"pooling": self.head.pooling, "normalize": self.head.normalize}
-        prompting = {_PROMPTING: vars(self.prompting)} if self.task == TEXT_GENERATION else {}
+        prompting = {_PROMPTING: _stated(self.prompting)} if self.task == TEXT_GENERATION else {}
         return {
             "schema": SCHEMA,
             "task": self.task,
@@ -323,12 +324,33 @@ def _preprocessing(value: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing(length, "left" if side == "left" else "right", prefix)
 
 
+def check_template_size(template: str, where: str) -> None:
+    """Raise Rejected (check "schema") for a chat template that is too long."""
+    if (size := len(template)) > MAX_TEMPLATE_CHARACTERS:
+        raise Rejected(
+            "schema",
+            where,
+            f"the chat template has {size} characters and the limit is {MAX_TEMPLATE_CHARACTERS}; shorten it",
+        )
+
+
 def _prompting(value: Mapping[str, Any]) -> Prompting:
-    _exactly(value, _PROMPTING, {"system_prompt"})
+    _exactly(value, _PROMPTING, {"system_prompt"} | ({"chat_template"} & value.keys()))
     key, text = f"{_PROMPTING}.system_prompt", value["system_prompt"]
     if (size := 0 if text is None else len(_string(text, key))) > MAX_SYSTEM_CHARACTERS:
         raise _wrong(key, f"the text has {size} characters and the limit is {MAX_SYSTEM_CHARACTERS}; shorten it")
-    return Prompting(text)
+    if "chat_template" not in value:
+        return Prompting(text)
+    key = f"{_PROMPTING}.chat_template"
+    template = _string(value["chat_template"], key)
+    check_template_size(template, f"bundle.json: {key}")
+    return Prompting(text, template)
+
+
+def _stated(prompting: Prompting) -> dict[str, str | None]:
+    """Return the JSON value. A bundle without a template has no key for it, and keeps its digest."""
+    template = {} if prompting.chat_template is None else {"chat_template": prompting.chat_template}
+    return {"system_prompt": prompting.system_prompt, **template}
 
 
 def _foundation(value: Mapping[str, Any]) -> dict[str, str | None]:

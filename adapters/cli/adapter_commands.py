@@ -112,6 +112,7 @@ def push(
         f"{version} is {answer.get('status')}{' and live' if activate else ''}: {answer.get('task')}",
         f"digest {answer.get('digest')}",
         compared(verification),
+        *(["chats have the bundle's chat template"] if verification.get("chat_template") else []),
         *notes(verification.get("warnings") or (), verification.get("ignored") or ()),
     )
 

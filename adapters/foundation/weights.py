@@ -45,6 +45,7 @@ class FoundationWeights:
     """
 
     def __init__(self, folder: Path, model_type: str) -> None:
+        self.folder = folder
         files: dict[str, _TensorPlace] = {}
         for path in sorted(folder.glob("*.safetensors")):
             files.update(_header(path))

@@ -12,6 +12,7 @@ from threading import Event
 
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.bundle.archive import GOLDEN
+from rootstock.adapters.chat_template import special_tokens
 from rootstock.adapters.client.client import read_source
 from rootstock.adapters.client.errors import Misused
 from rootstock.adapters.errors import InvalidName
@@ -22,6 +23,7 @@ from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import NewVersion, Published
 from rootstock.adapters.spec import FoundationSpec, Rejected
 from rootstock.adapters.store.port import Store
+from rootstock.adapters.template_process import TemplateProcess, check_template
 
 # One transaction registers this many bundles, so an import that is killed loses the work on at most this many.
 _TOGETHER = 100
@@ -85,7 +87,11 @@ def import_bundles(
         closing(Home(home).open_registry()) as registry,
     ):
         stopped, store = stopped or Event(), Home(home).open_store()
-        keep = partial(_keep, stopped=stopped, spec=spec, limits=limits, base=base, stated=stated, store=store)
+        keep = partial(
+            _keep,
+            stopped=stopped, spec=spec, limits=limits, base=base, stated=stated, store=store,
+            templates=TemplateProcess(),
+        )  # fmt: skip
         left = list(by_name.values())
         pool = ThreadPoolExecutor(_THREADS)
         try:
@@ -112,6 +118,7 @@ def _keep(
     base: FoundationWeights | None,
     stated: bool,
     store: Store,
+    templates: TemplateProcess,
 ) -> NewVersion | SkippedBundle:
     """Check a bundle, put it into the store, and return the version to publish; else why it is skipped."""
     if stopped.is_set():
@@ -121,6 +128,7 @@ def _keep(
         data, ignored = read_source(path)
         bundle = open_arrived(data, limits, spec, stated)
         adapter = bundle.adapter(spec, limits.max_rank, base)
+        check_template(templates, adapter.prompting, {} if base is None else special_tokens(base.folder))
     except (Rejected, InvalidName, Misused, OSError) as error:
         return SkippedBundle(path.name, str(error))
     # A plain PEFT folder gets its manifest only here. To pack all the others again would take most of the time.
@@ -129,6 +137,8 @@ def _keep(
     golden = "not replayed" if GOLDEN in bundle.files else "none"
     verification = {"golden": golden, "imported": True, "warnings": list(bundle.warnings)}
     verification["ignored"] = sorted({*bundle.ignored, *ignored})
+    if adapter.prompting.chat_template is not None:
+        verification["chat_template"] = True
     return NewVersion(name, adapter.digest, adapter.task, verification, len(stored), spec.fingerprint)
 
 

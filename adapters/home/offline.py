@@ -11,10 +11,12 @@ from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
 from rootstock.adapters.bundle.archive import CONFIG, open_archive
 from rootstock.adapters.bundle.manifest import read_json
 from rootstock.adapters.bundle.plain.base_model import BASE, FIRST, check_base
+from rootstock.adapters.chat_template import special_tokens
 from rootstock.adapters.client.client import read_source
 from rootstock.adapters.foundation.location import FoundationFiles, fingerprint, locate, with_files
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
+from rootstock.adapters.template_process import TemplateProcess, check_template
 
 if TYPE_CHECKING:
     from rootstock.adapters.home.home import Home
@@ -36,7 +38,9 @@ def open_offline(
     bundle = open_arrived(data, limits, spec, foundation is not None, PlainFields(*plain))
     bundle = replace(bundle, ignored=tuple(sorted({*bundle.ignored, *ignored})))
     base = FoundationWeights(files.folder, spec.model_type)
-    return spec, bundle, bundle.adapter(spec, limits.max_rank, base)
+    adapter = bundle.adapter(spec, limits.max_rank, base)
+    check_template(TemplateProcess(), adapter.prompting, special_tokens(files.folder))
+    return spec, bundle, adapter
 
 
 def open_arrived(

@@ -39,6 +39,7 @@ class Verification(BaseModel):
 
     `golden` is "passed", or "none" for a bundle without a golden set. Without one, no outputs are compared and
     `max_difference` is null. `ignored` lists the known files of the upload that the bundle leaves out.
+    `chat_template` states whether the bundle holds a chat template, with which the server has rendered a chat.
     """
 
     runner: str
@@ -49,6 +50,7 @@ class Verification(BaseModel):
     warnings: list[str]
     ignored: list[str] = []
     converted: ConvertedFrom | None = None
+    chat_template: bool = False
 
 
 class PublishedVersion(BaseModel):

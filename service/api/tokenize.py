@@ -87,14 +87,21 @@ async def detokenize(body: DetokenizeBody, request: Request) -> Detokenized:
 
 async def _tokenized(server: Server, body: TokenizeBody, prompt: str | Chat) -> Tokens:
     host, adapter = await server.foundations.adapter(body.model)
+    special = body.add_special_tokens
+    if isinstance(prompt, Chat) and adapter is not None:
+        prompt = prompt.under(adapter.prompting)
+        if prompt.template is not None:
+            # A template that takes long holds no place among the texts.
+            tokenizer = await asyncio.to_thread(host.tokenizer)
+            prompt = await tokenizer.render(prompt, prompt.template, body.add_generation_prompt)
+            special = special is True
 
     def read() -> tuple[list[int], list[str] | None]:
         tokenizer = host.tokenizer()
         if isinstance(prompt, str):
-            ids = tokenizer.encode(prompt, body.add_special_tokens is not False)
+            ids = tokenizer.encode(prompt, special is not False)
         else:
-            chat = prompt if adapter is None else prompt.with_system(adapter.prompting.system_prompt)
-            ids = tokenizer.encode_chat(chat, body.add_generation_prompt, body.add_special_tokens is True)
+            ids = tokenizer.encode_chat(prompt, body.add_generation_prompt, special is True)
         return ids, tokenizer.entries(ids) if body.return_token_strs else None
 
     async with server.texts:

@@ -103,5 +103,5 @@ def test_the_checks_are_in_the_order_of_the_design() -> None:
     first = list(dict.fromkeys(order))
     assert first == [
         "size", "members", "schema", "names", "conversion", "safetensors", "sites", "labels", "finite", "rank",
-        "foundation", "golden",
+        "foundation", "template", "golden",
     ]  # fmt: skip

@@ -14,12 +14,15 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from rootstock.adapters.bundle import Limits, open_bundle
+from rootstock.adapters.bundle.archive import CARD
+from rootstock.adapters.spec import Prompting
 from rootstock.service.settings import Settings
 from rootstock.training.cli.app import app
 from rootstock.training.errors import BelowBaseline, DataError
 from rootstock.training.recipe.recipe_file import load_recipe
 from rootstock.training.results import RunResult
 from rootstock.training.run import run
+from rootstock.training.study.text_assessment import assess_text
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import PeftAdapter, peft_model
 from tests.service.engine.generate.families import TinyDecoder, make_decoder
@@ -97,6 +100,21 @@ def test_a_run_leaves_a_bundle_of_the_task_with_its_system_prompt(outcome: RunRe
         for name, content in bundle.files.items()
         if name.endswith(("json", "md"))
     )
+
+
+def test_a_run_leaves_a_bundle_with_the_chat_template_of_its_recipe(tiny: TinyDecoder, tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    template = "{{ bos_token }}{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}a:"
+    path = write_generation_recipe(tmp_path, tiny, training=LEARNED, prompts={"chat_template": template})
+    done = run(load_recipe(path), tmp_path / "out")
+    bundle = open_bundle(done.results.zip.read_bytes(), Limits(), tiny.spec)
+    assert bundle.manifest.prompting == Prompting("Be brief.", template)
+    assert "    {{ bos_token }}{% for m in messages %}" in bundle.files[CARD].decode()
+    golden = bundle.golden()
+    assert golden is not None
+    assert all(text.startswith("<|im_start|>s:Be brief.\nu:") for text in golden.inputs)
+    figures = assess_text(done.results.zip, str(tiny.folder), tmp_path / "rows.csv", path)
+    assert figures["rows"] > 0
 
 
 def test_golden_tokens_are_peft_s_own(outcome: RunResult, tiny: TinyDecoder) -> None:

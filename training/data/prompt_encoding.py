@@ -8,7 +8,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from rootstock.adapters.chat_template import ChatTemplate, Message, with_system
+from rootstock.adapters.chat_template import ChatTemplate, Message, special_tokens, with_system
+from rootstock.adapters.spec import Prompting
+from rootstock.adapters.template_process import TemplateFault, TemplateProcess, probe_of
 from rootstock.training.data.text_pairs import PromptPair
 from rootstock.training.errors import DataError, RecipeError
 
@@ -24,33 +26,40 @@ class CompletionRow:
         return len(self.prompt) + len(self.answer)
 
 
+class IsolatedTemplate:
+    """The chat template of an adapter on a foundation, rendered as a server does, within the same limits."""
+
+    def __init__(self, source: str, folder: Path) -> None:
+        self._source = source
+        self._special = special_tokens(folder)
+        self._templates = TemplateProcess()
+
+    def text(self, messages: Sequence[Message]) -> str:
+        """Return the text of a chat with the beginning of the answer. Raise TemplateFault if there is none."""
+        return self._templates.text(self._source, self._special, messages)
+
+
 class PromptEncoder:
-    """The tokenizer and the chat template of a foundation, with a system prompt and earlier turns.
+    """The tokenizer and the chat template of a foundation, with an adapter's prompting and earlier turns.
 
     `stop_id` ends every answer. `shots` are pairs that stand before each chat as turns. Raise RecipeError, which
-    begins with `origin`, if the foundation has no chat template.
+    begins with `origin`, if there is no chat template, or if a server would refuse the adapter's.
     """
 
     def __init__(
         self,
         folder: Path,
         stop_id: int,
-        system_prompt: str | None,
+        prompting: Prompting,
         origin: str,
         shots: Sequence[PromptPair] = (),
     ) -> None:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        template = ChatTemplate.of(folder)
-        if template is None:
-            raise RecipeError(
-                f"{origin}: base_model: {folder.name} has no chat template; choose a foundation with one, such "
-                "as chat"
-            )
-        self._template = template
+        self._template = _template_of(folder, prompting, origin)
         self._stop_id = stop_id
-        self.system_prompt = system_prompt
+        self.system_prompt = prompting.system_prompt
         turns = [message for pair in shots for message in _turns(pair)]
         self._turns: list[Message] = turns
 
@@ -62,7 +71,7 @@ class PromptEncoder:
         try:
             return self._template.text(chat)
         except Exception as error:  # a template can raise anything for messages that it does not expect
-            raise DataError(f"{where}: the foundation's chat template refuses the messages: {error}") from None
+            raise DataError(f"{where}: the chat template refuses the messages: {error}") from None
 
     def prompt(self, messages: Sequence[Message], where: str) -> tuple[int, ...]:
         """Return the tokens of the prompt for a chat."""
@@ -86,3 +95,21 @@ class PromptEncoder:
 def _turns(pair: PromptPair) -> list[Message]:
     messages = [message for message in pair.messages if message["role"] != "system"]
     return [*messages, {"role": "assistant", "content": pair.answer}]
+
+
+def _template_of(folder: Path, prompting: Prompting, origin: str) -> ChatTemplate | IsolatedTemplate:
+    if prompting.chat_template is not None:
+        template = IsolatedTemplate(prompting.chat_template, folder)
+        try:
+            template.text(probe_of(prompting))
+        except TemplateFault as fault:
+            problem = f"it renders no chat of one user's message: {fault}"
+            raise RecipeError(f"{origin}: prompts.chat_template: {problem}; correct the template") from None
+        return template
+    foundation = ChatTemplate.of(folder)
+    if foundation is None:
+        raise RecipeError(
+            f"{origin}: base_model: {folder.name} has no chat template; choose a foundation with one, such as "
+            "chat, or state one as prompts.chat_template"
+        )
+    return foundation

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from rootstock.adapters.chat_template import ChatTemplate
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationFiles, locate
 from rootstock.adapters.spec import CausalLM, FoundationSpec
@@ -57,9 +58,12 @@ def prepare_generation(source: RecipeFile) -> GenerationJob:
     check_length(recipe.training.max_length, spec, origin)
     seed, generation = recipe.data.splits.seed, recipe.generation
     shots = drawn(parts.train, generation.shots, seed)
+    prompting = recipe.prompts.prompting
+    # The foundation learned its own template, so it is prompted in that one, if it has one.
+    own = prompting if ChatTemplate.of(files.folder) is None else replace(prompting, chat_template=None)
     encoder, few_shot = (
-        PromptEncoder(files.folder, language.stop_ids[0], recipe.prompts.system_prompt, origin, turns)
-        for turns in ((), shots)
+        PromptEncoder(files.folder, language.stop_ids[0], one, origin, turns)
+        for one, turns in ((prompting, ()), (own, shots))
     )
     rows = [encoder.row(pair.messages, pair.answer, pair.where) for pair in parts.train]
     train = tuple(row for row in rows if len(row) <= recipe.training.max_length)

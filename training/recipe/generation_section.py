@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from rootstock.adapters.bundle.manifest import MAX_TEMPLATE_CHARACTERS
+from rootstock.adapters.spec import Prompting
 from rootstock.training.recipe.fields import Count, RecipeSection, Text
 from rootstock.training.recipe.template import ColumnTemplate
 
@@ -25,8 +27,18 @@ class Prompts(RecipeSection):
         default=None,
         description="The system message of every chat without one. The bundle holds it, so a server adds it too.",
     )
+    chat_template: Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE_CHARACTERS)] | None = Field(
+        default=None,
+        description="A chat template in Jinja, in place of the foundation's. The bundle holds it, so a server "
+        "uses it too.",
+    )
     template: Text = Field(default="{prompt}", description="The user's message.")
     completion: Text = Field(default="{completion}", description="The assistant's answer, the target.")
+
+    @property
+    def prompting(self) -> Prompting:
+        """Return what the bundle holds of these texts."""
+        return Prompting(self.system_prompt, self.chat_template)
 
     @field_validator("template", "completion")
     @classmethod

@@ -59,6 +59,9 @@ def render_generation(recipe: Recipe, network: NetworkSpec, metrics: Mapping[str
 def _prompt(recipe: Recipe) -> str:
     system = recipe.prompts.system_prompt
     lines = [] if system is None else ["System prompt, which the bundle holds:", _quoted(system)]
+    if recipe.prompts.chat_template is not None:
+        lines += ["Chat template, which the bundle holds in place of the foundation's:"]
+        lines.append(_quoted(recipe.prompts.chat_template))
     if recipe.data.messages_column is None:
         lines += ["User's message, with the columns of a row in braces:", _quoted(recipe.prompts.template)]
     else:

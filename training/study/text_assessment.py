@@ -48,8 +48,8 @@ def assess_text(
     language = spec.causal_lm
     if language is None:
         raise TrainingError(f"{foundation}: generates no text; name the adapter's foundation with --foundation")
-    system_prompt = bundle.manifest.prompting.system_prompt
-    encoder = PromptEncoder(network_spec.files.folder, language.stop_ids[0], system_prompt, str(path))
+    prompting = bundle.manifest.prompting
+    encoder = PromptEncoder(network_spec.files.folder, language.stop_ids[0], prompting, str(path))
     prompts = PromptSet.of(_groups(source, data, settings), encoder, str(data))
     with tempfile.TemporaryDirectory(prefix="rootstock-open-") as folder:
         for name, content in bundle.files.items():

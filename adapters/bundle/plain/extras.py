@@ -1,13 +1,14 @@
 """Lists the known extras: files that other programs write beside an adapter, and that a bundle leaves out.
 
-sentence-transformers describes a model in some of them, and config.json may name labels. Those are read first and
-then left out too (`descriptions`).
+sentence-transformers describes a model in some of them, config.json may name labels, and two may hold a chat
+template. Those are read first and then left out too (`descriptions`).
 """
 
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
+from rootstock.adapters.chat_template import TEMPLATE
 from rootstock.adapters.embedding_files import MODULES, PROMPTS, SENTENCE, TOKENIZER
 
 # Patterns of folders, for the first part of a path.
@@ -24,7 +25,7 @@ FILES = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "bpe.codes", "sentencepiece.bpe.model", "spiece.model", "spm.model",
-    "tokenizer.model", "chat_template.jinja", "chat_template.json",
+    "tokenizer.model", TEMPLATE, "chat_template.json",
     # transformers' Trainer; its pickles are never opened
     "training_args.bin", "trainer_state.json", "*_results.json", "optimizer.pt", "optimizer.bin", "scheduler.pt",
     "scaler.pt", "rng_state*.pth", "latest", "zero_to_fp32.py",
@@ -33,7 +34,7 @@ FILES = (
 )  # fmt: skip
 # transformers' config of a model, which may name the labels.
 MODEL = "config.json"
-_DESCRIPTIONS = (MODULES, PROMPTS, TOKENIZER, MODEL, *SENTENCE)
+_DESCRIPTIONS = (MODULES, PROMPTS, TOKENIZER, TEMPLATE, MODEL, *SENTENCE)
 _SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")
 _WHOLE = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "*.gguf", "*.onnx")
 
@@ -60,7 +61,7 @@ def system_file(path: str) -> str | None:
 
 
 def is_description(path: str) -> bool:
-    """Return whether this extra names labels, or is one in which sentence-transformers describes a model."""
+    """Return whether this extra may name labels, hold a chat template or describe a model's embeddings."""
     return path in _DESCRIPTIONS or (path.count("/") == 1 and fnmatchcase(path, "[0-9]_*/config.json"))
 
 

@@ -8,13 +8,15 @@ from typing import Any
 
 from rootstock.adapters.bundle.archive import CONFIG, WEIGHTS, Archive
 from rootstock.adapters.bundle.labels import config_labels, given_labels
-from rootstock.adapters.bundle.manifest import MAX_LABELS, problem_types
+from rootstock.adapters.bundle.manifest import MAX_LABELS, check_template_size, problem_types, read_json
 from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.plain.origin import check_origin, head_hint, short_names
 from rootstock.adapters.bundle.plain.sentence_files import has_pooling, read_sentence_files
+from rootstock.adapters.chat_template import SETTINGS, TEMPLATE, stated_template
 from rootstock.adapters.embedding_files import MODULES, StatedEmbedding
 from rootstock.adapters.spec import (
     GENERATION,
+    TEXT_GENERATION,
     UNLABELLED,
     Array,
     FoundationSpec,
@@ -171,3 +173,28 @@ def plain_prefix(task: str, foundation: FoundationSpec, sentence: StatedEmbeddin
     if sentence is not None:
         return sentence.prefix
     return foundation.embedding.prefix if task == "feature-extraction" else ""
+
+
+def plain_template(task: str, archive: Archive) -> tuple[str, str] | None:
+    """Return the folder's chat template and the file that holds it; None without one, or for another task.
+
+    `chat_template.jinja` comes before `tokenizer_config.json`, as in transformers. Raise Rejected (check
+    "schema") for a file that is not in its form, and for a template that is too long.
+    """
+    if task != TEXT_GENERATION:
+        return None
+    if TEMPLATE in archive.descriptions:
+        name = TEMPLATE
+        try:
+            template: str | None = archive.descriptions[name].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise Rejected("schema", name, f"not text in UTF-8: {error}") from None
+    elif SETTINGS in archive.descriptions:
+        name = SETTINGS
+        template = stated_template(read_json(archive.descriptions[name], name))
+    else:
+        return None
+    if template is None:
+        return None
+    check_template_size(template, name)
+    return template, name

@@ -222,6 +222,10 @@ class GenerationEngine:
             results.append(np.asarray(rows, np.float32))
         return results
 
+    async def check_template(self, adapter: Adapter) -> None:
+        """Raise Rejected (check "template") if the adapter has a chat template that cannot be used."""
+        await self._tokenizer.check_template(adapter.prompting)
+
     async def forget(self, digest: str) -> None:
         """Wait until no request holds the adapter, then free its slot and memory."""
         await self.adapters.forget(digest)
@@ -289,21 +293,22 @@ class GenerationEngine:
     async def _tokens(self, prompt: Prompt, adapter: Adapter, deadline: float) -> list[int]:
         try:
             async with asyncio.timeout(deadline - self._clock()):
-                return await asyncio.to_thread(self._encode, prompt, adapter)
+                if isinstance(prompt, Chat):
+                    return await self._chat_tokens(prompt, adapter)
+                return await asyncio.to_thread(self._encode, prompt)
         except TimeoutError:
             raise self._expired() from None
 
-    def _encode(self, prompt: Prompt, adapter: Adapter) -> list[int]:
-        if isinstance(prompt, str):
-            return self._tokenizer.encode(prompt)
-        if isinstance(prompt, Chat):
-            if self._form.rewrites:
-                raise InvalidInput(
-                    "this model rewrites a text, so it takes no messages; send the text to /v1/completions",
-                    "messages",
-                )
-            return self._tokenizer.encode_chat(prompt.with_system(adapter.prompting.system_prompt))
-        return list(prompt)
+    async def _chat_tokens(self, chat: Chat, adapter: Adapter) -> list[int]:
+        if self._form.rewrites:
+            raise InvalidInput(
+                "this model rewrites a text, so it takes no messages; send the text to /v1/completions",
+                "messages",
+            )
+        return await self._tokenizer.chat_ids(chat.under(adapter.prompting))
+
+    def _encode(self, prompt: str | Sequence[int]) -> list[int]:
+        return self._tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
 
     async def _constraints(
         self, grammar: Grammar | None, sampling: SamplingOptions, answers: int, deadline: float

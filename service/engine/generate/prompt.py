@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from rootstock.adapters.chat_template import ChatTemplate, Message, with_system
+from rootstock.adapters.chat_template import ChatTemplate, Message, special_tokens, with_system
+from rootstock.adapters.spec import Prompting
+from rootstock.adapters.template_process import TemplateFault, TemplateProcess, probe_of, refused_template
 from rootstock.service.engine.core.errors import InvalidInput, TooLarge
 from rootstock.service.engine.generate.constraint.tool_format import Tool, as_plain_messages, is_hermes
 from rootstock.service.engine.generate.token_bytes import TokenBytes
@@ -20,15 +24,20 @@ class Chat:
     """The messages of a chat, each with a role and a content, and the tools that the answer may call.
 
     A message may have `tool_calls` in OpenAI's form, but with arguments as an object. The result of a call is a
-    message with the role `tool`.
+    message with the role `tool`. `template` is the chat template of an adapter, or None for the foundation's.
     """
 
     messages: Sequence[Message]
     tools: Sequence[Tool] = ()
+    template: str | None = None
 
     def with_system(self, text: str | None) -> Chat:
         """Return the chat with this system message first, unless it has one or the text is None."""
         return replace(self, messages=with_system(self.messages, text))
+
+    def under(self, prompting: Prompting) -> Chat:
+        """Return the chat with an adapter's system prompt and chat template."""
+        return replace(self.with_system(prompting.system_prompt), template=prompting.chat_template)
 
 
 # A text, the ids of its tokens, or a chat.
@@ -43,7 +52,8 @@ MAX_PROMPT_CHARACTERS = 2**18
 class PromptTokenizer:
     """A foundation's tokenizer with its chat template, read from the foundation's folder.
 
-    The template is rendered as transformers does (`apply_chat_template`), in a sandbox.
+    The template is rendered as transformers does (`apply_chat_template`), in a sandbox. An adapter's template
+    comes from its uploader, so a separate process renders it.
     """
 
     def __init__(self, folder: Path, chats: bool = True) -> None:
@@ -52,7 +62,8 @@ class PromptTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._template = ChatTemplate.of(folder) if chats else None
-        self._describes_tools = self._template is not None and is_hermes(self._template.source)
+        self._special = special_tokens(folder)
+        self._templates = TemplateProcess()
         self._bytes = TokenBytes(self._tokenizer)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
@@ -60,7 +71,9 @@ class PromptTokenizer:
         return self._ids(text, special)
 
     def encode_chat(self, chat: Chat, reply: bool = True, special: bool = False) -> list[int]:
-        """Return the tokens of a chat, and with `reply` the beginning of the assistant's next message.
+        """Return the tokens of a chat under the foundation's template.
+
+        With `reply` they include the beginning of the assistant's next message.
 
         The template describes the tools if it does so in the form of tool_format.py; otherwise the system message
         does. A template writes special tokens itself; with `special` the tokenizer adds its own.
@@ -73,15 +86,39 @@ class PromptTokenizer:
                 "to /v1/completions",
                 "messages",
             )
-        tools, messages = chat.tools, chat.messages
-        if not self._describes_tools:
-            tools, messages = (), as_plain_messages(messages, tools)
+        messages, tools = _described(chat, self._template.source)
         try:
-            described = [tool.for_template() for tool in tools] or None
-            text = self._template.text(messages, described, reply)
+            text = self._template.text(messages, tools, reply)
         except Exception as error:  # a template can raise anything for messages that it does not expect
             raise InvalidInput(f"the model's chat template refuses the messages: {error}", "messages") from None
         return self._ids(text, special)
+
+    async def render(self, chat: Chat, template: str, reply: bool = True) -> str:
+        """Return the text of a chat under the chat template of an adapter.
+
+        Raise InvalidInput if the template refuses the messages or passes a limit of the process.
+        """
+        messages, tools = _described(chat, template)
+        try:
+            return await self._templates.render(template, self._special, messages, tools, reply)
+        except TemplateFault as fault:
+            raise InvalidInput(f"the adapter's chat template refuses the messages: {fault}", "messages") from None
+
+    async def chat_ids(self, chat: Chat) -> list[int]:
+        """Return the tokens of a chat under its template, ending where the assistant's next message begins."""
+        if chat.template is None:
+            return await asyncio.to_thread(self.encode_chat, chat)
+        text = await self.render(chat, chat.template)
+        return await asyncio.to_thread(self._ids, text, False)
+
+    async def check_template(self, prompting: Prompting) -> None:
+        """Raise Rejected (check "template") if an adapter has a chat template that cannot be used."""
+        if prompting.chat_template is None:
+            return
+        try:
+            await self._templates.render(prompting.chat_template, self._special, probe_of(prompting))
+        except TemplateFault as fault:
+            raise refused_template(fault) from None
 
     def _ids(self, text: str, special: bool) -> list[int]:
         if len(text) < _LONG:
@@ -138,6 +175,13 @@ class TokenText:
         ):  # tokenizers raises its base class: bytes that are no character have changed earlier text
             self._stream = DecodeStream(skip_special_tokens=True)
             return self._stream.step(self._tokenizer, token) or ""
+
+
+def _described(chat: Chat, template: str) -> tuple[Sequence[Message], list[dict[str, Any]] | None]:
+    """Return the messages and the tools for a template; without tools if the messages describe them."""
+    if is_hermes(template):
+        return chat.messages, [tool.for_template() for tool in chat.tools] or None
+    return as_plain_messages(chat.messages, chat.tools), None
 
 
 def check_size(prompt: Prompt, param: str = "prompt") -> None:
