@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from rootstock.adapters.chat_template import ChatTemplate
 from rootstock.service.engine.generate.prompt import Chat, PromptTokenizer
 from rootstock.training.data.pair_split import drawn_groups, split_pairs
-from rootstock.training.data.prompt_encoding import PromptEncoder
+from rootstock.training.data.prompt_encoding import ChatEncoder
 from rootstock.training.data.text_pairs import grouped, read_pairs
 from rootstock.training.errors import DataError, RecipeError
 from rootstock.training.recipe.recipe_file import RecipeFile, load_recipe
@@ -131,7 +131,15 @@ def test_a_template_without_a_column_is_refused(tmp_path: Path) -> None:
         ({"peft": {"method": "head_only"}}, "head_only is for classifiers"),
         (
             {"task_type": "SEQ_CLS", "generation": {"shots": 2}},
-            "generation is for CAUSAL_LM; task_type is SEQ_CLS",
+            "generation is for CAUSAL_LM and SEQ_2_SEQ_LM; task_type is SEQ_CLS",
+        ),
+        (
+            {"task_type": "SEQ_2_SEQ_LM", "prompts": {"system_prompt": "Be brief."}},
+            r"prompts\.system_prompt is for CAUSAL_LM; task_type is SEQ_2_SEQ_LM",
+        ),
+        (
+            {"task_type": "SEQ_2_SEQ_LM", "peft": {"layers_to_transform": [0]}},
+            r"peft\.layers_to_transform is for SEQ_CLS and TOKEN_CLS and CAUSAL_LM",
         ),
     ],
 )
@@ -187,7 +195,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyDecoder:
 def test_a_row_has_the_tokens_of_the_server_s_prompt_then_the_answer_then_its_end(
     tiny: TinyDecoder, system: str | None
 ) -> None:
-    encoder = PromptEncoder(tiny.folder, 2, system, "here")
+    encoder = ChatEncoder(tiny.folder, 2, system, "here")
     row = encoder.row(CHAT[:1], "Hello.", "here")
     assert list(row.prompt) == PromptTokenizer(tiny.folder).encode_chat(Chat(CHAT[:1]).with_system(system))
     tokenizer = AutoTokenizer.from_pretrained(tiny.folder)
@@ -200,9 +208,7 @@ def test_a_row_has_the_tokens_of_the_server_s_prompt_then_the_answer_then_its_en
 def test_examples_stand_between_the_system_prompt_and_the_chat(tiny: TinyDecoder, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("prompt,completion\n1,one\n2,two\n", encoding="utf-8")
     shots = read_pairs(recipe(tmp_path)).train.pairs
-    text = PromptEncoder(tiny.folder, 2, "Count.", "here", shots).text(
-        ({"role": "user", "content": "3"},), "here"
-    )
+    text = ChatEncoder(tiny.folder, 2, "Count.", "here", shots).text(({"role": "user", "content": "3"},), "here")
     turns = [("system", "Count."), ("user", "1"), ("assistant", "one"), ("user", "2"), ("assistant", "two")]
     messages = [{"role": role, "content": content} for role, content in [*turns, ("user", "3")]]
     tokenizer = AutoTokenizer.from_pretrained(tiny.folder)
@@ -213,7 +219,7 @@ def test_a_foundation_without_a_chat_template_is_refused(tiny: TinyDecoder, tmp_
     (tmp_path / "tokenizer.json").write_bytes((tiny.folder / "tokenizer.json").read_bytes())
     assert ChatTemplate.of(tmp_path) is None
     with pytest.raises(RecipeError, match=r"here: base_model: .* has no chat template"):
-        PromptEncoder(tmp_path, 2, None, "here")
+        ChatEncoder(tmp_path, 2, None, "here")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
