@@ -340,8 +340,8 @@ def _generator(
 async def register_demo(publisher: Publisher, registry: Registry) -> None:
     """Publish the demo adapters of this server's foundations if nobody has used the registry yet.
 
-    They are verified like any upload. If an earlier start was killed midway, or had fewer foundations, publish the
-    remaining ones. Skip an adapter that the limits or a full disk refuse.
+    They are verified like any upload. If an earlier start was killed midway, or had fewer foundations, publish
+    the remaining ones. Skip an adapter that the limits or a full disk refuse.
     """
     bundles: Mapping[str, Path] = {path.stem: path for path in sorted(DEMO.rglob("*.zip"))}
     events = registry.events(limit=4 * len(bundles))

@@ -12,8 +12,8 @@ from rootstock.adapters.bundle import Bundle
 from rootstock.adapters.bundle.archive import CARD, GOLDEN
 from rootstock.training.cost import peak_memory_mb
 from rootstock.training.export import spread
-from rootstock.training.fit.causal import train_completions
 from rootstock.training.fit.checkpoint import Checkpoints
+from rootstock.training.fit.completions import train_completions
 from rootstock.training.fit.descent import Fit, Report, deterministic, silent
 from rootstock.training.fit.generation_job import GenerationJob, prepare_generation
 from rootstock.training.fit.text_judge import (
@@ -112,9 +112,7 @@ def _judged(
     """Return the judged parts, and the reason to keep the adapter. The decision comes before the test rows."""
     recipe = source.recipe
     training, generation = recipe.training, recipe.generation
-    judge = TextJudge(
-        job.encoder, generation, job.language.stop_ids, training.tokens_per_batch, training.bf16, report
-    )
+    judge = TextJudge(job.encoder, generation, training.tokens_per_batch, training.bf16, report)
     parts, reason = {}, ""
     for name in ("validation", "test"):
         adapter = judge.judge(network, job.judged[name], f"{name}: answers of the adapter")

@@ -52,7 +52,7 @@ def run(
     A killed run resumes after its last finished epoch. The same recipe, data, machine and number of threads give
     the same digest, resumed or not. Raise TrainingError, FoundationError or Rejected if a run fails.
     """
-    if source.recipe.task_type == "CAUSAL_LM":
+    if source.recipe.generates:
         from rootstock.training.generation_run import run_generation
 
         return run_generation(source, output_dir, report, force)

@@ -28,22 +28,27 @@ _LEAST_LEAD = 0.01
 def text_golden(reloaded: Network, encoder: PromptEncoder, texts: Sequence[str]) -> Golden:
     """Return held-out prompts, spread evenly, each with its greedy tokens and their log-probabilities.
 
-    The shape is (tokens, 2). Each is computed alone, and goes on past the end of the answer. It ends before a
-    token that is not clearly the likeliest. A prompt whose first token is not is left out.
+    The shape is (tokens, 2). Each is computed alone. A decoder goes on past the end of the answer; an
+    encoder–decoder model ends there. All end before a token that is not clearly the likeliest. A prompt whose
+    first token is not is left out.
     """
     inputs: list[str] = []
     outputs: list[Array] = []
     for text in spread([text for text in dict.fromkeys(texts) if len(text) <= MAX_CHARACTERS], GOLDEN_INPUTS):
         ids = encoder.plain(text)
-        count = min(_GOLDEN_TOKENS, reloaded.spec.max_tokens - len(ids))
+        count = min(_GOLDEN_TOKENS, encoder.room(len(ids), reloaded.spec.max_tokens))
         if count < 1:
             continue
         row = continuation(reloaded, ids, count)
         close = np.flatnonzero(row.leads < _LEAST_LEAD)
-        clear = int(close[0]) if len(close) else count
-        if clear:
-            inputs.append(text)
-            outputs.append(np.stack([np.array(row.tokens), row.logprobs], axis=1)[:clear].astype(np.float32))
+        clear = int(close[0]) if len(close) else len(row.tokens)
+        if not clear:
+            continue
+        if clear < count:
+            # A rule of the checkpoint may force another token where a shorter answer ends.
+            row = continuation(reloaded, ids, clear)
+        inputs.append(text)
+        outputs.append(np.stack([np.array(row.tokens), row.logprobs], axis=1).astype(np.float32))
     if not inputs:
         raise DataError(
             "no held-out prompt has a clear first token, so a server could verify nothing; train longer"
@@ -61,14 +66,15 @@ def make_text_bundle(
 ) -> Bundle:
     """Return the bundle of the adapter's files, checked in full. Raise Rejected if no server takes it.
 
-    Its limit in tokens is the foundation's: it bounds prompt and answer, not the rows of training.
+    Its limit in tokens is the foundation's: it bounds prompt and answer, not the rows of training. Only a chat
+    has a system prompt.
     """
     spec, task_class = network.foundation, network.task_class
     targets = read_config(json.loads(files[CONFIG])).targets(task_class)
     manifest = Manifest(
         task=network.task.name,
         problem_type=None,
-        head=HeadSpec("causal-lm", task_class.name),
+        head=HeadSpec(network.task.heads[0], task_class.name),
         labels=(),
         preprocessing=Preprocessing(spec.max_tokens),
         foundation={"fingerprint": spec.fingerprint, "name": spec.name, "revision": spec.revision},

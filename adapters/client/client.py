@@ -103,6 +103,10 @@ class Client:
         body = {"model": model, "messages": [dict(message) for message in messages], **options}
         return self._patiently("/v1/chat/completions", body)
 
+    def complete(self, model: str, prompt: str, **options: Any) -> Document:
+        """Return the answer to a text, in OpenAI's shape; options are those of its body, such as max_tokens."""
+        return self._patiently("/v1/completions", {"model": model, "prompt": prompt, **options})
+
     def limits(self) -> Document:
         """Return the server's limits: tasks, ranks, sizes, and the foundation's fingerprint."""
         return self._document("GET", "/v1/limits")

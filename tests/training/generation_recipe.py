@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from tests.service.engine.generate.families import TinyDecoder
+from tests.service.engine.generate.rewriters import TinyRewriter
 
 _COLOURS = ("red", "green", "blue", "black", "white", "grey")
 _THINGS = ("cup", "kettle", "train", "parcel", "coat", "lamp", "bell", "boat")
@@ -25,16 +26,18 @@ def write_rows(folder: Path, name: str = "rows.csv") -> Path:
     return path
 
 
-def write_generation_recipe(folder: Path, tiny: TinyDecoder, **changes: Any) -> Path:
+def write_generation_recipe(folder: Path, tiny: TinyDecoder | TinyRewriter, **changes: Any) -> Path:
     """Write a recipe beside the rows; keyword arguments replace its keys, dicts one level deep."""
+    rewrites = isinstance(tiny, TinyRewriter)
+    system = {} if rewrites else {"system_prompt": "Be brief."}
     value: dict[str, Any] = {
-        "task_type": "CAUSAL_LM",
+        "task_type": "SEQ_2_SEQ_LM" if rewrites else "CAUSAL_LM",
         "base_model": str(tiny.folder),
         "name": "tiny-writer",
         "license": "cc-by-4.0",
         "description": "A test.",
         "data": {"path": "rows.csv", "splits": {"test_size": 0.2, "val_size": 0.2, "seed": 1}},
-        "prompts": {"system_prompt": "Be brief.", "template": "{thing}: {colour}", "completion": "{text}"},
+        "prompts": {**system, "template": "{thing}: {colour}", "completion": "{text}"},
         "peft": {"method": "lora", "r": 8, "lora_alpha": 16},
         "training": {
             "learning_rate": 0.01,
@@ -42,7 +45,7 @@ def write_generation_recipe(folder: Path, tiny: TinyDecoder, **changes: Any) -> 
             "per_device_train_batch_size": 8,
             "max_length": 100,
         },
-        "generation": {"metric": "perplexity", "shots": 1, "max_new_tokens": 12},
+        "generation": {"metric": "perplexity", "shots": 0 if rewrites else 1, "max_new_tokens": 12},
     }
     for key, change in changes.items():
         value[key] = {**value.get(key, {}), **change} if isinstance(change, dict) else change

@@ -250,7 +250,7 @@ def test_commands_for_classifiers_refuse_a_recipe_for_generated_text(tiny: TinyD
         assert "task_type: this command is for classifiers" in result.stderr
 
 
-@pytest.mark.parametrize("task_type", ["SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM"])
+@pytest.mark.parametrize("task_type", ["SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM"])
 def test_init_writes_a_valid_recipe_and_never_over_a_file(tmp_path: Path, task_type: str) -> None:
     path = tmp_path / "new.yaml"
     assert call("init", path, "--task-type", task_type)["task_type"] == task_type

@@ -14,7 +14,7 @@ from rootstock.adapters.chat_template import ChatTemplate
 from rootstock.adapters.spec import Prompting
 from rootstock.service.engine.generate.prompt import Chat, PromptTokenizer
 from rootstock.training.data.pair_split import drawn_groups, split_pairs
-from rootstock.training.data.prompt_encoding import PromptEncoder
+from rootstock.training.data.prompt_encoding import ChatEncoder
 from rootstock.training.data.text_pairs import grouped, read_pairs
 from rootstock.training.errors import DataError, RecipeError
 from rootstock.training.fit.generation_job import prepare_generation
@@ -135,7 +135,15 @@ def test_a_template_without_a_column_is_refused(tmp_path: Path) -> None:
         ({"peft": {"method": "head_only"}}, "head_only is for classifiers"),
         (
             {"task_type": "SEQ_CLS", "generation": {"shots": 2}},
-            "generation is for CAUSAL_LM; task_type is SEQ_CLS",
+            "generation is for CAUSAL_LM and SEQ_2_SEQ_LM; task_type is SEQ_CLS",
+        ),
+        (
+            {"task_type": "SEQ_2_SEQ_LM", "prompts": {"system_prompt": "Be brief."}},
+            r"prompts\.system_prompt is for CAUSAL_LM; task_type is SEQ_2_SEQ_LM",
+        ),
+        (
+            {"task_type": "SEQ_2_SEQ_LM", "peft": {"layers_to_transform": [0]}},
+            r"peft\.layers_to_transform is for SEQ_CLS and TOKEN_CLS and CAUSAL_LM",
         ),
     ],
 )
@@ -191,7 +199,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyDecoder:
 def test_a_row_has_the_tokens_of_the_server_s_prompt_then_the_answer_then_its_end(
     tiny: TinyDecoder, system: str | None
 ) -> None:
-    encoder = PromptEncoder(tiny.folder, 2, Prompting(system), "here")
+    encoder = ChatEncoder(tiny.folder, 2, Prompting(system), "here")
     row = encoder.row(CHAT[:1], "Hello.", "here")
     assert list(row.prompt) == PromptTokenizer(tiny.folder).encode_chat(Chat(CHAT[:1]).with_system(system))
     tokenizer = AutoTokenizer.from_pretrained(tiny.folder)
@@ -204,7 +212,7 @@ def test_a_row_has_the_tokens_of_the_server_s_prompt_then_the_answer_then_its_en
 def test_examples_stand_between_the_system_prompt_and_the_chat(tiny: TinyDecoder, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("prompt,completion\n1,one\n2,two\n", encoding="utf-8")
     shots = read_pairs(recipe(tmp_path)).train.pairs
-    text = PromptEncoder(tiny.folder, 2, Prompting("Count."), "here", shots).text(
+    text = ChatEncoder(tiny.folder, 2, Prompting("Count."), "here", shots).text(
         ({"role": "user", "content": "3"},), "here"
     )
     turns = [("system", "Count."), ("user", "1"), ("assistant", "one"), ("user", "2"), ("assistant", "two")]
@@ -217,11 +225,11 @@ def test_a_foundation_without_a_chat_template_is_refused(tiny: TinyDecoder, tmp_
     (tmp_path / "tokenizer.json").write_bytes((tiny.folder / "tokenizer.json").read_bytes())
     assert ChatTemplate.of(tmp_path) is None
     with pytest.raises(RecipeError, match=r"here: base_model: .* has no chat template"):
-        PromptEncoder(tmp_path, 2, Prompting(), "here")
+        ChatEncoder(tmp_path, 2, Prompting(), "here")
 
 
 def test_a_row_under_a_template_of_the_recipe_has_the_text_of_transformers(tiny: TinyDecoder) -> None:
-    encoder = PromptEncoder(tiny.folder, 2, Prompting("Count.", QWEN_2_5), "here")
+    encoder = ChatEncoder(tiny.folder, 2, Prompting("Count.", QWEN_2_5), "here")
     chat = [{"role": "system", "content": "Count."}, *CHAT[:1]]
     expected = AutoTokenizer.from_pretrained(tiny.folder).apply_chat_template(
         chat, chat_template=QWEN_2_5, tokenize=False, add_generation_prompt=True
@@ -234,7 +242,7 @@ def test_a_template_of_the_recipe_that_no_server_would_take_is_refused(
     tiny: TinyDecoder, template: str, reason: str
 ) -> None:
     with pytest.raises(RecipeError, match=rf"here: prompts.chat_template: it renders no chat .*{reason}"):
-        PromptEncoder(tiny.folder, 2, Prompting(None, template), "here")
+        ChatEncoder(tiny.folder, 2, Prompting(None, template), "here")
 
 
 def test_the_foundation_is_prompted_in_its_own_template(tiny: TinyDecoder, tmp_path: Path) -> None:

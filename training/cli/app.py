@@ -107,7 +107,7 @@ def _check(source: RecipeFile, path: Path, server: str | None, as_json: bool) ->
     from rootstock.training.server_limits import check_limits
 
     recipe = source.recipe
-    if recipe.task_type == "CAUSAL_LM":
+    if recipe.generates:
         _check_generation(source, path, server, as_json)
         return
     dataset = read_dataset(source)
@@ -140,10 +140,10 @@ def _check_generation(source: RecipeFile, path: Path, server: str | None, as_jso
     if server is not None:
         check_limits(source.recipe, str(path), files, server)
     sizes = ", ".join(f"{count} {name}" for name, count in job.parts.sizes.items())
-    lengths = [len(row) for row in job.train]
+    tokens, longest = sum(map(len, job.train)), max(row.context for row in job.train)
     summary = {
         "valid": True, "foundation": files.name, "rows": job.parts.sizes, "duplicates": job.parts.duplicates,
-        "too_long": job.too_long, "longest": max(lengths), "tokens": sum(lengths),
+        "too_long": job.too_long, "longest": longest, "tokens": tokens,
         "method": source.recipe.peft.method, "prompt": job.encoder.text(pair.messages, pair.where),
         "answer": pair.answer,
     }  # fmt: skip
@@ -153,8 +153,7 @@ def _check_generation(source: RecipeFile, path: Path, server: str | None, as_jso
         f"{path}: valid",
         f"  foundation  {files.name}",
         f"  data        {pair.path}: {sizes}; {job.parts.duplicates} duplicates left out",
-        f"  tokens      {sum(lengths)} to train on, {max(lengths)} in the longest row; {job.too_long} longer "
-        "rows left out",
+        f"  tokens      {tokens} to train on, {longest} in the longest row; {job.too_long} longer rows left out",
         f"  method      {source.recipe.peft.method}",
         "  prompt",
         *(f"    | {line}" for line in str(summary["prompt"]).splitlines()),
@@ -199,16 +198,22 @@ def _print(outcome: RunResult, published: dict[str, Any] | None, url: str | None
         typer.echo(f"publish  {_publish_line(outcome)}")
         return
     from rootstock.adapters.cli.output import compared
-    from rootstock.adapters.spec import TEXT_GENERATION
 
     verified = published.get("verification") or {}
     typer.echo(f"serves   {published['name']}@{published['version']}: {compared(verified)}")
-    route, body = "predict", {"model": published["name"], "inputs": "..."}
-    if metrics["task"] == TEXT_GENERATION:
-        route = "chat/completions"
-        body = {"model": published["name"], "messages": [{"role": "user", "content": "..."}]}
+    route, fields = _request(metrics["task"])
+    body = {"model": published["name"], **fields}
     curl = f"curl -s {url}/v1/{route} -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
     typer.echo(f"try      {curl}")
+
+
+def _request(task: str) -> tuple[str, dict[str, Any]]:
+    """Return the route that serves a task, and the fields of a request to it."""
+    from rootstock.adapters.spec import TEXT2TEXT_GENERATION, TEXT_GENERATION
+
+    if task == TEXT_GENERATION:
+        return "chat/completions", {"messages": [{"role": "user", "content": "..."}]}
+    return ("completions", {"prompt": "..."}) if task == TEXT2TEXT_GENERATION else ("predict", {"inputs": "..."})
 
 
 for command in (init, audit, rank_base, cv, sweep, evaluate, compare, explain, suggest, federate, export, bench):

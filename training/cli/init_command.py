@@ -14,8 +14,11 @@ from rootstock.training.cli.options import Json, failures, show
 def init(
     recipe: Annotated[Path, typer.Argument(help="The file to write.", metavar="RECIPE", show_default=False)],
     task_type: Annotated[
-        Literal["SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM"],
-        typer.Option(help="SEQ_CLS classifies texts, TOKEN_CLS finds entities, CAUSAL_LM generates text."),
+        Literal["SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM"],
+        typer.Option(
+            help="SEQ_CLS classifies texts, TOKEN_CLS finds entities, CAUSAL_LM answers chats, SEQ_2_SEQ_LM "
+            "rewrites texts."
+        ),
     ] = "SEQ_CLS",
     as_json: Json = False,
 ) -> None:

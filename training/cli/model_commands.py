@@ -70,12 +70,13 @@ def _text_figures(
 
     if server is not None:
         from rootstock.adapters.client.client import Client
-        from rootstock.adapters.spec import TEXT_GENERATION
+        from rootstock.adapters.spec import GENERATION
 
         with Client(server) as client:
-            if client.show(str(bundle).partition("@")[0])["task"] != TEXT_GENERATION:
+            task = client.show(str(bundle).partition("@")[0])["task"]
+            if task not in GENERATION:
                 return None
-            return assess_text_on_server(client, str(bundle), data, recipe)
+            return assess_text_on_server(client, str(bundle), task, data, recipe)
     if not generates(bundle):
         return None
     with progress(bundle.name) as report:

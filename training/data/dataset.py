@@ -51,9 +51,10 @@ def read_dataset(source: RecipeFile) -> Dataset:
     Raise DataError, with file and line, for data that a classifier cannot learn from. Label ids are in
     alphabetical order; for tokens `O` is 0, then come `B-` and `I-` of each entity type.
     """
-    if source.recipe.task_type == "CAUSAL_LM":
+    if source.recipe.generates:
         raise RecipeError(
-            f"{source.path}: task_type: this command is for classifiers; CAUSAL_LM has run, validate and evaluate"
+            f"{source.path}: task_type: this command is for classifiers; {source.recipe.task_type} has run, "
+            "validate and evaluate"
         )
     data = source.recipe.data
     train = read_rows(source, data.path, "data.path")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from typing import ClassVar
 
 from tokenizers import Tokenizer
 
 from rootstock.adapters.chat_template import ChatTemplate, Message, special_tokens, with_system
+from rootstock.adapters.language_model import LanguageModel, Seq2SeqLM
 from rootstock.adapters.spec import Prompting
 from rootstock.adapters.template_process import TemplateFault, TemplateProcess, probe_of
 from rootstock.training.data.text_pairs import PromptPair
@@ -25,6 +29,55 @@ class CompletionRow:
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
 
+    @property
+    def context(self) -> int:
+        """The number of tokens that a limit in tokens bounds."""
+        return len(self)
+
+
+class SourceRow(CompletionRow):
+    """The tokens of a source text, which an encoder reads, and those of its target."""
+
+    @property
+    def context(self) -> int:
+        """The number of tokens of the longer text, because the limit holds for each of the two."""
+        return max(len(self.prompt), len(self.answer))
+
+
+class PromptEncoder(ABC):
+    """A foundation's tokenizer, and the form in which the foundation reads a prompt.
+
+    `context` states how a prompt and its answer share the foundation's limit in tokens: "together" or "each".
+    """
+
+    context: ClassVar[str]
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+
+    @abstractmethod
+    def text(self, messages: Sequence[Message], where: str) -> str:
+        """Return the text of the prompt for a chat. Raise DataError for messages that have none."""
+
+    @abstractmethod
+    def row(self, messages: Sequence[Message], answer: str, where: str) -> CompletionRow:
+        """Return the tokens of a prompt and of its answer."""
+
+    @abstractmethod
+    def room(self, prompt: int, limit: int) -> int:
+        """Return how many tokens an answer may have after a prompt of `prompt` tokens; at most 0 for none."""
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of a plain text, with the special tokens that the tokenizer adds."""
+        return tuple(self._tokenizer.encode(text).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of an answer's tokens, without special tokens and spaces at its ends."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text.strip()
+
 
 class IsolatedTemplate:
     """The chat template of an adapter on a foundation, rendered as a server does, within the same limits."""
@@ -39,12 +92,14 @@ class IsolatedTemplate:
         return self._templates.text(self._source, self._special, messages)
 
 
-class PromptEncoder:
+class ChatEncoder(PromptEncoder):
     """The tokenizer and the chat template of a foundation, with an adapter's prompting and earlier turns.
 
     `stop_id` ends every answer. `shots` are pairs that stand before each chat as turns. Raise RecipeError, which
     begins with `origin`, if there is no chat template, or if a server would refuse the adapter's.
     """
+
+    context = "together"
 
     def __init__(
         self,
@@ -54,9 +109,7 @@ class PromptEncoder:
         origin: str,
         shots: Sequence[PromptPair] = (),
     ) -> None:
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        super().__init__(folder)
         self._template = _template_of(folder, prompting, origin)
         self._stop_id = stop_id
         self.system_prompt = prompting.system_prompt
@@ -82,14 +135,67 @@ class PromptEncoder:
         ids = self._tokenizer.encode(answer, add_special_tokens=False).ids
         return CompletionRow(self.prompt(messages, where), (*ids, self._stop_id))
 
-    def plain(self, text: str) -> tuple[int, ...]:
-        """Return the tokens of a plain text, with the special tokens that the tokenizer adds."""
-        return tuple(self._tokenizer.encode(text).ids)
+    def room(self, prompt: int, limit: int) -> int:
+        """Return how many tokens an answer may have after a prompt, with which it shares the context."""
+        return limit - prompt
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of an answer's tokens, without special tokens and spaces at its ends."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
-        return text.strip()
+
+class SourceEncoder(PromptEncoder):
+    """The tokenizer of an encoder–decoder foundation, with earlier texts and their answers.
+
+    `shots` are pairs that stand before each text, with their answers, as paragraphs. A target begins with the
+    token that the checkpoint forces at the beginning of an answer. Without one it begins with the special tokens
+    that the tokenizer puts there.
+    """
+
+    context = "each"
+
+    def __init__(self, folder: Path, language: Seq2SeqLM, shots: Sequence[PromptPair] = ()) -> None:
+        super().__init__(folder)
+        self._language = language
+        paragraphs = [f"{only_text(pair.messages, pair.where)}\n{pair.answer}\n\n" for pair in shots]
+        self._shots = "".join(paragraphs)
+
+    def text(self, messages: Sequence[Message], where: str) -> str:
+        """Return the text that the encoder reads. Raise DataError for messages that are not one of the user."""
+        return self._shots + only_text(messages, where)
+
+    def row(self, messages: Sequence[Message], answer: str, where: str) -> SourceRow:
+        """Return the tokens of a text and of its target."""
+        encoding = self._tokenizer.encode(answer)
+        ids = self._tokenizer.encode(answer, add_special_tokens=False).ids
+        special = takewhile(lambda at: at[1], zip(encoding.ids, encoding.special_tokens_mask, strict=True))
+        first = self._language.rules.first
+        begin = [token for token, _ in special] if first is None else [first]
+        return SourceRow(self.plain(self.text(messages, where)), (*begin, *ids, self._language.stop_ids[0]))
+
+    def room(self, prompt: int, limit: int) -> int:
+        """Return how many tokens an answer may have. The token before it counts as one of its context."""
+        return limit - 1 if prompt <= limit else 0
+
+
+def encoder_of(
+    folder: Path,
+    language: LanguageModel,
+    prompting: Prompting,
+    origin: str,
+    shots: Sequence[PromptPair] = (),
+) -> PromptEncoder:
+    """Return the encoder of a foundation's prompts. Raise RecipeError as ChatEncoder does."""
+    if isinstance(language, Seq2SeqLM):
+        return SourceEncoder(folder, language, shots)
+    return ChatEncoder(folder, language.stop_ids[0], prompting, origin, shots)
+
+
+def only_text(messages: Sequence[Message], where: str) -> str:
+    """Return the text of a chat of one message. Raise DataError for another chat."""
+    if [message["role"] for message in messages] != ["user"]:
+        raise DataError(
+            f"{where}: a chat of {len(messages)} messages before the answer; an encoder–decoder foundation reads "
+            "one text; leave one message, the user's"
+        )
+    text: str = messages[0]["content"]
+    return text
 
 
 def _turns(pair: PromptPair) -> list[Message]:

@@ -84,7 +84,9 @@ def read_pair_rows(source: RecipeFile, path: str, key: str) -> PairRows:
     for name in _matches(source, path, key):
         file, raw = read_bytes(source, name, key)
         if file.suffix.lower() not in FORMATS:
-            raise DataError(f"{file}: CAUSAL_LM reads {', '.join(FORMATS)} ({key}); convert the file")
+            raise DataError(
+                f"{file}: {source.recipe.task_type} reads {', '.join(FORMATS)} ({key}); convert the file"
+            )
         hashes.append(hashlib.sha256(raw).hexdigest())
         read = _chats if source.recipe.data.messages_column else _templated
         pairs += list(read(source, file, raw))

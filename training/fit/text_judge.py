@@ -9,7 +9,7 @@ from typing import Any
 from rootstock.training.data.prompt_encoding import CompletionRow, PromptEncoder
 from rootstock.training.data.text_pairs import PromptGroup
 from rootstock.training.errors import BelowBaseline
-from rootstock.training.fit.causal import negative_log_likelihoods
+from rootstock.training.fit.completions import negative_log_likelihoods
 from rootstock.training.fit.descent import Report, silent
 from rootstock.training.metrics.paired_test import Comparison
 from rootstock.training.metrics.text_figures import (
@@ -39,7 +39,7 @@ class PromptSet:
 
     @classmethod
     def of(cls, groups: Sequence[PromptGroup], encoder: PromptEncoder, where: str) -> PromptSet:
-        """Return the prompts of groups; `where` begins the message about one that the chat template refuses."""
+        """Return the prompts of groups; `where` begins the message about one that the encoder refuses."""
         return cls(tuple(groups), tuple(encoder.row(g.messages, g.references[0], where) for g in groups))
 
     @property
@@ -85,7 +85,6 @@ class TextJudge:
 
     encoder: PromptEncoder
     settings: Generation
-    stop_ids: tuple[int, ...]
     budget: int
     bf16: bool = False
     report: Report = silent
@@ -98,7 +97,7 @@ class TextJudge:
             self.report(done, total, note, rate)
 
         with adapter_off(network, foundation):
-            tokens = greedy(network, prompts.prompts, self.settings.max_new_tokens, self.stop_ids, progress)
+            tokens = greedy(network, prompts.prompts, self.settings.max_new_tokens, progress)
             likelihoods = negative_log_likelihoods(network, prompts.rows, self.budget, self.bf16)
         answers = tuple(self.encoder.decode(ids) for ids in tokens)
         return JudgedTexts(answers, text_counts(answers, prompts.references, likelihoods))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rootstock.adapters.spec import Array
+from rootstock.training.network.language_passes import LanguagePasses, passes_of
 from rootstock.training.network.network import Network
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ def greedy(
     network: Network,
     prompts: Sequence[Sequence[int]],
     most: int,
-    stop_ids: Sequence[int],
     progress: Callable[[int, float], None] = lambda done, rate: None,
 ) -> list[list[int]]:
     """Return the greedy answer to each prompt, in order: at most `most` tokens, without the one that ended it.
@@ -40,12 +40,11 @@ def greedy(
     Prompts of similar length form a batch with one cache. `progress` is called after each batch with the answers
     done and the tokens a second.
     """
+    passes = passes_of(network)
     answers: list[list[int]] = [[] for _ in prompts]
     began, done, tokens = time.monotonic(), 0, 0
     for chosen in _batches([len(prompt) for prompt in prompts], most):
-        for i, answer in zip(
-            chosen, _answers(network, [prompts[i] for i in chosen], most, stop_ids), strict=True
-        ):
+        for i, answer in zip(chosen, _answers(passes, [prompts[i] for i in chosen], most), strict=True):
             answers[i] = answer
             tokens += len(answer) + 1
         done += len(chosen)
@@ -54,56 +53,47 @@ def greedy(
 
 
 def continuation(network: Network, prompt: Sequence[int], count: int) -> Continuation:
-    """Return `count` greedy tokens after one prompt, computed alone. They go on past one that ends an answer."""
+    """Return at most `count` greedy tokens after one prompt, computed alone.
+
+    Those of a decoder go on past a token that ends an answer. Those of an encoder–decoder model end with it.
+    """
     import torch
 
-    device = next(network.model.parameters()).device
-    ids = torch.tensor([list(prompt)], device=device)
-    with _generating(network, count, []) as model:
+    passes = passes_of(network)
+    with _generating(passes, count, past_end=True) as model:
         out: Any = model.generate(
-            ids, attention_mask=torch.ones_like(ids), output_logits=True, return_dict_in_generate=True
+            **passes.inputs([prompt]), output_logits=True, output_scores=True, return_dict_in_generate=True
         )
-    tokens = out.sequences[0, len(prompt) :].tolist()
-    scores = torch.stack([step[0] for step in out.logits]).float().log_softmax(-1)
-    best = scores.topk(2, dim=-1).values
-    chosen = scores[torch.arange(len(tokens)), torch.tensor(tokens, device=device)]
-    return Continuation(tuple(tokens), chosen.cpu().numpy(), (best[:, 0] - best[:, 1]).cpu().numpy())
+    tokens = out.sequences[0, passes.start([prompt]) :]
+    # The logits are the model's; in the scores the checkpoint's rules have excluded tokens.
+    logprobs, allowed = (torch.cat(steps).float().log_softmax(-1) for steps in (out.logits, out.scores))
+    best = allowed.topk(2, dim=-1).values
+    chosen = logprobs.gather(1, tokens[:, None])[:, 0]
+    return Continuation(tuple(tokens.tolist()), chosen.cpu().numpy(), (best[:, 0] - best[:, 1]).cpu().numpy())
 
 
-def _answers(
-    network: Network, prompts: Sequence[Sequence[int]], most: int, stop_ids: Sequence[int]
-) -> Iterator[list[int]]:
-    import torch
-
-    device = next(network.model.parameters()).device
-    longest = max(map(len, prompts))
-    pad = stop_ids[0]
-    ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
-    lengths = torch.tensor([len(p) for p in prompts], device=device)
-    mask = (torch.arange(longest, device=device) >= longest - lengths[:, None]).long()
-    with _generating(network, most, stop_ids) as model:
-        out: torch.Tensor = model.generate(ids, attention_mask=mask)
-    for row in out[:, longest:].tolist():
-        end = next((at for at, token in enumerate(row) if token in stop_ids), len(row))
+def _answers(passes: LanguagePasses, prompts: Sequence[Sequence[int]], most: int) -> Iterator[list[int]]:
+    with _generating(passes, most) as model:
+        out: torch.Tensor = model.generate(**passes.inputs(prompts))
+        ends = model.generation_config.eos_token_id
+    for row in out[:, passes.start(prompts) :].tolist():
+        end = next((at for at, token in enumerate(row) if token in ends), len(row))
         yield row[:end]
 
 
 @contextmanager
-def _generating(network: Network, most: int, stop_ids: Sequence[int]) -> Iterator[Any]:
+def _generating(passes: LanguagePasses, most: int, past_end: bool = False) -> Iterator[Any]:
     """Yield the model, set to greedy tokens alone, as a server samples at temperature 0."""
     import torch
     from transformers import GenerationConfig
 
-    model: Any = network.task_model
+    model: Any = passes.network.task_model
     before = model.generation_config
-    # The checkpoint's own settings, such as a repetition penalty, are not those of a request.
+    # Other settings of the checkpoint, such as a repetition penalty, are not those of a request.
     model.generation_config = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=most,
-        eos_token_id=list(stop_ids) or None,
-        pad_token_id=stop_ids[0] if stop_ids else 0,
+        do_sample=False, max_new_tokens=most, **passes.settings(most, past_end)
     )
-    network.train(False)
+    passes.network.train(False)
     try:
         with torch.inference_mode():
             yield model

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _DROPOUTS = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout",
-    "seq_classif_dropout", "embedding_dropout", "mlp_dropout",
+    "seq_classif_dropout", "embedding_dropout", "mlp_dropout", "dropout_rate", "activation_dropout",
 )  # fmt: skip
 
 
@@ -87,6 +87,7 @@ def task_model(spec: NetworkSpec, random: bool = False) -> nn.Module:
     from transformers import (
         AutoConfig,
         AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
         AutoModelForSequenceClassification,
         AutoModelForTokenClassification,
     )
@@ -95,6 +96,7 @@ def task_model(spec: NetworkSpec, random: bool = False) -> nn.Module:
         "SEQ_CLS": AutoModelForSequenceClassification,
         "TOKEN_CLS": AutoModelForTokenClassification,
         "CAUSAL_LM": AutoModelForCausalLM,
+        "SEQ_2_SEQ_LM": AutoModelForSeq2SeqLM,
     }
     auto = classes[spec.task.peft_type]
     config = AutoConfig.from_pretrained(spec.files.folder)

@@ -35,7 +35,8 @@ class Splits(RecipeSection):
         "training.",
     )
     train_rows: Count | None = Field(
-        default=None, description="CAUSAL_LM: train on at most this many rows, drawn by the seed. Default: all."
+        default=None,
+        description="Generated text: train on at most this many rows, drawn by the seed. Default: all.",
     )
     seed: Seed = 0
 
@@ -74,8 +75,8 @@ class Data(RecipeSection):
     )
     folder_column: Text | None = Field(
         default=None,
-        description="CAUSAL_LM: the name of an additional column, which holds the name of each file's folder. A "
-        "path may match several files with *.",
+        description="Generated text: the name of an additional column, which holds the name of each file's "
+        "folder. A path may match several files with *.",
     )
     splits: Splits = Splits()
 

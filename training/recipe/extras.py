@@ -11,7 +11,7 @@ from rootstock.training.recipe.recipe import Recipe
 def require(recipe: Recipe) -> None:
     """Raise MissingExtra if a run of the recipe would train and then fail for lack of a package."""
     needed = {"plots": "matplotlib"}
-    if recipe.task_type == "CAUSAL_LM":
+    if recipe.generates:
         needed |= {"ROUGE figures": "rouge_score", "BLEU figures": "sacrebleu"}
     if recipe.data.group_column is not None:
         needed["figures by group"] = "fairlearn"

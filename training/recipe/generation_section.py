@@ -18,7 +18,7 @@ TextMetric = Literal[
 
 
 class Prompts(RecipeSection):
-    """The texts that are made of a row: the user's message and the assistant's answer.
+    """The texts that are made of a row: the user's message or the text to rewrite, and the answer.
 
     In `template` and `completion`, {column} stands for the value of a column; {{ and }} are braces.
     """
@@ -32,8 +32,8 @@ class Prompts(RecipeSection):
         description="A chat template in Jinja, in place of the foundation's. The bundle holds it, so a server "
         "uses it too.",
     )
-    template: Text = Field(default="{prompt}", description="The user's message.")
-    completion: Text = Field(default="{completion}", description="The assistant's answer, the target.")
+    template: Text = Field(default="{prompt}", description="The user's message, or the text to rewrite.")
+    completion: Text = Field(default="{completion}", description="The answer, the target.")
 
     @property
     def prompting(self) -> Prompting:
@@ -56,7 +56,9 @@ class Generation(RecipeSection):
         description="The figure that decides whether the adapter is better than the prompted foundation.",
     )
     shots: Annotated[int, Field(ge=0, le=64)] = Field(
-        default=3, description="The number of training rows in the foundation's prompt, as earlier turns."
+        default=3,
+        description="The number of training rows in the foundation's prompt, as earlier turns or paragraphs. "
+        "Default for SEQ_2_SEQ_LM: 0.",
     )
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = Field(
         default=128, description="Most tokens of a generated answer."

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rootstock.adapters.reference import FOUNDATION, is_name
+from rootstock.adapters.spec import GENERATION
 from rootstock.adapters.tasks import TASK_OF_TYPE, TaskSpec, task_named
 from rootstock.training.recipe.data_section import Data
 from rootstock.training.recipe.fields import (
@@ -23,7 +24,7 @@ from rootstock.training.recipe.fields import (
 from rootstock.training.recipe.generation_section import Generation, Prompts
 from rootstock.training.recipe.task_keys import check_keys
 
-TaskType = Literal["SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM"]
+TaskType = Literal["SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM"]
 # The tasks of classifiers, which have labels.
 CLASSIFYING = tuple(TASK_OF_TYPE[task_type] for task_type in ("SEQ_CLS", "TOKEN_CLS"))
 Method = Literal["auto", "head_only", "lora", "dora", "ia3"]
@@ -121,7 +122,7 @@ class Training(RecipeSection):
     max_length: Annotated[int, Field(ge=3)] = Field(
         default=128,
         description="Most tokens of an input, special tokens included; the rest is cut off. CAUSAL_LM: of prompt "
-        "and answer together; a longer row is left out.",
+        "and answer together; SEQ_2_SEQ_LM: of each of the two; a longer row is left out.",
     )
     cache_features: bool = Field(
         default=True,
@@ -131,17 +132,17 @@ class Training(RecipeSection):
     bf16: bool = Field(default=False, description="Mixed precision in bfloat16.")
     gradient_accumulation_steps: Count = Field(
         default=1,
-        description="CAUSAL_LM: the number of batches whose gradients add up to one step.",
+        description="Generated text: the number of batches whose gradients add up to one step.",
     )
     tokens_per_batch: Count = Field(
         default=4096,
-        description="CAUSAL_LM: most tokens of a batch, padding included; a larger one is computed in parts, "
-        "with the same result.",
+        description="Generated text: most tokens of a batch, padding included; a larger one is computed in "
+        "parts, with the same result.",
     )
     gradient_checkpointing: bool = Field(
         default=False,
-        description="CAUSAL_LM: compute activations again in the backward pass instead of keeping them; less "
-        "memory, about a third more time.",
+        description="Generated text: compute activations again in the backward pass instead of keeping them; "
+        "less memory, about a third more time.",
     )
 
 
@@ -256,6 +257,15 @@ class Recipe(RecipeSection):
             )
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _encoder_without_examples(cls, value: Any) -> Any:
+        """Return the recipe with 0 as the default of generation.shots for SEQ_2_SEQ_LM."""
+        if not isinstance(value, dict) or value.get("task_type") != "SEQ_2_SEQ_LM":
+            return value
+        stated = value.get("generation", {})
+        return {**value, "generation": {"shots": 0, **stated}} if isinstance(stated, dict) else value
+
     @model_validator(mode="after")
     def _fits_the_task(self) -> Recipe:
         check_keys(self, self.task_type)
@@ -265,6 +275,11 @@ class Recipe(RecipeSection):
     def task(self) -> TaskSpec:
         """The task of the adapter."""
         return task_named(TASK_OF_TYPE[self.task_type])
+
+    @property
+    def generates(self) -> bool:
+        """True if the adapter generates text, False if it is a classifier."""
+        return self.task.name in GENERATION
 
     @property
     def seeds(self) -> tuple[int, ...]:

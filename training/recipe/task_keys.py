@@ -8,7 +8,10 @@ from pydantic import BaseModel
 
 _TEXTS = ("SEQ_CLS",)
 _LABELS = ("SEQ_CLS", "TOKEN_CLS")
-_GENERATED = ("CAUSAL_LM",)
+_CHATS = ("CAUSAL_LM",)
+_GENERATED = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
+# An encoder–decoder model has two stacks, of which the layers of one have no place above those of the other.
+_ONE_STACK = (*_LABELS, *_CHATS)
 # By the key of a section, or the name of a whole section: the task types that have it.
 _KEYS: dict[str, tuple[str, ...]] = {
     "data.text_column": _TEXTS,
@@ -37,14 +40,19 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "training.ema_decay": _LABELS,
     "training.seeds": _LABELS,
     "training.cache_features": _LABELS,
-    "data.messages_column": _GENERATED,
+    "data.messages_column": _CHATS,
     "data.folder_column": _GENERATED,
     "data.splits.train_rows": _GENERATED,
     "prompts": _GENERATED,
+    "prompts.system_prompt": _CHATS,
+    "prompts.chat_template": _CHATS,
     "generation": _GENERATED,
     "training.gradient_accumulation_steps": _GENERATED,
     "training.tokens_per_batch": _GENERATED,
     "training.gradient_checkpointing": _GENERATED,
+    "training.layerwise_lr_decay": _ONE_STACK,
+    "training.unfreeze_schedule": _ONE_STACK,
+    "peft.layers_to_transform": _ONE_STACK,
 }
 # These may be set to their default.
 _DEFAULTS_ALLOWED = ("domain_adaptation", "training.contrastive_epochs")
@@ -56,7 +64,7 @@ def check_keys(recipe: BaseModel, task_type: str) -> None:
         if task_type not in task_types and _is_set(recipe, key):
             raise ValueError(f"{key} is for {' and '.join(task_types)}; task_type is {task_type}; leave it out")
     peft: Any = getattr(recipe, "peft")  # noqa: B009 - BaseModel has no such field
-    if task_type == "CAUSAL_LM" and peft.method == "head_only":
+    if task_type in _GENERATED and peft.method == "head_only":
         raise ValueError("peft.method: head_only is for classifiers; generated text has no head; use lora")
 
 
@@ -70,7 +78,7 @@ def drop_foreign_keys(value: dict[str, Any], task_type: str, hashed: bool = Fals
         if (
             key in _DEFAULTS_ALLOWED
             or task_type in task_types
-            or (hashed and task_type in _LABELS and task_types != _GENERATED)
+            or (hashed and task_type in _LABELS and not set(task_types) <= set(_GENERATED))
         ):
             continue
         *sections, last = key.split(".")

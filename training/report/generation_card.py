@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from rootstock.adapters.spec import TEXT_GENERATION
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.recipe.recipe import Recipe
 from rootstock.training.report.card import adapter_kind, front_matter, table
@@ -63,7 +64,8 @@ def _prompt(recipe: Recipe) -> str:
         lines += ["Chat template, which the bundle holds in place of the foundation's:"]
         lines.append(_quoted(recipe.prompts.chat_template))
     if recipe.data.messages_column is None:
-        lines += ["User's message, with the columns of a row in braces:", _quoted(recipe.prompts.template)]
+        message = "User's message" if recipe.task.name == TEXT_GENERATION else "Text to send"
+        lines += [f"{message}, with the columns of a row in braces:", _quoted(recipe.prompts.template)]
     else:
         lines.append("Chats as they are in the data.")
     return "\n\n".join(lines)

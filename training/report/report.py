@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rootstock.adapters.spec import TEXT_GENERATION
+from rootstock.adapters.spec import GENERATION
 from rootstock.training.report.generation_sections import generation_sections, judge_generation
 from rootstock.training.report.plots import draw
 from rootstock.training.report.recommendation import judge
@@ -62,7 +62,7 @@ def _render(template: str, metrics: Metrics, plots: Mapping[str, Path]) -> str:
         keep_trailing_newline=True,
     )
     pages.filters.update(cell=_cell, line=_line)
-    generates = metrics["task"] == TEXT_GENERATION
+    generates = metrics["task"] in GENERATION
     blocks = [_section(section, plots) for section in (generation_sections if generates else sections)(metrics)]
     verdict = judge_generation(metrics) if generates else judge(metrics)
     return pages.get_template(template).render(

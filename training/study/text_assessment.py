@@ -15,10 +15,10 @@ from rootstock.adapters.bundle.manifest import read_json, read_manifest
 from rootstock.adapters.client.client import Client, read_source
 from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.home.offline import open_offline
-from rootstock.adapters.spec import TEXT_GENERATION, FoundationSpec, Rejected
+from rootstock.adapters.spec import GENERATION, TEXT_GENERATION, FoundationSpec, Rejected
 from rootstock.adapters.tasks import task_named
 from rootstock.training.data.pair_split import drawn_groups
-from rootstock.training.data.prompt_encoding import PromptEncoder
+from rootstock.training.data.prompt_encoding import encoder_of, only_text
 from rootstock.training.data.text_pairs import PromptGroup, read_pair_rows
 from rootstock.training.errors import TrainingError
 from rootstock.training.fit.descent import Report, silent
@@ -44,31 +44,39 @@ def assess_text(
     spec, bundle = _opened(path, foundation)
     source = _source(data, recipe)
     settings = source.recipe.generation
-    network_spec = NetworkSpec(locate(foundation), spec, task_named(TEXT_GENERATION), 0)
-    language = spec.causal_lm
+    language = spec.language_model
     if language is None:
         raise TrainingError(f"{foundation}: generates no text; name the adapter's foundation with --foundation")
-    prompting = bundle.manifest.prompting
-    encoder = PromptEncoder(network_spec.files.folder, language.stop_ids[0], prompting, str(path))
+    network_spec = NetworkSpec(locate(foundation), spec, task_named(bundle.manifest.task), 0)
+    encoder = encoder_of(network_spec.files.folder, language, bundle.manifest.prompting, str(path))
     prompts = PromptSet.of(_groups(source, data, settings), encoder, str(data))
     with tempfile.TemporaryDirectory(prefix="rootstock-open-") as folder:
         for name, content in bundle.files.items():
             (Path(folder) / name).write_bytes(content)
         network = load(Path(folder), network_spec)
-    judge = TextJudge(encoder, settings, language.stop_ids, _BUDGET, report=report)
+    judge = TextJudge(encoder, settings, _BUDGET, report=report)
     judged = judge.judge(network, prompts, "answers")
     return _summary(judged.figures, judged.intervals, prompts.groups, judged.answers)
 
 
-def assess_text_on_server(client: Client, reference: str, data: Path, recipe: Path | None) -> dict[str, Any]:
-    """Return the figures of a server's greedy answers under a reference, without a perplexity."""
+def assess_text_on_server(
+    client: Client, reference: str, task: str, data: Path, recipe: Path | None
+) -> dict[str, Any]:
+    """Return the figures of a server's greedy answers under a reference, without a perplexity.
+
+    `task` is the adapter's.
+    """
     source = _source(data, recipe)
     settings = source.recipe.generation
     groups = _groups(source, data, settings)
 
     def answer(group: PromptGroup) -> str:
         options = {"temperature": 0, "max_tokens": settings.max_new_tokens}
-        content: str = client.chat(reference, group.messages, **options)["choices"][0]["message"]["content"]
+        if task == TEXT_GENERATION:
+            content: str = client.chat(reference, group.messages, **options)["choices"][0]["message"]["content"]
+        else:
+            text = only_text(group.messages, str(data))
+            content = client.complete(reference, text, **options)["choices"][0]["text"]
         return content.strip()
 
     # A server computes several answers in one pass.
@@ -83,8 +91,9 @@ def generates(path: Path) -> bool:
     with suppress(OSError, Rejected):
         members = open_archive(read_source(path)[0], Limits()).members
         if MANIFEST in members:
-            return read_manifest(members[MANIFEST]).task == TEXT_GENERATION
-        return read_json(members[CONFIG], CONFIG).get("task_type") == task_named(TEXT_GENERATION).peft_type
+            return read_manifest(members[MANIFEST]).task in GENERATION
+        stated = read_json(members[CONFIG], CONFIG).get("task_type")
+        return stated in [task_named(task).peft_type for task in GENERATION]
     # Whoever opens it says what is wrong.
     return False
 

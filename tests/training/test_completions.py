@@ -13,16 +13,11 @@ from transformers import AutoModelForCausalLM
 from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.tasks import task_named
 from rootstock.training.data.prompt_encoding import CompletionRow
-from rootstock.training.fit.causal import (
-    answer_losses,
-    batch_of,
-    negative_log_likelihoods,
-    perplexity,
-    train_completions,
-)
 from rootstock.training.fit.checkpoint import Checkpoints
+from rootstock.training.fit.completions import negative_log_likelihoods, perplexity, train_completions
 from rootstock.training.fit.descent import copy_of, deterministic
 from rootstock.training.network.construction import new_network
+from rootstock.training.network.language_passes import passes_of
 from rootstock.training.network.network import Network
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.recipe.recipe import Peft, Training
@@ -86,8 +81,8 @@ def test_the_loss_is_that_of_transformers_with_the_prompt_s_labels_left_out(fami
 def test_rows_in_one_batch_have_the_losses_that_each_has_alone(tiny: TinyDecoder, method: str) -> None:
     network = network_of(tiny, method)
     with torch.no_grad():
-        together = answer_losses(network, batch_of(ROWS, CPU))
-        alone = torch.cat([answer_losses(network, batch_of([row], CPU)) for row in ROWS])
+        together = passes_of(network).losses(ROWS)
+        alone = torch.cat([passes_of(network).losses([row]) for row in ROWS])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
     expected = [transformers_loss(network.task_model, row) for row in ROWS]
     means = [float(part.mean()) for part in together.split([len(row.answer) for row in ROWS])]
