@@ -18,7 +18,7 @@ from rootstock.service.engine.generate.decoder import Segment
 from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.engine.generate.sampling_options import SamplingOptions
 from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
-from rootstock.service.engine.runners.decoder.int4 import GROUP, Int4Linear, fits_int4, to_int4
+from rootstock.service.engine.runners.decoder.int4 import GROUP, Bf16Linear, Int4Linear, fits_int4, to_int4
 from tests.peft_adapters import peft_model
 from tests.service.engine.generate.engines import answers_to, run_engine
 from tests.service.engine.generate.families import FAMILIES, TinyDecoder, make_adapters, make_decoder
@@ -70,8 +70,16 @@ def test_a_layer_in_int4_multiplies_the_values_of_its_weights(rows: int) -> None
     torch.testing.assert_close(Int4Linear(weights, bias)(x), expected, rtol=1e-2, atol=5e-3)
 
 
-def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
-    layer = Int4Linear(to_int4(_weight()), None)
+@pytest.mark.parametrize("rows", [1, 3, 17])
+def test_a_layer_in_bf16_multiplies_its_weights(rows: int) -> None:
+    weight, bias = _weight(), torch.linspace(-1, 1, 48)
+    x = torch.randn(1, rows, 96, generator=torch.Generator().manual_seed(4))
+    expected = linear(x.bfloat16().float(), weight.bfloat16().float(), bias)
+    torch.testing.assert_close(Bf16Linear(weight, bias)(x), expected, rtol=1e-2, atol=5e-3)
+
+
+@pytest.mark.parametrize("layer", [Int4Linear(to_int4(_weight()), None), Bf16Linear(_weight(), None)])
+def test_a_row_does_not_depend_on_the_rows_beside_it(layer: torch.nn.Module) -> None:
     x = torch.randn(1, 33, 96, generator=torch.Generator().manual_seed(5))
     alone = torch.cat([layer(x[:, i : i + 1]) for i in range(33)], 1)
     assert torch.equal(layer(x), alone)
