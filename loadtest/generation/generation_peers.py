@@ -32,8 +32,8 @@ _KIND = LoraKind(16, None)
 _TOKENS = 48
 _FOUNDATION = "foundation"
 _CONTEXT = 512
-# The fastest precision that the golden sets allow.
-_BEST = "fp32"
+# The fastest precision that the golden sets of the demo adapters allow.
+_BEST = "int4"
 _EACH = f"prompts of {PROMPT_TOKENS} random tokens, {_TOKENS} greedy tokens, /v1/completions without a stream"
 
 
