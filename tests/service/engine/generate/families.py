@@ -67,7 +67,7 @@ TARGETS = {
     "gpt_neox": (["query_key_value"], "dense_h_to_4h"),
     "gpt2": (["c_attn"], "c_fc"),
 }
-_USUAL = (["q_proj", "v_proj"], "up_proj")
+USUAL_TARGETS = (["q_proj", "v_proj"], "up_proj")
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def save_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 def make_adapters(tiny: TinyDecoder, root: Path) -> list[PeftAdapter]:
     """Save adapters of every kind and of several ranks."""
-    attention, other = TARGETS.get(tiny.spec.model_type, _USUAL)
+    attention, other = TARGETS.get(tiny.spec.model_type, USUAL_TARGETS)
     kinds: list[dict[str, Any]] = [
         {"r": 2, "target_modules": attention},
         {"r": 8, "target_modules": "all-linear"},

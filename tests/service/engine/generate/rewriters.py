@@ -46,7 +46,7 @@ TARGETS = {
     "t5-gated": (["q", "v"], "wi_1"),
     "mt5": (["q", "v"], "wi_0"),
 }
-_USUAL = (["q_proj", "v_proj"], "fc1")
+USUAL_TARGETS = (["q_proj", "v_proj"], "fc1")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def make_rewriter(name: str, folder: Path) -> TinyRewriter:
 
 def make_adapters(tiny: TinyRewriter, root: Path) -> list[PeftAdapter]:
     """Save adapters of every kind and of several ranks."""
-    attention, other = TARGETS.get(tiny.name, _USUAL)
+    attention, other = TARGETS.get(tiny.name, USUAL_TARGETS)
     kinds: list[dict[str, Any]] = [
         {"r": 2, "target_modules": attention},
         {"r": 8, "target_modules": "all-linear"},
