@@ -47,6 +47,8 @@ from rootstock.service.engine.generate.sequence import TextSequence
 from rootstock.service.engine.generate.stream import TextStream
 
 _CHARACTERS_A_TOKEN = 4
+# Prompts of a golden set that are replayed at once. More would slow the steps of other streams.
+_REPLAYED = 4
 _GREEDY = SamplingOptions(temperature=0.0, logprobs=0, ignore_eos=True)
 
 
@@ -196,31 +198,43 @@ class GenerationEngine:
     async def replay(self, adapter: Adapter, prompts: Sequence[str], counts: Sequence[int]) -> list[Array]:
         """Return for each prompt the greedy tokens and their log-probabilities: (count, 2).
 
-        An unpublished adapter takes the serving path at the lowest priority.
+        An unpublished adapter takes the serving path at the lowest priority, a few prompts at once.
         """
-        results = []
-        for prompt, count in zip(prompts, counts, strict=True):
-            now = self._clock()
-            deadline = now + self.limits.timeout_s
-            with self.adapters.hold([adapter.digest]):
-                ids = await self._tokens(prompt, adapter, deadline)
-                source, start = self._form.split(ids)
-                sampling = self._form.fit(source, start, adapter, replace(_GREEDY, max_tokens=count), 1)
-                with self._admitted(1, len(source) + len(start), None) as ticket:
-                    resolved = ResolvedReference("", None, adapter.digest)
-                    stream = TextStream(resolved, len(ids), [self._tokenizer.stream()], (), self._clock)
-                    sampler = self._form.sampler(sampling, start)
-                    stream.sequences = [
-                        TextSequence(
-                            adapter, start, sampler, stream.receiver(0), now, deadline, source,
-                            priority="low", verifying=True, ticket=ticket,
-                        )
-                    ]  # fmt: skip
-                    with self._followed(stream, deadline):
-                        pieces = [piece async for piece in stream]
-            rows = [(piece.choice.token, piece.choice.logprob) for piece in pieces if piece.choice is not None]
-            results.append(np.asarray(rows, np.float32))
-        return results
+        turns = asyncio.Semaphore(_REPLAYED)
+
+        async def replayed(prompt: str, count: int) -> Array:
+            async with turns:
+                return await self._replay_one(adapter, prompt, count)
+
+        tasks = [asyncio.create_task(replayed(*one)) for one in zip(prompts, counts, strict=True)]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _replay_one(self, adapter: Adapter, prompt: str, count: int) -> Array:
+        now = self._clock()
+        deadline = now + self.limits.timeout_s
+        with self.adapters.hold([adapter.digest]):
+            ids = await self._tokens(prompt, adapter, deadline)
+            source, start = self._form.split(ids)
+            sampling = self._form.fit(source, start, adapter, replace(_GREEDY, max_tokens=count), 1)
+            with self._admitted(1, len(source) + len(start), None) as ticket:
+                resolved = ResolvedReference("", None, adapter.digest)
+                stream = TextStream(resolved, len(ids), [self._tokenizer.stream()], (), self._clock)
+                sampler = self._form.sampler(sampling, start)
+                stream.sequences = [
+                    TextSequence(
+                        adapter, start, sampler, stream.receiver(0), now, deadline, source,
+                        priority="low", verifying=True, ticket=ticket,
+                    )
+                ]  # fmt: skip
+                with self._followed(stream, deadline):
+                    pieces = [piece async for piece in stream]
+        rows = [(piece.choice.token, piece.choice.logprob) for piece in pieces if piece.choice is not None]
+        return np.asarray(rows, np.float32)
 
     async def check_template(self, adapter: Adapter) -> None:
         """Raise Rejected (check "template") if the adapter has a chat template that cannot be used."""

@@ -296,6 +296,32 @@ def test_the_replay_of_an_adapter_gives_greedy_tokens_and_their_log_probabilitie
     assert (long[:, 1] <= 0).all()
 
 
+def test_many_prompts_are_replayed_at_once_and_each_as_alone(
+    llama: TinyDecoder, saved: list[PeftAdapter], adapters: dict[str, Adapter]
+) -> None:
+    texts = ["Where is my parcel?"[i:] for i in range(9)]
+
+    async def work(engine: GenerationEngine) -> list[Array]:
+        return await engine.replay(adapters["a3"], texts, [5] * len(texts))
+
+    encode = PromptTokenizer(llama.folder).encode
+    for text, output in zip(texts, _run(llama, {}, work), strict=True):
+        assert list(map(int, output[:, 0])) == llama.greedy(saved[3], encode(text), 5), text
+
+
+def test_a_prompt_that_cannot_be_replayed_ends_the_replay_of_the_others(
+    llama: TinyDecoder, adapters: dict[str, Adapter]
+) -> None:
+    async def work(engine: GenerationEngine) -> list[Array]:
+        with pytest.raises(TooLong):
+            await engine.replay(adapters["a3"], ["one", "two" * 200, "three"], [100, 5, 100])
+        assert engine.admission.waiting() == (0, 0)
+        return await engine.replay(adapters["a2"], ["one"], [5])
+
+    (output,) = _run(llama, {}, work)
+    assert output.shape == (5, 2)
+
+
 def test_a_call_that_never_fits_in_the_queue_leaves_room_for_the_next_one(
     llama: TinyDecoder, adapters: dict[str, Adapter]
 ) -> None:
