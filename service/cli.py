@@ -1,4 +1,4 @@
-"""The commands `rootstock serve`, `rootstock top` and `rootstock foundation`."""
+"""The commands `rootstock serve` and `rootstock top`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,12 @@ from rootstock.adapters.cli.options import URL, Json, Url
 from rootstock.adapters.installation import lack
 
 if TYPE_CHECKING:
-    from rootstock.adapters.foundation.location import FoundationFiles
-    from rootstock.adapters.spec import FoundationSpec
     from rootstock.service.telemetry.top import Frame
 
 serve = typer.Typer(add_completion=False)
 top = typer.Typer(add_completion=False)
-foundation = typer.Typer(add_completion=False, no_args_is_help=True, help="Show or export the foundation model.")
 
-_FOUNDATION = typer.Option(
+FOUNDATION = typer.Option(
     help="Foundation model: `default`, `chat`, a local folder, or org/name@<40 hex revision>."
 )
 
@@ -33,7 +30,7 @@ _FOUNDATION = typer.Option(
 def serve_command(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    foundation: Annotated[str | None, _FOUNDATION] = None,
+    foundation: Annotated[str | None, FOUNDATION] = None,
     server: Annotated[str | None, typer.Option(help="HTTP server: bentoml or uvicorn.")] = None,
 ) -> None:
     """Serve a foundation and its adapters over HTTP until stopped.
@@ -55,15 +52,15 @@ def serve_command(
             _pass_on(settings)
             _take_home(settings)
         except (SettingsError, NoSuchExporter, AdapterError, OSError) as error:
-            _fail(str(error))
+            fail(str(error))
     try:
         if not runs_on_torch(settings):
             for setting in settings.hosted.values():
                 _prepare(setting, settings)
         elif problem := lack("torch", "ROOTSTOCK_RUNNER=torch"):
-            _fail(problem)
+            fail(problem)
     except (FoundationError, AdapterError, OSError) as error:
-        _fail(str(error))
+        fail(str(error))
     _check_address(settings.host, settings.port)
     sys.stderr.write(f"rootstock: serving on http://{settings.host}:{settings.port} (docs at /docs)\n")
     if settings.server == "uvicorn":
@@ -97,7 +94,7 @@ def top_command(
         with suppress(KeyboardInterrupt), Client(url, key, timeout=10) as client:
             _watch(islice(frames(client, interval), 1 if once else None), url, as_json)
     except ClientError as error:
-        _fail("; ".join(filter(None, (str(error), error.advice))), 2 if isinstance(error, Misused) else 1)
+        fail("; ".join(filter(None, (str(error), error.advice))), 2 if isinstance(error, Misused) else 1)
 
 
 def _watch(views: Iterable[Frame], url: str, as_json: bool) -> None:
@@ -117,80 +114,6 @@ def _watch(views: Iterable[Frame], url: str, as_json: bool) -> None:
     with Live(console=console, auto_refresh=False) as live:
         for view in views:
             live.update(shown(view, url), refresh=True)
-
-
-@foundation.command("show", epilog="Example: rootstock foundation show --foundation ./my-model --json")
-def show(
-    foundation: Annotated[str | None, _FOUNDATION] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
-    """Print each foundation's name, fingerprint, sites and task classes."""
-    specs = _describe(foundation)
-    if as_json:
-        documents = [spec.to_json() for spec in specs.values()]
-        sys.stdout.write(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2) + "\n")
-        return
-    sys.stdout.write("\n".join(_summary(reference, spec) for reference, spec in specs.items()))
-
-
-def _summary(reference: str, spec: FoundationSpec) -> str:
-    own = spec.embedding
-    pooling = f"{own.pooling} pooling{', normalised' if own.normalize else ''}"
-    prefix = f", prefix {own.prefix!r}" if own.prefix else ""
-    tasks = "\n".join(f"  {c.task:<22}{c.name}" for c in spec.classes.values())
-    return (
-        f"reference    {reference}\n"
-        f"name         {spec.name}{'@' + spec.revision if spec.revision else ''}\n"
-        f"fingerprint  {spec.fingerprint}\n"
-        f"model        {spec.model_type}, {spec.layers} layers, width {spec.hidden_size}, "
-        f"{spec.parameters / 1e6:.1f} M parameters\n"
-        f"tokens       at most {spec.max_tokens}; {own.max_tokens} for its own embeddings "
-        f"({pooling}{prefix})\n"
-        f"sites        {len(spec.sites)} linear layers of the trunk\n"
-        f"tasks\n{tasks}\n"
-        f"own tasks    {', '.join(spec.own_tasks)}\n"
-    )
-
-
-@foundation.command("export", epilog="Example: rootstock foundation export --int8")
-def export(
-    foundation: Annotated[str | None, _FOUNDATION] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Make and check the int8 export too.")] = False,
-    accept_drift: Annotated[
-        bool, typer.Option("--accept-drift", help="Keep the int8 export even if the check fails.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
-    """Write the foundation's ONNX export to the cache that `rootstock serve` reads.
-
-    With --int8, the command also makes an int8 export. It replays the golden set of every version that an alias
-    points to on both exports. It keeps the int8 export if the outputs differ within the bounds, or with
-    --accept-drift. A server with ROOTSTOCK_PRECISION=int8 needs that export.
-
-    Exit code 0: the export is in the cache; 1: int8 changes too much and was not kept; 2: wrong usage.
-    """
-    from rootstock.adapters.cli.output import tell
-    from rootstock.adapters.errors import AdapterError
-    from rootstock.adapters.foundation.location import FoundationError, generates, locate
-    from rootstock.service.settings import SettingsError, read_settings
-
-    if accept_drift and not int8:
-        _fail("--accept-drift needs --int8, because only the int8 export changes outputs; add --int8")
-    try:
-        settings = read_settings(foundation=foundation)
-        for setting in settings.hosted.values():
-            files = locate(setting, settings.export_folders)
-            if generates(files):
-                # torch reads the checkpoint itself.
-                tell({"path": str(files.folder)}, as_json, str(files.folder))
-                continue
-            folder = _exported(setting, files, settings, "fp32")
-            if int8:
-                _export_int8(files, settings, folder, accept_drift, as_json)
-            else:
-                tell({"path": str(folder)}, as_json, str(folder))
-    except (SettingsError, FoundationError, AdapterError, OSError) as error:
-        _fail(str(error))
 
 
 def _pass_on(settings: Any) -> None:
@@ -235,70 +158,20 @@ def _check_address(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        _fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another address with --host or --port")
+        fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another address with --host or --port")
 
 
 def _prepare(setting: str, settings: Any) -> None:
     """Make what the server needs of a foundation: an export, or torch if the foundation generates text."""
     from rootstock.adapters.foundation.location import FoundationError, generates, locate
+    from rootstock.service.exports.cache import find_export
 
     files = locate(setting, settings.export_folders)
     if not generates(files):
-        _exported(setting, files, settings, settings.precision)
+        # Here the user sees the progress of an export that is made now, and its errors.
+        find_export(setting, files, settings.export_folders, settings.precision)
     elif problem := lack("torch", f"generating text with {files.name}"):
         raise FoundationError(problem)
-
-
-def _exported(setting: str, files: FoundationFiles, settings: Any, precision: str) -> Path:
-    """Return the foundation's export. If there is none, make it here, where the user sees progress and errors."""
-    from rootstock.service.exports.cache import find_export
-
-    return find_export(setting, files, settings.export_folders, precision)
-
-
-def _export_int8(files: FoundationFiles, settings: Any, fp32: Path, accept_drift: bool, as_json: bool) -> None:
-    """Write the int8 export beside the fp32 one if its outputs are within bounds or the drift is accepted."""
-    from rootstock.adapters.bundle import Limits
-    from rootstock.adapters.cli.output import table, tell
-    from rootstock.service.exports.cache import int8_candidate, path_of
-    from rootstock.service.exports.int8_check import measure
-
-    home = settings.home_folder
-    limits = Limits(max_bundle_bytes=settings.max_bundle_mb * 2**20, max_rank=settings.max_rank)
-    folder = path_of(files, home, "int8")
-    with int8_candidate(fp32, folder) as candidate:
-        drift = measure(fp32, candidate, home, files.folder, limits, settings.runner_threads, _replaying)
-        existed = candidate == folder
-        accepted = accept_drift or not drift.refusals
-        if accepted and not existed:
-            os.replace(candidate, folder)
-    lines = [f"not checked: {name}: {reason}" for name, reason in drift.not_checked.items()]
-    rows = table(drift.COLUMNS, drift.cells())
-    tell({**drift.to_json(), "path": str(folder) if accepted or existed else None}, as_json, rows, *lines)
-    if not accepted:
-        outcome = "the export accepted before stays" if existed else "it is not kept; --accept-drift keeps it"
-        _fail(f"int8 changes too much: {'; '.join(drift.refusals)}; {outcome}", 1)
-    if not as_json:
-        sys.stdout.write(f"{folder}\n")
-
-
-def _replaying(done: int, total: int) -> None:
-    if done % 100 == 0:
-        sys.stderr.write(f"  replaying golden sets: {done} of {total}\n")
-
-
-def _describe(foundation: str | None) -> dict[str, FoundationSpec]:
-    """Return the spec of each foundation by its reference."""
-    from rootstock.adapters.foundation.architecture import describe
-    from rootstock.adapters.foundation.location import FoundationError, locate
-    from rootstock.service.settings import SettingsError, read_settings
-
-    try:
-        settings = read_settings(foundation=foundation)
-        files = {name: locate(setting, settings.export_folders) for name, setting in settings.hosted.items()}
-        return {name: describe(found) for name, found in files.items()}
-    except (SettingsError, FoundationError) as error:
-        _fail(str(error))
 
 
 def _serve_uvicorn(settings: Any) -> None:
@@ -348,6 +221,7 @@ def _serve_bentoml(settings: Any) -> None:
     os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter
 
 
-def _fail(message: str, code: int = 2) -> NoReturn:
+def fail(message: str, code: int = 2) -> NoReturn:
+    """End the process with a message on stderr and an exit code."""
     sys.stderr.write(f"rootstock: {message}\n")
     raise SystemExit(code)

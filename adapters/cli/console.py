@@ -26,7 +26,9 @@ _GROUPS = {
     ),
     "top": CommandGroup("rootstock.service.cli:top", "Watch a server's traffic, live in a terminal."),
     "foundation": CommandGroup(
-        "rootstock.service.cli:foundation", "Show or export the foundation model.", "serve"
+        "rootstock.service.foundation_commands:foundation",
+        "Show, export or check the foundation model.",
+        "serve",
     ),
     "adapters": CommandGroup(
         "rootstock.adapters.cli.adapter_commands:app",

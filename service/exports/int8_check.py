@@ -159,7 +159,7 @@ def measure(
     store = Home(home).open_store()
     rows = [replay.row(FOUNDATION, foundation_adapter(spec), SENTENCES)]
     not_checked: dict[str, str] = {}
-    pointed = _pointed(home, spec.fingerprint)
+    pointed = pointed_versions(home, spec.fingerprint)
     for done, (digest, references) in enumerate(pointed.items()):
         progress(done, len(pointed))
         name = ", ".join(references)
@@ -177,7 +177,7 @@ def measure(
     return PrecisionChange(rows, not_checked)
 
 
-def _pointed(home: Path, foundation: str) -> dict[str, list[str]]:
+def pointed_versions(home: Path, foundation: str) -> dict[str, list[str]]:
     """Return the references that aliases point to, for this foundation, by digest."""
     references_of: dict[str, dict[str, None]] = defaultdict(dict)
     if Home(home).registry_file.exists():
