@@ -32,6 +32,10 @@ _VARIABLES = (
 )  # fmt: skip
 # JSON writes a control character in six bytes.
 _MAX_ANSWER_BYTES = 6 * MAX_TEXT_CHARACTERS + 2**12
+# A chat's text may have this many characters, and twice as many as the template and the messages together.
+_LEAST_LIMIT = 2**16
+# The exit codes of a process that a template has brought to a limit.
+_BY_TEMPLATE = (OUT_OF_MEMORY, -signal.SIGPROF, -signal.SIGALRM)
 _PROBE = ({"role": "user", "content": "Hello"},)
 
 
@@ -85,9 +89,12 @@ class TemplateProcess:
             answer = self._answer(request)
         if "text" not in answer:
             raise TemplateFault(answer["refusal"])
-        return answer["text"]
+        text, most = answer["text"], 2 * len(request) + _LEAST_LIMIT
+        if len(text) > most:
+            raise TemplateFault(f"it writes {len(text)} characters and the limit for these messages is {most}")
+        return text
 
-    def _answer(self, request: bytes) -> dict[str, str]:
+    def _answer(self, request: bytes, again: bool = True) -> dict[str, str]:
         fresh = self._process is None
         process = self._running()
         line = _exchange(process, request)
@@ -95,6 +102,9 @@ class TemplateProcess:
             answer: dict[str, str] = json.loads(line)
             return answer
         self._stop()
+        if process.returncode not in _BY_TEMPLATE and again:
+            # The system has ended the process, which says nothing of the template.
+            return self._answer(request, again=False)
         if process.returncode == OUT_OF_MEMORY and not fresh:
             # Earlier chats may have left too little for this one.
             return self._answer(request)
@@ -105,7 +115,7 @@ class TemplateProcess:
             return self._process
         self._stop()
         self._process = subprocess.Popen(
-            (sys.executable, "-m", "rootstock.adapters.template_worker"),
+            (sys.executable, "-P", "-m", "rootstock.adapters.template_worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

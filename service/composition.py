@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from rootstock.adapters.bundle import Limits, PlainFields
-from rootstock.adapters.errors import StoreFull
+from rootstock.adapters.errors import InvalidName, StoreFull
 from rootstock.adapters.spec import FoundationSpec, Rejected
 from rootstock.service.engine.core.errors import EngineError
 from rootstock.service.runner_choice import runs_on_torch
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from rootstock.service.telemetry.metrics import Metrics
     from rootstock.service.telemetry.tracing import Tracing
 
-DEMO = Path(__file__).parent / "demo"
+# The demo adapters of the default foundation, and of the chat foundation.
+DEMO, CHAT_DEMO = (Path(__file__).parent / name for name in ("demo", "demo_chat"))
 _MIB = 2**20
 
 
@@ -341,9 +342,10 @@ async def register_demo(publisher: Publisher, registry: Registry) -> None:
     """Publish the demo adapters of this server's foundations if nobody has used the registry yet.
 
     They are verified like any upload. If an earlier start was killed midway, or had fewer foundations, publish
-    the remaining ones. Skip an adapter that the limits or a full disk refuse.
+    the remaining ones. Skip an adapter whose name a foundation has, or that the limits or a full disk refuse.
     """
-    bundles: Mapping[str, Path] = {path.stem: path for path in sorted(DEMO.rglob("*.zip"))}
+    folders = DEMO, CHAT_DEMO
+    bundles: Mapping[str, Path] = {path.stem: path for folder in folders for path in folder.glob("*.zip")}
     events = registry.events(limit=4 * len(bundles))
     if any(event.name not in bundles or event.what != "published" for event in events):
         return
@@ -354,7 +356,7 @@ async def register_demo(publisher: Publisher, registry: Registry) -> None:
             if not await publisher.serves(await read()):
                 continue
             done = await publisher.publish(read, name, PlainFields(), True)
-        except (Rejected, EngineError, StoreFull) as error:
+        except (Rejected, EngineError, StoreFull, InvalidName) as error:
             log.warning("demo adapter skipped", name=name, reason=str(error))
         else:
             log.info("demo adapter published", name=name, task=done.task)

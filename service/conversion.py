@@ -82,7 +82,7 @@ class Converter:
 
     async def _run(self, *arguments: str) -> tuple[int | None, bytes]:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "rootstock.adapters.convert.conversion", *arguments),
+            *(sys.executable, "-P", "-m", "rootstock.adapters.convert.conversion", *arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=_environment(),

@@ -23,7 +23,7 @@ from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.foundations import FoundationHost, Foundations
 from rootstock.service.telemetry.metrics import Metrics
-from rootstock.service.tolerance import compare
+from rootstock.service.tolerance import compare, golden_tokens
 
 # An upload takes memory for its zip, its unpacked files and its arrays. One may wait for its conversion while
 # another is verified.
@@ -178,7 +178,8 @@ class Publisher:
                 outputs = await engine.replay(adapter, inputs)
             else:
                 counts = [_PROBE_TOKENS] if golden is None else list(map(_token_count, golden.outputs))
-                outputs = await engine.replay(adapter, _texts(inputs), counts)
+                forced = None if golden is None else golden_tokens(golden, engine.runner.precision)
+                outputs = await engine.replay(adapter, _texts(inputs), counts, forced)
         except (RunnerFault, TooLarge, TooLong, InvalidInput) as error:
             raise Rejected("golden", "probe" if golden is None else "golden.json", str(error)) from error
         runner = engine.runner

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rootstock.adapters.bundle import Golden
 from rootstock.adapters.spec import GENERATION, Array, Rejected
 
 
@@ -95,24 +96,30 @@ def compare(output: Array, expected: Array, task: str, precision: str, where: st
     return float(difference.max())
 
 
-def _compare_tokens(output: Array, expected: Array, precision: str, where: str) -> float:
-    """Compare greedy tokens and their log-probabilities: (tokens, 2).
+def golden_tokens(golden: Golden, precision: str) -> list[list[int]] | None:
+    """Return the tokens that a replay must force, or None in fp32, where it must generate them itself.
 
-    In fp32 every token must be the same. A coarse precision may leave the expected tokens at a near tie, where
-    the other token is about as likely as the expected one; what follows is not compared.
+    Rounding may tip a near tie, and what follows another token says nothing. So a coarse precision is held to the
+    log-probabilities of the expected tokens.
     """
-    same = output[:, 0] == expected[:, 0]
-    first = len(same) if same.all() else int(same.argmin())
-    tolerance = LOGPROB_TOLERANCES[precision]
-    if first < len(same) and not tolerance.coarse:
+    if not LOGPROB_TOLERANCES[precision].coarse:
+        return None
+    return [[int(token) for token in output[:, 0]] for output in golden.outputs]
+
+
+def _compare_tokens(output: Array, expected: Array, precision: str, where: str) -> float:
+    """Compare tokens, which must be the same, and their log-probabilities: (tokens, 2)."""
+    other = np.flatnonzero(output[:, 0] != expected[:, 0])
+    if len(other):
+        at = int(other[0])
         raise Rejected(
             "golden",
-            f"{where}[{first}]",
-            f"the server generates token {int(output[first, 0])}; expected {int(expected[first, 0])}",
+            f"{where}[{at}]",
+            f"the server generates token {int(output[at, 0])}; expected {int(expected[at, 0])}",
         )
-    actual, wanted = output[: first + 1, 1], expected[: first + 1, 1]
-    difference = np.abs(actual - wanted)
-    over = difference - (tolerance.absolute + tolerance.relative * np.abs(wanted))
+    tolerance = LOGPROB_TOLERANCES[precision]
+    difference = np.abs(output[:, 1] - expected[:, 1])
+    over = difference - (tolerance.absolute + tolerance.relative * np.abs(expected[:, 1]))
     if len(over) and over.max() > 0:
         at = int(over.argmax())
         raise Rejected(

@@ -47,7 +47,7 @@ def ensure_converted(title: str, module: str, source: Path, folder: Path, cost: 
     """
     sys.stderr.write(f"converting {title} to safetensors in {folder}, once; this takes {cost}\n")
     sys.stderr.flush()
-    command = [sys.executable, "-m", module, str(source), str(folder)]
+    command = [sys.executable, "-P", "-m", module, str(source), str(folder)]
     try:
         code = run_child(command, {**os.environ, **_QUIET}, _SECONDS)
     except OverTime:

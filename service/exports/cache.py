@@ -67,7 +67,7 @@ def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
         if problem := lack("torch", f"{home} holds no export of {files.name}: making one"):
             raise FoundationError(problem)
         shutil.rmtree(folder, ignore_errors=True)
-        command = [sys.executable, "-m", "rootstock.service.exports.cache", setting, str(folder)]
+        command = [sys.executable, "-P", "-m", "rootstock.service.exports.cache", setting, str(folder)]
         environment = {**os.environ, "ROOTSTOCK_HOME": str(home), "TOKENIZERS_PARALLELISM": "false"}
         try:
             code = run_child(command, environment, _SECONDS)

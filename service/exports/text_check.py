@@ -1,4 +1,4 @@
-"""The check of a decoder in fewer bits: golden texts are generated again, and their tokens are compared."""
+"""The check of a decoder in fewer bits: the tokens of golden texts get their log-probabilities again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
 from rootstock.service.exports.int8_check import Progress, pointed_versions
 from rootstock.service.registry_catalog import RegistryCatalog
-from rootstock.service.tolerance import LOGPROB_TOLERANCES, compare
+from rootstock.service.tolerance import LOGPROB_TOLERANCES, compare, golden_tokens
 
 # The foundation's slot, one for an adapter, and the reserved one of verification.
 _SLOTS = 3
@@ -30,16 +30,14 @@ _SLOTS = 3
 
 @dataclass(frozen=True)
 class TextRow:
-    """The effect of a precision on one adapter's golden texts.
+    """The effect of a precision on the log-probabilities of one adapter's golden tokens.
 
-    `same` of the `tokens` are the expected ones, up to the first other token of each text. `refusal` says why a
-    server of this precision would refuse the adapter, or is None.
+    `refusal` says why a server of this precision would refuse the adapter, or is None.
     """
 
     adapter: str
     inputs: int
     tokens: int
-    same: int
     max_difference: float
     refusal: str | None
 
@@ -52,7 +50,7 @@ class TextCheck:
     rows: Sequence[TextRow]
     not_checked: Mapping[str, str]
 
-    COLUMNS = ("adapter", "inputs", "same tokens", "largest difference", "verdict")
+    COLUMNS = ("adapter", "inputs", "tokens", "largest difference", "verdict")
 
     @property
     def refusals(self) -> list[str]:
@@ -65,7 +63,7 @@ class TextCheck:
             {
                 "adapter": row.adapter,
                 "inputs": str(row.inputs),
-                "same tokens": f"{row.same} of {row.tokens}",
+                "tokens": str(row.tokens),
                 "largest difference": f"{row.max_difference:.4f}",
                 "verdict": "passed" if row.refusal is None else "refused",
             }
@@ -133,25 +131,24 @@ def check_texts(
                 elif golden is None:
                     not_checked[name] = "no golden set"
                 else:
-                    rows.append(_row(name, golden, _replayed(engine, adapter, golden), precision))
+                    rows.append(_row(name, golden, _replayed(engine, adapter, golden, precision), precision))
         finally:
             engine.stop()
     return TextCheck(precision, rows, not_checked)
 
 
-def _replayed(engine: GenerationEngine, adapter: Adapter, golden: Golden) -> list[Array]:
+def _replayed(engine: GenerationEngine, adapter: Adapter, golden: Golden, precision: str) -> list[Array]:
     prompts = [text for text in golden.inputs if isinstance(text, str)]
-    return asyncio.run(engine.replay(adapter, prompts, [len(output) for output in golden.outputs]))
+    counts = [len(output) for output in golden.outputs]
+    return asyncio.run(engine.replay(adapter, prompts, counts, golden_tokens(golden, precision)))
 
 
 def _row(name: str, golden: Golden, outputs: Sequence[Array], precision: str) -> TextRow:
-    same, worst, refusal = 0, 0.0, None
+    worst, refusal = 0.0, None
     for i, (output, expected) in enumerate(zip(outputs, golden.outputs, strict=True)):
-        equal = output[:, 0] == expected[:, 0]
-        same += len(equal) if equal.all() else int(equal.argmin())
         try:
             worst = max(worst, compare(output, expected, TEXT_GENERATION, precision, f"outputs[{i}]"))
         except Rejected as error:
             refusal = refusal or str(error)
     tokens = sum(len(expected) for expected in golden.outputs)
-    return TextRow(name, len(outputs), tokens, same, worst, refusal)
+    return TextRow(name, len(outputs), tokens, worst, refusal)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ ATTACKS = {
         "{% set n = namespace(x='a') %}{% for i in range(999) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
         "MiB of memory",
     ),
+    "a long prompt of a short message": ("{{ messages[0].content * 40000 }}", "the limit for these messages is"),
     "deep brackets": ("{{" + "(" * 20_000 + "1" + ")" * 20_000 + "}}", ""),
     "a deep expression": ("{{ 1" + "+1" * 20_000 + " }}", ""),
     "deep blocks": ("{% if 1 %}" * 2000 + "{% endif %}" * 2000, ""),
@@ -142,6 +144,26 @@ def test_memory_that_other_templates_hold_refuses_no_chat() -> None:
             templates.text(f"{{{{ 'abcdefgh{i:02}' * 380000 }}}}", {}, USER)
     # This alone is within the limit.
     assert templates.text("{% set x = messages[0].content * 38000000 %}ok", {}, USER) == "ok"
+
+
+def test_the_process_imports_nothing_from_the_folder_of_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(9)\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert TemplateProcess().text(CHATML, {}, USER).endswith("assistant\n")
+
+
+def test_a_chat_whose_process_the_system_ends_is_rendered_again(templates: TemplateProcess) -> None:
+    busy = "{% for i in range(99999) %}{% for j in range(20) %}{% endfor %}{% endfor %}ok"
+    templates.text(CHATML, {}, USER)
+    process = templates._process
+    assert process is not None
+    with ThreadPoolExecutor(1) as thread:
+        rendered = thread.submit(templates.text, busy, {}, USER)
+        # The chat is in the process, on its way there, or still here: the text is the same.
+        process.kill()
+        assert rendered.result() == "ok"
 
 
 def test_a_template_that_takes_long_lets_the_others_have_their_turn() -> None:

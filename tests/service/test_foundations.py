@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -65,6 +66,17 @@ def servers(
                     answer = upload(client, name, data)
                     assert answer.status_code == 201, answer.text
         yield both, alone
+
+
+def test_a_demo_adapter_whose_name_a_foundation_has_is_left_out(
+    new_home: Callable[[], Path], other: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "entities"
+    shutil.copytree(other, folder)
+    settings = Settings(home=new_home(), foundations=f"default,{folder}", log_level="error")
+    with run_server(settings) as server, server.client() as client:
+        listed = {one["name"] for one in client.get("/v1/adapters").json()["adapters"]}
+    assert listed == {"review-sentiment", "support-intents"}
 
 
 @pytest.mark.parametrize("requests", [400, pytest.param(10_000, marks=pytest.mark.slow)])

@@ -96,6 +96,18 @@ def test_an_adapter_whose_golden_texts_change_too_much_is_named_with_exit_code_1
     assert "serve fp32" in errors
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int4"])
+def test_the_golden_texts_of_another_adapter_do_not_pass(
+    check: Check, tiny: TinyDecoder, saved: list[PeftAdapter], tmp_path: Path, precision: str
+) -> None:
+    right, wrong = (_with_golden(tiny, saved[i]) for i in (0, 3))
+    files = {**right.files, GOLDEN: wrong.files[GOLDEN]}
+    _publish(tmp_path, tiny, "mixed-up", write_bundle(right.manifest, files))
+    code, _, errors = check("--precision", precision)
+    assert code == 1, errors
+    assert "mixed-up@1" in errors
+
+
 def test_an_empty_home_has_nothing_to_refuse(check: Check) -> None:
     code, output, _ = check("--precision", "int4", "--json")
     assert code == 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rootstock.adapters.bundle import Golden
 from rootstock.adapters.spec import Rejected
-from rootstock.service.tolerance import compare
+from rootstock.service.tolerance import compare, golden_tokens
 
 TEXT, TOKENS, SPAN, VECTOR, GENERATED = (
     "text-classification",
@@ -68,22 +69,27 @@ def test_outputs_of_another_shape_are_refused() -> None:
         compare(outputs(1, 2), outputs(1, 2, 3), TEXT, "int8", "x")
 
 
-def test_in_fp32_every_greedy_token_is_the_expected_one() -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int4"])
+def test_every_token_of_a_text_is_the_expected_one(precision: str) -> None:
     expected = outputs([7, -0.1], [8, -0.7])
-    assert compare(expected, expected, GENERATED, "fp32", "x") == 0
+    assert compare(expected, expected, GENERATED, precision, "x") == 0
     with pytest.raises(Rejected, match=r"x\[1\]: .* generates token 9; expected 8"):
-        compare(outputs([7, -0.1], [9, -0.7]), expected, GENERATED, "fp32", "x")
+        compare(outputs([7, -0.1], [9, -0.7]), expected, GENERATED, precision, "x")
 
 
 @pytest.mark.parametrize(("precision", "near", "far"), [("bf16", 0.15, 0.2), ("int4", 0.6, 0.7)])
-def test_with_fewer_bits_another_token_is_accepted_at_a_near_tie_alone(
+def test_with_fewer_bits_the_log_probability_of_an_expected_token_differs_little(
     precision: str, near: float, far: float
 ) -> None:
-    expected = outputs([7, -0.1], [8, -0.7], [3, -0.2])
-    # The answers part at the second token, so the third is one to another text.
-    parted = outputs([7, -0.1], [9, -0.7 + near], [4, -5])
-    assert compare(parted, expected, GENERATED, precision, "x") == pytest.approx(near, abs=1e-6)
+    expected = outputs([7, -0.1], [8, -0.7])
+    assert compare(outputs([7, -0.1], [8, -0.7 + near]), expected, GENERATED, precision, "x") == pytest.approx(
+        near
+    )
     with pytest.raises(Rejected, match=r"x\[1\]: the log-probability is"):
-        compare(outputs([7, -0.1], [9, -0.7 - far], [4, -5]), expected, GENERATED, precision, "x")
-    with pytest.raises(Rejected, match=r"x\[0\]: the log-probability is"):
-        compare(outputs([6, -2], [9, -0.7], [4, -5]), expected, GENERATED, precision, "x")
+        compare(outputs([7, -0.1], [8, -0.7 - far]), expected, GENERATED, precision, "x")
+
+
+def test_with_fewer_bits_the_expected_tokens_are_forced() -> None:
+    golden = Golden(("a", "b"), (outputs([7, -0.1], [8, -0.7]), outputs([5, -2])))
+    assert golden_tokens(golden, "fp32") is None
+    assert golden_tokens(golden, "int4") == golden_tokens(golden, "bf16") == [[7, 8], [5]]

@@ -159,6 +159,8 @@ def test_files_that_match_a_path_are_read_with_the_names_of_their_folders(tmp_pa
     data = {"path": "*/train.csv", "folder_column": "domain"}
     source = recipe(tmp_path, data=data, prompts={"completion": "{domain}"})
     assert [pair.answer for pair in read_pairs(source).train.pairs] == ["banking", "travel"]
+    with pytest.raises(DataError, match="'\\*\\*' can only be an entire path component"):
+        read_pairs(recipe(tmp_path, data={**data, "path": "a**b/train.csv"}, prompts={"completion": "{domain}"}))
     with pytest.raises(DataError, match="no file matches"):
         read_pairs(recipe(tmp_path, data={**data, "path": "*/none.csv"}))
 

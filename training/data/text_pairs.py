@@ -101,7 +101,10 @@ def _matches(source: RecipeFile, path: str, key: str) -> list[str]:
         return [path]
     parts = source.resolve(path).parts
     first = next(at for at, part in enumerate(parts) if "*" in part)
-    found = sorted(str(file.absolute()) for file in Path(*parts[:first]).glob("/".join(parts[first:])))
+    try:
+        found = sorted(str(file.absolute()) for file in Path(*parts[:first]).glob("/".join(parts[first:])))
+    except ValueError as error:
+        raise DataError(f"{source.resolve(path)}: {error} ({source.path}: {key})") from None
     if not found:
         raise DataError(f"{source.resolve(path)}: no file matches ({source.path}: {key})")
     return found

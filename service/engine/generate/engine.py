@@ -29,6 +29,7 @@ from rootstock.service.engine.core.request import DEFAULT_OPTIONS, RequestOption
 from rootstock.service.engine.core.residency import Residency
 from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.generate.answer_form import AnswerForm
+from rootstock.service.engine.generate.constraint.forced_tokens import ForcedTokens
 from rootstock.service.engine.generate.constraint.grammar import Grammar
 from rootstock.service.engine.generate.constraint.grammar_compiler import GrammarCompiler
 from rootstock.service.engine.generate.constraint.token_constraint import TokenConstraint
@@ -195,18 +196,26 @@ class GenerationEngine:
                 finally:
                     self._observer.generated(_stats(stream, arrived, self._clock()))
 
-    async def replay(self, adapter: Adapter, prompts: Sequence[str], counts: Sequence[int]) -> list[Array]:
+    async def replay(
+        self,
+        adapter: Adapter,
+        prompts: Sequence[str],
+        counts: Sequence[int],
+        forced: Sequence[Sequence[int]] | None = None,
+    ) -> list[Array]:
         """Return for each prompt the greedy tokens and their log-probabilities: (count, 2).
 
-        An unpublished adapter takes the serving path at the lowest priority, a few prompts at once.
+        With `forced`, each answer has these tokens instead. An unpublished adapter takes the serving path at the
+        lowest priority, a few prompts at once.
         """
         turns = asyncio.Semaphore(_REPLAYED)
 
-        async def replayed(prompt: str, count: int) -> Array:
+        async def replayed(prompt: str, count: int, tokens: Sequence[int] | None) -> Array:
             async with turns:
-                return await self._replay_one(adapter, prompt, count)
+                return await self._replay_one(adapter, prompt, count, tokens)
 
-        tasks = [asyncio.create_task(replayed(*one)) for one in zip(prompts, counts, strict=True)]
+        given: Sequence[Sequence[int] | None] = forced or [None] * len(prompts)
+        tasks = [asyncio.create_task(replayed(*one)) for one in zip(prompts, counts, given, strict=True)]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
@@ -214,7 +223,7 @@ class GenerationEngine:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _replay_one(self, adapter: Adapter, prompt: str, count: int) -> Array:
+    async def _replay_one(self, adapter: Adapter, prompt: str, count: int, forced: Sequence[int] | None) -> Array:
         now = self._clock()
         deadline = now + self.limits.timeout_s
         with self.adapters.hold([adapter.digest]):
@@ -224,7 +233,8 @@ class GenerationEngine:
             with self._admitted(1, len(source) + len(start), None) as ticket:
                 resolved = ResolvedReference("", None, adapter.digest)
                 stream = TextStream(resolved, len(ids), [self._tokenizer.stream()], (), self._clock)
-                sampler = self._form.sampler(sampling, start)
+                constraint = None if forced is None else ForcedTokens(forced, self._form.vocabulary)
+                sampler = self._form.sampler(sampling, start, constraint)
                 stream.sequences = [
                     TextSequence(
                         adapter, start, sampler, stream.receiver(0), now, deadline, source,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -66,25 +69,29 @@ class Int4Linear(nn.Module):
 class Bf16Linear(nn.Module):
     """A linear layer with weights in bf16, in which it multiplies. It takes and returns fp32.
 
-    oneDNN, where torch has it, packs the weight for products with this many rows or about as many.
+    oneDNN, where the CPU has what it needs, packs the weight for products with about as many rows as these.
     """
 
     _ROWS = 16
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self._packed = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        self._packed = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
         small = weight.bfloat16()
         self._weight = torch.ops.mkldnn._reorder_linear_weight(small, self._ROWS) if self._packed else small
         self._bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, -2).bfloat16()
+        count = len(rows)
+        if count == 1:
+            # A product of one row adds in another order, and a row must not depend on how many are beside it.
+            rows = rows.expand(2, -1)
         if self._packed:
             y: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, None, "none", [], "")
         else:
             y = linear(rows, self._weight)
-        return _output(y, self._bias, x)
+        return _output(y[:count], self._bias, x)
 
 
 def _output(y: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
@@ -109,3 +116,12 @@ def quantise(model: Any) -> dict[str, nn.Module]:
             layer.weight.data = weights.weights()
             small[name] = Int4Linear(weights, layer.bias)
     return small
+
+
+def replace_layers(model: Any, small: Mapping[str, nn.Module]) -> None:
+    """Put layers into a model by name, and give the memory of those before them back to the system."""
+    for name, layer in small.items():
+        model.set_submodule(name, layer)
+    # glibc would keep most of it, as much as the model takes in fp32. Other C libraries have no such function.
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

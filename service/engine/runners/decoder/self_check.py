@@ -68,7 +68,12 @@ def _compare(logits: Array, expected: Array, precision: str) -> None:
     difference = float(np.abs(logits - expected).max())
     largest = float(np.abs(expected).max())
     if not difference <= _ALLOWED[precision] * largest:
+        remedy = (
+            "this server does not support this configuration; choose another model"
+            if precision == "fp32"
+            else f"{precision} rounds too much for this model; set ROOTSTOCK_GENERATION_PRECISION to fp32"
+        )
         raise WrongPasses(
             f"packed passes differ from transformers' own by {difference:.2g}, and the largest logit is "
-            f"{largest:.2g}; this server does not support this configuration; choose another model"
+            f"{largest:.2g}; {remedy}"
         )

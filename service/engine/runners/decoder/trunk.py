@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rootstock.adapters.spec import Array, FoundationSpec
 from rootstock.service.engine.runners.decoder.attention import NAME, RaggedAttention, Span, attach
-from rootstock.service.engine.runners.decoder.int4 import quantise
+from rootstock.service.engine.runners.decoder.int4 import quantise, replace_layers
 from rootstock.service.engine.runners.decoder.packed_pass import PackedPass
 from rootstock.service.engine.runners.decoder.self_check import samples
 from rootstock.service.engine.runners.decoder.updates import AdapterMix, MixInUse, TokenNorm, TokenSite
@@ -41,8 +41,7 @@ class DecoderTrunk:
         self.texts = samples(spec.causal_lm.vocabulary)
         small = quantise(model) if precision == "int4" else {}
         self.expected = [_own_logits(model, text) for text in self.texts]
-        for name, layer in small.items():
-            model.set_submodule(name, layer)
+        replace_layers(model, small)
         model.set_attn_implementation(NAME)
         self.config: Any = model.config
         self._model: Any = model

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.core.admission import Capacity
@@ -28,7 +29,7 @@ from rootstock.service.engine.generate.sampling_options import SamplingOptions
 from rootstock.service.engine.generate.scheduler import StepLimits
 from rootstock.service.engine.generate.stream import TextPiece
 from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
-from tests.peft_adapters import PeftAdapter
+from tests.peft_adapters import PeftAdapter, peft_model
 from tests.service.engine.generate.engines import run_engine
 from tests.service.engine.generate.families import TinyDecoder, make_adapters, make_decoder
 
@@ -292,7 +293,7 @@ def test_the_replay_of_an_adapter_gives_greedy_tokens_and_their_log_probabilitie
     ids = PromptTokenizer(llama.folder).encode(text)
     assert list(map(int, long[:, 0])) == llama.greedy(saved[3], ids, 6)
     assert long.shape == (6, 2)
-    np.testing.assert_array_equal(short, long[:3])
+    np.testing.assert_allclose(short, long[:3], rtol=1e-4, atol=1e-4)
     assert (long[:, 1] <= 0).all()
 
 
@@ -307,6 +308,26 @@ def test_many_prompts_are_replayed_at_once_and_each_as_alone(
     encode = PromptTokenizer(llama.folder).encode
     for text, output in zip(texts, _run(llama, {}, work), strict=True):
         assert list(map(int, output[:, 0])) == llama.greedy(saved[3], encode(text), 5), text
+
+
+def test_forced_tokens_have_their_log_probabilities_under_the_adapter(
+    llama: TinyDecoder, saved: list[PeftAdapter], adapters: dict[str, Adapter]
+) -> None:
+    forced = [[7, 31, 7], [5]]
+
+    async def work(engine: GenerationEngine) -> list[Array]:
+        with pytest.raises(InvalidInput, match="token 999999 is not in the vocabulary"):
+            await engine.replay(adapters["a3"], ["one"], [1], [[999_999]])
+        return await engine.replay(adapters["a3"], ["one", "two"], [3, 1], forced)
+
+    model, encode = peft_model(llama.folder, saved[3]), PromptTokenizer(llama.folder).encode
+    for text, tokens, output in zip(["one", "two"], forced, _run(llama, {}, work), strict=True):
+        ids = encode(text)
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids + tokens])).logits[0, len(ids) - 1 : -1]
+        scores = logits.log_softmax(-1)[range(len(tokens)), tokens]
+        assert output[:, 0].tolist() == tokens
+        np.testing.assert_allclose(output[:, 1], scores.numpy(), rtol=1e-3, atol=1e-3)
 
 
 def test_a_prompt_that_cannot_be_replayed_ends_the_replay_of_the_others(

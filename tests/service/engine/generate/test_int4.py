@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,11 +81,25 @@ def test_a_layer_in_bf16_multiplies_its_weights(rows: int) -> None:
     torch.testing.assert_close(Bf16Linear(weight, bias)(x), expected, rtol=1e-2, atol=5e-3)
 
 
-@pytest.mark.parametrize("layer", [Int4Linear(to_int4(_weight()), None), Bf16Linear(_weight(), None)])
-def test_a_row_does_not_depend_on_the_rows_beside_it(layer: torch.nn.Module) -> None:
-    x = torch.randn(1, 33, 96, generator=torch.Generator().manual_seed(5))
+@pytest.mark.parametrize("width", [96, 2048])
+@pytest.mark.parametrize("kind", ["int4", "bf16"])
+def test_a_row_does_not_depend_on_the_rows_beside_it(kind: str, width: int) -> None:
+    weight = _weight(columns=width)
+    layer = Int4Linear(to_int4(weight), None) if kind == "int4" else Bf16Linear(weight, None)
+    x = torch.randn(1, 33, width, generator=torch.Generator().manual_seed(5))
     alone = torch.cat([layer(x[:, i : i + 1]) for i in range(33)], 1)
     assert torch.equal(layer(x), alone)
+
+
+def test_a_processor_without_bf16_products_computes_the_output_layer_too() -> None:
+    program = (
+        "import torch\n"
+        "from rootstock.service.engine.runners.decoder.int4 import Bf16Linear\n"
+        "layer = Bf16Linear(torch.eye(48, 96), None)\n"
+        "assert torch.equal(layer(torch.ones(1, 1, 96)), torch.ones(1, 1, 48))\n"
+    )
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
 def test_layers_whose_sizes_torch_cannot_pack_stay_in_fp32() -> None:
