@@ -16,14 +16,14 @@ from rootstock.adapters.bundle import Bundle, Limits, open_bundle
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.spec import FoundationSpec
+from rootstock.service.composition import CHAT_DEMO
 from rootstock.service.settings import Settings
 from rootstock.training.recipe.recipe_file import load_recipe
 from tests.chat_foundation import needs_chat
 from tests.live_server import run_server
 
 ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "service" / "demo" / "chat"
-NAMES = ("clinc150-json", "e2e-restaurants", "gardener")
+NAMES = sorted(path.stem for path in CHAT_DEMO.glob("*.zip"))
 RECIPES = {load_recipe(path).recipe.name: path for path in (ROOT / "training/recipes/generation").glob("*.yaml")}
 
 pytestmark = needs_chat
@@ -35,7 +35,7 @@ def chat_spec(chat_foundation: Path) -> FoundationSpec:
 
 
 def _bundle(name: str, spec: FoundationSpec) -> Bundle:
-    return open_bundle((DEMO / f"{name}.zip").read_bytes(), Limits(), spec)
+    return open_bundle((CHAT_DEMO / f"{name}.zip").read_bytes(), Limits(), spec)
 
 
 @pytest.mark.parametrize("name", NAMES)
