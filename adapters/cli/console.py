@@ -22,11 +22,11 @@ class CommandGroup(NamedTuple):
 # The apps are named as text, so that the console need not import the packages that hold them.
 _GROUPS = {
     "serve": CommandGroup(
-        "rootstock.service.cli:serve", "Serve a foundation and its adapters over HTTP.", "serve"
+        "rootstock.service.cli.serve:serve", "Serve a foundation and its adapters over HTTP.", "serve"
     ),
-    "top": CommandGroup("rootstock.service.cli:top", "Watch a server's traffic, live in a terminal."),
+    "top": CommandGroup("rootstock.service.cli.serve:top", "Watch a server's traffic, live in a terminal."),
     "foundation": CommandGroup(
-        "rootstock.service.foundation_commands:foundation",
+        "rootstock.service.cli.foundation:foundation",
         "Show, export or check the foundation model.",
         "serve",
     ),

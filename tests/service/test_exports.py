@@ -25,7 +25,7 @@ from rootstock.adapters.home.bulk_import import import_bundles
 from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.spec import Adapter, FoundationSpec
 from rootstock.adapters.store.folder import FolderStore
-from rootstock.service import cli
+from rootstock.service.cli import foundation as commands
 from rootstock.service.composition import DEMO
 from rootstock.service.engine.core.catalog import foundation_adapter
 from rootstock.service.engine.encode.modalities.text import Tokenizer, pad
@@ -191,7 +191,7 @@ def test_int8_is_refused_where_it_changes_too_much_and_kept_where_that_is_accept
     int8 = export_path(home, spec.fingerprint, "int8")
 
     def export(*arguments: str) -> Any:
-        return CliRunner().invoke(cli.foundation, ["export", "--int8", *arguments])
+        return CliRunner().invoke(commands.foundation, ["export", "--int8", *arguments])
 
     with monkeypatch.context() as strict:
         strict.setitem(TOLERANCES, "int8", Tolerance(1e-3, 0.0, coarse=True))

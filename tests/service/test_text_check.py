@@ -16,7 +16,7 @@ from rootstock.adapters.bundle import Bundle, Limits, open_bundle, write_bundle
 from rootstock.adapters.bundle.archive import GOLDEN
 from rootstock.adapters.bundle.golden import Golden
 from rootstock.adapters.home.home import Home
-from rootstock.service.foundation_commands import foundation
+from rootstock.service.cli.foundation import foundation
 from tests.peft_adapters import PeftAdapter, peft_model
 from tests.service.engine.generate.families import TinyDecoder, make_adapters, make_decoder
 

@@ -25,6 +25,8 @@ _PROJECT = Path(__file__).resolve().parents[2]
 _UNREADABLE = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
 # Paths do not change the result, so the hash leaves them out. The data's content has a separate hash.
 _PATHS = {"output_dir": None, "tracking": None, "data": ("path", "val_path", "test_path")}
+# Keys that the hash leaves out where they are not set, so that a recipe without them keeps its hash.
+_UNSET = (("prompts", "chat_template"),)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class RecipeFile:
                 value[section].pop(key)
             if keys is None:
                 value.pop(section)
+        for section, key in _UNSET:
+            if value.get(section, {}).get(key, key) is None:
+                del value[section][key]
         return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
 
     @property

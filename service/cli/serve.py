@@ -201,7 +201,7 @@ def _serve_uvicorn(settings: Any) -> None:
 def _serve_bentoml(settings: Any) -> None:
     """Replace this process by BentoML's command, which starts the one worker and passes signals on."""
     # BentoML puts this folder on the import path. It holds `rootstock`, not the packages inside it.
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     arguments = {
         "--working-dir": root,
         "--host": "127.0.0.1" if settings.host == "localhost" else settings.host,

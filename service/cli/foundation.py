@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rootstock.adapters.installation import lack
-from rootstock.service.cli import FOUNDATION, fail
+from rootstock.service.cli.serve import FOUNDATION, fail
 
 if TYPE_CHECKING:
     from rootstock.adapters.foundation.location import FoundationFiles
