@@ -12,7 +12,9 @@ from rootstock.loadtest.peers.peer_environment import PeerEnvironment
 
 # Its builds of these do not fit its torch, and nothing here needs them.
 VLLM = PeerEnvironment("vllm", "2 GB", ("torchaudio", "torchvision", "torchcodec"))
-PROGRAM = "vllm"
+# Its command `vllm` looks for a distribution of this name, and the one for CPUs has another.
+PROGRAM = "python"
+_MODULE = "vllm.entrypoints.openai.api_server"
 _CACHE_GIB = 2
 # It compiles and warms up its passes at the start.
 _READY_WITHIN_S = 600.0
@@ -37,7 +39,16 @@ def vllm_server(
     }
     flags = [str(part) for pair in arguments.items() for part in pair]
     modules = [f"{name}={folder}" for name, folder in adapters.items()]
-    command = [str(program), "serve", str(foundation), *flags, "--enforce-eager", "--enable-lora"]
+    command = [
+        str(program),
+        "-m",
+        _MODULE,
+        "--model",
+        str(foundation),
+        *flags,
+        "--enforce-eager",
+        "--enable-lora",
+    ]
     cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:threads])
     environment = {
         "HF_HUB_OFFLINE": "1",
