@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rootstock.adapters.bundle import Limits, open_bundle
-from rootstock.adapters.errors import AdapterError
-from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.home.home import Home
-from rootstock.adapters.registry.port import Registry
-from rootstock.adapters.spec import Adapter, Array, Rejected
+from rootstock.adapters.bundle import Limits
+from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.core.catalog import FOUNDATION, foundation_adapter
 from rootstock.service.engine.encode.modalities.text import Input, Tokenizer, pad
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.service.engine.encode.tasks.task import Task
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from rootstock.service.exports.pointed_versions import PointedVersions, Progress
 from rootstock.service.tolerance import LEAST_COSINE, TOLERANCES, axis_of, cosine
 
 # The least shares of top labels that must stay the same: over all adapters, and for each adapter. One change is
 # always allowed, because a golden set has only 8 to 16 inputs.
 LEAST_SAME = 0.98
 LEAST_SAME_OF_ONE = 0.90
-_PAGE = 500
 
 SENTENCES = (
     "Where is my parcel? It was due on Monday.",
@@ -40,8 +34,6 @@ SENTENCES = (
     "HTTP 503 after the second retry; the log says nothing else.",
     "She said that she would have called, had she known that the shop closed at noon, but nobody had told her.",
 )
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -154,50 +146,14 @@ def measure(
     `progress` is called with the number of versions that are done and their total.
     """
     replay = _Replay(fp32, int8, threads)
-    spec = replay.spec
-    base = FoundationWeights(foundation, spec.model_type)
-    store = Home(home).open_store()
-    rows = [replay.row(FOUNDATION, foundation_adapter(spec), SENTENCES)]
-    not_checked: dict[str, str] = {}
-    pointed = pointed_versions(home, spec.fingerprint)
-    for done, (digest, references) in enumerate(pointed.items()):
-        progress(done, len(pointed))
-        name = ", ".join(references)
-        try:
-            bundle = open_bundle(store.get(digest), limits, spec)
-            adapter = bundle.adapter(spec, limits.max_rank, base)
-        except (Rejected, AdapterError) as error:
-            not_checked[name] = str(error)
-            continue
-        golden = bundle.golden()
+    pointed = PointedVersions(home, foundation, replay.spec, limits)
+    rows = [replay.row(FOUNDATION, foundation_adapter(replay.spec), SENTENCES)]
+    for name, adapter, golden in pointed.open(progress):
         if golden is None:
-            not_checked[name] = "no golden set"
+            pointed.not_checked[name] = "no golden set"
         else:
             rows.append(replay.row(name, adapter, golden.inputs))
-    return PrecisionChange(rows, not_checked)
-
-
-def pointed_versions(home: Path, foundation: str) -> dict[str, list[str]]:
-    """Return the references that aliases point to, for this foundation, by digest."""
-    references_of: dict[str, dict[str, None]] = defaultdict(dict)
-    if Home(home).registry_file.exists():
-        with closing(Home(home).open_registry()) as registry:
-            for name, versions in _aliased(registry):
-                for number in versions:
-                    version = registry.version(name, number)
-                    if version.foundation in (None, foundation):
-                        references_of[version.digest][f"{name}@{number}"] = None
-    return {digest: list(references) for digest, references in references_of.items()}
-
-
-def _aliased(registry: Registry) -> Iterator[tuple[str, list[int]]]:
-    after: str | None = None
-    while True:
-        page = registry.list(_PAGE, after)
-        for adapter in page.adapters:
-            yield adapter.name, sorted(set(adapter.aliases.values()))
-        if (after := page.next) is None:
-            return
+    return PrecisionChange(rows, pointed.not_checked)
 
 
 class _Replay:

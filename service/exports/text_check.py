@@ -9,18 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rootstock.adapters.bundle import Golden, Limits, open_bundle
-from rootstock.adapters.errors import AdapterError
+from rootstock.adapters.bundle import Golden, Limits
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles
-from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.home.home import Home
 from rootstock.adapters.spec import TEXT_GENERATION, Adapter, Array, Rejected
 from rootstock.service.engine.core.observer import Observer
 from rootstock.service.engine.generate.engine import GenerationEngine, GenerationLimits
 from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
-from rootstock.service.exports.int8_check import Progress, pointed_versions
+from rootstock.service.exports.pointed_versions import PointedVersions, Progress
 from rootstock.service.registry_catalog import RegistryCatalog
 from rootstock.service.tolerance import LOGPROB_TOLERANCES, compare, golden_tokens
 
@@ -97,44 +95,27 @@ def check_texts(
     spec = describe(files)
     if spec.causal_lm is None:
         raise FoundationError(f"{files.name}: an encoder–decoder foundation is served in fp32 alone")
-    store = Home(home).open_store()
-    pointed = pointed_versions(home, spec.fingerprint)
+    pointed = PointedVersions(home, files.folder, spec, limits)
     rows: list[TextRow] = []
-    not_checked: dict[str, str] = {}
     if not pointed:
-        return TextCheck(precision, rows, not_checked)
-    base = FoundationWeights(files.folder, spec.model_type)
+        return TextCheck(precision, rows, pointed.not_checked)
     decoder = TorchDecoder(files.folder, spec, _SLOTS, 2 * spec.max_tokens, threads, precision)
     with closing(Home(home).open_registry()) as registry:
-        engine = GenerationEngine(
-            spec,
-            decoder,
-            PromptTokenizer(files.folder),
-            RegistryCatalog(registry, store, spec, limits, base),
-            Observer(),
-            GenerationLimits(),
-        )
+        catalog = RegistryCatalog(registry, Home(home).open_store(), spec, limits, pointed.base)
+        tokenizer = PromptTokenizer(files.folder)
+        engine = GenerationEngine(spec, decoder, tokenizer, catalog, Observer(), GenerationLimits())
         engine.start()
         try:
-            for done, (digest, references) in enumerate(pointed.items()):
-                progress(done, len(pointed))
-                name = ", ".join(references)
-                try:
-                    bundle = open_bundle(store.get(digest), limits, spec)
-                    adapter = bundle.adapter(spec, limits.max_rank, base)
-                except (Rejected, AdapterError) as error:
-                    not_checked[name] = str(error)
-                    continue
-                golden = bundle.golden()
+            for name, adapter, golden in pointed.open(progress):
                 if adapter.task != TEXT_GENERATION:
-                    not_checked[name] = f"its task is {adapter.task}"
+                    pointed.not_checked[name] = f"its task is {adapter.task}"
                 elif golden is None:
-                    not_checked[name] = "no golden set"
+                    pointed.not_checked[name] = "no golden set"
                 else:
                     rows.append(_row(name, golden, _replayed(engine, adapter, golden, precision), precision))
         finally:
             engine.stop()
-    return TextCheck(precision, rows, not_checked)
+    return TextCheck(precision, rows, pointed.not_checked)
 
 
 def _replayed(engine: GenerationEngine, adapter: Adapter, golden: Golden, precision: str) -> list[Array]:
