@@ -30,6 +30,11 @@ class OverTime(Exception):
     """A child that ran longer than its limit; it has been killed."""
 
 
+def module_command(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module in a child. It imports nothing from the current folder."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
 def end_with_parent() -> None:
     """End this process when its parent closes the pipe on standard input or dies.
 

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from rootstock.adapters.chat_template import Message, with_system
+from rootstock.adapters.child_process import module_command
 from rootstock.adapters.spec import Prompting, Rejected
 from rootstock.adapters.template_worker import (
     CPU_SECONDS,
@@ -114,8 +114,8 @@ class TemplateProcess:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._stop()
-        self._process = subprocess.Popen(
-            (sys.executable, "-P", "-m", "rootstock.adapters.template_worker"),
+        self._process = subprocess.Popen(  # noqa: S603 - no shell
+            module_command("rootstock.adapters.template_worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.adapters.bundle.archive import CONFIG, WEIGHTS
+from rootstock.adapters.child_process import module_command
 from rootstock.adapters.spec import Rejected
 
 # The time limit of a conversion. The process limits its CPU time too (adapters/convert/conversion.py). Importing
@@ -82,7 +82,7 @@ class Converter:
 
     async def _run(self, *arguments: str) -> tuple[int | None, bytes]:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "rootstock.adapters.convert.conversion", *arguments),
+            *module_command("rootstock.adapters.convert.conversion", *arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=_environment(),

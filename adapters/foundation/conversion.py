@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rootstock.adapters.child_process import OverTime, end_with_parent, limit_cpu, run_child
+from rootstock.adapters.child_process import OverTime, end_with_parent, limit_cpu, module_command, run_child
 from rootstock.adapters.foundation.files import FoundationError
 
 # The file that lists the others. The last one to be written.
@@ -47,7 +47,7 @@ def ensure_converted(title: str, module: str, source: Path, folder: Path, cost: 
     """
     sys.stderr.write(f"converting {title} to safetensors in {folder}, once; this takes {cost}\n")
     sys.stderr.flush()
-    command = [sys.executable, "-P", "-m", module, str(source), str(folder)]
+    command = module_command(module, str(source), str(folder))
     try:
         code = run_child(command, {**os.environ, **_QUIET}, _SECONDS)
     except OverTime:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rootstock.adapters.child_process import OverTime, end_with_parent, limit_cpu, run_child
+from rootstock.adapters.child_process import OverTime, end_with_parent, limit_cpu, module_command, run_child
 from rootstock.adapters.foundation.conversion import has_all_files
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, fingerprint, heads_digest
 from rootstock.adapters.home.home import Home
@@ -67,7 +67,7 @@ def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
         if problem := lack("torch", f"{home} holds no export of {files.name}: making one"):
             raise FoundationError(problem)
         shutil.rmtree(folder, ignore_errors=True)
-        command = [sys.executable, "-P", "-m", "rootstock.service.exports.cache", setting, str(folder)]
+        command = module_command("rootstock.service.exports.cache", setting, str(folder))
         environment = {**os.environ, "ROOTSTOCK_HOME": str(home), "TOKENIZERS_PARALLELISM": "false"}
         try:
             code = run_child(command, environment, _SECONDS)

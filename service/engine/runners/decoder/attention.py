@@ -67,10 +67,10 @@ class RaggedAttention:
 
     def take(self, spans: Sequence[Span]) -> None:
         """Set the spans of the next pass, which cover its tokens in order."""
-        singles = [span for span in spans if span.place is not None and span.end - span.first == 1]
-        in_slab = Counter(id(span.place.slab) for span in singles if span.place is not None)
+        singles = [(s.place, s) for s in spans if s.place is not None and s.end - s.first == 1]
+        in_slab = Counter(id(place.slab) for place, _ in singles)
         # A token that is alone in its slab needs no mask as a chunk, and no copies of its rows.
-        steps = [(s.place, s) for s in singles if s.place is not None and in_slab[id(s.place.slab)] > 1]
+        steps = [(place, span) for place, span in singles if in_slab[id(place.slab)] > 1]
         stepping = {span.first for _, span in steps}
         self._chunks = [span for span in spans if span.first not in stepping]
         self._steps = slab_steps(steps)
