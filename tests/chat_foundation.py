@@ -39,7 +39,7 @@ def chat_folder(home: Path) -> Path:
 
 
 def find_chat(home: Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """What a process in `folder` says that looks for the chat foundation."""
+    """Run a process in `folder` that looks for the chat foundation."""
     environment = {**os.environ, "ROOTSTOCK_HOME": str(home), **variables}
     command = [sys.executable, "-c", LOCATE]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

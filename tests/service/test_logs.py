@@ -32,7 +32,7 @@ def lines(captured: str) -> list[dict[str, Any]]:
 
 
 def lines_until(capfd: pytest.CaptureFixture[str], event: str) -> list[dict[str, Any]]:
-    """What is logged up to this event, the lines of earlier requests aside: an answer comes before its lines."""
+    """Return the lines of the request `find-me` up to this event. Its lines can follow its answer."""
     logged: list[dict[str, Any]] = []
     while event not in [line["event"] for line in logged if line["request_id"] == "find-me"]:
         logged += lines(capfd.readouterr().err)

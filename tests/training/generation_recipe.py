@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rootstock.service.settings import Settings
+from rootstock.training.results import RunResult
+from tests.live_server import RunningServer, run_server, upload
 from tests.service.engine.generate.families import TinyDecoder
 from tests.service.engine.generate.rewriters import TinyRewriter
 
@@ -52,3 +57,14 @@ def write_generation_recipe(folder: Path, tiny: TinyDecoder | TinyRewriter, **ch
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(value), encoding="utf-8")
     return path
+
+
+@contextmanager
+def serve_outcome(home: Path, tiny: TinyDecoder | TinyRewriter, outcome: RunResult) -> Iterator[RunningServer]:
+    """Start a server of the foundation with a run's adapter, which it has verified."""
+    settings = Settings(home=home, foundation=str(tiny.folder), demo=False, log_level="error", threads=1)
+    with run_server(settings) as running, running.client() as client:
+        answer = upload(client, "tiny-writer", outcome.results.zip.read_bytes())
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["verification"]["golden"] == "passed"
+        yield running

@@ -16,17 +16,16 @@ from typer.testing import CliRunner
 from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.bundle.archive import CARD
 from rootstock.adapters.spec import Prompting
-from rootstock.service.settings import Settings
 from rootstock.training.cli.app import app
 from rootstock.training.errors import BelowBaseline, DataError
 from rootstock.training.recipe.recipe_file import load_recipe
 from rootstock.training.results import RunResult
 from rootstock.training.run import run
 from rootstock.training.study.text_assessment import assess_text
-from tests.live_server import RunningServer, run_server, upload
+from tests.live_server import RunningServer
 from tests.peft_adapters import PeftAdapter, peft_model
 from tests.service.engine.generate.families import TinyDecoder, make_decoder
-from tests.training.generation_recipe import write_generation_recipe, write_rows
+from tests.training.generation_recipe import serve_outcome, write_generation_recipe, write_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 LEARNED = {"num_train_epochs": 12, "learning_rate": 0.02}
@@ -62,12 +61,7 @@ def server(
     tiny: TinyDecoder, outcome: RunResult, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningServer]:
     """A server of the foundation with the run's adapter."""
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings(home=home, foundation=str(tiny.folder), demo=False, log_level="error", threads=1)
-    with run_server(settings) as running, running.client() as client:
-        answer = upload(client, "tiny-writer", outcome.results.zip.read_bytes())
-        assert answer.status_code == 201, answer.text
-        assert answer.json()["verification"]["golden"] == "passed"
+    with serve_outcome(tmp_path_factory.mktemp("home"), tiny, outcome) as running:
         yield running
 
 

@@ -15,17 +15,16 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from rootstock.adapters.bundle import Limits, open_bundle
-from rootstock.service.settings import Settings
 from rootstock.training.cli.app import app
 from rootstock.training.errors import BelowBaseline, DataError, RecipeError
 from rootstock.training.recipe.recipe_file import load_recipe
 from rootstock.training.results import RunResult
 from rootstock.training.run import run
-from tests.live_server import RunningServer, run_server, upload
+from tests.live_server import RunningServer
 from tests.peft_adapters import PeftAdapter, peft_model
 from tests.service.engine.generate.families import make_decoder
 from tests.service.engine.generate.rewriters import TinyRewriter, make_rewriter
-from tests.training.generation_recipe import write_generation_recipe, write_rows
+from tests.training.generation_recipe import serve_outcome, write_generation_recipe, write_rows
 
 LEARNED = {"num_train_epochs": 12, "learning_rate": 0.02}
 
@@ -53,12 +52,7 @@ def server(
     tiny: TinyRewriter, outcome: RunResult, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningServer]:
     """A server of the foundation with the run's adapter, which it has verified."""
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings(home=home, foundation=str(tiny.folder), demo=False, log_level="error", threads=1)
-    with run_server(settings) as running, running.client() as client:
-        answer = upload(client, "tiny-writer", outcome.results.zip.read_bytes())
-        assert answer.status_code == 201, answer.text
-        assert answer.json()["verification"]["golden"] == "passed"
+    with serve_outcome(tmp_path_factory.mktemp("home"), tiny, outcome) as running:
         yield running
 
 
@@ -68,7 +62,7 @@ def saved(outcome: RunResult) -> PeftAdapter:
 
 
 def call(*arguments: object) -> Any:
-    """What a command prints with --json."""
+    """Return the document that a command prints with --json."""
     result = CliRunner().invoke(app, [*map(str, arguments), "--json"])
     assert result.exit_code == 0, result.stderr or result.output
     return json.loads(result.stdout)
