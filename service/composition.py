@@ -143,7 +143,7 @@ async def _serving(
     from rootstock.service.telemetry.metrics import Metrics
 
     metrics = Metrics()
-    limits = Limits(max_bundle_bytes=settings.max_bundle_mb * _MIB, max_rank=settings.max_rank)
+    limits = settings.bundle_limits
     observer = metrics if tracing is None else Observers(metrics, tracing)
     arbiter = Arbiter()
     hosts: list[FoundationHost] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,6 +16,9 @@ from rootstock.adapters.foundation.names import reference_names
 from rootstock.adapters.home_folder import DEFAULT_HOME
 from rootstock.adapters.reference import FOUNDATION, Reference
 from rootstock.service.api.middleware.site import is_loopback
+
+if TYPE_CHECKING:
+    from rootstock.adapters.bundle import Limits
 
 PREFIX = "ROOTSTOCK_"
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+\]?", re.ASCII)
@@ -296,6 +299,13 @@ class Settings(BaseSettings):
     def runner_threads(self) -> int:
         """Return `threads`; if it is 0, the number of cores that this process may use."""
         return self.threads or len(os.sched_getaffinity(0))
+
+    @property
+    def bundle_limits(self) -> Limits:
+        """Return the limits of a bundle that these settings name."""
+        from rootstock.adapters.bundle import Limits
+
+        return Limits(max_bundle_bytes=self.max_bundle_mb * 2**20, max_rank=self.max_rank)
 
 
 def read_settings(**overrides: object) -> Settings:

@@ -110,7 +110,6 @@ def check(
 
     Exit code 0: all adapters pass; 1: a server would refuse one; 2: wrong usage.
     """
-    from rootstock.adapters.bundle import Limits
     from rootstock.adapters.cli.output import table, tell
     from rootstock.adapters.errors import AdapterError
     from rootstock.adapters.foundation.location import FoundationError, generates, locate
@@ -118,7 +117,7 @@ def check(
 
     try:
         settings = read_settings(foundation=foundation)
-        (setting,) = list(settings.hosted.values())[:1]
+        setting = next(iter(settings.hosted.values()))
         files = locate(setting, settings.export_folders)
         if not generates(files):
             fail(f"{files.name} generates no text; name a foundation that does, such as chat, with --foundation")
@@ -126,9 +125,8 @@ def check(
             fail(problem)
         from rootstock.service.exports.text_check import check_texts
 
-        limits = Limits(max_bundle_bytes=settings.max_bundle_mb * 2**20, max_rank=settings.max_rank)
         home, threads = settings.home_folder, settings.runner_threads
-        checked = check_texts(files, home, precision, limits, threads, _replaying)
+        checked = check_texts(files, home, precision, settings.bundle_limits, threads, _replaying)
     except (SettingsError, FoundationError, AdapterError, OSError, ValueError) as error:
         fail(str(error))
     lines = [f"not checked: {name}: {reason}" for name, reason in checked.not_checked.items()]
@@ -139,16 +137,15 @@ def check(
 
 def _export_int8(files: FoundationFiles, settings: Any, fp32: Path, accept_drift: bool, as_json: bool) -> None:
     """Write the int8 export beside the fp32 one if its outputs are within bounds or the drift is accepted."""
-    from rootstock.adapters.bundle import Limits
     from rootstock.adapters.cli.output import table, tell
     from rootstock.service.exports.cache import int8_candidate, path_of
     from rootstock.service.exports.int8_check import measure
 
     home = settings.home_folder
-    limits = Limits(max_bundle_bytes=settings.max_bundle_mb * 2**20, max_rank=settings.max_rank)
     folder = path_of(files, home, "int8")
     with int8_candidate(fp32, folder) as candidate:
-        drift = measure(fp32, candidate, home, files.folder, limits, settings.runner_threads, _replaying)
+        limits, threads = settings.bundle_limits, settings.runner_threads
+        drift = measure(fp32, candidate, home, files.folder, limits, threads, _replaying)
         existed = candidate == folder
         accepted = accept_drift or not drift.refusals
         if accepted and not existed:
