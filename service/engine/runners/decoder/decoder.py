@@ -38,7 +38,7 @@ class TorchDecoder(PackedDecoder[KvRows]):
         """
         super().__init__(spec, slots, threads)
         self.trunk = trunk = DecoderTrunk(folder, spec, precision)
-        self.precision, self.dtype = trunk.precision, trunk.dtype
+        self.precision, self.dtype, self.groups = trunk.precision, trunk.dtype, trunk.groups
         rows = partial(KvRows, _token_shape(trunk.config), dtype=trunk.dtype)
         self._open_cache(rows, cache_tokens, trunk.texts, trunk.expected)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+
+from rootstock.service.engine.runners.decoder.site_group import SiteGroup, join_biases
 
 # Weights of one row that share a scale and a zero point. GGUF's Q4_1 has groups of as many.
 GROUP = 32
@@ -100,28 +102,33 @@ def _output(y: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     return wide if bias is None else wide + bias
 
 
-def quantise(model: Any) -> dict[str, nn.Module]:
-    """Return a model's linear layers in 4 bits, and its output layer in bf16, by name.
+def quantise(trunk: nn.Module, groups: Iterable[SiteGroup]) -> dict[str, nn.Module]:
+    """Return a trunk's linear layers in 4 bits by name, those of a group as one under the name of the first.
 
-    The model's own linear layers get the values of the 4-bit weights. Its output layer, which often shares its
-    weight with the embedding, keeps its values.
+    The trunk's layers get the values of the 4-bit weights.
     """
-    output = model.get_output_embeddings()
+    names = {name: group.names for group in groups for name in group.names}
     small: dict[str, nn.Module] = {}
-    for name, layer in model.named_modules():
-        if layer is output:
-            small[name] = Bf16Linear(layer.weight, layer.bias)
-        elif fits_int4(layer):
-            weights = to_int4(layer.weight)
-            layer.weight.data = weights.weights()
-            small[name] = Int4Linear(weights, layer.bias)
+    for name, _ in trunk.named_modules():
+        layers = [trunk.get_submodule(one) for one in names.get(name, (name,))]
+        if name == names.get(name, (name,))[0] and all(map(fits_int4, layers)):
+            small[name] = _in_four_bits(layers)
     return small
 
 
-def replace_layers(model: Any, small: Mapping[str, nn.Module]) -> None:
-    """Put layers into a model by name, and give the memory of those before them back to the system."""
-    for name, layer in small.items():
-        model.set_submodule(name, layer)
-    # glibc would keep most of it, as much as the model takes in fp32. Other C libraries have no such function.
+def _in_four_bits(layers: Sequence[Any]) -> Int4Linear:
+    """Return layers as one in 4 bits, and give them its values."""
+    parts = [to_int4(layer.weight) for layer in layers]
+    for layer, part in zip(layers, parts, strict=True):
+        layer.weight.data = part.weights()
+    levels, scales = torch.cat([part.levels for part in parts]), torch.cat([part.scales for part in parts], 1)
+    return Int4Linear(Int4Weights(levels, scales), join_biases(layers))
+
+
+def free_memory() -> None:
+    """Give the memory of weights that are in use no more back to the system.
+
+    glibc would keep most of it, as much as the model takes in fp32. Other C libraries have no such function.
+    """
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

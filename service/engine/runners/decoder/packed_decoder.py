@@ -10,11 +10,13 @@ import torch
 
 from rootstock.adapters.spec import Adapter, Array, FoundationSpec
 from rootstock.service.engine.generate.decoder import KvCache, Segment
+from rootstock.service.engine.runners.decoder.adapter_mix import AdapterMix
 from rootstock.service.engine.runners.decoder.attention import Span
 from rootstock.service.engine.runners.decoder.kv_rows import KvPlace
 from rootstock.service.engine.runners.decoder.packed_pass import PackedPart, PackedPass
 from rootstock.service.engine.runners.decoder.self_check import CHECK_ROOM, check_passes
-from rootstock.service.engine.runners.decoder.updates import AdapterMix, TensorUpdate, to_tensors
+from rootstock.service.engine.runners.decoder.site_group import SiteGroup
+from rootstock.service.engine.runners.decoder.updates import TensorUpdate, stage_updates
 from rootstock.service.engine.runners.torch_cores import TorchCores
 
 
@@ -33,6 +35,7 @@ class PackedDecoder(ABC, Generic[C]):
     name = "torch"
     precision: str
     dtype: torch.dtype
+    groups: Sequence[SiteGroup]
     cache: C
 
     def __init__(self, spec: FoundationSpec, slots: int, threads: int | None) -> None:
@@ -47,7 +50,7 @@ class PackedDecoder(ABC, Generic[C]):
 
     def stage(self, adapter: Adapter) -> Mapping[str, TensorUpdate]:
         """Return the adapter's updates as tensors."""
-        return {site: to_tensors(update, self.dtype) for site, update in adapter.weights.sites.items()}
+        return stage_updates(adapter.weights.sites, self.groups, self.dtype)
 
     def place(self, slot: int, staged: Mapping[str, TensorUpdate]) -> None:
         """Put a staged adapter into a slot."""

@@ -11,10 +11,11 @@ import torch
 
 from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.encode.batch import Batch
+from rootstock.service.engine.runners.decoder.adapter_mix import AdapterMix
 from rootstock.service.engine.runners.decoder.attention import Span
 from rootstock.service.engine.runners.decoder.packed_pass import PackedPart, PackedPass
 from rootstock.service.engine.runners.decoder.trunk import DecoderTrunk
-from rootstock.service.engine.runners.decoder.updates import AdapterMix, TensorUpdate, to_tensors
+from rootstock.service.engine.runners.decoder.updates import TensorUpdate, stage_updates
 from rootstock.service.engine.runners.linear_head import linear_head, pool
 from rootstock.service.engine.runners.torch_cores import TorchCores
 
@@ -47,8 +48,8 @@ class PackedEncoder:
 
     def stage(self, adapter: Adapter) -> _StagedHead:
         """Return the adapter with its updates as tensors."""
-        sites = adapter.weights.sites.items()
-        return _StagedHead(adapter, {site: to_tensors(update, self._trunk.dtype) for site, update in sites})
+        trunk = self._trunk
+        return _StagedHead(adapter, stage_updates(adapter.weights.sites, trunk.groups, trunk.dtype))
 
     def place(self, slot: int, staged: _StagedHead) -> None:
         """Put a staged adapter into a slot."""

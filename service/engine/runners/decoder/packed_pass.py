@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from rootstock.service.engine.runners.decoder.updates import AdapterMix, TokenRun
+from rootstock.service.engine.runners.decoder.adapter_mix import AdapterMix, TokenRun
 
 
 class PackedPart(NamedTuple):

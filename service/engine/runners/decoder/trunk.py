@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 
 from rootstock.adapters.spec import Array, FoundationSpec
+from rootstock.service.engine.runners.decoder.adapter_mix import AdapterMix
 from rootstock.service.engine.runners.decoder.attention import NAME, RaggedAttention, Span, attach
-from rootstock.service.engine.runners.decoder.int4 import quantise, replace_layers
+from rootstock.service.engine.runners.decoder.gated_layer import fuse_layers, is_gated
+from rootstock.service.engine.runners.decoder.int4 import Bf16Linear, free_memory, quantise
 from rootstock.service.engine.runners.decoder.packed_pass import PackedPass
 from rootstock.service.engine.runners.decoder.self_check import samples
-from rootstock.service.engine.runners.decoder.updates import AdapterMix, MixInUse, TokenNorm, TokenSite
+from rootstock.service.engine.runners.decoder.site_group import SiteGroup, alone, join_layers, together
+from rootstock.service.engine.runners.decoder.token_site import MixInUse, TokenNorm, TokenSite
 
 # The dtype of activations. In int4, only the weights of linear layers are smaller.
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "int4": torch.float32}
@@ -39,20 +42,25 @@ class DecoderTrunk:
         self.dtype = PRECISIONS[precision]
         model = load_model(transformers.AutoModelForCausalLM, folder, self.dtype)
         self.texts = samples(spec.causal_lm.vocabulary)
-        small = quantise(model) if precision == "int4" else {}
-        self.expected = [_own_logits(model, text) for text in self.texts]
-        replace_layers(model, small)
-        model.set_attn_implementation(NAME)
         self.config: Any = model.config
         self._model: Any = model
         self._trunk: Any = model.base_model
+        gated = is_gated(self._trunk)
+        widths = {name: features[1] for name, features in spec.sites.items()}
+        sites = together(widths) if gated else alone(widths)
+        small = quantise(self._trunk, sites) if precision == "int4" else {}
+        self.expected = [_own_logits(model, text) for text in self.texts]
+        model.set_attn_implementation(NAME)
+        self._mix = MixInUse()
+        self.groups = graft(self._trunk, sites, spec.norms, self._mix, small)
+        if gated:
+            fuse_layers(self._trunk)
+        if precision == "int4":
+            output = model.get_output_embeddings()
+            model.set_output_embeddings(Bf16Linear(output.weight, output.bias))
+        free_memory()
         self._attention = RaggedAttention()
         attach(model, self._attention)
-        self._mix = MixInUse()
-        for name in spec.sites:
-            graft(self._trunk, name, TokenSite, self._mix)
-        for name in spec.norms:
-            graft(self._trunk, name, TokenNorm, self._mix)
         self._running = threading.Lock()
 
     def states(self, tokens: PackedPass, spans: Sequence[Span], mix: AdapterMix) -> Tensor:
@@ -103,7 +111,25 @@ def load_model(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def graft(trunk: Any, name: str, kind: Any, mix: MixInUse) -> None:
-    """Put a TokenSite or TokenNorm around a layer of the trunk, in its place."""
-    parent, _, child = name.rpartition(".")
-    setattr(trunk.get_submodule(parent), child, kind(trunk.get_submodule(name), name, mix))
+def graft(
+    trunk: Any,
+    sites: Sequence[SiteGroup],
+    norms: Mapping[str, int],
+    mix: MixInUse,
+    small: Mapping[str, nn.Module] | None = None,
+) -> list[SiteGroup]:
+    """Put sites around layers of a trunk, and return the groups of all of them.
+
+    The layers of a group become one, in the place of its first. `small` holds layers to use instead, by name.
+    """
+    small = small or {}
+    grouped = {group.name for group in sites}
+    for name in small.keys() - grouped:
+        trunk.set_submodule(name, small[name])
+    for group in sites:
+        layer = small.get(group.name) or join_layers([trunk.get_submodule(name) for name in group.names])
+        trunk.set_submodule(group.name, TokenSite(layer, group, mix))
+    normed = alone(norms)
+    for group in normed:
+        trunk.set_submodule(group.name, TokenNorm(trunk.get_submodule(group.name), group, mix))
+    return [*sites, *normed]

@@ -21,7 +21,7 @@ from rootstock.service.engine.runners.decoder.attention import (
     step_mask,
 )
 from rootstock.service.engine.runners.decoder.kv_rows import KvPlace
-from rootstock.service.engine.runners.decoder.updates import TokenSite
+from rootstock.service.engine.runners.decoder.token_site import TokenSite
 
 
 class SourceAttention:

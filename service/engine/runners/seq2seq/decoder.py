@@ -17,8 +17,9 @@ from rootstock.service.engine.runners.decoder.attention import NAME, RaggedAtten
 from rootstock.service.engine.runners.decoder.packed_decoder import PackedDecoder
 from rootstock.service.engine.runners.decoder.packed_pass import PackedPart, PackedPass
 from rootstock.service.engine.runners.decoder.self_check import samples
+from rootstock.service.engine.runners.decoder.site_group import alone
+from rootstock.service.engine.runners.decoder.token_site import MixInUse
 from rootstock.service.engine.runners.decoder.trunk import graft, load_model
-from rootstock.service.engine.runners.decoder.updates import MixInUse, TokenNorm, TokenSite
 from rootstock.service.engine.runners.seq2seq.attention import (
     CrossAttention,
     SourceAttention,
@@ -61,11 +62,8 @@ class Seq2SeqDecoder(PackedDecoder[SourceRows]):
         self._model = model
         in_use = MixInUse()
         in_use.mix = self._mix
-        trunk = model.base_model
-        for name in spec.sites:
-            graft(trunk, name, TokenSite, in_use)
-        for name in spec.norms:
-            graft(trunk, name, TokenNorm, in_use)
+        sites = alone({name: features[1] for name, features in spec.sites.items()})
+        self.groups = graft(model.base_model, sites, spec.norms, in_use)
         self._encoder: Any = model.get_encoder()
         decoder: Any = model.get_decoder()
         self._reading = SourceAttention(_relative_bias(self._encoder))
