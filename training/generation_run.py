@@ -93,12 +93,11 @@ def _trained(
         rates.extend(rate)
         report(done, total, note, *rate)
 
-    start = time.monotonic()
     network = new_network(job.network, method, seed, job.device)
     validation = job.judged["validation"].rows
     fit = train_completions(network, job.train, validation, recipe.training, seed, method, timed, checkpoints)
     cost = {
-        "training_seconds": round(time.monotonic() - start, 1),
+        "training_seconds": round(fit.seconds, 1),
         "tokens_per_second": round(rates[-1], 1) if rates else None,
         "trainable_parameters": sum(p.numel() for p in network.parameters().values()),
         "device": job.device.type,
@@ -115,8 +114,8 @@ def _judged(
     judge = TextJudge(job.encoder, generation, training.tokens_per_batch, training.bf16, report)
     parts, reason = {}, ""
     for name in ("validation", "test"):
-        adapter = judge.judge(network, job.judged[name], f"{name}: answers of the adapter")
-        prompted = judge.judge(network, job.prompted[name], f"{name}: answers of the foundation", foundation=True)
+        adapter = judge.judge(network, job.judged[name], f"{name}: ")
+        prompted = judge.judge(network, job.prompted[name], f"{name}: ", foundation=True)
         compared = compare_with_prompt(adapter, prompted, generation.metric)
         if name == "validation":
             reason = check_gain(compared, generation.shots, recipe.evaluation.alpha, force)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.tasks import task_named
 from rootstock.training.data.prompt_encoding import CompletionRow
-from rootstock.training.fit.checkpoint import Checkpoints
+from rootstock.training.fit.checkpoint import Checkpoints, StageState
 from rootstock.training.fit.completions import negative_log_likelihoods, perplexity, train_completions
 from rootstock.training.fit.descent import copy_of, deterministic
 from rootstock.training.network.construction import new_network
@@ -89,6 +89,23 @@ def test_rows_in_one_batch_have_the_losses_that_each_has_alone(tiny: TinyDecoder
     assert means == pytest.approx(expected, rel=1e-4)
 
 
+def test_prompts_that_begin_alike_have_the_losses_that_each_has_alone(family: TinyDecoder) -> None:
+    model = AutoModelForCausalLM.from_pretrained(family.folder).eval()
+    network = new_network(spec_of(family), "lora", 0, CPU)
+    begin = tuple(range(3, 23))
+    rows = [CompletionRow((*begin, *row.prompt), row.answer) for row in ROWS]
+    prefix = passes_of(network).prefix(rows)
+    assert prefix is not None
+    assert prefix.tokens >= len(begin)
+    done: list[int] = []
+    # Two rows in a batch, so that each batch needs the prefix anew.
+    likelihoods = negative_log_likelihoods(network, rows, 64, progress=done.append)
+    assert done[-1] == len(rows)
+    assert len(done) > 1
+    for row, (value, count) in zip(rows, likelihoods, strict=True):
+        assert value / count == pytest.approx(transformers_loss(model, row), rel=1e-4)
+
+
 def test_the_perplexity_is_the_exponential_of_the_mean_loss_of_all_answer_tokens(tiny: TinyDecoder) -> None:
     network = network_of(tiny)
     losses = [transformers_loss(network.task_model, row) * len(row.answer) for row in ROWS]
@@ -141,6 +158,19 @@ def test_a_run_killed_at_any_step_ends_with_the_weights_of_one_that_was_not(
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+def test_the_time_of_a_resumed_run_is_that_of_all_its_epochs(tiny: TinyDecoder, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "resume", "one run")
+    with pytest.raises(Killed):
+        trained(tiny, SETTINGS, checkpoints, kill_at=5)
+    state = checkpoints.load("fit")
+    assert state is not None
+    # As if the epoch before the kill had taken an hour.
+    checkpoints.save("fit", StageState(state.tensors, {**state.progress, "seconds": 3600.0}))
+    network = new_network(spec_of(tiny, lora_dropout=0.1), "lora", 0, CPU)
+    fit = train_completions(network, ROWS, ROWS[:3], SETTINGS, 0, "fit", checkpoints=checkpoints)
+    assert fit.seconds > 3600
 
 
 @pytest.mark.parametrize(

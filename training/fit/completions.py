@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,20 +29,31 @@ class CompletionPart:
 
 
 def negative_log_likelihoods(
-    network: Network, rows: Sequence[CompletionRow], budget: int, bf16: bool = False
+    network: Network,
+    rows: Sequence[CompletionRow],
+    budget: int,
+    bf16: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> list[tuple[float, int]]:
-    """Return for each row the negative log-likelihood of its answer, in nats, and the number of its tokens."""
+    """Return for each row the negative log-likelihood of its answer, in nats, and the number of its tokens.
+
+    `progress` is told of the number of rows that are done.
+    """
     import torch
 
     passes = passes_of(network)
     network.train(False)
     by_row: dict[int, tuple[float, int]] = {}
     with torch.inference_mode():
+        with precision(bf16, passes.device):
+            prefix = passes.prefix(rows)
         for chosen in _parts(passes, rows, range(len(rows)), len(rows), budget):
             with precision(bf16, passes.device):
-                losses = passes.losses([rows[i] for i in chosen])
+                losses = passes.losses([rows[i] for i in chosen], prefix=prefix)
             sums = torch.split(losses.double(), [len(rows[i].answer) for i in chosen])
             by_row |= {i: (float(part.sum()), len(part)) for i, part in zip(chosen, sums, strict=True)}
+            if progress is not None:
+                progress(len(by_row))
     return [by_row[i] for i in range(len(rows))]
 
 

@@ -48,10 +48,14 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Fit:
-    """The epochs of a stage in order, and the one whose weights the network now has."""
+    """The epochs of a stage in order, and the one whose weights the network now has.
+
+    `seconds` is the time of all epochs, also of those before a resume.
+    """
 
     epochs: tuple[Epoch, ...]
     best: Epoch
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ class _Descent(Generic[Part]):
         self.order = torch.Generator().manual_seed(seed)
         self.epochs: list[Epoch] = []
         self.best: Epoch | None = None
+        self.seconds = 0.0
         self.best_weights = copy_of(self.parameters)
         # Empty where the stage has no decay.
         self.average = copy_of(self.parameters) if stage.ema_decay else {}
@@ -164,6 +169,7 @@ class _Descent(Generic[Part]):
         if score is None or before is None or score > before:
             self.best = self.epochs[-1]
             self.best_weights = copy_of(self.average or self.parameters)
+        self.seconds += time.monotonic() - began
         if self.checkpoints is not None:
             self.checkpoints.save(self.stage.name, self._state())
 
@@ -178,7 +184,7 @@ class _Descent(Generic[Part]):
                 parameter.copy_(self.best_weights[name])
                 parameter.requires_grad_(True)
         self.network.train(False)
-        return Fit(tuple(self.epochs), self.best)
+        return Fit(tuple(self.epochs), self.best, self.seconds)
 
     def _step(self, parts: Sequence[Part], epoch: int) -> float:
         import torch
@@ -219,6 +225,7 @@ class _Descent(Generic[Part]):
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "best": best,
             "steps": self.schedule.last_epoch,
+            "seconds": self.seconds,
         }
         return StageState(tensors, progress)
 
@@ -228,6 +235,8 @@ class _Descent(Generic[Part]):
         tensors, progress = state.tensors, state.progress
         self.epochs = [Epoch(**epoch) for epoch in progress["epochs"]]
         self.best = next((e for e in self.epochs if e.number == progress["best"]), None)
+        # A checkpoint of an earlier release has none.
+        self.seconds = progress.get("seconds", 0.0)
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"now.{name}"])

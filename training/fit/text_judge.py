@@ -91,14 +91,17 @@ class TextJudge:
 
     def judge(self, network: Network, prompts: PromptSet, note: str, foundation: bool = False) -> JudgedTexts:
         """Return the answers of a network; `foundation` switches its adapter off. `note` is for progress."""
-        total = len(prompts.rows)
+        whose = f"of the {'foundation' if foundation else 'adapter'}"
 
-        def progress(done: int, rate: float) -> None:
-            self.report(done, total, note, rate)
+        def answered(done: int, rate: float) -> None:
+            self.report(done, len(prompts.prompts), f"{note}answers {whose}", rate)
+
+        def weighed(done: int) -> None:
+            self.report(done, len(prompts.rows), f"{note}likelihoods {whose}")
 
         with adapter_off(network, foundation):
-            tokens = greedy(network, prompts.prompts, self.settings.max_new_tokens, progress)
-            likelihoods = negative_log_likelihoods(network, prompts.rows, self.budget, self.bf16)
+            tokens = greedy(network, prompts.prompts, self.settings.max_new_tokens, answered)
+            likelihoods = negative_log_likelihoods(network, prompts.rows, self.budget, self.bf16, weighed)
         answers = tuple(self.encoder.decode(ids) for ids in tokens)
         return JudgedTexts(answers, text_counts(answers, prompts.references, likelihoods))
 

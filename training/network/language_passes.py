@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rootstock.adapters.language_model import LanguageModel, Seq2SeqLM
@@ -15,6 +17,19 @@ if TYPE_CHECKING:
 
 # A token where nothing reads one.
 _PAD = 0
+# Fewer tokens that all prompts begin with are computed with each row.
+_LEAST_SHARED = 16
+
+
+@dataclass(frozen=True)
+class SharedPrefix:
+    """The tokens that the prompts of some rows all begin with.
+
+    `cache` is transformers' own, of one row of them.
+    """
+
+    tokens: int
+    cache: Any
 
 
 class LanguagePasses(ABC):
@@ -32,8 +47,17 @@ class LanguagePasses(ABC):
         """Return the tokens of each row in a batch of these rows, padding included."""
 
     @abstractmethod
-    def losses(self, rows: Sequence[CompletionRow], smoothing: float = 0.0) -> torch.Tensor:
-        """Return the cross entropy of each answer token, (answer tokens,), in the order of the rows."""
+    def losses(
+        self, rows: Sequence[CompletionRow], smoothing: float = 0.0, prefix: SharedPrefix | None = None
+    ) -> torch.Tensor:
+        """Return the cross entropy of each answer token, (answer tokens,), in the order of the rows.
+
+        `prefix` is that of these rows among others, under the network's present weights.
+        """
+
+    def prefix(self, rows: Sequence[CompletionRow]) -> SharedPrefix | None:
+        """Return the prefix of the rows' prompts, computed once; None where there is nothing to gain."""
+        return None
 
     @abstractmethod
     def inputs(self, prompts: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
@@ -64,21 +88,45 @@ class CausalPasses(LanguagePasses):
         """Return the tokens of the longest row."""
         return max(map(len, rows))
 
-    def losses(self, rows: Sequence[CompletionRow], smoothing: float = 0.0) -> torch.Tensor:
+    def losses(
+        self, rows: Sequence[CompletionRow], smoothing: float = 0.0, prefix: SharedPrefix | None = None
+    ) -> torch.Tensor:
         """Return the cross entropy of each answer token, (answer tokens,).
 
         Only their logits are computed: with a large vocabulary these cost more than the layers.
         """
         import torch
 
-        longest = self.width(rows)
-        ids = self.padded([(*row.prompt, *row.answer) for row in rows], longest)
+        shared = 0 if prefix is None else prefix.tokens
+        longest = self.width(rows) - shared
+        ids = self.padded([(*row.prompt[shared:], *row.answer) for row in rows], longest)
         # The state before a token predicts it.
-        begins = [number * longest + len(row.prompt) - 1 for number, row in enumerate(rows)]
+        begins = [number * longest + len(row.prompt) - shared - 1 for number, row in enumerate(rows)]
         places = torch.tensor(_spans(begins, rows), device=self.device)
-        states = self.network.trunk(input_ids=ids, use_cache=False).last_hidden_state
+        cache = None
+        if prefix is not None:
+            # A pass adds its tokens to the cache.
+            cache = deepcopy(prefix.cache)
+            cache.batch_repeat_interleave(len(rows))
+        states = self.network.trunk(
+            input_ids=ids, past_key_values=cache, use_cache=cache is not None
+        ).last_hidden_state
         logits = self.network.logits_of(states.flatten(0, 1).index_select(0, places)[None])[0]
         return _cross_entropy(logits, rows, smoothing)
+
+    def prefix(self, rows: Sequence[CompletionRow]) -> SharedPrefix | None:
+        """Return the prefix of the rows' prompts, such as their system prompt and examples."""
+        import torch
+
+        prompts = [tuple(row.prompt) for row in rows]
+        # All that lies between the first and the last in order begins as both do.
+        pairs = zip(min(prompts), max(prompts), strict=False)
+        equal = next((i for i, (one, other) in enumerate(pairs) if one != other), len(min(prompts)))
+        count = min(equal, min(map(len, prompts)) - 1)
+        if len(rows) == 1 or count < _LEAST_SHARED:
+            return None
+        ids = torch.tensor([prompts[0][:count]], device=self.device)
+        return SharedPrefix(count, self.network.trunk(input_ids=ids, use_cache=True).past_key_values)
 
     def inputs(self, prompts: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         """Return the prompts padded at their beginnings, and the mask."""
@@ -107,7 +155,9 @@ class Seq2SeqPasses(LanguagePasses):
         """Return the tokens of the longest source and of the longest target together."""
         return max(len(row.prompt) for row in rows) + _longest_answer(rows)
 
-    def losses(self, rows: Sequence[CompletionRow], smoothing: float = 0.0) -> torch.Tensor:
+    def losses(
+        self, rows: Sequence[CompletionRow], smoothing: float = 0.0, prefix: SharedPrefix | None = None
+    ) -> torch.Tensor:
         """Return the cross entropy of each target token, (target tokens,).
 
         The decoder reads the start token, then the target without its last token.

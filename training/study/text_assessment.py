@@ -55,7 +55,7 @@ def assess_text(
             (Path(folder) / name).write_bytes(content)
         network = load(Path(folder), network_spec)
     judge = TextJudge(encoder, settings, _BUDGET, report=report)
-    judged = judge.judge(network, prompts, "answers")
+    judged = judge.judge(network, prompts, "")
     return _summary(judged.figures, judged.intervals, prompts.groups, judged.answers)
 
 
