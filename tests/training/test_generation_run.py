@@ -238,7 +238,7 @@ def test_a_recipe_that_cannot_be_trained_is_refused_before_it_is(
 
 
 def test_commands_for_classifiers_refuse_a_recipe_for_generated_text(tiny: TinyDecoder, folder: Path) -> None:
-    for command in ("cv", "audit"):
+    for command in ("cv", "audit", "bench", "rank-base", "sweep", "federate"):
         result = CliRunner().invoke(app, [command, str(write_generation_recipe(folder, tiny))])
         assert result.exit_code == 2
         assert "task_type: this command is for classifiers" in result.stderr

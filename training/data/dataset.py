@@ -45,17 +45,22 @@ class Dataset:
         return {name: rows.sha256 for name, rows in parts.items() if rows is not None}
 
 
+def require_classifier(source: RecipeFile) -> None:
+    """Raise RecipeError unless the recipe trains a classifier."""
+    if source.recipe.generates:
+        raise RecipeError(
+            f"{source.path}: task_type: this command is for classifiers; {source.recipe.task_type} has run, "
+            "validate and evaluate"
+        )
+
+
 def read_dataset(source: RecipeFile) -> Dataset:
     """Return the data that a recipe names.
 
     Raise DataError, with file and line, for data that a classifier cannot learn from. Label ids are in
     alphabetical order; for tokens `O` is 0, then come `B-` and `I-` of each entity type.
     """
-    if source.recipe.generates:
-        raise RecipeError(
-            f"{source.path}: task_type: this command is for classifiers; {source.recipe.task_type} has run, "
-            "validate and evaluate"
-        )
+    require_classifier(source)
     data = source.recipe.data
     train = read_rows(source, data.path, "data.path")
     if source.recipe.task_type == "TOKEN_CLS":

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rootstock.adapters.spec import Array
+from rootstock.training.data.dataset import require_classifier
 from rootstock.training.fit.job import prepare
 from rootstock.training.fit.plan import TrainingRows
 from rootstock.training.metrics.transferability import h_score, log_me
@@ -57,6 +58,7 @@ def rank_bases(
     Layer 0 gives the embeddings, the last layer the trunk's output. Only the rows to train and choose by are
     read.
     """
+    require_classifier(source)
     ranks = []
     for base_model in base_models:
         job = prepare(changed(source, {"base_model": base_model, "peft.method": "head_only"}))

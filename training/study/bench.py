@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rootstock.training.data.dataset import require_classifier
 from rootstock.training.data.encoding import TokenRow
 from rootstock.training.errors import RecipeError
 from rootstock.training.fit.candidate import train_candidate
@@ -71,6 +72,7 @@ def compare_trainers(
     the program. The peer is a plain script: AutoModel for the task, PEFT, Trainer with its own padding of
     batches.
     """
+    require_classifier(source)
     plain = changed(
         source,
         {

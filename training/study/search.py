@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rootstock.training.data.dataset import require_classifier
 from rootstock.training.errors import Diverged, RecipeError, extra
 from rootstock.training.fit.candidate import train_candidate
 from rootstock.training.fit.descent import deterministic
@@ -41,6 +42,7 @@ def sweep(source: RecipeFile, observe: Callable[[SearchTrial, int], None]) -> Se
     """
     with extra("sweeps"):
         import optuna
+    require_classifier(source)
     settings = source.recipe.hpo
     if not settings.space:
         raise RecipeError(f"{source.path}: hpo.space: empty; add keys to search, such as training.learning_rate")
