@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import groupby
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import structlog
 from fastapi import FastAPI, Request
@@ -112,12 +112,12 @@ def error_detail(error: Exception) -> tuple[int, ErrorDetail]:
     return status, ErrorDetail(message=str(error), type=error_type(status), param=param, code=code)
 
 
-def spell(error: EngineError, inputs: str) -> EngineError:
-    """Return the error with the field names of a route without `parameters`, whose inputs are called `inputs`."""
+def spell(error: EngineError, inputs: str, truncation: str | None = "truncation") -> EngineError:
+    """Return the error with a route's names for the inputs and, unless None, for the flag that truncates them."""
     if error.param is not None:
         error.param = error.param.removeprefix("parameters.").replace("inputs", inputs, 1)
     if isinstance(error, TooLong) and error.setting is not None:
-        error.setting = error.setting.removeprefix("parameters.")
+        error.setting = truncation
     return error
 
 
@@ -194,22 +194,32 @@ def answer_error(scope: Scope, error: Exception) -> JSONResponse:
 
 async def _on_validation(request: Request, error: Exception) -> JSONResponse:
     """Return one answer that names all fields at fault, so that a client can correct them together."""
-    problems = cast(RequestValidationError, error).errors()
+    problems, known = _of_one_form(request, cast(RequestValidationError, error).errors())
     # `loc` begins with body, query, path or header. A body that is not an object has no second part.
     if any(len(problem["loc"]) < 2 for problem in problems):
         message = "the body is not a JSON object; send one with Content-Type: application/json"
         return error_response(422, message, "invalid_request")
-    faults = [*_of_names(problems, _known_fields(request)), *_of_values(problems)]
+    faults = [*_of_names(problems, known), *_of_values(problems)]
     message = "; ".join(text for _, text in faults[:_MAX_FAULTS])
     if len(faults) > _MAX_FAULTS:
         message += f"; and {len(faults) - _MAX_FAULTS} more"
     return error_response(422, message, "invalid_request", faults[0][0])
 
 
-def _known_fields(request: Request) -> list[str]:
-    """Return the names of the fields that the route's body takes."""
+def _of_one_form(request: Request, problems: Sequence[Any]) -> tuple[Sequence[Any], list[str]]:
+    """Return the problems and the fields of the body; of several forms, those of the form that it seems to have.
+
+    The `loc` of such a form's problems names the form after "body". It is removed here.
+    """
     body = getattr(request.scope.get("route"), "body_field", None)
-    return [] if body is None else list(body.field_info.annotation.model_fields)
+    if body is None:
+        return problems, []
+    forms = {tag.tag: form for form, tag in map(get_args, get_args(body.field_info.annotation))}
+    tags = [p["loc"][1] for p in problems if p["loc"][0] == "body" and len(p["loc"]) > 1]
+    if not forms or not tags:
+        return problems, list(getattr(body.field_info.annotation, "model_fields", ()))
+    untagged = [{**p, "loc": (p["loc"][0], *p["loc"][2:])} if p["loc"][0] == "body" else p for p in problems]
+    return untagged, list(forms[tags[0]].model_fields)
 
 
 def _of_names(problems: Sequence[Any], known: Sequence[str]) -> list[tuple[str, str]]:
@@ -236,11 +246,13 @@ def _of_values(problems: Sequence[Any]) -> list[tuple[str, str]]:
     """Return the fields with wrong values, each with a message."""
     wrong = [p for p in problems if p["type"] not in ("missing", "extra_forbidden") or len(p["loc"]) > 2]
     faults = []
-    for field, of_field in groupby(wrong, key=lambda problem: str(problem["loc"][1])):
-        if field in _UNIONS:
-            faults.append(_of_union(field, list(of_field)))
+    for field, group in groupby(wrong, key=lambda problem: str(problem["loc"][1])):
+        of_field = list(group)
+        first = of_field[0]
+        # A validator that reads several forms itself has one error, with a message about all of them.
+        if field in _UNIONS and first["type"] != "value_error":
+            faults.append(_of_union(field, of_field))
             continue
-        first = next(of_field)
         param = ".".join(str(part)[:_MAX_NAME] for part in first["loc"][1:])
         faults.append((param, f"{param}: {str(first['msg']).removeprefix('Value error, ')}"))
     return faults

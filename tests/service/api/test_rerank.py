@@ -58,7 +58,17 @@ def test_documents_are_ranked_as_a_cross_encoder_ranks_them(
     ]
     assert rank(client, raw_scores=raw, top_n=top_n).json()["results"] == expected
     shown = rank(client, raw_scores=raw, top_n=top_n, return_documents=True).json()["results"]
-    assert shown == [{**one, "document": DOCUMENTS[int(one["index"])]} for one in expected]
+    assert shown == [{**one, "document": {"text": DOCUMENTS[int(one["index"])]}} for one in expected]
+
+
+def test_a_document_may_be_an_object_whose_other_fields_come_back_with_it(client: httpx.Client) -> None:
+    objects = [{"text": text, "id": {"page": i}} for i, text in enumerate(DOCUMENTS)]
+    shown = rank(client, documents=objects, return_documents=True).json()["results"]
+    plain = rank(client).json()["results"]
+    assert shown == [
+        {**one, "relevance_score": pytest.approx(one["relevance_score"]), "document": objects[one["index"]]}
+        for one in plain
+    ]
 
 
 def test_in_one_request_each_task_keeps_or_drops_an_empty_second_text_by_itself(client: httpx.Client) -> None:
@@ -115,6 +125,9 @@ def test_a_long_document_is_refused_by_its_field_unless_truncation_is_asked_for(
         ({"documents": ["x"] * 257}, 413, "request_too_large", "documents"),
         ({"documents": []}, 422, "invalid_request", "documents"),
         ({"documents": ["x", 3]}, 422, "invalid_request", "documents.1"),
+        ({"documents": ["x", {"title": "x"}]}, 422, "invalid_request", "documents.1"),
+        ({"documents": [{"text": 3}]}, 422, "invalid_request", "documents.0"),
+        ({"documents": "x"}, 422, "invalid_request", "documents"),
         ({"top_n": 0}, 422, "invalid_request", "top_n"),
         ({"query": None}, 422, "invalid_request", "query"),
         ({"top_k": 1}, 422, "invalid_request", "top_k"),
