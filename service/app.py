@@ -15,6 +15,7 @@ import structlog
 from fastapi import FastAPI
 
 from rootstock.service.api import adapters, errors, health, pages, predict, rerank, tokenize
+from rootstock.service.api.compat import cohere, infinity, shared_paths, tei, tei_tokens
 from rootstock.service.api.middleware.gate import Gate
 from rootstock.service.api.middleware.keys import Keys
 from rootstock.service.api.middleware.site import Sites
@@ -65,6 +66,11 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
     )
     for part in (predict, embeddings, chat, completions, rerank, tokenize, models, adapters, health, pages):
         app.include_router(part.router)
+    for part in (tei, tei_tokens, infinity, cohere, shared_paths):
+        app.include_router(part.router)
+    # A client of TEI appends a path to its base address, so the address alone has to name an adapter.
+    for part in (tei, tei_tokens, shared_paths):
+        app.include_router(part.router, prefix="/models/{reference}", include_in_schema=False)
     errors.install(app)
     app.add_exception_handler(predict.ClientLeft, errors.no_answer)
     keys = Keys(*(None if k is None else k.get_secret_value() for k in (settings.api_key, settings.admin_key)))

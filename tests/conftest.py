@@ -10,6 +10,8 @@ os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", LANGSMITH_TRACING="false"
 for _name in [n for n in os.environ if n.startswith("ROOTSTOCK_") and n != "ROOTSTOCK_DATA"]:
     del os.environ[_name]
 
+import asyncio
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -100,6 +102,31 @@ def client(server: RunningServer) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def api(server: RunningServer) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0)
+
+
+@pytest.fixture
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no client reach beyond this machine."""
+    import litellm
+
+    connect = socket.socket.connect
+
+    def connect_here(self: socket.socket, address: Any) -> None:
+        assert self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "::1"), address
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
+    monkeypatch.setattr(litellm, "telemetry", False)
+
+
+@pytest.fixture
+def current_loop() -> Iterator[None]:
+    """Give litellm the event loop that it asks for. Otherwise it makes one that nobody closes."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The routes /livez, /readyz and /metrics, which need no key."""
+"""The routes /livez, /readyz, /health and /metrics, which need no key."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ async def livez(request: Request) -> Response:
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
+@router.get("/health")
 async def readyz(request: Request) -> Response:
-    """Answer 200 while requests are admitted, else 503."""
+    """Answer 200 while requests are admitted, else 503. Other servers' clients ask under /health."""
     server = server_of(request)
     if not (server.ready and server.foundations.alive):
         return error_response(

@@ -1,4 +1,7 @@
-"""The routes POST /tokenize and POST /detokenize, in the form of vLLM's API."""
+"""Tokens of texts and chats in the form of vLLM's API, and the route POST /detokenize.
+
+The route POST /tokenize is in compat/shared_paths.py, because TEI's API has it too.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,6 @@ class Detokenized(BaseModel):
     prompt: str
 
 
-@router.post("/tokenize")
 async def tokenize(body: TokenizeBody, request: Request) -> Tokens:
     """Return the tokens of a text or of a chat, for a foundation or for an adapter on it."""
     prompt = Chat([message.plain() for message in body.messages or ()]) if body.prompt is None else body.prompt

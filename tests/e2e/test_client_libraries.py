@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +15,7 @@ from tests.peft_adapters import PeftAdapter
 from tests.service.engine.generate.families import TinyDecoder, make_adapters, make_decoder
 from tests.service.generating_server import run_decoder_server
 
+pytestmark = pytest.mark.usefixtures("loopback_only", "current_loop")
 MESSAGES = [{"role": "user", "content": "Where is my parcel?"}]
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 10, "extra_body": {"ignore_eos": True}}
 
@@ -49,29 +48,6 @@ def expected(tiny: TinyDecoder, saved: list[PeftAdapter]) -> dict[str, str]:
         name: tokenizer.decode(tiny.greedy(adapter, ids, 10), skip_special_tokens=True).rstrip("\ufffd")
         for name, adapter in adapters.items()
     }
-
-
-@pytest.fixture(autouse=True)
-def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no client reach beyond this machine."""
-    connect = socket.socket.connect
-
-    def connect_here(self: socket.socket, address: Any) -> None:
-        assert self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "::1"), address
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", connect_here)
-    monkeypatch.setattr(litellm, "telemetry", False)
-
-
-@pytest.fixture(autouse=True)
-def current_loop() -> Iterator[None]:
-    """Give litellm the event loop that it asks for. Otherwise it makes one that nobody closes."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
 
 
 def _litellm(server: RunningServer, model: str, **options: Any) -> Any:

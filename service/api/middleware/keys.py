@@ -6,7 +6,7 @@ import hmac
 from dataclasses import dataclass
 
 # Health checks and scrapes need no key, and are not traced.
-OPEN_PATHS = ("/livez", "/readyz", "/metrics")
+OPEN_PATHS = ("/livez", "/readyz", "/health", "/metrics")
 ADAPTERS_PATH = "/v1/adapters"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from rootstock.adapters.chat_template import ChatTemplate, Message, special_tokens, with_system
@@ -38,6 +38,20 @@ class Chat:
     def under(self, prompting: Prompting) -> Chat:
         """Return the chat with an adapter's system prompt and chat template."""
         return replace(self.with_system(prompting.system_prompt), template=prompting.chat_template)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSpan:
+    """A token and its place in a text: the characters from `start` to before `stop`, which are its `text`.
+
+    A special token has no place, and its text is its entry in the vocabulary.
+    """
+
+    id: int
+    text: str
+    special: bool
+    start: int | None = None
+    stop: int | None = None
 
 
 # A text, the ids of its tokens, or a chat.
@@ -120,22 +134,32 @@ class PromptTokenizer:
         except TemplateFault as fault:
             raise refused_template(fault) from None
 
+    def spans(self, text: str, special: bool = True) -> list[TokenSpan]:
+        """Return the tokens of a text with their places in it."""
+        encoding = self._encoding(text, special)
+        parts = zip(encoding.ids, encoding.tokens, encoding.offsets, encoding.special_tokens_mask, strict=True)
+        return [
+            TokenSpan(i, token, True) if special else TokenSpan(i, text[start:stop], False, start, stop)
+            for i, token, (start, stop), special in parts
+        ]
+
     def _ids(self, text: str, special: bool) -> list[int]:
-        if len(text) < _LONG:
-            encoding = self._tokenizer.encode(text, add_special_tokens=special)
-        else:
-            encoding = self._tokenizer.encode_batch([text], add_special_tokens=special)[0]
-        ids: list[int] = encoding.ids
+        ids: list[int] = self._encoding(text, special).ids
         return ids
+
+    def _encoding(self, text: str, special: bool) -> Encoding:
+        if len(text) < _LONG:
+            return self._tokenizer.encode(text, add_special_tokens=special)
+        return self._tokenizer.encode_batch([text], add_special_tokens=special)[0]
 
     def to_json(self) -> str:
         """Return the tokenizer as its library writes it to a file."""
         text: str = self._tokenizer.to_str()
         return text
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of tokens, special ones included."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+    def decode(self, ids: Sequence[int], special: bool = True) -> str:
+        """Return the text of tokens, with the special ones if `special`."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=not special)
         return text
 
     def bytes_of(self, token: int) -> bytes:

@@ -29,9 +29,11 @@ def test_each_key_may_do_what_it_is_for(
     with running.client(key) as client:
         assert client.post("/v1/predict", json=PREDICT).status_code == infer
         assert client.get("/v1/adapters").status_code == infer
+        for path in ("/embed", "/models/foundation/embed"):
+            assert client.post(path, json={"inputs": "x"}).status_code == infer
         assert upload(client, "mood", peft_saved["first"].zip()).status_code == publish
         assert client.delete("/v1/adapters/mood").status_code == (204 if publish == 201 else publish)
-        for path in ("/livez", "/readyz", "/metrics"):
+        for path in ("/livez", "/readyz", "/health", "/metrics"):
             assert client.get(path).status_code == 200
 
 
