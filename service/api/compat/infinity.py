@@ -99,8 +99,12 @@ class InfinityClasses(InfinityParts):
 
 
 class InfinityModel(Model):
-    """A model of /v1/models in Infinity's form. `stats` describes the queue of its foundation."""
+    """A model of /v1/models in Infinity's form. `stats` describes the queue of its foundation.
 
+    infinity_client takes no other owner than Infinity.
+    """
+
+    owned_by: str = "infinity"
     backend: str
     capabilities: list[str]
     stats: dict[str, float]
@@ -175,7 +179,7 @@ async def infinity_models(request: Request) -> InfinityModels:
         waiting, most = engine.admission.waiting()[0], engine.admission.capacity.items
         listed.append(
             InfinityModel(
-                **model.model_dump(),
+                **model.model_dump(exclude={"owned_by"}),
                 backend=engine.runner.name,
                 capabilities=[_CAPABILITIES[task] for task in model.tasks if task in _CAPABILITIES],
                 stats={"queue_fraction": waiting / most, "queue_absolute": waiting},

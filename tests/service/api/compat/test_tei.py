@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -12,8 +13,11 @@ from huggingface_hub import InferenceClient, close_session
 from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer
 
+from rootstock.adapters.bundle import Limits, open_bundle, write_bundle
 from rootstock.adapters.foundation.location import FoundationFiles
-from tests.live_server import RunningServer
+from rootstock.adapters.spec import FoundationSpec
+from tests.live_server import RunningServer, upload
+from tests.peft_adapters import PeftAdapter
 
 TEXTS = ["Where is my parcel?", "Ada Lovelace lived in London.", "ok"]
 LONG = "word " * 400
@@ -48,6 +52,19 @@ def test_embed_gives_the_native_vectors_of_one_text_and_of_several(
     unit = np.array(post(client, "/embed", {"inputs": TEXTS}, model))
     assert np.abs(unit - plain / np.linalg.norm(plain, axis=1, keepdims=True)).max() < 1e-6
     assert post(client, "/embed", {"inputs": TEXTS[0]}, model) == [pytest.approx(unit[0].tolist(), abs=1e-6)]
+
+
+def test_embed_normalises_the_vectors_of_a_model_that_does_not(
+    client: httpx.Client, peft_saved: dict[str, PeftAdapter], spec: FoundationSpec
+) -> None:
+    plain = open_bundle(peft_saved["embedder"].zip(), Limits(), spec)
+    manifest = replace(plain.manifest, head=replace(plain.manifest.head, normalize=False))
+    assert upload(client, "pooled", write_bundle(manifest, plain.files).to_zip()).status_code == 201
+    own = np.array(post(client, "/embed", {"inputs": TEXTS, "normalize": False}, "pooled"))
+    norms = np.linalg.norm(own, axis=1, keepdims=True)
+    assert np.abs(norms - 1).min() > 0.1
+    unit = np.array(post(client, "/embed", {"inputs": TEXTS}, "pooled"))
+    assert np.abs(unit - own / norms).max() < 1e-5
 
 
 def test_an_adapter_s_own_address_is_that_of_a_server_of_one_model(client: httpx.Client) -> None:
@@ -177,6 +194,15 @@ def test_info_tells_each_kind_of_model_and_its_limit(client: httpx.Client, found
     labels = client.get("/info", params={"model": "mood"}).json()["model_type"]["classifier"]
     assert labels["id2label"] == {str(i): label for label, i in labels["label2id"].items()}
     assert len(labels["id2label"]) == 3
+
+
+def test_info_refuses_a_model_that_tei_does_not_have(
+    client: httpx.Client, peft_saved: dict[str, PeftAdapter]
+) -> None:
+    assert upload(client, "tags", peft_saved["tokens"].zip(), max_length="32").status_code == 201
+    for model, status, code in (("tags", 422, "wrong_task"), ("nobody", 404, "unknown_adapter")):
+        answer = client.get("/info", params={"model": model})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
 def test_health_is_readiness(client: httpx.Client) -> None:
