@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, StrictStr, ValidationInfo, field_validato
 from pydantic_core import PydanticCustomError, to_json
 
 from rootstock.service.api.body import BodyRoute
+from rootstock.service.api.compat.truncation import DefaultTruncation
 from rootstock.service.api.errors import spell
 from rootstock.service.api.openai.embeddings import embed, encode, shorten, vectors_of
 from rootstock.service.api.options import TimeoutHeader, options_of
@@ -31,15 +32,10 @@ router = APIRouter(route_class=BodyRoute)
 Encodings = Annotated[list[Literal["float", "base64"]], Field(min_length=1, max_length=2)]
 
 
-class CohereRerankBody(RerankBody):
+class CohereRerankBody(DefaultTruncation, RerankBody):
     """The body of a ranking."""
 
     model: StrictStr = FOUNDATION
-
-    @property
-    def truncation_parameters(self) -> dict[str, Any]:
-        """Return the truncation fields that the request has; without one, documents are truncated."""
-        return super().truncation_parameters or {"truncation": True}
 
 
 class CohereEmbedFields(Body):

@@ -1,7 +1,8 @@
 """Routes in the form of Infinity (infinity_emb 0.0.77): vectors, classes and the list of models.
 
-`/rerank` is in shared_paths.py, because TEI has it too. Infinity's client sends the name `default/not-specified`
-if its caller chose no model. Here it means the first foundation.
+`/rerank` is in shared_paths.py, because TEI has it too. Infinity truncates a text that is too long, and so do
+these routes, unless `truncation` is false. Infinity's client sends the name `default/not-specified` if its caller
+chose no model. Here it means the first foundation.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictStr
 
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.texts import Texts
+from rootstock.service.api.compat.truncation import DefaultTruncation
 from rootstock.service.api.errors import spell
 from rootstock.service.api.openai.embeddings import EmbeddingsBody, EmbeddingUsage, embeddings
 from rootstock.service.api.openai.models import Model, models
 from rootstock.service.api.options import TimeoutHeader, options_of
-from rootstock.service.api.predict import TruncationFields, while_connected
+from rootstock.service.api.predict import while_connected
 from rootstock.service.api.rerank import RerankBody, rank
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.catalog import FOUNDATION
@@ -38,7 +40,7 @@ def _named(model: str) -> str:
 InfinityModelName = Annotated[StrictStr, AfterValidator(_named)]
 
 
-class InfinityEmbeddingsBody(EmbeddingsBody):
+class InfinityEmbeddingsBody(DefaultTruncation, EmbeddingsBody):
     """The body of an embedding of texts. `dimensions` 0 asks for the whole vector."""
 
     model: InfinityModelName = FOUNDATION
@@ -46,13 +48,13 @@ class InfinityEmbeddingsBody(EmbeddingsBody):
     modality: Literal["text"] = "text"
 
 
-class InfinityRerankBody(RerankBody):
+class InfinityRerankBody(DefaultTruncation, RerankBody):
     """The body of a ranking."""
 
     model: InfinityModelName = FOUNDATION
 
 
-class ClassifyBody(TruncationFields):
+class ClassifyBody(DefaultTruncation):
     """The body of a classification. `raw_scores` asks for the logits."""
 
     model: InfinityModelName = FOUNDATION

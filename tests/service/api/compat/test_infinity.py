@@ -15,6 +15,7 @@ import pytest
 from tests.live_server import RunningServer
 
 TEXTS = ["Where is my parcel?", "Ada Lovelace lived in London.", "ok"]
+LONG = "word " * 100
 UNSPECIFIED = "default/not-specified"
 
 
@@ -42,6 +43,17 @@ def test_embeddings_are_the_native_ones(client: httpx.Client, form: str) -> None
         assert np.abs(ours - np.array([one["embedding"] for one in native["data"]])).max() < 1e-6
     assert [len(one["embedding"]) for one in answer["data"]] == [len(one["embedding"]) for one in native["data"]]
     assert [(one["object"], one["index"]) for one in answer["data"]] == [("embedding", i) for i in range(3)]
+
+
+def test_a_long_text_is_cut_as_infinity_cuts_it(client: httpx.Client) -> None:
+    vectors = [
+        post(client, path, {"model": "embedder", "input": LONG, **cut})["data"][0]["embedding"]
+        for path, cut in (("/embeddings", {}), ("/v1/embeddings", {"truncation": True}))
+    ]
+    assert vectors[0] == pytest.approx(vectors[1], abs=1e-5)
+    ranked = post(client, "/rerank", {"model": "ranking", "query": "x", "documents": [LONG]})
+    assert len(ranked["results"]) == 1
+    assert len(post(client, "/classify", {"model": "mood", "input": LONG})["data"]) == 1
 
 
 @pytest.mark.parametrize("model", [None, UNSPECIFIED, "foundation"])
@@ -117,7 +129,7 @@ def test_models_lists_the_native_models_with_what_each_can_do(client: httpx.Clie
         ("/classify", {"input": [], "model": "mood"}, 422, "input"),
         ("/classify", {"input": ["x", 3], "model": "mood"}, 422, "input"),
         ("/classify", {"input": ["x"] * 257, "model": "mood"}, 413, "input"),
-        ("/classify", {"input": ["word " * 100], "model": "mood"}, 422, "input"),
+        ("/classify", {"input": [LONG], "model": "mood", "truncation": False}, 422, "input"),
     ],
 )
 def test_a_request_that_cannot_be_answered_is_refused_by_its_field(
