@@ -15,6 +15,7 @@ import structlog
 from fastapi import FastAPI
 
 from rootstock.service.api import adapters, errors, health, pages, predict, rerank, tokenize
+from rootstock.service.api.compat import lora, mlflow, open_inference, probes, vllm
 from rootstock.service.api.middleware.gate import Gate
 from rootstock.service.api.middleware.keys import Keys
 from rootstock.service.api.middleware.site import Sites
@@ -63,8 +64,10 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         # FastAPI's spans would duplicate those of telemetry/tracing.py, and cost time in each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for part in (predict, embeddings, chat, completions, rerank, tokenize, models, adapters, health, pages):
+    native = (predict, embeddings, chat, completions, rerank, tokenize, models, adapters, health, pages)
+    for part in (*native, vllm, lora, open_inference, mlflow, probes):
         app.include_router(part.router)
+    app.include_router(open_inference.v1_router)
     errors.install(app)
     app.add_exception_handler(predict.ClientLeft, errors.no_answer)
     keys = Keys(*(None if k is None else k.get_secret_value() for k in (settings.api_key, settings.admin_key)))
