@@ -49,7 +49,7 @@ class InferenceRoute(BodyRoute):
             except RequestValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(str(part)[:64] for part in first["loc"][1:]) or "the body"
-                return JSONResponse({"error": f"{where}: {str(first['msg']).removeprefix('Value error, ')}"}, 422)
+                return JSONResponse({"error": f"{where}: {first['msg']}; /docs lists the fields"}, 422)
             except (RequestError, EngineError, AdapterError) as error:
                 native = answer_error(request.scope, error)
                 message = json.loads(bytes(native.body))["error"]["message"]

@@ -41,13 +41,13 @@ class PooledBody(TruncationFields):
     user: StrictStr | None = None
 
 
-class ClassifyBody(PooledBody):
+class VllmClassifyBody(PooledBody):
     """The body of a classification: a text or a list of texts."""
 
     input: StrictStr | Strings
 
 
-class PoolingBody(ClassifyBody):
+class PoolingBody(VllmClassifyBody):
     """The body of a pooling. `task` is by default that of the model.
 
     `encoding_format` and `dimensions` concern embeddings alone.
@@ -130,7 +130,7 @@ class Scores(PooledAnswer):
 
 
 @router.post("/classify")
-async def classify(body: ClassifyBody, request: Request, within: TimeoutHeader = None) -> Classifications:
+async def classify(body: VllmClassifyBody, request: Request, within: TimeoutHeader = None) -> Classifications:
     """Classify texts with a text-classification adapter."""
     answer, model = await _classified(body, request, within)
     data = [
@@ -171,7 +171,7 @@ async def score(body: ScoreBody, request: Request, within: TimeoutHeader = None)
             "text_1",
         )
     model = await while_connected(request, find_model(server_of(request).foundations, body.model))
-    if model.task == _EMBEDDING:
+    if _EMBEDDING in model.tasks:
         answer = await _predicted(
             body, model.reference, _EMBEDDING, [*left, *right], {}, request, within, "text_1"
         )
@@ -191,7 +191,9 @@ def probabilities(answer: Answer, model: ServedModel) -> list[list[float]]:
     return [[scores[label] for label in model.labels] for scores in scored]
 
 
-async def _classified(body: ClassifyBody, request: Request, within: float | None) -> tuple[Answer, ServedModel]:
+async def _classified(
+    body: VllmClassifyBody, request: Request, within: float | None
+) -> tuple[Answer, ServedModel]:
     parameters: dict[str, Any] = {"top_k": None} | ({} if body.use_activation else {"function_to_apply": "none"})
     texts = _listed(body.input)
     answer = await _predicted(body, body.model, _CLASSIFICATION, texts, parameters, request, within, "input")

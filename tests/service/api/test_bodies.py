@@ -115,7 +115,7 @@ def send(client: httpx.Client, method: str, path: str, kind: str | None, body: b
 
 def error_of(answer: httpx.Response) -> dict[str, Any]:
     error: dict[str, Any] = answer.json()["error"]
-    if answer.request.url.path.startswith("/v2"):
+    if answer.request.url.path.startswith("/v2/models"):
         error = {"message": error, "type": None, "param": None, "code": None}
     assert set(error) == {"message", "type", "param", "code"}
     assert 0 < len(error["message"]) < 1000

@@ -159,6 +159,10 @@ def test_an_error_is_one_that_tritonclient_reads(caller: triton.InferenceServerC
         caller.infer("mood", [tensor("text", TEXTS)], outputs=[triton.InferRequestedOutput("label", True, 2)])
     with pytest.raises(InferenceServerException, match=r"^\[404\] there is no route GET /v2/models/mood/stats"):
         caller.get_inference_statistics("mood")
+    with pytest.raises(
+        InferenceServerException, match=r"^\[404\] there is no route POST /v2/repository/models/mood/load"
+    ):
+        caller.load_model("mood")
     numbers = triton.InferInput("text", [1], "FP32")
     numbers.set_data_from_numpy(np.zeros(1, np.float32))
     with pytest.raises(InferenceServerException, match="datatype FP32"):
