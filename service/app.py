@@ -15,7 +15,18 @@ import structlog
 from fastapi import FastAPI
 
 from rootstock.service.api import adapters, errors, health, pages, predict, rerank, tokenize
-from rootstock.service.api.compat import cohere, infinity, shared_paths, tei, tei_tokens
+from rootstock.service.api.compat import (
+    cohere,
+    infinity,
+    lora,
+    mlflow,
+    open_inference,
+    probes,
+    shared_paths,
+    tei,
+    tei_tokens,
+    vllm,
+)
 from rootstock.service.api.middleware.gate import Gate
 from rootstock.service.api.middleware.keys import Keys
 from rootstock.service.api.middleware.site import Sites
@@ -64,13 +75,15 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         # FastAPI's spans would duplicate those of telemetry/tracing.py, and cost time in each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for part in (predict, embeddings, chat, completions, rerank, tokenize, models, adapters, health, pages):
+    native = (predict, embeddings, chat, completions, rerank, tokenize, models, adapters, health, pages)
+    for part in (*native, vllm, lora, open_inference, mlflow, probes):
         app.include_router(part.router)
     for part in (tei, tei_tokens, infinity, cohere, shared_paths):
         app.include_router(part.router)
     # A client of TEI appends a path to its base address, so the address alone has to name an adapter.
     for part in (tei, tei_tokens, shared_paths):
         app.include_router(part.router, prefix="/models/{reference}", include_in_schema=False)
+    app.include_router(open_inference.v1_router)
     errors.install(app)
     app.add_exception_handler(predict.ClientLeft, errors.no_answer)
     keys = Keys(*(None if k is None else k.get_secret_value() for k in (settings.api_key, settings.admin_key)))

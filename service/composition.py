@@ -134,6 +134,7 @@ async def _traced(exporters: Sequence[SpanExporter]) -> AsyncIterator[Tracing | 
 async def _serving(
     settings: Settings, registry: Registry, store: Store, open_runner: OpenRunner, tracing: Tracing | None
 ) -> AsyncIterator[Server]:
+    from rootstock.service.adapter_folder import AdapterFolder
     from rootstock.service.api.server import Server
     from rootstock.service.engine.core.arbiter import Arbiter
     from rootstock.service.engine.core.observer import Observers
@@ -167,6 +168,7 @@ async def _serving(
                 pins=pins,
                 metrics=metrics,
                 bundle_limits=limits,
+                adapter_folder=AdapterFolder(settings.adapter_folder, limits),
                 max_body_bytes=settings.max_body_mb * _MIB,
                 tracing=tracing,
             )

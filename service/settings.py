@@ -41,6 +41,11 @@ class Settings(BaseSettings):
         description="Read-only folder of exports made ahead of time, searched before `ROOTSTOCK_HOME`. If unset, "
         "the server searches the home alone.",
     )
+    adapter_folder: Path | None = Field(
+        None,
+        description="Folder from which `/v1/load_lora_adapter` publishes adapters by path. If unset, that route "
+        "takes no path.",
+    )
     foundation: str = Field(
         "default",
         description="Foundation model to serve: `default`, `chat`, a local folder, or org/name@<40 hex "
@@ -200,7 +205,7 @@ class Settings(BaseSettings):
             raise ValueError("the path is empty; name a folder, or unset the variable")
         return folder
 
-    @field_validator("exports", mode="before")
+    @field_validator("exports", "adapter_folder", mode="before")
     @classmethod
     def _empty_is_unset(cls, folder: object) -> object:
         return None if folder == "" else folder

@@ -34,6 +34,9 @@ _STATUS = {
     "invalid_name": 422,
     "invalid_digest": 422,
     "ambiguous_digest": 409,
+    "path_not_allowed": 403,
+    "path_not_found": 404,
+    "adapter_exists": 400,
     "store_full": 507,
     "registry_unavailable": 503,
     "invalid_input": 422,
@@ -50,6 +53,10 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 _UNIONS = {
     "inputs": "a string, {text, text_pair}, {question, context}, or a list of at least one of these",
     "input": "a string or a list of at least one string",
+    **dict.fromkeys(
+        ("instances", "dataframe_split", "dataframe_records"),
+        "a list of at least one string, {text, text_pair} or {question, context}",
+    ),
     "truncate": "true, false, NONE, START or END",
     "prompt": "a string or a list of at least one token id",
     "stop": "a string or a list of strings",
@@ -169,7 +176,9 @@ class _Documented:
             for operations in schema["paths"].values():
                 for operation in operations.values():
                     operation["responses"].pop("422", None)
-                    operation["responses"]["default"] = {"description": "Any error.", "content": content}
+                    operation["responses"].setdefault(
+                        "default", {"description": "Any error.", "content": content}
+                    )
             for unused in ("HTTPValidationError", "ValidationError"):
                 parts.pop(unused, None)
             self._schema = schema

@@ -10,6 +10,7 @@ from fastapi import Request
 
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.registry.port import Registry
+from rootstock.service.adapter_folder import AdapterFolder
 from rootstock.service.foundations import Foundations
 from rootstock.service.pins import Pins
 from rootstock.service.publishing import Publisher
@@ -32,6 +33,7 @@ class Server:
     pins: Pins
     metrics: Metrics
     bundle_limits: Limits
+    adapter_folder: AdapterFolder
     max_body_bytes: int
     tracing: Tracing | None = None
     ready: bool = False

@@ -54,7 +54,7 @@ class InfinityRerankBody(DefaultTruncation, RerankBody):
     model: InfinityModelName = FOUNDATION
 
 
-class ClassifyBody(DefaultTruncation):
+class InfinityClassifyBody(DefaultTruncation):
     """The body of a classification. `raw_scores` asks for the logits."""
 
     model: InfinityModelName = FOUNDATION
@@ -148,9 +148,8 @@ async def infinity_rerank(body: InfinityRerankBody, request: Request, within: fl
     )
 
 
-@router.post("/classify")
 async def infinity_classify(
-    body: ClassifyBody, request: Request, within: TimeoutHeader = None
+    body: InfinityClassifyBody, request: Request, within: float | None
 ) -> InfinityClasses:
     """Classify texts with a text-classification adapter; every label comes back, the best first."""
     parameters = {"top_k": None, **body.truncation_parameters}

@@ -10,10 +10,18 @@ from pydantic import BaseModel, Discriminator, Field, StrictBool, StrictStr, Tag
 from pydantic_core import to_json
 
 from rootstock.service.api.body import BodyRoute
-from rootstock.service.api.compat.infinity import InfinityRanks, InfinityRerankBody, infinity_rerank
+from rootstock.service.api.compat.infinity import (
+    InfinityClasses,
+    InfinityClassifyBody,
+    InfinityRanks,
+    InfinityRerankBody,
+    infinity_classify,
+    infinity_rerank,
+)
 from rootstock.service.api.compat.reference import Reference
 from rootstock.service.api.compat.tei import TRUNCATE, TeiTruncation
 from rootstock.service.api.compat.tei_tokens import TeiToken, TeiTokenizeBody, tei_tokenize
+from rootstock.service.api.compat.vllm import Classifications, VllmClassifyBody, vllm_classify
 from rootstock.service.api.options import TimeoutHeader
 from rootstock.service.api.predict import Body, Strings
 from rootstock.service.api.rerank import RerankBody, rank
@@ -48,6 +56,15 @@ def _tokenize_form(value: Any) -> str:
     return "tei" if isinstance(value, dict) and "inputs" in value else "vllm"
 
 
+def _classify_form(value: Any) -> str:
+    # infinity_client always sends `raw_scores`, which vLLM does not know.
+    return "infinity" if isinstance(value, dict) and ("raw_scores" in value or "model" not in value) else "vllm"
+
+
+ClassifyForms = Annotated[
+    Annotated[InfinityClassifyBody, Tag("infinity")] | Annotated[VllmClassifyBody, Tag("vllm")],
+    Discriminator(_classify_form),
+]
 RerankForms = Annotated[
     Annotated[InfinityRerankBody, Tag("infinity")] | Annotated[TeiRerankBody, Tag("tei")],
     Discriminator(_rerank_form),
@@ -67,6 +84,18 @@ async def rerank_by_form(
     if "model" not in body.model_fields_set:
         body.model = reference
     return _json(await infinity_rerank(body, request, within))
+
+
+@router.post("/classify")
+async def classify_by_form(
+    body: ClassifyForms, request: Request, reference: Reference, within: TimeoutHeader = None
+) -> InfinityClasses | Classifications:
+    """Classify texts: in Infinity's form a body with `raw_scores` or without a model, else in vLLM's."""
+    if isinstance(body, VllmClassifyBody):
+        return await vllm_classify(body, request, within)
+    if "model" not in body.model_fields_set:
+        body.model = reference
+    return await infinity_classify(body, request, within)
 
 
 @router.post("/tokenize")

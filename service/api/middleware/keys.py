@@ -6,8 +6,10 @@ import hmac
 from dataclasses import dataclass
 
 # Health checks and scrapes need no key, and are not traced.
-OPEN_PATHS = ("/livez", "/readyz", "/health", "/metrics")
+OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v2/health/live", "/v2/health/ready")
 ADAPTERS_PATH = "/v1/adapters"
+# vLLM's routes that publish and delete.
+_LORA_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Keys:
         """Return status, code and message if this Authorization header does not allow this call, else None."""
         if path in OPEN_PATHS or self.none:
             return None
-        changes = path.startswith(ADAPTERS_PATH) and method not in ("GET", "HEAD")
+        changes = path.startswith((ADAPTERS_PATH, *_LORA_PATHS)) and method not in ("GET", "HEAD")
         if not changes and self.api is None:
             return None
         scheme, _, token = (header or "").partition(" ")

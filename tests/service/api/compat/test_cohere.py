@@ -15,6 +15,7 @@ from cohere.errors import NotFoundError, UnprocessableEntityError
 from tests.bounds import HANG
 from tests.live_server import RunningServer
 
+pytestmark = pytest.mark.usefixtures("three_published")
 TEXTS = ["Where is my parcel?", "Ada Lovelace lived in London.", "ok"]
 LONG = "word " * 400
 

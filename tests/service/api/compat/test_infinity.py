@@ -14,6 +14,7 @@ import pytest
 
 from tests.live_server import RunningServer
 
+pytestmark = pytest.mark.usefixtures("three_published")
 TEXTS = ["Where is my parcel?", "Ada Lovelace lived in London.", "ok"]
 LONG = "word " * 100
 UNSPECIFIED = "default/not-specified"

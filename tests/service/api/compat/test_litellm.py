@@ -12,7 +12,7 @@ import pytest
 from tests.live_server import RunningServer
 
 pytestmark = [
-    pytest.mark.usefixtures("loopback_only", "current_loop"),
+    pytest.mark.usefixtures("loopback_only", "current_loop", "three_published"),
     # litellm copies attributes by their names, and pydantic has deprecated some of them.
     pytest.mark.filterwarnings("ignore:Accessing the 'model_.*' attribute on the instance is deprecated"),
 ]

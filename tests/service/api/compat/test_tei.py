@@ -19,6 +19,7 @@ from rootstock.adapters.spec import FoundationSpec
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 
+pytestmark = pytest.mark.usefixtures("three_published")
 TEXTS = ["Where is my parcel?", "Ada Lovelace lived in London.", "ok"]
 LONG = "word " * 400
 

@@ -1,0 +1,78 @@
+"""vLLM's routes that load and unload an adapter: they publish it from a path of the server, and delete it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse
+from pydantic import StrictBool, StrictStr
+
+from rootstock.adapters.bundle import PlainFields
+from rootstock.adapters.errors import AdapterError, UnknownAdapter
+from rootstock.service.api.body import BodyRoute
+from rootstock.service.api.server import Server, server_of
+from rootstock.service.api.strict import Strict
+
+router = APIRouter(route_class=BodyRoute)
+
+
+class LoadedAdapterExists(AdapterError):
+    """The name has an adapter already, and the request does not ask to load in place."""
+
+    code = "adapter_exists"
+
+
+class LoadLoraBody(Strict):
+    """The name of an adapter and its path in the folder that the server allows.
+
+    With `load_inplace`, a name that exists gets a new version.
+    """
+
+    lora_name: StrictStr
+    lora_path: StrictStr
+    load_inplace: StrictBool = False
+
+
+class UnloadLoraBody(Strict):
+    """The name of an adapter to delete with all its versions. `lora_int_id` is vLLM's own number, not read."""
+
+    lora_name: StrictStr
+    lora_int_id: int | None = None
+
+
+@router.post("/v1/load_lora_adapter", response_class=PlainTextResponse)
+async def load_lora_adapter(body: LoadLoraBody, request: Request) -> str:
+    """Verify the adapter at a path of the server and publish it as the next version of its name."""
+    server = server_of(request)
+    path = await asyncio.to_thread(server.adapter_folder.find, body.lora_path)
+    if not body.load_inplace:
+        await asyncio.to_thread(_check_free, server, body.lora_name)
+
+    async def read() -> bytes:
+        return await asyncio.to_thread(server.adapter_folder.read, path)
+
+    done = await server.publisher.publish(read, body.lora_name, PlainFields(), True)
+    server.pins.moved(f"{done.published.name}@{done.published.version}")
+    return f"Success: LoRA adapter '{done.published.name}' added successfully."
+
+
+@router.post("/v1/unload_lora_adapter", response_class=PlainTextResponse)
+async def unload_lora_adapter(body: UnloadLoraBody, request: Request) -> str:
+    """Delete an adapter with all its versions, as DELETE /v1/adapters/{name} does."""
+    server = server_of(request)
+    await server.publisher.delete(body.lora_name, None, force=True)
+    server.pins.moved()
+    return f"Success: LoRA adapter '{body.lora_name}' removed successfully."
+
+
+def _check_free(server: Server, name: str) -> None:
+    try:
+        server.registry.show(name)
+    except UnknownAdapter:
+        return
+    raise LoadedAdapterExists(
+        f"there is an adapter {name!r} already; set load_inplace to true to publish a new version, or unload it "
+        "first",
+        param="lora_name",
+    )
