@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from rootstock.service.api import adapters, errors, health, pages, predict, rerank, tokenize
 from rootstock.service.api.middleware.gate import Gate
@@ -63,7 +64,8 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         # FastAPI's spans would duplicate those of telemetry/tracing.py, and cost time in each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for part in (predict, embeddings, chat, completions, rerank, tokenize, models, adapters, health, pages):
+    inference = predict, embeddings, chat, completions, rerank, tokenize
+    for part in (*inference, models, adapters, health, pages):
         app.include_router(part.router)
     errors.install(app)
     app.add_exception_handler(predict.ClientLeft, errors.no_answer)
@@ -71,11 +73,20 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
     app.add_middleware(
         Gate,
         keys=keys,
-        sites=Sites(settings.host_names),
+        sites=Sites(settings.host_names, settings.origins),
         max_body=settings.max_body_mb * _MIB,
         # 1 MiB on top of the bundle is for the form's other fields and the multipart framing.
         max_upload=settings.max_bundle_mb * _MIB + _MIB,
     )
+    if settings.origins:
+        # It stands before the gate, because a browser sends no key when it asks whether it may call.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
     return app
 
 

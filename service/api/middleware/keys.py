@@ -8,6 +8,8 @@ from dataclasses import dataclass
 # Health checks and scrapes need no key, and are not traced.
 OPEN_PATHS = ("/livez", "/readyz", "/metrics")
 ADAPTERS_PATH = "/v1/adapters"
+# Under these paths, a method that changes something needs the admin key.
+_ADMIN_PATHS = (ADAPTERS_PATH, "/v1/models")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Keys:
         """Return status, code and message if this Authorization header does not allow this call, else None."""
         if path in OPEN_PATHS or self.none:
             return None
-        changes = path.startswith(ADAPTERS_PATH) and method not in ("GET", "HEAD")
+        changes = path.startswith(_ADMIN_PATHS) and method not in ("GET", "HEAD")
         if not changes and self.api is None:
             return None
         scheme, _, token = (header or "").partition(" ")
