@@ -7,26 +7,28 @@ from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.errors import spell
+from rootstock.service.api.openai.embedded_texts import embed, read_texts
 from rootstock.service.api.options import TimeoutHeader, options_of
 from rootstock.service.api.predict import Strings, TruncationFields, while_connected
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.errors import EngineError, InvalidParameter
 
 router = APIRouter(route_class=BodyRoute)
+TokenIds = Annotated[list[StrictInt], Field(min_length=1, fail_fast=True)]
 
 
 class EmbeddingsBody(TruncationFields):
-    """The body of an embedding. `input` is a text or a list of texts.
+    """The body of an embedding. `input` is a text, its tokens, or a list of either.
 
     With `dimensions`, vectors keep that many leading numbers and are normalised again.
     """
 
     model: StrictStr
-    input: StrictStr | Strings
+    input: StrictStr | Strings | TokenIds | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
@@ -59,33 +61,40 @@ class Embeddings(BaseModel):
 @router.post("/v1/embeddings")
 async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHeader = None) -> Embeddings:
     """Embed texts with the foundation or a feature-extraction adapter."""
-    texts = [body.input] if isinstance(body.input, str) else body.input
-    foundations = server_of(request).foundations
+    server = server_of(request)
     options = options_of(body, request, within)
-    call = foundations.predict(
-        body.model, texts, body.truncation_parameters, task="feature-extraction", options=options
-    )
     try:
+        texts = await while_connected(request, read_texts(server, body.model, body.input))
+        call = embed(server, body.model, texts, body.truncation_parameters, options)
         answer = await while_connected(request, call)
     except EngineError as error:
         raise spell(error, "input") from None
-    vectors = np.asarray(answer.predictions, dtype=np.float32)
+    vectors = answer.vectors
     if body.dimensions is not None:
-        vectors = _shorten(vectors, body.dimensions)
+        vectors = shorten(vectors, body.dimensions, "dimensions")
     return Embeddings(
         data=[Embedding(index=i, embedding=_encode(v, body.encoding_format)) for i, v in enumerate(vectors)],
         model=body.model,
-        usage=EmbeddingUsage(prompt_tokens=answer.prompt_tokens, total_tokens=answer.prompt_tokens),
+        usage=EmbeddingUsage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
     )
 
 
-def _shorten(vectors: np.ndarray, dimensions: int) -> np.ndarray:
+def shorten(vectors: np.ndarray, dimensions: int, field: str) -> np.ndarray:
+    """Return the leading numbers of vectors, normalised again.
+
+    Raise InvalidParameter, which names `field`, for more numbers than the vectors have.
+    """
     if dimensions > vectors.shape[1]:
         raise InvalidParameter(
-            f"dimensions is {dimensions}; the vectors have {vectors.shape[1]}; ask for at most that", "dimensions"
+            f"{field} is {dimensions}; the vectors have {vectors.shape[1]}; ask for at most that", field
         )
-    shorter = vectors[:, :dimensions]
-    return np.asarray(shorter / np.maximum(np.linalg.norm(shorter, axis=1, keepdims=True), 1e-12), np.float32)
+    return normalised(vectors[:, :dimensions])
+
+
+def normalised(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors divided by their L2 norms. A vector of zeros stays as it is."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)
 
 
 def _encode(vector: np.ndarray, encoding: str) -> list[float] | str:
