@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from rootstock.service.api import adapters, errors, health, pages, predict, rerank, tokenize
+from rootstock.service.api.compat import hugging_face
 from rootstock.service.api.middleware.gate import Gate
 from rootstock.service.api.middleware.keys import Keys
 from rootstock.service.api.middleware.site import Sites
@@ -67,6 +68,8 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
     inference = predict, embeddings, chat, completions, rerank, tokenize
     for part in (*inference, models, adapters, health, pages):
         app.include_router(part.router)
+    # The last one, because its paths begin with a reference, which may hold slashes.
+    app.include_router(hugging_face.router)
     errors.install(app)
     app.add_exception_handler(predict.ClientLeft, errors.no_answer)
     keys = Keys(*(None if k is None else k.get_secret_value() for k in (settings.api_key, settings.admin_key)))

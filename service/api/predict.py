@@ -39,7 +39,7 @@ class QuestionContext(Strict):
     context: StrictStr
 
 
-def _form(value: Any) -> str:
+def form_of(value: Any) -> str:
     """Return the tag of the form that an input seems to have, so that an error names that form."""
     keys = set(value) if isinstance(value, dict) else set()
     if keys & {"question", "context"}:
@@ -51,7 +51,7 @@ Text = Annotated[
     Annotated[StrictStr, Tag("a text")]
     | Annotated[TextPair, Tag("a pair")]
     | Annotated[QuestionContext, Tag("a question")],
-    Discriminator(_form),
+    Discriminator(form_of),
 ]
 
 
@@ -153,7 +153,7 @@ class Predictions(BaseModel):
 async def predict(body: PredictBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Predict with one adapter (`model`), or with several for the same inputs (`models`)."""
     foundations = server_of(request).foundations
-    inputs = [_input(x) for x in (body.inputs if isinstance(body.inputs, list) else [body.inputs])]
+    inputs = [input_of(x) for x in (body.inputs if isinstance(body.inputs, list) else [body.inputs])]
     options = options_of(body, request, within)
     models = [body.model] if body.model is not None else body.models or []
     call = foundations.predict_many(models, inputs, body.parameters, body.task, options)
@@ -194,7 +194,8 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _input(value: str | TextPair | QuestionContext) -> Input:
+def input_of(value: str | TextPair | QuestionContext) -> Input:
+    """Return an input of a request's body as the engine takes it."""
     if isinstance(value, str):
         return value
     if isinstance(value, TextPair):

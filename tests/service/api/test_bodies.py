@@ -26,8 +26,14 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/tokenize"): {"model": "tiny-chat", "prompt": "héllo"},
     ("POST", "/detokenize"): {"model": "foundation", "tokens": [101, 102]},
     ("POST", "/v1/rerank"): {"model": "ranking", "query": "héllo", "documents": ["a", "b"]},
+    ("POST", "/"): {"inputs": "héllo"},
+    ("POST", "/models/{name}"): {"inputs": {"text": "héllo", "text_pair": "a"}},
+    ("POST", "/models/{name}/pipeline/{task}"): {"inputs": {"text": "héllo", "text_pair": "a"}},
+    ("POST", "/models/{name}/v1/chat/completions"): CHAT,
     ("PUT", "/v1/adapters/{name}/aliases/{alias}"): {"version": 1},
 }
+# The models in paths that the adapter `ranking` cannot serve.
+NAMES = {"/models/{name}/v1/chat/completions": "tiny-chat"}
 FORMS = {("POST", "/v1/adapters")}
 BODILESS = {("POST", "/v1/adapters/{name}/rollback")}
 TYPES = [
@@ -97,7 +103,9 @@ def published(client: httpx.Client, peft_saved: dict[str, PeftAdapter]) -> None:
 
 def send(client: httpx.Client, method: str, path: str, kind: str | None, body: bytes) -> httpx.Response:
     headers = {} if kind is None else {"Content-Type": kind.encode()}
-    return client.request(method, path.format(name="ranking", alias="prod"), content=body, headers=headers)
+    name = NAMES.get(path, "ranking")
+    address = path.format(name=name, alias="prod", task="text-ranking")
+    return client.request(method, address, content=body, headers=headers)
 
 
 def error_of(answer: httpx.Response) -> dict[str, Any]:
@@ -171,7 +179,9 @@ def test_a_route_without_a_body_takes_no_notice_of_one(client: httpx.Client, met
 def test_a_compressed_body_is_415(client: httpx.Client, method: str, path: str) -> None:
     body = gzip.compress(json.dumps(GOOD.get((method, path), {})).encode())
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-    answer = client.request(method, path.format(name="ranking", alias="prod"), content=body, headers=headers)
+    answer = client.request(
+        method, path.format(name="ranking", alias="prod", task="text-ranking"), content=body, headers=headers
+    )
     assert answer.status_code == 415
     assert "uncompressed" in error_of(answer)["message"]
 
