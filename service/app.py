@@ -20,7 +20,7 @@ from rootstock.service.api.compat import hugging_face
 from rootstock.service.api.middleware.gate import Gate
 from rootstock.service.api.middleware.keys import Keys
 from rootstock.service.api.middleware.site import Sites
-from rootstock.service.api.openai import chat, completions, embeddings, models
+from rootstock.service.api.openai import chat, completions, embeddings, models, moderations
 from rootstock.service.composition import open_server
 from rootstock.service.settings import Settings, read_settings
 from rootstock.service.startup import Startup
@@ -65,7 +65,7 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         # FastAPI's spans would duplicate those of telemetry/tracing.py, and cost time in each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    inference = predict, embeddings, chat, completions, rerank, tokenize
+    inference = predict, embeddings, chat, completions, rerank, moderations, tokenize
     for part in (*inference, models, adapters, health, pages):
         app.include_router(part.router)
     # The last one, because its paths begin with a reference, which may hold slashes.

@@ -26,6 +26,7 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/tokenize"): {"model": "tiny-chat", "prompt": "héllo"},
     ("POST", "/detokenize"): {"model": "foundation", "tokens": [101, 102]},
     ("POST", "/v1/rerank"): {"model": "ranking", "query": "héllo", "documents": ["a", "b"]},
+    ("POST", "/v1/moderations"): {"model": "mood", "input": "héllo"},
     ("POST", "/"): {"inputs": "héllo"},
     ("POST", "/models/{name}"): {"inputs": {"text": "héllo", "text_pair": "a"}},
     ("POST", "/models/{name}/pipeline/{task}"): {"inputs": {"text": "héllo", "text_pair": "a"}},
@@ -99,6 +100,7 @@ SHAPES: dict[str, tuple[bytes, set[int]]] = {
 @pytest.fixture(scope="module", autouse=True)
 def published(client: httpx.Client, peft_saved: dict[str, PeftAdapter]) -> None:
     assert upload(client, "ranking", peft_saved["scalar"].zip(), task="text-ranking").status_code == 201
+    assert upload(client, "mood", peft_saved["first"].zip()).status_code == 201
 
 
 def send(client: httpx.Client, method: str, path: str, kind: str | None, body: bytes) -> httpx.Response:
