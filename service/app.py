@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from rootstock.service.api import adapters, errors, health, pages, predict, rerank, tokenize
 from rootstock.service.api.compat import (
     cohere,
+    hugging_face,
     infinity,
     lora,
     mlflow,
@@ -30,7 +32,7 @@ from rootstock.service.api.compat import (
 from rootstock.service.api.middleware.gate import Gate
 from rootstock.service.api.middleware.keys import Keys
 from rootstock.service.api.middleware.site import Sites
-from rootstock.service.api.openai import chat, completions, embeddings, models
+from rootstock.service.api.openai import chat, completions, embeddings, models, moderations
 from rootstock.service.composition import open_server
 from rootstock.service.settings import Settings, read_settings
 from rootstock.service.startup import Startup
@@ -75,26 +77,36 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         # FastAPI's spans would duplicate those of telemetry/tracing.py, and cost time in each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    native = (predict, embeddings, chat, completions, rerank, tokenize, models, adapters, health, pages)
-    for part in (*native, vllm, lora, open_inference, mlflow, probes):
+    inference = predict, embeddings, chat, completions, rerank, moderations, tokenize
+    compatible = tei, tei_tokens, infinity, cohere, shared_paths, vllm, lora, open_inference, mlflow, probes
+    for part in (*inference, models, adapters, health, pages, *compatible):
         app.include_router(part.router)
-    for part in (tei, tei_tokens, infinity, cohere, shared_paths):
-        app.include_router(part.router)
+    app.include_router(open_inference.v1_router)
     # A client of TEI appends a path to its base address, so the address alone has to name an adapter.
     for part in (tei, tei_tokens, shared_paths):
         app.include_router(part.router, prefix="/models/{reference}", include_in_schema=False)
-    app.include_router(open_inference.v1_router)
+    # The last one, because its paths begin with a reference, which may hold slashes.
+    app.include_router(hugging_face.router)
     errors.install(app)
     app.add_exception_handler(predict.ClientLeft, errors.no_answer)
     keys = Keys(*(None if k is None else k.get_secret_value() for k in (settings.api_key, settings.admin_key)))
     app.add_middleware(
         Gate,
         keys=keys,
-        sites=Sites(settings.host_names),
+        sites=Sites(settings.host_names, settings.origins),
         max_body=settings.max_body_mb * _MIB,
         # 1 MiB on top of the bundle is for the form's other fields and the multipart framing.
         max_upload=settings.max_bundle_mb * _MIB + _MIB,
     )
+    if settings.origins:
+        # It stands before the gate, because a browser sends no key when it asks whether it may call.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
     return app
 
 

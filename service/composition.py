@@ -154,7 +154,7 @@ async def _serving(
                 await _host(name, setting, settings, registry, store, limits, open_runner, observer, arbiter)
             )
         _start(hosts, metrics)
-        foundations = Foundations(hosts, registry)
+        foundations = Foundations(hosts, registry, settings.names)
         publisher = Publisher(foundations, registry, store, limits, metrics)
         pins = Pins(foundations, registry, settings.pinned)
         try:

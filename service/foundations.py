@@ -13,6 +13,7 @@ from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.reference import FOUNDATION
 from rootstock.adapters.registry import Resolution
 from rootstock.adapters.registry.port import Registry
+from rootstock.adapters.served_names import ServedNames
 from rootstock.adapters.spec import GENERATION, TEXT2TEXT_GENERATION, Adapter, FoundationSpec
 from rootstock.service.conversion import Converter
 from rootstock.service.engine.core.answer import Answer
@@ -92,8 +93,12 @@ class Foundations:
     one, every call goes straight to it.
     """
 
-    def __init__(self, hosts: Sequence[FoundationHost], registry: Registry) -> None:
+    def __init__(
+        self, hosts: Sequence[FoundationHost], registry: Registry, names: Mapping[str, str] | None = None
+    ) -> None:
+        """Take the hosts in order, and other names that requests may use, each with its reference."""
         self._hosts = tuple(hosts)
+        self.names = ServedNames(names or {}, {host.name: host.spec.name for host in hosts})
         self._engines = tuple(engine for host in hosts for engine in host.engines)
         self._registry = registry
         self._by_fingerprint = {host.spec.fingerprint: host for host in hosts}
@@ -128,10 +133,15 @@ class Foundations:
         return next((engine for engine in engines if isinstance(engine, Engine)), engines[0]).limits.timeout_s
 
     def check_name(self, name: str) -> None:
-        """Raise InvalidName if the name is the reference of a foundation."""
-        if name in self._by_name:
-            message = f"{name!r} names a foundation of this server; give the adapter another name"
+        """Raise InvalidName if the name is the reference of a foundation or another name that is served."""
+        if name in self._by_name or name in self.names:
+            what = "a foundation of this server" if name in self._by_name else "a model in ROOTSTOCK_SERVED_NAMES"
+            message = f"{name!r} names {what}; give the adapter another name"
             raise InvalidName(message, param="name")
+
+    def named(self, reference: str) -> FoundationHost | None:
+        """Return the foundation that a reference names, or None if it does not name one."""
+        return self._by_name.get(self.names.reference(reference))
 
     def of(self, resolution: Resolution) -> FoundationHost:
         """Return the host of a version's foundation. Raise FoundationNotHosted if this server lacks it."""
@@ -193,6 +203,7 @@ class Foundations:
         options: RequestOptions = DEFAULT_OPTIONS,
     ) -> list[Answer | Exception]:
         """Return each reference's predictions for the same inputs, or its error; see `Engine.predict_many`."""
+        references = [self.names.reference(reference) for reference in references]
         if len(self._engines) == 1 and isinstance(self._engines[0], Engine):
             return await self._engines[0].predict_many(references, inputs, parameters, task, options)
         for engine in self._engines:
@@ -225,6 +236,11 @@ class Foundations:
         """Return the host of a reference. Raise FoundationNotHosted, or as the registry does."""
         return self._find(reference)[0]
 
+    def fix(self, reference: str) -> str:
+        """Return a reference to the one version that `reference` means now. Raise as `host` does."""
+        host, target = self._find(reference)
+        return host.name if target is None else f"{target.name}@{target.version}"
+
     async def adapter(self, reference: str) -> tuple[FoundationHost, Adapter | None]:
         """Return the host of a reference and its adapter, loaded; None for a foundation itself.
 
@@ -244,8 +260,8 @@ class Foundations:
             raise adapter
         return host, adapter
 
-    def generator(self, reference: str) -> tuple[GenerationEngine, ResolvedReference | None]:
-        """Return the engine that generates under a reference, and the reference's resolution if it was made here.
+    def generator(self, reference: str) -> tuple[GenerationEngine, ResolvedReference]:
+        """Return the engine that generates under a reference, and the reference's resolution.
 
         Raise WrongRoute if the reference does not generate text, or as the registry does.
         """
@@ -255,7 +271,7 @@ class Foundations:
         if engine is None or task not in (None, *GENERATION):
             route = "/v1/predict" if target is None else _ROUTES.get(task or "", "/v1/predict")
             raise WrongRoute(f"model {reference!r} does not generate text; send its inputs to {route}", "model")
-        return engine, None if target is None else _resolved(target)
+        return engine, engine.resolve(self.names.reference(reference)) if target is None else _resolved(target)
 
     def _encoder(
         self, reference: str, task: str | None, targets: dict[str, ResolvedReference]
@@ -276,6 +292,7 @@ class Foundations:
 
     def _find(self, reference: str) -> tuple[FoundationHost, Resolution | None]:
         """Return the host of a reference and, for an adapter, its resolution."""
+        reference = self.names.reference(reference)
         if (host := self._by_name.get(reference)) is not None:
             return host, None
         resolution = self._registry.resolve(reference)

@@ -15,6 +15,7 @@ from rootstock.adapters.foundation.location import FoundationError
 from rootstock.adapters.foundation.names import reference_names
 from rootstock.adapters.home_folder import DEFAULT_HOME
 from rootstock.adapters.reference import FOUNDATION, Reference
+from rootstock.adapters.served_names import read_names
 from rootstock.service.api.middleware.site import is_loopback
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 PREFIX = "ROOTSTOCK_"
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+\]?", re.ASCII)
+
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 
 
 class SettingsError(ValueError):
@@ -84,6 +87,16 @@ class Settings(BaseSettings):
         "",
         description="Host names, separated by commas, that a server without keys accepts besides loopback names. "
         "If empty, it accepts loopback names alone.",
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins, separated by commas, whose pages may call the server from a browser, such as "
+        "https://app.example.com; `*` with keys means all. If empty, no page of another site may.",
+    )
+    served_names: str = Field(
+        "",
+        description="Other names for models, separated by commas, each `name=reference`, such as "
+        "`text-embedding-3-small=foundation`. If empty, there are none.",
     )
     data: Path = Field(
         Path("../shared/data"),
@@ -233,6 +246,35 @@ class Settings(BaseSettings):
                 )
         return hosts
 
+    @field_validator("served_names")
+    @classmethod
+    def _names_models(cls, names: str) -> str:
+        try:
+            read_names(names)
+        except InvalidReference as error:
+            raise ValueError(str(error)) from None
+        return names
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _names_origins(cls, origins: str) -> str:
+        for origin in _split(origins):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin; give a scheme and a host, and a port if need be, such as "
+                    "https://app.example.com, without a path"
+                )
+        return origins
+
+    @model_validator(mode="after")
+    def _every_page_only_with_keys(self) -> Self:
+        if "*" in self.origins and (self.api_key is None or self.admin_key is None):
+            raise ValueError(
+                "ROOTSTOCK_CORS_ORIGINS is *, and a call without a key would work from every web page; set "
+                "ROOTSTOCK_API_KEY and ROOTSTOCK_ADMIN_KEY, or name the origins"
+            )
+        return self
+
     @model_validator(mode="after")
     def _int8_on_onnx(self) -> Self:
         if self.precision == "int8" and self.runner == "torch":
@@ -299,6 +341,16 @@ class Settings(BaseSettings):
     def host_names(self) -> tuple[str, ...]:
         """Return the names in `allowed_hosts`, without duplicates and without the brackets of IPv6 addresses."""
         return tuple(host.strip("[]") for host in _split(self.allowed_hosts))
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Return the origins in `cors_origins`, in lower case and without duplicates."""
+        return _split(self.cors_origins.lower())
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Return the names in `served_names`, in lower case, each with its reference."""
+        return read_names(self.served_names)
 
     @property
     def runner_threads(self) -> int:

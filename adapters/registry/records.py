@@ -60,7 +60,8 @@ class AliasPointer:
 class AdapterSummary:
     """An adapter in a list.
 
-    `task` and `foundation` come from the live version, else from the newest one; they are None without versions.
+    `task`, `foundation` and `published_at` (UTC) come from the live version, else from the newest one; they are
+    None without versions.
     """
 
     name: str
@@ -69,6 +70,7 @@ class AdapterSummary:
     task: str | None
     aliases: dict[str, int]
     foundation: str | None = None
+    published_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 # Fields with several forms. The message lists all forms, because pydantic would name the first form's fault.
 _UNIONS = {
     "inputs": "a string, {text, text_pair}, {question, context}, or a list of at least one of these",
-    "input": "a string or a list of at least one string",
+    "input": "a string, a list of strings, a list of token ids or a list of such lists, with at least one item",
     **dict.fromkeys(
         ("instances", "dataframe_split", "dataframe_records"),
         "a list of at least one string, {text, text_pair} or {question, context}",

@@ -39,7 +39,7 @@ class QuestionContext(Strict):
     context: StrictStr
 
 
-def _form(value: Any) -> str:
+def form_of(value: Any) -> str:
     """Return the tag of the form that an input seems to have, so that an error names that form."""
     keys = set(value) if isinstance(value, dict) else set()
     if keys & {"question", "context"}:
@@ -51,7 +51,7 @@ Text = Annotated[
     Annotated[StrictStr, Tag("a text")]
     | Annotated[TextPair, Tag("a pair")]
     | Annotated[QuestionContext, Tag("a question")],
-    Discriminator(_form),
+    Discriminator(form_of),
 ]
 
 

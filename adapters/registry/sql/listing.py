@@ -1,6 +1,8 @@
 """Reads adapters, versions and events as lists and details."""
 
 from collections import defaultdict
+from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -11,6 +13,14 @@ from rootstock.adapters.registry.sql.lookup import find_adapter
 from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, EventRow, VersionRow
 
 
+class _Made(NamedTuple):
+    """The parts of a version that describe its adapter in a list."""
+
+    task: str
+    foundation: str | None
+    at: datetime
+
+
 def page(session: Session, limit: int, after: str | None) -> Page:
     """Return at most `limit` adapters whose names come after `after`, in order of name."""
     query = select(AdapterRow.name).where(AdapterRow.deleted_at.is_(None)).order_by(AdapterRow.name)
@@ -18,11 +28,11 @@ def page(session: Session, limit: int, after: str | None) -> Page:
         query = query.where(AdapterRow.name > after)
     names = list(session.scalars(query.limit(limit + 1)))
     more, names = len(names) > limit, names[:limit]
-    made: defaultdict[str, dict[int, tuple[str, str | None]]] = defaultdict(dict)
-    columns = VersionRow.adapter, VersionRow.number, VersionRow.task, VersionRow.foundation
+    made: defaultdict[str, dict[int, _Made]] = defaultdict(dict)
+    columns = VersionRow.adapter, VersionRow.number, VersionRow.task, VersionRow.foundation, VersionRow.created_at
     versions = select(*columns).where(VersionRow.adapter.in_(names)).order_by(VersionRow.number)
-    for name, number, task, foundation in session.execute(versions):
-        made[name][number] = task, foundation
+    for name, number, task, foundation, at in session.execute(versions):
+        made[name][number] = _Made(task, foundation, at)
     aliases: defaultdict[str, dict[str, int]] = defaultdict(dict)
     pointers = select(AliasRow.adapter, AliasRow.alias, AliasRow.version).order_by(AliasRow.alias)
     for name, alias, version in session.execute(pointers.where(AliasRow.adapter.in_(names))):
@@ -38,9 +48,8 @@ def adapter_detail(session: Session, name: str) -> AdapterDetail:
     versions = [version_detail(version) for version in rows]
     pointers = session.scalars(select(AliasRow).where(AliasRow.adapter == name).order_by(AliasRow.alias))
     aliases = {pointer.alias: pointer.version for pointer in pointers}
-    summary = _summary(
-        name, {version.version: (version.task, version.foundation) for version in versions}, aliases
-    )
+    made = {one.version: _Made(one.task, one.foundation, one.created_at) for one in versions}
+    summary = _summary(name, made, aliases)
     return AdapterDetail(name, summary.live, summary.task, aliases, row.created_at, versions)
 
 
@@ -70,8 +79,8 @@ def newest_events(session: Session, name: str | None, limit: int) -> list[Event]
     ]
 
 
-def _summary(name: str, made: dict[int, tuple[str, str | None]], aliases: dict[str, int]) -> AdapterSummary:
+def _summary(name: str, made: dict[int, _Made], aliases: dict[str, int]) -> AdapterSummary:
     live = aliases.get(LIVE)
     described = live if live is not None else max(made, default=None)
-    task, foundation = (None, None) if described is None else made[described]
-    return AdapterSummary(name, live, list(made), task, aliases, foundation)
+    task, foundation, at = (None, None, None) if described is None else made[described]
+    return AdapterSummary(name, live, list(made), task, aliases, foundation, at)

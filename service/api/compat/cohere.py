@@ -19,12 +19,13 @@ from pydantic_core import PydanticCustomError, to_json
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.truncation import DefaultTruncation
 from rootstock.service.api.errors import spell
-from rootstock.service.api.openai.embeddings import embed, encode, shorten, vectors_of
+from rootstock.service.api.openai.embedded_texts import EmbeddedTexts, embed
+from rootstock.service.api.openai.embeddings import encode, shorten
 from rootstock.service.api.options import TimeoutHeader, options_of
-from rootstock.service.api.predict import Body, Strings
+from rootstock.service.api.predict import Body, Strings, while_connected
 from rootstock.service.api.rerank import Ranking, RerankBody, as_json, rank
+from rootstock.service.api.server import server_of
 from rootstock.service.api.strict import Strict
-from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.catalog import FOUNDATION
 from rootstock.service.engine.core.errors import EngineError
 
@@ -159,7 +160,7 @@ async def cohere_rerank(body: CohereRerankBody, request: Request, within: Timeou
 async def cohere_embed(body: CohereEmbedBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Embed texts with the foundation or a feature-extraction adapter."""
     answer = await _embedded(body, body.texts, "texts", request, within)
-    vectors, forms = vectors_of(answer), body.embedding_types
+    vectors, forms = answer.vectors, body.embedding_types
     return _shown(answer, "1", body.texts, vectors.tolist() if forms is None else _by_type(vectors, forms))
 
 
@@ -168,7 +169,7 @@ async def cohere_embed_v2(body: CohereEmbedV2Body, request: Request, within: Tim
     """Embed texts with the foundation or a feature-extraction adapter."""
     texts = body.texts or [one.content[0].text for one in body.inputs or ()]
     answer = await _embedded(body, texts, "inputs" if body.texts is None else "texts", request, within)
-    vectors = vectors_of(answer)
+    vectors = answer.vectors
     if body.output_dimension is not None:
         vectors = shorten(vectors, body.output_dimension, "output_dimension")
     return _shown(answer, "2", texts, _by_type(vectors, body.embedding_types))
@@ -176,11 +177,12 @@ async def cohere_embed_v2(body: CohereEmbedV2Body, request: Request, within: Tim
 
 async def _embedded(
     body: CohereEmbedFields, texts: Sequence[str], field: str, request: Request, within: float | None
-) -> Answer:
+) -> EmbeddedTexts:
     """Return the vectors of texts. `field` is the field of the texts, for errors."""
     options = options_of(body, request, within)
     try:
-        return await embed(request, body.model, texts, {"truncate": body.truncate}, options)
+        call = embed(server_of(request), body.model, texts, {"truncate": body.truncate}, options)
+        return await while_connected(request, call)
     except EngineError as error:
         raise spell(error, field, None) from None
 
@@ -189,15 +191,15 @@ def _by_type(vectors: np.ndarray, forms: Sequence[str]) -> dict[str, Any]:
     return {form: [encode(vector, form) for vector in vectors] for form in forms}
 
 
-def _shown(answer: Answer, api: str, texts: Sequence[str], embeddings: Any) -> Response:
+def _shown(answer: EmbeddedTexts, api: str, texts: Sequence[str], embeddings: Any) -> Response:
     by_type = isinstance(embeddings, dict)
     shown = {
         "response_type": "embeddings_by_type" if by_type else "embeddings_floats",
         "id": str(uuid.uuid4()),
-        "digest": answer.resolved.digest,
+        "digest": answer.digest,
         "embeddings": embeddings,
         "texts": texts,
-        "meta": _meta(api, answer.prompt_tokens).model_dump(),
+        "meta": _meta(api, answer.tokens).model_dump(),
     }
     return Response(to_json(shown), media_type="application/json")
 

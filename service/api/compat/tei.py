@@ -18,7 +18,8 @@ from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.reference import Reference
 from rootstock.service.api.compat.texts import Texts
 from rootstock.service.api.errors import spell
-from rootstock.service.api.openai.embeddings import embed, normalised, vectors_of
+from rootstock.service.api.openai.embedded_texts import embed
+from rootstock.service.api.openai.embeddings import normalised
 from rootstock.service.api.options import TimeoutHeader, options_of
 from rootstock.service.api.predict import Body, Strings, while_connected
 from rootstock.service.api.server import server_of
@@ -120,10 +121,11 @@ async def tei_embed(
     """Embed texts with the foundation or a feature-extraction adapter; a single text too gives a list."""
     options = options_of(body, request, within)
     try:
-        answer = await embed(request, reference, body.inputs, body.truncation, options)
+        call = embed(server_of(request), reference, body.inputs, body.truncation, options)
+        answer = await while_connected(request, call)
     except EngineError as error:
         raise spell(error, "inputs", TRUNCATE) from None
-    return _json(normalised(vectors_of(answer)).tolist() if body.normalize else answer.predictions)
+    return _json((normalised(answer.vectors) if body.normalize else answer.vectors).tolist())
 
 
 @router.post("/embed_all")
@@ -163,10 +165,10 @@ async def tei_similarity(
     truncation = body.parameters.truncation if body.parameters is not None else {}
     options = options_of(body, request, within)
     try:
-        answer = await embed(request, reference, texts, truncation, options)
+        answer = await while_connected(request, embed(server_of(request), reference, texts, truncation, options))
     except EngineError as error:
         raise spell(error, "inputs", f"parameters.{TRUNCATE}") from None
-    source, *others = normalised(vectors_of(answer))
+    source, *others = normalised(answer.vectors)
     return _json((np.stack(others) @ source).tolist())
 
 

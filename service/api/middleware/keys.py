@@ -10,6 +10,8 @@ OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v2/health/l
 ADAPTERS_PATH = "/v1/adapters"
 # vLLM's routes that publish and delete.
 _LORA_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
+# A model's route that deletes it; other methods on these paths are inference.
+_MODELS_PATH = "/v1/models/"
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Keys:
         if path in OPEN_PATHS or self.none:
             return None
         changes = path.startswith((ADAPTERS_PATH, *_LORA_PATHS)) and method not in ("GET", "HEAD")
+        changes |= path.startswith(_MODELS_PATH) and method == "DELETE"
         if not changes and self.api is None:
             return None
         scheme, _, token = (header or "").partition(" ")

@@ -15,14 +15,15 @@ _MAX_QUOTED = 100
 
 
 class Sites:
-    """The host names that a server without keys accepts: loopback names and addresses, and `names`.
+    """The sites that a server without keys accepts: loopback names and addresses, `names`, and `origins`.
 
     A page of another site can send a request but not read the answer, so it could publish and compute. A page
     whose host name resolves to this server (DNS rebinding) could read as well. Its requests carry that name as
     Host.
     """
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
+    def __init__(self, names: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
+        self._origins = frozenset(origins)
         self._names = frozenset(name.lower().rstrip(".") for name in names)
         self._knows = lru_cache(maxsize=256)(self._look)
 
@@ -31,6 +32,8 @@ class Sites:
 
         Programs send no Origin. A request without Host passes: HTTP/1.0 allows it, and browsers always send one.
         """
+        listed = False
+        fetch: str | None = None
         for name, raw in headers:
             value = raw.decode("latin-1")
             if name == b"host" and not self._knows(value):
@@ -42,10 +45,14 @@ class Sites:
                 )
             if method in _SAFE:
                 continue
-            if name == b"origin" and not self._knows(_authority_of(value)):
-                return _foreign(f"Origin {value[:_MAX_QUOTED]!r}")
+            if name == b"origin":
+                listed = value.lower() in self._origins
+                if not listed and not self._knows(_authority_of(value)):
+                    return _foreign(f"Origin {value[:_MAX_QUOTED]!r}")
             if name == b"sec-fetch-site" and value not in _OUR_FETCHES:
-                return _foreign(f"Sec-Fetch-Site {value[:_MAX_QUOTED]!r}")
+                fetch = value
+        if fetch is not None and not listed:
+            return _foreign(f"Sec-Fetch-Site {fetch[:_MAX_QUOTED]!r}")
         return None
 
     def _look(self, authority: str) -> bool:
@@ -71,8 +78,8 @@ def _foreign(sign: str) -> tuple[int, str, str]:
         403,
         "foreign_site",
         f"a web page of another site sent this request ({sign}), and a server without keys refuses it; use the "
-        "server's own address, add the page's host to ROOTSTOCK_ALLOWED_HOSTS, or set ROOTSTOCK_ADMIN_KEY and "
-        "ROOTSTOCK_API_KEY",
+        "server's own address, add the page's host to ROOTSTOCK_ALLOWED_HOSTS or its origin to "
+        "ROOTSTOCK_CORS_ORIGINS, or set ROOTSTOCK_ADMIN_KEY and ROOTSTOCK_API_KEY",
     )
 
 

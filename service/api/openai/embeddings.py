@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.errors import spell
+from rootstock.service.api.openai.embedded_texts import embed, read_texts
 from rootstock.service.api.options import TimeoutHeader, options_of
 from rootstock.service.api.predict import Strings, TruncationFields, while_connected
 from rootstock.service.api.server import server_of
-from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.errors import EngineError, InvalidParameter
-from rootstock.service.engine.core.request import RequestOptions
 
 router = APIRouter(route_class=BodyRoute)
+TokenIds = Annotated[list[StrictInt], Field(min_length=1, fail_fast=True)]
 
 
 class EmbeddingsBody(TruncationFields):
-    """The body of an embedding. `input` is a text or a list of texts.
+    """The body of an embedding. `input` is a text, its tokens, or a list of either.
 
     With `dimensions`, vectors keep that many leading numbers and are normalised again.
     """
 
     model: StrictStr
-    input: StrictStr | Strings
+    input: StrictStr | Strings | TokenIds | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
@@ -62,34 +61,22 @@ class Embeddings(BaseModel):
 @router.post("/v1/embeddings")
 async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHeader = None) -> Embeddings:
     """Embed texts with the foundation or a feature-extraction adapter."""
-    texts = [body.input] if isinstance(body.input, str) else body.input
+    server = server_of(request)
     options = options_of(body, request, within)
     try:
-        answer = await embed(request, body.model, texts, body.truncation_parameters, options)
+        texts = await while_connected(request, read_texts(server, body.model, body.input))
+        call = embed(server, body.model, texts, body.truncation_parameters, options)
+        answer = await while_connected(request, call)
     except EngineError as error:
         raise spell(error, "input") from None
-    vectors = vectors_of(answer)
+    vectors = answer.vectors
     if body.dimensions is not None:
         vectors = shorten(vectors, body.dimensions, "dimensions")
     return Embeddings(
         data=[Embedding(index=i, embedding=encode(v, body.encoding_format)) for i, v in enumerate(vectors)],
         model=body.model,
-        usage=EmbeddingUsage(prompt_tokens=answer.prompt_tokens, total_tokens=answer.prompt_tokens),
+        usage=EmbeddingUsage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
     )
-
-
-async def embed(
-    request: Request, model: str, texts: Sequence[str], truncation: Mapping[str, Any], options: RequestOptions
-) -> Answer:
-    """Return the vectors of texts as an answer of feature-extraction. Raise EngineError as the engine does."""
-    foundations = server_of(request).foundations
-    call = foundations.predict(model, texts, truncation, task="feature-extraction", options=options)
-    return await while_connected(request, call)
-
-
-def vectors_of(answer: Answer) -> np.ndarray:
-    """Return the vectors of an answer, (texts, dimensions) in fp32."""
-    return np.asarray(answer.predictions, dtype=np.float32)
 
 
 def shorten(vectors: np.ndarray, dimensions: int, field: str) -> np.ndarray:

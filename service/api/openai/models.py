@@ -1,16 +1,21 @@
-"""The routes GET /v1/models and GET /v1/limits: the models to call, and the limits of a call."""
+"""The routes under /v1/models and GET /v1/limits: the models to call, and the limits of a call."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 
 from rootstock.adapters import tasks
+from rootstock.adapters.errors import AdapterError
+from rootstock.adapters.reference import Reference
 from rootstock.adapters.registry import AdapterSummary
 from rootstock.service.api.server import Server, server_of
+from rootstock.service.engine.core.errors import InvalidParameter
 from rootstock.service.engine.encode.size import MAX_CHARACTERS
 from rootstock.service.foundations import FoundationHost
 
@@ -21,8 +26,10 @@ _PAGE = 500
 class Model(BaseModel):
     """A model in OpenAI's list.
 
-    `root` is the adapter's name or the foundation's checkpoint, and `parent` the foundation of an adapter.
-    `task` is its default task, and `tasks` are all tasks that a request may ask it for.
+    `created` is the upload of an adapter's version in Unix seconds, and 0 for a foundation. In a list the
+    version is the live one, else the newest. `root` is the adapter's name or the foundation's checkpoint, and
+    `parent` the foundation of an adapter. `task` is its default task, and `tasks` are all tasks that a request
+    may ask it for.
     """
 
     id: str
@@ -36,10 +43,22 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
-    """The foundations and all adapters."""
+    """The foundations, other names that are served, then the adapters by name.
+
+    `next` is the `after` of the next page, or null.
+    """
 
     object: Literal["list"] = "list"
     data: list[Model]
+    next: str | None = None
+
+
+class DeletedModel(BaseModel):
+    """The reference of an adapter or a version that is deleted."""
+
+    id: str
+    object: Literal["model"] = "model"
+    deleted: Literal[True] = True
 
 
 class FoundationLimits(BaseModel):
@@ -78,28 +97,31 @@ class LimitsAnswer(BaseModel):
 
 
 @router.get("/v1/models")
-async def models(request: Request) -> Models:
-    """List every model that a request can name: the foundations, then the adapters by name."""
+async def models(
+    request: Request,
+    limit: Annotated[
+        int | None, Query(ge=1, le=1000, description="Most models to return; all if absent.")
+    ] = None,
+    after: Annotated[str | None, Query(description="Id of the model after which the page begins.")] = None,
+) -> Models:
+    """List the models: the foundations, the names in ROOTSTOCK_SERVED_NAMES, then the adapters by name."""
+    return await asyncio.to_thread(_list, server_of(request), limit, after)
+
+
+@router.get("/v1/models/{name:path}")
+async def model(request: Request, name: str) -> Model:
+    """Describe the model that a reference means."""
+    return await asyncio.to_thread(_describe, server_of(request), name)
+
+
+@router.delete("/v1/models/{name:path}")
+async def delete_model(request: Request, name: str) -> DeletedModel:
+    """Delete an adapter, or with a reference to one version that version, once no request uses it."""
     server = server_of(request)
-    adapters = await asyncio.to_thread(_every_adapter, server)
-    bases = [
-        Model(id=host.name, root=host.spec.name, parent=None, task=own[0], tasks=list(own))
-        for host in server.foundations
-        for own in [host.spec.own_tasks]
-    ]
-    parents = {host.spec.fingerprint: host.name for host in server.foundations}
-    first = server.foundations.first.name
-    listed = [
-        Model(
-            id=a.name,
-            root=a.name,
-            parent=first if a.foundation is None else parents.get(a.foundation),
-            task=a.task,
-            tasks=[a.task] if a.task else [],
-        )
-        for a in adapters
-    ]
-    return Models(data=[*bases, *listed])
+    adapter, version = await asyncio.to_thread(_deletable, server, name)
+    await server.publisher.delete(adapter, version, force=version is None)
+    server.pins.moved()
+    return DeletedModel(id=name)
 
 
 @router.get("/v1/limits")
@@ -145,12 +167,89 @@ def _foundation_limits(host: FoundationHost) -> FoundationLimits:
     )
 
 
-def _every_adapter(server: Server) -> list[AdapterSummary]:
+def _list(server: Server, limit: int | None, after: str | None) -> Models:
+    own = [_of_foundation(host, host.name) for host in server.foundations]
+    for name, reference in server.foundations.names:
+        # A name whose adapter is not there now is no model.
+        with suppress(AdapterError):
+            own.append(_describe(server, reference).model_copy(update={"id": name}))
+    ids = [one.id for one in own]
+    if after is not None:
+        own = own[ids.index(after) + 1 :] if after in ids else []
+    start = None if after in ids else after
+    if limit is None:
+        return Models(data=[*own, *(_of_adapter(server, a) for a in _adapters_after(server, start))])
+    room = limit - len(own)
+    if room > 0:
+        page = server.registry.list(room, start)
+        return Models(data=[*own, *(_of_adapter(server, a) for a in page.adapters)], next=page.next)
+    more = room < 0 or bool(server.registry.list(1).adapters)
+    return Models(data=own[:limit], next=own[limit - 1].id if more else None)
+
+
+def _adapters_after(server: Server, after: str | None) -> list[AdapterSummary]:
     adapters: list[AdapterSummary] = []
-    after: str | None = None
     while True:
         page = server.registry.list(_PAGE, after)
         adapters += page.adapters
         after = page.next
         if after is None:
             return adapters
+
+
+def _describe(server: Server, reference: str) -> Model:
+    host = server.foundations.named(reference)
+    if host is not None:
+        return _of_foundation(host, reference)
+    resolution = server.registry.resolve(server.foundations.names.reference(reference))
+    version = server.registry.version(resolution.name, resolution.version)
+    return Model(
+        id=reference,
+        created=_seconds(version.created_at),
+        root=version.name,
+        parent=_parent(server, version.foundation),
+        task=version.task,
+        tasks=[version.task],
+    )
+
+
+def _deletable(server: Server, reference: str) -> tuple[str, int | None]:
+    """Return the name of a reference's adapter, and its version if the reference is not a name alone."""
+    if server.foundations.named(reference) is not None:
+        raise InvalidParameter(
+            f"{reference!r} is a foundation of this server, which cannot be deleted; take it out of "
+            "ROOTSTOCK_FOUNDATIONS and restart",
+            "model",
+        )
+    parsed = Reference.parse(server.foundations.names.reference(reference))
+    if parsed == Reference(parsed.name):
+        return parsed.name, None
+    return parsed.name, server.registry.resolve(parsed).version
+
+
+def _of_foundation(host: FoundationHost, name: str) -> Model:
+    own = host.spec.own_tasks
+    return Model(id=name, root=host.spec.name, parent=None, task=own[0], tasks=list(own))
+
+
+def _of_adapter(server: Server, adapter: AdapterSummary) -> Model:
+    return Model(
+        id=adapter.name,
+        created=_seconds(adapter.published_at),
+        root=adapter.name,
+        parent=_parent(server, adapter.foundation),
+        task=adapter.task,
+        tasks=[adapter.task] if adapter.task else [],
+    )
+
+
+def _parent(server: Server, fingerprint: str | None) -> str | None:
+    """Return the name of the foundation with this fingerprint; None if this server does not have it."""
+    if fingerprint is None:
+        return server.foundations.first.name
+    hosts = (host for host in server.foundations if host.spec.fingerprint == fingerprint)
+    return next((host.name for host in hosts), None)
+
+
+def _seconds(at: datetime | None) -> int:
+    return 0 if at is None else int(at.timestamp())

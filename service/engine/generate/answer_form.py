@@ -25,7 +25,7 @@ class AnswerForm:
     def __init__(self, spec: FoundationSpec, language: LanguageModel, capacity: int) -> None:
         """Take the tokens that the decoder's cache holds as `capacity`."""
         self.vocabulary = language.vocabulary
-        self._stop_ids = language.stop_ids
+        self.stop_ids = language.stop_ids
         self._seq2seq = spec.seq2seq_lm
         self._capacity = capacity
 
@@ -53,7 +53,7 @@ class AnswerForm:
         if self._seq2seq is not None:
             rules, ends = self._seq2seq.rules, self._seq2seq.stop_ids
             constraint = RuleConstraint(rules, ends, self.vocabulary, start, sampling.max_tokens)
-        return TokenSampler(sampling, start, self._stop_ids, self.vocabulary, constraint)
+        return TokenSampler(sampling, start, self.stop_ids, self.vocabulary, constraint)
 
     def fit(
         self,
@@ -106,7 +106,7 @@ class AnswerForm:
         rules = None if self._seq2seq is None else self._seq2seq.rules
         if rules is None or not sampling.min_tokens:
             return sampling
-        if rules.first in {*sampling.stop_ids, *self._stop_ids}:
+        if rules.first in {*sampling.stop_ids, *self.stop_ids}:
             raise InvalidParameter(
                 f"min_tokens is {sampling.min_tokens}, but token {rules.first}, with which every answer of this "
                 "model begins, ends it; leave out min_tokens, or do not stop at this token",

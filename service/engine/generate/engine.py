@@ -161,9 +161,10 @@ class GenerationEngine:
                 self._form.check_grammar(grammar)
         arrived = self._clock()
         deadline = options.deadline(arrived, self.limits.timeout_s)
-        resolved = target or self._resolve(reference)
+        resolved = target or self.resolve(reference)
         with self.adapters.hold([resolved.digest]):
-            claimant = options.tenant, reference
+            # Several references may mean one model.
+            claimant = options.tenant, resolved.digest
             estimate = min(1 + characters(prompt) // _CHARACTERS_A_TOKEN, self.spec.max_tokens)
             with self._admitted(answers, estimate, claimant) as ticket:
                 adapter = await self._adapter(reference, resolved, deadline)
@@ -262,6 +263,10 @@ class GenerationEngine:
         """Return where an adapter is: "slot", "memory" or "store"."""
         return self.adapters.residency(digest)
 
+    def ends(self, token: int) -> bool:
+        """Tell whether a token ends a text by itself."""
+        return token in self._form.stop_ids
+
     def text_of(self, *tokens: int) -> str:
         """Return the text of tokens, special ones included."""
         return self._tokenizer.decode(tokens)
@@ -355,7 +360,8 @@ class GenerationEngine:
             self._observer.loaded("memory", time.perf_counter() - began, ok)
         return adapter
 
-    def _resolve(self, reference: str) -> ResolvedReference:
+    def resolve(self, reference: str) -> ResolvedReference:
+        """Return the version that a reference means. Raise the catalog's own error for an unknown one."""
         if reference in (FOUNDATION, self.name):
             return ResolvedReference(reference, None, self._own.digest)
         return self._catalog.resolve(reference)

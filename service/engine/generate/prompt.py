@@ -59,6 +59,8 @@ Prompt = str | Sequence[int] | Chat
 
 # From this many characters on, other threads run while a text is tokenised. Only a batch lets them.
 _LONG = 2**14
+# The most characters of a text that a message repeats.
+_SHOWN = 80
 # The template and the tokenizer read this many characters in about a second.
 MAX_PROMPT_CHARACTERS = 2**18
 
@@ -177,6 +179,19 @@ class PromptTokenizer:
                 )
             texts.append(text)
         return texts
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Return the text that the tokenizer reads as exactly these tokens, special ones included.
+
+        Raise InvalidInput if there is none, as for the ids of most texts under another tokenizer.
+        """
+        self.entries(ids)
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        if self._ids(text, True) != list(ids):
+            raise InvalidInput(
+                f"the tokens spell {text[:_SHOWN]!r}, which this model reads as other tokens", "tokens"
+            )
+        return text
 
     def stream(self) -> TokenText:
         """Return a decoder for the tokens of one answer."""

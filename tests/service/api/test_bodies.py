@@ -37,6 +37,11 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/embed"): {"texts": ["héllo"]},
     ("POST", "/v2/embed"): {"texts": ["héllo"]},
     ("POST", "/v2/rerank"): {"model": "ranking", "query": "héllo", "documents": ["a", "b"]},
+    ("POST", "/v1/moderations"): {"model": "mood", "input": "héllo"},
+    ("POST", "/"): {"inputs": "héllo"},
+    ("POST", "/models/{name}"): {"inputs": {"text": "héllo", "text_pair": "a"}},
+    ("POST", "/models/{name}/pipeline/{task}"): {"inputs": {"text": "héllo", "text_pair": "a"}},
+    ("POST", "/models/{name}/v1/chat/completions"): CHAT,
     ("PUT", "/v1/adapters/{name}/aliases/{alias}"): {"version": 1},
     ("POST", "/pooling"): {"model": "foundation", "input": "héllo"},
     ("POST", "/score"): {"model": "ranking", "text_1": "héllo", "text_2": ["a", "b"]},
@@ -48,6 +53,8 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
 }
 # On this server, which allows no folder, no body gets 200 from these.
 LORA = {("POST", "/v1/load_lora_adapter"), ("POST", "/v1/unload_lora_adapter")}
+# The models in paths that the adapter `ranking` cannot serve.
+NAMES = {"/models/{name}/v1/chat/completions": "tiny-chat"}
 FORMS = {("POST", "/v1/adapters")}
 BODILESS = {
     ("POST", "/v1/adapters/{name}/rollback"): (409, "no_previous_version"),
@@ -124,7 +131,8 @@ def published(client: httpx.Client, peft_saved: dict[str, PeftAdapter]) -> None:
 
 def send(client: httpx.Client, method: str, path: str, kind: str | None, body: bytes) -> httpx.Response:
     headers = {} if kind is None else {"Content-Type": kind.encode()}
-    url = path.format(name="ranking", alias="prod", version=1)
+    name = NAMES.get(path, "ranking")
+    url = path.format(name=name, alias="prod", version=1, task="text-ranking")
     return client.request(method, url, params=QUERY.get(path), content=body, headers=headers)
 
 
@@ -200,8 +208,8 @@ def test_a_route_without_a_body_takes_no_notice_of_one(client: httpx.Client, met
 def test_a_compressed_body_is_415(client: httpx.Client, method: str, path: str) -> None:
     body = gzip.compress(json.dumps(GOOD.get((method, path), {})).encode())
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-    path = path.format(name="ranking", alias="prod", version=1)
-    answer = client.request(method, path, content=body, headers=headers)
+    address = path.format(name="ranking", alias="prod", version=1, task="text-ranking")
+    answer = client.request(method, address, content=body, headers=headers)
     assert answer.status_code == 415
     assert "uncompressed" in error_of(answer)["message"]
 

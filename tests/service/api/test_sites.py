@@ -54,7 +54,9 @@ def calls(client: httpx.Client) -> list[tuple[str, str]]:
     paths = client.get("/openapi.json").json()["paths"]
     listed = [(method.upper(), path) for path, methods in paths.items() for method in methods]
     return [
-        (m, path.format(name="mood", alias="prod", version=1)) for m, path in listed if path not in OPEN_PATHS
+        (m, path.format(name="mood", alias="prod", version=1, task="fill-mask"))
+        for m, path in listed
+        if path not in OPEN_PATHS
     ]
 
 

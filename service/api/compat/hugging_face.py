@@ -1,0 +1,201 @@
+"""The routes POST /models/{reference} and POST /, in the form of Hugging Face's inference API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import Discriminator, Field, StrictBool, StrictStr, Tag
+from pydantic_core import to_json
+
+from rootstock.adapters.reference import FOUNDATION
+from rootstock.adapters.spec import GENERATION
+from rootstock.service.api.body import BodyRoute
+from rootstock.service.api.compat.hub_generation import generate_text
+from rootstock.service.api.openai.chat import ChatBody, chat_completions
+from rootstock.service.api.openai.chat_answer import ChatCompletion
+from rootstock.service.api.openai.embedded_texts import embed
+from rootstock.service.api.openai.embeddings import normalised, shorten
+from rootstock.service.api.options import TimeoutHeader, options_of
+from rootstock.service.api.predict import (
+    Body,
+    QuestionContext,
+    Strings,
+    Text,
+    TextPair,
+    form_of,
+    input_of,
+    while_connected,
+)
+from rootstock.service.api.server import server_of
+from rootstock.service.api.strict import Strict
+from rootstock.service.engine.core.errors import EngineError, InvalidInput, InvalidParameter
+from rootstock.service.engine.core.request import RequestOptions
+from rootstock.service.engine.encode.modalities.text import Input
+
+router = APIRouter(route_class=BodyRoute)
+
+EMBEDDING, SIMILARITY = "feature-extraction", "sentence-similarity"
+# The parameters that a task has here unless the request sets them.
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "text-classification": {"top_k": None},
+    "token-classification": {"aggregation_strategy": "simple"},
+}
+_INDEX = re.compile(r"inputs\[(\d+)\]")
+
+
+class SentencesToCompare(Strict):
+    """A sentence, and those to compare with it."""
+
+    source_sentence: StrictStr
+    sentences: Strings
+
+
+def _hub_form(value: Any) -> str:
+    """Return the tag of the form that the inputs seem to have, so that an error names that form."""
+    if isinstance(value, list):
+        return "a list"
+    similar = isinstance(value, dict) and not {"source_sentence", "sentences"}.isdisjoint(value)
+    return "a comparison" if similar else form_of(value)
+
+
+HubInputs = Annotated[
+    Annotated[StrictStr, Tag("a text")]
+    | Annotated[TextPair, Tag("a pair")]
+    | Annotated[QuestionContext, Tag("a question")]
+    | Annotated[SentencesToCompare, Tag("a comparison")]
+    | Annotated[list[Text], Field(min_length=1, fail_fast=True), Tag("a list")],
+    Discriminator(_hub_form),
+]
+
+
+class HubBody(Body):
+    """The body of a call: inputs, the parameters of their task, and options.
+
+    For embeddings, `normalize`, `dimensions`, `truncate` and `truncation_direction` stand beside the inputs.
+    `options` are those of the hub's own scheduler and have no effect. `model` counts on the path / alone. With
+    `stream`, generated text comes as events.
+    """
+
+    inputs: HubInputs
+    parameters: dict[str, Any] | None = None
+    options: dict[str, Any] | None = None
+    model: StrictStr | None = None
+    stream: StrictBool = False
+    normalize: StrictBool | None = None
+    dimensions: Annotated[int, Field(ge=1, strict=True)] | None = None
+    truncate: StrictBool | None = None
+    truncation_direction: Literal["left", "right", "Left", "Right"] | None = None
+
+    def parameters_for(self, task: str) -> dict[str, Any]:
+        """Return the parameters of a task. Raise InvalidParameter for another task's field."""
+        if task != EMBEDDING:
+            for field in ("normalize", "dimensions"):
+                if getattr(self, field) is not None:
+                    raise InvalidParameter(f"{field} concerns embeddings, and the model's task is {task}", field)
+        parameters = {**_DEFAULTS.get(task, {}), **(self.parameters or {})}
+        if self.truncate:
+            parameters["truncate"] = "START" if (self.truncation_direction or "").lower() == "left" else "END"
+        return parameters
+
+
+@router.post("/models/{name:path}/v1/chat/completions", response_model=ChatCompletion)
+async def chat_with_model(name: str, body: ChatBody, request: Request, within: TimeoutHeader = None) -> Response:
+    """Answer a chat with the model in the path. The one in the body does not count."""
+    return await chat_completions(body.model_copy(update={"model": name}), request, within)
+
+
+@router.post("/models/{name:path}/pipeline/{task}")
+async def run_task(
+    name: str, task: str, body: HubBody, request: Request, within: TimeoutHeader = None
+) -> Response:
+    """Answer as `POST /models/{reference}`, for one of the tasks of a model that has several."""
+    return await _run(name, body, task, request, within)
+
+
+@router.post("/models/{name:path}")
+async def run_model(name: str, body: HubBody, request: Request, within: TimeoutHeader = None) -> Response:
+    """Answer as the pipeline of the model's task does, in the form of Hugging Face's inference API."""
+    return await _run(name, body, None, request, within)
+
+
+@router.post("/")
+async def run_default(body: HubBody, request: Request, within: TimeoutHeader = None) -> Response:
+    """Answer as `POST /models/{reference}`, for `model` in the body, or else for the first foundation."""
+    return await _run(FOUNDATION if body.model is None else body.model, body, None, request, within)
+
+
+async def _run(name: str, body: HubBody, task: str | None, request: Request, within: float | None) -> Response:
+    server = server_of(request)
+    host, adapter = await while_connected(request, server.foundations.adapter(name))
+    kind = task or (host.spec.own_tasks[0] if adapter is None else adapter.task)
+    if isinstance(body.inputs, SentencesToCompare):
+        kind = EMBEDDING if task in (None, SIMILARITY) else kind
+    elif task == SIMILARITY:
+        raise InvalidInput(f"{SIMILARITY} takes an object {{source_sentence, sentences}} as inputs", "inputs")
+    if kind in GENERATION:
+        if not isinstance(body.inputs, str):
+            raise InvalidInput(f"{kind} takes one string as inputs; send one request for each prompt", "inputs")
+        return await generate_text(name, body.inputs, body.parameters or {}, body.stream, body, request, within)
+    if body.stream:
+        raise InvalidParameter(f"only generated text can be streamed, and the model's task is {kind}", "stream")
+    options = options_of(body, request, within)
+    if kind == EMBEDDING:
+        answer = await while_connected(request, _embedded(name, body, request, options))
+    else:
+        answer = await while_connected(request, _predicted(name, body, kind, request, options))
+    return Response(to_json(answer), media_type="application/json")
+
+
+async def _predicted(name: str, body: HubBody, task: str, request: Request, options: RequestOptions) -> Any:
+    if isinstance(body.inputs, SentencesToCompare):
+        raise InvalidInput(f"{task} does not compare sentences; send texts as inputs", "inputs")
+    given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
+    inputs: list[Input] = [input_of(value) for value in given]
+    parameters = body.parameters_for(task)
+    answer = await server_of(request).foundations.predict(name, inputs, parameters, task, options)
+    predictions = answer.predictions
+    if task == "zero-shot-classification":
+        predictions = [_by_label(prediction) for prediction in predictions]
+    # For text-classification the API has a list in a list, also for one text.
+    if isinstance(body.inputs, list) or task == "text-classification":
+        return predictions
+    return predictions[0]
+
+
+def _by_label(prediction: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    pairs = zip(prediction["labels"], prediction["scores"], strict=True)
+    return [{"label": label, "score": score} for label, score in pairs]
+
+
+async def _embedded(name: str, body: HubBody, request: Request, options: RequestOptions) -> Any:
+    compared = body.inputs if isinstance(body.inputs, SentencesToCompare) else None
+    given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
+    texts = given if compared is None else [compared.source_sentence, *compared.sentences]
+    strings = [text for text in texts if isinstance(text, str)]
+    if len(strings) < len(texts):
+        raise InvalidInput(f"{EMBEDDING} takes a string or a list of strings as inputs", "inputs")
+    try:
+        answer = await embed(server_of(request), name, strings, body.parameters_for(EMBEDDING), options)
+    except EngineError as error:
+        if compared is not None and error.param is not None:
+            error.param = _INDEX.sub(_compared_field, error.param)
+        raise
+    vectors = answer.vectors
+    if body.dimensions is not None:
+        vectors = shorten(vectors, body.dimensions, "dimensions")
+    if compared is not None:
+        vectors = normalised(vectors)
+        similarities: list[float] = (vectors[1:] @ vectors[0]).tolist()
+        return similarities
+    if body.normalize:
+        vectors = normalised(vectors)
+    return vectors.tolist() if isinstance(body.inputs, list) else vectors[0].tolist()
+
+
+def _compared_field(match: re.Match[str]) -> str:
+    """Return the name of the field that holds one of the texts to compare."""
+    return "inputs.source_sentence" if match[1] == "0" else f"inputs.sentences[{int(match[1]) - 1}]"

@@ -1,0 +1,131 @@
+"""The texts of an embedding: token ids become texts, and many texts become several calls of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from rootstock.adapters.spec import Array
+from rootstock.service.api.server import Server
+from rootstock.service.engine.core.errors import EngineError, Expired, InvalidInput, TooLarge
+from rootstock.service.engine.core.request import RequestOptions
+from rootstock.service.engine.generate.prompt import PromptTokenizer
+
+# The limit of OpenAI's API. A server whose engine takes more in one call takes them here too.
+MAX_TEXTS = 2048
+# The limits of one list of token ids, and of all lists: those of 2,048 texts with 512 tokens each.
+MAX_IDS = 2**14
+MAX_ALL_IDS = 2**20
+# The limit of an answer in bytes of fp32.
+_MAX_VECTOR_BYTES = 2**24
+_TASK = "feature-extraction"
+_INDEX = re.compile(r"\binputs\[(\d+)\]")
+
+Input = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
+
+
+class EmbeddedTexts(NamedTuple):
+    """The vectors of texts, (texts, dimensions) in fp32, and the number of tokens that were computed for them.
+
+    `digest` is that of the version that computed them.
+    """
+
+    vectors: Array
+    tokens: int
+    digest: str
+
+
+async def read_texts(server: Server, reference: str, given: Input) -> list[str]:
+    """Return the texts of an input. Raise InvalidInput for tokens that are not exactly those of a text."""
+    if isinstance(given, str):
+        return [given]
+    if isinstance(given[0], str):
+        return list(cast(Sequence[str], given))
+    one = isinstance(given[0], int)
+    lists = [cast(Sequence[int], given)] if one else cast(Sequence[Sequence[int]], given)
+    _check_count(server, reference, len(lists))
+    host = server.foundations.host(reference)
+    async with server.texts:
+        tokenizer = await asyncio.to_thread(host.tokenizer)
+        return await asyncio.to_thread(_decode, tokenizer, lists, one)
+
+
+async def embed(
+    server: Server, reference: str, texts: Sequence[str], parameters: Mapping[str, Any], options: RequestOptions
+) -> EmbeddedTexts:
+    """Embed texts under the one version that the reference means now, in as many calls as the engine needs.
+
+    A timeout in `options` counts for all calls together; without one, each call has the server's own.
+    """
+    size = _check_count(server, reference, len(texts))
+    if len(texts) > size:
+        reference = await asyncio.to_thread(server.foundations.fix, reference)
+    ends = None if options.timeout_s is None else time.monotonic() + options.timeout_s
+    parts: list[Array] = []
+    tokens = 0
+    for start in range(0, len(texts), size):
+        if start and ends is not None:
+            options = replace(options, timeout_s=ends - time.monotonic())
+            if cast(float, options.timeout_s) <= 0:
+                raise Expired("the request was not answered within its timeout; send fewer texts")
+        part = texts[start : start + size]
+        try:
+            answer = await server.foundations.predict(reference, part, parameters, _TASK, options)
+        except EngineError as error:
+            raise _shift(error, start) from None
+        parts.append(np.asarray(answer.predictions, np.float32))
+        tokens += answer.prompt_tokens
+        if sum(part.nbytes for part in parts) > _MAX_VECTOR_BYTES:
+            raise TooLarge(
+                f"the vectors would take more than {_MAX_VECTOR_BYTES // 2**20} MiB, the limit; send fewer texts",
+                "inputs",
+            )
+    return EmbeddedTexts(np.concatenate(parts), tokens, answer.resolved.digest)
+
+
+def _check_count(server: Server, reference: str, count: int) -> int:
+    """Return the most texts of one call of the engine. Raise TooLarge for more texts than a request may hold."""
+    engine = server.foundations.host(reference).encoder
+    size = MAX_TEXTS if engine is None else engine.limits.max_inputs
+    if count > (most := max(size, MAX_TEXTS)):
+        raise TooLarge(f"the request has {count} texts; the limit is {most}; split it", "inputs")
+    return size
+
+
+def _decode(tokenizer: PromptTokenizer, lists: Sequence[Sequence[int]], one: bool) -> list[str]:
+    if (total := sum(map(len, lists))) > MAX_ALL_IDS:
+        raise TooLarge(f"input has {total} token ids; the limit is {MAX_ALL_IDS}; split the request", "input")
+    texts = []
+    for i, ids in enumerate(lists):
+        where = "input" if one else f"input[{i}]"
+        if len(ids) > MAX_IDS:
+            raise TooLarge(f"{where} has {len(ids)} token ids; the limit is {MAX_IDS}; shorten it", where)
+        try:
+            texts.append(tokenizer.text_of(ids))
+        except InvalidInput as error:
+            reason = str(error).removesuffix("; send ids of /tokenize")
+            raise InvalidInput(
+                f"{where}: {reason}; only the ids that POST /tokenize gives can be read, not those of another "
+                "tokenizer such as OpenAI's cl100k; send texts (in langchain-openai: "
+                "check_embedding_ctx_length=False)",
+                where,
+            ) from None
+    return texts
+
+
+def _shift(error: EngineError, start: int) -> EngineError:
+    """Return the error of a later call with the indices of the whole request."""
+    if start and error.param is not None:
+
+        def moved(match: re.Match[str]) -> str:
+            return f"inputs[{int(match[1]) + start}]"
+
+        error.param = _INDEX.sub(moved, error.param)
+        error.args = (_INDEX.sub(moved, str(error.args[0])),)
+    return error
