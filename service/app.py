@@ -22,13 +22,13 @@ from rootstock.service.api.compat import (
     infinity,
     lora,
     mlflow,
-    open_inference,
     probes,
     shared_paths,
     tei,
     tei_tokens,
     vllm,
 )
+from rootstock.service.api.compat.inference_protocol import open_inference
 from rootstock.service.api.middleware.gate import Gate
 from rootstock.service.api.middleware.keys import Keys
 from rootstock.service.api.middleware.site import Sites

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import Field, StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from rootstock.service.api.body import BodyRoute
-from rootstock.service.api.compat.open_inference import InstancePredictions
+from rootstock.service.api.compat.inference_protocol.open_inference import InstancePredictions
 from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
 from rootstock.service.api.predict import Text, input_of, while_connected
 from rootstock.service.api.server import server_of

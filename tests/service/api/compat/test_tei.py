@@ -222,7 +222,7 @@ def test_health_is_readiness(client: httpx.Client) -> None:
         ("/embed", None, {"inputs": "x", "prompt_name": "query"}, 422, "prompt_name"),
         ("/embed", None, {"inputs": "x", "truncation_direction": "up"}, 422, "truncation_direction"),
         ("/embed", None, {"inputs": "x", "normalize": 1}, 422, "normalize"),
-        ("/embed", None, {"inputs": ["x"] * 257}, 413, "inputs"),
+        ("/embed", None, {"inputs": ["x"] * 2049}, 413, "inputs"),
         ("/embed", None, {"inputs": "x" * (2**18 + 1)}, 413, "inputs[0]"),
         ("/embed_all", None, {"inputs": "x"}, 422, None),
         ("/predict", None, {"inputs": "x"}, 422, "model"),

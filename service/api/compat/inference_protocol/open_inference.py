@@ -13,9 +13,8 @@ from pydantic import BaseModel, Field, StrictStr
 
 from rootstock.adapters.reference import Reference
 from rootstock.service.api.body import BodyRoute
-from rootstock.service.api.compat.inference_route import HEADER, InferenceRoute, PlainError
-from rootstock.service.api.compat.served_model import find_model
-from rootstock.service.api.compat.tensors import (
+from rootstock.service.api.compat.inference_protocol.inference_route import HEADER, InferenceRoute, PlainError
+from rootstock.service.api.compat.inference_protocol.tensors import (
     InputTensor,
     Output,
     RequestedOutput,
@@ -25,6 +24,7 @@ from rootstock.service.api.compat.tensors import (
     output_forms,
     outputs_of,
 )
+from rootstock.service.api.compat.served_model import find_model
 from rootstock.service.api.health import livez, readyz
 from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
 from rootstock.service.api.predict import Body, Text, input_of, while_connected
