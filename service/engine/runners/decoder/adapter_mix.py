@@ -1,4 +1,4 @@
-"""Apply the updates of several adapters in one pass, each to the tokens of its own sequences."""
+"""Add the updates of several adapters in one pass. Each changes the tokens of its sequences."""
 
 from __future__ import annotations
 

@@ -107,11 +107,12 @@ def quantise(trunk: nn.Module, groups: Iterable[SiteGroup]) -> dict[str, nn.Modu
 
     The trunk's layers get the values of the 4-bit weights.
     """
-    names = {name: group.names for group in groups for name in group.names}
+    together = {name: group.names for group in groups for name in group.names}
     small: dict[str, nn.Module] = {}
     for name, _ in trunk.named_modules():
-        layers = [trunk.get_submodule(one) for one in names.get(name, (name,))]
-        if name == names.get(name, (name,))[0] and all(map(fits_int4, layers)):
+        names = together.get(name, (name,))
+        layers = [trunk.get_submodule(one) for one in names]
+        if name == names[0] and all(map(fits_int4, layers)):
             small[name] = _in_four_bits(layers)
     return small
 

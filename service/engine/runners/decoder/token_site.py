@@ -1,4 +1,4 @@
-"""Wrap a foundation's layers so that each token of a pass gets the update of its own adapter."""
+"""Wrap a foundation's layers. Each token of a pass gets the update of its adapter."""
 
 from __future__ import annotations
 
