@@ -1,4 +1,4 @@
-"""The pages / and /docs. All their files come from installed packages, so they work offline."""
+"""The index / and the page /docs. Its files come from an installed package, so it works offline."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from pydantic import BaseModel
 
 from rootstock.adapters.spec import TEXT2TEXT_GENERATION, TEXT_GENERATION
 from rootstock.service.api.adapters import ListedAdapter, page_of
+from rootstock.service.api.console import console_page
+from rootstock.service.api.middleware.keys import is_console
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.catalog import FOUNDATION
 
 router = APIRouter()
 
 _LINKS = {
+    "console": "/console",
     "API reference": "/docs",
     "OpenAPI": "/openapi.json",
     "models": "/v1/models",
@@ -72,7 +75,9 @@ class Index(BaseModel):
 @router.head("/", include_in_schema=False)
 @router.get("/", response_model=Index, responses={200: {"content": {"text/html": {}}}})
 async def index(request: Request) -> Response:
-    """Describe this server: an HTML page for a browser, JSON for a program."""
+    """Describe this server in JSON to a program; return the console to a browser."""
+    if is_console(request.scope):
+        return await console_page(request)
     server = server_of(request)
     page = await asyncio.to_thread(page_of, server, _MAX_ADAPTERS, None)
     description = Index(
@@ -86,10 +91,7 @@ async def index(request: Request) -> Response:
             str(request.base_url), page.adapters, server_of(request).foundations.first.spec.own_tasks[0]
         ),
     )
-    headers = {"Vary": "Accept"}
-    if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(_template().render(index=description, summary=request.app.summary), headers=headers)
-    return Response(description.model_dump_json(), media_type="application/json", headers=headers)
+    return Response(description.model_dump_json(), media_type="application/json", headers={"Vary": "Accept"})
 
 
 @router.get("/docs", include_in_schema=False)
@@ -127,12 +129,3 @@ def _example(base: str, adapters: list[ListedAdapter], own_task: str) -> str:
 @cache
 def _static() -> Path:
     return Path(str(files("fastapi_offline"))) / "static"
-
-
-@cache
-def _template() -> Any:
-    # Only a server whose page somebody opens pays for the template engine: 3 MB.
-    from jinja2 import Environment, StrictUndefined
-
-    source = (Path(__file__).parent / "templates" / "index.html.jinja").read_text(encoding="utf-8")
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)

@@ -5,13 +5,31 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
 # Health checks and scrapes need no key, and are not traced.
 OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v2/health/live", "/v2/health/ready")
 ADAPTERS_PATH = "/v1/adapters"
+CONSOLE_PATH = "/console"
+ASSETS_PATH = "/console/assets/"
 # vLLM's routes that publish and delete.
 _LORA_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 # A model's route that deletes it; other methods on these paths are inference.
 _MODELS_PATH = "/v1/models/"
+
+
+def is_console(scope: Scope) -> bool:
+    """Tell whether a request is for the console's page or a file of it.
+
+    They hold no data, and a browser loads them before its user can give a key.
+    """
+    path: str = scope["path"]
+    if scope["method"] not in ("GET", "HEAD"):
+        return False
+    if path == "/":
+        return "text/html" in Headers(scope=scope).get("accept", "")
+    return path in (CONSOLE_PATH, f"{CONSOLE_PATH}/") or path.startswith(ASSETS_PATH)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,54 @@
+"""The console's page and files, at / for a browser, at /console and under it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+
+import rootstock.service.console
+from rootstock.service.api.middleware.keys import ASSETS_PATH, CONSOLE_PATH
+
+router = APIRouter(include_in_schema=False)
+
+_FILES = StaticFiles(directory=Path(rootstock.service.console.__file__).parent / "static")
+_HEADERS = {
+    # The page runs and loads this server's files alone. A card is the only HTML that a script may insert.
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types card",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # The browser keeps a file and asks with its ETag whether it has changed.
+    "Cache-Control": "no-cache",
+}
+
+
+async def console_page(request: Request) -> Response:
+    """Return the page. Its addresses are relative, because a proxy may add a prefix."""
+    response = await console_file(request, "index.html")
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+@router.head(CONSOLE_PATH)
+@router.get(CONSOLE_PATH)
+async def console(request: Request) -> Response:
+    """Return the page for any client."""
+    return await console_page(request)
+
+
+@router.get(f"{CONSOLE_PATH}/")
+async def console_folder() -> Response:
+    """Redirect to the page, from whose own address its relative addresses hold."""
+    return RedirectResponse("../console")
+
+
+@router.head(f"{ASSETS_PATH}{{path:path}}")
+@router.get(f"{ASSETS_PATH}{{path:path}}")
+async def console_file(request: Request, path: str) -> Response:
+    """Return a file of the page, or 304 for the ETag that it has. Answer 404 for any other name."""
+    response = await _FILES.get_response(path, request.scope)
+    response.headers.update(_HEADERS)
+    return response
