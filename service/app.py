@@ -15,7 +15,8 @@ import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from rootstock.service.api import adapters, console, errors, health, pages, predict, rerank, tokenize
+from rootstock.service.api import console, errors, health, pages, predict, rerank, tokenize
+from rootstock.service.api.adapters import aliases, cards, events, listing, uploads, versions
 from rootstock.service.api.compat import (
     cohere,
     hugging_face,
@@ -79,7 +80,8 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
     )
     inference = predict, embeddings, chat, completions, rerank, moderations, tokenize
     compatible = tei, tei_tokens, infinity, cohere, shared_paths, vllm, lora, open_inference, mlflow, probes
-    for part in (*inference, models, adapters, health, pages, console, *compatible):
+    described = uploads, listing, versions, cards, aliases, events
+    for part in (*inference, models, *described, health, pages, console, *compatible):
         app.include_router(part.router)
     app.include_router(open_inference.v1_router)
     # A client of TEI appends a path to its base address, so the address alone has to name an adapter.

@@ -26,6 +26,7 @@ _STATUS = {
     "unknown_adapter": 404,
     "unknown_version": 404,
     "unknown_alias": 404,
+    "no_card": 404,
     "foundation_not_hosted": 409,
     "no_live_version": 404,
     "no_previous_version": 409,

@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, HTMLResponse, Response
 from pydantic import BaseModel
 
 from rootstock.adapters.spec import TEXT2TEXT_GENERATION, TEXT_GENERATION
-from rootstock.service.api.adapters import ListedAdapter, page_of
+from rootstock.service.api.adapters.listing import ListedAdapter, page_of
 from rootstock.service.api.console import console_page
 from rootstock.service.api.middleware.keys import is_console
 from rootstock.service.api.server import server_of

@@ -245,10 +245,8 @@ def _of_adapter(server: Server, adapter: AdapterSummary) -> Model:
 
 def _parent(server: Server, fingerprint: str | None) -> str | None:
     """Return the name of the foundation with this fingerprint; None if this server does not have it."""
-    if fingerprint is None:
-        return server.foundations.first.name
-    hosts = (host for host in server.foundations if host.spec.fingerprint == fingerprint)
-    return next((host.name for host in hosts), None)
+    host = server.foundations.hosting(fingerprint)
+    return None if host is None else host.name
 
 
 def _seconds(at: datetime | None) -> int:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from rootstock.adapters.spec import TASKS
-from rootstock.service.api.adapters import ListedAdapter
+from rootstock.service.api.adapters.listing import ListedAdapter
 from rootstock.service.api.pages import EXAMPLES, _example
 from tests.live_server import upload
 from tests.peft_adapters import PeftAdapter
