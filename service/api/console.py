@@ -1,7 +1,8 @@
-"""The console's page and files, at / for a browser, at /console and under it."""
+"""The console's page, its files and the cards that it shows, at / for a browser, at /console and under it."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -9,7 +10,10 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import rootstock.service.console
+from rootstock.service.api.adapters.cards import card_of
 from rootstock.service.api.middleware.keys import ASSETS_PATH, CONSOLE_PATH
+from rootstock.service.api.server import Server, server_of
+from rootstock.service.console.card import card_html
 
 router = APIRouter(include_in_schema=False)
 
@@ -52,3 +56,16 @@ async def console_file(request: Request, path: str) -> Response:
     response = await _FILES.get_response(path, request.scope)
     response.headers.update(_HEADERS)
     return response
+
+
+@router.get(f"{CONSOLE_PATH}/cards/{{name}}/{{version}}")
+async def console_card(request: Request, name: str, version: int) -> Response:
+    """Return the card of a version as HTML that is safe to insert in the page."""
+    html = await asyncio.to_thread(_card, server_of(request), name, version)
+    # A browser that opens this address itself gets a page that may do nothing.
+    headers = _HEADERS | {"Content-Security-Policy": "sandbox; default-src 'none'"}
+    return Response(html, media_type="text/html", headers=headers)
+
+
+def _card(server: Server, name: str, version: int) -> str:
+    return card_html(card_of(server, server.registry.version(name, version)).decode("utf-8", "replace"))

@@ -47,15 +47,21 @@ def _version_card(request: Request, name: str, version: int) -> Response:
 
 
 def _answer(request: Request, server: Server, detail: VersionDetail) -> Response:
-    card = server.foundations.catalog_of(detail.foundation).card(detail.digest)
-    if card is None:
-        raise NoCard(
-            f"version {detail.version} of adapter {detail.name!r} has no card; publish it with a README.md",
-            param="name",
-        )
+    card = card_of(server, detail)
     # A version's card never changes, so the digest of the version stands for it.
     tag = f'"{detail.digest}"'
     known = request.headers.get("if-none-match", "")
     if tag in known:
         return Response(status_code=304, headers={"ETag": tag})
     return Response(card, media_type=_MARKDOWN, headers={"ETag": tag, "X-Content-Type-Options": "nosniff"})
+
+
+def card_of(server: Server, detail: VersionDetail) -> bytes:
+    """Return the card of a version in Markdown. Raise NoCard if its bundle has none."""
+    card = server.foundations.catalog_of(detail.foundation).card(detail.digest)
+    if card is None:
+        raise NoCard(
+            f"version {detail.version} of adapter {detail.name!r} has no card; publish it with a README.md",
+            param="name",
+        )
+    return card
