@@ -1,4 +1,4 @@
-"""A browser's visit to the console. It notes what the page asks other hosts for, and what it reports as errors."""
+"""A browser's visit to the console. It notes errors, and what the page asks of other hosts."""
 
 from __future__ import annotations
 
