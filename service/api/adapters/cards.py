@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from rootstock.adapters.errors import NoCard
 from rootstock.adapters.registry import VersionDetail
 from rootstock.service.api.adapters.descriptions import described_version
+from rootstock.service.api.document.error_codes import ADAPTER, STORED, VERSION, raises
 from rootstock.service.api.server import Server, server_of
 
 router = APIRouter()
@@ -21,13 +22,23 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/v1/adapters/{name}/card", response_class=Response, responses=_RESPONSES)
+@router.get(
+    "/v1/adapters/{name}/card",
+    response_class=Response,
+    responses=_RESPONSES,
+    openapi_extra=raises(*ADAPTER, *STORED, "no_card"),
+)
 async def show_card(request: Request, name: str) -> Response:
     """Return the model card of an adapter's live version, else of its newest one."""
     return await asyncio.to_thread(_live_card, request, name)
 
 
-@router.get("/v1/adapters/{name}/versions/{version}/card", response_class=Response, responses=_RESPONSES)
+@router.get(
+    "/v1/adapters/{name}/versions/{version}/card",
+    response_class=Response,
+    responses=_RESPONSES,
+    openapi_extra=raises(*VERSION, *STORED, "no_card"),
+)
 async def show_version_card(request: Request, name: str, version: int) -> Response:
     """Return the model card of a version."""
     return await asyncio.to_thread(_version_card, request, name, version)

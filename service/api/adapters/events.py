@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 
+from rootstock.service.api.document.error_codes import ADAPTER, raises
 from rootstock.service.api.server import Server, server_of
 
 router = APIRouter()
@@ -42,13 +43,13 @@ class Events(BaseModel):
     next: int | None
 
 
-@router.get("/v1/adapters/{name}/events")
+@router.get("/v1/adapters/{name}/events", openapi_extra=raises(*ADAPTER))
 async def adapter_events(request: Request, name: str, limit: Limit = 100, before: Before = None) -> Events:
     """List the events of one adapter, newest first. A deleted adapter keeps its events."""
     return await asyncio.to_thread(_of_adapter, server_of(request), name, limit, before)
 
 
-@router.get("/v1/events")
+@router.get("/v1/events", openapi_extra=raises("registry_unavailable"))
 async def events(request: Request, limit: Limit = 100, before: Before = None) -> Events:
     """List the events of all adapters, newest first."""
     return await asyncio.to_thread(_page, server_of(request), None, limit, before)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.registry import AdapterSummary
+from rootstock.service.api.document.error_codes import raises
 from rootstock.service.api.server import Server, server_of
 
 router = APIRouter()
@@ -33,7 +34,7 @@ class AdapterList(BaseModel):
     next: str | None
 
 
-@router.get("/v1/adapters")
+@router.get("/v1/adapters", openapi_extra=raises("invalid_name", "registry_unavailable"))
 async def list_adapters(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,

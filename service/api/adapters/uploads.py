@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from rootstock.adapters.bundle import PlainFields
 from rootstock.adapters.bundle.labels import read_labels
 from rootstock.service.api.body import BodyRoute
+from rootstock.service.api.document.error_codes import PUBLISHING, raises
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.errors import InvalidParameter
 
@@ -64,6 +65,7 @@ class PublishedVersion(BaseModel):
     status_code=201,
     response_model=PublishedVersion,
     responses={200: {"description": "The same content is published already.", "model": PublishedVersion}},
+    openapi_extra=raises(*PUBLISHING),
 )
 async def upload(
     request: Request,

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from rootstock.adapters.registry import VersionDetail
 from rootstock.service.api.adapters.descriptions import Description, described_version, description_of
+from rootstock.service.api.document.error_codes import ADAPTER, STORED, VERSION, raises
 from rootstock.service.api.server import Server, server_of
 
 router = APIRouter()
@@ -52,13 +53,13 @@ class AdapterAnswer(BaseModel):
     description: Description | None
 
 
-@router.get("/v1/adapters/{name}")
+@router.get("/v1/adapters/{name}", openapi_extra=raises(*ADAPTER))
 async def show_adapter(request: Request, name: str) -> AdapterAnswer:
     """Show an adapter, its aliases, its versions and its description."""
     return await asyncio.to_thread(_adapter, server_of(request), name)
 
 
-@router.get("/v1/adapters/{name}/versions/{version}")
+@router.get("/v1/adapters/{name}/versions/{version}", openapi_extra=raises(*VERSION))
 async def show_version(request: Request, name: str, version: int) -> VersionAnswer:
     """Show one version of an adapter and its description."""
     return await asyncio.to_thread(_described_version, server_of(request), name, version)
@@ -68,6 +69,7 @@ async def show_version(request: Request, name: str, version: int) -> VersionAnsw
     "/v1/adapters/{name}/versions/{version}/bundle",
     response_class=Response,
     responses={200: {"content": {"application/zip": {}}, "description": "The bundle as one zip."}},
+    openapi_extra=raises(*VERSION, *STORED),
 )
 async def download(request: Request, name: str, version: int) -> Response:
     """Return the published bundle of a version, as a zip."""
@@ -81,7 +83,7 @@ async def download(request: Request, name: str, version: int) -> Response:
     return Response(data, media_type="application/zip", headers=headers)
 
 
-@router.delete("/v1/adapters/{name}", status_code=204)
+@router.delete("/v1/adapters/{name}", status_code=204, openapi_extra=raises(*ADAPTER))
 async def delete_adapter(request: Request, name: str) -> Response:
     """Delete an adapter with all its versions, once no request uses them."""
     server = server_of(request)
@@ -90,7 +92,11 @@ async def delete_adapter(request: Request, name: str) -> Response:
     return Response(status_code=204)
 
 
-@router.delete("/v1/adapters/{name}/versions/{version}", status_code=204)
+@router.delete(
+    "/v1/adapters/{name}/versions/{version}",
+    status_code=204,
+    openapi_extra=raises(*VERSION, "version_in_use"),
+)
 async def delete_version(
     request: Request,
     name: str,

@@ -44,12 +44,21 @@ class Keys:
         """Tell whether the server has no keys, so that no call needs one."""
         return self.api is None and self.admin is None
 
+    def open(self, path: str) -> bool:
+        """Tell whether calls of this path never need a key."""
+        return path in OPEN_PATHS
+
+    def changes(self, method: str, path: str) -> bool:
+        """Tell whether a call changes adapters, and so needs the admin key."""
+        if path.startswith((ADAPTERS_PATH, *_LORA_PATHS)):
+            return method not in ("GET", "HEAD")
+        return path.startswith(_MODELS_PATH) and method == "DELETE"
+
     def refusal(self, method: str, path: str, header: str | None) -> tuple[int, str, str] | None:
         """Return status, code and message if this Authorization header does not allow this call, else None."""
-        if path in OPEN_PATHS or self.none:
+        if self.open(path) or self.none:
             return None
-        changes = path.startswith((ADAPTERS_PATH, *_LORA_PATHS)) and method not in ("GET", "HEAD")
-        changes |= path.startswith(_MODELS_PATH) and method == "DELETE"
+        changes = self.changes(method, path)
         if not changes and self.api is None:
             return None
         scheme, _, token = (header or "").partition(" ")

@@ -14,6 +14,7 @@ from rootstock.adapters import tasks
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.reference import Reference
 from rootstock.adapters.registry import AdapterSummary
+from rootstock.service.api.document.error_codes import REFERENCE, raises
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.engine.core.errors import InvalidParameter
 from rootstock.service.engine.encode.size import MAX_CHARACTERS
@@ -96,7 +97,7 @@ class LimitsAnswer(BaseModel):
     precision: str
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", openapi_extra=raises("invalid_name", "registry_unavailable"))
 async def models(
     request: Request,
     limit: Annotated[
@@ -108,13 +109,13 @@ async def models(
     return await asyncio.to_thread(_list, server_of(request), limit, after)
 
 
-@router.get("/v1/models/{name:path}")
+@router.get("/v1/models/{name:path}", openapi_extra=raises(*REFERENCE))
 async def model(request: Request, name: str) -> Model:
     """Describe the model that a reference means."""
     return await asyncio.to_thread(_describe, server_of(request), name)
 
 
-@router.delete("/v1/models/{name:path}")
+@router.delete("/v1/models/{name:path}", openapi_extra=raises(*REFERENCE, "version_in_use", "invalid_parameter"))
 async def delete_model(request: Request, name: str) -> DeletedModel:
     """Delete an adapter, or with a reference to one version that version, once no request uses it."""
     server = server_of(request)

@@ -1,4 +1,4 @@
-"""/docs works in a browser without the internet, and / answers a program with JSON."""
+"""/docs and /redoc work in a browser without the internet, and / answers a program with JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.live_server import upload
 from tests.peft_adapters import PeftAdapter
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
-PAGES = ["/", "/console", "/docs"]
+PAGES = ["/", "/console", "/docs", "/redoc"]
 
 
 class Addresses(HTMLParser):
