@@ -30,7 +30,7 @@ def test_the_list_shows_each_adapter_and_a_search_narrows_it(console: Page) -> N
 
 def test_an_adapter_shows_versions_labels_figures_card_and_events(visit: Callable[..., Visit]) -> None:
     page = visit().open("/#/adapters/review-sentiment")
-    expect(page.get_by_role("region", name="Versions").last).to_contain_text("v1")
+    expect(page.get_by_role("region", name="Versions")).to_contain_text("v1")
     facts = page.get_by_role("region", name="Version 1", exact=True)
     expect(facts).to_contain_text("lora")
     expect(facts).to_contain_text("sentence-transformers/all-MiniLM-L6-v2")
@@ -38,7 +38,7 @@ def test_an_adapter_shows_versions_labels_figures_card_and_events(visit: Callabl
     evaluation = page.get_by_role("region", name="Evaluation")
     expect(evaluation.get_by_role("row", name="accuracy")).to_contain_text("0.88")
     expect(page.get_by_role("heading", name="Held-out figures")).to_be_visible()
-    expect(page.get_by_role("region", name="Events").last).to_contain_text("v1 published")
+    expect(page.get_by_role("region", name="Events")).to_contain_text("v1 published")
 
 
 def test_a_promotion_waits_for_a_confirmation_and_a_roll_back_undoes_it(
@@ -63,7 +63,7 @@ def test_a_promotion_waits_for_a_confirmation_and_a_roll_back_undoes_it(
     expect(page.get_by_role("status")).to_have_text("Version 2 of mood is live again.")
     expect(page.get_by_text("live → v2")).to_be_visible()
     assert client.get("/v1/adapters/mood").json()["live"] == 2
-    expect(page.get_by_role("region", name="Events").last).to_contain_text("rolled back to v2")
+    expect(page.get_by_role("region", name="Events")).to_contain_text("rolled back to v2")
 
 
 def test_another_alias_can_be_promoted_too(visit: Callable[..., Visit], client: httpx.Client) -> None:

@@ -44,7 +44,7 @@ def test_charts_show_the_server_s_work(visit: Callable[..., Visit], client: http
     expect(throughput.locator(".now").first).to_have_text("0")
     for _ in range(5):
         client.post("/v1/predict", json={"model": "review-sentiment", "inputs": "Wonderful."})
-    expect(page.get_by_role("region", name="Busiest adapters").first).to_contain_text("review-sentiment")
+    expect(page.get_by_role("region", name="Busiest adapters")).to_contain_text("review-sentiment")
     expect(throughput.locator("path.line").first).to_be_attached()
     for title in ("Latency by stage", "Batch mix", "Queue", "Slots", "Sequences"):
         expect(page.get_by_role("region", name=title)).to_be_visible()

@@ -79,7 +79,7 @@ def test_a_bad_bundle_shows_the_check_that_refused_it_and_changes_nothing(
     expect(checks).to_contain_text("The check “safetensors” refused the bundle. Nothing has changed.")
     expect(checks.locator("li.refused")).to_contain_text("safetensors")
     expect(checks.locator("li.passed strong")).to_have_text(["size", "members", "names", "conversion"])
-    expect(checks.locator("li", has_text="golden")).to_contain_text("not reached")
+    expect(checks.locator("li", has_text="golden")).to_contain_text("not complete")
     expect(page.get_by_role("alert")).to_contain_text("rejected_safetensors")
     here.expect_refusals()
     assert client.get("/v1/adapters/bad").status_code == 404

@@ -39,9 +39,13 @@ export function panel(title, actions, ...children) {
   return el("section", { class: "panel", "aria-label": title }, head, children);
 }
 
+let fields = 0;
+
 /** Make a control with its label. `hint` is a remark behind the label. */
 export function field(label, control, hint = null) {
-  return el("label", {}, el("span", {}, label, hint ? el("span", { class: "hint" }, ` ${hint}`) : null), control);
+  control.id ||= `field-${++fields}`;
+  const name = el("label", { for: control.id }, label, hint ? el("span", { class: "hint" }, ` ${hint}`) : null);
+  return el("div", { class: "field" }, name, control);
 }
 
 /** Make a table. A column is {title, class}, a cell is a node, a text or null. `cards` stacks rows on narrow screens. */
@@ -58,7 +62,7 @@ export function table(caption, columns, rows, cards = false) {
   );
   return el(
     "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    { class: "scroll", tabindex: "0", role: "group", "aria-label": `Table: ${caption}` },
     el("table", { class: cards ? "cards" : null }, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)),
   );
 }

@@ -58,6 +58,8 @@ function arrive(place) {
 }
 
 function askForKey() {
+  // A view makes several calls, and each of them may be refused.
+  if (main.querySelector(".sign-in")) return;
   leaving.abort();
   const place = el("div", { class: "view" }, signInForm());
   main.replaceChildren(place);

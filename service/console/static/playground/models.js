@@ -1,7 +1,7 @@
 // Chooses the models of a call: one, or several to compare.
 
 import { read } from "../api.js";
-import { el } from "../dom.js";
+import { el, field } from "../dom.js";
 
 const SUGGESTIONS = 20;
 const PAUSE_MS = 150;
@@ -40,7 +40,6 @@ export class ModelChooser {
     const first = !this.rows.children.length;
     const input = el("input", {
       value: reference, list: "models", autocomplete: "off", spellcheck: "false", placeholder: "name, name@3 or name@alias",
-      "aria-label": first ? "Model" : "Compared model",
       input: () => {
         clearTimeout(this.pause);
         this.pause = setTimeout(() => this.suggest(input.value), PAUSE_MS);
@@ -48,7 +47,7 @@ export class ModelChooser {
       change: () => this.changed(this.references),
     });
     const leave = el("button", { type: "button", class: "small", "aria-label": "Remove this model", click: () => this.remove(row) }, "Remove");
-    const row = el("div", { class: "model" }, input, first ? null : leave);
+    const row = el("div", { class: "model" }, field(first ? "Model" : "Compared model", input), first ? null : leave);
     this.rows.append(row);
     return input;
   }

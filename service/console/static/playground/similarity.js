@@ -28,7 +28,7 @@ export function similarity(texts, vectors) {
   const head = el("tr", {}, el("th", { scope: "col" }, `${vectors[0].length} dimensions`), texts.map((_, i) => el("th", { scope: "col", class: "number" }, `${i + 1}`)));
   return el(
     "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": "Similarity" },
+    { class: "scroll", tabindex: "0", role: "group", "aria-label": "Table: similarity" },
     el("table", { class: "similarity" }, el("thead", {}, head), el("tbody", {}, rows)),
   );
 }

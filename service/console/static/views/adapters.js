@@ -41,7 +41,7 @@ function row(adapter, answers) {
     adapter.task,
     adapter.live === null ? "none" : `v${adapter.live}`,
     count(adapter.versions.length),
-    el("span", { class: "badges" }, others.map(([alias, version]) => el("span", { class: "badge" }, `${alias} → v${version}`))),
+    others.length ? el("span", { class: "badges" }, others.map(([alias, version]) => el("span", { class: "badge" }, `${alias} → v${version}`))) : null,
     residency(adapter.residency),
     served ? count(served) : null,
   ];

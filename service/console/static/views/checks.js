@@ -20,7 +20,7 @@ const MEANING = {
   template: "The chat template renders a chat.",
   golden: "The serving path gives the golden outputs.",
 };
-const STATES = { waiting: "waiting", running: "running", passed: "passed", refused: "refused", open: "not reached" };
+const STATES = { waiting: "waiting", running: "running", passed: "passed", refused: "refused", open: "not complete" };
 
 /** Return the state of a check after a refusal by another: it passed if it runs no more at or after that one. */
 export function stateAfter(check, refused) {

@@ -22,7 +22,7 @@ export function evaluation(object) {
   const columns = { "this adapter": numbers(object.adapter ?? object) };
   for (const [name, baseline] of Object.entries(object.baselines ?? {})) columns[names(name)] = numbers(baseline);
   const rows = Object.keys(columns["this adapter"]);
-  const whole = rows.filter((row) => !row.includes(" ") || !isPart(row, object.adapter));
+  const whole = rows.filter((row) => !isPart(row, object.adapter));
   const parts = rows.filter((row) => !whole.includes(row));
   const split = typeof object.split === "string" ? el("p", { class: "muted small" }, `On the rows of “${object.split}”.`) : null;
   return [

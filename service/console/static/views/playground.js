@@ -46,6 +46,10 @@ export async function show(place, { query, signal }) {
       return;
     }
     const known = described.tasks.filter((one) => one in TASKS || GENERATES.includes(one));
+    if (!known.length) {
+      fault.replaceChildren(problem({ message: `the console has no form for the task ${described.tasks.join(", ")}; use the API` }));
+      return;
+    }
     task.replaceChildren(...known.map((one) => el("option", {}, one)));
     taskField.hidden = known.length < 2;
     choose(known.includes(shown?.task) ? shown.task : known[0]);
