@@ -23,7 +23,7 @@ def page(visit: Callable[..., Visit]) -> Page:
 
 
 def test_a_good_bundle_passes_every_check_and_is_live(page: Page, client: httpx.Client) -> None:
-    page.get_by_label("Drop a zip here").set_input_files(DEMO / "support-intents.zip")
+    page.get_by_label("Choose a file").set_input_files(DEMO / "support-intents.zip")
     expect(page.get_by_label("Name")).to_have_value("support-intents")
     page.get_by_role("button", name="Verify and publish").click()
     checks = page.get_by_role("region", name="Checks")
@@ -73,7 +73,7 @@ def test_a_bad_bundle_shows_the_check_that_refused_it_and_changes_nothing(
     (tmp_path / "bad.zip").write_bytes(bad.getvalue())
     here = visit()
     page = here.open("/#/upload?name=bad")
-    page.get_by_label("Drop a zip here").set_input_files(tmp_path / "bad.zip")
+    page.get_by_label("Choose a file").set_input_files(tmp_path / "bad.zip")
     page.get_by_role("button", name="Verify and publish").click()
     checks = page.get_by_role("region", name="Checks")
     expect(checks).to_contain_text("The check “safetensors” refused the bundle. Nothing has changed.")

@@ -2,7 +2,7 @@
 
 import { el, svg } from "./dom.js";
 
-const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [460, 150, 44, 18, 8];
+const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [460, 150, 54, 18, 8];
 
 /** Return a round number at or above the largest value. */
 function roundUp(value) {
@@ -11,7 +11,9 @@ function roundUp(value) {
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value);
 }
 
-/** A chart of several series over `seconds`. `stacked` adds them up. `write` writes a value, `note` explains. */
+const SHORTEST = 30;
+
+/** A chart of several series over at most `seconds`. `stacked` adds them up. `write` writes a value, `note` explains. */
 export class Chart {
   constructor({ title, series, seconds, write, stacked = false, note = null }) {
     this.names = series;
@@ -37,14 +39,15 @@ export class Chart {
   draw(now) {
     const lines = this.lines();
     const most = roundUp(Math.max(0, ...lines.flat().map(([, value]) => value)));
-    const x = (at) => LEFT + (WIDTH - LEFT) * (1 - (now - at) / this.seconds);
+    const span = Math.min(this.seconds, Math.max(SHORTEST, now - (this.points[0]?.at ?? now)));
+    const x = (at) => LEFT + (WIDTH - LEFT) * (1 - (now - at) / span);
     const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / most);
     const grid = [0, 0.5, 1].map((share) => [
       svg("line", { class: "grid", x1: LEFT, x2: WIDTH, y1: y(share * most), y2: y(share * most) }),
       svg("text", { class: "axis", x: LEFT - 6, y: y(share * most) + 4, "text-anchor": "end" }, this.write(share * most)),
     ]);
     const times = [
-      svg("text", { class: "axis", x: LEFT, y: HEIGHT - 3 }, `${Math.round(this.seconds / 60)} min ago`),
+      svg("text", { class: "axis", x: LEFT, y: HEIGHT - 3 }, `${Math.round(span)} s ago`),
       svg("text", { class: "axis", x: WIDTH, y: HEIGHT - 3, "text-anchor": "end" }, "now"),
     ];
     const shapes = lines.map((line, i) => this.shape(line, i, x, y)).reverse();

@@ -6,8 +6,11 @@ const moment = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle
 
 export const count = (n) => whole.format(n);
 
-/** Write a number with three significant digits. */
-export const figure = (n) => (Number.isFinite(n) ? short.format(n) : "–");
+/** Write a number with three significant digits, a very small one with an exponent. */
+export function figure(n) {
+  if (!Number.isFinite(n)) return "–";
+  return n !== 0 && Math.abs(n) < 1e-3 ? n.toExponential(1) : short.format(n);
+}
 
 /** Write a share as a percentage with one decimal. */
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;

@@ -19,6 +19,7 @@ export function problem(error) {
 
 /** Run work that fills a place, with a sentence while it waits and the error if it fails. */
 export async function filling(place, work, sentence = "Loading…") {
+  place.classList.add("stack");
   place.replaceChildren(el("p", { class: "waiting" }, sentence));
   try {
     place.replaceChildren(...[await work()].flat(Infinity));

@@ -46,7 +46,7 @@ export class ModelChooser {
       },
       change: () => this.changed(this.references),
     });
-    const leave = el("button", { type: "button", class: "small", "aria-label": "Remove this model", click: () => this.remove(row) }, "Remove");
+    const leave = el("button", { type: "button", "aria-label": "Remove this model", click: () => this.remove(row) }, "Remove");
     const row = el("div", { class: "model" }, field(first ? "Model" : "Compared model", input), first ? null : leave);
     this.rows.append(row);
     return input;

@@ -17,7 +17,7 @@ const VERSIONS = [
   { title: "Size", class: "number" },
   { title: "Residency" },
   { title: "Verified" },
-  { title: "Content" },
+  { title: "Digest" },
   { title: "Actions", class: "wide", bare: true },
 ];
 
@@ -37,14 +37,24 @@ export async function show(place, { name, signal }) {
     }
     const described = adapter.live ?? adapter.versions.at(-1)?.version ?? null;
     actions.replaceChildren(...buttons(adapter, draw));
-    const [about, cardText, events, answers] = [el("div"), el("div"), el("div"), el("div")];
+    const [cardText, events, answers] = [el("div"), el("div"), el("div")];
+    const about = adapter.description;
     body.replaceChildren(
       summary(adapter),
       panel("Versions", null, versions(adapter, draw)),
-      ...(described === null ? [] : [about, panel(`Card of version ${described}`, null, cardText)]),
-      el("div", { class: "columns" }, panel("Traffic", null, answers), panel("Events", null, events)),
+      el(
+        "div",
+        { class: "detail" },
+        el("div", { class: "view" }, about ? description(about, described) : null, panel("Traffic", null, answers)),
+        el(
+          "div",
+          { class: "view" },
+          about?.evaluation ? panel("Evaluation", null, ...evaluation(about.evaluation)) : null,
+          described === null ? null : panel(`Card of version ${described}`, null, cardText),
+          panel("Events", null, events),
+        ),
+      ),
     );
-    if (adapter.description) about.replaceWith(description(adapter.description, described));
     await Promise.all([
       described === null ? null : filling(cardText, () => card(adapter.name, described, signal)),
       filling(answers, () => traffic(adapter.name, signal)),
@@ -110,11 +120,10 @@ function description(about, version) {
     ["Golden set", about.golden === undefined ? null : about.golden ? "yes" : "no"],
     ["Licence", about.licence],
   ].filter(([, value]) => value !== null && value !== undefined && value !== "");
-  const parts = [panel(`Version ${version}`, null, el("dl", { class: "facts" }, facts.map(([term, value]) => [el("dt", {}, term), el("dd", {}, value)])))];
-  if (about.labels?.length) parts.push(panel("Labels", null, labels(about.labels)));
-  if (about.evaluation) parts.push(panel("Evaluation", null, ...evaluation(about.evaluation)));
-  if (about.provenance) parts.push(panel("Provenance", null, el("details", {}, el("summary", {}, "Show where it comes from"), el("pre", { class: "json", tabindex: "0" }, JSON.stringify(about.provenance, null, 2)))));
-  return el("div", { class: "columns" }, parts);
+  const panels = [panel(`Version ${version}`, null, el("dl", { class: "facts" }, facts.map(([term, value]) => [el("dt", {}, term), el("dd", {}, value)])))];
+  if (about.labels?.length) panels.push(panel("Labels", null, labels(about.labels)));
+  if (about.provenance) panels.push(panel("Provenance", null, el("details", {}, el("summary", {}, "Show where it comes from"), el("pre", { class: "json", tabindex: "0" }, JSON.stringify(about.provenance, null, 2)))));
+  return panels;
 }
 
 function targets(modules) {

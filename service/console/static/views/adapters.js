@@ -66,7 +66,7 @@ export async function show(place, { query, signal }) {
   let next = null;
   let turn = 0;
   let pause;
-  const answers = snapshot(signal).then(traffic, () => new Map());
+  let answers = new Map();
 
   async function page(after) {
     const params = new URLSearchParams({ limit: PAGE });
@@ -82,7 +82,7 @@ export async function show(place, { query, signal }) {
     if (first === null || mine !== turn) return;
     shown = first.adapters;
     next = first.next;
-    await draw();
+    draw();
   }
 
   async function extend() {
@@ -91,7 +91,7 @@ export async function show(place, { query, signal }) {
     if (further === null || mine !== turn) return;
     shown = [...shown, ...further.adapters];
     next = further.next;
-    await draw();
+    draw();
   }
 
   async function attempt(work) {
@@ -104,14 +104,21 @@ export async function show(place, { query, signal }) {
     }
   }
 
-  async function draw() {
-    const served = await answers;
+  function draw() {
     more.hidden = next === null;
     summary.textContent = `${count(shown.length)} shown${next === null ? "" : ", more follow"}`;
-    list.replaceChildren(shown.length ? table("Adapters", COLUMNS, shown.map((one) => row(one, served)), true) : empty(search.value));
+    list.replaceChildren(shown.length ? table("Adapters", COLUMNS, shown.map((one) => row(one, answers)), true) : empty(search.value));
   }
 
-  await begin();
+  /** Add the traffic once it is there. The list does not wait for it, and does without it. */
+  async function addTraffic() {
+    const metrics = await snapshot(signal).catch(() => null);
+    if (metrics === null) return;
+    answers = traffic(metrics);
+    if (shown.length) draw();
+  }
+
+  await Promise.all([begin(), addTraffic()]);
 }
 
 function empty(searched) {

@@ -2,6 +2,7 @@
 
 import { el } from "../dom.js";
 import { count, figure, percent } from "../format.js";
+import { problem } from "../problem.js";
 
 // Some checks run at several points. The order is that of docs/bundle-format.md.
 const ORDER = ["size", "members", "schema", "names", "schema", "conversion", "safetensors", "sites", "labels", "finite", "rank", "sites", "foundation", "schema", "template", "golden"];
@@ -33,9 +34,10 @@ export function stateAfter(check, refused) {
 export function checkList() {
   const progress = el("progress", { max: 1, value: 0, "aria-label": "Upload" });
   const stage = el("p", { class: "muted" }, "Sending…");
+  const fault = el("div");
   const items = Object.fromEntries(Object.entries(MEANING).map(([check, meaning]) => [check, item(check, meaning)]));
   const list = el("ol", { class: "checks" }, Object.values(items).map((one) => one.element));
-  const element = el("section", { class: "panel", "aria-label": "Checks" }, el("h2", {}, "Checks"), stage, progress, list);
+  const element = el("section", { class: "panel", "aria-label": "Checks" }, el("h2", {}, "Checks"), stage, progress, fault, list);
 
   function end(text) {
     stage.textContent = text;
@@ -68,7 +70,7 @@ export function checkList() {
       const check = error.code?.startsWith("rejected_") ? error.code.slice("rejected_".length) : null;
       end(check === null ? "The upload was refused before the checks." : `The check “${check}” refused the bundle. Nothing has changed.`);
       for (const [name, one] of Object.entries(items)) one.set(check === null ? "open" : stateAfter(name, check));
-      if (check in items) items[check].set("refused", error.message);
+      fault.replaceChildren(problem(error));
     },
   };
 }
@@ -76,7 +78,7 @@ export function checkList() {
 function item(check, meaning) {
   const state = el("span", { class: "state" }, STATES.waiting);
   const text = el("span", { class: "meaning" }, meaning);
-  const element = el("li", { class: "waiting" }, el("strong", {}, check), state, text);
+  const element = el("li", { class: "waiting" }, el("strong", {}, check), text, state);
   return {
     element,
     set(to, sentence = null) {

@@ -28,7 +28,7 @@ function row(event, ofAll) {
 /** Make the list of events, which grows on demand. `name` is an adapter, or null for all. */
 export async function eventList(name, signal) {
   const path = name === null ? "v1/events" : adapterPath(name, "events");
-  const columns = [{ title: "Time" }, ...(name === null ? [{ title: "Adapter", class: "name", bare: true }] : []), { title: "Event", class: "long" }, { title: "Content" }];
+  const columns = [{ title: "Time" }, ...(name === null ? [{ title: "Adapter", class: "name", bare: true }] : []), { title: "Event", class: "long" }, { title: "Digest" }];
   const list = el("div");
   const place = el("div");
   const more = el("button", { type: "button", class: "small", click: extend }, "Show older events");

@@ -34,8 +34,8 @@ const CHARTS = [
     values: (g) => [g.after.sum("queue_items"), g.after.sum("queue_tokens")],
   },
   {
-    title: "Slots", series: ["adapters in slots", "slots", "adapters in memory"], write: figure,
-    values: (g) => [g.after.sum("slots_used"), g.after.sum("slots_limit"), g.after.sum("cache_adapters")],
+    title: "Slots", series: ["adapters in slots", "adapters in memory"], write: figure,
+    values: (g) => [g.after.sum("slots_used"), g.after.sum("cache_adapters")],
   },
 ];
 const GENERATION = [
@@ -100,7 +100,8 @@ function foundations(metrics) {
   return metrics.of("server_info").map(({ labels }) => {
     const of = { foundation: labels.name };
     const memory = `${bytes(metrics.sum("cache_bytes", of))} of ${bytes(metrics.sum("cache_bytes_limit", of))} for adapters`;
-    return el("span", { class: "badge" }, `${labels.name}: ${labels.runner}, ${labels.precision}, ${memory}`);
+    const slots = `${count(metrics.sum("slots_limit", of))} slots`;
+    return el("span", { class: "badge" }, `${labels.name}: ${labels.runner}, ${labels.precision}, ${slots}, ${memory}`);
   });
 }
 

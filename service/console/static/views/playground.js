@@ -22,7 +22,7 @@ export async function show(place, { query, signal }) {
   const program = el("div", { class: "view" });
   place.append(
     heading("Playground", "Try a model, or compare several on the same input."),
-    el("section", { class: "panel", "aria-label": "Models" }, chooser.element, taskField, fault),
+    el("section", { class: "panel models", "aria-label": "Models" }, chooser.element, taskField, fault),
     el("div", { class: "columns" }, left, right),
     program,
   );
@@ -98,11 +98,12 @@ export async function show(place, { query, signal }) {
     // A foundation has several tasks, and the first is its default.
     if (call.path === "v1/predict" && chosen !== described.tasks[0]) call.body.task = chosen;
     run.disabled = true;
+    left.parentElement.classList.toggle("one", chooser.references.length > 1);
     const answer = el("section", { class: "panel", "aria-label": "Answer", "aria-live": "polite" });
     right.replaceChildren(answer);
     await filling(answer, async () => {
       const results = resultsOf(call.path, await read(call.path, { method: "POST", body: call.body, signal }));
-      return results.map((result) => outcome(result, chosen, values));
+      return el("div", { class: "outcomes" }, results.map((result) => outcome(result, chosen, values)));
     }, "Computing…");
     run.disabled = false;
     made(call);

@@ -3,13 +3,12 @@
 import { read, sendForm } from "../api.js";
 import { announce, el, field, heading } from "../dom.js";
 import { bytes } from "../format.js";
-import { problem } from "../problem.js";
 import { checkList } from "./checks.js";
 
 export async function show(place, { query, signal }) {
   const file = el("input", { type: "file", accept: ".zip,application/zip", class: "file", id: "bundle", change: () => choose(file.files[0]) });
   const chosen = el("p", { class: "muted", "aria-live": "polite" }, "A bundle, or a folder that PEFT saved, as a zip.");
-  const drop = el("div", { class: "drop" }, el("label", { for: "bundle" }, el("strong", {}, "Drop a zip here"), " or choose a file"), file, chosen);
+  const drop = el("div", { class: "drop" }, el("strong", {}, "Drop a zip here"), file, el("label", { class: "button", for: "bundle" }, "Choose a file"), chosen);
   const name = el("input", { name: "name", required: true, pattern: "[A-Za-z0-9][A-Za-z0-9._\\-]{0,127}", value: query.get("name") ?? "", autocomplete: "off", spellcheck: "false" });
   const activate = el("input", { type: "checkbox", checked: true });
   const send = el("button", { class: "main" }, "Verify and publish");
@@ -57,7 +56,6 @@ export async function show(place, { query, signal }) {
     } catch (error) {
       if (error.name === "AbortError") return;
       checks.refused(error);
-      result.append(problem(error));
     } finally {
       send.disabled = false;
     }
@@ -111,7 +109,7 @@ function plainFields() {
       field("Task", controls.task),
       field("Labels", controls.labels, "one a line, in the order of their ids"),
       el("div", { class: "pair" }, field("Problem type", controls.problem_type), field("Longest input in tokens", controls.max_length)),
-      field("Foundation", controls.foundation, "if adapter_config.json names another"),
+      field("Foundation", controls.foundation, "if adapter_config.json states another"),
       tasks,
     ),
   );
