@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
-from starlette.staticfiles import StaticFiles
 
-import rootstock.service.console
 from rootstock.service.api.adapters.cards import card_of
 from rootstock.service.api.middleware.keys import ASSETS_PATH, CONSOLE_PATH
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.console.card import card_html
+from rootstock.service.console.files import PAGE, console_files
 
 router = APIRouter(include_in_schema=False)
 
-_FILES = StaticFiles(directory=Path(rootstock.service.console.__file__).parent / "static")
 _HEADERS = {
     # The page runs and loads this server's files alone. A card is the only HTML that a script may insert.
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -31,7 +28,7 @@ _HEADERS = {
 
 async def console_page(request: Request) -> Response:
     """Return the page. Its addresses are relative, because a proxy may add a prefix."""
-    response = await console_file(request, "index.html")
+    response = await console_file(request, PAGE)
     response.headers["Vary"] = "Accept"
     return response
 
@@ -53,9 +50,13 @@ async def console_folder() -> Response:
 @router.get(f"{ASSETS_PATH}{{path:path}}")
 async def console_file(request: Request, path: str) -> Response:
     """Return a file of the page, or 304 for the ETag that it has. Answer 404 for any other name."""
-    response = await _FILES.get_response(path, request.scope)
-    response.headers.update(_HEADERS)
-    return response
+    file = console_files().get(path)
+    if file is None:
+        raise HTTPException(404)
+    headers = _HEADERS | {"ETag": file.etag}
+    if file.etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(file.body, media_type=file.media_type, headers=headers)
 
 
 @router.get(f"{CONSOLE_PATH}/cards/{{name}}/{{version}}")

@@ -34,9 +34,12 @@ def card_html(markdown: str) -> str:
     shown = text[:MAX_CHARACTERS]
     parser = _parser()
     tokens = parser.parse(shown)
-    for token in tokens:
+    for i, token in enumerate(tokens):
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + _DEEPER)}"
+        if token.type == "th_open" and not tokens[i + 1].content:
+            # A header without text heads nothing, and a screen reader would announce it.
+            token.tag = tokens[i + 2].tag = "td"
     html = nh3.clean(
         parser.renderer.render(tokens, parser.options, {}),
         tags=_TAGS,

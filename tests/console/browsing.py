@@ -9,12 +9,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 # Playwright's own builds of browsers are not used: any Chromium of the system does.
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WAIT_MS = 60_000
 DESKTOP = {"width": 1280, "height": 900}
+# A busy machine is slow, and an expectation that holds at once waits for nothing.
+expect.set_options(timeout=WAIT_MS)
 PHONE = {"width": 375, "height": 800}
 
 

@@ -55,13 +55,13 @@ def test_a_promotion_waits_for_a_confirmation_and_a_roll_back_undoes_it(
     page.get_by_role("button", name="Promote version 1").click()
     dialog.get_by_role("button", name="Promote").click()
     expect(page.get_by_role("status")).to_have_text("live of mood points to version 1.")
-    expect(page.get_by_text("live → v1")).to_be_visible()
+    expect(page.get_by_text("live → v1", exact=True).first).to_be_visible()
     assert client.get("/v1/adapters/mood").json()["live"] == 1
 
     page.get_by_role("button", name="Roll back").click()
     dialog.get_by_role("button", name="Roll back").click()
     expect(page.get_by_role("status")).to_have_text("Version 2 of mood is live again.")
-    expect(page.get_by_text("live → v2")).to_be_visible()
+    expect(page.get_by_text("live → v2", exact=True).first).to_be_visible()
     assert client.get("/v1/adapters/mood").json()["live"] == 2
     expect(page.get_by_role("region", name="Events")).to_contain_text("rolled back to v2")
 

@@ -12,6 +12,11 @@ export async function card(name, version, signal) {
     const html = await (await call(path, { signal })).text();
     const article = el("article", { class: "card" });
     article.innerHTML = policy.createHTML(html);
+    for (const table of article.querySelectorAll("table")) {
+      const scroll = el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Table of the card" });
+      table.replaceWith(scroll);
+      scroll.append(table);
+    }
     return article;
   } catch (error) {
     if (error.code === "no_card") return el("p", { class: "muted" }, "The bundle has no card (README.md).");
