@@ -35,7 +35,12 @@ async def livez(request: Request) -> Response:
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", response_model=ServerState, openapi_extra=raises("not_ready", "registry_unavailable"))
-@router.get("/health", response_model=ServerState, openapi_extra=raises("not_ready", "registry_unavailable"))
+@router.get(
+    "/health",
+    name="health",
+    response_model=ServerState,
+    openapi_extra=raises("not_ready", "registry_unavailable"),
+)
 async def readyz(request: Request) -> Response:
     """Answer 200 while requests are admitted, else 503. Other servers' clients ask under /health."""
     server = server_of(request)
