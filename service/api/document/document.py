@@ -75,9 +75,9 @@ class OpenApiDocument:
 
 
 def _summarise(operation: dict[str, Any]) -> None:
-    """Make the first sentence of the description the summary. FastAPI's is the name of the function."""
+    """Make the first sentence of the description the summary, which is plain text and not Markdown."""
     first, *rest = _SENTENCE_END.split(operation.pop("description"), maxsplit=1)
-    operation["summary"] = " ".join(first.split()).removesuffix(".")
+    operation["summary"] = " ".join(first.split()).removesuffix(".").replace("`", "")
     if rest:
         operation["description"] = rest[0]
 

@@ -115,6 +115,7 @@ def test_every_route_has_a_tag_a_summary_and_its_errors(
         assert len(one.spec["tags"]) == 1, one.path
         assert 10 < len(one.spec["summary"]) < 114, one.path
         assert " " in one.spec["summary"], one.path
+        assert "`" not in one.spec["summary"], one.path
         responses = one.spec["responses"]
         assert {"500", "default"} <= set(responses), one.path
         if "requestBody" in one.spec:
