@@ -95,7 +95,7 @@ class BundleFile:
 
 
 @contextmanager
-def open_file(file: BinaryIO, limits: Limits) -> Iterator[BundleFile]:
+def open_bundle_file(file: BinaryIO, limits: Limits) -> Iterator[BundleFile]:
     """Yield the bundle in a seekable file. Raise Rejected if the file is not a stored bundle."""
     with open_stored(file) as archive:
         yield BundleFile(archive, limits)

@@ -33,7 +33,6 @@ _STATUS = {
     "version_in_use": 409,
     "invalid_reference": 422,
     "invalid_name": 422,
-    "invalid_digest": 422,
     "ambiguous_digest": 409,
     "path_not_allowed": 403,
     "path_not_found": 404,

@@ -14,6 +14,7 @@ from rootstock.service.api.errors import error_response
 from rootstock.service.api.server import server_of
 
 router = APIRouter()
+_READINESS = raises("not_ready", "registry_unavailable")
 
 
 class ServerState(BaseModel):
@@ -34,13 +35,8 @@ async def livez(request: Request) -> Response:
 
 
 @router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", response_model=ServerState, openapi_extra=raises("not_ready", "registry_unavailable"))
-@router.get(
-    "/health",
-    name="health",
-    response_model=ServerState,
-    openapi_extra=raises("not_ready", "registry_unavailable"),
-)
+@router.get("/readyz", response_model=ServerState, openapi_extra=_READINESS)
+@router.get("/health", name="health", response_model=ServerState, openapi_extra=_READINESS)
 async def readyz(request: Request) -> Response:
     """Answer 200 while requests are admitted, else 503. Other servers' clients ask under /health."""
     server = server_of(request)

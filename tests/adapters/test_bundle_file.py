@@ -13,7 +13,7 @@ from safetensors.numpy import load
 
 from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.bundle.archive import CARD, MANIFEST, WEIGHTS
-from rootstock.adapters.bundle.bundle_file import BundleDescription, open_file
+from rootstock.adapters.bundle.bundle_file import BundleDescription, open_bundle_file
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.spec import Rejected
@@ -36,12 +36,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> FoundationFiles:
 
 
 def described(data: bytes) -> BundleDescription:
-    with open_file(io.BytesIO(data), Limits()) as bundle:
+    with open_bundle_file(io.BytesIO(data), Limits()) as bundle:
         return bundle.describe()
 
 
 def read_all(data: bytes) -> None:
-    with open_file(io.BytesIO(data), Limits()) as bundle:
+    with open_bundle_file(io.BytesIO(data), Limits()) as bundle:
         bundle.describe()
         bundle.card()
 
@@ -68,7 +68,7 @@ def test_a_description_repeats_the_manifest_and_counts_the_tensors(path: Path) -
     assert description.parameters == sum(tensor.size for tensor in tensors.values())
     assert list(description.ranks) == sorted({t.shape[0] for name, t in tensors.items() if "lora_A" in name})
     assert (description.card, description.golden) == (True, True)
-    with open_file(io.BytesIO(path.read_bytes()), Limits()) as bundle:
+    with open_bundle_file(io.BytesIO(path.read_bytes()), Limits()) as bundle:
         assert bundle.card() == files[CARD]
 
 
@@ -112,9 +112,9 @@ def test_damaged_text_is_refused_by_name(name: str, content: bytes | None) -> No
 
 
 def test_a_file_that_is_not_a_zip_and_a_text_over_the_limit_are_refused() -> None:
-    with pytest.raises(Rejected, match="not a zip"), open_file(io.BytesIO(b"PK"), Limits()):
+    with pytest.raises(Rejected, match="not a zip"), open_bundle_file(io.BytesIO(b"PK"), Limits()):
         pass
     small = Limits(max_text_bytes=100)
     data = io.BytesIO(DEMO_BUNDLES[0].read_bytes())
-    with pytest.raises(Rejected, match="100 bytes"), open_file(data, small):
+    with pytest.raises(Rejected, match="100 bytes"), open_bundle_file(data, small):
         pass

@@ -105,7 +105,7 @@ def test_pages_follow_each_other_in_order_of_name(registry: SqlRegistry) -> None
 
 
 def test_a_search_finds_the_names_that_contain_a_text_a_page_at_a_time(registry: SqlRegistry) -> None:
-    for number, name in enumerate(("spam", "ham", "sp_am", "hamster", "champ", "eggs")):
+    for number, name in enumerate(("spam", "ham", "sp_am", "sp-am", "hamster", "champ")):
         publish(registry, name, number)
 
     def found(text: str, **page: Any) -> list[str]:
@@ -115,7 +115,7 @@ def test_a_search_finds_the_names_that_contain_a_text_a_page_at_a_time(registry:
     assert found("HAM") == found("ham")
     assert found("ham", limit=2) == ["champ", "ham"]
     assert found("ham", after="ham") == ["hamster"]
-    # In SQL these two are wildcards.
+    # In SQL both are wildcards.
     assert found("p_a") == ["sp_am"]
     assert found("%") == []
     for text in ("\0", "\ud800", "ß", "a" * 129):

@@ -75,9 +75,9 @@ class OpenApiDocument:
 
 
 def _summarise(operation: dict[str, Any]) -> None:
-    """Make the first sentence of the description the summary. FastAPI's is the name of the function."""
+    """Make the first sentence of the description the summary, which is plain text and not Markdown."""
     first, *rest = _SENTENCE_END.split(operation.pop("description"), maxsplit=1)
-    operation["summary"] = " ".join(first.split()).removesuffix(".")
+    operation["summary"] = " ".join(first.split()).removesuffix(".").replace("`", "")
     if rest:
         operation["description"] = rest[0]
 
@@ -139,12 +139,12 @@ def _example(code: str) -> dict[str, Any]:
 
 
 def _add_examples(route: str, operation: dict[str, Any]) -> None:
-    """Add the examples of the body and of the path's parameters."""
+    """Add the examples of the body and of the parameters."""
     bodies: Mapping[str, Any] = BODIES.get(route, {})
     for content in operation.get("requestBody", {}).get("content", {}).values():
         if bodies:
             content["examples"] = {title: {"summary": title, "value": body} for title, body in bodies.items()}
     values = {**PARAMETERS[""], **PARAMETERS.get(route, {})}
     for parameter in operation.get("parameters", ()):
-        if parameter["in"] == "path":
+        if parameter["name"] in values:
             parameter["example"] = values[parameter["name"]]

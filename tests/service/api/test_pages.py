@@ -53,6 +53,14 @@ def test_a_page_loads_and_links_to_nothing_but_this_server(client: httpx.Client,
     assert outside == []
 
 
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_a_browser_lets_the_reference_ask_this_server_alone(client: httpx.Client, path: str) -> None:
+    policy = client.get(path).headers["content-security-policy"]
+    source, *allowed = policy.split()
+    assert (source, ";" in policy) == ("default-src", False)
+    assert set(allowed) <= {"'self'", "'unsafe-inline'", "'unsafe-eval'", "blob:", "data:"}
+
+
 def test_the_reference_reads_our_schema_and_asks_no_validator(client: httpx.Client) -> None:
     page = client.get("/docs").text
     assert "url: 'openapi.json'" in page
@@ -62,6 +70,7 @@ def test_the_reference_reads_our_schema_and_asks_no_validator(client: httpx.Clie
         client.get("/docs/swagger-ui.js").headers["content-type"].startswith(("text/javascript", "application/"))
     )
     assert client.get("/docs/swagger-ui.css").headers["content-type"].startswith("text/css")
+    assert b"Redoc" in client.get("/docs/redoc.js").content
     for asset in ("nope.js", "..%2f..%2fcore.py", "redoc.standalone.js"):
         assert client.get(f"/docs/{asset}").status_code == 404
 

@@ -35,6 +35,8 @@ from rootstock.service.engine.core.errors import InvalidParameter
 
 _PLATFORM = "rootstock"
 _PAGE = 500
+# An answer with tensors as bytes behind its JSON.
+_BINARY: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
 
 
 router = APIRouter(route_class=InferenceRoute, responses={"default": {"model": PlainError}})
@@ -169,8 +171,8 @@ async def model_ready(request: Request, name: str, version: int | None = None) -
     return ModelReadiness(name=name)
 
 
-@router.post("/v2/models/{name}/infer")
-@router.post("/v2/models/{name}/versions/{version}/infer")
+@router.post("/v2/models/{name}/infer", responses=_BINARY)
+@router.post("/v2/models/{name}/versions/{version}/infer", responses=_BINARY)
 async def infer(
     body: InferBody, request: Request, name: str, version: int | None = None, within: TimeoutHeader = None
 ) -> Response:
