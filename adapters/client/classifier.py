@@ -42,11 +42,11 @@ class RemoteClassifier:
         """Do nothing, as scikit-learn's FrozenEstimator does; `rootstock train` trains adapters."""
         return self
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
-        """Return the score of each label for each text, with the columns of `classes_`; shape (texts, labels)."""
+    def predict_proba(self, X: Any) -> NDArray[np.float32]:  # noqa: N803
+        """Return each label's score for each text, columns as `classes_`; fp32, shape (texts, labels)."""
         results = self._client.predict_many(self._model, _inputs(X), ClassificationResult, **self._parameters)
         rows = [[result.scores[label] for label in self.classes_] for result in results]
-        return np.array(rows, dtype=np.float64).reshape(-1, len(self.classes_))
+        return np.array(rows, dtype=np.float32).reshape(-1, len(self.classes_))
 
     def predict(self, X: Any) -> NDArray[np.str_]:  # noqa: N803
         """Return the label with the highest score for each text; shape (texts,)."""
