@@ -36,5 +36,5 @@ def test_the_notebook_runs(new_home: Callable[[], Path], monkeypatch: pytest.Mon
         for output in cell.outputs
     )
     assert "'review-sentiment', 'text-classification', 1" in shown
-    assert "area under the curve: 1.0" in shown
+    assert "accuracy: 1.0" in shown
     assert shown.rstrip().endswith("2 passed {'live': 2}\nrefund_request\nnegative")
