@@ -363,6 +363,7 @@ def test_without_a_golden_set_the_answer_says_what_was_compared(
 ) -> None:
     verification = {**VERIFICATION, "golden": "none", "inputs": 1, "max_difference": None, "ignored": ["a.txt"]}
     answer = {"name": "a", "version": 1, "status": "ready", "verification": verification}
+    answer |= {"digest": DIGESTS[1], "task": "text-classification"}
     server.instead = [JSONResponse(answer, 201)]
     lines = run("push", peft_folder).stdout.splitlines()
     assert "no golden set: no outputs were compared; 1 probe input ran on onnx fp32" in lines
