@@ -32,22 +32,38 @@ function literal(value, indent = "") {
   return items.length ? `${open}\n${items.map((one) => `${inner}${one},\n`).join("")}${indent}${close}` : open + close;
 }
 
-export function python({ path, body }) {
-  const headers = key() === null ? "" : `, headers={"Authorization": f"Bearer {os.environ['${VARIABLE}']}"}`;
-  const imports = [...(body.stream ? ["import json"] : []), ...(key() === null ? [] : ["import os"])];
-  const start = [...imports, ...(imports.length ? [""] : []), "import httpx", "", `body = ${literal(body)}`];
-  const where = `"${address(path)}", json=body${headers}, timeout=60`;
-  const rest = body.stream
-    ? [
-        `with httpx.stream("POST", ${where}) as answer:`,
-        "    answer.raise_for_status()",
-        "    for line in answer.iter_lines():",
-        '        if line.startswith("data: {"):',
-        '            for choice in json.loads(line[6:])["choices"]:',
-        `                print(${path.includes("chat") ? 'choice["delta"].get("content") or ""' : 'choice["text"]'}, end="", flush=True)`,
-      ]
-    : [`answer = httpx.post(${where})`, "answer.raise_for_status()", "print(answer.json())"];
-  return [...start, ...rest].join("\n");
+/** Write the call as a method of the Python client: its name, then its arguments. */
+function method({ path, body }) {
+  const { model, models, inputs, parameters = {}, stream, stream_options: _, ...rest } = body;
+  const streams = stream ? { stream: true } : {};
+  switch (path) {
+    case "v1/predict": return models ? ["fan_out", [models, inputs], parameters] : ["predict", [model, inputs], parameters];
+    case "v1/embeddings": return ["embed", [model, rest.input], {}];
+    case "v1/rerank": return ["rerank", [model, rest.query, rest.documents], {}];
+    case "v1/chat/completions": return named("chat", [model], "messages", rest, streams);
+    default: return named("complete", [model], "prompt", rest, streams);
+  }
+}
+
+function named(name, first, second, { [second]: content, ...options }, streams) {
+  return [name, [...first, content], { ...streams, ...options }];
+}
+
+/** Write the call with the Python client, which returns results, or the pieces of a text. */
+export function python(made) {
+  if (made.body.models && made.body.task) return "# The client's fan_out takes no task; use curl or JavaScript.";
+  const [name, values, options] = method(made);
+  // The class of the result states the task, where it is not the model's first one.
+  const result = made.body.task === "fill-mask" ? ["result=FillMaskResult"] : [];
+  const words = [...values.map((value) => literal(value, "        ")), ...result, ...Object.entries(options).map(([option, value]) => `${option}=${literal(value, "        ")}`)];
+  const call = `client.${name}(\n${words.map((one) => `        ${one},\n`).join("")}    )`;
+  return [
+    ...(key() === null ? [] : ["import os", ""]),
+    `from rootstock import Client${result.length ? ", FillMaskResult" : ""}`,
+    "",
+    `with Client("${address("./").replace(/\/$/, "")}"${key() === null ? "" : `, os.environ["${VARIABLE}"]`}) as client:`,
+    ...(made.body.stream ? [`    for piece in ${call}:`, '        print(piece, end="", flush=True)'] : [`    result = ${call}`, "    print(result)"]),
+  ].join("\n");
 }
 
 export function javascript({ path, body }) {
