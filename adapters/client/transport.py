@@ -110,10 +110,8 @@ class BlockingTransport:
         if isinstance(step, Pause):
             return self._sleep(step.seconds)
         timeout = self._policy.timeout
+        request = _request(self._http, step, timeout)
         with unreachable(self._url, timeout):
-            request = self._http.build_request(
-                step.method, step.path, timeout=step.timeout or timeout, **step.content
-            )
             response = self._http.send(request, stream=step.streams)
             if not response.is_success:
                 response.read()
@@ -174,16 +172,23 @@ class AsyncTransport:
         if isinstance(step, Pause):
             return await self._sleep(step.seconds)
         timeout = self._policy.timeout
+        request = _request(self._http, step, timeout)
         with unreachable(self._url, timeout):
-            request = self._http.build_request(
-                step.method, step.path, timeout=step.timeout or timeout, **step.content
-            )
             response = await self._http.send(request, stream=step.streams)
             if not response.is_success:
                 await response.aread()
         if response.is_success:
             return step.read(response)
         raise refusal(f"{self._url}{step.path}", response)
+
+
+def _request(http: httpx.Client | httpx.AsyncClient, call: HttpCall[Any], timeout: float) -> httpx.Request:
+    try:
+        return http.build_request(call.method, call.path, timeout=call.timeout or timeout, **call.content)
+    except (TypeError, ValueError) as error:
+        raise Misused(
+            f"the request cannot be written as JSON ({error}); give texts, numbers, lists and dictionaries"
+        ) from None
 
 
 def _address(url: str) -> httpx.URL:

@@ -158,6 +158,29 @@ def test_listing_walks_all_pages(server: StandIn, client: Client) -> None:
     ]
 
 
+def test_a_list_may_be_searched_and_an_adapter_described(server: StandIn, client: Client) -> None:
+    list(client.list("mood", limit=5))
+    assert server.seen[-1].query == {"limit": "5", "search": "mood"}
+    assert client.show("a").description is None
+    shown = {
+        "name": "a",
+        "task": None,
+        "live": None,
+        "aliases": {},
+        "versions": [],
+        "description": {"kind": "lora"},
+    }
+    server.instead = [JSONResponse(shown)]
+    assert client.show("a").description == {"kind": "lora"}
+
+
+@pytest.mark.parametrize("text", ["\ud800", b"bytes", float("nan")])
+def test_what_json_cannot_hold_is_misuse_and_nothing_is_sent(server: StandIn, client: Client, text: Any) -> None:
+    with pytest.raises(Misused, match="cannot be written as JSON"):
+        client.predict("a", [text])
+    assert server.seen == []
+
+
 def test_a_list_that_leads_back_to_itself_ends_with_an_error(server: StandIn, client: Client) -> None:
     server.instead = [JSONResponse({"adapters": [], "next": "a"}) for _ in range(3)]
     with pytest.raises(Unreadable, match="no page of adapters"):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -126,6 +130,21 @@ def test_progress_counts_the_results(inputs: Any, total: int | None) -> None:
     with LabelServer().client() as client:
         list(client.predict_many("a", inputs, batch=2, progress=lambda done, of: told.append((done, of))))
     assert told == [(2, total), (4, total), (5, total)]
+
+
+def test_on_a_terminal_a_bar_is_shown_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as stderr, monkeypatch.context() as patched, LabelServer().client() as client:
+        patched.setattr(sys, "stderr", stderr)
+        assert len(list(client.predict_many("a", ["x"] * 5, batch=2, progress=True))) == 5
+    shown = b""
+    with os.fdopen(ours, "rb", buffering=0) as terminal, suppress(OSError):
+        # Linux ends a terminal that nobody writes to any more with an error.
+        while piece := terminal.read(4096):
+            shown += piece
+    assert b"predicting" in shown
+    assert b"5/5" in shown
 
 
 @pytest.mark.parametrize("wrong", [{"batch": 0}, {"concurrency": 0}])
