@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +20,9 @@ _ERROR = {"$ref": "#/components/schemas/ErrorAnswer"}
 _BODY = ("invalid_json", "unsupported_media_type", "body_too_large")
 _FORM = ("invalid_body", "unsupported_media_type", "body_too_large")
 _KEYS = ("missing_key", "wrong_key", "unknown_host")
+_ANY = ("headers_too_large", "internal_error")
+# The errors that never come from a route itself. They have the common form on every route.
+_OUTSIDE = (*_KEYS, *_ANY, "foreign_site", "body_too_large")
 _SENTENCE_END = re.compile(r"\.\s+")
 _CODES = {tag.name: tag.codes for tag in TAGS}
 _NO_KEY: dict[str, list[str]] = {}
@@ -92,24 +95,22 @@ def _codes(method: str, operation: dict[str, Any], is_open: bool) -> list[str]:
         codes.append("invalid_request")
     if not is_open:
         codes += [*_KEYS, *(["foreign_site"] if method != "get" else [])]
-    return list(dict.fromkeys([*codes, "internal_error"]))
+    return list(dict.fromkeys([*codes, *_ANY]))
 
 
 def _add_errors(operation: dict[str, Any], codes: Iterable[str]) -> None:
     """Document each status of the errors. A route whose `default` has another form keeps that form."""
     responses = operation["responses"]
     responses.pop("422", None)
-    plain = responses.get("default", {}).get("content")
+    plain = responses.get("default", {}).get("content", {}).get("application/json")
     statuses: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
     for code in codes:
         status, meaning = meaning_of(code)
         statuses[status].append((code, meaning))
     for status, meanings in sorted(statuses.items()):
-        # The gate refuses a key before the route, and so in the common form.
-        content = plain if plain and status not in (401, 403) else _content(code for code, _ in meanings)
         responses[str(status)] = {
             "description": "\n".join(f"- `{code}`: {meaning}" for code, meaning in meanings),
-            "content": content,
+            "content": {"application/json": _form([code for code, _ in meanings], plain)},
         }
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             responses[str(status)]["headers"] = {
@@ -122,9 +123,14 @@ def _add_errors(operation: dict[str, Any], codes: Iterable[str]) -> None:
     responses["default"]["description"] = "Any other error."
 
 
-def _content(codes: Iterable[str]) -> dict[str, Any]:
-    examples = {code: {"$ref": f"#/components/examples/{_component(code)}"} for code in codes}
-    return {"application/json": {"schema": _ERROR, "examples": examples}}
+def _form(codes: Sequence[str], plain: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the schema and the examples of errors. A route may have a `plain` form for its own errors."""
+    common = [code for code in codes if plain is None or code in _OUTSIDE]
+    if plain is not None and not common:
+        return plain
+    examples = {code: {"$ref": f"#/components/examples/{_component(code)}"} for code in common}
+    both = plain is not None and len(common) < len(codes)
+    return {"schema": {"anyOf": [plain["schema"], _ERROR]} if plain and both else _ERROR, "examples": examples}
 
 
 def _component(code: str) -> str:

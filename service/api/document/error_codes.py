@@ -41,6 +41,7 @@ _OTHERS = {
     "unknown_host": (403, "The Host is not allowed, and the server has no keys."),
     "engine_ended": (503, "The engine has stopped after a fault."),
     "not_ready": (503, "The server starts or stops, or its engine has stopped."),
+    "headers_too_large": (431, "The request line and headers have more than 65,536 bytes."),
     "internal_error": (500, "The server failed on this request."),
     REJECTED: (422, "The upload fails this check; docs/bundle-format.md lists the checks."),
 }

@@ -123,11 +123,7 @@ def test_every_route_has_a_tag_a_summary_and_its_errors(
         for status, response in responses.items():
             assert response["description"], (one.path, status)
             if status == "default" or int(status) >= 400:
-                (schema,) = (content["schema"]["$ref"] for content in response["content"].values())
-                # The protocol has its own form, except for keys and hosts that the gate refuses.
-                plain = one.path.startswith(("/v2/health", "/v2/models", "/v2/repository")) or one.path == "/v2"
-                form = "PlainError" if plain and status not in ("401", "403") else "ErrorAnswer"
-                assert schema.rpartition("/")[2] == form, (one.path, status)
+                assert response["content"]["application/json"]["schema"], (one.path, status)
 
 
 def test_every_code_of_the_errors_is_documented(document: dict[str, Any]) -> None:
@@ -184,25 +180,30 @@ def check_answer(document: Mapping[str, Any], one: Operation, answer: httpx.Resp
         jsonschema.Draft202012Validator(whole).validate(answer.json())
 
 
-def test_errors_have_the_documented_statuses_and_codes(client: httpx.Client, operations: list[Operation]) -> None:
+def test_errors_have_the_documented_statuses_forms_and_codes(
+    client: httpx.Client, document: dict[str, Any], operations: list[Operation]
+) -> None:
     nobody = {"name": "nobody", "version": 9, "model": "nobody"}
     for one in operations:
         answers = []
         if one.content:
             bodies = [example["value"] for example in one.content["examples"].values()]
             unknown = [body | {"model": "nobody"} for body in bodies if "model" in body]
-            answers = [one.send(client, body) for body in (b"{", b"", b"[]", {}, {"unknown": 1}, *unknown)]
+            answers = [
+                one.send(client, body) for body in (b"{", b"", b"[]", {}, {"unknown": 1}, b" " * 2**21, *unknown)
+            ]
             answers += [one.send(client, body, nobody) for body in bodies]
         if "{name}" in one.path:
             answers.append(one.send(client, names=nobody))
         for answer in answers:
             if not answer.is_success:
-                check_error(one, answer)
+                check_error(document, one, answer)
 
 
-def check_error(one: Operation, answer: httpx.Response) -> None:
+def check_error(document: Mapping[str, Any], one: Operation, answer: httpx.Response) -> None:
     where = f"{one.method} {one.path}: {answer.status_code} {answer.text}"
     assert str(answer.status_code) in one.spec["responses"], where
+    check_answer(document, one, answer)
     error = answer.json()["error"]
     if isinstance(error, dict):
         documented = one.spec["responses"][str(answer.status_code)]["content"]["application/json"]["examples"]
