@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install serve test test-slow lint bench faults bento compatibility clean
+.PHONY: install serve test test-console test-slow lint bench faults bento compatibility clean
 install: $(STAMP)
 
 # torch is installed first and alone. Otherwise another package's requirement could pull several GB of CUDA libraries.
@@ -28,6 +28,10 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow"
+
+# Without Chromium the tests are skipped: apt-get install chromium.
+test-console: install
+	$(BIN)/python -m pytest tests/console tests/service/api/test_console.py tests/service/test_card.py
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -91,6 +91,12 @@ class CorruptBundle(AdapterError):
     code = "corrupt_bundle"
 
 
+class NoCard(AdapterError):
+    """The version's bundle holds no model card."""
+
+    code = "no_card"
+
+
 class StoreFull(AdapterError):
     """The store has no room for the bundle, and kept no part of it."""
 

@@ -14,6 +14,7 @@ _MAX_LENGTH = 128 + 8 + 64
 _SHOWN = 80
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.ASCII)
+_PART_OF_NAME = re.compile(r"[a-z0-9._-]{0,128}", re.ASCII)
 _ALIAS = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _PREFIX = re.compile(r"[0-9a-f]{12,64}", re.ASCII)
@@ -88,6 +89,11 @@ _ALIAS_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ - with at least one letter"
 def is_name(text: object) -> bool:
     """Return whether `text` has the form of an adapter's name; the reserved name has that form too."""
     return isinstance(text, str) and _NAME.fullmatch(text) is not None
+
+
+def is_part_of_name(text: str) -> bool:
+    """Return whether an adapter's name can contain `text`."""
+    return _PART_OF_NAME.fullmatch(text) is not None
 
 
 def is_alias(text: object) -> bool:

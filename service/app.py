@@ -15,7 +15,8 @@ import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from rootstock.service.api import adapters, errors, health, pages, predict, rerank, tokenize
+from rootstock.service.api import console, errors, health, pages, predict, rerank, tokenize
+from rootstock.service.api.adapters import aliases, cards, events, listing, uploads, versions
 from rootstock.service.api.compat import (
     cohere,
     hugging_face,
@@ -29,6 +30,8 @@ from rootstock.service.api.compat import (
     vllm,
 )
 from rootstock.service.api.compat.inference_protocol import open_inference
+from rootstock.service.api.document import tags
+from rootstock.service.api.document.document import OpenApiDocument
 from rootstock.service.api.middleware.gate import Gate
 from rootstock.service.api.middleware.keys import Keys
 from rootstock.service.api.middleware.site import Sites
@@ -42,6 +45,21 @@ if TYPE_CHECKING:
     from rootstock.service.api.server import Server
 
 _MIB = 2**20
+# The routes of each group in the OpenAPI document, without those that have to come last.
+_ROUTERS = {
+    tags.PREDICTIONS: (predict.router, rerank.router),
+    tags.OPENAI: (embeddings.router, chat.router, completions.router, moderations.router),
+    tags.TOKENS: (tokenize.router,),
+    tags.MODELS: (models.router,),
+    tags.ADAPTERS: (
+        *(part.router for part in (uploads, listing, versions, cards, aliases, events)),
+        lora.router,
+    ),
+    tags.SERVER: (health.router, pages.router, console.router, probes.router),
+    tags.EMBEDDING_SERVERS: tuple(part.router for part in (tei, tei_tokens, infinity, cohere, shared_paths)),
+    tags.VLLM: (vllm.router,),
+    tags.KSERVE: (open_inference.router, open_inference.v1_router, mlflow.router),
+}
 
 OpenServer = Callable[[Settings], AbstractAsyncContextManager["Server"]]
 
@@ -76,20 +94,20 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
         redoc_url=None,
         # FastAPI's spans would duplicate those of telemetry/tracing.py, and cost time in each request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
+        openapi_tags=[{"name": tag.name, "description": tag.description} for tag in tags.TAGS],
     )
-    inference = predict, embeddings, chat, completions, rerank, moderations, tokenize
-    compatible = tei, tei_tokens, infinity, cohere, shared_paths, vllm, lora, open_inference, mlflow, probes
-    for part in (*inference, models, adapters, health, pages, *compatible):
-        app.include_router(part.router)
-    app.include_router(open_inference.v1_router)
+    for tag, routers in _ROUTERS.items():
+        for router in routers:
+            app.include_router(router, tags=[tag.name])
     # A client of TEI appends a path to its base address, so the address alone has to name an adapter.
     for part in (tei, tei_tokens, shared_paths):
         app.include_router(part.router, prefix="/models/{reference}", include_in_schema=False)
     # The last one, because its paths begin with a reference, which may hold slashes.
-    app.include_router(hugging_face.router)
+    app.include_router(hugging_face.router, tags=[tags.HUGGING_FACE.name])
     errors.install(app)
     app.add_exception_handler(predict.ClientLeft, errors.no_answer)
     keys = Keys(*(None if k is None else k.get_secret_value() for k in (settings.api_key, settings.admin_key)))
+    app.openapi = OpenApiDocument(app, keys)  # type: ignore[method-assign]
     app.add_middleware(
         Gate,
         keys=keys,

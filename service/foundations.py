@@ -143,11 +143,13 @@ class Foundations:
         """Return the foundation that a reference names, or None if it does not name one."""
         return self._by_name.get(self.names.reference(reference))
 
+    def hosting(self, fingerprint: str | None) -> FoundationHost | None:
+        """Return the host of a foundation, the first one for None; None if this server lacks the foundation."""
+        return self.first if fingerprint is None else self._by_fingerprint.get(fingerprint)
+
     def of(self, resolution: Resolution) -> FoundationHost:
         """Return the host of a version's foundation. Raise FoundationNotHosted if this server lacks it."""
-        if resolution.foundation is None:
-            return self.first
-        host = self._by_fingerprint.get(resolution.foundation)
+        host = self.hosting(resolution.foundation)
         if host is None:
             raise not_hosted(resolution, [one.spec.name for one in self._hosts])
         return host
@@ -166,12 +168,11 @@ class Foundations:
 
     def catalog_of(self, foundation: str | None) -> RegistryCatalog:
         """Return a catalog that can read the bundles of a foundation, even if this server does not have it."""
-        host = self.first if foundation is None else self._by_fingerprint.get(foundation, self.first)
-        return host.catalog
+        return (self.hosting(foundation) or self.first).catalog
 
     def residency(self, digest: str, foundation: str | None) -> str:
         """Return the place of an adapter: "slot", "memory" or "store"."""
-        host = self.first if foundation is None else self._by_fingerprint.get(foundation)
+        host = self.hosting(foundation)
         places = [] if host is None else [engine.residency(digest) for engine in host.engines]
         return next((place for place in ("slot", "memory") if place in places), "store")
 

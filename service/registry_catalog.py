@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rootstock.adapters.bundle import Bundle, Limits, open_bundle
+from rootstock.adapters.bundle.bundle_file import BundleDescription, BundleFile, open_bundle_file
 from rootstock.adapters.errors import CorruptBundle, FoundationNotHosted
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.registry import Resolution
@@ -52,13 +54,36 @@ class RegistryCatalog:
             raise CorruptBundle(f"the stored bundle {digest} is damaged: {error}") from error
         return data
 
+    def describe(self, digest: str) -> BundleDescription:
+        """Return the description of a digest's bundle. Raise CorruptBundle as `load` does."""
+        with self._text_of(digest) as bundle:
+            return bundle.describe()
+
+    def card(self, digest: str) -> bytes | None:
+        """Return the model card of a digest's bundle, None without one. Raise CorruptBundle as `load` does."""
+        with self._text_of(digest) as bundle:
+            return bundle.card()
+
+    @contextmanager
+    def _text_of(self, digest: str) -> Iterator[BundleFile]:
+        try:
+            with self.store.open(digest) as file, open_bundle_file(file, self.limits) as bundle:
+                _check_digest(bundle.manifest.digest, digest)
+                yield bundle
+        except Rejected as error:
+            raise CorruptBundle(f"the stored bundle {digest} is damaged: {error}") from error
+
     def _open(self, digest: str, data: bytes) -> Bundle:
         bundle = open_bundle(data, self.limits, self.spec)
-        if bundle.digest != digest:
-            raise CorruptBundle(
-                f"the store has a bundle with digest {bundle.digest} under {digest}; publish the adapter again"
-            )
+        _check_digest(bundle.digest, digest)
         return bundle
+
+
+def _check_digest(actual: str, digest: str) -> None:
+    if actual != digest:
+        raise CorruptBundle(
+            f"the store has a bundle with digest {actual} under {digest}; publish the adapter again"
+        )
 
 
 def not_hosted(resolution: Resolution, hosted: Sequence[str]) -> FoundationNotHosted:

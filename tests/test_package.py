@@ -35,6 +35,8 @@ MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 HEAVY = {"torch", "transformers", "peft", "onnx", "sentence-transformers"}
 FIXED = {"bentoml", "torch", "transformers", "peft", "onnxruntime-gpu", "pydantic", "pytest", "locust"}
 STAND_IN = "9.9"
+# The package itself: the names of its client, and the mark that it has types.
+ROOT_FILES = ("__init__.py", "py.typed")
 
 
 def declared(*extras: str) -> set[str]:
@@ -93,8 +95,9 @@ def imported(folder: str) -> dict[str, set[str]]:
 )
 def test_every_package_that_a_folder_imports_is_declared_for_it(folder: str, extras: list[str]) -> None:
     names, providers = declared(*extras), packages_distributions()
-    # The default foundation's package asks for it.
-    modules = {name: paths for name, paths in imported(folder).items() if name != "sentence_transformers"}
+    # The default foundation's package asks for the first. Only scikit-learn calls what imports the second.
+    others = {"sentence_transformers", *(["sklearn"] if folder == "adapters" else [])}
+    modules = {name: paths for name, paths in imported(folder).items() if name not in others}
     undeclared = {
         name: paths
         for name, paths in modules.items()
@@ -152,8 +155,8 @@ def test_a_wheel_holds_the_program_s_three_packages_under_one_name_and_nothing_e
         if path.is_file() and "__pycache__" not in path.parts
     }
     kept = {name for name in ours if name.endswith(".py") or not name.startswith(LEFT_OUT)}
-    assert names == {f"rootstock/{name}" for name in kept}
-    assert {"rootstock/service/demo/entities.zip", "rootstock/adapters/py.typed"} < names
+    assert names == {f"rootstock/{name}" for name in (*kept, *ROOT_FILES)}
+    assert "rootstock/service/demo/entities.zip" in names
 
 
 def environment(folder: Path, packages: set[str]) -> Path:
@@ -334,6 +337,30 @@ def test_without_an_extra_the_client_talks_to_a_server(core_programs: Path, serv
     assert (core_programs.parent / "back.zip").read_bytes() == (DEMO / "entities.zip").read_bytes()
     watched = ran(core_programs, "rootstock", "top", "--once", "--json", "--url", url)
     assert watched.returncode == 0, watched.stderr
+
+
+CLIENT = """
+import sys
+import rootstock
+assert not {"httpx", "numpy", "rootstock.adapters"} & set(sys.modules)
+from rootstock import *
+from rootstock import ClassificationResult, Client, NotFound
+assert {"AsyncClient", "Client", "NotFound"} < set(dir(rootstock))
+with Client(sys.argv[1]) as client:
+    client.push(sys.argv[2], "entities")
+    print(client.predict("entities", "Amina flew to Lisbon on Monday.", aggregation_strategy="simple")[0].label)
+    try:
+        client.predict("nobody", "x", ClassificationResult)
+    except NotFound as error:
+        print(error.code)
+print(sorted({"pydantic", "sklearn", "torch", "transformers"} & set(sys.modules)))
+"""
+
+
+def test_without_an_extra_a_program_uses_the_client(core_programs: Path, serve: Callable[..., Any]) -> None:
+    done = ran(core_programs, "python", "-c", CLIENT, serve().url, DEMO / "entities.zip")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["PER", "unknown_adapter", "[]"]
 
 
 @pytest.mark.parametrize("group", ["adapters", "top", "serve", "foundation", "train"])

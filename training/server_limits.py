@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.foundation.location import FoundationFiles, fingerprint
 from rootstock.training.errors import RecipeError
@@ -13,7 +11,7 @@ from rootstock.training.recipe.recipe import Recipe
 def check_limits(recipe: Recipe, origin: str, files: FoundationFiles, url: str) -> None:
     """Raise RecipeError if the server at `url` would refuse the recipe's adapter, ClientError if none answers."""
     with Client(url) as client:
-        limits: dict[str, Any] = client.limits()
+        limits = client.limits()
     ours, theirs = fingerprint(files.folder), limits.get("foundations") or [limits["foundation"]]
     if ours not in {one["fingerprint"] for one in theirs}:
         known = ", ".join(f"{one.get('name')} {one['fingerprint'][:19]}…" for one in theirs)

@@ -11,8 +11,10 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import IO, BinaryIO
 
 from rootstock.adapters.bundle.plain.extras import extra_of, is_description, system_file, why_unknown
 from rootstock.adapters.spec import Rejected
@@ -104,6 +106,35 @@ def open_archive(data: bytes, limits: Limits) -> Archive:
             tuple(sorted(ignored)),
             {path: _read(archive, info) for path, info in described.items()},
         )
+
+
+@contextmanager
+def open_stored(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """Yield the zip of a stored bundle, which `pack` wrote, without reading its members.
+
+    Raise Rejected (check "members") if the file is not a zip.
+    """
+    try:
+        archive = zipfile.ZipFile(file)
+    except _UNREADABLE as error:
+        raise Rejected("members", "bundle", f"not a zip archive ({error})") from None
+    with archive:
+        yield archive
+
+
+@contextmanager
+def open_member(archive: zipfile.ZipFile, name: str) -> Iterator[IO[bytes]]:
+    """Yield a member of a stored bundle as a file, which is unpacked only as far as it is read.
+
+    Raise Rejected (check "members") if the member is missing or damaged.
+    """
+    try:
+        with archive.open(name) as member:
+            yield member
+    except Rejected:
+        raise
+    except (KeyError, *_UNREADABLE) as error:
+        raise Rejected("members", name, f"cannot be read from the archive: {error}") from None
 
 
 def _check_directory(data: bytes) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from rootstock.adapters.bundle.archive import WEIGHTS
+from rootstock.adapters.bundle.manifest import read_json
 from rootstock.adapters.spec import Array, Rejected
 
 # A header of a few hundred tensors takes some 50 KB. One of many megabytes would only waste time in the parser.
@@ -22,16 +23,39 @@ def read_tensors(data: bytes) -> dict[str, Array]:
     A tensor that is fp32 in the file is a read-only view of its bytes. Raise Rejected (check "safetensors") for
     a damaged file.
     """
-    header = int.from_bytes(data[:8], "little")
-    if header > _MAX_HEADER_BYTES:
-        raise Rejected(
-            "safetensors", WEIGHTS, f"has a header of {header} bytes and the limit is {_MAX_HEADER_BYTES}"
-        )
+    _header_bytes(data[:8])
     try:
         entries = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise Rejected("safetensors", WEIGHTS, f"cannot be read: {error}") from None
     return {name: _tensor(name, entry["dtype"], entry["shape"], entry["data"]) for name, entry in entries}
+
+
+def read_shapes(file: IO[bytes]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of a safetensors file, by name. Only the header is read.
+
+    Raise Rejected (check "safetensors" or "schema") for a damaged header.
+    """
+    header = read_json(file.read(_header_bytes(file.read(8))), WEIGHTS)
+    header.pop("__metadata__", None)
+    return {name: _shape(name, entry) for name, entry in header.items()}
+
+
+def _header_bytes(start: bytes) -> int:
+    """Return the size of the header, which the first 8 bytes of a safetensors file state."""
+    size = int.from_bytes(start, "little")
+    if size > _MAX_HEADER_BYTES:
+        raise Rejected(
+            "safetensors", WEIGHTS, f"has a header of {size} bytes and the limit is {_MAX_HEADER_BYTES}"
+        )
+    return size
+
+
+def _shape(name: str, entry: Any) -> tuple[int, ...]:
+    shape = entry.get("shape") if isinstance(entry, dict) else None
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise Rejected("safetensors", name, f"{shape!r} is not a shape")
+    return tuple(shape)
 
 
 def as_fp32(name: str, dtype: str, shape: tuple[int, ...], data: Any) -> Array:

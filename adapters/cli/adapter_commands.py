@@ -22,6 +22,7 @@ from rootstock.adapters.cli.options import (
     Length,
     Name,
     Problem,
+    ServerUrl,
     Source,
     Task,
     Url,
@@ -36,7 +37,6 @@ from rootstock.adapters.cli.output import (
     table,
     tell,
     tell_pointer,
-    upload_shown,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 @app.callback()
 def server(
     ctx: typer.Context,
-    url: Url = URL,
+    url: ServerUrl = URL,
     key: Annotated[
         str | None,
         typer.Option(envvar="ROOTSTOCK_ADMIN_KEY", help="The server's admin key, sent as a bearer token."),
@@ -102,15 +102,15 @@ def push(
     if path.is_file() and not is_zipfile(path):
         fail(f"{path} is not a zip: give a bundle's zip, or the folder that save_pretrained wrote", 2)
     published_name = name or (path.resolve().name if path.is_dir() else path.stem)
-    with _connected(url, key) as client, upload_shown() as progress:
-        answer = client.publish(path, published_name, activate=activate, progress=progress, **plain)
-    verification = answer.get("verification") or {}
-    version = f"{answer.get('name')}@{answer.get('version')}"
+    with _connected(url, key) as client:
+        published = client.push(path, published_name, activate=activate, progress=True, **plain)
+    verification = published.verification
+    version, status = f"{published.name}@{published.version}", published.document.get("status")
     tell(
-        answer,
+        published.document,
         as_json,
-        f"{version} is {answer.get('status')}{' and live' if activate else ''}: {answer.get('task')}",
-        f"digest {answer.get('digest')}",
+        f"{version} is {status}{' and live' if activate else ''}: {published.task}",
+        f"digest {published.digest}",
         compared(verification),
         *(["chats have the bundle's chat template"] if verification.get("chat_template") else []),
         *notes(verification.get("warnings") or (), verification.get("ignored") or ()),
@@ -124,7 +124,7 @@ def list_all(url: Url = URL, key: Key = None, as_json: Json = False) -> None:
     Example: rootstock adapters list --json
     """
     with _connected(url, key) as client:
-        adapters = list(client.list())
+        adapters = [adapter.document for adapter in client.list()]
     columns = ("name", "live", "versions", "task", "aliases", "residency")
     rows = ({**a, "versions": len(a.get("versions") or ())} for a in adapters)
     none_yet = "no adapters yet; publish one: rootstock adapters push PATH"
@@ -138,7 +138,7 @@ def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> 
     Example: rootstock adapters show support-intents
     """
     with _connected(url, key) as client:
-        adapter = client.show(name)
+        adapter = client.show(name).document
     columns = ("version", "status", "task", "digest", "bytes", "created", "residency", "golden")
     rows = (
         {
@@ -183,14 +183,9 @@ def pull(
       rootstock adapters pull support-intents@3 -o backup.zip
     """
     with _connected(url, key) as client:
-        name, version = client.resolve(ref)
-        data = client.pull(name, version)
-        target = output or Path()
-        if target.is_dir():
-            target /= f"{name}-{version}.zip"
-        target.write_bytes(data)
-    document = {"name": name, "version": version, "file": str(target), "bytes": len(data)}
-    tell(document, as_json, f"{name}@{version} is in {target}: {len(data)} bytes")
+        got = client.pull(ref, output or Path())
+    document = {"name": got.name, "version": got.version, "file": str(got.path), "bytes": got.size}
+    tell(document, as_json, f"{got.name}@{got.version} is in {got.path}: {got.size} bytes")
 
 
 @app.command("alias")
@@ -211,7 +206,7 @@ def set_alias(
     Example: rootstock adapters alias support-intents prod 3
     """
     with _connected(url, key) as client:
-        tell_pointer(client.set_alias(name, alias, version), as_json)
+        tell_pointer(client.promote(name, version, alias), as_json)
 
 
 @app.command()
@@ -251,7 +246,7 @@ def remove(
     if not yes and not typer.confirm(f"Remove {what} from {url}?", err=True):
         fail("nothing was removed")
     with _connected(url, key) as client:
-        client.remove(name, version, force)
+        client.delete(name, version, force=force)
     tell({"name": name, "version": version, "removed": True}, as_json, f"{what} is removed")
 
 

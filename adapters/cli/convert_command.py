@@ -36,7 +36,7 @@ def convert(
 
     Example: rootstock adapters convert ./loha-output loha-as-lora.zip
     """
-    from rootstock.adapters.client.client import read_source
+    from rootstock.adapters.client.upload import read_source
     from rootstock.adapters.convert.conversion import convert as converted
     from rootstock.adapters.foundation.location import FoundationError, locate
     from rootstock.adapters.home.offline import check_plain_base

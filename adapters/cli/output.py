@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -17,36 +17,11 @@ from rootstock.adapters.errors import AdapterError, InvalidName, InvalidReferenc
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from rootstock.adapters.client.records import AliasRecord
+
 _FORM_FIELD = re.compile(r"the form field [`'](\w+)[`']")
 # A check's name, then the form field that the check refuses.
 _FIELD_AT = re.compile(r"\b(schema|labels|foundation): (task|labels|problem_type|max_length|foundation): ")
-
-
-@contextmanager
-def upload_shown() -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback that takes the bytes sent and the bytes in all.
-
-    It shows a bar while the bundle is sent, then a spinner while the server verifies it; on a terminal only.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda sent, total: None
-        return
-    columns = (TextColumn("sending"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with ExitStack() as stack:
-        bar = stack.enter_context(Progress(*columns, console=console, transient=True))
-        task = bar.add_task("sending")
-
-        def report(sent: int, total: int) -> None:
-            bar.update(task, completed=sent, total=total)
-            if sent == total:
-                bar.stop()
-                stack.enter_context(console.status("verifying"))
-
-        yield report
 
 
 @contextmanager
@@ -133,10 +108,10 @@ def tell(document: Mapping[str, Any], as_json: bool, *lines: str | Table) -> Non
             Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(line)
 
 
-def tell_pointer(pointer: Mapping[str, Any], as_json: bool) -> None:
+def tell_pointer(pointer: AliasRecord, as_json: bool) -> None:
     """Print the version that an alias points at."""
-    name, alias, version, digest = (pointer.get(k) for k in ("name", "alias", "version", "digest"))
-    tell(pointer, as_json, f"{name}@{alias} is version {version} ({digest})")
+    target = f"{pointer.name}@{pointer.alias}"
+    tell(pointer.document, as_json, f"{target} is version {pointer.version} ({pointer.digest})")
 
 
 def table(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> Table:

@@ -1,15 +1,35 @@
-"""The errors between a client and a server. Every message is one printable line."""
+"""The errors between a client and a server. Every message is one printable line.
+
+```
+ClientError
+├── Misused             an argument that the client cannot use; nothing was sent
+├── Unreachable         no complete answer
+│   └── TimedOut        no answer within the timeout
+├── Unreadable          an answer that no Rootstock server gives
+└── Refused             the server answered with an error: status, code, param, request_id
+    ├── AccessDenied    401, 403    the key is missing or wrong
+    ├── NotFound        404         the reference means nothing
+    ├── StateConflict   409         the adapter's versions and aliases do not allow it
+    ├── InvalidRequest  other 4xx   an input, parameter or size that the server does not take
+    │   └── RejectedBundle    422   a check of an upload failed; `check` names it
+    ├── ServerBusy      429, 503    try again after `retry_after` seconds
+    └── ServerFault     other 5xx   a fault, or a deadline that passed (504)
+```
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import httpx
 
 _SHOWN = 1000
+_REJECTED = "rejected_"
 _ADVICE = {
     401: "give a key: --key, or ROOTSTOCK_ADMIN_KEY",
     403: "give the server's admin key: --key, or ROOTSTOCK_ADMIN_KEY",
@@ -32,13 +52,24 @@ class ClientError(Exception):
 
 
 class Misused(ClientError):
-    """The client got an address, key or folder that it cannot use; it sent nothing."""
+    """The client got an address, key, folder or number that it cannot use; it sent nothing."""
 
 
 class Unreachable(ClientError):
-    """The server gave no complete answer: nothing listens there, it took too long, or the connection broke."""
+    """The server gave no complete answer: nothing listens there, it took too long, or the connection broke.
+
+    `sent` is False if no connection was made, so that the server has seen nothing of the request.
+    """
 
     advice = "is a server running there? Start one: rootstock serve"
+
+    def __init__(self, message: str, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class TimedOut(Unreachable):
+    """The server gave no complete answer within the timeout."""
 
 
 class Unreadable(ClientError):
@@ -49,7 +80,8 @@ class Refused(ClientError):
     """The server answered with an error.
 
     `code` is the server's stable code, and `param` is the parameter at fault. Both are None if something else
-    answered, for instance a proxy. `retry_after` is in seconds, or None if the answer did not state it.
+    answered, for instance a proxy. `request_id` is the id in the server's log. `retry_after` is in seconds. Each
+    is None if the answer did not state it.
     """
 
     def __init__(
@@ -60,6 +92,7 @@ class Refused(ClientError):
         param: str | None = None,
         *,
         retry_after: float | None = None,
+        request_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -67,20 +100,62 @@ class Refused(ClientError):
         self.message = one_line(message)
         self.param = param
         self.retry_after = retry_after
+        self.request_id = request_id
         self.advice = _ADVICE.get(status, "")
+
+
+class AccessDenied(Refused):
+    """The request has no key, or a key that does not allow this call (401, 403)."""
+
+
+class NotFound(Refused):
+    """The name, version, alias or digest does not exist (404)."""
+
+
+class StateConflict(Refused):
+    """The versions and aliases do not allow the change, or the digest is ambiguous (409)."""
+
+
+class InvalidRequest(Refused):
+    """The server does not take this input, parameter or size (400, 413, 415, 422)."""
+
+
+class RejectedBundle(InvalidRequest):
+    """An upload failed a check, and changed nothing. `docs/bundle-format.md` lists the checks."""
+
+    @property
+    def check(self) -> str:
+        """Return the name of the check that failed."""
+        return (self.code or "").removeprefix(_REJECTED)
+
+
+class ServerBusy(Refused):
+    """The queue is full (429), or the server starts or stops (503)."""
+
+
+class ServerFault(Refused):
+    """The server failed on the request (500 and above), or did not answer by its deadline (504)."""
 
 
 def refusal(url: str, response: httpx.Response) -> Refused:
     """Return the error for an answer that is not a success, with the server's own message if there is one."""
-    status, after = response.status_code, _seconds(response.headers.get("Retry-After"))
-    error = (json_object(response) or {}).get("error")
-    if isinstance(error, dict) and isinstance(error.get("message"), str) and error["message"].strip():
-        code, param = (None if error.get(k) is None else str(error[k]) for k in ("code", "param"))
-        return Refused(status, code, error["message"], param, retry_after=after)
-    target = f" to {response.headers['Location']}" if response.has_redirect_location else ""
+    status, headers = response.status_code, response.headers
+    facts: Any = {
+        "retry_after": _seconds(headers.get("Retry-After")),
+        "request_id": headers.get("X-Request-Id"),
+    }
+    if (detail := _detail(json_object(response))) is not None:
+        return _refused(status, detail, **facts)
+    target = f" to {headers['Location']}" if response.has_redirect_location else ""
     answer = f"{url} answered {status} {response.reason_phrase}".rstrip() + target
     message = f"{answer} with {kind_of(response)}: is this a Rootstock server?"
-    return Refused(status, None, message, retry_after=after)
+    return _class_of(status, None)(status, None, message, **facts)
+
+
+def stated_error(document: Mapping[str, Any], status: int, request_id: str | None = None) -> Refused | None:
+    """Return the error that a part of an answer states as `error`; None if it states none."""
+    detail = _detail(document)
+    return None if detail is None else _refused(status, detail, request_id=request_id)
 
 
 def json_object(response: httpx.Response) -> dict[str, Any] | None:
@@ -98,6 +173,54 @@ def kind_of(response: httpx.Response) -> str:
         return "an empty body"
     kind = response.headers.get("Content-Type", "untyped content").partition(";")[0]
     return f"{kind} that is not Rootstock's"
+
+
+@contextmanager
+def unreachable(url: str, timeout: float) -> Iterator[None]:
+    """Raise the errors of httpx as Unreachable or TimedOut. `timeout` is in seconds, for the message."""
+    import httpx
+
+    try:
+        yield
+    except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        raise TimedOut(f"no connection to {url} within {timeout:g} s", sent=False) from error
+    except httpx.TimeoutException as error:
+        raise TimedOut(f"no answer from {url} within {timeout:g} s") from error
+    except httpx.ConnectError as error:
+        raise Unreachable(f"cannot reach {url} ({error})", sent=False) from error
+    except httpx.RequestError as error:
+        raise Unreachable(f"the connection to {url} broke off before it had answered ({error})") from error
+
+
+def _detail(document: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    detail = (document or {}).get("error")
+    stated = isinstance(detail, dict) and isinstance(detail.get("message"), str) and detail["message"].strip()
+    return detail if stated else None
+
+
+def _refused(status: int, detail: Mapping[str, Any], **facts: Any) -> Refused:
+    code, param = (None if detail.get(k) is None else str(detail[k]) for k in ("code", "param"))
+    return _class_of(status, code)(status, code, detail["message"], param, **facts)
+
+
+def _class_of(status: int, code: str | None) -> type[Refused]:
+    if code is not None and code.startswith(_REJECTED):
+        return RejectedBundle
+    if (known := _CLASSES.get(status)) is not None:
+        return known
+    if status >= 500:
+        return ServerFault
+    return InvalidRequest if status >= 400 else Refused
+
+
+_CLASSES = {
+    401: AccessDenied,
+    403: AccessDenied,
+    404: NotFound,
+    409: StateConflict,
+    429: ServerBusy,
+    503: ServerBusy,
+}
 
 
 def _seconds(header: str | None) -> float | None:

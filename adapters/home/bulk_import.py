@@ -13,8 +13,8 @@ from threading import Event
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.bundle.archive import GOLDEN
 from rootstock.adapters.chat_template import special_tokens
-from rootstock.adapters.client.client import read_source
 from rootstock.adapters.client.errors import Misused
+from rootstock.adapters.client.upload import read_source
 from rootstock.adapters.errors import InvalidName
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.home.home import Home

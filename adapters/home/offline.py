@@ -12,7 +12,7 @@ from rootstock.adapters.bundle.archive import CONFIG, open_archive
 from rootstock.adapters.bundle.manifest import read_json
 from rootstock.adapters.bundle.plain.base_model import BASE, FIRST, check_base
 from rootstock.adapters.chat_template import special_tokens
-from rootstock.adapters.client.client import read_source
+from rootstock.adapters.client.upload import read_source
 from rootstock.adapters.foundation.location import FoundationFiles, fingerprint, locate, with_files
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected

@@ -66,8 +66,8 @@ class Registry(Protocol):
     def delete_adapter(self, name: str) -> builtins.list[str]:
         """Remove an adapter with its versions and aliases; return the digests in order of version number."""
 
-    def list(self, limit: int = 100, after: str | None = None) -> Page:
-        """Return at most `limit` adapters whose names come after `after`, in order of name."""
+    def list(self, limit: int = 100, after: str | None = None, search: str = "") -> Page:
+        """Return at most `limit` adapters in order of name: names after `after` that contain `search`."""
 
     def show(self, name: str) -> AdapterDetail:
         """Return everything about one adapter; raise UnknownAdapter if there is none."""
@@ -75,8 +75,13 @@ class Registry(Protocol):
     def version(self, name: str, number: int) -> VersionDetail:
         """Return everything about one version; raise UnknownAdapter or UnknownVersion if there is none."""
 
-    def events(self, name: str | None = None, limit: int = 100) -> builtins.list[Event]:
-        """Return at most `limit` events, newest first, of all adapters or of one, which may be deleted."""
+    def events(
+        self, name: str | None = None, limit: int = 100, before: int | None = None
+    ) -> builtins.list[Event]:
+        """Return at most `limit` events, newest first, of all adapters or of one, which may be deleted.
+
+        With `before`, return only events older than the one with that id.
+        """
 
     def count(self) -> int:
         """Return the number of adapters."""

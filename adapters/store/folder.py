@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from rootstock.adapters.errors import MissingBundle, StoreFull
 from rootstock.adapters.reference import check_digest
@@ -60,9 +61,14 @@ class FolderStore:
 
     def get(self, digest: str) -> bytes:
         """Return the bytes under `digest`; raise MissingBundle if there are none."""
+        with self.open(digest) as file:
+            return file.read()
+
+    def open(self, digest: str) -> BinaryIO:
+        """Return the bytes under `digest` as an open file that can seek; raise MissingBundle as `get` does."""
         path = self.path(digest)
         try:
-            return path.read_bytes()
+            return path.open("rb")
         except FileNotFoundError as error:
             raise MissingBundle(
                 f"{path} is missing, so the store lacks the bytes of {digest}; restore the file, or publish the "

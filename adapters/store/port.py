@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 
 class Store(Protocol):
@@ -17,6 +17,9 @@ class Store(Protocol):
 
     def get(self, digest: str) -> bytes:
         """Return the bytes under `digest`; raise MissingBundle if there are none."""
+
+    def open(self, digest: str) -> BinaryIO:
+        """Return the bytes under `digest` as an open file that can seek; raise MissingBundle as `get` does."""
 
     def delete(self, digest: str) -> None:
         """Remove the bytes under `digest`, if there are any."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from rootstock.adapters.client.client import Client
+from rootstock.adapters.client.predictions import ClassificationResult
 from rootstock.adapters.home.home import Home
 from rootstock.adapters.spec import Array
 from rootstock.loadtest import targets
@@ -95,7 +96,7 @@ class _RegisteredHome:
         """Return the memory of a server without adapters that has embedded as many texts."""
 
         def embed(client: Client, i: int) -> None:
-            client.embeddings("foundation", self._text(i))
+            client.embed("foundation", self._text(i))
 
         return self._memory(None, requests, embed)
 
@@ -104,11 +105,9 @@ class _RegisteredHome:
         chosen = list(islice(choose(list(self.digests), "zipf"), requests))
 
         def predict(client: Client, i: int) -> None:
-            answer = client.predict(chosen[i], self._text(i))
-            if answer["digest"] != self.digests[chosen[i]]:
-                raise Disagreement(
-                    f"{answer['digest']} answered for {chosen[i]}, expected {self.digests[chosen[i]]}"
-                )
+            digest = client.predict(chosen[i], self._text(i), ClassificationResult).digest
+            if digest != self.digests[chosen[i]]:
+                raise Disagreement(f"{digest} answered for {chosen[i]}, expected {self.digests[chosen[i]]}")
 
         return self._memory(self.home, requests, predict), len(set(chosen))
 
@@ -127,10 +126,11 @@ class _RegisteredHome:
 
     def _check(self, client: Client) -> None:
         """Raise Disagreement unless the most popular adapters give the runner's logits."""
-        parameters = {"top_k": None, "function_to_apply": "none"}
         for i, logits in enumerate(self.logits[: len(self.digests)]):
-            answer = client.predict(name_of(i), self._text(i), parameters)["predictions"][0]
-            scores = [one["score"] for one in sorted(answer, key=lambda one: one["label"])]
+            answer = client.predict(
+                name_of(i), self._text(i), ClassificationResult, top_k=None, function_to_apply="none"
+            )
+            scores = [score for _, score in sorted(answer.scores.items())]
             require_equal([np.array(scores, np.float32)], [logits], f"{name_of(i)} over HTTP against the runner")
 
     def _text(self, i: int) -> str:

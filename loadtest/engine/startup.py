@@ -42,7 +42,7 @@ class _Starts:
             self.ready[kind].append(memory(server.pid))
             if kind != EMPTY:
                 with Client(server.url) as client:
-                    client.publish(workload.bundles[0], workload.names[0])
+                    client.push(workload.bundles[0], workload.names[0])
                     client.predict(workload.names[0], workload.sentences[0])
                 self.used[kind].append(memory(server.pid))
 

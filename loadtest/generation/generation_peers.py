@@ -140,7 +140,7 @@ def _our_server(setup: BenchmarkSetup, precision: str) -> Iterator[_OurServer]:
         with rootstock_server("uvicorn", setup.export, setup.threads, str(folder), settings=settings) as process:
             with Client(process.url) as client:
                 for name, path in adapters.items():
-                    client.publish(path, name)
+                    client.push(path, name)
             vocabulary = 0 if spec.causal_lm is None else spec.causal_lm.vocabulary
             yield _OurServer(process, folder, adapters, vocabulary)
 

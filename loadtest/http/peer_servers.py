@@ -64,7 +64,7 @@ def our_server(setup: BenchmarkSetup) -> Iterator[OurServer]:
     with rootstock_server(SERVER, setup.export, setup.threads) as process:
         with Client(process.url) as client:
             for name, bundle in zip(workload.names, workload.bundles, strict=True):
-                client.publish(bundle, name)
+                client.push(bundle, name)
         yield OurServer(process, workload)
 
 
@@ -174,7 +174,7 @@ def _same_scores(ours: OurServer, peer: ServerProcess) -> float:
     url, workload = ours.process.url, ours.workload
     with Client(url) as client, httpx.Client(base_url=peer.url, trust_env=False, timeout=60) as other:
         for name, text in zip(workload.names, workload.sentences, strict=True):
-            answer = client.predict(name, text, {"top_k": None})["predictions"][0]
+            answer = client.predict(name, text, top_k=None).raw
             theirs = other.post(PREDICT, json={"model": name, "inputs": text}).raise_for_status().json()
             worst = max(worst, difference(answer, theirs["predictions"][0], f"{name}, ours against PEFT's"))
     return worst

@@ -72,7 +72,7 @@ def _row(kind: str, foundation: Path, export: Path, workload: Workload, setup: B
         empty = stack.enter_context(_empty_route_server(kind))
         with Client(ours.url) as client:
             for name, bundle in zip(workload.names, workload.bundles, strict=True):
-                client.publish(bundle, name)
+                client.push(bundle, name)
         sides = (ours, empty)
         for side in sides:
             load(side.url, lua, windows.connections, 1)

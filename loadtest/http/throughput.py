@@ -44,7 +44,7 @@ class ThroughputSides:
         for kind, server in self._servers.items():
             with Client(server.url) as client:
                 for i, name in enumerate(self._workload.names):
-                    digest = client.publish(self._workload.bundles[i], name)["digest"]
+                    digest = client.push(self._workload.bundles[i], name).digest
                     if digest != self._expected[i]["digest"]:
                         raise Disagreement(f"{kind}: {name} is {digest}, not {self._expected[i]['digest']}")
 
@@ -54,11 +54,11 @@ class ThroughputSides:
         for kind, server in self._servers.items():
             with Client(server.url) as client:
                 for i, name in enumerate(self._workload.names):
-                    answer = client.predict(name, self._workload.sentences[i], {"top_k": None})
+                    answer = client.predict(name, self._workload.sentences[i], top_k=None)
                     where = f"{kind}: {name}"
-                    if answer["digest"] != self._expected[i]["digest"]:
-                        raise Disagreement(f"{where}: {answer['digest']} answered")
-                    worst = max(worst, difference(answer["predictions"][0], self._expected[i]["scores"], where))
+                    if answer.digest != self._expected[i]["digest"]:
+                        raise Disagreement(f"{where}: {answer.digest} answered")
+                    worst = max(worst, difference(answer.raw, self._expected[i]["scores"], where))
         return worst
 
     def warm(self, connections: int, seconds: int) -> int:

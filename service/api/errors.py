@@ -26,13 +26,13 @@ _STATUS = {
     "unknown_adapter": 404,
     "unknown_version": 404,
     "unknown_alias": 404,
+    "no_card": 404,
     "foundation_not_hosted": 409,
     "no_live_version": 404,
     "no_previous_version": 409,
     "version_in_use": 409,
     "invalid_reference": 422,
     "invalid_name": 422,
-    "invalid_digest": 422,
     "ambiguous_digest": 409,
     "path_not_allowed": 403,
     "path_not_found": 404,
@@ -108,7 +108,7 @@ def error_detail(error: Exception) -> tuple[int, ErrorDetail]:
     if isinstance(error, Rejected):
         status, code, param = 422, f"rejected_{error.check}", error.where
     elif isinstance(error, RequestError | EngineError | AdapterError):
-        status, code, param = _STATUS.get(error.code, 500), error.code, error.param
+        status, code, param = status_of(error.code), error.code, error.param
     else:
         return 500, ErrorDetail(
             message="the server failed on this request; its log has the cause under the request id",
@@ -117,6 +117,11 @@ def error_detail(error: Exception) -> tuple[int, ErrorDetail]:
             code="internal_error",
         )
     return status, ErrorDetail(message=str(error), type=error_type(status), param=param, code=code)
+
+
+def status_of(code: str) -> int:
+    """Return the HTTP status of a code of AdapterError, EngineError or RequestError."""
+    return _STATUS.get(code, 500)
 
 
 def spell(error: EngineError, inputs: str, truncation: str | None = "truncation") -> EngineError:
@@ -150,39 +155,12 @@ def error_response(
 
 
 def install(app: FastAPI) -> None:
-    """Make the app answer every exception in the common shape, and document that shape in /openapi.json."""
-    app.openapi = _Documented(app)  # type: ignore[method-assign]
+    """Make the app answer every exception in the common shape."""
     for kind in (RequestError, Rejected, EngineError, AdapterError):
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(ClientDisconnect, no_answer)
-
-
-class _Documented:
-    """The app's OpenAPI schema: every operation has the common error shape instead of FastAPI's own 422."""
-
-    def __init__(self, app: FastAPI) -> None:
-        self._original = app.openapi
-        self._schema: dict[str, Any] | None = None
-
-    def __call__(self) -> dict[str, Any]:
-        if self._schema is None:
-            schema = self._original()
-            parts = schema["components"]["schemas"]
-            shapes = ErrorAnswer.model_json_schema(ref_template="#/components/schemas/{model}")
-            parts |= shapes.pop("$defs") | {"ErrorAnswer": shapes}
-            content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
-            for operations in schema["paths"].values():
-                for operation in operations.values():
-                    operation["responses"].pop("422", None)
-                    operation["responses"].setdefault(
-                        "default", {"description": "Any error.", "content": content}
-                    )
-            for unused in ("HTTPValidationError", "ValidationError"):
-                parts.pop(unused, None)
-            self._schema = schema
-        return self._schema
 
 
 async def no_answer(request: Request, error: Exception) -> Response:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel
 
+from rootstock.service.api.document.error_codes import raises
 from rootstock.service.api.errors import error_response
 from rootstock.service.api.server import server_of
 
 router = APIRouter()
+_READINESS = raises("not_ready", "registry_unavailable")
+
+
+class ServerState(BaseModel):
+    """The state of a server: "alive" or "ready"."""
+
+    status: Literal["alive", "ready"]
 
 
 @router.head("/livez", include_in_schema=False)
-@router.get("/livez")
+@router.get("/livez", response_model=ServerState, openapi_extra=raises("engine_ended"))
 async def livez(request: Request) -> Response:
     """Answer 200 while the process starts or serves. Answer 503 once only a restart helps."""
     if server_of(request).foundations.fallen:
@@ -25,8 +35,8 @@ async def livez(request: Request) -> Response:
 
 
 @router.head("/readyz", include_in_schema=False)
-@router.get("/readyz")
-@router.get("/health", name="health")
+@router.get("/readyz", response_model=ServerState, openapi_extra=_READINESS)
+@router.get("/health", name="health", response_model=ServerState, openapi_extra=_READINESS)
 async def readyz(request: Request) -> Response:
     """Answer 200 while requests are admitted, else 503. Other servers' clients ask under /health."""
     server = server_of(request)

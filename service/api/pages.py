@@ -1,4 +1,4 @@
-"""The pages / and /docs. All their files come from installed packages, so they work offline."""
+"""The index /, and the pages /docs and /redoc. Their files come from installed packages, so they work offline."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
-from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from pydantic import BaseModel
 
 from rootstock.adapters.spec import TEXT2TEXT_GENERATION, TEXT_GENERATION
-from rootstock.service.api.adapters import ListedAdapter, page_of
+from rootstock.service.api.adapters.listing import ListedAdapter, page_of
+from rootstock.service.api.console import console_page
+from rootstock.service.api.document.error_codes import raises
+from rootstock.service.api.middleware.keys import is_console
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.catalog import FOUNDATION
 
 router = APIRouter()
 
 _LINKS = {
+    "console": "/console",
     "API reference": "/docs",
     "OpenAPI": "/openapi.json",
     "models": "/v1/models",
@@ -32,12 +36,15 @@ _LINKS = {
     "readiness": "/readyz",
 }
 _MAX_ADAPTERS = 50
-# Swagger UI comes from fastapi-offline, because BentoML's copy is a private part of it.
+# Swagger UI and ReDoc come from fastapi-offline, because BentoML's copy of the first is a private part of it.
 _ASSETS = {
     "swagger-ui.js": "swagger-ui-bundle.js",
     "swagger-ui.css": "swagger-ui.css",
     "favicon.png": "favicon.png",
+    "redoc.js": "redoc.standalone.js",
 }
+# ReDoc shows a picture from its maker's host. This header keeps both pages from asking any other host.
+_ONLY_HERE = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:"}
 # The routes of the tasks that /v1/predict does not serve.
 _ROUTES = {TEXT_GENERATION: "v1/chat/completions", TEXT2TEXT_GENERATION: "v1/completions"}
 _TEXT = "Where is my parcel? Ada Lovelace sent it from London."
@@ -70,9 +77,16 @@ class Index(BaseModel):
 
 
 @router.head("/", include_in_schema=False)
-@router.get("/", response_model=Index, responses={200: {"content": {"text/html": {}}}})
+@router.get(
+    "/",
+    response_model=Index,
+    responses={200: {"content": {"text/html": {}}}},
+    openapi_extra=raises("registry_unavailable"),
+)
 async def index(request: Request) -> Response:
-    """Describe this server: an HTML page for a browser, JSON for a program."""
+    """Describe this server in JSON to a program; return the console to a browser."""
+    if is_console(request.scope):
+        return await console_page(request)
     server = server_of(request)
     page = await asyncio.to_thread(page_of, server, _MAX_ADAPTERS, None)
     description = Index(
@@ -86,16 +100,13 @@ async def index(request: Request) -> Response:
             str(request.base_url), page.adapters, server_of(request).foundations.first.spec.own_tasks[0]
         ),
     )
-    headers = {"Vary": "Accept"}
-    if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(_template().render(index=description, summary=request.app.summary), headers=headers)
-    return Response(description.model_dump_json(), media_type="application/json", headers=headers)
+    return Response(description.model_dump_json(), media_type="application/json", headers={"Vary": "Accept"})
 
 
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> HTMLResponse:
     """Return the page of Swagger UI. Its addresses are relative, because a proxy may add a prefix."""
-    return get_swagger_ui_html(
+    page = get_swagger_ui_html(
         openapi_url="openapi.json",
         title=f"{request.app.title}: API reference",
         swagger_js_url="docs/swagger-ui.js",
@@ -104,11 +115,27 @@ async def docs(request: Request) -> HTMLResponse:
         # By default Swagger UI sends the address of the schema to a validator on the internet.
         swagger_ui_parameters={"validatorUrl": None},
     )
+    page.headers.update(_ONLY_HERE)
+    return page
+
+
+@router.get("/redoc", include_in_schema=False)
+async def redoc(request: Request) -> HTMLResponse:
+    """Return the page of ReDoc, the reference as one text. Its addresses are relative, as in /docs."""
+    page = get_redoc_html(
+        openapi_url="openapi.json",
+        title=f"{request.app.title}: API reference",
+        redoc_js_url="docs/redoc.js",
+        redoc_favicon_url="docs/favicon.png",
+        with_google_fonts=False,
+    )
+    page.headers.update(_ONLY_HERE)
+    return page
 
 
 @router.get("/docs/{asset}", include_in_schema=False)
 async def docs_asset(asset: str) -> FileResponse:
-    """Return a file of the /docs page. Answer 404 for any other name."""
+    """Return a file of the pages /docs and /redoc. Answer 404 for any other name."""
     if asset not in _ASSETS:
         raise HTTPException(404)
     return FileResponse(_static() / _ASSETS[asset])
@@ -127,12 +154,3 @@ def _example(base: str, adapters: list[ListedAdapter], own_task: str) -> str:
 @cache
 def _static() -> Path:
     return Path(str(files("fastapi_offline"))) / "static"
-
-
-@cache
-def _template() -> Any:
-    # Only a server whose page somebody opens pays for the template engine: 3 MB.
-    from jinja2 import Environment, StrictUndefined
-
-    source = (Path(__file__).parent / "templates" / "index.html.jinja").read_text(encoding="utf-8")
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)

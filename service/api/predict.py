@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Discriminator, Field, StrictBool, StrictStr, Tag, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, to_json
 
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.errors import ErrorDetail, fault_detail
 from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
 from rootstock.service.api.server import server_of
 from rootstock.service.api.strict import Strict
+from rootstock.service.api.task_predictions import Prediction, TaskPrediction, Timings, Usage
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.errors import WrongTask
 from rootstock.service.engine.encode.modalities.text import Input, Question
@@ -103,39 +104,6 @@ class PredictBody(Body):
         raise ValueError("the body has both model and models; send one of the two")
 
 
-class Usage(BaseModel):
-    """The number of tokens that were computed, special tokens included."""
-
-    prompt_tokens: int
-
-
-class Timings(BaseModel):
-    """The times of an answer's steps, in milliseconds.
-
-    `load_ms`: from arrival until the adapter was in host memory. `tokenize_ms`: tokenising. `queue_ms`: waiting
-    for the tokeniser and for the first batch. `inference_ms`: from the first batch to the last output.
-    `total_ms`: from arrival to answer.
-    """
-
-    load_ms: float
-    tokenize_ms: float
-    queue_ms: float
-    inference_ms: float
-    total_ms: float
-
-
-class Prediction(BaseModel):
-    """The answer of one reference; `predictions[i]` has the form of transformers' pipeline for input i."""
-
-    model: str
-    version: int | None
-    digest: str
-    task: str
-    predictions: list[Any]
-    usage: Usage
-    timings: Timings
-
-
 class FailedPrediction(BaseModel):
     """The error of one reference of a request for several; the other references have their answers."""
 
@@ -146,10 +114,10 @@ class FailedPrediction(BaseModel):
 class Predictions(BaseModel):
     """The answers of a request for several models, in the order of `models`."""
 
-    results: list[Prediction | FailedPrediction]
+    results: list[TaskPrediction | FailedPrediction]
 
 
-@router.post("/v1/predict", response_model=Prediction | Predictions)
+@router.post("/v1/predict", response_model=TaskPrediction | Predictions)
 async def predict(body: PredictBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Predict with one adapter (`model`), or with several for the same inputs (`models`)."""
     foundations = server_of(request).foundations
@@ -162,7 +130,7 @@ async def predict(body: PredictBody, request: Request, within: TimeoutHeader = N
         if isinstance(outcome, WrongTask):
             outcome.param = "task"
     if body.models is not None:
-        return _json(Predictions.model_construct(results=_results(models, outcomes)))
+        return _json({"results": _results(models, outcomes)})
     if isinstance(outcomes[0], Exception):
         raise outcomes[0]
     return _json(_prediction(outcomes[0], models[0]))
@@ -243,6 +211,6 @@ def timings_of(answer: Answer) -> Timings:
     )
 
 
-def _json(model: BaseModel) -> Response:
+def _json(answer: Any) -> Response:
     """Return the answer as JSON. Pydantic writes it here, because FastAPI would check and encode it again."""
-    return Response(model.model_dump_json(), media_type="application/json")
+    return Response(to_json(answer), media_type="application/json")

@@ -11,15 +11,9 @@ from pydantic import BaseModel, Field, PlainValidator, StrictStr
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.errors import spell
 from rootstock.service.api.options import TimeoutHeader, options_of
-from rootstock.service.api.predict import (
-    Timings,
-    TruncationFields,
-    Usage,
-    timings_of,
-    usage_of,
-    while_connected,
-)
+from rootstock.service.api.predict import TruncationFields, timings_of, usage_of, while_connected
 from rootstock.service.api.server import server_of
+from rootstock.service.api.task_predictions import Timings, Usage
 from rootstock.service.engine.core.errors import EngineError
 
 router = APIRouter(route_class=BodyRoute)

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from rootstock.adapters.client.client import Client
-from rootstock.adapters.client.errors import Refused
+from rootstock.adapters.client.errors import AccessDenied, NotFound
 from rootstock.adapters.reference import FOUNDATION
 from rootstock.service.telemetry.snapshot import MetricsSnapshot, SnapshotDifference
 from rootstock.service.telemetry.traffic import OTHER
@@ -157,14 +157,12 @@ def _listed(client: Client, busy: Sequence[str]) -> dict[str, tuple[int | None, 
     """
     try:
         adapters = {
-            a["name"]: (a["live"], a["residency"]) for a in islice(client.list(_MAX_ADAPTERS), _MAX_ADAPTERS)
+            a.name: (a.live, a.residency) for a in islice(client.list(limit=_MAX_ADAPTERS), _MAX_ADAPTERS)
         }
         for name in busy:
             if name not in adapters and name not in (FOUNDATION, OTHER):
                 adapters[name] = _of(client, name)
-    except Refused as refused:
-        if refused.status not in (401, 403):
-            raise
+    except AccessDenied:
         return {}
     return adapters
 
@@ -172,12 +170,10 @@ def _listed(client: Client, busy: Sequence[str]) -> dict[str, tuple[int | None, 
 def _of(client: Client, name: str) -> tuple[int | None, str | None]:
     try:
         adapter = client.show(name)
-    except Refused as refused:
-        if refused.status != 404:
-            raise
+    except NotFound:
         return None, None  # The adapter has been deleted.
-    live = adapter["live"]
-    return live, next((v["residency"] for v in adapter["versions"] if v["version"] == live), None)
+    live = adapter.live
+    return live, next((one.residency for one in adapter.versions if one.version == live), None)
 
 
 def shown(frame: Frame, url: str) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import threading
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
@@ -55,6 +57,13 @@ def version(number: int) -> dict[str, Any]:
     }
 
 
+def prediction(model: str, count: int) -> dict[str, Any]:
+    """The answer of one model to so many inputs."""
+    predictions = [{"label": "x", "score": 1.0}] * count
+    told = {"model": model, "version": 2, "digest": DIGESTS[2], "task": "text-classification"}
+    return {**told, "predictions": predictions}
+
+
 class StandIn:
     """A server that speaks the contract with made-up answers and remembers what it was asked.
 
@@ -88,13 +97,18 @@ class StandIn:
         parts = seen.path.removeprefix("/v1/").split("/")
         match seen.method, parts:
             case "POST", ["predict"] if "models" in seen.json:
-                return JSONResponse({"results": [{"model": m} for m in seen.json["models"]]})
+                return JSONResponse({"results": [prediction(model, 1) for model in seen.json["models"]]})
             case "POST", ["predict"]:
-                return JSONResponse({"model": seen.json["model"], "predictions": [{"label": "x", "score": 1.0}]})
+                inputs = seen.json["inputs"]
+                return JSONResponse(
+                    prediction(seen.json["model"], len(inputs) if isinstance(inputs, list) else 1)
+                )
             case "POST", ["embeddings"]:
-                return JSONResponse({"object": "list", "data": []})
+                texts = [seen.json["input"]] if isinstance(seen.json["input"], str) else seen.json["input"]
+                vector = base64.b64encode(np.arange(2, dtype="<f4")).decode()
+                return JSONResponse({"object": "list", "data": [{"embedding": vector} for _ in texts]})
             case "GET", ["limits" | "models" as what]:
-                return JSONResponse({"what": what})
+                return JSONResponse({"what": what, "max_inputs": 256})
             case "POST", ["adapters"]:
                 told = {"name": seen.form["name"], "version": 4, "digest": DIGESTS[1], "status": "ready"}
                 told |= {"task": seen.form.get("task", "text-classification"), "verification": VERIFICATION}

@@ -363,6 +363,7 @@ def test_without_a_golden_set_the_answer_says_what_was_compared(
 ) -> None:
     verification = {**VERIFICATION, "golden": "none", "inputs": 1, "max_difference": None, "ignored": ["a.txt"]}
     answer = {"name": "a", "version": 1, "status": "ready", "verification": verification}
+    answer |= {"digest": DIGESTS[1], "task": "text-classification"}
     server.instead = [JSONResponse(answer, 201)]
     lines = run("push", peft_folder).stdout.splitlines()
     assert "no golden set: no outputs were compared; 1 probe input ran on onnx fp32" in lines
@@ -413,6 +414,18 @@ def test_each_command_explains_itself_with_an_example(command: str) -> None:
     assert "Example" in shown.stdout
     assert "--json" in shown.stdout
     assert "secret" not in shown.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--url"], ["list", "--url"]])
+def test_the_address_is_the_option_s_before_the_variable_s(
+    server: StandIn, tmp_path: Path, options: list[str]
+) -> None:
+    nobody = "http://127.0.0.1:1"
+    words = [*options, server.url] if options else []
+    words += [] if "list" in words else ["list"]
+    listed = CliRunner().invoke(app, words, env={"ROOTSTOCK_URL": nobody if options else server.url})
+    assert listed.exit_code == 0, listed.stderr
+    assert f"cannot reach {nobody}" in failed(CliRunner().invoke(app, ["list"], env={"ROOTSTOCK_URL": nobody}), 1)
 
 
 def test_listing_loads_nothing_heavy(server: StandIn) -> None:

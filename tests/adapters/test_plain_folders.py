@@ -16,8 +16,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from rootstock.adapters.bundle import PlainFields, open_bundle, pack
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, MEMBERS, WEIGHTS
 from rootstock.adapters.bundle.plain.base_model import is_same
-from rootstock.adapters.client.client import read_source
 from rootstock.adapters.client.errors import Misused
+from rootstock.adapters.client.upload import read_source
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.families import ARCHITECTURES
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, locate

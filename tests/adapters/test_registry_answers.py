@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,36 @@ def test_pages_follow_each_other_in_order_of_name(registry: SqlRegistry) -> None
     assert registry.list(5).next is None
     with pytest.raises(ValueError, match="limit"):
         registry.list(0)
+
+
+def test_a_search_finds_the_names_that_contain_a_text_a_page_at_a_time(registry: SqlRegistry) -> None:
+    for number, name in enumerate(("spam", "ham", "sp_am", "sp-am", "hamster", "champ")):
+        publish(registry, name, number)
+
+    def found(text: str, **page: Any) -> list[str]:
+        return [adapter.name for adapter in registry.list(**{"limit": 10, **page}, search=text).adapters]
+
+    assert found("ham") == ["champ", "ham", "hamster"]
+    assert found("HAM") == found("ham")
+    assert found("ham", limit=2) == ["champ", "ham"]
+    assert found("ham", after="ham") == ["hamster"]
+    # In SQL both are wildcards.
+    assert found("p_a") == ["sp_am"]
+    assert found("%") == []
+    for text in ("\0", "\ud800", "ß", "a" * 129):
+        assert found(text) == []
+    assert len(found("")) == 6
+
+
+def test_pages_of_events_follow_each_other_back_in_time(registry: SqlRegistry) -> None:
+    for letter in "abc":
+        publish(registry, "spam", letter)
+        publish(registry, "ham", letter)
+    everything, of_spam = registry.events(), registry.events("spam")
+    assert (len(everything), len(of_spam)) == (12, 6)
+    assert registry.events(limit=5, before=everything[3].id) == everything[4:9]
+    assert registry.events("spam", limit=2, before=of_spam[1].id) == of_spam[2:4]
+    assert registry.events(before=everything[-1].id) == []
 
 
 def test_a_summary_tells_live_versions_aliases_and_the_live_version_s_task(registry: SqlRegistry) -> None:

@@ -44,6 +44,7 @@ def test_a_bento_holds_the_server_and_nothing_else_of_the_tree(bento: Build, ben
         if path.is_file() and "__pycache__" not in path.parts
     }
     beside = {Path(name) for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE")}
+    beside |= {Path("src/rootstock") / name for name in ("__init__.py", "py.typed")}
     assert packed == ours | beside | {Path("bentofile.yaml")}
     assert Path("service/demo/entities.zip") in packed
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from rootstock.adapters.client.predictions import TaskResult
 from rootstock.adapters.spec import Adapter, AdapterWeights, HeadSpec, Preprocessing
 from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.encode.tasks import TASKS
@@ -31,11 +34,13 @@ class Server:
         weights = AdapterWeights({}, {})
         self._adapter = Adapter("", "token-classification", None, LABELS, head, self._preprocessing, weights)
 
-    def show(self, _: str) -> dict[str, Any]:
-        return {"task": self._adapter.task}
+    def show(self, _: str) -> Any:
+        return SimpleNamespace(task=self._adapter.task)
 
-    def predict(self, _: str, inputs: list[str], parameters: dict[str, Any]) -> dict[str, Any]:
-        return {"predictions": [self._answer(text, parameters) for text in inputs]}
+    def predict_many(
+        self, _: str, inputs: list[str], result: type[TaskResult], **parameters: Any
+    ) -> Iterator[TaskResult]:
+        return (result.read(self._answer(text, parameters), "", 1) for text in inputs)
 
     def _answer(self, text: str, parameters: dict[str, Any]) -> Any:
         pairs = [pair.rsplit("/", 1) for pair in TEXT.split()]

@@ -166,8 +166,7 @@ def _push(outcome: RunResult, url: str, key: str | None) -> dict[str, Any]:
     from rootstock.adapters.client.client import Client
 
     with Client(url, key) as client:
-        answer: dict[str, Any] = client.publish(outcome.results.zip, outcome.metrics["name"])
-    return answer
+        return dict(client.push(outcome.results.zip, outcome.metrics["name"]).document)
 
 
 def _summary(outcome: RunResult, published: dict[str, Any] | None) -> dict[str, Any]:

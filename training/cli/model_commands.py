@@ -73,7 +73,7 @@ def _text_figures(
         from rootstock.adapters.spec import GENERATION
 
         with Client(server) as client:
-            task = client.show(str(bundle).partition("@")[0])["task"]
+            task = client.show(str(bundle).partition("@")[0]).task
             if task not in GENERATION:
                 return None
             return assess_text_on_server(client, str(bundle), task, data, recipe)

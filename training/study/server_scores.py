@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from rootstock.adapters.client.client import Client
+from rootstock.adapters.client.predictions import ClassificationResult, EntitiesResult, Entity
+from rootstock.adapters.client.routes import InputText
 from rootstock.adapters.tasks import task_named
 from rootstock.training.data.dataset import read_rows
 from rootstock.training.data.example import OUTSIDE, Example
@@ -14,8 +16,6 @@ from rootstock.training.errors import DataError, TrainingError
 from rootstock.training.metrics.evaluation import entity_figures, label_figures
 from rootstock.training.recipe.recipe import CLASSIFYING, TaskType
 from rootstock.training.recipe.recipe_file import naming
-
-_INPUTS = 32
 
 
 def assess_on_server(
@@ -25,7 +25,7 @@ def assess_on_server(
 
     Raise TrainingError for a task that cannot be measured, and DataError for rows that cannot be read.
     """
-    task = client.show(reference.partition("@")[0])["task"]
+    task = client.show(reference.partition("@")[0]).task
     if task not in CLASSIFYING:
         raise TrainingError(
             f"{reference}: the adapter's task is {task}; choose an adapter for {' or '.join(CLASSIFYING)}"
@@ -34,13 +34,16 @@ def assess_on_server(
     examples = read_rows(naming(data, task_type, text_column, label_column), data.name, "DATA").examples
     if task_type == "SEQ_CLS":
         return _texts(client, reference, examples, data)
-    answers = _answers(client, reference, examples, {"ignore_labels": [], "truncation": True})
+    inputs = [_input(example) for example in examples]
+    answers = client.predict_many(reference, inputs, EntitiesResult, ignore_labels=[], truncation=True)
     tags = [_tags(example, tokens) for example, tokens in zip(examples, answers, strict=True)]
     return entity_figures([list(example.labels) for example in examples], tags)
 
 
 def _texts(client: Client, reference: str, examples: Sequence[Example], data: Path) -> dict[str, Any]:
-    predicted = [answer["label"] for answer in _answers(client, reference, examples, {"truncation": True})]
+    inputs = [_input(example) for example in examples]
+    answers = client.predict_many(reference, inputs, ClassificationResult, truncation=True)
+    predicted = [answer.label for answer in answers]
     labels = sorted({example.labels[0] for example in examples} | set(predicted))
     if len(labels) < 2:
         raise DataError(f"{data}: every row and every answer is {labels[0]!r}; measuring needs two labels")
@@ -48,21 +51,13 @@ def _texts(client: Client, reference: str, examples: Sequence[Example], data: Pa
     return label_figures([ids[e.labels[0]] for e in examples], [ids[label] for label in predicted], labels)
 
 
-def _answers(
-    client: Client, reference: str, examples: Sequence[Example], parameters: dict[str, Any]
-) -> list[Any]:
-    predictions: list[Any] = []
-    for start in range(0, len(examples), _INPUTS):
-        part = examples[start : start + _INPUTS]
-        inputs = [e.text if e.pair is None else {"text": e.text, "text_pair": e.pair} for e in part]
-        predictions += client.predict(reference, inputs, parameters)["predictions"]
-    return predictions
+def _input(example: Example) -> InputText:
+    return example.text if example.pair is None else {"text": example.text, "text_pair": example.pair}
 
 
-def _tags(example: Example, tokens: Sequence[dict[str, Any]]) -> list[str]:
+def _tags(example: Example, tokens: Sequence[Entity]) -> list[str]:
     """Return the tag of each word: its first token's, as in training, and O for a word that was cut off."""
     by_word: dict[int | None, str] = {}
     for token in tokens:
-        word = example.word_of(int(token["start"]), int(token["end"]))
-        by_word.setdefault(word, str(token["entity"]))
+        by_word.setdefault(example.word_of(token.start, token.end), token.label)
     return [by_word.get(word, OUTSIDE) for word in range(len(example.words))]

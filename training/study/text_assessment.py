@@ -12,7 +12,8 @@ from typing import Any
 from rootstock.adapters.bundle import Bundle, Limits
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, open_archive
 from rootstock.adapters.bundle.manifest import read_json, read_manifest
-from rootstock.adapters.client.client import Client, read_source
+from rootstock.adapters.client.client import Client
+from rootstock.adapters.client.upload import read_source
 from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.home.offline import open_offline
 from rootstock.adapters.spec import GENERATION, TEXT_GENERATION, FoundationSpec, Rejected
@@ -71,13 +72,13 @@ def assess_text_on_server(
     groups = _groups(source, data, settings)
 
     def answer(group: PromptGroup) -> str:
-        options = {"temperature": 0, "max_tokens": settings.max_new_tokens}
+        most = settings.max_new_tokens
         if task == TEXT_GENERATION:
-            content: str = client.chat(reference, group.messages, **options)["choices"][0]["message"]["content"]
+            answered = client.chat(reference, group.messages, temperature=0, max_tokens=most)
         else:
             text = only_text(group.messages, str(data))
-            content = client.complete(reference, text, **options)["choices"][0]["text"]
-        return content.strip()
+            answered = client.complete(reference, text, temperature=0, max_tokens=most)
+        return answered.text.strip()
 
     # A server computes several answers in one pass.
     with ThreadPoolExecutor(_REQUESTS) as threads:

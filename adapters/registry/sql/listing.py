@@ -21,11 +21,13 @@ class _Made(NamedTuple):
     at: datetime
 
 
-def page(session: Session, limit: int, after: str | None) -> Page:
-    """Return at most `limit` adapters whose names come after `after`, in order of name."""
+def page(session: Session, limit: int, after: str | None, search: str = "") -> Page:
+    """Return at most `limit` adapters in order of name: names after `after` that contain `search`."""
     query = select(AdapterRow.name).where(AdapterRow.deleted_at.is_(None)).order_by(AdapterRow.name)
     if after is not None:
         query = query.where(AdapterRow.name > after)
+    if search:
+        query = query.where(AdapterRow.name.contains(search, autoescape=True))
     names = list(session.scalars(query.limit(limit + 1)))
     more, names = len(names) > limit, names[:limit]
     made: defaultdict[str, dict[int, _Made]] = defaultdict(dict)
@@ -68,11 +70,13 @@ def version_detail(row: VersionRow) -> VersionDetail:
     )
 
 
-def newest_events(session: Session, name: str | None, limit: int) -> list[Event]:
-    """Return at most `limit` events, newest first, of one adapter or of all."""
+def newest_events(session: Session, name: str | None, limit: int, before: int | None) -> list[Event]:
+    """Return at most `limit` events, newest first, of one adapter or of all; `before` is an id to stay under."""
     query = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
     if name is not None:
         query = query.where(EventRow.name == name)
+    if before is not None:
+        query = query.where(EventRow.id < before)
     return [
         Event(row.id, row.at, row.what, row.name, row.version, row.alias, row.detail)
         for row in session.scalars(query)

@@ -12,7 +12,16 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from rootstock.adapters.errors import InvalidName, RegistryUnavailable, VersionInUse
-from rootstock.adapters.reference import LIVE, Reference, check_alias, check_digest, check_name, is_name, shown
+from rootstock.adapters.reference import (
+    LIVE,
+    Reference,
+    check_alias,
+    check_digest,
+    check_name,
+    is_name,
+    is_part_of_name,
+    shown,
+)
 from rootstock.adapters.registry.records import (
     AdapterDetail,
     AliasPointer,
@@ -181,8 +190,8 @@ class SqlRegistry:
             _note(session, "adapter_deleted", name, versions=[number for number, _ in rows])
             return digests
 
-    def list(self, limit: int = 100, after: str | None = None) -> Page:
-        """Return at most `limit` adapters whose names come after `after`, in order of name."""
+    def list(self, limit: int = 100, after: str | None = None, search: str = "") -> Page:
+        """Return at most `limit` adapters in order of name: names after `after` that contain `search`."""
         if limit < 1:
             raise ValueError(f"limit is {limit}; give at least 1")
         if after is not None and not is_name(after):
@@ -190,8 +199,11 @@ class SqlRegistry:
                 f"{shown(after)} is not a name that a page can begin after; give the `next` of the last page",
                 param="after",
             )
+        search = search.lower()
+        if not is_part_of_name(search):
+            return Page([], None)
         with self._database.reading() as session:
-            return page(session, limit, after)
+            return page(session, limit, after, search)
 
     def show(self, name: str) -> AdapterDetail:
         """Return everything about one adapter; raise UnknownAdapter if there is none."""
@@ -203,12 +215,17 @@ class SqlRegistry:
         with self._database.reading() as session:
             return version_detail(find_version(session, name, number))
 
-    def events(self, name: str | None = None, limit: int = 100) -> builtins.list[Event]:
-        """Return at most `limit` events, newest first, of all adapters or of one, which may be deleted."""
+    def events(
+        self, name: str | None = None, limit: int = 100, before: int | None = None
+    ) -> builtins.list[Event]:
+        """Return at most `limit` events, newest first, of all adapters or of one, which may be deleted.
+
+        With `before`, return only events older than the one with that id.
+        """
         if name is not None and not is_name(name):
             return []
         with self._database.reading() as session:
-            return newest_events(session, name, limit)
+            return newest_events(session, name, limit, before)
 
     def count(self) -> int:
         """Return the number of adapters."""

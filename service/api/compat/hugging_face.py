@@ -19,6 +19,7 @@ from rootstock.service.api.openai.chat import ChatBody, chat_completions
 from rootstock.service.api.openai.chat_answer import ChatCompletion
 from rootstock.service.api.openai.embedded_texts import embed
 from rootstock.service.api.openai.embeddings import normalised, shorten
+from rootstock.service.api.openai.event_stream import STREAMED
 from rootstock.service.api.options import TimeoutHeader, options_of
 from rootstock.service.api.predict import (
     Body,
@@ -102,13 +103,13 @@ class HubBody(Body):
         return parameters
 
 
-@router.post("/models/{name:path}/v1/chat/completions", response_model=ChatCompletion)
+@router.post("/models/{name:path}/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
 async def chat_with_model(name: str, body: ChatBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Answer a chat with the model in the path. The one in the body does not count."""
     return await chat_completions(body.model_copy(update={"model": name}), request, within)
 
 
-@router.post("/models/{name:path}/pipeline/{task}")
+@router.post("/models/{name:path}/pipeline/{task}", responses=STREAMED)
 async def run_task(
     name: str, task: str, body: HubBody, request: Request, within: TimeoutHeader = None
 ) -> Response:
@@ -116,13 +117,13 @@ async def run_task(
     return await _run(name, body, task, request, within)
 
 
-@router.post("/models/{name:path}")
+@router.post("/models/{name:path}", responses=STREAMED)
 async def run_model(name: str, body: HubBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Answer as the pipeline of the model's task does, in the form of Hugging Face's inference API."""
     return await _run(name, body, None, request, within)
 
 
-@router.post("/")
+@router.post("/", responses=STREAMED)
 async def run_default(body: HubBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Answer as `POST /models/{reference}`, for `model` in the body, or else for the first foundation."""
     return await _run(FOUNDATION if body.model is None else body.model, body, None, request, within)

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictStr
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.texts import Texts
 from rootstock.service.api.compat.truncation import DefaultTruncation
+from rootstock.service.api.document.error_codes import raises
 from rootstock.service.api.errors import spell
 from rootstock.service.api.openai.embeddings import EmbeddingsBody, EmbeddingUsage, embeddings
 from rootstock.service.api.openai.models import Model, models
@@ -169,7 +170,7 @@ async def infinity_classify(
     return InfinityClasses(model=body.model, usage=_usage(answer.prompt_tokens), data=answer.predictions)
 
 
-@router.get("/models")
+@router.get("/models", openapi_extra=raises("registry_unavailable"))
 async def infinity_models(request: Request) -> InfinityModels:
     """List every model of /v1/models with what it can do here."""
     hosts = {host.name: host for host in server_of(request).foundations}

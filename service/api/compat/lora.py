@@ -11,6 +11,7 @@ from pydantic import StrictBool, StrictStr
 from rootstock.adapters.bundle import PlainFields
 from rootstock.adapters.errors import AdapterError, UnknownAdapter
 from rootstock.service.api.body import BodyRoute
+from rootstock.service.api.document.error_codes import ADAPTER, PUBLISHING, raises
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.api.strict import Strict
 
@@ -41,7 +42,11 @@ class UnloadLoraBody(Strict):
     lora_int_id: int | None = None
 
 
-@router.post("/v1/load_lora_adapter", response_class=PlainTextResponse)
+@router.post(
+    "/v1/load_lora_adapter",
+    response_class=PlainTextResponse,
+    openapi_extra=raises(*PUBLISHING, "path_not_allowed", "path_not_found", "adapter_exists"),
+)
 async def load_lora_adapter(body: LoadLoraBody, request: Request) -> str:
     """Verify the adapter at a path of the server and publish it as the next version of its name."""
     server = server_of(request)
@@ -57,7 +62,7 @@ async def load_lora_adapter(body: LoadLoraBody, request: Request) -> str:
     return f"Success: LoRA adapter '{done.published.name}' added successfully."
 
 
-@router.post("/v1/unload_lora_adapter", response_class=PlainTextResponse)
+@router.post("/v1/unload_lora_adapter", response_class=PlainTextResponse, openapi_extra=raises(*ADAPTER))
 async def unload_lora_adapter(body: UnloadLoraBody, request: Request) -> str:
     """Delete an adapter with all its versions, as DELETE /v1/adapters/{name} does."""
     server = server_of(request)

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from rootstock.service.api.health import readyz
+from rootstock.service.api.document.error_codes import raises
+from rootstock.service.api.health import ServerState, readyz
 
 router = APIRouter()
 
@@ -19,7 +20,7 @@ class ServerVersion(BaseModel):
     version: str
 
 
-@router.get("/ping")
+@router.get("/ping", response_model=ServerState, openapi_extra=raises("not_ready", "registry_unavailable"))
 async def ping(request: Request) -> Response:
     """Answer as /readyz: 200 while requests are admitted, else 503."""
     return await readyz(request)

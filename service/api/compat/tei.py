@@ -17,6 +17,7 @@ from pydantic_core import to_json
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.reference import Reference
 from rootstock.service.api.compat.texts import Texts
+from rootstock.service.api.document.error_codes import raises
 from rootstock.service.api.errors import spell
 from rootstock.service.api.openai.embedded_texts import embed
 from rootstock.service.api.openai.embeddings import normalised
@@ -128,7 +129,7 @@ async def tei_embed(
     return _json((normalised(answer.vectors) if body.normalize else answer.vectors).tolist())
 
 
-@router.post("/embed_all")
+@router.post("/embed_all", openapi_extra=raises("wrong_task"))
 async def tei_embed_all() -> Response:
     """Refuse the vectors of single tokens, which this server does not return."""
     raise WrongRoute("this server returns one pooled vector for each text, none for its tokens; use /embed")

@@ -14,6 +14,7 @@ from rootstock.adapters.spec import Adapter
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.reference import Reference
 from rootstock.service.api.compat.texts import Texts
+from rootstock.service.api.document.error_codes import TEXT, raises
 from rootstock.service.api.predict import while_connected
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.api.strict import MAX_ITEMS, Strict
@@ -96,7 +97,7 @@ async def tei_decode(body: TeiDecodeBody, request: Request, reference: Reference
         raise
 
 
-@router.get("/info")
+@router.get("/info", openapi_extra=raises(*TEXT, "wrong_task"))
 async def tei_info(request: Request, reference: Reference) -> TeiInfo:
     """Describe a model that embeds, classifies or ranks."""
     host, adapter = await server_of(request).foundations.adapter(reference)

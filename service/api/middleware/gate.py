@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rootstock.service.api.errors import answer_error, error_response
 from rootstock.service.api.middleware.access_log import AccessLog
 from rootstock.service.api.middleware.body_limit import BodyLimit, BodyTooLarge, declared_size
-from rootstock.service.api.middleware.keys import ADAPTERS_PATH, OPEN_PATHS, Keys
+from rootstock.service.api.middleware.keys import ADAPTERS_PATH, OPEN_PATHS, Keys, is_console
 from rootstock.service.api.middleware.request_id import choose_request_id
 from rootstock.service.api.middleware.response_headers import ResponseHeaders
 from rootstock.service.api.middleware.site import Sites
@@ -68,6 +68,8 @@ class Gate:
     def _refusal(self, scope: Scope, authorization: bytes | None) -> tuple[int, str, str] | None:
         if self.keys.none and scope["path"] not in OPEN_PATHS:
             return self.sites.refusal(scope["method"], scope["headers"])
+        if is_console(scope):
+            return None
         header = authorization.decode("latin-1") if authorization else None
         return self.keys.refusal(scope["method"], scope["path"], header)
 

@@ -5,13 +5,31 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
 # Health checks and scrapes need no key, and are not traced.
 OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v2/health/live", "/v2/health/ready")
 ADAPTERS_PATH = "/v1/adapters"
+CONSOLE_PATH = "/console"
+ASSETS_PATH = "/console/assets/"
 # vLLM's routes that publish and delete.
 _LORA_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 # A model's route that deletes it; other methods on these paths are inference.
 _MODELS_PATH = "/v1/models/"
+
+
+def is_console(scope: Scope) -> bool:
+    """Tell whether a request is for the console's page or a file of it.
+
+    They hold no data, and a browser loads them before its user can give a key.
+    """
+    path: str = scope["path"]
+    if scope["method"] not in ("GET", "HEAD"):
+        return False
+    if path == "/":
+        return "text/html" in Headers(scope=scope).get("accept", "")
+    return path in (CONSOLE_PATH, f"{CONSOLE_PATH}/") or path.startswith(ASSETS_PATH)
 
 
 @dataclass(frozen=True)
@@ -26,12 +44,21 @@ class Keys:
         """Tell whether the server has no keys, so that no call needs one."""
         return self.api is None and self.admin is None
 
+    def open(self, path: str) -> bool:
+        """Tell whether calls of this path never need a key."""
+        return path in OPEN_PATHS
+
+    def changes(self, method: str, path: str) -> bool:
+        """Tell whether a call changes adapters, and so needs the admin key."""
+        if path.startswith((ADAPTERS_PATH, *_LORA_PATHS)):
+            return method not in ("GET", "HEAD")
+        return path.startswith(_MODELS_PATH) and method == "DELETE"
+
     def refusal(self, method: str, path: str, header: str | None) -> tuple[int, str, str] | None:
         """Return status, code and message if this Authorization header does not allow this call, else None."""
-        if path in OPEN_PATHS or self.none:
+        if self.open(path) or self.none:
             return None
-        changes = path.startswith((ADAPTERS_PATH, *_LORA_PATHS)) and method not in ("GET", "HEAD")
-        changes |= path.startswith(_MODELS_PATH) and method == "DELETE"
+        changes = self.changes(method, path)
         if not changes and self.api is None:
             return None
         scheme, _, token = (header or "").partition(" ")

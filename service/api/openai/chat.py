@@ -13,7 +13,7 @@ from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.openai.answers import collect, new_parts, usage_of_stream
 from rootstock.service.api.openai.chat_answer import ChatCompletion, ChatWriter
 from rootstock.service.api.openai.chat_message import ChatMessage
-from rootstock.service.api.openai.event_stream import EventStream
+from rootstock.service.api.openai.event_stream import STREAMED, EventStream
 from rootstock.service.api.openai.sampling_fields import SamplingFields, spelled
 from rootstock.service.api.openai.tools import ToolFields
 from rootstock.service.api.options import TimeoutHeader, options_of
@@ -47,7 +47,7 @@ class ChatBody(ToolFields, SamplingFields):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion)
+@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
 async def chat_completions(body: ChatBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Answer a chat with a foundation that generates text, or with an adapter on it."""
     engine, target = server_of(request).foundations.generator(body.model)

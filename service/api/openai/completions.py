@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
 
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.openai.answers import AnswerParts, CompletionUsage, collect, new_parts, usage_of_stream
-from rootstock.service.api.openai.event_stream import EventStream
+from rootstock.service.api.openai.event_stream import STREAMED, EventStream
 from rootstock.service.api.openai.sampling_fields import SamplingFields, spelled
 from rootstock.service.api.options import TimeoutHeader, options_of
 from rootstock.service.api.predict import while_connected
@@ -70,7 +70,7 @@ class Completion(BaseModel):
     usage: CompletionUsage | None = None
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", responses=STREAMED)
 async def completions(body: CompletionBody, request: Request, within: TimeoutHeader = None) -> Completion:
     """Continue a text with a foundation that generates text, or with an adapter on it."""
     engine, target = server_of(request).foundations.generator(body.model)

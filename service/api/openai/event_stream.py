@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
@@ -13,6 +14,10 @@ from starlette.types import Receive, Scope, Send
 from rootstock.service.api.errors import ErrorAnswer, fault_detail
 
 DONE = "data: [DONE]\n\n"
+# The `responses` of a route that may stream.
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
 
 
 class EventStream(StreamingResponse):

@@ -14,6 +14,7 @@ from rootstock.adapters import tasks
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.reference import Reference
 from rootstock.adapters.registry import AdapterSummary
+from rootstock.service.api.document.error_codes import REFERENCE, raises
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.engine.core.errors import InvalidParameter
 from rootstock.service.engine.encode.size import MAX_CHARACTERS
@@ -96,7 +97,7 @@ class LimitsAnswer(BaseModel):
     precision: str
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", openapi_extra=raises("invalid_name", "registry_unavailable"))
 async def models(
     request: Request,
     limit: Annotated[
@@ -108,13 +109,13 @@ async def models(
     return await asyncio.to_thread(_list, server_of(request), limit, after)
 
 
-@router.get("/v1/models/{name:path}")
+@router.get("/v1/models/{name:path}", openapi_extra=raises(*REFERENCE))
 async def model(request: Request, name: str) -> Model:
     """Describe the model that a reference means."""
     return await asyncio.to_thread(_describe, server_of(request), name)
 
 
-@router.delete("/v1/models/{name:path}")
+@router.delete("/v1/models/{name:path}", openapi_extra=raises(*REFERENCE, "version_in_use", "invalid_parameter"))
 async def delete_model(request: Request, name: str) -> DeletedModel:
     """Delete an adapter, or with a reference to one version that version, once no request uses it."""
     server = server_of(request)
@@ -245,10 +246,8 @@ def _of_adapter(server: Server, adapter: AdapterSummary) -> Model:
 
 def _parent(server: Server, fingerprint: str | None) -> str | None:
     """Return the name of the foundation with this fingerprint; None if this server does not have it."""
-    if fingerprint is None:
-        return server.foundations.first.name
-    hosts = (host for host in server.foundations if host.spec.fingerprint == fingerprint)
-    return next((host.name for host in hosts), None)
+    host = server.foundations.hosting(fingerprint)
+    return None if host is None else host.name
 
 
 def _seconds(at: datetime | None) -> int:

@@ -149,20 +149,20 @@ def test_a_folder_of_peft_brings_the_template_beside_it(
     for name, text in beside.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     with Client(server.url) as ours:
-        done = ours.publish(tmp_path, f"peft-{kind}")
-        verification = done["verification"]
+        done = ours.push(tmp_path, f"peft-{kind}")
+        verification = done.verification
         assert verification["chat_template"] is True
         assert verification["ignored"] == ([SETTINGS] if kind == "both" else [])
-        shown = ours.show(f"peft-{kind}")["versions"][0]["verification"]
+        shown = ours.show(f"peft-{kind}").versions[0].document["verification"]
         assert shown["chat_template"] is True
-        pulled = ours.pull(f"peft-{kind}", 1)
+        pulled = ours.pull(f"peft-{kind}@1", tmp_path).path.read_bytes()
     tokens = client.post("/tokenize", json={"model": f"peft-{kind}", "messages": USER}).json()["tokens"]
     text = text_of(tiny, GEMMA, USER)
     assert tokens == tokenizer_of(tiny.folder)(text, add_special_tokens=False).input_ids
     manifest = json.loads(zipfile.ZipFile(io.BytesIO(pulled)).read("bundle.json"))
     assert manifest["prompting"] == {"system_prompt": None, "chat_template": GEMMA}
     again = published(client, f"again-{kind}", pulled)
-    assert again["digest"] == done["digest"]
+    assert again["digest"] == done.digest
     assert again["verification"]["chat_template"] is True
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from rootstock.service.api.adapters import AliasBody
+from rootstock.service.api.adapters.aliases import AliasBody
 from rootstock.service.api.openai.embeddings import EmbeddingsBody
 from rootstock.service.api.predict import PredictBody
 from rootstock.service.api.protocol import MAX_HEAD_BYTES

@@ -25,6 +25,7 @@ from rootstock.service.api.compat.inference_protocol.tensors import (
     outputs_of,
 )
 from rootstock.service.api.compat.served_model import find_model
+from rootstock.service.api.document.error_codes import REFERENCE, TEXT, raises
 from rootstock.service.api.health import livez, readyz
 from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
 from rootstock.service.api.predict import Body, Text, input_of, while_connected
@@ -34,6 +35,8 @@ from rootstock.service.engine.core.errors import InvalidParameter
 
 _PLATFORM = "rootstock"
 _PAGE = 500
+# An answer with tensors as bytes behind its JSON.
+_BINARY: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
 
 
 router = APIRouter(route_class=InferenceRoute, responses={"default": {"model": PlainError}})
@@ -126,20 +129,24 @@ async def server_metadata() -> ServerMetadata:
     return ServerMetadata(name=_PLATFORM, version=version("rootstock"), extensions=extensions)
 
 
-@router.get("/v2/health/live", response_model=ServerLiveness)
+@router.get("/v2/health/live", response_model=ServerLiveness, openapi_extra=raises("engine_ended"))
 async def live(request: Request) -> Response:
     """Answer as /livez, in the protocol's form."""
     return _probe(await livez(request), "live")
 
 
-@router.get("/v2/health/ready", response_model=ServerReadiness)
+@router.get(
+    "/v2/health/ready",
+    response_model=ServerReadiness,
+    openapi_extra=raises("not_ready", "registry_unavailable"),
+)
 async def ready(request: Request) -> Response:
     """Answer as /readyz, in the protocol's form."""
     return _probe(await readyz(request), "ready")
 
 
-@router.get("/v2/models/{name}")
-@router.get("/v2/models/{name}/versions/{version}")
+@router.get("/v2/models/{name}", openapi_extra=raises(*TEXT))
+@router.get("/v2/models/{name}/versions/{version}", openapi_extra=raises(*TEXT))
 async def model_metadata(request: Request, name: str, version: int | None = None) -> ModelMetadata:
     """Return the inputs and outputs of a model."""
     server = server_of(request)
@@ -156,16 +163,16 @@ async def model_metadata(request: Request, name: str, version: int | None = None
     )
 
 
-@router.get("/v2/models/{name}/ready")
-@router.get("/v2/models/{name}/versions/{version}/ready")
+@router.get("/v2/models/{name}/ready", openapi_extra=raises(*REFERENCE))
+@router.get("/v2/models/{name}/versions/{version}/ready", openapi_extra=raises(*REFERENCE))
 async def model_ready(request: Request, name: str, version: int | None = None) -> ModelReadiness:
     """Answer 200 for a model that this server has, else 404."""
     await asyncio.to_thread(server_of(request).foundations.host, _reference(name, version))
     return ModelReadiness(name=name)
 
 
-@router.post("/v2/models/{name}/infer")
-@router.post("/v2/models/{name}/versions/{version}/infer")
+@router.post("/v2/models/{name}/infer", responses=_BINARY)
+@router.post("/v2/models/{name}/versions/{version}/infer", responses=_BINARY)
 async def infer(
     body: InferBody, request: Request, name: str, version: int | None = None, within: TimeoutHeader = None
 ) -> Response:
@@ -195,7 +202,7 @@ async def infer(
     return _tensors(head, outputs, [all_binary if one is None else one for one in asked])
 
 
-@router.post("/v2/repository/index")
+@router.post("/v2/repository/index", openapi_extra=raises("registry_unavailable"))
 async def repository_index(request: Request) -> list[IndexedModel]:
     """List every version of every model. The body is not read."""
     return await asyncio.to_thread(_every_version, server_of(request))

@@ -7,15 +7,29 @@ import itertools
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from rootstock.adapters.client.client import MAX_TRIES, Client
-from rootstock.adapters.client.errors import ClientError, Misused, Refused, Unreachable, Unreadable
+from rootstock.adapters.client.client import Client
+from rootstock.adapters.client.errors import (
+    AccessDenied,
+    InvalidRequest,
+    Misused,
+    NotFound,
+    Refused,
+    RejectedBundle,
+    ServerBusy,
+    ServerFault,
+    StateConflict,
+    TimedOut,
+    Unreachable,
+    Unreadable,
+)
+from rootstock.adapters.client.predictions import ClassificationResult
 from rootstock.adapters.errors import InvalidName, UnknownVersion
 from tests.adapters.stand_in import DIGESTS, ZIP, StandIn, bound, raw_server, refusal, serving
 from tests.bounds import HANG
@@ -35,7 +49,7 @@ def server(running: StandIn) -> StandIn:
 
 @pytest.fixture
 def client(server: StandIn) -> Iterator[Client]:
-    with Client(server.url) as opened:
+    with Client(server.url, retries=0) as opened:
         yield opened
 
 
@@ -53,28 +67,30 @@ def test_an_address_may_have_a_path_as_behind_a_proxy(server: StandIn) -> None:
 
 
 def test_inference_sends_what_the_routes_take(server: StandIn, client: Client) -> None:
-    assert client.predict("a@2", "hello", {"top_k": None})["model"] == "a@2"
-    assert client.predict("a", ["x", {"text": "y", "text_pair": "z"}])["predictions"]
-    assert client.predict_many(("a", "b"), "hello")["results"] == [{"model": "a"}, {"model": "b"}]
-    assert client.embeddings("foundation", ("x", "y"))["data"] == []
+    assert client.predict("a@2", "hello", top_k=None).digest == DIGESTS[2]
+    assert len(client.predict("a", ["x", {"text": "y", "text_pair": "z"}])) == 2
+    assert client.predict("a", "hello", ClassificationResult).label == "x"
+    assert len(client.fan_out(("a", "b"), "hello")) == 2
+    assert client.embed("foundation", ("x", "y"), dimensions=2).tolist() == [[0, 1], [0, 1]]
     assert [seen.json for seen in server.seen] == [
         {"model": "a@2", "inputs": "hello", "parameters": {"top_k": None}},
         {"model": "a", "inputs": ["x", {"text": "y", "text_pair": "z"}]},
+        {"model": "a", "inputs": "hello", "task": "text-classification"},
         {"models": ["a", "b"], "inputs": "hello"},
-        {"model": "foundation", "input": ["x", "y"]},
+        {"model": "foundation", "input": ["x", "y"], "encoding_format": "base64", "dimensions": 2},
     ]
 
 
 def test_limits_and_models_are_the_servers_documents(client: Client) -> None:
-    assert client.limits() == {"what": "limits"}
-    assert client.models() == {"what": "models"}
+    assert client.limits()["what"] == "limits"
+    assert client.models()["what"] == "models"
 
 
 def test_publishing_bytes_sends_the_zip_and_only_the_fields_that_were_given(
     server: StandIn, client: Client
 ) -> None:
-    assert client.publish(ZIP, "intents")["version"] == 4
-    client.publish(
+    assert client.push(ZIP, "intents").version == 4
+    client.push(
         ZIP,
         "intents",
         task="text-classification",
@@ -104,7 +120,7 @@ def test_progress_runs_from_nothing_to_all_bytes_in_small_steps(
     path.write_bytes(ZIP * 20_000)
     for data in (path, path.read_bytes()):
         steps: list[tuple[int, int]] = []
-        client.publish(data, "big", progress=lambda sent, total, steps=steps: steps.append((sent, total)))
+        client.push(data, "big", progress=lambda sent, total, steps=steps: steps.append((sent, total)))
         total = path.stat().st_size
         sent = [done for done, _ in steps]
         assert {all_ for _, all_ in steps} == {total}
@@ -117,7 +133,7 @@ def test_progress_runs_from_nothing_to_all_bytes_in_small_steps(
 
 def test_labels_in_one_text_are_misuse_and_nothing_is_sent(server: StandIn, client: Client) -> None:
     with pytest.raises(Misused, match="labels is the text 'no,yes'; give a list"):
-        client.publish(ZIP, "intents", labels="no,yes")
+        client.push(ZIP, "intents", labels="no,yes")
     assert server.seen == []
 
 
@@ -126,20 +142,43 @@ def test_progress_stops_where_the_network_stops() -> None:
     over = threading.Event()
     data = bytes(64 * 2**20)
     with raw_server(lambda _: over.wait(HANG)) as url:
-        with Client(url, timeout=0.3) as client, pytest.raises(Unreachable, match=r"within 0\.3 s"):
-            client.publish(data, "big", progress=lambda sent, _: steps.append(sent))
+        with Client(url, timeout=0.3) as client, pytest.raises(TimedOut, match=r"within 0\.3 s"):
+            client.push(data, "big", progress=lambda sent, _: steps.append(sent))
         over.set()
     assert 0 < steps[-1] < len(data)
 
 
 def test_listing_walks_all_pages(server: StandIn, client: Client) -> None:
     server.names = [f"adapter-{i}" for i in range(5)]
-    assert [entry["name"] for entry in client.list(limit=2)] == server.names
+    assert [entry.name for entry in client.list(limit=2)] == server.names
     assert [seen.query for seen in server.seen] == [
         {"limit": "2"},
         {"limit": "2", "after": "adapter-1"},
         {"limit": "2", "after": "adapter-3"},
     ]
+
+
+def test_a_list_may_be_searched_and_an_adapter_described(server: StandIn, client: Client) -> None:
+    list(client.list("mood", limit=5))
+    assert server.seen[-1].query == {"limit": "5", "search": "mood"}
+    assert client.show("a").description is None
+    shown = {
+        "name": "a",
+        "task": None,
+        "live": None,
+        "aliases": {},
+        "versions": [],
+        "description": {"kind": "lora"},
+    }
+    server.instead = [JSONResponse(shown)]
+    assert client.show("a").description == {"kind": "lora"}
+
+
+@pytest.mark.parametrize("text", ["\ud800", b"bytes", float("nan")])
+def test_what_json_cannot_hold_is_misuse_and_nothing_is_sent(server: StandIn, client: Client, text: Any) -> None:
+    with pytest.raises(Misused, match="cannot be written as JSON"):
+        client.predict("a", [text])
+    assert server.seen == []
 
 
 def test_a_list_that_leads_back_to_itself_ends_with_an_error(server: StandIn, client: Client) -> None:
@@ -149,13 +188,13 @@ def test_a_list_that_leads_back_to_itself_ends_with_an_error(server: StandIn, cl
     assert len(server.seen) == 2
 
 
-def test_adapters_are_shown_fetched_moved_and_removed(server: StandIn, client: Client) -> None:
-    assert client.show("a.b_c")["live"] == 2
-    assert client.pull("a", 3) == ZIP
-    assert client.set_alias("a", "prod", 3)["digest"] == DIGESTS[3]
-    assert client.rollback("a")["version"] == 1
-    client.remove("a")
-    client.remove("a", 2, force=True)
+def test_adapters_are_shown_fetched_moved_and_removed(server: StandIn, client: Client, tmp_path: Path) -> None:
+    assert client.show("a.b_c").live == 2
+    assert client.pull("a@3", tmp_path).path.read_bytes() == ZIP
+    assert client.promote("a", 3, "prod").digest == DIGESTS[3]
+    assert client.rollback("a").version == 1
+    client.delete("a")
+    client.delete("a", 2, force=True)
     assert server.asked == [
         "GET /v1/adapters/a.b_c",
         "GET /v1/adapters/a/versions/3/bundle",
@@ -183,20 +222,20 @@ def test_a_reference_that_means_nothing_is_an_error(client: Client, reference: s
 
 @pytest.mark.parametrize("name", ["", "..", "A", "a/b", "foundation"])
 def test_what_is_no_name_is_never_sent(server: StandIn, client: Client, name: str) -> None:
-    for call in (client.show, client.rollback, client.remove):
+    for call in (client.show, client.rollback, client.delete):
         with pytest.raises(InvalidName):
             call(name)
     with pytest.raises(InvalidName):
-        client.publish(ZIP, name)
+        client.push(ZIP, name)
     with pytest.raises(InvalidName):
-        client.set_alias("a", f"{name}/..", 1)
+        client.promote("a", 1, f"{name}/..")
     assert server.seen == []
 
 
 def test_a_refusal_carries_the_servers_words(server: StandIn, client: Client) -> None:
     server.instead = [refusal(409, "version_in_use", "live points at a@2;\n\x1b[31muse force")]
     with pytest.raises(Refused) as caught:
-        client.remove("a", 2)
+        client.delete("a", 2)
     assert (caught.value.status, caught.value.code, caught.value.param) == (409, "version_in_use", "name")
     assert str(caught.value) == caught.value.message == "live points at a@2; [31muse force"
 
@@ -224,21 +263,23 @@ def test_an_error_that_is_not_the_servers_is_one_clear_line(
 
 
 @pytest.mark.parametrize("answer", [HTMLResponse("<html>Welcome"), Response(), JSONResponse(["a"])])
-def test_a_success_that_is_not_the_servers_is_an_error(server: StandIn, client: Client, answer: Response) -> None:
+def test_a_success_that_is_not_the_servers_is_an_error(
+    server: StandIn, client: Client, answer: Response, tmp_path: Path
+) -> None:
     server.instead = [answer, answer]
     with pytest.raises(Unreadable, match="is this a Rootstock server"):
         client.limits()
     with pytest.raises(Unreadable, match="bytes that are no zip"):
-        client.pull("a", 1)
+        client.pull("a@1", tmp_path)
 
 
-def test_a_dropped_connection_is_said_and_the_request_is_not_sent_again() -> None:
+def test_a_dropped_connection_is_said_and_a_rollback_is_not_sent_again() -> None:
     with (
         raw_server(lambda connection: connection.recv(10)) as url,
         Client(url) as client,
         pytest.raises(Unreachable, match="broke off before it had answered"),
     ):
-        client.predict("a", "x")
+        client.rollback("a")
 
 
 def test_an_answer_that_breaks_off_is_said() -> None:
@@ -246,8 +287,12 @@ def test_an_answer_that_breaks_off_is_said() -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nPK")
 
-    with raw_server(half) as url, Client(url) as client, pytest.raises(Unreachable, match="broke off"):
-        client.pull("a", 1)
+    with (
+        raw_server(half) as url,
+        Client(url, retries=0) as client,
+        pytest.raises(Unreachable, match="broke off"),
+    ):
+        client.pull("a@1")
 
 
 def test_a_server_that_says_no_before_the_upload_is_over_is_heard() -> None:
@@ -261,7 +306,7 @@ def test_a_server_that_says_no_before_the_upload_is_over_is_heard() -> None:
             pass
 
     with raw_server(refuse) as url, Client(url) as client, pytest.raises(Refused) as caught:
-        client.publish(bytes(8 * 2**20), "big")
+        client.push(bytes(8 * 2**20), "big")
     assert (caught.value.status, caught.value.code, caught.value.param) == (413, "too_large", None)
 
 
@@ -270,85 +315,6 @@ def test_where_nothing_listens_the_address_is_named() -> None:
         url = f"http://127.0.0.1:{refusing.getsockname()[1]}"
         with Client(url) as client, pytest.raises(Unreachable, match=rf"cannot reach {url} \(.*refused\)"):
             client.limits()
-
-
-class Late(httpx.HTTPTransport):
-    """The real transport; the server comes up after it has refused one connection."""
-
-    def __init__(self, start: Callable[[], object]) -> None:
-        super().__init__()
-        self.tries = 0
-        self._start = start
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        self.tries += 1
-        try:
-            return super().handle_request(request)
-        except httpx.ConnectError:
-            self._start()
-            raise
-
-
-def test_a_refused_connection_is_tried_once_more_for_a_get_and_never_for_a_post() -> None:
-    for call, tries in ((lambda c: c.limits(), 2), (lambda c: c.predict("a", "x"), 1)):
-        with bound() as listener:
-            transport = Late(lambda: None)
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            with Client(url, transport=transport) as client, pytest.raises(Unreachable):
-                call(client)
-            assert transport.tries == tries
-
-
-def test_a_get_finds_the_server_that_comes_up_meanwhile() -> None:
-    listener, running = bound(), []
-
-    def start() -> None:
-        running.append(serving(StandIn(), listener))
-        running[0].__enter__()
-
-    with Client(f"http://127.0.0.1:{listener.getsockname()[1]}", transport=Late(start)) as client:
-        assert client.limits() == {"what": "limits"}
-    running[0].__exit__(None, None, None)
-
-
-def busy(after: str | None) -> Response:
-    return refusal(429, "overloaded", "too busy", None if after is None else {"Retry-After": after})
-
-
-def test_an_inference_that_gets_429_waits_as_told_and_tries_again(server: StandIn, client: Client) -> None:
-    for call in (
-        lambda: client.predict("a", "x"),
-        lambda: client.predict_many(["a"], "x"),
-        lambda: client.embeddings("a", "x"),
-    ):
-        server.instead = [busy("0"), busy("0.01")]
-        call()
-    assert len(server.seen) == 9
-
-
-def test_the_tries_end(server: StandIn, client: Client) -> None:
-    server.instead = [busy("0") for _ in range(20)]
-    with pytest.raises(Refused) as caught:
-        client.predict("a", "x")
-    assert (caught.value.status, caught.value.retry_after) == (429, 0)
-    assert len(server.seen) == MAX_TRIES
-
-
-@pytest.mark.parametrize("after", ["60", "nan", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", None])
-def test_a_wait_that_is_long_or_unsaid_is_left_to_the_caller(
-    server: StandIn, client: Client, after: str | None
-) -> None:
-    server.instead = [busy(after)]
-    with pytest.raises(Refused, match="too busy"):
-        client.predict("a", "x")
-    assert len(server.seen) == 1
-
-
-def test_only_inference_waits(server: StandIn, client: Client) -> None:
-    server.instead = [busy("0")]
-    with pytest.raises(Refused):
-        client.publish(ZIP, "a")
-    assert len(server.seen) == 1
 
 
 @pytest.mark.parametrize("url", ["", "localhost:3000", "ftp://x", "http://", "http://u:p@x", "http://x?a=1"])
@@ -360,7 +326,7 @@ def test_what_is_no_address_is_refused_at_once(url: str) -> None:
 @pytest.mark.parametrize("key", ["", " a", "a\n", "ключ"])
 def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(key: str) -> None:
     with pytest.raises(Misused, match="the key is not one line"):
-        Client(key=key)
+        Client(api_key=key)
 
 
 def test_a_proxy_from_the_environment_is_not_asked_for_this_machine(
@@ -369,11 +335,56 @@ def test_a_proxy_from_the_environment_is_not_asked_for_this_machine(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     with Client(server.url) as client:
-        assert client.limits() == {"what": "limits"}
+        assert client.limits()["what"] == "limits"
 
 
-def test_every_error_is_a_client_error() -> None:
-    assert all(issubclass(kind, ClientError) for kind in (Misused, Unreachable, Unreadable, Refused))
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "invalid_json", InvalidRequest),
+        (401, "missing_key", AccessDenied),
+        (403, "wrong_key", AccessDenied),
+        (404, "unknown_adapter", NotFound),
+        (409, "no_previous_version", StateConflict),
+        (413, "request_too_large", InvalidRequest),
+        (422, "rejected_labels", RejectedBundle),
+        (429, "overloaded", ServerBusy),
+        (500, "runner_fault", ServerFault),
+        (503, "draining", ServerBusy),
+        (504, "deadline_exceeded", ServerFault),
+    ],
+)
+def test_a_refusal_has_a_class_and_the_id_in_the_server_s_log(
+    server: StandIn, status: int, code: str, kind: type[Refused]
+) -> None:
+    server.instead = [refusal(status, code, "no", {"X-Request-Id": "abc"})]
+    with Client(server.url, retries=0) as client, pytest.raises(Refused) as caught:
+        client.limits()
+    assert type(caught.value) is kind
+    assert (caught.value.status, caught.value.code, caught.value.request_id) == (status, code, "abc")
+    if isinstance(caught.value, RejectedBundle):
+        assert caught.value.check == "labels"
+
+
+def test_the_address_and_the_key_come_from_the_environment(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROOTSTOCK_URL", server.url)
+    monkeypatch.setenv("ROOTSTOCK_API_KEY", "infer")
+    with Client() as client:
+        client.limits()
+    monkeypatch.setenv("ROOTSTOCK_ADMIN_KEY", "admin")
+    with Client() as client:
+        client.limits()
+    with Client(server.url + "/", "given") as client:
+        client.limits()
+    assert [seen.key for seen in server.seen] == ["Bearer infer", "Bearer admin", "Bearer given"]
+
+
+@pytest.mark.parametrize("wrong", [{"retries": -1}, {"timeout": 0}, {"timeout": float("nan")}])
+def test_a_number_that_allows_no_try_is_refused_at_once(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Misused, match="; give "):
+        Client(**wrong)
 
 
 def test_a_key_in_base64_is_sent_as_it_is(server: StandIn) -> None:

@@ -1,0 +1,101 @@
+"""Reads a stored bundle member by member: its manifest, its card, and the shapes of its tensors."""
+
+from __future__ import annotations
+
+import math
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from rootstock.adapters.bundle.archive import (
+    CARD,
+    CONFIG,
+    GOLDEN,
+    MANIFEST,
+    WEIGHTS,
+    Limits,
+    open_member,
+    open_stored,
+)
+from rootstock.adapters.bundle.canonical import sha256
+from rootstock.adapters.bundle.manifest import Manifest, read_json, read_manifest
+from rootstock.adapters.bundle.tensors import read_shapes
+from rootstock.adapters.spec import Rejected
+
+_DOWN_PROJECTION = re.compile(r"\.lora_A(\.|$)")
+
+
+@dataclass(frozen=True)
+class BundleDescription:
+    """The content of a bundle without the values of its tensors.
+
+    `kind` is "lora", "dora", "adalora", "ia3", or None for a head alone. `ranks` are the distinct ranks of its
+    modules, ascending; they are empty for a kind without ranks. `parameters` counts the numbers in its tensors,
+    the head's included. `card` tells whether the bundle has a model card.
+    """
+
+    manifest: Manifest
+    kind: str | None
+    ranks: tuple[int, ...]
+    parameters: int
+
+    @property
+    def card(self) -> bool:
+        return CARD in self.manifest.files
+
+    @property
+    def golden(self) -> bool:
+        return GOLDEN in self.manifest.files
+
+
+class BundleFile:
+    """An open stored bundle. The values of its tensors are never read, so only its text is checked."""
+
+    def __init__(self, archive: zipfile.ZipFile, limits: Limits) -> None:
+        """Read the manifest. Raise Rejected (check "members", "size" or "schema") if it is damaged."""
+        self._archive = archive
+        self._most = limits.max_text_bytes
+        self.manifest = read_manifest(self._text(MANIFEST))
+
+    def describe(self) -> BundleDescription:
+        """Return the bundle's description. Raise Rejected for a damaged config or header of the tensors."""
+        config = read_json(self._checked(CONFIG), CONFIG)
+        with open_member(self._archive, WEIGHTS) as file:
+            shapes = read_shapes(file)
+        ranks = {shape[0] for name, shape in shapes.items() if _DOWN_PROJECTION.search(name) and shape}
+        kind = config.get("peft_type")
+        return BundleDescription(
+            manifest=self.manifest,
+            kind="dora" if config.get("use_dora") else kind and str(kind).lower(),
+            # AdaLoRA may have kept no direction of a module.
+            ranks=tuple(sorted(ranks - {0})),
+            parameters=sum(math.prod(shape) for shape in shapes.values()),
+        )
+
+    def card(self) -> bytes | None:
+        """Return the model card in Markdown, or None without one. Raise Rejected if it is damaged."""
+        return self._checked(CARD) if CARD in self.manifest.files else None
+
+    def _checked(self, name: str) -> bytes:
+        """Return a member of text after a comparison with its digest in the manifest."""
+        data = self._text(name)
+        if (actual := sha256(data)) != self.manifest.files.get(name):
+            raise Rejected("names", name, f"has the digest {actual}; bundle.json has another one")
+        return data
+
+    def _text(self, name: str) -> bytes:
+        with open_member(self._archive, name) as file:
+            data = file.read(self._most + 1)
+        if len(data) > self._most:
+            raise Rejected("size", name, f"has more than {self._most} bytes, which is the limit")
+        return data
+
+
+@contextmanager
+def open_bundle_file(file: BinaryIO, limits: Limits) -> Iterator[BundleFile]:
+    """Yield the bundle in a seekable file. Raise Rejected if the file is not a stored bundle."""
+    with open_stored(file) as archive:
+        yield BundleFile(archive, limits)

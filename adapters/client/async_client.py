@@ -1,0 +1,257 @@
+"""The asynchronous client: the methods of the blocking one, for an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from rootstock.adapters.client import flows, routes
+from rootstock.adapters.client.batches import DEFAULT_BATCH, BatchPlan, in_order_async
+from rootstock.adapters.client.errors import Refused
+from rootstock.adapters.client.exchange import HttpCall
+from rootstock.adapters.client.predictions import R
+from rootstock.adapters.client.progress import Report, upload_progress
+from rootstock.adapters.client.records import (
+    AdapterEntry,
+    AdapterRecord,
+    AliasRecord,
+    BundleFile,
+    PublishedRecord,
+    RankedText,
+    TextRecord,
+)
+from rootstock.adapters.client.routes import Document, InputText, Messages
+from rootstock.adapters.client.text_stream import AsyncTextPieces
+from rootstock.adapters.client.transport import AsyncTransport
+from rootstock.adapters.client.upload import PlainAdapter, UploadSource, opened_upload
+from rootstock.adapters.reference import LIVE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Inside Client, `list` is the method.
+list_ = list
+Input = TypeVar("Input", bound=InputText)
+
+
+class AsyncClient(AsyncTransport):
+    """An asynchronous client of one server; `Client` describes the arguments, results and errors of each method.
+
+    `predict_many` and `list` are asynchronous iterators. One event loop may use it.
+    """
+
+    @overload
+    async def predict(self, model: str, inputs: InputText, result: type[R], **parameters: Any) -> R: ...
+
+    @overload
+    async def predict(
+        self, model: str, inputs: list_[Input] | tuple[Input, ...], result: type[R], **parameters: Any
+    ) -> list_[R]: ...
+
+    @overload
+    async def predict(self, model: str, inputs: InputText, result: None = None, **parameters: Any) -> Any: ...
+
+    @overload
+    async def predict(
+        self, model: str, inputs: list_[Input] | tuple[Input, ...], result: None = None, **parameters: Any
+    ) -> list_[Any]: ...
+
+    async def predict(self, model: str, inputs: Any, result: Any = None, **parameters: Any) -> Any:
+        """Return the result for one input, or a list of results for a list of inputs."""
+        results = await self._ask(routes.predict(model, inputs, result, parameters))
+        return results if isinstance(inputs, list_ | tuple) else results[0]
+
+    @overload
+    def predict_many(
+        self,
+        model: str,
+        inputs: Iterable[InputText],
+        result: type[R],
+        *,
+        batch: int = DEFAULT_BATCH,
+        concurrency: int = 4,
+        progress: bool | Report = False,
+        **parameters: Any,
+    ) -> AsyncIterator[R]: ...
+
+    @overload
+    def predict_many(
+        self,
+        model: str,
+        inputs: Iterable[InputText],
+        result: None = None,
+        *,
+        batch: int = DEFAULT_BATCH,
+        concurrency: int = 4,
+        progress: bool | Report = False,
+        **parameters: Any,
+    ) -> AsyncIterator[Any]: ...
+
+    def predict_many(
+        self,
+        model: str,
+        inputs: Iterable[InputText],
+        result: Any = None,
+        *,
+        batch: int = DEFAULT_BATCH,
+        concurrency: int = 4,
+        progress: bool | Report = False,
+        **parameters: Any,
+    ) -> AsyncIterator[Any]:
+        """Yield the results for any number of inputs, in their order."""
+        plan = BatchPlan(batch, concurrency, progress)
+
+        def call_of(part: Sequence[InputText]) -> HttpCall[list_[Any]]:
+            return routes.predict(model, part, result, parameters)
+
+        async def ask(part: Sequence[InputText]) -> list_[Any]:
+            return await self._run(flows.whole(self._policy, call_of, part))
+
+        async def results() -> AsyncIterator[Any]:
+            most = (await self.limits())["max_inputs"]
+            async with aclosing(in_order_async(ask, plan, inputs, most)) as ordered:
+                async for one in ordered:
+                    yield one
+
+        return results()
+
+    async def fan_out(
+        self, models: Sequence[str], inputs: InputText | Sequence[InputText], **parameters: Any
+    ) -> list_[list_[Any] | Refused]:
+        """Return each model's results for the same inputs, or the error of a model that could not answer."""
+        return await self._ask(routes.fan_out(models, inputs, parameters))
+
+    async def embed(self, model: str, inputs: str | Sequence[str], **options: Any) -> NDArray[np.float32]:
+        """Return the vector of one text, or the matrix of up to 2,048 texts with a row for each."""
+        return await self._ask(routes.embed(model, inputs, options))
+
+    async def rerank(
+        self, model: str, query: str, documents: Sequence[str | Mapping[str, Any]], **options: Any
+    ) -> list_[RankedText]:
+        """Return the documents by how well they answer the query, best first."""
+        return await self._ask(routes.rerank(model, query, documents, options))
+
+    @overload
+    async def chat(
+        self,
+        model: str,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        stream: Literal[False] = False,
+        **options: Any,
+    ) -> TextRecord: ...
+
+    @overload
+    async def chat(
+        self, model: str, messages: Messages, *, stream: Literal[True], **options: Any
+    ) -> AsyncTextPieces: ...
+
+    async def chat(
+        self, model: str, messages: Messages, *, stream: bool = False, **options: Any
+    ) -> TextRecord | AsyncTextPieces:
+        """Return the answer to a chat or one message of the user; with `stream` an iterator over its pieces."""
+        return await self._generate(routes.chat(model, messages, options), stream)
+
+    @overload
+    async def complete(
+        self, model: str, prompt: str, *, stream: Literal[False] = False, **options: Any
+    ) -> TextRecord: ...
+
+    @overload
+    async def complete(
+        self, model: str, prompt: str, *, stream: Literal[True], **options: Any
+    ) -> AsyncTextPieces: ...
+
+    async def complete(
+        self, model: str, prompt: str, *, stream: bool = False, **options: Any
+    ) -> TextRecord | AsyncTextPieces:
+        """Return the continuation of a text; with `stream` an iterator over its pieces."""
+        return await self._generate(routes.complete(model, prompt, options), stream)
+
+    async def push(
+        self,
+        source: UploadSource,
+        name: str,
+        *,
+        activate: bool = True,
+        task: str | None = None,
+        labels: Sequence[str] | None = None,
+        problem_type: str | None = None,
+        max_length: int | None = None,
+        foundation: str | None = None,
+        progress: bool | Report = False,
+    ) -> PublishedRecord:
+        """Publish an adapter as the next version of `name`; `activate` points `live` at it."""
+        plain = PlainAdapter(task, labels, problem_type, max_length, foundation)
+        with (
+            upload_progress(progress) as report,
+            opened_upload(source, name, plain, activate, report) as (content, ignored),
+        ):
+            return await self._ask(routes.push(content, ignored))
+
+    async def pull(self, reference: str, to: str | Path = ".") -> BundleFile:
+        """Write the bundle of a version to the file `to`, or to NAME-VERSION.zip in the folder `to`."""
+        return BundleFile.write(*await self._run(flows.pulled(self._policy, reference)), Path(to))
+
+    async def promote(self, name: str, version: int, alias: str = LIVE) -> AliasRecord:
+        """Point an alias at a version. Requests that the server admits afterwards use it."""
+        return await self._ask(routes.promote(name, version, alias))
+
+    async def rollback(self, name: str) -> AliasRecord:
+        """Move `live` back to the version that it pointed at before."""
+        return await self._ask(routes.rollback(name))
+
+    async def delete(self, name: str, version: int | None = None, *, force: bool = False) -> None:
+        """Delete a version, or the whole adapter if `version` is None."""
+        await self._ask(routes.delete(name, version, force))
+
+    async def list(self, search: str | None = None, limit: int = 100) -> AsyncIterator[AdapterEntry]:
+        """Yield every adapter in order of name, or those whose name contains `search`."""
+        after: str | None = None
+        while True:
+            page = await self._ask(routes.page(limit, after, search))
+            for adapter in page.adapters:
+                yield adapter
+            after = page.next
+            if after is None:
+                return
+
+    async def show(self, name: str) -> AdapterRecord:
+        """Return an adapter with its aliases and versions."""
+        return await self._ask(routes.show(name))
+
+    async def resolve(self, reference: str) -> tuple[str, int]:
+        """Return the name and version that a reference means now."""
+        return await self._run(flows.resolved(self._policy, reference))
+
+    # The time is divided between several calls, which asyncio.timeout cannot do.
+    async def wait(self, model: str | None = None, timeout: float = 60) -> None:  # noqa: ASYNC109
+        """Return once the server admits requests, and serves `model` if one is given; raise TimedOut if late."""
+        await self._run(flows.until_ready(model, timeout, self._policy.clock))
+
+    async def limits(self) -> Document:
+        """Return the server's limits: tasks, ranks, sizes, and the foundations with their fingerprints."""
+        return await self._ask(routes.limits())
+
+    async def models(self) -> Document:
+        """Return the foundations and every adapter, in OpenAI's shape."""
+        return await self._ask(routes.document_at("/v1/models"))
+
+    async def model(self, reference: str) -> Document:
+        """Return what the server lists of the model that a reference means: its task and its foundation."""
+        return await self._ask(routes.model(reference))
+
+    async def metrics(self) -> str:
+        """Return the server's metrics in Prometheus's text format."""
+        return await self._ask(routes.metrics())
+
+    async def _generate(self, call: HttpCall[TextRecord], stream: bool) -> TextRecord | AsyncTextPieces:
+        if not stream:
+            return await self._ask(call)
+        return await self._ask(
+            routes.streamed(call, partial(AsyncTextPieces, url=self._url, timeout=self._policy.timeout))
+        )

@@ -1,0 +1,226 @@
+"""The routes of a server as calls: what each sends, and how its answer is read. Nothing is sent here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+from rootstock.adapters.client.errors import Refused, Unreadable, json_object, kind_of
+from rootstock.adapters.client.exchange import HttpCall
+from rootstock.adapters.client.predictions import TaskResult, read_outcomes, read_results
+from rootstock.adapters.client.records import (
+    AdapterPage,
+    AdapterRecord,
+    AliasRecord,
+    PublishedRecord,
+    RankedText,
+    TextRecord,
+)
+from rootstock.adapters.reference import check_alias, check_name
+
+if TYPE_CHECKING:
+    import httpx
+    import numpy as np
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+Document = dict[str, Any]
+InputText = str | Mapping[str, str]
+Messages = str | Sequence[Mapping[str, Any]]
+
+_ADAPTERS = "/v1/adapters"
+
+
+def predict(
+    model: str, inputs: Any, result: type[TaskResult] | None, parameters: Mapping[str, Any]
+) -> HttpCall[list[Any]]:
+    """Return the call that asks one model; its result is a list, also for one input."""
+    body = {"model": model, "inputs": inputs, **_options(result, parameters)}
+    return _post("/v1/predict", body, lambda document: read_results(document, result))
+
+
+def fan_out(
+    models: Sequence[str], inputs: Any, parameters: Mapping[str, Any]
+) -> HttpCall[list[list[Any] | Refused]]:
+    """Return the call that asks several models about the same inputs."""
+    return _post(
+        "/v1/predict", {"models": [*models], "inputs": inputs, **_options(None, parameters)}, read_outcomes
+    )
+
+
+def embed(model: str, inputs: str | Sequence[str], options: Mapping[str, Any]) -> HttpCall[NDArray[np.float32]]:
+    """Return the call that embeds; its result has shape (size,) for one text, else (texts, size)."""
+    single = isinstance(inputs, str)
+    body = {"model": model, "input": inputs if single else [*inputs], "encoding_format": "base64", **options}
+    return _post("/v1/embeddings", body, lambda document: _vectors(document, single))
+
+
+def rerank(
+    model: str, query: str, documents: Sequence[str | Mapping[str, Any]], options: Mapping[str, Any]
+) -> HttpCall[list[RankedText]]:
+    """Return the call that ranks documents, best first."""
+
+    def read(document: Document) -> list[RankedText]:
+        digest = document["digest"]
+        return [
+            RankedText(one["index"], one["relevance_score"], documents[one["index"]], digest)
+            for one in document["results"]
+        ]
+
+    return _post("/v1/rerank", {"model": model, "query": query, "documents": [*documents], **options}, read)
+
+
+def chat(model: str, messages: Messages, options: Mapping[str, Any]) -> HttpCall[TextRecord]:
+    """Return the call that answers a chat, or one message of the user."""
+    said = [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(m) for m in messages]
+    return _post("/v1/chat/completions", {"model": model, "messages": said, **options}, TextRecord.read)
+
+
+def complete(model: str, prompt: str, options: Mapping[str, Any]) -> HttpCall[TextRecord]:
+    """Return the call that continues, or with an encoder–decoder model rewrites, a text."""
+    return _post("/v1/completions", {"model": model, "prompt": prompt, **options}, TextRecord.read)
+
+
+def streamed(call: HttpCall[TextRecord], opened: Callable[[httpx.Response], T]) -> HttpCall[T]:
+    """Return the call that gets the same text as a stream, which `opened` reads."""
+    content = {"json": {**call.content["json"], "stream": True}}
+    return HttpCall(call.method, call.path, opened, content, streams=True)
+
+
+def document_at(path: str) -> HttpCall[Document]:
+    """Return the call that gets a route's JSON object."""
+    return HttpCall("GET", path, _object)
+
+
+def limits() -> HttpCall[Document]:
+    """Return the call that gets the server's limits."""
+    return document_at("/v1/limits")
+
+
+def metrics() -> HttpCall[str]:
+    """Return the call that gets the metrics as text."""
+    return HttpCall("GET", "/metrics", lambda response: response.text)
+
+
+def ready() -> HttpCall[Document]:
+    """Return the call that succeeds once the server admits requests."""
+    return document_at("/readyz")
+
+
+def model(reference: str) -> HttpCall[Document]:
+    """Return the call that describes a model."""
+    return document_at(f"/v1/models/{quote(reference, safe='@:')}")
+
+
+def push(content: Mapping[str, Any], ignored: Sequence[str]) -> HttpCall[PublishedRecord]:
+    """Return the call that publishes an upload.
+
+    It is repeatable, because the digest of the content decides: if the name already has a version with it, the
+    server answers with that version and makes no other.
+    """
+
+    def read(document: Document) -> PublishedRecord:
+        if ignored and isinstance(verification := document.get("verification"), dict):
+            verification["ignored"] = sorted({*(verification.get("ignored") or ()), *ignored})
+        return PublishedRecord.read(document)
+
+    return HttpCall("POST", _ADAPTERS, _reader(read), content)
+
+
+def page(limit: int, after: str | None, search: str | None) -> HttpCall[AdapterPage]:
+    """Return the call that gets a page of adapters."""
+    query = {"limit": limit, "after": after, "search": search}
+    params = {name: value for name, value in query.items() if value is not None}
+
+    def read(document: Document) -> AdapterPage:
+        got = AdapterPage.read(document)
+        if after is not None and got.next == after:
+            raise Unreadable(f"{_ADAPTERS} gave no page of adapters: the next page is the same one")
+        return got
+
+    return HttpCall("GET", _ADAPTERS, _reader(read), {"params": params})
+
+
+def show(name: str) -> HttpCall[AdapterRecord]:
+    """Return the call that describes an adapter with its versions."""
+    return HttpCall("GET", _path(name), _reader(AdapterRecord.read))
+
+
+def bundle(name: str, version: int) -> HttpCall[bytes]:
+    """Return the call that gets a version's zip."""
+
+    def read(response: httpx.Response) -> bytes:
+        data = response.content
+        if not data.startswith(b"PK"):
+            raise Unreadable(
+                f"{_url(response)} gave {len(data)} bytes that are no zip: is this a Rootstock server?"
+            )
+        return data
+
+    return HttpCall("GET", f"{_path(name)}/versions/{version:d}/bundle", read)
+
+
+def promote(name: str, version: int, alias: str) -> HttpCall[AliasRecord]:
+    """Return the call that points an alias at a version."""
+    path = f"{_path(name)}/aliases/{quote(check_alias(alias), safe='')}"
+    return HttpCall("PUT", path, _reader(AliasRecord.read), {"json": {"version": version}})
+
+
+def rollback(name: str) -> HttpCall[AliasRecord]:
+    """Return the call that moves `live` back. It is not repeatable: twice would move it back by two versions."""
+    return HttpCall("POST", f"{_path(name)}/rollback", _reader(AliasRecord.read), repeatable=False)
+
+
+def delete(name: str, version: int | None, force: bool) -> HttpCall[None]:
+    """Return the call that deletes a version or an adapter. It is not repeatable: the second time gives 404."""
+    path = _path(name) if version is None else f"{_path(name)}/versions/{version:d}"
+    content = {"params": {"force": "true"}} if force else {}
+    return HttpCall("DELETE", path, lambda response: None, content, repeatable=False)
+
+
+def _options(result: type[TaskResult] | None, parameters: Mapping[str, Any]) -> Document:
+    """Return the fields of /v1/predict that are stated. The task makes the server refuse a model of another."""
+    options: Document = {"task": result.task} if result is not None and result.task else {}
+    return {**options, "parameters": dict(parameters)} if parameters else options
+
+
+def _post(path: str, body: Document, read: Callable[[Document], T]) -> HttpCall[T]:
+    return HttpCall("POST", path, _reader(read), {"json": body})
+
+
+def _reader(read: Callable[[Document], T]) -> Callable[[httpx.Response], T]:
+    """Return the reader of a response whose JSON object `read` reads."""
+
+    def read_response(response: httpx.Response) -> T:
+        try:
+            return read(_object(response))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise Unreadable(f"{_url(response)} gave another answer than Rootstock's ({error!r})") from error
+
+    return read_response
+
+
+def _object(response: httpx.Response) -> Document:
+    document = json_object(response)
+    if document is None:
+        raise Unreadable(f"{_url(response)} gave {kind_of(response)}: is this a Rootstock server?")
+    return document
+
+
+def _vectors(document: Document, single: bool) -> NDArray[np.float32]:
+    import base64
+
+    import numpy as np
+
+    rows = [np.frombuffer(base64.b64decode(one["embedding"]), dtype="<f4") for one in document["data"]]
+    vectors = np.array(rows, dtype=np.float32)
+    return vectors[0] if single else vectors
+
+
+def _path(name: str) -> str:
+    return f"{_ADAPTERS}/{quote(check_name(name), safe='')}"
+
+
+def _url(response: httpx.Response) -> str:
+    return str(response.url.copy_with(query=None))

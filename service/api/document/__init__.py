@@ -1,0 +1,1 @@
+"""The OpenAPI document beyond what FastAPI writes: tags, examples, errors and keys of every route."""

@@ -1,0 +1,156 @@
+"""The OpenAPI document of the app: FastAPI's own, with summaries, examples, errors and keys of each route."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+
+from rootstock.service.api.document.error_codes import CODES, meaning_of
+from rootstock.service.api.document.examples import BODIES, PARAMETERS
+from rootstock.service.api.document.tags import TAGS
+from rootstock.service.api.errors import ErrorAnswer, ErrorDetail, error_type
+from rootstock.service.api.middleware.keys import Keys
+
+_ERROR = {"$ref": "#/components/schemas/ErrorAnswer"}
+_BODY = ("invalid_json", "unsupported_media_type", "body_too_large")
+_FORM = ("invalid_body", "unsupported_media_type", "body_too_large")
+_KEYS = ("missing_key", "wrong_key", "unknown_host")
+_ANY = ("headers_too_large", "internal_error")
+# The errors that never come from a route itself. They have the common form on every route.
+_OUTSIDE = (*_KEYS, *_ANY, "foreign_site", "body_too_large")
+_SENTENCE_END = re.compile(r"\.\s+")
+_CODES = {tag.name: tag.codes for tag in TAGS}
+_NO_KEY: dict[str, list[str]] = {}
+_SCHEMES = {
+    "api_key": {"type": "http", "scheme": "bearer", "description": "Allows inference and reading."},
+    "admin_key": {"type": "http", "scheme": "bearer", "description": "Allows every call."},
+}
+
+
+class OpenApiDocument:
+    """The app's OpenAPI document, made at the first call. Set it as the app's `openapi`.
+
+    `keys` are the server's: they decide which calls need a key.
+    """
+
+    def __init__(self, app: FastAPI, keys: Keys) -> None:
+        self._original = app.openapi
+        self._keys = keys
+        self._document: dict[str, Any] | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        if self._document is None:
+            self._document = self._completed(self._original())
+        return self._document
+
+    def _completed(self, document: dict[str, Any]) -> dict[str, Any]:
+        components = document["components"]
+        shapes = ErrorAnswer.model_json_schema(ref_template="#/components/schemas/{model}")
+        components["schemas"] |= shapes.pop("$defs") | {"ErrorAnswer": shapes}
+        for unused in ("HTTPValidationError", "ValidationError"):
+            components["schemas"].pop(unused, None)
+        components["securitySchemes"] = _SCHEMES
+        used: set[str] = set()
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                codes = _codes(method, operation, self._keys.open(path))
+                used.update(codes)
+                _summarise(operation)
+                _add_examples(f"{method.upper()} {path}", operation)
+                _add_errors(operation, codes)
+                operation["security"] = self._security(method.upper(), path)
+        components["examples"] = {_component(code): _example(code) for code in sorted(used)}
+        return document
+
+    def _security(self, method: str, path: str) -> list[dict[str, list[str]]]:
+        """Return the keys that allow a call; an empty object among them means that it needs none here."""
+        if self._keys.open(path):
+            return []
+        admin: dict[str, list[str]] = {"admin_key": []}
+        keys = [admin] if self._keys.changes(method, path) else [{"api_key": []}, admin]
+        needed = self._keys.refusal(method, path, None) is not None
+        return [*([] if needed else [_NO_KEY]), *keys]
+
+
+def _summarise(operation: dict[str, Any]) -> None:
+    """Make the first sentence of the description the summary, which is plain text and not Markdown."""
+    first, *rest = _SENTENCE_END.split(operation.pop("description"), maxsplit=1)
+    operation["summary"] = " ".join(first.split()).removesuffix(".").replace("`", "")
+    if rest:
+        operation["description"] = rest[0]
+
+
+def _codes(method: str, operation: dict[str, Any], is_open: bool) -> list[str]:
+    """Return the codes of a route's errors: its own, its tag's, and those of its body, parameters and keys."""
+    codes = list(operation.pop(CODES, ()))
+    content = operation.get("requestBody", {}).get("content", {})
+    if content:
+        codes += [*_CODES[operation["tags"][0]], *(_BODY if "application/json" in content else _FORM)]
+    if content or operation.get("parameters"):
+        codes.append("invalid_request")
+    if not is_open:
+        codes += [*_KEYS, *(["foreign_site"] if method != "get" else [])]
+    return list(dict.fromkeys([*codes, *_ANY]))
+
+
+def _add_errors(operation: dict[str, Any], codes: Iterable[str]) -> None:
+    """Document each status of the errors. A route whose `default` has another form keeps that form."""
+    responses = operation["responses"]
+    responses.pop("422", None)
+    plain = responses.get("default", {}).get("content", {}).get("application/json")
+    statuses: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
+    for code in codes:
+        status, meaning = meaning_of(code)
+        statuses[status].append((code, meaning))
+    for status, meanings in sorted(statuses.items()):
+        responses[str(status)] = {
+            "description": "\n".join(f"- `{code}`: {meaning}" for code, meaning in meanings),
+            "content": {"application/json": _form([code for code, _ in meanings], plain)},
+        }
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            responses[str(status)]["headers"] = {
+                "Retry-After": {
+                    "description": "Seconds until the call may succeed.",
+                    "schema": {"type": "integer"},
+                }
+            }
+    responses.setdefault("default", {"content": {"application/json": {"schema": _ERROR}}})
+    responses["default"]["description"] = "Any other error."
+
+
+def _form(codes: Sequence[str], plain: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the schema and the examples of errors. A route may have a `plain` form for its own errors."""
+    common = [code for code in codes if plain is None or code in _OUTSIDE]
+    if plain is not None and not common:
+        return plain
+    examples = {code: {"$ref": f"#/components/examples/{_component(code)}"} for code in common}
+    both = plain is not None and len(common) < len(codes)
+    return {"schema": {"anyOf": [plain["schema"], _ERROR]} if plain and both else _ERROR, "examples": examples}
+
+
+def _component(code: str) -> str:
+    """Return the code as a name of a component, which allows no angle brackets."""
+    return code.replace("<", "").replace(">", "")
+
+
+def _example(code: str) -> dict[str, Any]:
+    status, meaning = meaning_of(code)
+    detail = ErrorDetail(message=meaning, type=error_type(status), param=None, code=code)
+    return {"summary": code, "value": ErrorAnswer(error=detail).model_dump()}
+
+
+def _add_examples(route: str, operation: dict[str, Any]) -> None:
+    """Add the examples of the body and of the parameters."""
+    bodies: Mapping[str, Any] = BODIES.get(route, {})
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        if bodies:
+            content["examples"] = {title: {"summary": title, "value": body} for title, body in bodies.items()}
+    values = {**PARAMETERS[""], **PARAMETERS.get(route, {})}
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in values:
+            parameter["example"] = values[parameter["name"]]

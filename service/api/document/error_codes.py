@@ -1,0 +1,71 @@
+"""The codes of the errors that routes document, and the meaning of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rootstock.adapters.errors import AdapterError
+from rootstock.service.api.errors import RequestError, status_of
+from rootstock.service.engine.core.errors import EngineError
+
+# The key of an operation under which a route names its codes. The finished document does not hold it.
+CODES = "x-error-codes"
+# A code that stands for `rejected_` and the name of any check.
+REJECTED = "rejected_<check>"
+
+REFERENCE = (
+    "unknown_adapter", "unknown_version", "unknown_alias", "no_live_version", "ambiguous_digest",
+    "foundation_not_hosted", "invalid_reference", "registry_unavailable",
+)  # fmt: skip
+STORED = ("missing_bundle", "corrupt_bundle")
+TEXT = (*REFERENCE, *STORED, "invalid_input", "request_too_large", "deadline_exceeded")
+INFERENCE = (
+    *TEXT, "wrong_task", "invalid_parameter", "input_too_long", "overloaded", "runner_fault", "draining",
+)  # fmt: skip
+ADAPTER = ("unknown_adapter", "registry_unavailable")
+VERSION = (*ADAPTER, "unknown_version")
+PUBLISHING = (
+    REJECTED, "invalid_name", "store_full", "registry_unavailable", "invalid_parameter", "overloaded",
+    "runner_fault", "draining", "deadline_exceeded",
+)  # fmt: skip
+
+# The codes that no class of errors has, with their statuses and meanings.
+_OTHERS = {
+    "invalid_request": (422, "A field is unknown, missing or of a wrong value."),
+    "invalid_body": (400, "The form is not complete."),
+    "body_too_large": (413, "The body has more bytes than the route takes."),
+    "missing_key": (401, "The call needs a key, and the request has none."),
+    "wrong_key": (403, "The key does not allow this call."),
+    "foreign_site": (403, "A page of another site sent the request, and the server has no keys."),
+    "unknown_host": (403, "The Host is not allowed, and the server has no keys."),
+    "engine_ended": (503, "The engine has stopped after a fault."),
+    "not_ready": (503, "The server starts or stops, or its engine has stopped."),
+    "headers_too_large": (431, "The request line and headers have more than 65,536 bytes."),
+    "internal_error": (500, "The server failed on this request."),
+    REJECTED: (422, "The upload fails this check; docs/bundle-format.md lists the checks."),
+}
+
+
+def raises(*codes: str) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route whose errors have these codes, beside those that every route has."""
+    return {CODES: list(codes)}
+
+
+def meaning_of(code: str) -> tuple[int, str]:
+    """Return the HTTP status and the meaning of a code. Raise KeyError for an unknown one.
+
+    A class of errors states the meaning of its code in the first sentence of its docstring.
+    """
+    if code in _OTHERS:
+        return _OTHERS[code]
+    for kind in _kinds(AdapterError, EngineError, RequestError):
+        if kind.code == code and kind.__doc__:
+            return status_of(code), " ".join(kind.__doc__.partition("\n\n")[0].split())
+    raise KeyError(code)
+
+
+def _kinds(*roots: Any) -> Iterator[Any]:
+    for kind in roots:
+        yield kind
+        yield from _kinds(*kind.__subclasses__())

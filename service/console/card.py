@@ -1,0 +1,67 @@
+"""The HTML of a model card. Cards are uploaded, so nothing in one may run or load anything in a browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+
+# The parser takes about a second for each MiB, and a card of this length fills many screens.
+MAX_CHARACTERS = 2**16
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+# The page has one h1, and a panel's title is an h2.
+_DEEPER = 2
+_TAGS = {
+    *("p", "br", "hr", "blockquote", "pre", "code", "em", "strong", "s", "a", "ul", "ol", "li"),
+    *("h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
+}
+
+
+def card_html(markdown: str) -> str:
+    """Return a card as HTML of a few tags, without its front matter, images and raw HTML.
+
+    Links are absolute and open outside the console. Of a card over MAX_CHARACTERS only the beginning is shown.
+    """
+    # Only a server whose cards somebody reads pays for the two libraries.
+    import nh3
+
+    text = _FRONT_MATTER.sub("", markdown.replace("\r\n", "\n"), count=1)
+    shown = text[:MAX_CHARACTERS]
+    parser = _parser()
+    tokens = parser.parse(shown)
+    for i, token in enumerate(tokens):
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1]) + _DEEPER)}"
+        if token.type == "th_open" and not tokens[i + 1].content:
+            # A header without text heads nothing, and a screen reader would announce it.
+            token.tag = tokens[i + 2].tag = "td"
+    html = nh3.clean(
+        parser.renderer.render(tokens, parser.options, {}),
+        tags=_TAGS,
+        attributes={"a": {"href"}},
+        url_schemes={"http", "https", "mailto"},
+        url_relative="deny",
+        link_rel="noopener noreferrer",
+        set_tag_attribute_values={"a": {"target": "_blank"}},
+    )
+    rest = len(text) - len(shown)
+    return html if not rest else f"{html}<p><em>{rest:,} more characters are in the bundle's README.md.</em></p>"
+
+
+@cache
+def _parser() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    parser.add_render_rule("image", _alternative)
+    return parser
+
+
+def _alternative(_renderer: Any, tokens: Sequence[Any], index: int, _options: Any, _env: Any) -> str:
+    """Return an image's text, because the image itself would be loaded from another host."""
+    return escape(tokens[index].content)

@@ -1,0 +1,97 @@
+// Calls the server. Addresses are relative to the page, because a proxy may add a prefix.
+
+import { keyHeader, session } from "./session.js";
+
+/** An error that the server answered with, in its common shape; status 0 if it did not answer. */
+export class Refusal extends Error {
+  constructor(status, error, id) {
+    super(error.message);
+    this.status = status;
+    this.code = error.code;
+    this.param = error.param;
+    this.id = id;
+  }
+}
+
+/** Return the absolute address of a path such as `v1/predict`. */
+export function address(path) {
+  return new URL(path, document.baseURI).href;
+}
+
+/** Return the path of an adapter's route. */
+export function adapterPath(name, ...rest) {
+  return ["v1/adapters", name, ...rest].map((part, i) => (i ? encodeURIComponent(part) : part)).join("/");
+}
+
+/** Send a call and return its response. Throw Refusal if it is not a success. */
+export async function call(path, { method = "GET", body, signal } = {}) {
+  const headers = { ...keyHeader(), ...(body === undefined ? {} : { "Content-Type": "application/json" }) };
+  let response;
+  try {
+    response = await fetch(address(path), { method, headers, signal, body: body && JSON.stringify(body) });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw silence();
+  }
+  if (!response.ok) throw await refusal(response.status, await response.text(), response.headers.get("x-request-id"));
+  return response;
+}
+
+/** Return the JSON of an answer. */
+export async function read(path, options) {
+  return (await call(path, options)).json();
+}
+
+/** Return the objects of a stream of server-sent events, one by one, until [DONE]. Throw Refusal for an error in it. */
+export async function* stream(path, body, signal) {
+  const response = await call(path, { method: "POST", body: { ...body, stream: true }, signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines.filter((one) => one.startsWith("data: "))) {
+      const data = line.slice(6).trim();
+      if (data === "[DONE]") return;
+      const event = JSON.parse(data);
+      if (event.error) throw new Refusal(response.status, event.error, response.headers.get("x-request-id"));
+      yield event;
+    }
+  }
+}
+
+/** Send a form and return the JSON of the answer. `sent` is told the share of the form that has been sent. */
+export function sendForm(path, form, sent, signal) {
+  return new Promise((resolve, reject) => {
+    // fetch cannot tell how much of a body has been sent.
+    const request = new XMLHttpRequest();
+    request.open("POST", address(path));
+    for (const [name, value] of Object.entries(keyHeader())) request.setRequestHeader(name, value);
+    request.upload.addEventListener("progress", (event) => sent(event.loaded / event.total));
+    request.addEventListener("error", () => reject(silence()));
+    request.addEventListener("abort", () => reject(new DOMException("left", "AbortError")));
+    request.addEventListener("load", () => {
+      if (request.status < 300) resolve(JSON.parse(request.responseText));
+      else refusal(request.status, request.responseText, request.getResponseHeader("x-request-id")).then(reject);
+    });
+    signal?.addEventListener("abort", () => request.abort());
+    request.send(form);
+  });
+}
+
+function silence() {
+  return new Refusal(0, { message: "the server does not answer; check that it runs and try again", code: "no_answer" });
+}
+
+async function refusal(status, text, id) {
+  let error;
+  try {
+    error = JSON.parse(text).error;
+  } catch {
+    error = { message: `the answer has the status ${status} and is not JSON; a proxy may have sent it`, code: "no_json" };
+  }
+  if (status === 401) session.dispatchEvent(new Event("needed"));
+  return new Refusal(status, error, id);
+}

@@ -1,0 +1,119 @@
+// The program that makes the call that was just made: for a shell, in Python and in JavaScript.
+
+import { address } from "../api.js";
+import { el } from "../dom.js";
+import { key } from "../session.js";
+
+const VARIABLE = "ROOTSTOCK_KEY";
+
+/** Write a text as one word of a POSIX shell. */
+const word = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+export function curl({ path, body }) {
+  const lines = [
+    `curl ${body.stream ? "-N " : ""}${word(address(path))}`,
+    "-H 'Content-Type: application/json'",
+    ...(key() === null ? [] : [`-H "Authorization: Bearer $${VARIABLE}"`]),
+    `-d ${word(JSON.stringify(body))}`,
+  ];
+  return lines.join(" \\\n  ");
+}
+
+/** Write a JSON value as a Python literal. */
+function literal(value, indent = "") {
+  if (value === null) return "None";
+  if (typeof value === "boolean") return value ? "True" : "False";
+  if (typeof value !== "object") return JSON.stringify(value);
+  const inner = `${indent}    `;
+  const items = Array.isArray(value)
+    ? value.map((one) => literal(one, inner))
+    : Object.entries(value).map(([name, one]) => `${JSON.stringify(name)}: ${literal(one, inner)}`);
+  const [open, close] = Array.isArray(value) ? "[]" : "{}";
+  return items.length ? `${open}\n${items.map((one) => `${inner}${one},\n`).join("")}${indent}${close}` : open + close;
+}
+
+/** Write the call as a method of the Python client: its name, then its arguments. */
+function method({ path, body }) {
+  const { model, models, inputs, parameters = {}, stream, stream_options: _, ...rest } = body;
+  const streams = stream ? { stream: true } : {};
+  switch (path) {
+    case "v1/predict": return models ? ["fan_out", [models, inputs], parameters] : ["predict", [model, inputs], parameters];
+    case "v1/embeddings": return ["embed", [model, rest.input], {}];
+    case "v1/rerank": return ["rerank", [model, rest.query, rest.documents], {}];
+    case "v1/chat/completions": return named("chat", [model], "messages", rest, streams);
+    default: return named("complete", [model], "prompt", rest, streams);
+  }
+}
+
+function named(name, first, second, { [second]: content, ...options }, streams) {
+  return [name, [...first, content], { ...streams, ...options }];
+}
+
+/** Write the call with the Python client, which returns results, or the pieces of a text. */
+export function python(made) {
+  if (made.body.models && made.body.task) return "# The client's fan_out takes no task; use curl or JavaScript.";
+  const [name, values, options] = method(made);
+  // The class of the result states the task, where it is not the model's first one.
+  const result = made.body.task === "fill-mask" ? ["result=FillMaskResult"] : [];
+  const words = [...values.map((value) => literal(value, "        ")), ...result, ...Object.entries(options).map(([option, value]) => `${option}=${literal(value, "        ")}`)];
+  const call = `client.${name}(\n${words.map((one) => `        ${one},\n`).join("")}    )`;
+  return [
+    ...(key() === null ? [] : ["import os", ""]),
+    `from rootstock import Client${result.length ? ", FillMaskResult" : ""}`,
+    "",
+    `with Client("${address("./").replace(/\/$/, "")}"${key() === null ? "" : `, os.environ["${VARIABLE}"]`}) as client:`,
+    ...(made.body.stream ? [`    for piece in ${call}:`, '        print(piece, end="", flush=True)'] : [`    result = ${call}`, "    print(result)"]),
+  ].join("\n");
+}
+
+export function javascript({ path, body }) {
+  const authorization = key() === null ? "" : `, Authorization: \`Bearer \${process.env.${VARIABLE}}\``;
+  const start = [
+    `const body = ${JSON.stringify(body, null, 2)};`,
+    `const answer = await fetch("${address(path)}", {`,
+    '  method: "POST",',
+    `  headers: { "Content-Type": "application/json"${authorization} },`,
+    "  body: JSON.stringify(body),",
+    "});",
+    "if (!answer.ok) throw new Error(await answer.text());",
+  ];
+  const rest = body.stream
+    ? ["for await (const part of answer.body.pipeThrough(new TextDecoderStream())) console.log(part);"]
+    : ["console.log(JSON.stringify(await answer.json()));"];
+  return [...start, ...rest].join("\n");
+}
+
+const LANGUAGES = { curl, Python: python, JavaScript: javascript };
+
+/** Make the panel of the programs for a call, {path, body}. The language stays chosen between calls. */
+export function snippets(made) {
+  const code = el("code");
+  const copy = el("button", { type: "button", class: "small", click: () => copyCode(copy, code.textContent) }, "Copy");
+  const buttons = Object.keys(LANGUAGES).map((language) =>
+    el("button", { type: "button", class: "small", click: () => choose(language) }, language),
+  );
+
+  function choose(language) {
+    snippets.language = language;
+    for (const button of buttons) button.setAttribute("aria-pressed", button.textContent === language);
+    code.textContent = LANGUAGES[language](made);
+  }
+
+  choose(snippets.language ?? "curl");
+  return el(
+    "section",
+    { class: "panel", "aria-label": "The same call in a program" },
+    el("header", {}, el("h2", {}, "The same call in a program"), el("div", { class: "actions" }, buttons, copy)),
+    el("pre", { class: "snippet", tabindex: "0" }, code),
+    key() === null ? null : el("p", { class: "muted small" }, `${VARIABLE} stands for your key.`),
+  );
+}
+
+async function copyCode(button, text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Select and copy";
+  }
+}

@@ -1,0 +1,26 @@
+// The colour theme that a user has chosen. A plain script, so that it runs before the first paint.
+"use strict";
+{
+  const root = document.documentElement;
+  const names = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
+  const order = Object.keys(names);
+  let theme = localStorage.getItem("rootstock-theme");
+  if (!order.includes(theme)) theme = "auto";
+  const apply = () => {
+    root.dataset.theme = theme;
+    const button = document.getElementById("theme");
+    if (button) {
+      button.textContent = names[theme];
+      button.setAttribute("aria-label", `${names[theme]}. Change the theme`);
+    }
+  };
+  apply();
+  document.addEventListener("DOMContentLoaded", () => {
+    apply();
+    document.getElementById("theme").addEventListener("click", () => {
+      theme = order[(order.indexOf(theme) + 1) % order.length];
+      localStorage.setItem("rootstock-theme", theme);
+      apply();
+    });
+  });
+}

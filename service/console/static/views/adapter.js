@@ -1,0 +1,182 @@
+// One adapter: versions, aliases, what it is, labels, figures, card, traffic and events.
+
+import { adapterPath, call, read } from "../api.js";
+import { confirmation } from "../dialog.js";
+import { announce, el, field, heading, panel, table } from "../dom.js";
+import { bytes, count, digest, figure, time } from "../format.js";
+import { filling } from "../problem.js";
+import { residency } from "./adapters.js";
+import { card } from "./card.js";
+import { eventList } from "./events.js";
+import { evaluation } from "./evaluation.js";
+import { traffic } from "./traffic.js";
+
+const VERSIONS = [
+  { title: "Version", class: "name", bare: true },
+  { title: "Published" },
+  { title: "Size", class: "number" },
+  { title: "Residency" },
+  { title: "Verified" },
+  { title: "Digest" },
+  { title: "Actions", class: "wide", bare: true },
+];
+
+export async function show(place, { name, signal }) {
+  const actions = el("div", { class: "actions" });
+  const body = el("div", { class: "view" }, el("p", { class: "waiting" }, "Loading…"));
+  place.append(heading(name, null, actions), body);
+  await draw();
+
+  async function draw() {
+    let adapter;
+    try {
+      adapter = await read(adapterPath(name), { signal });
+    } catch (error) {
+      body.replaceChildren();
+      throw error;
+    }
+    const described = adapter.live ?? adapter.versions.at(-1)?.version ?? null;
+    actions.replaceChildren(...buttons(adapter, draw));
+    const [cardText, events, answers] = [el("div"), el("div"), el("div")];
+    const about = adapter.description;
+    body.replaceChildren(
+      summary(adapter),
+      panel("Versions", null, versions(adapter, draw)),
+      el(
+        "div",
+        { class: "detail" },
+        el("div", { class: "view" }, about ? description(about, described) : null, panel("Traffic", null, answers)),
+        el(
+          "div",
+          { class: "view" },
+          about?.evaluation ? panel("Evaluation", null, ...evaluation(about.evaluation)) : null,
+          described === null ? null : panel(`Card of version ${described}`, null, cardText),
+          panel("Events", null, events),
+        ),
+      ),
+    );
+    await Promise.all([
+      described === null ? null : filling(cardText, () => card(adapter.name, described, signal)),
+      filling(answers, () => traffic(adapter.name, signal)),
+      filling(events, () => eventList(adapter.name, signal)),
+    ]);
+  }
+}
+
+function summary(adapter) {
+  const aliases = Object.entries(adapter.aliases).map(([alias, version]) =>
+    el("span", { class: alias === "live" ? "badge live" : "badge" }, `${alias} → v${version}`),
+  );
+  return el("p", { class: "badges" }, el("span", { class: "badge" }, adapter.task ?? "no task"), aliases);
+}
+
+function buttons(adapter, redraw) {
+  const to = encodeURIComponent(adapter.name);
+  return [
+    adapter.live === null ? null : el("a", { class: "button main", href: `#/playground?model=${to}` }, "Try it"),
+    el("a", { class: "button", href: `#/upload?name=${to}` }, "Upload a version"),
+    adapter.live === null || adapter.versions.length < 2 ? null : el("button", { type: "button", click: () => rollBack(adapter, redraw) }, "Roll back"),
+  ].filter(Boolean);
+}
+
+function versions(adapter, redraw) {
+  const rows = adapter.versions.toReversed().map((version) => {
+    const aliases = Object.entries(adapter.aliases).filter(([, number]) => number === version.version);
+    return [
+      el("span", { class: "badges" }, el("strong", {}, `v${version.version}`), aliases.map(([alias]) => el("span", { class: alias === "live" ? "badge live" : "badge" }, alias))),
+      el("time", { datetime: version.created_at }, time(version.created_at)),
+      bytes(version.size),
+      residency(version.residency),
+      verified(version.verification),
+      el("code", { title: version.digest }, digest(version.digest)),
+      el(
+        "div",
+        { class: "actions" },
+        el("button", { type: "button", class: "small", click: () => promote(adapter, version.version, redraw), "aria-label": `Promote version ${version.version}` }, "Promote"),
+        el("button", { type: "button", class: "small", click: () => download(adapter.name, version.version), "aria-label": `Download version ${version.version}` }, "Download"),
+      ),
+    ];
+  });
+  return table("Versions", VERSIONS, rows, true);
+}
+
+/** Return a sentence about the checks that a version passed. */
+function verified(verification) {
+  const { golden, inputs, max_difference: difference } = verification;
+  if (golden !== "passed") return el("span", { class: "badge warn", title: "the bundle has no golden set, so no outputs were compared" }, "no golden set");
+  return `${count(inputs)} golden inputs, differ by at most ${figure(difference)}`;
+}
+
+function description(about, version) {
+  const facts = [
+    ["Kind", about.kind],
+    ["Head", about.head],
+    ["Problem type", about.problem_type?.replaceAll("_", " ")],
+    ["Rank", about.ranks?.join(", ")],
+    ["Targets", about.targets?.length ? targets(about.targets) : null],
+    ["Parameters", about.parameters === undefined ? null : count(about.parameters)],
+    ["Longest input", about.max_length === null || about.max_length === undefined ? null : `${count(about.max_length)} tokens`],
+    ["Foundation", about.base ? el("span", { title: about.base.fingerprint }, about.base.id && about.base.id !== about.base.name ? `${about.base.id} (${about.base.name})` : about.base.name) : null],
+    ["Golden set", about.golden === undefined ? null : about.golden ? "yes" : "no"],
+    ["Licence", about.licence],
+  ].filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const panels = [panel(`Version ${version}`, null, el("dl", { class: "facts" }, facts.map(([term, value]) => [el("dt", {}, term), el("dd", {}, value)])))];
+  if (about.labels?.length) panels.push(panel("Labels", null, labels(about.labels)));
+  if (about.provenance) panels.push(panel("Provenance", null, el("details", {}, el("summary", {}, "Show where it comes from"), el("pre", { class: "json", tabindex: "0" }, JSON.stringify(about.provenance, null, 2)))));
+  return panels;
+}
+
+function targets(modules) {
+  if (modules.length <= 4) return el("code", {}, modules.join(", "));
+  return el("details", {}, el("summary", {}, `${modules.length} modules`), el("code", { class: "lines" }, modules.join("\n")));
+}
+
+function labels(names) {
+  const FIRST = 40;
+  const badges = names.map((label) => el("span", { class: "badge" }, label));
+  const few = el("div", { class: "badges" }, badges.slice(0, FIRST));
+  if (names.length <= FIRST) return few;
+  return [few, el("details", {}, el("summary", {}, `${names.length - FIRST} more`), el("div", { class: "badges" }, badges.slice(FIRST)))];
+}
+
+async function promote(adapter, version, redraw) {
+  const alias = el("input", { value: "live", required: true, pattern: "[A-Za-z0-9._\\-]{1,64}", name: "alias" });
+  const done = await confirmation({
+    title: `Promote version ${version} of ${adapter.name}`,
+    body: [
+      el("p", {}, adapter.live === version ? "This version is live already." : adapter.live === null ? "No version is live now." : `Version ${adapter.live} is live now. New requests use the alias's version at once.`),
+      field("Alias", alias, "live is what the bare name means"),
+    ],
+    button: "Promote",
+    change: () => call(adapterPath(adapter.name, "aliases", alias.value), { method: "PUT", body: { version } }),
+  });
+  if (!done) return;
+  announce(`${alias.value} of ${adapter.name} points to version ${version}.`);
+  await redraw();
+}
+
+async function rollBack(adapter, redraw) {
+  let pointer;
+  const done = await confirmation({
+    title: `Roll back ${adapter.name}`,
+    body: el("p", {}, `Version ${adapter.live} is live now. The alias live moves to the version that it pointed to before.`),
+    button: "Roll back",
+    danger: true,
+    change: async () => (pointer = await read(adapterPath(adapter.name, "rollback"), { method: "POST" })),
+  });
+  if (!done) return;
+  announce(`Version ${pointer.version} of ${adapter.name} is live again.`);
+  await redraw();
+}
+
+async function download(name, version) {
+  try {
+    // A link would send no key.
+    const response = await call(adapterPath(name, "versions", version, "bundle"));
+    const url = URL.createObjectURL(await response.blob());
+    el("a", { href: url, download: `${name}-${version}.zip` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  } catch (error) {
+    announce(error.message);
+  }
+}

@@ -1,0 +1,66 @@
+// The events of the registry, newest first, of one adapter or of all.
+
+import { adapterPath, read } from "../api.js";
+import { el, heading, table } from "../dom.js";
+import { digest, time } from "../format.js";
+import { problem } from "../problem.js";
+
+const PAGE = 50;
+
+/** Return a sentence for an event. */
+function sentence(event) {
+  const version = event.version === null ? "" : `v${event.version}`;
+  const before = event.detail?.before;
+  switch (event.what) {
+    case "published": return `${version} published`;
+    case "alias_set": return `${event.alias} → ${version}${before ? `, before v${before}` : ""}`;
+    case "rolled_back": return `rolled back to ${version}${before ? ` from v${before}` : ""}`;
+    default: return [event.what.replaceAll("_", " "), event.alias, version].filter(Boolean).join(" ");
+  }
+}
+
+function row(event, ofAll) {
+  const name = ofAll ? [el("a", { href: `#/adapters/${encodeURIComponent(event.name)}` }, event.name)] : [];
+  const state = event.detail?.digest ? el("code", { class: "muted" }, digest(event.detail.digest)) : null;
+  return [el("time", { datetime: event.at, class: "muted" }, time(event.at)), ...name, sentence(event), state];
+}
+
+/** Make the list of events, which grows on demand. `name` is an adapter, or null for all. */
+export async function eventList(name, signal) {
+  const path = name === null ? "v1/events" : adapterPath(name, "events");
+  const columns = [{ title: "Time" }, ...(name === null ? [{ title: "Adapter", class: "name", bare: true }] : []), { title: "Event", class: "long" }, { title: "Digest" }];
+  const list = el("div");
+  const place = el("div");
+  const more = el("button", { type: "button", class: "small", click: extend }, "Show older events");
+  let shown = [];
+  let next = null;
+
+  async function extend() {
+    try {
+      const params = new URLSearchParams({ limit: PAGE, ...(next === null ? {} : { before: next }) });
+      const page = await read(`${path}?${params}`, { signal });
+      shown = [...shown, ...page.events];
+      next = page.next;
+    } catch (error) {
+      if (error.name === "AbortError" || !shown.length) throw error;
+      place.replaceChildren(problem(error));
+      return;
+    }
+    more.hidden = next === null;
+    list.replaceChildren(shown.length ? table("Events", columns, shown.map((one) => row(one, name === null)), true) : el("p", { class: "empty" }, "Nothing has happened yet."));
+  }
+
+  await extend();
+  return [list, place, el("div", { class: "actions" }, more)];
+}
+
+export async function show(place, { signal }) {
+  const body = el("section", { class: "panel", "aria-label": "Events" }, el("p", { class: "waiting" }, "Loading…"));
+  place.append(heading("Events", "Publications, aliases and deletions, newest first."), body);
+  try {
+    body.replaceChildren(...(await eventList(null, signal)));
+  } catch (error) {
+    body.replaceChildren();
+    throw error;
+  }
+}

@@ -1,0 +1,149 @@
+// Publishes a bundle: drop a zip, name it, and see which checks it passed.
+
+import { read, sendForm } from "../api.js";
+import { announce, el, field, heading } from "../dom.js";
+import { bytes } from "../format.js";
+import { checkList } from "./checks.js";
+
+export async function show(place, { query, signal }) {
+  const file = el("input", { type: "file", accept: ".zip,application/zip", class: "file", id: "bundle", change: () => choose(file.files[0]) });
+  const chosen = el("p", { class: "muted", "aria-live": "polite" }, "A bundle, or a folder that PEFT saved, as a zip.");
+  const drop = el("div", { class: "drop" }, el("strong", {}, "Drop a zip here"), file, el("label", { class: "button", for: "bundle" }, "Choose a file"), chosen);
+  const name = el("input", { name: "name", required: true, pattern: "[A-Za-z0-9][A-Za-z0-9._\\-]{0,127}", value: query.get("name") ?? "", autocomplete: "off", spellcheck: "false" });
+  const activate = el("input", { type: "checkbox", checked: true });
+  const send = el("button", { class: "main" }, "Verify and publish");
+  const result = el("div", { class: "view", "aria-live": "polite" });
+  const more = plainFields();
+  const form = el(
+    "form",
+    { class: "panel form", "aria-label": "Bundle", submit: publish },
+    drop,
+    field("Name", name, "letters, digits, dots, dashes and underscores"),
+    el("label", { class: "check" }, activate, el("span", {}, "Make this version live")),
+    more.element,
+    el("div", { class: "actions" }, send),
+  );
+  place.append(
+    heading("Upload", "The server verifies a bundle before any request can use it."),
+    el("div", { class: "columns" }, form, result),
+  );
+  let bundle = null;
+  dropping(drop, choose);
+  suggestTasks(more.tasks, signal);
+
+  function choose(one) {
+    if (!one) return;
+    bundle = one;
+    chosen.textContent = `${one.name}, ${bytes(one.size)}`;
+    if (!name.value) name.value = suggestedName(one.name);
+  }
+
+  async function publish(event) {
+    event.preventDefault();
+    result.replaceChildren();
+    if (bundle === null) {
+      result.replaceChildren(el("p", { class: "problem", role: "alert" }, "No file is chosen; drop a zip, or choose one."));
+      return;
+    }
+    const checks = checkList();
+    result.replaceChildren(checks.element);
+    send.disabled = true;
+    try {
+      const answer = await sendForm("v1/adapters", formOf(bundle, name.value, activate.checked, more.values()), checks.sent, signal);
+      checks.passed(answer.verification);
+      result.append(published(answer, activate.checked));
+      announce(`Version ${answer.version} of ${answer.name} is published.`);
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      checks.refused(error);
+    } finally {
+      send.disabled = false;
+    }
+  }
+}
+
+/** Let a file be dropped on an element. */
+function dropping(element, choose) {
+  element.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    element.classList.add("over");
+  });
+  element.addEventListener("dragleave", () => element.classList.remove("over"));
+  element.addEventListener("drop", (event) => {
+    event.preventDefault();
+    element.classList.remove("over");
+    choose(event.dataTransfer.files[0]);
+  });
+}
+
+function suggestedName(file) {
+  return file.toLowerCase().replace(/\.zip$/, "").replace(/[^a-z0-9._-]+/g, "-").replace(/^[^a-z0-9]+/, "").slice(0, 128);
+}
+
+function formOf(bundle, name, activate, values) {
+  const form = new FormData();
+  form.set("name", name);
+  form.set("activate", String(activate));
+  for (const [key, value] of Object.entries(values)) if (value) form.set(key, value);
+  form.set("bundle", bundle);
+  return form;
+}
+
+/** Make the fields for a plain PEFT folder, whose files may not state everything. */
+function plainFields() {
+  const tasks = el("datalist", { id: "tasks" });
+  const controls = {
+    task: el("input", { list: "tasks", autocomplete: "off" }),
+    labels: el("textarea", { rows: 3, placeholder: "negative\nneutral\npositive" }),
+    problem_type: el("select", {}, ["", "single_label_classification", "multi_label_classification", "regression"].map((one) => el("option", {}, one))),
+    max_length: el("input", { type: "number", min: 1, step: 1 }),
+    foundation: el("input", { autocomplete: "off" }),
+  };
+  const element = el(
+    "details",
+    {},
+    el("summary", {}, "For a plain PEFT folder: values that its files do not state"),
+    el(
+      "div",
+      { class: "form" },
+      field("Task", controls.task),
+      field("Labels", controls.labels, "one a line, in the order of their ids"),
+      el("div", { class: "pair" }, field("Problem type", controls.problem_type), field("Longest input in tokens", controls.max_length)),
+      field("Foundation", controls.foundation, "if adapter_config.json states another"),
+      tasks,
+    ),
+  );
+  const values = () => {
+    const labels = controls.labels.value.split("\n").map((one) => one.trim()).filter(Boolean);
+    const written = Object.fromEntries(Object.entries(controls).map(([key, control]) => [key, control.value.trim()]));
+    return { ...written, labels: labels.length ? JSON.stringify(labels) : "" };
+  };
+  return { element, tasks, values };
+}
+
+async function suggestTasks(tasks, signal) {
+  try {
+    const limits = await read("v1/limits", { signal });
+    tasks.replaceChildren(...limits.tasks.map((task) => el("option", { value: task })));
+  } catch {
+    // Suggestions help to type; the server names the tasks if one is wrong.
+  }
+}
+
+function published(answer, live) {
+  const name = encodeURIComponent(answer.name);
+  const { verification } = answer;
+  const remarks = [
+    ...verification.warnings,
+    ...(verification.ignored.length ? [`Left out of the bundle: ${verification.ignored.join(", ")}.`] : []),
+    ...(verification.converted ? [`Converted from ${verification.converted.from} to LoRA of rank ${verification.converted.rank}.`] : []),
+  ];
+  return el(
+    "section",
+    { class: "panel", "aria-label": "Published" },
+    el("h2", {}, `${answer.name} v${answer.version} is published${live ? " and live" : ""}`),
+    el("p", { class: "muted" }, answer.task, " · ", el("code", {}, answer.digest)),
+    remarks.length ? el("ul", { class: "remarks" }, remarks.map((one) => el("li", {}, one))) : null,
+    el("div", { class: "actions" }, el("a", { class: "button main", href: `#/playground?model=${live ? name : `${name}@${answer.version}`}` }, "Try it"), el("a", { class: "button", href: `#/adapters/${name}` }, "Show the adapter")),
+  );
+}

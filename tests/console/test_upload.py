@@ -1,0 +1,91 @@
+"""The console uploads a bundle and shows its checks."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from rootstock.service.composition import DEMO
+from tests.console.browsing import Visit
+from tests.peft_adapters import PeftAdapter
+
+
+@pytest.fixture
+def page(visit: Callable[..., Visit]) -> Page:
+    return visit().open("/#/upload")
+
+
+def test_a_good_bundle_passes_every_check_and_is_live(page: Page, client: httpx.Client) -> None:
+    page.get_by_label("Choose a file").set_input_files(DEMO / "support-intents.zip")
+    expect(page.get_by_label("Name")).to_have_value("support-intents")
+    page.get_by_role("button", name="Verify and publish").click()
+    checks = page.get_by_role("region", name="Checks")
+    expect(checks).to_contain_text("Every check passed.")
+    expect(checks.locator("li.passed")).to_have_count(13)
+    expect(checks.locator("li", has_text="golden")).to_contain_text("the outputs differ by at most")
+    expect(page.get_by_role("region", name="Published")).to_contain_text(
+        "support-intents v1 is published and live"
+    )
+    page.get_by_role("link", name="Show the adapter").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("support-intents")
+    assert client.get("/v1/adapters/support-intents").json()["live"] == 1
+
+
+def test_a_file_is_dropped_and_need_not_be_made_live(
+    page: Page, client: httpx.Client, peft_saved: dict[str, PeftAdapter]
+) -> None:
+    data = base64.b64encode(peft_saved["second"].zip()).decode()
+    transfer = page.evaluate_handle(
+        """data => {
+            const transfer = new DataTransfer();
+            const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
+            transfer.items.add(new File([bytes], "Dropped Mood.zip"));
+            return transfer;
+        }""",
+        data,
+    )
+    page.dispatch_event(".drop", "drop", {"dataTransfer": transfer})
+    expect(page.get_by_label("Name")).to_have_value("dropped-mood")
+    page.get_by_label("Make this version live").uncheck()
+    page.get_by_role("button", name="Verify and publish").click()
+    expect(page.get_by_role("region", name="Published")).to_contain_text("dropped-mood v1 is published")
+    expect(page.get_by_role("region", name="Checks").locator("li", has_text="golden")).to_contain_text(
+        "nothing was compared"
+    )
+    assert client.get("/v1/adapters/dropped-mood").json()["live"] is None
+
+
+def test_a_bad_bundle_shows_the_check_that_refused_it_and_changes_nothing(
+    visit: Callable[..., Visit], client: httpx.Client, peft_saved: dict[str, PeftAdapter], tmp_path: Path
+) -> None:
+    bad = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(peft_saved["first"].zip())) as old, zipfile.ZipFile(bad, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(name, content[:-7] if name == "adapter_model.safetensors" else content)
+    (tmp_path / "bad.zip").write_bytes(bad.getvalue())
+    here = visit()
+    page = here.open("/#/upload?name=bad")
+    page.get_by_label("Choose a file").set_input_files(tmp_path / "bad.zip")
+    page.get_by_role("button", name="Verify and publish").click()
+    checks = page.get_by_role("region", name="Checks")
+    expect(checks).to_contain_text("The check “safetensors” refused the bundle. Nothing has changed.")
+    expect(checks.locator("li.refused")).to_contain_text("safetensors")
+    expect(checks.locator("li.passed strong")).to_have_text(["size", "members", "names", "conversion"])
+    expect(checks.locator("li", has_text="golden")).to_contain_text("not complete")
+    expect(page.get_by_role("alert")).to_contain_text("rejected_safetensors")
+    here.expect_refusals()
+    assert client.get("/v1/adapters/bad").status_code == 404
+
+
+def test_without_a_file_nothing_is_sent(page: Page) -> None:
+    page.get_by_label("Name").fill("empty")
+    page.get_by_role("button", name="Verify and publish").click()
+    expect(page.get_by_role("alert")).to_have_text("No file is chosen; drop a zip, or choose one.")

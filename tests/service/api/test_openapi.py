@@ -1,0 +1,230 @@
+"""The OpenAPI document is valid and complete, its examples work when sent, and its errors are the real ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import jsonschema
+import pytest
+from openapi_spec_validator import validate
+
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.service.api.errors import _STATUS
+from rootstock.service.settings import Settings
+from tests.live_server import RunningServer, run_server, upload
+from tests.peft_adapters import PeftAdapter, temporary_adapter
+from tests.service.engine.generate.families import make_decoder
+
+ENTAILMENT = '["contradiction", "neutral", "entailment"]'
+# These change what later examples need, so they are sent last.
+LAST = ("PUT", "/v1/adapters/{name}/rollback", "/v1/unload_lora_adapter")
+
+
+class Operation(NamedTuple):
+    """A route of the document: its method, its path and its part of the document."""
+
+    method: str
+    path: str
+    spec: Mapping[str, Any]
+
+    @property
+    def content(self) -> Mapping[str, Any]:
+        content: Mapping[str, Any] = self.spec.get("requestBody", {}).get("content", {})
+        return content.get("application/json", {})
+
+    def send(
+        self, client: httpx.Client, body: Any = None, names: Mapping[str, Any] | None = None
+    ) -> httpx.Response:
+        """Send a body with the examples of the parameters, or with `names` in their place."""
+        parameters = [p for p in self.spec.get("parameters", ()) if "example" in p]
+        values = {p["name"]: p["example"] for p in parameters} | dict(names or {})
+        query = {p["name"]: values[p["name"]] for p in parameters if p["in"] == "query"}
+        content = body if isinstance(body, bytes | None) else json.dumps(body)
+        return client.request(self.method, self.path.format(**values), params=query, content=content)
+
+
+@pytest.fixture(scope="module")
+def server(
+    new_home: Callable[[], Path],
+    foundation: FoundationFiles,
+    peft_saved: dict[str, PeftAdapter],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[RunningServer]:
+    """Yield a server with the demo adapters, a tiny `chat`, and an adapter for each task that no demo has."""
+    folder = tmp_path_factory.mktemp("examples")
+    tiny = make_decoder("llama", folder / "chat")
+    shutil.copytree(peft_saved["first"].folder, folder / "adapters" / "mood")
+    settings = Settings(
+        home=new_home(),
+        foundations=f"default,{tiny.folder}",
+        adapter_folder=folder / "adapters",
+        log_level="error",
+        max_body_mb=1,
+    )
+    with run_server(settings) as running, running.client() as client:
+        reader = temporary_adapter(foundation.folder, "QUESTION_ANS", 1, labels=2)
+        for answer in (
+            upload(client, "reader", reader),
+            upload(client, "reranker", peft_saved["scalar"].zip(), task="text-ranking"),
+            upload(
+                client,
+                "entailment",
+                peft_saved["first"].zip(),
+                task="zero-shot-classification",
+                labels=ENTAILMENT,
+            ),
+            upload(client, "review-sentiment", peft_saved["second"].zip()),
+            client.put("/v1/adapters/review-sentiment/aliases/live", json={"version": 1}),
+        ):
+            assert answer.status_code in (200, 201), answer.text
+        yield running
+
+
+@pytest.fixture(scope="module")
+def document(client: httpx.Client) -> dict[str, Any]:
+    document: dict[str, Any] = client.get("/openapi.json").json()
+    return document
+
+
+@pytest.fixture(scope="module")
+def operations(document: dict[str, Any]) -> list[Operation]:
+    listed = [
+        Operation(method.upper(), path, spec)
+        for path, methods in document["paths"].items()
+        for method, spec in methods.items()
+    ]
+    return sorted(listed, key=lambda one: one.method in LAST or one.path in LAST)
+
+
+def test_the_document_is_valid(document: dict[str, Any]) -> None:
+    validate(document)
+
+
+def test_every_route_has_a_tag_a_summary_and_its_errors(
+    document: dict[str, Any], operations: list[Operation]
+) -> None:
+    tags = {tag["name"]: tag["description"] for tag in document["tags"]}
+    assert all(tags.values())
+    assert {tag for one in operations for tag in one.spec["tags"]} == set(tags)
+    for one in operations:
+        assert len(one.spec["tags"]) == 1, one.path
+        assert 10 < len(one.spec["summary"]) < 114, one.path
+        assert " " in one.spec["summary"], one.path
+        assert "`" not in one.spec["summary"], one.path
+        responses = one.spec["responses"]
+        assert {"500", "default"} <= set(responses), one.path
+        if "requestBody" in one.spec:
+            assert {"400", "401", "403", "413", "415", "422"} <= set(responses), one.path
+        for status, response in responses.items():
+            assert response["description"], (one.path, status)
+            if status == "default" or int(status) >= 400:
+                assert response["content"]["application/json"]["schema"], (one.path, status)
+
+
+def test_every_code_of_the_errors_is_documented(document: dict[str, Any]) -> None:
+    assert set(_STATUS) <= set(document["components"]["examples"])
+
+
+def test_every_answer_in_json_has_a_schema(operations: list[Operation]) -> None:
+    # These have the form of a task's pipeline, and the protocol's tensors.
+    free = {"/", "/models/{name}", "/models/{name}/pipeline/{task}", "/embed_all"}
+    for one in operations:
+        for status, response in one.spec["responses"].items():
+            content = response.get("content", {}).get("application/json")
+            if content is not None and one.path not in free and not one.path.endswith("/infer"):
+                assert content.get("schema"), (one.path, status)
+
+
+def test_predictions_have_a_schema_for_each_task(document: dict[str, Any], client: httpx.Client) -> None:
+    answer = document["paths"]["/v1/predict"]["post"]["responses"]["200"]["content"]["application/json"]
+    by_task = answer["schema"]["anyOf"][0]["discriminator"]["mapping"]
+    served = {task for task in client.get("/v1/limits").json()["tasks"] if not task.endswith("generation")}
+    assert set(by_task) == {*served, "fill-mask"}
+
+
+def test_every_example_works_when_it_is_sent(
+    client: httpx.Client, document: dict[str, Any], operations: list[Operation]
+) -> None:
+    for one in operations:
+        examples = one.content.get("examples", {})
+        assert bool(examples) is bool(one.content), f"{one.method} {one.path} has no example"
+        for title, example in examples.items():
+            answer = one.send(client, example["value"])
+            assert answer.is_success, (one.path, title, answer.text)
+            check_answer(document, one, answer)
+
+
+def test_every_route_that_reads_works_with_the_examples_of_its_parameters(
+    client: httpx.Client, document: dict[str, Any], operations: list[Operation]
+) -> None:
+    for one in operations:
+        if one.method == "GET":
+            answer = one.send(client)
+            assert answer.is_success, (one.path, answer.text)
+            check_answer(document, one, answer)
+
+
+def check_answer(document: Mapping[str, Any], one: Operation, answer: httpx.Response) -> None:
+    """Check an answer against the documented schema of its status and media type."""
+    content = one.spec["responses"][str(answer.status_code)].get("content", {})
+    media_type = answer.headers.get("content-type", "").partition(";")[0]
+    assert media_type in content, (one.path, media_type)
+    schema = content[media_type].get("schema")
+    if schema and media_type == "application/json":
+        whole = {**schema, "components": document["components"]}
+        jsonschema.Draft202012Validator(whole).validate(answer.json())
+
+
+def test_errors_have_the_documented_statuses_forms_and_codes(
+    client: httpx.Client, document: dict[str, Any], operations: list[Operation]
+) -> None:
+    nobody = {"name": "nobody", "version": 9, "model": "nobody"}
+    for one in operations:
+        answers = []
+        if one.content:
+            bodies = [example["value"] for example in one.content["examples"].values()]
+            unknown = [body | {"model": "nobody"} for body in bodies if "model" in body]
+            answers = [
+                one.send(client, body) for body in (b"{", b"", b"[]", {}, {"unknown": 1}, b" " * 2**21, *unknown)
+            ]
+            answers += [one.send(client, body, nobody) for body in bodies]
+        if "{name}" in one.path:
+            answers.append(one.send(client, names=nobody))
+        for answer in answers:
+            if not answer.is_success:
+                check_error(document, one, answer)
+
+
+def check_error(document: Mapping[str, Any], one: Operation, answer: httpx.Response) -> None:
+    where = f"{one.method} {one.path}: {answer.status_code} {answer.text}"
+    assert str(answer.status_code) in one.spec["responses"], where
+    check_answer(document, one, answer)
+    error = answer.json()["error"]
+    if isinstance(error, dict):
+        documented = one.spec["responses"][str(answer.status_code)]["content"]["application/json"]["examples"]
+        assert error["code"] in documented, where
+
+
+def test_the_keys_that_are_documented_are_the_keys_that_are_needed(serve: Callable[..., RunningServer]) -> None:
+    running = serve(api_key="reader", admin_key="owner")
+    with running.client("reader") as client, running.client() as stranger:
+        document = client.get("/openapi.json").json()
+        validate(document)
+        assert set(document["components"]["securitySchemes"]) == {"api_key", "admin_key"}
+        for path, methods in document["paths"].items():
+            for method, spec in methods.items():
+                one = Operation(method.upper(), path, spec)
+                keys = [name for choice in spec["security"] for name in choice]
+                assert (one.send(stranger).status_code == 401) is bool(keys), path
+                if keys and method != "get":
+                    assert (one.send(client, b"{").status_code == 403) is ("api_key" not in keys), path
+
+
+def test_a_server_without_keys_documents_that_no_call_needs_one(operations: list[Operation]) -> None:
+    for one in operations:
+        assert not one.spec["security"] or {} in one.spec["security"]
