@@ -15,7 +15,7 @@ router = APIRouter()
 
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez")
-async def livez(request: Request) -> Response:
+async def livez(request: Request) -> JSONResponse:
     """Answer 200 while the process starts or serves. Answer 503 once only a restart helps."""
     if server_of(request).foundations.fallen:
         return error_response(
@@ -27,7 +27,7 @@ async def livez(request: Request) -> Response:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
 @router.get("/health")
-async def readyz(request: Request) -> Response:
+async def readyz(request: Request) -> JSONResponse:
     """Answer 200 while requests are admitted, else 503. Other servers' clients ask under /health."""
     server = server_of(request)
     if not (server.ready and server.foundations.alive):

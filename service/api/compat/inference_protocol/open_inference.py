@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field, StrictStr
 
 from rootstock.adapters.reference import Reference
 from rootstock.service.api.body import BodyRoute
-from rootstock.service.api.compat.inference_protocol.inference_route import HEADER, InferenceRoute, PlainError
+from rootstock.service.api.compat.inference_protocol.inference_route import HEADER, InferenceRoute
+from rootstock.service.api.compat.inference_protocol.plain_error import PlainError, plain
 from rootstock.service.api.compat.inference_protocol.tensors import (
     InputTensor,
     Output,
@@ -242,11 +243,8 @@ def _reference(name: str, version: int | None) -> str:
     return name if version is None else f"{name}@{version}"
 
 
-def _probe(native: Response, key: str) -> Response:
-    if native.status_code == 200:
-        return JSONResponse({key: True})
-    message = json.loads(bytes(native.body))["error"]["message"]
-    return JSONResponse({"error": message}, native.status_code)
+def _probe(native: JSONResponse, key: str) -> Response:
+    return JSONResponse({key: True}) if native.status_code == 200 else plain(native)
 
 
 def _versions(server: Server, reference: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -167,6 +167,24 @@ def test_an_error_is_one_that_tritonclient_reads(caller: triton.InferenceServerC
     numbers.set_data_from_numpy(np.zeros(1, np.float32))
     with pytest.raises(InferenceServerException, match="datatype FP32"):
         caller.infer("mood", [numbers])
+
+
+def test_a_refusal_before_the_route_is_one_that_tritonclient_reads(serve: Callable[..., RunningServer]) -> None:
+    running = serve(api_key="reader", admin_key="a", max_body_mb=1)
+    with triton.InferenceServerClient(running.url.removeprefix("http://")) as caller:
+        inputs = [tensor("text", ["x"])]
+        with pytest.raises(InferenceServerException, match=r"^\[401\] the request has no key"):
+            caller.infer("foundation", inputs)
+        with pytest.raises(InferenceServerException, match=r"^\[403\] this key does not allow"):
+            caller.infer("foundation", inputs, headers={"Authorization": "Bearer wrong"})
+        key = {"Authorization": "Bearer reader"}
+        with pytest.raises(InferenceServerException, match=r"^\[413\] the body has at least"):
+            caller.infer("foundation", [tensor("text", ["x" * 2**20])], headers=key)
+        assert caller.infer("foundation", inputs, headers=key).as_numpy("embeddings").shape == (1, 384)
+    with running.client() as stranger:
+        assert stranger.get("/v2").headers["www-authenticate"] == "Bearer"
+        # Cohere's API has routes under /v2 too, and its errors have the common form.
+        assert stranger.post("/v2/embed", json={"texts": ["x"]}).json()["error"]["code"] == "missing_key"
 
 
 ONE: dict[str, Any] = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["x"]}
