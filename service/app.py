@@ -17,8 +17,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 from rootstock.service.api import adapters, errors, health, pages, predict, rerank, tokenize
 from rootstock.service.api.compat import (
+    bento_schema,
     cohere,
-    hugging_face,
     infinity,
     lora,
     mlflow,
@@ -28,6 +28,7 @@ from rootstock.service.api.compat import (
     tei_tokens,
     vllm,
 )
+from rootstock.service.api.compat.hugging_face import inference_api
 from rootstock.service.api.compat.inference_protocol import open_inference
 from rootstock.service.api.middleware.gate import Gate
 from rootstock.service.api.middleware.keys import Keys
@@ -79,14 +80,14 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
     )
     inference = predict, embeddings, chat, completions, rerank, moderations, tokenize
     compatible = tei, tei_tokens, infinity, cohere, shared_paths, vllm, lora, open_inference, mlflow, probes
-    for part in (*inference, models, adapters, health, pages, *compatible):
+    for part in (*inference, models, adapters, health, pages, *compatible, bento_schema):
         app.include_router(part.router)
     app.include_router(open_inference.v1_router)
     # A client of TEI appends a path to its base address, so the address alone has to name an adapter.
     for part in (tei, tei_tokens, shared_paths):
         app.include_router(part.router, prefix="/models/{reference}", include_in_schema=False)
     # The last one, because its paths begin with a reference, which may hold slashes.
-    app.include_router(hugging_face.router)
+    app.include_router(inference_api.router)
     errors.install(app)
     app.add_exception_handler(predict.ClientLeft, errors.no_answer)
     keys = Keys(*(None if k is None else k.get_secret_value() for k in (settings.api_key, settings.admin_key)))

@@ -17,8 +17,8 @@ from rootstock.service.foundations import Foundations
 class Pins:
     """The pinned references. Their adapters stay in host memory and in slots, also after an alias moves.
 
-    A reference may be a served name. Use it from the event loop. A reference that cannot be resolved or loaded is logged, and left to the requests
-    that need it.
+    A reference may be a served name. Use it from the event loop. A reference that cannot be resolved or loaded is
+    logged, and left to the requests that need it.
     """
 
     def __init__(self, foundations: Foundations, registry: Registry, references: Sequence[str]) -> None:

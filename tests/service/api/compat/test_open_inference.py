@@ -48,6 +48,7 @@ def strings(array: np.ndarray) -> list[str]:
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("shape", [[len(TEXTS)], [len(TEXTS), 1]])
+@pytest.mark.calls("tritonclient", "infer")
 def test_a_classifier_gives_labels_and_scores(
     client: httpx.Client, caller: triton.InferenceServerClient, binary: bool, shape: list[int]
 ) -> None:
@@ -122,6 +123,12 @@ def test_the_only_input_may_have_any_name(client: httpx.Client, caller: triton.I
     assert np.array_equal(*named)
 
 
+@pytest.mark.calls("tritonclient", "is_server_live")
+@pytest.mark.calls("tritonclient", "is_server_ready")
+@pytest.mark.calls("tritonclient", "is_model_ready")
+@pytest.mark.calls("tritonclient", "get_server_metadata")
+@pytest.mark.calls("tritonclient", "get_model_metadata")
+@pytest.mark.calls("tritonclient", "get_model_repository_index")
 def test_metadata_readiness_and_index_name_what_can_be_called(
     client: httpx.Client, caller: triton.InferenceServerClient
 ) -> None:
@@ -304,6 +311,7 @@ def test_bytes_that_fit_their_json_are_read(client: httpx.Client) -> None:
         ("reader", [{"question": q, "context": c} for q, c in zip(QUESTIONS, TEXTS, strict=True)]),
     ],
 )
+@pytest.mark.calls("HTTP", "POST /v1/models/{ref}:predict")
 def test_instances_of_the_v1_protocol_are_predicted(client: httpx.Client, model: str, instances: Any) -> None:
     answer = client.post(f"/v1/models/{model}:predict", json={"instances": instances})
     assert answer.json() == {"predictions": native(client, model, instances)}
