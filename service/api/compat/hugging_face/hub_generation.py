@@ -127,6 +127,12 @@ class HubEvent(BaseModel):
     details: HubDetails | None
 
 
+class HubStream(EventStream):
+    """A stream of tokens. Text Generation Inference marks no end, and its client reads no mark."""
+
+    end = ""
+
+
 async def generate_text(
     name: str,
     task: str,
@@ -151,7 +157,7 @@ async def generate_text(
             stream = await while_connected(request, call)
         if streams:
             events = _events(stream, engine, given, start)
-            return EventStream(events, held.pop_all(), request.url.path, engine.limits.timeout_s + _SLACK_S)
+            return HubStream(events, held.pop_all(), request.url.path, engine.limits.timeout_s + _SLACK_S)
         (answer,) = await while_connected(request, collect(stream, 1))
     text: dict[str, Any] = {form.text: start + answer.text}
     if given.details:

@@ -17,6 +17,7 @@ from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.hugging_face.hub_generation import REWRITES, generate_text
 from rootstock.service.api.openai.chat import ChatBody, chat_completions
 from rootstock.service.api.openai.chat_answer import ChatCompletion
+from rootstock.service.api.openai.completions import Completion, CompletionBody, completions
 from rootstock.service.api.openai.embedded_texts import embed
 from rootstock.service.api.openai.embeddings import normalised, shorten
 from rootstock.service.api.options import TimeoutHeader, options_of
@@ -106,6 +107,14 @@ class HubBody(Body):
 async def chat_with_model(name: str, body: ChatBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Answer a chat with the model in the path. The one in the body does not count."""
     return await chat_completions(body.model_copy(update={"model": name}), request, within)
+
+
+@router.post("/models/{name:path}/v1/completions")
+async def complete_with_model(
+    name: str, body: CompletionBody, request: Request, within: TimeoutHeader = None
+) -> Completion:
+    """Continue a text with the model in the path. The one in the body does not count."""
+    return await completions(body.model_copy(update={"model": name}), request, within)
 
 
 @router.post("/models/{name:path}/pipeline/{task}")

@@ -31,7 +31,7 @@ from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
 from rootstock.service.api.predict import Body, Text, input_of, while_connected
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.api.strict import Strict
-from rootstock.service.engine.core.errors import InvalidParameter
+from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
 
 _PLATFORM = "rootstock"
 _PAGE = 500
@@ -98,10 +98,12 @@ class IndexedModel(BaseModel):
 class InferBody(Strict):
     """The body of an inference: tensors of texts, and the outputs to return, all by default.
 
-    `parameters` are those of the model's task; `binary_data_output` asks for outputs as bytes behind the JSON.
+    `model_name` repeats the name in the path, as KServe's client does. `parameters` are those of the model's
+    task; `binary_data_output` asks for outputs as bytes behind the JSON.
     """
 
     id: StrictStr | None = None
+    model_name: StrictStr | None = None
     inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=8)]
     outputs: Annotated[list[RequestedOutput], Field(max_length=8)] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -172,6 +174,10 @@ async def infer(
 ) -> Response:
     """Predict for tensors of texts. Each output has the values of /v1/predict's predictions."""
     foundations = server_of(request).foundations
+    if body.model_name not in (None, name):
+        raise InvalidInput(
+            f"model_name is {body.model_name[:64]!r} and the path names {name!r}; send one model", "model_name"
+        )
     parameters = dict(body.parameters)
     all_binary = parameters.pop("binary_data_output", False)
     if not isinstance(all_binary, bool):

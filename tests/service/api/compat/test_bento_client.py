@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import bentoml
 import httpx
 import pytest
-from bentoml.exceptions import BentoMLException, NotFound
 
 from tests.live_server import RunningServer
 from tests.peft_adapters import TEXTS
@@ -19,15 +18,19 @@ from tests.serve_process import serving
 from tests.service.engine.generate.families import make_decoder
 from tests.service.generating_server import run_decoder_server
 
-# BentoML uses a name of pathspec that is deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
+with warnings.catch_warnings():
+    # BentoML uses names of pathspec and pydantic that are deprecated.
+    warnings.simplefilter("ignore")
+    from bentoml import AsyncHTTPClient, SyncHTTPClient
+    from bentoml.exceptions import BentoMLException, NotFound
+
 CHANGING = {"timings", "id", "created"}
 MESSAGES = [{"role": "user", "content": "Where is my parcel?"}]
 
 
 @contextmanager
 def calling(url: str, **options: Any) -> Iterator[Any]:
-    with bentoml.SyncHTTPClient(url, **options) as caller:
+    with SyncHTTPClient(url, **options) as caller:
         yield caller
     # The client leaves its folder to the garbage collector, which warns.
     caller._temp_dir.cleanup()
@@ -91,7 +94,7 @@ def test_the_asynchronous_client_has_the_same_methods(server: RunningServer, cli
     body = {"model": "mood", "inputs": TEXTS}
 
     async def ask() -> list[Any]:
-        async with bentoml.AsyncHTTPClient(server.url) as caller:
+        async with AsyncHTTPClient(server.url) as caller:
             answers = await asyncio.gather(*(caller.predict(**body) for _ in range(3)))
         caller._temp_dir.cleanup()
         return answers
@@ -117,7 +120,7 @@ def test_a_refusal_reaches_the_caller(server: RunningServer) -> None:
 def test_a_key_is_the_token_of_the_client(serve: Callable[..., RunningServer]) -> None:
     url = serve(api_key="reader").url
     with pytest.raises(BentoMLException, match="schema"):
-        bentoml.SyncHTTPClient(url, token="wrong")
+        SyncHTTPClient(url, token="wrong")
     with calling(url, token="reader") as caller:
         assert len(caller.embeddings(model="foundation", input="x")["data"]) == 1
 

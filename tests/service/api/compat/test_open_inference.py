@@ -239,6 +239,7 @@ HUGE = {"name": "text", "datatype": "BYTES", "shape": [257], "data": ["x"] * 257
         ("mood", {"inputs": [ONE], "parameters": {"sequence_id": 2}}, 422),
         ("mood", {"inputs": [ONE], "parameters": {"binary_data_output": "yes"}}, 422),
         ("mood", {"inputs": [ONE], "id": 7}, 422),
+        ("mood", {"inputs": [ONE], "model_name": "ranking"}, 422),
         ("mood@x@y", {"inputs": [ONE]}, 422),
         ("nobody", {"inputs": [ONE]}, 404),
         ("ranking", {"inputs": [ONE]}, 422),

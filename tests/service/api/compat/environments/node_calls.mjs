@@ -36,9 +36,10 @@ const answers = {
   "hub sentenceSimilarity": await hub("embedder").sentenceSimilarity({
     inputs: { source_sentence: TEXTS[0], sentences: TEXTS },
   }),
+  "hub chatCompletion": (await hub("tiny-chat").chatCompletion(chat)).choices[0].message.content,
   "hub textGeneration": await hub("tiny-chat").textGeneration({
     inputs: TEXTS[0],
-    parameters: { max_new_tokens: 8 },
+    parameters: { max_new_tokens: 8, temperature: 0 },
   }),
   "cohere v2 embed": await cohere.embed({
     model: "embedder",

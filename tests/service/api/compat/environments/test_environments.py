@@ -80,7 +80,7 @@ def test_infinity_s_client(server: RunningServer, vectors: Any, ranking: Any, cl
     assert np.array([one["embedding"] for one in found["embeddings.sync"]["data"]]) == vectors
     assert pairs(found["rerank.sync"]["results"], "index", "relevance_score") == ranking
     assert [pairs(row, "label", "score") for row in found["classify.sync"]["data"]] == classes
-    assert {"foundation", "mood", "ranking"} <= {one["id"] for one in found["models.sync"]["data"]}
+    assert {"default", "tiny-chat", "mood"} <= {one["id"] for one in found["models.sync"]["data"]}
     assert "health.sync" in found
 
 
@@ -168,6 +168,7 @@ def test_the_client_of_text_generation_inference(server: RunningServer, continue
 @pytest.mark.calls("@huggingface/inference (Node)", "textClassification")
 @pytest.mark.calls("@huggingface/inference (Node)", "sentenceSimilarity")
 @pytest.mark.calls("@huggingface/inference (Node)", "textGeneration")
+@pytest.mark.calls("@huggingface/inference (Node)", "chatCompletion")
 @pytest.mark.calls("cohere-ai (Node)", "CohereClientV2.embed")
 @pytest.mark.calls("cohere-ai (Node)", "CohereClientV2.rerank")
 @pytest.mark.calls("cohere-ai (Node)", "CohereClient.embed")
@@ -179,7 +180,7 @@ def test_clients_in_javascript(
     assert found["openai chat.completions.create"] == chatted
     assert "".join(found["openai chat.completions.create, stream"]) == chatted
     assert found["openai completions.create"] == continued
-    assert {"foundation", "tiny-chat", "mood"} <= set(found["openai models.list"])
+    assert {"default", "tiny-chat", "mood"} <= set(found["openai models.list"])
     scores = [
         sorted(one["category_scores"].items(), key=lambda item: -item[1])
         for one in found["openai moderations.create"]
@@ -189,6 +190,7 @@ def test_clients_in_javascript(
     assert np.array(found["hub featureExtraction"]) == vectors
     assert pairs(found["hub textClassification"], "label", "score") == classes[0]
     assert found["hub sentenceSimilarity"][0] == pytest.approx(1, abs=1e-5)
+    assert found["hub chatCompletion"] == chatted
     assert found["hub textGeneration"]["generated_text"] == continued
     assert np.array(found["cohere v2 embed"]["embeddings"]["float"]) == vectors
     assert pairs(found["cohere v2 rerank"]["results"], "index", "relevanceScore") == ranking
