@@ -30,7 +30,7 @@ class EmbeddingsBody(TruncationFields, JinaFields):
 
     model: StrictStr
     input: StrictStr | Strings | TokenIds | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
 
@@ -90,13 +90,14 @@ def _encoding(body: EmbeddingsBody) -> str:
             "normalized is false, and vectors that dimensions shortens are normalised; leave one of them out",
             "normalized",
         )
-    form = body.embedding_type or body.encoding_format
-    if "encoding_format" in body.model_fields_set and form != body.encoding_format:
+    forms = {form for form in (body.encoding_format, body.embedding_type) if form is not None}
+    if len(forms) > 1:
         raise InvalidParameter(
-            f"embedding_type is {form} and encoding_format is {body.encoding_format}; send one of the two",
+            f"embedding_type is {body.embedding_type} and encoding_format is {body.encoding_format}; send one of "
+            "the two",
             "embedding_type",
         )
-    return form
+    return forms.pop() if forms else "float"
 
 
 def shorten(vectors: np.ndarray, dimensions: int, field: str) -> np.ndarray:

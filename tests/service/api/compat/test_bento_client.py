@@ -118,10 +118,10 @@ def test_a_refusal_reaches_the_caller(server: RunningServer) -> None:
 
 
 def test_a_key_is_the_token_of_the_client(serve: Callable[..., RunningServer]) -> None:
-    url = serve(api_key="reader").url
-    with pytest.raises(BentoMLException, match="schema"):
-        SyncHTTPClient(url, token="wrong")
-    with calling(url, token="reader") as caller:
+    running = serve(api_key="reader")
+    with running.client() as stranger:
+        assert stranger.get("/schema.json").status_code == 401
+    with calling(running.url, token="reader") as caller:
         assert len(caller.embeddings(model="foundation", input="x")["data"]) == 1
 
 

@@ -50,7 +50,7 @@ def test_vectors_are_the_native_ones(
 @pytest.mark.parametrize(
     ("provider", "address"),
     [
-        ("hosted_vllm", ""),
+        ("hosted_vllm", "/v1"),
         ("cohere", ""),
         ("infinity", ""),
         ("jina_ai", "/v1/rerank"),
