@@ -32,8 +32,8 @@ test: lint
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
-# Installs clients that do not fit this project's own environment, each in one of its own, and runs them. It needs a
-# package index; node and npm too, or it skips the client in JavaScript.
+# Installs clients that do not fit this project's environment in separate ones, and runs them. It needs a package index.
+# Without node and npm it skips the clients in JavaScript.
 test-clients: install
 	$(BIN)/python -m pytest -m clients
 

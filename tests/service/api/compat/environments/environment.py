@@ -1,4 +1,4 @@
-"""Environments of clients that the project's own one cannot hold. Each is installed once and kept."""
+"""Environments of clients that the project's environment cannot hold. Each is installed once and kept."""
 
 from __future__ import annotations
 

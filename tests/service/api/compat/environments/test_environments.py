@@ -1,4 +1,4 @@
-"""Clients in environments of their own call a server, and get the native answers."""
+"""Clients in separate environments call a server, and get the native answers."""
 
 from __future__ import annotations
 
