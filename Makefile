@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install serve test test-console test-slow lint bench faults bento compatibility clean
+.PHONY: install serve test test-console test-slow test-clients lint bench faults bento compatibility clean
 install: $(STAMP)
 
 # torch is installed first and alone. Otherwise another package's requirement could pull several GB of CUDA libraries.
@@ -27,7 +27,7 @@ lint: install
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not clients"
 
 # Without Chromium the tests are skipped: apt-get install chromium.
 test-console: install
@@ -35,6 +35,11 @@ test-console: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# Installs clients that do not fit this project's environment in separate ones, and runs them. It needs a package index.
+# Without node and npm it skips the clients in JavaScript.
+test-clients: install
+	$(BIN)/python -m pytest -m clients
 
 # Runs every benchmark at full size; the soak test alone takes half an hour. wrk generates the load, because it uses
 # little CPU on a small machine.

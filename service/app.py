@@ -18,8 +18,8 @@ from starlette.middleware.cors import CORSMiddleware
 from rootstock.service.api import console, errors, health, pages, predict, rerank, tokenize
 from rootstock.service.api.adapters import aliases, cards, events, listing, uploads, versions
 from rootstock.service.api.compat import (
+    bento_schema,
     cohere,
-    hugging_face,
     infinity,
     lora,
     mlflow,
@@ -29,6 +29,7 @@ from rootstock.service.api.compat import (
     tei_tokens,
     vllm,
 )
+from rootstock.service.api.compat.hugging_face import inference_api
 from rootstock.service.api.compat.inference_protocol import open_inference
 from rootstock.service.api.document import tags
 from rootstock.service.api.document.document import OpenApiDocument
@@ -55,7 +56,7 @@ _ROUTERS = {
         *(part.router for part in (uploads, listing, versions, cards, aliases, events)),
         lora.router,
     ),
-    tags.SERVER: (health.router, pages.router, console.router, probes.router),
+    tags.SERVER: (health.router, pages.router, console.router, probes.router, bento_schema.router),
     tags.EMBEDDING_SERVERS: tuple(part.router for part in (tei, tei_tokens, infinity, cohere, shared_paths)),
     tags.VLLM: (vllm.router,),
     tags.KSERVE: (open_inference.router, open_inference.v1_router, mlflow.router),
@@ -103,7 +104,7 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
     for part in (tei, tei_tokens, shared_paths):
         app.include_router(part.router, prefix="/models/{reference}", include_in_schema=False)
     # The last one, because its paths begin with a reference, which may hold slashes.
-    app.include_router(hugging_face.router, tags=[tags.HUGGING_FACE.name])
+    app.include_router(inference_api.router, tags=[tags.HUGGING_FACE.name])
     errors.install(app)
     app.add_exception_handler(predict.ClientLeft, errors.no_answer)
     keys = Keys(*(None if k is None else k.get_secret_value() for k in (settings.api_key, settings.admin_key)))

@@ -17,8 +17,8 @@ from rootstock.service.foundations import Foundations
 class Pins:
     """The pinned references. Their adapters stay in host memory and in slots, also after an alias moves.
 
-    Use it from the event loop. A reference that cannot be resolved or loaded is logged, and left to the requests
-    that need it.
+    A reference may be a served name. Use it from the event loop. A reference that cannot be resolved or loaded is
+    logged, and left to the requests that need it.
     """
 
     def __init__(self, foundations: Foundations, registry: Registry, references: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ class Pins:
         """Pin the adapters that the references point to now, then unpin those that they pointed to before."""
         async with self._turn:
             pinned: dict[Engine | GenerationEngine, set[str]] = defaultdict(set)
-            for reference in self._references:
+            for reference in map(self._foundations.names.reference, self._references):
                 if (target := await self._load(reference, "not pinned")) is not None:
                     engine, digest = target
                     pinned[engine].add(digest)

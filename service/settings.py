@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rootstock.adapters.errors import InvalidReference
@@ -15,7 +15,7 @@ from rootstock.adapters.foundation.location import FoundationError
 from rootstock.adapters.foundation.names import reference_names
 from rootstock.adapters.home_folder import DEFAULT_HOME
 from rootstock.adapters.reference import FOUNDATION, Reference
-from rootstock.adapters.served_names import read_names
+from rootstock.adapters.served_names import ServedNames, read_names
 from rootstock.service.api.middleware.site import is_loopback
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ class Settings(BaseSettings):
     slots: int = Field(256, ge=3, description="Adapter slots in the runner; two are reserved.")
     pin: str = Field(
         "",
-        description="Adapter references to keep in memory and in slots, separated by commas. If empty, none is "
-        "pinned.",
+        description="Adapter references, or names of `ROOTSTOCK_SERVED_NAMES`, to keep in memory and in slots, "
+        "separated by commas. If empty, none is pinned.",
     )
     cache_mb: int = Field(
         512, ge=1, description="Host memory for adapters, in MiB. Several foundations share it equally."
@@ -230,8 +230,9 @@ class Settings(BaseSettings):
 
     @field_validator("pin")
     @classmethod
-    def _names_references(cls, pin: str) -> str:
-        for reference in _split(pin):
+    def _names_references(cls, pin: str, info: ValidationInfo) -> str:
+        names = ServedNames(read_names(info.data.get("served_names", "")), {})
+        for reference in map(names.reference, _split(pin)):
             try:
                 name = Reference.parse(reference).name
             except InvalidReference as error:

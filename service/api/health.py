@@ -25,7 +25,7 @@ class ServerState(BaseModel):
 
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez", response_model=ServerState, openapi_extra=raises("engine_ended"))
-async def livez(request: Request) -> Response:
+async def livez(request: Request) -> JSONResponse:
     """Answer 200 while the process starts or serves. Answer 503 once only a restart helps."""
     if server_of(request).foundations.fallen:
         return error_response(
@@ -37,7 +37,7 @@ async def livez(request: Request) -> Response:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", response_model=ServerState, openapi_extra=_READINESS)
 @router.get("/health", name="health", response_model=ServerState, openapi_extra=_READINESS)
-async def readyz(request: Request) -> Response:
+async def readyz(request: Request) -> JSONResponse:
     """Answer 200 while requests are admitted, else 503. Other servers' clients ask under /health."""
     server = server_of(request)
     if not (server.ready and server.foundations.alive):

@@ -50,9 +50,9 @@ def expected(tiny: TinyDecoder, saved: list[PeftAdapter]) -> dict[str, str]:
     }
 
 
-def _litellm(server: RunningServer, model: str, **options: Any) -> Any:
+def _litellm(server: RunningServer, model: str, provider: str = "openai", **options: Any) -> Any:
     return litellm.completion(
-        f"openai/{model}",
+        f"{provider}/{model}",
         MESSAGES,
         api_base=f"{server.url}/v1",
         api_key="unused",
@@ -64,13 +64,18 @@ def _litellm(server: RunningServer, model: str, **options: Any) -> Any:
 
 # litellm copies a chunk's attributes by their names, and pydantic has deprecated some of them.
 @pytest.mark.filterwarnings("ignore:Accessing the 'model_.*' attribute on the instance is deprecated")
+@pytest.mark.parametrize("provider", ["openai", "hosted_vllm"])
 @pytest.mark.parametrize("model", ["foundation", "a0", "a1"])
-def test_litellm_chats_and_streams(server: RunningServer, expected: dict[str, str], model: str) -> None:
-    answer = _litellm(server, model)
+@pytest.mark.calls("litellm", 'completion("openai/REF")')
+@pytest.mark.calls("litellm", 'completion("hosted_vllm/REF")')
+def test_litellm_chats_and_streams(
+    server: RunningServer, expected: dict[str, str], model: str, provider: str
+) -> None:
+    answer = _litellm(server, model, provider)
     assert answer.choices[0].message.content.rstrip("\ufffd") == expected[model]
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.completion_tokens == 10
-    chunks = list(_litellm(server, model, stream=True, stream_options={"include_usage": True}))
+    chunks = list(_litellm(server, model, provider, stream=True, stream_options={"include_usage": True}))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == answer.choices[0].message.content
     assert chunks[-1].usage.completion_tokens == 10
@@ -82,6 +87,8 @@ def test_litellm_reports_an_unknown_adapter_as_not_found(server: RunningServer) 
 
 
 @pytest.mark.parametrize("model", ["foundation", "a0", "a1"])
+@pytest.mark.calls("langchain-openai", "ChatOpenAI.invoke")
+@pytest.mark.calls("langchain-openai", "ChatOpenAI.stream")
 def test_langchain_chats_and_streams(server: RunningServer, expected: dict[str, str], model: str) -> None:
     chat = ChatOpenAI(model=model, base_url=f"{server.url}/v1", api_key="unused", max_retries=0, **GREEDY)
     answer = chat.invoke(MESSAGES)

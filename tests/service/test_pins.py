@@ -31,7 +31,7 @@ def with_pins(body: Callable[[Bench, Pins], Coroutine[Any, Any, None]], *referen
         registry = cast(Any, SimpleNamespace(resolve=partial(resolve, bench)))
         catalog = cast(Any, SimpleNamespace(spec=SPEC))
         host = FoundationHost(FOUNDATION, (bench.engine,), catalog, *3 * (cast(Any, None),))
-        pins = Pins(Foundations([host], registry), registry, references)
+        pins = Pins(Foundations([host], registry, {"org/short:v1": "a"}), registry, references)
         try:
             await body(bench, pins)
         finally:
@@ -64,6 +64,16 @@ def test_a_pinned_adapter_is_in_its_slot_before_the_first_request_and_stays_ther
         assert (bench.runner.staged["sha256:a"], bench.catalog.loads["sha256:a"]) == (1, 1)
 
     with_pins(body, "a", "b")
+
+
+def test_a_pin_may_be_a_served_name() -> None:
+    async def body(bench: Bench, pins: Pins) -> None:
+        bench.add("a", warm=False)
+        await pins.follow()
+        await others_pass(bench)
+        assert bench.engine.residency("sha256:a") == "slot"
+
+    with_pins(body, "Org/Short:v1")
 
 
 def test_a_pin_follows_its_name_once_the_new_adapter_is_in_memory() -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 from starlette.types import Message, Receive, Scope
 
+from rootstock.service.api.compat.inference_protocol.plain_error import in_form_of
 from rootstock.service.api.errors import error_response
 from rootstock.service.api.middleware.response_headers import ResponseHeaders
 
@@ -48,7 +49,7 @@ class BodyLimit:
         """Answer 413 for a body of at least `size` bytes, then read on for a while."""
         message = f"the body has at least {size} bytes; the limit of this route is {self.limit} bytes; send less"
         response = error_response(413, message, "body_too_large", headers={"Connection": "close"})
-        await response(scope, self._receive, self._response.send)
+        await in_form_of(scope["path"], response)(scope, self._receive, self._response.send)
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 drained = 0

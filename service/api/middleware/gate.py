@@ -7,6 +7,7 @@ import time
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from rootstock.service.api.compat.inference_protocol.plain_error import in_form_of
 from rootstock.service.api.errors import answer_error, error_response
 from rootstock.service.api.middleware.access_log import AccessLog
 from rootstock.service.api.middleware.body_limit import BodyLimit, BodyTooLarge, declared_size
@@ -57,7 +58,8 @@ class Gate:
             if refusal is not None:
                 status, code, message = refusal
                 extra = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-                await error_response(status, message, code, headers=extra)(scope, receive, response.send)
+                answer = in_form_of(scope["path"], error_response(status, message, code, headers=extra))
+                await answer(scope, receive, response.send)
             elif (declared := declared_size(headers.get(b"content-length"))) > body.limit:
                 await body.refuse(scope, declared)
             else:
@@ -81,6 +83,7 @@ class Gate:
         except Exception as error:
             if response.started:
                 raise
-            await answer_error(scope, error)(scope, body.receive, body.send)
+            answer = in_form_of(scope["path"], answer_error(scope, error))
+            await answer(scope, body.receive, body.send)
         if body.exceeded and not response.started:
             await body.refuse(scope, body.received)

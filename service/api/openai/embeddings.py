@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from rootstock.service.api.body import BodyRoute
+from rootstock.service.api.compat.jina import JinaFields
 from rootstock.service.api.errors import spell
 from rootstock.service.api.openai.embedded_texts import embed, read_texts
 from rootstock.service.api.options import TimeoutHeader, options_of
@@ -21,7 +22,7 @@ router = APIRouter(route_class=BodyRoute)
 TokenIds = Annotated[list[StrictInt], Field(min_length=1, fail_fast=True)]
 
 
-class EmbeddingsBody(TruncationFields):
+class EmbeddingsBody(TruncationFields, JinaFields):
     """The body of an embedding. `input` is a text, its tokens, or a list of either.
 
     With `dimensions`, vectors keep that many leading numbers and are normalised again.
@@ -29,7 +30,7 @@ class EmbeddingsBody(TruncationFields):
 
     model: StrictStr
     input: StrictStr | Strings | TokenIds | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
 
@@ -62,6 +63,7 @@ class Embeddings(BaseModel):
 async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHeader = None) -> Embeddings:
     """Embed texts with the foundation or a feature-extraction adapter."""
     server = server_of(request)
+    encoding = _encoding(body)
     options = options_of(body, request, within)
     try:
         texts = await while_connected(request, read_texts(server, body.model, body.input))
@@ -72,11 +74,30 @@ async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHead
     vectors = answer.vectors
     if body.dimensions is not None:
         vectors = shorten(vectors, body.dimensions, "dimensions")
+    elif body.normalized:
+        vectors = normalised(vectors)
     return Embeddings(
-        data=[Embedding(index=i, embedding=encode(v, body.encoding_format)) for i, v in enumerate(vectors)],
+        data=[Embedding(index=i, embedding=encode(v, encoding)) for i, v in enumerate(vectors)],
         model=body.model,
         usage=EmbeddingUsage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
     )
+
+
+def _encoding(body: EmbeddingsBody) -> str:
+    """Return the form of the vectors. Raise InvalidParameter for fields that contradict each other."""
+    if body.dimensions is not None and body.normalized is False:
+        raise InvalidParameter(
+            "normalized is false, and vectors that dimensions shortens are normalised; leave one of them out",
+            "normalized",
+        )
+    forms = {form for form in (body.encoding_format, body.embedding_type) if form is not None}
+    if len(forms) > 1:
+        raise InvalidParameter(
+            f"embedding_type is {body.embedding_type} and encoding_format is {body.encoding_format}; send one of "
+            "the two",
+            "embedding_type",
+        )
+    return forms.pop() if forms else "float"
 
 
 def shorten(vectors: np.ndarray, dimensions: int, field: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
@@ -28,9 +28,14 @@ class EventStream(StreamingResponse):
     An error in the middle becomes an event with the usual shape of an error, because the status has been sent.
     """
 
+    # The text behind the last event.
+    end: ClassVar[str] = DONE
+
     def __init__(self, events: AsyncIterator[BaseModel], held: AsyncExitStack, path: str, within: float) -> None:
         super().__init__(
-            _lines(events, path), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+            _lines(events, path, self.end),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-cache"},
         )
         self._held = held
         self._within = within
@@ -43,7 +48,7 @@ class EventStream(StreamingResponse):
                 await super().__call__(scope, receive, send)
 
 
-async def _lines(events: AsyncIterator[BaseModel], path: str) -> AsyncIterator[str]:
+async def _lines(events: AsyncIterator[BaseModel], path: str, end: str) -> AsyncIterator[str]:
     try:
         async for event in events:
             yield f"data: {event.model_dump_json(exclude_unset=True)}\n\n"
@@ -51,4 +56,5 @@ async def _lines(events: AsyncIterator[BaseModel], path: str) -> AsyncIterator[s
         raise
     except Exception as error:  # every error has the one shape
         yield f"data: {ErrorAnswer(error=fault_detail(path, error)[1]).model_dump_json()}\n\n"
-    yield DONE
+    if end:
+        yield end

@@ -42,6 +42,7 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/models/{name}"): {"inputs": {"text": "héllo", "text_pair": "a"}},
     ("POST", "/models/{name}/pipeline/{task}"): {"inputs": {"text": "héllo", "text_pair": "a"}},
     ("POST", "/models/{name}/v1/chat/completions"): CHAT,
+    ("POST", "/models/{name}/v1/completions"): {"model": "tiny-chat", "prompt": "héllo", "max_tokens": 2},
     ("PUT", "/v1/adapters/{name}/aliases/{alias}"): {"version": 1},
     ("POST", "/pooling"): {"model": "foundation", "input": "héllo"},
     ("POST", "/score"): {"model": "ranking", "text_1": "héllo", "text_2": ["a", "b"]},
@@ -54,7 +55,7 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
 # On this server, which allows no folder, no body gets 200 from these.
 LORA = {("POST", "/v1/load_lora_adapter"), ("POST", "/v1/unload_lora_adapter")}
 # The models in paths that the adapter `ranking` cannot serve.
-NAMES = {"/models/{name}/v1/chat/completions": "tiny-chat"}
+NAMES = dict.fromkeys(("/models/{name}/v1/chat/completions", "/models/{name}/v1/completions"), "tiny-chat")
 FORMS = {("POST", "/v1/adapters")}
 BODILESS = {
     ("POST", "/v1/adapters/{name}/rollback"): (409, "no_previous_version"),

@@ -59,6 +59,7 @@ def _expected(tiny: TinyDecoder, saved: PeftAdapter | None, messages: list[dict[
     return text
 
 
+@pytest.mark.calls("openai", "chat.completions.create")
 def test_chats_under_many_adapters_at_once_are_answered_as_peft_answers_each(
     api: openai.OpenAI, tiny: TinyDecoder, saved: list[PeftAdapter]
 ) -> None:
@@ -79,6 +80,7 @@ def test_chats_under_many_adapters_at_once_are_answered_as_peft_answers_each(
         assert (answer or "").rstrip("\ufffd") == expected[model].rstrip("\ufffd"), model
 
 
+@pytest.mark.calls("openai", "chat.completions.create(stream=True)")
 def test_a_stream_has_the_text_of_the_whole_answer_and_its_usage(
     server: RunningServer, api: openai.OpenAI
 ) -> None:
@@ -127,6 +129,7 @@ def test_a_stream_ends_with_done(client: httpx.Client) -> None:
     assert all(json.loads(line.removeprefix("data: ")) for line in lines[:-1])
 
 
+@pytest.mark.calls("openai", "completions.create")
 def test_a_completion_continues_a_text_or_its_tokens(api: openai.OpenAI, tiny: TinyDecoder) -> None:
     text = "Where did they meet?"
     ids = AutoTokenizer.from_pretrained(tiny.folder).encode(text)

@@ -22,6 +22,7 @@ from tests.peft_adapters import PeftAdapter
 TEXTS = ["Where is my parcel?", "Ada Lovelace lived in London."]
 
 
+@pytest.mark.calls("openai", "embeddings.create")
 def test_the_foundation_embeds_as_sentence_transformers_does(
     api: openai.OpenAI, foundation: FoundationFiles
 ) -> None:
@@ -49,6 +50,7 @@ def test_base64_is_little_endian_fp32(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("form", ["one", "many"])
+@pytest.mark.calls("openai", "embeddings.create(input=ids)")
 def test_the_tokens_of_a_text_embed_as_the_text(client: httpx.Client, api: openai.OpenAI, form: str) -> None:
     read = [client.post("/tokenize", json={"model": "foundation", "prompt": text}).json() for text in TEXTS]
     ids = [tokens["tokens"] for tokens in read]
@@ -129,6 +131,7 @@ def test_a_timeout_counts_for_all_parts_together(serve: Callable[..., RunningSer
         assert client.post("/v1/embeddings", json={**body, "input": ["a", "b"]}).status_code == 200
 
 
+@pytest.mark.calls("langchain-openai", "OpenAIEmbeddings(check_embedding_ctx_length=False)")
 def test_langchain_embeds_texts_and_learns_how_when_it_sends_another_vocabulary_s_ids(
     server: RunningServer, api: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def hub(server: RunningServer) -> InferenceClient:
     return InferenceClient(model=f"{server.url}/models/a0")
 
 
+@pytest.mark.calls("huggingface_hub", "text_generation")
 def test_text_is_continued_as_peft_continues_it(
     hub: InferenceClient, tiny: TinyDecoder, saved: list[PeftAdapter]
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_seed_repeats_a_sampled_text(hub: InferenceClient) -> None:
     assert first == second != other
 
 
+@pytest.mark.calls("huggingface_hub", "chat_completion")
 def test_a_chat_is_answered_by_the_model_in_the_path(hub: InferenceClient, server: RunningServer) -> None:
     messages = [{"role": "user", "content": PROMPT}]
     answer = hub.chat_completion(messages, max_tokens=8, temperature=0)
@@ -95,6 +97,8 @@ def test_a_chat_is_answered_by_the_model_in_the_path(hub: InferenceClient, serve
         ({"inputs": "a", "parameters": {"temperature": 3}}, 422, "parameters.temperature"),
         ({"inputs": "a", "parameters": {"top_p": 2}}, 422, "parameters.top_p"),
         ({"inputs": "a", "parameters": {"watermark": True}}, 422, "parameters.watermark"),
+        ({"inputs": "a", "parameters": {"typical_p": 0.95}}, 422, "parameters.typical_p"),
+        ({"inputs": "a", "parameters": {"truncate": 3}}, 422, "parameters.truncate"),
         ({"inputs": "a", "parameters": {"best_of": 2}}, 422, "parameters.best_of"),
         ({"inputs": "a", "parameters": {"stop": "x"}}, 422, "parameters.stop"),
         ({"inputs": "a", "parameters": {"stop": [""]}}, 422, "parameters.stop"),

@@ -95,12 +95,14 @@ def plain(elements: Any) -> list[dict[str, Any]]:
     return [asdict(element) for element in elements]
 
 
+@pytest.mark.calls("huggingface_hub", "text_classification")
 def test_a_text_is_classified(hub: Callable[[str], InferenceClient], pipeline: Callable[..., Any]) -> None:
     expected = pipeline("text-classification", "mood")(TEXTS[0], top_k=None)
     assert close(plain(hub("mood").text_classification(TEXTS[0])), expected)
     assert close(plain(hub("Mood@1").text_classification(TEXTS[0], top_k=1)), expected[:1])
 
 
+@pytest.mark.calls("huggingface_hub", "token_classification")
 def test_tokens_are_classified(hub: Callable[[str], InferenceClient], pipeline: Callable[..., Any]) -> None:
     expected = pipeline("token-classification", "tags")(TEXTS[3], aggregation_strategy="simple")
     found = plain(hub("tags").token_classification(TEXTS[3]))
@@ -108,6 +110,7 @@ def test_tokens_are_classified(hub: Callable[[str], InferenceClient], pipeline: 
     assert close(found, [dict(entity) for entity in expected])
 
 
+@pytest.mark.calls("huggingface_hub", "question_answering")
 def test_a_question_is_answered(hub: Callable[[str], InferenceClient], client: httpx.Client) -> None:
     # transformers 5 has no such pipeline; other tests compare the native route with its code.
     body = {"model": "qa", "inputs": {"question": QUESTION, "context": CONTEXT}}
@@ -117,6 +120,7 @@ def test_a_question_is_answered(hub: Callable[[str], InferenceClient], client: h
     assert close(plain(hub("qa").question_answering(QUESTION, CONTEXT, top_k=3)), three)
 
 
+@pytest.mark.calls("huggingface_hub", "zero_shot_classification")
 def test_labels_of_the_request_are_scored(
     hub: Callable[[str], InferenceClient], pipeline: Callable[..., Any]
 ) -> None:
@@ -129,6 +133,8 @@ def test_labels_of_the_request_are_scored(
         assert close([one["score"] for one in found], expected["scores"])
 
 
+@pytest.mark.calls("huggingface_hub", "feature_extraction")
+@pytest.mark.calls("huggingface_hub", "sentence_similarity")
 def test_texts_are_embedded_and_compared(
     hub: Callable[[str], InferenceClient], server: RunningServer, foundation: FoundationFiles
 ) -> None:
@@ -155,6 +161,7 @@ def test_a_server_s_refusal_reaches_the_client(
         InferenceClient(model=f"{server.url}/models/mood", token="wrong").text_classification("x")
 
 
+@pytest.mark.calls("huggingface_hub", "fill_mask")
 def test_masks_are_filled_by_the_path_of_the_task(tmp_path: Path) -> None:
     tiny: Tiny = make_filling(tmp_path / "model")
     settings = Settings(
@@ -191,6 +198,7 @@ def test_masks_are_filled_by_the_path_of_the_task(tmp_path: Path) -> None:
         ("mood/pipeline/nothing", {"inputs": "x"}, 422, "model"),
         ("mood/pipeline/sentence-similarity", {"inputs": "x"}, 422, "inputs"),
         ("mood/pipeline/text-generation", {"inputs": "x"}, 422, "model"),
+        ("mood/pipeline/summarization", {"inputs": "x"}, 422, "model"),
         ("mood/pipeline/text-classification", {"inputs": {"source_sentence": "x", "sentences": ["y"]}}, 422,
          "inputs"),
         ("mood", {"inputs": {"source_sentence": "x", "sentences": ["y"]}}, 422, "model"),

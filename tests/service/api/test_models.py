@@ -25,6 +25,8 @@ def published(client: httpx.Client, peft_saved: dict[str, PeftAdapter]) -> tuple
     return before, int(time.time())
 
 
+@pytest.mark.calls("openai", "models.list")
+@pytest.mark.calls("openai", "models.retrieve")
 def test_a_model_tells_when_its_version_was_uploaded(
     api: openai.OpenAI, client: httpx.Client, published: tuple[int, int]
 ) -> None:
@@ -99,6 +101,7 @@ def test_an_adapter_is_deleted_by_its_name_and_a_version_by_its_number(
             api.models.delete("foundation")
 
 
+@pytest.mark.calls("openai", "models.delete")
 def test_only_the_admin_key_deletes_a_model(serve: Callable[..., RunningServer]) -> None:
     running = serve(api_key="reader", admin_key="owner")
     for key, status in ((None, 401), ("reader", 403), ("owner", 404)):

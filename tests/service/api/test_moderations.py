@@ -42,6 +42,7 @@ def logits(client: httpx.Client, model: str) -> np.ndarray:
     )
 
 
+@pytest.mark.calls("openai", "moderations.create")
 def test_of_labels_that_exclude_each_other_all_but_the_first_flag(
     api: openai.OpenAI, client: httpx.Client
 ) -> None:

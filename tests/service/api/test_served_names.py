@@ -68,3 +68,12 @@ def test_no_adapter_takes_a_served_name(client: httpx.Client, peft_saved: dict[s
 def test_a_wrong_setting_of_names_is_refused_at_start(names: str) -> None:
     with pytest.raises(SettingsError, match=r"^ROOTSTOCK_SERVED_NAMES"):
         read_settings(served_names=names)
+
+
+def test_a_served_name_can_be_pinned_unless_it_means_the_foundation() -> None:
+    names = "org/mood:v1=mood@Prod,text-embedding-3-small=foundation"
+    assert read_settings(served_names=names, pin="Org/Mood:v1,other@2").pinned == ("Org/Mood:v1", "other@2")
+    with pytest.raises(SettingsError, match=r"^ROOTSTOCK_PIN: foundation is always in memory"):
+        read_settings(served_names=names, pin="text-embedding-3-small")
+    with pytest.raises(SettingsError, match=r"^ROOTSTOCK_PIN"):
+        read_settings(pin="org/mood:v1")

@@ -60,8 +60,15 @@ def calls(client: httpx.Client) -> list[tuple[str, str]]:
     ]
 
 
+# Words of the message of each refusal.
+WORDS = {"unknown_host": "ROOTSTOCK_ALLOWED_HOSTS", "foreign_site": "a web page of another site"}
+
+
 def refused(answer: httpx.Response, code: str) -> bool:
-    return answer.status_code == 403 and answer.json()["error"]["code"] == code
+    error = answer.json()["error"]
+    # The Open Inference Protocol's errors are a message alone.
+    says_so = WORDS[code] in error if isinstance(error, str) else error["code"] == code
+    return answer.status_code == 403 and says_so
 
 
 def test_no_page_of_another_site_changes_or_computes_anything(
@@ -86,7 +93,7 @@ def test_a_name_that_was_made_to_point_here_reads_and_changes_nothing(client: ht
     for method, path in [*calls(client), ("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/nowhere")]:
         answer = client.request(method, path, headers={"Host": host}, json=PREDICT)
         assert refused(answer, "unknown_host"), (method, path, answer.text)
-        assert "ROOTSTOCK_ALLOWED_HOSTS" in answer.json()["error"]["message"]
+        assert "ROOTSTOCK_ALLOWED_HOSTS" in answer.text
 
 
 @pytest.mark.parametrize("headers", OURS)

@@ -64,6 +64,7 @@ def test_answers_in_a_json_schema_are_valid_beside_answers_in_none(api: openai.O
             jsonschema.validate(json.loads(answer.message.content), SCHEMA)
 
 
+@pytest.mark.calls("openai", "chat.completions.parse")
 def test_the_openai_client_parses_an_answer_into_a_pydantic_model(api: openai.OpenAI) -> None:
     class Parcel(BaseModel):
         model_config = ConfigDict(extra="forbid")
@@ -135,6 +136,7 @@ def test_a_completion_follows_a_regular_expression_and_chooses_among_texts(api: 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "track"}}], ids=str)
 @pytest.mark.parametrize("parallel", [True, False])
+@pytest.mark.calls("openai", "chat.completions.create(tools=tools)")
 def test_an_answer_that_must_call_tools_calls_them_with_valid_arguments(
     api: openai.OpenAI, choice: Any, parallel: bool
 ) -> None:

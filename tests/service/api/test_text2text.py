@@ -11,6 +11,8 @@ import numpy as np
 import openai
 import pytest
 import torch
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoTokenizer
 
 from rootstock.adapters.bundle import Limits, open_bundle, write_bundle
@@ -79,6 +81,45 @@ def test_a_stream_and_the_text_s_tokens_give_the_same_answer(api: openai.OpenAI,
     by_ids = api.completions.create(model="a1", prompt=_ids(tiny), **GREEDY)
     parts = api.completions.create(model="a1", prompt=TEXT, stream=True, **GREEDY)
     assert whole.choices[0].text == by_ids.choices[0].text == "".join(part.choices[0].text for part in parts)
+
+
+@pytest.mark.calls("huggingface_hub", "summarization")
+@pytest.mark.calls("huggingface_hub", "translation")
+def test_the_hub_s_client_summarises_and_translates_as_peft_does(
+    server: RunningServer, tiny: TinyRewriter, saved: list[PeftAdapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Tests otherwise forbid the hub's client to send requests; all go to the server.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    expected = _expected(tiny, saved[1]).rstrip("\ufffd")
+    address = f"{server.url}/models/a1/pipeline"
+    ten = {"max_new_tokens": 10}
+    summary = InferenceClient(f"{address}/summarization").summarization(TEXT, generate_parameters=ten)
+    assert summary.summary_text.rstrip("\ufffd") == expected
+    translation = InferenceClient(f"{address}/translation").translation(TEXT, generate_parameters=ten)
+    assert translation.translation_text.rstrip("\ufffd") == expected
+    with pytest.raises(HfHubHTTPError, match="src_lang"):
+        InferenceClient(f"{address}/translation").translation(TEXT, src_lang="en", tgt_lang="fr")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "param"),
+    [
+        ({"generate_parameters": {"max_new_tokens": 0}}, "parameters.generate_parameters.max_new_tokens"),
+        ({"generate_parameters": {"num_beams": 4}}, "parameters.generate_parameters.num_beams"),
+        ({"generate_parameters": 3}, "parameters.generate_parameters"),
+        ({"max_new_tokens": 3}, "parameters.max_new_tokens"),
+        ({"truncation": "longest_first"}, "parameters.truncation"),
+        ({"clean_up_tokenization_spaces": True}, "parameters.clean_up_tokenization_spaces"),
+    ],
+)
+def test_a_summary_that_cannot_be_made_so_is_refused_by_its_field(
+    client: httpx.Client, parameters: dict[str, Any], param: str
+) -> None:
+    body = {"inputs": TEXT, "parameters": parameters}
+    answer = client.post("/models/a1/pipeline/summarization", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, param), answer.text
+    streamed = client.post("/models/a1/pipeline/summarization", json={"inputs": TEXT, "stream": True})
+    assert (streamed.status_code, streamed.json()["error"]["param"]) == (422, "stream")
 
 
 def _bundle(tiny: TinyRewriter, saved: PeftAdapter, wrong: int | None = None) -> bytes:

@@ -1,28 +1,21 @@
-"""The form of the Open Inference Protocol's bodies and errors. A refused key or host has the native form."""
+"""The form of the Open Inference Protocol's bodies, and of the errors that its routes raise."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
 
 from rootstock.adapters.errors import AdapterError
 from rootstock.service.api.body import BodyRoute
+from rootstock.service.api.compat.inference_protocol.plain_error import plain
 from rootstock.service.api.errors import InvalidBody, RequestError, answer_error
 from rootstock.service.engine.core.errors import EngineError
 
 HEADER = "Inference-Header-Content-Length"
-
-
-class PlainError(BaseModel):
-    """The protocol's form of an error: a message alone."""
-
-    error: str
 
 
 class _SplitRequest(Request):
@@ -51,10 +44,7 @@ class InferenceRoute(BodyRoute):
                 where = ".".join(str(part)[:64] for part in first["loc"][1:]) or "the body"
                 return JSONResponse({"error": f"{where}: {first['msg']}; /docs lists the fields"}, 422)
             except (RequestError, EngineError, AdapterError) as error:
-                native = answer_error(request.scope, error)
-                message = json.loads(bytes(native.body))["error"]["message"]
-                retry = {k: v for k, v in native.headers.items() if k == "retry-after"}
-                return JSONResponse({"error": message}, native.status_code, retry)
+                return plain(answer_error(request.scope, error))
 
         return split_and_handle
 

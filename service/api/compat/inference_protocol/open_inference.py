@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field, StrictStr
 
 from rootstock.adapters.reference import Reference
 from rootstock.service.api.body import BodyRoute
-from rootstock.service.api.compat.inference_protocol.inference_route import HEADER, InferenceRoute, PlainError
+from rootstock.service.api.compat.inference_protocol.inference_route import HEADER, InferenceRoute
+from rootstock.service.api.compat.inference_protocol.plain_error import PlainError, plain
 from rootstock.service.api.compat.inference_protocol.tensors import (
     InputTensor,
     Output,
@@ -31,7 +32,7 @@ from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
 from rootstock.service.api.predict import Body, Text, input_of, while_connected
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.api.strict import Strict
-from rootstock.service.engine.core.errors import InvalidParameter
+from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
 
 _PLATFORM = "rootstock"
 _PAGE = 500
@@ -100,10 +101,12 @@ class IndexedModel(BaseModel):
 class InferBody(Strict):
     """The body of an inference: tensors of texts, and the outputs to return, all by default.
 
-    `parameters` are those of the model's task; `binary_data_output` asks for outputs as bytes behind the JSON.
+    `model_name` repeats the name in the path, as KServe's client does. `parameters` are those of the model's
+    task; `binary_data_output` asks for outputs as bytes behind the JSON.
     """
 
     id: StrictStr | None = None
+    model_name: StrictStr | None = None
     inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=8)]
     outputs: Annotated[list[RequestedOutput], Field(max_length=8)] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -178,6 +181,10 @@ async def infer(
 ) -> Response:
     """Predict for tensors of texts. Each output has the values of /v1/predict's predictions."""
     foundations = server_of(request).foundations
+    if body.model_name not in (None, name):
+        raise InvalidInput(
+            f"model_name is {body.model_name[:64]!r} and the path names {name!r}; send one model", "model_name"
+        )
     parameters = dict(body.parameters)
     all_binary = parameters.pop("binary_data_output", False)
     if not isinstance(all_binary, bool):
@@ -249,11 +256,8 @@ def _reference(name: str, version: int | None) -> str:
     return name if version is None else f"{name}@{version}"
 
 
-def _probe(native: Response, key: str) -> Response:
-    if native.status_code == 200:
-        return JSONResponse({key: True})
-    message = json.loads(bytes(native.body))["error"]["message"]
-    return JSONResponse({"error": message}, native.status_code)
+def _probe(native: JSONResponse, key: str) -> Response:
+    return JSONResponse({key: True}) if native.status_code == 200 else plain(native)
 
 
 def _versions(server: Server, reference: str) -> list[str]:

@@ -43,6 +43,7 @@ def native_ranking(client: httpx.Client, **fields: Any) -> list[dict[str, Any]]:
     return results
 
 
+@pytest.mark.calls("cohere", "Client.embed")
 def test_version_1_embeds_more_texts_than_one_of_its_requests_holds(
     old: cohere.Client, client: httpx.Client
 ) -> None:
@@ -61,6 +62,7 @@ def test_version_1_embeds_by_type(old: cohere.Client, client: httpx.Client) -> N
     assert np.array(read) == native_vectors(client, TEXTS)
 
 
+@pytest.mark.calls("cohere", "ClientV2.embed")
 def test_version_2_embeds_texts_and_inputs(new: cohere.ClientV2, client: httpx.Client) -> None:
     from cohere import EmbedInput, TextEmbedContent
 
@@ -85,6 +87,7 @@ def test_a_long_text_is_cut_at_its_end_unless_the_request_says_otherwise(
         new.embed(model="embedder", input_type="search_query", texts=[text], truncate="NONE")
 
 
+@pytest.mark.calls("cohere", "Client.rerank")
 def test_version_1_ranks_strings_and_objects(old: cohere.Client, client: httpx.Client) -> None:
     documents = [{"text": text, "id": str(i)} for i, text in enumerate(TEXTS)]
     wanted = [(one["index"], pytest.approx(one["relevance_score"], abs=1e-5)) for one in native_ranking(client)]
@@ -94,6 +97,7 @@ def test_version_1_ranks_strings_and_objects(old: cohere.Client, client: httpx.C
         assert [one.document and one.document.text for one in answer.results] == [TEXTS[i] for i, _ in wanted]
 
 
+@pytest.mark.calls("cohere", "ClientV2.rerank")
 def test_version_2_ranks_and_cuts_long_documents(new: cohere.ClientV2, client: httpx.Client) -> None:
     documents = [*TEXTS, LONG]
     answer = new.rerank(model="ranking", query="x", documents=documents, top_n=3)

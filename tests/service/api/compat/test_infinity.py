@@ -63,6 +63,7 @@ def test_the_foundation_answers_a_client_that_names_no_model(client: httpx.Clien
     check_parts(post(client, "/embeddings", body), "list", "foundation")
 
 
+@pytest.mark.calls("openai", 'OpenAI(base_url="http://localhost:3000").embeddings.create')
 def test_the_openai_client_embeds_without_the_prefix_v1(server: RunningServer, client: httpx.Client) -> None:
     api = openai.OpenAI(base_url=server.url, api_key="unused", max_retries=0)
     answer = api.embeddings.create(model="embedder", input=TEXTS, dimensions=16)

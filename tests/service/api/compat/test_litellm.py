@@ -1,4 +1,4 @@
-"""litellm embeds and ranks under the names of four providers, and gets the native answers."""
+"""litellm embeds and ranks under the names of its providers, and gets the native answers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,20 @@ TEXTS = ["Where is my parcel?", "Ada Lovelace lived in London.", "ok"]
 @pytest.mark.parametrize(
     ("provider", "address", "options"),
     [
+        ("openai", "/v1", {}),
+        ("hosted_vllm", "/v1", {}),
         ("cohere", "/v2/embed", {}),
         ("infinity", "", {}),
         ("jina_ai", "/v1", {}),
         ("huggingface", "/models/embedder/embed", {"input_type": "embed", "normalize": False}),
     ],
 )
+@pytest.mark.calls("litellm", 'embedding("openai/REF")')
+@pytest.mark.calls("litellm", 'embedding("hosted_vllm/REF")')
+@pytest.mark.calls("litellm", 'embedding("cohere/REF")')
+@pytest.mark.calls("litellm", 'embedding("infinity/REF")')
+@pytest.mark.calls("litellm", 'embedding("jina_ai/REF")')
+@pytest.mark.calls("litellm", 'embedding("huggingface/REF")')
 def test_vectors_are_the_native_ones(
     server: RunningServer, client: httpx.Client, provider: str, address: str, options: dict[str, Any]
 ) -> None:
@@ -41,8 +49,19 @@ def test_vectors_are_the_native_ones(
 
 @pytest.mark.parametrize(
     ("provider", "address"),
-    [("cohere", ""), ("infinity", ""), ("jina_ai", "/v1/rerank"), ("huggingface", "/models/ranking")],
+    [
+        ("hosted_vllm", "/v1"),
+        ("cohere", ""),
+        ("infinity", ""),
+        ("jina_ai", "/v1/rerank"),
+        ("huggingface", "/models/ranking"),
+    ],
 )
+@pytest.mark.calls("litellm", 'rerank("hosted_vllm/REF")')
+@pytest.mark.calls("litellm", 'rerank("cohere/REF")')
+@pytest.mark.calls("litellm", 'rerank("infinity/REF")')
+@pytest.mark.calls("litellm", 'rerank("jina_ai/REF")')
+@pytest.mark.calls("litellm", 'rerank("huggingface/REF")')
 def test_a_ranking_is_the_native_one_with_its_documents(
     server: RunningServer, client: httpx.Client, provider: str, address: str
 ) -> None:

@@ -67,6 +67,8 @@ def label(client: httpx.Client, model: str) -> Any:
     return client.post("/v1/predict", json={"model": model, "inputs": "Where is it?"}).json()
 
 
+@pytest.mark.calls("HTTP", "POST /v1/load_lora_adapter")
+@pytest.mark.calls("HTTP", "POST /v1/unload_lora_adapter")
 def test_an_adapter_is_loaded_called_and_unloaded_as_with_vllm(client: httpx.Client, folder: Path) -> None:
     answer = load(client, "sql", folder / "first")
     assert (answer.status_code, answer.text) == (200, "Success: LoRA adapter 'sql' added successfully.")

@@ -52,6 +52,7 @@ def native(client: httpx.Client, model: str, inputs: Any, **parameters: Any) -> 
         {"dataframe_records": [{"text": text} for text in TEXTS], "params": {"model": "mood", "top_k": 2}},
     ],
 )
+@pytest.mark.calls("mlflow-skinny", "ScoringServerClient.invoke")
 def test_the_scoring_client_gets_the_native_predictions(
     client: httpx.Client, scorer: ScoringServerClient, data: Any
 ) -> None:
@@ -86,6 +87,9 @@ def test_one_text_or_one_row_is_a_list_of_one(client: httpx.Client) -> None:
         assert answer.json() == {"predictions": native(client, "mood", ["x"])}, inputs
 
 
+@pytest.mark.calls("mlflow-skinny", "ScoringServerClient.ping")
+@pytest.mark.calls("mlflow-skinny", "ScoringServerClient.wait_server_ready")
+@pytest.mark.calls("mlflow-skinny", "ScoringServerClient.get_version")
 def test_the_scoring_client_probes_and_reads_the_version(scorer: ScoringServerClient) -> None:
     scorer.wait_server_ready()
     assert json.loads(scorer.get_version()) == {"version": version("rootstock")}

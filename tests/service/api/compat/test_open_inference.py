@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -48,6 +48,7 @@ def strings(array: np.ndarray) -> list[str]:
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("shape", [[len(TEXTS)], [len(TEXTS), 1]])
+@pytest.mark.calls("tritonclient", "infer")
 def test_a_classifier_gives_labels_and_scores(
     client: httpx.Client, caller: triton.InferenceServerClient, binary: bool, shape: list[int]
 ) -> None:
@@ -122,6 +123,12 @@ def test_the_only_input_may_have_any_name(client: httpx.Client, caller: triton.I
     assert np.array_equal(*named)
 
 
+@pytest.mark.calls("tritonclient", "is_server_live")
+@pytest.mark.calls("tritonclient", "is_server_ready")
+@pytest.mark.calls("tritonclient", "is_model_ready")
+@pytest.mark.calls("tritonclient", "get_server_metadata")
+@pytest.mark.calls("tritonclient", "get_model_metadata")
+@pytest.mark.calls("tritonclient", "get_model_repository_index")
 def test_metadata_readiness_and_index_name_what_can_be_called(
     client: httpx.Client, caller: triton.InferenceServerClient
 ) -> None:
@@ -169,6 +176,24 @@ def test_an_error_is_one_that_tritonclient_reads(caller: triton.InferenceServerC
         caller.infer("mood", [numbers])
 
 
+def test_a_refusal_before_the_route_is_one_that_tritonclient_reads(serve: Callable[..., RunningServer]) -> None:
+    running = serve(api_key="reader", admin_key="a", max_body_mb=1)
+    with triton.InferenceServerClient(running.url.removeprefix("http://")) as caller:
+        inputs = [tensor("text", ["x"])]
+        with pytest.raises(InferenceServerException, match=r"^\[401\] the request has no key"):
+            caller.infer("foundation", inputs)
+        with pytest.raises(InferenceServerException, match=r"^\[403\] this key does not allow"):
+            caller.infer("foundation", inputs, headers={"Authorization": "Bearer wrong"})
+        key = {"Authorization": "Bearer reader"}
+        with pytest.raises(InferenceServerException, match=r"^\[413\] the body has at least"):
+            caller.infer("foundation", [tensor("text", ["x" * 2**20])], headers=key)
+        assert caller.infer("foundation", inputs, headers=key).as_numpy("embeddings").shape == (1, 384)
+    with running.client() as stranger:
+        assert stranger.get("/v2").headers["www-authenticate"] == "Bearer"
+        # Cohere's API has routes under /v2 too, and its errors have the common form.
+        assert stranger.post("/v2/embed", json={"texts": ["x"]}).json()["error"]["code"] == "missing_key"
+
+
 ONE: dict[str, Any] = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["x"]}
 BINARY = {**{k: v for k, v in ONE.items() if k != "data"}, "parameters": {"binary_data_size": 5}}
 HUGE = {"name": "text", "datatype": "BYTES", "shape": [257], "data": ["x"] * 257}
@@ -214,6 +239,7 @@ HUGE = {"name": "text", "datatype": "BYTES", "shape": [257], "data": ["x"] * 257
         ("mood", {"inputs": [ONE], "parameters": {"sequence_id": 2}}, 422),
         ("mood", {"inputs": [ONE], "parameters": {"binary_data_output": "yes"}}, 422),
         ("mood", {"inputs": [ONE], "id": 7}, 422),
+        ("mood", {"inputs": [ONE], "model_name": "ranking"}, 422),
         ("mood@x@y", {"inputs": [ONE]}, 422),
         ("nobody", {"inputs": [ONE]}, 404),
         ("ranking", {"inputs": [ONE]}, 422),
@@ -286,6 +312,7 @@ def test_bytes_that_fit_their_json_are_read(client: httpx.Client) -> None:
         ("reader", [{"question": q, "context": c} for q, c in zip(QUESTIONS, TEXTS, strict=True)]),
     ],
 )
+@pytest.mark.calls("HTTP", "POST /v1/models/{ref}:predict")
 def test_instances_of_the_v1_protocol_are_predicted(client: httpx.Client, model: str, instances: Any) -> None:
     answer = client.post(f"/v1/models/{model}:predict", json={"instances": instances})
     assert answer.json() == {"predictions": native(client, model, instances)}

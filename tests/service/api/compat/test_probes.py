@@ -13,6 +13,7 @@ READY = ["/health", "/ping", "/v2/health/ready"]
 
 
 @pytest.mark.parametrize("path", [*READY, "/v2/health/live"])
+@pytest.mark.calls("HTTP", "GET /ping")
 def test_a_probe_needs_no_key_and_other_routes_do(serve: Callable[..., RunningServer], path: str) -> None:
     with serve(api_key="reader", admin_key="owner").client() as client:
         assert client.get(path).status_code == 200
@@ -30,6 +31,7 @@ def test_a_server_that_drains_is_alive_and_not_ready(serve: Callable[..., Runnin
         assert "starting or stopping" in client.get("/v2/health/ready").json()["error"]
 
 
+@pytest.mark.calls("HTTP", "GET /version")
 def test_the_version_is_that_of_the_package(serve: Callable[..., RunningServer]) -> None:
     with serve().client() as client:
         assert client.get("/version").json() == {"version": version("rootstock")}

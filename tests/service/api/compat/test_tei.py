@@ -44,6 +44,7 @@ def native_vectors(client: httpx.Client, model: str, texts: list[str], **fields:
 
 
 @pytest.mark.parametrize("model", [None, "foundation", "embedder", "embedder@1"])
+@pytest.mark.calls("HTTP", "POST /embed")
 def test_embed_gives_the_native_vectors_of_one_text_and_of_several(
     client: httpx.Client, model: str | None
 ) -> None:
@@ -91,6 +92,7 @@ def _close(value: Any) -> Any:
 
 
 @pytest.mark.usefixtures("online")
+@pytest.mark.calls("huggingface_hub", 'InferenceClient(".../embed").feature_extraction')
 def test_the_inference_client_embeds_as_sentence_transformers_does(
     server: RunningServer, foundation: FoundationFiles
 ) -> None:
@@ -100,6 +102,7 @@ def test_the_inference_client_embeds_as_sentence_transformers_does(
 
 
 @pytest.mark.usefixtures("online")
+@pytest.mark.calls("huggingface_hub", 'InferenceClient(".../similarity").sentence_similarity')
 def test_the_inference_client_compares_sentences(server: RunningServer) -> None:
     ours = InferenceClient(f"{server.url}/similarity").sentence_similarity(TEXTS[0], other_sentences=TEXTS)
     assert ours[0] == pytest.approx(1, abs=1e-5)
@@ -107,6 +110,7 @@ def test_the_inference_client_compares_sentences(server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.calls("HTTP", "POST /predict")
 def test_predict_gives_every_label_of_the_native_classification(client: httpx.Client, raw: bool) -> None:
     parameters = {"top_k": None, **({"function_to_apply": "none"} if raw else {})}
     inputs = [TEXTS[0], {"text": TEXTS[1], "text_pair": TEXTS[2]}]
@@ -119,6 +123,7 @@ def test_predict_gives_every_label_of_the_native_classification(client: httpx.Cl
 
 
 @pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.calls("HTTP", "POST /rerank")
 def test_rerank_gives_the_native_ranking_with_the_texts_on_request(client: httpx.Client, raw: bool) -> None:
     native = post(
         client, "/v1/rerank", {"model": "ranking", "query": "x", "documents": TEXTS, "raw_scores": raw}
@@ -130,6 +135,7 @@ def test_rerank_gives_the_native_ranking_with_the_texts_on_request(client: httpx
     assert shown == _close([{**one, "text": TEXTS[one["index"]]} for one in wanted])
 
 
+@pytest.mark.calls("HTTP", "POST /similarity")
 def test_similarity_is_the_cosine_of_the_native_vectors(client: httpx.Client) -> None:
     vectors = np.array(post(client, "/embed", {"inputs": TEXTS}, "embedder"))
     body = {"inputs": {"source_sentence": TEXTS[0], "sentences": TEXTS}}
@@ -137,6 +143,7 @@ def test_similarity_is_the_cosine_of_the_native_vectors(client: httpx.Client) ->
 
 
 @pytest.mark.parametrize("special", [True, False])
+@pytest.mark.calls("HTTP", "POST /tokenize")
 def test_tokens_are_those_of_transformers_with_their_places(
     client: httpx.Client, foundation: FoundationFiles, special: bool
 ) -> None:
@@ -156,6 +163,7 @@ def test_tokens_are_those_of_transformers_with_their_places(
     assert post(client, "/tokenize", {"inputs": texts[0], "add_special_tokens": special}) == answer[:1]
 
 
+@pytest.mark.calls("HTTP", "POST /decode")
 def test_decoding_is_transformers_with_and_without_special_tokens(
     client: httpx.Client, foundation: FoundationFiles
 ) -> None:
@@ -183,6 +191,7 @@ def test_a_long_text_is_cut_on_request_at_the_end_that_it_names(
     assert error["message"].endswith("or set truncate to true")
 
 
+@pytest.mark.calls("HTTP", "GET /info")
 def test_info_tells_each_kind_of_model_and_its_limit(client: httpx.Client, foundation: FoundationFiles) -> None:
     kinds = {}
     for model in (None, "embedder", "mood", "ranking"):
@@ -206,6 +215,7 @@ def test_info_refuses_a_model_that_tei_does_not_have(
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
+@pytest.mark.calls("HTTP", "GET /health")
 def test_health_is_readiness(client: httpx.Client) -> None:
     assert client.get("/health").json() == client.get("/readyz").json()
 

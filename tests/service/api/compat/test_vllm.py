@@ -37,6 +37,7 @@ def logits(foundation: FoundationFiles, peft_saved: dict[str, PeftAdapter]) -> n
 
 
 @pytest.mark.parametrize("activation", [True, False])
+@pytest.mark.calls("HTTP", "POST /classify")
 def test_classes_have_peft_s_probabilities_in_the_order_of_the_labels(
     client: httpx.Client, logits: np.ndarray, activation: bool
 ) -> None:
@@ -59,6 +60,7 @@ def test_one_text_is_a_list_of_one_and_a_reference_keeps_its_version(client: htt
 
 @pytest.mark.parametrize("fields", [{}, {"task": "embed"}, {"dimensions": 8}])
 @pytest.mark.parametrize("model", ["foundation", "embedder"])
+@pytest.mark.calls("HTTP", "POST /pooling")
 def test_a_pooled_embedding_is_that_of_the_native_route(
     client: httpx.Client, model: str, fields: dict[str, Any]
 ) -> None:
@@ -84,6 +86,8 @@ def test_a_classifier_pools_to_its_probabilities(client: httpx.Client, fields: d
     "names", [("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2")]
 )
 @pytest.mark.parametrize("left", [TEXTS[0], TEXTS[:1], TEXTS[::-1]])
+@pytest.mark.calls("HTTP", "POST /score")
+@pytest.mark.calls("HTTP", "POST /v1/score")
 def test_a_cross_encoder_scores_pairs_as_the_native_route_does(
     client: httpx.Client, path: str, names: tuple[str, str], left: Any
 ) -> None:

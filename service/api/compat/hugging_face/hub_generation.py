@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -33,8 +33,8 @@ _TOKENS = 100
 class HubSampling(Strict):
     """The parameters of generated text. Without `do_sample`, temperature, top_k or top_p, it is greedy.
 
-    With `details`, the answer holds its tokens. `best_of` and `decoder_input_details` have only the values that
-    switch them off.
+    With `details`, the answer holds its tokens. The fields below it take only the values that switch them off,
+    which some clients send.
     """
 
     max_new_tokens: StrictInt | None = None
@@ -50,6 +50,11 @@ class HubSampling(Strict):
     details: StrictBool | None = None
     decoder_input_details: Literal[False] | None = None
     best_of: Annotated[int, Field(ge=1, le=1, strict=True)] | None = None
+    watermark: Literal[False] | None = None
+    typical_p: None = None
+    truncate: None = None
+    top_n_tokens: None = None
+    grammar: None = None
 
     def sampling(self, logprobs: bool) -> SamplingOptions:
         """Return the engine's options."""
@@ -62,6 +67,32 @@ class HubSampling(Strict):
             logprobs=0 if logprobs else None,
             **{name: value for name in fields if (value := getattr(self, name)) is not None},
         )
+
+
+class RewriteParameters(Strict):
+    """The parameters of a summary or a translation. Texts are neither truncated nor cleaned up.
+
+    A model has one pair of languages, which its adapter or its checkpoint chooses.
+    """
+
+    generate_parameters: HubSampling = HubSampling()
+    clean_up_tokenization_spaces: Literal[False] | None = None
+    truncation: Literal["do_not_truncate"] | None = None
+
+
+class HubForm(NamedTuple):
+    """The names that a task has for the parameters of generation and for the text of an answer."""
+
+    sampling: str = "parameters"
+    text: str = "generated_text"
+
+
+_REWRITTEN = "parameters.generate_parameters"
+# The tasks of an encoder–decoder model besides its own one, whose answers differ in the name of the text alone.
+REWRITES = {
+    "summarization": HubForm(_REWRITTEN, "summary_text"),
+    "translation": HubForm(_REWRITTEN, "translation_text"),
+}
 
 
 class HubToken(BaseModel):
@@ -96,8 +127,15 @@ class HubEvent(BaseModel):
     details: HubDetails | None
 
 
+class HubStream(EventStream):
+    """A stream of tokens. Text Generation Inference marks no end, and its client reads no mark."""
+
+    end = ""
+
+
 async def generate_text(
     name: str,
+    task: str,
     prompt: str,
     parameters: Mapping[str, Any],
     streams: bool,
@@ -105,22 +143,23 @@ async def generate_text(
     request: Request,
     within: float | None,
 ) -> Response:
-    """Continue a text with a model that generates, as one answer or as a stream of events."""
+    """Continue or rewrite a text with a model that generates, as one answer or as a stream of events."""
     engine, target = server_of(request).foundations.generator(name)
-    given = _sampling(parameters)
-    with _as_parameters():
+    form = REWRITES.get(task, HubForm())
+    given = _sampling(task, parameters)
+    with _spelled(form):
         options = options_of(urgency, request, within, engine.limits.timeout_s)
     start = prompt if given.return_full_text else ""
     async with AsyncExitStack() as held:
         sampling = given.sampling(bool(streams or given.details))
         call = held.enter_async_context(engine.generate(name, prompt, sampling, 1, options, target))
-        with _as_parameters():
+        with _spelled(form):
             stream = await while_connected(request, call)
         if streams:
             events = _events(stream, engine, given, start)
-            return EventStream(events, held.pop_all(), request.url.path, engine.limits.timeout_s + _SLACK_S)
+            return HubStream(events, held.pop_all(), request.url.path, engine.limits.timeout_s + _SLACK_S)
         (answer,) = await while_connected(request, collect(stream, 1))
-    text: dict[str, Any] = {"generated_text": start + answer.text}
+    text: dict[str, Any] = {form.text: start + answer.text}
     if given.details:
         details = _details(stream, engine, given, answer.choices[-1], answer.finish)
         details.tokens = [_token(engine, choice, engine.text_of(choice.token)) for choice in answer.choices]
@@ -128,20 +167,22 @@ async def generate_text(
     return Response(to_json([text]), media_type="application/json")
 
 
-def _sampling(parameters: Mapping[str, Any]) -> HubSampling:
-    """Return the parameters as a model. Raise RequestValidationError with places in the body."""
+def _sampling(task: str, parameters: Mapping[str, Any]) -> HubSampling:
+    """Return the parameters of generation. Raise RequestValidationError with places in the body."""
     try:
+        if task in REWRITES:
+            return RewriteParameters.model_validate(parameters).generate_parameters
         return HubSampling.model_validate(parameters)
     except ValidationError as error:
         faults = [{**fault, "loc": ("body", "parameters", *fault["loc"])} for fault in error.errors()]
         raise RequestValidationError(faults) from None
 
 
-def _as_parameters() -> Any:
+def _spelled(form: HubForm) -> Any:
     """Spell the engine's options in an error as this route does."""
     same = ("temperature", "top_k", "top_p", "repetition_penalty", "frequency_penalty", "seed", "stop")
-    names = {name: f"parameters.{name}" for name in same}
-    return spelled(**names, max_tokens="parameters.max_new_tokens", prompt="inputs")
+    names = {name: f"{form.sampling}.{name}" for name in same}
+    return spelled(**names, max_tokens=f"{form.sampling}.max_new_tokens", prompt="inputs")
 
 
 async def _events(

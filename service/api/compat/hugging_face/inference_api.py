@@ -12,11 +12,12 @@ from pydantic import Discriminator, Field, StrictBool, StrictStr, Tag
 from pydantic_core import to_json
 
 from rootstock.adapters.reference import FOUNDATION
-from rootstock.adapters.spec import GENERATION
+from rootstock.adapters.spec import GENERATION, TEXT2TEXT_GENERATION
 from rootstock.service.api.body import BodyRoute
-from rootstock.service.api.compat.hub_generation import generate_text
+from rootstock.service.api.compat.hugging_face.hub_generation import REWRITES, generate_text
 from rootstock.service.api.openai.chat import ChatBody, chat_completions
 from rootstock.service.api.openai.chat_answer import ChatCompletion
+from rootstock.service.api.openai.completions import Completion, CompletionBody, completions
 from rootstock.service.api.openai.embedded_texts import embed
 from rootstock.service.api.openai.embeddings import normalised, shorten
 from rootstock.service.api.openai.event_stream import STREAMED
@@ -33,7 +34,7 @@ from rootstock.service.api.predict import (
 )
 from rootstock.service.api.server import server_of
 from rootstock.service.api.strict import Strict
-from rootstock.service.engine.core.errors import EngineError, InvalidInput, InvalidParameter
+from rootstock.service.engine.core.errors import EngineError, InvalidInput, InvalidParameter, WrongTask
 from rootstock.service.engine.core.request import RequestOptions
 from rootstock.service.engine.encode.modalities.text import Input
 
@@ -109,6 +110,14 @@ async def chat_with_model(name: str, body: ChatBody, request: Request, within: T
     return await chat_completions(body.model_copy(update={"model": name}), request, within)
 
 
+@router.post("/models/{name:path}/v1/completions")
+async def complete_with_model(
+    name: str, body: CompletionBody, request: Request, within: TimeoutHeader = None
+) -> Completion:
+    """Continue a text with the model in the path. The one in the body does not count."""
+    return await completions(body.model_copy(update={"model": name}), request, within)
+
+
 @router.post("/models/{name:path}/pipeline/{task}", responses=STREAMED)
 async def run_task(
     name: str, task: str, body: HubBody, request: Request, within: TimeoutHeader = None
@@ -132,15 +141,19 @@ async def run_default(body: HubBody, request: Request, within: TimeoutHeader = N
 async def _run(name: str, body: HubBody, task: str | None, request: Request, within: float | None) -> Response:
     server = server_of(request)
     host, adapter = await while_connected(request, server.foundations.adapter(name))
-    kind = task or (host.spec.own_tasks[0] if adapter is None else adapter.task)
+    own = host.spec.own_tasks[0] if adapter is None else adapter.task
+    kind = task or own
     if isinstance(body.inputs, SentencesToCompare):
         kind = EMBEDDING if task in (None, SIMILARITY) else kind
     elif task == SIMILARITY:
         raise InvalidInput(f"{SIMILARITY} takes an object {{source_sentence, sentences}} as inputs", "inputs")
-    if kind in GENERATION:
+    if kind in REWRITES and own != TEXT2TEXT_GENERATION:
+        raise WrongTask(name, own, TEXT2TEXT_GENERATION)
+    if kind in GENERATION or (kind in REWRITES and not body.stream):
         if not isinstance(body.inputs, str):
             raise InvalidInput(f"{kind} takes one string as inputs; send one request for each prompt", "inputs")
-        return await generate_text(name, body.inputs, body.parameters or {}, body.stream, body, request, within)
+        parameters = body.parameters or {}
+        return await generate_text(name, kind, body.inputs, parameters, body.stream, body, request, within)
     if body.stream:
         raise InvalidParameter(f"only generated text can be streamed, and the model's task is {kind}", "stream")
     options = options_of(body, request, within)

@@ -1,0 +1,1 @@
+"""The routes in the form of Hugging Face's inference API, and generated text in that form."""
