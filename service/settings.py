@@ -98,6 +98,11 @@ class Settings(BaseSettings):
         description="Other names for models, separated by commas, each `name=reference`, such as "
         "`text-embedding-3-small=foundation`. If empty, there are none.",
     )
+    url: str = Field(
+        "http://127.0.0.1:3000",
+        description="Address of the server that `rootstock adapters` and `rootstock top` call. The server does "
+        "not read it.",
+    )
     data: Path = Field(
         Path("../shared/data"),
         description="Folder of labelled data for training recipes and tests. The server does not read it.",

@@ -22,6 +22,7 @@ from rootstock.adapters.cli.options import (
     Length,
     Name,
     Problem,
+    ServerUrl,
     Source,
     Task,
     Url,
@@ -49,7 +50,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 @app.callback()
 def server(
     ctx: typer.Context,
-    url: Url = URL,
+    url: ServerUrl = URL,
     key: Annotated[
         str | None,
         typer.Option(envvar="ROOTSTOCK_ADMIN_KEY", help="The server's admin key, sent as a bearer token."),

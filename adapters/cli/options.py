@@ -11,7 +11,17 @@ from rootstock.adapters.cli.output import fail
 
 URL = "http://127.0.0.1:3000"
 
-Url = Annotated[str, typer.Option("--url", help="The server's address.")]
+# Of a group and of a single command. The option of a command in a group reads no variable, because click would
+# prefer the variable to the group's option.
+ServerUrl = Annotated[str, typer.Option("--url", envvar="ROOTSTOCK_URL", help="The server's address.")]
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url",
+        help=f"The server's address. Default: the value of ROOTSTOCK_URL, else {URL}.",
+        show_default=False,
+    ),
+]
 Key = Annotated[
     str | None,
     typer.Option(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from rootstock.adapters.cli.options import URL, Json, Url
+from rootstock.adapters.cli.options import URL, Json, ServerUrl
 from rootstock.adapters.installation import lack
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def serve_command(
 
 @top.command(epilog="Example: rootstock top --url http://127.0.0.1:3000 --once --json")
 def top_command(
-    url: Url = URL,
+    url: ServerUrl = URL,
     key: Annotated[
         str | None, typer.Option(envvar=["ROOTSTOCK_API_KEY", "ROOTSTOCK_ADMIN_KEY"], help="Bearer token.")
     ] = None,

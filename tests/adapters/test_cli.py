@@ -415,6 +415,18 @@ def test_each_command_explains_itself_with_an_example(command: str) -> None:
     assert "secret" not in shown.stdout
 
 
+@pytest.mark.parametrize("options", [[], ["--url"], ["list", "--url"]])
+def test_the_address_is_the_option_s_before_the_variable_s(
+    server: StandIn, tmp_path: Path, options: list[str]
+) -> None:
+    nobody = "http://127.0.0.1:1"
+    words = [*options, server.url] if options else []
+    words += [] if "list" in words else ["list"]
+    listed = CliRunner().invoke(app, words, env={"ROOTSTOCK_URL": nobody if options else server.url})
+    assert listed.exit_code == 0, listed.stderr
+    assert f"cannot reach {nobody}" in failed(CliRunner().invoke(app, ["list"], env={"ROOTSTOCK_URL": nobody}), 1)
+
+
 def test_listing_loads_nothing_heavy(server: StandIn) -> None:
     program = (
         "import sys\nfrom rootstock.adapters.cli.adapter_commands import app\n"

@@ -160,6 +160,14 @@ def test_the_command_prints_one_json_document_a_view(running: RunningServer) -> 
     assert [adapter["name"] for adapter in view["adapters"]] == ["busy", "mood", "quiet"]
 
 
+def test_the_address_may_come_from_a_variable(running: RunningServer) -> None:
+    command = [ROOTSTOCK, "top", "--interval", "0.05", "--once"]
+    environment = {**os.environ, "ROOTSTOCK_URL": running.url}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{running.url}  ready" in done.stdout
+
+
 def test_without_a_key_the_command_shows_what_is_open_to_all(running: RunningServer) -> None:
     done = top(running.url, "--once")
     assert done.returncode == 0, done.stderr
