@@ -24,7 +24,7 @@ _GROUPS = {
     "serve": CommandGroup(
         "rootstock.service.cli.serve:serve", "Serve a foundation and its adapters over HTTP.", "serve"
     ),
-    "top": CommandGroup("rootstock.service.cli.serve:top", "Watch a server's traffic, live in a terminal."),
+    "top": CommandGroup("rootstock.service.cli.top:top", "Watch a server's traffic, live in a terminal."),
     "foundation": CommandGroup(
         "rootstock.service.cli.foundation:foundation",
         "Show, export or check the foundation model.",
