@@ -27,16 +27,16 @@ def show(
     foundation: Annotated[str | None, FOUNDATION] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Print each foundation's name, fingerprint, sites and task classes."""
-    specs = _describe(foundation)
+    """Print each foundation's name, folder, fingerprint, sites and task classes."""
+    described = _describe(foundation)
     if as_json:
-        documents = [spec.to_json() for spec in specs.values()]
+        documents = [{**spec.to_json(), "folder": str(folder)} for folder, spec in described.values()]
         sys.stdout.write(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2) + "\n")
         return
-    sys.stdout.write("\n".join(_summary(reference, spec) for reference, spec in specs.items()))
+    sys.stdout.write("\n".join(_summary(name, folder, spec) for name, (folder, spec) in described.items()))
 
 
-def _summary(reference: str, spec: FoundationSpec) -> str:
+def _summary(reference: str, folder: Path, spec: FoundationSpec) -> str:
     own = spec.embedding
     pooling = f"{own.pooling} pooling{', normalised' if own.normalize else ''}"
     prefix = f", prefix {own.prefix!r}" if own.prefix else ""
@@ -44,6 +44,7 @@ def _summary(reference: str, spec: FoundationSpec) -> str:
     return (
         f"reference    {reference}\n"
         f"name         {spec.name}{'@' + spec.revision if spec.revision else ''}\n"
+        f"folder       {folder}\n"
         f"fingerprint  {spec.fingerprint}\n"
         f"model        {spec.model_type}, {spec.layers} layers, width {spec.hidden_size}, "
         f"{spec.parameters / 1e6:.1f} M parameters\n"
@@ -165,8 +166,8 @@ def _replaying(done: int, total: int) -> None:
         sys.stderr.write(f"  replaying golden sets: {done} of {total}\n")
 
 
-def _describe(foundation: str | None) -> dict[str, FoundationSpec]:
-    """Return the spec of each foundation by its reference."""
+def _describe(foundation: str | None) -> dict[str, tuple[Path, FoundationSpec]]:
+    """Return the folder with the files of each foundation, and its spec, by its reference."""
     from rootstock.adapters.foundation.architecture import describe
     from rootstock.adapters.foundation.location import FoundationError, locate
     from rootstock.service.settings import SettingsError, read_settings
@@ -174,6 +175,6 @@ def _describe(foundation: str | None) -> dict[str, FoundationSpec]:
     try:
         settings = read_settings(foundation=foundation)
         files = {name: locate(setting, settings.export_folders) for name, setting in settings.hosted.items()}
-        return {name: describe(found) for name, found in files.items()}
+        return {name: (found.folder.absolute(), describe(found)) for name, found in files.items()}
     except (SettingsError, FoundationError) as error:
         fail(str(error))
