@@ -50,7 +50,7 @@ def golden(
 def make_bundle(
     network: NetworkSpec,
     encoder: RowEncoder,
-    license: str,
+    license: str | None,
     files: Mapping[str, bytes],
     evaluation: Mapping[str, Any],
     provenance: Mapping[str, Any],

@@ -65,6 +65,8 @@ def run(
         if dry_run:
             _check(source, recipe, push, as_json)
             return
+        if push:
+            _require_licence(source)
         with progress(source.recipe.name) as report:
             from rootstock.training.run import run as train
 
@@ -160,6 +162,16 @@ def _check_generation(source: RecipeFile, path: Path, server: str | None, as_jso
         "  answer",
         *(f"    | {line}" for line in pair.answer.splitlines()),
     )
+
+
+def _require_licence(source: RecipeFile) -> None:
+    from rootstock.training.errors import RecipeError
+
+    if source.recipe.license is None:
+        raise RecipeError(
+            f"{source.path}: license: this key is missing, and --push publishes the adapter; state its "
+            "licence, for example license=cc-by-4.0, or leave out --push"
+        )
 
 
 def _push(outcome: RunResult, url: str, key: str | None) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def front_matter(
     dataset = {"name": f"{recipe.name} (held-out rows)", "type": "custom"}
     result = {"task": {"type": task}, "dataset": dataset, "metrics": list(metrics)}
     return {
-        "license": recipe.license,
+        **({} if recipe.license is None else {"license": recipe.license}),
         "base_model": base_model,
         "library_name": "peft",
         "pipeline_tag": task,
@@ -133,8 +133,13 @@ def _data(recipe: Recipe, sizes: Mapping[str, int]) -> str:
     total = sum(sizes.values())
     return (
         f"{total} distinct labelled rows; the hashes of the data and of the recipe are in `bundle.json`. "
-        f"Licence of this adapter: {recipe.license}."
+        f"{licence_sentence(recipe)}"
     )
+
+
+def licence_sentence(recipe: Recipe) -> str:
+    """Return the sentence of a card on the adapter's licence."""
+    return f"Licence of this adapter: {recipe.license or 'none is stated'}."
 
 
 def _limits(recipe: Recipe, figures: Mapping[str, Any]) -> str:
