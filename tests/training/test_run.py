@@ -163,6 +163,25 @@ def test_the_figures_compare_the_adapter_with_the_head_alone_on_the_test_rows(
     assert paired["wins"] - paired["losses"] == round(gain * test["adapter"]["rows"])
 
 
+def test_the_report_lists_the_misclassified_rows_and_the_losses_also_of_an_adapter_that_was_not_kept(
+    write_recipe: Callable[..., Path], rows: Path, tmp_path: Path
+) -> None:
+    source = load_recipe(write_recipe(peft={"method": "auto"}, training={"learning_rate": 1e-9}))
+    metrics = run(source, tmp_path / "out").metrics
+    assert (metrics["method"], metrics["epochs_of"]) == ("head_only", "lora")
+    assert [set(epoch) for epoch in metrics["epochs"]] == [
+        {"number", "loss", "validation_loss", "validation_f1"}
+    ] * 2
+    mistakes = metrics["mistakes"]
+    assert mistakes["count"] == round(10 * (1 - metrics["test"]["adapter"]["accuracy"]))
+    texts = rows.read_text(encoding="utf-8").split("\n")
+    for one in mistakes["rows"]:
+        assert texts[one["line"] - 1] == f"{one['text']},{one['true']}"
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "These are the epochs of lora, which was not kept." in report
+    assert ("## Misclassified rows" in report) == bool(mistakes["count"])
+
+
 @pytest.mark.parametrize(
     ("package", "changes"),
     [
