@@ -12,7 +12,16 @@ from rootstock.training.cli.data_commands import audit, rank_base, suggest
 from rootstock.training.cli.examples import examples
 from rootstock.training.cli.init_command import init
 from rootstock.training.cli.model_commands import compare, evaluate, explain, export
-from rootstock.training.cli.options import Changes, Json, RecipePath, failures, progress, show, show_table
+from rootstock.training.cli.options import (
+    Changes,
+    Json,
+    RecipePath,
+    failures,
+    progress,
+    read_recipe,
+    show,
+    show_table,
+)
 from rootstock.training.cli.study_commands import bench, cv, federate, sweep
 
 if TYPE_CHECKING:
@@ -55,13 +64,13 @@ def run(
 ) -> None:
     """Train, evaluate and pack one adapter.
 
-    The output folder gets the report, the metrics, bundle/ and NAME.zip. After a kill the same command resumes
-    the run after its last finished epoch.
+    Labelled rows need no recipe: the command chooses the task, the columns and the split, and says so.
+
+    The output folder, by default runs/NAME, gets the report, the metrics, bundle/ and NAME.zip. After a kill the
+    same command resumes the run after its last finished epoch.
     """
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
-
-        source = load_recipe(recipe, changes or ())
+        source = read_recipe(recipe, changes)
         if dry_run:
             _check(source, recipe, push, as_json)
             return
@@ -89,9 +98,7 @@ def validate(
 ) -> None:
     """Check a recipe, its data and its split, and print what would be trained; train nothing."""
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
-
-        _check(load_recipe(recipe, changes or ()), recipe, server, as_json)
+        _check(read_recipe(recipe, changes), recipe, server, as_json)
 
 
 @app.command(epilog=examples("schema"))
@@ -203,6 +210,7 @@ def _print(outcome: RunResult, published: dict[str, Any] | None, url: str | None
         [{"": name.replace("_", " "), **figures} for name, figures in models.items()],
     )
     typer.echo(f"method   {metrics['choice']['reason']}")
+    typer.echo(f"recipe   {results.folder / 'recipe.yaml'}")
     typer.echo(f"report   {results.report}")
     typer.echo(f"zip      {results.zip} ({results.zip.stat().st_size / 1e6:.2f} MB)")
     typer.echo(f"digest   {outcome.digest}")

@@ -14,6 +14,7 @@ from rootstock.training.cli.options import (
     Json,
     RecipePath,
     failures,
+    read_recipe,
     show,
     show_table,
 )
@@ -31,10 +32,9 @@ def audit(
 ) -> None:
     """Check a recipe's data: duplicates, leaks between splits, labels that look wrong, imbalance, cut texts."""
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.audit_run import audit_recipe
 
-        findings = audit_recipe(load_recipe(recipe, changes or ()), noise)
+        findings = audit_recipe(read_recipe(recipe, changes), noise)
     lines = [f"{f.severity:8} {f.kind}: {f.file}, line {f.line}: {f.message}" for f in findings]
     show({"findings": [f.to_json() for f in findings]}, as_json, *(lines or ["no findings"]))
     if strict and findings:
@@ -53,10 +53,9 @@ def rank_base(
 ) -> None:
     """Rank foundations and their layers for a recipe's data: LogME and H-score beside a measured head."""
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.base_ranking import rank_bases
 
-        source = load_recipe(recipe)
+        source = read_recipe(recipe, None)
 
         def observe(base_model: str, layer: int) -> None:
             typer.echo(f"{base_model}: layer {layer}", err=True)

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from rootstock.training.cli.options import Changes, Json, RecipePath, failures, progress, show, show_table
+from rootstock.training.cli.options import (
+    Changes,
+    Json,
+    RecipePath,
+    failures,
+    progress,
+    read_recipe,
+    show,
+    show_table,
+)
 
 
 def cv(
@@ -18,10 +27,9 @@ def cv(
 ) -> None:
     """Cross-validate a recipe's method and the head alone: mean and deviation over stratified folds."""
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.cross_validation import cross_validate
 
-        source = load_recipe(recipe, changes or ())
+        source = read_recipe(recipe, changes)
         with progress(source.recipe.name) as report:
             scores = cross_validate(source, folds, report).to_json()
     lines = [f"{name}: {m['mean']:.4f} ± {m['sd']:.4f}" for name, m in scores["methods"].items()]
@@ -38,7 +46,6 @@ def sweep(
 ) -> None:
     """Search the recipe's hpo.space for the best values, judged on validation rows."""
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.search import SearchTrial
         from rootstock.training.study.search import sweep as search
 
@@ -46,7 +53,7 @@ def sweep(
             score = "diverged" if trial.score is None else f"{trial.score:.4f}"
             typer.echo(f"trial {trial.number} of {count}: {score} {trial.values}", err=True)
 
-        result = search(load_recipe(recipe, changes or ()), observe)
+        result = search(read_recipe(recipe, changes), observe)
         if out is not None:
             out.write_text(result.source.to_yaml(), encoding="utf-8")
     summary = {"best": vars(result.best), "trials": [vars(trial) for trial in result.trials]}
@@ -73,10 +80,9 @@ def federate(
 ) -> None:
     """Train with simulated clients that share no rows: FedAvg over LoRA's products B·A."""
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.federated_run import run_federated
 
-        source = load_recipe(recipe, changes or ())
+        source = read_recipe(recipe, changes)
         with progress(source.recipe.name) as report:
             outcome, history = run_federated(source, clients, rounds, skew, output_dir, report)
     rows = [vars(one) for one in history]
@@ -101,13 +107,12 @@ def bench(
 ) -> None:
     """Compare examples/s and score with those of PEFT and transformers' Trainer on the same recipe."""
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.bench import compare_trainers
 
         def observe(done: int, total: int) -> None:
             typer.echo(f"pair {done} of {total}", err=True)
 
-        comparison = compare_trainers(load_recipe(recipe, changes or ()), pairs, observe).to_json()
+        comparison = compare_trainers(read_recipe(recipe, changes), pairs, observe).to_json()
     lines = [
         f"{side}: {comparison[side]['examples_s']:.1f} examples/s, score {comparison[side]['score']:.4f}"
         for side in ("ours", "trainer")

@@ -99,8 +99,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> RecipeFile:
         raise RecipeError(f"{path}: not YAML: {_reason(error)}") from None
     if not isinstance(value, dict):
         raise RecipeError(f"{path}: holds {type(value).__name__}; a recipe is a mapping of keys to values")
-    for change in changes:
-        _make(value, change)
+    make_changes(value, changes)
     return RecipeFile(path, validated(value, str(path)))
 
 
@@ -139,6 +138,12 @@ def validated(value: Mapping[str, Any], where: str) -> Recipe:
         raise RecipeError(f"{where}: {fault_lines(error, Recipe)}") from None
     check_characters(recipe.model_dump(mode="json"), where, RecipeError)
     return recipe
+
+
+def make_changes(value: dict[str, Any], changes: Sequence[str]) -> None:
+    """Put `changes` such as `training.seed=3` into a recipe's mapping. Raise RecipeError for any other text."""
+    for change in changes:
+        _make(value, change)
 
 
 def _make(value: dict[str, Any], change: str) -> None:
