@@ -65,6 +65,9 @@ def test_a_run_leaves_a_bundle_that_serves_and_whose_golden_outputs_are_pefts_ow
     adapter = bundle.adapter(spec, 64)
     assert (adapter.task, adapter.labels, adapter.digest) == (task, labels, outcome.digest)
     assert adapter.preprocessing.max_length == 32
+    # A tagger has no calibration: its task has no parameter for it.
+    temperature = adapter.calibration.temperature if adapter.calibration else None
+    assert temperature == (outcome.metrics["calibration"]["temperature"] if len(labels) == 2 else None)
     assert any(pair.b.any() for pair in adapter.weights.sites.values())
     saved = load_file(tmp_path / "out" / "bundle" / "adapter_model.safetensors")
     assert {str(tensor.dtype) for tensor in saved.values()} == {changes.get("save_dtype", "float32")}

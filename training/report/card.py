@@ -43,6 +43,7 @@ def render(recipe: Recipe, network: NetworkSpec, choice: Choice, metrics: Mappin
         _comparison(figures),
         f"Reason for the choice: {choice.reason}.",
         _breakdown(figures["adapter"]),
+        *_calibrated(metrics),
         "## Data and licence",
         _data(recipe, sizes),
         "## Intended use and limits",
@@ -121,6 +122,18 @@ def _breakdown(adapter: Mapping[str, Any]) -> str:
     ]
     first = "label" if "labels" in adapter else "entity"
     return table([first, "precision", "recall", "F1", "support"], rows)
+
+
+def _calibrated(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the sentences on the temperature of a text classifier."""
+    calibration = metrics["calibration"]
+    if "labels" not in metrics["test"]["adapter"]:
+        return []
+    return [
+        f"The expected calibration error on these rows is {100 * calibration['ece_before']:.1f} points. With the "
+        f"temperature {calibration['temperature']:.2f}, which was fitted on other rows, it is "
+        f"{100 * calibration['ece_after']:.1f}. A server applies the temperature with `parameters.calibrated`."
+    ]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

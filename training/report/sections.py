@@ -156,6 +156,8 @@ def _calibration(metrics: Metrics) -> Iterator[ReportSection]:
         f"{100 * calibration['ece_before']:.1f} to {100 * calibration['ece_after']:.1f} points; the answers "
         "stay the same."
     )
+    if metrics["task"] == "text-classification":
+        text += " The bundle holds the temperature, and a server applies it with the parameter calibrated."
     yield ReportSection("Calibration", text, plot="calibration")
 
 
