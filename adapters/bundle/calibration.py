@@ -12,7 +12,7 @@ COLDEST, HOTTEST = 0.01, 100.0
 _METHOD = "temperature"
 
 
-def may_be_calibrated(task: str, problem_type: str | None) -> bool:
+def may_be_calibrated(task: Any, problem_type: Any) -> bool:
     """Tell whether a bundle of this task may hold a calibration: its answers must be probabilities of labels."""
     return task == "text-classification" and problem_type != "regression"
 

@@ -22,7 +22,7 @@ def wrong_answers(
     `outputs` are raw, (labels,) for a text and (tokens, labels) for a sentence, in which each word has an
     answer. The score is the softmax of the answer. A word whose tokens were cut off is left out.
     """
-    wrong = []
+    wrong: list[dict[str, Any]] = []
     answered = 0
     for output, example, row in zip(outputs, examples, rows, strict=True):
         probabilities = softmax(output)

@@ -152,7 +152,9 @@ def _two_texts(columns: Sequence[_Column], stated: Mapping[str, str], asked: boo
     texts = [column for column in columns if column.is_text]
     if len(columns) != 2 or len(texts) != 2:
         return None
-    return _templates(*texts, f"neither {texts[0].name} nor {texts[1].name} repeats its values, as labels do")
+    return _templates(
+        texts[0], texts[1], f"neither {texts[0].name} nor {texts[1].name} repeats its values, as labels do"
+    )
 
 
 # In the order of their tries.

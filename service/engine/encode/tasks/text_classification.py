@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.core.errors import InvalidParameter
@@ -18,6 +19,7 @@ from rootstock.service.engine.encode.tasks.task import (
     check_one_of,
 )
 
+Logits = npt.NDArray[np.floating[Any]]
 FUNCTIONS = ("sigmoid", "softmax", "none")
 
 
@@ -63,7 +65,7 @@ class TextClassification(Task):
         tokenizer: Tokenizer,
     ) -> Any:
         """Return one object, or with `top_k` a list of them."""
-        raw = raws[0]
+        raw: Logits = raws[0]
         if parameters.get("calibrated") and adapter.calibration is not None:
             # In fp64 no finite logit overflows.
             raw = raw.astype(np.float64) / adapter.calibration.temperature
@@ -85,7 +87,7 @@ def _function(parameters: Mapping[str, Any], adapter: Adapter) -> str:
     return "sigmoid" if multi else "softmax"
 
 
-def activate(function: str, raw: Array) -> Array:
+def activate(function: str, raw: Logits) -> Logits:
     """Return the logits after one of `FUNCTIONS`."""
     if function == "none":
         return raw
@@ -95,7 +97,7 @@ def activate(function: str, raw: Array) -> Array:
     return softmax(raw)
 
 
-def softmax(raw: Array) -> Array:
+def softmax(raw: Logits) -> Array:
     """Return the softmax over the last axis."""
     shifted = np.exp(raw - raw.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
