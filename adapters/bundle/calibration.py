@@ -14,7 +14,7 @@ _METHOD = "temperature"
 
 def may_be_calibrated(task: Any, problem_type: Any) -> bool:
     """Tell whether a bundle of this task may hold a calibration: its answers must be probabilities of labels."""
-    return task == "text-classification" and problem_type != "regression"
+    return bool(task == "text-classification" and problem_type != "regression")
 
 
 def calibration_json(calibration: Calibration | None) -> dict[str, Any]:

@@ -34,7 +34,9 @@ _GROUPS = {
         "rootstock.adapters.cli.adapter_commands:app",
         "Publish, list, download and remove adapters, and move their aliases.",
     ),
-    "train": CommandGroup("rootstock.training.cli.app:app", "Train an adapter from a labelled file.", "train"),
+    "train": CommandGroup(
+        "rootstock.training.cli.app:app", "Train an adapter from labelled rows, and study it.", "train"
+    ),
     "bench": CommandGroup("rootstock.loadtest.cli:app", "Measure the engine and the server against their peers."),
 }
 

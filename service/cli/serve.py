@@ -10,21 +10,27 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from rootstock.adapters.cli.options import FOUNDATION_HELP, examples
 from rootstock.adapters.installation import lack
 
-serve = typer.Typer(add_completion=False)
+serve = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-FOUNDATION = typer.Option(
-    help="Foundation model: `default`, `chat`, a local folder, or org/name@<40 hex revision>."
-)
+FOUNDATION = typer.Option(help=f"{FOUNDATION_HELP} Default: the value of ROOTSTOCK_FOUNDATION.")
 
 
-@serve.command(epilog="Example: rootstock serve --port 8080 --server uvicorn")
+@serve.command(epilog=examples("rootstock serve", "rootstock serve --port 8080 --server uvicorn"))
 def serve_command(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="The address to listen on. Default: the value of ROOTSTOCK_HOST.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The port to listen on. Default: the value of ROOTSTOCK_PORT.")
+    ] = None,
     foundation: Annotated[str | None, FOUNDATION] = None,
-    server: Annotated[str | None, typer.Option(help="HTTP server: bentoml or uvicorn.")] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(help="The HTTP server, bentoml or uvicorn. Default: the value of ROOTSTOCK_SERVER."),
+    ] = None,
 ) -> None:
     """Serve a foundation and its adapters over HTTP until stopped.
 

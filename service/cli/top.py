@@ -12,29 +12,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rootstock.adapters.cli.options import URL, Json, ServerUrl
+from rootstock.adapters.cli.options import URL, Json, ServerUrl, examples
 from rootstock.service.cli.serve import fail
 
 if TYPE_CHECKING:
     from rootstock.service.telemetry.top import Frame
 
-top = typer.Typer(add_completion=False)
+top = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@top.command(epilog="Example: rootstock top --url http://127.0.0.1:3000 --once --json")
+@top.command(epilog=examples("rootstock top", "rootstock top --url https://models.example.com --once --json"))
 def top_command(
     url: ServerUrl = URL,
     key: Annotated[
-        str | None, typer.Option(envvar=["ROOTSTOCK_API_KEY", "ROOTSTOCK_ADMIN_KEY"], help="Bearer token.")
+        str | None,
+        typer.Option(
+            envvar=["ROOTSTOCK_API_KEY", "ROOTSTOCK_ADMIN_KEY"], help="The server's key, sent as a bearer token."
+        ),
     ] = None,
-    interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two views.")] = 2.0,
+    interval: Annotated[float, typer.Option(min=0.05, help="The seconds between two views.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print one view and exit.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the work of a server: answers, latency, queue, batches, slots and the busiest adapters.
+    """Watch a server's traffic, live in a terminal.
 
-    The key q or Ctrl-C ends it. With --json, each view is one line of JSON. Exit code 1: no server answers; 2:
-    wrong usage.
+    A view has answers, latency, queue, batches, slots and the busiest adapters. The key q or Ctrl-C ends it. With
+    --json, each view is one line of JSON.
+
+    Exit codes: 1 if no server answers; 2 for wrong usage.
     """
     from rootstock.adapters.client.client import Client
     from rootstock.adapters.client.errors import ClientError, Misused

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rootstock.adapters.cli.options import examples
 from rootstock.training.cli.data_commands import audit, rank_base, suggest
-from rootstock.training.cli.examples import examples
+from rootstock.training.cli.examples import examples_of
 from rootstock.training.cli.init_command import init
 from rootstock.training.cli.model_commands import compare, evaluate, explain, export
 from rootstock.training.cli.options import (
@@ -32,11 +33,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Train an adapter from a labelled file, by a recipe, into a bundle with a report.",
+    help="Train an adapter from labelled rows, and study it.",
+    epilog=examples(
+        "rootstock train run intents.csv", "rootstock train run my.yaml --push http://127.0.0.1:3000"
+    ),
 )
 
 
-@app.command(epilog=examples("run"))
+@app.command(epilog=examples_of("run"))
 def run(
     recipe: RecipePath,
     changes: Changes = None,
@@ -47,7 +51,10 @@ def run(
         str | None, typer.Option(metavar="URL", help="Publish the adapter on the server at this URL.")
     ] = None,
     key: Annotated[
-        str | None, typer.Option(envvar="ROOTSTOCK_ADMIN_KEY", help="Bearer token for --push.")
+        str | None,
+        typer.Option(
+            envvar="ROOTSTOCK_ADMIN_KEY", help="The server's admin key for --push, sent as a bearer token."
+        ),
     ] = None,
     force: Annotated[
         bool,
@@ -87,7 +94,7 @@ def run(
         _print(outcome, published, push)
 
 
-@app.command(epilog=examples("validate"))
+@app.command(epilog=examples_of("validate"))
 def validate(
     recipe: RecipePath,
     changes: Changes = None,
@@ -96,14 +103,17 @@ def validate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a recipe, its data and its split, and print what would be trained; train nothing."""
+    """Check a recipe, its data and its split without training.
+
+    The command prints what would be trained.
+    """
     with failures():
         _check(read_recipe(recipe, changes), recipe, server, as_json)
 
 
-@app.command(epilog=examples("schema"))
+@app.command(epilog=examples_of("schema"))
 def schema() -> None:
-    """Print the JSON Schema of recipes, for editors and other programs."""
+    """Print the JSON Schema of recipes, for editors and programs."""
     from rootstock.training.recipe.recipe import Recipe
 
     typer.echo(json.dumps(Recipe.model_json_schema(), indent=2))
@@ -238,4 +248,4 @@ def _request(task: str) -> tuple[str, dict[str, Any]]:
 
 for command in (init, audit, rank_base, cv, sweep, evaluate, compare, explain, suggest, federate, export, bench):
     title = command.__name__.replace("_", "-")
-    app.command(title, epilog=examples(title))(command)
+    app.command(title, epilog=examples_of(title))(command)

@@ -30,7 +30,10 @@ def audit(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if there are findings.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check a recipe's data: duplicates, leaks between splits, labels that look wrong, imbalance, cut texts."""
+    """Check a recipe's data for mistakes.
+
+    The checks find duplicates, leaks between splits, labels that look wrong, imbalance and cut texts.
+    """
     with failures():
         from rootstock.training.study.audit_run import audit_recipe
 
@@ -51,7 +54,10 @@ def rank_base(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Rank foundations and their layers for a recipe's data: LogME and H-score beside a measured head."""
+    """Rank foundations and their layers for a recipe's data.
+
+    LogME and H-score stand beside the score of a measured head.
+    """
     with failures():
         from rootstock.training.study.base_ranking import rank_bases
 
@@ -70,13 +76,21 @@ def rank_base(
 
 def suggest(
     bundle: BundlePath,
-    unlabelled: Annotated[Path, typer.Argument(help="Texts to choose from: .csv, .jsonl or .parquet.")],
+    unlabelled: Annotated[
+        Path,
+        typer.Argument(
+            help="The texts to choose from: .csv, .jsonl or .parquet.", metavar="TEXTS", show_default=False
+        ),
+    ],
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="The number of texts to suggest.")] = 20,
     text_column: Annotated[str, typer.Option(help="The column of the text.")] = "text",
     foundation: Foundation = "default",
     as_json: Json = False,
 ) -> None:
-    """Suggest texts to label next: those the adapter is least sure of, and unlike each other."""
+    """Suggest texts to label next.
+
+    They are those that the adapter is least sure of, and unlike each other.
+    """
     with failures():
         from rootstock.training.network.predictor import open_predictor
         from rootstock.training.study.assessment import suggest_rows

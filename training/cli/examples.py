@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rootstock.adapters.cli.options import examples
+
 _EXAMPLES = {
     "run": (
         "rootstock train run intents.csv",
@@ -42,7 +44,6 @@ _EXAMPLES = {
 }
 
 
-def examples(command: str) -> str:
+def examples_of(command: str) -> str:
     """Return the epilog of a command's help."""
-    # Click keeps the lines of a paragraph that begins with \b.
-    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in _EXAMPLES[command])))
+    return examples(*_EXAMPLES[command])

@@ -35,7 +35,10 @@ def init(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a recipe to begin with, with comments: for labelled rows, or with the keys that a task needs."""
+    """Write a recipe for labelled rows, or one to begin with.
+
+    Its comments state what was chosen, or what the keys of a task mean.
+    """
     lines: list[str] = []
     with failures():
         from rootstock.training.errors import RecipeError

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from rootstock.adapters.cli.options import FOUNDATION_HELP
+from rootstock.adapters.cli.options import Json as Json
+
 if TYPE_CHECKING:
     from rootstock.training.fit.descent import Report
     from rootstock.training.proposal.proposal import Proposal
@@ -27,7 +30,7 @@ RecipePath = Annotated[
 Changes = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Changes to the recipe, such as training.seed=3.", metavar="[KEY=VALUE]...", show_default=False
+        help="Changes to the recipe, such as training.seed=3.", metavar="KEY=VALUE", show_default=False
     ),
 ]
 BundlePath = Annotated[
@@ -37,10 +40,9 @@ Foundation = Annotated[
     str,
     typer.Option(
         envvar="ROOTSTOCK_FOUNDATION",
-        help="The adapter's foundation: default, chat, a folder or org/name@commit.",
+        help=FOUNDATION_HELP,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 
 
 @contextmanager

@@ -25,7 +25,10 @@ def cv(
     folds: Annotated[int, typer.Option(min=2, help="The number of folds.")] = 5,
     as_json: Json = False,
 ) -> None:
-    """Cross-validate a recipe's method and the head alone: mean and deviation over stratified folds."""
+    """Cross-validate a recipe's method and the head alone.
+
+    The figures are mean and deviation over stratified folds.
+    """
     with failures():
         from rootstock.training.study.cross_validation import cross_validate
 
@@ -44,7 +47,10 @@ def sweep(
     out: Annotated[Path | None, typer.Option(help="Write the recipe with the best values to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Search the recipe's hpo.space for the best values, judged on validation rows."""
+    """Search the recipe's hpo.space for the best values.
+
+    The validation rows judge them.
+    """
     with failures():
         from rootstock.training.study.search import SearchTrial
         from rootstock.training.study.search import sweep as search
@@ -78,7 +84,10 @@ def federate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train with simulated clients that share no rows: FedAvg over LoRA's products B·A."""
+    """Train with simulated clients that share no rows.
+
+    FedAvg averages LoRA's products B·A.
+    """
     with failures():
         from rootstock.training.study.federated_run import run_federated
 
@@ -105,7 +114,10 @@ def bench(
     ] = 6,
     as_json: Json = False,
 ) -> None:
-    """Compare examples/s and score with those of PEFT and transformers' Trainer on the same recipe."""
+    """Compare speed and score with PEFT and transformers' Trainer.
+
+    Both train by the same recipe.
+    """
     with failures():
         from rootstock.training.study.bench import compare_trainers
 
