@@ -19,9 +19,9 @@ class FoldProgress:
     def of(self, number: int) -> Report:
         """Return the report for the training of a fold, from 0."""
 
-        def told(done: int, total: int, note: str, rate: float = 0.0, /) -> None:
+        def told(done: int, total: int, note: str, *rate: float) -> None:
             self._steps = self._steps or total
             before = number * self._steps + done * self._steps // total
-            self._report(before, self._count * self._steps, note, rate)
+            self._report(before, self._count * self._steps, note, *rate)
 
         return told
