@@ -283,6 +283,16 @@ class Prompting:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """The temperature that divides a classifier's logits, so that its scores match the share of right answers.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", 2017.
+    """
+
+    temperature: float
+
+
+@dataclass(frozen=True)
 class SiteUpdate:
     """The change that an adapter makes at one module of the trunk.
 
@@ -344,3 +354,4 @@ class Adapter:
     preprocessing: Preprocessing
     weights: AdapterWeights
     prompting: Prompting = field(default_factory=Prompting)
+    calibration: Calibration | None = None

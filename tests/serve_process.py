@@ -49,7 +49,8 @@ def serving(
 ) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """Start the server, yield its process and a client once its log says that it is ready; stop it at the end.
 
-    `log` collects the lines that the server logs after that.
+    `log` collects the lines that the server logs after that. Without it a server blocks once its lines fill
+    the pipe, after some hundred requests.
     """
     port = free_port()
     environment = {**os.environ, "ROOTSTOCK_HOME": str(home), **settings}

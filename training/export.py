@@ -10,7 +10,7 @@ from rootstock.adapters.bundle import Bundle, Golden, Limits, Manifest, open_bun
 from rootstock.adapters.bundle.archive import CONFIG
 from rootstock.adapters.bundle.peft_config import read_config
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.spec import HeadSpec, Preprocessing
+from rootstock.adapters.spec import Calibration, HeadSpec, Preprocessing
 from rootstock.training.data.encoding import TokenRow
 from rootstock.training.data.example import Example
 from rootstock.training.errors import DataError
@@ -50,12 +50,16 @@ def golden(
 def make_bundle(
     network: NetworkSpec,
     encoder: RowEncoder,
-    license: str,
+    license: str | None,
     files: Mapping[str, bytes],
     evaluation: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    temperature: float,
 ) -> Bundle:
-    """Return the bundle of the adapter's files, checked in full. Raise Rejected if no server takes it."""
+    """Return the bundle of the adapter's files, checked in full. Raise Rejected if no server takes it.
+
+    A text classifier's bundle holds `temperature` as its calibration.
+    """
     spec, task_class, linear = network.foundation, network.task_class, network.linear_head
     config = read_config(json.loads(files[CONFIG]))
     head = (
@@ -75,6 +79,7 @@ def make_bundle(
         evaluation=evaluation,
         provenance=provenance,
         license=license,
+        calibration=Calibration(temperature) if network.task.name == "text-classification" else None,
     )
     return checked_bundle(network, manifest, files)
 

@@ -150,6 +150,7 @@ def _metrics(
             {
                 "number": e.number,
                 "loss": e.loss,
+                "validation_loss": e.validation_loss,
                 "validation_perplexity": 1 / e.validation if e.validation else None,
             }
             for e in fit.epochs

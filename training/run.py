@@ -144,7 +144,13 @@ def _pack(
         CARD: render(recipe, job.network, choice, metrics).encode(),
     }
     bundle = make_bundle(
-        job.network, encoder, recipe.license, members, run_metrics.for_bundle(metrics["test"]), origin
+        job.network,
+        encoder,
+        recipe.license,
+        members,
+        run_metrics.for_bundle(metrics["test"]),
+        origin,
+        metrics["calibration"]["temperature"],
     )
     head = {
         "name": recipe.name, "digest": bundle.digest, "task": job.network.task.name,

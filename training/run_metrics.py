@@ -23,6 +23,7 @@ from rootstock.training.metrics.evaluation import evaluate, macro_f1, word_tags
 from rootstock.training.metrics.fairness import fairness
 from rootstock.training.metrics.intervals import entity_intervals, label_intervals, spread
 from rootstock.training.metrics.out_of_scope import choose_threshold, confidences, out_of_scope_figures
+from rootstock.training.metrics.wrong_answers import wrong_answers
 from rootstock.training.network.row_encoder import RowEncoder
 
 # The test figures that the card and the bundle have.
@@ -64,10 +65,9 @@ class RunMetrics:
             "labels": list(self.encoder.labels),
             "test": self._test_figures(held_out),
             "choice": self.choice.to_json(),
+            "mistakes": wrong_answers(held_out, *self.test, self.encoder.labels),
             "calibration": self._calibration(held_out),
-            "epochs": [
-                {"number": e.number, "loss": e.loss, "validation_f1": e.validation} for e in self.candidate.epochs
-            ],
+            **self._epochs(),
         }
         if len(self.candidates) > 1:
             metrics["seeds"] = self._seeds()
@@ -117,6 +117,24 @@ class RunMetrics:
         parts = ((self.choice.chosen.held_out, self.choice.rows), (held_out, self.test.rows))
         flat = [flatten(outputs, [row.targets for row in rows]) for outputs, rows in parts]
         return calibrate(*flat[0], *flat[1])
+
+    def _epochs(self) -> dict[str, Any]:
+        """Return the epochs of the training, or else of the last one that was judged and not kept."""
+        trained = next(
+            (one for one in (self.candidate, self.choice.scores[-1].candidate) if one and one.epochs), None
+        )
+        if trained is None:
+            return {"epochs": []}
+        epochs = [
+            {
+                "number": e.number,
+                "loss": e.loss,
+                "validation_loss": e.validation_loss,
+                "validation_f1": e.validation,
+            }
+            for e in trained.epochs
+        ]
+        return {"epochs": epochs, "epochs_of": trained.method}
 
     def _seeds(self) -> dict[str, Any]:
         test = [self._score(candidate, self.test.rows) for candidate in self.candidates]

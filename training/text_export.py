@@ -59,7 +59,7 @@ def text_golden(reloaded: Network, encoder: PromptEncoder, texts: Sequence[str])
 def make_text_bundle(
     network: NetworkSpec,
     prompting: Prompting,
-    license: str,
+    license: str | None,
     files: Mapping[str, bytes],
     evaluation: Mapping[str, Any],
     provenance: Mapping[str, Any],

@@ -146,6 +146,7 @@ class Bundle:
             preprocessing=manifest.preprocessing,
             weights=weights,
             prompting=manifest.prompting,
+            calibration=manifest.calibration,
         )
 
 

@@ -11,6 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from rootstock.adapters import tasks
+from rootstock.adapters.bundle.calibration import (
+    CALIBRATION,
+    calibration_json,
+    may_be_calibrated,
+    read_calibration,
+)
 from rootstock.adapters.bundle.canonical import canonical, digest_of
 from rootstock.adapters.spec import (
     FILL_MASK,
@@ -20,6 +26,7 @@ from rootstock.adapters.spec import (
     TASKS,
     TEXT_GENERATION,
     UNLABELLED,
+    Calibration,
     HeadSpec,
     Preprocessing,
     Prompting,
@@ -76,6 +83,7 @@ class Manifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     license: str | None = None
     prompting: Prompting = field(default_factory=Prompting)
+    calibration: Calibration | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON value of `bundle.json`."""
@@ -100,6 +108,7 @@ class Manifest:
             "license": self.license,
             "files": dict(self.files),
             **prompting,
+            **calibration_json(self.calibration),
         }
 
     def to_bytes(self) -> bytes:
@@ -121,8 +130,10 @@ def read_manifest(data: bytes) -> Manifest:
     if isinstance(value.get("schema"), bool) or value.get("schema") != SCHEMA:
         raise _wrong("schema", f"{value.get('schema')!r}; this program reads schema {SCHEMA}")
     keys = _KEYS | ({_PROMPTING} if value.get("task") == TEXT_GENERATION else set())
-    if unknown := sorted(set(value) - keys):
-        raise _wrong(unknown[0], f"unknown key; known: {', '.join(sorted(keys))}")
+    task, problem_type = value.get("task"), value.get("problem_type")
+    known = keys | ({CALIBRATION} if may_be_calibrated(task, problem_type) else set())
+    if unknown := sorted(set(value) - known):
+        raise _wrong(unknown[0], f"unknown key; known: {', '.join(sorted(known))}")
     if missing := sorted(keys - set(value)):
         raise _wrong(missing[0], "this key is missing")
     if value["task"] == FILL_MASK:
@@ -131,7 +142,6 @@ def read_manifest(data: bytes) -> Manifest:
             f"{FILL_MASK!r} is a task of the foundation, not of an adapter; choose one of: {', '.join(TASKS)}",
         )
     task = _one_of(value, "task", TASKS)
-    problem_type = value["problem_type"]
     if task in ("text-classification", "text-ranking") or problem_type is not None:
         problem_type = _one_of(value, "problem_type", problem_types(task))
     labels = _labels(_mapping(value, "id2label"))
@@ -152,6 +162,7 @@ def read_manifest(data: bytes) -> Manifest:
         provenance=_mapping(value, "provenance"),
         license=None if value["license"] is None else _string(value["license"], "license"),
         prompting=_prompting(_mapping(value, _PROMPTING)) if task == TEXT_GENERATION else Prompting(),
+        calibration=read_calibration(value[CALIBRATION]) if CALIBRATION in value else None,
     )
     try:
         # Read the bytes again, because a stored manifest must open again, and 1e17 is written as a whole number

@@ -26,6 +26,7 @@ from rootstock.adapters.cli.options import (
     Source,
     Task,
     Url,
+    examples,
     listed,
 )
 from rootstock.adapters.cli.output import (
@@ -46,7 +47,12 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
-@app.callback()
+@app.callback(
+    epilog=examples(
+        "rootstock adapters push runs/support-intents.zip",
+        "rootstock adapters --url https://models.example.com list",
+    )
+)
 def server(
     ctx: typer.Context,
     url: ServerUrl = URL,
@@ -62,20 +68,21 @@ def server(
     follow the command.
 
     Exit codes: 1 if the server refused the request, cannot be reached, or a check failed; 2 for wrong usage.
-
-    \b
-    Examples:
-      rootstock adapters push runs/support-intents.zip
-      rootstock adapters --url https://models.example.com list
     """
     ctx.default_map = {str(ctx.invoked_subcommand): {"url": url, "key": key, "as_json": as_json}}
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rootstock adapters push support-intents.zip",
+        "rootstock adapters push ./peft-output --name sentiment --labels negative,positive",
+        "rootstock adapters push new.zip --name sentiment --no-activate",
+    )
+)
 def push(
     path: Source,
     name: Annotated[
-        str | None, typer.Option(help="Name to publish under. Default: the name of PATH without .zip.")
+        str | None, typer.Option(help="The name to publish under. Default: the name of PATH without .zip.")
     ] = None,
     task: Task = None,
     labels: Labels = None,
@@ -90,12 +97,6 @@ def push(
     """Publish an adapter as the next version of its name.
 
     The server verifies the adapter first. If a check fails, nothing changes.
-
-    \b
-    Examples:
-      rootstock adapters push support-intents.zip
-      rootstock adapters push ./peft-output --name sentiment --labels negative,positive
-      rootstock adapters push new.zip --name sentiment --no-activate
     """
     plain: dict[str, Any] = {"task": task, "problem_type": problem_type, "max_length": max_length}
     plain |= {"labels": listed(labels), "foundation": foundation}
@@ -117,12 +118,14 @@ def push(
     )
 
 
-@app.command("list")
+@app.command(
+    "list",
+    epilog=examples(
+        "rootstock adapters list --json",
+    ),
+)
 def list_all(url: Url = URL, key: Key = None, as_json: Json = False) -> None:
-    """List every adapter on the server.
-
-    Example: rootstock adapters list --json
-    """
+    """List every adapter on the server."""
     with _connected(url, key) as client:
         adapters = [adapter.document for adapter in client.list()]
     columns = ("name", "live", "versions", "task", "aliases", "residency")
@@ -131,12 +134,13 @@ def list_all(url: Url = URL, key: Key = None, as_json: Json = False) -> None:
     tell({"adapters": adapters}, as_json, table(columns, rows) if adapters else none_yet)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rootstock adapters show support-intents",
+    )
+)
 def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> None:
-    """Show one adapter with its aliases and versions.
-
-    Example: rootstock adapters show support-intents
-    """
+    """Show one adapter with its aliases and versions."""
     with _connected(url, key) as client:
         adapter = client.show(name).document
     columns = ("version", "status", "task", "digest", "bytes", "created", "residency", "golden")
@@ -154,7 +158,12 @@ def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> 
     tell(adapter, as_json, head, table(columns, rows))
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rootstock adapters pull support-intents",
+        "rootstock adapters pull support-intents@3 -o backup.zip",
+    )
+)
 def pull(
     ref: Annotated[
         str,
@@ -168,33 +177,34 @@ def pull(
         typer.Option(
             "--output",
             "-o",
-            help="File to write, or folder to write NAME-VERSION.zip into. Default: the current folder.",
+            help="The file to write, or the folder for NAME-VERSION.zip. Default: the current folder.",
         ),
     ] = None,
     url: Url = URL,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Download the bundle of a version as a zip.
-
-    \b
-    Examples:
-      rootstock adapters pull support-intents
-      rootstock adapters pull support-intents@3 -o backup.zip
-    """
+    """Download the bundle of a version as a zip."""
     with _connected(url, key) as client:
         got = client.pull(ref, output or Path())
     document = {"name": got.name, "version": got.version, "file": str(got.path), "bytes": got.size}
     tell(document, as_json, f"{got.name}@{got.version} is in {got.path}: {got.size} bytes")
 
 
-@app.command("alias")
+@app.command(
+    "alias",
+    epilog=examples(
+        "rootstock adapters alias support-intents prod 3",
+    ),
+)
 def set_alias(
     name: Name,
     alias: Annotated[
         str, typer.Argument(metavar="ALIAS", help="The alias to set. A name alone means its alias `live`.")
     ],
-    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Number of the version to point at.")],
+    version: Annotated[
+        int, typer.Argument(metavar="VERSION", min=1, help="The number of the version to point at.")
+    ],
     url: Url = URL,
     key: Key = None,
     as_json: Json = False,
@@ -202,24 +212,28 @@ def set_alias(
     """Point an alias at a version.
 
     Requests that the server admits afterwards use that version.
-
-    Example: rootstock adapters alias support-intents prod 3
     """
     with _connected(url, key) as client:
         tell_pointer(client.promote(name, version, alias), as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rootstock adapters rollback support-intents",
+    )
+)
 def rollback(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> None:
-    """Move `live` back to the version that it pointed at before.
-
-    Example: rootstock adapters rollback support-intents
-    """
+    """Move `live` back to the version that it pointed at before."""
     with _connected(url, key) as client:
         tell_pointer(client.rollback(name), as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rootstock adapters remove support-intents --version 2",
+        "rootstock adapters remove support-intents --yes",
+    )
+)
 def remove(
     name: Name,
     version: Annotated[
@@ -233,13 +247,7 @@ def remove(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Remove a version, or an adapter with all its versions.
-
-    \b
-    Examples:
-      rootstock adapters remove support-intents --version 2
-      rootstock adapters remove support-intents --yes
-    """
+    """Remove a version, or an adapter with all its versions."""
     what = f"{name} with all its versions" if version is None else f"{name}@{version}"
     if not yes and not sys.stdin.isatty():
         fail(f"cannot ask for confirmation, because stdin is not a terminal; to remove {what}, add --yes", 2)
@@ -250,9 +258,22 @@ def remove(
     tell({"name": name, "version": version, "removed": True}, as_json, f"{what} is removed")
 
 
-app.command("import")(import_folder)
-app.command()(verify)
-app.command()(convert)
+app.command(
+    "import",
+    epilog=examples(
+        "rootstock adapters import ./bundles --home /srv/rootstock",
+    ),
+)(import_folder)
+app.command(
+    epilog=examples(
+        "rootstock adapters verify ./peft-output --labels negative,positive",
+    )
+)(verify)
+app.command(
+    epilog=examples(
+        "rootstock adapters convert ./loha-output loha-as-lora.zip",
+    )
+)(convert)
 
 
 @contextmanager

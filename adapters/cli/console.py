@@ -24,7 +24,7 @@ _GROUPS = {
     "serve": CommandGroup(
         "rootstock.service.cli.serve:serve", "Serve a foundation and its adapters over HTTP.", "serve"
     ),
-    "top": CommandGroup("rootstock.service.cli.serve:top", "Watch a server's traffic, live in a terminal."),
+    "top": CommandGroup("rootstock.service.cli.top:top", "Watch a server's traffic, live in a terminal."),
     "foundation": CommandGroup(
         "rootstock.service.cli.foundation:foundation",
         "Show, export or check the foundation model.",
@@ -34,7 +34,9 @@ _GROUPS = {
         "rootstock.adapters.cli.adapter_commands:app",
         "Publish, list, download and remove adapters, and move their aliases.",
     ),
-    "train": CommandGroup("rootstock.training.cli.app:app", "Train an adapter from a labelled file.", "train"),
+    "train": CommandGroup(
+        "rootstock.training.cli.app:app", "Train an adapter from labelled rows, and study it.", "train"
+    ),
     "bench": CommandGroup("rootstock.loadtest.cli:app", "Measure the engine and the server against their peers."),
 }
 

@@ -25,16 +25,14 @@ def convert(
         str | None,
         typer.Option(help=f"{FOUNDATION_HELP} Default: `default`, if the adapter names no other base."),
     ] = None,
-    rank: Annotated[int, typer.Option(min=1, help="Largest rank that the LoRA may have.")] = 64,
+    rank: Annotated[int, typer.Option(min=1, help="The largest rank that the LoRA may have.")] = 64,
     task: Task = None,
     as_json: Json = False,
 ) -> None:
-    """Convert a PEFT adapter of another kind to a LoRA, and measure by how much the outputs differ.
+    """Convert a PEFT adapter of another kind to a LoRA.
 
-    A server does the same on upload. Nothing is written if an output differs by more than a hundredth of the
-    largest output.
-
-    Example: rootstock adapters convert ./loha-output loha-as-lora.zip
+    The command measures by how much the outputs differ. A server does the same on upload. Nothing is written
+    if an output differs by more than a hundredth of the largest output.
     """
     from rootstock.adapters.client.upload import read_source
     from rootstock.adapters.convert.conversion import convert as converted

@@ -51,8 +51,6 @@ def verify(
 
     This runs every check that needs no model. The server replays the golden set on upload. If the server has
     other limits than 64 MiB and rank 64, state them.
-
-    Example: rootstock adapters verify ./peft-output --labels negative,positive
     """
     from rootstock.adapters.bundle import Limits
     from rootstock.adapters.foundation.location import FoundationError
@@ -94,7 +92,7 @@ def import_folder(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR", exists=True, file_okay=False, help="Folder with the bundles, as zips or folders."
+            metavar="DIR", exists=True, file_okay=False, help="The folder with the bundles, as zips or folders."
         ),
     ],
     home: Annotated[
@@ -105,7 +103,7 @@ def import_folder(
     max_rank: MaxRank = 64,
     as_json: Json = False,
 ) -> None:
-    """Register every bundle in a folder directly in a server's home folder, while the server is stopped.
+    """Register all bundles of a folder in a stopped server's home.
 
     Each *.zip and each folder in DIR becomes the live version of the adapter with its name. It must pass the
     checks of an upload, except the golden replay; the version's record says that the replay was left out.
@@ -119,8 +117,6 @@ def import_folder(
 
     Exit codes: 0 if every bundle is registered; 1 if some were skipped or none could be registered; 2 for wrong
     usage; 130 if interrupted.
-
-    Example: rootstock adapters import ./bundles --home /srv/rootstock
     """
     from rootstock.adapters.bundle import Limits
     from rootstock.adapters.home.bulk_import import bundles_in

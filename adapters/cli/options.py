@@ -75,12 +75,20 @@ Base = Annotated[
     ),
 ]
 MaxBundle = Annotated[
-    int, typer.Option("--max-bundle-mb", envvar="ROOTSTOCK_MAX_BUNDLE_MB", min=1, help="Largest zip in MiB.")
+    int, typer.Option("--max-bundle-mb", envvar="ROOTSTOCK_MAX_BUNDLE_MB", min=1, help="The largest zip, in MiB.")
 ]
 MaxRank = Annotated[
-    int, typer.Option("--max-rank", envvar="ROOTSTOCK_MAX_RANK", min=1, help="Largest rank of an adapter.")
+    int, typer.Option("--max-rank", envvar="ROOTSTOCK_MAX_RANK", min=1, help="The largest rank of an adapter.")
 ]
-FOUNDATION_HELP = "The foundation: `default`, a folder, or a Hugging Face id with its commit, org/name@COMMIT."
+FOUNDATION_HELP = (
+    "The foundation: `default`, `chat`, a folder, or a Hugging Face id with its commit, org/name@COMMIT."
+)
+
+
+def examples(*commands: str) -> str:
+    """Return the epilog of a command's help: its examples, a line each."""
+    # Click keeps the lines of a paragraph that begins with \b.
+    return "\n".join(("\b", "Examples:", *(f"  {command}" for command in commands)))
 
 
 def listed(labels: str | None) -> tuple[str, ...] | None:

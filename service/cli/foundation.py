@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from rootstock.adapters.cli.options import Json, examples
 from rootstock.adapters.installation import lack
 from rootstock.service.cli.serve import FOUNDATION, fail
 
@@ -18,25 +19,29 @@ if TYPE_CHECKING:
     from rootstock.adapters.spec import FoundationSpec
 
 foundation = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Show, export or check the foundation model."
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Show, export or check the foundation model.",
+    epilog=examples("rootstock foundation show", "rootstock foundation export --int8"),
 )
 
 
-@foundation.command("show", epilog="Example: rootstock foundation show --foundation ./my-model --json")
+@foundation.command("show", epilog=examples("rootstock foundation show --foundation ./my-model --json"))
 def show(
     foundation: Annotated[str | None, FOUNDATION] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Print each foundation's name, fingerprint, sites and task classes."""
-    specs = _describe(foundation)
+    """Print each foundation's name, folder, fingerprint and tasks."""
+    described = _describe(foundation)
     if as_json:
-        documents = [spec.to_json() for spec in specs.values()]
+        documents = [{**spec.to_json(), "folder": str(folder)} for folder, spec in described.values()]
         sys.stdout.write(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2) + "\n")
         return
-    sys.stdout.write("\n".join(_summary(reference, spec) for reference, spec in specs.items()))
+    sys.stdout.write("\n".join(_summary(name, folder, spec) for name, (folder, spec) in described.items()))
 
 
-def _summary(reference: str, spec: FoundationSpec) -> str:
+def _summary(reference: str, folder: Path, spec: FoundationSpec) -> str:
     own = spec.embedding
     pooling = f"{own.pooling} pooling{', normalised' if own.normalize else ''}"
     prefix = f", prefix {own.prefix!r}" if own.prefix else ""
@@ -44,6 +49,7 @@ def _summary(reference: str, spec: FoundationSpec) -> str:
     return (
         f"reference    {reference}\n"
         f"name         {spec.name}{'@' + spec.revision if spec.revision else ''}\n"
+        f"folder       {folder}\n"
         f"fingerprint  {spec.fingerprint}\n"
         f"model        {spec.model_type}, {spec.layers} layers, width {spec.hidden_size}, "
         f"{spec.parameters / 1e6:.1f} M parameters\n"
@@ -55,22 +61,25 @@ def _summary(reference: str, spec: FoundationSpec) -> str:
     )
 
 
-@foundation.command("export", epilog="Example: rootstock foundation export --int8")
+@foundation.command(
+    "export", epilog=examples("rootstock foundation export", "rootstock foundation export --int8")
+)
 def export(
     foundation: Annotated[str | None, FOUNDATION] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Make and check the int8 export too.")] = False,
     accept_drift: Annotated[
         bool, typer.Option("--accept-drift", help="Keep the int8 export even if the check fails.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Write the foundation's ONNX export to the cache that `rootstock serve` reads.
+    """Write the ONNX export that `rootstock serve` reads.
 
-    With --int8, the command also makes an int8 export. It replays the golden set of every version that an alias
-    points to on both exports. It keeps the int8 export if the outputs differ within the bounds, or with
-    --accept-drift. A server with ROOTSTOCK_PRECISION=int8 needs that export.
+    It goes into the cache of the home. With --int8, the command also makes an int8 export. It replays the
+    golden set of every version that an alias points to on both exports. It keeps the int8 export if the
+    outputs differ within the bounds, or with --accept-drift. A server with ROOTSTOCK_PRECISION=int8 needs that
+    export.
 
-    Exit code 0: the export is in the cache; 1: int8 changes too much and was not kept; 2: wrong usage.
+    Exit codes: 0 if the export is in the cache; 1 if int8 changes too much and was not kept; 2 for wrong usage.
     """
     from rootstock.adapters.cli.output import tell
     from rootstock.adapters.errors import AdapterError
@@ -97,18 +106,18 @@ def export(
         fail(str(error))
 
 
-@foundation.command("check", epilog="Example: rootstock foundation check --foundation chat --precision int4")
+@foundation.command("check", epilog=examples("rootstock foundation check --foundation chat --precision int4"))
 def check(
     precision: Annotated[Literal["bf16", "int4"], typer.Option(help="The precision to check.")],
     foundation: Annotated[str | None, FOUNDATION] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Replay golden sets of generated text in a precision of ROOTSTOCK_GENERATION_PRECISION.
+    """Replay golden sets of generated text in another precision.
 
-    The command takes every version that an alias points to. It compares tokens and log-probabilities as a server
-    of this precision does for an upload.
+    It is one of ROOTSTOCK_GENERATION_PRECISION. The command takes every version that an alias points to. It
+    compares tokens and log-probabilities as a server of this precision does for an upload.
 
-    Exit code 0: all adapters pass; 1: a server would refuse one; 2: wrong usage.
+    Exit codes: 0 if all adapters pass; 1 if a server would refuse one; 2 for wrong usage.
     """
     from rootstock.adapters.cli.output import table, tell
     from rootstock.adapters.errors import AdapterError
@@ -165,8 +174,8 @@ def _replaying(done: int, total: int) -> None:
         sys.stderr.write(f"  replaying golden sets: {done} of {total}\n")
 
 
-def _describe(foundation: str | None) -> dict[str, FoundationSpec]:
-    """Return the spec of each foundation by its reference."""
+def _describe(foundation: str | None) -> dict[str, tuple[Path, FoundationSpec]]:
+    """Return the folder with the files of each foundation, and its spec, by its reference."""
     from rootstock.adapters.foundation.architecture import describe
     from rootstock.adapters.foundation.location import FoundationError, locate
     from rootstock.service.settings import SettingsError, read_settings
@@ -174,6 +183,6 @@ def _describe(foundation: str | None) -> dict[str, FoundationSpec]:
     try:
         settings = read_settings(foundation=foundation)
         files = {name: locate(setting, settings.export_folders) for name, setting in settings.hosted.items()}
-        return {name: describe(found) for name, found in files.items()}
+        return {name: (found.folder.absolute(), describe(found)) for name, found in files.items()}
     except (SettingsError, FoundationError) as error:
         fail(str(error))

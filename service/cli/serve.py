@@ -1,37 +1,36 @@
-"""The commands `rootstock serve` and `rootstock top`."""
+"""The command `rootstock serve`."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from rootstock.adapters.cli.options import URL, Json, ServerUrl
+from rootstock.adapters.cli.options import FOUNDATION_HELP, examples
 from rootstock.adapters.installation import lack
 
-if TYPE_CHECKING:
-    from rootstock.service.telemetry.top import Frame
+serve = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-serve = typer.Typer(add_completion=False)
-top = typer.Typer(add_completion=False)
-
-FOUNDATION = typer.Option(
-    help="Foundation model: `default`, `chat`, a local folder, or org/name@<40 hex revision>."
-)
+FOUNDATION = typer.Option(help=f"{FOUNDATION_HELP} Default: the value of ROOTSTOCK_FOUNDATION.")
 
 
-@serve.command(epilog="Example: rootstock serve --port 8080 --server uvicorn")
+@serve.command(epilog=examples("rootstock serve", "rootstock serve --port 8080 --server uvicorn"))
 def serve_command(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="The address to listen on. Default: the value of ROOTSTOCK_HOST.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The port to listen on. Default: the value of ROOTSTOCK_PORT.")
+    ] = None,
     foundation: Annotated[str | None, FOUNDATION] = None,
-    server: Annotated[str | None, typer.Option(help="HTTP server: bentoml or uvicorn.")] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(help="The HTTP server, bentoml or uvicorn. Default: the value of ROOTSTOCK_SERVER."),
+    ] = None,
 ) -> None:
     """Serve a foundation and its adapters over HTTP until stopped.
 
@@ -67,53 +66,6 @@ def serve_command(
         _serve_uvicorn(settings)
     else:
         _serve_bentoml(settings)
-
-
-@top.command(epilog="Example: rootstock top --url http://127.0.0.1:3000 --once --json")
-def top_command(
-    url: ServerUrl = URL,
-    key: Annotated[
-        str | None, typer.Option(envvar=["ROOTSTOCK_API_KEY", "ROOTSTOCK_ADMIN_KEY"], help="Bearer token.")
-    ] = None,
-    interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two views.")] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Print one view and exit.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Show the work of a server: answers, latency, queue, batches, slots and the busiest adapters.
-
-    With --json, each view is one line of JSON. Exit code 1: no server answers; 2: wrong usage.
-    """
-    from contextlib import suppress
-    from itertools import islice
-
-    from rootstock.adapters.client.client import Client
-    from rootstock.adapters.client.errors import ClientError, Misused
-    from rootstock.service.telemetry.top import frames
-
-    try:
-        with suppress(KeyboardInterrupt), Client(url, key, timeout=10) as client:
-            _watch(islice(frames(client, interval), 1 if once else None), url, as_json)
-    except ClientError as error:
-        fail("; ".join(filter(None, (str(error), error.advice))), 2 if isinstance(error, Misused) else 1)
-
-
-def _watch(views: Iterable[Frame], url: str, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from rich.console import Console
-    from rich.live import Live
-
-    from rootstock.service.telemetry.top import shown
-
-    if as_json:
-        for view in views:
-            sys.stdout.write(json.dumps(asdict(view)) + "\n")
-            sys.stdout.flush()
-        return
-    console = Console(markup=False, highlight=False)
-    with Live(console=console, auto_refresh=False) as live:
-        for view in views:
-            live.update(shown(view, url), refresh=True)
 
 
 def _pass_on(settings: Any) -> None:

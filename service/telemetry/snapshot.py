@@ -43,6 +43,10 @@ class MetricsSnapshot:
         """Return the values of a label of the metric, each once, in the order of the page."""
         return list(dict.fromkeys(dict(pairs)[label] for pairs in self._samples.get(f"rootstock_{name}", {})))
 
+    def labels(self, name: str) -> list[dict[str, str]]:
+        """Return the labels of each of the metric's samples, in the order of the page."""
+        return [dict(pairs) for pairs in self._samples.get(f"rootstock_{name}", {})]
+
 
 class SnapshotDifference:
     """The difference between two snapshots. If the server restarted between them, counters begin at 0."""

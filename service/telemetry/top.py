@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
 
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.client.errors import AccessDenied, NotFound
@@ -18,19 +14,21 @@ from rootstock.service.telemetry.snapshot import MetricsSnapshot, SnapshotDiffer
 from rootstock.service.telemetry.traffic import OTHER
 
 _MAX_ADAPTERS = 10
-_MIB = 2**20
 _TIERS = ("memory", "slot")
+_FIGURES = ("queue_items", "queue_tokens", "slots_used", "cache_adapters", "cache_bytes")
 
 
 @dataclass(frozen=True)
 class AdapterTraffic:
     """One adapter's figures over the last interval: answers per second, p99 in ms, share of the runner's time.
 
-    `live` is the live version and `residency` its place: "slot", "memory" or "store".
+    `answers` counts from the server's start. `live` is the live version and `residency` its place: "slot",
+    "memory" or "store".
     """
 
     name: str
     answers_per_s: float
+    answers: int
     p99_ms: float | None
     share: float
     live: int | None
@@ -39,14 +37,33 @@ class AdapterTraffic:
 
 @dataclass(frozen=True)
 class FoundationLoad:
-    """One foundation's queue, slots and cache at the second snapshot."""
+    """One foundation's model and runner, and its queue, slots and cache at the second snapshot."""
 
     name: str
+    model: str
+    runner: str
+    precision: str
     queue_items: int
     queue_tokens: int
     slots_used: int
     cache_adapters: int
     cache_bytes: int
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The work of a server since its start: `seconds` ago, by this machine's clock.
+
+    `answers` and `tokens` are those of inputs, `texts` and `generated_tokens` those of generated answers.
+    """
+
+    seconds: float
+    answers: int
+    tokens: int
+    texts: int
+    generated_tokens: int
+    failed: int
+    refused: int
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,9 @@ class Frame:
     batch_adapters: float | None
     tokens_per_s: float
     padding: float | None
+    generated_per_s: float
+    sequences: int
+    sequences_running: int
     slots_used: int
     slots_limit: int
     cache_adapters: int
@@ -77,15 +97,19 @@ class Frame:
     loads_per_s: Mapping[str, float]
     evictions_per_s: Mapping[str, float]
     memory_bytes: int
+    totals: Totals
     foundations: Sequence[FoundationLoad]
     adapters: Sequence[AdapterTraffic]
 
 
-def frames(client: Client, interval: float) -> Iterator[Frame]:
-    """Yield a frame every `interval` seconds without end. Raise ClientError if no Rootstock server answers."""
+def frames(client: Client, interval: float, ended: Callable[[float], bool]) -> Iterator[Frame]:
+    """Yield a frame every `interval` seconds, until `ended` returns true.
+
+    `ended` waits for the seconds that it is given; it may return true before they are over. Raise ClientError if
+    no Rootstock server answers.
+    """
     before = MetricsSnapshot(client.metrics(), time.monotonic())
-    while True:
-        time.sleep(interval)
+    while not ended(interval):
         after = MetricsSnapshot(client.metrics(), time.monotonic())
         yield frame(SnapshotDifference(before, after), client)
         before = after
@@ -113,6 +137,9 @@ def frame(over: SnapshotDifference, client: Client) -> Frame:
         batch_adapters=over.mean("batch_adapters"),
         tokens_per_s=tokens / over.seconds,
         padding=padding / (tokens + padding) if tokens else None,
+        generated_per_s=over.rate("generated_tokens_total"),
+        sequences=int(after.sum("sequences")),
+        sequences_running=int(after.sum("sequences_running")),
         slots_used=int(after.sum("slots_used")),
         slots_limit=int(after.sum("slots_limit")),
         cache_adapters=int(after.sum("cache_adapters")),
@@ -121,18 +148,32 @@ def frame(over: SnapshotDifference, client: Client) -> Frame:
         loads_per_s={tier: over.rate("loads_total", tier=tier, result="ok") for tier in _TIERS},
         evictions_per_s={tier: over.rate("evictions_total", tier=tier) for tier in _TIERS},
         memory_bytes=int(after.sum("process_resident_memory_bytes")),
+        totals=_totals(after),
         foundations=_foundations(after),
         adapters=_adapters(over, client),
     )
 
 
+def _totals(after: MetricsSnapshot) -> Totals:
+    return Totals(
+        seconds=max(0.0, time.time() - after.sum("process_start_time_seconds")),
+        answers=int(after.sum("latency_seconds_count", stage="total")),
+        tokens=int(after.sum("batch_tokens_sum")),
+        texts=int(after.sum("first_token_seconds_count")),
+        generated_tokens=int(after.sum("generated_tokens_total")),
+        failed=int(after.sum("failures_total")),
+        refused=int(after.sum("refused_total")),
+    )
+
+
 def _foundations(after: MetricsSnapshot) -> list[FoundationLoad]:
     """Return the foundations in the order of the settings, as the page lists them."""
-    figures = [field.name for field in fields(FoundationLoad)[1:]]
-    return [
-        FoundationLoad(name, *(int(after.sum(figure, foundation=name)) for figure in figures))
-        for name in after.values("queue_items", "foundation")
-    ]
+    loads = []
+    for labels in after.labels("server_info"):
+        name = labels["name"]
+        figures = {figure: int(after.sum(figure, foundation=name)) for figure in _FIGURES}
+        loads.append(FoundationLoad(name, labels["foundation"], labels["runner"], labels["precision"], **figures))
+    return loads
 
 
 def _adapters(over: SnapshotDifference, client: Client) -> list[AdapterTraffic]:
@@ -146,7 +187,9 @@ def _adapters(over: SnapshotDifference, client: Client) -> list[AdapterTraffic]:
     for name in [*busy, *(name for name in listed if name not in busy)][:_MAX_ADAPTERS]:
         share = over.count("adapter_compute_seconds_total", adapter=name) / whole if whole else 0.0
         p99 = over.quantile(0.99, "latency_seconds", adapter=name, stage="total")
-        rows.append(AdapterTraffic(name, rates.get(name, 0.0), _ms(p99), share, *listed.get(name, (None, None))))
+        answers = int(over.after.sum("latency_seconds_count", adapter=name, stage="total"))
+        place = listed.get(name, (None, None))
+        rows.append(AdapterTraffic(name, rates.get(name, 0.0), answers, _ms(p99), share, *place))
     return rows
 
 
@@ -176,59 +219,5 @@ def _of(client: Client, name: str) -> tuple[int | None, str | None]:
     return live, next((one.residency for one in adapter.versions if one.version == live), None)
 
 
-def shown(frame: Frame, url: str) -> RenderableType:
-    """Return the frame as tables for a terminal."""
-    numbers = Table(box=None, show_header=False, title_justify="left", padding=(0, 2, 0, 0))
-    numbers.title = f"{url}  {'ready' if frame.ready else 'not ready'}"
-    for line in _lines(frame):
-        numbers.add_row(*line)
-    if len(frame.foundations) == 1:
-        return Group(numbers, _adapter_table(frame))
-    foundations = Table("foundation", "queue", "tokens", "slots", "adapters", "cache", box=box.SIMPLE_HEAD)
-    for f in frame.foundations:
-        counts = f.queue_items, f.queue_tokens, f.slots_used, f.cache_adapters
-        foundations.add_row(f.name, *map(str, counts), f"{f.cache_bytes / _MIB:.0f} MiB")
-    return Group(numbers, foundations, _adapter_table(frame))
-
-
-def _adapter_table(frame: Frame) -> Table:
-    adapters = Table("adapter", "live", "in", "answers/s", "p99", "runner time", box=box.SIMPLE_HEAD)
-    for a in frame.adapters:
-        live = "-" if a.live is None else str(a.live)
-        row = (f"{a.answers_per_s:.1f}", _milliseconds(a.p99_ms), _percent(a.share))
-        adapters.add_row(a.name, live, a.residency or "-", *row)
-    return adapters
-
-
-def _lines(f: Frame) -> list[list[str]]:
-    answers = [f"{f.answers_per_s:.1f}/s", f"p50 {_milliseconds(f.p50_ms)}", f"p99 {_milliseconds(f.p99_ms)}"]
-    answers += [f"failed {f.failed_per_s:.1f}/s", f"refused {f.refused_per_s:.1f}/s"]
-    queue = [f"{f.queue_items}/{f.queue_items_limit}", f"waiting {_milliseconds(f.queue_ms)}"]
-    queue += [f"inference {_milliseconds(f.inference_ms)}"]
-    batches = [f"{f.batches_per_s:.1f}/s", f"inputs {_number(f.batch_rows)}"]
-    batches += [f"adapters {_number(f.batch_adapters)}", f"padding {_percent(f.padding)}"]
-    batches += [f"tokens {f.tokens_per_s:.0f}/s"]
-    slots = [f"{f.slots_used}/{f.slots_limit}", *_moves(f, "slot")]
-    cache = [f"{f.cache_bytes / _MIB:.0f}/{f.cache_bytes_limit / _MIB:.0f} MiB", *_moves(f, "memory")]
-    cache += [f"adapters {f.cache_adapters}", f"process {f.memory_bytes / _MIB:.0f} MiB"]
-    return [["answers", *answers], ["queue", *queue], ["batches", *batches], ["slots", *slots], ["cache", *cache]]
-
-
-def _moves(f: Frame, tier: str) -> list[str]:
-    return [f"loads {f.loads_per_s[tier]:.1f}/s", f"evictions {f.evictions_per_s[tier]:.1f}/s"]
-
-
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1e3
-
-
-def _milliseconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f} ms"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0%}"

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.special import softmax
 from typer.testing import CliRunner
 
 from rootstock.training.cli.app import app
@@ -67,6 +69,12 @@ def test_a_run_with_push_ends_in_an_adapter_that_answers(
     with server.client() as client:
         body = {"model": "topics", "inputs": "the judge is in court"}
         answer = client.post("/v1/predict", json=body).json()
+        parameters = {"top_k": None, "function_to_apply": "none"}
+        logits = client.post("/v1/predict", json={**body, "parameters": parameters}).json()["predictions"][0]
+        parameters = {"top_k": None, "calibrated": True}
+        calibrated = client.post("/v1/predict", json={**body, "parameters": parameters}).json()["predictions"][0]
+    scaled = np.array([one["score"] for one in logits]) / made["calibration"]["temperature"]
+    np.testing.assert_allclose([one["score"] for one in calibrated], softmax(scaled), rtol=1e-5)
     assert answer["digest"] == made["digest"]
     assert answer["predictions"][0]["label"] == "law"
     wide = tmp_path / "wide.yaml"

@@ -33,7 +33,7 @@ def test_an_upload_onto_a_full_disk_changes_nothing_and_the_server_serves_on(
     new_home: Callable[[], Path], peft_saved: dict[str, PeftAdapter], state: State
 ) -> None:
     home = new_home()
-    with serving(home, "uvicorn") as (process, client):
+    with serving(home, "uvicorn", log=[]) as (process, client):
         before = client.get("/v1/adapters").json()
         # No file may grow further than this: what a full disk does to a write, it does as well, for any user.
         most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
@@ -99,7 +99,7 @@ def test_a_killed_server_comes_back_with_every_version_that_it_had_acknowledged(
                 if len(acknowledged) == 5:
                     enough.set()
 
-    with serving(home, "uvicorn") as (process, client):
+    with serving(home, "uvicorn", log=[]) as (process, client):
         publisher = threading.Thread(target=publish_on, args=(str(client.base_url),))
         with Clients(str(client.base_url), MODELS) as clients:
             publisher.start()

@@ -45,6 +45,22 @@ ROOTSTOCK = str(Path(sys.executable).parent / "rootstock")
 NAMES = ["entities", "review-sentiment", "support-intents"]
 
 
+def test_the_foundation_is_shown_with_the_folder_that_transformers_can_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROOTSTOCK_HOME", str(tmp_path / "home"))
+    make_tiny(ARCHITECTURES["bert"], tmp_path / "small")
+    shown = CliRunner().invoke(commands.foundation, ["show", "--foundation", "small"])
+    assert shown.exit_code == 0, shown.output
+    (folder,) = [line.split(maxsplit=1)[1] for line in shown.stdout.splitlines() if line.startswith("folder ")]
+    assert AutoModel.from_pretrained(folder).config.model_type == "bert"
+    document = json.loads(
+        CliRunner().invoke(commands.foundation, ["show", "--foundation", "small", "--json"]).stdout
+    )
+    assert document["folder"] == folder == str(tmp_path / "small")
+
+
 @pytest.mark.parametrize("file", ["weights.bin", "foundation.json", "tokenizer.json", "trunk-default.onnx"])
 def test_an_export_with_a_truncated_or_missing_file_is_not_whole(
     export_folder: Path, tmp_path: Path, file: str

@@ -18,7 +18,8 @@ from rich.console import Console
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.service.settings import Settings, SettingsError, read_settings
-from rootstock.service.telemetry.top import frames, shown
+from rootstock.service.telemetry.top import frames
+from rootstock.service.telemetry.top_screen import shown
 from tests.live_server import RunningServer, run_server, upload
 from tests.parity.foundations import make_tiny
 from tests.parity.matrix import ARCHITECTURES
@@ -152,17 +153,19 @@ def test_top_shows_the_load_of_each_foundation(
     with both.client() as client:
         client.post("/v1/predict", json={"models": ["default-0", "small-0", "small-1"], "inputs": "ok"})
     with Client(both.url) as lister:
-        view = next(frames(lister, 0.01))
+        view = next(frames(lister, 0.01, lambda seconds: False))
     page = StringIO()
     Console(width=120, file=page).print(shown(view, both.url))
-    assert re.search(r"^ +small +0 +0 +\d+ +\d+ +\d+ MiB", page.getvalue(), re.MULTILINE)
+    assert re.search(r"^ +small +small +onnx fp32 +0 +0 +\d+ +\d+ +\d+ MiB", page.getvalue(), re.MULTILINE)
     assert [load.name for load in view.foundations] == ["default", "small"]
     for figure in ("slots_used", "cache_adapters", "cache_bytes"):
         loads = [getattr(load, figure) for load in view.foundations]
         assert sum(loads) == getattr(view, figure)
         assert min(loads) > 0
     with Client(alone["small"].url) as lister:
-        assert [load.name for load in next(frames(lister, 0.01)).foundations] == ["foundation"]
+        assert [load.name for load in next(frames(lister, 0.01, lambda seconds: False)).foundations] == [
+            "foundation"
+        ]
 
 
 def test_a_foundation_s_name_is_refused_for_an_adapter(

@@ -66,7 +66,7 @@ def test_what_the_server_and_libraries_log_about_a_request_is_json_with_its_id(
         assert [set(result) >= {"error"} for result in answer.json()["results"]] == [True, False]
         logged = lines_until(capfd, "request")
     assert [line["event"] for line in logged] == ["slow look-up of mood", "request failed", "request"]
-    assert [line["level"] for line in logged] == ["warning", "error", "debug"]
+    assert [line["level"] for line in logged] == ["warning", "error", "info"]
     assert logged[0]["logger"] == "some.library"
     assert (logged[-1]["route"], logged[-1]["status"]) == ("/v1/predict", 200)
 
@@ -108,7 +108,7 @@ def test_a_traced_request_s_lines_have_the_trace_s_id(
     new_home: Callable[[], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     exporter = InMemorySpanExporter()
-    settings = Settings(home=new_home(), demo=False, log_level="debug")
+    settings = Settings(home=new_home(), demo=False)
     opened = partial(open_server, span_exporters=[exporter])
     with run_server(settings, opened) as running, running.client() as client:
         capfd.readouterr()
@@ -118,9 +118,28 @@ def test_a_traced_request_s_lines_have_the_trace_s_id(
     assert {line["trace_id"]} == traces
 
 
+@pytest.mark.parametrize(("level", "routes"), [("info", ["/v1/predict"]), ("debug", ["/readyz", "/v1/predict"])])
+def test_a_request_is_one_line_at_info_and_a_health_check_one_at_debug(
+    serve: Callable[..., RunningServer], capfd: pytest.CaptureFixture[str], level: str, routes: list[str]
+) -> None:
+    running = serve(log_level=level)
+    headers = {"X-Request-Id": "find-me"}
+    with running.client() as client:
+        capfd.readouterr()
+        # A connection's requests follow one another, so the line of the first is there before that of the last.
+        assert client.get("/readyz", headers=headers).status_code == 200
+        assert client.post("/v1/predict", json=BODY, headers=headers).status_code == 200
+        logged: list[dict[str, Any]] = []
+        while "/v1/predict" not in [line["route"] for line in logged]:
+            logged += lines(capfd.readouterr().err)
+    assert [(line["route"], line["status"], line["method"]) for line in logged] == [
+        (route, 200, "GET" if route == "/readyz" else "POST") for route in routes
+    ]
+
+
 @pytest.mark.parametrize("server", ["bentoml", "uvicorn"])
 def test_stderr_of_a_server_holds_json_alone_once_it_is_ready(new_home: Callable[[], Path], server: str) -> None:
-    with serving(new_home(), server, ROOTSTOCK_DEMO="false", ROOTSTOCK_LOG_LEVEL="debug") as (process, client):
+    with serving(new_home(), server, ROOTSTOCK_DEMO="false") as (process, client):
         client.post("/v1/predict", json=BODY, headers={"X-Request-Id": "find-me"})
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None

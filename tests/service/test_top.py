@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from rich.console import Console
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.client.errors import Unreadable
 from rootstock.service.telemetry.snapshot import MetricsSnapshot, SnapshotDifference
-from rootstock.service.telemetry.top import Frame, frame, shown
+from rootstock.service.telemetry.top import Frame, frame
+from rootstock.service.telemetry.top_screen import shown
 from tests.bounds import HANG
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
@@ -90,6 +93,26 @@ def test_a_server_that_does_nothing_is_shown_as_such(running: RunningServer, cli
     assert [adapter.name for adapter in view.adapters] == ["busy", "mood", "quiet"]
 
 
+def test_a_server_that_does_nothing_shows_what_it_did_since_its_start(
+    running: RunningServer, client: httpx.Client
+) -> None:
+    refused = client.post("/v1/predict", json={"model": "busy", "inputs": ["text"] * 1000})
+    assert refused.status_code == 413
+    seen(running, client, "mood", "busy", "busy", "foundation")
+    view = seen(running, client)
+    totals = view.totals
+    assert (totals.answers, totals.refused, totals.failed, totals.texts) == (4, 1, 0, 0)
+    assert totals.tokens == look(client, 0).sum("batch_tokens_sum") > 0
+    assert 0 < totals.seconds < 3600
+    assert {row.name: row.answers for row in view.adapters} == {"busy": 2, "mood": 1, "quiet": 0}
+    (foundation,) = view.foundations
+    assert (foundation.name, foundation.model) == (
+        "foundation",
+        running.app.state.server.foundations.first.spec.name,
+    )
+    assert (foundation.runner, foundation.precision, foundation.slots_used) == ("onnx", "fp32", 1)
+
+
 def test_a_view_names_its_numbers_for_people(running: RunningServer, client: httpx.Client) -> None:
     console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(shown(seen(running, client, "busy"), running.url))
@@ -97,6 +120,26 @@ def test_a_view_names_its_numbers_for_people(running: RunningServer, client: htt
     text = console.export_text()
     for part in (running.url, "ready", "answers  0.5/s", "p99 ", "slots    1/2", "evictions 0.0/s", "busy"):
         assert part in text
+    assert "in all   answers 1" in text
+    assert "all-MiniLM-L6-v2   onnx fp32" in text
+
+
+def test_the_key_q_ends_it_and_leaves_the_terminal_as_it_was(running: RunningServer) -> None:
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    command = [ROOTSTOCK, "top", "--url", running.url, "--interval", "0.05"]
+    # Only a session's own terminal knows which process is in its foreground.
+    process = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *command], stdin=theirs, stdout=theirs, stderr=theirs, text=True
+    )
+    shown = b""
+    while b"in all" not in shown:
+        shown += os.read(ours, 4096)
+    os.write(ours, b"xq")
+    assert process.wait(HANG) == 0
+    assert termios.tcgetattr(theirs) == before
+    for end in (ours, theirs):
+        os.close(end)
 
 
 def test_a_restart_between_two_looks_counts_from_nothing() -> None:

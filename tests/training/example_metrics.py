@@ -97,7 +97,12 @@ def example_metrics() -> dict[str, Any]:
             "candidates": candidates,
         },
         "epochs": [
-            {"number": i + 1, "loss": 2.6 * 0.6**i + 0.05, "validation_f1": 0.98 - 0.5 * 0.5**i - 0.002 * i}
+            {
+                "number": i + 1,
+                "loss": 2.6 * 0.6**i + 0.05,
+                "validation_loss": 2.4 * 0.6**i + 0.2 + 0.01 * i,
+                "validation_f1": 0.98 - 0.5 * 0.5**i - 0.002 * i,
+            }
             for i in range(10)
         ],
         "seeds": {
@@ -109,6 +114,19 @@ def example_metrics() -> dict[str, Any]:
         "learning_curve": [
             {"rows": n, "score": s} for n, s in ((120, 0.89), (375, 0.94), (750, 0.962), (1500, 0.981))
         ],
+        "mistakes": {
+            "count": 60,
+            "of": 450,
+            "rows": [
+                {
+                    "line": 7,
+                    "text": "play it | again",
+                    "true": "next_song",
+                    "predicted": "play_music",
+                    "score": 0.98,
+                }
+            ],
+        },
         "calibration": calibrate(2.5 * validation, validation_truth, 2.5 * logits, truth),
         "out_of_scope": {
             "threshold": 0.71,

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from rootstock.training.cli.app import app
 from rootstock.training.recipe.recipe_file import load_recipe
 from rootstock.training.run import run
+from rootstock.training.study.cross_validation import cross_validate
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
@@ -107,6 +108,15 @@ def test_suggested_texts_are_from_the_file_and_each_is_there_once(
     assert len({row["row"] for row in suggestions}) == 7
     lines = rows.read_text(encoding="utf-8").splitlines()[1:]
     assert all(lines[row["row"] - 1].startswith(row["text"]) for row in suggestions)
+
+
+@pytest.mark.usefixtures("rows")
+def test_cross_validation_counts_the_steps_of_all_folds_as_one_run(write_recipe: Callable[..., Path]) -> None:
+    told: list[tuple[int, int]] = []
+    source = load_recipe(write_recipe(training={"num_train_epochs": 3}))
+    cross_validate(source, 3, lambda done, total, note, rate=0.0: told.append((done, total)))
+    # Thirty rows without the ten of the test; each fold trains on two thirds of them, eight a step.
+    assert told == [(step, 27) for step in range(1, 28)]
 
 
 def test_cross_validation_scores_each_method_over_the_folds(write_recipe: Callable[..., Path]) -> None:

@@ -11,7 +11,7 @@ import torch
 from rootstock.training.errors import Diverged
 from rootstock.training.fit.candidate import train_candidate
 from rootstock.training.fit.checkpoint import Checkpoints
-from rootstock.training.fit.descent import Epoch, FitStage, copy_of, descend, deterministic
+from rootstock.training.fit.descent import Epoch, EpochScore, FitStage, copy_of, descend, deterministic
 from rootstock.training.fit.job import Job, prepare
 from rootstock.training.network.construction import new_network
 from rootstock.training.network.network import Network
@@ -80,7 +80,9 @@ def test_checkpoints_of_another_run_and_damaged_ones_are_not_seen(tmp_path: Path
 
 def stage_of(network: Network, job: Job, scores: list[float], losses: Callable[[], torch.Tensor]) -> FitStage:
     told = iter(scores)
-    return FitStage("fit", len(scores), 1, lambda order: [[[0]]], lambda rows, done: losses(), lambda: next(told))
+    return FitStage(
+        "fit", len(scores), 1, lambda order: [[[0]]], lambda rows, done: losses(), lambda: EpochScore(next(told))
+    )
 
 
 def test_the_best_epoch_is_kept_the_earlier_among_equals(write_recipe: Callable[..., Path]) -> None:

@@ -27,7 +27,7 @@ VALID = "task_type: SEQ_CLS\nname: a\nlicense: b\ndata: {path: c.csv}\n"
         ({"task_type": "QA"}, "task_type: 'QA'"),
         ({"name": "Has Spaces"}, "name: 'Has Spaces' is not an adapter name"),
         ({"name": "foundation"}, "name: 'foundation' is not an adapter name"),
-        ({"license": None}, "license: Field required"),
+        ({"description": None}, "description: this key is missing: a sentence on the adapter's answers and data"),
         ({"peft": {"r": 0}}, "peft.r: 0"),
         ({"peft": {"target_modules": []}}, "peft.target_modules"),
         ({"training": {"learning_rate": float("nan")}}, "training.learning_rate: nan"),
@@ -54,6 +54,31 @@ def test_a_wrong_key_or_value_is_refused_in_one_line_with_file_and_key_and_exit_
     assert result.stdout == ""
     assert result.stderr.startswith(f"rootstock train: {path}: {named}")
     assert result.stderr.count("\n") == 1
+
+
+def test_all_missing_and_wrong_keys_are_named_at_once_and_the_missing_ones_explained(tmp_path: Path) -> None:
+    path = tmp_path / "short.yaml"
+    path.write_text("data: {test_path: a.csv}\npeft: {r: 0}\n", encoding="utf-8")
+    result = CliRunner().invoke(app, ["validate", str(path)])
+    assert result.exit_code == 2
+    first, *lines = result.stderr.splitlines()
+    assert first == f"rootstock train: {path}: 5 keys are missing or wrong"
+    by_key = dict(line.strip().split(": ", 1) for line in lines)
+    assert list(by_key) == ["task_type", "name", "description", "data.path", "peft.r"]
+    assert by_key["name"] == "this key is missing: the adapter's name when it is published"
+    assert by_key["task_type"].startswith("this key is missing: SEQ_CLS classifies texts")
+    assert by_key["data.path"].startswith("this key is missing: the rows to train on")
+    assert by_key["peft.r"].startswith("0: Input should be greater than")
+
+
+def test_a_recipe_without_a_licence_is_only_refused_where_it_would_be_published(
+    write_recipe: Callable[..., Path], rows: Path
+) -> None:
+    path = write_recipe(license=None)
+    assert CliRunner().invoke(app, ["validate", str(path)]).exit_code == 0
+    refused = CliRunner().invoke(app, ["run", str(path), "--push", "http://127.0.0.1:1"])
+    assert refused.exit_code == 2
+    assert "license: this key is missing, and --push publishes the adapter" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -121,7 +146,7 @@ def test_the_schema_command_prints_a_json_schema_that_refuses_unknown_keys() -> 
     result = CliRunner().invoke(app, ["schema"])
     schema = json.loads(result.stdout)
     assert schema["additionalProperties"] is False
-    assert set(schema["required"]) == {"task_type", "name", "license", "description", "data"}
+    assert set(schema["required"]) == {"task_type", "name", "description", "data"}
     assert schema["$defs"]["Peft"]["properties"]["r"]["default"] == 16
 
 

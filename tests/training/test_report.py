@@ -15,6 +15,7 @@ from tests.training.example_metrics import example_entity_metrics, example_metri
 
 OPTIONAL = {
     "choice": "Choice of the method",
+    "mistakes": "Misclassified rows",
     "calibration": "Calibration",
     "out_of_scope": "Out of scope",
     "fairness": "By group",

@@ -65,6 +65,9 @@ def test_a_run_leaves_a_bundle_that_serves_and_whose_golden_outputs_are_pefts_ow
     adapter = bundle.adapter(spec, 64)
     assert (adapter.task, adapter.labels, adapter.digest) == (task, labels, outcome.digest)
     assert adapter.preprocessing.max_length == 32
+    # A tagger has no calibration: its task has no parameter for it.
+    temperature = adapter.calibration.temperature if adapter.calibration else None
+    assert temperature == (outcome.metrics["calibration"]["temperature"] if len(labels) == 2 else None)
     assert any(pair.b.any() for pair in adapter.weights.sites.values())
     saved = load_file(tmp_path / "out" / "bundle" / "adapter_model.safetensors")
     assert {str(tensor.dtype) for tensor in saved.values()} == {changes.get("save_dtype", "float32")}
@@ -161,6 +164,25 @@ def test_the_figures_compare_the_adapter_with_the_head_alone_on_the_test_rows(
     gain = test["adapter"]["accuracy"] - test["baselines"]["head_only"]["accuracy"]
     paired = test["comparison"]["head_only"]
     assert paired["wins"] - paired["losses"] == round(gain * test["adapter"]["rows"])
+
+
+def test_the_report_lists_the_misclassified_rows_and_the_losses_also_of_an_adapter_that_was_not_kept(
+    write_recipe: Callable[..., Path], rows: Path, tmp_path: Path
+) -> None:
+    source = load_recipe(write_recipe(peft={"method": "auto"}, training={"learning_rate": 1e-9}))
+    metrics = run(source, tmp_path / "out").metrics
+    assert (metrics["method"], metrics["epochs_of"]) == ("head_only", "lora")
+    assert [set(epoch) for epoch in metrics["epochs"]] == [
+        {"number", "loss", "validation_loss", "validation_f1"}
+    ] * 2
+    mistakes = metrics["mistakes"]
+    assert mistakes["count"] == round(10 * (1 - metrics["test"]["adapter"]["accuracy"]))
+    texts = rows.read_text(encoding="utf-8").split("\n")
+    for one in mistakes["rows"]:
+        assert texts[one["line"] - 1] == f"{one['text']},{one['true']}"
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "These are the epochs of lora, which was not kept." in report
+    assert ("## Misclassified rows" in report) == bool(mistakes["count"])
 
 
 @pytest.mark.parametrize(

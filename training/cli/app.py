@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rootstock.adapters.cli.options import examples
 from rootstock.training.cli.data_commands import audit, rank_base, suggest
-from rootstock.training.cli.examples import examples
+from rootstock.training.cli.examples import examples_of
 from rootstock.training.cli.init_command import init
 from rootstock.training.cli.model_commands import compare, evaluate, explain, export
-from rootstock.training.cli.options import Changes, Json, RecipePath, failures, progress, show, show_table
+from rootstock.training.cli.options import (
+    Changes,
+    Json,
+    RecipePath,
+    failures,
+    progress,
+    read_recipe,
+    show,
+    show_table,
+)
 from rootstock.training.cli.study_commands import bench, cv, federate, sweep
 
 if TYPE_CHECKING:
@@ -23,11 +33,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Train an adapter from a labelled file, by a recipe, into a bundle with a report.",
+    help="Train an adapter from labelled rows, and study it.",
+    epilog=examples(
+        "rootstock train run intents.csv", "rootstock train run my.yaml --push http://127.0.0.1:3000"
+    ),
 )
 
 
-@app.command(epilog=examples("run"))
+@app.command(epilog=examples_of("run"))
 def run(
     recipe: RecipePath,
     changes: Changes = None,
@@ -38,7 +51,10 @@ def run(
         str | None, typer.Option(metavar="URL", help="Publish the adapter on the server at this URL.")
     ] = None,
     key: Annotated[
-        str | None, typer.Option(envvar="ROOTSTOCK_ADMIN_KEY", help="Bearer token for --push.")
+        str | None,
+        typer.Option(
+            envvar="ROOTSTOCK_ADMIN_KEY", help="The server's admin key for --push, sent as a bearer token."
+        ),
     ] = None,
     force: Annotated[
         bool,
@@ -55,16 +71,18 @@ def run(
 ) -> None:
     """Train, evaluate and pack one adapter.
 
-    The output folder gets the report, the metrics, bundle/ and NAME.zip. After a kill the same command resumes
-    the run after its last finished epoch.
+    Labelled rows need no recipe: the command chooses the task, the columns and the split, and says so.
+
+    The output folder, by default runs/NAME, gets the report, the metrics, bundle/ and NAME.zip. After a kill the
+    same command resumes the run after its last finished epoch.
     """
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
-
-        source = load_recipe(recipe, changes or ())
+        source = read_recipe(recipe, changes)
         if dry_run:
             _check(source, recipe, push, as_json)
             return
+        if push:
+            _require_licence(source)
         with progress(source.recipe.name) as report:
             from rootstock.training.run import run as train
 
@@ -76,7 +94,7 @@ def run(
         _print(outcome, published, push)
 
 
-@app.command(epilog=examples("validate"))
+@app.command(epilog=examples_of("validate"))
 def validate(
     recipe: RecipePath,
     changes: Changes = None,
@@ -85,16 +103,17 @@ def validate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a recipe, its data and its split, and print what would be trained; train nothing."""
+    """Check a recipe, its data and its split without training.
+
+    The command prints what would be trained.
+    """
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
-
-        _check(load_recipe(recipe, changes or ()), recipe, server, as_json)
+        _check(read_recipe(recipe, changes), recipe, server, as_json)
 
 
-@app.command(epilog=examples("schema"))
+@app.command(epilog=examples_of("schema"))
 def schema() -> None:
-    """Print the JSON Schema of recipes, for editors and other programs."""
+    """Print the JSON Schema of recipes, for editors and programs."""
     from rootstock.training.recipe.recipe import Recipe
 
     typer.echo(json.dumps(Recipe.model_json_schema(), indent=2))
@@ -162,6 +181,16 @@ def _check_generation(source: RecipeFile, path: Path, server: str | None, as_jso
     )
 
 
+def _require_licence(source: RecipeFile) -> None:
+    from rootstock.training.errors import RecipeError
+
+    if source.recipe.license is None:
+        raise RecipeError(
+            f"{source.path}: license: this key is missing, and --push publishes the adapter; state its "
+            "licence, for example license=cc-by-4.0, or leave out --push"
+        )
+
+
 def _push(outcome: RunResult, url: str, key: str | None) -> dict[str, Any]:
     from rootstock.adapters.client.client import Client
 
@@ -190,6 +219,7 @@ def _print(outcome: RunResult, published: dict[str, Any] | None, url: str | None
         [{"": name.replace("_", " "), **figures} for name, figures in models.items()],
     )
     typer.echo(f"method   {metrics['choice']['reason']}")
+    typer.echo(f"recipe   {results.folder / 'recipe.yaml'}")
     typer.echo(f"report   {results.report}")
     typer.echo(f"zip      {results.zip} ({results.zip.stat().st_size / 1e6:.2f} MB)")
     typer.echo(f"digest   {outcome.digest}")
@@ -217,4 +247,4 @@ def _request(task: str) -> tuple[str, dict[str, Any]]:
 
 for command in (init, audit, rank_base, cv, sweep, evaluate, compare, explain, suggest, federate, export, bench):
     title = command.__name__.replace("_", "-")
-    app.command(title, epilog=examples(title))(command)
+    app.command(title, epilog=examples_of(title))(command)

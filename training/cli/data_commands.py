@@ -14,6 +14,7 @@ from rootstock.training.cli.options import (
     Json,
     RecipePath,
     failures,
+    read_recipe,
     show,
     show_table,
 )
@@ -29,12 +30,14 @@ def audit(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if there are findings.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check a recipe's data: duplicates, leaks between splits, labels that look wrong, imbalance, cut texts."""
+    """Check a recipe's data for mistakes.
+
+    The checks find duplicates, leaks between splits, labels that look wrong, imbalance and cut texts.
+    """
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.audit_run import audit_recipe
 
-        findings = audit_recipe(load_recipe(recipe, changes or ()), noise)
+        findings = audit_recipe(read_recipe(recipe, changes), noise)
     lines = [f"{f.severity:8} {f.kind}: {f.file}, line {f.line}: {f.message}" for f in findings]
     show({"findings": [f.to_json() for f in findings]}, as_json, *(lines or ["no findings"]))
     if strict and findings:
@@ -51,12 +54,14 @@ def rank_base(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Rank foundations and their layers for a recipe's data: LogME and H-score beside a measured head."""
+    """Rank foundations and their layers for a recipe's data.
+
+    LogME and H-score stand beside the score of a measured head.
+    """
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.base_ranking import rank_bases
 
-        source = load_recipe(recipe)
+        source = read_recipe(recipe, None)
 
         def observe(base_model: str, layer: int) -> None:
             typer.echo(f"{base_model}: layer {layer}", err=True)
@@ -71,13 +76,21 @@ def rank_base(
 
 def suggest(
     bundle: BundlePath,
-    unlabelled: Annotated[Path, typer.Argument(help="Texts to choose from: .csv, .jsonl or .parquet.")],
+    unlabelled: Annotated[
+        Path,
+        typer.Argument(
+            help="The texts to choose from: .csv, .jsonl or .parquet.", metavar="TEXTS", show_default=False
+        ),
+    ],
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="The number of texts to suggest.")] = 20,
     text_column: Annotated[str, typer.Option(help="The column of the text.")] = "text",
     foundation: Foundation = "default",
     as_json: Json = False,
 ) -> None:
-    """Suggest texts to label next: those the adapter is least sure of, and unlike each other."""
+    """Suggest texts to label next.
+
+    They are those that the adapter is least sure of, and unlike each other.
+    """
     with failures():
         from rootstock.training.network.predictor import open_predictor
         from rootstock.training.study.assessment import suggest_rows

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from rootstock.adapters.cli.options import examples
+
 _EXAMPLES = {
     "run": (
+        "rootstock train run intents.csv",
         "rootstock train run training/recipes/support-intents.yaml",
         "rootstock train run my.yaml training.seed=3 --output-dir runs/try-2 --json > summary.json",
         "rootstock train run my.yaml --push http://127.0.0.1:3000",
         "rootstock train run training/recipes/generation/gardener.yaml generation.rows=50",
     ),
     "init": (
+        "rootstock train init intents.csv -o intents.yaml",
+        "rootstock train init mails.csv data.text_column=body data.label_column=folder",
         "rootstock train init my.yaml",
         "rootstock train init writer.yaml --task-type CAUSAL_LM",
     ),
@@ -39,7 +44,6 @@ _EXAMPLES = {
 }
 
 
-def examples(command: str) -> str:
+def examples_of(command: str) -> str:
     """Return the epilog of a command's help."""
-    # Click keeps the lines of a paragraph that begins with \b.
-    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in _EXAMPLES[command])))
+    return examples(*_EXAMPLES[command])

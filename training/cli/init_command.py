@@ -8,32 +8,67 @@ from typing import Annotated, Literal
 
 import typer
 
-from rootstock.training.cli.options import Json, failures, show
+from rootstock.training.cli.options import Changes, Json, chosen, failures, show
 
 
 def init(
-    recipe: Annotated[Path, typer.Argument(help="The file to write.", metavar="RECIPE", show_default=False)],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Labelled rows (.csv, .jsonl, .parquet, .conll) to make a recipe for, or the recipe to write.",
+            metavar="DATA|RECIPE",
+            show_default=False,
+        ),
+    ],
+    changes: Changes = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="For DATA: the file to write. Default: DATA with the ending .yaml."),
+    ] = None,
     task_type: Annotated[
-        Literal["SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM"],
+        Literal["SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM"] | None,
         typer.Option(
             help="SEQ_CLS classifies texts, TOKEN_CLS finds entities, CAUSAL_LM answers chats, SEQ_2_SEQ_LM "
-            "rewrites texts."
+            "rewrites texts. Default: by the rows of DATA, else SEQ_CLS.",
+            show_default=False,
         ),
-    ] = "SEQ_CLS",
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a recipe to begin with: the keys that a task needs, with comments."""
+    """Write a recipe for labelled rows, or one to begin with.
+
+    Its comments state what was chosen, or what the keys of a task mean.
+    """
+    lines: list[str] = []
     with failures():
         from rootstock.training.errors import RecipeError
+        from rootstock.training.proposal.proposal import is_data, propose
 
-        text = (files("rootstock.training.recipe") / "examples" / f"{task_type}.yaml").read_text(encoding="utf-8")
+        if is_data(source):
+            recipe = output or source.with_suffix(".yaml")
+            asked = [*(changes or ()), *([f"task_type={task_type}"] if task_type else [])]
+            proposal = propose(source, asked)
+            task_type = proposal.source.recipe.task_type
+            text, lines = proposal.to_yaml(recipe), chosen(proposal)
+        elif changes or output:
+            raise RecipeError(
+                f"{source}: -o and KEY=VALUE are for labelled rows; edit the recipe after it is written"
+            )
+        else:
+            recipe, task_type = source, task_type or "SEQ_CLS"
+            example = files("rootstock.training.recipe") / "examples" / f"{task_type}.yaml"
+            text = example.read_text(encoding="utf-8")
         try:
             with recipe.open("x", encoding="utf-8") as file:
                 file.write(text)
         except FileExistsError:
             raise RecipeError(f"{recipe}: the file exists; choose another name, or remove it") from None
+    then = (
+        f"run: rootstock train run {recipe}" if lines else f"edit it, then run: rootstock train validate {recipe}"
+    )
     show(
         {"recipe": str(recipe), "task_type": task_type},
         as_json,
-        f"{recipe}: a recipe for {task_type}; edit it, then run: rootstock train validate {recipe}",
+        *lines,
+        f"{recipe}: a recipe for {task_type}; {then}",
     )

@@ -11,7 +11,9 @@ from rootstock.training.cli.options import BundlePath, Foundation, Json, failure
 
 DataPath = Annotated[
     Path,
-    typer.Argument(help="Labelled rows: .csv, .jsonl, .parquet or .conll.", metavar="DATA", show_default=False),
+    typer.Argument(
+        help="The labelled rows: .csv, .jsonl, .parquet or .conll.", metavar="DATA", show_default=False
+    ),
 ]
 TextColumn = Annotated[str, typer.Option(help="The column of the text.")]
 LabelColumn = Annotated[str, typer.Option(help="The column of the label.")]
@@ -39,10 +41,11 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure an adapter on labelled rows: accuracy and F1 by label, or F1 of whole entities by type.
+    """Measure an adapter on labelled rows.
 
-    Of an adapter that generates text, measure perplexity, exact match, ROUGE, BLEU and, if the references are
-    JSON, valid JSON and right fields.
+    The figures are accuracy and F1 by label, or F1 of whole entities by type. Of an adapter that generates
+    text, measure perplexity, exact match, ROUGE, BLEU and, if the references are JSON, valid JSON and right
+    fields.
     """
     with failures():
         figures = _text_figures(bundle, data, foundation, server, recipe)
@@ -116,7 +119,7 @@ def compare(
     foundation: Foundation = "default",
     as_json: Json = False,
 ) -> None:
-    """Compare two adapters on the same labelled rows by a paired test."""
+    """Compare two adapters on the same rows by a paired test."""
     with failures():
         from rootstock.training.network.predictor import open_predictor
         from rootstock.training.study.assessment import compare_adapters
@@ -144,7 +147,10 @@ def explain(
     foundation: Foundation = "default",
     as_json: Json = False,
 ) -> None:
-    """Show the contribution of each token of a text to the score of a label, by integrated gradients."""
+    """Show how much each token adds to the score of a label.
+
+    The method is integrated gradients.
+    """
     with failures():
         from rootstock.training.network.predictor import open_predictor
         from rootstock.training.study.attribution import attribute
@@ -164,7 +170,10 @@ def export(
     foundation: Foundation = "default",
     as_json: Json = False,
 ) -> None:
-    """Write foundation, adapter and head as one ONNX model, from token ids to logits, for any runtime."""
+    """Write foundation, adapter and head as one ONNX model.
+
+    It maps token ids to logits, for any runtime.
+    """
     with failures():
         from rootstock.training.network.predictor import open_predictor
         from rootstock.training.onnx_export import write_onnx

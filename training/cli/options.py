@@ -11,16 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from rootstock.adapters.cli.options import FOUNDATION_HELP
+from rootstock.adapters.cli.options import Json as Json
+
 if TYPE_CHECKING:
     from rootstock.training.fit.descent import Report
+    from rootstock.training.proposal.proposal import Proposal
+    from rootstock.training.recipe.recipe_file import RecipeFile
 
 RecipePath = Annotated[
-    Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE", show_default=False)
+    Path,
+    typer.Argument(
+        help="The recipe, a YAML file; or labelled rows (.csv, .jsonl, .parquet, .conll), which give one.",
+        metavar="RECIPE",
+        show_default=False,
+    ),
 ]
 Changes = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Changes to the recipe, such as training.seed=3.", metavar="[KEY=VALUE]...", show_default=False
+        help="Changes to the recipe, such as training.seed=3.", metavar="KEY=VALUE", show_default=False
     ),
 ]
 BundlePath = Annotated[
@@ -30,10 +40,9 @@ Foundation = Annotated[
     str,
     typer.Option(
         envvar="ROOTSTOCK_FOUNDATION",
-        help="The adapter's foundation: default, chat, a folder or org/name@commit.",
+        help=FOUNDATION_HELP,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 
 
 @contextmanager
@@ -55,6 +64,36 @@ def failures() -> Iterator[None]:
     except (ClientError, OSError) as error:
         typer.echo(f"rootstock train: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+def read_recipe(path: Path, changes: Sequence[str] | None) -> RecipeFile:
+    """Return the recipe of a command, with its changes; print on stderr what is chosen for labelled rows.
+
+    Raise TrainingError if there is none.
+    """
+    from rootstock.training.proposal.proposal import is_data, propose
+    from rootstock.training.recipe.recipe_file import load_recipe
+
+    if not is_data(path):
+        return load_recipe(path, changes or ())
+    proposal = propose(path, changes or ())
+    for line in chosen(proposal):
+        typer.echo(line, err=True)
+    return proposal.source
+
+
+def chosen(proposal: Proposal) -> list[str]:
+    """Return what was chosen for labelled rows, a line for each choice."""
+    recipe, why = proposal.source.recipe, proposal.choices
+    data = recipe.data
+    named = (
+        f"texts from {data.text_column}, labels from {data.label_column}" if recipe.task_type == "SEQ_CLS" else ""
+    )
+    if recipe.generates and data.messages_column is None:
+        named = f"prompts from {recipe.prompts.template}, answers from {recipe.prompts.completion}"
+    lines = {"task": f"{recipe.task_type}, {why['task_type']}", "columns": named, "split": why["splits"]}
+    lines |= {"choice": why.get("choose_by", ""), "conflicts": why.get("conflicts", "")}
+    return [f"{name:<10}{text}" for name, text in lines.items() if text]
 
 
 @contextmanager

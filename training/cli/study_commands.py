@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from rootstock.training.cli.options import Changes, Json, RecipePath, failures, progress, show, show_table
+from rootstock.training.cli.options import (
+    Changes,
+    Json,
+    RecipePath,
+    failures,
+    progress,
+    read_recipe,
+    show,
+    show_table,
+)
 
 
 def cv(
@@ -16,12 +25,14 @@ def cv(
     folds: Annotated[int, typer.Option(min=2, help="The number of folds.")] = 5,
     as_json: Json = False,
 ) -> None:
-    """Cross-validate a recipe's method and the head alone: mean and deviation over stratified folds."""
+    """Cross-validate a recipe's method and the head alone.
+
+    The figures are mean and deviation over stratified folds.
+    """
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.cross_validation import cross_validate
 
-        source = load_recipe(recipe, changes or ())
+        source = read_recipe(recipe, changes)
         with progress(source.recipe.name) as report:
             scores = cross_validate(source, folds, report).to_json()
     lines = [f"{name}: {m['mean']:.4f} ± {m['sd']:.4f}" for name, m in scores["methods"].items()]
@@ -36,9 +47,11 @@ def sweep(
     out: Annotated[Path | None, typer.Option(help="Write the recipe with the best values to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Search the recipe's hpo.space for the best values, judged on validation rows."""
+    """Search the recipe's hpo.space for the best values.
+
+    The validation rows judge them.
+    """
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.search import SearchTrial
         from rootstock.training.study.search import sweep as search
 
@@ -46,7 +59,7 @@ def sweep(
             score = "diverged" if trial.score is None else f"{trial.score:.4f}"
             typer.echo(f"trial {trial.number} of {count}: {score} {trial.values}", err=True)
 
-        result = search(load_recipe(recipe, changes or ()), observe)
+        result = search(read_recipe(recipe, changes), observe)
         if out is not None:
             out.write_text(result.source.to_yaml(), encoding="utf-8")
     summary = {"best": vars(result.best), "trials": [vars(trial) for trial in result.trials]}
@@ -71,12 +84,14 @@ def federate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train with simulated clients that share no rows: FedAvg over LoRA's products B·A."""
+    """Train with simulated clients that share no rows.
+
+    FedAvg averages LoRA's products B·A.
+    """
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.federated_run import run_federated
 
-        source = load_recipe(recipe, changes or ())
+        source = read_recipe(recipe, changes)
         with progress(source.recipe.name) as report:
             outcome, history = run_federated(source, clients, rounds, skew, output_dir, report)
     rows = [vars(one) for one in history]
@@ -99,15 +114,17 @@ def bench(
     ] = 6,
     as_json: Json = False,
 ) -> None:
-    """Compare examples/s and score with those of PEFT and transformers' Trainer on the same recipe."""
+    """Compare speed and score with PEFT and transformers' Trainer.
+
+    Both train by the same recipe.
+    """
     with failures():
-        from rootstock.training.recipe.recipe_file import load_recipe
         from rootstock.training.study.bench import compare_trainers
 
         def observe(done: int, total: int) -> None:
             typer.echo(f"pair {done} of {total}", err=True)
 
-        comparison = compare_trainers(load_recipe(recipe, changes or ()), pairs, observe).to_json()
+        comparison = compare_trainers(read_recipe(recipe, changes), pairs, observe).to_json()
     lines = [
         f"{side}: {comparison[side]['examples_s']:.1f} examples/s, score {comparison[side]['score']:.4f}"
         for side in ("ours", "trainer")

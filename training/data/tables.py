@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,22 @@ def read_table(path: Path, raw: bytes, columns: Sequence[str]) -> Iterator[Row]:
         yield from _json_lines(path, text, columns)
     else:
         yield from _csv(path, text, columns)
+
+
+def column_names(path: Path, raw: bytes) -> list[str]:
+    """Return the names of a table's columns in order, in JSON lines those of the first row.
+
+    Raise DataError for a file that is not a valid table.
+    """
+    if path.suffix.lower() == ".parquet":
+        return list(_parquet_table(path, raw).column_names)
+    text = decoded(path, raw)
+    if path.suffix.lower() == ".jsonl":
+        return [str(name) for _, _, value in islice(_json_objects(path, text), 1) for name in value]
+    try:
+        return next(csv.reader(io.StringIO(text, newline="")), [])
+    except csv.Error as error:
+        raise DataError(f"{path}, line 1: not CSV: {error}") from None
 
 
 def decoded(path: Path, raw: bytes) -> str:
@@ -66,6 +83,17 @@ def _csv(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _json_lines(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
+    for line, content, value in _json_objects(path, text):
+        where = f"{path}, line {line}"
+        _check_columns(where, value, columns)
+        row = {column: value[column] for column in columns}
+        if "\\u" in content:
+            check_characters(row, where)
+        yield line, row
+
+
+def _json_objects(path: Path, text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield the line, the text and the value of each JSON object."""
     for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue
@@ -78,21 +106,13 @@ def _json_lines(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
             raise DataError(f"{where}: not JSON: {error}") from None
         if not isinstance(value, dict):
             raise DataError(f"{where}: holds {type(value).__name__}; each line is one JSON object")
-        _check_columns(where, value, columns)
-        row = {column: value[column] for column in columns}
-        if "\\u" in content:
-            check_characters(row, where)
-        yield line, row
+        yield line, content, value
 
 
 def _parquet(path: Path, raw: bytes, columns: Sequence[str]) -> Iterator[Row]:
-    with extra("Parquet files"):
-        from pyarrow import ArrowException, BufferReader, parquet
-    try:
-        # Read the bytes and not the path: pyarrow reads `=` in a folder's name as a column.
-        table = parquet.ParquetFile(BufferReader(raw)).read()
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{path}: not Parquet: {' '.join(str(error).split())}") from None
+    table = _parquet_table(path, raw)
+    from pyarrow import ArrowException
+
     _check_columns(str(path), table.column_names, columns)
     try:
         # Convert only the requested columns: some types, such as nanoseconds, have no equivalent in Python.
@@ -100,6 +120,16 @@ def _parquet(path: Path, raw: bytes, columns: Sequence[str]) -> Iterator[Row]:
     except (ArrowException, ValueError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     yield from enumerate(rows, start=1)
+
+
+def _parquet_table(path: Path, raw: bytes) -> Any:
+    with extra("Parquet files"):
+        from pyarrow import ArrowException, BufferReader, parquet
+    try:
+        # Read the bytes and not the path: pyarrow reads `=` in a folder's name as a column.
+        return parquet.ParquetFile(BufferReader(raw)).read()
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path}: not Parquet: {' '.join(str(error).split())}") from None
 
 
 def _check_columns(where: str, names: Iterable[str], columns: Sequence[str]) -> None:

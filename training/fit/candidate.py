@@ -11,9 +11,10 @@ from rootstock.adapters.spec import Array
 from rootstock.training.data.example import Example
 from rootstock.training.fit.augmentation import reword
 from rootstock.training.fit.contrastive import balanced_batches, supervised_contrast
-from rootstock.training.fit.descent import Epoch, Fit, FitStage, copy_of, descend
+from rootstock.training.fit.descent import Epoch, EpochScore, Fit, FitStage, copy_of, descend
 from rootstock.training.fit.objective import Objective
 from rootstock.training.fit.plan import TrainingPlan, TrainingRows
+from rootstock.training.metrics.calibration import flatten, log_loss
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.network.construction import new_network, random_network
 from rootstock.training.network.head_fit import cross_validated_head, set_head, weak_head
@@ -165,8 +166,9 @@ def _by_cross_entropy(
     def loss(positions: list[int], done: float) -> torch.Tensor:
         return objective(current[0].batch(positions), done)
 
-    def score() -> float:
-        return macro_f1(outputs(network, validation), validation.rows, labels)
+    def score() -> EpochScore:
+        raw, rows = outputs(network, validation), validation.rows
+        return EpochScore(macro_f1(raw, rows, labels), log_loss(*flatten(raw, [row.targets for row in rows])))
 
     stage = FitStage(
         plan.stage,

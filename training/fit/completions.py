@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rootstock.training.data.prompt_encoding import CompletionRow
 from rootstock.training.fit.candidate import like_lengths
 from rootstock.training.fit.checkpoint import Checkpoints
-from rootstock.training.fit.descent import Fit, FitStage, Report, descend, precision, silent
+from rootstock.training.fit.descent import EpochScore, Fit, FitStage, Report, descend, precision, silent
 from rootstock.training.network.language_passes import LanguagePasses, passes_of
 from rootstock.training.network.network import Network
 from rootstock.training.network.trunk import known_warnings
@@ -89,9 +89,10 @@ def train_completions(
         losses = passes.losses(part.rows, settings.label_smoothing_factor)
         return losses.sum() / part.step_answers
 
-    def score() -> float:
+    def score() -> EpochScore:
         likelihoods = negative_log_likelihoods(network, validation, settings.tokens_per_batch, settings.bf16)
-        return 1 / perplexity(likelihoods)
+        value = perplexity(likelihoods)
+        return EpochScore(1 / value, math.log(value))
 
     fit_stage = FitStage(
         stage,

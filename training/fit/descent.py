@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from rootstock.training.errors import Diverged
 from rootstock.training.fit.checkpoint import Checkpoints, StageState
@@ -37,13 +37,21 @@ def silent(done: int, total: int, note: str, rate: float = 0.0, /) -> None:
     """Ignore a report of progress."""
 
 
+class EpochScore(NamedTuple):
+    """The score of an epoch's weights on validation rows, the higher the better, and their loss there."""
+
+    score: float
+    loss: float | None = None
+
+
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training rows: its mean loss, and the score on validation where there is one."""
+    """One pass over the training rows: its mean loss, and the score and loss on validation rows, if any."""
 
     number: int
     loss: float
     validation: float | None
+    validation_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class FitStage(Generic[Part]):
     steps: int
     batches: Callable[[torch.Generator], Iterable[Sequence[Part]]]
     loss: Callable[[Part, float], torch.Tensor]
-    score: Callable[[], float] | None = None
+    score: Callable[[], EpochScore] | None = None
     also: dict[str, torch.nn.Parameter] = field(default_factory=dict)
     ema_decay: float = 0.0
     tokens: Callable[[Part], int] | None = None
@@ -163,8 +171,8 @@ class _Descent(Generic[Part]):
             else:
                 seen += sum(map(self.stage.tokens, parts))
                 report(*state, seen / max(1e-9, time.monotonic() - began))
-        score = None if self.stage.score is None else self.stage.score()
-        self.epochs.append(Epoch(number, math.fsum(losses) / max(1, len(losses)), score))
+        score, loss = (None, None) if self.stage.score is None else self.stage.score()
+        self.epochs.append(Epoch(number, math.fsum(losses) / max(1, len(losses)), score, loss))
         before = None if self.best is None else self.best.validation
         if score is None or before is None or score > before:
             self.best = self.epochs[-1]

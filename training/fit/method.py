@@ -13,6 +13,7 @@ from rootstock.training.data.encoding import TokenRow
 from rootstock.training.data.split import FOLDS
 from rootstock.training.errors import BelowBaseline
 from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, train_candidate
+from rootstock.training.fit.fold_progress import FoldProgress
 from rootstock.training.fit.plan import TrainingPlan, TrainingRows
 from rootstock.training.metrics.counts import entity_counts, f1
 from rootstock.training.metrics.evaluation import macro_f1, word_tags
@@ -155,8 +156,10 @@ def _out_of_fold(
     method: str, rows: TrainingRows, plan: TrainingPlan, strengths: Sequence[float], count: int = FOLDS
 ) -> dict[float, list[Array]]:
     by_strength: dict[float, dict[int, Array]] = {strength: {} for strength in strengths}
+    progress = FoldProgress(plan.report, count)
     for number, (part, fold) in enumerate(rows.folds(count)):
-        candidate = train_candidate(method, part, replace(plan, stage=f"{method}-fold{number + 1}"))
+        in_fold = replace(plan, stage=f"{method}-fold{number + 1}", report=progress.of(number))
+        candidate = train_candidate(method, part, in_fold)
         held_out = [rows.train[i] for i in fold]
         for strength, outputs in _at_strengths(candidate, plan.encoder, held_out, strengths).items():
             by_strength[strength] |= dict(zip(fold, outputs, strict=True))

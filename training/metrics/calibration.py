@@ -53,12 +53,20 @@ def fit_temperature(logits: Logits, targets: npt.ArrayLike) -> float:
         return _as_sure_as(wide, (len(wide) + 1) / (len(wide) + 2))
     # The likelihood is concave in the inverse temperature; its logarithm covers both ends alike.
     optimum = minimize_scalar(
-        lambda log: _log_loss(wide * np.exp(-log), true),
+        lambda log: log_loss(wide * np.exp(-log), true),
         bounds=(np.log(COLDEST), np.log(HOTTEST)),
         method="bounded",
         options={"xatol": 1e-6},
     )
     return float(np.exp(optimum.x))
+
+
+def log_loss(logits: Logits, targets: npt.ArrayLike) -> float:
+    """Return the mean negative log-likelihood of (rows, labels) logits."""
+    wide, true = np.asarray(logits, np.float64), np.asarray(targets, np.int64)
+    shifted = wide - wide.max(-1, keepdims=True)
+    own = shifted[np.arange(len(true)), true]
+    return float((np.log(np.exp(shifted).sum(-1)) - own).mean())
 
 
 def reliability(probabilities: Probabilities, targets: npt.ArrayLike, bins: int = BINS) -> list[dict[str, Any]]:
@@ -115,9 +123,3 @@ def _as_sure_as(logits: npt.NDArray[np.float64], confidence: float) -> float:
     if excess(np.log(HOTTEST)) >= 0:
         return HOTTEST
     return float(np.exp(brentq(excess, np.log(COLDEST), np.log(HOTTEST))))
-
-
-def _log_loss(logits: npt.NDArray[np.float64], targets: Targets) -> float:
-    shifted = logits - logits.max(-1, keepdims=True)
-    own = shifted[np.arange(len(targets)), targets]
-    return float((np.log(np.exp(shifted).sum(-1)) - own).mean())

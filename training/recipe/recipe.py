@@ -224,14 +224,20 @@ class Tracking(RecipeSection):
 class Recipe(RecipeSection):
     """The training, evaluation and packing of one adapter."""
 
-    task_type: TaskType
+    task_type: TaskType = Field(
+        description="SEQ_CLS classifies texts, TOKEN_CLS finds entities, CAUSAL_LM answers chats, SEQ_2_SEQ_LM "
+        "rewrites texts."
+    )
     base_model: str = Field(
         default="default", description="`default`, `chat`, a local folder, or org/name@<40 hex>."
     )
     name: str = Field(description="The adapter's name when it is published.")
-    license: Text = Field(description="Licence of the adapter, for example cc-by-4.0.")
+    license: Text | None = Field(
+        default=None,
+        description="Licence of the adapter, for example cc-by-4.0. A run needs none; --push needs one.",
+    )
     description: Text = Field(description="A sentence on the adapter's answers and data, for its model card.")
-    data: Data
+    data: Data = Field(description="The labelled rows: at least `path`, a .csv, .jsonl, .parquet or .conll file.")
     peft: Peft = Peft()
     training: Training = Training()
     augmentation: Augmentation = Augmentation()

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from rootstock.adapters.bundle.canonical import canonical
-from rootstock.training.characters import check_characters, quoted
+from rootstock.training.characters import check_characters
 from rootstock.training.errors import RecipeError
+from rootstock.training.recipe.faults import fault_lines
 from rootstock.training.recipe.recipe import Recipe, TaskType
 from rootstock.training.recipe.task_keys import drop_foreign_keys
 
@@ -88,7 +89,7 @@ class RecipeFile:
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> RecipeFile:
     """Return the recipe in a YAML file, with `changes` such as `training.seed=3`.
 
-    Raise RecipeError, with one line that names the file and the key, if the recipe is invalid.
+    Raise RecipeError, which names the file and every wrong key, if the recipe is invalid.
     """
     try:
         value = yaml.load(path.read_bytes(), Loader=_UniqueKeys)  # noqa: S506 - a subclass of SafeLoader
@@ -98,8 +99,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> RecipeFile:
         raise RecipeError(f"{path}: not YAML: {_reason(error)}") from None
     if not isinstance(value, dict):
         raise RecipeError(f"{path}: holds {type(value).__name__}; a recipe is a mapping of keys to values")
-    for change in changes:
-        _make(value, change)
+    make_changes(value, changes)
     return RecipeFile(path, validated(value, str(path)))
 
 
@@ -115,7 +115,7 @@ def naming(data: Path, task_type: TaskType, text_column: str, label_column: str)
     """Return a recipe that names only a labelled file, to read its rows."""
     columns = {"text_column": text_column} if task_type == "SEQ_CLS" else {}
     value = {
-        "task_type": task_type, "name": "rows", "license": "-", "description": "-",
+        "task_type": task_type, "name": "rows", "description": "-",
         "data": {"path": data.name, "label_column": label_column, **columns},
     }  # fmt: skip
     return RecipeFile(data, validated(value, str(data)))
@@ -124,20 +124,26 @@ def naming(data: Path, task_type: TaskType, text_column: str, label_column: str)
 def naming_chats(data: Path) -> RecipeFile:
     """Return a recipe that names only a file of chats, to read its rows."""
     value = {
-        "task_type": "CAUSAL_LM", "name": "rows", "license": "-", "description": "-",
+        "task_type": "CAUSAL_LM", "name": "rows", "description": "-",
         "data": {"path": data.name, "messages_column": "messages"},
     }  # fmt: skip
     return RecipeFile(data, validated(value, str(data)))
 
 
 def validated(value: Mapping[str, Any], where: str) -> Recipe:
-    """Return the recipe of a mapping. Raise RecipeError, which begins with `where`, if the mapping is invalid."""
+    """Return the recipe of a mapping. Raise RecipeError, which begins with `where` and names every wrong key."""
     try:
         recipe = Recipe.model_validate(value)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {_first(error)}") from None
+        raise RecipeError(f"{where}: {fault_lines(error, Recipe)}") from None
     check_characters(recipe.model_dump(mode="json"), where, RecipeError)
     return recipe
+
+
+def make_changes(value: dict[str, Any], changes: Sequence[str]) -> None:
+    """Put `changes` such as `training.seed=3` into a recipe's mapping. Raise RecipeError for any other text."""
+    for change in changes:
+        _make(value, change)
 
 
 def _make(value: dict[str, Any], change: str) -> None:
@@ -168,28 +174,6 @@ def _put(value: dict[str, Any], key: str, new: Any) -> None:
 def _reason(error: Exception) -> str:
     """Return the message of a YAML error in one line."""
     return "nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
-
-
-def _first(error: ValidationError) -> str:
-    """Return the first error in one line, and the number of the others."""
-    first, *others = error.errors(include_url=False)
-    key = ".".join(str(part) for part in first["loc"])
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = f"unknown key; known: {', '.join(_keys_beside(first['loc']))}"
-    elif first["type"] != "missing" and first["type"] != "value_error":
-        message = f"{quoted(first['input'])}: {message}"
-    return (f"{key}: " if key else "") + message + (f" (and {len(others)} more)" if others else "")
-
-
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    """Return the known keys of the section that holds the key at `location`."""
-    section: type[BaseModel] = Recipe
-    for part in location[:-1]:
-        field = section.model_fields.get(str(part))
-        inner = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        section = next((i for i in inner if isinstance(i, type) and issubclass(i, BaseModel)), section)
-    return list(section.model_fields)
 
 
 class _UniqueKeys(yaml.SafeLoader):

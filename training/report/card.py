@@ -43,6 +43,7 @@ def render(recipe: Recipe, network: NetworkSpec, choice: Choice, metrics: Mappin
         _comparison(figures),
         f"Reason for the choice: {choice.reason}.",
         _breakdown(figures["adapter"]),
+        *_calibrated(metrics),
         "## Data and licence",
         _data(recipe, sizes),
         "## Intended use and limits",
@@ -80,7 +81,7 @@ def front_matter(
     dataset = {"name": f"{recipe.name} (held-out rows)", "type": "custom"}
     result = {"task": {"type": task}, "dataset": dataset, "metrics": list(metrics)}
     return {
-        "license": recipe.license,
+        **({} if recipe.license is None else {"license": recipe.license}),
         "base_model": base_model,
         "library_name": "peft",
         "pipeline_tag": task,
@@ -123,6 +124,18 @@ def _breakdown(adapter: Mapping[str, Any]) -> str:
     return table([first, "precision", "recall", "F1", "support"], rows)
 
 
+def _calibrated(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the sentences on the temperature of a text classifier."""
+    calibration = metrics["calibration"]
+    if "labels" not in metrics["test"]["adapter"]:
+        return []
+    return [
+        f"The expected calibration error on these rows is {100 * calibration['ece_before']:.1f} points. With the "
+        f"temperature {calibration['temperature']:.2f}, which was fitted on other rows, it is "
+        f"{100 * calibration['ece_after']:.1f}. A server applies the temperature with `parameters.calibrated`."
+    ]
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table in Markdown, with numbers after the first column."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
@@ -133,8 +146,13 @@ def _data(recipe: Recipe, sizes: Mapping[str, int]) -> str:
     total = sum(sizes.values())
     return (
         f"{total} distinct labelled rows; the hashes of the data and of the recipe are in `bundle.json`. "
-        f"Licence of this adapter: {recipe.license}."
+        f"{licence_sentence(recipe)}"
     )
+
+
+def licence_sentence(recipe: Recipe) -> str:
+    """Return the sentence of a card on the adapter's licence."""
+    return f"Licence of this adapter: {recipe.license or 'none is stated'}."
 
 
 def _limits(recipe: Recipe, figures: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import yaml
 from rootstock.adapters.spec import TEXT_GENERATION
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.recipe.recipe import Recipe
-from rootstock.training.report.card import adapter_kind, front_matter, table
+from rootstock.training.report.card import adapter_kind, front_matter, licence_sentence, table
 from rootstock.training.report.generation_sections import PROMPTED, TITLES, gain_sentence, prompted_title, shown
 
 _TYPES = {"rouge1": "rouge", "rouge2": "rouge", "rougeL": "rouge", "exact_match": "exact_match", "bleu": "bleu"}
@@ -47,7 +47,7 @@ def render_generation(recipe: Recipe, network: NetworkSpec, metrics: Mapping[str
         "\n\n".join(_sample(sample) for sample in metrics["samples"][:_SAMPLES]),
         "## Data and licence",
         f"{sum(sizes.values())} distinct pairs of prompt and answer; the hashes of the data and of the recipe "
-        f"are in `bundle.json`. Licence of this adapter: {recipe.license}.",
+        f"are in `bundle.json`. {licence_sentence(recipe)}",
         "## Intended use and limits",
         "Intended for prompts like its training data. The figures come from greedy answers of at most "
         f"{recipe.generation.max_new_tokens} tokens to {figures['adapter']['rows']} prompts, so a small "

@@ -156,15 +156,21 @@ def _learning_curve(metrics: Metrics) -> Figure | None:
 
 
 def _epochs(metrics: Metrics) -> Figure | None:
-    """Plot training loss and validation score by epoch, each on its axis."""
+    """Plot the losses on training and on validation rows by epoch, and the validation score on another axis."""
     epochs = metrics.get("epochs")
     if not epochs:
         return None
     figure, axes = _new(7, 4)
     numbers = [epoch["number"] for epoch in epochs]
-    axes.plot(numbers, [epoch["loss"] for epoch in epochs], "o-", color=_FOUNDATION, markersize=4)
+    axes.plot(
+        numbers, [epoch["loss"] for epoch in epochs], "o-", color=_FOUNDATION, markersize=4, label="training loss"
+    )
+    losses = [(epoch["number"], epoch["validation_loss"]) for epoch in epochs if epoch.get("validation_loss")]
+    if losses:
+        axes.plot(*zip(*losses, strict=True), "o--", color=_GREY, markersize=4, label="validation loss")
+        figure.legend(loc="outside upper right", ncols=2, frameon=False)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("training loss", color=_FOUNDATION)
+    axes.set_ylabel("loss", color=_FOUNDATION)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

@@ -23,7 +23,7 @@ _ALT = {
     "labels": "F1 by label, worst first",
     "confusion": "confusion matrix",
     "calibration": "accuracy by confidence, before and after the temperature",
-    "epochs": "training loss and score on validation rows by epoch",
+    "epochs": "losses on training and validation rows, and score on validation rows, by epoch",
     "learning_curve": "score by number of training rows",
     "seeds": "score of each seed",
 }

@@ -130,6 +130,21 @@ def _confusions(metrics: Metrics) -> Iterator[ReportSection]:
     yield ReportSection("Confusions", text, head, rows, "confusion", numbers=False)
 
 
+def _mistakes(metrics: Metrics) -> Iterator[ReportSection]:
+    if not (mistakes := metrics.get("mistakes")) or not mistakes["count"]:
+        return
+    rows, kind = mistakes["rows"], "rows" if "labels" in metrics["test"]["adapter"] else "words"
+    shown = "" if len(rows) == mistakes["count"] else f" These are the {len(rows)} with the highest scores."
+    text = (
+        f"{mistakes['count']} of {mistakes['of']} test {kind} are wrong, the most confident answer first.{shown} "
+        "An answer that is wrong with a high score is often a wrong label in the data."
+    )
+    cells = tuple(
+        (one["text"], str(one["line"]), one["true"], one["predicted"], f"{one['score']:.3f}") for one in rows
+    )
+    yield ReportSection(f"Misclassified {kind}", text, _MISTAKES, cells, numbers=False)
+
+
 def _calibration(metrics: Metrics) -> Iterator[ReportSection]:
     if not (calibration := metrics.get("calibration")):
         return
@@ -141,6 +156,8 @@ def _calibration(metrics: Metrics) -> Iterator[ReportSection]:
         f"{100 * calibration['ece_before']:.1f} to {100 * calibration['ece_after']:.1f} points; the answers "
         "stay the same."
     )
+    if metrics["task"] == "text-classification":
+        text += " The bundle holds the temperature, and a server applies it with the parameter calibrated."
     yield ReportSection("Calibration", text, plot="calibration")
 
 
@@ -203,11 +220,18 @@ def _epochs(metrics: Metrics) -> Iterator[ReportSection]:
     if not (history := metrics.get("epochs")):
         return
     scored = [epoch for epoch in history if epoch.get("validation_f1") is not None]
+    method = metrics.get("epochs_of", metrics.get("method"))
+    rejected = (
+        "" if method == metrics.get("method") else f" These are the epochs of {method}, which was not kept."
+    )
     text = f"{len(history)} epochs."
     if scored:
         best = max(scored, key=lambda epoch: epoch["validation_f1"])
         score = percent(best["validation_f1"])
         text = f"Best of {len(history)} epochs: {best['number']}, {score} on validation rows."
+    if history[-1].get("validation_loss") is not None:
+        text += " If the validation loss rises while the training loss falls, the adapter overfits."
+    text += rejected
     yield ReportSection("Training", text, plot="epochs")
 
 
@@ -243,6 +267,7 @@ def _leaves(value: Any, path: Sequence[str] = ()) -> Iterable[tuple[str, str]]:
         yield " ".join(path).replace("_", " "), text
 
 
+_MISTAKES = ("text", "line", "true", "predicted", "score")
 _FAIRNESS = {
     "made": "training caused it; check fairness before publishing",
     "inherited": "inherited from the foundation and the data",
@@ -251,6 +276,6 @@ _FAIRNESS = {
     "chance": "chance between groups of these sizes explains it",
 }
 _SECTIONS = (
-    _scores, _choice, _labels, _confusions, _calibration, _out_of_scope, _fairness, _seeds, _learning_curve,
-    _epochs, cost_section, provenance_section,
+    _scores, _choice, _labels, _confusions, _mistakes, _calibration, _out_of_scope, _fairness, _seeds,
+    _learning_curve, _epochs, cost_section, provenance_section,
 )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 from starlette.types import Scope
 
+from rootstock.service.api.middleware.keys import OPEN_PATHS
 from rootstock.service.api.server import Server
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class AccessLog:
-    """The log of requests that have ended; each line is at level debug."""
+    """The log of requests that have ended: a line each at level info, for health checks and scrapes at debug."""
 
     def __init__(self) -> None:
         self._log = structlog.get_logger().bind()
@@ -25,6 +26,6 @@ class AccessLog:
         server.metrics.answered(template, status, seconds)
         if span is not None:
             span.end(template, status)
-        self._log.debug(
-            "request", method=scope["method"], route=template, status=status, ms=round(seconds * 1e3, 1)
-        )
+        # An orchestrator and Prometheus ask every few seconds, and their lines would hide those of users.
+        write = self._log.debug if scope["path"] in OPEN_PATHS else self._log.info
+        write("request", method=scope["method"], route=template, status=status, ms=round(seconds * 1e3, 1))

@@ -385,3 +385,4 @@ def _check(
     if task is not None and adapter.task != task:
         raise WrongTask(reference, adapter.task, task)
     check_call(TASKS[adapter.task], inputs, parameters)
+    TASKS[adapter.task].check_adapter(adapter, parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rootstock.adapters.spec import Calibration
 from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
 from rootstock.service.engine.encode.modalities.text import Input, Question, Tokenizer
 from rootstock.service.engine.encode.tasks import TASKS
@@ -70,6 +72,17 @@ def test_huge_logits_give_finite_scores(ours: Tokenizer, function: str) -> None:
     raw = np.array([-1e30, 1e30, 88.8], np.float32)
     parameters = {"top_k": None, "function_to_apply": function}
     predicted = TASKS["text-classification"].predict([raw], [], model.adapter, parameters, ours)
+    assert predicted[0]["label"] == "b"
+    assert all(np.isfinite(p["score"]) for p in predicted)
+
+
+@pytest.mark.parametrize("function", ["softmax", "sigmoid", "none"])
+def test_huge_logits_give_finite_calibrated_scores(ours: Tokenizer, function: str) -> None:
+    model = oracle("text-classification", ("a", "b", "c"))
+    adapter = replace(model.adapter, calibration=Calibration(0.01))
+    raw = np.array([-1e38, 1e38, 88.8], np.float32)
+    parameters = {"top_k": None, "function_to_apply": function, "calibrated": True}
+    predicted = TASKS["text-classification"].predict([raw], [], adapter, parameters, ours)
     assert predicted[0]["label"] == "b"
     assert all(np.isfinite(p["score"]) for p in predicted)
 

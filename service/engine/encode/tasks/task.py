@@ -54,6 +54,11 @@ class Task(ABC):
             forms = " or ".join(_FORMS[form] for form in self.takes)
             raise InvalidInput(f"{self.name} takes {forms}; {where} is {_FORMS[type(value)]}", where)
 
+    def check_adapter(  # noqa: B027 - most tasks' parameters fit every adapter
+        self, adapter: Adapter, parameters: Mapping[str, Any]
+    ) -> None:
+        """Raise InvalidParameter for parameters that the task takes and this adapter does not."""
+
     def encode(
         self,
         value: Input,

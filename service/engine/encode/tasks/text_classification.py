@@ -6,11 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rootstock.adapters.spec import Adapter, Array
+from rootstock.service.engine.core.errors import InvalidParameter
 from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
-from rootstock.service.engine.encode.tasks.task import ANSWER_ITEM_BYTES, Task, check_count, check_one_of
+from rootstock.service.engine.encode.tasks.task import (
+    ANSWER_ITEM_BYTES,
+    Task,
+    check_bool,
+    check_count,
+    check_one_of,
+)
 
+Logits = npt.NDArray[np.floating[Any]]
 FUNCTIONS = ("sigmoid", "softmax", "none")
 
 
@@ -19,18 +28,28 @@ class TextClassification(Task):
 
     Without `top_k` the prediction is the best label as an object. With `top_k` null it is a list of every label,
     best first; with a number k, the first k. `function_to_apply` is sigmoid, softmax or none. By default the
-    problem type decides it.
+    problem type decides it. With `calibrated` the logits are first divided by the adapter's temperature.
     """
 
     name = "text-classification"
     takes = (str, tuple)
-    parameters = frozenset({"top_k", "function_to_apply"})
+    parameters = frozenset({"top_k", "function_to_apply", "calibrated"})
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """Raise InvalidParameter unless `top_k` is null or at least 1, and the function is one of `FUNCTIONS`."""
+        """Raise InvalidParameter for a value that a parameter does not take, such as a `top_k` below 1."""
         super().check(parameters)
+        check_bool(parameters, "calibrated")
         check_one_of(parameters, "function_to_apply", FUNCTIONS)
         check_count(parameters, "top_k")
+
+    def check_adapter(self, adapter: Adapter, parameters: Mapping[str, Any]) -> None:
+        """Raise InvalidParameter if calibrated scores are asked of an adapter whose bundle has no calibration."""
+        if parameters.get("calibrated") and adapter.calibration is None:
+            raise InvalidParameter(
+                "the adapter's bundle has no calibration, so its scores cannot be calibrated; leave out "
+                "calibrated, or train the adapter again with rootstock train run, which adds one",
+                "parameters.calibrated",
+            )
 
     def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
         """Estimate one item for each returned label."""
@@ -46,7 +65,11 @@ class TextClassification(Task):
         tokenizer: Tokenizer,
     ) -> Any:
         """Return one object, or with `top_k` a list of them."""
-        scores = activate(_function(parameters, adapter), raws[0])
+        raw: Logits = raws[0]
+        if parameters.get("calibrated") and adapter.calibration is not None:
+            # In fp64 no finite logit overflows.
+            raw = raw.astype(np.float64) / adapter.calibration.temperature
+        scores = activate(_function(parameters, adapter), raw)
         if "top_k" not in parameters:
             best = int(scores.argmax())
             return {"label": adapter.labels[best], "score": float(scores[best])}
@@ -64,7 +87,7 @@ def _function(parameters: Mapping[str, Any], adapter: Adapter) -> str:
     return "sigmoid" if multi else "softmax"
 
 
-def activate(function: str, raw: Array) -> Array:
+def activate(function: str, raw: Logits) -> Logits:
     """Return the logits after one of `FUNCTIONS`."""
     if function == "none":
         return raw
@@ -74,7 +97,7 @@ def activate(function: str, raw: Array) -> Array:
     return softmax(raw)
 
 
-def softmax(raw: Array) -> Array:
+def softmax(raw: Logits) -> Array:
     """Return the softmax over the last axis."""
     shifted = np.exp(raw - raw.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)

@@ -1,0 +1,1 @@
+"""A recipe that is made from a labelled file alone."""
