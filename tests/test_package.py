@@ -85,7 +85,7 @@ def imported(folder: str) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("adapters", ["torch"]),
+        ("adapters", ["sklearn"]),
         ("service", ["serve", "torch"]),
         ("training", ["train"]),
         ("loadtest", ["bench"]),

@@ -20,10 +20,13 @@ from rootstock.adapters.cli.options import (
     Key,
     Labels,
     Length,
+    MaxDifference,
     Name,
     Problem,
-    Source,
+    Rank,
     Task,
+    Texts,
+    TrustPickle,
     Url,
     listed,
 )
@@ -38,6 +41,7 @@ from rootstock.adapters.cli.output import (
     tell_pointer,
     upload_shown,
 )
+from rootstock.adapters.cli.source_commands import SourceArguments, conversion_lines, located, source_bundle
 
 if TYPE_CHECKING:
     from rootstock.adapters.client.client import Client
@@ -73,15 +77,26 @@ def server(
 
 @app.command()
 def push(
-    path: Source,
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH",
+            help="A bundle or a plain PEFT folder, zipped or not; a folder of sentence-transformers, SetFit or "
+            "transformers; an estimator of scikit-learn (.skops); or org/name@revision of the Hugging Face hub.",
+        ),
+    ],
     name: Annotated[
-        str | None, typer.Option(help="Name to publish under. Default: the name of PATH without .zip.")
+        str | None, typer.Option(help="Name to publish under. Default: the last part of PATH, without .zip.")
     ] = None,
     task: Task = None,
     labels: Labels = None,
     problem_type: Problem = None,
     max_length: Length = None,
     foundation: Base = None,
+    rank: Rank = "auto",
+    max_difference: MaxDifference = 0.05,
+    texts: Texts = None,
+    trust_pickle: TrustPickle = False,
     activate: Annotated[bool, typer.Option(help="Point the alias `live` at the new version.")] = True,
     url: Url = URL,
     key: Key = None,
@@ -91,19 +106,30 @@ def push(
 
     The server verifies the adapter first. If a check fails, nothing changes.
 
+    A model of another library becomes a bundle on this machine first, as `convert` does it. --foundation then
+    names the foundation that it was trained from.
+
     \b
     Examples:
       rootstock adapters push support-intents.zip
       rootstock adapters push ./peft-output --name sentiment --labels negative,positive
       rootstock adapters push new.zip --name sentiment --no-activate
+      rootstock adapters push ./setfit-model --name intents --trust-pickle
+      rootstock adapters push org/name@main --name sentiment
     """
     plain: dict[str, Any] = {"task": task, "problem_type": problem_type, "max_length": max_length}
-    plain |= {"labels": listed(labels), "foundation": foundation}
-    if path.is_file() and not is_zipfile(path):
+    plain |= {"labels": listed(labels)}
+    found = located(path, trust_pickle)
+    made = source_bundle(found, plain, SourceArguments(rank, max_difference, texts, trust_pickle, foundation))
+    if made is None and found.path.is_file() and not is_zipfile(found.path):
         fail(f"{path} is not a zip: give a bundle's zip, or the folder that save_pretrained wrote", 2)
-    published_name = name or (path.resolve().name if path.is_dir() else path.stem)
     with _connected(url, key) as client, upload_shown() as progress:
-        answer = client.publish(path, published_name, activate=activate, progress=progress, **plain)
+        options: dict[str, Any] = {"activate": activate, "progress": progress}
+        if made is None:
+            answer = client.publish(found.path, name or found.name, foundation=foundation, **plain, **options)
+        else:
+            answer = client.publish(made.bundle.to_zip(), name or found.name, **options)
+            answer["source"] = {**made.to_json(), **found.provenance}
     verification = answer.get("verification") or {}
     version = f"{answer.get('name')}@{answer.get('version')}"
     tell(
@@ -112,6 +138,8 @@ def push(
         f"{version} is {answer.get('status')}{' and live' if activate else ''}: {answer.get('task')}",
         f"digest {answer.get('digest')}",
         compared(verification),
+        *found.lines,
+        *([] if made is None else conversion_lines(made)),
         *(["chats have the bundle's chat template"] if verification.get("chat_template") else []),
         *notes(verification.get("warnings") or (), verification.get("ignored") or ()),
     )
