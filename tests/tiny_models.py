@@ -64,19 +64,28 @@ def change(model: nn.Module, prefix: str, rank: int, size: float, seed: int = 1)
 
 
 def save_tuned_classifier(
-    base: Path, folder: Path, rank: int = 3, size: float = 0.02, embeddings: float = 0.0
+    base: Path,
+    folder: Path,
+    rank: int = 3,
+    size: float = 0.02,
+    embeddings: float = 0.0,
+    task: Any = AutoModelForSequenceClassification,
+    names: Sequence[str] = LABELS,
 ) -> Path:
-    """Save a whole classifier as the Trainer does, with weights that differ from the base's by this rank.
+    """Save a whole model as the Trainer does, with weights that differ from the base's by this rank.
 
-    `embeddings` is the size of the change of the token embeddings, which a LoRA cannot hold.
+    `embeddings` is the size of the change of the token embeddings, which a LoRA cannot hold. `task` is the auto
+    class of the task, and `names` are the labels.
     """
     torch.manual_seed(2)
-    labels = dict(enumerate(LABELS))
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(labels), id2label=labels)
+    model = task.from_pretrained(base, num_labels=len(names), id2label=dict(enumerate(names)))
     change(model, "bert.", rank, size)
     with torch.no_grad():
-        model.classifier.weight.normal_(0, 1)
-        model.bert.pooler.dense.weight.add_(0.05 * torch.randn(WIDTH, WIDTH))
+        for name, parameter in model.named_parameters():
+            if not name.startswith("bert."):
+                parameter.normal_(0, 1)
+            elif name == "bert.pooler.dense.weight":
+                parameter.add_(0.05 * torch.randn(WIDTH, WIDTH))
         words = model.bert.embeddings.word_embeddings.weight
         words.add_(embeddings * torch.randn(words.shape))
     model.save_pretrained(folder)

@@ -46,8 +46,10 @@ def adapter_form(source: Source, spec: FoundationSpec, plain: PlainFields) -> Ad
     layer = source.layer
     if layer is not None and plain.labels is not None:
         layer = layer.with_labels(plain.labels)
-    labels = () if task in UNLABELLED else plain.labels or (source.labels if layer is None else layer.labels)
-    if source.labels and labels and len(labels) != len(source.labels):
+    labels = plain.labels
+    if labels is None:
+        labels = () if task in UNLABELLED else source.labels
+    if task not in UNLABELLED and len(labels) != len(source.labels):
         raise SourceError(
             f"{len(labels)} labels were given, and the model has {len(source.labels)} outputs; give one for each"
         )

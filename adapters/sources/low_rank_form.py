@@ -61,6 +61,8 @@ def low_rank_form(
         form = LowRankForm(change, got, _difference(expected, got))
         if form.difference <= limit:
             return form
+        if change.rank == whole.rank:
+            break
     moved = _moved(original, final, form.change)
     causes = _causes(original, final, form.change, norms, outputs, expected)
     raise SourceError(

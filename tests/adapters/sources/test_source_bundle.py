@@ -14,7 +14,13 @@ import skops.io
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    BertConfig,
+    BertForSequenceClassification,
+)
 
 import rootstock.adapters
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
@@ -73,6 +79,39 @@ def test_auto_takes_the_smallest_rank_that_keeps_the_outputs_of_a_whole_classifi
     assert golden is not None
     assert close(np.stack(golden.outputs), expected)
     assert made.bundle.manifest.evaluation["conversion"]["max_difference"] == made.figures["max_difference"]
+
+
+@pytest.mark.parametrize(
+    ("auto", "names", "plain", "task"),
+    [
+        (AutoModelForTokenClassification, LABELS, None, "token-classification"),
+        (AutoModelForQuestionAnswering, LABELS[:2], None, "question-answering"),
+        (AutoModelForSequenceClassification, ["score"], PlainFields(task="text-ranking"), "text-ranking"),
+    ],
+)
+def test_whole_models_of_other_tasks_keep_their_outputs(
+    tuned: Callable[..., Path],
+    convert: Callable[..., SourceBundle],
+    auto: Any,
+    names: list[str],
+    plain: PlainFields | None,
+    task: str,
+) -> None:
+    folder = tuned(task=auto, names=names)
+    made = convert(folder, plain, texts=TEXTS, max_difference=1e-4)
+    assert made.bundle.manifest.task == task
+    golden = made.bundle.golden()
+    assert golden is not None
+    model, tokenizer = auto.from_pretrained(folder).eval(), tokenizer_of(folder)
+    for text, output in zip(golden.inputs, golden.outputs, strict=True):
+        given = (text,) if isinstance(text, str) else text
+        with torch.no_grad():
+            answer = model(**tokenizer(*given, return_tensors="pt"))
+        if "start_logits" in answer:
+            expected = torch.stack([answer.start_logits[0], answer.end_logits[0]], dim=-1)
+        else:
+            expected = answer.logits[0]
+        assert close(output, expected.numpy())
 
 
 def test_the_difference_is_that_of_the_outputs_of_the_two_models(
