@@ -1,7 +1,7 @@
-"""Trains a SetFit model with SetFit itself: python setfit_training.py BODY ROWS.json FOLDER STEPS.
+"""Trains a SetFit model with SetFit itself: python setfit_training.py BODY ROWS.json FOLDER KIND.
 
-ROWS.json holds `train` and `labels`, and `test`. The probabilities of the test texts go to FOLDER/expected.npy.
-With STEPS 0 the body stays as it is, and only the head is fitted.
+ROWS.json holds `train`, `labels` and `test`. KIND is `frozen`, `tuned` or `torch`: a head alone on the frozen body,
+a tuned body, or a head of torch. The probabilities of the test texts go to FOLDER/expected.npy.
 """
 
 from __future__ import annotations
@@ -14,22 +14,17 @@ import numpy as np
 from datasets import Dataset
 from setfit import SetFitModel, Trainer, TrainingArguments
 
-body, rows, folder, steps = (
-    sys.argv[1],
-    json.loads(Path(sys.argv[2]).read_text()),
-    Path(sys.argv[3]),
-    int(sys.argv[4]),
-)
+body, kind = sys.argv[1], sys.argv[4]
+folder, rows = Path(sys.argv[3]), json.loads(Path(sys.argv[2]).read_text())
 names = sorted(set(rows["labels"]))
-model = SetFitModel.from_pretrained(body, labels=names)
+head = {"use_differentiable_head": True, "head_params": {"out_features": len(names)}} if kind == "torch" else {}
+model = SetFitModel.from_pretrained(body, labels=names, device="cpu", **head)
 numbers = [names.index(label) for label in rows["labels"]]
-if steps:
+if kind == "tuned":
     data = Dataset.from_dict({"text": rows["train"], "label": numbers})
-    arguments = TrainingArguments(
-        batch_size=16, max_steps=steps, seed=0, report_to="none", output_dir=str(folder)
-    )
+    arguments = TrainingArguments(batch_size=16, max_steps=60, report_to="none", output_dir=str(folder))
     Trainer(model=model, args=arguments, train_dataset=data).train()
 else:
-    model.fit(rows["train"], numbers, num_epochs=1)
+    model.fit(rows["train"], numbers, num_epochs=3, batch_size=16, show_progress_bar=False)
 model.save_pretrained(folder)
 np.save(folder / "expected.npy", np.asarray(model.predict_proba(rows["test"])))

@@ -165,33 +165,36 @@ def setfit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-@pytest.mark.parametrize("steps", [0, 60], ids=["frozen body", "tuned body"])
+@pytest.mark.parametrize("kind", ["frozen", "tuned", "torch"])
 def test_a_model_of_setfit(
     client: httpx.Client,
-    push: Callable[..., dict[str, Any]],
+    server: RunningServer,
     rows: IntentRows,
     foundation: FoundationFiles,
     setfit: Path,
     tmp_path: Path,
-    steps: int,
+    kind: str,
 ) -> None:
-    given = tmp_path / "rows.json"
+    given, texts, folder = tmp_path / "rows.json", tmp_path / "texts.txt", tmp_path / "setfit"
     given.write_text(json.dumps({"train": rows.train, "labels": rows.labels, "test": rows.test}))
-    script = ROOT / "tests" / "e2e" / "setfit_training.py"
-    command = [setfit, script, foundation.folder, given, tmp_path / "setfit", steps]
-    subprocess.run([*map(str, command)], check=True)
-    wanted = np.load(tmp_path / "setfit" / "expected.npy")
-    texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(rows.train))
-    figures = push(tmp_path / "setfit", "--trust-pickle", "--texts", str(texts))["source"]
-    labels = sorted(set(rows.labels))
+    folder.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    training = [setfit, ROOT / "tests" / "e2e" / "setfit_training.py", foundation.folder, given, folder, kind]
+    subprocess.run([*map(str, training)], check=True, env=environment)
+    # SetFit's own head is a class of SetFit, which the command can read only where SetFit is installed.
+    pushing = [setfit, "-m", "rootstock.adapters.cli.console", "adapters", "push", folder, "--name", "mine"]
+    pushing += ["--url", server.url, "--trust-pickle", "--texts", texts, "--json"]
+    done = subprocess.run([*map(str, pushing)], check=True, env=environment, capture_output=True, text=True)
+    figures = json.loads(done.stdout)["source"]
+    wanted, labels = np.load(folder / "expected.npy"), sorted(set(rows.labels))
     got = scores(client, rows.test, labels)
     difference = float(np.abs(got - wanted).max())
-    figures = {key: figures[key] for key in ("rank", "max_difference")}
-    measured = {"own accuracy": accuracy(wanted, labels, rows.expected)}
+    measured = {key: figures[key] for key in ("rank", "max_difference")}
+    measured |= {"own accuracy": accuracy(wanted, labels, rows.expected)}
     measured |= {"accuracy": accuracy(got, labels, rows.expected), "difference": difference}
-    report("SetFit", **figures, **measured)
-    assert difference < (0.1 if steps else CLOSE)
+    report(f"SetFit, {kind}", **measured)
+    assert difference < (0.1 if kind == "tuned" else CLOSE)
 
 
 def test_a_whole_checkpoint_of_the_trainer(

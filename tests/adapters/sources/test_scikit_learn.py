@@ -173,6 +173,14 @@ def test_a_trusted_pickle_is_read_as_the_estimator_that_was_saved(tmp_path: Path
     assert np.abs(scores(layer) - fitted.predict_proba(FEATURES)).max() < 1e-5
 
 
+def test_a_trusted_pickle_of_a_package_that_is_missing_names_the_package(tmp_path: Path) -> None:
+    (tmp_path / "model_head.pkl").write_bytes(b"csetfit.modeling\nSetFitHead\n.")
+    with pytest.raises(
+        SourceError, match=r"model_head.pkl needs the package 'setfit'; install it, or give a skops"
+    ):
+        read_estimator(tmp_path / "model_head.pkl", trust_pickle=True)
+
+
 def test_a_skops_file_with_a_type_of_another_package_is_refused(tmp_path: Path) -> None:
     skops.io.dump(Bomb(tmp_path / "ran"), tmp_path / "model.skops")
     with pytest.raises(SourceError, match="which skops does not trust by default"):

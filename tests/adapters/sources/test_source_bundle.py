@@ -81,6 +81,20 @@ def test_auto_takes_the_smallest_rank_that_keeps_the_outputs_of_a_whole_classifi
     assert made.bundle.manifest.evaluation["conversion"]["max_difference"] == made.figures["max_difference"]
 
 
+def test_no_smaller_rank_is_within_the_limit(
+    tuned: Callable[..., Path], convert: Callable[..., SourceBundle]
+) -> None:
+    folder = tuned(rank=8)
+    differences = {
+        rank: convert(folder, rank=rank, max_difference=10).figures["max_difference"] for rank in (1, 2, 4, 8)
+    }
+    limit = differences[4]
+    smallest = next(rank for rank, difference in differences.items() if difference <= limit)
+    assert convert(folder, max_difference=limit).figures["rank"] == smallest
+    with pytest.raises(SourceError, match="as a LoRA of rank 1 "):
+        convert(folder, rank=1, max_difference=differences[1] / 2)
+
+
 @pytest.mark.parametrize(
     ("auto", "names", "plain", "task"),
     [
