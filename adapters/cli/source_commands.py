@@ -108,7 +108,9 @@ def conversion_lines(made: SourceBundle) -> list[str]:
     """Return lines on a conversion for people: the kind, the measured difference and what was left out."""
     figures = made.figures
     lines = [f"made from a {made.kind}"]
-    if figures:
+    if figures and figures["rank"] == 0:
+        lines[0] += "; its layers are the foundation's"
+    elif figures:
         lines[0] += (
             f", as a LoRA of rank {figures['rank']}; its outputs differ by at most "
             f"{figures['max_difference']:.2g} of the largest output"

@@ -1,7 +1,7 @@
 """Trains a SetFit model with SetFit itself: python setfit_training.py BODY ROWS.json FOLDER KIND.
 
-ROWS.json holds `train`, `labels` and `test`. KIND is `frozen`, `tuned` or `torch`: a head alone on the frozen body,
-a tuned body, or a head of torch. The probabilities of the test texts go to FOLDER/expected.npy.
+ROWS.json holds `train`, `labels` and `test`. KIND is `frozen`, `tuned` or `torch`: a head alone on the frozen
+body, a tuned body, or a head of torch. The probabilities of the test texts go to FOLDER/expected.npy.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ if kind == "tuned":
     arguments = TrainingArguments(batch_size=16, max_steps=60, report_to="none", output_dir=str(folder))
     Trainer(model=model, args=arguments, train_dataset=data).train()
 else:
-    model.fit(rows["train"], numbers, num_epochs=3, batch_size=16, show_progress_bar=False)
+    # These are for a head of torch.
+    options = {"num_epochs": 5, "batch_size": 16, "head_learning_rate": 1e-1, "l2_weight": 0.0, "max_length": 32}
+    model.fit(rows["train"], numbers, show_progress_bar=False, **options)
 model.save_pretrained(folder)
 np.save(folder / "expected.npy", np.asarray(model.predict_proba(rows["test"])))

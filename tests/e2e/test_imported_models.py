@@ -42,6 +42,7 @@ DATA = Path(os.environ.get("ROOTSTOCK_DATA") or ROOT.parent / "shared" / "data")
 CLOSE = 1e-4
 SETFIT = "setfit==1.2.0"
 SHOTS = 20
+AT_ONCE = 50
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,26 @@ def push(server: RunningServer) -> Callable[..., dict[str, Any]]:
     return pushed
 
 
+def parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the texts in groups that the server admits at once."""
+    yield from (list(texts[start : start + AT_ONCE]) for start in range(0, len(texts), AT_ONCE))
+
+
 def scores(client: httpx.Client, texts: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    body = {"model": "mine", "inputs": list(texts), "parameters": {"top_k": len(labels)}}
-    answer = client.post("/v1/predict", json=body).json()
-    found = [{p["label"]: p["score"] for p in row} for row in answer["predictions"]]
-    return np.array([[row[label] for label in labels] for row in found])
+    rows = []
+    for part in parts(texts):
+        body = {"model": "mine", "inputs": part, "parameters": {"top_k": len(labels)}}
+        answer = client.post("/v1/predict", json=body).json()
+        found = [{p["label"]: p["score"] for p in row} for row in answer["predictions"]]
+        rows += [[row[label] for label in labels] for row in found]
+    return np.array(rows)
 
 
 def embeddings(client: httpx.Client, model: str, texts: Sequence[str]) -> np.ndarray:
-    answer = client.post("/v1/embeddings", json={"model": model, "input": list(texts)}).json()
-    return np.array([row["embedding"] for row in answer["data"]])
+    answers = [
+        client.post("/v1/embeddings", json={"model": model, "input": part}).json() for part in parts(texts)
+    ]
+    return np.array([row["embedding"] for answer in answers for row in answer["data"]])
 
 
 def accuracy(probabilities: np.ndarray, labels: Sequence[str], expected: Sequence[str]) -> float:
