@@ -42,6 +42,7 @@ from rootstock.adapters.cli.output import (
     upload_shown,
 )
 from rootstock.adapters.cli.source_commands import SourceArguments, conversion_lines, located, source_bundle
+from rootstock.adapters.sources.limits import MAX_DIFFERENCE
 
 if TYPE_CHECKING:
     from rootstock.adapters.client.client import Client
@@ -94,7 +95,7 @@ def push(
     max_length: Length = None,
     foundation: Base = None,
     rank: Rank = "auto",
-    max_difference: MaxDifference = 0.05,
+    max_difference: MaxDifference = MAX_DIFFERENCE,
     texts: Texts = None,
     trust_pickle: TrustPickle = False,
     activate: Annotated[bool, typer.Option(help="Point the alias `live` at the new version.")] = True,

@@ -28,8 +28,7 @@ from rootstock.adapters.cli.source_commands import (
     located,
     source_bundle,
 )
-
-_LARGEST_RANK = 64
+from rootstock.adapters.sources.limits import MAX_DIFFERENCE, MAX_RANK
 
 
 def convert(
@@ -48,7 +47,7 @@ def convert(
         typer.Option(help=f"{FOUNDATION_HELP} Default: `default`, if the adapter names no other base."),
     ] = None,
     rank: Rank = "auto",
-    max_difference: MaxDifference = 0.05,
+    max_difference: MaxDifference = MAX_DIFFERENCE,
     texts: Texts = None,
     task: Task = None,
     labels: Labels = None,
@@ -100,7 +99,7 @@ def _convert_adapter(
             files = locate(arguments.foundation or "default")
             if arguments.foundation is None:
                 check_plain_base(data, files)
-            done = converted(data, files, arguments.largest_rank or _LARGEST_RANK, task)
+            done = converted(data, files, arguments.largest_rank or MAX_RANK, task)
             output.write_bytes(done.data)
     except FoundationError as error:
         fail(str(error), 2)

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from rootstock.adapters.convert.conversion import largest_difference
 from rootstock.adapters.convert.low_rank import WeightChange, change_of
 from rootstock.adapters.errors import SourceError
+from rootstock.adapters.sources.limits import MAX_RANK
 from rootstock.adapters.spec import TaskClass
 
-# The largest rank that a server takes by default.
-MAX_RANK = 64
 _RANKS = (1, 2, 4, 8, 16, 32, MAX_RANK)
 Outputs = Callable[[Mapping[str, Tensor]], list[Tensor]]
 _NORMS = "the weights of the normalisation layers"

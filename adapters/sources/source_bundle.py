@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from rootstock.adapters.foundation.location import FoundationError, FoundationFi
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.installation import lack
 from rootstock.adapters.sources.adapter_form import AdapterForm, adapter_form
+from rootstock.adapters.sources.limits import MAX_DIFFERENCE
 from rootstock.adapters.sources.source import Source
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.adapters.tasks import task_named
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from rootstock.adapters.sources.low_rank_form import LowRankForm
     from rootstock.adapters.sources.outputs import OutputFunction, Text
 
-# A share of the largest output. With logits of size 5, a probability then moves by at most 0.06.
-MAX_DIFFERENCE = 0.05
 _GOLDEN_INPUTS = 12
 _PAIRED = ("text-ranking", "zero-shot-classification", "question-answering")
 # The server that gets the bundle applies its own limits.
@@ -102,7 +102,7 @@ def bundle_of(
         low_rank = None
         computed = outputs({name: parameter.detach() for name, parameter in base.named_parameters()})
     else:
-        low_rank = _low_rank(source, files, spec, form, base, outputs, options)
+        low_rank = _low_rank(source.folder, files, spec, form, base, outputs, options)
         computed = list(low_rank.outputs)
     figures = {} if low_rank is None else _figures(low_rank)
     members = {
@@ -126,7 +126,7 @@ def _inputs(form: AdapterForm, texts: Sequence[str]) -> list[Text]:
 
 
 def _low_rank(
-    source: Source,
+    folder: Path,
     files: FoundationFiles,
     spec: FoundationSpec,
     form: AdapterForm,
@@ -134,13 +134,10 @@ def _low_rank(
     outputs: OutputFunction,
     options: SourceOptions,
 ) -> LowRankForm:
-    """Return the LoRA that turns the foundation into the source's model."""
+    """Return the LoRA that turns the foundation into the whole model in a folder."""
     from rootstock.adapters.sources.low_rank_form import low_rank_form
     from rootstock.adapters.sources.outputs import load_model, reads_alike
 
-    folder = source.folder
-    if folder is None:
-        raise SourceError(f"a {source.kind} has no weights of a whole model")
     if not reads_alike(folder, files, options.texts):
         raise SourceError(
             f"the tokenizer in {folder} makes other tokens than that of {spec.name}; give the foundation that "

@@ -150,7 +150,7 @@ def test_a_change_that_a_lora_cannot_hold_counts_in_the_difference_and_is_named(
     folder = tuned(embeddings=0.002)
     made = convert(folder)
     assert made.figures["left_out"] == ["bert.embeddings.word_embeddings.weight"]
-    assert 1e-4 < made.figures["max_difference"] <= 0.05
+    assert 1e-4 < made.figures["max_difference"] <= 0.1
 
 
 def test_a_model_that_differs_too_much_is_refused_and_the_message_names_the_parts(
@@ -160,7 +160,7 @@ def test_a_model_that_differs_too_much_is_refused_and_the_message_names_the_part
     with pytest.raises(SourceError) as caught:
         convert(folder)
     said = str(caught.value)
-    assert "and the limit is 0.05; each part alone: bert.embeddings.word_embeddings.weight by " in said
+    assert "and the limit is 0.1; each part alone: bert.embeddings.word_embeddings.weight by " in said
     assert ", rank 4 by " in said or ", rank 3 by " in said
     assert "--max-difference" in said
 
