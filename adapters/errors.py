@@ -119,3 +119,9 @@ class RegistryUnavailable(AdapterError):
     """The database cannot be opened, read or written now."""
 
     code = "registry_unavailable"
+
+
+class SourceError(AdapterError):
+    """A saved model or head cannot become an adapter; the message names the file or part, and the remedy."""
+
+    code = "unusable_source"

@@ -12,6 +12,8 @@ PACKAGES = {
     # These convert the chat foundation's GGUF file.
     "chat": ("gguf", "torch", "transformers"),
     "torch": ("onnx", "peft", "tokenizers", "torch", "transformers"),
+    # These read estimators of scikit-learn.
+    "sklearn": ("joblib", "sklearn", "skops"),
     "train": ("jinja2", "peft", "pydantic", "scipy", "sklearn", "torch", "transformers", "yaml"),
 }
 

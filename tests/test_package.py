@@ -87,7 +87,7 @@ def imported(folder: str) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("adapters", ["torch"]),
+        ("adapters", ["sklearn"]),
         ("service", ["serve", "torch"]),
         ("training", ["train"]),
         ("loadtest", ["bench"]),
@@ -280,6 +280,7 @@ def test_the_serve_extra_alone_serves_from_an_export(
         (["foundation", "export"], {}, "holds no export of {MODEL}: making one needs {TORCH}; run: pip install"),
         (["adapters", "verify", "{ZIP}"], {}, "reading the layers of {MODEL} needs {LAYERS}; run: pip install"),
         (["adapters", "convert", "{ZIP}", "out.zip"], {}, "a conversion to LoRA needs {TORCH}; run: pip install"),
+        (["adapters", "push", "{WHOLE}"], {}, "reading the layers of {MODEL} needs {LAYERS}; run: pip install"),
         (["train", "run", "recipe.yaml"], {}, "which are not installed; run: pip install 'rootstock[train]'"),
         (
             ["bench", "engine"],
@@ -297,7 +298,10 @@ def test_a_command_that_lacks_an_extra_names_it_in_one_line(
         "LAYERS": "torch and transformers, which are not installed",
         "TORCH": "onnx, peft, torch and transformers, which are not installed",
     }
-    command = [word.format(ZIP=DEMO / "entities.zip") for word in words]
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "config.json").write_text("{}")
+    command = [word.format(ZIP=DEMO / "entities.zip", WHOLE=whole) for word in words]
     settings = {"ROOTSTOCK_HOME": str(tmp_path), "ROOTSTOCK_PORT": str(free_port()), **variables}
     assert said.format(**names) in line(ran(server_programs, "rootstock", *command, **settings))
 

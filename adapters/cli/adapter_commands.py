@@ -20,11 +20,14 @@ from rootstock.adapters.cli.options import (
     Key,
     Labels,
     Length,
+    MaxDifference,
     Name,
     Problem,
+    Rank,
     ServerUrl,
-    Source,
     Task,
+    Texts,
+    TrustPickle,
     Url,
     examples,
     listed,
@@ -39,9 +42,12 @@ from rootstock.adapters.cli.output import (
     tell,
     tell_pointer,
 )
+from rootstock.adapters.cli.source_commands import SourceArguments, conversion_lines, located, source_bundle
+from rootstock.adapters.sources.limits import MAX_DIFFERENCE
 
 if TYPE_CHECKING:
     from rootstock.adapters.client.client import Client
+    from rootstock.adapters.client.upload import UploadSource
 
 # Plain style: an error is a line that a log or a script can read, not a box.
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -77,18 +83,31 @@ def server(
         "rootstock adapters push support-intents.zip",
         "rootstock adapters push ./peft-output --name sentiment --labels negative,positive",
         "rootstock adapters push new.zip --name sentiment --no-activate",
+        "rootstock adapters push ./setfit-model --name intents --trust-pickle",
+        "rootstock adapters push org/name@main --name sentiment",
     )
 )
 def push(
-    path: Source,
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH",
+            help="A bundle or a plain PEFT folder, zipped or not; a folder of sentence-transformers, SetFit or "
+            "transformers; an estimator of scikit-learn (.skops); or org/name@revision of the Hugging Face hub.",
+        ),
+    ],
     name: Annotated[
-        str | None, typer.Option(help="The name to publish under. Default: the name of PATH without .zip.")
+        str | None, typer.Option(help="The name to publish under. Default: the last part of PATH, without .zip.")
     ] = None,
     task: Task = None,
     labels: Labels = None,
     problem_type: Problem = None,
     max_length: Length = None,
     foundation: Base = None,
+    rank: Rank = "auto",
+    max_difference: MaxDifference = MAX_DIFFERENCE,
+    texts: Texts = None,
+    trust_pickle: TrustPickle = False,
     activate: Annotated[bool, typer.Option(help="Point the alias `live` at the new version.")] = True,
     url: Url = URL,
     key: Key = None,
@@ -97,22 +116,36 @@ def push(
     """Publish an adapter as the next version of its name.
 
     The server verifies the adapter first. If a check fails, nothing changes.
+
+    A model of another library becomes a bundle on this machine first, as `convert` does it. --foundation then
+    names the foundation that it was trained from.
     """
     plain: dict[str, Any] = {"task": task, "problem_type": problem_type, "max_length": max_length}
-    plain |= {"labels": listed(labels), "foundation": foundation}
-    if path.is_file() and not is_zipfile(path):
+    plain |= {"labels": listed(labels)}
+    found = located(path, trust_pickle)
+    made = source_bundle(found, plain, SourceArguments(rank, max_difference, texts, trust_pickle, foundation))
+    if made is None and found.path.is_file() and not is_zipfile(found.path):
         fail(f"{path} is not a zip: give a bundle's zip, or the folder that save_pretrained wrote", 2)
-    published_name = name or (path.resolve().name if path.is_dir() else path.stem)
+    source: UploadSource = found.path
+    if made is None:
+        plain["foundation"] = foundation
+    else:
+        source, plain = made.bundle.to_zip(), {}
     with _connected(url, key) as client:
-        published = client.push(path, published_name, activate=activate, progress=True, **plain)
+        published = client.push(source, name or found.name, activate=activate, progress=True, **plain)
+    document = dict(published.document)
+    if made is not None:
+        document["source"] = {**made.to_json(), **found.provenance}
     verification = published.verification
-    version, status = f"{published.name}@{published.version}", published.document.get("status")
+    version, status = f"{published.name}@{published.version}", document.get("status")
     tell(
-        published.document,
+        document,
         as_json,
         f"{version} is {status}{' and live' if activate else ''}: {published.task}",
         f"digest {published.digest}",
         compared(verification),
+        *found.lines,
+        *([] if made is None else conversion_lines(made)),
         *(["chats have the bundle's chat template"] if verification.get("chat_template") else []),
         *notes(verification.get("warnings") or (), verification.get("ignored") or ()),
     )
@@ -272,6 +305,8 @@ app.command(
 app.command(
     epilog=examples(
         "rootstock adapters convert ./loha-output loha-as-lora.zip",
+        "rootstock adapters convert ./checkpoint-500 intents.zip --texts my-texts.txt",
+        "rootstock adapters convert classifier.skops topics.zip --labels sports,politics",
     )
 )(convert)
 

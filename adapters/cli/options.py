@@ -66,6 +66,38 @@ Length = Annotated[
         "foundation.",
     ),
 ]
+Rank = Annotated[
+    str,
+    typer.Option(
+        metavar="N|auto",
+        help="Largest rank of a layer. `auto`: for a whole model the smallest of 1, 2, 4 … 64 within "
+        "--max-difference, else at most 64.",
+    ),
+]
+MaxDifference = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="For a whole model: the largest difference of an output from the model's own, as a share of the "
+        "largest output.",
+    ),
+]
+Texts = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="For a model of another library: a file with one text a line, to measure the difference and for "
+        "the golden set. Default: four English texts.",
+    ),
+]
+TrustPickle = Annotated[
+    bool,
+    typer.Option(
+        "--trust-pickle",
+        help="Read a pickled estimator (.joblib, .pkl). A pickle can run any code; trust only your own files.",
+    ),
+]
 Base = Annotated[
     str | None,
     typer.Option(

@@ -106,7 +106,7 @@ def convert(data: bytes, files: FoundationFiles, rank: int, task: str | None = N
         models = _Models(files, spec, spec.class_for(task), {_short(n): t.shape for n, t in tensors.items()})
         before, lora, weights = _merged(models, config, members[WEIGHTS], rank)
         after = models.outputs(models.load(lora, weights))
-    difference = _difference(before, after)
+    difference = largest_difference(before, after)
     if not difference <= MAX_DIFFERENCE:
         raise Rejected(
             "conversion",
@@ -139,7 +139,7 @@ def _merged(
     except Exception as error:
         kind = config["peft_type"]
         raise Rejected("conversion", CONFIG, f"PEFT cannot load and merge this {kind}: {error!r}") from error
-    lora, tensors = lora_of(models.base, merged, models.task_class, rank)
+    lora, tensors = lora_of(models.base, merged, models.task_class, models.norms, rank)
     lora["task_type"] = config.get("task_type")
     return before, lora, bytes(save({name: tensor.clone().contiguous() for name, tensor in tensors.items()}))
 
@@ -154,6 +154,7 @@ class _Models:
         import transformers
 
         self.task_class = task_class
+        self.norms = spec.norms
         self._shapes = shapes
         self._inputs = _inputs(files, spec)
         model_class: Any = transformers.AutoModel
@@ -242,7 +243,7 @@ def _inputs(files: FoundationFiles, spec: FoundationSpec) -> list[dict[str, Tens
     return [dict.fromkeys(names, ids) for ids in texts]
 
 
-def _difference(before: Tensor, after: Tensor) -> float:
+def largest_difference(before: Tensor, after: Tensor) -> float:
     """Return the largest difference as a share of the largest output; NaN if an output is NaN."""
     difference, scale = float((after - before).abs().max()), float(before.abs().max())
     if scale == 0:

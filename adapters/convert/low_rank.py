@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,54 +32,128 @@ def merged_parameters(model: Any) -> dict[str, Tensor]:
     }
 
 
-def lora_of(
-    base: nn.Module, final: Mapping[str, Tensor], task_class: TaskClass, rank: int
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the config and tensors of the LoRA that turns the parameters of `base` into `final`.
+@dataclass(frozen=True)
+class WeightChange:
+    """The change from a base model's parameters to others, in the parts that a LoRA's folder can hold.
 
-    `base` is a model of the task class. For each changed weight the LoRA holds the leading singular vectors of
-    the change, as many as needed and at most `rank`. It holds changed biases, the head and a changed pooler
-    whole. Raise Rejected (check "conversion") if the adapter changed anything else in the trunk.
+    `pairs` maps a module to A (r, in) and B (out, r); B A is close to the change of the module's weight. `whole`
+    maps each parameter that is kept whole to its value: the head, a changed pooler and, if one of them changed,
+    the trunk's biases. `saved` names the modules of the head and the pooler. `transposed` names the modules with
+    weights of shape (in, out). `left_out` names the changed parameters that a LoRA cannot hold.
+    """
+
+    pairs: Mapping[str, tuple[Tensor, Tensor]]
+    whole: Mapping[str, Tensor]
+    saved: tuple[str, ...]
+    transposed: frozenset[str]
+    left_out: tuple[str, ...]
+
+    @property
+    def rank(self) -> int:
+        return max((len(a) for a, _ in self.pairs.values()), default=0)
+
+    def truncated(self, rank: int) -> WeightChange:
+        """Return the change with at most `rank` directions at each module."""
+        return replace(self, pairs={n: (a[:rank], b[:, :rank]) for n, (a, b) in self.pairs.items()})
+
+    def parameters(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the parameters that the base and this change give."""
+        changed = {**base, **self.whole}
+        for module, (a, b) in self.pairs.items():
+            name, product = f"{module}.weight", b @ a
+            changed[name] = base[name] + (product.T if module in self.transposed else product)
+        return changed
+
+    def peft(self, task_class: TaskClass) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the LoRA's config and tensors in PEFT's form."""
+        pairs = self.pairs or _no_change(task_class)
+        tensors: dict[str, Tensor] = {}
+        for module, (a, b) in pairs.items():
+            tensors |= {f"{module}.lora_A.weight": a, f"{module}.lora_B.weight": b}
+        biased = False
+        for name, tensor in self.whole.items():
+            module, _, kind = name.rpartition(".")
+            if _is_inside(module, self.saved) or not name.startswith(task_class.prefix):
+                tensors[name] = tensor
+            else:
+                biased = True
+                tensors[f"{module}.base_layer.{kind}" if module in pairs else name] = tensor
+        ranks = {module: len(a) for module, (a, _) in pairs.items()}
+        config = _config(ranks, list(self.saved), biased)
+        return config, {PEFT_PREFIX + name: tensor for name, tensor in tensors.items()}
+
+
+def change_of(
+    base: nn.Module,
+    final: Mapping[str, Tensor],
+    task_class: TaskClass,
+    norms: Collection[str],
+    rank: int,
+) -> WeightChange:
+    """Return the change that turns the parameters of `base` into `final`.
+
+    `base` is a model of the task class. For each changed weight of a linear layer the result holds the leading
+    singular vectors of the change, as many as needed and at most `rank`. `norms` names the normalisation layers
+    of the trunk whose biases an adapter may change.
     """
     original = {name: parameter.detach() for name, parameter in base.named_parameters()}
     final = {name: final[name] for name in original}
-    trunk = [name for name in final if name.startswith(task_class.prefix)]
+    prefix = task_class.prefix
+    trunk = [name for name in final if name.startswith(prefix)]
     # An adapter holds the head of its class. A language-model head belongs to the foundation, as the trunk does.
     shared = [name for name in final if name in trunk or name not in task_class.head]
     changed = [name for name in shared if not torch.equal(final[name], original[name])]
-    pooler = f"{task_class.prefix}pooler"
-    whole = {name.rpartition(".")[0] for name in changed if name.startswith(f"{pooler}.")}
+    pooler = {name.rpartition(".")[0] for name in changed if name.startswith(f"{prefix}pooler.")}
+    can_shift = {*task_class.linears, *(prefix + name for name in norms)}
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    transposed, left_out = set(), []
     for name in changed:
         module, _, kind = name.rpartition(".")
         layer = base.get_submodule(module)
-        if module in whole:
+        if module in pooler:
             continue
-        if kind == "weight" and isinstance(layer, nn.Linear | Conv1D):
+        if kind == "weight" and isinstance(layer, nn.Linear | Conv1D) and module in task_class.linears:
             delta = final[name] - original[name]
             pairs[module] = _low_rank(delta.T if isinstance(layer, Conv1D) else delta, rank)
-        elif kind != "bias":
-            raise Rejected(
-                "conversion",
-                name,
-                "the adapter changes this parameter, and a LoRA can change only linear layers and biases",
-            )
-    if not pairs:
-        # PEFT needs at least one target, and a pair of zeros changes nothing.
-        module = next(name for name in task_class.linears if name.startswith(task_class.prefix))
-        width_in, width_out = task_class.linears[module]
-        pairs[module] = torch.zeros(1, width_in), torch.zeros(width_out, 1)
+            transposed |= {module} if isinstance(layer, Conv1D) else set()
+        elif kind != "bias" or module not in can_shift:
+            left_out.append(name)
     head = [name for name in final if name not in shared]
-    saved = sorted({name.partition(".")[0] for name in head} | whole)
-    tensors = {name: tensor for name, tensor in final.items() if name in head or name.rpartition(".")[0] in whole}
-    for module, (a, b) in pairs.items():
-        tensors |= {f"{module}.lora_A.weight": a, f"{module}.lora_B.weight": b}
-    biased = any(name.endswith(".bias") for name in changed)
-    for name in [name for name in trunk if biased and name.endswith(".bias")]:
-        module = name.removesuffix(".bias")
-        tensors[f"{module}.base_layer.bias" if module in pairs else name] = final[name]
-    ranks = {module: len(a) for module, (a, _) in pairs.items()}
-    return _config(ranks, saved, biased), {PEFT_PREFIX + name: tensor for name, tensor in tensors.items()}
+    whole = {name: final[name] for name in final if name in head or name.rpartition(".")[0] in pooler}
+    if any(name.endswith(".bias") and name not in left_out and name not in whole for name in changed):
+        biases = [name for name in trunk if name.endswith(".bias") and name not in whole]
+        whole |= {name: original[name] if name in left_out else final[name] for name in biases}
+    saved = sorted({name.partition(".")[0] for name in head} | pooler)
+    return WeightChange(pairs, whole, tuple(saved), frozenset(transposed), tuple(left_out))
+
+
+def lora_of(
+    base: nn.Module, final: Mapping[str, Tensor], task_class: TaskClass, norms: Collection[str], rank: int
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the config and tensors of the LoRA that turns the parameters of `base` into `final`.
+
+    The arguments are those of `change_of`. Raise Rejected (check "conversion") if the adapter changed something
+    that a LoRA cannot hold.
+    """
+    change = change_of(base, final, task_class, norms, rank)
+    if change.left_out:
+        raise Rejected(
+            "conversion",
+            change.left_out[0],
+            "the adapter changes this parameter, and a LoRA can change only linear layers and biases",
+        )
+    return change.peft(task_class)
+
+
+def _is_inside(module: str, saved: Collection[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in saved)
+
+
+def _no_change(task_class: TaskClass) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return a pair of zeros, which changes nothing. PEFT needs at least one target."""
+    module = next(name for name in task_class.linears if name.startswith(task_class.prefix))
+    width_in, width_out = task_class.linears[module]
+    return {module: (torch.zeros(1, width_in), torch.zeros(width_out, 1))}
 
 
 def _config(ranks: dict[str, int], saved: list[str], biased: bool) -> dict[str, Any]:

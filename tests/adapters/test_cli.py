@@ -24,7 +24,7 @@ from rootstock.adapters.foundation.location import FoundationFiles
 from tests.adapters.stand_in import DIGESTS, VERIFICATION, ZIP, StandIn, bound, raw_server, refusal, serving
 from tests.peft_adapters import save_adapter
 
-COMMANDS = ("push", "list", "show", "pull", "alias", "rollback", "remove", "import", "verify")
+COMMANDS = ("push", "list", "show", "pull", "alias", "rollback", "remove", "import", "verify", "convert")
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,15 @@ def test_pickled_weights_are_refused_before_anything_is_sent(
         (("push", "EMPTY"), "no adapter_config.json and no adapter_model.safetensors"),
         (("push", "FILE"), "'Bad Name' cannot name an adapter"),
         (("push", "CARD"), "README.md is not a zip: give a bundle's zip, or the folder"),
+        (
+            ("push", "nowhere"),
+            "nowhere does not exist; give a file, a folder, or org/name@revision of",
+        ),
+        (
+            ("convert", "nowhere", "out.zip"),
+            "nowhere does not exist; give a file, a folder, or",
+        ),
+        (("push", "FILE", "--rank", "0"), "--rank is '0'; give a whole number of at least 1, or auto"),
         (("push", "FILE", "--name", "a", "--labels", "[1]"), "--labels: '[1]' is not a list of strings; give '["),
         (("push", "FILE", "--name", "a", "--labels", "[1"), "--labels: '[1' is not JSON"),
         (("push", "FILE", "--name", "a", "--labels", '{"1": "a"}'), "has other keys than the ids 0 to 0"),
@@ -182,7 +191,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     assert server.seen == []
 
 
-@pytest.mark.parametrize("words", [("show",), ("push", "/nowhere"), ("alias", "a", "b", "x"), ("nothing",)])
+@pytest.mark.parametrize("words", [("show",), ("verify", "/nowhere"), ("alias", "a", "b", "x"), ("nothing",)])
 def test_what_cannot_be_parsed_is_exit_code_2(run: Callable[..., Result], words: tuple[str, ...]) -> None:
     result = run(*words)
     assert (result.exit_code, result.stdout) == (2, "")

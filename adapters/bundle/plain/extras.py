@@ -68,7 +68,10 @@ def is_description(path: str) -> bool:
 def why_unknown(name: str) -> str:
     """Return why a file is not part of an adapter, with the remedy if its name suggests one."""
     if any(fnmatchcase(name, pattern) for pattern in _WHOLE):
-        return "the weights of a whole model, not of an adapter; save the PEFT model with save_pretrained"
+        return (
+            "the weights of a whole model, not of an adapter; save the PEFT model with save_pretrained, or "
+            "make a bundle of the model: rootstock adapters convert FOLDER OUT.zip"
+        )
     if name.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt")):
         return "pickled weights are never read; save as safetensors"
     return "unknown"

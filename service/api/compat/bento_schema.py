@@ -17,8 +17,9 @@ from rootstock.service.api.openai.chat_answer import ChatCompletion
 from rootstock.service.api.openai.completions import Completion, CompletionBody
 from rootstock.service.api.openai.embeddings import Embeddings, EmbeddingsBody
 from rootstock.service.api.openai.moderations import Moderations, ModerationsBody
-from rootstock.service.api.predict import PredictBody, Prediction, Predictions
+from rootstock.service.api.predict import PredictBody, Predictions
 from rootstock.service.api.rerank import Ranking, RerankBody
+from rootstock.service.api.task_predictions import Prediction
 from rootstock.service.api.tokenize import DetokenizeBody, Detokenized, TokenizeBody, Tokens
 
 router = APIRouter()

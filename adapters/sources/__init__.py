@@ -1,0 +1,1 @@
+"""Models of other libraries as adapters: heads, SetFit and sentence-transformers models, whole checkpoints."""
