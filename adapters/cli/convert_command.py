@@ -56,12 +56,14 @@ def convert(
     trust_pickle: TrustPickle = False,
     as_json: Json = False,
 ) -> None:
-    """Convert a model or adapter of another kind to one that a server takes, and measure by how much it differs.
+    """Convert a model or an adapter to one that servers take.
 
-    A PEFT adapter becomes a LoRA in a plain folder's zip; a server does the same on upload. A whole model becomes
-    a bundle with a LoRA: the difference of its weights from the foundation's, cut to a rank. A head of
-    scikit-learn or SetFit goes into the bundle unchanged. Nothing is written if an output differs by more than
-    the limit: a hundredth of the largest output for a PEFT adapter, --max-difference for a whole model.
+    The command measures by how much the outputs differ. A PEFT adapter becomes a LoRA in a plain folder's
+    zip; a server does the same on upload. A whole model becomes a bundle with a LoRA: the difference of its
+    weights from the foundation's, cut to a rank. A head of scikit-learn or SetFit goes into the bundle unchanged.
+
+    Nothing is written if an output differs by more than the limit: a hundredth of the largest output for a PEFT
+    adapter, --max-difference for a whole model.
     """
     found = located(path, trust_pickle)
     plain: dict[str, Any] = {"task": task, "problem_type": problem_type, "max_length": max_length}

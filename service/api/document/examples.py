@@ -14,6 +14,7 @@ _REVIEWS = ["The headphones sound great.", "The left ear cup broke within a week
 _RANKED = {"query": "Who sent it?", "documents": [_TEXT, "The headphones sound great."]}
 _MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 _CHAT = {"model": "chat", "messages": _MESSAGES, "max_tokens": 20}
+_COMPLETION = {"model": "chat", "prompt": "The capital of France is", "max_tokens": 5}
 _SCHEMA = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
 _RANKER = "needs a text-ranking adapter `reranker`"
 _SENTIMENT, _FOUNDATION = {"model": "review-sentiment"}, {"model": "foundation"}
@@ -57,9 +58,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
             "response_format": {"type": "json_schema", "json_schema": {"name": "city", "schema": _SCHEMA}},
         },
     },
-    "POST /v1/completions": {
-        "Continue a text": {"model": "chat", "prompt": "The capital of France is", "max_tokens": 5}
-    },
+    "POST /v1/completions": {"Continue a text": _COMPLETION},
     "POST /v1/embeddings": {
         "Embed two texts": {**_FOUNDATION, "input": _REVIEWS},
         "The first 64 numbers, in base64": {
@@ -111,12 +110,14 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "POST /models/{name}": {"Classify a text": {"inputs": _TEXT}},
     "POST /models/{name}/pipeline/{task}": {"Classify two texts": {"inputs": _REVIEWS}},
     "POST /models/{name}/v1/chat/completions": {"Answer a chat": _CHAT},
+    "POST /models/{name}/v1/completions": {"Continue a text": _COMPLETION},
 }
 
 # The values of parameters by route. Those under "" hold for every route that has no others.
 PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "": {"name": "review-sentiment", "version": 1, "alias": "prod", "task": "text-classification"},
     "POST /models/{name}/v1/chat/completions": {"name": "chat"},
+    "POST /models/{name}/v1/completions": {"name": "chat"},
     "POST /predict": {"model": "review-sentiment"},
     "POST /rerank": {"model": "reranker"},
 }
