@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rootstock.adapters.bundle import Bundle, Limits, open_bundle
-from rootstock.adapters.bundle.bundle_file import BundleDescription, BundleFile, open_bundle_file
+from rootstock.adapters.bundle.bundle_file import BundleDescription, StoredBundle, open_bundle_file
 from rootstock.adapters.errors import CorruptBundle, FoundationNotHosted
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.registry import Resolution
@@ -65,7 +65,7 @@ class RegistryCatalog:
             return bundle.card()
 
     @contextmanager
-    def _text_of(self, digest: str) -> Iterator[BundleFile]:
+    def _text_of(self, digest: str) -> Iterator[StoredBundle]:
         try:
             with self.store.open(digest) as file, open_bundle_file(file, self.limits) as bundle:
                 _check_digest(bundle.manifest.digest, digest)

@@ -51,7 +51,7 @@ class BundleDescription:
         return GOLDEN in self.manifest.files
 
 
-class BundleFile:
+class StoredBundle:
     """An open stored bundle. The values of its tensors are never read, so only its text is checked."""
 
     def __init__(self, archive: zipfile.ZipFile, limits: Limits) -> None:
@@ -95,7 +95,7 @@ class BundleFile:
 
 
 @contextmanager
-def open_bundle_file(file: BinaryIO, limits: Limits) -> Iterator[BundleFile]:
+def open_bundle_file(file: BinaryIO, limits: Limits) -> Iterator[StoredBundle]:
     """Yield the bundle in a seekable file. Raise Rejected if the file is not a stored bundle."""
     with open_stored(file) as archive:
-        yield BundleFile(archive, limits)
+        yield StoredBundle(archive, limits)

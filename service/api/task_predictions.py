@@ -47,7 +47,7 @@ class LabelScore(BaseModel):
     score: float
 
 
-class Entity(BaseModel):
+class PredictedEntity(BaseModel):
     """A part of a text with a label. `start` and `end` count characters of the text.
 
     A group of tokens has `entity_group`. A single token (`aggregation_strategy` none) has `entity` and `index`.
@@ -105,7 +105,7 @@ class TokenClassificationPrediction(Prediction):
     """The entities of each text."""
 
     task: Literal["token-classification"]
-    predictions: list[list[Entity]]
+    predictions: list[list[PredictedEntity]]
 
 
 class FeatureExtractionPrediction(Prediction):

@@ -2,7 +2,7 @@
 "use strict";
 {
   const root = document.documentElement;
-  const names = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
+  const names = { auto: "system", light: "light", dark: "dark" };
   const order = Object.keys(names);
   let theme = localStorage.getItem("rootstock-theme");
   if (!order.includes(theme)) theme = "auto";
@@ -10,8 +10,8 @@
     root.dataset.theme = theme;
     const button = document.getElementById("theme");
     if (button) {
-      button.textContent = names[theme];
-      button.setAttribute("aria-label", `${names[theme]}. Change the theme`);
+      button.lastElementChild.textContent = names[theme];
+      button.setAttribute("aria-label", `Theme: ${names[theme]}. Change the theme`);
     }
   };
   apply();

@@ -5,6 +5,8 @@ import { el } from "../dom.js";
 import { key } from "../session.js";
 
 const VARIABLE = "ROOTSTOCK_KEY";
+// The longest list or object of a Python program that stands on one line.
+const WIDTH = 70;
 
 /** Write a text as one word of a POSIX shell. */
 const word = (text) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -24,12 +26,17 @@ function literal(value, indent = "") {
   if (value === null) return "None";
   if (typeof value === "boolean") return value ? "True" : "False";
   if (typeof value !== "object") return JSON.stringify(value);
-  const inner = `${indent}    `;
-  const items = Array.isArray(value)
-    ? value.map((one) => literal(one, inner))
-    : Object.entries(value).map(([name, one]) => `${JSON.stringify(name)}: ${literal(one, inner)}`);
   const [open, close] = Array.isArray(value) ? "[]" : "{}";
-  return items.length ? `${open}\n${items.map((one) => `${inner}${one},\n`).join("")}${indent}${close}` : open + close;
+  const short = `${open}${parts(value, indent).join(", ")}${close}`;
+  if (short.length <= WIDTH && !short.includes("\n")) return short;
+  const inner = `${indent}    `;
+  return `${open}\n${parts(value, inner).map((one) => `${inner}${one},\n`).join("")}${indent}${close}`;
+}
+
+function parts(value, indent) {
+  return Array.isArray(value)
+    ? value.map((one) => literal(one, indent))
+    : Object.entries(value).map(([name, one]) => `${JSON.stringify(name)}: ${literal(one, indent)}`);
 }
 
 /** Write the call as a method of the Python client: its name, then its arguments. */
@@ -40,13 +47,13 @@ function method({ path, body }) {
     case "v1/predict": return models ? ["fan_out", [models, inputs], parameters] : ["predict", [model, inputs], parameters];
     case "v1/embeddings": return ["embed", [model, rest.input], {}];
     case "v1/rerank": return ["rerank", [model, rest.query, rest.documents], {}];
-    case "v1/chat/completions": return named("chat", [model], "messages", rest, streams);
-    default: return named("complete", [model], "prompt", rest, streams);
+    case "v1/chat/completions": return generation("chat", model, "messages", rest, streams);
+    default: return generation("complete", model, "prompt", rest, streams);
   }
 }
 
-function named(name, first, second, { [second]: content, ...options }, streams) {
-  return [name, [...first, content], { ...streams, ...options }];
+function generation(name, model, field, { [field]: content, ...options }, streams) {
+  return [name, [model, content], { ...streams, ...options }];
 }
 
 /** Write the call with the Python client, which returns results, or the pieces of a text. */
