@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,6 +86,21 @@ def test_a_chat_is_answered_by_the_model_in_the_path(hub: InferenceClient, serve
     pieces = hub.chat_completion(messages, max_tokens=8, temperature=0, stream=True)
     text = "".join(piece.choices[0].delta.content or "" for piece in pieces)
     assert text == native["choices"][0]["message"]["content"]
+
+
+def test_the_path_s_model_continues_a_text_in_openai_s_form(server: RunningServer) -> None:
+    body = {"prompt": PROMPT, "max_tokens": 8, "temperature": 0}
+    with server.client() as client:
+        answer = client.post("/models/a0/v1/completions", json={"model": "ignored", **body}).json()
+        native = client.post("/v1/completions", json={"model": "a0", **body}).json()
+    assert (answer["choices"], answer["model"]) == (native["choices"], "a0")
+
+
+def test_a_stream_ends_with_its_last_token_as_in_text_generation_inference(server: RunningServer) -> None:
+    with server.client() as client:
+        body = {"inputs": PROMPT, "parameters": {"max_new_tokens": 4}, "stream": True}
+        *_, last = client.post("/models/a0", json=body).text.strip().split("\n\n")
+    assert json.loads(last.removeprefix("data:"))["details"]["generated_tokens"] == 4
 
 
 @pytest.mark.parametrize(
