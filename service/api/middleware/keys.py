@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 # Health checks and scrapes need no key, and are not traced.
 OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v2/health/live", "/v2/health/ready")
+# These hold no data. A browser loads them before its user can give a key.
+_REFERENCE_PATHS = ("/docs", "/redoc", "/openapi.json")
+_REFERENCE_FILES = "/docs"
 ADAPTERS_PATH = "/v1/adapters"
 # vLLM's routes that publish and delete.
 _LORA_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
@@ -28,7 +31,7 @@ class Keys:
 
     def open(self, path: str) -> bool:
         """Tell whether calls of this path never need a key."""
-        return path in OPEN_PATHS
+        return path in (*OPEN_PATHS, *_REFERENCE_PATHS) or path.rpartition("/")[0] == _REFERENCE_FILES
 
     def changes(self, method: str, path: str) -> bool:
         """Tell whether a call changes adapters, and so needs the admin key."""
