@@ -10,6 +10,9 @@ from starlette.types import Scope
 
 # Health checks and scrapes need no key, and are not traced.
 OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v2/health/live", "/v2/health/ready")
+# These hold no data. A browser loads them before its user can give a key.
+_REFERENCE_PATHS = ("/docs", "/redoc", "/openapi.json")
+_REFERENCE_FILES = "/docs"
 ADAPTERS_PATH = "/v1/adapters"
 CONSOLE_PATH = "/console"
 ASSETS_PATH = "/console/assets/"
@@ -46,7 +49,7 @@ class Keys:
 
     def open(self, path: str) -> bool:
         """Tell whether calls of this path never need a key."""
-        return path in OPEN_PATHS
+        return path in (*OPEN_PATHS, *_REFERENCE_PATHS) or path.rpartition("/")[0] == _REFERENCE_FILES
 
     def changes(self, method: str, path: str) -> bool:
         """Tell whether a call changes adapters, and so needs the admin key."""

@@ -61,7 +61,6 @@ function askForKey() {
   // A view makes several calls, and each of them may be refused.
   if (main.querySelector(".sign-in")) return;
   leaving.abort();
-  reference.hidden = true;
   const place = el("div", { class: "view" }, signInForm());
   main.replaceChildren(place);
   document.title = "Sign in · Rootstock";
@@ -82,11 +81,8 @@ async function checkHealth() {
 }
 
 const out = document.getElementById("sign-out");
-// The browser opens the reference without a key, so a server with keys would refuse it.
-const reference = document.getElementById("reference");
 out.addEventListener("click", signOut);
 out.hidden = key() === null;
-reference.hidden = key() !== null;
 session.addEventListener("changed", () => {
   out.hidden = key() === null;
   route();

@@ -37,6 +37,17 @@ def test_each_key_may_do_what_it_is_for(
             assert client.get(path).status_code == 200
 
 
+def test_a_browser_reads_the_reference_without_a_key_and_nothing_else(
+    serve: Callable[..., RunningServer],
+) -> None:
+    with serve(api_key="reader", admin_key="owner").client() as client:
+        for path in ("/docs", "/redoc", "/openapi.json", "/docs/swagger-ui.js", "/docs/redoc.js"):
+            assert client.get(path).status_code == 200
+        assert client.get("/docs/other.js").status_code == 404
+        for path in ("/docs2", "/docsv1", "/openapi.json/", "/v1/adapters", "/v1/events", "/docs/../v1/adapters"):
+            assert client.get(path).status_code == 401
+
+
 def test_a_refusal_is_in_the_one_shape_and_comes_before_the_body_is_read(
     serve: Callable[..., RunningServer],
 ) -> None:
