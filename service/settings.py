@@ -100,8 +100,8 @@ class Settings(BaseSettings):
     )
     url: str = Field(
         "http://127.0.0.1:3000",
-        description="Address of the server that `rootstock adapters` and `rootstock top` call. The server does "
-        "not read it.",
+        description="Address of the server that `rootstock adapters`, `rootstock top` and the Python client "
+        "call. The server does not read it.",
     )
     data: Path = Field(
         Path("../shared/data"),

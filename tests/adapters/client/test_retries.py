@@ -223,10 +223,13 @@ def test_waiting_ends_when_the_server_is_ready_and_serves_the_model(
     assert clock.now == pytest.approx(100 + 3 * 0.2)
 
 
-def test_waiting_ends_with_an_error_that_says_what_is_missing(server: StandIn, client: Client) -> None:
+def test_waiting_ends_in_time_with_an_error_that_says_what_is_missing(
+    server: StandIn, client: Client, clock: Clock
+) -> None:
     server.instead = [busy(503) for _ in range(99)]
     with pytest.raises(TimedOut, match="after 3 s the server is not ready: too busy"):
         client.wait(timeout=3)
+    assert 102 < clock.now <= 103
     server.instead = [
         Response('{"status": "ready"}'),
         *(refusal(404, "unknown_adapter", "no") for _ in range(99)),
