@@ -31,16 +31,18 @@ class RemotePipeline:
         if self.task not in RESULTS and self.task != _GENERATION:
             raise Misused(f"there is no pipeline for {self.task}; choose {', '.join((*RESULTS, _GENERATION))}")
 
-    def __call__(self, inputs: Any = None, *labels: Any, **parameters: Any) -> Any:
+    def __call__(self, inputs: Any = None, candidate_labels: Any = None, **parameters: Any) -> Any:
         """Return the answer for one input, or a list of answers for a list of inputs.
 
-        `question` and `context` may stand in the place of an input, and the labels of a zero-shot classification
-        may follow it. `parameters` are those of the pipeline. A generation takes `max_new_tokens`, `do_sample`
+        `question` and `context` may stand in the place of an input. `candidate_labels` are those of a zero-shot
+        classification. `parameters` are those of the pipeline. A generation takes `max_new_tokens`, `do_sample`
         and `return_full_text` among others, and is greedy unless `do_sample` is true.
         """
-        if labels:
-            (parameters["candidate_labels"],) = labels
+        if candidate_labels is not None:
+            parameters["candidate_labels"] = candidate_labels
         if inputs is None:
+            if not {"question", "context"} <= parameters.keys():
+                raise Misused("there is no input; give one, or `question` and `context`")
             inputs = {name: parameters.pop(name) for name in ("question", "context")}
         if self.task == _GENERATION:
             return self._generated(inputs, parameters)

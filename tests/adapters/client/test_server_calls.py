@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.bundle.archive import open_archive
+from rootstock.adapters.client.async_client import AsyncClient
+from rootstock.adapters.client.client import Client
 from rootstock.adapters.client.errors import InvalidRequest, NotFound, RejectedBundle, StateConflict
 from rootstock.adapters.client.predictions import (
     AnswerResult,
@@ -31,6 +34,19 @@ CONTEXT = "Ada Lovelace met Charles Babbage in London in June 1833."
 @pytest.fixture
 def client(live: RunningServer, open_client: Callable[[str], Any]) -> Any:
     return open_client(live.url)
+
+
+def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
+    def methods(kind: type) -> dict[str, list[tuple[str, Any]]]:
+        public = {name: method for name, method in inspect.getmembers(kind, callable) if not name.startswith("_")}
+        signatures = {name: inspect.signature(method).parameters for name, method in public.items()}
+        return {
+            name: [(p.name, p.default) for p in parameters.values()] for name, parameters in signatures.items()
+        }
+
+    # scikit-learn and transformers call what blocks.
+    blocking = {name: of for name, of in methods(Client).items() if name not in ("classifier", "pipeline")}
+    assert blocking == methods(AsyncClient)
 
 
 def test_each_task_has_a_typed_result_that_says_what_answered(client: Any) -> None:
