@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.service.composition import DEMO
 from rootstock.service.settings import Settings
-from tests.console.browsing import Visit, run_browser
+from tests.console.browsing import Visit, run_browser, skip_without_chromium
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import PeftAdapter, save_adapter
 from tests.service.engine.generate.families import make_decoder
@@ -53,6 +53,7 @@ def server(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[RunningServer]:
     """Yield a server of the default foundation and a tiny one that generates, `tiny-chat`."""
+    skip_without_chromium()
     tiny = make_decoder("llama", tmp_path_factory.mktemp("tiny") / "tiny-chat")
     settings = Settings(
         home=new_home(), foundations=f"default,{tiny.folder}", demo=False, log_level="error", threads=1
