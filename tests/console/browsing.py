@@ -20,11 +20,15 @@ expect.set_options(timeout=WAIT_MS)
 PHONE = {"width": 375, "height": 800}
 
 
+def skip_without_chromium() -> None:
+    """Skip the test that runs, with the reason, if this machine has no Chromium."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium, which `apt-get install chromium` installs")
+
+
 @contextmanager
 def run_browser() -> Iterator[Browser]:
     """Start a headless Chromium that finds no host but this machine."""
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium, which `apt-get install chromium` installs")
     # In a container Chromium runs as root and has little shared memory.
     options = [
         "--no-sandbox",

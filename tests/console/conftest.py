@@ -13,13 +13,15 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page
 
+from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.service.composition import DEMO
 from rootstock.service.settings import Settings
-from tests.console.browsing import Visit, run_browser
+from tests.console.browsing import Visit, run_browser, skip_without_chromium
 from tests.live_server import RunningServer, run_server, upload
-from tests.peft_adapters import PeftAdapter
+from tests.peft_adapters import PeftAdapter, save_adapter
 from tests.service.engine.generate.families import make_decoder
 
+NLI = {"task": "zero-shot-classification", "labels": '["contradiction", "neutral", "entailment"]'}
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 CARD = f"""---
 license: mit
@@ -45,32 +47,39 @@ def with_card(adapter: PeftAdapter, card: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def server(
-    new_home: Callable[[], Path], peft_saved: dict[str, PeftAdapter], tmp_path_factory: pytest.TempPathFactory
+    new_home: Callable[[], Path],
+    foundation: FoundationFiles,
+    peft_saved: dict[str, PeftAdapter],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[RunningServer]:
     """Yield a server of the default foundation and a tiny one that generates, `tiny-chat`."""
+    skip_without_chromium()
     tiny = make_decoder("llama", tmp_path_factory.mktemp("tiny") / "tiny-chat")
     settings = Settings(
         home=new_home(), foundations=f"default,{tiny.folder}", demo=False, log_level="error", threads=1
     )
     with run_server(settings) as running, running.client() as client:
-        publish(client, peft_saved)
+        folder = tmp_path_factory.mktemp("answers")
+        answers = save_adapter(foundation.folder, folder, "QUESTION_ANS", 5, labels=2, r=4)
+        publish(client, {**peft_saved, "answers": answers})
         yield running
 
 
 def publish(client: httpx.Client, saved: dict[str, PeftAdapter]) -> None:
     labels = json.dumps([HOSTILE, "a label of many words that does not end soon", "c"])
-    bundles: list[tuple[str, bytes, dict[str, str]]] = [
-        ("entities", (DEMO / "entities.zip").read_bytes(), {}),
-        ("review-sentiment", (DEMO / "review-sentiment.zip").read_bytes(), {}),
+    for name in ("entities", "review-sentiment"):
+        answer = upload(client, name, (DEMO / f"{name}.zip").read_bytes())
+        assert answer.status_code == 201, answer.text
+    folders: list[tuple[str, bytes, dict[str, str]]] = [
         ("mood", with_card(saved["first"], CARD), {"labels": labels}),
         ("mood", saved["second"].zip(), {}),
         ("ranker", saved["scalar"].zip(), {"task": "text-ranking"}),
         ("embedder", saved["embedder"].zip(), {}),
+        ("reader", saved["answers"].zip(), {}),
+        ("topics", saved["first"].zip(), NLI),
     ]
-    for name, data, fields in bundles:
+    for name, data, fields in folders:
         answer = upload(client, name, data, foundation="default", **fields)
-        if answer.status_code == 422 and "foundation" in answer.text:
-            answer = upload(client, name, data, **fields)
         assert answer.status_code == 201, answer.text
 
 

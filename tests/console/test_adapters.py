@@ -19,7 +19,7 @@ def mood_at_2(client: httpx.Client) -> None:
 
 def test_the_list_shows_each_adapter_and_a_search_narrows_it(console: Page) -> None:
     rows = console.locator("tbody tr")
-    expect(rows).to_have_count(5)
+    expect(rows).to_have_count(7)
     expect(rows.filter(has_text="review-sentiment")).to_contain_text("text-classification")
     console.get_by_label("Search adapters by name").fill("ent")
     expect(rows).to_have_count(2)
