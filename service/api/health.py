@@ -26,7 +26,7 @@ async def livez(request: Request) -> Response:
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
-@router.get("/health")
+@router.get("/health", name="health")
 async def readyz(request: Request) -> Response:
     """Answer 200 while requests are admitted, else 503. Other servers' clients ask under /health."""
     server = server_of(request)
