@@ -16,7 +16,7 @@ from rootstock.adapters.sources.limits import MAX_RANK
 from rootstock.adapters.spec import TaskClass
 
 _RANKS = (1, 2, 4, 8, 16, 32, MAX_RANK)
-Outputs = Callable[[Mapping[str, Tensor]], list[Tensor]]
+Outputs = Callable[[Mapping[str, Tensor]], Iterator[Tensor]]
 _NORMS = "the weights of the normalisation layers"
 
 
@@ -51,25 +51,33 @@ def low_rank_form(
     norm (Eckart and Young, 1936).
     """
     original = {name: parameter.detach() for name, parameter in base.named_parameters()}
-    expected = outputs(final)
+    expected = list(outputs(final))
     whole = change_of(base, final, task_class, norms, rank or MAX_RANK)
-    form = LowRankForm(whole, expected, 0.0)
-    for tried in [rank] if rank is not None else _RANKS:
-        change = whole.truncated(tried)
-        got = outputs(change.parameters(original))
-        form = LowRankForm(change, got, _difference(expected, got))
-        if form.difference <= limit:
-            return form
-        if change.rank == whole.rank:
-            break
-    moved = _moved(original, final, form.change)
-    causes = _causes(original, final, form.change, norms, outputs, expected)
+    ranks = [rank] if rank is not None else [small for small in _RANKS if small < whole.rank] + [MAX_RANK]
+    for change in map(whole.truncated, ranks):
+        got = _within(outputs(change.parameters(original)), expected, limit)
+        if got is not None:
+            return LowRankForm(change, got, _difference(expected, got))
+    difference = _difference(expected, [*outputs(whole.parameters(original))])
+    moved = _moved(original, final, whole)
+    causes = _causes(original, final, whole, norms, outputs, expected)
     raise SourceError(
-        f"as a LoRA of rank {form.change.rank} the model's outputs differ by {form.difference:.2g} of the "
+        f"as a LoRA of rank {whole.rank} the model's outputs differ by {difference:.2g} of the "
         f"largest output, and the limit is {limit:g}; each part alone: {', '.join(causes)}; the weights differ "
         f"by {moved:.0%} from the foundation's; give the foundation that the model was trained from, allow more "
         "with --max-difference or --rank, or train a LoRA"
     )
+
+
+def _within(outputs: Iterator[Tensor], expected: Sequence[Tensor], limit: float) -> list[Tensor] | None:
+    """Return the outputs; None at the first that differs by more than the limit, without computing the rest."""
+    most = limit * max(float(output.abs().max()) for output in expected)
+    got = []
+    for before, after in zip(expected, outputs, strict=True):
+        if not float((after - before).abs().max()) <= most:
+            return None
+        got.append(after)
+    return got
 
 
 def _difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
@@ -87,13 +95,13 @@ def _causes(
 ) -> Iterator[str]:
     """Yield each part that the LoRA lacks with the difference that it makes alone, all else being exact."""
     weights = change.parameters(original)
-    cut = {name: weights[name] for module in change.pairs if (name := f"{module}.weight")}
+    cut = {name: weights[name] for name in (f"{module}.weight" for module in change.pairs)}
     parts: dict[str, dict[str, Tensor]] = {f"rank {change.rank}": cut}
     for name in change.left_out:
         module = name.rpartition(".")[0]
         part = _NORMS if any(module.endswith(norm) for norm in norms) else name
         parts.setdefault(part, {})[name] = original[name]
-    measured = {part: _difference(expected, outputs({**final, **values})) for part, values in parts.items()}
+    measured = {part: _difference(expected, [*outputs({**final, **values})]) for part, values in parts.items()}
     for part in sorted(measured, key=lambda part: -measured[part])[:3]:
         yield f"{part} by {measured[part]:.2g}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,16 +46,15 @@ class OutputFunction:
         self._layer = layer
         self._inputs = inputs
 
-    def __call__(self, parameters: Mapping[str, Tensor]) -> list[Tensor]:
-        """Return one output for each input, as a golden set holds it.
+    def __call__(self, parameters: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        """Yield one output for each input, as a golden set holds it.
 
         An output is fp32 and has shape (labels,), (dimensions,) or (tokens, labels).
         """
-        with torch.no_grad():
-            return [
-                self._output(torch.func.functional_call(self._model, dict(parameters), (), dict(tokens)))
-                for tokens in self._inputs
-            ]
+        for tokens in self._inputs:
+            with torch.no_grad():
+                answer = torch.func.functional_call(self._model, dict(parameters), (), dict(tokens))
+                yield self._output(answer)
 
     def _output(self, answer: Any) -> Tensor:
         if self._head.kind != "linear":

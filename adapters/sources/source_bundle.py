@@ -100,7 +100,7 @@ def bundle_of(
     outputs = OutputFunction(base, form.head, form.layer, [tokens for _, tokens in fitting])
     if source.folder is None:
         low_rank = None
-        computed = outputs({name: parameter.detach() for name, parameter in base.named_parameters()})
+        computed = [*outputs({name: parameter.detach() for name, parameter in base.named_parameters()})]
     else:
         low_rank = _low_rank(source.folder, files, spec, form, base, outputs, options)
         computed = list(low_rank.outputs)
