@@ -80,7 +80,7 @@ class FoundationNotHosted(AdapterError):
 
 
 class MissingBundle(AdapterError):
-    """The store has no bundle under the digest."""
+    """The store has no bundle under the digest, or cannot read it."""
 
     code = "missing_bundle"
 

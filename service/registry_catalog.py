@@ -70,7 +70,7 @@ class RegistryCatalog:
             with self.store.open(digest) as file, open_bundle_file(file, self.limits) as bundle:
                 _check_digest(bundle.manifest.digest, digest)
                 yield bundle
-        except Rejected as error:
+        except (Rejected, OSError) as error:
             raise CorruptBundle(f"the stored bundle {digest} is damaged: {error}") from error
 
     def _open(self, digest: str, data: bytes) -> Bundle:

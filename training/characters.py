@@ -18,6 +18,11 @@ def quoted(value: Any) -> str:
     return _SHORT.repr(value)
 
 
+def on_one_line(text: str) -> str:
+    """Return a text without line breaks and control characters, which a terminal or YAML would obey."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split(" "))
+
+
 def check_characters(value: Any, where: str, kind: type[TrainingError] = DataError) -> None:
     """Raise `kind` for half of a surrogate pair, which JSON and YAML can escape but UTF-8 cannot hold."""
     try:

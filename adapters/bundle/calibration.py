@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from rootstock.adapters.spec import Calibration, Rejected
@@ -31,7 +30,8 @@ def read_calibration(value: Any) -> Calibration:
     temperature = value["temperature"]
     if not isinstance(temperature, int | float) or isinstance(temperature, bool):
         raise _wrong(".temperature", f"{temperature!r} is not a number")
-    if not (math.isfinite(temperature) and COLDEST <= temperature <= HOTTEST):
+    # The comparison is exact for an integer of any size, and false for NaN.
+    if not COLDEST <= temperature <= HOTTEST:
         raise _wrong(".temperature", f"{temperature!r} is not from {COLDEST:g} to {HOTTEST:g}")
     return Calibration(float(temperature))
 

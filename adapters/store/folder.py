@@ -60,20 +60,20 @@ class FolderStore:
             ) from error
 
     def get(self, digest: str) -> bytes:
-        """Return the bytes under `digest`; raise MissingBundle if there are none."""
+        """Return the bytes under `digest`; raise MissingBundle if there are none that can be read."""
         with self.open(digest) as file:
-            return file.read()
+            try:
+                return file.read()
+            except OSError as error:
+                raise _missing(self.path(digest), digest, error) from error
 
     def open(self, digest: str) -> BinaryIO:
         """Return the bytes under `digest` as an open file that can seek; raise MissingBundle as `get` does."""
         path = self.path(digest)
         try:
             return path.open("rb")
-        except FileNotFoundError as error:
-            raise MissingBundle(
-                f"{path} is missing, so the store lacks the bytes of {digest}; restore the file, or publish the "
-                "bundle again"
-            ) from error
+        except OSError as error:
+            raise _missing(path, digest, error) from error
 
     def delete(self, digest: str) -> None:
         """Remove the bytes under `digest`, if there are any."""
@@ -85,6 +85,13 @@ class FolderStore:
             digits = path.stem
             if len(digits) == 64 and set(digits) <= set("0123456789abcdef") and path.parent.name == digits[:2]:
                 yield f"sha256:{digits}"
+
+
+def _missing(path: Path, digest: str, error: OSError) -> MissingBundle:
+    fault = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+    return MissingBundle(
+        f"{path} {fault}, so the store lacks the bytes of {digest}; restore the file, or publish the bundle again"
+    )
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -16,7 +16,7 @@ class Store(Protocol):
         """Store `data` under `digest`, durably when the call returns; raise StoreFull if there is no room."""
 
     def get(self, digest: str) -> bytes:
-        """Return the bytes under `digest`; raise MissingBundle if there are none."""
+        """Return the bytes under `digest`; raise MissingBundle if there are none that can be read."""
 
     def open(self, digest: str) -> BinaryIO:
         """Return the bytes under `digest` as an open file that can seek; raise MissingBundle as `get` does."""

@@ -108,7 +108,7 @@ def test_a_pinned_name_is_in_a_slot_when_the_server_is_ready_and_its_new_version
     [
         ("a,b", 4, "names 2 references; at most 1 may be pinned with ROOTSTOCK_SLOTS=4"),
         ("a", 3, "at most 0 may be pinned"),
-        ("a, B?", 9, "'B?' is not a name"),
+        ("a, b?", 9, "'b?' is not a name"),
         ("foundation", 9, "foundation is always in memory"),
     ],
 )

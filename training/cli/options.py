@@ -13,6 +13,7 @@ from rich.console import Console
 
 from rootstock.adapters.cli.options import FOUNDATION_HELP
 from rootstock.adapters.cli.options import Json as Json
+from rootstock.training.characters import on_one_line
 
 if TYPE_CHECKING:
     from rootstock.training.fit.descent import Report
@@ -93,7 +94,7 @@ def chosen(proposal: Proposal) -> list[str]:
         named = f"prompts from {recipe.prompts.template}, answers from {recipe.prompts.completion}"
     lines = {"task": f"{recipe.task_type}, {why['task_type']}", "columns": named, "split": why["splits"]}
     lines |= {"choice": why.get("choose_by", ""), "conflicts": why.get("conflicts", "")}
-    return [f"{name:<10}{text}" for name, text in lines.items() if text]
+    return [on_one_line(f"{name:<10}{text}") for name, text in lines.items() if text]
 
 
 @contextmanager

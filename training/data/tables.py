@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rootstock.adapters.bundle.manifest import unique_keys
 from rootstock.training.characters import check_characters, quoted
@@ -34,20 +34,30 @@ def read_table(path: Path, raw: bytes, columns: Sequence[str]) -> Iterator[Row]:
         yield from _csv(path, text, columns)
 
 
-def column_names(path: Path, raw: bytes) -> list[str]:
-    """Return the names of a table's columns in order, in JSON lines those of the first row.
+class ColumnNames(NamedTuple):
+    """The names of a table's columns in order, in JSON lines those of the first row.
 
-    Raise DataError for a file that is not a valid table.
+    `whole` has those that occur once and, in JSON lines, in each row.
     """
-    if path.suffix.lower() == ".parquet":
-        return list(_parquet_table(path, raw).column_names)
-    text = decoded(path, raw)
+
+    names: list[str]
+    whole: frozenset[str]
+
+
+def column_names(path: Path, raw: bytes) -> ColumnNames:
+    """Return the names of a table's columns. Raise DataError for a file that is not a valid table."""
     if path.suffix.lower() == ".jsonl":
-        return [str(name) for _, _, value in islice(_json_objects(path, text), 1) for name in value]
-    try:
-        return next(csv.reader(io.StringIO(text, newline="")), [])
-    except csv.Error as error:
-        raise DataError(f"{path}, line 1: not CSV: {error}") from None
+        rows = [value for _, _, value in _json_objects(path, decoded(path, raw))]
+        names = list(rows[0]) if rows else []
+        return ColumnNames(names, frozenset(names).intersection(*rows))
+    if path.suffix.lower() == ".parquet":
+        names = list(_parquet_table(path, raw).column_names)
+    else:
+        try:
+            names = next(csv.reader(io.StringIO(decoded(path, raw), newline="")), [])
+        except csv.Error as error:
+            raise DataError(f"{path}, line 1: not CSV: {error}") from None
+    return ColumnNames(names, frozenset(name for name, times in Counter(names).items() if times == 1))
 
 
 def decoded(path: Path, raw: bytes) -> str:

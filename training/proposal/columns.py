@@ -33,6 +33,7 @@ _LABELS = (
 )
 _PROMPTS = ("prompt", "instruction", "question", "input", "query", "source")
 _ANSWERS = ("completion", "response", "answer", "output", "reply", "target")
+_KNOWN = {*_TEXTS, *_LABELS, *_PROMPTS, *_ANSWERS}
 _TAG = re.compile(r"O|[BI]-.+")
 _MESSAGE = {"role", "content"}
 
@@ -81,7 +82,14 @@ def choose_columns(path: Path, raw: bytes, stated: Mapping[str, str]) -> ColumnC
 
     Raise DataError if no columns fit.
     """
-    names = [name for name in column_names(path, raw) if name]
+    found, whole = column_names(path, raw)
+    # A column that no choice needs may lack values or occur twice. Any other is read, so that its fault is named.
+    needed = {*_KNOWN, *stated.values()}
+    names = [
+        name
+        for name in dict.fromkeys(found)
+        if name and (name in whole or not needed.isdisjoint((name, name.strip().lower())))
+    ]
     for key in ("text_column", "label_column"):
         if key in stated and stated[key] not in names:
             raise DataError(f"{path}: has no column {stated[key]!r} (data.{key}); found: {_listed(names)}")

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from rootstock.adapters.reference import FOUNDATION
+from rootstock.training.characters import on_one_line
 from rootstock.training.data.dataset import Dataset, read_dataset
 from rootstock.training.data.pair_split import split_pairs
 from rootstock.training.data.split import split
@@ -46,7 +47,7 @@ class Proposal:
         data = self.source.resolve(self.source.recipe.data.path).resolve()
         value["data"]["path"] = os.path.relpath(data, path.resolve().parent)
         text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10**6)
-        lines = [f"# A recipe for {data.name}. Every key: rootstock train schema"]
+        lines = [f"# A recipe for {on_one_line(data.name)}. Every key: rootstock train schema"]
         for line in text.splitlines():
             if line.startswith("description:") and "license" not in value:
                 lines.append("# license: cc-by-4.0   # state one before you publish")
@@ -106,7 +107,7 @@ def propose(data: Path, changes: Sequence[str] = ()) -> Proposal:
         described = _description(dataset)
     if "description" not in asked:
         source = changed(source, {"description": described})
-    return Proposal(source, chosen)
+    return Proposal(source, {key: on_one_line(why) for key, why in chosen.items()})
 
 
 def _choice(data: Path, raw: bytes, asked: Mapping[str, Any]) -> ColumnChoice:
