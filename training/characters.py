@@ -1,10 +1,12 @@
-"""Quotes values in messages, and checks that values from files are valid Unicode text."""
+"""Writes values in messages and in YAML, and checks that values from files are valid Unicode text."""
 
 from __future__ import annotations
 
 import json
 from reprlib import Repr
 from typing import Any
+
+import yaml
 
 from rootstock.training.errors import DataError, TrainingError
 
@@ -21,6 +23,16 @@ def quoted(value: Any) -> str:
 def on_one_line(text: str) -> str:
     """Return a text without line breaks and control characters, which a terminal or YAML would obey."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split(" "))
+
+
+def yaml_text(value: Any, width: int = 80) -> str:
+    """Return a value as YAML, with its keys in their order and lines of about `width` characters."""
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=width)
+    if "\x85" not in text:
+        return text
+    # PyYAML leaves U+0085 as it is, and reads it as a line feed.
+    escaped: str = yaml.safe_dump(value, sort_keys=False, width=width)
+    return escaped
 
 
 def check_characters(value: Any, where: str, kind: type[TrainingError] = DataError) -> None:

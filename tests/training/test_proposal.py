@@ -55,11 +55,6 @@ CASES = {
         "CAUSAL_LM",
         ("{question}", "{answer}"),
     ),
-    "two columns that never repeat": (
-        {"english": text, "plain": lambda i: f"short {i}"},
-        "CAUSAL_LM",
-        ("{english}", "{plain}"),
-    ),
 }
 
 
@@ -104,6 +99,54 @@ def test_what_the_caller_states_comes_before_what_the_rows_show(tmp_path: Path) 
     assert (recipe.name, recipe.peft.r) == ("other", 4)
     asked = propose(path, ['prompts.template="{text}"', 'prompts.completion="{label}"'])
     assert asked.source.recipe.prompts.completion == "{label}"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"message": text, "team": lambda i: "heating"}, "every label is 'heating'"),
+        ({"message": text, "team": lambda i: "ab"[i % 2] if i else ""}, r"line 2: the label \('team'\) is empty"),
+        ({"id": str, "text": text}, "no columns of texts and labels"),
+        ({"english": text, "plain": lambda i: f"short {i}"}, "prompts.template={ask}"),
+    ],
+    ids=["one label", "an empty label", "no labels", "two texts"],
+)
+def test_rows_without_good_labels_are_refused_and_never_become_prompts(
+    tmp_path: Path, columns: dict[str, Callable[[int], Any]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        propose(write(tmp_path / "rows.csv", table(columns)))
+
+
+def test_two_columns_of_texts_are_a_prompt_and_an_answer_if_the_caller_asks_for_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", table({"english": text, "plain": lambda i: f"short {i}"}))
+    recipe = propose(path, ["task_type=CAUSAL_LM"]).source.recipe
+    assert (recipe.prompts.template, recipe.prompts.completion) == ("{english}", "{plain}")
+
+
+@pytest.mark.parametrize("mark", ["\n", "\u2028", "\x85", "\x07"], ids=ascii)
+def test_a_column_s_name_cannot_break_the_recipe_or_the_terminal(tmp_path: Path, mark: str) -> None:
+    label = f"kind{mark}license: mine{mark}#"
+    path = write(tmp_path / "rows.csv", table({"text": text, label: lambda i: "ab"[i % 2]}))
+    result = ran("init", path, "-o", tmp_path / "recipe.yaml")
+    assert mark == "\n" or mark not in result.stdout + result.stderr
+    source = load_recipe(tmp_path / "recipe.yaml")
+    assert (source.recipe.data.label_column, source.recipe.license) == (label, None)
+
+
+def test_a_column_that_no_choice_needs_may_lack_values_or_occur_twice(tmp_path: Path) -> None:
+    rows = table({"text": text, "label": lambda i: "ab"[i % 2], "note": str})
+    path = write(tmp_path / "rows.jsonl", [rows[0], *({**row, "note": 1} for row in rows[1:-1])])
+    path.write_text(path.read_text() + json.dumps({"text": "last", "label": "a"}) + "\n")
+    assert propose(path).source.recipe.data.label_column == "label"
+    twice = tmp_path / "twice.csv"
+    twice.write_text(
+        "text,label,x,x\n" + "".join(f"{text(i)!r},{'ab'[i % 2]},1,2\n".replace(", ", " ") for i in range(40))
+    )
+    assert propose(twice).source.recipe.data.text_column == "text"
+    twice.write_text("text,label,label\n" + "a,b,c\n" * 9)
+    with pytest.raises(DataError, match="the column 'label' occurs 2 times"):
+        propose(twice)
 
 
 def test_the_split_has_the_share_of_each_label_that_sklearn_gives_it(tmp_path: Path) -> None:

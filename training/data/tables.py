@@ -86,10 +86,17 @@ def _csv(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(header):
-                raise DataError(f"{path}, line {line}: {len(cells)} cells; the header has {len(header)}")
+                hint = _separator(header) or ("; quote a cell with commas" if len(cells) > len(header) else "")
+                raise DataError(f"{path}, line {line}: {len(cells)} cells; the header has {len(header)}{hint}")
             yield line, {column: cells[position] for column, position in positions.items()}
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: not CSV: {error}") from None
+
+
+def _separator(header: Sequence[str]) -> str:
+    """Return a hint if the header seems to be split by another character than a comma."""
+    other = next((mark for mark in (";", "\t", "|") if any(mark in name for name in header)), None)
+    return "" if other is None else f"; separate cells by commas, not by {other!r}"
 
 
 def _json_lines(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:

@@ -57,17 +57,24 @@ class _Column:
         return all(isinstance(value, str) for value in self.values)
 
     @property
+    def filled(self) -> Sequence[Any]:
+        """Return the values that are not empty. A label that a row lacks is a fault of that row, named later."""
+        return [value for value in self.values if str(value).strip()]
+
+    @property
     def is_label(self) -> bool:
-        return all(isinstance(value, str | int) and str(value).strip() for value in self.values)
+        return all(isinstance(value, str | int) for value in self.values) and len(self.filled) * 2 > len(
+            self.values
+        )
 
     @property
     def distinct(self) -> int:
-        return len({str(value) for value in self.values})
+        return len({str(value) for value in self.filled})
 
     @property
     def repeats(self) -> bool:
         """True if each value occurs twice or more on average, as labels do and texts do not."""
-        return 2 <= self.distinct <= len(self.values) / 2
+        return 1 <= self.distinct <= len(self.filled) / 2
 
     @property
     def length(self) -> float:
@@ -104,8 +111,9 @@ def choose_columns(path: Path, raw: bytes, stated: Mapping[str, str]) -> ColumnC
             return choice
     wanted = "texts and labels, or of prompts and answers," if task_type is None else f"{task_type}"
     raise DataError(
-        f"{path}: no columns of {wanted} were found among {_listed(names)}; name them, such as "
-        "data.text_column=body data.label_column=kind, or write a recipe with: rootstock train init recipe.yaml"
+        f"{path}: no columns of {wanted} were found among {_listed(found)}; name them, such as "
+        "data.text_column=body data.label_column=kind, or, for prompts and answers, prompts.template={ask} "
+        "prompts.completion={reply}; or write a recipe with: rootstock train init recipe.yaml"
     )
 
 
@@ -141,7 +149,11 @@ def _prompts(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool)
 
 def _labels(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) -> ColumnChoice | None:
     possible = [column for column in columns if column.is_label and column.name != stated.get("text_column")]
-    repeated = sorted((column for column in possible if column.repeats), key=lambda column: column.distinct)
+    # A column with one value comes last: if there is no other, the rows have one label, which is refused later.
+    repeated = sorted(
+        (column for column in possible if column.repeats),
+        key=lambda column: (column.distinct == 1, column.distinct),
+    )
     label = _named(columns, (stated.get("label_column", ""),)) or _named(possible, _LABELS)
     label = label or next(iter(repeated), None)
     texts = [column for column in columns if column.is_text and column is not label]
@@ -156,13 +168,11 @@ def _labels(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) 
 
 
 def _two_texts(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) -> ColumnChoice | None:
-    """Return the choice for a table of two columns of texts: the first is the prompt."""
+    """Return the choice for a table of two columns of texts, if the caller asks for prompts and answers."""
     texts = [column for column in columns if column.is_text]
-    if len(columns) != 2 or len(texts) != 2:
+    if not asked or len(columns) != 2 or len(texts) != 2:
         return None
-    return _templates(
-        texts[0], texts[1], f"neither {texts[0].name} nor {texts[1].name} repeats its values, as labels do"
-    )
+    return _templates(texts[0], texts[1], f"you ask for it, and {texts[0].name} comes before {texts[1].name}")
 
 
 # In the order of their tries.

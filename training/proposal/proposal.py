@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from rootstock.adapters.reference import FOUNDATION
-from rootstock.training.characters import on_one_line
+from rootstock.training.characters import on_one_line, yaml_text
 from rootstock.training.data.dataset import Dataset, read_dataset
 from rootstock.training.data.pair_split import split_pairs
 from rootstock.training.data.split import split
@@ -46,9 +46,9 @@ class Proposal:
         value = self.source.recipe.model_dump(mode="json", exclude_unset=True)
         data = self.source.resolve(self.source.recipe.data.path).resolve()
         value["data"]["path"] = os.path.relpath(data, path.resolve().parent)
-        text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10**6)
+        text = yaml_text(value, width=10**6)
         lines = [f"# A recipe for {on_one_line(data.name)}. Every key: rootstock train schema"]
-        for line in text.splitlines():
+        for line in text.removesuffix("\n").split("\n"):
             if line.startswith("description:") and "license" not in value:
                 lines.append("# license: cc-by-4.0   # state one before you publish")
             comment = self.choices.get(line.partition(":")[0].strip())

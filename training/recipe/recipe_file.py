@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from rootstock.adapters.bundle.canonical import canonical
-from rootstock.training.characters import check_characters
+from rootstock.training.characters import check_characters, yaml_text
 from rootstock.training.errors import RecipeError
 from rootstock.training.recipe.faults import fault_lines
 from rootstock.training.recipe.recipe import Recipe, TaskType
@@ -82,8 +82,7 @@ class RecipeFile:
                     value[section][key] = str(self.resolve(value[section][key]).resolve())
         for key, path in (value["evaluation"].get("out_of_scope") or {}).items():
             value["evaluation"]["out_of_scope"][key] = str(self.resolve(path).resolve())
-        text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-        return text
+        return yaml_text(value)
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> RecipeFile:

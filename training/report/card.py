@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
+from rootstock.training.characters import yaml_text
 from rootstock.training.fit.method import Choice
 from rootstock.training.network.network import pooling_of
 from rootstock.training.network.network_spec import NetworkSpec
@@ -29,7 +28,7 @@ def render(recipe: Recipe, network: NetworkSpec, choice: Choice, metrics: Mappin
         for kind, value in figures["adapter"].items()
         if kind in _SCORES
     ]
-    front = yaml.safe_dump(front_matter(recipe, name, task, scores), sort_keys=False, allow_unicode=True)
+    front = yaml_text(front_matter(recipe, name, task, scores))
     sections = [
         f"---\n{front}---",
         f"# {recipe.name}",

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from rootstock.adapters.spec import TEXT_GENERATION
+from rootstock.training.characters import yaml_text
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.recipe.recipe import Recipe
 from rootstock.training.report.card import adapter_kind, front_matter, licence_sentence, table
@@ -25,9 +24,7 @@ def render_generation(recipe: Recipe, network: NetworkSpec, metrics: Mapping[str
         for kind, title in TITLES.items()
         if kind in figures["adapter"]
     ]
-    front = yaml.safe_dump(
-        front_matter(recipe, name, network.task.name, scores), sort_keys=False, allow_unicode=True
-    )
+    front = yaml_text(front_matter(recipe, name, network.task.name, scores))
     compared = figures["comparison"][PROMPTED]
     sections = [
         f"---\n{front}---",

@@ -193,6 +193,9 @@ def test_a_damaged_bundle_leaves_its_adapter_visible_and_its_card_an_error(
         stored.unlink()
         assert client.get("/v1/adapters/mood").json()["description"] is None
         assert client.get("/v1/adapters/mood/card").json()["error"]["code"] == "missing_bundle"
+        stored.mkdir()  # A file that cannot be read, also by root.
+        assert client.get("/v1/adapters/mood").json()["description"] is None
+        assert "cannot be read" in client.get("/v1/adapters/mood/card").json()["error"]["message"]
 
 
 @pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 403), ("reader", 200), ("owner", 200)])
