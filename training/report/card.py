@@ -162,8 +162,9 @@ def _limits(recipe: Recipe, figures: Mapping[str, Any]) -> str:
         else "It gives every text one of its labels, even a text that no label fits."
     )
     return (
-        f"Intended for inputs like its training data. {reading} Inputs are cut off at "
-        f"{recipe.training.max_length} tokens. The figures come from {figures['adapter']['rows']} rows, so a "
+        f"Intended for inputs like its training data. {reading} An input may have "
+        f"{recipe.training.max_length} tokens; a server refuses a longer one, unless the request has it cut off. "
+        f"The figures come from {figures['adapter']['rows']} rows, so a "
         "difference of a few points between two adapters can be chance. They say nothing about other languages, "
         "domains or times."
     )
