@@ -11,7 +11,7 @@ from rootstock.service.api.adapters.cards import card_of
 from rootstock.service.api.middleware.keys import ASSETS_PATH, CONSOLE_PATH
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.console.card import card_html
-from rootstock.service.console.files import PAGE, console_files
+from rootstock.service.console.files import PAGE, console_files, etag_of
 
 router = APIRouter(include_in_schema=False)
 
@@ -64,7 +64,12 @@ async def console_card(request: Request, name: str, version: int) -> Response:
     """Return the card of a version as HTML that is safe to insert in the page."""
     html = await asyncio.to_thread(_card, server_of(request), name, version)
     # A browser that opens this address itself gets a page that may do nothing.
-    headers = _HEADERS | {"Content-Security-Policy": "sandbox; default-src 'none'"}
+    headers = _HEADERS | {
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "ETag": etag_of(html.encode()),
+    }
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
     return Response(html, media_type="text/html", headers=headers)
 
 

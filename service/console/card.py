@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-# The parser takes about a second for each MiB, and a card of this length fills many screens.
-MAX_CHARACTERS = 2**16
+# The parser's time grows with the square of a hostile card's length. A card of this length fills many screens.
+MAX_CHARACTERS = 2**14
+_KEPT = 64
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 # The page has one h1, and a panel's title is an h2.
 _DEEPER = 2
@@ -27,11 +28,18 @@ def card_html(markdown: str) -> str:
 
     Links are absolute and open outside the console. Of a card over MAX_CHARACTERS only the beginning is shown.
     """
+    text = _FRONT_MATTER.sub("", markdown.replace("\r\n", "\n"), count=1)
+    html = _html(text[:MAX_CHARACTERS])
+    rest = len(text) - MAX_CHARACTERS
+    return html if rest <= 0 else f"{html}<p><em>{rest:,} more characters are in the bundle's README.md.</em></p>"
+
+
+# Anybody who may read can ask for the same card again and again.
+@lru_cache(_KEPT)
+def _html(shown: str) -> str:
     # Only a server whose cards somebody reads pays for the two libraries.
     import nh3
 
-    text = _FRONT_MATTER.sub("", markdown.replace("\r\n", "\n"), count=1)
-    shown = text[:MAX_CHARACTERS]
     parser = _parser()
     tokens = parser.parse(shown)
     for i, token in enumerate(tokens):
@@ -40,7 +48,7 @@ def card_html(markdown: str) -> str:
         if token.type == "th_open" and not tokens[i + 1].content:
             # A header without text heads nothing, and a screen reader would announce it.
             token.tag = tokens[i + 2].tag = "td"
-    html = nh3.clean(
+    return nh3.clean(
         parser.renderer.render(tokens, parser.options, {}),
         tags=_TAGS,
         attributes={"a": {"href"}},
@@ -49,8 +57,6 @@ def card_html(markdown: str) -> str:
         link_rel="noopener noreferrer",
         set_tag_attribute_values={"a": {"target": "_blank"}},
     )
-    rest = len(text) - len(shown)
-    return html if not rest else f"{html}<p><em>{rest:,} more characters are in the bundle's README.md.</em></p>"
 
 
 @cache

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from rootstock.adapters.bundle import Limits
+from rootstock.adapters.home.bulk_import import import_bundles
+from rootstock.adapters.spec import FoundationSpec
+from rootstock.service.composition import DEMO
 from tests.console.browsing import Visit
-from tests.live_server import RunningServer
+from tests.live_server import RunningServer, upload
+from tests.peft_adapters import PeftAdapter
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +119,26 @@ def test_a_version_s_bundle_is_saved_as_a_file(
     saved = begun.value
     assert saved.suggested_filename == "mood-1.zip"
     assert saved.path().read_bytes() == client.get("/v1/adapters/mood/versions/1/bundle").content
+
+
+def test_a_golden_set_is_shown_as_passed_as_not_replayed_or_as_absent(
+    visit: Callable[..., Visit],
+    serve: Callable[..., RunningServer],
+    new_home: Callable[[], Path],
+    spec: FoundationSpec,
+    peft_saved: dict[str, PeftAdapter],
+) -> None:
+    home = new_home()
+    list(import_bundles([DEMO / "support-intents.zip"], home, spec, Limits()))
+    running = serve(home=home, threads=1)
+    with running.client() as client:
+        assert upload(client, "passed", (DEMO / "review-sentiment.zip").read_bytes()).status_code == 201
+        assert upload(client, "absent", peft_saved["second"].zip()).status_code == 201
+    page = visit(running.url).open()
+    for name, sentence in (
+        ("support-intents", "golden set not replayed"),
+        ("passed", "golden inputs, differ by at most"),
+        ("absent", "no golden set"),
+    ):
+        page.goto(f"{running.url}/#/adapters/{name}")
+        expect(page.get_by_role("region", name="Versions")).to_contain_text(sentence)

@@ -123,6 +123,29 @@ def test_an_answer_that_does_not_come_is_stopped_on_demand(visit: Callable[..., 
     expect(page.get_by_role("button", name="Send")).to_be_enabled()
 
 
+def test_a_conversation_that_is_cleared_during_an_answer_sends_none_of_it_again(
+    visit: Callable[..., Visit],
+) -> None:
+    page = visit().open("/#/playground?model=tiny-chat")
+    # The page itself clears the conversation at the first text, before the answer can end.
+    page.evaluate(
+        """() => new MutationObserver((_, watch) => {
+            if (!document.querySelector(".turn.assistant p:nth-child(2)")?.textContent) return;
+            watch.disconnect();
+            [...document.querySelectorAll("button")].find((one) => one.textContent === "Clear").click();
+        }).observe(document.querySelector(".chat"), { childList: true, subtree: true })"""
+    )
+    page.get_by_label("Message").fill("first")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".turn")).to_have_count(0)
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()
+    page.get_by_label("Message").fill("second")
+    with page.expect_request("**/v1/chat/completions") as sent:
+        page.get_by_role("button", name="Send").click()
+    assert sent.value.post_data_json["messages"] == [{"role": "user", "content": "second"}]
+    expect(page.locator(".turn").last).to_contain_text("tokens")
+
+
 def run(command: list[str], **options: Any) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG, **options)
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from rootstock.adapters.reference import is_name
 from rootstock.service.composition import DEMO
 from tests.console.browsing import Visit
 from tests.peft_adapters import PeftAdapter
@@ -89,3 +90,13 @@ def test_without_a_file_nothing_is_sent(page: Page) -> None:
     page.get_by_label("Name").fill("empty")
     page.get_by_role("button", name="Verify and publish").click()
     expect(page.get_by_role("alert")).to_have_text("No file is chosen; drop a zip, or choose one.")
+
+
+def test_the_name_s_rule_is_stated_beside_it_and_in_the_browser_s_own_message(page: Page) -> None:
+    rule = "lower-case letters, digits, dots, dashes and underscores, first a letter or digit"
+    name = page.get_by_label("Name")
+    expect(page.locator("label", has_text="Name")).to_contain_text(rule)
+    expect(name).to_have_attribute("title", f"1 to 128 {rule}")
+    for text in ("mood", "0.a-b_c", "Mood", "-mood", "my mood", "m" * 129):
+        name.fill(text)
+        assert name.evaluate("input => input.checkValidity()") == is_name(text), text

@@ -87,4 +87,10 @@ def test_a_link_opens_outside_the_console_and_tells_the_other_site_nothing() -> 
 def test_of_a_long_card_the_beginning_is_shown() -> None:
     text = Elements(card_html("word " * MAX_CHARACTERS)).text
     assert len(text) < MAX_CHARACTERS + 100
-    assert "262,144 more characters are in the bundle's README.md." in text
+    assert "65,536 more characters are in the bundle's README.md." in text
+
+
+def test_a_card_that_is_asked_for_again_is_not_parsed_again() -> None:
+    hostile = "![" * (MAX_CHARACTERS // 2)
+    # Two answers of the parser would be equal and not the same.
+    assert card_html(hostile) is card_html(f"---\nlicense: mit\n---\n{hostile}")

@@ -33,13 +33,16 @@ export async function call(path, { method = "GET", body, signal } = {}) {
     if (error.name === "AbortError") throw error;
     throw silence();
   }
-  if (!response.ok) throw await refusal(response.status, await response.text(), response.headers.get("x-request-id"));
+  if (!response.ok) throw refusal(response.status, parsed(await response.text()), response.headers.get("x-request-id"));
   return response;
 }
 
 /** Return the JSON of an answer. */
 export async function read(path, options) {
-  return (await call(path, options)).json();
+  const response = await call(path, options);
+  const answer = parsed(await response.text());
+  if (answer === undefined) throw refusal(response.status, undefined, response.headers.get("x-request-id"));
+  return answer;
 }
 
 /** Return the objects of a stream of server-sent events, one by one, until [DONE]. Throw Refusal for an error in it. */
@@ -55,8 +58,8 @@ export async function* stream(path, body, signal) {
     for (const line of lines.filter((one) => one.startsWith("data: "))) {
       const data = line.slice(6).trim();
       if (data === "[DONE]") return;
-      const event = JSON.parse(data);
-      if (event.error) throw new Refusal(response.status, event.error, response.headers.get("x-request-id"));
+      const event = parsed(data);
+      if (!event || event.error) throw refusal(response.status, event, response.headers.get("x-request-id"));
       yield event;
     }
   }
@@ -73,8 +76,9 @@ export function sendForm(path, form, sent, signal) {
     request.addEventListener("error", () => reject(silence()));
     request.addEventListener("abort", () => reject(new DOMException("left", "AbortError")));
     request.addEventListener("load", () => {
-      if (request.status < 300) resolve(JSON.parse(request.responseText));
-      else refusal(request.status, request.responseText, request.getResponseHeader("x-request-id")).then(reject);
+      const answer = parsed(request.responseText);
+      if (request.status < 300 && answer !== undefined) resolve(answer);
+      else reject(refusal(request.status, answer, request.getResponseHeader("x-request-id")));
     });
     signal?.addEventListener("abort", () => request.abort());
     request.send(form);
@@ -85,13 +89,20 @@ function silence() {
   return new Refusal(0, { message: "the server does not answer; check that it runs and try again", code: "no_answer" });
 }
 
-async function refusal(status, text, id) {
-  let error;
+/** Return the value of a JSON text, or undefined if it is no JSON. */
+function parsed(text) {
   try {
-    error = JSON.parse(text).error;
+    return JSON.parse(text);
   } catch {
-    error = { message: `the answer has the status ${status} and is not JSON; a proxy may have sent it`, code: "no_json" };
+    return undefined;
   }
+}
+
+/** Return the error in an answer. A proxy between the page and the server answers in a shape of its choice. */
+function refusal(status, answer, id) {
   if (status === 401) session.dispatchEvent(new Event("needed"));
-  return new Refusal(status, error, id);
+  const error = answer?.error;
+  if (typeof error?.message === "string") return new Refusal(status, error, id);
+  const message = `the answer has the status ${status} and not the server's form; a proxy may have sent it`;
+  return new Refusal(status, { message, code: "no_json" }, id);
 }

@@ -49,3 +49,8 @@ export function confirmation({ title, body, button, danger = false, change }) {
     dialog.showModal();
   });
 }
+
+/** Close every open dialog without its change, because the view that asked is gone. */
+export function closeDialogs() {
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+}

@@ -1,6 +1,7 @@
 // Starts the console: shows the view that the address names, and keeps session and health in the bar.
 
 import { call } from "./api.js";
+import { closeDialogs } from "./dialog.js";
 import { el } from "./dom.js";
 import { problem } from "./problem.js";
 import { key, session, signOut } from "./session.js";
@@ -22,10 +23,11 @@ let started = false;
 /** Show the view of the address `#/VIEW/NAME?QUERY`. A view stops its work when its signal is aborted. */
 async function route() {
   leaving.abort();
+  closeDialogs();
   leaving = new AbortController();
   const { signal } = leaving;
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
-  const [view, name = ""] = path.split("/");
+  const [view, encoded = ""] = path.split("/");
   for (const link of document.querySelectorAll(".bar nav a")) {
     const here = link.hash.slice(2) === (view === "adapters" ? "" : view);
     if (here) link.setAttribute("aria-current", "page");
@@ -34,17 +36,27 @@ async function route() {
   const place = el("div", { class: "view" });
   main.replaceChildren(place);
   try {
-    const show = VIEWS[view];
-    if (show === undefined || (view === "adapters" && !name)) {
+    const name = decoded(encoded);
+    if (!Object.hasOwn(VIEWS, view) || name === null || (view === "adapters" && !name)) {
       place.append(el("h1", { tabindex: "-1" }, "There is no such page"), el("p", {}, el("a", { href: "#/" }, "All adapters")));
+      arrive(place);
     } else {
-      const work = show(place, { name: decodeURIComponent(name), query: new URLSearchParams(query), signal });
+      const work = VIEWS[view](place, { name, query: new URLSearchParams(query), signal });
       arrive(place);
       await work;
     }
   } catch (error) {
     if (error.name === "AbortError" || signal.aborted) return;
     place.append(problem(error));
+  }
+}
+
+/** Return a part of an address as text, or null if its percent signs stand for no UTF-8. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return null;
   }
 }
 
@@ -61,6 +73,8 @@ function askForKey() {
   // A view makes several calls, and each of them may be refused.
   if (main.querySelector(".sign-in")) return;
   leaving.abort();
+  // Behind an open dialog the form could not be used.
+  closeDialogs();
   const place = el("div", { class: "view" }, signInForm());
   main.replaceChildren(place);
   document.title = "Sign in · Rootstock";

@@ -4,7 +4,15 @@
   const root = document.documentElement;
   const names = { auto: "system", light: "light", dark: "dark" };
   const order = Object.keys(names);
-  let theme = localStorage.getItem("rootstock-theme");
+  // A browser may block the storage; then the choice lasts until the page is loaded again.
+  const stored = (use) => {
+    try {
+      return use(localStorage);
+    } catch {
+      return null;
+    }
+  };
+  let theme = stored((storage) => storage.getItem("rootstock-theme"));
   if (!order.includes(theme)) theme = "auto";
   const apply = () => {
     root.dataset.theme = theme;
@@ -19,7 +27,7 @@
     apply();
     document.getElementById("theme").addEventListener("click", () => {
       theme = order[(order.indexOf(theme) + 1) % order.length];
-      localStorage.setItem("rootstock-theme", theme);
+      stored((storage) => storage.setItem("rootstock-theme", theme));
       apply();
     });
   });

@@ -99,6 +99,9 @@ def test_a_card_is_html_that_may_do_nothing_when_a_browser_opens_it_alone(
     assert answer.headers["content-type"].startswith("text/html")
     assert answer.headers["content-security-policy"] == "sandbox; default-src 'none'"
     assert "<h3>" in answer.text
+    again = client.get("/console/cards/carded/1", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == answer.headers["etag"]
     for path, code in (("nobody/1", "unknown_adapter"), ("carded/9", "unknown_version")):
         refused = client.get(f"/console/cards/{path}")
         assert (refused.status_code, refused.json()["error"]["code"]) == (404, code)

@@ -10,7 +10,8 @@ const number = (name, value, min, max, step) => el("input", { type: "number", na
 /** Make the panel of a chat, or of completions if `task` is text2text-generation. `made` is told each call. */
 export function generation(reference, task, signal, made) {
   const chats = task === "text-generation";
-  const messages = [];
+  // Each conversation has its own list, so that an answer that comes after "Clear" joins no other.
+  let messages = [];
   let writing = null;
   const log = el("div", { class: "chat", role: "log", "aria-label": "Conversation", tabindex: "0" });
   const input = el("textarea", { rows: 3, required: true, "aria-label": chats ? "Message" : "Text", placeholder: chats ? "Write a message" : "Write a text, with the prefix of the model's task" });
@@ -36,7 +37,7 @@ export function generation(reference, task, signal, made) {
 
   function forget() {
     writing?.abort();
-    messages.length = 0;
+    messages = [];
     log.replaceChildren();
     input.focus();
   }
@@ -59,7 +60,8 @@ export function generation(reference, task, signal, made) {
   async function answer(event) {
     event.preventDefault();
     if (writing) return;
-    messages.push({ role: "user", content: input.value });
+    const conversation = messages;
+    conversation.push({ role: "user", content: input.value });
     say("user", input.value);
     input.value = "";
     const call = request();
@@ -74,8 +76,8 @@ export function generation(reference, task, signal, made) {
       else remark.textContent = "Stopped.";
     }
     // A chat goes on after an answer; a stopped one counts as far as it came.
-    messages.push({ role: "assistant", content: body.textContent });
-    if (!body.textContent) messages.splice(-2);
+    conversation.push({ role: "assistant", content: body.textContent });
+    if (!body.textContent) conversation.splice(-2);
     writing = null;
     [send.disabled, stop.hidden] = [false, true];
   }

@@ -103,6 +103,7 @@ function versions(adapter, redraw) {
 /** Return a sentence about the checks that a version passed. */
 function verified(verification) {
   const { golden, inputs, max_difference: difference } = verification;
+  if (golden === "not replayed") return el("span", { class: "badge warn", title: "an import does not run the model, so no outputs were compared; upload the bundle to replay its golden set" }, "golden set not replayed");
   if (golden !== "passed") return el("span", { class: "badge warn", title: "the bundle has no golden set, so no outputs were compared" }, "no golden set");
   return `${count(inputs)} golden inputs, differ by at most ${figure(difference)}`;
 }
@@ -140,7 +141,7 @@ function labels(names) {
 }
 
 async function promote(adapter, version, redraw) {
-  const alias = el("input", { value: "live", required: true, pattern: "[A-Za-z0-9._\\-]{1,64}", name: "alias" });
+  const alias = el("input", { value: "live", required: true, pattern: "[A-Za-z0-9._\\-]{1,64}", title: "1 to 64 letters, digits, dots, dashes and underscores", name: "alias" });
   const done = await confirmation({
     title: `Promote version ${version} of ${adapter.name}`,
     body: [

@@ -5,11 +5,13 @@ import { announce, el, field, heading } from "../dom.js";
 import { bytes } from "../format.js";
 import { checkList } from "./checks.js";
 
+const NAME_RULE = "lower-case letters, digits, dots, dashes and underscores, first a letter or digit";
+
 export async function show(place, { query, signal }) {
   const file = el("input", { type: "file", accept: ".zip,application/zip", class: "file", id: "bundle", change: () => choose(file.files[0]) });
   const chosen = el("p", { class: "muted", "aria-live": "polite" }, "A bundle, or a folder that PEFT saved, as a zip.");
   const drop = el("div", { class: "drop" }, el("strong", {}, "Drop a zip here"), file, el("label", { class: "button", for: "bundle" }, "Choose a file"), chosen);
-  const name = el("input", { name: "name", required: true, pattern: "[A-Za-z0-9][A-Za-z0-9._\\-]{0,127}", value: query.get("name") ?? "", autocomplete: "off", spellcheck: "false" });
+  const name = el("input", { name: "name", required: true, pattern: "[a-z0-9][a-z0-9._\\-]{0,127}", title: `1 to 128 ${NAME_RULE}`, value: query.get("name") ?? "", autocomplete: "off", spellcheck: "false" });
   const activate = el("input", { type: "checkbox", checked: true });
   const send = el("button", { class: "main" }, "Verify and publish");
   const result = el("div", { class: "view", "aria-live": "polite" });
@@ -18,7 +20,7 @@ export async function show(place, { query, signal }) {
     "form",
     { class: "panel form", "aria-label": "Bundle", submit: publish },
     drop,
-    field("Name", name, "letters, digits, dots, dashes and underscores"),
+    field("Name", name, NAME_RULE),
     el("label", { class: "check" }, activate, el("span", {}, "Make this version live")),
     more.element,
     el("div", { class: "actions" }, send),
