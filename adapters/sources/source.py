@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ class Source:
     `kind` names it for people. `folder` holds a whole model's weights; it is None for a head on the foundation's
     own embeddings. `class_name` is the model's Hugging Face class, None if the folder does not state it.
     `embedding` says how the model turns a text into a vector, None for a model of a task's class. `layer` is the
-    linear layer on that vector, None for embeddings alone. `labels` and `problem_type` come from the files, and
+    linear layer on that vector, None for embeddings alone. `shapes` are those of a whole checkpoint's tensors.
+    `labels` and `problem_type` come from the files; the labels of a checkpoint are empty if it states none.
     `max_length` is None if no file states it. `ignored` names the files that are not read.
     """
 
@@ -30,6 +31,7 @@ class Source:
     class_name: str | None = None
     embedding: StatedEmbedding | None = None
     layer: OutputLayer | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     problem_type: str | None = None
     max_length: int | None = None
@@ -46,22 +48,6 @@ def unread(folder: Path, read: Collection[str]) -> tuple[str, ...]:
     """Return the files and folders of a model's folder that are not among those that were read, sorted."""
     tops = {path.name + ("/" if path.is_dir() else "") for path in folder.iterdir()}
     return tuple(sorted(tops - {*read, CARD}))
-
-
-def weight_files(folder: Path) -> list[str]:
-    """Return the names of a model's safetensors files; raise SourceError if it has none."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return [index.name, *sorted(set(json_object(index).get("weight_map", {}).values()))]
-    if (folder / "model.safetensors").is_file():
-        return ["model.safetensors"]
-    pickled = sorted(folder.glob("pytorch_model*.bin"))
-    if pickled:
-        raise SourceError(
-            f"{folder} has its weights in {pickled[0].name}, a pickle, which is never read; save the model again "
-            "with a newer transformers, which writes model.safetensors"
-        )
-    raise SourceError(f"{folder} holds no model.safetensors; give the folder that save_pretrained wrote")
 
 
 def json_object(path: Path) -> dict[str, Any]:
