@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rootstock.adapters.bundle.archive import CARD
 from rootstock.adapters.embedding_files import StatedEmbedding
-from rootstock.adapters.errors import SourceError
+from rootstock.adapters.errors import AdapterError, SourceError
+from rootstock.adapters.foundation.files import FoundationError
 from rootstock.adapters.sources.output_layer import OutputLayer
+from rootstock.adapters.spec import Rejected
 
 
 @dataclass(frozen=True)
@@ -59,3 +62,19 @@ def json_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SourceError(f"{path} holds {type(value).__name__}, not an object")
     return value
+
+
+@contextmanager
+def damage(model: Path | str) -> Iterator[None]:
+    """Raise SourceError in place of any error that no part of this project raises by design.
+
+    The files of another library's model may hold anything, and each library raises errors of many types for them.
+    """
+    try:
+        yield
+    except (AdapterError, FoundationError, Rejected, OSError):
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"{model} cannot be converted: {error!r}; a file is damaged or of an unknown form"
+        ) from error
