@@ -123,6 +123,11 @@ def _folders(listed: Any) -> dict[str, str]:
         )
     kinds = []
     for module in listed:
+        path = PurePosixPath(module["path"])
+        if path.is_absolute() or ".." in path.parts:
+            raise UnservedEmbedding(
+                MODULES, f"the module's folder {module['path']!r} is outside the model's", "save the model again"
+            )
         package, _, kind = module["type"].rpartition(".")
         if package.partition(".")[0] != "sentence_transformers" or kind not in _SERVED:
             where = f" (folder {module['path']!r})" if module["path"] else ""

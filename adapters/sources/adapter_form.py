@@ -46,13 +46,14 @@ def adapter_form(source: Source, spec: FoundationSpec, plain: PlainFields) -> Ad
     layer = source.layer
     if layer is not None and plain.labels is not None:
         layer = layer.with_labels(plain.labels)
-    labels = plain.labels
-    if labels is None:
-        labels = () if task in UNLABELLED else source.labels
-    if task not in UNLABELLED and len(labels) != len(source.labels):
-        raise SourceError(
-            f"{len(labels)} labels were given, and the model has {len(source.labels)} outputs; give one for each"
-        )
+    labels = plain.labels or ()
+    if task not in UNLABELLED:
+        own_labels = source.labels if pools else _labels(source, task_class)
+        labels = own_labels if plain.labels is None else plain.labels
+        if len(labels) != len(own_labels):
+            raise SourceError(
+                f"{len(labels)} labels were given, and the model has {len(own_labels)} outputs; give one for each"
+            )
     if plain.problem_type is None and task == "text-classification":
         plain = replace(plain, problem_type=source.problem_type)
     stated = replace(embedding, max_tokens=source.max_length or embedding.max_tokens) if pools else None
@@ -70,6 +71,22 @@ def adapter_form(source: Source, spec: FoundationSpec, plain: PlainFields) -> Ad
         labels,
         plain_problem(task, plain, len(labels)),
         Preprocessing(length, prefix=embedding.prefix if pools else ""),
+    )
+
+
+def _labels(source: Source, task_class: TaskClass) -> tuple[str, ...]:
+    """Return the labels of a checkpoint's outputs; the shape of the head's weight decides their number.
+
+    transformers leaves two default labels, LABEL_0 and LABEL_1, out of config.json. Raise SourceError if the
+    weights hold no head of the class.
+    """
+    for name, expected in task_class.head.items():
+        shape = source.shapes.get(name, ())
+        if None in expected and len(shape) == len(expected):
+            count = shape[expected.index(None)]
+            return source.labels if len(source.labels) == count else tuple(f"LABEL_{i}" for i in range(count))
+    raise SourceError(
+        f"{source.folder} holds no weights of the head of {task_class.name}; give the folder of the whole model"
     )
 
 

@@ -8,7 +8,8 @@ from rootstock.adapters.bundle.labels import config_labels
 from rootstock.adapters.bundle.plain.extras import MODEL
 from rootstock.adapters.embedding_files import TOKENIZER
 from rootstock.adapters.errors import SourceError
-from rootstock.adapters.sources.source import Source, json_object, unread, weight_files
+from rootstock.adapters.sources.source import Source, json_object, unread
+from rootstock.adapters.sources.weight_files import tensor_shapes, weight_files
 from rootstock.adapters.spec import PROBLEM_TYPES
 
 _TOKENIZER_FILES = ("tokenizer.json", TOKENIZER)
@@ -24,7 +25,7 @@ def is_checkpoint(folder: Path) -> bool:
 def read_checkpoint(folder: Path) -> Source:
     """Return the model in a folder, with its class, labels and problem type from config.json.
 
-    Raise SourceError for a folder without safetensors weights.
+    Raise SourceError for a folder without safetensors weights, or with a damaged file of them.
     """
     if not (folder / MODEL).is_file():
         steps = _steps(folder)
@@ -33,16 +34,17 @@ def read_checkpoint(folder: Path) -> Source:
         )
     config = json_object(folder / MODEL)
     weights = weight_files(folder)
-    classes = config.get("architectures") or [None]
+    classes = config.get("architectures")
+    stated = classes[0] if isinstance(classes, list) and classes else None
     labels = config.get("id2label")
     count = len(labels) if isinstance(labels, dict) else 0
-    named = config_labels((folder / MODEL).read_bytes(), count, "text-classification") if count else None
     problem = config.get("problem_type")
     return Source(
         "whole checkpoint",
         folder,
-        class_name=classes[0] if isinstance(classes[0], str) else None,
-        labels=named or tuple(f"LABEL_{i}" for i in range(count)),
+        class_name=stated if isinstance(stated, str) else None,
+        shapes=tensor_shapes(folder, weights),
+        labels=config_labels((folder / MODEL).read_bytes(), count, "text-classification") or (),
         problem_type=problem if problem in PROBLEM_TYPES else None,
         max_length=token_limit(folder),
         ignored=unread(folder, {MODEL, *_TOKENIZER_FILES, *weights}),

@@ -40,11 +40,10 @@ def fetch(reference: str, trust_pickle: bool) -> HubModel:
     if match is None:
         raise SourceError(f"{reference!r} is no model of the hub; give org/name@revision")
     repo, revision = match["repo"], match["revision"]
-    import httpx
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
     try:
+        # The import reads HF_ENDPOINT, and fails for one that is no URL.
+        from huggingface_hub import HfApi, snapshot_download
+
         commit = revision if _COMMIT.fullmatch(revision) else HfApi().model_info(repo, revision=revision).sha
         if commit is None:
             raise SourceError(
@@ -52,6 +51,12 @@ def fetch(reference: str, trust_pickle: bool) -> HubModel:
             )
         files = [*_FILES, *(HEADS[1:] if trust_pickle else ())]
         folder = snapshot_download(repo, revision=commit, allow_patterns=files, ignore_patterns=_OTHERS)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError, httpx.HTTPError) as error:
-        raise SourceError(f"{reference} cannot be fetched from the hub: {error}") from error
+    except SourceError:
+        raise
+    # The client lets through the errors of its HTTP library, and those of reading a strange answer.
+    except Exception as error:
+        raise SourceError(
+            f"{reference} cannot be fetched from the hub: {type(error).__name__}: {error}; check the "
+            "reference, the network and HF_ENDPOINT"
+        ) from error
     return HubModel(repo, commit, Path(folder))

@@ -11,7 +11,7 @@ from rootstock.adapters.sources.checkpoint import is_checkpoint, read_checkpoint
 from rootstock.adapters.sources.scikit_learn import is_estimator, layer_of, read_estimator
 from rootstock.adapters.sources.sentence_transformer import is_sentence_transformer, read_sentence_transformer
 from rootstock.adapters.sources.setfit import is_setfit, read_setfit
-from rootstock.adapters.sources.source import Source
+from rootstock.adapters.sources.source import Source, damage
 
 Kind = Literal["scikit-learn head", "SetFit model", "sentence-transformers model", "whole checkpoint"]
 
@@ -35,6 +35,11 @@ def open_source(path: Path, lowercases: bool, trust_pickle: bool) -> Source:
     `lowercases` states whether the foundation's tokenizer makes text lower-case. Raise SourceError if the model
     cannot become an adapter, and for a pickle without `trust_pickle`.
     """
+    with damage(path):
+        return _opened(path, lowercases, trust_pickle)
+
+
+def _opened(path: Path, lowercases: bool, trust_pickle: bool) -> Source:
     match kind_of(path):
         case "scikit-learn head":
             layer = layer_of(read_estimator(path, trust_pickle))

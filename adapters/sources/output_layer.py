@@ -21,7 +21,7 @@ class OutputLayer:
     """A linear layer: `weight` (labels, hidden) and `bias` (labels,), with one label for each output.
 
     `problem_type` decides how a server turns the outputs into scores. With `normalize`, the layer reads the
-    embedding divided by its L2 norm.
+    embedding divided by its L2 norm. Raise SourceError for NaN and infinity.
     """
 
     weight: Array
@@ -29,6 +29,28 @@ class OutputLayer:
     labels: tuple[str, ...]
     problem_type: str
     normalize: bool = False
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.weight).all() and np.isfinite(self.bias).all()):
+            raise SourceError("coef or intercept holds NaN or infinity in fp32; fit the model on finite features")
+
+    def on_scaled(self, mean: npt.ArrayLike, scale: npt.ArrayLike) -> OutputLayer:
+        """Return the layer for features x, where this one reads (x - mean) / scale.
+
+        `mean` and `scale` have one number for each feature, or one for all. Raise SourceError for other shapes.
+        """
+        width = self.weight.shape[1]
+        shifts, scales = np.asarray(mean, np.float64), np.asarray(scale, np.float64)
+        for array in (shifts, scales):
+            if array.shape not in ((1,), (width,)):
+                raise SourceError(
+                    f"the scaler has the shape {list(array.shape)}, and the head reads {width} features"
+                )
+        # The layer itself refuses what is not finite.
+        with np.errstate(all="ignore"):
+            weight = self.weight / scales
+            bias = self.bias - (weight * shifts).sum(axis=1)
+            return replace(self, weight=weight.astype(np.float32), bias=bias.astype(np.float32))
 
     def with_labels(self, labels: Sequence[str]) -> OutputLayer:
         """Return the layer with other labels; raise SourceError if their number differs."""
@@ -67,9 +89,9 @@ def output_layer(
         bias = np.concatenate([[0.0], bias])
     if len(weight) != len(names):
         raise SourceError(f"coef has {len(weight)} rows for {len(names)} labels; give one row for each label")
-    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise SourceError("coef or intercept holds NaN or infinity; fit the model on finite features")
-    return OutputLayer(weight.astype(np.float32), bias.astype(np.float32), names, kind)
+    # A number beyond fp32 becomes infinity, which the layer refuses.
+    with np.errstate(over="ignore"):
+        return OutputLayer(weight.astype(np.float32), bias.astype(np.float32), names, kind)
 
 
 def _matrix(value: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:

@@ -18,6 +18,12 @@ from rootstock.adapters.spec import FoundationSpec, HeadSpec, Preprocessing, Tas
 
 Text = str | tuple[str, str]
 Tokens = Mapping[str, Tensor]
+# The settings that decide the shapes of the trunk's parameters, by the names that all architectures know.
+_SIZES = (
+    "model_type", "num_hidden_layers", "hidden_size", "embedding_size", "intermediate_size",
+    "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size", "type_vocab_size",
+    "max_position_embeddings",
+)  # fmt: skip
 
 
 class TrunkModule(nn.Module):
@@ -68,6 +74,23 @@ class OutputFunction:
         if self._layer is None:
             return vector
         return torch.from_numpy(self._layer.weight) @ vector + torch.from_numpy(self._layer.bias)
+
+
+def check_sizes(folder: Path, files: FoundationFiles) -> None:
+    """Raise SourceError if the config of the model in a folder states other sizes than the foundation's.
+
+    A model with too many layers takes hours to build, even without weights.
+    """
+    its, own = (
+        transformers.AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        for path in (folder, files.folder)
+    )
+    for key in _SIZES:
+        if (size := getattr(its, key, None)) != (expected := getattr(own, key, None)):
+            raise SourceError(
+                f"{key} is {size!r} in {folder}, and {expected!r} in {files.name}: this is another model; give "
+                "the foundation that it was trained from"
+            )
 
 
 def load_model(folder: Path, task_class: TaskClass, pools: bool, labels: int) -> tuple[nn.Module, set[str]]:
@@ -130,7 +153,12 @@ def reads_alike(folder: Path, files: FoundationFiles, texts: Sequence[str]) -> b
 
 
 def _tokenizer(folder: Path) -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    path = folder / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    # The library raises plain exceptions for a damaged file.
+    except Exception as error:
+        raise SourceError(f"{path} cannot be read: {error}") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

@@ -87,13 +87,13 @@ def layer_of(estimator: Any, labels: Sequence[Any] | None = None) -> OutputLayer
     if _type(estimator) in _REGRESSORS:
         rows = np.atleast_2d(_fitted(estimator, "coef_"))
         names = labels or (["score"] if len(rows) == 1 else [f"score_{i}" for i in range(len(rows))])
-        return output_layer(rows, estimator.intercept_, names, "regression")
+        return output_layer(rows, _fitted(estimator, "intercept_"), names, "regression")
     if _type(estimator) in ("OneVsRestClassifier", "MultiOutputClassifier"):
         return _several(estimator, labels)
     if _type(estimator) == "SetFitHead":
         return _torch_layer(estimator, labels)
     classes = _classes(estimator)
-    return output_layer(estimator.coef_, estimator.intercept_, labels or classes)
+    return output_layer(_fitted(estimator, "coef_"), _fitted(estimator, "intercept_"), labels or classes)
 
 
 def _classes(estimator: Any) -> list[Any]:
@@ -130,15 +130,18 @@ def _several(estimator: Any, labels: Sequence[Any] | None) -> OutputLayer:
                 f"output {i} of this {kind} is a {_type(part)} that does not tell two classes apart; fit it on "
                 "rows with and without each label"
             )
-    rows = np.concatenate([part.coef_ for part in parts])
-    bias = np.concatenate([np.atleast_1d(part.intercept_) for part in parts])
+    rows = np.concatenate([_fitted(part, "coef_") for part in parts])
+    bias = np.concatenate([np.atleast_1d(_fitted(part, "intercept_")) for part in parts])
     own = estimator.classes_ if kind == "OneVsRestClassifier" else range(len(parts))
     return output_layer(rows, bias, labels or list(own), "multi_label_classification")
 
 
 def _piped(steps: Sequence[Any], labels: Sequence[Any] | None) -> OutputLayer:
     """Return the layer of a pipeline: an L2 norm, then scales and means, which go into the weights."""
-    first, *rest = [step for step in steps if step is not None and not isinstance(step, str)]
+    served = [step for step in steps if step is not None and not isinstance(step, str)]
+    if not served:
+        raise SourceError(f"the pipeline has no step that computes anything; served: {_SERVED}")
+    first, *rest = served
     if _type(first) == "Normalizer" and rest:
         if first.norm != "l2":
             raise SourceError(f"the pipeline's Normalizer has the norm {first.norm!r}; served: 'l2'")
@@ -150,9 +153,7 @@ def _piped(steps: Sequence[Any], labels: Sequence[Any] | None) -> OutputLayer:
         # Without `with_mean` the scaler still has a mean, which it does not subtract.
         scale = _fitted(first, "scale_") if first.with_std else np.ones(1)
         mean = _fitted(first, "mean_") if first.with_mean else np.zeros(1)
-        weight = layer.weight / scale
-        bias = layer.bias - (weight * mean).sum(axis=1)
-        return replace(layer, weight=weight.astype(np.float32), bias=bias.astype(np.float32))
+        return layer.on_scaled(mean, scale)
     if rest:
         raise SourceError(f"the pipeline's step {_type(first)} is not served; served: {_SERVED}")
     return layer_of(first, labels)
@@ -173,7 +174,7 @@ def is_estimator(path: Path) -> bool:
 
 
 def _fitted(estimator: Any, attribute: str) -> Any:
-    if not hasattr(estimator, attribute):
+    if getattr(estimator, attribute, None) is None:
         raise SourceError(f"this {_type(estimator)} is not fitted: it has no {attribute}; fit it first")
     return getattr(estimator, attribute)
 

@@ -17,7 +17,8 @@ from rootstock.adapters.embedding_files import (
     read_embedding,
 )
 from rootstock.adapters.errors import SourceError
-from rootstock.adapters.sources.source import Source, unread, weight_files
+from rootstock.adapters.sources.source import Source, unread
+from rootstock.adapters.sources.weight_files import weight_files
 
 _READ = (MODULES, PROMPTS, TOKENIZER, "tokenizer.json", MODEL, *SENTENCE)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rootstock.adapters.bundle.archive import CARD
 from rootstock.adapters.embedding_files import StatedEmbedding
-from rootstock.adapters.errors import SourceError
+from rootstock.adapters.errors import AdapterError, SourceError
+from rootstock.adapters.foundation.files import FoundationError
 from rootstock.adapters.sources.output_layer import OutputLayer
+from rootstock.adapters.spec import Rejected
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Source:
     `kind` names it for people. `folder` holds a whole model's weights; it is None for a head on the foundation's
     own embeddings. `class_name` is the model's Hugging Face class, None if the folder does not state it.
     `embedding` says how the model turns a text into a vector, None for a model of a task's class. `layer` is the
-    linear layer on that vector, None for embeddings alone. `labels` and `problem_type` come from the files, and
+    linear layer on that vector, None for embeddings alone. `shapes` are those of a whole checkpoint's tensors.
+    `labels` and `problem_type` come from the files; the labels of a checkpoint are empty if it states none.
     `max_length` is None if no file states it. `ignored` names the files that are not read.
     """
 
@@ -30,6 +34,7 @@ class Source:
     class_name: str | None = None
     embedding: StatedEmbedding | None = None
     layer: OutputLayer | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     problem_type: str | None = None
     max_length: int | None = None
@@ -48,22 +53,6 @@ def unread(folder: Path, read: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted(tops - {*read, CARD}))
 
 
-def weight_files(folder: Path) -> list[str]:
-    """Return the names of a model's safetensors files; raise SourceError if it has none."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return [index.name, *sorted(set(json_object(index).get("weight_map", {}).values()))]
-    if (folder / "model.safetensors").is_file():
-        return ["model.safetensors"]
-    pickled = sorted(folder.glob("pytorch_model*.bin"))
-    if pickled:
-        raise SourceError(
-            f"{folder} has its weights in {pickled[0].name}, a pickle, which is never read; save the model again "
-            "with a newer transformers, which writes model.safetensors"
-        )
-    raise SourceError(f"{folder} holds no model.safetensors; give the folder that save_pretrained wrote")
-
-
 def json_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file; raise SourceError if it cannot be read."""
     try:
@@ -73,3 +62,19 @@ def json_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SourceError(f"{path} holds {type(value).__name__}, not an object")
     return value
+
+
+@contextmanager
+def damage(model: Path | str) -> Iterator[None]:
+    """Raise SourceError in place of any error that no part of this project raises by design.
+
+    The files of another library's model may hold anything, and each library raises errors of many types for them.
+    """
+    try:
+        yield
+    except (AdapterError, FoundationError, Rejected, OSError):
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"{model} cannot be converted: {error!r}; a file is damaged or of an unknown form"
+        ) from error

@@ -22,7 +22,7 @@ from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.installation import lack
 from rootstock.adapters.sources.adapter_form import AdapterForm, adapter_form
 from rootstock.adapters.sources.limits import MAX_DIFFERENCE
-from rootstock.adapters.sources.source import Source
+from rootstock.adapters.sources.source import Source, damage
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.adapters.tasks import task_named
 
@@ -84,10 +84,16 @@ def bundle_of(
     """
     if problem := lack("layers", "an import"):
         raise FoundationError(problem)
+    with damage(source.folder or f"the {source.kind}"):
+        return _bundle_of(source, files, spec, plain or PlainFields(), options or SourceOptions())
+
+
+def _bundle_of(
+    source: Source, files: FoundationFiles, spec: FoundationSpec, plain: PlainFields, options: SourceOptions
+) -> SourceBundle:
     from rootstock.adapters.sources.outputs import OutputFunction, load_model, tokens_of
 
-    options = options or SourceOptions()
-    form = adapter_form(source, spec, plain or PlainFields())
+    form = adapter_form(source, spec, plain)
     if form.layer is not None and form.layer.weight.shape[1] != spec.hidden_size:
         raise SourceError(
             f"the head reads {form.layer.weight.shape[1]} features, and an embedding of {spec.name} has "
@@ -136,8 +142,9 @@ def _low_rank(
 ) -> LowRankForm:
     """Return the LoRA that turns the foundation into the whole model in a folder."""
     from rootstock.adapters.sources.low_rank_form import low_rank_form
-    from rootstock.adapters.sources.outputs import load_model, reads_alike
+    from rootstock.adapters.sources.outputs import check_sizes, load_model, reads_alike
 
+    check_sizes(folder, files)
     if not reads_alike(folder, files, options.texts):
         raise SourceError(
             f"the tokenizer in {folder} makes other tokens than that of {spec.name}; give the foundation that "
@@ -157,6 +164,8 @@ def _low_rank(
                 f"{name} {state} in {folder}; {spec.name} has shape {[*tensor.shape]}: this is another "
                 "model; give the foundation that it was trained from"
             )
+        if not final[name].isfinite().all():
+            raise SourceError(f"{name} holds NaN or infinity in {folder}; give an earlier checkpoint")
     return low_rank_form(base, final, form.task_class, spec.norms, outputs, options.rank, options.max_difference)
 
 
@@ -169,6 +178,8 @@ def _figures(low_rank: LowRankForm) -> dict[str, Any]:
 
 
 def _golden(texts: Sequence[Text], outputs: Sequence[Tensor]) -> Golden:
+    if not all(output.isfinite().all() for output in outputs):
+        raise SourceError("an output of the model is NaN or infinity in fp32; its weights are too large")
     step = -(-len(texts) // _GOLDEN_INPUTS)
     return Golden(tuple(texts[::step]), tuple(output.numpy().astype(np.float32) for output in outputs[::step]))
 

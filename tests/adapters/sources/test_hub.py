@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.spec import FoundationSpec
 from tests.adapters.stand_in import StandIn, serving
 from tests.fake_hub import COMMIT, REPO, FakeHub, run_hub
+from tests.loopback_server import run_loopback
 from tests.peft_adapters import save_adapter
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -31,8 +34,9 @@ def server() -> Iterator[StandIn]:
 def run(tmp_path: Path) -> Run:
     """Return a function that runs a command with a hub, whose address the client reads when it is imported."""
 
-    def ran(hub: FakeHub, *words: str) -> subprocess.CompletedProcess[str]:
-        online = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
+    def ran(hub: FakeHub | str, *words: str) -> subprocess.CompletedProcess[str]:
+        url = hub if isinstance(hub, str) else hub.url
+        online = {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
         command = [sys.executable, "-m", "rootstock.adapters.cli.console", "adapters", *words]
         return subprocess.run(command, env={**os.environ, **online}, capture_output=True, text=True, check=False)
 
@@ -73,6 +77,43 @@ def test_a_model_or_revision_that_the_hub_lacks_is_one_line(
 ) -> None:
     with run_hub(tuned()) as hub:
         done = run(hub, "push", reference)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert_one_line(done, reference)
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], reference: str) -> None:
+    """Assert that a command ended with one line that names the reference and the settings to check."""
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
     assert done.stderr.startswith(f"rootstock adapters: {reference} cannot be fetched from the hub: ")
+    assert done.stderr.endswith("; check the reference, the network and HF_ENDPOINT\n")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_hub_on_a_closed_port_is_one_line(run: Run) -> None:
+    with socket.socket() as bound:
+        # A socket that is bound and does not listen refuses connections.
+        bound.bind(("127.0.0.1", 0))
+        done = run(f"http://127.0.0.1:{bound.getsockname()[1]}", "push", f"{REPO}@main")
+    assert_one_line(done, f"{REPO}@main")
+
+
+@pytest.mark.parametrize("address", ["no address", "http://" + "a" * 80 + ".example"])
+def test_an_address_that_is_none_is_one_line(run: Run, address: str) -> None:
+    assert_one_line(run(address, "push", f"{REPO}@main"), f"{REPO}@main")
+
+
+@pytest.mark.parametrize("body", [b"<html></html>", b"null", b"[]"])
+@pytest.mark.parametrize("revision", ["main", COMMIT])
+def test_a_server_that_is_no_hub_is_one_line(run: Run, body: bytes, revision: str) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    with run_loopback(Handler) as url:
+        done = run(url, "push", f"{REPO}@{revision}")
+    assert_one_line(done, f"{REPO}@{revision}")

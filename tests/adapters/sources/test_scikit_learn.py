@@ -21,6 +21,7 @@ from sklearn.preprocessing import MaxAbsScaler, Normalizer, StandardScaler
 from sklearn.svm import LinearSVC
 
 from rootstock.adapters.errors import SourceError
+from rootstock.adapters.sources.kinds import open_source
 from rootstock.adapters.sources.output_layer import OutputLayer, output_layer
 from rootstock.adapters.sources.scikit_learn import layer_of, read_estimator
 
@@ -120,6 +121,7 @@ def test_an_estimator_that_is_not_fitted_is_refused() -> None:
         ([[1.0, 2], [3, 4]], [0.0, 1], ["a"], "coef has 2 rows for 1 labels"),
         ([[1.0, 2]], [0.0, 1], ["a"], r"intercept has shape \[2\]; expected \[1\]"),
         ([[1.0, np.nan]], [0.0], ["a"], "NaN or infinity"),
+        ([[1.0, 1e39]], [0.0], ["a"], "NaN or infinity in fp32"),
         (np.zeros((2, 2, 2)), [0.0], ["a"], "coef is no matrix"),
         ("x", [0.0], ["a"], "coef is no matrix"),
         ([[1.0, 2]], [0.0], [], "no labels were given"),
@@ -192,3 +194,39 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.skops").write_bytes(b"no zip")
     with pytest.raises(SourceError, match=r"model\.skops cannot be read: "):
         read_estimator(tmp_path / "model.skops", trust_pickle=False)
+
+
+def scaled(**fitted: Any) -> Any:
+    """A pipeline of a scaler and a head, with other values of the scaler."""
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(FEATURES, TWO)
+    vars(pipeline[0]).update(fitted)
+    return pipeline
+
+
+def without(attribute: str, **values: Any) -> Any:
+    """A fitted head without an attribute, or with another value of it."""
+    head = LogisticRegression().fit(FEATURES, TWO)
+    delattr(head, attribute)
+    vars(head).update(values)
+    return head
+
+
+@pytest.mark.parametrize(
+    ("estimator", "said"),
+    [
+        (make_pipeline("passthrough"), "the pipeline has no step that computes anything"),
+        (without("coef_"), "not fitted: it has no coef_"),
+        (without("intercept_"), "not fitted: it has no intercept_"),
+        (without("classes_", classes_=None), "not fitted: it has no classes_"),
+        (scaled(mean_=None), "not fitted: it has no mean_"),
+        (scaled(mean_=np.ones(3)), r"the scaler has the shape \[3\], and the head reads 8 features"),
+        (scaled(scale_=np.ones((2, 8))), r"the scaler has the shape \[2, 8\]"),
+        (scaled(scale_=np.zeros(8)), "NaN or infinity in fp32"),
+        (scaled(mean_=np.full(8, 1e300)), "NaN or infinity in fp32"),
+        (without("classes_", classes_=7), "cannot be converted: TypeError"),
+    ],
+)
+def test_a_file_with_strange_parts_is_refused_by_the_part(tmp_path: Path, estimator: Any, said: str) -> None:
+    skops.io.dump(estimator, tmp_path / "model.skops")
+    with pytest.raises(SourceError, match=said):
+        open_source(tmp_path / "model.skops", True, False)
