@@ -7,7 +7,9 @@ import ipaddress
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from threading import Event
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -89,10 +91,13 @@ class BlockingTransport:
     def _ask(self, call: HttpCall[T]) -> T:
         return self._run(self._policy.ask(call))
 
-    def _run(self, flow: ClientFlow[T]) -> T:
+    def _run(self, flow: ClientFlow[T], ended: Event | None = None) -> T:
+        """Carry out a flow. Raise CancelledError before its next step once `ended` is set."""
         try:
             step = flow.send(None)
             while True:
+                if ended is not None and ended.is_set():
+                    raise CancelledError
                 try:
                     result = self._take(step)
                 except ClientError as error:
