@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 from rootstock.adapters.client.errors import Misused
@@ -42,21 +43,39 @@ class BatchPlan:
 
 
 def in_order(
-    ask: Callable[[Sequence[X]], Sequence[Y]], plan: BatchPlan, inputs: Iterable[X], most: int
+    ask: Callable[[Sequence[X], Event], Sequence[Y]], plan: BatchPlan, inputs: Iterable[X], most: int
 ) -> Iterator[Y]:
-    """Yield the results in the order of the inputs, with at most `concurrency` parts in memory."""
+    """Yield the results in the order of the inputs, with at most `concurrency` parts in memory.
+
+    `ask` is called in a thread for each part. The event is set once nobody waits for its result any more.
+    """
     waiting: deque[Future[Sequence[Y]]] = deque()
-    with ThreadPoolExecutor(plan.concurrency) as threads, _counted(plan, inputs) as counted:
+    ended = Event()
+    with _counted(plan, inputs) as counted:
         try:
             for part in plan.parts(inputs, most):
                 if len(waiting) == plan.concurrency:
                     yield from counted(waiting.popleft().result())
-                waiting.append(threads.submit(ask, part))
+                waiting.append(_begun(ask, part, ended))
             while waiting:
                 yield from counted(waiting.popleft().result())
         finally:
-            for future in waiting:
-                future.cancel()
+            ended.set()
+
+
+def _begun(ask: Callable[[X, Event], Y], part: X, ended: Event) -> Future[Y]:
+    """Return the result of a call that a thread makes."""
+    future: Future[Y] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(ask(part, ended))
+        except BaseException as error:
+            future.set_exception(error)
+
+    # A process waits at its end for the threads of a ThreadPoolExecutor. Ctrl-C would then wait for the server.
+    Thread(target=run, daemon=True).start()
+    return future
 
 
 async def in_order_async(

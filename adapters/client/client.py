@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from rootstock.adapters.client import flows, routes
@@ -123,8 +124,8 @@ class Client(BlockingTransport):
         def call_of(part: Sequence[InputText]) -> HttpCall[list_[Any]]:
             return routes.predict(model, part, result, parameters)
 
-        def ask(part: Sequence[InputText]) -> list_[Any]:
-            return self._run(flows.whole(self._policy, call_of, part))
+        def ask(part: Sequence[InputText], ended: Event) -> list_[Any]:
+            return self._run(flows.whole(self._policy, call_of, part), ended)
 
         def results() -> Iterator[Any]:
             yield from in_order(ask, plan, inputs, self.limits()["max_inputs"])

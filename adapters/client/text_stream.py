@@ -6,13 +6,19 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from rootstock.adapters.client.errors import Unreachable, Unreadable, stated_error, unreachable
+from rootstock.adapters.client.errors import (
+    Misused,
+    Unreachable,
+    Unreadable,
+    stated_error,
+    unreachable,
+)
 
 if TYPE_CHECKING:
     import httpx
 
-_DATA = "data:"
-_END = "[DONE]"
+_DATA = b"data:"
+_END = b"[DONE]"
 # The status that an error of the stream would have had before the stream began. Any other error is a fault, 500.
 _STATUS = {"deadline_exceeded": 504, "draining": 503, "overloaded": 429}
 
@@ -30,9 +36,19 @@ class StreamedText:
         self._response = response
         self._url = url
         self._timeout = timeout
+        self._rest = b""
         self._complete = False
 
-    def _piece(self, line: str) -> str:
+    def _pieces(self, received: bytes) -> Iterator[str]:
+        """Yield the texts in the lines that end in these bytes, and keep the rest for the next bytes.
+
+        A line of server-sent events ends at a line feed. httpx's `iter_lines` also ends one at U+0085, U+2028 and
+        U+2029, which JSON may hold.
+        """
+        *lines, self._rest = (self._rest + received).split(b"\n")
+        yield from filter(None, map(self._piece, lines))
+
+    def _piece(self, line: bytes) -> str:
         """Return the text in a line of the stream, which may be empty. Raise Refused if it states an error."""
         if not line.startswith(_DATA):
             return ""
@@ -42,7 +58,7 @@ class StreamedText:
             return ""
         try:
             return self._text(json.loads(data))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise Unreadable(f"{self._url} streams another answer than Rootstock's ({error!r})") from error
 
     def _text(self, event: Any) -> str:
@@ -56,6 +72,10 @@ class StreamedText:
             self.finish_reason = choice["finish_reason"] or self.finish_reason
         return text
 
+    def _check_unread(self) -> None:
+        if self._response.is_stream_consumed or self._response.is_closed:
+            raise Misused("the text was read or closed before; keep its pieces in a list, or ask again")
+
     def _check_end(self) -> None:
         if not self._complete:
             raise Unreachable(f"the connection to {self._url} broke off before the text was complete")
@@ -65,11 +85,11 @@ class TextPieces(StreamedText):
     """An iterator over the pieces of a text. Iterate once, or close it, so that the connection is free again."""
 
     def __iter__(self) -> Iterator[str]:
+        self._check_unread()
         try:
             with unreachable(self._url, self._timeout):
-                for line in self._response.iter_lines():
-                    if piece := self._piece(line):
-                        yield piece
+                for received in self._response.iter_bytes():
+                    yield from self._pieces(received)
             self._check_end()
         finally:
             self.close()
@@ -83,10 +103,11 @@ class AsyncTextPieces(StreamedText):
     """An asynchronous iterator over the pieces of a text. Iterate once, or close it."""
 
     async def __aiter__(self) -> AsyncIterator[str]:
+        self._check_unread()
         try:
             with unreachable(self._url, self._timeout):
-                async for line in self._response.aiter_lines():
-                    if piece := self._piece(line):
+                async for received in self._response.aiter_bytes():
+                    for piece in self._pieces(received):
                         yield piece
             self._check_end()
         finally:

@@ -7,7 +7,9 @@ import ipaddress
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from threading import Event
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -38,10 +40,7 @@ class Endpoint:
         """
         if url is None:
             url = os.environ.get(URL_VARIABLE) or DEFAULT_URL
-        if key is None:
-            key = next(filter(None, map(os.environ.get, KEY_VARIABLES)), None)
-        elif not (key.isascii() and key.isprintable() and key.strip() == key != ""):
-            raise Misused("the key is not one line of printable ASCII without spaces around it")
+        key = _checked("the key", key) if key is not None else _key_of_environment()
         address = _address(url)
         options = {
             "base_url": address,
@@ -92,10 +91,13 @@ class BlockingTransport:
     def _ask(self, call: HttpCall[T]) -> T:
         return self._run(self._policy.ask(call))
 
-    def _run(self, flow: ClientFlow[T]) -> T:
+    def _run(self, flow: ClientFlow[T], ended: Event | None = None) -> T:
+        """Carry out a flow. Raise CancelledError before its next step once `ended` is set."""
         try:
             step = flow.send(None)
             while True:
+                if ended is not None and ended.is_set():
+                    raise CancelledError
                 try:
                     result = self._take(step)
                 except ClientError as error:
@@ -191,10 +193,26 @@ def _request(http: httpx.Client | httpx.AsyncClient, call: HttpCall[Any], timeou
         ) from None
 
 
+def _key_of_environment() -> str | None:
+    for variable in KEY_VARIABLES:
+        if key := os.environ.get(variable):
+            return _checked(f"the key in {variable}", key)
+    return None
+
+
+def _checked(subject: str, key: str) -> str:
+    # httpx would show a key that it cannot send.
+    if not (key.isascii() and key.isprintable() and key.strip() == key != ""):
+        raise Misused(f"{subject} is not one line of printable ASCII without spaces or line ends around it")
+    return key
+
+
 def _address(url: str) -> httpx.URL:
     try:
         address = httpx.URL(url)
-    except httpx.InvalidURL as error:
+        # The look-up of a host encodes its name so, and refuses an empty or long part of it.
+        address.raw_host.decode("ascii").encode("idna")
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise Misused(f"{url!r} is not an address ({error}); give one like {DEFAULT_URL}") from None
     if address.scheme not in ("http", "https") or not address.host:
         raise Misused(f"{url!r} is not an http address; give one like {DEFAULT_URL}")

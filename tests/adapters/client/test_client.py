@@ -7,6 +7,7 @@ import itertools
 import json
 import socket
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -317,7 +318,13 @@ def test_where_nothing_listens_the_address_is_named() -> None:
             client.limits()
 
 
-@pytest.mark.parametrize("url", ["", "localhost:3000", "ftp://x", "http://", "http://u:p@x", "http://x?a=1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "localhost:3000", "ftp://x", "http://", "http://u:p@x", "http://x?a=1"),
+        *("http://a..b", "http://.a", f"http://{'a' * 64}.b"),
+    ],
+)
 def test_what_is_no_address_is_refused_at_once(url: str) -> None:
     with pytest.raises(Misused, match="one like http://127"):
         Client(url)
@@ -327,6 +334,17 @@ def test_what_is_no_address_is_refused_at_once(url: str) -> None:
 def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(key: str) -> None:
     with pytest.raises(Misused, match="the key is not one line"):
         Client(api_key=key)
+
+
+@pytest.mark.parametrize("variable", ["ROOTSTOCK_API_KEY", "ROOTSTOCK_ADMIN_KEY"])
+@pytest.mark.parametrize("key", [" ", "secret\n", "secret\r", "a secret\tkey", "clé-secret", "secret\udcff"])
+def test_a_key_of_the_environment_that_cannot_be_sent_is_refused_by_the_name_of_its_variable(
+    variable: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, key)
+    with pytest.raises(Misused, match=f"the key in {variable} is not one line") as caught:
+        Client()
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_proxy_from_the_environment_is_not_asked_for_this_machine(
@@ -385,6 +403,11 @@ def test_the_address_and_the_key_come_from_the_environment(
 def test_a_number_that_allows_no_try_is_refused_at_once(wrong: dict[str, Any]) -> None:
     with pytest.raises(Misused, match="; give "):
         Client(**wrong)
+
+
+@pytest.mark.parametrize("url", ["http://[::1]", "http://a.b.", "http://bücher.example", "http://127.0.0.1"])
+def test_every_form_of_a_host_is_an_address(url: str) -> None:
+    Client(url).close()
 
 
 def test_a_key_in_base64_is_sent_as_it_is(server: StandIn) -> None:

@@ -6,9 +6,13 @@ import asyncio
 import json
 import os
 import pty
+import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import httpx
@@ -20,6 +24,8 @@ from rootstock.adapters.client.async_client import AsyncClient
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.client.errors import InvalidRequest, Misused
 from rootstock.adapters.client.predictions import ClassificationResult
+from tests.bounds import HANG
+from tests.loopback_server import run_loopback
 
 DIGEST = f"sha256:{'d' * 64}"
 
@@ -151,3 +157,118 @@ def test_on_a_terminal_a_bar_is_shown_on_stderr(monkeypatch: pytest.MonkeyPatch)
 def test_a_plan_without_a_call_is_refused_at_once(wrong: dict[str, Any]) -> None:
     with LabelServer().client() as client, pytest.raises(Misused, match="is 0; give 1 or more"):
         client.predict_many("a", ["x"], **wrong)
+
+
+# Seconds for which an answer is held; far longer than what need not wait for it takes.
+HOLD = 20.0
+
+
+class Held:
+    """A server that answers "x" at once, refuses "wrong" at once, and holds the answer to "held"."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.asked = threading.Semaphore(0)
+        self.released = threading.Event()
+        # Is set if the answer was held until its end, because somebody waited for it.
+        self.overdue = threading.Event()
+        self.tries = 0
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        held = self
+
+        class Holding(BaseHTTPRequestHandler):
+            """Answers the other call once the held one has arrived."""
+
+            def do_GET(self) -> None:
+                self.answer(200, {"max_inputs": 8})
+
+            def do_POST(self) -> None:
+                text = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["inputs"][0]
+                if text == "held":
+                    held.tries += 1
+                    held.asked.release()
+                    if not held.released.wait(0 if held.overdue.is_set() else HOLD):
+                        held.overdue.set()
+                    self.answer(503, {"error": {"message": "later", "code": "draining"}})
+                    return
+                held.asked.acquire(timeout=HANG)
+                told = {"digest": DIGEST, "version": 1, "task": "text-classification"}
+                refused = {"error": {"message": "wrong input", "code": "invalid_input"}}
+                good = {**told, "predictions": [{"label": text, "score": 1.0}]}
+                self.answer(*((422, refused) if text == "wrong" else (200, good)))
+
+            def answer(self, status: int, document: Any) -> None:
+                body = json.dumps(document).encode()
+                with suppress(OSError):
+                    self.send_response(status)
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with run_loopback(Holding) as url:
+            try:
+                yield url
+            finally:
+                self.released.set()
+
+
+def test_an_error_comes_at_once_while_another_call_waits_for_its_answer() -> None:
+    server = Held()
+    with server.serving() as url, Client(url, timeout=HANG) as client:
+        results = client.predict_many("a", ["wrong", "held"], batch=1, concurrency=2)
+        with pytest.raises(InvalidRequest, match="wrong input"):
+            next(results)
+        assert not server.overdue.is_set()
+
+
+def test_whoever_leaves_the_results_does_not_wait_for_the_other_calls() -> None:
+    server = Held()
+    with server.serving() as url, Client(url, timeout=HANG) as client:
+        results = client.predict_many("a", ["x", "held"], batch=1, concurrency=2)
+        assert next(results).label == "x"
+        results.close()
+        assert not server.overdue.is_set()
+
+
+def test_a_call_that_nobody_waits_for_is_not_repeated() -> None:
+    server = Held()
+    slept: list[float] = []
+    before = {*threading.enumerate()}
+    with server.serving() as url, Client(url, timeout=HANG, sleep=slept.append) as client:
+        results = client.predict_many("a", ["x", "held"], batch=1, concurrency=2)
+        assert next(results).label == "x"
+        calls = [one for one in threading.enumerate() if one not in before and "(run)" in one.name]
+        assert calls
+        results.close()
+        server.released.set()
+        for call in calls:
+            call.join(HANG)
+            assert not call.is_alive()
+        assert (server.tries, slept) == (1, [])
+
+
+SCRIPT = """
+import sys
+from rootstock.adapters.client.client import Client
+results = Client(sys.argv[1], timeout=float(sys.argv[2])).predict_many("a", ["x", "held"], batch=1, concurrency=2)
+print(next(results).label, flush=True)
+next(results)
+"""
+
+
+def test_ctrl_c_ends_a_process_that_waits_for_a_call() -> None:
+    server = Held()
+    with server.serving() as url:
+        command = [sys.executable, "-c", SCRIPT, url, str(HANG)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "x\n"
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=HANG)
+        assert "KeyboardInterrupt" in said
+        assert not server.overdue.is_set()
