@@ -38,11 +38,13 @@ from rootstock.adapters.cli.output import (
     fail,
     failures,
     notes,
+    published_lines,
     table,
     tell,
     tell_pointer,
 )
 from rootstock.adapters.cli.source_commands import SourceArguments, conversion_lines, located, source_bundle
+from rootstock.adapters.reference import LIVE, check_name, shown
 from rootstock.adapters.sources.limits import MAX_DIFFERENCE
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ if TYPE_CHECKING:
     from rootstock.adapters.client.upload import UploadSource
 
 # Plain style: an error is a line that a log or a script can read, not a box.
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+# Without suggestions: to someone who looks for `promote`, they would offer `remove`.
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, suggest_commands=False)
 
 
 @app.callback(
@@ -133,15 +136,15 @@ def push(
         source, plain = made.bundle.to_zip(), {}
     with _connected(url, key) as client:
         published = client.push(source, name or found.name, activate=activate, progress=True, **plain)
-    document = dict(published.document)
+        live = published.version if activate else client.show(published.name).live
+    document = {**published.document, "created": published.created}
     if made is not None:
         document["source"] = {**made.to_json(), **found.provenance}
     verification = published.verification
-    version, status = f"{published.name}@{published.version}", document.get("status")
     tell(
         document,
         as_json,
-        f"{version} is {status}{' and live' if activate else ''}: {published.task}",
+        *published_lines(published, live),
         f"digest {published.digest}",
         compared(verification),
         *found.lines,
@@ -225,6 +228,27 @@ def pull(
 
 
 @app.command(
+    epilog=examples(
+        "rootstock adapters promote support-intents 3",
+        "rootstock adapters promote support-intents 3 --alias prod",
+    ),
+)
+def promote(
+    name: Name,
+    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="The number of the version.")],
+    alias: Annotated[str, typer.Option(help="The alias to set. A name alone means its alias `live`.")] = LIVE,
+    url: Url = URL,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Make a version live, or point another alias at it.
+
+    Requests that the server admits afterwards use that version.
+    """
+    set_alias(name, alias, version, url, key, as_json)
+
+
+@app.command(
     "alias",
     epilog=examples(
         "rootstock adapters alias support-intents prod 3",
@@ -242,7 +266,7 @@ def set_alias(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Point an alias at a version.
+    """Point an alias at a version, as `promote` does.
 
     Requests that the server admits afterwards use that version.
     """
@@ -281,6 +305,13 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Remove a version, or an adapter with all its versions."""
+    if "@" in name:
+        fail(
+            f"{shown(name)} is no name; one version goes with: rootstock adapters remove NAME --version VERSION",
+            2,
+        )
+    with failures():
+        check_name(name)
     what = f"{name} with all its versions" if version is None else f"{name}@{version}"
     if not yes and not sys.stdin.isatty():
         fail(f"cannot ask for confirmation, because stdin is not a terminal; to remove {what}, add --yes", 2)

@@ -17,7 +17,7 @@ from rootstock.adapters.errors import AdapterError, InvalidName, InvalidReferenc
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from rootstock.adapters.client.records import AliasRecord
+    from rootstock.adapters.client.records import AliasRecord, PublishedRecord
 
 _FORM_FIELD = re.compile(r"the form field [`'](\w+)[`']")
 # A check's name, then the form field that the check refuses.
@@ -106,6 +106,19 @@ def tell(document: Mapping[str, Any], as_json: bool, *lines: str | Table) -> Non
 
             # Output that is not a terminal has no width to fit into.
             Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(line)
+
+
+def published_lines(published: PublishedRecord, live: int | None) -> list[str]:
+    """Return lines on a version that was pushed, with how to make it live if `live` is another one."""
+    name, version = published.name, published.version
+    state = f"{name}@{version} is ready"
+    if not published.created:
+        state = f"nothing is published: this content is already version {version} of {name}"
+    if live == version:
+        return [f"{state} and live: {published.task}"]
+    other = "no version is live" if live is None else f"live is version {live}"
+    make = f"make it live: rootstock adapters promote {name} {version}"
+    return [f"{state}, not live ({other}): {published.task}", make]
 
 
 def tell_pointer(pointer: AliasRecord, as_json: bool) -> None:

@@ -32,13 +32,21 @@ class ServerRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRecord(ServerRecord):
-    """A version that a server has published. `verification` reports the checks."""
+    """A version that a server has published. `verification` reports the checks.
+
+    `created` is false if the name already had a version with this content, so that there is no new one.
+    """
 
     name: str
     version: int
     digest: str
     task: str
     verification: Mapping[str, Any]
+    created: bool = True
+
+    @classmethod
+    def _fields(cls, document: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: document[name] for name in ("name", "version", "digest", "task", "verification")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -125,7 +126,11 @@ def push(content: Mapping[str, Any], ignored: Sequence[str]) -> HttpCall[Publish
             verification["ignored"] = sorted({*(verification.get("ignored") or ()), *ignored})
         return PublishedRecord.read(document)
 
-    return HttpCall("POST", _ADAPTERS, _reader(read), content)
+    def read_response(response: httpx.Response) -> PublishedRecord:
+        # The status alone says whether there is a new version.
+        return replace(_reader(read)(response), created=response.status_code == 201)
+
+    return HttpCall("POST", _ADAPTERS, read_response, content)
 
 
 def page(limit: int, after: str | None, search: str | None) -> HttpCall[AdapterPage]:

@@ -37,6 +37,11 @@ class Keyboard:
 
             termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._mode)
 
+    @property
+    def reads(self) -> bool:
+        """Tell whether a key can be pressed."""
+        return self._mode is not None
+
     def pressed(self, key: str, seconds: float) -> bool:
         """Wait for `seconds`, or until the key is pressed. Return whether it was, or the terminal is gone."""
         if self._mode is None:
@@ -54,6 +59,8 @@ class Keyboard:
 
 def _in_foreground() -> bool:
     """Tell whether this process is in the foreground of the terminal on stdin. Another one would be stopped."""
+    if sys.stdin is None:
+        return False  # The caller closed it.
     try:
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     except OSError:

@@ -52,6 +52,8 @@ def serve_command(
             _take_home(settings)
         except (SettingsError, NoSuchExporter, AdapterError, OSError) as error:
             fail(str(error))
+    # Before the export, which takes its time.
+    _check_address(settings.host, settings.port)
     try:
         if not runs_on_torch(settings):
             for setting in settings.hosted.values():
@@ -60,8 +62,8 @@ def serve_command(
             fail(problem)
     except (FoundationError, AdapterError, OSError) as error:
         fail(str(error))
-    _check_address(settings.host, settings.port)
-    sys.stderr.write(f"rootstock: serving on http://{settings.host}:{settings.port} (docs at /docs)\n")
+    address = f"http://{settings.host}:{settings.port}"
+    sys.stderr.write(f"rootstock: serving on {address} (console at {address}/console, docs at {address}/docs)\n")
     if settings.server == "uvicorn":
         _serve_uvicorn(settings)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from rootstock.service.cli.serve import fail
 
 if TYPE_CHECKING:
     from rootstock.service.telemetry.top import Frame
+
+_WIDTH = 120
 
 top = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -36,8 +39,8 @@ def top_command(
 ) -> None:
     """Watch a server's traffic, live in a terminal.
 
-    A view has answers, latency, queue, batches, slots and the busiest adapters. The key q or Ctrl-C ends it. With
-    --json, each view is one line of JSON.
+    A view has answers, latency, queue, batches, slots and the busiest adapters. The key q or Ctrl-C ends it. In a
+    pipe or a file, the views follow one another as text. With --json, each view is one line of JSON.
 
     Exit codes: 1 if no server answers; 2 for wrong usage.
     """
@@ -52,8 +55,13 @@ def top_command(
         with suppress(KeyboardInterrupt), Client(url, key, timeout=10) as client:
             if as_json:
                 _print_lines(views(_slept))
-            else:
+            elif sys.stdout.isatty():
                 _watch(views, url)
+            else:
+                _print_views(views(_slept), url)
+    except BrokenPipeError:
+        # The reader has gone, as `head` does. At its exit Python would write what is left, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ClientError as error:
         fail("; ".join(filter(None, (str(error), error.advice))), 2 if isinstance(error, Misused) else 1)
 
@@ -63,6 +71,21 @@ def _print_lines(views: Iterator[Frame]) -> None:
 
     for view in views:
         sys.stdout.write(json.dumps(asdict(view)) + "\n")
+        sys.stdout.flush()
+
+
+def _print_views(views: Iterator[Frame], url: str) -> None:
+    from rich.console import Console
+
+    from rootstock.service.telemetry.top_screen import shown
+
+    # There is no terminal to take the width from; this one holds the tables' usual rows.
+    console = Console(width=_WIDTH, markup=False, highlight=False)
+    for view in views:
+        # Captured, because rich makes an exit code 1 of a reader that has gone.
+        with console.capture() as text:
+            console.print(shown(view, url))
+        sys.stdout.write(text.get())
         sys.stdout.flush()
 
 
@@ -76,7 +99,7 @@ def _watch(views: Callable[[Callable[[float], bool]], Iterator[Frame]], url: str
     console = Console(markup=False, highlight=False)
     with Keyboard() as keyboard, Live(console=console, auto_refresh=False) as live:
         for view in views(lambda seconds: keyboard.pressed("q", seconds)):
-            live.update(shown(view, url), refresh=True)
+            live.update(shown(view, url, f"{'q' if keyboard.reads else 'Ctrl-C'} ends it"), refresh=True)
 
 
 def _slept(seconds: float) -> bool:

@@ -12,11 +12,11 @@ _MIB = 2**20
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-def shown(frame: Frame, url: str) -> RenderableType:
-    """Return the frame as tables for a terminal."""
+def shown(frame: Frame, url: str, end: str = "") -> RenderableType:
+    """Return the frame as tables for a terminal; `end` says how the view ends, in its title."""
     numbers = Table(box=None, show_header=False, title_justify="left", padding=(0, 2, 0, 0))
     state = "ready" if frame.ready else "not ready"
-    numbers.title = f"{url}  {state}, up {_duration(frame.totals.seconds)}"
+    numbers.title = f"{url}  {state}, up {_duration(frame.totals.seconds)}{end and f'  ({end})'}"
     for line in _lines(frame):
         numbers.add_row(*line)
     return Group(numbers, _foundation_table(frame), _adapter_table(frame))

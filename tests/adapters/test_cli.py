@@ -24,7 +24,19 @@ from rootstock.adapters.foundation.location import FoundationFiles
 from tests.adapters.stand_in import DIGESTS, VERIFICATION, ZIP, StandIn, bound, raw_server, refusal, serving
 from tests.peft_adapters import save_adapter
 
-COMMANDS = ("push", "list", "show", "pull", "alias", "rollback", "remove", "import", "verify", "convert")
+COMMANDS = (
+    "push",
+    "list",
+    "show",
+    "pull",
+    "promote",
+    "alias",
+    "rollback",
+    "remove",
+    "import",
+    "verify",
+    "convert",
+)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +141,7 @@ def test_pushing_a_zip_sends_it_unchanged_with_every_field(
     fields = ("--task", "text-classification", "--problem-type", "regression", "--max-length", "64")
     answer = printed(run("push", path, "--name", "b", "--labels", '["x,y"]', *fields, "--no-activate", "--json"))
     assert (answer["name"], answer["version"], answer["verification"]["golden"]) == ("b", 4, "passed")
-    plain, full = server.seen
+    plain, full = (seen for seen in server.seen if seen.method == "POST")
     assert plain.bundle == full.bundle == ZIP
     assert plain.form == {"name": "intents-2", "activate": "true", "bundle": "intents-2.zip"}
     assert full.form == {
@@ -141,6 +153,38 @@ def test_pushing_a_zip_sends_it_unchanged_with_every_field(
         "activate": "false",
         "bundle": "b.zip",
     }
+
+
+def test_a_push_that_does_not_go_live_says_how_to_make_it_live(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "a.zip").write_bytes(ZIP)
+    assert run("push", tmp_path / "a.zip", "--no-activate").stdout.splitlines()[:2] == [
+        "a@4 is ready, not live (live is version 2): text-classification",
+        "make it live: rootstock adapters promote a 4",
+    ]
+
+
+@pytest.mark.parametrize(("number", "state"), [(2, "and live"), (1, "not live (live is version 2)")])
+def test_a_push_of_content_that_is_there_says_that_nothing_is_published(
+    server: StandIn, run: Callable[..., Result], tmp_path: Path, number: int, state: str
+) -> None:
+    (tmp_path / "a.zip").write_bytes(ZIP)
+    told = {"name": "a", "version": number, "digest": DIGESTS[number], "task": "text-classification"}
+    server.instead = [JSONResponse({**told, "status": "ready", "verification": VERIFICATION})]
+    (line, *_) = run("push", tmp_path / "a.zip", "--no-activate").stdout.splitlines()
+    assert line.startswith(f"nothing is published: this content is already version {number} of a")
+    assert state in line
+    server.instead = [JSONResponse({**told, "status": "ready", "verification": VERIFICATION})]
+    assert printed(run("push", tmp_path / "a.zip", "--json"))["created"] is False
+
+
+@pytest.mark.parametrize("word", ["promot", "remov", "move"])
+def test_a_wrong_command_never_leads_to_the_one_that_removes(run: Callable[..., Result], word: str) -> None:
+    result = run(word, "a", "2")
+    assert result.exit_code == 2
+    assert f"No such command '{word}'" in result.stderr
+    assert "'remove'" not in result.stderr
 
 
 def test_pickled_weights_are_refused_before_anything_is_sent(
@@ -175,6 +219,9 @@ def test_pickled_weights_are_refused_before_anything_is_sent(
         (("pull", "a@?"), "neither a version"),
         (("alias", "a", "3", "3"), "cannot name an alias"),
         (("remove", "a"), "add --yes"),
+        (("remove", "A"), "'A' cannot name an adapter"),
+        (("remove", "a@1"), "'a@1' is no name; one version goes with: rootstock adapters remove NAME --version"),
+        (("promote", "a", "3", "--alias", "3"), "cannot name an alias"),
         (("list", "--url", "localhost"), "not an http address"),
         (("list", "--key", "a b\n"), "the key is not one line"),
         (("verify", "EMPTY"), "not an adapter's folder"),
@@ -239,10 +286,16 @@ def test_pulling_writes_the_version_that_the_reference_means(run: Callable[..., 
 
 def test_aliases_are_moved_and_rolled_back(server: StandIn, run: Callable[..., Result]) -> None:
     assert run("alias", "a", "prod", "3").stdout == f"a@prod is version 3 ({DIGESTS[3]})\n"
+    assert run("promote", "a", "3").stdout == f"a@live is version 3 ({DIGESTS[3]})\n"
+    assert run("promote", "a", "3", "--alias", "prod").stdout == f"a@prod is version 3 ({DIGESTS[3]})\n"
     assert run("rollback", "a").stdout == f"a@live is version 1 ({DIGESTS[1]})\n"
     assert printed(run("alias", "a", "prod", "3", "--json"))["version"] == 3
     assert printed(run("rollback", "a", "--json"))["alias"] == "live"
-    assert server.asked[:2] == ["PUT /v1/adapters/a/aliases/prod", "POST /v1/adapters/a/rollback"]
+    aliases = ["prod", "live", "prod"]
+    assert server.asked[:4] == [
+        *(f"PUT /v1/adapters/a/aliases/{alias}" for alias in aliases),
+        "POST /v1/adapters/a/rollback",
+    ]
 
 
 def test_removing_wants_a_yes(server: StandIn, run: Callable[..., Result]) -> None:

@@ -91,11 +91,23 @@ def test_a_port_that_is_taken_is_one_clear_line_and_exit_code_2(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         environment = {**os.environ, "ROOTSTOCK_HOME": str(new_home())}
-        command = [ROOTSTOCK, "serve", "--port", port, "--server", server]
+        # A foundation that is not there either: the port is looked at before any work on a foundation.
+        command = [ROOTSTOCK, "serve", "--port", port, "--server", server, "--foundation", "nowhere"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"rootstock: cannot listen on 127.0.0.1:{port}: Address already in use")
+
+
+def test_the_start_names_the_addresses_of_the_console_and_the_docs(new_home: Callable[[], Path]) -> None:
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    environment = {**os.environ, "ROOTSTOCK_HOME": str(new_home())}
+    command = [ROOTSTOCK, "serve", "--port", str(port)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        told = next(line for line in process.stderr if "serving on" in line)
+        process.kill()
+    assert told == f"rootstock: serving on {address} (console at {address}/console, docs at {address}/docs)\n"
 
 
 def test_a_relative_home_is_where_the_command_was_given(new_home: Callable[[], Path]) -> None:

@@ -135,11 +135,31 @@ def test_the_key_q_ends_it_and_leaves_the_terminal_as_it_was(running: RunningSer
     shown = b""
     while b"in all" not in shown:
         shown += os.read(ours, 4096)
+    assert b"q ends it" in shown
     os.write(ours, b"xq")
     assert process.wait(HANG) == 0
     assert termios.tcgetattr(theirs) == before
     for end in (ours, theirs):
         os.close(end)
+
+
+@pytest.mark.parametrize("stdin", [subprocess.DEVNULL, None])
+def test_into_a_pipe_each_view_is_text_as_it_comes_until_the_reader_goes(
+    running: RunningServer, stdin: int | None
+) -> None:
+    command = [ROOTSTOCK, "top", "--url", running.url, "--interval", "0.05"]
+    if stdin is None:
+        command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
+    process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    views = 0
+    while views < 2:
+        views += process.stdout.readline().startswith(running.url)
+    process.stdout.close()
+    assert process.wait(HANG) == 0
+    assert process.stderr.read() == ""
+    process.stderr.close()
 
 
 def test_a_restart_between_two_looks_counts_from_nothing() -> None:

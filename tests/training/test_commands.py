@@ -69,6 +69,22 @@ def test_an_adapter_compared_with_itself_wins_and_loses_nothing(
     )
 
 
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_a_missing_column_is_told_before_the_foundation_is_looked_at_with_the_options_that_name_it(
+    bundle: Path, rows: Path, command: str
+) -> None:
+    rows.write_text(rows.read_text(encoding="utf-8").replace("text,label", "message,team", 1), encoding="utf-8")
+    bundles = [str(bundle)] * (2 if command == "compare" else 1)
+    refused = CliRunner().invoke(app, [command, *bundles, str(rows), "--foundation", "nowhere"])
+    assert refused.exit_code == 2
+    assert (
+        "needs a column 'text'; found: 'message', 'team'; name the columns with --text-column" in refused.stderr
+    )
+    named = ["--text-column", "message", "--label-column", "team"]
+    found = CliRunner().invoke(app, [command, *bundles, str(rows), *named, "--foundation", "nowhere"])
+    assert "foundation 'nowhere' is no folder" in found.stderr
+
+
 def test_what_tokens_add_sums_to_what_the_text_adds(bundle: Path, tiny_bert: Path) -> None:
     attribution = call("explain", bundle, "it was good Ann", "--foundation", tiny_bert)
     assert [token["token"] for token in attribution["tokens"]] == ["it", "was", "good", "ann"]

@@ -71,12 +71,13 @@ def test_all_missing_and_wrong_keys_are_named_at_once_and_the_missing_ones_expla
     assert by_key["peft.r"].startswith("0: Input should be greater than")
 
 
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
 def test_a_recipe_without_a_licence_is_only_refused_where_it_would_be_published(
-    write_recipe: Callable[..., Path], rows: Path
+    write_recipe: Callable[..., Path], rows: Path, dry: tuple[str, ...]
 ) -> None:
     path = write_recipe(license=None)
     assert CliRunner().invoke(app, ["validate", str(path)]).exit_code == 0
-    refused = CliRunner().invoke(app, ["run", str(path), "--push", "http://127.0.0.1:1"])
+    refused = CliRunner().invoke(app, ["run", str(path), "--push", "http://127.0.0.1:1", *dry])
     assert refused.exit_code == 2
     assert "license: this key is missing, and --push publishes the adapter" in refused.stderr
 

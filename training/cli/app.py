@@ -78,11 +78,11 @@ def run(
     """
     with failures():
         source = read_recipe(recipe, changes)
+        if push:
+            _require_licence(source)
         if dry_run:
             _check(source, recipe, push, as_json)
             return
-        if push:
-            _require_licence(source)
         with progress(source.recipe.name) as report:
             from rootstock.training.run import run as train
 

@@ -48,6 +48,10 @@ def evaluate(
     fields.
     """
     with failures():
+        from rootstock.training.study.labelled_rows import check_rows
+
+        if server is None:
+            check_rows(bundle, data, text_column, label_column)
         figures = _text_figures(bundle, data, foundation, server, recipe)
         texts = figures is not None
         if figures is None:
@@ -100,9 +104,10 @@ def _figures(
 ) -> dict[str, Any]:
     if server is not None:
         from rootstock.adapters.client.client import Client
+        from rootstock.training.study.labelled_rows import named_columns
         from rootstock.training.study.server_scores import assess_on_server
 
-        with Client(server) as client:
+        with Client(server) as client, named_columns(data, text_column, label_column):
             return assess_on_server(client, str(bundle), data, text_column, label_column)
     from rootstock.training.network.predictor import open_predictor
     from rootstock.training.study.assessment import assess
@@ -121,6 +126,10 @@ def compare(
 ) -> None:
     """Compare two adapters on the same rows by a paired test."""
     with failures():
+        from rootstock.training.study.labelled_rows import check_rows
+
+        for path in (first, second):
+            check_rows(path, data, text_column, label_column)
         from rootstock.training.network.predictor import open_predictor
         from rootstock.training.study.assessment import compare_adapters
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rootstock.adapters.bundle import Bundle, Limits
-from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, open_archive
-from rootstock.adapters.bundle.manifest import read_json, read_manifest
+from rootstock.adapters.bundle import Bundle
 from rootstock.adapters.client.client import Client
-from rootstock.adapters.client.upload import read_source
 from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.home.offline import open_offline
 from rootstock.adapters.spec import GENERATION, TEXT_GENERATION, FoundationSpec, Rejected
@@ -29,6 +25,7 @@ from rootstock.training.network.files import load
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.recipe.generation_section import Generation
 from rootstock.training.recipe.recipe_file import RecipeFile, load_recipe, naming_chats
+from rootstock.training.study.labelled_rows import stated_task_type
 
 _BUDGET = 4096
 _REQUESTS = 16
@@ -89,14 +86,7 @@ def assess_text_on_server(
 
 def generates(path: Path) -> bool:
     """Return whether the bundle at a path states that its adapter generates text."""
-    with suppress(OSError, Rejected):
-        members = open_archive(read_source(path)[0], Limits()).members
-        if MANIFEST in members:
-            return read_manifest(members[MANIFEST]).task in GENERATION
-        stated = read_json(members[CONFIG], CONFIG).get("task_type")
-        return stated in [task_named(task).peft_type for task in GENERATION]
-    # Whoever opens it says what is wrong.
-    return False
+    return stated_task_type(path) in [task_named(task).peft_type for task in GENERATION]
 
 
 def _opened(path: Path, foundation: str) -> tuple[FoundationSpec, Bundle]:
