@@ -53,7 +53,8 @@ def test_a_promotion_waits_for_a_confirmation_and_a_roll_back_undoes_it(
     page = visit().open("/#/adapters/mood")
     page.get_by_role("button", name="Promote version 1").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("Version 2 is live now.")
+    sentence = "live of mood moves from version 2 to version 1; requests that arrive from then on get version 1."
+    expect(dialog).to_contain_text(sentence)
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     assert client.get("/v1/adapters/mood").json()["live"] == 2
@@ -65,11 +66,13 @@ def test_a_promotion_waits_for_a_confirmation_and_a_roll_back_undoes_it(
     assert client.get("/v1/adapters/mood").json()["live"] == 1
 
     page.get_by_role("button", name="Roll back").click()
+    expect(dialog).to_contain_text("live: version 1 → version 2")
     dialog.get_by_role("button", name="Roll back").click()
     expect(page.get_by_role("status")).to_have_text("Version 2 of mood is live again.")
     expect(page.get_by_text("live → v2", exact=True).first).to_be_visible()
     assert client.get("/v1/adapters/mood").json()["live"] == 2
     expect(page.get_by_role("region", name="Events")).to_contain_text("rolled back to v2")
+    expect(page.get_by_role("region", name="Events")).to_contain_text("live: v2 → v1")
 
 
 def test_another_alias_can_be_promoted_too(visit: Callable[..., Visit], client: httpx.Client) -> None:
@@ -78,7 +81,97 @@ def test_another_alias_can_be_promoted_too(visit: Callable[..., Visit], client: 
     page.get_by_label("Alias").fill("prod")
     page.get_by_role("dialog").get_by_role("button", name="Promote").click()
     expect(page.get_by_text("prod → v1").first).to_be_visible()
-    assert client.get("/v1/adapters/mood").json()["aliases"] == {"live": 2, "prod": 1}
+    assert client.get("/v1/adapters/mood").json()["aliases"]["prod"] == 1
+
+
+def test_a_version_is_shown_before_it_is_promoted_by_mouse_and_by_keyboard(visit: Callable[..., Visit]) -> None:
+    page = visit().open("/#/adapters/mood")
+    rows = page.get_by_role("region", name="Versions")
+    expect(rows.locator("[aria-current]")).to_have_text("v2")
+    rows.get_by_role("link", name="v1").click()
+    expect(rows.locator("[aria-current]")).to_have_text("v1")
+    expect(page.get_by_role("region", name="Version 1", exact=True)).to_contain_text("lora")
+    expect(page.get_by_role("region", name="Labels of version 1")).to_contain_text("<img src=x onerror=")
+    expect(page.get_by_role("region", name="Card of version 1")).to_contain_text("Title of the card")
+    rows.get_by_role("link", name="v2").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("region", name="Version 2", exact=True)).to_be_visible()
+    assert page.url.endswith("#/adapters/mood?version=2")
+
+
+def test_a_version_that_does_not_exist_shows_the_server_s_message(
+    visit: Callable[..., Visit], client: httpx.Client
+) -> None:
+    here = visit()
+    page = here.open("/#/adapters/mood?version=99")
+    message = client.get("/v1/adapters/mood/versions/99").json()["error"]["message"]
+    expect(page.get_by_role("alert")).to_contain_text(message)
+    expect(page.get_by_role("region", name="Versions")).to_contain_text("v2")
+    here.expect_refusals()
+
+
+def test_another_version_is_compared_with_the_live_one_in_the_playground(visit: Callable[..., Visit]) -> None:
+    page = visit().open("/#/adapters/mood")
+    page.get_by_role("link", name="Compare version 1 with live").click()
+    expect(page.get_by_label("Model", exact=True)).to_have_value("mood")
+    expect(page.get_by_label("Compared model")).to_have_value("mood@1")
+
+
+def test_a_roll_back_is_offered_only_if_the_registry_has_a_version_before(
+    visit: Callable[..., Visit], client: httpx.Client, peft_saved: dict[str, PeftAdapter]
+) -> None:
+    for kind in ("first", "second"):
+        assert upload(client, "history", peft_saved[kind].zip(), foundation="default").status_code == 201
+    page = visit().open("/#/adapters/history")
+    back = page.get_by_role("button", name="Roll back")
+    expect(back).to_be_enabled()
+    assert client.post("/v1/adapters/history/rollback").json()["version"] == 1
+    page.reload()
+    expect(back).to_be_disabled()
+    expect(back).to_have_attribute("title", "The history of live holds no version before version 1.")
+    assert client.post("/v1/adapters/history/rollback").status_code == 409
+    client.put("/v1/adapters/history/aliases/live", json={"version": 2})
+    assert client.delete("/v1/adapters/history/versions/1").status_code == 204
+    page.reload()
+    expect(back).to_be_disabled()
+    assert client.post("/v1/adapters/history/rollback").status_code == 409
+    assert client.delete("/v1/adapters/history").status_code == 204
+
+
+def test_the_live_version_is_promoted_only_under_another_alias(
+    visit: Callable[..., Visit], client: httpx.Client
+) -> None:
+    page = visit().open("/#/adapters/mood")
+    page.get_by_role("button", name="Promote version 2").click()
+    dialog = page.get_by_role("dialog")
+    alias = dialog.get_by_label("Alias")
+    expect(alias).to_have_value("")
+    alias.fill("live")
+    expect(dialog).to_contain_text("live of mood points to version 2 already; give another alias.")
+    dialog.get_by_role("button", name="Promote").click()
+    expect(dialog).to_be_visible()
+    alias.fill("stable")
+    expect(dialog).to_contain_text("stable of mood moves from no version to version 2; requests for mood@stable")
+    dialog.get_by_role("button", name="Promote").click()
+    expect(page.get_by_text("stable → v2").first).to_be_visible()
+    client.put("/v1/adapters/mood/aliases/stable", json={"version": 1})
+
+
+@pytest.mark.parametrize(
+    ("alias", "valid"), [("Prod.2_a-b", True), ("12", False), ("a b", False), ("a" * 65, False)]
+)
+def test_the_field_of_an_alias_accepts_what_the_server_accepts(
+    visit: Callable[..., Visit], client: httpx.Client, alias: str, valid: bool
+) -> None:
+    page = visit().open("/#/adapters/mood")
+    page.get_by_role("button", name="Promote version 1").click()
+    field = page.get_by_label("Alias")
+    field.fill(alias)
+    assert field.evaluate("one => one.checkValidity()") == valid
+    answer = client.put(f"/v1/adapters/mood/aliases/{alias}", json={"version": 1})
+    assert (answer.status_code == 200) == valid
+    if not valid:
+        assert (field.get_attribute("title") or "none") in answer.json()["error"]["message"]
 
 
 def test_a_hostile_card_and_hostile_labels_are_shown_as_text(

@@ -72,7 +72,8 @@ def test_each_task_shows_its_answer(visit: Callable[..., Visit], model: str, sho
 
 
 def test_a_fan_out_shows_adapters_side_by_side_and_the_error_of_one(visit: Callable[..., Visit]) -> None:
-    page = visit().open("/#/playground?model=review-sentiment")
+    here = visit()
+    page = here.open("/#/playground?model=review-sentiment")
     page.get_by_role("button", name="Compare with another model").click()
     page.get_by_label("Compared model").fill("mood@1")
     page.get_by_label("Compared model").press("Tab")
@@ -87,6 +88,43 @@ def test_a_fan_out_shows_adapters_side_by_side_and_the_error_of_one(visit: Calla
     expect(outcomes.nth(2).get_by_role("alert")).to_contain_text("nobody")
     assert "model=mood%401" in page.url
     expect(page.locator(".snippet")).to_contain_text('"models":["review-sentiment","mood@1","nobody"]')
+    # The page asks for the task of each model.
+    here.expect_refusals()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("review-sentiment", "entities"), ("entities", "review-sentiment")]
+)
+def test_a_fan_out_over_two_tasks_sends_no_parameter_of_one_task(
+    visit: Callable[..., Visit], first: str, second: str
+) -> None:
+    page = visit().open(f"/#/playground?model={first}&model={second}")
+    page.get_by_label("Text", exact=True).fill(TEXT)
+    region = answer_to(page)
+    expect(region.get_by_role("alert")).to_have_count(0)
+    expect(region.locator("article.outcome").nth(0).locator(".bars li, mark").first).to_be_visible()
+    expect(region.locator("article.outcome").nth(1)).to_contain_text("so its answer is not comparable")
+    expect(page.locator(".snippet")).not_to_contain_text("parameters")
+
+
+def test_a_name_with_an_at_sign_suggests_aliases_and_versions(visit: Callable[..., Visit]) -> None:
+    page = visit().open("/#/playground?model=review-sentiment")
+    expect(page.locator("#models option[value=mood]")).to_have_count(1)
+    page.get_by_label("Model", exact=True).fill("mood@")
+    expect(page.locator("#models option[value='mood@live']")).to_have_count(1)
+    values = page.locator("#models option").evaluate_all("options => options.map(option => option.value)")
+    assert values[-2:] == ["mood@2", "mood@1"]
+
+
+@pytest.mark.parametrize("model", ["review-sentiment", "embedder", "ranker"])
+def test_a_long_text_is_cut_on_demand(visit: Callable[..., Visit], model: str) -> None:
+    page = visit().open(f"/#/playground?model={model}")
+    page.locator("textarea").fill("word " * 2000)
+    page.get_by_label("Cut long texts").check()
+    answer_to(page)
+    expect(page.locator(".snippet")).to_contain_text('"truncation":true')
+    page.get_by_role("button", name="Python", exact=True).click()
+    expect(page.locator(".snippet")).to_contain_text("truncation=True")
 
 
 def test_an_input_that_is_refused_shows_the_server_s_message(visit: Callable[..., Visit]) -> None:

@@ -15,12 +15,26 @@ from playwright.sync_api import Page, expect
 from rootstock.adapters.reference import is_name
 from rootstock.service.composition import DEMO
 from tests.console.browsing import Visit
+from tests.live_server import upload
 from tests.peft_adapters import PeftAdapter
 
 
 @pytest.fixture
 def page(visit: Callable[..., Visit]) -> Page:
     return visit().open("/#/upload")
+
+
+def drop(page: Page, name: str, content: bytes) -> None:
+    transfer = page.evaluate_handle(
+        """([name, data]) => {
+            const transfer = new DataTransfer();
+            const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
+            transfer.items.add(new File([bytes], name));
+            return transfer;
+        }""",
+        [name, base64.b64encode(content).decode()],
+    )
+    page.dispatch_event(".drop", "drop", {"dataTransfer": transfer})
 
 
 def test_a_good_bundle_passes_every_check_and_is_live(page: Page, client: httpx.Client) -> None:
@@ -42,17 +56,7 @@ def test_a_good_bundle_passes_every_check_and_is_live(page: Page, client: httpx.
 def test_a_file_is_dropped_and_need_not_be_made_live(
     page: Page, client: httpx.Client, peft_saved: dict[str, PeftAdapter]
 ) -> None:
-    data = base64.b64encode(peft_saved["second"].zip()).decode()
-    transfer = page.evaluate_handle(
-        """data => {
-            const transfer = new DataTransfer();
-            const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
-            transfer.items.add(new File([bytes], "Dropped Mood.zip"));
-            return transfer;
-        }""",
-        data,
-    )
-    page.dispatch_event(".drop", "drop", {"dataTransfer": transfer})
+    drop(page, "Dropped Mood.zip", peft_saved["second"].zip())
     expect(page.get_by_label("Name")).to_have_value("dropped-mood")
     page.get_by_label("Make this version live").uncheck()
     page.get_by_role("button", name="Verify and publish").click()
@@ -80,10 +84,47 @@ def test_a_bad_bundle_shows_the_check_that_refused_it_and_changes_nothing(
     expect(checks).to_contain_text("The check “safetensors” refused the bundle. Nothing has changed.")
     expect(checks.locator("li.refused")).to_contain_text("safetensors")
     expect(checks.locator("li.passed strong")).to_have_text(["size", "members", "names", "conversion"])
-    expect(checks.locator("li", has_text="golden")).to_contain_text("not complete")
+    expect(checks.locator("li", has_text="golden")).to_contain_text("not reached")
+    expect(checks.locator("li", has_text="schema")).to_contain_text("not complete")
     expect(page.get_by_role("alert")).to_contain_text("rejected_safetensors")
     here.expect_refusals()
     assert client.get("/v1/adapters/bad").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("x.csv", b"PK\x03\x04", "x.csv is not a zip: its name does not end with .zip."),
+        ("x.zip", b"text,label\n", "x.zip is not a zip: its first bytes are not those of one."),
+        ("empty.zip", b"", "empty.zip is not a zip: its first bytes are not those of one."),
+    ],
+)
+def test_a_file_that_is_no_zip_is_refused_at_the_drop(
+    page: Page, name: str, content: bytes, problem: str
+) -> None:
+    drop(page, "good.zip", b"PK\x03\x04")
+    expect(page.locator(".drop")).to_contain_text("good.zip, 4 B")
+    page.get_by_label("Name").fill("")
+    drop(page, name, content)
+    expect(page.locator(".drop .problem")).to_contain_text(problem)
+    expect(page.get_by_label("Name")).to_have_value("")
+    page.get_by_label("Name").fill("typed")
+    page.get_by_role("button", name="Verify and publish").click()
+    expect(page.get_by_role("alert")).to_have_text("No file is chosen; drop a zip, or choose one.")
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_the_same_content_again_is_no_new_version(page: Page, client: httpx.Client, live: bool) -> None:
+    data = (DEMO / "support-intents.zip").read_bytes()
+    assert upload(client, "again", data).status_code in (200, 201)
+    drop(page, "again.zip", data)
+    page.get_by_label("Make this version live").set_checked(live)
+    page.get_by_role("button", name="Verify and publish").click()
+    result = page.get_by_role("region", name="Not published")
+    expect(result).to_contain_text("This content is already version 1 of again")
+    expect(result).to_contain_text("live points to version 1." if live else "No alias has moved.")
+    expect(page.get_by_role("status")).to_have_text("This content is already version 1 of again.")
+    assert len(client.get("/v1/adapters/again").json()["versions"]) == 1
 
 
 def test_without_a_file_nothing_is_sent(page: Page) -> None:

@@ -66,13 +66,15 @@ export async function* stream(path, body, signal) {
 }
 
 /** Send a form and return the JSON of the answer. `sent` is told the share of the form that has been sent. */
-export function sendForm(path, form, sent, signal) {
+export function sendForm(path, form, sent, answered, signal) {
   return new Promise((resolve, reject) => {
     // fetch cannot tell how much of a body has been sent.
     const request = new XMLHttpRequest();
     request.open("POST", address(path));
     for (const [name, value] of Object.entries(keyHeader())) request.setRequestHeader(name, value);
     request.upload.addEventListener("progress", (event) => sent(event.loaded / event.total));
+    // The body of an upload does not tell whether it made a version.
+    request.addEventListener("load", () => answered(request.status));
     request.addEventListener("error", () => reject(silence()));
     request.addEventListener("abort", () => reject(new DOMException("left", "AbortError")));
     request.addEventListener("load", () => {

@@ -1,6 +1,6 @@
 // Chooses the models of a call: one, or several to compare.
 
-import { read } from "../api.js";
+import { adapterPath, read } from "../api.js";
 import { el, field } from "../dom.js";
 
 const SUGGESTIONS = 20;
@@ -58,15 +58,30 @@ export class ModelChooser {
     this.add.focus();
   }
 
+  /** Suggest names that contain the text, or versions and aliases behind `name@`. Return the adapters found by name. */
   async suggest(text) {
     try {
+      if (text.includes("@")) {
+        this.offer(await this.selectors(text.split("@")[0]));
+        return [];
+      }
       const page = await read(`v1/adapters?${new URLSearchParams({ limit: SUGGESTIONS, ...(text ? { search: text } : {}) })}`, { signal: this.signal });
-      const names = [...page.adapters.map((one) => one.name), ...this.foundations];
-      this.options.replaceChildren(...names.map((name) => el("option", { value: name })));
+      this.offer([...page.adapters.map((one) => one.name), ...this.foundations]);
       return page.adapters;
     } catch {
       // Suggestions help to type; without them the user types the whole reference.
       return [];
     }
+  }
+
+  /** Return the references to an adapter's aliases and to its newest versions. */
+  async selectors(name) {
+    const { aliases, versions } = await read(adapterPath(name), { signal: this.signal });
+    const newest = versions.toReversed().slice(0, SUGGESTIONS).map((one) => one.version);
+    return [...Object.keys(aliases), ...newest].map((selector) => `${name}@${selector}`);
+  }
+
+  offer(references) {
+    this.options.replaceChildren(...references.map((reference) => el("option", { value: reference })));
   }
 }

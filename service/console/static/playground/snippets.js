@@ -42,11 +42,12 @@ function parts(value, indent) {
 /** Write the call as a method of the Python client: its name, then its arguments. */
 function method({ path, body }) {
   const { model, models, inputs, parameters = {}, stream, stream_options: _, ...rest } = body;
+  const truncation = rest.truncation ? { truncation: true } : {};
   const streams = stream ? { stream: true } : {};
   switch (path) {
     case "v1/predict": return models ? ["fan_out", [models, inputs], parameters] : ["predict", [model, inputs], parameters];
-    case "v1/embeddings": return ["embed", [model, rest.input], {}];
-    case "v1/rerank": return ["rerank", [model, rest.query, rest.documents], {}];
+    case "v1/embeddings": return ["embed", [model, rest.input], truncation];
+    case "v1/rerank": return ["rerank", [model, rest.query, rest.documents], truncation];
     case "v1/chat/completions": return generation("chat", model, "messages", rest, streams);
     default: return generation("complete", model, "prompt", rest, streams);
   }

@@ -21,18 +21,19 @@ function prediction(models, inputs, parameters = {}) {
 const pairs = (found) => [found].flat().map((one) => [one.label, one.score]);
 
 /**
- * A task has `fields`, a list of labelled controls; `call`, which returns path and body for the models and the
- * values of the fields; and `view`, which shows one model's predictions.
+ * A task has `fields`, a list of labelled controls; `call`, which returns path and body for the models, the values
+ * of the fields and whether all models have the task; and `view`, which shows one model's predictions.
  */
 export const TASKS = {
   "text-classification": {
     fields: () => [field("Text", area("text", TEXT)), field("Second text", line("pair", "", false), "for pairs of texts")],
-    call: (models, { text, pair }) => prediction(models, pair ? { text, text_pair: pair } : text, { top_k: null }),
+    // Other tasks refuse a parameter that their own users never set.
+    call: (models, { text, pair }, alike) => prediction(models, pair ? { text, text_pair: pair } : text, alike ? { top_k: null } : {}),
     view: ([found]) => bars(pairs(found)),
   },
   "token-classification": {
     fields: () => [field("Text", area("text", TEXT))],
-    call: (models, { text }) => prediction(models, text, { aggregation_strategy: "simple" }),
+    call: (models, { text }, alike) => prediction(models, text, alike ? { aggregation_strategy: "simple" } : {}),
     view: ([found], { text }) => entities(text, found),
   },
   "question-answering": {
@@ -68,6 +69,12 @@ export const TASKS = {
     view: (scores, { documents }) => bars(lines(documents).map((document, i) => [document, scores[i].score]), figure),
   },
 };
+
+/** Let a call cut texts that are too long for a model. */
+export function cutting({ path, body }) {
+  const truncation = path === "v1/predict" ? { parameters: { ...body.parameters, truncation: true } } : { truncation: true };
+  return { path, body: { ...body, ...truncation } };
+}
 
 /** Return one result for each model: {model, version, digest, predictions, usage, timings}, or {model, error}. */
 export function resultsOf(path, answer) {

@@ -1,11 +1,12 @@
 // One adapter: versions, aliases, what it is, labels, figures, card, traffic and events.
 
 import { adapterPath, call, read } from "../api.js";
-import { confirmation } from "../dialog.js";
-import { announce, el, field, heading, panel, table } from "../dom.js";
+import { announce, el, heading, panel, table } from "../dom.js";
 import { bytes, count, digest, figure, time } from "../format.js";
-import { filling } from "../problem.js";
+import { TASKS } from "../playground/tasks.js";
+import { filling, problem } from "../problem.js";
 import { residency } from "./adapters.js";
+import { previousLive, promote, rollBackButton } from "./aliases.js";
 import { card } from "./card.js";
 import { eventList } from "./events.js";
 import { evaluation } from "./evaluation.js";
@@ -21,7 +22,8 @@ const VERSIONS = [
   { title: "Actions", class: "wide", bare: true },
 ];
 
-export async function show(place, { name, signal }) {
+/** Show an adapter. `version` of the query chooses the version that is described: else the live one, else the newest. */
+export async function show(place, { name, query, signal }) {
   const actions = el("div", { class: "actions" });
   const body = el("div", { class: "view" }, el("p", { class: "waiting" }, "Loading…"));
   place.append(heading(name, null, actions), body);
@@ -35,31 +37,44 @@ export async function show(place, { name, signal }) {
       body.replaceChildren();
       throw error;
     }
-    const described = adapter.live ?? adapter.versions.at(-1)?.version ?? null;
-    actions.replaceChildren(...buttons(adapter, draw));
+    const [previous, { version: shown, about, fault }] = await Promise.all([previousLive(adapter, signal), chosen(adapter, query.get("version"), signal)]);
+    actions.replaceChildren(...buttons(adapter, previous, draw));
     const [cardText, events, answers] = [el("div"), el("div"), el("div")];
-    const about = adapter.description;
     body.replaceChildren(
       summary(adapter),
-      panel("Versions", null, versions(adapter, draw)),
+      panel("Versions", null, versions(adapter, shown, draw)),
+      ...(fault ? [fault] : []),
       el(
         "div",
         { class: "detail" },
-        el("div", { class: "view" }, about ? description(about, described) : null, panel("Traffic", null, answers)),
+        el("div", { class: "view" }, about ? description(about, shown) : null, panel("Traffic", null, answers)),
         el(
           "div",
           { class: "view" },
-          about?.evaluation ? panel("Evaluation", null, ...evaluation(about.evaluation)) : null,
-          described === null ? null : panel(`Card of version ${described}`, null, cardText),
+          about?.evaluation ? panel(`Evaluation of version ${shown}`, null, ...evaluation(about.evaluation)) : null,
+          shown === null ? null : panel(`Card of version ${shown}`, null, cardText),
           panel("Events", null, events),
         ),
       ),
     );
     await Promise.all([
-      described === null ? null : filling(cardText, () => card(adapter.name, described, signal)),
+      shown === null ? null : filling(cardText, () => card(adapter.name, shown, signal)),
       filling(answers, () => traffic(adapter.name, signal)),
       filling(events, () => eventList(adapter.name, signal)),
     ]);
+  }
+}
+
+/** Return the version to show with its description, or the error of a version that the address names wrongly. */
+async function chosen(adapter, asked, signal) {
+  const usual = adapter.live ?? adapter.versions.at(-1)?.version ?? null;
+  if (asked === null || asked === String(usual)) return { version: usual, about: adapter.description };
+  try {
+    const { version, description: about } = await read(adapterPath(adapter.name, "versions", asked), { signal });
+    return { version, about };
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    return { version: null, about: null, fault: problem(error) };
   }
 }
 
@@ -70,20 +85,21 @@ function summary(adapter) {
   return el("p", { class: "badges" }, el("span", { class: "badge" }, adapter.task ?? "no task"), aliases);
 }
 
-function buttons(adapter, redraw) {
+function buttons(adapter, previous, redraw) {
   const to = encodeURIComponent(adapter.name);
   return [
     adapter.live === null ? null : el("a", { class: "button main", href: `#/playground?model=${to}` }, "Try it"),
     el("a", { class: "button", href: `#/upload?name=${to}` }, "Upload a version"),
-    adapter.live === null || adapter.versions.length < 2 ? null : el("button", { type: "button", click: () => rollBack(adapter, redraw) }, "Roll back"),
+    adapter.versions.length ? rollBackButton(adapter, previous, redraw) : null,
   ].filter(Boolean);
 }
 
-function versions(adapter, redraw) {
+function versions(adapter, shown, redraw) {
+  const to = encodeURIComponent(adapter.name);
   const rows = adapter.versions.toReversed().map((version) => {
     const aliases = Object.entries(adapter.aliases).filter(([, number]) => number === version.version);
     return [
-      el("span", { class: "badges" }, el("strong", {}, `v${version.version}`), aliases.map(([alias]) => el("span", { class: alias === "live" ? "badge live" : "badge" }, alias))),
+      el("span", { class: "badges" }, el("a", { href: `#/adapters/${to}?version=${version.version}`, title: `Show version ${version.version}`, "aria-current": version.version === shown ? "true" : null }, `v${version.version}`), aliases.map(([alias]) => el("span", { class: alias === "live" ? "badge live" : "badge" }, alias))),
       el("time", { datetime: version.created_at }, time(version.created_at)),
       bytes(version.size),
       residency(version.residency),
@@ -94,10 +110,16 @@ function versions(adapter, redraw) {
         { class: "actions" },
         el("button", { type: "button", class: "small", click: () => promote(adapter, version.version, redraw), "aria-label": `Promote version ${version.version}` }, "Promote"),
         el("button", { type: "button", class: "small", click: () => download(adapter.name, version.version), "aria-label": `Download version ${version.version}` }, "Download"),
+        comparable(adapter, version) ? el("a", { class: "button small", href: `#/playground?${new URLSearchParams([["model", adapter.name], ["model", `${adapter.name}@${version.version}`]])}`, "aria-label": `Compare version ${version.version} with live` }, "Compare with live") : null,
       ),
     ];
   });
   return table("Versions", VERSIONS, rows, true);
+}
+
+/** Return whether the playground can show a version beside the live one: it compares no generated texts. */
+function comparable(adapter, { version, task }) {
+  return adapter.live !== null && adapter.live !== version && adapter.task === task && task in TASKS;
 }
 
 /** Return a sentence about the checks that a version passed. */
@@ -122,7 +144,7 @@ function description(about, version) {
     ["Licence", about.licence],
   ].filter(([, value]) => value !== null && value !== undefined && value !== "");
   const panels = [panel(`Version ${version}`, null, el("dl", { class: "facts" }, facts.map(([term, value]) => [el("dt", {}, term), el("dd", {}, value)])))];
-  if (about.labels?.length) panels.push(panel("Labels", null, labels(about.labels)));
+  if (about.labels?.length) panels.push(panel(`Labels of version ${version}`, null, labels(about.labels)));
   if (about.provenance) panels.push(panel("Provenance", null, el("details", {}, el("summary", {}, "Show where it comes from"), el("pre", { class: "json", tabindex: "0" }, JSON.stringify(about.provenance, null, 2)))));
   return panels;
 }
@@ -138,36 +160,6 @@ function labels(names) {
   const few = el("div", { class: "badges" }, badges.slice(0, FIRST));
   if (names.length <= FIRST) return few;
   return [few, el("details", {}, el("summary", {}, `${names.length - FIRST} more`), el("div", { class: "badges" }, badges.slice(FIRST)))];
-}
-
-async function promote(adapter, version, redraw) {
-  const alias = el("input", { value: "live", required: true, pattern: "[A-Za-z0-9._\\-]{1,64}", title: "1 to 64 letters, digits, dots, dashes and underscores", name: "alias" });
-  const done = await confirmation({
-    title: `Promote version ${version} of ${adapter.name}`,
-    body: [
-      el("p", {}, adapter.live === version ? "This version is live already." : adapter.live === null ? "No version is live now." : `Version ${adapter.live} is live now. New requests use the alias's version at once.`),
-      field("Alias", alias, "live is what the bare name means"),
-    ],
-    button: "Promote",
-    change: () => call(adapterPath(adapter.name, "aliases", alias.value), { method: "PUT", body: { version } }),
-  });
-  if (!done) return;
-  announce(`${alias.value} of ${adapter.name} points to version ${version}.`);
-  await redraw();
-}
-
-async function rollBack(adapter, redraw) {
-  let pointer;
-  const done = await confirmation({
-    title: `Roll back ${adapter.name}`,
-    body: el("p", {}, `Version ${adapter.live} is live now. The alias live moves to the version that it pointed to before.`),
-    button: "Roll back",
-    danger: true,
-    change: async () => (pointer = await read(adapterPath(adapter.name, "rollback"), { method: "POST" })),
-  });
-  if (!done) return;
-  announce(`Version ${pointer.version} of ${adapter.name} is live again.`);
-  await redraw();
 }
 
 async function download(name, version) {

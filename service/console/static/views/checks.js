@@ -21,13 +21,13 @@ const MEANING = {
   template: "The chat template renders a chat.",
   golden: "The serving path gives the golden outputs.",
 };
-const STATES = { waiting: "waiting", running: "running", passed: "passed", refused: "refused", open: "not complete" };
+const STATES = { waiting: "waiting", running: "running", passed: "passed", refused: "refused", open: "not complete", ahead: "not reached" };
 
-/** Return the state of a check after a refusal by another: it passed if it runs no more at or after that one. */
+/** Return the state of a check after a refusal by another. It passed if it runs no more at or after that one. */
 export function stateAfter(check, refused) {
   if (check === refused) return "refused";
-  const reached = ORDER.indexOf(refused);
-  return reached > ORDER.lastIndexOf(check) ? "passed" : "open";
+  if (ORDER.indexOf(refused) > ORDER.lastIndexOf(check)) return "passed";
+  return ORDER.lastIndexOf(refused) < ORDER.indexOf(check) ? "ahead" : "open";
 }
 
 /** Make the list of checks: `sent` shows the share of the upload, `passed` and `refused` the result. */
@@ -69,7 +69,7 @@ export function checkList() {
     refused(error) {
       const check = error.code?.startsWith("rejected_") ? error.code.slice("rejected_".length) : null;
       end(check === null ? "The upload was refused before the checks." : `The check “${check}” refused the bundle. Nothing has changed.`);
-      for (const [name, one] of Object.entries(items)) one.set(check === null ? "open" : stateAfter(name, check));
+      for (const [name, one] of Object.entries(items)) one.set(check === null ? "ahead" : stateAfter(name, check));
       fault.replaceChildren(problem(error));
     },
   };

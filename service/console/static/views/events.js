@@ -13,7 +13,7 @@ function sentence(event) {
   const before = event.detail?.before;
   switch (event.what) {
     case "published": return `${version} published`;
-    case "alias_set": return `${event.alias} → ${version}${before ? `, before v${before}` : ""}`;
+    case "alias_set": return before ? `${event.alias}: v${before} → ${version}` : `${event.alias} → ${version}`;
     case "rolled_back": return `rolled back to ${version}${before ? ` from v${before}` : ""}`;
     default: return [event.what.replaceAll("_", " "), event.alias, version].filter(Boolean).join(" ");
   }

@@ -6,7 +6,7 @@ import { digest, milliseconds } from "../format.js";
 import { generation } from "../playground/chat.js";
 import { ModelChooser } from "../playground/models.js";
 import { snippets } from "../playground/snippets.js";
-import { TASKS, resultsOf } from "../playground/tasks.js";
+import { TASKS, cutting, resultsOf } from "../playground/tasks.js";
 import { filling, problem } from "../problem.js";
 
 const GENERATES = ["text-generation", "text2text-generation"];
@@ -30,6 +30,14 @@ export async function show(place, { query, signal }) {
   let shown = null;
   let turn = 0;
 
+  const model = (reference) => read(`v1/models/${reference.split("/").map(encodeURIComponent).join("/")}`, { signal });
+
+  /** Return whether all models have a task. The call itself shows the error of a model that cannot be looked up. */
+  async function haveTask(references, asked) {
+    const found = await Promise.allSettled(references.slice(1).map(model));
+    return found.every(({ value }) => value === undefined || value.tasks[0] === asked);
+  }
+
   /** Look up the tasks of the first model, and show the fields of one of them. */
   async function look(references) {
     const mine = ++turn;
@@ -37,7 +45,7 @@ export async function show(place, { query, signal }) {
     history.replaceState(null, "", `#/playground?${new URLSearchParams(references.map((one) => ["model", one]))}`);
     if (!references.length) return;
     try {
-      const found = await read(`v1/models/${references[0].split("/").map(encodeURIComponent).join("/")}`, { signal });
+      const found = await model(references[0]);
       if (mine !== turn) return;
       described = found;
     } catch (error) {
@@ -87,6 +95,7 @@ export async function show(place, { query, signal }) {
       },
       el("header", {}, el("h2", {}, chosen)),
       TASKS[chosen].fields(),
+      el("label", { class: "check" }, el("input", { type: "checkbox", name: "cut" }), el("span", {}, "Cut long texts")),
       el("div", { class: "actions" }, run, el("span", { class: "muted small" }, "or Ctrl + Enter")),
     );
     return form;
@@ -94,11 +103,13 @@ export async function show(place, { query, signal }) {
 
   async function compute(chosen, form, run, made) {
     const values = Object.fromEntries(new FormData(form));
-    const call = TASKS[chosen].call(chooser.references, values);
+    const references = chooser.references;
+    run.disabled = true;
+    const plain = TASKS[chosen].call(references, values, await haveTask(references, chosen));
+    const call = values.cut ? cutting(plain) : plain;
     // A foundation has several tasks, and the first is its default.
     if (call.path === "v1/predict" && chosen !== described.tasks[0]) call.body.task = chosen;
-    run.disabled = true;
-    left.parentElement.classList.toggle("one", chooser.references.length > 1);
+    left.parentElement.classList.toggle("one", references.length > 1);
     const answer = el("section", { class: "panel", "aria-label": "Answer", "aria-live": "polite" });
     right.replaceChildren(answer);
     await filling(answer, async () => {

@@ -30,13 +30,24 @@ export async function show(place, { query, signal }) {
     el("div", { class: "columns" }, form, result),
   );
   let bundle = null;
+  let turn = 0;
   dropping(drop, choose);
   suggestTasks(more.tasks, signal);
 
-  function choose(one) {
+  /** Take a file if it is a zip. A file that is chosen later wins, also if it is read earlier. */
+  async function choose(one) {
     if (!one) return;
+    const mine = ++turn;
+    bundle = null;
+    const fault = await faultOf(one);
+    if (mine !== turn) return;
+    chosen.className = fault === null ? "muted" : "problem";
+    chosen.textContent = fault ?? `${one.name}, ${bytes(one.size)}`;
+    if (fault !== null) {
+      file.value = "";
+      return;
+    }
     bundle = one;
-    chosen.textContent = `${one.name}, ${bytes(one.size)}`;
     if (!name.value) name.value = suggestedName(one.name);
   }
 
@@ -51,10 +62,14 @@ export async function show(place, { query, signal }) {
     result.replaceChildren(checks.element);
     send.disabled = true;
     try {
-      const answer = await sendForm("v1/adapters", formOf(bundle, name.value, activate.checked, more.values()), checks.sent, signal);
+      let status;
+      const form = formOf(bundle, name.value, activate.checked, more.values());
+      const live = activate.checked;
+      const answer = await sendForm("v1/adapters", form, checks.sent, (one) => (status = one), signal);
+      const isNew = status === 201;
       checks.passed(answer.verification);
-      result.append(published(answer, activate.checked));
-      announce(`Version ${answer.version} of ${answer.name} is published.`);
+      result.append(outcome(answer, isNew, live));
+      announce(isNew ? `Version ${answer.version} of ${answer.name} is published.` : `This content is already version ${answer.version} of ${answer.name}.`);
     } catch (error) {
       if (error.name === "AbortError") return;
       checks.refused(error);
@@ -62,6 +77,14 @@ export async function show(place, { query, signal }) {
       send.disabled = false;
     }
   }
+}
+
+/** Return a sentence about a file that is no zip, or null. The first two bytes of a zip are PK. */
+async function faultOf(file) {
+  if (!file.name.toLowerCase().endsWith(".zip")) return `${file.name} is not a zip: its name does not end with .zip. Pack the bundle's folder as a zip, and choose that file.`;
+  const start = await file.slice(0, 2).text().catch(() => null);
+  if (start === null) return `${file.name} cannot be read. Pack a folder as a zip, and choose that file.`;
+  return start === "PK" ? null : `${file.name} is not a zip: its first bytes are not those of one. Pack the bundle's folder as a zip, and choose that file.`;
 }
 
 /** Let a file be dropped on an element. */
@@ -132,7 +155,8 @@ async function suggestTasks(tasks, signal) {
   }
 }
 
-function published(answer, live) {
+/** Make the panel of an upload's result. `isNew` tells whether it made a version, `live` whether it moved the alias. */
+function outcome(answer, isNew, live) {
   const name = encodeURIComponent(answer.name);
   const { verification } = answer;
   const remarks = [
@@ -142,8 +166,9 @@ function published(answer, live) {
   ];
   return el(
     "section",
-    { class: "panel", "aria-label": "Published" },
-    el("h2", {}, `${answer.name} v${answer.version} is published${live ? " and live" : ""}`),
+    { class: "panel", "aria-label": isNew ? "Published" : "Not published" },
+    el("h2", {}, isNew ? `${answer.name} v${answer.version} is published${live ? " and live" : ""}` : `This content is already version ${answer.version} of ${answer.name}`),
+    isNew ? null : el("p", {}, `Nothing new is published. ${live ? `live points to version ${answer.version}.` : "No alias has moved."}`),
     el("p", { class: "muted" }, answer.task, " · ", el("code", {}, answer.digest)),
     remarks.length ? el("ul", { class: "remarks" }, remarks.map((one) => el("li", {}, one))) : null,
     el("div", { class: "actions" }, el("a", { class: "button main", href: `#/playground?model=${live ? name : `${name}@${answer.version}`}` }, "Try it"), el("a", { class: "button", href: `#/adapters/${name}` }, "Show the adapter")),
