@@ -103,7 +103,7 @@ class AsyncClient(AsyncTransport):
         **parameters: Any,
     ) -> AsyncIterator[Any]:
         """Yield the results for any number of inputs, in their order."""
-        plan = BatchPlan(batch, concurrency, progress)
+        plan = BatchPlan(inputs, batch, concurrency, progress)
 
         def call_of(part: Sequence[InputText]) -> HttpCall[list_[Any]]:
             return routes.predict(model, part, result, parameters)
@@ -112,8 +112,8 @@ class AsyncClient(AsyncTransport):
             return await self._run(flows.whole(self._policy, call_of, part))
 
         async def results() -> AsyncIterator[Any]:
-            most = (await self.limits())["max_inputs"]
-            async with aclosing(in_order_async(ask, plan, inputs, most)) as ordered:
+            most = await self._ask(routes.most_inputs())
+            async with aclosing(in_order_async(ask, plan, most)) as ordered:
                 async for one in ordered:
                     yield one
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from threading import Event, Thread
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rootstock.adapters.client.errors import Misused
 from rootstock.adapters.client.progress import Report, count_progress
@@ -23,37 +23,39 @@ DEFAULT_BATCH = 64
 
 
 @dataclass(frozen=True)
-class BatchPlan:
-    """The division of many inputs: the most inputs of a call, the most calls at once, and who is told."""
+class BatchPlan(Generic[X]):
+    """The division of many inputs: the inputs, the most of a call, the most calls at once, and who is told."""
 
+    inputs: Iterable[X]
     batch: int
     concurrency: int
     progress: bool | Report
 
     def __post_init__(self) -> None:
+        if isinstance(self.inputs, str | bytes | Mapping):
+            kind = type(self.inputs).__name__
+            raise Misused(f"inputs is one {kind}, not many inputs; give a list, or call predict for one input")
         for name in ("batch", "concurrency"):
             if getattr(self, name) < 1:
                 raise Misused(f"{name} is {getattr(self, name)}; give 1 or more")
 
-    def parts(self, inputs: Iterable[X], most: int) -> Iterator[Sequence[X]]:
+    def parts(self, most: int) -> Iterator[Sequence[X]]:
         """Yield the inputs in parts of `batch`, of `most` if that is less. Read one part at a time."""
-        left = iter(inputs)
+        left = iter(self.inputs)
         while part := [*islice(left, min(self.batch, most))]:
             yield part
 
 
-def in_order(
-    ask: Callable[[Sequence[X], Event], Sequence[Y]], plan: BatchPlan, inputs: Iterable[X], most: int
-) -> Iterator[Y]:
+def in_order(ask: Callable[[Sequence[X], Event], Sequence[Y]], plan: BatchPlan[X], most: int) -> Iterator[Y]:
     """Yield the results in the order of the inputs, with at most `concurrency` parts in memory.
 
     `ask` is called in a thread for each part. The event is set once nobody waits for its result any more.
     """
     waiting: deque[Future[Sequence[Y]]] = deque()
     ended = Event()
-    with _counted(plan, inputs) as counted:
+    with _counted(plan) as counted:
         try:
-            for part in plan.parts(inputs, most):
+            for part in plan.parts(most):
                 if len(waiting) == plan.concurrency:
                     yield from counted(waiting.popleft().result())
                 waiting.append(_begun(ask, part, ended))
@@ -79,13 +81,13 @@ def _begun(ask: Callable[[X, Event], Y], part: X, ended: Event) -> Future[Y]:
 
 
 async def in_order_async(
-    ask: Callable[[Sequence[X]], Awaitable[Sequence[Y]]], plan: BatchPlan, inputs: Iterable[X], most: int
+    ask: Callable[[Sequence[X]], Awaitable[Sequence[Y]]], plan: BatchPlan[X], most: int
 ) -> AsyncGenerator[Y, None]:
     """Yield as `in_order` does; the calls run as tasks of this event loop."""
     waiting: deque[asyncio.Future[Sequence[Y]]] = deque()
-    with _counted(plan, inputs) as counted:
+    with _counted(plan) as counted:
         try:
-            for part in plan.parts(inputs, most):
+            for part in plan.parts(most):
                 if len(waiting) == plan.concurrency:
                     for result in counted(await waiting.popleft()):
                         yield result
@@ -100,9 +102,9 @@ async def in_order_async(
 
 
 @contextmanager
-def _counted(plan: BatchPlan, inputs: Any) -> Iterator[Callable[[Sequence[Y]], Sequence[Y]]]:
+def _counted(plan: BatchPlan[Any]) -> Iterator[Callable[[Sequence[Y]], Sequence[Y]]]:
     """Yield a function that reports the results that it is given, and returns them."""
-    total = len(inputs) if hasattr(inputs, "__len__") else None
+    total = len(plan.inputs) if isinstance(plan.inputs, Sized) else None
     done = 0
     with count_progress(plan.progress) as report:
 

@@ -119,7 +119,7 @@ class Client(BlockingTransport):
         read ahead. `progress` True shows a bar on a terminal. A function is called with the numbers of results
         and of inputs; the latter is None if `inputs` has no length.
         """
-        plan = BatchPlan(batch, concurrency, progress)
+        plan = BatchPlan(inputs, batch, concurrency, progress)
 
         def call_of(part: Sequence[InputText]) -> HttpCall[list_[Any]]:
             return routes.predict(model, part, result, parameters)
@@ -128,7 +128,7 @@ class Client(BlockingTransport):
             return self._run(flows.whole(self._policy, call_of, part), ended)
 
         def results() -> Iterator[Any]:
-            yield from in_order(ask, plan, inputs, self.limits()["max_inputs"])
+            yield from in_order(ask, plan, self._ask(routes.most_inputs()))
 
         return results()
 

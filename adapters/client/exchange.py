@@ -21,6 +21,8 @@ T = TypeVar("T")
 # Seconds. The first pause is about this long, and each further one twice as long, up to the longest.
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 8.0
+# Seconds, about 24 days. A socket counts a longer wait as milliseconds that no 32-bit integer holds.
+_LONGEST_TIMEOUT = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if self.retries < 0:
             raise Misused(f"retries is {self.retries}; give 0 or more")
-        if not self.timeout > 0:
-            raise Misused(f"timeout is {self.timeout} s; give more than 0")
+        if not (isinstance(self.timeout, int | float) and 0 < self.timeout <= _LONGEST_TIMEOUT):
+            raise Misused(f"timeout is {self.timeout}; give seconds, more than 0 and at most {_LONGEST_TIMEOUT}")
 
     def ask(self, call: HttpCall[T]) -> ClientFlow[T]:
         """Make a call, and repeat it under these rules; raise the last try's error."""

@@ -14,6 +14,7 @@ from rootstock.adapters.client.errors import (
     ServerBusy,
     TimedOut,
     Unreachable,
+    Unreadable,
 )
 from rootstock.adapters.client.exchange import ClientFlow, HttpCall, Pause, RetryPolicy, step_of
 from rootstock.adapters.client.records import AdapterRecord
@@ -51,7 +52,12 @@ def resolved(policy: RetryPolicy, reference: str) -> ClientFlow[tuple[str, int]]
     if parsed.version is not None:
         return parsed.name, parsed.version
     adapter = yield from policy.ask(routes.show(parsed.name))
-    versions = _meant(parsed, adapter)
+    try:
+        versions = _meant(parsed, adapter)
+    except (AttributeError, TypeError) as error:
+        raise Unreadable(
+            f"the versions of {parsed.name} are not those of a Rootstock server ({error!r})"
+        ) from error
     if len(versions) != 1:
         raise UnknownVersion(
             f"{reference} means {len(versions)} versions of {parsed.name}, not one; see its versions with: "

@@ -227,22 +227,27 @@ RESULTS: Mapping[str, type[TaskResult]] = {
 }
 
 
-def read_results(document: Mapping[str, Any], expected: type[R] | None) -> list[Any]:
+def read_results(document: Mapping[str, Any], expected: type[R] | None, count: int) -> list[Any]:
     """Return the results in an answer of /v1/predict, of the class `expected`, or else of the answer's task.
 
-    Raise Unreadable if the answer has another form.
+    Raise Unreadable if the answer has another form, or not a prediction for each of `count` inputs.
     """
     try:
         kind = expected or RESULTS.get(document["task"], TaskResult)
         digest, version = str(document["digest"]), document["version"]
-        return [kind.read(raw, digest, version) for raw in document["predictions"]]
-    except (KeyError, TypeError, ValueError, IndexError, StopIteration) as error:
+        results = [kind.read(raw, digest, version) for raw in document["predictions"]]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, StopIteration) as error:
         raise Unreadable(f"the answer is no result of a task that this client knows ({error!r})") from error
+    if len(results) != count:
+        raise Unreadable(f"the answer has {len(results)} predictions for {count} inputs")
+    return results
 
 
-def read_outcomes(document: Mapping[str, Any]) -> list[list[Any] | Refused]:
+def read_outcomes(document: Mapping[str, Any], models: Sequence[str], count: int) -> list[list[Any] | Refused]:
     """Return the results of each model of an answer for several models, or the error of the model."""
     results = document.get("results")
     if not isinstance(results, list):
         raise Unreadable("the answer has no `results` of several models")
-    return [stated_error(one, 200) or read_results(one, None) for one in results]
+    if len(results) != len(models):
+        raise Unreadable(f"the answer has the results of {len(results)} models, not of {len(models)}")
+    return [stated_error(one, 200) or read_results(one, None, count) for one in results]

@@ -38,23 +38,30 @@ def predict(
 ) -> HttpCall[list[Any]]:
     """Return the call that asks one model; its result is a list, also for one input."""
     body = {"model": model, "inputs": inputs, **_options(result, parameters)}
-    return _post("/v1/predict", body, lambda document: read_results(document, result))
+    count = len(inputs) if isinstance(inputs, list | tuple) else 1
+    return _post("/v1/predict", body, lambda document: read_results(document, result, count))
 
 
 def fan_out(
     models: Sequence[str], inputs: Any, parameters: Mapping[str, Any]
 ) -> HttpCall[list[list[Any] | Refused]]:
     """Return the call that asks several models about the same inputs."""
-    return _post(
-        "/v1/predict", {"models": [*models], "inputs": inputs, **_options(None, parameters)}, read_outcomes
-    )
+    body = {"models": [*models], "inputs": inputs, **_options(None, parameters)}
+    count = len(inputs) if isinstance(inputs, list | tuple) else 1
+    return _post("/v1/predict", body, lambda document: read_outcomes(document, body["models"], count))
 
 
 def embed(model: str, inputs: str | Sequence[str], options: Mapping[str, Any]) -> HttpCall[NDArray[np.float32]]:
     """Return the call that embeds; its result has shape (size,) for one text, else (texts, size)."""
     single = isinstance(inputs, str)
-    body = {"model": model, "input": inputs if single else [*inputs], "encoding_format": "base64", **options}
-    return _post("/v1/embeddings", body, lambda document: _vectors(document, single))
+    texts = [inputs] if isinstance(inputs, str) else [*inputs]
+    body = {"model": model, "input": inputs if single else texts, "encoding_format": "base64", **options}
+
+    def read(document: Document) -> NDArray[np.float32]:
+        vectors = _vectors(document, len(texts))
+        return vectors[0] if single else vectors
+
+    return _post("/v1/embeddings", body, read)
 
 
 def rerank(
@@ -97,6 +104,18 @@ def document_at(path: str) -> HttpCall[Document]:
 def limits() -> HttpCall[Document]:
     """Return the call that gets the server's limits."""
     return document_at("/v1/limits")
+
+
+def most_inputs() -> HttpCall[int]:
+    """Return the call that gets the most inputs of one call."""
+
+    def read(document: Document) -> int:
+        most = int(document["max_inputs"])
+        if most < 1:
+            raise ValueError(f"max_inputs is {most}")
+        return most
+
+    return HttpCall("GET", "/v1/limits", _reader(read))
 
 
 def metrics() -> HttpCall[str]:
@@ -200,7 +219,7 @@ def _reader(read: Callable[[Document], T]) -> Callable[[httpx.Response], T]:
     def read_response(response: httpx.Response) -> T:
         try:
             return read(_object(response))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
             raise Unreadable(f"{_url(response)} gave another answer than Rootstock's ({error!r})") from error
 
     return read_response
@@ -213,14 +232,15 @@ def _object(response: httpx.Response) -> Document:
     return document
 
 
-def _vectors(document: Document, single: bool) -> NDArray[np.float32]:
+def _vectors(document: Document, count: int) -> NDArray[np.float32]:
     import base64
 
     import numpy as np
 
     rows = [np.frombuffer(base64.b64decode(one["embedding"]), dtype="<f4") for one in document["data"]]
-    vectors = np.array(rows, dtype=np.float32)
-    return vectors[0] if single else vectors
+    if len(rows) != count:
+        raise ValueError(f"{len(rows)} vectors for {count} texts")
+    return np.array(rows, dtype=np.float32)
 
 
 def _path(name: str) -> str:

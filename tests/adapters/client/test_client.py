@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -399,10 +399,68 @@ def test_the_address_and_the_key_come_from_the_environment(
     assert [seen.key for seen in server.seen] == ["Bearer infer", "Bearer admin", "Bearer given"]
 
 
-@pytest.mark.parametrize("wrong", [{"retries": -1}, {"timeout": 0}, {"timeout": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong", [{"retries": -1}, *({"timeout": one} for one in (0, float("nan"), float("inf"), 1e10, 3e6, None))]
+)
 def test_a_number_that_allows_no_try_is_refused_at_once(wrong: dict[str, Any]) -> None:
     with pytest.raises(Misused, match="; give "):
         Client(**wrong)
+
+
+def test_the_longest_timeout_is_one_that_a_socket_takes(server: StandIn) -> None:
+    with Client(server.url, timeout=2e6) as client:
+        assert client.limits()["what"] == "limits"
+
+
+VERSION = ("version", "digest", "task", "status", "size", "residency")
+TOLD: dict[str, Any] = {"digest": "d", "version": 1, "task": "text-classification"}
+GOOD = {"label": "x", "score": 1}
+ADAPTER = {"name": "a", "task": None, "live": 1, "aliases": {}, "versions": []}
+CALLS: dict[str, Callable[[Client], Any]] = {
+    "predict": lambda client: client.predict("a", ["x", "y"]),
+    "predict one": lambda client: client.predict("a", "x"),
+    "predict many": lambda client: list(client.predict_many("a", ["x", "y"])),
+    "fan out": lambda client: client.fan_out(["a", "b"], ["x"]),
+    "embed": lambda client: client.embed("a", ["x", "y"]),
+    "embed one": lambda client: client.embed("a", "x"),
+    "rerank": lambda client: client.rerank("a", "x", ["y"]),
+    "chat": lambda client: client.chat("a", "x"),
+    "list": lambda client: list(client.list()),
+    "resolve": lambda client: client.resolve("a@live"),
+    "resolve a digest": lambda client: client.resolve("a@sha256:aaaaaaaaaaaa"),
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        ("predict", {**TOLD, "predictions": [GOOD]}),
+        ("predict", {**TOLD, "predictions": [GOOD] * 3}),
+        ("predict", {**TOLD, "predictions": [{"label": "x", "score": 10**400}] * 2}),
+        ("predict one", {**TOLD, "predictions": []}),
+        ("predict one", {**TOLD, "task": "token-classification", "predictions": [3]}),
+        ("predict many", {}),
+        ("predict many", {"max_inputs": 0}),
+        ("predict many", {"max_inputs": "many"}),
+        ("fan out", {"results": [3, 4]}),
+        ("fan out", {"results": [{**TOLD, "predictions": [GOOD]}]}),
+        ("fan out", {"results": [{**TOLD, "predictions": []}] * 2}),
+        ("embed", {"data": [{"embedding": "AAAAAA=="}]}),
+        ("embed one", {"data": []}),
+        ("embed", {"data": [{"embedding": 3}] * 2}),
+        ("rerank", {"digest": "d", "results": ["x"]}),
+        ("chat", {**TOLD, "choices": [3]}),
+        ("list", {"adapters": [3], "next": None}),
+        ("resolve", {**ADAPTER, "aliases": ["live"]}),
+        ("resolve a digest", {**ADAPTER, "versions": [dict.fromkeys(VERSION, 3)]}),
+    ],
+)
+def test_an_answer_that_no_server_gives_is_unreadable(
+    server: StandIn, client: Client, call: str, answer: dict[str, Any]
+) -> None:
+    server.instead = [JSONResponse(answer)]
+    with pytest.raises(Unreadable):
+        CALLS[call](client)
 
 
 @pytest.mark.parametrize("url", ["http://[::1]", "http://a.b.", "http://bücher.example", "http://127.0.0.1"])

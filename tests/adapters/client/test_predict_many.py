@@ -159,6 +159,16 @@ def test_a_plan_without_a_call_is_refused_at_once(wrong: dict[str, Any]) -> None
         client.predict_many("a", ["x"], **wrong)
 
 
+@pytest.mark.parametrize("one", ["abc", b"abc", {"text": "a"}])
+def test_one_input_in_place_of_many_is_refused_at_once(one: Any) -> None:
+    server = LabelServer()
+    with server.client() as client, pytest.raises(Misused, match="not many inputs; give a list, or call predict"):
+        client.predict_many("a", one)
+    with pytest.raises(Misused, match="not many inputs"):
+        server.async_client().predict_many("a", one)
+    assert server.calls == []
+
+
 # Seconds for which an answer is held; far longer than what need not wait for it takes.
 HOLD = 20.0
 
