@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 MAX_CHARACTERS = 2**14
 _KEPT = 64
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+# PEFT's template of a card is full of them. The bound keeps many openings without an end cheap.
+_COMMENT = re.compile(r"<!--.{0,1000}?-->", re.DOTALL)
 # The page has one h1, and a panel's title is an h2.
 _DEEPER = 2
 _TAGS = {
@@ -24,7 +26,7 @@ _TAGS = {
 
 
 def card_html(markdown: str) -> str:
-    """Return a card as HTML of a few tags, without its front matter, images and raw HTML.
+    """Return a card as HTML of a few tags, without its front matter, comments, images and raw HTML.
 
     Links are absolute and open outside the console. Of a card over MAX_CHARACTERS only the beginning is shown.
     """
@@ -41,7 +43,7 @@ def _html(shown: str) -> str:
     import nh3
 
     parser = _parser()
-    tokens = parser.parse(shown)
+    tokens = parser.parse(_COMMENT.sub("", shown))
     for i, token in enumerate(tokens):
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + _DEEPER)}"

@@ -38,6 +38,11 @@ def test_a_card_s_headings_tables_and_lists_are_shown_below_the_page_s_headings(
     assert all(not attributes for _, attributes in card.tags)
 
 
+def test_a_comment_is_not_shown() -> None:
+    card = Elements(card_html("# mood\n\n<!-- Provide a quick\nsummary. -->\n\nGood. <!-- no end"))
+    assert card.text.split() == ["mood", "Good.", "<!--", "no", "end"]
+
+
 def test_an_empty_header_of_a_table_is_a_cell() -> None:
     card = Elements(card_html("|  | F1 |\n| --- | --- |\n| mood | 0.9 |\n"))
     assert [tag for tag, _ in card.tags if tag in ("th", "td")] == ["td", "th", "td", "td"]
