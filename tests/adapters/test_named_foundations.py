@@ -203,6 +203,7 @@ PROMPT = (
 )
 
 
+@pytest.mark.slow
 @needs_chat
 def test_the_converted_model_computes_what_transformers_reads_from_the_package_s_file(
     chat_foundation: Path,

@@ -165,6 +165,7 @@ def test_a_conversation_that_is_cleared_during_an_answer_sends_none_of_it_again(
     visit: Callable[..., Visit],
 ) -> None:
     page = visit().open("/#/playground?model=tiny-chat")
+    page.locator(".chat").wait_for(state="attached")
     # The page itself clears the conversation at the first text, before the answer can end.
     page.evaluate(
         """() => new MutationObserver((_, watch) => {

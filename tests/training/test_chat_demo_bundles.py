@@ -76,6 +76,7 @@ def test_the_gardener_is_made_from_the_data_that_lie_here(chat_spec: FoundationS
     assert made == {"train": "sha256:" + hashlib.sha256(data).hexdigest()}
 
 
+@pytest.mark.slow
 def test_a_server_of_the_chat_foundation_publishes_its_demos_alone(
     chat_foundation: Path, new_home: Callable[[], Path]
 ) -> None:

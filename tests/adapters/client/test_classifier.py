@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot
 from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, get_scorer, log_loss
@@ -70,6 +71,8 @@ def test_it_is_the_last_step_of_a_pipeline_and_stays_frozen(classifier: RemoteCl
 
 def test_a_confusion_matrix_counts_its_answers(classifier: RemoteClassifier) -> None:
     display = ConfusionMatrixDisplay.from_estimator(classifier, TEXTS, TRUE)
+    # pyplot keeps every figure that nobody closes.
+    pyplot.close(display.figure_)
     assert display.confusion_matrix.sum() == len(TEXTS)
 
 

@@ -17,7 +17,7 @@ from tests.chat_foundation import needs_chat
 
 ROOT = Path(__file__).parents[3]
 # The others only with the slow tests: together they take minutes.
-FAST = ("churn", "ramp")
+FAST = ("churn",)
 SCENARIOS = names_of(Command.SCENARIO)
 
 
