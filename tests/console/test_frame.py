@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import httpx
@@ -207,16 +208,18 @@ def crowded(new_home: Callable[[], Path], peft_saved: dict[str, PeftAdapter]) ->
         yield running
 
 
+# A time depends on the machine's other work, so this runs alone: pytest -m slow -s tests/console/test_frame.py
+@pytest.mark.slow
 def test_the_first_paint_takes_less_than_200_ms_with_1000_adapters(
     crowded: RunningServer, visit: Callable[..., Visit]
 ) -> None:
     paints: list[Any] = []
-    # Other work on the machine delays single paints, so the quickest of several counts.
-    for _ in range(5):
+    for _ in range(11):
         page = visit(crowded.url).open()
         expect(page.locator("tbody tr")).to_have_count(50)
         paints.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
-    assert min(paints) < PAINT_MS, paints
+    print("first paints in ms:", sorted(map(round, paints)))
+    assert median(paints) < PAINT_MS
 
 
 def test_further_adapters_are_shown_a_page_at_a_time(crowded: RunningServer, visit: Callable[..., Visit]) -> None:
