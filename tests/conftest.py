@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import numpy as np
 import openai
 import pytest
@@ -33,6 +34,9 @@ from tests.live_server import RunningServer, run_server
 from tests.peft_adapters import KINDS, TEXTS, PeftAdapter, peft_outputs, save_adapter
 
 ROOT = Path(__file__).parents[1]
+# A busy machine makes an example slow, which is no fault of the code.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
