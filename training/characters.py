@@ -22,7 +22,7 @@ def quoted(value: Any) -> str:
 
 def on_one_line(text: str) -> str:
     """Return a text without line breaks and control characters, which a terminal or YAML would obey."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split(" "))
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def yaml_text(value: Any, width: int = 80) -> str:

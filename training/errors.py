@@ -18,6 +18,10 @@ class DataError(TrainingError):
     """Labelled data that cannot be used: the message names the file and, where there is one, the line."""
 
 
+class MissingColumn(DataError):
+    """A table that lacks a column: the message names it and those that there are."""
+
+
 class Diverged(TrainingError):
     """A loss that is not a number: the message names the step and the key to change."""
 

@@ -1,4 +1,4 @@
-"""What a saved model is: its kind, its head and its files, read without its weights."""
+"""Describes a saved model: its kind, its head and its files, read without its weights."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from rootstock.adapters.bundle.manifest import unique_keys
 from rootstock.training.characters import check_characters, quoted
-from rootstock.training.errors import DataError, extra
+from rootstock.training.errors import DataError, MissingColumn, extra
 
 Row = tuple[int, Mapping[str, Any]]
 FORMATS = (".csv", ".jsonl", ".parquet")
@@ -156,6 +156,6 @@ def _check_columns(where: str, names: Iterable[str], columns: Sequence[str]) -> 
             known = [quoted(name) for name in names if name]
             more = f" and {len(known) - _MAX_COLUMNS} more" if len(known) > _MAX_COLUMNS else ""
             listing = ", ".join(known[:_MAX_COLUMNS]) or "nothing"
-            raise DataError(f"{where}: needs a column {column!r}; found: {listing}{more}")
+            raise MissingColumn(f"{where}: needs a column {column!r}; found: {listing}{more}")
         if (times := names.count(column)) > 1:
             raise DataError(f"{where}: the column {column!r} occurs {times} times; keep one")

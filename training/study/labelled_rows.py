@@ -14,7 +14,7 @@ from rootstock.adapters.client.upload import read_source
 from rootstock.adapters.spec import Rejected
 from rootstock.adapters.tasks import task_named
 from rootstock.training.data.dataset import read_rows
-from rootstock.training.errors import DataError
+from rootstock.training.errors import MissingColumn
 from rootstock.training.recipe.recipe import CLASSIFYING, TaskType
 from rootstock.training.recipe.recipe_file import naming
 
@@ -40,13 +40,11 @@ def check_rows(bundle: Path, data: Path, text_column: str, label_column: str) ->
 
 @contextmanager
 def named_columns(data: Path, text_column: str, label_column: str) -> Iterator[None]:
-    """Add to an error about a column how a command names the columns."""
+    """Add to the error about a missing column how a command names the columns."""
     try:
         yield
-    except DataError as error:
-        if "needs a column" not in str(error):
-            raise
-        raise DataError(
+    except MissingColumn as error:
+        raise MissingColumn(
             f"{error}; name the columns with --text-column (now {text_column}) and --label-column (now "
             f"{label_column})"
         ) from None

@@ -37,14 +37,14 @@ from tests.tiny_models import LABELS, TEXTS, WIDTH, save_setfit, save_tuned_enco
 
 
 def classifier_outputs(folder: Path, texts: list[str]) -> np.ndarray:
-    """What transformers computes for a whole classifier."""
+    """Return the outputs of transformers for a whole classifier."""
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder).eval(), tokenizer_of(folder)
     with torch.no_grad():
         return np.stack([model(**tokenizer(text, return_tensors="pt")).logits[0].numpy() for text in texts])
 
 
 def served_outputs(tiny: FoundationFiles, spec: FoundationSpec, bundle: Bundle, texts: list[str]) -> np.ndarray:
-    """What a plain model computes into which the bundle's updates are hooked."""
+    """Return the outputs of a plain model with the bundle's updates as hooks."""
     adapter = bundle.adapter(spec, 64, FoundationWeights(tiny.folder, spec.model_type))
     model, tokenizer = grafted(tiny.folder, spec, adapter), tokenizer_of(tiny.folder)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What an adapter is, over HTTP: its description, its model card and its events."""
+"""The description, the model card and the events of an adapter, over HTTP."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def published(client: httpx.Client, peft_saved: dict[str, PeftAdapter]) -> None:
 def test_a_page_loads_and_links_to_nothing_but_this_server(client: httpx.Client, path: str) -> None:
     answer = client.get(path, headers=BROWSER)
     assert answer.headers["content-type"].startswith("text/html")
-    # What begins with # names a view of the same page.
+    # An address that begins with # names a view of the same page.
     addresses = [address for address in Addresses(answer.text).all if not address.startswith("#")]
     assert addresses
     for address in addresses:
