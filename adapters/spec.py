@@ -22,7 +22,22 @@ Pooling = Literal["mean", "cls", "last", "pooler"]
 # The tasks that an adapter can have.
 TASKS = tuple(task.name for task in tasks.TASKS if task.heads)
 # Tasks without labels.
-UNLABELLED = ("feature-extraction", "question-answering", "text-generation", "text2text-generation")
+UNLABELLED = (
+    "feature-extraction", "question-answering", "image-feature-extraction", "audio-feature-extraction",
+    "text-generation", "text2text-generation",
+)  # fmt: skip
+# By modality, the task that gives one vector for each input.
+EMBEDDING = {
+    "text": "feature-extraction",
+    "image": "image-feature-extraction",
+    "audio": "audio-feature-extraction",
+}
+# By modality, the task that gives scores by label.
+CLASSIFICATION = {
+    "text": "text-classification",
+    "image": "image-classification",
+    "audio": "audio-classification",
+}
 # Tasks that another task's class serves.
 _SERVED_BY = {"text-ranking": "text-classification", "zero-shot-classification": "text-classification"}
 # The foundation answers this task with the head of its checkpoint; no adapter has this task.
@@ -57,6 +72,21 @@ class Rejected(ValueError):
 def _short(text: str) -> str:
     """Return at most _MAX_MESSAGE characters of a text, since uploaded text can have any length."""
     return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "…"
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The geometry of a convolution of the trunk, with one number for each axis that it moves along.
+
+    LoRA's first matrix at a convolution is a convolution of the same geometry. An update holds its weights as a
+    matrix of shape (r, channels * kernel area).
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -111,6 +141,10 @@ class FoundationSpec:
     checkpoint has no such head.
     `other_names` are further names of this foundation on this machine, such as its folder; they do not identify
     it. `lowercases` states whether its tokenizer makes text lower-case. A cached spec holds neither of the two.
+    `modality` is what its inputs are. For images and audio, `inputs` holds one name, and `input_shape` is the
+    shape of one input under it; None is a length that differs between inputs. `max_tokens` is then the largest
+    cost of an input. `convolutions` holds the geometry of the sites that are convolutions. Their features in
+    `sites` are (channels * kernel area, out).
     """
 
     fingerprint: str
@@ -130,6 +164,9 @@ class FoundationSpec:
     masked_lm: MaskedLM | None = None
     causal_lm: CausalLM | None = None
     seq2seq_lm: Seq2SeqLM | None = None
+    modality: tasks.Modality = "text"
+    input_shape: tuple[int | None, ...] = ()
+    convolutions: Mapping[str, Convolution] = field(default_factory=dict)
     other_names: tuple[str, ...] = field(default=(), compare=False)
     lowercases: bool = field(default=False, compare=False)
 
@@ -179,7 +216,8 @@ class FoundationSpec:
             return (TEXT_GENERATION, "feature-extraction")
         if self.seq2seq_lm is not None:
             return (TEXT2TEXT_GENERATION,)
-        return ("feature-extraction",) if self.masked_lm is None else ("feature-extraction", FILL_MASK)
+        embedding = EMBEDDING[self.modality]
+        return (embedding,) if self.masked_lm is None else (embedding, FILL_MASK)
 
     def class_for(self, task: str) -> TaskClass:
         """Return the task class that serves `task`; raise Rejected if the foundation has none."""
@@ -204,6 +242,9 @@ class FoundationSpec:
             "masked_lm": None if self.masked_lm is None else vars(self.masked_lm),
             "causal_lm": None if self.causal_lm is None else vars(self.causal_lm),
             "seq2seq_lm": None if self.seq2seq_lm is None else asdict(self.seq2seq_lm),
+            "modality": self.modality,
+            "input_shape": list(self.input_shape),
+            "convolutions": {name: asdict(one) for name, one in self.convolutions.items()},
             "classes": {
                 name: {
                     "task": c.task,
@@ -239,7 +280,15 @@ class FoundationSpec:
             masked_lm=None if value["masked_lm"] is None else MaskedLM(**value["masked_lm"]),
             causal_lm=causal_lm_of(value.get("causal_lm")),
             seq2seq_lm=seq2seq_lm_of(value.get("seq2seq_lm")),
+            modality=value.get("modality", "text"),
+            input_shape=tuple(value.get("input_shape", ())),
+            convolutions={name: _convolution(one) for name, one in value.get("convolutions", {}).items()},
         )
+
+
+def _convolution(value: Mapping[str, Any]) -> Convolution:
+    axes = {name: tuple(value[name]) for name in ("kernel", "stride", "padding", "dilation")}
+    return Convolution(**axes, groups=value["groups"])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Modality = Literal["text", "image", "audio"]
 # `linear` is one layer on a pooled vector, `hf` the head of the Hugging Face class for the task. `causal-lm` and
 # `seq2seq-lm` are the foundation's own language-model head, of which an adapter holds no tensors.
 HeadKind = Literal["linear", "hf", "causal-lm", "seq2seq-lm"]
@@ -19,7 +20,7 @@ class TaskSpec:
     """
 
     name: str
-    modality: Literal["text"]
+    modality: Modality
     heads: tuple[HeadKind, ...]
     peft_type: str | None
 
@@ -32,6 +33,10 @@ TASKS = (
     TaskSpec("text-ranking", "text", ("linear", "hf"), "SEQ_CLS"),
     TaskSpec("zero-shot-classification", "text", ("linear", "hf"), "SEQ_CLS"),
     TaskSpec("fill-mask", "text", (), None),
+    TaskSpec("image-classification", "image", ("linear", "hf"), None),
+    TaskSpec("image-feature-extraction", "image", ("linear",), None),
+    TaskSpec("audio-classification", "audio", ("linear", "hf"), None),
+    TaskSpec("audio-feature-extraction", "audio", ("linear",), None),
     TaskSpec("text-generation", "text", ("causal-lm",), "CAUSAL_LM"),
     TaskSpec("text2text-generation", "text", ("seq2seq-lm",), "SEQ_2_SEQ_LM"),
 )
