@@ -6,7 +6,7 @@ This module imports only the standard library, numpy and the table of tasks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -95,7 +95,8 @@ class TaskClass:
 
     `linears` maps the full name of every linear module, in trunk and head, to its (in, out) features; PEFT
     matches `target_modules` against these names. `head` maps each head tensor to its shape, with None for the
-    label count. `prefix` is the trunk's attribute (`base_model_prefix`) with a dot, or "".
+    label count. `prefix` is the trunk's attribute (`base_model_prefix`) with a dot, or "". `convolutions` are the
+    names in `linears` that PEFT does not mean by `all-linear`; the foundation's spec sets them.
     """
 
     name: str
@@ -103,6 +104,7 @@ class TaskClass:
     prefix: str
     linears: Mapping[str, tuple[int, int]]
     head: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    convolutions: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,14 @@ class FoundationSpec:
     other_names: tuple[str, ...] = field(default=(), compare=False)
     lowercases: bool = field(default=False, compare=False)
 
+    def __post_init__(self) -> None:
+        if self.convolutions:
+            classes = {name: self._with_convolutions(one) for name, one in self.classes.items()}
+            object.__setattr__(self, "classes", classes)
+
+    def _with_convolutions(self, task_class: TaskClass) -> TaskClass:
+        return replace(task_class, convolutions=frozenset(task_class.prefix + site for site in self.convolutions))
+
     def depth(self, modules: Iterable[str]) -> int:
         """Return how many layers, counted from the first, an adapter of these modules leaves unchanged.
 
@@ -224,11 +234,20 @@ class FoundationSpec:
         for task_class in self.classes.values():
             if task_class.task == _SERVED_BY.get(task, task):
                 return task_class
-        why = " by an adapter: it is the foundation's own task" if task == FILL_MASK else ""
         tasks_text = ", ".join(self.tasks)
         raise Rejected(
-            "schema", "task", f"{task!r} is not served on {self.name}{why}; choose one of: {tasks_text}"
+            "schema",
+            "task",
+            f"{task!r} is not served on {self.name}{self._why_unserved(task)}; choose one of: {tasks_text}",
         )
+
+    def _why_unserved(self, task: str) -> str:
+        if task == FILL_MASK:
+            return " by an adapter: it is the foundation's own task"
+        modality = next((known.modality for known in tasks.TASKS if known.name == task), self.modality)
+        if modality == self.modality:
+            return ""
+        return f": it is a task for {modality} inputs, and this foundation takes {self.modality} inputs"
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready form that `from_json` reads back unchanged."""
@@ -349,6 +368,9 @@ class SiteUpdate:
     The shapes are `a` (r, in) and `b` (r, out), with r = 0 for an update without a low-rank part. `b` includes
     the scale (alpha/r, or alpha/sqrt(r) for rsLoRA) and every other factor. `input_scale` (in,), `output_scale`
     (out,) and `shift` (out,) are None if they change nothing. A normalisation layer takes only a `shift`.
+    At a convolution x is one window of its input, flattened with the channels first (`torch.nn.Unfold`), so `in`
+    is channels * kernel area, and the same update applies at every place of the output. `input_scale` has one
+    number for each channel there, (channels,): it multiplies the input before the windows are taken.
     Sources: Hu et al., "LoRA", 2021; Kalajdzievski, "A Rank Stabilization Scaling Factor", 2023; Liu et al.,
     "DoRA", 2024; Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning" (IA3), 2022.
     """

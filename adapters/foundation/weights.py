@@ -79,14 +79,14 @@ class FoundationWeights:
         return place.dtype, list(place.shape), self._mapped[place.file][place.start : place.end].data
 
     def weight(self, site: str) -> Array:
-        """Return the weight of a linear layer: (out, in) fp32, read-only.
+        """Return the weight of a linear layer: (out, in) fp32, read-only; of a convolution, flattened to that.
 
         Raise Rejected (check "foundation") if there is none.
         """
         weight = self._tensor(f"{site}.weight")
         if weight is None:
             raise Rejected("foundation", site, "the foundation's files hold no weight of this module")
-        return weight.T if self._transposed else weight
+        return weight.T if self._transposed else weight.reshape(len(weight), -1)
 
     def bias(self, module: str) -> Array | None:
         """Return the bias of a linear or normalisation layer: (out,) fp32, read-only, or None if it has none."""
