@@ -6,7 +6,7 @@ This module imports only the standard library, numpy and the table of tasks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -95,8 +95,8 @@ class TaskClass:
 
     `linears` maps the full name of every linear module, in trunk and head, to its (in, out) features; PEFT
     matches `target_modules` against these names. `head` maps each head tensor to its shape, with None for the
-    label count. `prefix` is the trunk's attribute (`base_model_prefix`) with a dot, or "". `convolutions` are the
-    names in `linears` that PEFT does not mean by `all-linear`; the foundation's spec sets them.
+    label count. `prefix` is the trunk's attribute (`base_model_prefix`) with a dot, or "". `convolutions` names
+    the modules in `linears` that are convolutions, grouped ones included: `all-linear` does not mean them.
     """
 
     name: str
@@ -171,14 +171,6 @@ class FoundationSpec:
     convolutions: Mapping[str, Convolution] = field(default_factory=dict)
     other_names: tuple[str, ...] = field(default=(), compare=False)
     lowercases: bool = field(default=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if self.convolutions:
-            classes = {name: self._with_convolutions(one) for name, one in self.classes.items()}
-            object.__setattr__(self, "classes", classes)
-
-    def _with_convolutions(self, task_class: TaskClass) -> TaskClass:
-        return replace(task_class, convolutions=frozenset(task_class.prefix + site for site in self.convolutions))
 
     def depth(self, modules: Iterable[str]) -> int:
         """Return how many layers, counted from the first, an adapter of these modules leaves unchanged.
@@ -270,6 +262,7 @@ class FoundationSpec:
                     "prefix": c.prefix,
                     "linears": {k: list(v) for k, v in c.linears.items()},
                     "head": {k: list(v) for k, v in c.head.items()},
+                    "convolutions": sorted(c.convolutions),
                 }
                 for name, c in self.classes.items()
             },
@@ -285,6 +278,7 @@ class FoundationSpec:
                 prefix=c["prefix"],
                 linears={k: (v[0], v[1]) for k, v in c["linears"].items()},
                 head={k: tuple(v) for k, v in c["head"].items()},
+                convolutions=frozenset(c.get("convolutions", ())),
             )
             for name, c in value["classes"].items()
         }

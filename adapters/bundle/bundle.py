@@ -26,6 +26,7 @@ from rootstock.adapters.bundle.manifest import (
     read_json,
     read_manifest,
 )
+from rootstock.adapters.bundle.names.former_names import present_name
 from rootstock.adapters.bundle.peft_config import PeftConfig, read_config
 from rootstock.adapters.bundle.plain.base_model import BASE, check_base, is_same
 from rootstock.adapters.bundle.plain.extras import MODEL, extra_of
@@ -122,8 +123,11 @@ class Bundle:
             base,
         )
         targets = _targets(config, task_class)
-        if manifest.targets != targets:
-            raise Rejected("sites", "bundle.json: targets", _disagreement(manifest.targets, targets))
+        stated_targets = manifest.targets
+        if config.former is not None:
+            stated_targets = tuple(sorted(present_name(config.former, name) for name in stated_targets))
+        if stated_targets != targets:
+            raise Rejected("sites", "bundle.json: targets", _disagreement(stated_targets, targets))
         stated = manifest.foundation["fingerprint"]
         if stated is not None and stated != foundation.fingerprint:
             raise Rejected(

@@ -37,6 +37,11 @@ class Golden:
     inputs: tuple[GoldenInput, ...]
     outputs: tuple[Array, ...]
 
+    @property
+    def texts(self) -> tuple[str | tuple[str, str], ...]:
+        """Return the inputs of a task for text."""
+        return tuple(value for value in self.inputs if isinstance(value, str | tuple))
+
     def to_bytes(self) -> bytes:
         """Return the bytes of `golden.json`. Its outputs are fp32 values, which read back unchanged."""
         inputs = [_input_json(value) for value in self.inputs]

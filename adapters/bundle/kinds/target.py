@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from rootstock.adapters.bundle.tensors import take
 from rootstock.adapters.spec import Array, Convolution, FoundationSpec, Rejected, TaskClass
 
+# Foundations list no site for such a convolution. PEFT's LoRA of a grouped one reads the channels of all groups.
+_GROUPED = (
+    "this convolution is grouped (a depthwise one is), or its weight is computed from other tensors, and the "
+    "adapters of a batch share it"
+)
 # PEFT has no layer of these kinds for a one-dimensional convolution.
 _PLANAR = ("IA3", "ADALORA")
 
@@ -71,9 +76,12 @@ def target_module(name: str, kind: str, task_class: TaskClass, foundation: Found
     Raise Rejected (check "sites") for a module of the head, and for a convolution that an adapter of this kind
     cannot change.
     """
-    site = name.removeprefix(task_class.prefix)
-    if not name.startswith(task_class.prefix) or site not in foundation.sites:
+    if not name.startswith(task_class.prefix):
         raise Rejected("sites", name, "this module belongs to the head; target only modules of the trunk")
+    site = name.removeprefix(task_class.prefix)
+    if site not in foundation.sites:
+        reason = _GROUPED if name in task_class.convolutions else "the adapters of a batch share this module"
+        raise Rejected("sites", name, f"{reason}; leave it out of target_modules")
     convolution = foundation.convolutions.get(site)
     if convolution is not None:
         _check_convolution(name, kind, convolution)
@@ -83,16 +91,10 @@ def target_module(name: str, kind: str, task_class: TaskClass, foundation: Found
 def _check_convolution(name: str, kind: str, convolution: Convolution) -> None:
     reason = None
     if convolution.groups > 1:
-        reason = GROUPED
+        reason = _GROUPED
     elif kind in _PLANAR and len(convolution.kernel) == 1:
         reason = f"PEFT has no {kind} of a one-dimensional convolution"
     elif kind == "LORA" and set(convolution.dilation) != {1} and math.prod(convolution.kernel) > 1:
         reason = "this convolution is dilated, and PEFT's LoRA of it is not, so that their outputs differ in size"
     if reason is not None:
         raise Rejected("sites", name, f"{reason}; leave it out of target_modules")
-
-
-GROUPED = (
-    "this convolution is grouped (a depthwise one is), and PEFT's LoRA of it reads all of its channels, which no "
-    "change of its weights stands for"
-)

@@ -15,8 +15,15 @@ from rootstock.adapters.bundle.manifest import (
     problem_types,
     read_json,
 )
+from rootstock.adapters.bundle.names.former_names import present_name
 from rootstock.adapters.bundle.peft_config import PeftConfig
-from rootstock.adapters.bundle.plain.origin import PEFT_PREFIX, check_origin, head_hint, short_names
+from rootstock.adapters.bundle.plain.origin import (
+    PEFT_PREFIX,
+    check_origin,
+    head_hint,
+    short_names,
+    tuned_modules,
+)
 from rootstock.adapters.bundle.plain.sentence_files import has_pooling, read_sentence_files
 from rootstock.adapters.bundle.tensors import read_tensors
 from rootstock.adapters.chat_template import SETTINGS, TEMPLATE, stated_template
@@ -106,17 +113,18 @@ def _task_of(text_task: str, foundation: FoundationSpec) -> str:
 
 
 def _fitting_task(task_type: Any, archive: Archive, foundation: FoundationSpec) -> str | None:
-    """Return the classification if a tensor has a name of its class; else the embedding."""
+    """Return the embedding for tensors of modules of its class without a head; else the classification."""
     if task_type is not None:
         return None
-    classification = CLASSIFICATION[foundation.modality]
-    if classification in foundation.tasks:
-        task_class = foundation.class_for(classification)
-        names = [name.removeprefix(PEFT_PREFIX) for name in read_tensors(archive.members[WEIGHTS])]
-        beside = tuple(f"{name.partition('.')[0]}." for name in task_class.head)
-        if any(name.startswith((task_class.prefix, *beside) if task_class.prefix else beside) for name in names):
-            return classification
-    return EMBEDDING[foundation.modality]
+    embedding, classification = EMBEDDING[foundation.modality], CLASSIFICATION[foundation.modality]
+    if classification not in foundation.tasks:
+        return embedding
+    names = list(read_tensors(archive.members[WEIGHTS]))
+    modules = {present_name(foundation.model_type, module) for module in tuned_modules(names)}
+    heads = {name.partition(".")[0] for name in foundation.class_for(classification).head}
+    has_head = any(name.removeprefix(PEFT_PREFIX).partition(".")[0] in heads for name in names)
+    fits = not has_head and modules & foundation.class_for(embedding).linears.keys()
+    return embedding if fits else classification
 
 
 def plain_head(task_class: TaskClass, foundation: FoundationSpec, sentence: StatedEmbedding | None) -> HeadSpec:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from rootstock.adapters.bundle.archive import WEIGHTS
-from rootstock.adapters.bundle.kinds.target import GROUPED
 from rootstock.adapters.bundle.names.former_names import has_former_names, present_name
 from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.spec import Array, FoundationSpec, Rejected, TaskClass
@@ -42,24 +41,14 @@ def with_former_names(
     config: PeftConfig, tensors: Iterable[str], task_class: TaskClass, foundation: FoundationSpec
 ) -> PeftConfig:
     """Return the config, which reads module names as former ones if the adapter's tensors have such names."""
-    modules = [match["module"] for name in tensors if (match := _TUNER.match(_short(name)))]
-    if not has_former_names(foundation.model_type, modules, task_class.linears):
+    if not has_former_names(foundation.model_type, tuned_modules(tensors), task_class.linears):
         return config
     return replace(config, former=foundation.model_type)
 
 
-def check_groups(named: Mapping[str, Array], task_class: TaskClass) -> None:
-    """Raise Rejected for a LoRA of a grouped convolution, which is no site of a foundation.
-
-    PEFT's second factor there has the convolution's groups, so it is narrower than the first one's rank.
-    """
-    for name, factor in named.items():
-        match = _TUNER.match(name)
-        if match is None or match["kind"] != "lora_B" or match["module"] in task_class.linears or factor.ndim < 3:
-            continue
-        first = named.get(f"{match['module']}.lora_A.weight")
-        if first is not None and first.ndim == factor.ndim and factor.shape[1] < first.shape[0]:
-            raise Rejected("sites", match["module"], f"{GROUPED}; leave it out of target_modules")
+def tuned_modules(tensors: Iterable[str]) -> list[str]:
+    """Return the modules, as an adapter's tensors name them, that it changes by a kind of PEFT."""
+    return [match["module"] for name in tensors if (match := _TUNER.match(_short(name)))]
 
 
 def _short(name: str) -> str:
@@ -91,7 +80,6 @@ def check_origin(
             f"holds weights of a whole model, such as {trunk[0]}, and none of a {config.peft_type} adapter; save "
             "the PEFT model with its save_pretrained",
         )
-    check_groups(named, task_class)
     modules = {_first_layer_s(match["module"], task_class, foundation) for match in tuners.values()}
     if modules and not modules & task_class.linears.keys():
         raise Rejected(

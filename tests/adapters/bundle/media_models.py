@@ -31,6 +31,7 @@ _SOUND = {
     "conv_dim": (6, 6), "conv_kernel": (5, 3), "conv_stride": (3, 2), "num_feat_extract_layers": 2,
     "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
 }  # fmt: skip
+_CONVNEXT = {"hidden_sizes": [6, 8], "depths": [1, 1], "num_stages": 2, "image_size": 16}
 _AST = {**_VIT, "max_length": 24, "num_mel_bins": 16}
 _SWIN = {
     "image_size": 16,
@@ -47,6 +48,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], Any, str, tuple[int, ...]]] = {
     "dinov2": ("Dinov2Config", _VIT, "image", "pixel_values", (3, 16, 16)),
     "swin": ("SwinConfig", _SWIN, "image", "pixel_values", (3, 16, 16)),
     "resnet": ("ResNetConfig", _RESNET, "image", "pixel_values", (3, 16, 16)),
+    "convnext": ("ConvNextConfig", _CONVNEXT, "image", "pixel_values", (3, 16, 16)),
     "ast": ("ASTConfig", _AST, "audio", "input_values", (24, 16)),
     "wav2vec2": ("Wav2Vec2Config", _SOUND, "audio", "input_values", (400,)),
 }
@@ -113,34 +115,43 @@ def _spec(
     sizes = {n: tuple(p.shape) for n, p in full.named_parameters() if not n.startswith(prefix)}
     head = {n: (None, *size[1:]) if size[0] == LABELS else size for n, size in sizes.items()}
     embedding, classifying = type(trunk).__name__, type(full).__name__
-    convolutions = {n: _geometry(m) for n, m in trunk.named_modules() if _is_site(m)}
-    layers = getattr(config, "num_hidden_layers", 0)
+    convolutions = {n: m for n, m in trunk.named_modules() if _is_convolution(m)}
+    grouped = {n for n, m in convolutions.items() if m.groups > 1}
+    staged = getattr(config, "hidden_sizes", None)
+    sizes_of_states = staged or [config.hidden_size]
     return FoundationSpec(
         fingerprint="sha256:0", name=f"tiny/{config.model_type}", revision=None, model_type=config.model_type,
-        hidden_size=config.hidden_size if layers else config.hidden_sizes[-1], layers=layers, max_tokens=64,
-        parameters=1, embedding=EmbeddingSpec(), inputs=(input_name,), sites=_features(trunk),
+        hidden_size=sizes_of_states[-1], layers=0 if staged else config.num_hidden_layers, max_tokens=64,
+        parameters=1, embedding=EmbeddingSpec(), inputs=(input_name,),
+        sites={n: size for n, size in _features(trunk).items() if n not in grouped},
         classes={
-            embedding: TaskClass(embedding, f"{modality}-feature-extraction", "", _features(trunk)),
-            classifying: TaskClass(classifying, f"{modality}-classification", prefix, _features(full), head),
+            embedding: _class(embedding, f"{modality}-feature-extraction", "", trunk),
+            classifying: _class(classifying, f"{modality}-classification", prefix, full, head=head),
         },
         norms={n: len(m.bias) for n, m in trunk.named_modules() if isinstance(m, nn.LayerNorm)},
-        modality=modality, input_shape=shape, convolutions=convolutions, other_names=(str(folder),),
+        modality=modality, input_shape=shape, other_names=(str(folder),),
+        convolutions={n: _geometry(m) for n, m in convolutions.items() if n not in grouped},
     )  # fmt: skip
 
 
-def _is_site(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups == 1
+def _is_convolution(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv1d | nn.Conv2d)
 
 
 def _geometry(module: Any) -> Convolution:
     return Convolution(module.kernel_size, module.stride, module.padding, module.dilation)
 
 
+def _class(name: str, task: str, prefix: str, model: nn.Module, **head: Any) -> TaskClass:
+    convolutions = frozenset(n for n, m in model.named_modules() if _is_convolution(m))
+    return TaskClass(name, task, prefix, _features(model), convolutions=convolutions, **head)
+
+
 def _features(model: nn.Module) -> dict[str, tuple[int, int]]:
     return {
         name: (module.weight[0].numel(), len(module.weight))
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) or _is_site(module)
+        if isinstance(module, nn.Linear) or _is_convolution(module)
     }
 
 
