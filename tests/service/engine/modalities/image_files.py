@@ -44,7 +44,7 @@ def good_files() -> dict[str, bytes]:
     """Return a file of each format in each mode."""
     rgb, rgba, grey, grey_alpha = (noise(37, 23, n, n) for n in (3, 4, 1, 2))
     palette = rgb.quantize(40)
-    deep = Image.fromarray((np.asarray(grey).astype(np.uint16) * 251))
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 251)
     deeper = Image.fromarray(np.asarray(grey).astype(np.int32) * 70000)
     real = Image.fromarray(np.asarray(grey).astype(np.float32) * 1.7 - 30)
     bits, cmyk = grey.convert("1"), rgb.convert("CMYK")

@@ -163,7 +163,7 @@ def test_a_file_with_too_many_is_refused_before_it_is_decoded(data: bytes, limit
 def test_metadata_that_grows_when_it_is_decompressed_is_refused() -> None:
     bomb = (b"zTXt", b"a\0\0" + zlib.compress(b"x" * 10**6))
     for chunks in ([(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 10**8))], [bomb] * 70):
-        with pytest.raises(InvalidInput, match="large|memory"):
+        with pytest.raises(InvalidInput, match=r"too large|Too much memory"):
             decode(png(png_header(1, 1), *chunks, *png_end()))
 
 
@@ -191,7 +191,8 @@ def test_many_threads_decode_at_once() -> None:
 def test_the_module_leaves_pillow_s_settings_as_they_are() -> None:
     code = (
         "from PIL import Image, ImageFile, PngImagePlugin;"
-        "state = lambda: (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, PngImagePlugin.MAX_TEXT_CHUNK);"
+        "state = lambda: "
+        "(Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, PngImagePlugin.MAX_TEXT_CHUNK);"
         "before = state();"
         "from rootstock.service.engine.encode.modalities.image import image_decoder;"
         "from tests.service.engine.modalities.image_files import encode, noise;"

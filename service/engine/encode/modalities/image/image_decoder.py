@@ -81,7 +81,8 @@ def decode(data: bytes) -> Image.Image:
     """Return the image in a file, upright and in mode RGB. Thread-safe.
 
     Of an animation, return the first frame. A file that begins as one format is read as that format, whatever
-    follows. Transparency is dropped, and values above 255 are clipped, as Pillow's `convert("RGB")` does.
+    follows. Alpha is dropped, and values above 255 are clipped, as Pillow's `convert("RGB")` does. If a file
+    declares one colour transparent, `info["transparency"]` is that colour.
 
     Raise InvalidInput for anything but a whole image in one of FORMATS, and TooLarge above a limit.
     """
@@ -93,9 +94,7 @@ def decode(data: bytes) -> Image.Image:
             image.load()
             _check_exif(image)
             ImageOps.exif_transpose(image, in_place=True)
-            # It does not change the pixels of a conversion to RGB, and some values of it break the conversion.
-            image.info.pop("transparency", None)
-            return image if image.mode == "RGB" else image.convert("RGB")
+            return _converted(image)
     except EngineError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -115,6 +114,17 @@ def decode(data: bytes) -> Image.Image:
         raise InvalidInput(
             f"the image file is damaged or incomplete ({error}); send a whole {_ACCEPTED} file", "inputs"
         ) from None
+
+
+def _converted(image: Image.Image) -> Image.Image:
+    # Alphas of a palette cannot be kept in mode RGB. Pillow drops them too, and warns.
+    if isinstance(image.info.get("transparency"), bytes):
+        del image.info["transparency"]
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    # Of 1 and 16 bits, Pillow keeps the value before its conversion, which is no colour.
+    if not isinstance(rgb.info.get("transparency"), tuple):
+        rgb.info.pop("transparency", None)
+    return rgb
 
 
 def _check_structure(data: bytes) -> None:

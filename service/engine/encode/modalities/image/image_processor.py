@@ -28,7 +28,8 @@ class ImageProcessor:
         self._config = config
         self.shape = (3, *config.output)
         # A pixel has one of 256 values in each channel, so the steps after resizing are a table, (3, 256).
-        self._values = _normalized(_rescaled(np.tile(np.arange(256.0), (3, 1)), config), config)
+        with np.errstate(all="ignore"):
+            self._values = _normalized(_rescaled(np.tile(np.arange(256.0), (3, 1)), config), config)
         if not np.isfinite(self._values).all():
             raise UnservedProcessor(f"{config.name} gives values that are not finite; check its numbers")
 
@@ -46,6 +47,10 @@ class ImageProcessor:
         Raise TooLarge for an image so narrow that it would have too many pixels when resized.
         """
         size = self._resized_size(image)
+        if self._config.whitens and "transparency" in image.info:
+            white = Image.new("RGB", image.size, "white")
+            white.paste(image, mask=image.convert("RGBA").getchannel("A"))
+            image = white
         if self._config.floats:
             return self._processed_as_floats(image, size)
         if size is not None:

@@ -25,13 +25,15 @@ class UnservedProcessor(ValueError):
 class ProcessorConfig:
     """The steps from an RGB image to a trunk's input, in their order.
 
-    An image is resized to `size`, or until its shorter side is `shortest_edge`, with the filter `resample`. It is
-    cropped at its centre to each of `crops`, and padded with zeros where it is smaller. Its values are multiplied
-    by `scale`, and 1 is subtracted if `offset`. Each pair of a mean and a deviation in `normalizations`, of three
-    channels, is subtracted and divided by. With `floats`, the values are not rounded when the image is resized.
+    With `whitens`, the colour that a file declares transparent becomes white. The image is resized to `size`, or
+    until its shorter side is `shortest_edge`, with the filter `resample`. It is cropped at its centre to each of
+    `crops`, and padded with zeros where it is smaller. Its values are multiplied by `scale`, and 1 is subtracted
+    if `offset`. Each of `normalizations` is a mean and a deviation of three channels: the mean is subtracted, and
+    the result divided by the deviation. With `floats`, values are not rounded when the image is resized.
     """
 
     name: str
+    whitens: bool
     size: Size | None
     shortest_edge: int | None
     resample: Resampling
@@ -112,6 +114,7 @@ class _Settings:
             crops.append(self._crop())
         steps = ProcessorConfig(
             name=self._name,
+            whitens=bool(self._values.get("do_convert_rgb")),
             size=size,
             shortest_edge=shortest_edge,
             resample=resample,
@@ -159,7 +162,7 @@ class _Settings:
     def _resample(self) -> Resampling:
         value = self._values.get("resample")
         if not isinstance(value, int) or value not in list(Resampling):
-            raise self._refusal("resample", "it is the number of a filter of Pillow, from 0 to 5")
+            raise self._refusal("resample", f"it is a filter of Pillow, a number from 0 to {max(Resampling)}")
         return Resampling(value)
 
     def _normalizations(self) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]:

@@ -29,6 +29,7 @@ _CLIP_STEPS = {
     "default_to_square": False,
     "do_center_crop": True,
     "crop_size": {"height": 224, "width": 224},
+    "do_convert_rgb": True,
 }
 _SQUARE = {"height": 224, "width": 224}
 
@@ -86,6 +87,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "resample": Resampling.BICUBIC,
         "size": _SQUARE,
         "default_to_square": False,
+        "do_convert_rgb": True,
     },
 }
 
