@@ -64,7 +64,8 @@ def locate(setting: str, homes: Sequence[Path] = ()) -> FoundationFiles:
         return FoundationFiles(folder, folder.name or folder.resolve().name, None, setting)
     match = _HUB_ID.fullmatch(setting)
     if match is None:
-        names = " or ".join(f"`{name}`" for name in NAMED)
+        *most, last = (f"`{name}`" for name in NAMED)
+        names = f"{', '.join(most)} or {last}"
         raise FoundationError(
             f"foundation {setting!r} is no folder and not {names}; for a model of the hub, give its id with "
             "the revision pinned: org/name@<40 hex digits of the commit>"
