@@ -1,8 +1,8 @@
 """Converts the ONNX file of DINOv2 to the files that transformers' `save_pretrained` writes.
 
-The file holds an unchanged DINOv2 and a decoder on it, which is left out. Source: Oquab et al., "DINOv2: Learning
-Robust Visual Features without Supervision", 2023. The JSON files are those of facebook/dinov2-small on the Hugging
-Face hub.
+The file holds an unchanged DINOv2 and a decoder on it, which is left out. The JSON files are those of
+facebook/dinov2-small on the Hugging Face hub. Source: Oquab et al., "DINOv2: Learning Robust Visual Features
+without Supervision", 2023.
 """
 
 from __future__ import annotations
