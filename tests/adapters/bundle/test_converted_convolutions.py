@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,17 @@ from safetensors.torch import save
 
 from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.bundle.archive import CONFIG, WEIGHTS
+from rootstock.adapters.convert.conversion import convert
 from rootstock.adapters.convert.low_rank import change_of, lora_of, merged_parameters
 from rootstock.adapters.spec import Rejected
-from tests.adapters.bundle.media_models import MediaModel, graft, make_model, zipped
+from tests.adapters.bundle.media_models import (
+    MediaModel,
+    graft,
+    make_model,
+    peft_media_model,
+    save_media_adapter,
+    zipped,
+)
 from tests.peft_adapters import close, without_wrong_warnings
 
 RESNET = ["convolution"]
@@ -33,7 +42,10 @@ FULL = 72
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, MediaModel]:
-    return {name: make_model(name, tmp_path_factory.mktemp(name)) for name in ("resnet", "convnext", "vit")}
+    return {
+        name: make_model(name, tmp_path_factory.mktemp(name))
+        for name in ("resnet", "convnext", "vit", "wav2vec2")
+    }
 
 
 def peft_model(media: MediaModel, kind: str, **options: Any) -> Any:
@@ -72,6 +84,28 @@ def test_a_kind_that_peft_merges_into_convolutions_becomes_a_lora(
     bare = media.outputs(graft(media.model(), "resnet.", {}, adapter.weights.head))
     assert all(close(a, e) for a, e in zip(ours, expected, strict=True))
     assert max(np.abs(b - e).max() for b, e in zip(bare, expected, strict=True)) > 2e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "headless", "targets"),
+    [
+        ("resnet", False, RESNET),
+        ("vit", True, ["projection", "q_proj"]),
+        ("wav2vec2", False, ["q_proj", "v_proj"]),
+    ],
+)
+def test_a_folder_for_images_or_audio_converts(
+    models: dict[str, MediaModel], tmp_path: Path, name: str, headless: bool, targets: list[str]
+) -> None:
+    media = models[name]
+    folder = save_media_adapter(media, tmp_path, "LOHA", headless, r=2, target_modules=targets)
+    made = convert(zipped(folder), media.files, FULL)
+    assert (made.kind, made.max_difference < 1e-3) == ("LOHA", True)
+    adapter = open_bundle(made.data, Limits(), media.spec).adapter(media.spec, FULL, media.base)
+    prefix = media.spec.class_for(adapter.task).prefix
+    ours = media.outputs(graft(media.model(headless), prefix, adapter.weights.sites, adapter.weights.head))
+    theirs = media.outputs(peft_media_model(media, folder, headless))
+    assert all(np.abs(o - t).max() < 1e-3 * np.abs(t).max() for o, t in zip(ours, theirs, strict=True))
 
 
 def test_the_change_of_a_convolution_reads_back_as_its_parameters(models: dict[str, MediaModel]) -> None:

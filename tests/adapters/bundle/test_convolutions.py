@@ -122,6 +122,15 @@ def test_our_change_of_each_flattened_kernel_is_peft_s(
         assert close(weight + update.b.T @ update.a, expected.reshape(len(expected), -1).numpy())
 
 
+@pytest.mark.parametrize(
+    ("name", "target"), [("swin", "downsample.reduction"), ("convnext", "downsampling_layer.1")]
+)
+def test_a_module_that_not_every_stage_has_is_served(tmp_path: Path, name: str, target: str) -> None:
+    media = make_model(name, tmp_path / "base")
+    adapter = check(media, save_media_adapter(media, tmp_path / "saved", r=4, target_modules=[target]))
+    assert len(adapter.weights.sites) == 1
+
+
 def test_all_linear_means_no_convolution_as_in_peft(models: dict[str, MediaModel], tmp_path: Path) -> None:
     media = models["vit"]
     adapter = read(media, save_media_adapter(media, tmp_path, target_modules="all-linear"))
