@@ -43,7 +43,7 @@ def test_each_image_costs_the_same() -> None:
 
 @pytest.mark.parametrize("value", ["a text", ("two", "texts"), AudioFile(b"RIFF"), PNG.data, None])
 def test_an_input_of_another_modality_is_refused(value: object) -> None:
-    with pytest.raises(InvalidInput, match="the model reads images") as caught:
+    with pytest.raises(InvalidInput, match="the model takes an image") as caught:
         READER.check([PNG, value])
     assert caught.value.param == "inputs[1]"
 

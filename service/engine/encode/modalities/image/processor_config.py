@@ -10,6 +10,7 @@ from typing import Any
 from PIL.Image import Resampling
 
 from rootstock.service.engine.encode.modalities.image.processor_defaults import DEFAULTS, OF_MODEL
+from rootstock.service.engine.encode.modalities.reader import UnservedPreprocessing
 
 # A height and a width, in pixels.
 Size = tuple[int, int]
@@ -17,7 +18,7 @@ Size = tuple[int, int]
 _CONVNEXT_UNCROPPED = 384
 
 
-class UnservedProcessor(ValueError):
+class UnservedProcessor(UnservedPreprocessing):
     """A processor, or a setting of one, that the server does not compute."""
 
 
