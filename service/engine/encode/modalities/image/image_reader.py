@@ -27,6 +27,8 @@ class ImageSample:
     cost: int
     key: bytes
     outputs: int = 1
+    # All images of a foundation have one shape.
+    group: None = None
 
 
 class ImageReader:

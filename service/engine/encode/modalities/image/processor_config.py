@@ -72,7 +72,7 @@ def read_config(config: Mapping[str, Any], model_type: str | None = None) -> Pro
         config = nested
     name = _processor(config, model_type)
     # A key that is null stays null: transformers takes its own default only for a key that is absent.
-    return _Settings(name, {**DEFAULTS[name], **config}).steps()
+    return _ProcessorSettings(name, {**DEFAULTS[name], **config}).steps()
 
 
 def _processor(config: Mapping[str, Any], model_type: str | None) -> str:
@@ -92,7 +92,7 @@ def _processor(config: Mapping[str, Any], model_type: str | None) -> str:
     return base
 
 
-class _Settings:
+class _ProcessorSettings:
     """The settings of one processor, which it checks as it reads them."""
 
     def __init__(self, name: str, values: Mapping[str, Any]) -> None:
