@@ -45,16 +45,6 @@ class Recording:
     rate: int
 
 
-class _Source(io.BytesIO):
-    """A file in memory for libsndfile. A damaged header can ask for a place before its begin: it stays there."""
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        try:
-            return super().seek(offset, whence)
-        except (ValueError, OverflowError):
-            return self.tell()
-
-
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
     """A file that is read once, to its end. soundfile would seek after that, and a streamed FLAC has no end."""
 
@@ -82,7 +72,7 @@ def decode(data: bytes) -> Recording:
         )
     begin = _sound(data)
     try:
-        with _Stream(_Source(data[begin:] if begin else data)) as file:
+        with _Stream(io.BytesIO(data[begin:])) as file:
             return Recording(_mono(_read(file)), file.samplerate)
     except soundfile.SoundFileError as error:
         raise InvalidInput(f"the recording cannot be decoded; send {ACCEPTED} that plays", "inputs") from error
