@@ -70,7 +70,7 @@ def decode(data: bytes) -> Recording:
             f"the recording has {len(data)} bytes and the limit is {MAX_BYTES}; shorten it, or send FLAC or MP3",
             "inputs",
         )
-    begin = _sound(data)
+    begin = _begin(data)
     try:
         with _Stream(io.BytesIO(data[begin:])) as file:
             return Recording(_mono(_read(file)), file.samplerate)
@@ -78,7 +78,7 @@ def decode(data: bytes) -> Recording:
         raise InvalidInput(f"the recording cannot be decoded; send {ACCEPTED} that plays", "inputs") from error
 
 
-def _sound(data: bytes) -> int:
+def _begin(data: bytes) -> int:
     """Return where the file begins after an ID3 tag, and raise InvalidInput unless it begins like one we take.
 
     libsndfile also reads some twenty rare formats. Their parsers never see an input.
