@@ -61,8 +61,9 @@ def input_shape(
     """
     if modality == "audio":
         return _audio_shape(folder, config, processor)
-    tower = config.get("vision_config") or config
-    if (channels := tower.get("num_channels", _CHANNELS)) != _CHANNELS:
+    tower = config.get("vision_config")
+    stated = tower if isinstance(tower, dict) else config
+    if (channels := stated.get("num_channels", _CHANNELS)) != _CHANNELS:
         raise FoundationError(
             f"{folder}: the model reads images of {channels!r} channels; choose a model for RGB, which has "
             f"{_CHANNELS}"
@@ -92,7 +93,8 @@ def _image_size(folder: Path, processor: Mapping[str, Any]) -> tuple[int, int]:
     if processor.get("do_resize", True):
         if size is not None:
             return size
-        edge = (processor.get("size") or {}).get("shortest_edge")
+        stated = processor.get("size")
+        edge = stated.get("shortest_edge") if isinstance(stated, dict) else None
         # This class makes a square whose side is the shortest edge.
         if _kind(processor) == "ConvNext" and _is_length(edge):
             return (edge, edge)
