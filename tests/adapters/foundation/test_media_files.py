@@ -19,8 +19,8 @@ from rootstock.adapters.foundation.processor_files import CONFIG, input_shape, p
 from tests.media_foundations import MEDIA, SIDE, make_media_foundation, save_media_foundation
 
 WEIGHTS = "model.safetensors"
-# The settings of transformers' configs that change no pass of the trunk: those of training, of heads, of the parts
-# that are not served, and of backbones, whose outputs are others.
+# The settings of transformers' configs that change no pass of the trunk. They belong to training, to heads, to parts
+# that are not served, and to backbones, whose outputs are others.
 OTHER_SETTINGS = {
     "activation_dropout", "apply_spec_augment", "attention_dropout", "attention_probs_dropout_prob",
     "classifier_dropout_prob", "drop_connect_rate", "drop_path_rate", "dropout", "dropout_rate",
@@ -44,6 +44,7 @@ OTHER_SETTINGS = {
     "use_weighted_layer_sum", "add_adapter", "adapter_kernel_size", "adapter_stride", "num_adapter_layers",
     "output_hidden_size",
 }  # fmt: skip
+CROPS = {"do_center_crop": True}
 
 
 def change(folder: Path, file: str, **changes: Any) -> None:
@@ -220,7 +221,9 @@ def test_pickled_weights_alone_are_refused_and_not_read(folder: Path) -> None:
     [
         ({"size": 224}, (224, 224)),
         ({"size": {"height": 32, "width": 48}}, (32, 48)),
-        ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 200}}, (224, 200)),
+        ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 200}, **CROPS}, (224, 200)),
+        ({"size": {"shortest_edge": 256}, "image_processor_type": "CLIPFeatureExtractor"}, (224, 224)),
+        ({"size": {"height": 99, "width": 99}, "image_processor_type": "BeitImageProcessor"}, (99, 99)),
         ({"size": 256, "crop_size": 224, "do_center_crop": True}, (224, 224)),
         ({"size": 346, "crop_size": {"height": 9, "width": 9}, "do_center_crop": False}, (346, 346)),
         ({"do_resize": False, "do_center_crop": True, "crop_size": 64}, (64, 64)),
