@@ -19,8 +19,8 @@ from rootstock.adapters.foundation.processor_files import CONFIG, input_shape, p
 from tests.media_foundations import MEDIA, SIDE, make_media_foundation, save_media_foundation
 
 WEIGHTS = "model.safetensors"
-# The settings of transformers' configs that change no pass of the trunk. They belong to training, to heads, to parts
-# that are not served, and to backbones, whose outputs are others.
+# The settings of transformers' configs that change no pass of the trunk. They belong to training, to heads, to
+# parts that are not served, and to backbones, whose outputs are others.
 OTHER_SETTINGS = {
     "activation_dropout", "apply_spec_augment", "attention_dropout", "attention_probs_dropout_prob",
     "classifier_dropout_prob", "drop_connect_rate", "drop_path_rate", "dropout", "dropout_rate",
