@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +18,43 @@ class AudioFile:
     """A recording, as the bytes of a file such as a WAV or a FLAC."""
 
     data: bytes
+
+
+MediaFile = ImageFile | AudioFile
+MediaModality = Literal["image", "audio"]
+MEDIA_FILES: dict[MediaModality, type[MediaFile]] = {"image": ImageFile, "audio": AudioFile}
+
+# The beginnings of common formats. A RIFF file names its kind after its length.
+_BEGINNINGS: tuple[tuple[bytes, MediaModality], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "image"),
+    (b"\xff\xd8\xff", "image"),
+    (b"GIF8", "image"),
+    (b"BM", "image"),
+    (b"II*\x00", "image"),
+    (b"MM\x00*", "image"),
+    (b"fLaC", "audio"),
+    (b"OggS", "audio"),
+    (b"ID3", "audio"),
+    (b"\xff\xfb", "audio"),
+    (b"\xff\xf3", "audio"),
+    (b"\xff\xf2", "audio"),
+    (b"FORM", "audio"),
+)
+_CONTAINERS: dict[tuple[bytes, bytes], MediaModality] = {
+    (b"RIFF", b"WEBP"): "image",
+    (b"RIFF", b"WAVE"): "audio",
+}
+
+
+def modality_of_type(media_type: str | None) -> MediaModality | None:
+    """Return the modality that a media type such as `image/png` names, or None for another type."""
+    kind = (media_type or "").strip().lower().partition("/")[0]
+    return "image" if kind == "image" else "audio" if kind == "audio" else None
+
+
+def modality_of_bytes(data: bytes) -> MediaModality | None:
+    """Return the modality of a file of a common format by its first bytes, or None for any other."""
+    for beginning, modality in _BEGINNINGS:
+        if data.startswith(beginning):
+            return modality
+    return _CONTAINERS.get((data[:4], data[8:12]))
