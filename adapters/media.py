@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
-from typing import Literal
+from io import BytesIO
+from mimetypes import guess_type
+from pathlib import Path
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +63,39 @@ def modality_of_bytes(data: bytes) -> MediaModality | None:
         if data.startswith(beginning):
             return modality
     return _CONTAINERS.get((data[:4], data[8:12]))
+
+
+def media_file(value: Any) -> MediaFile | None:
+    """Return the file that a value is: a path, bytes, an image of Pillow, or the file itself; None for any other.
+
+    The name of a file decides what it is, then its first bytes. Raise ValueError if neither does, OSError for a
+    path that cannot be read.
+    """
+    if isinstance(value, MediaFile):
+        return value
+    if isinstance(value, os.PathLike):
+        data = Path(value).read_bytes()
+        modality = modality_of_type(guess_type(str(value))[0]) or modality_of_bytes(data)
+    elif isinstance(value, bytes | bytearray | memoryview):
+        data = bytes(value)
+        modality = modality_of_bytes(data)
+    elif (png := _png_of(value)) is not None:
+        return ImageFile(png)
+    else:
+        return None
+    if modality is None:
+        raise ValueError("neither its name nor its first bytes say whether it is an image or a recording")
+    return MEDIA_FILES[modality](data)
+
+
+def _png_of(value: Any) -> bytes | None:
+    """Return an image of Pillow as a PNG file, or None for any other value."""
+    # If nothing has imported Pillow, no value is an image of it.
+    pillow = sys.modules.get("PIL.Image")
+    if pillow is None or not isinstance(value, pillow.Image):
+        return None
+    # PNG holds no CMYK, YCbCr, LAB, HSV or floating-point pixels.
+    fits = value.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+    file = BytesIO()
+    (value if fits else value.convert("RGB")).save(file, "PNG")
+    return file.getvalue()

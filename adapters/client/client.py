@@ -23,7 +23,7 @@ from rootstock.adapters.client.records import (
     RankedText,
     TextRecord,
 )
-from rootstock.adapters.client.routes import Document, InputText, Messages
+from rootstock.adapters.client.routes import Document, GivenInput, Messages
 from rootstock.adapters.client.text_stream import TextPieces
 from rootstock.adapters.client.transport import BlockingTransport
 from rootstock.adapters.client.upload import PlainAdapter, UploadSource, opened_upload
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 # Inside Client, `list` is the method.
 list_ = list
-Input = TypeVar("Input", bound=InputText)
+Input = TypeVar("Input", bound=GivenInput)
 
 
 class Client(BlockingTransport):
@@ -50,7 +50,7 @@ class Client(BlockingTransport):
     """
 
     @overload
-    def predict(self, model: str, inputs: InputText, result: type[R], **parameters: Any) -> R: ...
+    def predict(self, model: str, inputs: GivenInput, result: type[R], **parameters: Any) -> R: ...
 
     @overload
     def predict(
@@ -58,7 +58,7 @@ class Client(BlockingTransport):
     ) -> list_[R]: ...
 
     @overload
-    def predict(self, model: str, inputs: InputText, result: None = None, **parameters: Any) -> Any: ...
+    def predict(self, model: str, inputs: GivenInput, result: None = None, **parameters: Any) -> Any: ...
 
     @overload
     def predict(
@@ -79,7 +79,7 @@ class Client(BlockingTransport):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[InputText],
+        inputs: Iterable[GivenInput],
         result: type[R],
         *,
         batch: int = DEFAULT_BATCH,
@@ -92,7 +92,7 @@ class Client(BlockingTransport):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[InputText],
+        inputs: Iterable[GivenInput],
         result: None = None,
         *,
         batch: int = DEFAULT_BATCH,
@@ -104,7 +104,7 @@ class Client(BlockingTransport):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[InputText],
+        inputs: Iterable[GivenInput],
         result: Any = None,
         *,
         batch: int = DEFAULT_BATCH,
@@ -121,10 +121,10 @@ class Client(BlockingTransport):
         """
         plan = BatchPlan(inputs, batch, concurrency, progress)
 
-        def call_of(part: Sequence[InputText]) -> HttpCall[list_[Any]]:
+        def call_of(part: Sequence[GivenInput]) -> HttpCall[list_[Any]]:
             return routes.predict(model, part, result, parameters)
 
-        def ask(part: Sequence[InputText], ended: Event) -> list_[Any]:
+        def ask(part: Sequence[GivenInput], ended: Event) -> list_[Any]:
             return self._run(flows.whole(self._policy, call_of, part), ended)
 
         def results() -> Iterator[Any]:
@@ -133,7 +133,7 @@ class Client(BlockingTransport):
         return results()
 
     def fan_out(
-        self, models: Sequence[str], inputs: InputText | Sequence[InputText], **parameters: Any
+        self, models: Sequence[str], inputs: GivenInput | Sequence[GivenInput], **parameters: Any
     ) -> list_[list_[Any] | Refused]:
         """Return each model's results for the same inputs, or the error of a model that could not answer."""
         return self._ask(routes.fan_out(models, inputs, parameters))
