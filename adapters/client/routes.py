@@ -60,15 +60,15 @@ def embed(
     model: str, inputs: GivenInput | Sequence[GivenInput], options: Mapping[str, Any]
 ) -> HttpCall[NDArray[np.float32]]:
     """Return the call that embeds; its result has shape (size,) for one input, else (inputs, size)."""
-    single = isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable)
-    items = [_item(one) for one in ([inputs] if single else inputs)]
-    # A list of objects is Jina's form, in which a text is an object too.
-    if not all(isinstance(one, str) for one in items):
-        items = [{"text": one} if isinstance(one, str) else one for one in items]
-        given: Any = items
+    given: Any = inputs
+    single = isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable)
+    items = [_item(one) for one in ([given] if single else given)]
+    if all(isinstance(one, str) for one in items):
+        sent: Any = items[0] if single else items
     else:
-        given = items[0] if single else items
-    body = {"model": model, "input": given, "encoding_format": "base64", **options}
+        # In Jina's list of objects a text is an object too.
+        sent = [{"text": one} if isinstance(one, str) else one for one in items]
+    body = {"model": model, "input": sent, "encoding_format": "base64", **options}
 
     def read(document: Document) -> NDArray[np.float32]:
         vectors = _vectors(document, len(items))
@@ -228,7 +228,7 @@ def _json(inputs: Any) -> Any:
 
 
 def _item(value: Any) -> Any:
-    """Return an input as JSON: a file as the base64 of its bytes. Raise Misused for a file that cannot be sent."""
+    """Return an input as JSON: a file as the base64 of its bytes. Raise Misused if it cannot be sent."""
     if isinstance(value, Mapping):
         return {name: _field(name, one) for name, one in value.items()}
     file = _file(value)

@@ -13,8 +13,8 @@ from rootstock.service.api.media.media_files import MediaFiles
 from rootstock.service.api.media.media_input import AudioInput, ImageInput
 from rootstock.service.api.server import server_of
 from rootstock.service.api.strict import Strict
-from rootstock.service.engine.encode.modalities.text import Input as TextInput
-from rootstock.service.engine.encode.modalities.text import Question
+from rootstock.service.engine.encode.modalities.text_input import Input as TextInput
+from rootstock.service.engine.encode.modalities.text_input import Question
 
 Input = TextInput | MediaFile
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from rootstock.adapters.media import AudioFile, ImageFile
-from rootstock.adapters.spec import Array
+from rootstock.adapters.spec import EMBEDDING, Array
 from rootstock.service.api.inputs import Input
 from rootstock.service.api.server import Server
 from rootstock.service.engine.core.errors import EngineError, Expired, InvalidInput, TooLarge
 from rootstock.service.engine.core.request import RequestOptions
+from rootstock.service.engine.encode.modalities.reader import modality_of
 from rootstock.service.engine.generate.prompt import PromptTokenizer
 
 # The limit of OpenAI's API. A server whose engine takes more in one call takes them here too.
@@ -26,8 +26,6 @@ MAX_IDS = 2**14
 MAX_ALL_IDS = 2**20
 # The limit of an answer in bytes of fp32.
 _MAX_VECTOR_BYTES = 2**24
-# The tasks of embeddings by the class of an input.
-_TASKS = {ImageFile: "image-feature-extraction", AudioFile: "audio-feature-extraction"}
 _INDEX = re.compile(r"\binputs\[(\d+)\]")
 
 TextInput = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
@@ -96,7 +94,7 @@ async def embed(
 
 
 def _task_of(inputs: Sequence[Input]) -> str:
-    tasks = {_TASKS.get(type(value), "feature-extraction") for value in inputs}
+    tasks = {EMBEDDING[modality_of(value)] for value in inputs}
     if len(tasks) > 1:
         raise InvalidInput(
             "the inputs are of several modalities, and a model takes one; send one request for each modality",

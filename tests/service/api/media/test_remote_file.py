@@ -64,7 +64,7 @@ def fetch(
 
     async def run() -> bytes:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        authority = "127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        authority = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         files = RemoteFiles(trusted=[authority], seconds=seconds)
         ends = asyncio.get_running_loop().time() + seconds
         try:
