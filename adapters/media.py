@@ -65,20 +65,20 @@ def modality_of_bytes(data: bytes) -> MediaModality | None:
     return _CONTAINERS.get((data[:4], data[8:12]))
 
 
-def media_file(value: Any) -> MediaFile | None:
+def media_file(value: Any, modality: MediaModality | None = None) -> MediaFile | None:
     """Return the file that a value is: a path, bytes, an image of Pillow, or the file itself; None for any other.
 
-    The name of a file decides what it is, then its first bytes. Raise ValueError if neither does, OSError for a
-    path that cannot be read.
+    Without a `modality`, the name of a file decides what it is, then its first bytes. Raise ValueError if neither
+    does, OSError for a path that cannot be read.
     """
     if isinstance(value, MediaFile):
         return value
     if isinstance(value, os.PathLike):
         data = Path(value).read_bytes()
-        modality = modality_of_type(guess_type(str(value))[0]) or modality_of_bytes(data)
+        modality = modality or modality_of_type(guess_type(str(value))[0]) or modality_of_bytes(data)
     elif isinstance(value, bytes | bytearray | memoryview):
         data = bytes(value)
-        modality = modality_of_bytes(data)
+        modality = modality or modality_of_bytes(data)
     elif (png := _png_of(value)) is not None:
         return ImageFile(png)
     else:

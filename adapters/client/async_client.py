@@ -125,8 +125,10 @@ class AsyncClient(AsyncTransport):
         """Return each model's results for the same inputs, or the error of a model that could not answer."""
         return await self._ask(routes.fan_out(models, inputs, parameters))
 
-    async def embed(self, model: str, inputs: str | Sequence[str], **options: Any) -> NDArray[np.float32]:
-        """Return the vector of one text, or the matrix of up to 2,048 texts with a row for each."""
+    async def embed(
+        self, model: str, inputs: GivenInput | Sequence[GivenInput], **options: Any
+    ) -> NDArray[np.float32]:
+        """Return the vector of one input, or the matrix of up to 2,048 inputs with a row for each."""
         return await self._ask(routes.embed(model, inputs, options))
 
     async def rerank(

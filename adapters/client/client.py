@@ -68,7 +68,8 @@ class Client(BlockingTransport):
     def predict(self, model: str, inputs: Any, result: Any = None, **parameters: Any) -> Any:
         """Return the result for one input, or a list of results for a list of inputs.
 
-        An input is a text, `{"text", "text_pair"}` or `{"question", "context"}`. `result` is the class of the
+        An input is a text, `{"text", "text_pair"}` or `{"question", "context"}`, or an image or a recording: its
+        path, its bytes, an image of Pillow, or `{"image": …}` or `{"audio": …}`. `result` is the class of the
         result, such as ClassificationResult. It states the task, and the server refuses a model of another.
         Without it the answer's task decides. `parameters` are those of the task.
         """
@@ -138,8 +139,8 @@ class Client(BlockingTransport):
         """Return each model's results for the same inputs, or the error of a model that could not answer."""
         return self._ask(routes.fan_out(models, inputs, parameters))
 
-    def embed(self, model: str, inputs: str | Sequence[str], **options: Any) -> NDArray[np.float32]:
-        """Return the vector of one text, or the matrix of up to 2,048 texts with a row for each.
+    def embed(self, model: str, inputs: GivenInput | Sequence[GivenInput], **options: Any) -> NDArray[np.float32]:
+        """Return the vector of one input, or the matrix of up to 2,048 inputs with a row for each.
 
         `options` are fields of /v1/embeddings, such as `dimensions` and `truncation`.
         """
@@ -282,7 +283,7 @@ class Client(BlockingTransport):
         return self._ask(routes.metrics())
 
     def classifier(self, model: str, **parameters: Any) -> RemoteClassifier:
-        """Return a fitted classifier with the methods of scikit-learn's, for a text-classification adapter.
+        """Return a fitted classifier with the methods of scikit-learn's, for a classification adapter.
 
         `parameters` are those of the task, such as `truncation`.
         """

@@ -20,7 +20,7 @@ from rootstock.adapters.client.records import (
     RankedText,
     TextRecord,
 )
-from rootstock.adapters.media import MEDIA_FILES, ImageFile, MediaFile, media_file
+from rootstock.adapters.media import ImageFile, MediaFile, MediaModality, media_file, modality_of_type
 from rootstock.adapters.reference import check_alias, check_name
 
 if TYPE_CHECKING:
@@ -239,15 +239,14 @@ def _item(value: Any) -> Any:
 
 def _field(name: str, value: Any) -> Any:
     """Return a field of an input as JSON. Its name decides what a file is."""
-    if name not in MEDIA_FILES:
-        return value
-    file = MEDIA_FILES[name](value) if isinstance(value, bytes) else _file(value)
+    modality = modality_of_type(name)
+    file = None if modality is None else _file(value, modality)
     return value if file is None else _base64(file.data)
 
 
-def _file(value: Any) -> MediaFile | None:
+def _file(value: Any, modality: MediaModality | None = None) -> MediaFile | None:
     try:
-        return media_file(value)
+        return media_file(value, modality)
     except OSError as error:
         raise Misused(f"the input {str(value)!r} cannot be read: {error.strerror or error}") from None
     except ValueError as error:

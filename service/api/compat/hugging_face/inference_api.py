@@ -16,7 +16,7 @@ from rootstock.adapters.spec import GENERATION, TEXT2TEXT_GENERATION
 from rootstock.adapters.tasks import TASKS
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.hugging_face.hub_generation import REWRITES, generate_text
-from rootstock.service.api.inputs import GivenInput, InputForm, QuestionContext, TextPair, form_of
+from rootstock.service.api.inputs import GivenInput, InputForm, QuestionContext, TextPair, form_of, read_inputs
 from rootstock.service.api.media.media_input import AudioInput, ImageInput
 from rootstock.service.api.media.media_route import MediaRoute
 from rootstock.service.api.openai.chat import ChatBody, chat_completions
@@ -202,11 +202,12 @@ async def _embedded(name: str, body: HubBody, request: Request, options: Request
     compared = body.inputs if isinstance(body.inputs, SentencesToCompare) else None
     given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
     texts = given if compared is None else [compared.source_sentence, *compared.sentences]
-    strings = [text for text in texts if isinstance(text, str)]
-    if len(strings) < len(texts):
+    single = [one for one in texts if isinstance(one, str | ImageInput | AudioInput)]
+    if len(single) < len(texts):
         raise InvalidInput(f"{EMBEDDING} takes a string or a list of strings as inputs", "inputs")
     try:
-        answer = await embed(server_of(request), name, strings, body.parameters_for(EMBEDDING), options)
+        inputs = await read_inputs(request, single)
+        answer = await embed(server_of(request), name, inputs, body.parameters_for(EMBEDDING), options)
     except EngineError as error:
         if compared is not None and error.param is not None:
             error.param = _INDEX.sub(_compared_field, error.param)
