@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError, to_json
 
 from rootstock.service.api.errors import ErrorDetail, fault_detail
 from rootstock.service.api.inputs import GivenInput, InputForm, read_inputs
+from rootstock.service.api.media.media_content import media_bodies
 from rootstock.service.api.media.media_route import MediaRoute
 from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
 from rootstock.service.api.server import server_of
@@ -88,7 +89,11 @@ class Predictions(BaseModel):
     results: list[TaskPrediction | FailedPrediction]
 
 
-@router.post("/v1/predict", response_model=TaskPrediction | Predictions)
+@router.post(
+    "/v1/predict",
+    response_model=TaskPrediction | Predictions,
+    openapi_extra=media_bodies("model", "models", "task", "parameters", "priority", "timeout"),
+)
 async def predict(body: PredictBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Predict with one adapter (`model`), or with several for the same inputs (`models`)."""
     options = options_of(body, request, within)

@@ -113,6 +113,17 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "POST /models/{name}/v1/completions": {"Continue a text": _COMPLETION},
 }
 
+# For each route, its forms with files by title. A file stands here by its name.
+FORMS: Mapping[str, Mapping[str, Any]] = {
+    "POST /v1/predict": {
+        "Classify an image (needs an image-classification adapter `signs`)": {
+            "model": "signs",
+            "parameters": '{"top_k": 1}',
+            "file": ["hand.png"],
+        },
+    },
+}
+
 # The values of parameters by route. Those under "" hold for every route that has no others.
 PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "": {"name": "review-sentiment", "version": 1, "alias": "prod", "task": "text-classification"},

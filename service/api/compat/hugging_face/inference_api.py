@@ -17,6 +17,7 @@ from rootstock.adapters.tasks import TASKS
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.hugging_face.hub_generation import REWRITES, generate_text
 from rootstock.service.api.inputs import GivenInput, InputForm, QuestionContext, TextPair, form_of, read_inputs
+from rootstock.service.api.media.media_content import media_bodies
 from rootstock.service.api.media.media_input import AudioInput, ImageInput
 from rootstock.service.api.media.media_route import MediaRoute
 from rootstock.service.api.openai.chat import ChatBody, chat_completions
@@ -124,7 +125,7 @@ async def complete_with_model(
 router.include_router(_text_router)
 
 
-@router.post("/models/{name:path}/pipeline/{task}", responses=STREAMED)
+@router.post("/models/{name:path}/pipeline/{task}", responses=STREAMED, openapi_extra=media_bodies("parameters"))
 async def run_task(
     name: str, task: str, body: HubBody, request: Request, within: TimeoutHeader = None
 ) -> Response:
@@ -132,13 +133,13 @@ async def run_task(
     return await _run(name, body, task, request, within)
 
 
-@router.post("/models/{name:path}", responses=STREAMED)
+@router.post("/models/{name:path}", responses=STREAMED, openapi_extra=media_bodies("parameters"))
 async def run_model(name: str, body: HubBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Answer as the pipeline of the model's task does, in the form of Hugging Face's inference API."""
     return await _run(name, body, None, request, within)
 
 
-@router.post("/", responses=STREAMED)
+@router.post("/", responses=STREAMED, openapi_extra=media_bodies("model", "parameters"))
 async def run_default(body: HubBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Answer as `POST /models/{reference}`, for `model` in the body, or else for the first foundation."""
     return await _run(FOUNDATION if body.model is None else body.model, body, None, request, within)
