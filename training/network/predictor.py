@@ -71,5 +71,6 @@ def open_predictor(path: Path, foundation: str) -> Predictor:
         for name, content in bundle.files.items():
             (Path(folder) / name).write_bytes(content)
         network = load(Path(folder), network_spec)
-    encoder = RowEncoder.of(files, manifest.labels, manifest.preprocessing.max_length, torch.device("cpu"))
+    most = spec.max_tokens if manifest.preprocessing is None else manifest.preprocessing.max_length
+    encoder = RowEncoder.of(files, manifest.labels, most, torch.device("cpu"))
     return Predictor(path, bundle, spec, network, encoder)
