@@ -30,6 +30,7 @@ def fuzz(count: int, seed: int, folder: Path) -> dict[str, Any]:
         env=environment,
         capture_output=True,
         text=True,
+        errors="replace",
         timeout=HANG * max(1, count // 1000),
         check=False,
     )

@@ -15,13 +15,14 @@ from rootstock.service.engine.encode.modalities.audio.spectrogram import (
     power,
     slaney_mel_filters,
 )
+from rootstock.service.engine.encode.modalities.reader import UnservedPreprocessing
 from rootstock.service.engine.encode.sample import InputArray
 
 # The largest of any count in a config, so that a wrong one fails at load and not by its memory.
 _MOST = 2**16
 
 
-class UnservedFeatures(ValueError):
+class UnservedFeatures(UnservedPreprocessing):
     """A feature extractor's config whose numbers this module would not reproduce."""
 
 
@@ -47,14 +48,14 @@ class AudioProcessor(ABC):
         types: tuple[type[AudioProcessor], ...] = (WaveformProcessor, AstProcessor, WhisperProcessor)
         for kind in types:
             if config.get("feature_extractor_type") == kind.name:
-                return kind(_Settings(config))
+                return kind(_FeatureSettings(config))
         raise UnservedFeatures(
             f"the feature extractor {config.get('feature_extractor_type')!r} is not served; choose a foundation "
             f"with one of {', '.join(kind.name for kind in types)}"
         )
 
     @abstractmethod
-    def __init__(self, settings: _Settings) -> None: ...
+    def __init__(self, settings: _FeatureSettings) -> None: ...
 
     @abstractmethod
     def __call__(self, samples: Samples) -> InputArray:
@@ -66,7 +67,7 @@ class WaveformProcessor(AudioProcessor):
 
     name = "Wav2Vec2FeatureExtractor"
 
-    def __init__(self, settings: _Settings) -> None:
+    def __init__(self, settings: _FeatureSettings) -> None:
         self.rate = settings.rate()
         self.shape = (None,)
         self._normalises = settings.switch("do_normalize", True)
@@ -89,7 +90,7 @@ class AstProcessor(AudioProcessor):
     name = "ASTFeatureExtractor"
     least_samples = 400
 
-    def __init__(self, settings: _Settings) -> None:
+    def __init__(self, settings: _FeatureSettings) -> None:
         self.rate = settings.rate()
         self._length, filters = settings.count("max_length", 1024), settings.count("num_mel_bins", 128)
         self.shape = (self._length, filters)
@@ -121,7 +122,7 @@ class WhisperProcessor(AudioProcessor):
 
     name = "WhisperFeatureExtractor"
 
-    def __init__(self, settings: _Settings) -> None:
+    def __init__(self, settings: _FeatureSettings) -> None:
         self.rate = settings.rate()
         self._hop, self._fft_length = settings.count("hop_length", 160), settings.count("n_fft", 400)
         self._samples = settings.count("chunk_length", 30) * self.rate
@@ -148,7 +149,7 @@ class WhisperProcessor(AudioProcessor):
         return features
 
 
-class _Settings:
+class _FeatureSettings:
     """The settings of a feature extractor by their names in transformers, checked when they are read."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
