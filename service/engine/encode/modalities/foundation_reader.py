@@ -28,7 +28,7 @@ def open_reader(spec: FoundationSpec, folder: Path) -> Reader:
         from rootstock.service.engine.encode.modalities.audio.audio_processor import AudioProcessor
         from rootstock.service.engine.encode.modalities.audio.audio_reader import AudioReader
 
-        features = AudioProcessor.from_config(_config(folder, "feature_extractor"))
+        features = AudioProcessor.from_config(_config(folder, "feature_extractor"), spec.model_type)
         return AudioReader(features, spec.max_tokens, spec.inputs[0], _receptive_field(spec))
     from rootstock.service.engine.encode.modalities.text import Tokenizer
 
