@@ -53,6 +53,11 @@ class InfinityEmbeddingsBody(DefaultTruncation, EmbeddingsBody):
     model: InfinityModelName = FOUNDATION
     dimensions: Annotated[int, Field(ge=0)] | None = None
 
+    @property
+    def truncation_parameters(self) -> dict[str, Any]:
+        """Return the truncation of texts. Images and recordings have none."""
+        return super().truncation_parameters if self.items is None else {}
+
 
 class InfinityRerankBody(DefaultTruncation, RerankBody):
     """The body of a ranking."""

@@ -41,6 +41,17 @@ class EmbeddingsBody(TruncationFields, JinaFields):
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
 
+    @property
+    def items(self) -> Sequence[TextItem | ImageInput | AudioInput] | None:
+        """Return the items of an input that is no text and no list of texts or tokens, else None."""
+        given: Any = self.input
+        if not isinstance(given, str) and isinstance(given[0], TextItem | ImageInput | AudioInput):
+            items: Sequence[TextItem | ImageInput | AudioInput] = given
+            return items
+        if self.modality == "text":
+            return None
+        return items_of([given] if isinstance(given, str) else given, self.modality)
+
 
 class Embedding(BaseModel):
     """One vector: a list of numbers, or the base64 of its little-endian fp32 bytes, by `encoding_format`."""
@@ -92,12 +103,10 @@ async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHead
 
 async def _inputs(body: EmbeddingsBody, request: Request) -> Sequence[Input]:
     """Return the engine's inputs: the texts, images or recordings of the body."""
+    items = body.items
+    if items is not None:
+        return await read_items(request, items)
     given: Any = body.input
-    first = given if isinstance(given, str) else given[0]
-    if isinstance(first, TextItem | ImageInput | AudioInput):
-        return await read_items(request, given)
-    if body.modality != "text":
-        return await read_items(request, items_of([given] if isinstance(given, str) else given, body.modality))
     return await read_texts(server_of(request), body.model, given)
 
 

@@ -71,7 +71,7 @@ def images(media: MediaServer) -> list[list[dict[str, Any]]]:
 @pytest.fixture(scope="module")
 def recordings(media: MediaServer) -> list[list[dict[str, Any]]]:
     pipeline = media.pipeline("audio")
-    return [pipeline(samples(data)) for data in WAVS]
+    return [pipeline(samples(data), top_k=5) for data in WAVS]
 
 
 def predictions(answer: httpx.Response) -> list[Any]:
@@ -158,7 +158,7 @@ def test_an_input_of_another_modality_is_422_and_names_the_one_that_is_taken(
     assert words in error["message"]
 
 
-@pytest.mark.parametrize("data", [b"no image", b"<svg xmlns='http://www.w3.org/2000/svg'/>", PNGS[0][:60]])
+@pytest.mark.parametrize("data", [b"no image", b"<svg xmlns='http://www.w3.org/2000/svg'/>", PNGS[0][:45]])
 def test_bytes_that_are_no_image_are_422(client: httpx.Client, data: bytes) -> None:
     for answer in (
         client.post("/v1/predict", json={**SIGNS, "inputs": {"image": b64(data)}}),
@@ -179,7 +179,7 @@ def online(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_hub_s_client_classifies_images(media: MediaServer, images: list[Any], tmp_path: Path) -> None:
     hub = InferenceClient(model=f"{media.running.url}/models/signs")
     (tmp_path / "a.png").write_bytes(PNGS[0])
-    for given in (PNGS[0], tmp_path / "a.png", str(tmp_path / "a.png"), pixels(PNGS[0])):
+    for given in (PNGS[0], tmp_path / "a.png", str(tmp_path / "a.png")):
         assert close([asdict(one) for one in hub.image_classification(given)], images[0])
     found = hub.image_classification(PNGS[1], top_k=2, function_to_apply="softmax")
     assert close([asdict(one) for one in found], images[1][:2])
