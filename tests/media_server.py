@@ -75,12 +75,12 @@ def run_media_server(home: Path, folder: Path, foundations: str = "", **settings
     chosen = {"demo": False, "log_level": "error", "threads": 1, "runner": "torch", **settings}
     with run_server(Settings(home=home, foundations=listed, **chosen)) as running:
         with running.client(chosen.get("admin_key")) as client:
-            publish_media(client, adapters)
+            for modality, name, foundation in (("image", "signs", "vision"), ("audio", "digits", "sound")):
+                answer = upload_media(client, name, adapters[modality], foundation)
+                assert answer.status_code == 201, answer.text
         yield MediaServer(running, made, adapters)
 
 
-def publish_media(client: httpx.Client, adapters: Mapping[str, PeftAdapter]) -> None:
-    """Publish the adapters `signs`, of images, and `digits`, of recordings."""
-    for modality, name, foundation in (("image", "signs", "vision"), ("audio", "digits", "sound")):
-        answer = upload(client, name, adapters[modality].zip(), foundation=foundation, labels=json.dumps(LABELS))
-        assert answer.status_code == 201, answer.text
+def upload_media(client: httpx.Client, name: str, adapter: PeftAdapter, foundation: str) -> httpx.Response:
+    """Upload an adapter with LABELS, and return the response."""
+    return upload(client, name, adapter.zip(), foundation=foundation, labels=json.dumps(LABELS))
