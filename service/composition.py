@@ -136,6 +136,7 @@ async def _serving(
     settings: Settings, registry: Registry, store: Store, open_runner: OpenRunner, tracing: Tracing | None
 ) -> AsyncIterator[Server]:
     from rootstock.service.adapter_folder import AdapterFolder
+    from rootstock.service.api.media.remote_file import RemoteFiles
     from rootstock.service.api.server import Server
     from rootstock.service.engine.core.arbiter import Arbiter
     from rootstock.service.engine.core.observer import Observers
@@ -171,6 +172,7 @@ async def _serving(
                 bundle_limits=limits,
                 adapter_folder=AdapterFolder(settings.adapter_folder, limits),
                 max_body_bytes=settings.max_body_mb * _MIB,
+                remote_files=RemoteFiles(settings.media_host_names),
                 tracing=tracing,
             )
         finally:
