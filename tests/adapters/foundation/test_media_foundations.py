@@ -18,9 +18,12 @@ from transformers import AutoFeatureExtractor, AutoImageProcessor
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.families import AUDIO_ARCHITECTURES, IMAGE_ARCHITECTURES, known
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, generates, with_files
+from rootstock.adapters.foundation.processor_files import processor_config
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.adapters.trunk_class import load_trunk
+from rootstock.service.engine.encode.modalities.audio.audio_processor import AudioProcessor
+from rootstock.service.engine.encode.modalities.image.image_processor import ImageProcessor
 from tests.media_foundations import MEDIA, SIDE, make_media_foundation, save_media_foundation
 
 Described = tuple[FoundationFiles, FoundationSpec, Any]
@@ -84,6 +87,9 @@ def test_shapes_and_costs_are_those_of_a_pass_of_what_the_processor_makes(
     )
     assert len(inputs.shape[1:]) == len(spec.input_shape)
     assert all(a in (b, None) for a, b in zip(spec.input_shape, inputs.shape[1:], strict=True))
+    config = processor_config(files.folder, spec.modality)
+    served: Any = ImageProcessor if spec.modality == "image" else AudioProcessor
+    assert served.from_config(config).shape == spec.input_shape
     with torch.no_grad():
         output = trunk(**{spec.inputs[0]: inputs})
     hidden = output.last_hidden_state
