@@ -9,7 +9,7 @@ _FILE = {"type": "string", "format": "binary"}
 _FILES = {"type": "array", "items": _FILE}
 _WORKS = "Only for a body that is a file or a form: "
 # The fields beside the files. In a form and in a query they are texts.
-_FIELDS = {
+_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "model": (_TEXT, "the reference."),
     "models": ({"type": "array", "items": _TEXT}, "several references, each in a field with this name."),
     "task": (_TEXT, "one of the foundation's tasks."),
