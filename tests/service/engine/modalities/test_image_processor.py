@@ -128,7 +128,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "ConvNeXT that crops again": {
         "image_processor_type": "ConvNextImageProcessor",
         "size": {"shortest_edge": 90},
-        "crop_pct": 0.9,
+        "crop_pct": 0.95,
         "do_center_crop": True,
         "crop_size": {"height": 70, "width": 101},
     },
