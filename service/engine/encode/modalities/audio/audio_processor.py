@@ -15,13 +15,14 @@ from rootstock.service.engine.encode.modalities.audio.spectrogram import (
     power,
     slaney_mel_filters,
 )
+from rootstock.service.engine.encode.modalities.reader import UnservedPreprocessing
 from rootstock.service.engine.encode.sample import InputArray
 
 # The largest of any count in a config, so that a wrong one fails at load and not by its memory.
 _MOST = 2**16
 
 
-class UnservedFeatures(ValueError):
+class UnservedFeatures(UnservedPreprocessing):
     """A feature extractor's config whose numbers this module would not reproduce."""
 
 
