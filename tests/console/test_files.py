@@ -23,7 +23,8 @@ from tests.media_server import run_media_server
 IMAGE = png(320, 200)
 DROP = """([bytes, name]) => {
     const data = new DataTransfer();
-    data.items.add(new File([Uint8Array.from(atob(bytes), (one) => one.charCodeAt(0))], name, { type: "audio/wav" }));
+    const content = Uint8Array.from(atob(bytes), (one) => one.charCodeAt(0));
+    data.items.add(new File([content], name, { type: "audio/wav" }));
     document.querySelector(".drop").dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true }));
 }"""
 
