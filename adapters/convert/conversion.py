@@ -38,6 +38,7 @@ from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, locate
 from rootstock.adapters.installation import lack
 from rootstock.adapters.spec import TEXT2TEXT_GENERATION, TEXT_GENERATION, FoundationSpec, Rejected, TaskClass
+from rootstock.adapters.trunk_class import load_trunk
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -152,18 +153,18 @@ class _Models:
         self.norms = spec.norms
         self._shapes = shapes
         self._inputs = fixed_inputs(files, spec)
-        model_class: Any = transformers.AutoModel
+        load: Any = load_trunk
         size_options = {}
         if task_class.task == TEXT_GENERATION:
-            model_class = transformers.AutoModelForCausalLM
+            load = transformers.AutoModelForCausalLM.from_pretrained
         elif task_class.task == TEXT2TEXT_GENERATION:
-            model_class = transformers.AutoModelForSeq2SeqLM
+            load = transformers.AutoModelForSeq2SeqLM.from_pretrained
         if task_class.head:
-            model_class = getattr(transformers, task_class.name)
+            load = getattr(transformers, task_class.name).from_pretrained
             size_options = {"num_labels": _labels(task_class, shapes)}
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        self.base = model_class.from_pretrained(
+        self.base = load(
             files.folder,
             **size_options,
             dtype=torch.float32,

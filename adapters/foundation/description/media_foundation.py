@@ -66,9 +66,9 @@ def media_foundation(files: FoundationFiles, config: Any, raw: Mapping[str, Any]
         trunk: Any = new_trunk(config).eval()
         classifiers = _classifiers(config, modality)
     states = pass_of(trunk, longest_input(shape, processor), files.name)
-    classes = [TaskClass(type(trunk).__name__, EMBEDDING[modality], "", linears(trunk) | convolutions(trunk))]
+    classes = [_task_class(EMBEDDING[modality], "", trunk)]
     if classifiers:
-        classes.append(_task_class(CLASSIFICATION[modality], classifiers, trunk))
+        classes.append(_classification(modality, classifiers, trunk))
     geometries = _geometries(trunk, states)
     prefix, layers = longest_list(trunk)
     return FoundationSpec(
@@ -105,12 +105,19 @@ def _classifiers(config: Any, modality: Modality) -> tuple[nn.Module, nn.Module]
     return two_sizes(kind[0] if isinstance(kind, tuple) else kind, config)
 
 
-def _task_class(task: str, models: tuple[nn.Module, nn.Module], trunk: nn.Module) -> TaskClass:
+def _classification(modality: Modality, models: tuple[nn.Module, nn.Module], trunk: nn.Module) -> TaskClass:
     """Return the task class on a trunk from two models of it with different label counts."""
     small, large = models
     prefix = next(f"{name}." for name, part in small.named_children() if type(part) is type(trunk))
-    inside = linears(small) | convolutions(small)
-    return TaskClass(type(small).__name__, task, prefix, inside, head_shapes(small, large, prefix))
+    return _task_class(CLASSIFICATION[modality], prefix, small, head_shapes(small, large, prefix))
+
+
+def _task_class(
+    task: str, prefix: str, model: nn.Module, head: Mapping[str, tuple[int | None, ...]] | None = None
+) -> TaskClass:
+    inside = convolutions(model)
+    modules = linears(model) | inside
+    return TaskClass(type(model).__name__, task, prefix, modules, head or {}, frozenset(inside))
 
 
 def _geometries(trunk: nn.Module, states: TrunkPass) -> dict[str, Convolution]:

@@ -65,7 +65,8 @@ def pass_of(trunk: nn.Module, shape: tuple[int, ...], name: str) -> TrunkPass:
     ]
     model: Any = trunk
     try:
-        # The device is not set for the whole pass, because transformers keeps indices that BEiT makes in it.
+        # The input is on the meta device, and so is all that depends on it. The default device stays as it is,
+        # because BEiT caches its table of relative positions for all models of the process.
         with torch.no_grad():
             output = model(**{model.main_input_name: torch.empty(_ROWS, *shape, device="meta")})
     except (ValueError, RuntimeError) as error:
