@@ -11,12 +11,12 @@ from rootstock.adapters.bundle.archive import CONFIG
 from rootstock.adapters.bundle.peft_config import read_config
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import Calibration, HeadSpec, Preprocessing
-from rootstock.training.data.encoding import TokenRow
+from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.example import Example
 from rootstock.training.errors import DataError
 from rootstock.training.network.network import Network, outputs, pooling_of
 from rootstock.training.network.network_spec import NetworkSpec
-from rootstock.training.network.row_encoder import RowEncoder
+from rootstock.training.network.row_encoder import InputEncoder
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ def spread(items: Sequence[T], count: int) -> Sequence[T]:
 
 
 def golden(
-    reloaded: Network, examples: Sequence[Example], rows: Sequence[TokenRow], encoder: RowEncoder
+    reloaded: Network, examples: Sequence[Example], rows: Sequence[EncodedRow], encoder: InputEncoder
 ) -> Golden:
     """Return held-out inputs, spread evenly over the file, each with its raw output computed alone.
 
@@ -49,7 +49,7 @@ def golden(
 
 def make_bundle(
     network: NetworkSpec,
-    encoder: RowEncoder,
+    encoder: InputEncoder,
     license: str | None,
     files: Mapping[str, bytes],
     evaluation: Mapping[str, Any],

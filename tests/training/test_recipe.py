@@ -64,10 +64,10 @@ def test_all_missing_and_wrong_keys_are_named_at_once_and_the_missing_ones_expla
     first, *lines = result.stderr.splitlines()
     assert first == f"rootstock train: {path}: 5 keys are missing or wrong"
     by_key = dict(line.strip().split(": ", 1) for line in lines)
-    assert list(by_key) == ["task_type", "name", "description", "data.path", "peft.r"]
+    assert list(by_key) == ["task_type", "name", "description", "data", "peft.r"]
     assert by_key["name"] == "this key is missing: the adapter's name when it is published"
     assert by_key["task_type"].startswith("this key is missing: SEQ_CLS classifies texts")
-    assert by_key["data.path"].startswith("this key is missing: the rows to train on")
+    assert by_key["data"].startswith("path is missing: the rows to train on")
     assert by_key["peft.r"].startswith("0: Input should be greater than")
 
 

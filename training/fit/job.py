@@ -9,7 +9,7 @@ from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.training.data.dataset import Dataset, read_dataset, read_texts
-from rootstock.training.data.encoding import TokenRow
+from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.split import Split, split
 from rootstock.training.errors import DataError, RecipeError
 from rootstock.training.fit.checkpoint import Checkpoints
@@ -17,7 +17,7 @@ from rootstock.training.fit.descent import Report, silent
 from rootstock.training.fit.plan import FitSettings, TrainingPlan, TrainingRows
 from rootstock.training.network.inputs import Inputs
 from rootstock.training.network.network_spec import InitialAdapter, NetworkSpec
-from rootstock.training.network.row_encoder import RowEncoder
+from rootstock.training.network.row_encoder import InputEncoder
 from rootstock.training.network.trunk import sites
 from rootstock.training.recipe.recipe import Peft, Recipe
 from rootstock.training.recipe.recipe_file import RecipeFile
@@ -33,14 +33,14 @@ class Job:
 
     dataset: Dataset
     parts: Split
-    rows: Mapping[str, list[TokenRow]]
+    rows: Mapping[str, list[EncodedRow]]
     network: NetworkSpec
-    encoder: RowEncoder
+    encoder: InputEncoder
     settings: FitSettings
     seeds: tuple[int, ...]
     split_seed: int
-    target: list[TokenRow]
-    out_of_scope: Mapping[str, list[TokenRow]]
+    target: list[EncodedRow]
+    out_of_scope: Mapping[str, list[EncodedRow]]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ def prepare(source: RecipeFile) -> Job:
     spec = describe(files)
     check_length(recipe.training.max_length, spec, origin)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = RowEncoder.of(files, dataset.labels, recipe.training.max_length, device)
+    encoder = InputEncoder.of(files, dataset.labels, recipe.training.max_length, device)
     rows = {name: encoder.encode(getattr(parts, name)) for name in parts.sizes}
     unlabelled = {
         key: encoder.encode_texts(read_texts(source, path, key)) for key, path in _text_paths(recipe).items()

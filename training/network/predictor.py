@@ -13,12 +13,12 @@ from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.home.offline import open_offline
 from rootstock.adapters.spec import Array, FoundationSpec, Rejected
 from rootstock.adapters.tasks import task_named
-from rootstock.training.data.encoding import TokenRow
+from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.errors import TrainingError
 from rootstock.training.network.files import load
 from rootstock.training.network.network import Network, outputs
 from rootstock.training.network.network_spec import NetworkSpec
-from rootstock.training.network.row_encoder import RowEncoder
+from rootstock.training.network.row_encoder import InputEncoder
 from rootstock.training.recipe.recipe import CLASSIFYING, TaskType
 
 
@@ -30,7 +30,7 @@ class Predictor:
     bundle: Bundle
     spec: FoundationSpec
     network: Network
-    encoder: RowEncoder
+    encoder: InputEncoder
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ class Predictor:
         """The adapter's task, under its name in recipes."""
         return cast(TaskType, task_named(self.bundle.manifest.task).peft_type)
 
-    def predict(self, rows: Sequence[TokenRow]) -> list[Array]:
+    def predict(self, rows: Sequence[EncodedRow]) -> list[Array]:
         """Return the raw output for each row."""
         return outputs(self.network, self.encoder.inputs(rows))
 
@@ -71,5 +71,5 @@ def open_predictor(path: Path, foundation: str) -> Predictor:
         for name, content in bundle.files.items():
             (Path(folder) / name).write_bytes(content)
         network = load(Path(folder), network_spec)
-    encoder = RowEncoder.of(files, manifest.labels, manifest.preprocessing.max_length, torch.device("cpu"))
+    encoder = InputEncoder.of(files, manifest.labels, manifest.preprocessing.max_length, torch.device("cpu"))
     return Predictor(path, bundle, spec, network, encoder)
