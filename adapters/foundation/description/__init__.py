@@ -1,0 +1,1 @@
+"""The parts of a foundation's spec: language-model heads, task classes, sites and the shapes of a pass."""
