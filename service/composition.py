@@ -201,7 +201,6 @@ async def _host(
     from rootstock.adapters.foundation.location import generates, locate
     from rootstock.adapters.foundation.weights import FoundationWeights
     from rootstock.service.conversion import Converter
-    from rootstock.service.engine.generate.prompt import PromptTokenizer
     from rootstock.service.foundations import FoundationHost
     from rootstock.service.registry_catalog import RegistryCatalog
 
@@ -219,7 +218,7 @@ async def _host(
     engines: tuple[Engine | GenerationEngine, ...]
     if isinstance(runner, OpenedRunner):
         # An encoder has a tokenizer for its inputs. This one, for clients, takes memory only once it is used.
-        tokenizer = cache(partial(PromptTokenizer, files.folder, chats=False))
+        tokenizer = cache(partial(_client_tokenizer, name, spec, files))
         engines = (_encoder(name, spec, runner, cache_bytes, catalog, settings, observer, arbiter),)
     else:
         opened = _prompt_tokenizer(files)
@@ -244,6 +243,16 @@ def _prompt_tokenizer(files: FoundationFiles) -> PromptTokenizer:
         raise FoundationError(f"{files.folder}: {error}") from None
 
 
+def _client_tokenizer(name: str, spec: FoundationSpec, files: FoundationFiles) -> PromptTokenizer:
+    """Open the tokenizer with which clients count tokens. Raise WrongRoute unless the foundation takes text."""
+    from rootstock.service.engine.core.errors import WrongRoute
+    from rootstock.service.engine.generate.prompt import PromptTokenizer
+
+    if spec.modality != "text":
+        raise WrongRoute(f"model {name!r} takes {spec.modality} inputs and has no tokenizer", "model")
+    return PromptTokenizer(files.folder, chats=False)
+
+
 def _encoder(
     name: str,
     spec: FoundationSpec,
@@ -256,14 +265,13 @@ def _encoder(
 ) -> Engine:
     from rootstock.service.engine.core.admission import Capacity
     from rootstock.service.engine.encode.engine import Engine, EngineLimits
-    from rootstock.service.engine.encode.modalities.text import Tokenizer
+    from rootstock.service.engine.encode.modalities.foundation_reader import open_reader
     from rootstock.service.engine.encode.packing import BatchLimits
 
-    mask_id = None if spec.masked_lm is None else spec.masked_lm.mask_id
     return Engine(
         spec,
         runner.encoder,
-        Tokenizer(runner.folder / "tokenizer.json", mask_id),
+        open_reader(spec, runner.folder),
         catalog,
         observer,
         EngineLimits(settings.max_inputs, settings.request_timeout, cache_bytes),

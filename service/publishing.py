@@ -20,6 +20,7 @@ from rootstock.adapters.spec import Adapter, Array, Rejected
 from rootstock.adapters.store.port import Store
 from rootstock.service.engine.core.errors import InvalidInput, RunnerFault, TooLarge, TooLong
 from rootstock.service.engine.encode.engine import Engine
+from rootstock.service.engine.encode.modalities.probe import probe
 from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.foundations import FoundationHost, Foundations
 from rootstock.service.telemetry.metrics import Metrics
@@ -32,7 +33,6 @@ UPLOADS_AT_ONCE = 2
 MAX_GOLDEN_TOKENS = 256
 # An adapter that generates text without a golden set generates this many tokens.
 _PROBE_TOKENS = 8
-PROBE = "The quick brown fox jumps over the lazy dog."
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Publisher:
             if isinstance(engine, GenerationEngine):
                 await engine.check_template(adapter)
             async with self._turn:
-                verification = await self._replay(bundle, adapter, engine) | converted
+                verification = await self._replay(bundle, adapter, host) | converted
         except Rejected as error:
             self._metrics.verified(error.check)
             raise
@@ -168,11 +168,9 @@ class Publisher:
             foundation=foundation,
         )
 
-    async def _replay(
-        self, bundle: Bundle, adapter: Adapter, engine: Engine | GenerationEngine
-    ) -> dict[str, Any]:
-        golden = bundle.golden()
-        inputs = [PROBE] if golden is None else list(golden.inputs)
+    async def _replay(self, bundle: Bundle, adapter: Adapter, host: FoundationHost) -> dict[str, Any]:
+        engine, golden = host.engine_of(adapter.task), bundle.golden()
+        inputs: list[Any] = [probe(host.spec.modality)] if golden is None else list(golden.inputs)
         try:
             if isinstance(engine, Engine):
                 outputs = await engine.replay(adapter, inputs)

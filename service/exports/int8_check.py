@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from rootstock.adapters.bundle import Limits
-from rootstock.adapters.spec import Adapter, Array
+from rootstock.adapters.spec import EMBEDDING, Adapter, Array
 from rootstock.service.engine.core.catalog import FOUNDATION, foundation_adapter
 from rootstock.service.engine.encode.modalities.text import Input, Tokenizer, pad
 from rootstock.service.engine.encode.tasks import TASKS
-from rootstock.service.engine.encode.tasks.task import Task
+from rootstock.service.engine.encode.tasks.text_task import TextTask
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.exports.pointed_versions import PointedVersions, Progress
 from rootstock.service.tolerance import LEAST_COSINE, TOLERANCES, axis_of, cosine
@@ -167,12 +167,8 @@ class _Replay:
     def row(self, name: str, adapter: Adapter, inputs: Sequence[Input]) -> PrecisionRow:
         """Return the effect of int8 on an adapter's outputs for these inputs."""
         # A golden input is one row, even for tasks that make several rows of an input.
-        task, cut = TASKS[adapter.task], {"truncation": True}
-        rows = [
-            row
-            for value in inputs
-            for row in Task.encode(task, value, adapter.preprocessing, cut, self._tokenizer, most=1)
-        ]
+        task, cut = cast(TextTask, TASKS[adapter.task]), {"truncation": True}
+        rows = [task.read(value, adapter.preprocessing, cut, self._tokenizer) for value in inputs]
         batch = pad(rows, [0] * len(rows), self._tokenizer.pad_id)
         outputs: list[list[Array]] = []
         for runner in self._runners:
@@ -187,7 +183,7 @@ class _Replay:
 
 def _row(name: str, task: str, expected: Sequence[Array], outputs: Sequence[Array]) -> PrecisionRow:
     differences = [np.abs(a - b) for a, b in zip(expected, outputs, strict=True)]
-    embeds = task == "feature-extraction"
+    embeds = task in EMBEDDING.values()
     allowed = [TOLERANCES["int8"].allowed(a, task) for a in expected]
     pairs = list(zip(expected, outputs, strict=True))
     tops = [np.ravel(a.argmax(axis_of(task)) == b.argmax(axis_of(task))) for a, b in pairs]

@@ -19,7 +19,8 @@ from rootstock.service.api.predict import while_connected
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.api.strict import MAX_ITEMS, Strict
 from rootstock.service.engine.core.errors import EngineError, TooLarge, WrongTask
-from rootstock.service.engine.encode.size import check_characters, check_total
+from rootstock.service.engine.encode.modalities.text_input import check_characters
+from rootstock.service.engine.encode.size import check_total
 from rootstock.service.foundations import FoundationHost
 
 router = APIRouter(route_class=BodyRoute)

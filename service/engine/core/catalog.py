@@ -8,6 +8,7 @@ from typing import Protocol
 
 from rootstock.adapters.language_model import LanguageModel
 from rootstock.adapters.spec import (
+    EMBEDDING,
     FILL_MASK,
     Adapter,
     AdapterWeights,
@@ -45,7 +46,7 @@ def foundation_adapter(spec: FoundationSpec) -> Adapter:
     """Return the bare foundation as an adapter without weights, for embeddings. Its digest is the fingerprint."""
     head = HeadSpec("linear", pooling=spec.embedding.pooling, normalize=spec.embedding.normalize)
     preprocessing = Preprocessing(spec.embedding.max_tokens, prefix=spec.embedding.prefix)
-    return _without_weights(spec.fingerprint, "feature-extraction", head, preprocessing)
+    return _without_weights(spec.fingerprint, EMBEDDING[spec.modality], head, preprocessing)
 
 
 def fill_mask_adapter(spec: FoundationSpec, masked_lm: MaskedLM) -> Adapter:

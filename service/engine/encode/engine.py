@@ -1,7 +1,7 @@
-"""Take a request through its life: resolve, load, tokenise, queue, run, answer.
+"""Take a request through its life: resolve, load, read, queue, run, answer.
 
-The event loop only passes requests on. One thread tokenises (preprocess.py), another runs the model (batcher.py)
-and a third post-processes (postprocess.py).
+The event loop only passes requests on. One thread reads the inputs (preprocess.py), another runs the model
+(batcher.py) and a third post-processes (postprocess.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from rootstock.adapters.spec import Adapter, Array, FoundationSpec
-from rootstock.service.engine.core.admission import Admission, Capacity, Ticket, estimated_tokens
+from rootstock.service.engine.core.admission import Admission, Capacity, Ticket
 from rootstock.service.engine.core.answer import Answer, RequestRecord
 from rootstock.service.engine.core.arbiter import Arbiter
 from rootstock.service.engine.core.catalog import (
@@ -40,12 +40,12 @@ from rootstock.service.engine.core.residency import Residency
 from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.encode.batch import Encoder
 from rootstock.service.engine.encode.batcher import Batcher
-from rootstock.service.engine.encode.modalities.text import Input, Tokenizer, collate
+from rootstock.service.engine.encode.modalities.reader import Reader
 from rootstock.service.engine.encode.packing import BatchLimits
 from rootstock.service.engine.encode.postprocess import Call, Postprocessor, Result
 from rootstock.service.engine.encode.preprocess import Preprocessor
 from rootstock.service.engine.encode.queue import Queue
-from rootstock.service.engine.encode.size import check_answer, check_characters, check_parameters, check_total
+from rootstock.service.engine.encode.size import check_answer, check_parameters, check_total
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.service.engine.encode.tasks.task import check_call
 
@@ -71,7 +71,7 @@ class Engine:
         self,
         spec: FoundationSpec,
         runner: Encoder,
-        tokenizer: Tokenizer,
+        reader: Reader,
         catalog: Catalog,
         observer: Observer,
         limits: EngineLimits | None = None,
@@ -84,6 +84,7 @@ class Engine:
         self.spec = spec
         self.name = name
         self.runner = runner
+        self.reader = reader
         self.limits = limits or EngineLimits()
         self._catalog = catalog
         self._observer = observer = Observers(observer)
@@ -94,20 +95,20 @@ class Engine:
         self.admission = Admission(capacity or Capacity())
         queue = Queue(batches or BatchLimits())
         self.slots = Slots(runner, foundation, observer)
-        self.postprocessor = Postprocessor(tokenizer)
+        self.postprocessor = Postprocessor(reader)
         finish = self.postprocessor.finish
         self.batcher = Batcher(
             queue,
             self.slots,
             runner,
-            partial(collate, pad_id=tokenizer.pad_id),
+            reader.collate,
             finish,
             self.admission,
             observer,
             clock,
             nullcontext if arbiter is None else partial(arbiter.turn, name),
         )
-        self.preprocessor = Preprocessor(tokenizer, self.batcher, finish, observer, self.limits.max_inputs, clock)
+        self.preprocessor = Preprocessor(reader, self.batcher, finish, observer, self.limits.max_inputs, clock)
         self.adapters = Residency(
             foundation, self._load, self.limits.cache_bytes, self.slots, self.batcher.drop, observer
         )
@@ -140,7 +141,7 @@ class Engine:
     async def predict(
         self,
         reference: str,
-        inputs: Sequence[Input],
+        inputs: Sequence[Any],
         parameters: Mapping[str, Any],
         task: str | None = None,
         options: RequestOptions = DEFAULT_OPTIONS,
@@ -159,7 +160,7 @@ class Engine:
     async def predict_many(
         self,
         references: Sequence[str],
-        inputs: Sequence[Input],
+        inputs: Sequence[Any],
         parameters: Mapping[str, Any],
         task: str | None = None,
         options: RequestOptions = DEFAULT_OPTIONS,
@@ -167,14 +168,14 @@ class Engine:
     ) -> list[Answer | Exception]:
         """Return each reference's predictions for the same inputs, in order, or the error of one that failed.
 
-        The inputs are tokenised once. The references are admitted and answered together, so that rows of one
+        The inputs are read once. The references are admitted and answered together, so that rows of one
         input may share a batch. `targets` holds the references that the caller has resolved already. The other
         arguments are those of `predict`. Raise EngineError for a failure that concerns all references.
         """
         with self._refusals:
             self.check_size(len(inputs), len(references))
             check_parameters(parameters)
-            check_characters(inputs)
+            self.reader.check(inputs)
         arrived = self._clock()
         requests: dict[int, Request] = {}
         # All fan-outs share one claim, because a client could vary their lists of references without end.
@@ -216,7 +217,7 @@ class Engine:
             )
         return [outcomes[i] for i in range(len(references))]
 
-    async def replay(self, adapter: Adapter, inputs: Sequence[Input]) -> list[Array]:
+    async def replay(self, adapter: Adapter, inputs: Sequence[Any]) -> list[Array]:
         """Return the raw head outputs of an unpublished adapter.
 
         It takes the serving path at the lowest priority.
@@ -275,7 +276,7 @@ class Engine:
             task, parameters = TASKS[request.adapter.task], request.parameters
             if task is not last:
                 readings = task.readings(parameters)
-                characters = sum(task.characters(value, parameters) for value in request.inputs)
+                characters = sum(task.effort(value, parameters) for value in request.inputs)
                 last = task
             times += readings
             rows += (of_request := len(request.inputs) * readings)
@@ -288,13 +289,13 @@ class Engine:
             check_total(total)
             check_answer(size)
             if times > len(requests):
-                tokens = times * estimated_tokens(requests[0].inputs, self.spec.max_tokens)
+                tokens = times * self.reader.tokens(requests[0].inputs)
                 self.admission.settle(ticket, rows, min(tokens, self.admission.capacity.tokens))
 
     @contextmanager
-    def _admitted(self, inputs: Sequence[Input], references: int, claimant: Hashable = None) -> Iterator[Ticket]:
+    def _admitted(self, inputs: Sequence[Any], references: int, claimant: Hashable = None) -> Iterator[Ticket]:
         """Admit a call, and count it as waiting until its rows run or nobody waits for it."""
-        tokens = references * estimated_tokens(inputs, self.spec.max_tokens)
+        tokens = references * self.reader.tokens(inputs)
         with self._refusals:
             ticket = self.admission.enter(len(inputs) * references, tokens, claimant)
         try:
@@ -380,7 +381,7 @@ class Engine:
 
 
 def _check(
-    reference: str, adapter: Adapter, inputs: Sequence[Input], parameters: Mapping[str, Any], task: str | None
+    reference: str, adapter: Adapter, inputs: Sequence[Any], parameters: Mapping[str, Any], task: str | None
 ) -> None:
     if task is not None and adapter.task != task:
         raise WrongTask(reference, adapter.task, task)

@@ -12,7 +12,7 @@ from typing import Any
 from rootstock.service.engine.core.errors import EngineError, RunnerFault
 from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.core.worker import Worker
-from rootstock.service.engine.encode.modalities.text import Tokenizer
+from rootstock.service.engine.encode.modalities.reader import Reader
 from rootstock.service.engine.encode.tasks import TASKS
 
 Result = list[Any] | EngineError
@@ -54,10 +54,10 @@ class Postprocessor(Worker):
     Each round takes all requests that finished since the last round, and wakes each event loop once.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, reader: Reader) -> None:
         super().__init__("postprocess")
         self.calls: dict[Request, Call] = {}
-        self._tokenizer = tokenizer
+        self._reader = reader
         self._finished: SimpleQueue[tuple[Request, EngineError | None] | None] = SimpleQueue()
 
     def expect(self, requests: Sequence[Request]) -> Call:
@@ -119,7 +119,7 @@ class Postprocessor(Worker):
                 if request.progress.left:
                     return []
                 raws = list(islice(outputs, len(rows)))
-                predictions.append(task.predict(raws, rows, request.adapter, request.parameters, self._tokenizer))
+                predictions.append(task.predict(raws, rows, request.adapter, request.parameters, self._reader))
             return predictions
         except EngineError as error:
             return error

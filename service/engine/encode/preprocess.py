@@ -1,4 +1,4 @@
-"""The thread that tokenises: it turns calls into rows and queues them."""
+"""The thread that reads inputs: it turns calls into rows and queues them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain
 from queue import SimpleQueue
+from typing import Any
 
 from rootstock.service.engine.core.errors import Draining, EngineError, RunnerFault, TooLarge
 from rootstock.service.engine.core.finish_time_queue import FinishTimeQueue
@@ -15,14 +16,15 @@ from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.core.worker import Worker
 from rootstock.service.engine.encode.batch import Row
 from rootstock.service.engine.encode.batcher import Batcher
-from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
+from rootstock.service.engine.encode.modalities.reader import Reader
+from rootstock.service.engine.encode.sample import Sample
 from rootstock.service.engine.encode.size import MAX_NUMBERS, check_answer
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.service.engine.encode.tasks.task import Task
 
 _DRAINING = "the server is stopping; send the request to another server"
 # One request's rows, input by input.
-Rows = list[list[TextSample]]
+Rows = list[list[Sample]]
 # The characters that one call reads before other calls get their turn: some ten milliseconds.
 _SLICE = 2**14
 
@@ -32,12 +34,12 @@ class _Left(Exception):
 
 
 class Preprocessor(Worker):
-    """A thread that tokenises requests and admits them to the batcher.
+    """A thread that reads the inputs of requests and admits them to the batcher.
 
     It calls `finish(request, error)` on refusal.
 
-    Requests that are put in together have the same inputs and parameters. Adapters that tokenise alike share one
-    tokenisation. The requests are admitted all or none, so that they may share a batch, and with at most
+    Requests that are put in together have the same inputs and parameters. Adapters that read them alike share one
+    reading. The requests are admitted all or none, so that they may share a batch, and with at most
     `max_rows` rows. If one error refuses several of them, they share the error object.
 
     Calls take turns: a long call lets others pass between its rows. A call ends early when nobody waits for it.
@@ -45,7 +47,7 @@ class Preprocessor(Worker):
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        reader: Reader,
         batcher: Batcher,
         finish: Callable[[Request, EngineError | None], None],
         observer: Observer,
@@ -53,7 +55,7 @@ class Preprocessor(Worker):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("preprocess")
-        self._tokenizer = tokenizer
+        self._reader = reader
         self._batcher = batcher
         self._finish = finish
         self._observer = observer
@@ -78,13 +80,13 @@ class Preprocessor(Worker):
             raise Draining(_DRAINING)
 
     def close(self) -> None:
-        """Take no more requests. The thread ends after it has tokenised those that it took."""
+        """Take no more requests. The thread ends after it has read those that it took."""
         with self._closing:
             self.closed = True
             self._waiting.put(None)
 
     def loop(self) -> None:
-        """Tokenise requests until it is closed and none is left."""
+        """Read requests until it is closed and none is left."""
         is_open = True
         while is_open or self._calls:
             while is_open and (not self._calls or not self._waiting.empty()):
@@ -119,14 +121,14 @@ class Preprocessor(Worker):
         return request.progress.left or self._clock() > request.deadline
 
     def _work(self, requests: Sequence[Request]) -> Iterator[int]:
-        """Tokenise the requests and admit them. Yield the number of characters to read before each row."""
+        """Read the requests and admit them. Yield the effort of each row, in characters, before it is read."""
         known: dict[object, tuple[float, Rows | EngineError, float]] = {}
         sound = []
         for request in requests:
             # A golden input is always one row, also for a task that makes several rows of an input.
             task = TASKS[request.adapter.task]
             encode = Task.encode if request.verifying else type(task).encode
-            key = (encode, task.keeps_empty_pair, request.adapter.preprocessing)
+            key = (encode, type(task).read, task.keeps_empty_pair, request.adapter.preprocessing)
             if (made := known.get(key)) is None:
                 began = self._clock()
                 rows = yield from self._encoded(encode, request)
@@ -142,21 +144,21 @@ class Preprocessor(Worker):
             self._admit(sound)
 
     def _encoded(
-        self, encode: Callable[..., list[TextSample] | Iterator[TextSample]], request: Request
+        self, encode: Callable[..., Sequence[Sample] | Iterator[Sample]], request: Request
     ) -> Generator[int, None, Rows | EngineError]:
         task, adapter = TASKS[request.adapter.task], request.adapter
         left = self._most([request])
         rows: Rows = []
-        tokenizer = self._tokenizer
+        reader: Any = self._reader
         try:
             for value in request.inputs:
-                size = task.characters(value, request.parameters)
+                size = task.effort(value, request.parameters)
                 yield size
                 if size > _SLICE:
-                    tokenizer = self._tokenizer.checked(lambda: self._stop_if_left(request))
-                made = encode(task, value, adapter.preprocessing, request.parameters, tokenizer, left)
-                rows.append(made if isinstance(made, list) else [next(made)])
-                if not isinstance(made, list):
+                    reader = self._reader.checked(lambda: self._stop_if_left(request))
+                made = encode(task, value, adapter.preprocessing, request.parameters, reader, left)
+                rows.append([next(made)] if isinstance(made, Iterator) else list(made))
+                if isinstance(made, Iterator):
                     for _ in range(task.readings(request.parameters) - 1):
                         yield size
                         rows[-1].append(next(made))
@@ -166,8 +168,8 @@ class Preprocessor(Worker):
             return error
         except _Left:
             raise
-        except Exception as error:  # a tokenizer's own fault must not end the thread
-            return RunnerFault(f"the input could not be tokenised: {error}")
+        except Exception as error:  # a reader's own fault must not end the thread
+            return RunnerFault(f"the input could not be read: {error}")
         return rows
 
     def _stop_if_left(self, request: Request) -> None:

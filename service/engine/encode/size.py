@@ -1,18 +1,14 @@
-"""Limit the size of a call before any work: the characters to read, the parameters and the answer."""
+"""Limit the size of a call before any work: what it reads, the parameters and the answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
 from rootstock.service.engine.core.errors import TooLarge
-from rootstock.service.engine.encode.modalities.text import Input
 
-# The most characters of one input, both texts together. The tokenizer reads them without a pause, in a fifth of a
-# second.
-MAX_CHARACTERS = 2**18
-# The most characters of one call. Each input counts once for each of its models and rows.
+# The most characters that one call reads. Each input counts once for each of its models and rows.
 MAX_CALL_CHARACTERS = 2**23
 # The most characters of all texts in `parameters`, keys included, and the most values.
 MAX_PARAMETER_CHARACTERS = 2**16
@@ -21,20 +17,6 @@ MAX_PARAMETER_VALUES = 2**12
 MAX_ANSWER_BYTES = 2**25
 # The most numbers in a call's raw outputs: 128 MiB.
 MAX_NUMBERS = 2**25
-
-
-def characters(value: Input) -> int:
-    """Return how many characters an input holds, both texts together."""
-    return len(value) if isinstance(value, str) else len(value[0]) + len(value[1])
-
-
-def check_characters(inputs: Sequence[Input]) -> None:
-    """Raise TooLarge for an input of too many characters."""
-    for i, value in enumerate(inputs):
-        if (size := characters(value)) > MAX_CHARACTERS:
-            raise TooLarge(
-                f"an input has {size} characters and the limit is {MAX_CHARACTERS}; shorten it", f"inputs[{i}]"
-            )
 
 
 def check_total(size: int) -> None:

@@ -8,20 +8,25 @@ import numpy.typing as npt
 from rootstock.adapters.spec import Adapter, Array
 
 
-def pool(hidden: Array | None, pooled: Array | None, mask: npt.NDArray[np.int64], pooling: str) -> Array:
+def pool(hidden: Array | None, pooled: Array | None, mask: npt.NDArray[np.int64] | None, pooling: str) -> Array:
     """Return one vector for each row, (rows, width).
 
-    They come from the hidden states (rows, tokens, width), or with `pooling` "pooler" from the pooler's output.
-    Raise ValueError if the input that `pooling` needs is None.
+    They come from the hidden states, (rows, tokens, width) or for a grid (rows, width, height, width of the
+    grid), or with `pooling` "pooler" from the pooler's output. Without a mask every token counts. Raise
+    ValueError if the input that `pooling` needs is None.
     """
     if pooling == "pooler":
         if pooled is None:
             raise ValueError("this foundation has no pooler")
-        return pooled
+        return pooled.reshape(len(pooled), -1)
     if hidden is None:
         raise ValueError("pooling over tokens needs the hidden states")
+    if hidden.ndim == 4:
+        hidden = hidden.reshape(*hidden.shape[:2], -1).swapaxes(1, 2)
     if pooling == "cls":
         return np.ascontiguousarray(hidden[:, 0])
+    if mask is None:
+        return np.asarray(hidden[:, -1] if pooling == "last" else hidden.mean(axis=1), dtype=np.float32)
     if pooling == "last":
         return np.asarray(hidden[np.arange(len(hidden)), np.maximum(mask.sum(axis=1) - 1, 0)])
     weights = mask.astype(np.float32)

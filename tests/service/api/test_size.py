@@ -16,7 +16,7 @@ from rootstock.service.api.protocol import MAX_HEAD_BYTES
 from rootstock.service.api.rerank import RerankBody
 from rootstock.service.api.strict import MAX_ITEMS
 from rootstock.service.engine.core.errors import EngineError
-from rootstock.service.engine.encode.size import MAX_CHARACTERS
+from rootstock.service.engine.encode.modalities.text_input import MAX_CHARACTERS
 from tests.live_server import RunningServer
 
 MANY = 10_000

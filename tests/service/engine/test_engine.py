@@ -51,7 +51,7 @@ class Held:
     def __init__(self, intake: Preprocessor) -> None:
         self.gate = threading.Event()
         self.texts: list[Input] = []
-        intake._tokenizer = self  # type: ignore[assignment]
+        intake._reader = self  # type: ignore[assignment]
 
     def encode(self, value: Input, *arguments: Any, **options: Any) -> TextSample:
         self.texts.append(value)

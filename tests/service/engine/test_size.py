@@ -18,10 +18,10 @@ from rootstock.service.engine.core.errors import Expired, InvalidParameter, Over
 from rootstock.service.engine.core.request import RequestOptions
 from rootstock.service.engine.encode.batch import Request, Row
 from rootstock.service.engine.encode.modalities.text import Input, Question, TextSample, Tokenizer
+from rootstock.service.engine.encode.modalities.text_input import MAX_CHARACTERS
 from rootstock.service.engine.encode.preprocess import Preprocessor, check_outputs
 from rootstock.service.engine.encode.size import (
     MAX_CALL_CHARACTERS,
-    MAX_CHARACTERS,
     MAX_PARAMETER_CHARACTERS,
     MAX_PARAMETER_VALUES,
 )
@@ -40,7 +40,7 @@ class Gated:
         self.texts: list[Input] = []
         self.entered = threading.Semaphore(0)
         self.go = threading.Event()
-        intake._tokenizer = self  # type: ignore[assignment]
+        intake._reader = self  # type: ignore[assignment]
 
     def checked(self, check: Callable[[], None]) -> Gated:
         return self

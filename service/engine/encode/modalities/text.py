@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Encoding
@@ -16,8 +16,13 @@ from tokenizers import Tokenizer as HfTokenizer
 from tokenizers.processors import TemplateProcessing
 
 from rootstock.adapters.spec import Preprocessing
+from rootstock.adapters.tasks import Modality
+from rootstock.service.engine.core.admission import estimated_tokens
 from rootstock.service.engine.core.errors import TooLong
 from rootstock.service.engine.encode.batch import Batch, assemble
+from rootstock.service.engine.encode.modalities.text_input import Input as Input
+from rootstock.service.engine.encode.modalities.text_input import Question as Question
+from rootstock.service.engine.encode.modalities.text_input import check_texts
 from rootstock.service.engine.encode.sample import SampleArrays
 
 # The characters that are read first for each token needed from a text.
@@ -29,17 +34,6 @@ _MARGIN = 128
 _LONG = 2**14
 # The post-processing of a tokenizer that has none: no special tokens, and type id 1 for the second text.
 _PAIR = TemplateProcessing(single="$A", pair="$A $B:1")
-
-
-class Question(NamedTuple):
-    """A question and the text that holds its answer."""
-
-    question: str
-    context: str
-
-
-# A text, a pair of texts, or a question with its context, which the trunk takes as a pair.
-Input = str | tuple[str, str]
 
 
 class Part(NamedTuple):
@@ -85,11 +79,15 @@ class TextSample:
 class Tokenizer:
     """The foundation's tokenizer, without the truncation and padding that its file may set. Thread-safe.
 
-    `mask_id` is the id of the mask token, where the foundation fills masks.
+    `mask_id` is the id of the mask token, where the foundation fills masks. `max_tokens` is the foundation's
+    longest input.
     """
 
-    def __init__(self, path: Path, mask_id: int | None = None) -> None:
+    modality: Modality = "text"
+
+    def __init__(self, path: Path, mask_id: int | None = None, max_tokens: int = 512) -> None:
         self.mask_id = mask_id
+        self._max_tokens = max_tokens
         content = json.loads(path.read_text(encoding="utf-8"))
         content["truncation"] = content["padding"] = None
         self._tokenizer = HfTokenizer.from_str(json.dumps(content))
@@ -102,6 +100,18 @@ class Tokenizer:
         self.unk_id = next((tokens[t] for t in ("[UNK]", "<unk>") if t in tokens), None)
         self.has_subword_prefix = bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
         self._check: Callable[[], None] = lambda: None
+
+    def check(self, inputs: Sequence[Any]) -> None:
+        """Raise InvalidInput for an input that is no text, and TooLarge for one of too many characters."""
+        check_texts(inputs)
+
+    def tokens(self, inputs: Sequence[Any]) -> int:
+        """Estimate the cost of texts in tokens, and of the time to read those that are too long."""
+        return estimated_tokens(inputs, self._max_tokens)
+
+    def collate(self, samples: Sequence[TextSample]) -> SampleArrays:
+        """Return the trunk's inputs, padded on the right to the longest text."""
+        return collate(samples, self.pad_id)
 
     def checked(self, check: Callable[[], None]) -> Tokenizer:
         """Return a copy that calls `check` before each long read. An error that `check` raises ends the work."""

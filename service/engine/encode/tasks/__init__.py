@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rootstock.service.engine.encode.tasks.feature_extraction import FeatureExtraction
 from rootstock.service.engine.encode.tasks.fill_mask import FillMask
+from rootstock.service.engine.encode.tasks.media_classification import AudioClassification, ImageClassification
+from rootstock.service.engine.encode.tasks.media_feature_extraction import (
+    AudioFeatureExtraction,
+    ImageFeatureExtraction,
+)
 from rootstock.service.engine.encode.tasks.question_answering import QuestionAnswering
 from rootstock.service.engine.encode.tasks.task import Task
 from rootstock.service.engine.encode.tasks.text_classification import TextClassification
@@ -11,7 +18,7 @@ from rootstock.service.engine.encode.tasks.text_ranking import TextRanking
 from rootstock.service.engine.encode.tasks.token_classification import TokenClassification
 from rootstock.service.engine.encode.tasks.zero_shot_classification import ZeroShotClassification
 
-TASKS: dict[str, Task] = {
+TASKS: dict[str, Task[Any]] = {
     task.name: task
     for task in (
         TextClassification(),
@@ -21,5 +28,9 @@ TASKS: dict[str, Task] = {
         TextRanking(),
         ZeroShotClassification(),
         FillMask(),
+        ImageClassification(),
+        ImageFeatureExtraction(),
+        AudioClassification(),
+        AudioFeatureExtraction(),
     )
 }

@@ -11,8 +11,9 @@ import numpy as np
 from rootstock.adapters.spec import FILL_MASK, Adapter, Array, Preprocessing
 from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
 from rootstock.service.engine.encode.modalities.text import Input, TextSample, Tokenizer
-from rootstock.service.engine.encode.tasks.task import Task, check_count, check_rows
-from rootstock.service.engine.encode.tasks.text_classification import softmax
+from rootstock.service.engine.encode.tasks.scores import softmax
+from rootstock.service.engine.encode.tasks.task import check_count, check_rows
+from rootstock.service.engine.encode.tasks.text_task import TextTask
 from rootstock.service.engine.encode.tasks.truncation import truncates
 
 MAX_TOP_K = 100
@@ -24,7 +25,7 @@ _TOKEN_BYTES = 8
 _LONGEST = 128
 
 
-class FillMask(Task):
+class FillMask(TextTask):
     """The task that returns tokens by score, best first, as transformers' FillMaskPipeline does.
 
     `top_k` is the number of tokens: 5 by default, and at most the number of targets. `targets` is a string or a
@@ -35,7 +36,7 @@ class FillMask(Task):
     """
 
     name = FILL_MASK
-    parameters = frozenset({"top_k", "targets"})
+    own_parameters = frozenset({"top_k", "targets"})
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Raise unless `top_k` is at least 1 and there is at least one target."""
@@ -65,7 +66,7 @@ class FillMask(Task):
     ) -> list[TextSample]:
         """Return one row. It counts as one row for each of its masks."""
         _targets(parameters, tokenizer)
-        (row,) = super().encode(value, preprocessing, parameters, tokenizer, most)
+        row = self.read(value, preprocessing, parameters, tokenizer)
         masks = tuple(i for i, token in enumerate(row.ids) if token == tokenizer.mask_id)
         if not masks:
             mask = tokenizer.decode([tokenizer.mask_id or 0], skip_special=False)

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from rootstock.adapters.spec import Adapter, Array, Preprocessing
 from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter, TooLarge
 from rootstock.service.engine.encode.modalities.text import Input, Question, TextSample, Tokenizer, cut
-from rootstock.service.engine.encode.tasks.task import Task, check_bool, check_count, check_rows
-from rootstock.service.engine.encode.tasks.text_classification import softmax
+from rootstock.service.engine.encode.tasks.scores import softmax
+from rootstock.service.engine.encode.tasks.task import check_bool, check_count, check_rows
+from rootstock.service.engine.encode.tasks.text_task import TextTask
 
 Flags = npt.NDArray[np.bool_]
 MAX_TOP_K = 100
@@ -27,7 +28,7 @@ _MAX_SPAN_CHARACTERS = 2**24
 _WINDOW, _STRIDE, _QUESTION, _ANSWER = 384, 128, 64, 15
 
 
-class QuestionAnswering(Task):
+class QuestionAnswering(TextTask):
     """The task that returns the best answers, with their score and their characters in the context.
 
     Defaults are in parentheses. A window has `max_seq_len` tokens (384, at most the adapter's limit).
@@ -42,7 +43,7 @@ class QuestionAnswering(Task):
     takes = (Question,)
     counts = ("top_k", "doc_stride", "max_seq_len", "max_question_len", "max_answer_len")
     flags = ("handle_impossible_answer", "align_to_words")
-    parameters = frozenset({*counts, *flags})
+    own_parameters = frozenset({*counts, *flags})
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Raise InvalidParameter unless the counts are whole numbers and the flags true or false."""

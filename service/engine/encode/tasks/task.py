@@ -4,85 +4,85 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from rootstock.adapters.media import AudioFile, ImageFile
 from rootstock.adapters.spec import Adapter, Array, Preprocessing
 from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter, TooLarge
-from rootstock.service.engine.encode.modalities.text import Input, Question, TextSample, Tokenizer
-from rootstock.service.engine.encode.size import characters
-from rootstock.service.engine.encode.tasks.truncation import (
-    TRUNCATION,
-    check_truncation,
-    preprocessing_for,
-    truncates,
-)
+from rootstock.service.engine.encode.modalities.text_input import Question
+from rootstock.service.engine.encode.sample import Sample
 
 # The bytes of a label with its score as JSON, by a rough estimate.
 ANSWER_ITEM_BYTES = 64
-_FORMS = {str: "a string", tuple: "a pair", Question: "a question with its context"}
+_FORMS = {
+    str: "a string",
+    tuple: "a pair",
+    Question: "a question with its context",
+    ImageFile: "an image",
+    AudioFile: "a recording",
+}
+# What turns a task's inputs into samples: a tokenizer, or a reader of files.
+ReaderT = TypeVar("ReaderT")
 
 
-class Task(ABC):
+class Task(ABC, Generic[ReaderT]):
     """One Hugging Face pipeline tag, with the predictions that transformers' pipeline gives for it.
 
-    `takes` lists the accepted forms of input. `parameters` names its own parameters, beside those of truncation.
+    `takes` lists the accepted forms of input. `parameters` names the parameters that it takes.
     `keeps_empty_pair` tells whether an empty second text still makes a pair, with separators.
     """
 
     name: str
-    takes: tuple[type, ...] = (str,)
+    takes: tuple[type, ...]
     parameters: frozenset[str] = frozenset()
     # transformers' tokenizers drop an empty second text from a single pair, but keep it in a batch of pairs.
     keeps_empty_pair = False
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Raise InvalidParameter for a name or a value that the task does not take."""
-        if not parameters:
-            return
-        known = self.parameters.union(TRUNCATION)
         for name in parameters:
-            if name not in known:
+            if name not in self.parameters:
+                known = ", ".join(sorted(self.parameters)) or "none"
                 raise InvalidParameter(
-                    f"{self.name} has no parameter {name!r}; it has: {', '.join(sorted(known))}",
-                    f"parameters.{name}",
+                    f"{self.name} has no parameter {name!r}; it has: {known}", f"parameters.{name}"
                 )
-        check_truncation(parameters)
 
-    def check_input(self, value: Input, where: str) -> None:
+    def check_input(self, value: Any, where: str) -> None:
         """Raise InvalidInput for an input that the task does not take."""
         if type(value) not in self.takes:
             forms = " or ".join(_FORMS[form] for form in self.takes)
             raise InvalidInput(f"{self.name} takes {forms}; {where} is {_FORMS[type(value)]}", where)
 
-    def check_adapter(  # noqa: B027 - most tasks' parameters fit every adapter
-        self, adapter: Adapter, parameters: Mapping[str, Any]
-    ) -> None:
+    def check_adapter(self, adapter: Adapter, parameters: Mapping[str, Any]) -> None:
         """Raise InvalidParameter for parameters that the task takes and this adapter does not."""
+
+    @abstractmethod
+    def read(
+        self, value: Any, preprocessing: Preprocessing, parameters: Mapping[str, Any], reader: ReaderT
+    ) -> Sample:
+        """Return an input as one row, as a golden set counts it."""
 
     def encode(
         self,
-        value: Input,
+        value: Any,
         preprocessing: Preprocessing,
         parameters: Mapping[str, Any],
-        tokenizer: Tokenizer,
+        reader: ReaderT,
         most: int,
-    ) -> list[TextSample] | Iterator[TextSample]:
+    ) -> Sequence[Sample] | Iterator[Sample]:
         """Return one input's rows: by default a list of one row.
 
         Raise TooLarge for more than `most` rows. An iterator yields as many rows as `readings` returns.
         """
-        if type(value) is tuple and not value[1] and not self.keeps_empty_pair:
-            value = value[0]
-        preprocessing = preprocessing_for(preprocessing, parameters)
-        return [tokenizer.encode(value, preprocessing, truncates(parameters))]
+        return [self.read(value, preprocessing, parameters, reader)]
 
     def readings(self, parameters: Mapping[str, Any]) -> int:
         """Return how many rows each input becomes because of the parameters. Each row reads the input again."""
         return 1
 
-    def characters(self, value: Input, parameters: Mapping[str, Any]) -> int:
-        """Return the number of characters that one row of an input reads, or a few more."""
-        return characters(value)
+    @abstractmethod
+    def effort(self, value: Any, parameters: Mapping[str, Any]) -> int:
+        """Return the effort to read one row of an input, in characters of text."""
 
     def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
         """Estimate the bytes that a row of `tokens` tokens takes in the answer.
@@ -99,15 +99,15 @@ class Task(ABC):
     def predict(
         self,
         raws: Sequence[Array],
-        rows: Sequence[TextSample],
+        rows: Sequence[Any],
         adapter: Adapter,
         parameters: Mapping[str, Any],
-        tokenizer: Tokenizer,
+        reader: ReaderT,
     ) -> Any:
         """Return one input's prediction, ready for JSON, from the raw outputs of its rows."""
 
 
-def check_call(task: Task, inputs: Sequence[Input], parameters: Mapping[str, Any]) -> None:
+def check_call(task: Task[Any], inputs: Sequence[Any], parameters: Mapping[str, Any]) -> None:
     """Raise InvalidParameter or InvalidInput unless the task takes these parameters and inputs."""
     task.check(parameters)
     for i, value in enumerate(inputs):

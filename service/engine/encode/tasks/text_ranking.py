@@ -7,13 +7,14 @@ from typing import Any
 
 from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
-from rootstock.service.engine.encode.tasks.task import Task, check_one_of
-from rootstock.service.engine.encode.tasks.text_classification import activate
+from rootstock.service.engine.encode.tasks.scores import activate
+from rootstock.service.engine.encode.tasks.task import check_one_of
+from rootstock.service.engine.encode.tasks.text_task import TextTask
 
 FUNCTIONS = ("sigmoid", "none")
 
 
-class TextRanking(Task):
+class TextRanking(TextTask):
     """The task that returns a pair's score, as sentence-transformers' CrossEncoder does (version 6.2).
 
     `function_to_apply` is sigmoid, the default, or none.
@@ -21,7 +22,7 @@ class TextRanking(Task):
 
     name = "text-ranking"
     takes = (tuple,)
-    parameters = frozenset({"function_to_apply"})
+    own_parameters = frozenset({"function_to_apply"})
     # CrossEncoder tokenises its pairs in batches.
     keeps_empty_pair = True
 

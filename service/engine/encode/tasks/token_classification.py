@@ -14,8 +14,9 @@ import numpy as np
 from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.core.errors import InvalidParameter
 from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
-from rootstock.service.engine.encode.tasks.task import ANSWER_ITEM_BYTES, Task, check_one_of
-from rootstock.service.engine.encode.tasks.text_classification import softmax
+from rootstock.service.engine.encode.tasks.scores import softmax
+from rootstock.service.engine.encode.tasks.task import ANSWER_ITEM_BYTES, check_one_of
+from rootstock.service.engine.encode.tasks.text_task import TextTask
 
 STRATEGIES = ("none", "simple", "first", "average", "max")
 
@@ -40,7 +41,7 @@ class _TokenLabel:
     index: int | None = None
 
 
-class TokenClassification(Task):
+class TokenClassification(TextTask):
     """The task that returns the entities of a text.
 
     `aggregation_strategy` decides their unit. With "none" it is each token; with "simple", a run of tokens with
@@ -49,7 +50,7 @@ class TokenClassification(Task):
     """
 
     name = "token-classification"
-    parameters = frozenset({"aggregation_strategy", "ignore_labels"})
+    own_parameters = frozenset({"aggregation_strategy", "ignore_labels"})
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Raise InvalidParameter for an unknown strategy, or unless `ignore_labels` is a list of strings."""

@@ -11,8 +11,9 @@ import numpy as np
 from rootstock.adapters.spec import Adapter, Array, Preprocessing
 from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
 from rootstock.service.engine.encode.modalities.text import Input, TextSample, Tokenizer
-from rootstock.service.engine.encode.tasks.task import Task, check_bool, check_rows
-from rootstock.service.engine.encode.tasks.text_classification import softmax
+from rootstock.service.engine.encode.tasks.scores import softmax
+from rootstock.service.engine.encode.tasks.task import check_bool, check_rows
+from rootstock.service.engine.encode.tasks.text_task import TextTask
 from rootstock.service.engine.encode.tasks.truncation import preprocessing_for, truncates
 
 TEMPLATE = "This example is {}."
@@ -20,7 +21,7 @@ TEMPLATE = "This example is {}."
 MAX_HYPOTHESIS = 2**10
 
 
-class ZeroShotClassification(Task):
+class ZeroShotClassification(TextTask):
     """The task that returns labels by score, best first, as transformers' ZeroShotClassificationPipeline does.
 
     `candidate_labels` is a list, or a string with commas; each label makes one row. `hypothesis_template` holds
@@ -30,7 +31,7 @@ class ZeroShotClassification(Task):
     """
 
     name = "zero-shot-classification"
-    parameters = frozenset({"candidate_labels", "hypothesis_template", "multi_label"})
+    own_parameters = frozenset({"candidate_labels", "hypothesis_template", "multi_label"})
     # The pipeline tokenises its pairs in batches.
     keeps_empty_pair = True
 
@@ -38,10 +39,10 @@ class ZeroShotClassification(Task):
         """Return one row for each label."""
         return len(_labels(parameters))
 
-    def characters(self, value: Input, parameters: Mapping[str, Any]) -> int:
+    def effort(self, value: Input, parameters: Mapping[str, Any]) -> int:
         """Return the number of characters of the text and of the longest hypothesis, or a few more."""
         template = len(parameters.get("hypothesis_template", TEMPLATE))
-        return super().characters(value, parameters) + template + max(map(len, _labels(parameters)), default=0)
+        return super().effort(value, parameters) + template + max(map(len, _labels(parameters)), default=0)
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Raise InvalidParameter unless there is at least one label and the template has one place for it."""

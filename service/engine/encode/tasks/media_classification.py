@@ -1,0 +1,81 @@
+"""The tasks image-classification and audio-classification: single label, multi-label and regression."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rootstock.adapters.media import AudioFile, ImageFile
+from rootstock.adapters.spec import Adapter, Array
+from rootstock.service.engine.encode.modalities.reader import MediaReader
+from rootstock.service.engine.encode.sample import Sample
+from rootstock.service.engine.encode.tasks.media_task import MediaTask
+from rootstock.service.engine.encode.tasks.scores import (
+    FUNCTIONS,
+    check_calibrated,
+    default_function,
+    label_scores,
+    ranking,
+)
+from rootstock.service.engine.encode.tasks.task import ANSWER_ITEM_BYTES, check_bool, check_count, check_one_of
+
+# The labels that the pipelines return unless `top_k` says otherwise.
+_TOP_K = 5
+
+
+class ImageClassification(MediaTask):
+    """The task that returns an image's labels by score, as transformers' ImageClassificationPipeline does.
+
+    The prediction is a list of labels, best first: the first five, or with `top_k` as many as it says; null means
+    all. `function_to_apply` is sigmoid, softmax or none. By default the problem type decides it. With
+    `calibrated` the logits are first divided by the adapter's temperature.
+    """
+
+    name = "image-classification"
+    takes: tuple[type, ...] = (ImageFile,)
+    parameters = frozenset({"top_k", "function_to_apply", "calibrated"})
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """Raise InvalidParameter for a value that a parameter does not take, such as a `top_k` below 1."""
+        super().check(parameters)
+        check_bool(parameters, "calibrated")
+        check_one_of(parameters, "function_to_apply", FUNCTIONS)
+        check_count(parameters, "top_k")
+
+    def check_adapter(self, adapter: Adapter, parameters: Mapping[str, Any]) -> None:
+        """Raise InvalidParameter if calibrated scores are asked of an adapter whose bundle has no calibration."""
+        check_calibrated(adapter, parameters)
+
+    def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
+        """Estimate one item for each returned label."""
+        labels = len(adapter.labels)
+        return ANSWER_ITEM_BYTES * min(parameters.get("top_k", _TOP_K) or labels, labels)
+
+    def predict(
+        self,
+        raws: Sequence[Array],
+        rows: Sequence[Sample],
+        adapter: Adapter,
+        parameters: Mapping[str, Any],
+        reader: MediaReader,
+    ) -> list[dict[str, Any]]:
+        """Return a list of labels with their scores."""
+        scores = label_scores(raws[0], adapter, parameters, self._function(adapter))
+        return ranking(scores, adapter.labels, parameters.get("top_k", _TOP_K))
+
+    def _function(self, adapter: Adapter) -> str:
+        return default_function(adapter)
+
+
+class AudioClassification(ImageClassification):
+    """The task that returns a recording's labels by score, as transformers' AudioClassificationPipeline does.
+
+    It differs from ImageClassification in one point: softmax is the default also for a single label.
+    """
+
+    name = "audio-classification"
+    takes = (AudioFile,)
+
+    def _function(self, adapter: Adapter) -> str:
+        single = adapter.problem_type not in ("regression", "multi_label_classification")
+        return "softmax" if single else default_function(adapter)
