@@ -10,7 +10,7 @@ from rootstock.adapters.bundle import Bundle, Golden, Limits, Manifest, open_bun
 from rootstock.adapters.bundle.archive import CONFIG
 from rootstock.adapters.bundle.peft_config import read_config
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.spec import Calibration, HeadSpec, Preprocessing
+from rootstock.adapters.spec import Calibration, HeadSpec
 from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.example import Example
 from rootstock.training.errors import DataError
@@ -38,13 +38,10 @@ def golden(
     """
     whole = [i for i, row in enumerate(rows) if not row.cut]
     if not whole:
-        raise DataError(
-            f"training.max_length: every held-out text is longer than {encoder.max_length} tokens; raise it"
-        )
+        raise DataError("training.max_length: every held-out text is longer than the limit in tokens; raise it")
     positions = spread(whole, GOLDEN_INPUTS)
     raw = [outputs(reloaded, encoder.inputs([rows[i]]))[0] for i in positions]
-    texts = [examples[i] for i in positions]
-    return Golden(tuple(e.text if e.pair is None else (e.text, e.pair) for e in texts), tuple(raw))
+    return Golden(tuple(encoder.golden_input(examples[i]) for i in positions), tuple(raw))
 
 
 def make_bundle(
@@ -72,7 +69,7 @@ def make_bundle(
         problem_type="single_label_classification" if linear else None,
         head=head,
         labels=encoder.labels,
-        preprocessing=Preprocessing(encoder.max_length),
+        preprocessing=encoder.preprocessing,
         foundation={"fingerprint": spec.fingerprint, "name": spec.name, "revision": spec.revision},
         targets=tuple(sorted(name.removeprefix(task_class.prefix) for name in config.targets(task_class))),
         files={},

@@ -131,7 +131,7 @@ def _pack(
     import torch
 
     # Servers and peers load the files on a CPU, and so do the outputs that go into the golden set.
-    encoder = replace(job.encoder, device=torch.device("cpu"))
+    encoder = job.encoder.on(torch.device("cpu"))
     with tempfile.TemporaryDirectory(prefix="rootstock-train-") as folder:
         files = save(run_metrics.candidate.network, job.network, Path(folder))
         reloaded = load(Path(folder), job.network)

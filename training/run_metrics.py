@@ -204,7 +204,7 @@ def majority(train: Sequence[EncodedRow], test: Sequence[EncodedRow], labels: in
     classes = [c for row in train for c in (row.words or row.targets)]
     answer = Counter(classes).most_common(1)[0][0]
     row = np.eye(labels, dtype=np.float32)[answer]
-    return [np.tile(row, (len(r.ids), 1)) if r.words else row for r in test]
+    return [np.tile(row, (len(r.targets), 1)) if r.words else row for r in test]
 
 
 def learning_curve(

@@ -93,9 +93,7 @@ def test_a_conversion_without_what_it_needs_names_the_extra(
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(
-        FoundationError, match="'chta' is no folder and not `default`, `chat` or `vision`; for"
-    ):
+    with pytest.raises(FoundationError, match="'chta' is no folder and not `default`, `chat` or `vision`; for"):
         locate("chta")
 
 

@@ -131,7 +131,9 @@ def _near_duplicates(rows: Sequence[AuditRow], embeddings: npt.NDArray[np.floati
         for i, j in enumerate(np.where(cosines >= NEAR, cosines + graver, cosines).argmax(1)):
             if cosines[i, j] >= NEAR:
                 row = rows[begin + i]
-                likeness = f"nearly the same {'content' if row.digest else 'text'} (cosine {cosines[i, j]:.3f}) as"
+                likeness = (
+                    f"nearly the same {'content' if row.digest else 'text'} (cosine {cosines[i, j]:.3f}) as"
+                )
                 yield _pair(row, rows[j], likeness, "near_")
 
 

@@ -76,7 +76,9 @@ def _table_entries(path: Path, raw: bytes, data: Data) -> Iterator[Mapping[str, 
         label = str(label) if isinstance(label, bool | int) else label
         for column, value in ((name, file), (data.label_column, label)):
             if not isinstance(value, str) or not value.strip():
-                problem = "is empty" if value is None or isinstance(value, str) else f"is {quoted(value)}, not text"
+                problem = (
+                    "is empty" if value is None or isinstance(value, str) else f"is {quoted(value)}, not text"
+                )
                 raise DataError(f"{path}, line {line}: the column {column!r} {problem}")
         group = None if data.group_column is None else str(row[data.group_column] or "")
         place = path.parent / file.strip()

@@ -84,7 +84,8 @@ class Objective:
         import torch
 
         losses = [
-            (1 - share) * self._cross_entropy(row[None], one[None]) + share * self._cross_entropy(row[None], two[None])
+            (1 - share) * self._cross_entropy(row[None], one[None])
+            + share * self._cross_entropy(row[None], two[None])
             for row, one, two, share in zip(logits, targets, others, shares, strict=True)
         ]
         return torch.stack(losses).mean()

@@ -64,6 +64,10 @@ class MediaEncoder:
         """None: the foundation's processor alone prepares an image or a recording."""
         return None
 
+    def on(self, device: torch.device) -> MediaEncoder:
+        """Return the encoder for a network on another device."""
+        return replace(self, device=device)
+
     def encode(self, examples: Sequence[Example]) -> list[MediaRow]:
         """Return labelled examples as rows."""
         ids = {label: i for i, label in enumerate(self.labels)}

@@ -164,7 +164,9 @@ def start_at_states(network: Network, parts: list[Inputs]) -> None:
     cut = UpperTrunk(network.trunk, network.spec, min(network.depth, network.spec.layers))
     if not _is_same(network, cut, parts[0]):
         return
-    if all([not len(inputs) or inputs.keep_states(network.trunk, network.spec, network.depth) for inputs in parts]):
+    if all(
+        [not len(inputs) or inputs.keep_states(network.trunk, network.spec, network.depth) for inputs in parts]
+    ):
         network.from_layer = cut
         return
     for each in parts:

@@ -18,7 +18,7 @@ from rootstock.training.errors import TrainingError
 from rootstock.training.network.files import load
 from rootstock.training.network.network import Network, outputs
 from rootstock.training.network.network_spec import NetworkSpec
-from rootstock.training.network.row_encoder import InputEncoder
+from rootstock.training.network.row_encoder import RowEncoder
 from rootstock.training.recipe.recipe import CLASSIFYING, TaskType
 
 
@@ -30,7 +30,7 @@ class Predictor:
     bundle: Bundle
     spec: FoundationSpec
     network: Network
-    encoder: InputEncoder
+    encoder: RowEncoder
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -71,5 +71,5 @@ def open_predictor(path: Path, foundation: str) -> Predictor:
         for name, content in bundle.files.items():
             (Path(folder) / name).write_bytes(content)
         network = load(Path(folder), network_spec)
-    encoder = InputEncoder.of(files, manifest.labels, manifest.preprocessing.max_length, torch.device("cpu"))
+    encoder = RowEncoder.of(files, manifest.labels, manifest.preprocessing.max_length, torch.device("cpu"))
     return Predictor(path, bundle, spec, network, encoder)

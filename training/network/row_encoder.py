@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from rootstock.adapters.bundle.golden import GoldenInput
 from rootstock.adapters.foundation.location import FoundationFiles
@@ -30,6 +30,9 @@ class InputEncoder(Protocol):
     @property
     def preprocessing(self) -> Preprocessing | None:
         """The preparation of texts that a bundle states; None for images and recordings."""
+
+    def on(self, device: torch.device) -> Self:
+        """Return the encoder for a network on another device."""
 
     def encode(self, examples: Sequence[Example]) -> list[Any]:
         """Return labelled examples as rows."""
@@ -63,6 +66,10 @@ class RowEncoder:
     ) -> RowEncoder:
         """Return the encoder of a foundation's files."""
         return cls(load_tokenizer(files.folder, max_length), labels, max_length, padding(files), device)
+
+    def on(self, device: torch.device) -> RowEncoder:
+        """Return the encoder for a network on another device."""
+        return replace(self, device=device)
 
     def encode(self, examples: Sequence[Example]) -> list[TokenRow]:
         """Return labelled examples as token rows."""
