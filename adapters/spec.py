@@ -95,7 +95,8 @@ class TaskClass:
 
     `linears` maps the full name of every linear module, in trunk and head, to its (in, out) features; PEFT
     matches `target_modules` against these names. `head` maps each head tensor to its shape, with None for the
-    label count. `prefix` is the trunk's attribute (`base_model_prefix`) with a dot, or "".
+    label count. `prefix` is the trunk's attribute (`base_model_prefix`) with a dot, or "". `convolutions` names
+    the modules in `linears` that are convolutions, grouped ones included: `all-linear` does not mean them.
     """
 
     name: str
@@ -103,6 +104,7 @@ class TaskClass:
     prefix: str
     linears: Mapping[str, tuple[int, int]]
     head: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    convolutions: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -224,11 +226,20 @@ class FoundationSpec:
         for task_class in self.classes.values():
             if task_class.task == _SERVED_BY.get(task, task):
                 return task_class
-        why = " by an adapter: it is the foundation's own task" if task == FILL_MASK else ""
         tasks_text = ", ".join(self.tasks)
         raise Rejected(
-            "schema", "task", f"{task!r} is not served on {self.name}{why}; choose one of: {tasks_text}"
+            "schema",
+            "task",
+            f"{task!r} is not served on {self.name}{self._why_unserved(task)}; choose one of: {tasks_text}",
         )
+
+    def _why_unserved(self, task: str) -> str:
+        if task == FILL_MASK:
+            return " by an adapter: it is the foundation's own task"
+        modality = next((known.modality for known in tasks.TASKS if known.name == task), self.modality)
+        if modality == self.modality:
+            return ""
+        return f": it is a task for {modality} inputs, and this foundation takes {self.modality} inputs"
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready form that `from_json` reads back unchanged."""
@@ -251,6 +262,7 @@ class FoundationSpec:
                     "prefix": c.prefix,
                     "linears": {k: list(v) for k, v in c.linears.items()},
                     "head": {k: list(v) for k, v in c.head.items()},
+                    "convolutions": sorted(c.convolutions),
                 }
                 for name, c in self.classes.items()
             },
@@ -266,6 +278,7 @@ class FoundationSpec:
                 prefix=c["prefix"],
                 linears={k: (v[0], v[1]) for k, v in c["linears"].items()},
                 head={k: tuple(v) for k, v in c["head"].items()},
+                convolutions=frozenset(c.get("convolutions", ())),
             )
             for name, c in value["classes"].items()
         }
@@ -349,6 +362,9 @@ class SiteUpdate:
     The shapes are `a` (r, in) and `b` (r, out), with r = 0 for an update without a low-rank part. `b` includes
     the scale (alpha/r, or alpha/sqrt(r) for rsLoRA) and every other factor. `input_scale` (in,), `output_scale`
     (out,) and `shift` (out,) are None if they change nothing. A normalisation layer takes only a `shift`.
+    At a convolution x is one window of its input, flattened with the channels first (`torch.nn.Unfold`), so `in`
+    is channels * kernel area, and the same update applies at every place of the output. `input_scale` has one
+    number for each channel there, (channels,): it multiplies the input before the windows are taken.
     Sources: Hu et al., "LoRA", 2021; Kalajdzievski, "A Rank Stabilization Scaling Factor", 2023; Liu et al.,
     "DoRA", 2024; Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning" (IA3), 2022.
     """

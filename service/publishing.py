@@ -10,6 +10,7 @@ from typing import Any
 
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, open_archive
+from rootstock.adapters.bundle.golden import GoldenInput
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.manifest import read_json, read_manifest
 from rootstock.adapters.bundle.plain.base_model import BASE
@@ -212,7 +213,7 @@ def _token_count(output: Array) -> int:
     return len(output)
 
 
-def _texts(inputs: Sequence[str | tuple[str, str]]) -> list[str]:
+def _texts(inputs: Sequence[GoldenInput]) -> list[str]:
     """Return the prompts of a golden set. Raise Rejected (check "schema") if one of them is a pair of texts."""
     for i, value in enumerate(inputs):
         if not isinstance(value, str):

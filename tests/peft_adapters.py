@@ -106,7 +106,7 @@ def save_adapter(
     sized = {} if task_type in _UNLABELLED else {"num_labels": labels}
     chosen = {"target_modules": ["query", "value"], **DEFAULTS.get(kind, {}), **config}
     base = CLASSES[task_type].from_pretrained(foundation, **sized)
-    with _without_wrong_warnings():
+    with without_wrong_warnings():
         model = get_peft_model(base, PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)](task_type=task_type, **chosen))
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -116,7 +116,7 @@ def save_adapter(
             # MiCA begins with a lora_A of zeros.
             elif parameter.requires_grad and (".lora_A." not in name or not parameter.any()):
                 _move(name, parameter, draw)
-    with _without_wrong_warnings():
+    with without_wrong_warnings():
         model.save_pretrained(folder)
     return PeftAdapter(folder, task_type, labels)
 
@@ -146,12 +146,12 @@ def peft_model(foundation: Path, adapter: PeftAdapter) -> Any:
     """Return PEFT's model of a saved adapter, loaded again from its folder."""
     sized = {} if adapter.task_type in _UNLABELLED else {"num_labels": adapter.labels}
     base = CLASSES[adapter.task_type].from_pretrained(foundation, **sized)
-    with _without_wrong_warnings():
+    with without_wrong_warnings():
         return PeftModel.from_pretrained(base, adapter.folder).eval()
 
 
 @contextmanager
-def _without_wrong_warnings() -> Iterator[None]:
+def without_wrong_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         # The warning is harmless: PEFT corrects the option by the module's class.
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to")

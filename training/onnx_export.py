@@ -79,7 +79,7 @@ def _difference(adapter: Predictor, model: Path, names: list[str]) -> float:
         return float("nan")
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     worst = 0.0
-    for value, output in zip(golden.inputs, golden.outputs, strict=True):
+    for value, output in zip(golden.texts, golden.outputs, strict=True):
         encoding = adapter.encoder.tokenizer.encode(*((value,) if isinstance(value, str) else value))
         inputs = {
             "input_ids": encoding.ids,

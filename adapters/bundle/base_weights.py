@@ -8,7 +8,10 @@ from rootstock.adapters.spec import Array
 
 
 class BaseWeights(Protocol):
-    """The foundation's weights and biases by module; some adapters are stated as changes of them."""
+    """The foundation's weights (out, in) and biases by module; some adapters are stated as changes of them.
+
+    The weight of a convolution is flattened to (out, channels * kernel area).
+    """
 
     def weight(self, site: str) -> Array: ...
 

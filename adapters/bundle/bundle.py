@@ -26,6 +26,7 @@ from rootstock.adapters.bundle.manifest import (
     read_json,
     read_manifest,
 )
+from rootstock.adapters.bundle.names.former_names import present_name
 from rootstock.adapters.bundle.peft_config import PeftConfig, read_config
 from rootstock.adapters.bundle.plain.base_model import BASE, check_base, is_same
 from rootstock.adapters.bundle.plain.extras import MODEL, extra_of
@@ -33,13 +34,13 @@ from rootstock.adapters.bundle.plain.folder import (
     PlainFields,
     plain_head,
     plain_labels,
-    plain_length,
-    plain_prefix,
+    plain_preprocessing,
     plain_problem,
     plain_task,
     plain_template,
     plain_warnings,
 )
+from rootstock.adapters.bundle.plain.origin import with_former_names
 from rootstock.adapters.bundle.tensors import read_tensors
 from rootstock.adapters.bundle.weights import read_weights
 from rootstock.adapters.spec import (
@@ -90,7 +91,7 @@ class Bundle:
 
     def golden(self) -> Golden | None:
         """Return the golden set, or None for a bundle without one."""
-        return read_golden(self.files[GOLDEN]) if GOLDEN in self.files else None
+        return read_golden(self.files[GOLDEN], self.manifest.modality) if GOLDEN in self.files else None
 
     def adapter(self, foundation: FoundationSpec, max_rank: int, base: BaseWeights | None = None) -> Adapter:
         """Return the adapter that this bundle holds, checked against a foundation.
@@ -109,8 +110,10 @@ class Bundle:
                 f"{manifest.head.class_name!r} does not serve {manifest.task} on {foundation.name}; the class is "
                 f"{task_class.name!r}",
             )
+        tensors = read_tensors(self.files[WEIGHTS])
+        config = with_former_names(config, tensors, task_class, foundation)
         weights = read_weights(
-            read_tensors(self.files[WEIGHTS]),
+            tensors,
             config,
             task_class,
             manifest.head,
@@ -120,8 +123,11 @@ class Bundle:
             base,
         )
         targets = _targets(config, task_class)
-        if manifest.targets != targets:
-            raise Rejected("sites", "bundle.json: targets", _disagreement(manifest.targets, targets))
+        stated_targets = manifest.targets
+        if config.former is not None:
+            stated_targets = tuple(sorted(present_name(config.former, name) for name in stated_targets))
+        if stated_targets != targets:
+            raise Rejected("sites", "bundle.json: targets", _disagreement(stated_targets, targets))
         stated = manifest.foundation["fingerprint"]
         if stated is not None and stated != foundation.fingerprint:
             raise Rejected(
@@ -130,12 +136,12 @@ class Bundle:
                 f"the bundle was made for {manifest.foundation['name']} {stated}; this server runs "
                 f"{foundation.name} {foundation.fingerprint}",
             )
-        if manifest.preprocessing.max_length > foundation.max_tokens:
+        preprocessing = manifest.preprocessing or Preprocessing(foundation.max_tokens)
+        if preprocessing.max_length > foundation.max_tokens:
             raise Rejected(
                 "schema",
                 "bundle.json: preprocessing.max_length",
-                f"{manifest.preprocessing.max_length} tokens; {foundation.name} takes at most "
-                f"{foundation.max_tokens}",
+                f"{preprocessing.max_length} tokens; {foundation.name} takes at most {foundation.max_tokens}",
             )
         return Adapter(
             digest=self.digest,
@@ -143,7 +149,7 @@ class Bundle:
             problem_type=manifest.problem_type,
             labels=manifest.labels,
             head=manifest.head,
-            preprocessing=manifest.preprocessing,
+            preprocessing=preprocessing,
             weights=weights,
             prompting=manifest.prompting,
             calibration=manifest.calibration,
@@ -179,7 +185,7 @@ def open_bundle(
         if (actual := sha256(content)) != manifest.files[name]:
             raise Rejected("names", name, f"has the digest {actual}; bundle.json says {manifest.files[name]}")
     if GOLDEN in files:
-        read_golden(files[GOLDEN])
+        read_golden(files[GOLDEN], manifest.modality)
     return Bundle(manifest, files, ignored=archive.ignored)
 
 
@@ -211,10 +217,12 @@ def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields
     value = read_json(files[CONFIG], CONFIG)
     compared = check_base(value.get(BASE), plain.foundation, foundation)
     config = read_config(value)
-    task, sentence = plain_task(plain.task, config.task_type, archive, foundation.lowercases)
+    task, sentence = plain_task(plain.task, config.task_type, archive, foundation)
     task_class = foundation.class_for(task)
     stated = archive.descriptions.get(MODEL)
-    labels = plain_labels(read_tensors(files[WEIGHTS]), task_class, config, plain, foundation, stated)
+    tensors = read_tensors(files[WEIGHTS])
+    config = with_former_names(config, tensors, task_class, foundation)
+    labels = plain_labels(tensors, task_class, config, plain, foundation, stated)
     check_labels(labels, task)
     template, held_by = plain_template(task, archive) or (None, None)
     manifest = Manifest(
@@ -222,9 +230,7 @@ def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields
         problem_type=plain_problem(task, plain, len(labels)),
         head=plain_head(task_class, foundation, sentence),
         labels=labels,
-        preprocessing=Preprocessing(
-            plain_length(task, plain, foundation, sentence), prefix=plain_prefix(task, foundation, sentence)
-        ),
+        preprocessing=plain_preprocessing(task, plain, foundation, sentence),
         foundation={"fingerprint": None, "name": foundation.name, "revision": foundation.revision},
         targets=_targets(config, task_class),
         files={},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rootstock.adapters.spec import Calibration, Rejected
+from rootstock.adapters.spec import CLASSIFICATION, Calibration, Rejected
 
 CALIBRATION = "calibration"
 COLDEST, HOTTEST = 0.01, 100.0
@@ -13,7 +13,7 @@ _METHOD = "temperature"
 
 def may_be_calibrated(task: Any, problem_type: Any) -> bool:
     """Tell whether a bundle of this task may hold a calibration: its answers must be probabilities of labels."""
-    return bool(task == "text-classification" and problem_type != "regression")
+    return task in CLASSIFICATION.values() and problem_type != "regression"
 
 
 def calibration_json(calibration: Calibration | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from rootstock.adapters.bundle.calibration import (
 )
 from rootstock.adapters.bundle.canonical import canonical, digest_of
 from rootstock.adapters.spec import (
+    CLASSIFICATION,
     FILL_MASK,
     MAX_PREFIX_CHARACTERS,
     POOLINGS,
@@ -41,6 +42,8 @@ MAX_TOKEN_LABELS = 2**12
 MAX_LABEL_CHARACTERS = 2**10
 _MAX_DEPTH = 32
 _MOST_LABELS = {"text-ranking": 1, "token-classification": MAX_TOKEN_LABELS}
+# The tasks that must state a problem type.
+SCORED = (*CLASSIFICATION.values(), "text-ranking")
 _KEYS = {
     "schema",
     "task",
@@ -68,6 +71,7 @@ class Manifest:
     """The content of `bundle.json`, field by field as docs/bundle-format.md specifies.
 
     `foundation` holds fingerprint, name and revision; its fingerprint is None for a plain PEFT folder.
+    `preprocessing` is None for images and audio, which the foundation's own files say how to prepare.
     `files` maps every other member to `sha256:<64 hex>` of its bytes.
     """
 
@@ -75,7 +79,7 @@ class Manifest:
     problem_type: str | None
     head: HeadSpec
     labels: tuple[str, ...]
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     foundation: Mapping[str, str | None]
     targets: tuple[str, ...]
     files: Mapping[str, str]
@@ -84,6 +88,10 @@ class Manifest:
     license: str | None = None
     prompting: Prompting = field(default_factory=Prompting)
     calibration: Calibration | None = None
+
+    @property
+    def modality(self) -> tasks.Modality:
+        return tasks.task_named(self.task).modality
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON value of `bundle.json`."""
@@ -100,7 +108,7 @@ class Manifest:
             "head": head,
             "foundation": dict(self.foundation),
             "id2label": {str(i): label for i, label in enumerate(self.labels)},
-            "preprocessing": vars(self.preprocessing),
+            "preprocessing": {} if self.preprocessing is None else vars(self.preprocessing),
             "targets": list(self.targets),
             "golden": "golden.json" if "golden.json" in self.files else "none",
             "evaluation": dict(self.evaluation),
@@ -142,7 +150,7 @@ def read_manifest(data: bytes) -> Manifest:
             f"{FILL_MASK!r} is a task of the foundation, not of an adapter; choose one of: {', '.join(TASKS)}",
         )
     task = _one_of(value, "task", TASKS)
-    if task in ("text-classification", "text-ranking") or problem_type is not None:
+    if task in SCORED or problem_type is not None:
         problem_type = _one_of(value, "problem_type", problem_types(task))
     labels = _labels(_mapping(value, "id2label"))
     try:
@@ -154,7 +162,7 @@ def read_manifest(data: bytes) -> Manifest:
         problem_type=problem_type,
         head=_head(_mapping(value, "head"), task),
         labels=labels,
-        preprocessing=_preprocessing(_mapping(value, "preprocessing")),
+        preprocessing=_preprocessing(_mapping(value, "preprocessing"), task),
         foundation=_foundation(_mapping(value, "foundation")),
         targets=_strings(value, "targets"),
         files={k: _string(v, f"files.{k}") for k, v in _mapping(value, "files").items()},
@@ -320,7 +328,12 @@ def _labels(value: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(_string(value[i], f"id2label.{i}") for i in ids)
 
 
-def _preprocessing(value: Mapping[str, Any]) -> Preprocessing:
+def _preprocessing(value: Mapping[str, Any], task: str) -> Preprocessing | None:
+    if tasks.task_named(task).modality != "text":
+        if value:
+            reason = f"{task} takes none: the foundation's own files say how its inputs are prepared"
+            raise _wrong("preprocessing", f"has the keys {sorted(value)}; leave it empty, because {reason}")
+        return None
     _exactly(value, "preprocessing", {"max_length", "truncation_side", "prefix"})
     length = value["max_length"]
     if not isinstance(length, int) or isinstance(length, bool) or length < 3:

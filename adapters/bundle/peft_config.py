@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rootstock.adapters.bundle.kinds.methods import Unconverted, check_kind, wrong_option
+from rootstock.adapters.bundle.names.former_names import former_name
 from rootstock.adapters.bundle.patterns import MAX_PATTERNS, PatternBudget, containing, ending_in, layer_of
 from rootstock.adapters.bundle.peft_options import KNOWN_TO, check_init, foreign_keys
 from rootstock.adapters.spec import TaskClass
@@ -29,13 +30,16 @@ _BIASES = ("none", "lora_only", "all")
 class PeftConfig:
     """The parts of a PEFT config that decide an adapter's outputs. `peft_type` None means a head alone.
 
-    `foreign` are the config's keys that are not options of PEFT.
+    `foreign` are the config's keys that are not options of PEFT. `former` is the foundation's model type if the
+    config names modules by their former names (`former_names`); else None. Names of modules in arguments and
+    results are the present ones.
     """
 
     peft_type: str | None
     task_type: str | None
     values: Mapping[str, Any]
     foreign: tuple[str, ...] = ()
+    former: str | None = None
     # The last task class that `targets` was asked about, with its answer: one load asks three times.
     _last: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -57,9 +61,17 @@ class PeftConfig:
         target, exclude = self.values.get("target_modules"), self.values.get("exclude_modules")
         names: Iterable[str] = task_class.linears
         if isinstance(target, str) and target.lower() == ALL_LINEAR:
-            names = [n for n in names if not (self.task_type == "SEQ_CLS" and n in ("score", "classifier"))]
-            target = list(names)
-        return tuple(sorted(n for n in names if not self._excluded(n, exclude) and self._targeted(n, target)))
+            left_out = ("score", "classifier") if self.task_type == "SEQ_CLS" else ()
+            names = [n for n in names if n not in left_out and n not in task_class.convolutions]
+            target = list(map(self.written, names))
+        written = {n: self.written(n) for n in names}
+        return tuple(
+            sorted(n for n, w in written.items() if not self._excluded(w, exclude) and self._targeted(w, target))
+        )
+
+    def written(self, module: str) -> str:
+        """Return the name by which this config means a module."""
+        return module if self.former is None else former_name(self.former, module)
 
     def rank(self, module: str) -> int:
         """Return the rank that the config gives a module."""
@@ -73,7 +85,7 @@ class PeftConfig:
 
     def is_feedforward(self, module: str) -> bool:
         """Return whether IA3 scales the input of this module; else it scales the output."""
-        option = self.values["feedforward_modules"]
+        option, module = self.values["feedforward_modules"], self.written(module)
         if isinstance(option, str):
             return re.fullmatch(option, module) is not None
         return any(module.endswith(name) for name in option)
@@ -82,9 +94,11 @@ class PeftConfig:
         """Return whether `modules_to_save` names the module or a module that contains it."""
         # A saved name must be the end of the module's name or of a containing module's name. One substring search
         # does this at once, because an uploaded name may have very many parts.
+        module = self.written(module)
         return any(f"{saved}." in f"{module}." for saved in self.values.get("modules_to_save") or [])
 
     def _pattern(self, key: str, module: str, default: Any) -> Any:
+        module = self.written(module)
         for pattern, value in (self.values.get(key) or {}).items():
             if ending_in(pattern).match(module):
                 return value

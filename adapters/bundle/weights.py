@@ -15,10 +15,12 @@ from rootstock.adapters.bundle.kinds.biases import with_biases
 from rootstock.adapters.bundle.kinds.ia3 import ia3_update
 from rootstock.adapters.bundle.kinds.lora import lora_update
 from rootstock.adapters.bundle.kinds.pooler import saved_pooler
+from rootstock.adapters.bundle.kinds.target import target_module
 from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.plain.origin import check_origin, head_hint, short_names, why_left
 from rootstock.adapters.bundle.tensors import check_finite, take
 from rootstock.adapters.spec import (
+    EMBEDDING,
     AdapterWeights,
     Array,
     FoundationSpec,
@@ -103,16 +105,13 @@ def _targeted(
         check_allocation(targets, config)
     sites = {}
     for module in targets:
-        site = module.removeprefix(task_class.prefix)
-        if not module.startswith(task_class.prefix) or site not in foundation.sites:
-            raise Rejected("sites", module, "this module belongs to the head; target only modules of the trunk")
-        features = task_class.linears[module]
+        target = target_module(module, str(config.peft_type), task_class, foundation)
         if config.peft_type == "IA3":
-            sites[site] = ia3_update(module, features, left, config)
+            sites[target.site] = ia3_update(target, left, config)
         elif config.peft_type == "ADALORA":
-            sites[site] = adalora_update(module, features, left, config)
+            sites[target.site] = adalora_update(target, left, config)
         else:
-            sites[site] = lora_update(module, site, features, left, config, base)
+            sites[target.site] = lora_update(target, left, config, base)
     # AdaLoRA may have kept no direction of a module, which then stays as in the foundation.
     return {site: update for site, update in sites.items() if update.rank or not update.is_low_rank}
 
@@ -130,11 +129,12 @@ def _head(
             names[0]: (None, foundation.hidden_size),
             names[1]: (None,),
         }
-        needed = names if task_class.task != "feature-extraction" else ()
+        embeds = task_class.task in EMBEDDING.values()
+        needed = () if embeds else names
         shapes = {n: full[n] for n in names if n in left or n in needed}
         if names[1] in shapes and names[0] not in shapes:
             raise Rejected("sites", names[0], f"missing from {WEIGHTS}, although the file holds {names[1]}")
-        if shapes and task_class.task == "feature-extraction":
+        if shapes and embeds:
             labels = left[names[0]].shape[0] if left[names[0]].ndim else 0
             if labels < 1:
                 raise Rejected(

@@ -98,7 +98,7 @@ def convert(data: bytes, files: FoundationFiles, rank: int, task: str | None = N
         raise wrong_option("peft_type", f"{kind!r} is served as it is; upload it without a conversion")
     check_expressions(config)
     spec = describe(files)
-    task = plain_task(task, config.get("task_type"), archive, spec.lowercases)[0]
+    task = plain_task(task, config.get("task_type"), archive, spec)[0]
     tensors = read_tensors(members[WEIGHTS])
     check_finite(tensors)
     with warnings.catch_warnings():

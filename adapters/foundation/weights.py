@@ -89,7 +89,7 @@ class FoundationWeights:
         return place.dtype, list(place.shape), self._mapped[place.file][place.start : place.end].data
 
     def weight(self, site: str) -> Array:
-        """Return the weight of a linear layer: (out, in) fp32, read-only.
+        """Return the weight of a linear layer: (out, in) fp32, read-only; of a convolution, flattened to that.
 
         A convolution's is (out, channels * kernel area). Raise Rejected (check "foundation") if there is none.
         """

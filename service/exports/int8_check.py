@@ -152,7 +152,7 @@ def measure(
         if golden is None:
             pointed.not_checked[name] = "no golden set"
         else:
-            rows.append(replay.row(name, adapter, golden.inputs))
+            rows.append(replay.row(name, adapter, golden.texts))
     return PrecisionChange(rows, pointed.not_checked)
 
 

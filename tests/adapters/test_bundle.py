@@ -258,7 +258,7 @@ def test_a_head_alone_is_a_bundle(
        elements=st.floats(width=32, allow_nan=False, allow_infinity=False)), min_size=1, max_size=4))  # fmt: skip
 def test_golden_outputs_read_back_bit_for_bit(outputs: list[np.ndarray]) -> None:
     golden = Golden(tuple("x" for _ in outputs), tuple(outputs))
-    read = read_golden(golden.to_bytes())
+    read = read_golden(golden.to_bytes(), "text")
     assert all((a == b).all() and a.dtype == b.dtype for a, b in zip(read.outputs, outputs, strict=True))
 
 

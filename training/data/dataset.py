@@ -55,6 +55,16 @@ def require_classifier(source: RecipeFile) -> None:
         )
 
 
+def require_texts(source: RecipeFile) -> None:
+    """Raise RecipeError unless the recipe trains a classifier of texts."""
+    require_classifier(source)
+    if source.recipe.task.modality != "text":
+        raise RecipeError(
+            f"{source.path}: task_type: this command is for texts; {source.recipe.task_type} has run, validate, "
+            "audit, cv, sweep and rank-base"
+        )
+
+
 def read_dataset(source: RecipeFile) -> Dataset:
     """Return the data that a recipe names.
 

@@ -18,7 +18,7 @@ from rootstock.training.metrics.calibration import flatten, log_loss
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.network.construction import new_network, random_network
 from rootstock.training.network.head_fit import cross_validated_head, set_head, weak_head
-from rootstock.training.network.inputs import Inputs
+from rootstock.training.network.inputs import Inputs, TokenInputs
 from rootstock.training.network.network import Network, has_one_layer, outputs, start_at_states
 from rootstock.training.network.row_encoder import RowEncoder
 from rootstock.training.network.strength import Line
@@ -154,7 +154,7 @@ def _with_label_names(network: Network, train: Inputs, plan: TrainingPlan) -> In
         for i, row in enumerate(encoder.encode_texts(names))
         if names.count(names[i]) == 1
     ]
-    more = encoder.inputs([*train.rows, *rows])
+    more = encoder.inputs([*cast(TokenInputs, train).rows, *rows])
     if train.states is not None:
         more.keep_states(network.trunk, network.spec, network.depth)
     return more

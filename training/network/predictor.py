@@ -13,7 +13,7 @@ from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.home.offline import open_offline
 from rootstock.adapters.spec import Array, FoundationSpec, Rejected
 from rootstock.adapters.tasks import task_named
-from rootstock.training.data.encoding import EncodedRow
+from rootstock.training.data.encoding import TokenRow
 from rootstock.training.errors import TrainingError
 from rootstock.training.network.files import load
 from rootstock.training.network.network import Network, outputs
@@ -42,7 +42,7 @@ class Predictor:
         """The adapter's task, under its name in recipes."""
         return cast(TaskType, task_named(self.bundle.manifest.task).peft_type)
 
-    def predict(self, rows: Sequence[EncodedRow]) -> list[Array]:
+    def predict(self, rows: Sequence[TokenRow]) -> list[Array]:
         """Return the raw output for each row."""
         return outputs(self.network, self.encoder.inputs(rows))
 
@@ -71,5 +71,7 @@ def open_predictor(path: Path, foundation: str) -> Predictor:
         for name, content in bundle.files.items():
             (Path(folder) / name).write_bytes(content)
         network = load(Path(folder), network_spec)
+    if manifest.preprocessing is None:
+        raise ValueError(f"{path}: a bundle for texts without preprocessing")
     encoder = RowEncoder.of(files, manifest.labels, manifest.preprocessing.max_length, torch.device("cpu"))
     return Predictor(path, bundle, spec, network, encoder)

@@ -44,7 +44,7 @@ class Proposal:
     def to_yaml(self, path: Path) -> str:
         """Return the recipe for a file at `path`, with the choices as comments."""
         value = self.source.recipe.model_dump(mode="json", exclude_unset=True)
-        data = self.source.resolve(self.source.recipe.data.path).resolve()
+        data = self.source.path.resolve()
         value["data"]["path"] = os.path.relpath(data, path.resolve().parent)
         text = yaml_text(value, width=10**6)
         lines = [f"# A recipe for {on_one_line(data.name)}. Every key: rootstock train schema"]

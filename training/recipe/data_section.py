@@ -104,7 +104,8 @@ class Data(RecipeSection):
             raise ValueError(f"{' and '.join(named)} name two sources of rows; keep one of them")
         if not named:
             raise ValueError(
-                "path is missing: the rows to train on, a file; or name a folder with image_folder or audio_folder"
+                "path is missing: the rows to train on, a file; or name a folder with image_folder or "
+                "audio_folder"
             )
         return self
 
@@ -121,7 +122,7 @@ class Data(RecipeSection):
             raise ValueError("splits.strategy: given needs test_path, the rows to report on; add it")
         if not given and stated is not None:
             raise ValueError(
-                f"{stated} is for splits.strategy: given, not {self.splits.strategy}; set given, or leave {stated} "
-                "out"
+                f"{stated} is for splits.strategy: given, not {self.splits.strategy}; set given, or leave "
+                f"{stated} out"
             )
         return self

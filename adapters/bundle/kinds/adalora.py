@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rootstock.adapters.bundle.kinds.methods import wrong_option
+from rootstock.adapters.bundle.kinds.target import TargetModule
 from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.tensors import take
 from rootstock.adapters.spec import Array, SiteUpdate
@@ -16,26 +17,23 @@ from rootstock.adapters.spec import Array, SiteUpdate
 _EPSILON = 1e-5
 
 
-def adalora_update(
-    module: str, features: tuple[int, int], left: dict[str, Array], config: PeftConfig
-) -> SiteUpdate:
+def adalora_update(module: TargetModule, left: dict[str, Array], config: PeftConfig) -> SiteUpdate:
     """Return the update W x + c + (alpha / rank)·B(E·(A x)), with the diagonal E folded into B.
 
-    `features` are (in, out). The module's tensors are taken from `left`; raise Rejected as `take` does. The
-    update has rank 0 if no direction was kept. The divisor `rank` is `init_r` even if fewer directions were
-    kept, because PEFT keeps it when it loads a `rank_pattern`. An alpha of 0 or less stands for the number of
-    kept directions.
+    The module's tensors are taken from `left`; raise Rejected as `take` does. They are matrices at a convolution
+    too. The update has rank 0 if no direction was kept. The divisor `rank` is `init_r` even if fewer directions
+    were kept, because PEFT keeps it when it loads a `rank_pattern`. An alpha of 0 or less stands for the number
+    of kept directions.
 
-    Source: Zhang et al., "AdaLoRA", 2023; PEFT's `SVDLinear` and
+    Source: Zhang et al., "AdaLoRA", 2023; PEFT's `SVDLinear`, `SVDConv2d` and
     `AdaLoraModel.resize_modules_by_rank_pattern`.
     """
-    width_in, width_out = features
     initial = int(config.values.get("init_r", 12))
-    kept = _kept(config.values.get("rank_pattern") or {}, module)
+    kept = _kept(config.values.get("rank_pattern") or {}, config.written(module.name))
     rank = initial if kept is None else sum(kept)
-    a = take(left, f"{module}.lora_A", (rank, width_in))
-    e = take(left, f"{module}.lora_E", (rank, 1))
-    b = take(left, f"{module}.lora_B", (width_out, rank))
+    a = take(left, f"{module.name}.lora_A", (rank, module.width_in))
+    e = take(left, f"{module.name}.lora_E", (rank, 1))
+    b = take(left, f"{module.name}.lora_B", (module.width_out, rank))
     alpha = float(config.values.get("lora_alpha", 8))
     scale = (alpha if alpha > 0 else float(rank)) / (initial + _EPSILON)
     with np.errstate(all="ignore"):
@@ -44,8 +42,9 @@ def adalora_update(
 
 def check_allocation(targets: tuple[str, ...], config: PeftConfig) -> None:
     """Raise Rejected if `rank_pattern` names a module that is not targeted, which PEFT cannot load."""
+    written = set(map(config.written, targets))
     for name in config.values.get("rank_pattern") or {}:
-        if _module(name) not in targets:
+        if _module(name) not in written:
             raise wrong_option("rank_pattern", f"{name!r} is not the lora_E of a targeted module")
 
 

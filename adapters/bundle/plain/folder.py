@@ -8,19 +8,36 @@ from typing import Any
 
 from rootstock.adapters.bundle.archive import CONFIG, WEIGHTS, Archive
 from rootstock.adapters.bundle.labels import config_labels, given_labels
-from rootstock.adapters.bundle.manifest import MAX_LABELS, check_template_size, problem_types, read_json
+from rootstock.adapters.bundle.manifest import (
+    MAX_LABELS,
+    SCORED,
+    check_template_size,
+    problem_types,
+    read_json,
+)
+from rootstock.adapters.bundle.names.former_names import present_name
 from rootstock.adapters.bundle.peft_config import PeftConfig
-from rootstock.adapters.bundle.plain.origin import check_origin, head_hint, short_names
+from rootstock.adapters.bundle.plain.origin import (
+    PEFT_PREFIX,
+    check_origin,
+    head_hint,
+    short_names,
+    tuned_modules,
+)
 from rootstock.adapters.bundle.plain.sentence_files import has_pooling, read_sentence_files
+from rootstock.adapters.bundle.tensors import read_tensors
 from rootstock.adapters.chat_template import SETTINGS, TEMPLATE, stated_template
 from rootstock.adapters.embedding_files import MODULES, StatedEmbedding
 from rootstock.adapters.spec import (
+    CLASSIFICATION,
+    EMBEDDING,
     GENERATION,
     TEXT_GENERATION,
     UNLABELLED,
     Array,
     FoundationSpec,
     HeadSpec,
+    Preprocessing,
     Rejected,
     TaskClass,
 )
@@ -63,17 +80,20 @@ def plain_warnings(
 
 
 def plain_task(
-    given: str | None, task_type: Any, archive: Archive, lowercases: bool
+    given: str | None, task_type: Any, archive: Archive, foundation: FoundationSpec
 ) -> tuple[str, StatedEmbedding | None]:
     """Return a plain folder's task, and for embeddings the method that sentence-transformers describes in it.
 
-    `given` is the form field `task`, and `task_type` comes from the adapter's config. `lowercases` states whether
-    the foundation's tokenizer makes text lower-case. Raise Rejected (check "schema") if neither names a task, or
-    if a setting of the method is not served.
+    `given` is the form field `task`, and `task_type` comes from the adapter's config. PEFT has no types for
+    images and audio. There SEQ_CLS means the classification of the foundation's modality, FEATURE_EXTRACTION its
+    embedding, and no type the one of both that fits the tensors. Raise Rejected (check "schema") if nothing names
+    a task, or if a setting of the method is not served.
     """
     task = given or (TASK_OF_TYPE.get(task_type) if isinstance(task_type, str) else None)
-    if task is None and task_type is None and has_pooling(archive.descriptions):
-        task = "feature-extraction"
+    if given is None and foundation.modality != "text":
+        task = _task_of(task, foundation) if task is not None else _fitting_task(task_type, archive, foundation)
+    elif task is None and task_type is None and has_pooling(archive.descriptions):
+        task = EMBEDDING["text"]
     if task is None:
         modules = f", and the folder has no {MODULES} with a Pooling of sentence-transformers"
         raise Rejected(
@@ -81,16 +101,37 @@ def plain_task(
             "adapter_config.json: task_type",
             f"{task_type!r} names no task{modules if task_type is None else ''}; give the form field `task`",
         )
-    if task != "feature-extraction":
+    if task != EMBEDDING["text"]:
         return task, None
-    return task, read_sentence_files(archive.descriptions, lowercases)
+    return task, read_sentence_files(archive.descriptions, foundation.lowercases)
+
+
+def _task_of(text_task: str, foundation: FoundationSpec) -> str:
+    """Return the task of the foundation's modality that corresponds to a task for text, if there is one."""
+    of_type = {tasks["text"]: tasks[foundation.modality] for tasks in (CLASSIFICATION, EMBEDDING)}
+    return of_type.get(text_task, text_task)
+
+
+def _fitting_task(task_type: Any, archive: Archive, foundation: FoundationSpec) -> str | None:
+    """Return the embedding for tensors of modules of its class without a head; else the classification."""
+    if task_type is not None:
+        return None
+    embedding, classification = EMBEDDING[foundation.modality], CLASSIFICATION[foundation.modality]
+    if classification not in foundation.tasks:
+        return embedding
+    names = list(read_tensors(archive.members[WEIGHTS]))
+    modules = {present_name(foundation.model_type, module) for module in tuned_modules(names)}
+    heads = {name.partition(".")[0] for name in foundation.class_for(classification).head}
+    has_head = any(name.removeprefix(PEFT_PREFIX).partition(".")[0] in heads for name in names)
+    fits = not has_head and modules & foundation.class_for(embedding).linears.keys()
+    return embedding if fits else classification
 
 
 def plain_head(task_class: TaskClass, foundation: FoundationSpec, sentence: StatedEmbedding | None) -> HeadSpec:
     """Return the head of the task's class; for embeddings, with the folder's pooling or else the foundation's."""
     if task_class.task in GENERATION:
         return HeadSpec(task_named(task_class.task).heads[0], class_name=task_class.name)
-    if task_class.task != "feature-extraction":
+    if task_class.task not in EMBEDDING.values():
         return HeadSpec("hf", class_name=task_class.name)
     stated = sentence or foundation.embedding
     return HeadSpec("linear", pooling=stated.pooling, normalize=stated.normalize)
@@ -145,9 +186,22 @@ def plain_problem(task: str, plain: PlainFields, labels: int) -> str | None:
             "problem_type",
             f"{plain.problem_type!r} is not valid for {task}; choose one of: {', '.join(allowed)}",
         )
-    if task not in ("text-classification", "text-ranking"):
+    if task not in SCORED:
         return plain.problem_type
     return plain.problem_type or ("regression" if labels == 1 else "single_label_classification")
+
+
+def plain_preprocessing(
+    task: str, plain: PlainFields, foundation: FoundationSpec, sentence: StatedEmbedding | None
+) -> Preprocessing | None:
+    """Return the preparation of a text; None for images and audio, which take no form field `max_length`."""
+    if foundation.modality == "text":
+        length = plain_length(task, plain, foundation, sentence)
+        return Preprocessing(length, prefix=_prefix(task, foundation, sentence))
+    if plain.max_length is not None:
+        reason = f"{task} takes {foundation.modality} inputs, which no limit in tokens cuts"
+        raise Rejected("schema", "max_length", f"{reason}; leave out the form field")
+    return None
 
 
 def plain_length(
@@ -155,7 +209,7 @@ def plain_length(
 ) -> int:
     """Return the longest input in tokens: the form's value, else the folder's, else the foundation's."""
     if plain.max_length is None:
-        own = foundation.embedding.max_tokens if task == "feature-extraction" else foundation.max_tokens
+        own = foundation.embedding.max_tokens if task == EMBEDDING["text"] else foundation.max_tokens
         stated = sentence.max_tokens if sentence and sentence.max_tokens is not None else own
         return min(stated, foundation.max_tokens)
     if not 3 <= plain.max_length <= foundation.max_tokens:
@@ -165,14 +219,14 @@ def plain_length(
     return plain.max_length
 
 
-def plain_prefix(task: str, foundation: FoundationSpec, sentence: StatedEmbedding | None) -> str:
+def _prefix(task: str, foundation: FoundationSpec, sentence: StatedEmbedding | None) -> str:
     """Return the text that comes before each input: for embeddings the default prompt, else none.
 
     A folder of sentence-transformers states its own prompt or none. Other folders get the foundation's prompt.
     """
     if sentence is not None:
         return sentence.prefix
-    return foundation.embedding.prefix if task == "feature-extraction" else ""
+    return foundation.embedding.prefix if task == EMBEDDING["text"] else ""
 
 
 def plain_template(task: str, archive: Archive) -> tuple[str, str] | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from rootstock.adapters.bundle.archive import WEIGHTS
+from rootstock.adapters.bundle.names.former_names import has_former_names, present_name
 from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.spec import Array, FoundationSpec, Rejected, TaskClass
 
@@ -20,16 +22,33 @@ _EMBEDDINGS = ("wte", "wpe")
 def short_names(tensors: Mapping[str, Array], config: PeftConfig) -> dict[str, Array]:
     """Return the tensors by the names that PEFT's `save_pretrained` gives them, without its prefix.
 
+    Modules with former names get their present ones, if the config is known to use former names.
     The result leaves out the copies that PEFT keeps of a module that is saved whole, and does not run. Raise
     Rejected (check "sites") if two tensors get the same name.
     """
     short = {name: _short(name) for name in tensors}
+    if config.former is not None:
+        short = {name: present_name(config.former, short_name) for name, short_name in short.items()}
     kept = {name: short_name for name, short_name in short.items() if not _is_copy(short_name, config)}
     if len(set(kept.values())) != len(kept):
         raise Rejected(
             "sites", WEIGHTS, f"two tensors have the same name once {PEFT_PREFIX!r} and 'default' are left out"
         )
     return {short_name: tensors[name] for name, short_name in kept.items()}
+
+
+def with_former_names(
+    config: PeftConfig, tensors: Iterable[str], task_class: TaskClass, foundation: FoundationSpec
+) -> PeftConfig:
+    """Return the config, which reads module names as former ones if the adapter's tensors have such names."""
+    if not has_former_names(foundation.model_type, tuned_modules(tensors), task_class.linears):
+        return config
+    return replace(config, former=foundation.model_type)
+
+
+def tuned_modules(tensors: Iterable[str]) -> list[str]:
+    """Return the modules, as an adapter's tensors name them, that it changes by a kind of PEFT."""
+    return [match["module"] for name in tensors if (match := _TUNER.match(_short(name)))]
 
 
 def _short(name: str) -> str:
@@ -67,7 +86,7 @@ def check_origin(
             "sites",
             next(iter(tuners)),
             f"{task_class.name} has no such module: the adapter was made on another architecture or for another "
-            "task; train it on this foundation",
+            f"task than one with {foundation.modality} inputs; train it on this foundation",
         )
     width = _width(named, tuners, task_class, foundation)
     layers = _layers(tuners, config, task_class, foundation)
@@ -115,7 +134,7 @@ def _width(
             widths.add(shape[1])
         elif match["kind"] == "lora_B" and width_out == hidden and len(shape) == 2:
             widths.add(shape[0])
-        elif match["kind"] == "ia3_l" and width_in == width_out == hidden:
+        elif match["kind"] == "ia3_l" and width_in == width_out == hidden and len(shape) == 2:
             widths.add(named[name].size)
     for name, shape in task_class.head.items():
         if name in named and named[name].ndim == len(shape):

@@ -69,7 +69,7 @@ def description_of(server: Server, detail: VersionDetail) -> Description | None:
         head=manifest.head.kind,
         labels=list(manifest.labels) or None,
         problem_type=manifest.problem_type,
-        max_length=manifest.preprocessing.max_length,
+        max_length=None if manifest.preprocessing is None else manifest.preprocessing.max_length,
         ranks=list(bundle.ranks),
         targets=list(manifest.targets),
         parameters=bundle.parameters,

@@ -1,0 +1,1 @@
+"""The names that transformers gave a model's modules in the past."""
