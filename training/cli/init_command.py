@@ -32,7 +32,8 @@ def init(
         | None,
         typer.Option(
             help="SEQ_CLS classifies texts, TOKEN_CLS finds entities, CAUSAL_LM answers chats, SEQ_2_SEQ_LM "
-            "rewrites texts, the last two classify images and recordings. Default: by the rows of DATA, else SEQ_CLS.",
+            "rewrites texts, the last two classify images and recordings. Default: by the rows of DATA, else "
+            "SEQ_CLS.",
             show_default=False,
         ),
     ] = None,

@@ -11,7 +11,7 @@ from typing import Any
 from rootstock.training.characters import quoted
 from rootstock.training.data.conll import check_tag, read_conll, tags_of
 from rootstock.training.data.example import OUTSIDE, Example, Rows
-from rootstock.training.data.media_rows import read_folder, read_table_of_files
+from rootstock.training.data.media.media_rows import read_folder, read_table_of_files
 from rootstock.training.data.tables import FORMATS, decoded, read_table
 from rootstock.training.errors import DataError, RecipeError
 from rootstock.training.recipe.recipe_file import RecipeFile

@@ -19,8 +19,8 @@ class Example:
     is the words joined by spaces. `line` is the example's first line in its file (its row, in a Parquet file).
     `pair` is the second text of a pair, `group` the example's group for fairness figures.
 
-    For an image or a recording, `file` is its path, `text` that path as the data states it, and `digest` covers its
-    pixels or samples.
+    For an image or a recording, `file` is its path and `text` that path as the data states it. `digest` covers
+    its pixels or samples.
     """
 
     text: str

@@ -16,13 +16,12 @@ from rootstock.training.fit.checkpoint import Checkpoints
 from rootstock.training.fit.descent import Report, silent
 from rootstock.training.fit.plan import FitSettings, TrainingPlan, TrainingRows
 from rootstock.training.network.inputs import Inputs
-from rootstock.training.network.media_encoder import MediaEncoder
+from rootstock.training.network.media.media_encoder import MediaEncoder
 from rootstock.training.network.network_spec import InitialAdapter, NetworkSpec
 from rootstock.training.network.row_encoder import InputEncoder, RowEncoder
 from rootstock.training.network.trunk import sites
 from rootstock.training.recipe.recipe import Peft, Recipe
 from rootstock.training.recipe.recipe_file import RecipeFile
-
 
 if TYPE_CHECKING:
     import torch
@@ -93,8 +92,8 @@ def prepare(source: RecipeFile) -> Job:
     spec = describe(files)
     if spec.modality != recipe.task.modality:
         raise RecipeError(
-            f"{origin}: base_model: {spec.name} reads {spec.modality}, and {recipe.task_type} needs a foundation for "
-            f"{recipe.task.modality}; name one"
+            f"{origin}: base_model: {spec.name} reads {spec.modality}, and {recipe.task_type} needs a foundation "
+            f"for {recipe.task.modality}; name one"
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = _encoder(recipe, files, spec, dataset.labels, device, origin)

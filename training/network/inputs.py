@@ -26,9 +26,9 @@ _TOKENS = 4096
 class InputBatch(Protocol):
     """The rows of a batch, for a trunk.
 
-    `targets`: (rows,), for tokens (rows, tokens) with IGNORED at padding and special tokens. `mask`: (rows, tokens),
-    None where no row is padded. `states`: (rows, tokens, width), or None where the trunk runs whole. `mixed`: the
-    second class of each row and its share of the row, both (rows,), or None.
+    `targets`: (rows,), for tokens (rows, tokens) with IGNORED at padding and special tokens. `mask`: (rows,
+    tokens), None where no row is padded. `states`: (rows, tokens, width), or None where the trunk runs whole.
+    `mixed`: the second class of each row and its share of the row, both (rows,), or None.
     """
 
     @property

@@ -158,19 +158,18 @@ def start_at_states(network: Network, parts: list[Inputs]) -> None:
 
     The states into that layer are computed once for every row of `parts`.
     """
-    if not can_cut(network.spec) or network.pooling == "pooler":
+    if not can_cut(network.trunk, network.spec) or network.pooling == "pooler":
         return
     network.train(False)
     cut = UpperTrunk(network.trunk, network.spec, min(network.depth, network.spec.layers))
     if not _is_same(network, cut, parts[0]):
         return
-    if all(
-        [not len(inputs) or inputs.keep_states(network.trunk, network.spec, network.depth) for inputs in parts]
-    ):
-        network.from_layer = cut
-        return
-    for each in parts:
-        each.states = None
+    for inputs in parts:
+        if len(inputs) and not inputs.keep_states(network.trunk, network.spec, network.depth):
+            for each in parts:
+                each.states = None
+            return
+    network.from_layer = cut
 
 
 def _is_same(network: Network, cut: UpperTrunk, inputs: Inputs) -> bool:

@@ -165,9 +165,9 @@ class UpperTrunk:
         return cast("torch.Tensor", output.last_hidden_state)
 
 
-def can_cut(spec: FoundationSpec) -> bool:
-    """Return True if the trunk's layers are a list, which can start at any of them."""
-    return bool(spec.layer_prefix)
+def can_cut(trunk: nn.Module, spec: FoundationSpec) -> bool:
+    """Return True if the trunk has embeddings and then a list of layers, which can start at any of them."""
+    return bool(spec.layer_prefix) and "embeddings" in dict(trunk.named_children())
 
 
 def states_into(trunk: nn.Module, spec: FoundationSpec, depth: int, inputs: dict[str, Any]) -> torch.Tensor:

@@ -50,8 +50,8 @@ class AudioAugmentation(RecipeSection):
     )
     frequency_mask: Probability = Field(
         default=0.0,
-        description="Share of the frequencies that are silenced, in up to two bands (SpecAugment); for foundations "
-        "that read spectrograms.",
+        description="Share of the frequencies that are silenced, in up to two bands (SpecAugment); for "
+        "foundations that read spectrograms.",
     )
 
 

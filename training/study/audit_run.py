@@ -21,8 +21,8 @@ from rootstock.training.recipe.recipe_file import RecipeFile, changed
 def audit_recipe(source: RecipeFile, noise: bool) -> list[Finding]:
     """Return every finding in the rows of a recipe's files, before duplicates are left out.
 
-    `noise`, unless labels belong to words, also doubts labels that a cross-validated head contradicts, and finds near
-    duplicates by the foundation's embeddings.
+    `noise`, unless labels belong to words, also doubts labels that a cross-validated head contradicts. It finds
+    near duplicates by the foundation's embeddings.
     """
     dataset = read_dataset(source)
     files = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}

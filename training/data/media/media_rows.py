@@ -10,7 +10,7 @@ from typing import Any
 from rootstock.adapters.tasks import Modality
 from rootstock.training.characters import quoted
 from rootstock.training.data.example import Example, Rows
-from rootstock.training.data.media_decoding import content_digest
+from rootstock.training.data.media.decoding import content_digest
 from rootstock.training.data.tables import read_table
 from rootstock.training.errors import DataError
 from rootstock.training.recipe.data_section import Data
@@ -23,8 +23,8 @@ _MOST_NAMED = 5
 def read_folder(root: Path, data: Data, modality: Modality, origin: str) -> dict[str, Rows]:
     """Return the rows of a folder by part: `train`, and with `given` splits `test` and perhaps `validation`.
 
-    Each subfolder is named after its label and holds files of it, at any depth. Files whose name begins with a dot
-    are left out. Raise DataError, which begins with `origin`, if the folder has another form.
+    Each subfolder is named after its label and holds files of it, at any depth. A file whose name begins with a
+    dot is left out. Raise DataError, which begins with `origin`, if the folder has another form.
     """
     if not root.is_dir():
         raise DataError(f"{origin}: {root} is no folder; give one with a subfolder for each label")

@@ -30,8 +30,8 @@ class Patch:
 class MediaRow:
     """An image or a recording.
 
-    `length` is that of a recording whose rows differ in length, in samples, and else 1. `view` numbers the changed
-    copies from 1; 0 is the row itself. `patch` covers a part of the copy of an image.
+    `length` is in samples for a foundation that reads recordings of any length, and else 1. `view` numbers the
+    changed copies from 1; 0 is the row itself. `patch` covers a part of the copy of an image.
     """
 
     file: Path

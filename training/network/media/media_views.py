@@ -10,7 +10,7 @@ import numpy as np
 
 from rootstock.adapters.spec import Array
 from rootstock.training.errors import extra
-from rootstock.training.network.media_row import Box, MediaRow, Patch
+from rootstock.training.network.media.media_row import Box, MediaRow, Patch
 from rootstock.training.recipe.augmentation_section import AudioAugmentation, ImageAugmentation
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ _RAND_AUGMENT_OPERATIONS = 2
 def changed_image(image: Image, change: ImageAugmentation, seed: int) -> Image:
     """Return a changed copy of an RGB image, of the same size; the same seed gives the same copy."""
     import torch
-    from PIL import Image as images
+    from PIL.Image import fromarray
 
     values = torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)[None]
     with torch.random.fork_rng(devices=()), torch.no_grad():
         torch.manual_seed(seed)
         for operation in _operations(change, (image.height, image.width)):
             values = operation(values).clamp(0, 1)
-    return images.fromarray((values[0].permute(1, 2, 0) * 255).round().byte().numpy())
+    return fromarray((values[0].permute(1, 2, 0) * 255).round().byte().numpy())
 
 
 def _operations(change: ImageAugmentation, size: tuple[int, int]) -> list[Any]:

@@ -12,10 +12,15 @@ from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.media import AudioFile, ImageFile
 from rootstock.adapters.spec import Array, FoundationSpec
 from rootstock.training.data.example import Example
-from rootstock.training.data.media_decoding import decoded_audio, decoded_image, png, read_file, resampled, wav
-from rootstock.training.network.media_inputs import MediaInputs
-from rootstock.training.network.media_row import MediaRow
-from rootstock.training.network.media_views import changed_image, changed_samples, masked_spectrogram, patches
+from rootstock.training.data.media.decoding import decoded_audio, decoded_image, png, read_file, resampled, wav
+from rootstock.training.network.media.media_inputs import MediaInputs
+from rootstock.training.network.media.media_row import MediaRow
+from rootstock.training.network.media.media_views import (
+    changed_image,
+    changed_samples,
+    masked_spectrogram,
+    patches,
+)
 from rootstock.training.recipe.augmentation_section import AudioAugmentation, ImageAugmentation
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Images and recordings ready to be batched: rows of equal length, whose values are computed when they are needed."""
+"""Images and recordings ready to be batched: rows of equal length, whose values are read when needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from rootstock.adapters.spec import Array, FoundationSpec
 from rootstock.training.network.inputs import Inputs
-from rootstock.training.network.media_row import MediaRow
+from rootstock.training.network.media.media_row import MediaRow
 from rootstock.training.network.trunk import states_into
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _ROWS = 32
 _MOST_BYTES = 6 * 2**30
 
 
-class Reader(Protocol):
+class RowReader(Protocol):
     """A source of the values of rows."""
 
     def values(self, row: MediaRow) -> Array:
@@ -34,7 +34,7 @@ class MediaBatch:
     """Rows of equal length. Their values are read if the trunk runs whole."""
 
     rows: tuple[MediaRow, ...]
-    reader: Reader
+    reader: RowReader
     targets: torch.Tensor
     states: torch.Tensor | None = None
     mask: None = None
@@ -64,7 +64,7 @@ class MediaInputs(Inputs):
 
     states: list[torch.Tensor] | None
 
-    def __init__(self, rows: Sequence[MediaRow], reader: Reader, device: torch.device) -> None:
+    def __init__(self, rows: Sequence[MediaRow], reader: RowReader, device: torch.device) -> None:
         import torch
 
         self.rows: tuple[MediaRow, ...] = tuple(rows)
@@ -104,7 +104,7 @@ class MediaInputs(Inputs):
         return True
 
     def parts(self, chosen: Sequence[int]) -> list[list[int]]:
-        """Return the positions in groups of rows of equal length: none is padded, so that none changes another."""
+        """Return the positions in groups of equal length: no row is padded, so that none changes another."""
         groups: dict[int, list[int]] = {}
         for i in chosen:
             groups.setdefault(int(self.lengths[i]), []).append(i)
