@@ -10,7 +10,7 @@ from rootstock.adapters.bundle import Bundle, Golden, Limits, Manifest, open_bun
 from rootstock.adapters.bundle.archive import CONFIG
 from rootstock.adapters.bundle.peft_config import read_config
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.spec import Calibration, HeadSpec
+from rootstock.adapters.spec import CLASSIFICATION, Calibration, HeadSpec
 from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.example import Example
 from rootstock.training.errors import DataError
@@ -55,7 +55,7 @@ def make_bundle(
 ) -> Bundle:
     """Return the bundle of the adapter's files, checked in full. Raise Rejected if no server takes it.
 
-    A text classifier's bundle holds `temperature` as its calibration.
+    The bundle of a classifier of whole inputs holds `temperature` as its calibration.
     """
     spec, task_class, linear = network.foundation, network.task_class, network.linear_head
     config = read_config(json.loads(files[CONFIG]))
@@ -76,7 +76,7 @@ def make_bundle(
         evaluation=evaluation,
         provenance=provenance,
         license=license,
-        calibration=Calibration(temperature) if network.task.name == "text-classification" else None,
+        calibration=Calibration(temperature) if network.task.name in CLASSIFICATION.values() else None,
     )
     return checked_bundle(network, manifest, files)
 

@@ -60,6 +60,9 @@ def test_the_golden_answers_of_an_image_bundle_are_those_of_peft_and_transformer
     assert manifest["preprocessing"] == {}
     assert all(".layer.1." in target for target in manifest["targets"])
     processor = AutoImageProcessor.from_pretrained(tiny_dinov2, backend="pil")
+    report = outcome.results.report.read_text()
+    assert "training inputs, each before changed copies of it" in report
+    assert "the most confident errors" in report
     golden = _golden(outcome, "image")
     assert len(golden.inputs) == 10
     for value, raw in zip(golden.inputs, golden.outputs, strict=True):

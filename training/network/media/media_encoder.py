@@ -117,12 +117,32 @@ class MediaEncoder:
             return changed_image(image, self.augmentation, int(self._chance(row).integers(2**31)))
         return image
 
+    def shown(self, row: MediaRow) -> Array:
+        """Return a row as people look at it: an RGB image, (height, width, 3) up to 1, or samples, (samples,)."""
+        if self.spec.modality != "image":
+            return self._samples(row)
+        if row.patch is None:
+            return np.asarray(self.picture(row), np.float32) / 255
+        return self.prepared_image(row)
+
+    def prepared_image(self, row: MediaRow) -> Array:
+        """Return the image that the trunk reads, (height, width, 3) up to 1, without the normalisation."""
+        values = self._pixels(row)
+        low, high = values.min(), values.max()
+        if self.processor.do_normalize:
+            mean, deviation = (
+                np.array(one, np.float32)[:, None, None]
+                for one in (self.processor.image_mean, self.processor.image_std)
+            )
+            values, low, high = values * deviation + mean, 0.0, 1.0
+        return np.clip((values - low) / max(1e-6, high - low), 0, 1).transpose(1, 2, 0)
+
     def golden_input(self, example: Example) -> ImageFile | AudioFile:
         """Return an example as a PNG in RGB, or as a WAV at the foundation's rate."""
         if example.file is None:
             raise ValueError(f"{example.text!r} is no file")
         data = read_file(example.file)
-        return png(data) if self.spec.modality == "image" else wav(data, self._rate)
+        return png(data) if self.spec.modality == "image" else wav(data, self.rate)
 
     def pixels_of(self, image: Any) -> Array:
         """Return an RGB image as the trunk reads it."""
@@ -141,17 +161,18 @@ class MediaEncoder:
         return values
 
     def _samples(self, row: MediaRow) -> Array:
-        samples = resampled(*decoded_audio(read_file(row.file)), self._rate)
+        samples = resampled(*decoded_audio(read_file(row.file)), self.rate)
         if row.view and isinstance(self.augmentation, AudioAugmentation):
             return changed_samples(samples, self.augmentation, self._chance(row))
         return samples
 
     def _extracted(self, samples: Array) -> Array:
-        made = self.processor(samples, sampling_rate=self._rate, return_tensors="np")
+        made = self.processor(samples, sampling_rate=self.rate, return_tensors="np")
         return np.asarray(made[self.spec.inputs[0]][0], np.float32)
 
     @property
-    def _rate(self) -> int:
+    def rate(self) -> int:
+        """The samples a second of the recordings that the processor takes."""
         return int(getattr(self.processor, "sampling_rate", _RATE))
 
     def _chance(self, row: MediaRow) -> np.random.Generator:

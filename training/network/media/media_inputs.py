@@ -59,6 +59,21 @@ class MediaBatch:
         return {spec.inputs[0]: torch.from_numpy(values).to(self.targets.device)}
 
 
+@dataclass(frozen=True)
+class ChangedBatch:
+    """The trunk's arguments themselves, for values that belong to no row."""
+
+    values: dict[str, Any]
+    targets: torch.Tensor
+    mask: None = None
+    states: None = None
+    mixed: None = None
+
+    def arguments(self, spec: FoundationSpec) -> dict[str, Any]:
+        """Return the trunk's arguments."""
+        return self.values
+
+
 class MediaInputs(Inputs):
     """Images or recordings. `states` holds the states of each row, (tokens, width)."""
 
