@@ -1,4 +1,4 @@
-"""Tiny random foundations that read images or recordings, one an architecture, in the files that transformers writes."""
+"""Tiny random foundations that read images or recordings, one an architecture, as transformers writes them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from rootstock.adapters.foundation.location import FoundationFiles, locate
 SIDE = 32
 _IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 _VIT = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "image_size": SIDE,
-    "patch_size": 8,
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+    "image_size": SIDE, "patch_size": 8,
 }  # fmt: skip
 _DINO = {key: value for key, value in _VIT.items() if key != "intermediate_size"} | {"mlp_ratio": 2}
 _STAGES = {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2, "image_size": SIDE}
 _TEXT = {
-    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 30,
-    "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1,
+    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+    "vocab_size": 30, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1,
 }  # fmt: skip
+_TOWERS = {"vision_config": _VIT, "text_config": _TEXT}
 _WAVES = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
-    "conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [5, 2], "num_conv_pos_embeddings": 8,
+    "conv_dim": [8, 8], "conv_kernel": [80, 5], "conv_stride": [64, 5], "num_conv_pos_embeddings": 8,
     "num_conv_pos_embedding_groups": 2, "classifier_proj_size": 12,
 }  # fmt: skip
 _SQUARE = {"size": {"height": SIDE, "width": SIDE}}
@@ -91,10 +92,10 @@ MEDIA = {
             "mobilenet_v2", {"image_size": SIDE, "depth_multiplier": 0.25}, "MobileNetV2ImageProcessor", _CROP
         ),
         MediaArchitecture(
-            "clip", {"vision_config": _VIT, "text_config": _TEXT, "projection_dim": 16}, "CLIPImageProcessor", _CROP
+            "clip", _TOWERS | {"projection_dim": 16}, "CLIPImageProcessor", _CROP
         ),
         MediaArchitecture("clip_vision_model", _VIT, "CLIPImageProcessor", _CROP),
-        MediaArchitecture("siglip", {"vision_config": _VIT, "text_config": _TEXT}, "SiglipImageProcessor", _SQUARE),
+        MediaArchitecture("siglip", _TOWERS, "SiglipImageProcessor", _SQUARE),
         MediaArchitecture("siglip_vision_model", _VIT, "SiglipImageProcessor", _SQUARE),
         MediaArchitecture("wav2vec2", _WAVES, "Wav2Vec2FeatureExtractor"),
         MediaArchitecture("hubert", _WAVES, "Wav2Vec2FeatureExtractor"),

@@ -89,9 +89,9 @@ class FoundationWeights:
         return place.dtype, list(place.shape), self._mapped[place.file][place.start : place.end].data
 
     def weight(self, site: str) -> Array:
-        """Return the weight of a linear layer: (out, in) fp32, read-only; of a convolution, flattened to that.
+        """Return the weight of a linear layer: (out, in) fp32, read-only.
 
-        A convolution's is (out, channels * kernel area). Raise Rejected (check "foundation") if there is none.
+        A convolution's is flattened to (out, channels * kernel area). Raise Rejected (check "foundation") if there is none.
         """
         weight = self._tensor(f"{site}.weight")
         if weight is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -23,12 +23,14 @@ class Row:
     cost: int = field(init=False)
     key: bytes = field(init=False)
     digest: str = field(init=False)
+    group: Hashable = field(init=False)
 
     def __post_init__(self) -> None:
         # An input without tokens is padded to one.
         self.cost = max(1, self.sample.cost)
         self.key = self.sample.key
         self.digest = self.request.adapter.digest
+        self.group = self.sample.group
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,15 @@ class BatchLimits:
 def pack(rows: Sequence[Row], limits: BatchLimits) -> list[Row]:
     """Return the first row and the rows that make the cheapest batch with it, in the order given.
 
-    A candidate batch is a run of the distinct inputs, sorted by length, within the limits. The cheapest one has
-    the least (overhead + tokens with padding) / tokens. It gets every row of its inputs that the limits times
-    `SHARED_ROWS` and `SHARED_TOKENS` allow, and at most `limits.rows` rows of one adapter, so that an adapter
-    that gets the same input again and again delays no other. Of rows of one length, the earliest are taken.
+    All rows of a batch are of the first row's group (sample.py). A candidate batch is a run of the group's
+    distinct inputs, sorted by length, within the limits. The cheapest one has the least (overhead + tokens with
+    padding) / tokens. It gets every row of its inputs that the limits times `SHARED_ROWS` and `SHARED_TOKENS`
+    allow, and at most `limits.rows` rows of one adapter, so that an adapter that gets the same input again and
+    again delays no other. Of rows of one length, the earliest are taken.
     """
+    rows = [row for row in rows if row.group == rows[0].group]
     if len(rows) == 1:
-        return [*rows]
+        return rows
     first: dict[bytes, int] = {}
     for place, row in enumerate(rows):
         first.setdefault(row.key, place)

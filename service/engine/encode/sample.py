@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,8 @@ class Sample(Protocol):
 
     `cost` is the cost to compute it, in tokens. `key` is equal for inputs that the trunk cannot tell apart.
     `outputs` is the number of raw outputs that the head gives. A request's limit on rows counts these outputs.
+    The inputs of one batch have equal `group`s. It is None where padding makes all inputs alike, as for text, and
+    else the shape of the input's array.
     """
 
     @property
@@ -27,6 +29,9 @@ class Sample(Protocol):
 
     @property
     def outputs(self) -> int: ...
+
+    @property
+    def group(self) -> Hashable: ...
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,10 @@ class TextSample:
         """Return the number of tokens, special ones included."""
         return len(self.ids)
 
+    @property
+    def group(self) -> None:
+        """Return None: texts of all lengths share a batch, because shorter ones are padded."""
+
 
 class Tokenizer:
     """The foundation's tokenizer, without the truncation and padding that its file may set. Thread-safe.
