@@ -122,20 +122,21 @@ class MediaEncoder:
         if self.spec.modality != "image":
             return self._samples(row)
         if row.patch is None:
-            return np.asarray(self.picture(row), np.float32) / 255
+            return np.asarray(self.picture(row), np.float32) / np.float32(255)
         return self.prepared_image(row)
 
     def prepared_image(self, row: MediaRow) -> Array:
         """Return the image that the trunk reads, (height, width, 3) up to 1, without the normalisation."""
         values = self._pixels(row)
-        low, high = values.min(), values.max()
+        low, high = float(values.min()), float(values.max())
         if self.processor.do_normalize:
             mean, deviation = (
                 np.array(one, np.float32)[:, None, None]
                 for one in (self.processor.image_mean, self.processor.image_std)
             )
             values, low, high = values * deviation + mean, 0.0, 1.0
-        return np.clip((values - low) / max(1e-6, high - low), 0, 1).transpose(1, 2, 0)
+        shares = np.clip((values - low) / max(1e-6, high - low), 0, 1)
+        return np.asarray(shares.transpose(1, 2, 0), np.float32)
 
     def golden_input(self, example: Example) -> ImageFile | AudioFile:
         """Return an example as a PNG in RGB, or as a WAV at the foundation's rate."""
