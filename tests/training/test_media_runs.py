@@ -15,7 +15,8 @@ from rootstock.adapters.bundle.archive import GOLDEN
 from rootstock.adapters.bundle.golden import Golden, read_golden
 from rootstock.adapters.tasks import Modality
 from rootstock.training.errors import RecipeError
-from rootstock.training.fit.candidate import draw_views
+from rootstock.training.fit.candidate import draw_views, train_candidate
+from rootstock.training.fit.descent import deterministic
 from rootstock.training.fit.job import prepare
 from rootstock.training.network.construction import new_network
 from rootstock.training.network.network import outputs, start_at_states
@@ -91,6 +92,26 @@ def test_the_golden_answers_of_an_audio_bundle_are_those_of_peft_and_transformer
         values = extractor(samples, sampling_rate=rate, return_tensors="np")["input_values"]
         expected = _peft_logits(tiny_wav2vec2, outcome.results.bundle, values, cls=False)
         np.testing.assert_allclose(raw, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"augmentation": {"image": {"views": 2, "cutmix_alpha": 1.0}}},
+        {"augmentation": {"mixup_alpha": 0.2}},
+        {"training": {"contrastive_epochs": 2}, "augmentation": {"image": {"views": 2, "flip": 0.5}}},
+    ],
+    ids=["cutmix", "mixup", "contrast"],
+)
+def test_an_adapter_trains_on_images_by_cutmix_mixup_and_contrast(
+    write_media_recipe: WriteRecipe, tiny_dinov2: Path, images: Path, change: dict[str, Any]
+) -> None:
+    job = prepare(load_recipe(write_media_recipe(tiny_dinov2, images, **change)))
+    with deterministic(0):
+        candidate = train_candidate("lora", job.training_rows, job.plan())
+    assert len(candidate.epochs) == 2
+    changed = [p for n, p in candidate.network.parameters().items() if "lora_B" in n]
+    assert all(p.detach().abs().max() > 0 for p in changed)
 
 
 def test_the_same_recipe_gives_the_same_digest(

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 HEAD_ONLY = "head_only"
 _CONTRASTIVE_EPOCHS = 16
-_CONTRASTIVE_ROWS = 160
+# An image has about ten times the tokens of a text, and the pass of every row is kept for the gradients.
+_CONTRASTIVE_TEXTS, _CONTRASTIVE_MEDIA = 160, 64
 _RUN = 32
 
 
@@ -114,6 +115,7 @@ def _by_contrast(method: str, network: Network, train: Inputs, views: Inputs, pl
     epochs = settings.contrastive_epochs or _CONTRASTIVE_EPOCHS
     train = _with_label_names(network, train, plan)
     targets, read = train.targets, views if len(views) else train
+    size = _CONTRASTIVE_TEXTS if isinstance(plan.encoder, RowEncoder) else _CONTRASTIVE_MEDIA
 
     def loss(positions: list[int], done: float) -> torch.Tensor:
         # Embed in runs of similar length: a batch this large would be padded to its longest text.
@@ -126,7 +128,7 @@ def _by_contrast(method: str, network: Network, train: Inputs, views: Inputs, pl
 
     def batches(order: torch.Generator) -> Iterable[list[list[int]]]:
         copy = draw_views(len(targets), len(read), order)
-        return ([[copy[i] for i in rows]] for rows in balanced_batches(targets, _CONTRASTIVE_ROWS, order))
+        return ([[copy[i] for i in rows]] for rows in balanced_batches(targets, size, order))
 
     steps = len(list(batches(torch.Generator())))
     stage = FitStage(f"{plan.stage}-contrast", epochs, steps, batches, loss, ema_decay=settings.ema_decay)
