@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rootstock.service.engine.core.observer import Observer
     from rootstock.service.engine.encode.batch import Encoder
     from rootstock.service.engine.encode.engine import Engine
+    from rootstock.service.engine.encode.modalities.reader import Reader
     from rootstock.service.engine.generate.decoder import Decoder
     from rootstock.service.engine.generate.engine import GenerationEngine
     from rootstock.service.engine.generate.prompt import PromptTokenizer
@@ -135,6 +136,7 @@ async def _serving(
     settings: Settings, registry: Registry, store: Store, open_runner: OpenRunner, tracing: Tracing | None
 ) -> AsyncIterator[Server]:
     from rootstock.service.adapter_folder import AdapterFolder
+    from rootstock.service.api.media.remote_file import RemoteFiles
     from rootstock.service.api.server import Server
     from rootstock.service.engine.core.arbiter import Arbiter
     from rootstock.service.engine.core.observer import Observers
@@ -170,6 +172,7 @@ async def _serving(
                 bundle_limits=limits,
                 adapter_folder=AdapterFolder(settings.adapter_folder, limits),
                 max_body_bytes=settings.max_body_mb * _MIB,
+                remote_files=RemoteFiles(settings.media_host_names),
                 tracing=tracing,
             )
         finally:
@@ -265,13 +268,12 @@ def _encoder(
 ) -> Engine:
     from rootstock.service.engine.core.admission import Capacity
     from rootstock.service.engine.encode.engine import Engine, EngineLimits
-    from rootstock.service.engine.encode.modalities.foundation_reader import open_reader
     from rootstock.service.engine.encode.packing import BatchLimits
 
     return Engine(
         spec,
         runner.encoder,
-        open_reader(spec, runner.folder),
+        _reader(spec, runner.folder),
         catalog,
         observer,
         EngineLimits(settings.max_inputs, settings.request_timeout, cache_bytes),
@@ -280,6 +282,18 @@ def _encoder(
         name=name,
         arbiter=arbiter,
     )
+
+
+def _reader(spec: FoundationSpec, folder: Path) -> Reader:
+    """Open what reads a foundation's inputs. Raise FoundationError if the server cannot prepare them."""
+    from rootstock.adapters.foundation.location import FoundationError
+    from rootstock.service.engine.encode.modalities.foundation_reader import open_reader
+    from rootstock.service.engine.encode.modalities.reader import UnservedPreprocessing
+
+    try:
+        return open_reader(spec, folder)
+    except UnservedPreprocessing as error:
+        raise FoundationError(f"{spec.name}: {error}") from None
 
 
 def _open_decoder(files: FoundationFiles, settings: Settings) -> TorchDecoder | Seq2SeqDecoder:

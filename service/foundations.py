@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,9 @@ from rootstock.adapters.spec import GENERATION, TEXT2TEXT_GENERATION, Adapter, F
 from rootstock.service.conversion import Converter
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.catalog import ResolvedReference
-from rootstock.service.engine.core.errors import Expired, WrongRoute
+from rootstock.service.engine.core.errors import Expired, InvalidInput, WrongRoute
 from rootstock.service.engine.core.request import DEFAULT_OPTIONS, RequestOptions
 from rootstock.service.engine.encode.engine import Engine
-from rootstock.service.engine.encode.modalities.text import Input
 from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.registry_catalog import RegistryCatalog, not_hosted
@@ -184,7 +183,7 @@ class Foundations:
     async def predict(
         self,
         reference: str,
-        inputs: Sequence[Input],
+        inputs: Sequence[Any],
         parameters: Mapping[str, Any],
         task: str | None = None,
         options: RequestOptions = DEFAULT_OPTIONS,
@@ -198,7 +197,7 @@ class Foundations:
     async def predict_many(
         self,
         references: Sequence[str],
-        inputs: Sequence[Input],
+        inputs: Sequence[Any],
         parameters: Mapping[str, Any],
         task: str | None = None,
         options: RequestOptions = DEFAULT_OPTIONS,
@@ -223,12 +222,13 @@ class Foundations:
                 outcomes[place] = engine_or_error
             else:
                 places.setdefault(engine_or_error, []).append(place)
-        calls = [
-            engine.predict_many(
+        calls = []
+        for engine, chosen in places.items():
+            call = engine.predict_many(
                 [references[place] for place in chosen], inputs, parameters, task, options, targets
             )
-            for engine, chosen in places.items()
-        ]
+            # An input may be of the modality of one engine and not of another.
+            calls.append(call if len(places) == 1 else _or_invalid(call, len(chosen)))
         for chosen, answers in zip(places.values(), await _together(calls), strict=True):
             outcomes.update(zip(chosen, answers, strict=True))
         return [outcomes[place] for place in range(len(references))]
@@ -302,6 +302,16 @@ class Foundations:
 
 def _resolved(resolution: Resolution) -> ResolvedReference:
     return ResolvedReference(resolution.name, resolution.version, resolution.digest)
+
+
+async def _or_invalid(
+    call: Coroutine[Any, Any, list[Answer | Exception]], references: int
+) -> list[Answer | Exception]:
+    """Return the outcomes of an engine's call, or the error of an invalid input for each of its references."""
+    try:
+        return await call
+    except InvalidInput as error:
+        return [error] * references
 
 
 async def _together(calls: Sequence[Any]) -> list[list[Answer | Exception]]:

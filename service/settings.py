@@ -93,6 +93,11 @@ class Settings(BaseSettings):
         description="Origins, separated by commas, whose pages may call the server from a browser, such as "
         "https://app.example.com; `*` with keys means all. If empty, no page of another site may.",
     )
+    media_hosts: str = Field(
+        "",
+        description="Host names, separated by commas, from which the server downloads images and recordings that "
+        "a request names by address. If empty, it downloads none.",
+    )
     served_names: str = Field(
         "",
         description="Other names for models, separated by commas, each `name=reference`, such as "
@@ -161,7 +166,10 @@ class Settings(BaseSettings):
         256, ge=1, le=2**14, description="Most inputs in one request, multiplied by the number of its models."
     )
     max_body_mb: int = Field(
-        8, ge=1, description="Largest request body, in MiB. Uploads have `ROOTSTOCK_MAX_BUNDLE_MB`."
+        16,
+        ge=1,
+        description="Largest request body, in MiB, and the most that one request may download. Base64 makes a "
+        "file a third longer. Uploads have `ROOTSTOCK_MAX_BUNDLE_MB`.",
     )
     max_bundle_mb: int = Field(64, ge=1, description="Largest uploaded bundle, in MiB.")
     max_rank: int = Field(64, ge=1, description="Largest LoRA rank that the server accepts.")
@@ -241,7 +249,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{FOUNDATION} is always in memory and cannot be pinned; name adapters")
         return pin
 
-    @field_validator("allowed_hosts")
+    @field_validator("allowed_hosts", "media_hosts")
     @classmethod
     def _names_hosts(cls, hosts: str) -> str:
         for host in _split(hosts):
@@ -347,6 +355,11 @@ class Settings(BaseSettings):
     def host_names(self) -> tuple[str, ...]:
         """Return the names in `allowed_hosts`, without duplicates and without the brackets of IPv6 addresses."""
         return tuple(host.strip("[]") for host in _split(self.allowed_hosts))
+
+    @property
+    def media_host_names(self) -> tuple[str, ...]:
+        """Return the names in `media_hosts`, without duplicates and without the brackets of IPv6 addresses."""
+        return tuple(host.strip("[]") for host in _split(self.media_hosts))
 
     @property
     def origins(self) -> tuple[str, ...]:

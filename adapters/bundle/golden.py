@@ -11,19 +11,18 @@ import numpy as np
 
 from rootstock.adapters.bundle.canonical import canonical
 from rootstock.adapters.bundle.manifest import read_json
-from rootstock.adapters.media import AudioFile, ImageFile
+from rootstock.adapters.media import MEDIA_FILES, MediaFile, MediaModality
 from rootstock.adapters.spec import Array, Rejected
 from rootstock.adapters.tasks import Modality
 
 # A text, a pair of texts, or a file.
-GoldenInput = str | tuple[str, str] | ImageFile | AudioFile
+GoldenInput = str | tuple[str, str] | MediaFile
 
 MAX_INPUTS = 16
 # The limit of one input, both texts together. It is below a server's limit for a request.
 MAX_CHARACTERS = 2**17
 # The limit of one image or recording: 30 s of speech at 16 kHz in 16 bits take 938 KiB.
 MAX_FILE_BYTES = 2**20
-_FILES: dict[Modality, type[ImageFile | AudioFile]] = {"image": ImageFile, "audio": AudioFile}
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,14 @@ def read_golden(data: bytes, modality: Modality) -> Golden:
             f"{len(inputs)} inputs and {len(outputs)} outputs; expected the same number of both, from 1 to "
             f"{MAX_INPUTS}",
         )
-    read = _text if modality == "text" else _file
     return Golden(
-        tuple(read(v, f"golden.json: inputs[{i}]", modality) for i, v in enumerate(inputs)),
+        tuple(_input(v, f"golden.json: inputs[{i}]", modality) for i, v in enumerate(inputs)),
         tuple(_output(v, i) for i, v in enumerate(outputs)),
     )
+
+
+def _input(value: Any, where: str, modality: Modality) -> GoldenInput:
+    return _text(value, where) if modality == "text" else _file(value, where, modality)
 
 
 def _input_json(value: GoldenInput) -> Any:
@@ -78,22 +80,22 @@ def _input_json(value: GoldenInput) -> Any:
         return value
     if isinstance(value, tuple):
         return {"text": value[0], "text_pair": value[1]}
-    kind = next(modality for modality, file in _FILES.items() if isinstance(value, file))
+    kind = next(modality for modality, file in MEDIA_FILES.items() if isinstance(value, file))
     return {kind: {"b64": base64.b64encode(value.data).decode("ascii")}}
 
 
-def _text(value: Any, where: str, modality: Modality) -> str | tuple[str, str]:
+def _text(value: Any, where: str) -> str | tuple[str, str]:
     texts = [value]
     if isinstance(value, dict) and set(value) == {"text", "text_pair"}:
         texts = [value["text"], value["text_pair"]]
     if not all(isinstance(text, str) for text in texts):
-        raise Rejected("schema", where, f"not a string or {{text, text_pair}}; the task takes {modality} inputs")
+        raise Rejected("schema", where, "not a string or {text, text_pair}; the task takes text inputs")
     if (size := sum(map(len, texts))) > MAX_CHARACTERS:
         raise Rejected("schema", where, f"has {size} characters and the limit is {MAX_CHARACTERS}; shorten it")
     return texts[0] if len(texts) == 1 else (texts[0], texts[1])
 
 
-def _file(value: Any, where: str, modality: Modality) -> ImageFile | AudioFile:
+def _file(value: Any, where: str, modality: MediaModality) -> MediaFile:
     inside = value.get(modality) if isinstance(value, dict) and len(value) == 1 else None
     encoded = inside.get("b64") if isinstance(inside, dict) and len(inside) == 1 else None
     if not isinstance(encoded, str):
@@ -103,7 +105,7 @@ def _file(value: Any, where: str, modality: Modality) -> ImageFile | AudioFile:
         raise Rejected(
             "schema", where, f"the file has {size} bytes and the limit is {MAX_FILE_BYTES}; take a smaller one"
         )
-    return _FILES[modality](_decoded(encoded, where))
+    return MEDIA_FILES[modality](_decoded(encoded, where))
 
 
 def _decoded(encoded: str, where: str) -> bytes:

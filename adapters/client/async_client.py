@@ -23,7 +23,7 @@ from rootstock.adapters.client.records import (
     RankedText,
     TextRecord,
 )
-from rootstock.adapters.client.routes import Document, InputText, Messages
+from rootstock.adapters.client.routes import Document, GivenInput, Messages
 from rootstock.adapters.client.text_stream import AsyncTextPieces
 from rootstock.adapters.client.transport import AsyncTransport
 from rootstock.adapters.client.upload import PlainAdapter, UploadSource, opened_upload
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # Inside Client, `list` is the method.
 list_ = list
-Input = TypeVar("Input", bound=InputText)
+Input = TypeVar("Input", bound=GivenInput)
 
 
 class AsyncClient(AsyncTransport):
@@ -45,7 +45,7 @@ class AsyncClient(AsyncTransport):
     """
 
     @overload
-    async def predict(self, model: str, inputs: InputText, result: type[R], **parameters: Any) -> R: ...
+    async def predict(self, model: str, inputs: GivenInput, result: type[R], **parameters: Any) -> R: ...
 
     @overload
     async def predict(
@@ -53,7 +53,7 @@ class AsyncClient(AsyncTransport):
     ) -> list_[R]: ...
 
     @overload
-    async def predict(self, model: str, inputs: InputText, result: None = None, **parameters: Any) -> Any: ...
+    async def predict(self, model: str, inputs: GivenInput, result: None = None, **parameters: Any) -> Any: ...
 
     @overload
     async def predict(
@@ -69,7 +69,7 @@ class AsyncClient(AsyncTransport):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[InputText],
+        inputs: Iterable[GivenInput],
         result: type[R],
         *,
         batch: int = DEFAULT_BATCH,
@@ -82,7 +82,7 @@ class AsyncClient(AsyncTransport):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[InputText],
+        inputs: Iterable[GivenInput],
         result: None = None,
         *,
         batch: int = DEFAULT_BATCH,
@@ -94,7 +94,7 @@ class AsyncClient(AsyncTransport):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[InputText],
+        inputs: Iterable[GivenInput],
         result: Any = None,
         *,
         batch: int = DEFAULT_BATCH,
@@ -105,10 +105,10 @@ class AsyncClient(AsyncTransport):
         """Yield the results for any number of inputs, in their order."""
         plan = BatchPlan(inputs, batch, concurrency, progress)
 
-        def call_of(part: Sequence[InputText]) -> HttpCall[list_[Any]]:
+        def call_of(part: Sequence[GivenInput]) -> HttpCall[list_[Any]]:
             return routes.predict(model, part, result, parameters)
 
-        async def ask(part: Sequence[InputText]) -> list_[Any]:
+        async def ask(part: Sequence[GivenInput]) -> list_[Any]:
             return await self._run(flows.whole(self._policy, call_of, part))
 
         async def results() -> AsyncIterator[Any]:
@@ -120,13 +120,15 @@ class AsyncClient(AsyncTransport):
         return results()
 
     async def fan_out(
-        self, models: Sequence[str], inputs: InputText | Sequence[InputText], **parameters: Any
+        self, models: Sequence[str], inputs: GivenInput | Sequence[GivenInput], **parameters: Any
     ) -> list_[list_[Any] | Refused]:
         """Return each model's results for the same inputs, or the error of a model that could not answer."""
         return await self._ask(routes.fan_out(models, inputs, parameters))
 
-    async def embed(self, model: str, inputs: str | Sequence[str], **options: Any) -> NDArray[np.float32]:
-        """Return the vector of one text, or the matrix of up to 2,048 texts with a row for each."""
+    async def embed(
+        self, model: str, inputs: GivenInput | Sequence[GivenInput], **options: Any
+    ) -> NDArray[np.float32]:
+        """Return the vector of one input, or the matrix of up to 2,048 inputs with a row for each."""
         return await self._ask(routes.embed(model, inputs, options))
 
     async def rerank(

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from os import PathLike
 from threading import Event, Thread
 from typing import Any, Generic, TypeVar
 
@@ -32,7 +33,7 @@ class BatchPlan(Generic[X]):
     progress: bool | Report
 
     def __post_init__(self) -> None:
-        if isinstance(self.inputs, str | bytes | Mapping):
+        if isinstance(self.inputs, str | bytes | Mapping | PathLike):
             kind = type(self.inputs).__name__
             raise Misused(f"inputs is one {kind}, not many inputs; give a list, or call predict for one input")
         for name in ("batch", "concurrency"):

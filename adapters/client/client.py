@@ -23,7 +23,7 @@ from rootstock.adapters.client.records import (
     RankedText,
     TextRecord,
 )
-from rootstock.adapters.client.routes import Document, InputText, Messages
+from rootstock.adapters.client.routes import Document, GivenInput, Messages
 from rootstock.adapters.client.text_stream import TextPieces
 from rootstock.adapters.client.transport import BlockingTransport
 from rootstock.adapters.client.upload import PlainAdapter, UploadSource, opened_upload
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 # Inside Client, `list` is the method.
 list_ = list
-Input = TypeVar("Input", bound=InputText)
+Input = TypeVar("Input", bound=GivenInput)
 
 
 class Client(BlockingTransport):
@@ -50,7 +50,7 @@ class Client(BlockingTransport):
     """
 
     @overload
-    def predict(self, model: str, inputs: InputText, result: type[R], **parameters: Any) -> R: ...
+    def predict(self, model: str, inputs: GivenInput, result: type[R], **parameters: Any) -> R: ...
 
     @overload
     def predict(
@@ -58,7 +58,7 @@ class Client(BlockingTransport):
     ) -> list_[R]: ...
 
     @overload
-    def predict(self, model: str, inputs: InputText, result: None = None, **parameters: Any) -> Any: ...
+    def predict(self, model: str, inputs: GivenInput, result: None = None, **parameters: Any) -> Any: ...
 
     @overload
     def predict(
@@ -68,7 +68,8 @@ class Client(BlockingTransport):
     def predict(self, model: str, inputs: Any, result: Any = None, **parameters: Any) -> Any:
         """Return the result for one input, or a list of results for a list of inputs.
 
-        An input is a text, `{"text", "text_pair"}` or `{"question", "context"}`. `result` is the class of the
+        An input is a text, `{"text", "text_pair"}` or `{"question", "context"}`, or an image or a recording: its
+        path, its bytes, an image of Pillow, or `{"image": …}` or `{"audio": …}`. `result` is the class of the
         result, such as ClassificationResult. It states the task, and the server refuses a model of another.
         Without it the answer's task decides. `parameters` are those of the task.
         """
@@ -79,7 +80,7 @@ class Client(BlockingTransport):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[InputText],
+        inputs: Iterable[GivenInput],
         result: type[R],
         *,
         batch: int = DEFAULT_BATCH,
@@ -92,7 +93,7 @@ class Client(BlockingTransport):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[InputText],
+        inputs: Iterable[GivenInput],
         result: None = None,
         *,
         batch: int = DEFAULT_BATCH,
@@ -104,7 +105,7 @@ class Client(BlockingTransport):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[InputText],
+        inputs: Iterable[GivenInput],
         result: Any = None,
         *,
         batch: int = DEFAULT_BATCH,
@@ -121,10 +122,10 @@ class Client(BlockingTransport):
         """
         plan = BatchPlan(inputs, batch, concurrency, progress)
 
-        def call_of(part: Sequence[InputText]) -> HttpCall[list_[Any]]:
+        def call_of(part: Sequence[GivenInput]) -> HttpCall[list_[Any]]:
             return routes.predict(model, part, result, parameters)
 
-        def ask(part: Sequence[InputText], ended: Event) -> list_[Any]:
+        def ask(part: Sequence[GivenInput], ended: Event) -> list_[Any]:
             return self._run(flows.whole(self._policy, call_of, part), ended)
 
         def results() -> Iterator[Any]:
@@ -133,13 +134,13 @@ class Client(BlockingTransport):
         return results()
 
     def fan_out(
-        self, models: Sequence[str], inputs: InputText | Sequence[InputText], **parameters: Any
+        self, models: Sequence[str], inputs: GivenInput | Sequence[GivenInput], **parameters: Any
     ) -> list_[list_[Any] | Refused]:
         """Return each model's results for the same inputs, or the error of a model that could not answer."""
         return self._ask(routes.fan_out(models, inputs, parameters))
 
-    def embed(self, model: str, inputs: str | Sequence[str], **options: Any) -> NDArray[np.float32]:
-        """Return the vector of one text, or the matrix of up to 2,048 texts with a row for each.
+    def embed(self, model: str, inputs: GivenInput | Sequence[GivenInput], **options: Any) -> NDArray[np.float32]:
+        """Return the vector of one input, or the matrix of up to 2,048 inputs with a row for each.
 
         `options` are fields of /v1/embeddings, such as `dimensions` and `truncation`.
         """
@@ -282,7 +283,7 @@ class Client(BlockingTransport):
         return self._ask(routes.metrics())
 
     def classifier(self, model: str, **parameters: Any) -> RemoteClassifier:
-        """Return a fitted classifier with the methods of scikit-learn's, for a text-classification adapter.
+        """Return a fitted classifier with the methods of scikit-learn's, for a classification adapter.
 
         `parameters` are those of the task, such as `truncation`.
         """

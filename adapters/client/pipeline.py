@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rootstock.adapters.client.errors import Misused
 from rootstock.adapters.client.predictions import RESULTS
+from rootstock.adapters.media import MediaModality
 
 if TYPE_CHECKING:
     from rootstock.adapters.client.client import Client
@@ -17,7 +19,7 @@ _OPTIONS = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "sto
 
 
 class RemotePipeline:
-    """A function of texts, whose answers have the form of `transformers.pipeline(task, model)`.
+    """A function of texts or files, whose answers have the form of `transformers.pipeline(task, model)`.
 
     Tasks that transformers 5 has no pipeline for have the form of transformers 4. Two differ: feature extraction
     gives one pooled vector for each text, and text ranking one score for each pair.
@@ -34,6 +36,7 @@ class RemotePipeline:
     def __call__(self, inputs: Any = None, candidate_labels: Any = None, **parameters: Any) -> Any:
         """Return the answer for one input, or a list of answers for a list of inputs.
 
+        For a task of images or recordings, a string is the path of a file or a URL, as in transformers.
         `question` and `context` may stand in the place of an input. `candidate_labels` are those of a zero-shot
         classification. `parameters` are those of the pipeline. A generation takes `max_new_tokens`, `do_sample`
         and `return_full_text` among others, and is greedy unless `do_sample` is true.
@@ -47,6 +50,8 @@ class RemotePipeline:
         if self.task == _GENERATION:
             return self._generated(inputs, parameters)
         single = not isinstance(inputs, list | tuple)
+        if self.task.startswith(("image-", "audio-")):
+            inputs = _opened(self.task, inputs) if single else [_opened(self.task, one) for one in inputs]
         results = self._client.predict_many(
             self._model, [inputs] if single else inputs, RESULTS[self.task], **parameters
         )
@@ -78,6 +83,16 @@ class RemotePipeline:
         text = self._client.chat(self._model, prompt, **options).text
         chat = [*prompt, {"role": "assistant", "content": text}]
         return [{"generated_text": chat if full else text}]
+
+
+def _opened(task: str, value: Any) -> Any:
+    """Return an input of images or recordings: as in transformers, a string is a URL or the path of a file."""
+    modality: MediaModality = "image" if task.startswith("image-") else "audio"
+    if not isinstance(value, str):
+        return value
+    if value.startswith(("http://", "https://", "data:")):
+        return {modality: value}
+    return {modality: Path(value)}
 
 
 def _is_chat(inputs: Sequence[Any]) -> bool:

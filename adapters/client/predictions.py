@@ -57,6 +57,20 @@ class ClassificationResult(TaskResult):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageClassificationResult(ClassificationResult):
+    """An image's best label and its score. `scores` holds five labels, or as many as `top_k` asked for."""
+
+    task = "image-classification"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioClassificationResult(ClassificationResult):
+    """A recording's best label and its score. `scores` holds five labels, or as many as `top_k` asked for."""
+
+    task = "audio-classification"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entity:
     """A span of a text, with the offsets of its characters: `text[start:end]`.
 
@@ -123,6 +137,20 @@ class EmbeddingResult(TaskResult):
         import numpy as np
 
         return {"vector": np.array(raw, dtype=np.float32)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageEmbeddingResult(EmbeddingResult):
+    """An image's pooled vector, fp32, of shape (hidden size,)."""
+
+    task = "image-feature-extraction"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AudioEmbeddingResult(EmbeddingResult):
+    """A recording's pooled vector, fp32, of shape (hidden size,)."""
+
+    task = "audio-feature-extraction"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +251,10 @@ RESULTS: Mapping[str, type[TaskResult]] = {
         RelevanceResult,
         ZeroShotResult,
         FillMaskResult,
+        ImageClassificationResult,
+        ImageEmbeddingResult,
+        AudioClassificationResult,
+        AudioEmbeddingResult,
     )
 }
 

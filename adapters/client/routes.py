@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Union
 from urllib.parse import quote
 
-from rootstock.adapters.client.errors import Refused, Unreadable, json_object, kind_of
+from rootstock.adapters.client.errors import Misused, Refused, Unreadable, json_object, kind_of
 from rootstock.adapters.client.exchange import HttpCall
 from rootstock.adapters.client.predictions import TaskResult, read_outcomes, read_results
 from rootstock.adapters.client.records import (
@@ -18,16 +20,19 @@ from rootstock.adapters.client.records import (
     RankedText,
     TextRecord,
 )
+from rootstock.adapters.media import ImageFile, MediaFile, MediaModality, media_file, modality_of_type
 from rootstock.adapters.reference import check_alias, check_name
 
 if TYPE_CHECKING:
     import httpx
     import numpy as np
     from numpy.typing import NDArray
+    from PIL.Image import Image
 
 T = TypeVar("T")
 Document = dict[str, Any]
-InputText = str | Mapping[str, str]
+# The forms of a text, then those of a file: its path, its bytes, an image of Pillow, or a file with its modality.
+GivenInput = Union[str, Mapping[str, Any], os.PathLike[str], bytes, "Image", MediaFile]
 Messages = str | Sequence[Mapping[str, Any]]
 
 _ADAPTERS = "/v1/adapters"
@@ -37,7 +42,7 @@ def predict(
     model: str, inputs: Any, result: type[TaskResult] | None, parameters: Mapping[str, Any]
 ) -> HttpCall[list[Any]]:
     """Return the call that asks one model; its result is a list, also for one input."""
-    body = {"model": model, "inputs": inputs, **_options(result, parameters)}
+    body = {"model": model, "inputs": _json(inputs), **_options(result, parameters)}
     count = len(inputs) if isinstance(inputs, list | tuple) else 1
     return _post("/v1/predict", body, lambda document: read_results(document, result, count))
 
@@ -46,19 +51,27 @@ def fan_out(
     models: Sequence[str], inputs: Any, parameters: Mapping[str, Any]
 ) -> HttpCall[list[list[Any] | Refused]]:
     """Return the call that asks several models about the same inputs."""
-    body = {"models": [*models], "inputs": inputs, **_options(None, parameters)}
+    body = {"models": [*models], "inputs": _json(inputs), **_options(None, parameters)}
     count = len(inputs) if isinstance(inputs, list | tuple) else 1
     return _post("/v1/predict", body, lambda document: read_outcomes(document, body["models"], count))
 
 
-def embed(model: str, inputs: str | Sequence[str], options: Mapping[str, Any]) -> HttpCall[NDArray[np.float32]]:
-    """Return the call that embeds; its result has shape (size,) for one text, else (texts, size)."""
-    single = isinstance(inputs, str)
-    texts = [inputs] if isinstance(inputs, str) else [*inputs]
-    body = {"model": model, "input": inputs if single else texts, "encoding_format": "base64", **options}
+def embed(
+    model: str, inputs: GivenInput | Sequence[GivenInput], options: Mapping[str, Any]
+) -> HttpCall[NDArray[np.float32]]:
+    """Return the call that embeds; its result has shape (size,) for one input, else (inputs, size)."""
+    given: Any = inputs
+    single = isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable)
+    items = [_item(one) for one in ([given] if single else given)]
+    if all(isinstance(one, str) for one in items):
+        sent: Any = items[0] if single else items
+    else:
+        # In Jina's list of objects a text is an object too.
+        sent = [{"text": one} if isinstance(one, str) else one for one in items]
+    body = {"model": model, "input": sent, "encoding_format": "base64", **options}
 
     def read(document: Document) -> NDArray[np.float32]:
-        vectors = _vectors(document, len(texts))
+        vectors = _vectors(document, len(items))
         return vectors[0] if single else vectors
 
     return _post("/v1/embeddings", body, read)
@@ -207,6 +220,41 @@ def _options(result: type[TaskResult] | None, parameters: Mapping[str, Any]) -> 
     """Return the fields of /v1/predict that are stated. The task makes the server refuse a model of another."""
     options: Document = {"task": result.task} if result is not None and result.task else {}
     return {**options, "parameters": dict(parameters)} if parameters else options
+
+
+def _json(inputs: Any) -> Any:
+    """Return an input or a list of inputs as JSON."""
+    return [_item(one) for one in inputs] if isinstance(inputs, list | tuple) else _item(inputs)
+
+
+def _item(value: Any) -> Any:
+    """Return an input as JSON: a file as the base64 of its bytes. Raise Misused if it cannot be sent."""
+    if isinstance(value, Mapping):
+        return {name: _field(name, one) for name, one in value.items()}
+    file = _file(value)
+    if file is None:
+        return value
+    return {"image" if isinstance(file, ImageFile) else "audio": _base64(file.data)}
+
+
+def _field(name: str, value: Any) -> Any:
+    """Return a field of an input as JSON. Its name decides what a file is."""
+    modality = modality_of_type(name)
+    file = None if modality is None else _file(value, modality)
+    return value if file is None else _base64(file.data)
+
+
+def _file(value: Any, modality: MediaModality | None = None) -> MediaFile | None:
+    try:
+        return media_file(value, modality)
+    except OSError as error:
+        raise Misused(f"the input {str(value)!r} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise Misused(f"an input is a file, and {error}; give ImageFile(data) or AudioFile(data)") from None
+
+
+def _base64(data: bytes) -> dict[str, str]:
+    return {"b64": b64encode(data).decode("ascii")}
 
 
 def _post(path: str, body: Document, read: Callable[[Document], T]) -> HttpCall[T]:

@@ -33,10 +33,12 @@ from rootstock.adapters.bundle.plain.folder import plain_task
 from rootstock.adapters.bundle.plain.origin import head_hint
 from rootstock.adapters.bundle.tensors import check_finite, read_tensors
 from rootstock.adapters.child_process import end_with_parent, limit_cpu
+from rootstock.adapters.convert.inputs import fixed_inputs
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, locate
 from rootstock.adapters.installation import lack
 from rootstock.adapters.spec import TEXT2TEXT_GENERATION, TEXT_GENERATION, FoundationSpec, Rejected, TaskClass
+from rootstock.adapters.trunk_class import load_trunk
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,12 +47,6 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 # A share of the largest output. With logits of size 5, a probability then moves by at most 0.025.
 MAX_DIFFERENCE = 1e-2
-TEXTS = (
-    "ok",
-    "Where is my parcel? It was due on Monday, and nobody answers the telephone.",
-    "The quick brown fox jumps over the lazy dog while 12 of 1,337 sensors report 98.6 °F.",
-    "Ada Lovelace met Charles Babbage in London in June 1833. " * 8,
-)
 # The import of PEFT takes some 10 s. All linear layers of a foundation of 110 M parameters take some 60 s on one
 # core.
 MAX_SECONDS = 300.0
@@ -156,19 +152,19 @@ class _Models:
         self.task_class = task_class
         self.norms = spec.norms
         self._shapes = shapes
-        self._inputs = _inputs(files, spec)
-        model_class: Any = transformers.AutoModel
+        self._inputs = fixed_inputs(files, spec)
+        load: Any = load_trunk
         size_options = {}
         if task_class.task == TEXT_GENERATION:
-            model_class = transformers.AutoModelForCausalLM
+            load = transformers.AutoModelForCausalLM.from_pretrained
         elif task_class.task == TEXT2TEXT_GENERATION:
-            model_class = transformers.AutoModelForSeq2SeqLM
+            load = transformers.AutoModelForSeq2SeqLM.from_pretrained
         if task_class.head:
-            model_class = getattr(transformers, task_class.name)
+            load = getattr(transformers, task_class.name).from_pretrained
             size_options = {"num_labels": _labels(task_class, shapes)}
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        self.base = model_class.from_pretrained(
+        self.base = load(
             files.folder,
             **size_options,
             dtype=torch.float32,
@@ -200,7 +196,7 @@ class _Models:
             raise Rejected("sites", name, f"maps to no module of {self.task_class.name} that the config targets")
 
     def outputs(self, model: nn.Module) -> Tensor:
-        """Return the raw outputs for all TEXTS, flattened and joined into one vector."""
+        """Return the raw outputs for all fixed inputs, flattened and joined into one vector."""
         import torch
 
         with torch.no_grad():
@@ -228,19 +224,6 @@ def _labels(task_class: TaskClass, shapes: Shapes) -> int:
             message = f"{state} in {WEIGHTS}; expected {list(expected)}; {head_hint(task_class)}"
             raise Rejected("sites", name, message)
     return labels
-
-
-def _inputs(files: FoundationFiles, spec: FoundationSpec) -> list[dict[str, Tensor]]:
-    import torch
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(files.folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    texts = [torch.tensor([tokenizer.encode(text).ids[: spec.max_tokens]]) for text in TEXTS]
-    # The decoder of an encoder–decoder model reads the text too.
-    names = ("input_ids",) if spec.seq2seq_lm is None else ("input_ids", "decoder_input_ids")
-    return [dict.fromkeys(names, ids) for ids in texts]
 
 
 def largest_difference(before: Tensor, after: Tensor) -> float:

@@ -39,13 +39,16 @@ class WeightChange:
     `pairs` maps a module to A (r, in) and B (out, r); B A is close to the change of the module's weight. `whole`
     maps each parameter that is kept whole to its value: the head, a changed pooler and, if one of them changed,
     the trunk's biases. `saved` names the modules of the head and the pooler. `transposed` names the modules with
-    weights of shape (in, out). `left_out` names the changed parameters that a LoRA cannot hold.
+    weights of shape (in, out). `kernels` maps each convolution of the base that a LoRA can change to the shape of
+    one row of its weight, (channels, *kernel), which is flattened in `pairs`. `left_out` names the changed
+    parameters that a LoRA cannot hold.
     """
 
     pairs: Mapping[str, tuple[Tensor, Tensor]]
     whole: Mapping[str, Tensor]
     saved: tuple[str, ...]
     transposed: frozenset[str]
+    kernels: Mapping[str, tuple[int, ...]]
     left_out: tuple[str, ...]
 
     @property
@@ -61,14 +64,16 @@ class WeightChange:
         changed = {**base, **self.whole}
         for module, (a, b) in self.pairs.items():
             name, product = f"{module}.weight", b @ a
-            changed[name] = base[name] + (product.T if module in self.transposed else product)
+            changed[name] = base[name] + (product.T if module in self.transposed else product.view_as(base[name]))
         return changed
 
     def peft(self, task_class: TaskClass) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return the LoRA's config and tensors in PEFT's form."""
-        pairs = self.pairs or _no_change(task_class)
+        pairs = self.pairs or self._no_change(task_class)
         tensors: dict[str, Tensor] = {}
         for module, (a, b) in pairs.items():
+            if (kernel := self.kernels.get(module)) is not None:
+                a, b = a.reshape(len(a), *kernel), b.reshape(*b.shape, *(1 for _ in kernel[1:]))
             tensors |= {f"{module}.lora_A.weight": a, f"{module}.lora_B.weight": b}
         biased = False
         for name, tensor in self.whole.items():
@@ -82,6 +87,17 @@ class WeightChange:
         config = _config(ranks, list(self.saved), biased)
         return config, {PEFT_PREFIX + name: tensor for name, tensor in tensors.items()}
 
+    def _no_change(self, task_class: TaskClass) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return a pair of zeros, which changes nothing. PEFT needs at least one target."""
+        module = next(
+            name
+            for name in task_class.linears
+            if name.startswith(task_class.prefix)
+            and (name in self.kernels or name not in task_class.convolutions)
+        )
+        width_in, width_out = task_class.linears[module]
+        return {module: (torch.zeros(1, width_in), torch.zeros(width_out, 1))}
+
 
 def change_of(
     base: nn.Module,
@@ -92,9 +108,9 @@ def change_of(
 ) -> WeightChange:
     """Return the change that turns the parameters of `base` into `final`.
 
-    `base` is a model of the task class. For each changed weight of a linear layer the result holds the leading
-    singular vectors of the change, as many as needed and at most `rank`. `norms` names the normalisation layers
-    of the trunk whose biases an adapter may change.
+    `base` is a model of the task class. For each changed weight of a linear layer or a convolution the result
+    holds the leading singular vectors of the change, as many as needed and at most `rank`. `norms` names the
+    normalisation layers of the trunk whose biases an adapter may change.
     """
     original = {name: parameter.detach() for name, parameter in base.named_parameters()}
     final = {name: final[name] for name in original}
@@ -104,6 +120,7 @@ def change_of(
     shared = [name for name in final if name in trunk or name not in task_class.head]
     changed = [name for name in shared if not torch.equal(final[name], original[name])]
     pooler = {name.rpartition(".")[0] for name in changed if name.startswith(f"{prefix}pooler.")}
+    kernels = _kernels(base, task_class)
     can_shift = {*task_class.linears, *(prefix + name for name in norms)}
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
     transposed, left_out = set(), []
@@ -112,9 +129,10 @@ def change_of(
         layer = base.get_submodule(module)
         if module in pooler:
             continue
-        if kind == "weight" and isinstance(layer, nn.Linear | Conv1D) and module in task_class.linears:
+        is_linear = isinstance(layer, nn.Linear | Conv1D) and module in task_class.linears
+        if kind == "weight" and (is_linear or module in kernels):
             delta = final[name] - original[name]
-            pairs[module] = _low_rank(delta.T if isinstance(layer, Conv1D) else delta, rank)
+            pairs[module] = _low_rank(delta.T if isinstance(layer, Conv1D) else delta.flatten(1), rank)
             transposed |= {module} if isinstance(layer, Conv1D) else set()
         elif kind != "bias" or module not in can_shift:
             left_out.append(name)
@@ -124,7 +142,7 @@ def change_of(
         biases = [name for name in trunk if name.endswith(".bias") and name not in whole]
         whole |= {name: original[name] if name in left_out else final[name] for name in biases}
     saved = sorted({name.partition(".")[0] for name in head} | pooler)
-    return WeightChange(pairs, whole, tuple(saved), frozenset(transposed), tuple(left_out))
+    return WeightChange(pairs, whole, tuple(saved), frozenset(transposed), kernels, tuple(left_out))
 
 
 def lora_of(
@@ -140,7 +158,8 @@ def lora_of(
         raise Rejected(
             "conversion",
             change.left_out[0],
-            "the adapter changes this parameter, and a LoRA can change only linear layers and biases",
+            "the adapter changes this parameter, and a LoRA can change only linear layers, convolutions that are "
+            "not grouped, and biases",
         )
     return change.peft(task_class)
 
@@ -149,11 +168,14 @@ def _is_inside(module: str, saved: Collection[str]) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in saved)
 
 
-def _no_change(task_class: TaskClass) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return a pair of zeros, which changes nothing. PEFT needs at least one target."""
-    module = next(name for name in task_class.linears if name.startswith(task_class.prefix))
-    width_in, width_out = task_class.linears[module]
-    return {module: (torch.zeros(1, width_in), torch.zeros(width_out, 1))}
+def _kernels(base: nn.Module, task_class: TaskClass) -> dict[str, tuple[int, ...]]:
+    """Return the shape of a row of the weight of each convolution of which PEFT has a LoRA that it can merge."""
+    return {
+        name: tuple(module.weight.shape[1:])
+        for name, module in base.named_modules()
+        if name in task_class.convolutions and isinstance(module, nn.Conv1d | nn.Conv2d)
+        if module.groups == 1 and set(module.dilation) == {1}
+    }
 
 
 def _config(ranks: dict[str, int], saved: list[str], biased: bool) -> dict[str, Any]:

@@ -139,8 +139,9 @@ def identifying_config(config: Mapping[str, Any]) -> dict[str, Any]:
     keys = _keys(config)
     identifying = {key: config[key] for key in keys if key in config}
     if tower := _TOWERS.get(str(config.get("model_type"))):
-        nested = config.get(tower) or {}
-        identifying[tower] = {key: nested[key] for key in keys if key in nested}
+        nested = config.get(tower)
+        stated = nested if isinstance(nested, dict) else {}
+        identifying[tower] = {key: stated[key] for key in keys if key in stated}
     return identifying
 
 

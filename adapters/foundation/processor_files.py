@@ -19,8 +19,8 @@ _PART = {"image": "image_processor", "audio": "feature_extractor"}
 # Keys that name classes of transformers or forms of its outputs, and a table that other keys imply.
 _UNREAD = {
     "processor_class", "auto_map", "_valid_processor_keys", "return_attention_mask", "return_tensors",
-    "data_format", "input_data_format", "device", "disable_grouping", "use_fast", "default_to_square",
-    "mel_filters", "image_processor_type", "feature_extractor_type",
+    "data_format", "input_data_format", "device", "disable_grouping", "use_fast", "mel_filters",
+    "image_processor_type", "feature_extractor_type",
 }  # fmt: skip
 _TYPES = ("image_processor_type", "feature_extractor_type")
 # The same class has had several names.
@@ -30,6 +30,9 @@ _WAVES = ("wav2vec2", "hubert", "wavlm")
 # The length of the longest recording for them.
 _LONGEST_SECONDS = 30
 _CHANNELS = 3
+# Image processors that crop unless their config says otherwise, by default to this size.
+_CROPPING = ("Bit", "CLIP", "DeiT", "MobileNetV2")
+_CROP = 224
 
 
 def processor_config(folder: Path, modality: Modality) -> dict[str, Any]:
@@ -61,8 +64,9 @@ def input_shape(
     """
     if modality == "audio":
         return _audio_shape(folder, config, processor)
-    tower = config.get("vision_config") or config
-    if (channels := tower.get("num_channels", _CHANNELS)) != _CHANNELS:
+    tower = config.get("vision_config")
+    stated = tower if isinstance(tower, dict) else config
+    if (channels := stated.get("num_channels", _CHANNELS)) != _CHANNELS:
         raise FoundationError(
             f"{folder}: the model reads images of {channels!r} channels; choose a model for RGB, which has "
             f"{_CHANNELS}"
@@ -85,14 +89,14 @@ def _kind(processor: Mapping[str, Any]) -> str:
 
 def _image_size(folder: Path, processor: Mapping[str, Any]) -> tuple[int, int]:
     """Return the height and width that an image processor makes of every image."""
-    crop, size = (_sides(processor.get(key)) for key in ("crop_size", "size"))
-    crops = processor.get("do_center_crop", crop is not None)
-    if crops and crop is not None:
+    crop, size = _sides(processor.get("crop_size", _CROP)), _sides(processor.get("size"))
+    if processor.get("do_center_crop", _kind(processor) in _CROPPING) and crop is not None:
         return crop
     if processor.get("do_resize", True):
         if size is not None:
             return size
-        edge = (processor.get("size") or {}).get("shortest_edge")
+        stated = processor.get("size")
+        edge = stated.get("shortest_edge") if isinstance(stated, dict) else None
         # This class makes a square whose side is the shortest edge.
         if _kind(processor) == "ConvNext" and _is_length(edge):
             return (edge, edge)

@@ -91,7 +91,8 @@ class FoundationWeights:
     def weight(self, site: str) -> Array:
         """Return the weight of a linear layer: (out, in) fp32, read-only.
 
-        A convolution's is flattened to (out, channels * kernel area). Raise Rejected (check "foundation") if there is none.
+        A convolution's is flattened to (out, channels * kernel area). Raise Rejected (check "foundation") if
+        there is none.
         """
         weight = self._tensor(f"{site}.weight")
         if weight is None:

@@ -37,6 +37,11 @@ def adapter_form(source: Source, spec: FoundationSpec, plain: PlainFields) -> Ad
     Raise SourceError if the foundation does not serve the source's class, or the labels do not fit its outputs.
     Raise Rejected for a task or problem type that does not exist.
     """
+    if spec.modality != "text":
+        raise SourceError(
+            f"{spec.name} takes {spec.modality} inputs, and a {source.kind} becomes an adapter only on a "
+            "foundation for texts; train an adapter with PEFT and upload its folder"
+        )
     task_class = _task_class(source, spec, plain)
     # Other tasks share the class of text classification.
     task = plain.task or task_class.task

@@ -15,7 +15,7 @@ from rootstock.adapters.bundle import Bundle, Golden, Limits, Manifest, PlainFie
 from rootstock.adapters.bundle.archive import CONFIG, GOLDEN, WEIGHTS
 from rootstock.adapters.bundle.peft_config import read_config
 from rootstock.adapters.bundle.plain.base_model import BASE
-from rootstock.adapters.convert.conversion import TEXTS
+from rootstock.adapters.convert.inputs import TEXTS
 from rootstock.adapters.errors import SourceError
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles
 from rootstock.adapters.foundation.weights import FoundationWeights

@@ -36,9 +36,25 @@ class BodyRoute(APIRoute):
             if is_form:
                 _check_form(request)
                 return await handle(request)
-            return await handle(_JsonRequest(request, await _read_json(request)))
+            return await handle(_JsonRequest(request, await self.read(request)))
 
         return read_and_handle
+
+    async def read(self, request: Request) -> Any:
+        """Return the JSON value of the body. Raise InvalidBody or UnsupportedBody if it is none."""
+        raw = await request.body()
+        try:
+            return parse_json(raw)
+        except InvalidBody as error:
+            raise self.refusal(raw, declared_type(request), error) from error
+
+    def refusal(self, raw: bytes, declared: str, error: InvalidBody) -> InvalidBody | UnsupportedBody:
+        """Return the error of a body that is no JSON: one about its type if that is another one."""
+        if raw.strip() and declared and not _is_json(declared):
+            return UnsupportedBody(
+                f"the body is {declared}; this route takes only JSON; send an object with Content-Type: {_JSON}"
+            )
+        return error
 
 
 class _JsonRequest(Request):
@@ -55,19 +71,6 @@ class _JsonRequest(Request):
 
     async def json(self) -> Any:
         return self._value
-
-
-async def _read_json(request: Request) -> Any:
-    raw = await request.body()
-    declared = _declared(request)
-    try:
-        return parse_json(raw)
-    except InvalidBody as error:
-        if raw.strip() and declared and not _is_json(declared):
-            raise UnsupportedBody(
-                f"the body is {declared}; this route takes only JSON; send an object with Content-Type: {_JSON}"
-            ) from error
-        raise
 
 
 def parse_json(raw: bytes) -> Any:
@@ -98,7 +101,7 @@ def _check_encoding(request: Request) -> None:
 
 
 def _check_form(request: Request) -> None:
-    declared = _declared(request)
+    declared = declared_type(request)
     if declared != _FORM:
         raise UnsupportedBody(
             f"the body is {declared or 'without a Content-Type'}; this route takes only a form; send {_FORM}, as "
@@ -106,7 +109,7 @@ def _check_form(request: Request) -> None:
         )
 
 
-def _declared(request: Request) -> str:
+def declared_type(request: Request) -> str:
     """Return the declared media type in lower case, without parameters, at most 100 characters; empty if none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()[:100]
 

@@ -17,7 +17,8 @@ router = APIRouter(include_in_schema=False)
 
 _HEADERS = {
     # The page runs and loads this server's files alone. A card is the only HTML that a script may insert.
-    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; media-src data:; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types card",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

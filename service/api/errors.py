@@ -51,11 +51,13 @@ _STATUS = {
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # Fields with several forms. The message lists all forms, because pydantic would name the first form's fault.
 _UNIONS = {
-    "inputs": "a string, {text, text_pair}, {question, context}, or a list of at least one of these",
-    "input": "a string, a list of strings, a list of token ids or a list of such lists, with at least one item",
+    "inputs": "a string, {text, text_pair}, {question, context}, {image}, {audio}, or a list of at least one of "
+    "these",
+    "input": "a string, a list of strings, a list of token ids or of such lists, or a list of {text}, {image} or "
+    "{audio}, with at least one item",
     **dict.fromkeys(
         ("instances", "dataframe_split", "dataframe_records"),
-        "a list of at least one string, {text, text_pair} or {question, context}",
+        "a list of at least one string, {text, text_pair}, {question, context}, {image} or {audio}",
     ),
     "truncate": "true, false, NONE, START or END",
     "prompt": "a string or a list of at least one token id",

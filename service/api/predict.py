@@ -3,57 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Discriminator, Field, StrictBool, StrictStr, Tag, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, StrictBool, StrictStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, to_json
 
-from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.errors import ErrorDetail, fault_detail
+from rootstock.service.api.inputs import GivenInput, InputForm, read_inputs
+from rootstock.service.api.media.media_content import media_bodies
+from rootstock.service.api.media.media_route import MediaRoute
 from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
 from rootstock.service.api.server import server_of
 from rootstock.service.api.strict import Strict
 from rootstock.service.api.task_predictions import Prediction, TaskPrediction, Timings, Usage
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.errors import WrongTask
-from rootstock.service.engine.encode.modalities.text import Input, Question
+from rootstock.service.engine.core.request import RequestOptions
 from rootstock.service.engine.encode.tasks.truncation import TRUNCATION
 
-router = APIRouter(route_class=BodyRoute)
+router = APIRouter(route_class=MediaRoute)
 Result = TypeVar("Result")
-
-
-class TextPair(Strict):
-    """A text, or a pair of texts that one prediction is about."""
-
-    text: StrictStr
-    text_pair: StrictStr | None = None
-
-
-class QuestionContext(Strict):
-    """A question, and the text to find its answer in."""
-
-    question: StrictStr
-    context: StrictStr
-
-
-def form_of(value: Any) -> str:
-    """Return the tag of the form that an input seems to have, so that an error names that form."""
-    keys = set(value) if isinstance(value, dict) else set()
-    if keys & {"question", "context"}:
-        return "a question"
-    return "a pair" if keys & {"text", "text_pair"} else "a text"
-
-
-Text = Annotated[
-    Annotated[StrictStr, Tag("a text")]
-    | Annotated[TextPair, Tag("a pair")]
-    | Annotated[QuestionContext, Tag("a question")],
-    Discriminator(form_of),
-]
 
 
 # The check ends at the first item that is not a string, so that a long list gives one error.
@@ -90,7 +62,7 @@ class PredictBody(Body):
     model: Annotated[StrictStr, Field(examples=["review-sentiment"])] | None = None
     models: Strings | None = Field(None, validate_default=True)
     task: Annotated[StrictStr, Field(examples=["text-classification"])] | None = None
-    inputs: Text | Annotated[list[Text], Field(min_length=1, fail_fast=True)]
+    inputs: InputForm | Annotated[list[InputForm], Field(min_length=1, fail_fast=True)]
     parameters: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("models")
@@ -117,15 +89,16 @@ class Predictions(BaseModel):
     results: list[TaskPrediction | FailedPrediction]
 
 
-@router.post("/v1/predict", response_model=TaskPrediction | Predictions)
+@router.post(
+    "/v1/predict",
+    response_model=TaskPrediction | Predictions,
+    openapi_extra=media_bodies("model", "models", "task", "parameters", "priority", "timeout"),
+)
 async def predict(body: PredictBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Predict with one adapter (`model`), or with several for the same inputs (`models`)."""
-    foundations = server_of(request).foundations
-    inputs = [input_of(x) for x in (body.inputs if isinstance(body.inputs, list) else [body.inputs])]
     options = options_of(body, request, within)
     models = [body.model] if body.model is not None else body.models or []
-    call = foundations.predict_many(models, inputs, body.parameters, body.task, options)
-    outcomes = await while_connected(request, call)
+    outcomes = await while_connected(request, _outcomes(body, models, request, options))
     for outcome in outcomes:
         if isinstance(outcome, WrongTask):
             outcome.param = "task"
@@ -134,6 +107,28 @@ async def predict(body: PredictBody, request: Request, within: TimeoutHeader = N
     if isinstance(outcomes[0], Exception):
         raise outcomes[0]
     return _json(_prediction(outcomes[0], models[0]))
+
+
+async def predict_given(
+    request: Request,
+    model: str,
+    given: Sequence[GivenInput],
+    parameters: Mapping[str, Any],
+    task: str | None,
+    options: RequestOptions,
+) -> Answer:
+    """Return one model's answer to the inputs. Raise as `read_inputs` and `Foundations.predict` do."""
+    inputs = await read_inputs(request, given)
+    return await server_of(request).foundations.predict(model, inputs, parameters, task, options)
+
+
+async def _outcomes(
+    body: PredictBody, models: Sequence[str], request: Request, options: RequestOptions
+) -> list[Answer | Exception]:
+    given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
+    inputs = await read_inputs(request, given)
+    foundations = server_of(request).foundations
+    return await foundations.predict_many(models, inputs, body.parameters, body.task, options)
 
 
 class ClientLeft(Exception):
@@ -160,15 +155,6 @@ async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def input_of(value: str | TextPair | QuestionContext) -> Input:
-    """Return the engine's input for a text, a pair or a question with its context."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, TextPair):
-        return value.text if value.text_pair is None else (value.text, value.text_pair)
-    return Question(value.question, value.context)
 
 
 def _results(

@@ -11,6 +11,7 @@ from fastapi import Request
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.registry.port import Registry
 from rootstock.service.adapter_folder import AdapterFolder
+from rootstock.service.api.media.remote_file import RemoteFiles
 from rootstock.service.foundations import Foundations
 from rootstock.service.pins import Pins
 from rootstock.service.publishing import Publisher
@@ -35,6 +36,7 @@ class Server:
     bundle_limits: Limits
     adapter_folder: AdapterFolder
     max_body_bytes: int
+    remote_files: RemoteFiles
     tracing: Tracing | None = None
     ready: bool = False
     texts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))

@@ -143,6 +143,34 @@ class FillMaskPrediction(Prediction):
     predictions: list[list[FilledMask] | list[list[FilledMask]]]
 
 
+class ImageClassificationPrediction(Prediction):
+    """The labels of each image, best first: the first five, or as many as `top_k`."""
+
+    task: Literal["image-classification"]
+    predictions: list[list[LabelScore]]
+
+
+class ImageFeatureExtractionPrediction(Prediction):
+    """The pooled vector of each image."""
+
+    task: Literal["image-feature-extraction"]
+    predictions: list[list[float]]
+
+
+class AudioClassificationPrediction(Prediction):
+    """The labels of each recording, best first: the first five, or as many as `top_k`."""
+
+    task: Literal["audio-classification"]
+    predictions: list[list[LabelScore]]
+
+
+class AudioFeatureExtractionPrediction(Prediction):
+    """The pooled vector of each recording."""
+
+    task: Literal["audio-feature-extraction"]
+    predictions: list[list[float]]
+
+
 # An answer by its task. Only the OpenAPI document needs these classes: the engine's values go out unchecked.
 TaskPrediction = Annotated[
     TextClassificationPrediction
@@ -151,6 +179,10 @@ TaskPrediction = Annotated[
     | QuestionAnsweringPrediction
     | TextRankingPrediction
     | ZeroShotClassificationPrediction
-    | FillMaskPrediction,
+    | FillMaskPrediction
+    | ImageClassificationPrediction
+    | ImageFeatureExtractionPrediction
+    | AudioClassificationPrediction
+    | AudioFeatureExtractionPrediction,
     Field(discriminator="task"),
 ]

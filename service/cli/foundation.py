@@ -45,7 +45,8 @@ def _summary(reference: str, folder: Path, spec: FoundationSpec) -> str:
     own = spec.embedding
     pooling = f"{own.pooling} pooling{', normalised' if own.normalize else ''}"
     prefix = f", prefix {own.prefix!r}" if own.prefix else ""
-    tasks = "\n".join(f"  {c.task:<22}{c.name}" for c in spec.classes.values())
+    tasks = "\n".join(f"  {c.task:<26}{c.name}" for c in spec.classes.values())
+    kinds = "linear layers and convolutions" if spec.convolutions else "linear layers"
     return (
         f"reference    {reference}\n"
         f"name         {spec.name}{'@' + spec.revision if spec.revision else ''}\n"
@@ -55,7 +56,7 @@ def _summary(reference: str, folder: Path, spec: FoundationSpec) -> str:
         f"{spec.parameters / 1e6:.1f} M parameters\n"
         f"tokens       at most {spec.max_tokens}; {own.max_tokens} for its own embeddings "
         f"({pooling}{prefix})\n"
-        f"sites        {len(spec.sites)} linear layers of the trunk\n"
+        f"sites        {len(spec.sites)} {kinds} of the trunk\n"
         f"tasks\n{tasks}\n"
         f"own tasks    {', '.join(spec.own_tasks)}\n"
     )

@@ -28,25 +28,36 @@ if TYPE_CHECKING:
     )
     from rootstock.adapters.client.predictions import (
         AnswerResult,
+        AudioClassificationResult,
+        AudioEmbeddingResult,
         ClassificationResult,
         EmbeddingResult,
         EntitiesResult,
         FillMaskResult,
+        ImageClassificationResult,
+        ImageEmbeddingResult,
         RelevanceResult,
         TaskResult,
         ZeroShotResult,
     )
+    from rootstock.adapters.media import AudioFile, ImageFile
 
 __all__ = [
     "AccessDenied",
     "AnswerResult",
     "AsyncClient",
+    "AudioClassificationResult",
+    "AudioEmbeddingResult",
+    "AudioFile",
     "ClassificationResult",
     "Client",
     "ClientError",
     "EmbeddingResult",
     "EntitiesResult",
     "FillMaskResult",
+    "ImageClassificationResult",
+    "ImageEmbeddingResult",
+    "ImageFile",
     "InvalidRequest",
     "Misused",
     "NotFound",
@@ -64,7 +75,12 @@ __all__ = [
 ]
 
 _CLIENT = "rootstock.adapters.client"
-_MODULES = {"AsyncClient": f"{_CLIENT}.async_client", "Client": f"{_CLIENT}.client"}
+_MODULES = {
+    "AsyncClient": f"{_CLIENT}.async_client",
+    "AudioFile": "rootstock.adapters.media",
+    "Client": f"{_CLIENT}.client",
+    "ImageFile": "rootstock.adapters.media",
+}
 
 
 def __getattr__(name: str) -> Any:

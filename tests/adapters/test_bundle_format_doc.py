@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from pathlib import Path
@@ -10,19 +11,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rfc8785
+from PIL import Image
 from safetensors.numpy import save
 
 from rootstock.adapters.bundle import Bundle, Limits, open_bundle, pack
 from rootstock.adapters.bundle.archive import CONFIG, GOLDEN, MANIFEST, MEMBERS, WEIGHTS
-from rootstock.adapters.bundle.golden import MAX_INPUTS
+from rootstock.adapters.bundle.golden import MAX_FILE_BYTES, MAX_INPUTS, read_golden
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, REFUSED
 from rootstock.adapters.bundle.manifest import MAX_LABELS
+from rootstock.adapters.bundle.names.former_names import former_name
 from rootstock.adapters.bundle.plain.extras import FILES, FOLDERS
+from rootstock.adapters.media import ImageFile
 from rootstock.adapters.spec import POOLINGS, PROBLEM_TYPES, TASKS, FoundationSpec
 
 TEXT = Path(__file__).parents[2].joinpath("docs", "bundle-format.md").read_text(encoding="utf-8")
 EXAMPLE = TEXT.partition("## A worked example")[2]
 CONFIG_BLOCK, GOLDEN_BLOCK, MANIFEST_BLOCK = re.findall(r"```json\n(.*?)\n```", EXAMPLE, re.DOTALL)
+[FILES_BLOCK] = re.findall(
+    r"```json\n(.*?)\n```", TEXT.partition("## `golden.json`")[2].partition("\n## ")[0], re.DOTALL
+)
 [DIGEST] = re.findall(r"```text\n(sha256:[0-9a-f]{64})\n```", EXAMPLE)
 
 
@@ -85,6 +92,28 @@ def test_the_numbers_are_the_code_s(example: Bundle) -> None:
         assert f"{size // 2**20} MiB for" in TEXT
     assert f"1 to {MAX_LABELS:,} of them" in TEXT
     assert f"1 to {MAX_INPUTS} (" in TEXT
+
+
+def test_the_golden_set_of_images_opens_and_its_file_is_an_image() -> None:
+    golden = read_golden(FILES_BLOCK.encode(), "image")
+    [file] = golden.inputs
+    assert isinstance(file, ImageFile)
+    assert Image.open(io.BytesIO(file.data)).format == "PNG"
+    assert f"of at most {MAX_FILE_BYTES:,} bytes" in TEXT
+
+
+def test_the_former_names_are_those_of_the_table() -> None:
+    table = TEXT.partition("### Former names")[2].partition("### Options")[0]
+    for model_type, name in (
+        ("vit", "layers.N.x"), ("beit", "attention.q_proj"), ("dinov2", "attention.o_proj"), ("swin", "mlp.fc1"),
+        ("swin", "attention.q_proj"), ("clip", "encoder.x"), ("dinov3_vit", "model.layer.N.x"),
+        ("dinov3_convnext", "model.stages.N.x"),
+    ):  # fmt: skip
+        former = former_name(model_type, name)
+        assert former != name
+        assert f"`{model_type}`" in table
+        assert f"`{former.removesuffix('x')}`" in table
+        assert f"`{name.removesuffix('x')}`" in table
 
 
 def test_every_kind_is_named_where_it_belongs() -> None:

@@ -372,7 +372,7 @@ FOREIGN: dict[str, dict[str, Any]] = {
         "num_experts": 4,
     },
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
-    "vit": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48},
+    "swinv2": {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4, "image_size": 32},
     "camembert": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48},
 }
 

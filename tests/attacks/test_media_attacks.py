@@ -46,8 +46,8 @@ def config(kind: str = "LORA", **changes: Any) -> dict[str, Any]:
 def stem(**changes: Any) -> Tensors:
     """A LoRA of rank 4 of the first convolution, 7 x 7 on 3 channels, and a head; None leaves a tensor out."""
     shapes: dict[str, Any] = {
-        f"{STEM}.lora_A.weight": (4, 3, 7, 7), f"{STEM}.lora_B.weight": (6, 4, 1, 1),
-        "classifier.1.weight": (3, 8), "classifier.1.bias": (3,), **changes,
+        f"{STEM}.lora_A.weight": (4, 3, 7, 7), f"{STEM}.lora_B.weight": (8, 4, 1, 1),
+        "classifier.1.weight": (3, 16), "classifier.1.bias": (3,), **changes,
     }  # fmt: skip
     return {f"{PREFIX}{n}": np.full(size, 0.1, np.float32) for n, size in shapes.items() if size is not None}
 
@@ -60,15 +60,15 @@ def test_the_unspoilt_adapter_is_accepted(resnet: FoundationSpec) -> None:
 A, B = f"{STEM}.lora_A.weight", f"{STEM}.lora_B.weight"
 SHAPES: dict[str, tuple[dict[str, Any], str, object]] = {
     "flat A": ({A: (4, 147)}, "lora_A", [4, 3, 7, 7]),
-    "flat B": ({B: (6, 4)}, "lora_B", [6, 4, 1, 1]),
+    "flat B": ({B: (8, 4)}, "lora_B", [8, 4, 1, 1]),
     "A of another kernel": ({A: (4, 3, 5, 5)}, "lora_A", [4, 3, 5, 5]),
     "A of as many numbers": ({A: (4, 7, 7, 3)}, "lora_A", [4, 7, 7, 3]),
     "A of one axis more": ({A: (4, 3, 7, 7, 1)}, "lora_A", [4, 3, 7, 7, 1]),
     "A of other channels": ({A: (4, 1, 7, 7)}, "lora_A", [4, 1, 7, 7]),
-    "B with a kernel": ({B: (6, 4, 7, 7)}, "lora_B", [6, 4, 7, 7]),
-    "B of another width": ({B: (7, 4, 1, 1)}, "lora_B", [7, 4, 1, 1]),
-    "B of groups": ({B: (6, 2, 1, 1)}, "lora_B", [6, 2, 1, 1]),
-    "another rank": ({A: (5, 3, 7, 7), B: (6, 5, 1, 1)}, "lora_A", [5, 3, 7, 7]),
+    "B with a kernel": ({B: (8, 4, 7, 7)}, "lora_B", [8, 4, 7, 7]),
+    "B of another width": ({B: (9, 4, 1, 1)}, "lora_B", [9, 4, 1, 1]),
+    "B of groups": ({B: (8, 2, 1, 1)}, "lora_B", [8, 2, 1, 1]),
+    "another rank": ({A: (5, 3, 7, 7), B: (8, 5, 1, 1)}, "lora_A", [5, 3, 7, 7]),
     "no numbers": ({A: (4, 0, 7, 7)}, "lora_A", [4, 0, 7, 7]),
     "B missing": ({B: None}, "lora_B", "missing"),
 }
@@ -82,8 +82,8 @@ def test_a_forged_shape_at_a_convolution_is_refused(resnet: FoundationSpec, name
 
 KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "dora as for a linear layer": (
-        "LORA", {"use_dora": True}, {f"{STEM}.lora_magnitude_vector": (6,)}, "magnitude"),
-    "ia3 as for a linear layer": ("IA3", {}, {f"{STEM}.ia3_l": (6, 1)}, "ia3_l"),
+        "LORA", {"use_dora": True}, {f"{STEM}.lora_magnitude_vector": (8,)}, "magnitude"),
+    "ia3 as for a linear layer": ("IA3", {}, {f"{STEM}.ia3_l": (8, 1)}, "ia3_l"),
     "ia3 of the kernel": (
         "IA3", {"feedforward_modules": ["embedder.convolution"]}, {f"{STEM}.ia3_l": (1, 147, 1, 1)}, "ia3_l"),
     "adalora as kernels": (
@@ -98,11 +98,11 @@ def test_another_kind_s_forged_shape_at_a_convolution_is_refused(
     kind, options, changes, where = KINDS[name]
     lora = {} if kind == "LORA" else {A: None, B: None}
     upload = plain_files(stem(**lora, **changes), config(kind, **options))
-    refused(upload, resnet, "sites", where, "expected", base=models["resnet"])  # type: ignore[arg-type]
+    refused(upload, resnet, "sites", where, "expected", base=models["resnet"].base)
 
 
 def test_the_rank_at_a_convolution_is_limited(resnet: FoundationSpec) -> None:
-    tensors = stem(**{A: (17, 3, 7, 7), B: (6, 17, 1, 1)})
+    tensors = stem(**{A: (17, 3, 7, 7), B: (8, 17, 1, 1)})
     refused(plain_files(tensors, config(r=17)), resnet, "rank", "embedder.convolution", 17, 16)
 
 
@@ -116,8 +116,8 @@ def test_nan_at_a_convolution_is_refused(resnet: FoundationSpec) -> None:
 def test_an_adapter_that_peft_made_of_a_grouped_convolution_is_refused_with_the_reason(
     models: dict[str, MediaModel], tmp_path: Path, kind: str
 ) -> None:
-    # PEFT wants a rank that the groups divide: 6 in the first stage, 8 in the second.
-    own: dict[str, Any] = {"r": 24} if kind == "LORA" else {"feedforward_modules": []}
+    # PEFT wants a rank that the groups divide: 8 in the first stage, 16 in the second.
+    own: dict[str, Any] = {"r": 16} if kind == "LORA" else {"feedforward_modules": []}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "LoRA adapter added to ConvNd layer with groups > 1")
         save_media_adapter(models["convnext"], tmp_path, kind, target_modules=["dwconv"], **own)
@@ -145,10 +145,10 @@ def test_a_grouped_convolution_in_a_spec_is_refused_too(models: dict[str, MediaM
 @pytest.mark.parametrize("kind", ["IA3", "ADALORA"])
 def test_a_kind_that_peft_has_not_for_waves_is_refused(models: dict[str, MediaModel], kind: str) -> None:
     assert models["wav2vec2"].spec.convolutions["feature_extractor.conv_layers.1.conv"] == Convolution(
-        (3,), (2,), (0,), (1,)
+        (5,), (5,), (0,), (1,)
     )
-    head = {"projector.weight": (256, 16), "projector.bias": (256,), "classifier.weight": (3, 256)}
-    shapes = {**head, "classifier.bias": (3,), f"{WAVES}.ia3_l": (6, 1)}
+    head = {"projector.weight": (12, 16), "projector.bias": (12,), "classifier.weight": (3, 12)}
+    shapes = {**head, "classifier.bias": (3,), f"{WAVES}.ia3_l": (8, 1)}
     tensors = {f"{PREFIX}{name}": np.ones(shape, np.float32) for name, shape in shapes.items()}
     options = config(kind, target_modules=["conv_layers.1.conv"], modules_to_save=["projector", "classifier"])
     refused(plain_files(tensors, options), models["wav2vec2"].spec, "sites", WAVES, f"no {kind} of a one-dim")

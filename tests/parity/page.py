@@ -29,6 +29,7 @@ from tests.parity.matrix import (
     Kind,
     gap,
 )
+from tests.parity.media_page import media_section
 from tests.service.engine.generate.families import FAMILIES
 from tests.service.engine.generate.rewriters import REWRITERS
 
@@ -187,12 +188,12 @@ def render() -> str:
             _HEADS_NOTE,
             "## Encoder–decoder models\n",
             _REWRITING_NOTE.format(architectures=", ".join(dict.fromkeys(one[0] for one in REWRITERS.values()))),
+            media_section(),
             "## The files beside a foundation\n",
             _FILES_NOTE,
             "## Architectures\n",
-            "An architecture is the `model_type` in the foundation's `config.json`. "
-            "[Text generation](#text-generation) and "
-            "[encoder–decoder models](#encoderdecoder-models) have others.\n",
+            "An architecture is the `model_type` in the foundation's `config.json`. These read texts in one "
+            "pass; [other sections](#text-generation) list others.\n",
             *_table(
                 ["architecture", "LoRA's usual targets", "`modules_to_save`"], map(_row, ARCHITECTURES.values())
             ),

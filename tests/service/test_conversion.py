@@ -23,7 +23,8 @@ from rootstock.adapters.bundle import Limits, open_bundle, pack, unpack
 from rootstock.adapters.bundle.archive import CARD, CONFIG, WEIGHTS
 from rootstock.adapters.bundle.kinds.methods import CONVERTED
 from rootstock.adapters.cli.adapter_commands import app
-from rootstock.adapters.convert.conversion import MAX_DIFFERENCE, TEXTS, Conversion, convert
+from rootstock.adapters.convert.conversion import MAX_DIFFERENCE, Conversion, convert
+from rootstock.adapters.convert.inputs import TEXTS
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.foundation.weights import FoundationWeights

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.client.predictions import ClassificationResult, EntitiesResult, Entity
-from rootstock.adapters.client.routes import InputText
+from rootstock.adapters.client.routes import GivenInput
 from rootstock.adapters.tasks import task_named
 from rootstock.training.data.dataset import read_rows
 from rootstock.training.data.example import OUTSIDE, Example
@@ -51,7 +51,7 @@ def _texts(client: Client, reference: str, examples: Sequence[Example], data: Pa
     return label_figures([ids[e.labels[0]] for e in examples], [ids[label] for label in predicted], labels)
 
 
-def _input(example: Example) -> InputText:
+def _input(example: Example) -> GivenInput:
     return example.text if example.pair is None else {"text": example.text, "text_pair": example.pair}
 
 

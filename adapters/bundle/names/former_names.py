@@ -61,5 +61,7 @@ def has_former_names(model_type: str, modules: Iterable[str], known: Iterable[st
 def _renamed(name: str, renamings: Iterable[Renaming]) -> str:
     dotted = f".{name}."
     for before, after in renamings:
-        dotted = dotted.replace(f".{before}.", f".{after}.")
+        # A new part may end in the former one. A name that has it already stays.
+        if not (f".{before}." in f".{after}." and f".{after}." in dotted):
+            dotted = dotted.replace(f".{before}.", f".{after}.")
     return dotted[1:-1]

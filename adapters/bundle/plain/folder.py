@@ -22,7 +22,6 @@ from rootstock.adapters.bundle.plain.origin import (
     check_origin,
     head_hint,
     short_names,
-    tuned_modules,
 )
 from rootstock.adapters.bundle.plain.sentence_files import has_pooling, read_sentence_files
 from rootstock.adapters.bundle.tensors import read_tensors
@@ -119,12 +118,13 @@ def _fitting_task(task_type: Any, archive: Archive, foundation: FoundationSpec) 
     embedding, classification = EMBEDDING[foundation.modality], CLASSIFICATION[foundation.modality]
     if classification not in foundation.tasks:
         return embedding
-    names = list(read_tensors(archive.members[WEIGHTS]))
-    modules = {present_name(foundation.model_type, module) for module in tuned_modules(names)}
+    names = [name.removeprefix(PEFT_PREFIX) for name in read_tensors(archive.members[WEIGHTS])]
     heads = {name.partition(".")[0] for name in foundation.class_for(classification).head}
-    has_head = any(name.removeprefix(PEFT_PREFIX).partition(".")[0] in heads for name in names)
-    fits = not has_head and modules & foundation.class_for(embedding).linears.keys()
-    return embedding if fits else classification
+    if any(name.partition(".")[0] in heads for name in names):
+        return classification
+    modules = tuple(f"{module}." for module in foundation.class_for(embedding).linears)
+    inside = any(present_name(foundation.model_type, name).startswith(modules) for name in names)
+    return embedding if inside else classification
 
 
 def plain_head(task_class: TaskClass, foundation: FoundationSpec, sentence: StatedEmbedding | None) -> HeadSpec:

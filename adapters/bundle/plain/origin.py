@@ -80,7 +80,7 @@ def check_origin(
             f"holds weights of a whole model, such as {trunk[0]}, and none of a {config.peft_type} adapter; save "
             "the PEFT model with its save_pretrained",
         )
-    modules = {_first_layer_s(match["module"], task_class, foundation) for match in tuners.values()}
+    modules = {_known_module(match["module"], task_class, foundation) for match in tuners.values()}
     if modules and not modules & task_class.linears.keys():
         raise Rejected(
             "sites",
@@ -108,10 +108,13 @@ def _layer(module: str, task_class: TaskClass, foundation: FoundationSpec) -> in
     return int(number) if number.isdecimal() and len(number) < 6 else None
 
 
-def _first_layer_s(module: str, task_class: TaskClass, foundation: FoundationSpec) -> str:
-    """Return the name of the same module in layer 0, which every model has."""
+def _known_module(module: str, task_class: TaskClass, foundation: FoundationSpec) -> str:
+    """Return the name of a module, or of the same module in layer 0 if the class has no such layer.
+
+    The first stage of a model in stages may lack a module that the others have, such as a downsampling.
+    """
     layer = _layer(module, task_class, foundation)
-    if layer is None:
+    if layer is None or module in task_class.linears:
         return module
     before = f"{task_class.prefix if module.startswith(task_class.prefix) else ''}{foundation.layer_prefix}"
     return f"{before}0{module.removeprefix(before).removeprefix(str(layer))}"
@@ -127,7 +130,7 @@ def _width(
     hidden, widths = foundation.hidden_size, set()
     for name, match in tuners.items():
         width_in, width_out = task_class.linears.get(
-            _first_layer_s(match["module"], task_class, foundation), (0, 0)
+            _known_module(match["module"], task_class, foundation), (0, 0)
         )
         shape = named[name].shape
         if match["kind"] == "lora_A" and width_in == hidden and len(shape) == 2:

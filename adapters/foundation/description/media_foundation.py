@@ -66,9 +66,9 @@ def media_foundation(files: FoundationFiles, config: Any, raw: Mapping[str, Any]
         trunk: Any = new_trunk(config).eval()
         classifiers = _classifiers(config, modality)
     states = pass_of(trunk, longest_input(shape, processor), files.name)
-    classes = [TaskClass(type(trunk).__name__, EMBEDDING[modality], "", linears(trunk) | convolutions(trunk))]
+    classes = [_task_class(EMBEDDING[modality], "", trunk)]
     if classifiers:
-        classes.append(_task_class(CLASSIFICATION[modality], classifiers, trunk))
+        classes.append(_classification(modality, classifiers, trunk))
     geometries = _geometries(trunk, states)
     prefix, layers = longest_list(trunk)
     return FoundationSpec(
@@ -84,7 +84,7 @@ def media_foundation(files: FoundationFiles, config: Any, raw: Mapping[str, Any]
         inputs=(trunk.main_input_name,),
         sites=_sites(trunk, states, geometries),
         classes={one.name: one for one in classes},
-        norms={name: width for name, width in norms(trunk).items() if states.reads_tokens(name)},
+        norms=_norms(trunk, states),
         layer_prefix=prefix,
         modality=modality,
         input_shape=shape,
@@ -105,12 +105,19 @@ def _classifiers(config: Any, modality: Modality) -> tuple[nn.Module, nn.Module]
     return two_sizes(kind[0] if isinstance(kind, tuple) else kind, config)
 
 
-def _task_class(task: str, models: tuple[nn.Module, nn.Module], trunk: nn.Module) -> TaskClass:
+def _classification(modality: Modality, models: tuple[nn.Module, nn.Module], trunk: nn.Module) -> TaskClass:
     """Return the task class on a trunk from two models of it with different label counts."""
     small, large = models
     prefix = next(f"{name}." for name, part in small.named_children() if type(part) is type(trunk))
-    inside = linears(small) | convolutions(small)
-    return TaskClass(type(small).__name__, task, prefix, inside, head_shapes(small, large, prefix))
+    return _task_class(CLASSIFICATION[modality], prefix, small, head_shapes(small, large, prefix))
+
+
+def _task_class(
+    task: str, prefix: str, model: nn.Module, head: Mapping[str, tuple[int | None, ...]] | None = None
+) -> TaskClass:
+    inside = convolutions(model)
+    modules = linears(model) | inside
+    return TaskClass(type(model).__name__, task, prefix, modules, head or {}, frozenset(inside))
 
 
 def _geometries(trunk: nn.Module, states: TrunkPass) -> dict[str, Convolution]:
@@ -122,9 +129,21 @@ def _geometries(trunk: nn.Module, states: TrunkPass) -> dict[str, Convolution]:
 def _sites(
     trunk: nn.Module, states: TrunkPass, geometries: Mapping[str, Convolution]
 ) -> dict[str, tuple[int, int]]:
-    """Return the features of the linear layers and convolutions that a row's adapter can update, by name."""
-    found = {name: pair for name, pair in linears(trunk).items() if states.reads_rows(name)}
-    return found | {name: pair for name, pair in convolutions(trunk).items() if name in geometries}
+    """Return the features of the linear layers and convolutions that a row's adapter can update, by name.
+
+    They are in the order of computing, because modules before and after the layers belong to different layers.
+    """
+    found = linears(trunk) | {n: pair for n, pair in convolutions(trunk).items() if n in geometries}
+    return {name: found[name] for name in states.read if name in found and states.reads_rows(name)}
+
+
+def _norms(trunk: nn.Module, states: TrunkPass) -> dict[str, int]:
+    """Return the widths of the normalisation layers that a row's adapter can update.
+
+    They are in the order of computing, as the sites are.
+    """
+    found = norms(trunk)
+    return {name: found[name] for name in states.read if name in found and states.reads_tokens(name)}
 
 
 def _pooling(files: FoundationFiles, trunk: Any) -> Pooling:

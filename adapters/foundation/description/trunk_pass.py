@@ -19,7 +19,8 @@ _ROWS = 13
 class TrunkPass:
     """The shapes in one pass: of the last hidden state without its rows, and of what each module reads.
 
-    The hidden state is (tokens, width), or (width, height, width of the grid) of a trunk of convolutions.
+    The hidden state is (tokens, width), or (width, height, width of the grid) of a trunk of convolutions. `read`
+    is in the order in which the pass calls the modules.
     """
 
     hidden: tuple[int, ...]
@@ -64,8 +65,10 @@ def pass_of(trunk: nn.Module, shape: tuple[int, ...], name: str) -> TrunkPass:
     ]
     model: Any = trunk
     try:
-        with torch.no_grad(), torch.device("meta"):
-            output = model(**{model.main_input_name: torch.empty(_ROWS, *shape)})
+        # The input is on the meta device, and so is all that depends on it. The default device stays as it is,
+        # because BEiT caches its table of relative positions for all models of the process.
+        with torch.no_grad():
+            output = model(**{model.main_input_name: torch.empty(_ROWS, *shape, device="meta")})
     except (ValueError, RuntimeError) as error:
         raise FoundationError(
             f"{name}: the model does not take inputs of the shape {shape}, which the config of its processor "

@@ -31,7 +31,13 @@ from rootstock.service.engine.core.errors import EngineError
 router = APIRouter(route_class=BodyRoute)
 _UNSPECIFIED = "default/not-specified"
 # The names of Infinity's capabilities for the tasks that its routes serve.
-_CAPABILITIES = {"feature-extraction": "embed", "text-classification": "classify", "text-ranking": "rerank"}
+_CAPABILITIES = {
+    "feature-extraction": "embed",
+    "image-feature-extraction": "image_embed",
+    "audio-feature-extraction": "audio_embed",
+    "text-classification": "classify",
+    "text-ranking": "rerank",
+}
 
 
 def _named(model: str) -> str:
@@ -42,11 +48,15 @@ InfinityModelName = Annotated[StrictStr, AfterValidator(_named)]
 
 
 class InfinityEmbeddingsBody(DefaultTruncation, EmbeddingsBody):
-    """The body of an embedding of texts. `dimensions` 0 asks for the whole vector."""
+    """The body of an embedding. `dimensions` 0 asks for the whole vector."""
 
     model: InfinityModelName = FOUNDATION
     dimensions: Annotated[int, Field(ge=0)] | None = None
-    modality: Literal["text"] = "text"
+
+    @property
+    def truncation_parameters(self) -> dict[str, Any]:
+        """Return the truncation of texts. Images and recordings have none."""
+        return super().truncation_parameters if self.items is None else {}
 
 
 class InfinityRerankBody(DefaultTruncation, RerankBody):
@@ -124,7 +134,7 @@ class InfinityModels(BaseModel):
 async def infinity_embeddings(
     body: InfinityEmbeddingsBody, request: Request, within: TimeoutHeader = None
 ) -> InfinityVectors:
-    """Embed texts with the foundation or a feature-extraction adapter."""
+    """Embed texts, images or recordings with a foundation or an adapter that gives vectors."""
     native = body.model_copy(update={"dimensions": body.dimensions or None})
     answer = await embeddings(native, request, within)
     return InfinityVectors(

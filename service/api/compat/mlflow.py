@@ -10,17 +10,16 @@ from pydantic import Field, StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.inference_protocol.open_inference import InstancePredictions
+from rootstock.service.api.inputs import GivenInput, InputForm
 from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
-from rootstock.service.api.predict import Text, input_of, while_connected
-from rootstock.service.api.server import server_of
+from rootstock.service.api.predict import predict_given, while_connected
 from rootstock.service.api.strict import MAX_ITEMS, Strict
 from rootstock.service.engine.core.errors import EngineError, InvalidInput, InvalidParameter, TooLarge, TooLong
-from rootstock.service.engine.encode.modalities.text import Input
 
 router = APIRouter(route_class=BodyRoute)
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-_COLUMNS = ("text", "text_pair", "question", "context")
-_ROWS: TypeAdapter[list[Text]] = TypeAdapter(Annotated[list[Text], Field(min_length=1, fail_fast=True)])
+_COLUMNS = ("text", "text_pair", "question", "context", "image", "audio")
+_ROWS: TypeAdapter[list[InputForm]] = TypeAdapter(Annotated[list[InputForm], Field(min_length=1, fail_fast=True)])
 
 
 class DataframeSplit(Strict):
@@ -34,8 +33,9 @@ class DataframeSplit(Strict):
 class InvocationsBody(Strict):
     """The body of an invocation: rows in one of four forms. `params` holds the model and its task's parameters.
 
-    A row is a text, or an object of `text` and `text_pair` or of `question` and `context`. `inputs` may also be
-    one text, or an object of columns. The only column of a table holds the texts, whatever its name.
+    A row is a text, or an object of `text` and `text_pair`, of `question` and `context`, of `image` or `audio`.
+    `inputs` may also be one text, or an object of columns. The only column of a table holds the texts, whatever
+    its name.
     """
 
     dataframe_split: DataframeSplit | None = None
@@ -58,9 +58,9 @@ async def invocations(
             "params.model",
         )
     form = _form(body)
-    inputs = _inputs(form, _rows(form, getattr(body, form)))
+    rows = _inputs(form, _rows(form, getattr(body, form)))
     options = options_of(Urgency(), request, within)
-    call = server_of(request).foundations.predict(model, inputs, parameters, None, options)
+    call = predict_given(request, model, rows, parameters, None, options)
     try:
         answer = await while_connected(request, call)
     except EngineError as error:
@@ -100,8 +100,8 @@ def _named(form: str, columns: list[Any], row: Any) -> dict[str, Any]:
     return {str(name): value for name, value in zip(columns, row, strict=True)}
 
 
-def _inputs(form: str, rows: list[Any]) -> list[Input]:
-    """Return the inputs that the rows mean. Raise RequestValidationError for a row of another form."""
+def _inputs(form: str, rows: list[Any]) -> list[GivenInput]:
+    """Return the inputs that the rows hold. Raise RequestValidationError for a row of another form."""
     if len(rows) > MAX_ITEMS:
         raise TooLarge(
             f"{form} has {len(rows)} rows; the limit of any list is {MAX_ITEMS}; send at most max_inputs of "
@@ -109,7 +109,7 @@ def _inputs(form: str, rows: list[Any]) -> list[Input]:
             form,
         )
     try:
-        return [input_of(row) for row in _ROWS.validate_python([_unwrapped(row) for row in rows])]
+        return _ROWS.validate_python([_unwrapped(row) for row in rows])
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
         raise RequestValidationError([{**one, "loc": ("body", form, *one["loc"])} for one in problems]) from None

@@ -11,12 +11,13 @@ from typing import Any
 from fastapi import FastAPI
 
 from rootstock.service.api.document.error_codes import CODES, meaning_of
-from rootstock.service.api.document.examples import BODIES, PARAMETERS
+from rootstock.service.api.document.examples import BODIES, FORMS, PARAMETERS
 from rootstock.service.api.document.tags import TAGS
 from rootstock.service.api.errors import ErrorAnswer, ErrorDetail, error_type
 from rootstock.service.api.middleware.keys import Keys
 
 _ERROR = {"$ref": "#/components/schemas/ErrorAnswer"}
+_JSON, _MULTIPART = "application/json", "multipart/form-data"
 _BODY = ("invalid_json", "unsupported_media_type", "body_too_large")
 _FORM = ("invalid_body", "unsupported_media_type", "body_too_large")
 _KEYS = ("missing_key", "wrong_key", "unknown_host")
@@ -90,7 +91,8 @@ def _codes(method: str, operation: dict[str, Any], is_open: bool) -> list[str]:
     codes = list(operation.pop(CODES, ()))
     content = operation.get("requestBody", {}).get("content", {})
     if content:
-        codes += [*_CODES[operation["tags"][0]], *(_BODY if "application/json" in content else _FORM)]
+        codes += _CODES[operation["tags"][0]]
+        codes += [*(_BODY if _JSON in content else ()), *(_FORM if _MULTIPART in content else ())]
     if content or operation.get("parameters"):
         codes.append("invalid_request")
     if not is_open:
@@ -146,9 +148,9 @@ def _example(code: str) -> dict[str, Any]:
 
 def _add_examples(route: str, operation: dict[str, Any]) -> None:
     """Add the examples of the body and of the parameters."""
-    bodies: Mapping[str, Any] = BODIES.get(route, {})
-    for content in operation.get("requestBody", {}).get("content", {}).values():
-        if bodies:
+    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+        bodies: Mapping[str, Any] = (FORMS if media_type == _MULTIPART else BODIES).get(route, {})
+        if bodies and media_type in (_JSON, _MULTIPART):
             content["examples"] = {title: {"summary": title, "value": body} for title, body in bodies.items()}
     values = {**PARAMETERS[""], **PARAMETERS.get(route, {})}
     for parameter in operation.get("parameters", ()):

@@ -16,6 +16,11 @@ _MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 _CHAT = {"model": "chat", "messages": _MESSAGES, "max_tokens": 20}
 _COMPLETION = {"model": "chat", "prompt": "The capital of France is", "max_tokens": 5}
 _SCHEMA = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
+# A PNG file of 16 × 16 red pixels.
+_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAFklEQVR4nGM4IWdDEmIY1TCqYfhqAAC5FCIQyPWhDAAAAABJRU5ErkJggg=="
+)
+_IMAGE = {"image": f"data:image/png;base64,{_PNG}"}
 _RANKER = "needs a text-ranking adapter `reranker`"
 _SENTIMENT, _FOUNDATION = {"model": "review-sentiment"}, {"model": "foundation"}
 _TENSORS = {
@@ -34,6 +39,11 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
             "parameters": {"aggregation_strategy": "simple"},
         },
         "Embed a text": {**_FOUNDATION, "task": "feature-extraction", "inputs": _TEXT},
+        "Embed an image (needs the foundation `vision`)": {"model": "vision", "inputs": _IMAGE},
+        "Classify two images (needs an image-classification adapter `signs`)": {
+            "model": "signs",
+            "inputs": [_IMAGE, {"image": {"b64": _PNG}}],
+        },
         "Ask two models at once": {"models": ["review-sentiment", "support-intents"], "inputs": _TEXT},
         "Answer a question (needs a question-answering adapter `reader`)": {
             "model": "reader",
@@ -67,6 +77,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
             "dimensions": 64,
             "encoding_format": "base64",
         },
+        "Embed an image (Jina; needs the foundation `vision`)": {"model": "vision", "input": [{"image": _PNG}]},
     },
     "POST /v1/moderations": {"Moderate a text": {**_SENTIMENT, "input": _REVIEWS[1]}},
     "PUT /v1/adapters/{name}/aliases/{alias}": {"Point the alias at version 1": {"version": 1}},
@@ -83,7 +94,14 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
         }
     },
     "POST /decode": {"The text of tokens": {"ids": [101, 7592, 2088, 102]}},
-    "POST /embeddings": {"Embed two texts": {"input": _REVIEWS}},
+    "POST /embeddings": {
+        "Embed two texts": {"input": _REVIEWS},
+        "Embed an image (Infinity; needs the foundation `vision`)": {
+            "model": "vision",
+            "input": _IMAGE["image"],
+            "modality": "image",
+        },
+    },
     "POST /rerank": {
         f"Rank two documents (Infinity; {_RANKER})": {"model": "reranker", **_RANKED},
         f"Rank two texts (TEI; {_RANKER})": {"query": _RANKED["query"], "texts": _RANKED["documents"]},
@@ -111,6 +129,17 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "POST /models/{name}/pipeline/{task}": {"Classify two texts": {"inputs": _REVIEWS}},
     "POST /models/{name}/v1/chat/completions": {"Answer a chat": _CHAT},
     "POST /models/{name}/v1/completions": {"Continue a text": _COMPLETION},
+}
+
+# For each route, its forms with files by title. A file stands here by its name.
+FORMS: Mapping[str, Mapping[str, Any]] = {
+    "POST /v1/predict": {
+        "Classify an image (needs an image-classification adapter `signs`)": {
+            "model": "signs",
+            "parameters": '{"top_k": 1}',
+            "file": ["hand.png"],
+        },
+    },
 }
 
 # The values of parameters by route. Those under "" hold for every route that has no others.

@@ -20,10 +20,14 @@ class BodyTooLarge(Exception):
 
 
 class BodyLimit:
-    """The receiving side of one request: raises BodyTooLarge once more than `limit` bytes have arrived."""
+    """The receiving side of one request: raises BodyTooLarge once more than `limit` bytes have arrived.
 
-    def __init__(self, limit: int, receive: Receive, response: ResponseHeaders) -> None:
+    `setting` names the setting of the limit.
+    """
+
+    def __init__(self, limit: int, setting: str, receive: Receive, response: ResponseHeaders) -> None:
         self.limit = limit
+        self._setting = setting
         self.received = 0
         self.exceeded = False
         self._receive = receive
@@ -47,7 +51,10 @@ class BodyLimit:
 
     async def refuse(self, scope: Scope, size: int) -> None:
         """Answer 413 for a body of at least `size` bytes, then read on for a while."""
-        message = f"the body has at least {size} bytes; the limit of this route is {self.limit} bytes; send less"
+        message = (
+            f"the body has at least {size} bytes; the limit of this route is {self.limit} bytes "
+            f"({self._setting}); send less, or raise the setting"
+        )
         response = error_response(413, message, "body_too_large", headers={"Connection": "close"})
         await in_form_of(scope["path"], response)(scope, self._receive, self._response.send)
         try:

@@ -17,6 +17,9 @@ from rootstock.service.api.middleware.response_headers import ResponseHeaders
 from rootstock.service.api.middleware.site import Sites
 from rootstock.service.api.server import Server
 
+# The settings of the two limits on a body.
+_BODY, _UPLOAD = "ROOTSTOCK_MAX_BODY_MB", "ROOTSTOCK_MAX_BUNDLE_MB"
+
 
 class Gate:
     """ASGI middleware around the app: request id, span, keys or site, body limit, then metrics and the log.
@@ -53,7 +56,8 @@ class Gate:
             structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
         refusal = self._refusal(scope, headers.get(b"authorization"))
         upload = scope["method"] == "POST" and scope["path"] == ADAPTERS_PATH
-        body = BodyLimit(self.max_upload if upload else self.max_body, receive, response)
+        limit, setting = (self.max_upload, _UPLOAD) if upload else (self.max_body, _BODY)
+        body = BodyLimit(limit, setting, receive, response)
         try:
             if refusal is not None:
                 status, code, message = refusal

@@ -1,4 +1,4 @@
-"""The texts of an embedding: token ids become texts, and many texts become several calls of the engine."""
+"""The inputs of an embedding: token ids become texts, and many inputs become several calls of the engine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from rootstock.adapters.spec import Array
+from rootstock.adapters.spec import EMBEDDING, Array
+from rootstock.service.api.inputs import Input
 from rootstock.service.api.server import Server
 from rootstock.service.engine.core.errors import EngineError, Expired, InvalidInput, TooLarge
 from rootstock.service.engine.core.request import RequestOptions
+from rootstock.service.engine.encode.modalities.reader import modality_of
 from rootstock.service.engine.generate.prompt import PromptTokenizer
 
 # The limit of OpenAI's API. A server whose engine takes more in one call takes them here too.
@@ -24,14 +26,13 @@ MAX_IDS = 2**14
 MAX_ALL_IDS = 2**20
 # The limit of an answer in bytes of fp32.
 _MAX_VECTOR_BYTES = 2**24
-_TASK = "feature-extraction"
 _INDEX = re.compile(r"\binputs\[(\d+)\]")
 
-Input = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
+TextInput = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 
 
 class EmbeddedTexts(NamedTuple):
-    """The vectors of texts, (texts, dimensions) in fp32, and the number of tokens that were computed for them.
+    """The vectors of inputs, (inputs, dimensions) in fp32, and the number of tokens that were computed for them.
 
     `digest` is that of the version that computed them.
     """
@@ -41,7 +42,7 @@ class EmbeddedTexts(NamedTuple):
     digest: str
 
 
-async def read_texts(server: Server, reference: str, given: Input) -> list[str]:
+async def read_texts(server: Server, reference: str, given: TextInput) -> list[str]:
     """Return the texts of an input. Raise InvalidInput for tokens that are not exactly those of a text."""
     if isinstance(given, str):
         return [given]
@@ -57,12 +58,15 @@ async def read_texts(server: Server, reference: str, given: Input) -> list[str]:
 
 
 async def embed(
-    server: Server, reference: str, texts: Sequence[str], parameters: Mapping[str, Any], options: RequestOptions
+    server: Server, reference: str, texts: Sequence[Input], parameters: Mapping[str, Any], options: RequestOptions
 ) -> EmbeddedTexts:
-    """Embed texts under the one version that the reference means now, in as many calls as the engine needs.
+    """Embed texts, images or recordings under the one version that the reference means now.
+
+    It makes as many calls as the engine needs.
 
     A timeout in `options` counts for all calls together; without one, each call has the server's own.
     """
+    task = _task_of(texts)
     size = _check_count(server, reference, len(texts))
     if len(texts) > size:
         reference = await asyncio.to_thread(server.foundations.fix, reference)
@@ -76,7 +80,7 @@ async def embed(
                 raise Expired("the request was not answered within its timeout; send fewer texts")
         part = texts[start : start + size]
         try:
-            answer = await server.foundations.predict(reference, part, parameters, _TASK, options)
+            answer = await server.foundations.predict(reference, part, parameters, task, options)
         except EngineError as error:
             raise _shift(error, start) from None
         parts.append(np.asarray(answer.predictions, np.float32))
@@ -87,6 +91,16 @@ async def embed(
                 "inputs",
             )
     return EmbeddedTexts(np.concatenate(parts), tokens, answer.resolved.digest)
+
+
+def _task_of(inputs: Sequence[Input]) -> str:
+    tasks = {EMBEDDING[modality_of(value)] for value in inputs}
+    if len(tasks) > 1:
+        raise InvalidInput(
+            "the inputs are of several modalities, and a model takes one; send one request for each modality",
+            "inputs",
+        )
+    return tasks.pop()
 
 
 def _check_count(server: Server, reference: str, count: int) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -12,6 +13,9 @@ from pydantic import BaseModel, Field, StrictInt, StrictStr
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.jina import JinaFields
 from rootstock.service.api.errors import spell
+from rootstock.service.api.inputs import Input
+from rootstock.service.api.media.embedded_item import ItemModality, Items, TextItem, items_of, read_items
+from rootstock.service.api.media.media_input import AudioInput, ImageInput
 from rootstock.service.api.openai.embedded_texts import embed, read_texts
 from rootstock.service.api.options import TimeoutHeader, options_of
 from rootstock.service.api.predict import Strings, TruncationFields, while_connected
@@ -25,14 +29,28 @@ TokenIds = Annotated[list[StrictInt], Field(min_length=1, fail_fast=True)]
 class EmbeddingsBody(TruncationFields, JinaFields):
     """The body of an embedding. `input` is a text, its tokens, or a list of either.
 
-    With `dimensions`, vectors keep that many leading numbers and are normalised again.
+    It may also be Jina's list of `{text}`, `{image}` or `{audio}`. With Infinity's `modality`, strings are images
+    or recordings: data URLs, base64 or addresses. With `dimensions`, vectors keep that many leading numbers and
+    are normalised again.
     """
 
     model: StrictStr
-    input: StrictStr | Strings | TokenIds | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
+    input: StrictStr | Strings | TokenIds | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)] | Items
+    modality: ItemModality = "text"
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
+
+    @property
+    def items(self) -> Sequence[TextItem | ImageInput | AudioInput] | None:
+        """Return the items of an input that is no text and no list of texts or tokens, else None."""
+        given: Any = self.input
+        if not isinstance(given, str) and isinstance(given[0], TextItem | ImageInput | AudioInput):
+            items: Sequence[TextItem | ImageInput | AudioInput] = given
+            return items
+        if self.modality == "text":
+            return None
+        return items_of([given] if isinstance(given, str) else given, self.modality)
 
 
 class Embedding(BaseModel):
@@ -61,13 +79,13 @@ class Embeddings(BaseModel):
 
 @router.post("/v1/embeddings")
 async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHeader = None) -> Embeddings:
-    """Embed texts with the foundation or a feature-extraction adapter."""
+    """Embed texts, images or recordings with a foundation or an adapter that gives vectors."""
     server = server_of(request)
     encoding = _encoding(body)
     options = options_of(body, request, within)
     try:
-        texts = await while_connected(request, read_texts(server, body.model, body.input))
-        call = embed(server, body.model, texts, body.truncation_parameters, options)
+        inputs = await while_connected(request, _inputs(body, request))
+        call = embed(server, body.model, inputs, body.truncation_parameters, options)
         answer = await while_connected(request, call)
     except EngineError as error:
         raise spell(error, "input") from None
@@ -81,6 +99,15 @@ async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHead
         model=body.model,
         usage=EmbeddingUsage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
     )
+
+
+async def _inputs(body: EmbeddingsBody, request: Request) -> Sequence[Input]:
+    """Return the engine's inputs: the texts, images or recordings of the body."""
+    items = body.items
+    if items is not None:
+        return await read_items(request, items)
+    given: Any = body.input
+    return await read_texts(server_of(request), body.model, given)
 
 
 def _encoding(body: EmbeddingsBody) -> str:

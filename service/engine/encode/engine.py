@@ -222,6 +222,7 @@ class Engine:
 
         It takes the serving path at the lowest priority.
         """
+        self.reader.check(inputs)
         with self.adapters.hold([adapter.digest]), self._admitted(inputs, 1) as ticket:
             now = self._clock()
             deadline = now + 10 * self.limits.timeout_s

@@ -165,6 +165,9 @@ class Preprocessor(Worker):
                 left -= sum(row.outputs for row in rows[-1])
         except EngineError as error:
             self._observer.refused(error.code)
+            if error.param == "inputs" and self._reader.modality != "text":
+                # The input at fault comes after those whose rows are known.
+                error.param = f"inputs[{len(rows)}]"
             return error
         except _Left:
             raise

@@ -1,9 +1,8 @@
-"""Tiny random models of images and audio, their specs, and adapters of them that PEFT makes: an oracle."""
+"""Tiny random foundations of images and audio, and adapters of them that PEFT makes: an oracle."""
 
 from __future__ import annotations
 
 import io
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,142 +16,54 @@ from peft import PeftModel, PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from torch import Tensor, nn
 
-from rootstock.adapters.spec import Convolution, EmbeddingSpec, FoundationSpec, SiteUpdate, TaskClass
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.spec import CLASSIFICATION, FoundationSpec, SiteUpdate
+from rootstock.adapters.trunk_class import load_trunk
+from tests.media_foundations import make_media_foundation
 from tests.peft_adapters import without_wrong_warnings
 
 LABELS = 3
-_VIT = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
-    "image_size": 16, "patch_size": 4,
-}  # fmt: skip
-_RESNET = {"embedding_size": 6, "hidden_sizes": [6, 8], "depths": [1, 1], "layer_type": "basic"}
-_SOUND = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
-    "conv_dim": (6, 6), "conv_kernel": (5, 3), "conv_stride": (3, 2), "num_feat_extract_layers": 2,
-    "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
-}  # fmt: skip
-_CONVNEXT = {"hidden_sizes": [6, 8], "depths": [1, 1], "num_stages": 2, "image_size": 16}
-_AST = {**_VIT, "max_length": 24, "num_mel_bins": 16}
-_SWIN = {
-    "image_size": 16,
-    "patch_size": 2,
-    "embed_dim": 8,
-    "depths": [1, 1],
-    "num_heads": [2, 2],
-    "window_size": 4,
-}
-# For each name: the config's class and sizes, the modality, the input's name and its shape.
-MODELS: dict[str, tuple[str, dict[str, Any], Any, str, tuple[int, ...]]] = {
-    "vit": ("ViTConfig", _VIT, "image", "pixel_values", (3, 16, 16)),
-    "beit": ("BeitConfig", _VIT, "image", "pixel_values", (3, 16, 16)),
-    "dinov2": ("Dinov2Config", _VIT, "image", "pixel_values", (3, 16, 16)),
-    "swin": ("SwinConfig", _SWIN, "image", "pixel_values", (3, 16, 16)),
-    "resnet": ("ResNetConfig", _RESNET, "image", "pixel_values", (3, 16, 16)),
-    "convnext": ("ConvNextConfig", _CONVNEXT, "image", "pixel_values", (3, 16, 16)),
-    "ast": ("ASTConfig", _AST, "audio", "input_values", (24, 16)),
-    "wav2vec2": ("Wav2Vec2Config", _SOUND, "audio", "input_values", (400,)),
-}
+_WAVE_LENGTH = 3000
 
 
 @dataclass(frozen=True)
 class MediaModel:
-    """A foundation of images or audio in a folder, with the models of its two classes, and its spec."""
+    """A foundation of images or audio, with its spec and weights."""
 
-    folder: Path
+    files: FoundationFiles
     spec: FoundationSpec
+    base: FoundationWeights
 
-    def model(self, headless: bool) -> Any:
-        """Return a new model with the folder's weights, of the class without a head or of the other."""
+    def model(self, headless: bool = False) -> Any:
+        """Return a new model with the foundation's weights: the trunk, or the class that classifies."""
         if headless:
-            return transformers.AutoModel.from_pretrained(self.folder).eval()
+            return load_trunk(self.files.folder).eval()
         torch.manual_seed(1)
-        return _classifying(self.spec.modality).from_pretrained(self.folder, num_labels=LABELS).eval()
+        kind = getattr(transformers, self.spec.class_for(CLASSIFICATION[self.spec.modality]).name)
+        return kind.from_pretrained(self.files.folder, num_labels=LABELS).eval()
 
     def outputs(self, model: Any) -> list[np.ndarray]:
         """Return the raw output for each of two inputs."""
-        inputs = torch.randn(2, 1, *self.spec.input_shape, generator=torch.Generator().manual_seed(2))
+        shape = [_WAVE_LENGTH if size is None else size for size in self.spec.input_shape]
+        inputs = torch.randn(2, 1, *shape, generator=torch.Generator().manual_seed(2))
         with torch.no_grad():
             return [model(**{self.spec.inputs[0]: value})[0].numpy() for value in inputs]
 
-    def weight(self, site: str) -> np.ndarray:
-        """Return the foundation's weight of a site, flattened to (out, in)."""
-        weight: Tensor = self.model(headless=True).get_submodule(site).weight.detach()
-        return weight.reshape(len(weight), -1).numpy()
 
-    def bias(self, module: str) -> np.ndarray | None:
-        """Return the foundation's bias of a module."""
-        bias = self.model(headless=True).get_submodule(module).bias
-        return None if bias is None else bias.detach().numpy()
-
-
-def make_model(name: str, folder: Path, **sizes: Any) -> MediaModel:
-    """Save a tiny random model with large weights and biases, the same on every call, and return it."""
-    config_name, own_sizes, modality, input_name, shape = MODELS[name]
-    config = getattr(transformers, config_name)(**own_sizes, **sizes)
+def make_model(name: str, folder: Path, **config: Any) -> MediaModel:
+    """Save a tiny random foundation with large weights and biases, the same on every call, and return it."""
+    files = make_media_foundation(name, folder, **config)
+    model = transformers.AutoModel.from_pretrained(folder)
     torch.manual_seed(0)
-    model = transformers.AutoModel.from_config(config)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if parameter.dim() > 1 or key.endswith(".bias"):
-                parameter.normal_(0, 0.3)
+                parameter.normal_(0, 0.2)
     model.save_pretrained(folder)
-    return MediaModel(folder, _spec(folder, model, _classifying(modality), modality, input_name, shape))
-
-
-def _classifying(modality: str) -> Any:
-    if modality == "image":
-        return transformers.AutoModelForImageClassification
-    return transformers.AutoModelForAudioClassification
-
-
-def _spec(
-    folder: Path, trunk: Any, auto: Any, modality: Any, input_name: str, shape: tuple[int, ...]
-) -> FoundationSpec:
-    config = trunk.config
-    config.num_labels = LABELS
-    full = auto.from_config(config)
-    prefix = f"{full.base_model_prefix}."
-    sizes = {n: tuple(p.shape) for n, p in full.named_parameters() if not n.startswith(prefix)}
-    head = {n: (None, *size[1:]) if size[0] == LABELS else size for n, size in sizes.items()}
-    embedding, classifying = type(trunk).__name__, type(full).__name__
-    convolutions = {n: m for n, m in trunk.named_modules() if _is_convolution(m)}
-    grouped = {n for n, m in convolutions.items() if m.groups > 1}
-    staged = getattr(config, "hidden_sizes", None)
-    sizes_of_states = staged or [config.hidden_size]
-    return FoundationSpec(
-        fingerprint="sha256:0", name=f"tiny/{config.model_type}", revision=None, model_type=config.model_type,
-        hidden_size=sizes_of_states[-1], layers=0 if staged else config.num_hidden_layers, max_tokens=64,
-        parameters=1, embedding=EmbeddingSpec(), inputs=(input_name,),
-        sites={n: size for n, size in _features(trunk).items() if n not in grouped},
-        classes={
-            embedding: _class(embedding, f"{modality}-feature-extraction", "", trunk),
-            classifying: _class(classifying, f"{modality}-classification", prefix, full, head=head),
-        },
-        norms={n: len(m.bias) for n, m in trunk.named_modules() if isinstance(m, nn.LayerNorm)},
-        modality=modality, input_shape=shape, other_names=(str(folder),),
-        convolutions={n: _geometry(m) for n, m in convolutions.items() if n not in grouped},
-    )  # fmt: skip
-
-
-def _is_convolution(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv1d | nn.Conv2d)
-
-
-def _geometry(module: Any) -> Convolution:
-    return Convolution(module.kernel_size, module.stride, module.padding, module.dilation)
-
-
-def _class(name: str, task: str, prefix: str, model: nn.Module, **head: Any) -> TaskClass:
-    convolutions = frozenset(n for n, m in model.named_modules() if _is_convolution(m))
-    return TaskClass(name, task, prefix, _features(model), convolutions=convolutions, **head)
-
-
-def _features(model: nn.Module) -> dict[str, tuple[int, int]]:
-    return {
-        name: (module.weight[0].numel(), len(module.weight))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) or _is_convolution(module)
-    }
+    spec = describe(files)
+    return MediaModel(files, spec, FoundationWeights(folder, spec.model_type))
 
 
 def save_media_adapter(
@@ -189,12 +100,6 @@ def zipped(files: Mapping[str, bytes] | Path) -> bytes:
         for name, content in members.items():
             archive.writestr(name, content)
     return out.getvalue()
-
-
-def media_adapter_zip(media: MediaModel, **config: Any) -> bytes:
-    """Return the zip of an adapter, for a test that does not need its folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        return zipped(save_media_adapter(media, Path(folder), **config))
 
 
 def graft(
@@ -234,6 +139,8 @@ def _hook(update: SiteUpdate) -> Any:
 def _windows(module: Any, x: Tensor) -> Tensor:
     """Return the windows of a convolution's input, flattened with the channels first: (rows, places, in)."""
     kernel, stride, padding = module.kernel_size, module.stride, module.padding
+    if isinstance(padding, str):
+        padding = tuple((size - 1) // 2 if padding == "same" else 0 for size in kernel)
     if len(kernel) == 1:
         x, kernel, stride, padding = x.unsqueeze(2), (1, *kernel), (1, *stride), (0, *padding)
     unfolded: Tensor = nn.functional.unfold(x, kernel, padding=padding, stride=stride)

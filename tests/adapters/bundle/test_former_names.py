@@ -23,7 +23,7 @@ from tests.adapters.bundle.media_models import MediaModel, make_model, save_medi
 NAMES = {
     "vit": ("layers.0.attention.q_proj", "encoder.layer.0.attention.attention.query"),
     "beit": ("layers.0.attention.o_proj", "encoder.layer.0.attention.output.dense"),
-    "ast": ("layers.1.mlp.fc1", "encoder.layer.1.intermediate.dense"),
+    "audio-spectrogram-transformer": ("layers.1.mlp.fc1", "encoder.layer.1.intermediate.dense"),
     "dinov2": ("encoder.layer.0.attention.v_proj", "encoder.layer.0.attention.attention.value"),
     "swin": ("encoder.layers.0.blocks.0.mlp.fc2", "encoder.layers.0.blocks.0.output.dense"),
 }
@@ -54,7 +54,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         "beit", {"kind": "IA3", "target_modules": ["k_proj", "fc2"], "feedforward_modules": ["fc2"]},
         {"target_modules": r".*(key|layer\.\d\.output\.dense)", "feedforward_modules": ["output.dense"]}),
     "ast-adalora": (
-        "ast", {
+        "audio-spectrogram-transformer", {
             "kind": "ADALORA", "target_modules": ["q_proj", "v_proj"], "init_r": 2, "total_step": 10,
             "rank_pattern": {"audio_spectrogram_transformer.layers.0.attention.q_proj.lora_E": [True, False]},
         }, {
@@ -87,7 +87,7 @@ def formerly(model: MediaModel, files: Mapping[str, bytes], options: Mapping[str
 
 
 def read(media: MediaModel, bundle: Bundle) -> Adapter:
-    return bundle.adapter(media.spec, 64, media)
+    return bundle.adapter(media.spec, 64, media.base)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ from safetensors.numpy import load, save
 from rootstock.adapters.bundle import Bundle, Limits, Manifest, PlainFields, open_bundle, write_bundle
 from rootstock.adapters.bundle.archive import CONFIG, WEIGHTS
 from rootstock.adapters.bundle.manifest import read_manifest
+from rootstock.adapters.errors import SourceError
+from rootstock.adapters.sources.adapter_form import adapter_form
+from rootstock.adapters.sources.source import Source
 from rootstock.adapters.spec import (
     CLASSIFICATION,
     EMBEDDING,
@@ -95,7 +98,7 @@ def test_a_folder_without_a_type_and_a_head_that_was_not_saved_is_refused_with_t
         ),
         ("token-classification", "a task for text inputs, and this foundation takes image inputs"),
         ("audio-classification", "a task for audio inputs, and this foundation takes image inputs"),
-        ("no-such-task", "'no-such-task' is not served on tiny/vit; choose one of: image-classification"),
+        ("no-such-task", r"'no-such-task' is not served on vit\d+; choose one of: image-classification"),
     ],
 )
 def test_a_task_of_another_modality_is_refused_by_name_with_those_that_fit(
@@ -174,6 +177,12 @@ def test_the_spec_of_a_foundation_of_convolutions_reads_back_unchanged(models: d
     for media in models.values():
         assert FoundationSpec.from_json(json.loads(json.dumps(media.spec.to_json()))) == media.spec
         assert all(one.convolutions for one in media.spec.classes.values())
+
+
+def test_a_whole_model_for_images_is_refused_with_the_remedy(models: dict[str, MediaModel]) -> None:
+    source = Source("checkpoint", class_name="ViTForImageClassification")
+    with pytest.raises(SourceError, match=r"takes image inputs, .* train an adapter with PEFT"):
+        adapter_form(source, models["vit"].spec, PlainFields())
 
 
 def test_an_adapter_for_text_on_an_image_foundation_names_the_modality(

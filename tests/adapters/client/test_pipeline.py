@@ -110,5 +110,5 @@ def test_a_pipeline_has_the_task_of_its_model(connected: Client) -> None:
     assert connected.pipeline("nli").task == "zero-shot-classification"
     with pytest.raises(Misused, match="there is no input"):
         connected.pipeline("qa")(question="Who?")
-    with pytest.raises(Misused, match="no pipeline for image-classification; choose text-classification"):
-        connected.pipeline("mood", "image-classification")
+    with pytest.raises(Misused, match="no pipeline for object-detection; choose text-classification"):
+        connected.pipeline("mood", "object-detection")

@@ -18,9 +18,12 @@ from transformers import AutoFeatureExtractor, AutoImageProcessor
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.families import AUDIO_ARCHITECTURES, IMAGE_ARCHITECTURES, known
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, generates, with_files
+from rootstock.adapters.foundation.processor_files import processor_config
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.adapters.trunk_class import load_trunk
+from rootstock.service.engine.encode.modalities.audio.audio_processor import AudioProcessor
+from rootstock.service.engine.encode.modalities.image.image_processor import ImageProcessor
 from tests.media_foundations import MEDIA, SIDE, make_media_foundation, save_media_foundation
 
 Described = tuple[FoundationFiles, FoundationSpec, Any]
@@ -84,6 +87,9 @@ def test_shapes_and_costs_are_those_of_a_pass_of_what_the_processor_makes(
     )
     assert len(inputs.shape[1:]) == len(spec.input_shape)
     assert all(a in (b, None) for a, b in zip(spec.input_shape, inputs.shape[1:], strict=True))
+    config = processor_config(files.folder, spec.modality)
+    served: Any = ImageProcessor if spec.modality == "image" else AudioProcessor
+    assert served.from_config(config).shape == spec.input_shape
     with torch.no_grad():
         output = trunk(**{spec.inputs[0]: inputs})
     hidden = output.last_hidden_state
@@ -183,6 +189,31 @@ def test_norms_shift_states_of_rows_and_tokens_and_a_layer_is_one_of_the_trunk_s
     layers: Any = trunk.get_submodule(spec.layer_prefix.rstrip("."))
     assert spec.layers == len(layers)
     assert {spec.layer_of(site) for site in spec.sites} >= set(range(spec.layers))
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "layer"),
+    [
+        ("vit", "embeddings.patch_embeddings.projection", 0),
+        ("resnet", "embedder.embedder.convolution", 0),
+        ("mobilenet_v2", "conv_1x1.convolution", -1),
+        ("siglip", "head.mlp.fc1", -1),
+        ("siglip", "post_layernorm", -1),
+        ("wav2vec2", "encoder.layer_norm", 0),
+    ],
+)
+def test_a_module_outside_the_layers_belongs_to_the_nearest_one(
+    described: Callable[[str], Described], name: str, module: str, layer: int
+) -> None:
+    _, spec, _ = described(name)
+    assert spec.layer_of(module) == layer % spec.layers
+
+
+def test_a_module_that_computes_after_the_layers_belongs_to_the_last_one_wherever_it_is_declared(
+    tmp_path: Path,
+) -> None:
+    spec = describe(make_media_foundation("hubert", tmp_path, do_stable_layer_norm=True))
+    assert spec.layer_of("encoder.layer_norm") == spec.layers - 1
 
 
 @pytest.mark.parametrize("name", MEDIA)

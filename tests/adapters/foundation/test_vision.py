@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from transformers import Dinov2Model
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
+from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.dinov2 import convert
 from rootstock.adapters.foundation.location import FoundationFiles, locate
 from rootstock.adapters.foundation.named import NAMED, source_file
@@ -87,3 +88,19 @@ def test_a_second_conversion_has_the_same_bytes(vision: FoundationFiles, tmp_pat
     convert(source_file("vision"), tmp_path)
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (vision.folder / path.name).read_bytes()
+
+
+def test_vision_is_described_as_an_image_foundation_of_one_fingerprint(vision: FoundationFiles) -> None:
+    spec = describe(vision)
+    # Adapters name their foundation by it, so another version of a library must not change it.
+    assert spec.fingerprint == "sha256:a6d442601ab29f26cd95e080d66ecbc18d0e095f824aa4cb37aa886210ccecf1"
+    assert (spec.model_type, spec.modality, spec.inputs) == ("dinov2", "image", ("pixel_values",))
+    # 16 × 16 patches and the class token.
+    assert (spec.input_shape, spec.max_tokens, spec.hidden_size) == ((3, 224, 224), 257, 384)
+    assert (spec.layers, spec.layer_prefix, spec.embedding.pooling) == (12, "encoder.layer.", "cls")
+    assert spec.sites.keys() == {"embeddings.patch_embeddings.projection"} | {
+        f"encoder.layer.{i}.{name}"
+        for i in range(12)
+        for name in (*(f"attention.{part}_proj" for part in "qkvo"), "mlp.fc1", "mlp.fc2")
+    }
+    assert spec.tasks == ("image-classification", "image-feature-extraction")

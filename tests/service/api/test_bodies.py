@@ -52,6 +52,8 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v2/models/{name}/versions/{version}/infer"): {"inputs": PAIR},
     ("POST", "/invocations"): {"inputs": "héllo", "params": {"model": "foundation"}},
 }
+# These read a form with files too, and so look into one.
+MEDIA = {"/v1/predict", "/", "/models/{name}", "/models/{name}/pipeline/{task}"}
 # On this server, which allows no folder, no body gets 200 from these.
 LORA = {("POST", "/v1/load_lora_adapter"), ("POST", "/v1/unload_lora_adapter")}
 # The models in paths that the adapter `ranking` cannot serve.
@@ -172,9 +174,11 @@ def test_any_other_body_is_refused_with_the_remedy(client: httpx.Client, method:
     for shape, (body, statuses) in SHAPES.items():
         for kind in TYPES:
             answer = send(client, method, path, kind, body)
-            assert answer.status_code in statuses, (shape, kind, answer.text[:500])
+            is_form = path in MEDIA and kind is not None and kind.startswith("multipart/")
+            wanted = statuses | {400, 422} if is_form else statuses
+            assert answer.status_code in wanted, (shape, kind, answer.text[:500])
             message = error_of(answer)["message"]
-            if answer.status_code != 422:
+            if answer.status_code != 422 and not is_form:
                 # Which of the two follows from what the body was declared as.
                 json_declared = not kind or "json" in kind or not body.strip()
                 assert answer.status_code == (400 if json_declared else 415) or kind in (";;garbage/", "é")

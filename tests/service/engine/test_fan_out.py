@@ -28,6 +28,7 @@ from rootstock.service.engine.encode.modalities.text import Question, TextSample
 from rootstock.service.engine.encode.packing import BatchLimits
 from rootstock.service.engine.encode.postprocess import Postprocessor
 from rootstock.service.engine.encode.tasks import TASKS
+from rootstock.service.engine.encode.tasks.text_task import TextTask
 from tests.bounds import HANG
 from tests.service.engine.fakes import (
     LONG,
@@ -313,7 +314,7 @@ def test_one_row_that_is_not_finite_fails_its_request_by_the_input_that_it_is_of
 
 def test_a_golden_input_is_one_row_whatever_the_task_makes_of_its_inputs() -> None:
     async def body(bench: Bench) -> None:
-        for task in TASKS:
+        for task in (name for name, task in TASKS.items() if isinstance(task, TextTask)):
             adapter = make_adapter(f"sha256:{task}", task=task)
             values = ["w1 w2", ("w1", "w2 w3"), Question("w1", text(9)), LONG]
             outputs = await bench.engine.replay(adapter, values)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rootstock.adapters.media import AudioFile, ImageFile
 from rootstock.adapters.spec import Calibration
 from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
 from rootstock.service.engine.encode.modalities.text import Input, Question, Tokenizer
@@ -203,8 +204,8 @@ def test_a_parameter_that_the_task_does_not_take_is_refused_by_name(task: str, n
     assert name in str(raised.value)
 
 
-@pytest.mark.parametrize("task", sorted(TASKS))
-def test_truncation_is_every_task_s_and_others_are_listed(task: str) -> None:
+@pytest.mark.parametrize("task", sorted(INPUTS))
+def test_truncation_is_every_task_on_texts_and_others_are_listed(task: str) -> None:
     wishes: list[dict[str, Any]] = [
         {name: value} for name in ("truncation", "truncate") for value in (True, False)
     ]
@@ -217,11 +218,11 @@ def test_truncation_is_every_task_s_and_others_are_listed(task: str) -> None:
         check_call(TASKS[task], INPUTS[task], {"nonsense": 1})
 
 
-@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("task", sorted(INPUTS))
 def test_a_form_of_input_that_the_task_does_not_take_is_refused_by_its_place(task: str) -> None:
-    every: list[Input] = ["x", ("x", "y"), Question("x", "y")]
+    every: list[Any] = ["x", ("x", "y"), Question("x", "y"), ImageFile(b""), AudioFile(b"")]
     refused = [value for value in every if type(value) not in {type(v) for v in INPUTS[task]}]
     for value in refused:
-        with pytest.raises(InvalidInput, match=r"inputs\[\d\] is a") as raised:
+        with pytest.raises(InvalidInput, match=r"inputs\[\d\] is an? ") as raised:
             check_call(TASKS[task], [*INPUTS[task], value], NEEDED.get(task, {}))
         assert raised.value.param == f"inputs[{len(INPUTS[task])}]"

@@ -13,8 +13,13 @@ from pydantic_core import to_json
 
 from rootstock.adapters.reference import FOUNDATION
 from rootstock.adapters.spec import GENERATION, TEXT2TEXT_GENERATION
+from rootstock.adapters.tasks import TASKS
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.hugging_face.hub_generation import REWRITES, generate_text
+from rootstock.service.api.inputs import GivenInput, InputForm, QuestionContext, TextPair, form_of, read_inputs
+from rootstock.service.api.media.media_content import media_bodies
+from rootstock.service.api.media.media_input import AudioInput, ImageInput
+from rootstock.service.api.media.media_route import MediaRoute
 from rootstock.service.api.openai.chat import ChatBody, chat_completions
 from rootstock.service.api.openai.chat_answer import ChatCompletion
 from rootstock.service.api.openai.completions import Completion, CompletionBody, completions
@@ -24,21 +29,17 @@ from rootstock.service.api.openai.event_stream import STREAMED
 from rootstock.service.api.options import TimeoutHeader, options_of
 from rootstock.service.api.predict import (
     Body,
-    QuestionContext,
     Strings,
-    Text,
-    TextPair,
-    form_of,
-    input_of,
+    predict_given,
     while_connected,
 )
 from rootstock.service.api.server import server_of
 from rootstock.service.api.strict import Strict
 from rootstock.service.engine.core.errors import EngineError, InvalidInput, InvalidParameter, WrongTask
 from rootstock.service.engine.core.request import RequestOptions
-from rootstock.service.engine.encode.modalities.text import Input
 
-router = APIRouter(route_class=BodyRoute)
+router = APIRouter(route_class=MediaRoute)
+_text_router = APIRouter(route_class=BodyRoute)
 
 EMBEDDING, SIMILARITY = "feature-extraction", "sentence-similarity"
 # The parameters that a task has here unless the request sets them.
@@ -68,8 +69,10 @@ HubInputs = Annotated[
     Annotated[StrictStr, Tag("a text")]
     | Annotated[TextPair, Tag("a pair")]
     | Annotated[QuestionContext, Tag("a question")]
+    | Annotated[ImageInput, Tag("an image")]
+    | Annotated[AudioInput, Tag("an audio")]
     | Annotated[SentencesToCompare, Tag("a comparison")]
-    | Annotated[list[Text], Field(min_length=1, fail_fast=True), Tag("a list")],
+    | Annotated[list[InputForm], Field(min_length=1, fail_fast=True), Tag("a list")],
     Discriminator(_hub_form),
 ]
 
@@ -104,13 +107,13 @@ class HubBody(Body):
         return parameters
 
 
-@router.post("/models/{name:path}/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
+@_text_router.post("/models/{name:path}/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
 async def chat_with_model(name: str, body: ChatBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Answer a chat with the model in the path. The one in the body does not count."""
     return await chat_completions(body.model_copy(update={"model": name}), request, within)
 
 
-@router.post("/models/{name:path}/v1/completions")
+@_text_router.post("/models/{name:path}/v1/completions")
 async def complete_with_model(
     name: str, body: CompletionBody, request: Request, within: TimeoutHeader = None
 ) -> Completion:
@@ -118,7 +121,11 @@ async def complete_with_model(
     return await completions(body.model_copy(update={"model": name}), request, within)
 
 
-@router.post("/models/{name:path}/pipeline/{task}", responses=STREAMED)
+# Its paths come before those of any other reference.
+router.include_router(_text_router)
+
+
+@router.post("/models/{name:path}/pipeline/{task}", responses=STREAMED, openapi_extra=media_bodies("parameters"))
 async def run_task(
     name: str, task: str, body: HubBody, request: Request, within: TimeoutHeader = None
 ) -> Response:
@@ -126,13 +133,13 @@ async def run_task(
     return await _run(name, body, task, request, within)
 
 
-@router.post("/models/{name:path}", responses=STREAMED)
+@router.post("/models/{name:path}", responses=STREAMED, openapi_extra=media_bodies("parameters"))
 async def run_model(name: str, body: HubBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Answer as the pipeline of the model's task does, in the form of Hugging Face's inference API."""
     return await _run(name, body, None, request, within)
 
 
-@router.post("/", responses=STREAMED)
+@router.post("/", responses=STREAMED, openapi_extra=media_bodies("model", "parameters"))
 async def run_default(body: HubBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Answer as `POST /models/{reference}`, for `model` in the body, or else for the first foundation."""
     return await _run(FOUNDATION if body.model is None else body.model, body, None, request, within)
@@ -167,10 +174,8 @@ async def _run(name: str, body: HubBody, task: str | None, request: Request, wit
 async def _predicted(name: str, body: HubBody, task: str, request: Request, options: RequestOptions) -> Any:
     if isinstance(body.inputs, SentencesToCompare):
         raise InvalidInput(f"{task} does not compare sentences; send texts as inputs", "inputs")
-    given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
-    inputs: list[Input] = [input_of(value) for value in given]
-    parameters = body.parameters_for(task)
-    answer = await server_of(request).foundations.predict(name, inputs, parameters, task, options)
+    given = _files(task, body.inputs if isinstance(body.inputs, list) else [body.inputs])
+    answer = await predict_given(request, name, given, body.parameters_for(task), task, options)
     predictions = answer.predictions
     if task == "zero-shot-classification":
         predictions = [_by_label(prediction) for prediction in predictions]
@@ -178,6 +183,15 @@ async def _predicted(name: str, body: HubBody, task: str, request: Request, opti
     if isinstance(body.inputs, list) or task == "text-classification":
         return predictions
     return predictions[0]
+
+
+def _files(task: str, given: Sequence[GivenInput]) -> Sequence[GivenInput]:
+    """Return the inputs. For a task of images or recordings, a string is the base64 or the URL of one."""
+    modality = next((spec.modality for spec in TASKS if spec.name == task), "text")
+    if modality == "text":
+        return given
+    form = ImageInput if modality == "image" else AudioInput
+    return [form(**{modality: value}) if isinstance(value, str) else value for value in given]
 
 
 def _by_label(prediction: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -189,11 +203,12 @@ async def _embedded(name: str, body: HubBody, request: Request, options: Request
     compared = body.inputs if isinstance(body.inputs, SentencesToCompare) else None
     given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
     texts = given if compared is None else [compared.source_sentence, *compared.sentences]
-    strings = [text for text in texts if isinstance(text, str)]
-    if len(strings) < len(texts):
+    single = [one for one in texts if isinstance(one, str | ImageInput | AudioInput)]
+    if len(single) < len(texts):
         raise InvalidInput(f"{EMBEDDING} takes a string or a list of strings as inputs", "inputs")
     try:
-        answer = await embed(server_of(request), name, strings, body.parameters_for(EMBEDDING), options)
+        inputs = await read_inputs(request, single)
+        answer = await embed(server_of(request), name, inputs, body.parameters_for(EMBEDDING), options)
     except EngineError as error:
         if compared is not None and error.param is not None:
             error.param = _INDEX.sub(_compared_field, error.param)

@@ -28,8 +28,9 @@ from rootstock.service.api.compat.inference_protocol.tensors import (
 from rootstock.service.api.compat.served_model import find_model
 from rootstock.service.api.document.error_codes import REFERENCE, TEXT, raises
 from rootstock.service.api.health import livez, readyz
+from rootstock.service.api.inputs import InputForm
 from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
-from rootstock.service.api.predict import Body, Text, input_of, while_connected
+from rootstock.service.api.predict import Body, predict_given, while_connected
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.api.strict import Strict
 from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
@@ -115,7 +116,7 @@ class InferBody(Strict):
 class InstancesBody(Body):
     """The body of a prediction in KServe's v1 protocol."""
 
-    instances: Annotated[list[Text], Field(min_length=1, fail_fast=True)]
+    instances: Annotated[list[InputForm], Field(min_length=1, fail_fast=True)]
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -228,9 +229,8 @@ async def predict_instances(
     body: InstancesBody, request: Request, name: str, within: TimeoutHeader = None
 ) -> InstancePredictions:
     """Predict for instances, as /v1/predict does for inputs."""
-    inputs = [input_of(instance) for instance in body.instances]
     options = options_of(body, request, within)
-    call = server_of(request).foundations.predict(name, inputs, body.parameters, None, options)
+    call = predict_given(request, name, body.instances, body.parameters, None, options)
     answer = await while_connected(request, call)
     return InstancePredictions(predictions=answer.predictions)
 

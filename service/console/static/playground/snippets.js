@@ -11,7 +11,29 @@ const WIDTH = 70;
 /** Write a text as one word of a POSIX shell. */
 const word = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-export function curl({ path, body }) {
+/** Return the fields of a form that sends the same call with the file beside them, each a name and a text. */
+function fieldsOf({ inputs: _, models, parameters, ...rest }) {
+  return [
+    ...Object.entries(rest),
+    ...(models ?? []).map((model) => ["models", model]),
+    ...(parameters ? [["parameters", JSON.stringify(parameters)]] : []),
+  ];
+}
+
+/** Return the name of the form's field that holds the file of a call: image or audio. */
+const modality = (body) => Object.keys(body.inputs)[0];
+
+function curlForm({ path, body, file }) {
+  const parts = [...fieldsOf(body), [modality(body), `@${file}`]];
+  return [
+    `curl ${word(address(path))}`,
+    ...(key() === null ? [] : [`-H "Authorization: Bearer $${VARIABLE}"`]),
+    ...parts.map(([name, text]) => `-F ${word(`${name}=${text}`)}`),
+  ].join(" \\\n  ");
+}
+
+export function curl({ path, body, file }) {
+  if (file) return curlForm({ path, body, file });
   const lines = [
     `curl ${body.stream ? "-N " : ""}${word(address(path))}`,
     "-H 'Content-Type: application/json'",
@@ -59,14 +81,17 @@ function generation(name, model, field, { [field]: content, ...options }, stream
 
 /** Write the call with the Python client, which returns results, or the pieces of a text. */
 export function python(made) {
+  const file = made.file ? `Path(${JSON.stringify(made.file)})` : null;
   if (made.body.models && made.body.task) return "# The client's fan_out takes no task; use curl or JavaScript.";
   const [name, values, options] = method(made);
   // The class of the result states the task, where it is not the model's first one.
   const result = made.body.task === "fill-mask" ? ["result=FillMaskResult"] : [];
-  const words = [...values.map((value) => literal(value, "        ")), ...result, ...Object.entries(options).map(([option, value]) => `${option}=${literal(value, "        ")}`)];
+  const words = [...values.map((value, i) => (file && i === 1 ? file : literal(value, "        "))), ...result, ...Object.entries(options).map(([option, value]) => `${option}=${literal(value, "        ")}`)];
   const call = `client.${name}(\n${words.map((one) => `        ${one},\n`).join("")}    )`;
   return [
-    ...(key() === null ? [] : ["import os", ""]),
+    ...(key() === null ? [] : ["import os"]),
+    ...(file ? ["from pathlib import Path"] : []),
+    ...(key() === null && !file ? [] : [""]),
     `from rootstock import Client${result.length ? ", FillMaskResult" : ""}`,
     "",
     `with Client("${address("./").replace(/\/$/, "")}"${key() === null ? "" : `, os.environ["${VARIABLE}"]`}) as client:`,
@@ -74,7 +99,25 @@ export function python(made) {
   ].join("\n");
 }
 
-export function javascript({ path, body }) {
+function javascriptForm({ path, body, file }) {
+  const headers = key() === null ? "" : `\n  headers: { Authorization: \`Bearer \${process.env.${VARIABLE}}\` },`;
+  return [
+    'import { readFile } from "node:fs/promises";',
+    "",
+    "const body = new FormData();",
+    ...fieldsOf(body).map(([name, text]) => `body.append(${JSON.stringify(name)}, ${JSON.stringify(text)});`),
+    `body.append(${JSON.stringify(modality(body))}, new Blob([await readFile(${JSON.stringify(file)})]), ${JSON.stringify(file)});`,
+    `const answer = await fetch("${address(path)}", {`,
+    `  method: "POST",${headers}`,
+    "  body,",
+    "});",
+    "if (!answer.ok) throw new Error(await answer.text());",
+    "console.log(JSON.stringify(await answer.json()));",
+  ].join("\n");
+}
+
+export function javascript({ path, body, file }) {
+  if (file) return javascriptForm({ path, body, file });
   const authorization = key() === null ? "" : `, Authorization: \`Bearer \${process.env.${VARIABLE}}\``;
   const start = [
     `const body = ${JSON.stringify(body, null, 2)};`,

@@ -2,6 +2,7 @@
 
 import { el, field } from "../dom.js";
 import { figure } from "../format.js";
+import { dataUrl, picker } from "./media.js";
 import { bars } from "./scores.js";
 import { similarity } from "./similarity.js";
 import { answers, entities } from "./spans.js";
@@ -18,11 +19,30 @@ function prediction(models, inputs, parameters = {}) {
   return { path: "v1/predict", body: { ...of, inputs, ...(Object.keys(parameters).length ? { parameters } : {}) } };
 }
 
+/** Return the tasks of a modality: they send one file, which the programs of the call read by its name. */
+function ofFiles(modality) {
+  const call = async (models, { file }, parameters) => ({
+    ...prediction(models, { [modality]: await dataUrl(file) }, parameters), file: file.name,
+  });
+  return {
+    [`${modality}-classification`]: {
+      fields: () => [picker(modality)],
+      call: (models, values, alike) => call(models, values, alike ? { top_k: null } : {}),
+      view: ([found]) => bars(pairs(found)),
+    },
+    [`${modality}-feature-extraction`]: {
+      fields: () => [picker(modality)],
+      call: (models, values) => call(models, values),
+      view: ([vector]) => el("p", {}, `A vector of ${vector.length} numbers: `, el("code", {}, `${vector.slice(0, 6).map(figure).join(", ")}, …`)),
+    },
+  };
+}
+
 const pairs = (found) => [found].flat().map((one) => [one.label, one.score]);
 
 /**
- * A task has `fields`, a list of labelled controls; `call`, which returns path and body for the models, the values
- * of the fields and whether all models have the task; and `view`, which shows one model's predictions.
+ * A task has `fields`, a list of labelled controls; `call`, which returns, or promises, path and body for the models,
+ * the values of the fields and whether all models have the task; and `view`, which shows one model's predictions.
  */
 export const TASKS = {
   "text-classification": {
@@ -68,6 +88,8 @@ export const TASKS = {
         : prediction(models, lines(documents).map((document) => ({ text: query, text_pair: document }))),
     view: (scores, { documents }) => bars(lines(documents).map((document, i) => [document, scores[i].score]), figure),
   },
+  ...ofFiles("image"),
+  ...ofFiles("audio"),
 };
 
 /** Let a call cut texts that are too long for a model. */

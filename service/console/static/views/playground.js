@@ -10,6 +10,8 @@ import { TASKS, cutting, resultsOf } from "../playground/tasks.js";
 import { filling, problem } from "../problem.js";
 
 const GENERATES = ["text-generation", "text2text-generation"];
+// The tasks whose inputs are files, which are never cut.
+const FILES = /^(image|audio)-/;
 
 export async function show(place, { query, signal }) {
   const task = el("select", { change: () => choose(task.value) });
@@ -95,7 +97,7 @@ export async function show(place, { query, signal }) {
       },
       el("header", {}, el("h2", {}, chosen)),
       TASKS[chosen].fields(),
-      el("label", { class: "check" }, el("input", { type: "checkbox", name: "cut" }), el("span", {}, "Cut long texts")),
+      FILES.test(chosen) ? null : el("label", { class: "check" }, el("input", { type: "checkbox", name: "cut" }), el("span", {}, "Cut long texts")),
       el("div", { class: "actions" }, run, el("span", { class: "muted small" }, "or Ctrl + Enter")),
     );
     return form;
@@ -105,7 +107,7 @@ export async function show(place, { query, signal }) {
     const values = Object.fromEntries(new FormData(form));
     const references = chooser.references;
     run.disabled = true;
-    const plain = TASKS[chosen].call(references, values, await haveTask(references, chosen));
+    const plain = await TASKS[chosen].call(references, values, await haveTask(references, chosen));
     const call = values.cut ? cutting(plain) : plain;
     // A foundation has several tasks, and the first is its default.
     if (call.path === "v1/predict" && chosen !== described.tasks[0]) call.body.task = chosen;

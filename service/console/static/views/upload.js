@@ -2,6 +2,7 @@
 
 import { read, sendForm } from "../api.js";
 import { announce, el, field, heading } from "../dom.js";
+import { dropping } from "../dropping.js";
 import { bytes } from "../format.js";
 import { checkList } from "./checks.js";
 
@@ -85,20 +86,6 @@ async function faultOf(file) {
   const start = await file.slice(0, 2).text().catch(() => null);
   if (start === null) return `${file.name} cannot be read. Pack a folder as a zip, and choose that file.`;
   return start === "PK" ? null : `${file.name} is not a zip: its first bytes are not those of one. Pack the bundle's folder as a zip, and choose that file.`;
-}
-
-/** Let a file be dropped on an element. */
-function dropping(element, choose) {
-  element.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    element.classList.add("over");
-  });
-  element.addEventListener("dragleave", () => element.classList.remove("over"));
-  element.addEventListener("drop", (event) => {
-    event.preventDefault();
-    element.classList.remove("over");
-    choose(event.dataTransfer.files[0]);
-  });
 }
 
 function suggestedName(file) {

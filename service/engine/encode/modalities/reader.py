@@ -13,6 +13,10 @@ from rootstock.service.engine.encode.sample import Sample, SampleArrays
 _TAKEN = {"text": "a text", "image": "an image", "audio": "a recording"}
 
 
+class UnservedPreprocessing(ValueError):
+    """A foundation's way to prepare its inputs, whose numbers the server would not reproduce."""
+
+
 class Reader(Protocol):
     """The preparation of a foundation's inputs: a tokenizer, or a decoder of files. Thread-safe."""
 

@@ -116,7 +116,8 @@ def test_models_lists_the_native_models_with_what_each_can_do(client: httpx.Clie
     [
         ("/embeddings", {"input": ["x"], "model": "nobody"}, 404, None),
         ("/embeddings", {"input": ["x"], "model": "mood"}, 422, "model"),
-        ("/embeddings", {"input": ["x"], "modality": "image"}, 422, "modality"),
+        ("/embeddings", {"input": ["x"], "modality": "video"}, 422, "modality"),
+        ("/embeddings", {"input": ["x"], "modality": "image"}, 422, "input[0].image"),
         ("/embeddings", {"input": ["x"], "dimensions": 1000}, 422, "dimensions"),
         ("/embeddings", {"input": ["x"], "dimensions": -1}, 422, "dimensions"),
         ("/embeddings", {"input": []}, 422, "input"),

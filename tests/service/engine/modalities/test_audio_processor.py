@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
+from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 
 from rootstock.service.engine.encode.modalities.audio.audio_processor import AudioProcessor, UnservedFeatures
 
@@ -131,10 +132,18 @@ def test_the_part_of_a_processor_s_config_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "model_type", ["wav2vec2", "hubert", "wavlm", "audio-spectrogram-transformer", "whisper"]
+)
+def test_a_config_without_a_type_gets_the_extractor_of_its_model_as_in_transformers(model_type: str) -> None:
+    processor = AudioProcessor.from_config({"sampling_rate": 16000}, model_type)
+    assert processor.name == FEATURE_EXTRACTOR_MAPPING_NAMES[model_type]
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "None is not served; choose a foundation with one of Wav2Vec2FeatureExtractor"),
-        ({"feature_extractor_type": "ClapFeatureExtractor"}, "'ClapFeatureExtractor' is not served"),
+        ({}, "None of a foundation of type None is not served; choose a foundation with one of Wav2Vec2"),
+        ({"feature_extractor_type": "ClapFeatureExtractor"}, "'ClapFeatureExtractor' of"),
         ({"feature_extractor_type": "WhisperFeatureExtractor", "dither": 0.1}, "'dither' .* is not 0"),
         ({"feature_extractor_type": "WhisperFeatureExtractor", "padding_value": 1.0}, "'padding_value'"),
         ({"feature_extractor_type": "WhisperFeatureExtractor", "n_fft": 401}, "'n_fft'"),

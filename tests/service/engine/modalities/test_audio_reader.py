@@ -91,8 +91,8 @@ def test_any_bytes_have_an_estimate(data: bytes) -> None:
 def test_an_input_of_another_modality_is_refused_with_its_place() -> None:
     reader = make_reader()
     good = AudioFile(b"")
-    for bad, given in (("hello", "text"), (("a", "b"), "text"), (ImageFile(b""), "an image")):
-        with pytest.raises(InvalidInput, match=f"takes audio, and the input is {given}; send a WAV") as caught:
+    for bad, given in (("hello", "a text"), (("a", "b"), "a text"), (ImageFile(b""), "an image")):
+        with pytest.raises(InvalidInput, match=f"is {given}, and the model takes a recording") as caught:
             reader.check([good, bad])
         assert caught.value.param == "inputs[1]"
     with pytest.raises(TooLarge, match=f"the limit is {MAX_BYTES}") as too_large:

@@ -38,12 +38,12 @@ def test_equal_files_have_equal_keys() -> None:
 
 def test_each_image_costs_the_same() -> None:
     sample = READER.read(PNG)
-    assert (sample.cost, sample.outputs, READER.tokens([PNG, JPEG])) == (7, 1, 14)
+    assert (sample.cost, sample.outputs, sample.group, READER.tokens([PNG, JPEG])) == (7, 1, None, 14)
 
 
 @pytest.mark.parametrize("value", ["a text", ("two", "texts"), AudioFile(b"RIFF"), PNG.data, None])
 def test_an_input_of_another_modality_is_refused(value: object) -> None:
-    with pytest.raises(InvalidInput, match="the model reads images") as caught:
+    with pytest.raises(InvalidInput, match="modality image") as caught:
         READER.check([PNG, value])
     assert caught.value.param == "inputs[1]"
 

@@ -45,16 +45,6 @@ class Recording:
     rate: int
 
 
-class _Source(io.BytesIO):
-    """A file in memory for libsndfile. A damaged header can ask for a place before its begin: it stays there."""
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        try:
-            return super().seek(offset, whence)
-        except (ValueError, OverflowError):
-            return self.tell()
-
-
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
     """A file that is read once, to its end. soundfile would seek after that, and a streamed FLAC has no end."""
 
@@ -80,15 +70,15 @@ def decode(data: bytes) -> Recording:
             f"the recording has {len(data)} bytes and the limit is {MAX_BYTES}; shorten it, or send FLAC or MP3",
             "inputs",
         )
-    begin = _sound(data)
+    begin = _begin(data)
     try:
-        with _Stream(_Source(data[begin:] if begin else data)) as file:
+        with _Stream(io.BytesIO(data[begin:])) as file:
             return Recording(_mono(_read(file)), file.samplerate)
     except soundfile.SoundFileError as error:
         raise InvalidInput(f"the recording cannot be decoded; send {ACCEPTED} that plays", "inputs") from error
 
 
-def _sound(data: bytes) -> int:
+def _begin(data: bytes) -> int:
     """Return where the file begins after an ID3 tag, and raise InvalidInput unless it begins like one we take.
 
     libsndfile also reads some twenty rare formats. Their parsers never see an input.

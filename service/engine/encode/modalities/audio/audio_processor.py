@@ -15,13 +15,14 @@ from rootstock.service.engine.encode.modalities.audio.spectrogram import (
     power,
     slaney_mel_filters,
 )
+from rootstock.service.engine.encode.modalities.reader import UnservedPreprocessing
 from rootstock.service.engine.encode.sample import InputArray
 
 # The largest of any count in a config, so that a wrong one fails at load and not by its memory.
 _MOST = 2**16
 
 
-class UnservedFeatures(ValueError):
+class UnservedFeatures(UnservedPreprocessing):
     """A feature extractor's config whose numbers this module would not reproduce."""
 
 
@@ -33,28 +34,32 @@ class AudioProcessor(ABC):
     """
 
     name: ClassVar[str]
+    model_types: ClassVar[frozenset[str]]
     rate: int
     shape: tuple[int | None, ...]
     least_samples: int = 1
 
     @staticmethod
-    def from_config(config: Mapping[str, Any]) -> AudioProcessor:
+    def from_config(config: Mapping[str, Any], model_type: str | None = None) -> AudioProcessor:
         """Return the processor of a foundation's `preprocessor_config.json`, or of `processor_config.json`.
 
-        Raise UnservedFeatures for an extractor of another type, and for a setting that is not reproduced.
+        `model_type` is the foundation's. It names the extractor if the config does not, as in transformers. Raise
+        UnservedFeatures for an extractor of another type, and for a setting that is not reproduced.
         """
-        config = config.get("feature_extractor", config)
+        part = config.get("feature_extractor")
+        config = part if isinstance(part, Mapping) else config
         types: tuple[type[AudioProcessor], ...] = (WaveformProcessor, AstProcessor, WhisperProcessor)
+        name = config.get("feature_extractor_type")
         for kind in types:
-            if config.get("feature_extractor_type") == kind.name:
-                return kind(_Settings(config))
+            if name == kind.name or (name is None and model_type in kind.model_types):
+                return kind(ExtractorSettings(config))
         raise UnservedFeatures(
-            f"the feature extractor {config.get('feature_extractor_type')!r} is not served; choose a foundation "
-            f"with one of {', '.join(kind.name for kind in types)}"
+            f"the feature extractor {name!r} of a foundation of type {model_type!r} is not served; choose a "
+            f"foundation with one of {', '.join(kind.name for kind in types)}"
         )
 
     @abstractmethod
-    def __init__(self, settings: _Settings) -> None: ...
+    def __init__(self, settings: ExtractorSettings) -> None: ...
 
     @abstractmethod
     def __call__(self, samples: Samples) -> InputArray:
@@ -65,8 +70,9 @@ class WaveformProcessor(AudioProcessor):
     """The wave form, by default with mean 0 and variance 1: Wav2Vec2, HuBERT and WavLM."""
 
     name = "Wav2Vec2FeatureExtractor"
+    model_types = frozenset({"wav2vec2", "hubert", "wavlm"})
 
-    def __init__(self, settings: _Settings) -> None:
+    def __init__(self, settings: ExtractorSettings) -> None:
         self.rate = settings.rate()
         self.shape = (None,)
         self._normalises = settings.switch("do_normalize", True)
@@ -87,9 +93,10 @@ class AstProcessor(AudioProcessor):
     """
 
     name = "ASTFeatureExtractor"
+    model_types = frozenset({"audio-spectrogram-transformer"})
     least_samples = 400
 
-    def __init__(self, settings: _Settings) -> None:
+    def __init__(self, settings: ExtractorSettings) -> None:
         self.rate = settings.rate()
         self._length, filters = settings.count("max_length", 1024), settings.count("num_mel_bins", 128)
         self.shape = (self._length, filters)
@@ -120,8 +127,9 @@ class WhisperProcessor(AudioProcessor):
     """
 
     name = "WhisperFeatureExtractor"
+    model_types = frozenset({"whisper"})
 
-    def __init__(self, settings: _Settings) -> None:
+    def __init__(self, settings: ExtractorSettings) -> None:
         self.rate = settings.rate()
         self._hop, self._fft_length = settings.count("hop_length", 160), settings.count("n_fft", 400)
         self._samples = settings.count("chunk_length", 30) * self.rate
@@ -148,7 +156,7 @@ class WhisperProcessor(AudioProcessor):
         return features
 
 
-class _Settings:
+class ExtractorSettings:
     """The settings of a feature extractor by their names in transformers, checked when they are read."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:

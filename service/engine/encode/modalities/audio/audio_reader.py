@@ -9,16 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rootstock.adapters.media import AudioFile, ImageFile
+from rootstock.adapters.media import AudioFile
+from rootstock.adapters.tasks import Modality
 from rootstock.service.engine.core.errors import InvalidInput, TooLarge
 from rootstock.service.engine.encode.modalities.audio.audio_decoder import (
-    ACCEPTED,
     MAX_BYTES,
     MAX_SECONDS,
     decode,
 )
 from rootstock.service.engine.encode.modalities.audio.audio_processor import AudioProcessor
 from rootstock.service.engine.encode.modalities.audio.resampling import resample
+from rootstock.service.engine.encode.modalities.reader import other_modality
 from rootstock.service.engine.encode.sample import InputArray, SampleArrays
 
 # The bytes that a second of sound takes at least in a compressed file, roughly: 32 kbit/s.
@@ -48,7 +49,7 @@ class AudioReader:
     trunk has no output: the receptive field of Wav2Vec2's convolutions is 400.
     """
 
-    modality = "audio"
+    modality: Modality = "audio"
 
     def __init__(self, processor: AudioProcessor, max_tokens: int, name: str, least_samples: int = 1) -> None:
         self._processor = processor
@@ -68,10 +69,7 @@ class AudioReader:
         """Raise InvalidInput for inputs that are no recordings, and TooLarge for one of too many bytes."""
         for i, value in enumerate(inputs):
             if not isinstance(value, AudioFile):
-                given = "an image" if isinstance(value, ImageFile) else "text"
-                raise InvalidInput(
-                    f"this model takes audio, and the input is {given}; send {ACCEPTED}", f"inputs[{i}]"
-                )
+                raise other_modality(self.modality, value, f"inputs[{i}]")
             if len(value.data) > MAX_BYTES:
                 raise TooLarge(
                     f"a recording has {len(value.data)} bytes and the limit is {MAX_BYTES}; shorten it",

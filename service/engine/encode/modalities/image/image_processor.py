@@ -46,14 +46,13 @@ class ImageProcessor:
 
         Raise TooLarge for an image so narrow that it would have too many pixels when resized.
         """
-        size = self._resized_size(image)
         if self._config.whitens and "transparency" in image.info:
             white = Image.new("RGB", image.size, "white")
             white.paste(image, mask=image.convert("RGBA").getchannel("A"))
             image = white
         if self._config.floats:
-            return self._processed_as_floats(image, size)
-        if size is not None:
+            return self._processed_as_floats(image)
+        if (size := self._resized_size(image)) is not None:
             image = image.resize(size, self._config.resample)
         for height, width in self._config.crops:
             left, top = (image.width - width) // 2, (image.height - height) // 2
@@ -64,11 +63,14 @@ class ImageProcessor:
             values[channel] = self._values[channel][pixels[..., channel]]
         return values
 
-    def _processed_as_floats(self, image: Image.Image, size: tuple[int, int] | None) -> Pixels:
-        channels = [channel.convert("F") for channel in image.split()]
-        if size is not None:
-            channels = [channel.resize(size, self._config.resample) for channel in channels]
-        return _normalized(_rescaled(np.stack([np.asarray(c) for c in channels]), self._config), self._config)
+    def _processed_as_floats(self, image: Image.Image) -> Pixels:
+        height, width = self.shape[1:]
+        # One channel at a time, because a large image takes four times its bytes as floats.
+        channels = [
+            np.asarray(image.getchannel(i).convert("F").resize((width, height), self._config.resample))
+            for i in range(3)
+        ]
+        return _normalized(_rescaled(np.stack(channels), self._config), self._config)
 
     def _resized_size(self, image: Image.Image) -> tuple[int, int] | None:
         """Return the width and height to resize an image to."""

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rootstock.adapters.media import ImageFile
-from rootstock.service.engine.core.errors import InvalidInput
+from rootstock.adapters.tasks import Modality
 from rootstock.service.engine.encode.modalities.image.image_decoder import check_file, decode
 from rootstock.service.engine.encode.modalities.image.image_processor import ImageProcessor
+from rootstock.service.engine.encode.modalities.reader import other_modality
 from rootstock.service.engine.encode.sample import InputArray, SampleArrays
 
 _INPUT = "pixel_values"
@@ -26,12 +27,14 @@ class ImageSample:
     cost: int
     key: bytes
     outputs: int = 1
+    # All images of a foundation have one shape.
+    group: None = None
 
 
 class ImageReader:
     """What reads the image files of one foundation. Thread-safe."""
 
-    modality = "image"
+    modality: Modality = "image"
 
     def __init__(self, processor: ImageProcessor, max_tokens: int) -> None:
         """Take the cost of one image, in tokens of the trunk: every image has the same size."""
@@ -43,7 +46,7 @@ class ImageReader:
         """Raise InvalidInput for an input that is no image, and TooLarge for a file of too many bytes."""
         for i, value in enumerate(inputs):
             if not isinstance(value, ImageFile):
-                raise InvalidInput('the model reads images; send {"image": …} as the input', f"inputs[{i}]")
+                raise other_modality(self.modality, value, f"inputs[{i}]")
             check_file(value.data, f"inputs[{i}]")
 
     def tokens(self, inputs: Sequence[object]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from PIL.Image import Resampling
 
 from rootstock.service.engine.encode.modalities.image.processor_defaults import DEFAULTS, OF_MODEL
+from rootstock.service.engine.encode.modalities.reader import UnservedPreprocessing
 
 # A height and a width, in pixels.
 Size = tuple[int, int]
@@ -17,7 +18,7 @@ Size = tuple[int, int]
 _CONVNEXT_UNCROPPED = 384
 
 
-class UnservedProcessor(ValueError):
+class UnservedProcessor(UnservedPreprocessing):
     """A processor, or a setting of one, that the server does not compute."""
 
 
@@ -71,7 +72,7 @@ def read_config(config: Mapping[str, Any], model_type: str | None = None) -> Pro
         config = nested
     name = _processor(config, model_type)
     # A key that is null stays null: transformers takes its own default only for a key that is absent.
-    return _Settings(name, {**DEFAULTS[name], **config}).steps()
+    return _ProcessorSettings(name, {**DEFAULTS[name], **config}).steps()
 
 
 def _processor(config: Mapping[str, Any], model_type: str | None) -> str:
@@ -91,7 +92,7 @@ def _processor(config: Mapping[str, Any], model_type: str | None) -> str:
     return base
 
 
-class _Settings:
+class _ProcessorSettings:
     """The settings of one processor, which it checks as it reads them."""
 
     def __init__(self, name: str, values: Mapping[str, Any]) -> None:
