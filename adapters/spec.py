@@ -5,6 +5,7 @@ This module imports only the standard library, numpy and the table of tasks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -180,12 +181,17 @@ class FoundationSpec:
         """
         return min((self.layer_of(name) for name in modules), default=self.layers + 1)
 
+    def scaled_width(self, site: str) -> int:
+        """Return the length of an `input_scale` at a site: a convolution has one factor for each channel."""
+        convolution = self.convolutions.get(site)
+        return self.sites[site][0] // (1 if convolution is None else math.prod(convolution.kernel))
+
     def layer_of(self, name: str) -> int:
         """Return the number of the layer that a module of the trunk belongs to, from 0.
 
-        The embeddings belong to layer 0, and the pooler to `layers`, one after the last. A normalisation of the
-        last layer's output (GPT-2's `ln_f`) belongs to the last layer: `norms` is in the model's order, so it
-        comes after the layers' own.
+        The embeddings belong to layer 0, and the pooler to `layers`, one after the last. A module that computes
+        on the last layer's output (GPT-2's `ln_f`, SigLIP's `head`) belongs to the last layer. `sites` and
+        `norms` are in the order of computing, so it comes after the layers' own.
         """
         if name.startswith("pooler."):
             return self.layers
@@ -193,9 +199,9 @@ class FoundationSpec:
             return 0
         if name.startswith(self.layer_prefix):
             return int(name.removeprefix(self.layer_prefix).partition(".")[0])
-        norms = list(self.norms)
-        inside = [i for i, norm in enumerate(norms) if norm.startswith(self.layer_prefix)]
-        return self.layers - 1 if name in norms and inside and norms.index(name) > inside[-1] else 0
+        modules = list(self.norms if name in self.norms else self.sites)
+        inside = [i for i, module in enumerate(modules) if module.startswith(self.layer_prefix)]
+        return self.layers - 1 if name in modules and inside and modules.index(name) > inside[-1] else 0
 
     @property
     def tasks(self) -> tuple[str, ...]:

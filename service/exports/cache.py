@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -17,7 +18,7 @@ from rootstock.adapters.home.home import Home
 from rootstock.adapters.installation import lack
 
 # The version of an export's layout. Raise it with each change, so that older exports are made again.
-FORMAT = 5
+FORMAT = 6
 # The time limit of one export; a foundation of 110 M parameters takes a minute on one core.
 _SECONDS = 3600.0
 
@@ -88,7 +89,14 @@ def int8_candidate(fp32: Path, folder: Path) -> Iterator[Path]:
     """Yield the folder of an int8 export: `folder` if it is complete, else a temporary one that is made here.
 
     The temporary one is deleted at the end. It lies beside `folder`, so that `os.replace` can move it there.
+    Raise FoundationError for a foundation that reads images or audio.
     """
+    spec = json.loads((fp32 / "foundation.json").read_text(encoding="utf-8"))["spec"]
+    if spec["modality"] != "text":
+        raise FoundationError(
+            f"{spec['name']} reads {spec['modality']} inputs, and int8 is only for foundations that read text, "
+            "because only their outputs are checked; serve it in fp32"
+        )
     if is_whole(folder):
         yield folder
         return

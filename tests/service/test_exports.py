@@ -32,7 +32,7 @@ from rootstock.service.engine.encode.modalities.text import Tokenizer, pad
 from rootstock.service.engine.runners.onnx.export import int8 as onnx_int8
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.exports import int8_check as drift
-from rootstock.service.exports.cache import export_path, find_export, is_whole, path_of
+from rootstock.service.exports.cache import export_path, find_export, int8_candidate, is_whole, path_of
 from rootstock.service.exports.int8_check import SENTENCES, PrecisionChange, measure
 from rootstock.service.settings import Settings
 from rootstock.service.tolerance import TOLERANCES, Tolerance
@@ -251,6 +251,14 @@ def test_of_the_top_labels_one_may_change_and_then_a_tenth_of_an_adapter_s_and_a
     made = [drift.PrecisionRow(str(i), "t", n, 0.1, 0.1, n, same, 0) for i, (n, same) in enumerate(rows)]
     assert bool(PrecisionChange([own, *made], {}).refusals) is refused
     assert PrecisionChange([replace(own, cosine=0.97), *made], {}).refusals
+
+
+def test_int8_is_refused_for_a_foundation_that_reads_images(tmp_path: Path) -> None:
+    spec = {"name": "vision", "modality": "image"}
+    (tmp_path / "foundation.json").write_text(json.dumps({"spec": spec}))
+    refusal = pytest.raises(FoundationError, match=r"vision reads image inputs, and int8 is only for .* text")
+    with refusal, int8_candidate(tmp_path, tmp_path / "int8"):
+        pass
 
 
 def test_a_server_asked_for_int8_does_not_start_without_an_export_that_was_accepted(home: Path) -> None:

@@ -84,7 +84,7 @@ def media_foundation(files: FoundationFiles, config: Any, raw: Mapping[str, Any]
         inputs=(trunk.main_input_name,),
         sites=_sites(trunk, states, geometries),
         classes={one.name: one for one in classes},
-        norms={name: width for name, width in norms(trunk).items() if states.reads_tokens(name)},
+        norms=_norms(trunk, states),
         layer_prefix=prefix,
         modality=modality,
         input_shape=shape,
@@ -129,9 +129,21 @@ def _geometries(trunk: nn.Module, states: TrunkPass) -> dict[str, Convolution]:
 def _sites(
     trunk: nn.Module, states: TrunkPass, geometries: Mapping[str, Convolution]
 ) -> dict[str, tuple[int, int]]:
-    """Return the features of the linear layers and convolutions that a row's adapter can update, by name."""
-    found = {name: pair for name, pair in linears(trunk).items() if states.reads_rows(name)}
-    return found | {name: pair for name, pair in convolutions(trunk).items() if name in geometries}
+    """Return the features of the linear layers and convolutions that a row's adapter can update, by name.
+
+    They are in the order of computing, because modules before and after the layers belong to different layers.
+    """
+    found = linears(trunk) | {n: pair for n, pair in convolutions(trunk).items() if n in geometries}
+    return {name: found[name] for name in states.read if name in found and states.reads_rows(name)}
+
+
+def _norms(trunk: nn.Module, states: TrunkPass) -> dict[str, int]:
+    """Return the widths of the normalisation layers that a row's adapter can update.
+
+    They are in the order of computing, as the sites are.
+    """
+    found = norms(trunk)
+    return {name: found[name] for name in states.read if name in found and states.reads_tokens(name)}
 
 
 def _pooling(files: FoundationFiles, trunk: Any) -> Pooling:

@@ -19,7 +19,8 @@ _ROWS = 13
 class TrunkPass:
     """The shapes in one pass: of the last hidden state without its rows, and of what each module reads.
 
-    The hidden state is (tokens, width), or (width, height, width of the grid) of a trunk of convolutions.
+    The hidden state is (tokens, width), or (width, height, width of the grid) of a trunk of convolutions. `read`
+    is in the order in which the pass calls the modules.
     """
 
     hidden: tuple[int, ...]

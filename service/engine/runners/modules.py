@@ -1,75 +1,23 @@
-"""Take transformers models apart: the trunk, with sites in place of its linear layers, and the separate heads."""
+"""Take transformers models apart: the trunk, and the separate heads."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 import transformers
 from torch import Tensor, nn
 
-# The parts of an update, by the names of the graph inputs or device tensors that hold them.
-PARTS = ("A", "B", "input_scale", "output_scale", "shift")
+from rootstock.adapters import trunk_class
+from rootstock.adapters.spec import FoundationSpec, TaskClass
 
-
-class SiteLinear(nn.Module):
-    """A frozen linear layer with a separate update (`SiteUpdate`) for each row of a batch.
-
-    x is (rows, …, in), A (rows, r, in), B (rows, r, out), and the scales and the shift are (rows, 1, features).
-    A part is None if no row has it. It may have a single row, which then applies to every row.
-    """
-
-    def __init__(self, linear: nn.Module) -> None:
-        super().__init__()
-        self.linear = linear
-        self.parts: dict[str, Tensor | None] = {}
-
-    def take(self, parts: Mapping[str, Tensor | None]) -> None:
-        """Set the updates of the next batch, by the names in `PARTS`."""
-        self.parts = dict(parts)
-
-    def forward(self, x: Tensor) -> Tensor:
-        flat = x.dim() == 2  # the pooler gets one vector for each row
-        if flat:
-            x = x.unsqueeze(1)
-        y = self._updated(x)
-        return y.squeeze(1) if flat else y
-
-    def _updated(self, x: Tensor) -> Tensor:
-        a, b, input_scale, output_scale, shift = (self.parts.get(name) for name in PARTS)
-        y: Tensor = self.linear(x if input_scale is None else x * input_scale)
-        if output_scale is not None:
-            y = y * output_scale
-        if shift is not None:
-            y = y + shift
-        if a is not None and b is not None:
-            y = self.add_low_rank(y, x, a, b)
-        return y
-
-    def add_low_rank(self, y: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """Return y + (x @ a.T) @ b for each row."""
-        return y + torch.matmul(torch.matmul(x, a.transpose(1, 2)), b)
-
-
-class SiteNorm(nn.Module):
-    """A frozen normalisation layer with a separate shift for each row of a batch: (rows, 1, width) or None."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-        self.shift: Tensor | None = None
-
-    def take(self, parts: Mapping[str, Tensor | None]) -> None:
-        """Set the shift of the next batch."""
-        self.shift = parts.get("shift")
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(x)
-        return y if self.shift is None else y + self.shift
+# In fp32, from safetensors alone, without code from the checkpoint.
+_SAFE: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
 
 
 def load_trunk(folder: Path, attention: str | None) -> nn.Module:
@@ -77,7 +25,8 @@ def load_trunk(folder: Path, attention: str | None) -> nn.Module:
 
     With `attention` None, transformers chooses the attention for the architecture.
     """
-    trunk = _load(transformers.AutoModel, folder, attn_implementation=attention)
+    with _quiet():
+        trunk: Any = trunk_class.load_trunk(folder, **_SAFE, attn_implementation=attention)
     if trunk.config.model_type == "deberta-v2":
         from rootstock.service.engine.runners.deberta import let_positions_vary
 
@@ -85,48 +34,24 @@ def load_trunk(folder: Path, attention: str | None) -> nn.Module:
     return cast(nn.Module, trunk.eval().requires_grad_(False))
 
 
-def _load(auto: Any, folder: Path, **options: Any) -> Any:
-    """Return the model that an auto class loads in fp32: safetensors only, no remote code, no log output."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let transformers log nothing while it loads."""
     previous = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
-        return auto.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **options
-        )
+        yield
     finally:
         transformers.utils.logging.set_verbosity(previous)
 
 
-def graft_sites(
-    trunk: nn.Module, sites: Iterable[str], kind: Callable[[nn.Module], SiteLinear] = SiteLinear
-) -> dict[str, SiteLinear]:
-    """Replace each named linear layer, in place, by a SiteLinear around it. Return the sites by name."""
-    return {name: _graft(trunk, name, kind) for name in sites}
-
-
-def graft_norms(trunk: nn.Module, norms: Iterable[str]) -> dict[str, SiteNorm]:
-    """Replace each named normalisation layer, in place, by a SiteNorm around it. Return the sites by name."""
-    return {name: _graft(trunk, name, SiteNorm) for name in norms}
-
-
-Grafted = TypeVar("Grafted", bound=nn.Module)
-
-
-def _graft(trunk: nn.Module, name: str, kind: Callable[[nn.Module], Grafted]) -> Grafted:
-    parent, _, child = name.rpartition(".")
-    grafted = kind(trunk.get_submodule(name))
-    setattr(trunk.get_submodule(parent), child, grafted)
-    return grafted
-
-
 class TrunkStub(nn.Module):
-    """A stand-in for a task class's trunk. It returns its `outputs`: "hidden" and, with a pooler, "pooled"."""
+    """A stand-in for a task class's trunk. It returns its `outputs`: "hidden" and, if there is one, "pooled"."""
 
-    def __init__(self, has_pooler: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.has_pooler = has_pooler
-        self.outputs: dict[str, Tensor] = {}
+        self.outputs: Mapping[str, Tensor] = {}
 
     def forward(self, *_: Any, **__: Any) -> Any:
         hidden, pooled = self.outputs["hidden"], self.outputs.get("pooled")
@@ -137,7 +62,8 @@ class _Output(SimpleNamespace):
     """A trunk's output that task classes can read by attribute or by index."""
 
     def __init__(self, hidden: Tensor, pooled: Tensor | None) -> None:
-        super().__init__(last_hidden_state=hidden, pooler_output=pooled, hidden_states=None, attentions=None)
+        absent = dict.fromkeys(("hidden_states", "attentions", "reshaped_hidden_states"))
+        super().__init__(last_hidden_state=hidden, pooler_output=pooled, **absent)
 
     def __getitem__(self, index: Any) -> Any:
         return tuple(v for v in (self.last_hidden_state, self.pooler_output) if v is not None)[index]
@@ -163,11 +89,13 @@ class MaskedLMHead(nn.Module):
     def __init__(self, folder: Path) -> None:
         """Load the head from a checkpoint's folder. Raise ValueError if the checkpoint lacks a part of it."""
         super().__init__()
-        model, loading = _load(transformers.AutoModelForMaskedLM, folder, output_loading_info=True)
+        auto = transformers.AutoModelForMaskedLM
+        with _quiet():
+            model, loading = auto.from_pretrained(folder, **_SAFE, output_loading_info=True)
         prefix = f"{model.base_model_prefix}."
         if missing := sorted(name for name in loading["missing_keys"] if not name.startswith(prefix)):
             raise ValueError(f"{folder} holds no {missing[0]}, a part of {type(model).__name__}")
-        stub = TrunkStub(has_pooler=False)
+        stub = TrunkStub()
         # DeBERTa's newer head multiplies by the embeddings. Other heads have a decoder tied to them.
         embeddings: Any = getattr(model.base_model, "embeddings", None)
         stub.embeddings = embeddings
@@ -185,19 +113,36 @@ class MaskedLMHead(nn.Module):
         return logits
 
 
-def head_model(folder: Path, class_name: str, labels: int) -> tuple[nn.Module, int]:
-    """Return a task class whose trunk is a TrunkStub, in eval mode, and its hidden size. A call runs the head.
+class TaskHead(nn.Module):
+    """A task class without its trunk, frozen, in eval mode. Its tensors are zeros until somebody gives others."""
 
-    A class for question answering always has two outputs, start and end, and ignores `labels`.
-    """
-    config = copy.deepcopy(transformers.AutoConfig.from_pretrained(folder))
-    config.num_labels = 2 if class_name.endswith("QuestionAnswering") else labels
-    with torch.device("meta"):
-        model = getattr(transformers, class_name)(config)
-    trunk = getattr(model, model.base_model_prefix)
-    setattr(model, model.base_model_prefix, TrunkStub(getattr(trunk, "pooler", None) is not None))
-    model.to_empty(device="cpu")
-    with torch.no_grad():
+    def __init__(self, folder: Path, spec: FoundationSpec, task_class: TaskClass, labels: int) -> None:
+        """Make the head from the config in a folder.
+
+        A class for question answering always has two outputs, start and end, and ignores `labels`.
+        """
+        super().__init__()
+        config = copy.deepcopy(transformers.AutoConfig.from_pretrained(folder))
+        config.num_labels = 2 if task_class.name.endswith("QuestionAnswering") else labels
+        with torch.device("meta"):
+            model = getattr(transformers, task_class.name)(config)
+        stub = TrunkStub()
+        setattr(model, task_class.prefix.rstrip("."), stub)
+        model.to_empty(device="cpu")
         for parameter in model.parameters():
-            parameter.zero_()
-    return model.eval(), config.hidden_size
+            parameter.detach().zero_()
+        self.model = model.eval().requires_grad_(False)
+        self._outputs = stub
+        self._input = spec.inputs[0]
+
+    def forward(self, outputs: Mapping[str, Tensor], mask: Tensor | None) -> Tensor:
+        """Return the logits for the trunk's outputs, in the shapes of `logits_of`. Only texts have a mask."""
+        self._outputs.outputs = outputs
+        # The stand-in for the trunk reads no input. Some classes look at the input's shape.
+        feeds = {self._input: outputs["hidden"] if mask is None else torch.zeros_like(mask)}
+        if mask is not None:
+            feeds["attention_mask"] = mask
+        try:
+            return logits_of(self.model(**feeds))
+        finally:
+            self._outputs.outputs = {}

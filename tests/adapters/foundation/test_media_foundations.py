@@ -191,6 +191,31 @@ def test_norms_shift_states_of_rows_and_tokens_and_a_layer_is_one_of_the_trunk_s
     assert {spec.layer_of(site) for site in spec.sites} >= set(range(spec.layers))
 
 
+@pytest.mark.parametrize(
+    ("name", "module", "layer"),
+    [
+        ("vit", "embeddings.patch_embeddings.projection", 0),
+        ("resnet", "embedder.embedder.convolution", 0),
+        ("mobilenet_v2", "conv_1x1.convolution", -1),
+        ("siglip", "head.mlp.fc1", -1),
+        ("siglip", "post_layernorm", -1),
+        ("wav2vec2", "encoder.layer_norm", 0),
+    ],
+)
+def test_a_module_outside_the_layers_belongs_to_the_nearest_one(
+    described: Callable[[str], Described], name: str, module: str, layer: int
+) -> None:
+    _, spec, _ = described(name)
+    assert spec.layer_of(module) == layer % spec.layers
+
+
+def test_a_module_that_computes_after_the_layers_belongs_to_the_last_one_wherever_it_is_declared(
+    tmp_path: Path,
+) -> None:
+    spec = describe(make_media_foundation("hubert", tmp_path, do_stable_layer_norm=True))
+    assert spec.layer_of("encoder.layer_norm") == spec.layers - 1
+
+
 @pytest.mark.parametrize("name", MEDIA)
 def test_a_spec_is_the_same_after_json(described: Callable[[str], Described], name: str) -> None:
     files, spec, _ = described(name)

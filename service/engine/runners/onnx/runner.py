@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from rootstock.service.engine.runners.sharing import SharingPlan, share
 
 # Gathering states before each layer costs time too. Below this share of saved work, rows do not share states.
 _WORTH_SHARING = 0.1
+# More tokens than any input has.
+_ALL = 2**31
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,6 @@ class OnnxRunner:
         self._stack = Stack(self.spec)
         self._placed: dict[int, _StagedOnnx] = {}
         self._layer_of = {name: self.spec.layer_of(name) for name in [*self.spec.sites, *self.spec.norms]}
-        self._one_token = np.array([1], np.int64)
         self._cache = TrunkCache(cache_bytes) if cache_bytes else None
 
     def warm(self, adapter: Adapter) -> None:
@@ -83,7 +85,7 @@ class OnnxRunner:
             first_token = opened.first_token
         else:
             reads = frozenset({"pooled" if head.pooling == "pooler" else "hidden"})
-            first_token = head.pooling in ("cls", "pooler")
+            first_token = self._sessions.sequence and head.pooling in ("cls", "pooler")
         return _StagedOnnx(adapter, trunk, self.spec.depth(adapter.weights.sites), reads, first_token)
 
     def place(self, slot: int, staged: _StagedOnnx) -> None:
@@ -140,7 +142,8 @@ class OnnxRunner:
         first_token = all(one.first_token for one in staged.values())
         for state, (source, slot) in enumerate(zip(work.inputs, work.slots, strict=True)):
             if slot is None or staged[slot].depth > self.spec.layers:
-                tokens = 1 if first_token else batch.lengths[source]
+                # Only texts are padded to a common length.
+                tokens = batch.lengths[source] if batch.samples.ragged and not first_token else None
                 arrays = {
                     n: (a[state, :tokens] if n == "hidden" else a[state]).copy() for n, a in outputs.items()
                 }
@@ -150,7 +153,9 @@ class OnnxRunner:
         length = batch.lengths[source]
         ragged = batch.samples.ragged
         parts = (a[source, :length] if n in ragged else a[source] for n, a in batch.arrays.items())
-        return self.spec.fingerprint, b"".join(part.tobytes() for part in parts)
+        key = b"".join(part.tobytes() for part in parts)
+        # An image is a thousand times as large as a text.
+        return self.spec.fingerprint, key if self.spec.modality == "text" else blake2b(key).digest()
 
     def _work(self, batch: Batch, staged: Mapping[int, _StagedOnnx]) -> _Work:
         if len(batch.lengths) == len(batch.inputs):
@@ -167,19 +172,23 @@ class OnnxRunner:
 
     def _run_trunk(self, batch: Batch, work: _Work, staged: Mapping[int, _StagedOnnx]) -> dict[str, Array]:
         trunk = self._largest(staged.values())
-        inputs = work.inputs
+        first_states = work.inputs
         if work.plan is not None:
             trunk = self._sessions.mapped(trunk) or trunk
-            inputs = work.plan.levels[0].parents
-        feeds = self._own_inputs(batch, inputs)
+            first_states = work.plan.levels[0].parents
+        feeds = self._own_inputs(batch, first_states)
         first_token = all(one.first_token for one in staged.values())
-        feeds["kept"] = self._one_token if first_token else np.array([batch.longest], np.int64)
+        # Only texts have a length in tokens.
+        kept = 1 if first_token else batch.longest if batch.samples.ragged else _ALL
+        feeds["kept"] = np.array([kept], np.int64)
         feeds |= self._updates(trunk, work, staged)
         if trunk.mapped:
             feeds |= self._maps(work)
         session = self._sessions.trunk(trunk.name)
         read = frozenset[str]().union(*(one.reads for one in staged.values()))
         names = [output.name for output in session.get_outputs() if output.name in read]
+        inputs = self._sessions.inputs(trunk.name)
+        feeds = {name: array for name, array in feeds.items() if name in inputs}
         return dict(zip(names, session.run(names, feeds), strict=True))
 
     def _own_inputs(self, batch: Batch, inputs: Sequence[int]) -> dict[str, Any]:
@@ -246,12 +255,13 @@ class OnnxRunner:
         self, staged: _StagedOnnx, outputs: Mapping[str, Array], batch: Batch, sources: Sequence[int]
     ) -> list[Array]:
         """Return the raw output of each state in `outputs`. `sources` holds the input of each state."""
-        adapter, mask = staged.adapter, batch.arrays["attention_mask"][sources]
+        adapter = staged.adapter
+        mask = batch.arrays["attention_mask"][sources] if "attention_mask" in batch.arrays else None
         if adapter.head.class_name is None:
             vectors = pool(outputs.get("hidden"), outputs.get("pooled"), mask, adapter.head.pooling)
             return list(linear_head(vectors, adapter))
         head = self._sessions.head(adapter.head.class_name)
-        if adapter.head.kind == "masked-lm" and self.spec.masked_lm is not None:
+        if adapter.head.kind == "masked-lm" and self.spec.masked_lm is not None and mask is not None:
             # Select the masks before the head, because logits of every token would be (rows, tokens, vocabulary).
             masks = at_masks(batch.arrays["input_ids"][sources], mask, self.spec.masked_lm.mask_id)
             logits = head.session.run(None, {"hidden": outputs["hidden"][masks]})[0]

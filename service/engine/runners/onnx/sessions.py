@@ -50,10 +50,13 @@ class Sessions:
             OnnxTrunk(name, frozenset(v["sites"]), v["full"], v["mapped"])
             for name, v in content["variants"].items()
         )
+        # Whether the hidden states are a sequence of tokens, which `kept` cuts, and not a grid.
+        self.sequence: bool = content["sequence"]
         self._first_token: dict[str, bool] = content["heads"]
         self._folder = folder
         self._threads = threads
         self._opened: dict[str, ort.InferenceSession] = {}
+        self._inputs: dict[str, frozenset[str]] = {}
         self._heads: dict[str, Head] = {}
         self._opening = threading.Lock()
 
@@ -66,11 +69,21 @@ class Sessions:
 
     def mapped(self, trunk: OnnxTrunk) -> OnnxTrunk | None:
         """Return a trunk graph that shares states between rows and takes the updates of `trunk`, if any."""
-        return next((t for t in self.trunks if t.mapped and t.full >= trunk.full), None)
+        return next(
+            (t for t in self.trunks if t.mapped and t.full >= trunk.full and t.sites >= trunk.sites), None
+        )
 
     def trunk(self, name: str) -> ort.InferenceSession:
         """Return the session of the trunk graph with this name."""
         return self._session(f"trunk-{name}.onnx", self._threads)
+
+    def inputs(self, name: str) -> frozenset[str]:
+        """Return the inputs of the trunk graph with this name. An export drops those that change no output."""
+        if name not in self._inputs:
+            self._inputs[name] = frozenset(
+                i.name for i in self._session(f"trunk-{name}.onnx", self._threads).get_inputs()
+            )
+        return self._inputs[name]
 
     def head(self, class_name: str) -> Head:
         """Return the head graph of a task class."""

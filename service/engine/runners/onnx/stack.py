@@ -54,7 +54,7 @@ class Stack:
 
         A missing scale is ones, a missing shift zeros.
         """
-        width_in, width_out = self._spec.sites[site]
+        width_in, width_out = self._spec.scaled_width(site), self._spec.sites[site][1]
         scaled = {
             "input_scale": self._vectors([u.input_scale if u else None for u in updates], width_in, 1.0),
             "output_scale": self._vectors([u.output_scale if u else None for u in updates], width_out, 1.0),

@@ -1,14 +1,14 @@
-"""Turn a batch into one integer array and a form, which decides the kernels that compute it."""
+"""Turn a batch into arrays of numbers and a form, which decides the kernels that compute it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from rootstock.adapters.spec import FoundationSpec
+from rootstock.adapters.spec import Array, FoundationSpec
 from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.runners.sharing import Level, SharingPlan
 from rootstock.service.engine.runners.torch.updates import Updates, power
@@ -21,13 +21,13 @@ _LEAST_TOKENS = 16
 class Form(NamedTuple):
     """The form of a batch. Batches of one form differ only in their numbers.
 
-    `states` counts the states that each layer, and then the pooler, computes. `updated` counts their updates: one
-    for each state, or one for all. `parents` lists the layers before which hidden states are selected from those
-    of the layer before. `roots` lists the layers before which the mask is selected. `uses` is that of
-    Updates.uses.
+    `shape` is that of one input: of a text, its padded tokens. `states` counts the states that each layer, and
+    then the pooler, computes. `updated` counts their updates: one for each state, or one for all. `parents` lists
+    the layers before which hidden states are selected from those of the layer before. `roots` lists the layers
+    before which the mask is selected. `uses` is that of Updates.uses.
     """
 
-    tokens: int
+    shape: tuple[int, ...]
     states: tuple[int, ...]
     updated: tuple[int, ...]
     parents: tuple[int, ...]
@@ -37,16 +37,16 @@ class Form(NamedTuple):
 
 def feed(
     batch: Batch, plan: SharingPlan, spec: FoundationSpec, updates: Updates, rounded: bool
-) -> tuple[Form, Ints]:
+) -> tuple[Form, tuple[Ints] | tuple[Ints, Array]]:
     """Return the form of a batch under a plan, and its numbers in the order in which TorchTrunk.run reads them.
 
-    With `rounded`, states, tokens and pages are rounded up to one of few sizes. Nobody reads the outputs of the
-    padding.
+    The inputs of images and audio are a second array, because they are no integers: (states, …) in fp32. With
+    `rounded`, states, tokens and pages are rounded up to one of few sizes. Nobody reads the outputs of the
+    padding. Recordings keep their length, because an answer depends on it.
     """
     levels = plan.levels
     states = tuple(power(len(level)) if rounded else len(level) for level in levels)
-    length = batch.longest
-    tokens = token_size(length, spec.max_tokens) if rounded else length
+    inputs = _inputs(batch, levels[0].parents, states[0], spec, rounded)
     # Layers with the same states share one array.
     arrays = {
         level.slots: _slots(level, count, updates.bare) for level, count in zip(levels, states, strict=True)
@@ -56,14 +56,15 @@ def feed(
     parents = tuple(i for i in range(1, len(levels)) if not _same(levels[i].parents, len(levels[i - 1])))
     roots = tuple(i for i in range(1, len(levels) - 1) if not _same(levels[i].roots, len(levels[0])))
     updated = tuple(1 if one else count for one, count in zip(single, states, strict=True))
-    form = Form(tokens, states, updated, parents, roots, updates.uses(slots, rounded))
+    form = Form(inputs[0].shape[1:], states, updated, parents, roots, updates.uses(slots, rounded))
     numbers = [
-        *_inputs(batch, levels[0].parents, states[0], tokens, spec.inputs),
+        *(array for array in inputs if array.dtype == np.int64),
         *(_padded(levels[i].parents, states[i]) for i in parents),
         *(_padded(levels[i].roots, states[i]) for i in roots),
         *updates.numbers(updates.gathers(form.updated, form.uses), slots),
     ]
-    return form, np.concatenate([part.ravel() for part in numbers])
+    packed = np.concatenate([np.empty(0, np.int64), *(part.ravel() for part in numbers)])
+    return form, (packed,) if spec.modality == "text" else (packed, inputs[0])
 
 
 def flat(inputs: Sequence[int], slots: Sequence[int | None], layers: int) -> tuple[Level, ...]:
@@ -82,12 +83,19 @@ def token_size(tokens: int, most: int) -> int:
     return min(-(-tokens // step) * step, most)
 
 
-def _inputs(batch: Batch, chosen: Sequence[int], states: int, tokens: int, names: Sequence[str]) -> list[Ints]:
+def _inputs(
+    batch: Batch, chosen: Sequence[int], states: int, spec: FoundationSpec, rounded: bool
+) -> list[npt.NDArray[Any]]:
+    """Return the trunk's inputs for the states that begin with the chosen inputs, padded with zeros."""
     padded = []
-    for name in names:
-        array = np.zeros((states, tokens), np.int64)
-        array[: len(chosen), : batch.longest] = batch.arrays[name][list(chosen)]
-        padded.append(array)
+    for name in spec.inputs:
+        array = batch.arrays[name]
+        shape = array.shape[1:]
+        if rounded and spec.modality == "text":
+            shape = (token_size(batch.longest, spec.max_tokens),)
+        whole = np.zeros((states, *shape), array.dtype)
+        whole[(slice(len(chosen)), *map(slice, array.shape[1:]))] = array[list(chosen)]
+        padded.append(whole)
     return padded
 
 

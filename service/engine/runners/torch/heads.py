@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rootstock.adapters.spec import Adapter, Array, FoundationSpec, HeadSpec, MaskedLM
 from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.runners.linear_head import at_masks
-from rootstock.service.engine.runners.modules import MaskedLMHead, head_model, logits_of
+from rootstock.service.engine.runners.modules import MaskedLMHead, TaskHead
 from rootstock.service.engine.runners.torch.graphs import Graphs
 from rootstock.service.engine.runners.torch.staging import to_device
 from rootstock.service.engine.runners.torch.updates import power
@@ -67,8 +67,11 @@ class Heads:
             return
         with self._opening:
             if name not in self._models:
-                own = head.kind == "masked-lm"
-                model = MaskedLMHead(self._folder) if own else head_model(self._folder, name, labels=1)[0]
+                model = (
+                    MaskedLMHead(self._folder)
+                    if head.kind == "masked-lm"
+                    else TaskHead(self._folder, self._spec, self._spec.classes[name], labels=1)
+                )
                 self._models[name] = model.to(self._device)
 
     def place(self, slot: int, adapter: Adapter, values: Tensor) -> None:
@@ -118,13 +121,15 @@ class Heads:
         """Run a batch whose heads are all of one form. With `graphs`, round it up with rows that nobody reads."""
         if form.head.kind == "masked-lm":
             return self._fill_masks(batch, form, states, outputs[0], graphs)
-        rows, tokens = len(states), outputs[0].shape[1]
+        rows, text = len(states), self._spec.modality == "text"
+        tokens = outputs[0].shape[1] if text else 0
         heads = [self._placed[slot].number for slot in batch.slots]
         single = not graphs.most and len(set(heads)) == 1
         numbers = np.zeros((power(rows) if graphs.most else rows, 2 + tokens), np.int64)
         numbers[:rows, 0] = states
         numbers[:rows, 1] = heads
-        numbers[:rows, 2 : 2 + batch.longest] = batch.arrays["attention_mask"][list(batch.inputs)]
+        if text:
+            numbers[:rows, 2 : 2 + batch.longest] = batch.arrays["attention_mask"][list(batch.inputs)]
         key = "head", form, numbers.shape, outputs[0].shape, self._stacks[form].growths
         compute = partial(self._compute, form, single)
         return graphs.run(key, compute, to_device(numbers, self._device), *outputs)[0]
@@ -160,11 +165,12 @@ class Heads:
     def _compute(self, form: HeadForm, single: bool, numbers: Tensor, *outputs: Tensor) -> tuple[Tensor]:
         """Return the raw output of each row, in fp32: (rows, labels) or (rows, tokens, labels).
 
-        `numbers` holds each row's state, its head and its mask. With `single`, all rows have the same head.
+        `numbers` holds each row's state, its head and for texts its mask. With `single`, all rows have the same
+        head.
         """
         states, heads, mask = numbers[:, 0], numbers[:, 1], numbers[:, 2:]
         weights = self._stacks[form].read(heads[:1] if single else heads)
-        inputs = {"mask": mask}
+        inputs = {"mask": mask} if mask.shape[1] else {}
         for name, output in zip(("hidden", "pooled"), outputs, strict=False):
             inputs[name] = output.index_select(0, states).float()
         if form.head.class_name is None:
@@ -224,28 +230,29 @@ class _Stack:
 
 def _classify(model: nn.Module, weights: Named, states: Named) -> Tensor:
     """Return the logits of a task class with these weights for the trunk's output."""
-    stub, mask = cast(Any, model).base_model, states["mask"]
-    stub.outputs = {name: value for name, value in states.items() if name != "mask"}
-    feeds = {"input_ids": torch.zeros_like(mask), "attention_mask": mask}
-    try:
-        return logits_of(torch.func.functional_call(model, dict(weights), (), feeds))
-    finally:
-        stub.outputs = {}
+    outputs = {name: value for name, value in states.items() if name != "mask"}
+    named = {f"model.{name}": tensor for name, tensor in weights.items()}
+    logits: Tensor = torch.func.functional_call(model, named, (outputs, states.get("mask")))
+    return logits
 
 
 def _linear(head: HeadSpec, weights: Named, states: Named) -> Tensor:
     """Return the output of the linear head (HeadSpec), with the arithmetic of runners.linear_head."""
+    hidden, mask = states["hidden"], states.get("mask")
+    if hidden.dim() == 4:
+        hidden = hidden.flatten(2).transpose(1, 2)
     if head.pooling == "pooler":
-        vectors = states["pooled"]
+        vectors = states["pooled"].flatten(1)
     elif head.pooling == "cls":
-        vectors = states["hidden"][:, 0]
+        vectors = hidden[:, 0]
+    elif mask is None:
+        vectors = hidden[:, -1] if head.pooling == "last" else hidden.mean(dim=1)
     elif head.pooling == "last":
-        hidden = states["hidden"]
-        last = (states["mask"].sum(dim=1) - 1).clamp(min=0)
+        last = (mask.sum(dim=1) - 1).clamp(min=0)
         vectors = hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[2]))[:, 0]
     else:
-        shares = states["mask"] / states["mask"].sum(dim=1, keepdim=True).clamp(min=1)
-        vectors = torch.bmm(shares[:, None], states["hidden"])[:, 0]
+        shares = mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        vectors = torch.bmm(shares[:, None], hidden)[:, 0]
     if head.normalize:
         vectors = nn.functional.normalize(vectors, dim=1, eps=1e-12)
     if "head.weight" in weights:

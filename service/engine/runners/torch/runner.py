@@ -1,8 +1,9 @@
 """Run batches on torch: any foundation that transformers loads, on CUDA if there is a CUDA device.
 
-A batch becomes one integer array (feed.py). The trunk (trunk.py) reads it together with the updates of the
-adapters in slots (updates.py), which lie in pages (pages.py). Then the heads run (heads.py), all heads of one
-form in one call. On CUDA, batches of a form that recurs are replayed as a CUDA graph (graphs.py).
+A batch becomes one integer array, and for images and audio another of the inputs (feed.py). The trunk (trunk.py)
+reads them together with the updates of the adapters in slots (updates.py), which lie in pages (pages.py). Then
+the heads run (heads.py), all heads of one form in one call. On CUDA, batches of a form that recurs are replayed
+as a CUDA graph (graphs.py).
 """
 
 from __future__ import annotations
@@ -118,9 +119,11 @@ class TorchRunner:
         """Return the raw head output of each row, in the shapes of batch.Encoder."""
         self._cores.use()
         plan = self._plan(batch)
-        form, numbers = feed(batch, plan, self.spec, self._updates, rounded=self._graphs.most > 0)
+        form, arrays = feed(batch, plan, self.spec, self._updates, rounded=self._graphs.most > 0)
         key = "trunk", form, self._updates.growths
-        outputs = self._graphs.run(key, partial(self._trunk.run, form), to_device(numbers, self.device))
+        outputs = self._graphs.run(
+            key, partial(self._trunk.run, form), *(to_device(a, self.device) for a in arrays)
+        )
         return self._heads.run(batch, plan.states, outputs, self._graphs)
 
     def _plan(self, batch: Batch) -> SharingPlan:

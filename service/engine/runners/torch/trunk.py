@@ -1,4 +1,4 @@
-"""Run the trunk on a device, as a function of one integer array whose form says what it computes."""
+"""Run the trunk on a device, as a function of arrays of numbers whose form says what it computes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.adapters.spec import FoundationSpec
-from rootstock.service.engine.runners.modules import SiteLinear, SiteNorm, graft_norms, graft_sites, load_trunk
+from rootstock.service.engine.runners.modules import load_trunk
+from rootstock.service.engine.runners.sites import (
+    Site,
+    SiteLinear,
+    SiteNorm,
+    graft_norms,
+    graft_sites,
+    has_rows,
+    select_rows,
+)
 from rootstock.service.engine.runners.torch.feed import Form
 from rootstock.service.engine.runners.torch.staging import Cutter
 from rootstock.service.engine.runners.torch.updates import Gather, Updates
@@ -27,11 +36,12 @@ class TorchTrunk:
         self, folder: Path, spec: FoundationSpec, updates: Updates, dtype: torch.dtype, device: torch.device
     ) -> None:
         trunk = load_trunk(folder, None)
-        self._sites: dict[str, SiteLinear | SiteNorm] = {
+        self._sites: dict[str, Site | SiteNorm] = {
             **graft_sites(trunk, spec.sites, BatchedSite),
             **graft_norms(trunk, spec.norms),
         }
         self._model = cast(Any, trunk.to(device, dtype))
+        self._dtype = dtype
         self._spec = spec
         self._updates = updates
         if spec.layer_prefix:
@@ -40,6 +50,7 @@ class TorchTrunk:
                 if i > 0:
                     layer.register_forward_pre_hook(self._ahead_of(i), with_kwargs=True)
         pooler = getattr(trunk, "pooler", None)
+        self._has_pooler = isinstance(pooler, nn.Module)
         if isinstance(pooler, nn.Module):
             pooler.register_forward_pre_hook(self._ahead_of(spec.layers), with_kwargs=True)
         # State of the current pass: what to select and gather before each layer, and the sites that hold updates.
@@ -49,14 +60,19 @@ class TorchTrunk:
         self._holding: list[str] = []
         self._first_states = 0
 
-    def run(self, form: Form, numbers: Tensor) -> tuple[Tensor, ...]:
-        """Return the last level's hidden (states, tokens, width) and, with a pooler, pooled (states, width).
+    def run(self, form: Form, numbers: Tensor, *media: Tensor) -> tuple[Tensor, ...]:
+        """Return the last level's hidden (states, tokens, width) and, if there is one, pooled (states, width).
 
-        `numbers` are those of `feed.feed`: int64, on the device.
+        A convolutional trunk's hidden states are a grid (states, width, height, width of the grid). `numbers` and
+        `media` are those of `feed.feed`: int64, and the inputs of images or audio, on the device.
         """
         cut = Cutter(numbers)
         self._first_states = form.states[0]
-        inputs = {name: cut.next(form.states[0], form.tokens) for name in self._spec.inputs}
+        names = self._spec.inputs
+        if media:
+            inputs = {name: array.to(self._dtype) for name, array in zip(names, media, strict=True)}
+        else:
+            inputs = {name: cut.next(form.states[0], *form.shape) for name in names}
         self._parents = {i: cut.next(form.states[i]) for i in form.parents}
         self._roots = {i: cut.next(form.states[i]) for i in form.roots}
         gathers = self._updates.gathers(form.updated, form.uses)
@@ -68,7 +84,10 @@ class TorchTrunk:
             self._let_go()
         hidden, pooled = output.last_hidden_state, getattr(output, "pooler_output", None)
         if self._spec.layers in self._parents:
-            hidden = hidden.index_select(0, self._parents[self._spec.layers])
+            parents = self._parents[self._spec.layers]
+            hidden = hidden.index_select(0, parents)
+            if pooled is not None and not self._has_pooler:
+                pooled = pooled.index_select(0, parents)
         return (hidden,) if pooled is None else (hidden, pooled)
 
     def _ahead_of(self, layer: int) -> Any:
@@ -91,8 +110,8 @@ class TorchTrunk:
 
     def _of_roots(self, value: Any, roots: Tensor) -> Any:
         # A mask is (states, 1, …). A table, such as DeBERTa's of relative positions, is (entries, width).
-        batched = isinstance(value, Tensor) and value.dim() > 2 and value.shape[0] == self._first_states
-        return value.index_select(0, roots) if batched else value
+        batched = isinstance(value, Tensor) and value.dim() > 2 and has_rows(value, self._first_states)
+        return select_rows(value, self._first_states, roots) if batched else value
 
     def _gather(self, layer: int) -> None:
         """Fetch the updates needed before a layer, with one launch for each pool, and give them to the sites."""

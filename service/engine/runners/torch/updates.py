@@ -80,6 +80,7 @@ class Updates:
         layers = [self.layer_of[name] for name in self.modules]
         self._of_layer = [slice(*np.searchsorted(layers, [i, i + 1])) for i in range(spec.layers + 1)]
         self._widths = {**spec.sites, **{norm: (width, width) for norm, width in spec.norms.items()}}
+        self._scaled = {site: spec.scaled_width(site) for site in spec.sites}
         self._place_of = {name: i for i, name in enumerate(self.modules)}
         # For each slot and module: the pages of the low-rank update, then 1 or 0 for each of `_VECTORS`.
         self._uses = np.zeros((slots + 1, len(self.modules), 1 + len(_VECTORS)), np.uint16)
@@ -188,7 +189,7 @@ class Updates:
             layer, (width_in, width_out) = self.layer_of[module], self._widths[module]
             parts = {"A": (width_in, pages), "B": (width_out, pages)} if pages else {}
             parts |= {
-                part: (width_in if part == "input_scale" else width_out, 0)
+                part: (self._scaled[module] if part == "input_scale" else width_out, 0)
                 for part, present in zip(_VECTORS, used[i, 1:].tolist(), strict=True)
                 if present
             }

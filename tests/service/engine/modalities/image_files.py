@@ -65,7 +65,9 @@ def good_files() -> dict[str, bytes]:
         "png palette with a transparent colour": encode(palette, "PNG", transparency=3),
         "png palette with alphas": encode(palette, "PNG", transparency=bytes(range(0, 240, 6))),
         "png 1 bit": encode(bits, "PNG"),
+        "png 1 bit with a transparent value": encode(bits, "PNG", transparency=0),
         "png 16 bits": encode(deep, "PNG"),
+        "png 16 bits with a transparent value": encode(deep, "PNG", transparency=0),
         "png 16 bits rgb": _png_16(rgb),
         "png animated": encode(frames[0], "PNG", save_all=True, append_images=frames[1:]),
         "png turned by xmp": encode(rgb, "PNG", pnginfo=xmp),
@@ -196,6 +198,13 @@ def tiff(width: int, height: int, pixels: bytes, *more: Tag, compression: int = 
         return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + b"\0\0\0\0" + values
 
     return whole(len(whole(0))) + pixels
+
+
+def tiff_of_exif_numbers(count: int) -> bytes:
+    """Return a TIFF whose EXIF directory holds a row of fractions."""
+    place = len(tiff(8, 8, bytes(64), (34665, 4, bytes(4))))
+    numbers = struct.pack("<HHHLL", 1, 0x829A, 5, count, place + 18) + bytes(4 + 8 * count)
+    return tiff(8, 8, bytes(64) + numbers, (34665, 4, struct.pack("<L", place)))
 
 
 def webp_of_canvas(width: int, height: int) -> bytes:

@@ -32,6 +32,7 @@ from tests.service.engine.modalities.image_files import (
     png_end,
     png_header,
     tiff,
+    tiff_of_exif_numbers,
     webp_of_canvas,
 )
 
@@ -50,6 +51,14 @@ def decoded(data: bytes) -> npt.NDArray[np.uint8]:
     image = decode(data)
     assert image.mode == "RGB"
     return np.asarray(image)
+
+
+def run(code: str) -> str:
+    """Run code in a fresh process, and return what it printed."""
+    root = Path(__file__).parents[4]
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=root, stdout=subprocess.PIPE, text=True
+    ).stdout
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -144,6 +153,7 @@ TOO_LARGE = {
         "65536 × 65536",
     ),
     "numbers in tags": (tiff(8, 8, bytes(64), (282, 5, bytes(2**21))), "1048576"),
+    "numbers in tags of a further directory": (tiff_of_exif_numbers(2**18), "1048576"),
     "metadata of a PNG": (png(png_header(1, 1), (b"eXIf", bytes(2**19)), *png_end()), "262144"),
     "segments of EXIF data": (jpeg(*[jpeg_segment(0xE1, b"Exif\0\0" + bytes(99))] * 20), "16 EXIF segments"),
     "segments of a JPEG": (jpeg(*[jpeg_segment(0xE3, b"")] * 2**18), "262144 steps"),
@@ -165,6 +175,21 @@ def test_metadata_that_grows_when_it_is_decompressed_is_refused() -> None:
     for chunks in ([(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 10**8))], [bomb] * 70):
         with pytest.raises(InvalidInput, match=r"too large|Too much memory"):
             decode(png(png_header(1, 1), *chunks, *png_end()))
+
+
+def test_an_image_that_takes_more_memory_than_there_is_is_refused() -> None:
+    code = (
+        "import resource;"
+        "from rootstock.service.engine.core.errors import TooLarge;"
+        "from rootstock.service.engine.encode.modalities.image.image_decoder import decode;"
+        "from tests.service.engine.modalities.image_files import png, png_end, png_header;"
+        "data = png(png_header(7000, 7000), *png_end());"
+        "pages = int(open('/proc/self/statm').read().split()[0]) + 2**14;"
+        "resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize(),) * 2)\n"
+        "try: decode(data)\n"
+        "except TooLarge as error: print(error)"
+    )
+    assert "takes more memory than there is" in run(code)
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
@@ -199,4 +224,4 @@ def test_the_module_leaves_pillow_s_settings_as_they_are() -> None:
         "image_decoder.decode(encode(noise(9, 9), 'WEBP'));"
         "assert state() == before"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[4])
+    run(code)

@@ -82,7 +82,7 @@ def decode(data: bytes) -> Image.Image:
 
     Of an animation, return the first frame. A file that begins as one format is read as that format, whatever
     follows. Alpha is dropped, and values above 255 are clipped, as Pillow's `convert("RGB")` does. If a file
-    declares one colour transparent, `info["transparency"]` is that colour.
+    declares one colour transparent, `info["transparency"]` states it, as Pillow keeps it.
 
     Raise InvalidInput for anything but a whole image in one of FORMATS, and TooLarge above a limit.
     """
@@ -94,7 +94,10 @@ def decode(data: bytes) -> Image.Image:
             image.load()
             _check_exif(image)
             ImageOps.exif_transpose(image, in_place=True)
-            return _converted(image)
+            # Alphas of a palette cannot be kept in mode RGB. Pillow drops them too, and warns.
+            if isinstance(image.info.get("transparency"), bytes):
+                del image.info["transparency"]
+            return image if image.mode == "RGB" else image.convert("RGB")
     except EngineError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -116,17 +119,6 @@ def decode(data: bytes) -> Image.Image:
         ) from None
 
 
-def _converted(image: Image.Image) -> Image.Image:
-    # Alphas of a palette cannot be kept in mode RGB. Pillow drops them too, and warns.
-    if isinstance(image.info.get("transparency"), bytes):
-        del image.info["transparency"]
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
-    # Of 1 and 16 bits, Pillow keeps the value before its conversion, which is no colour.
-    if not isinstance(rgb.info.get("transparency"), tuple):
-        rgb.info.pop("transparency", None)
-    return rgb
-
-
 def _check_structure(data: bytes) -> None:
     """Raise TooLarge for what Pillow does not limit, and would read before its size is known."""
     if data.startswith((b"II", b"MM")):
@@ -145,8 +137,6 @@ def _check_count(data: bytes, pattern: re.Pattern[bytes], most: int, what: str) 
 
 def _check_size(image: ImageFile.ImageFile) -> None:
     width, height = image.size
-    if width < 1 or height < 1:
-        raise InvalidInput(f"the image has no pixels: it is {width} × {height}; send another image", "inputs")
     in_runs = any(tile.codec_name == "bmp_rle" for tile in image.tile)
     most = _MAX_RUN_LENGTH_PIXELS if in_runs else MAX_PIXELS
     if width * height > most:

@@ -5,7 +5,7 @@ file as well.
 
 The variants of the trunk differ in the updates that they take from adapters (trunk.py), so that a batch pays for
 no more than it uses. They take no update; low-rank updates of PEFT's default targets; those of all linear layers;
-the same with shared states; or every update.
+those of all linear layers and convolutions; those of all linear layers, with shared states; or every update.
 
 This module imports torch, transformers and onnx. No module that serves imports it.
 """
@@ -28,6 +28,15 @@ from rootstock.service.engine.runners.onnx.export.trunk import Variant, export_t
 from rootstock.service.engine.runners.onnx.export.weights import share_weights
 
 Progress = Callable[[str], None]
+# By modality, the files of a foundation that say how its inputs are read. A foundation has one or both.
+READER_FILES = {
+    "text": ("tokenizer.json",),
+    "image": ("preprocessor_config.json", "processor_config.json"),
+    "audio": ("preprocessor_config.json", "processor_config.json"),
+}
+# PEFT has no default targets for most architectures of images and audio. These are the names of the projections
+# that it chooses by default for texts, the query and the value.
+_ATTENTION_TARGETS = ("query", "value", "q_proj", "v_proj")
 
 
 def export(folder: Path, spec: FoundationSpec, target: Path, progress: Progress = lambda _: None) -> None:
@@ -36,11 +45,13 @@ def export(folder: Path, spec: FoundationSpec, target: Path, progress: Progress 
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as temporary:
         out = Path(temporary) / "export"
         out.mkdir()
-        shutil.copyfile(folder / "tokenizer.json", out / "tokenizer.json")
+        for name in READER_FILES[spec.modality]:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, out / name)
         variants = variants_of(spec)
         for name, variant in variants.items():
             progress(f"trunk {name}: {len(variant.sites)} sites")
-            export_trunk(folder, spec, variant, out / f"trunk-{name}.onnx")
+            outputs = export_trunk(folder, spec, variant, out / f"trunk-{name}.onnx")
         paths = [out / f"trunk-{name}.onnx" for name in variants]
         heads = {}
         if spec.masked_lm is not None:
@@ -52,7 +63,7 @@ def export(folder: Path, spec: FoundationSpec, target: Path, progress: Progress 
         for task_class in spec.classes.values():
             if task_class.head:
                 progress(f"head {task_class.name}")
-                first_token = export_head(folder, task_class, out / f"head-{task_class.name}.onnx")
+                first_token = export_head(folder, spec, task_class, outputs, out / f"head-{task_class.name}.onnx")
                 heads[task_class.name] = first_token
         files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
         content = {
@@ -60,6 +71,7 @@ def export(folder: Path, spec: FoundationSpec, target: Path, progress: Progress 
             "spec": spec.to_json(),
             "variants": {name: asdict(variant) for name, variant in variants.items()},
             "heads": heads,
+            "sequence": len(outputs["hidden"]) == 2,
             "files": files,
         }
         (out / "foundation.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -74,10 +86,16 @@ def variants_of(spec: FoundationSpec) -> dict[str, Variant]:
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
 
     everything = tuple(sorted(spec.sites))
-    targets = DEFAULTS.get(spec.model_type, [])
-    default = tuple(s for s in everything if any(s == t or s.endswith(f".{t}") for t in targets))
+    linears = tuple(site for site in everything if site not in spec.convolutions)
+    targets = DEFAULTS.get(spec.model_type) or (_ATTENTION_TARGETS if spec.modality != "text" else ())
+    default = tuple(s for s in linears if any(s == t or s.endswith(f".{t}") for t in targets))
     numbered = bool(spec.layer_prefix)
-    variants = {"bare": Variant(()), "default": Variant(default), "all": Variant(everything)}
+    variants = {"bare": Variant(()), "default": Variant(default), "all": Variant(linears)}
+    if spec.convolutions:
+        variants["convolutions"] = Variant(everything)
     if numbered:
-        variants["shared"] = Variant(everything, mapped=True)
-    return {**variants, "full": Variant(everything, full=True, mapped=numbered)}
+        variants["shared"] = Variant(linears, mapped=True)
+    variants["full"] = Variant(everything, full=True, mapped=numbered)
+    # A trunk without linear layers needs fewer.
+    names = {variant: name for name, variant in reversed(variants.items())}
+    return {name: variant for variant, name in reversed(names.items())}

@@ -70,7 +70,8 @@ def keep_first_tokens(graph: Any, hidden: str, kept: str) -> None:
 
     The cut moves from the output towards the inputs through every node that does not mix tokens, and through
     attention to its queries. With one token kept, the last layer computes its feed-forward part, its output
-    projection and its queries for only one token of each row.
+    projection and its queries for only one token of each row. If another output needs more of `hidden` than the
+    first token, such as a mean over tokens, only `hidden` itself is cut.
     """
     _Cut(graph, kept).run(hidden)
 
@@ -90,19 +91,29 @@ class _Cut:
                 self.uses[name].append((node, i))
         self.fixed = {c.name for c in graph.initializer} | {i.name for i in graph.input}
         self.fixed |= {n.output[0] for n in graph.node if n.op_type == "Constant"}
+        self.values = {c.name: numpy_helper.to_array(c).tolist() for c in graph.initializer if not c.dims}
+        for node in graph.node:
+            if node.op_type == "Constant" and (value := _value(node)) is not None and not value.shape:
+                self.values[node.output[0]] = value.tolist()
         self.cuts: dict[tuple[str, int], list[Use]] = defaultdict(list)
         self.nodes: list[Any] = []
         self.axes: set[int] = set()
 
     def run(self, hidden: str) -> None:
         place, producer = next((i, n) for i, n in enumerate(self.graph.node) if hidden in n.output)
-        if _places(producer, 1) is None:
-            # An output cannot be cut in place if its producer mixes tokens or reshapes. Insert a node after it.
+        first = [use for use in self.uses[hidden] if self._takes_first_token(use[0])]
+        others = [use for use in self.uses[hidden] if not self._takes_first_token(use[0])]
+        if others or _places(producer, 1) is None:
+            # An output cannot be cut in place if its producer mixes tokens or reshapes, or if other nodes need
+            # all of it. Insert a node after it.
             producer.output[list(producer.output).index(hidden)] = whole = f"{hidden}.whole"
             between = onnx.helper.make_node("Identity", [whole], [hidden])
             self.graph.node.insert(place + 1, between)
-            self.uses[whole].append((self.graph.node[place + 1], 0))
-        self.cuts[hidden, 1] = list(self.uses[hidden])
+            self.uses[whole] = [*others, (self.graph.node[place + 1], 0)]
+            for node, i in others:
+                node.input[i] = whole
+            self.uses[hidden] = first
+        self.cuts[hidden, 1] = first
         outputs = {output.name for output in self.graph.output}
         for node in reversed(self.graph.node):
             self._visit(node, outputs - {hidden})
@@ -113,6 +124,11 @@ class _Cut:
         for axis in sorted(self.axes):
             self._constant(f"kept.axis{axis}", axis)
         self.graph.input.append(onnx.helper.make_tensor_value_info(self.kept, onnx.TensorProto.INT64, [1]))
+
+    def _takes_first_token(self, node: Any) -> bool:
+        """Tell whether a node selects the first token."""
+        along_tokens = any(a.name == "axis" and a.i == 1 for a in node.attribute)
+        return node.op_type == "Gather" and along_tokens and self.values.get(node.input[1]) == 0
 
     def _visit(self, node: Any, outputs: set[str]) -> None:
         for axis in (1, 2):
@@ -142,6 +158,11 @@ class _Cut:
 
     def _constant(self, name: str, value: int) -> None:
         self.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+
+
+def _value(constant: Any) -> Any:
+    """Return the array of a constant node, or None if it holds something else."""
+    return next((numpy_helper.to_array(a.t) for a in constant.attribute if a.name == "value"), None)
 
 
 def _places(node: Any, axis: int) -> list[tuple[int, int]] | None:

@@ -2,60 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from rootstock.adapters.spec import TaskClass
-from rootstock.service.engine.runners.modules import MaskedLMHead, head_model, logits_of
-from rootstock.service.engine.runners.onnx.export.trunk import to_onnx
+from rootstock.adapters.spec import FoundationSpec, TaskClass
+from rootstock.service.engine.runners.modules import MaskedLMHead, TaskHead
+from rootstock.service.engine.runners.onnx.export.trunk import is_sequence, to_onnx
+
+_MASK = "attention_mask"
 
 
 class _Head(nn.Module):
-    """A task class without its trunk. It computes logits from the trunk's outputs and the mask."""
+    """A head as a function of the trunk's outputs and, for texts, the mask."""
 
-    def __init__(self, model: nn.Module, outputs: list[str]) -> None:
+    def __init__(self, head: TaskHead, names: list[str]) -> None:
         super().__init__()
-        self.model = model
-        self.outputs = outputs
+        self.head = head
+        self.names = names
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Return the logits, in the shapes of `logits_of`."""
-        stub = cast(Any, self.model).base_model
-        stub.outputs = dict(zip(self.outputs, tensors, strict=False))
-        mask = tensors[len(self.outputs)]
-        return logits_of(cast(Any, self.model)(input_ids=torch.zeros_like(mask), attention_mask=mask))
+        inputs = dict(zip(self.names, tensors, strict=True))
+        mask = inputs.pop(_MASK, None)
+        logits: Tensor = self.head(inputs, mask)
+        return logits
 
 
-def export_head(folder: Path, task_class: TaskClass, path: Path) -> bool:
-    """Write a task class's head. Return whether it reads only the first token's state."""
-    model, width = head_model(folder, task_class.name, labels=3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_()
-    outputs = ["hidden", "pooled"] if cast(Any, model).base_model.has_pooler else ["hidden"]
-    rows, tokens = 2, 7
-    inputs = {
-        "hidden": torch.randn(rows, tokens, width),
-        "pooled": torch.randn(rows, width),
-        "attention_mask": torch.ones(rows, tokens, dtype=torch.long),
-    }
-    inputs = {name: inputs[name] for name in [*outputs, "attention_mask"]}
-    wrapped = _Head(model, outputs).eval()
-    with torch.no_grad():
-        logits = wrapped(*inputs.values())
-        first = {name: value if name == "pooled" else value[:, :1] for name, value in inputs.items()}
-        from_first = wrapped(*first.values())
+def export_head(
+    folder: Path, spec: FoundationSpec, task_class: TaskClass, outputs: Mapping[str, tuple[int, ...]], path: Path
+) -> bool:
+    """Write a task class's head. Return whether it reads only the first token's state.
+
+    `outputs` holds the shapes of the trunk's outputs for one input.
+    """
+    head = TaskHead(folder, spec, task_class, labels=3)
+    for parameter in head.parameters():
+        parameter.normal_()
+    rows = 2
+    inputs = {name: torch.randn(rows, *shape) for name, shape in outputs.items()}
+    sequence = is_sequence(inputs["hidden"])
+    if spec.modality == "text":
+        inputs[_MASK] = torch.ones(rows, outputs["hidden"][0], dtype=torch.long)
+    wrapped = _Head(head, list(inputs)).eval()
+    tokens = {1: "tokens"} if sequence else {}
+    logits = wrapped(*inputs.values())
     per_token = logits.dim() == 3
-    axes = {name: {0: "rows", 1: "tokens"} for name in ("hidden", "attention_mask")}
-    axes |= {"pooled": {0: "rows"}, "logits": {0: "rows", 1: "tokens"} if per_token else {0: "rows"}}
-    axes = {name: axis for name, axis in axes.items() if name in [*inputs, "logits"]}
+    axes: dict[str, dict[int, str]] = {name: {0: "rows"} | tokens for name in inputs if name != "pooled"}
+    axes["logits"] = {0: "rows"} | (tokens if per_token else {})
+    if "pooled" in inputs:
+        axes["pooled"] = {0: "rows"}
     to_onnx(wrapped, tuple(inputs.values()), path, list(inputs), ["logits"], axes, fold=False)
     _weights_as_inputs(path, task_class)
-    return not per_token and torch.equal(logits, from_first)
+    if not sequence or per_token:
+        return False
+    first = {name: value if name == "pooled" else value[:, :1] for name, value in inputs.items()}
+    # A head that needs more tokens may give numbers that are not a number.
+    return torch.equal(logits, wrapped(*first.values()))
 
 
 def export_masked_lm(folder: Path, width: int, path: Path) -> None:
@@ -70,7 +76,7 @@ def _weights_as_inputs(path: Path, task_class: TaskClass) -> None:
     """Turn the head's weights from constants into graph inputs with a free label dimension."""
     model = onnx.load(path)
     graph = model.graph
-    named = {f"model.{name}": name for name in task_class.head}
+    named = {f"head.model.{name}": name for name in task_class.head}
     for initializer in list(graph.initializer):
         if initializer.name not in named:
             continue

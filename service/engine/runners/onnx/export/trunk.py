@@ -5,7 +5,8 @@ out); r is free, and 0 if no row has an update. A full graph also has `<site>.in
 and `<site>.shift`, each (rows, 1, features), and `<norm>.shift`. Each of these may have one row, which then
 applies to every row. A mapped graph gathers the hidden states that its rows continue from, before each layer
 except the first and before the pooler. It takes them from `parents.<layer>` and `roots.<layer>` (sharing.Level).
-`kept` (1,) is the number of tokens that the last layer computes.
+If the hidden states are a sequence of tokens, `kept` (1,) is the number of tokens that the last layer computes.
+A convolutional trunk's are a grid, (rows, channels, height, width).
 """
 
 from __future__ import annotations
@@ -22,26 +23,32 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from rootstock.adapters import trunk_class
 from rootstock.adapters.spec import FoundationSpec
-from rootstock.service.engine.runners.modules import (
-    PARTS,
-    SiteLinear,
-    SiteNorm,
-    graft_norms,
-    graft_sites,
-    load_trunk,
-)
+from rootstock.service.engine.runners.modules import load_trunk
 from rootstock.service.engine.runners.onnx.export.attention import DOMAIN, FUSED
+from rootstock.service.engine.runners.onnx.export.fixed_shape import fixed_shape
 from rootstock.service.engine.runners.onnx.export.graph import (
     drop_unused,
     keep_first_tokens,
     straighten_attention,
+)
+from rootstock.service.engine.runners.sites import (
+    PARTS,
+    Site,
+    SiteNorm,
+    graft_norms,
+    graft_sites,
+    has_rows,
+    select_rows,
 )
 
 # This is for the TorchScript exporter. ONNX Runtime runs its graphs 5 to 8 % faster than those of the dynamo
 # exporter, and it writes them in a tenth of the time (docs/adr/0003).
 OPSET = 17
 KEPT = "kept"
+# The samples of a recording to trace with: 0.1 s.
+_WAVE = 1600
 
 
 @dataclass(frozen=True)
@@ -56,32 +63,43 @@ class Variant:
     mapped: bool = False
 
 
-def export_trunk(folder: Path, spec: FoundationSpec, variant: Variant, path: Path) -> None:
-    """Write the trunk graph of a variant, with its constants inside."""
+def export_trunk(folder: Path, spec: FoundationSpec, variant: Variant, path: Path) -> dict[str, tuple[int, ...]]:
+    """Write the trunk graph of a variant, with its constants inside.
+
+    Return the shape of each output for one input.
+    """
     attention = attention_of(folder)
     trunk = load_trunk(folder, attention)
     sites = graft_sites(trunk, variant.sites)
     norms = graft_norms(trunk, spec.norms) if variant.full else {}
     feeds = _feeds(spec, variant)
     wrapped = _Trunk(trunk, spec, sites, norms, tuple(feeds), variant.mapped).eval()
-    outputs = ["hidden", "pooled"][: len(wrapped(*feeds.values()))]
-    axes = {name: _axes(name) for name in [*feeds, *outputs]}
-    domains = (DOMAIN,) if attention == FUSED else ()
-    to_onnx(wrapped, tuple(feeds.values()), path, list(feeds), outputs, axes, domains=domains)
+    with torch.no_grad(), fixed_shape(trunk, spec):
+        computed = dict(zip(("hidden", "pooled"), wrapped(*feeds.values()), strict=False))
+        axes = {name: _axes(name, spec) for name in feeds} | {n: _output_axes(v) for n, v in computed.items()}
+        domains = (DOMAIN,) if attention == FUSED else ()
+        to_onnx(wrapped, tuple(feeds.values()), path, list(feeds), list(computed), axes, domains=domains)
     model = onnx.load(path)
     straighten_attention(model.graph)
-    keep_first_tokens(model.graph, "hidden", KEPT)
+    if is_sequence(computed["hidden"]):
+        keep_first_tokens(model.graph, "hidden", KEPT)
     drop_unused(model.graph)
     # Delete the shapes noted before the rewrites, because ONNX Runtime would plan its buffers by them.
     del model.graph.value_info[:]
     onnx.save(model, path)
+    return {name: tuple(value.shape[1:]) for name, value in computed.items()}
+
+
+def is_sequence(hidden: Tensor) -> bool:
+    """Tell whether hidden states are a sequence of tokens, and not a grid."""
+    return hidden.dim() == 3
 
 
 def attention_of(folder: Path) -> str:
     """Return the attention to export with: fused if the architecture uses transformers' registry, else eager."""
     with torch.device("meta"):
-        config = transformers.AutoConfig.from_pretrained(folder)
-        uses_registry = transformers.AutoModel.from_config(config)._supports_attention_backend
+        trunk: Any = trunk_class.new_trunk(transformers.AutoConfig.from_pretrained(folder))
+        uses_registry = trunk._supports_attention_backend
     return FUSED if uses_registry else "eager"
 
 
@@ -92,21 +110,23 @@ class _Trunk(nn.Module):
         self,
         trunk: nn.Module,
         spec: FoundationSpec,
-        sites: dict[str, SiteLinear],
+        sites: dict[str, Site],
         norms: dict[str, SiteNorm],
         names: tuple[str, ...],
         mapped: bool,
     ) -> None:
         super().__init__()
         self.spec = spec
-        self.grafted: dict[str, SiteLinear | SiteNorm] = {**sites, **norms}
+        self.grafted: dict[str, Site | SiteNorm] = {**sites, **norms}
         self.names = names
         self.feeds: dict[str, Tensor] = {}
         self.pooler: Any = None
         if mapped:
-            # Move the pooler out of the trunk, so that it reads the hidden states after they are gathered.
-            self.pooler = getattr(trunk, "pooler", None)
-            if self.pooler is not None:
+            # Move a pooler with weights out of the trunk, so that it reads the hidden states after they are
+            # gathered.
+            pooler = getattr(trunk, "pooler", None)
+            if pooler is not None and any(True for _ in pooler.parameters()):
+                self.pooler = pooler
                 cast(Any, trunk).pooler = None
             layers = cast(nn.ModuleList, trunk.get_submodule(spec.layer_prefix.rstrip(".")))
             for i, layer in enumerate(layers):
@@ -122,8 +142,10 @@ class _Trunk(nn.Module):
         output = self.trunk(**{name: self.feeds[name] for name in self.spec.inputs})
         hidden, pooled = output.last_hidden_state, getattr(output, "pooler_output", None)
         if self.mapped:
-            hidden = hidden.index_select(0, self.feeds[f"parents.{self.spec.layers}"])
-            pooled = None if self.pooler is None else self.pooler(hidden)
+            parents = self.feeds[f"parents.{self.spec.layers}"]
+            hidden = hidden.index_select(0, parents)
+            pooled = None if pooled is None else pooled.index_select(0, parents)
+            pooled = pooled if self.pooler is None else self.pooler(hidden)
         return (hidden,) if pooled is None else (hidden, pooled)
 
     def _gather(self, layer: int) -> Any:
@@ -135,11 +157,11 @@ class _Trunk(nn.Module):
         def gather(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
             parents, roots = self.feeds[f"parents.{layer}"], self.feeds[f"roots.{layer}"]
             values = [*args, *kwargs.values()]
-            rows = values[0].shape[0]
+            rows = int(values[0].shape[0])
             values[0] = values[0].index_select(0, parents)
             for i, value in enumerate(values[1:], start=1):
-                if isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == rows:
-                    values[i] = value.index_select(0, roots)
+                if isinstance(value, Tensor) and value.dim() > 1 and has_rows(value, rows):
+                    values[i] = select_rows(value, rows, roots)
             return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
 
         return gather
@@ -147,16 +169,14 @@ class _Trunk(nn.Module):
 
 def _feeds(spec: FoundationSpec, variant: Variant) -> dict[str, Tensor]:
     """Return inputs to trace with. Rows, tokens and rank are all different, and none of them is 1."""
-    rows, tokens, rank = 3, 7, 4
-    ids = torch.randint(4, 100, (rows, tokens))
-    own = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
-    feeds = {name: own[name] for name in spec.inputs}
+    rows, rank = 3, 4
+    feeds = _inputs(spec, rows)
     for site in variant.sites:
         width_in, width_out = spec.sites[site]
         feeds[f"{site}.A"] = torch.randn(rows, rank, width_in)
         feeds[f"{site}.B"] = torch.randn(rows, rank, width_out)
         if variant.full:
-            feeds[f"{site}.input_scale"] = torch.randn(rows, 1, width_in)
+            feeds[f"{site}.input_scale"] = torch.randn(rows, 1, spec.scaled_width(site))
             feeds[f"{site}.output_scale"] = torch.randn(rows, 1, width_out)
             feeds[f"{site}.shift"] = torch.randn(rows, 1, width_out)
     if variant.full:
@@ -168,8 +188,18 @@ def _feeds(spec: FoundationSpec, variant: Variant) -> dict[str, Tensor]:
     return feeds
 
 
-def _axes(name: str) -> dict[int, str]:
-    """Return the dimensions of an input or output that vary."""
+def _inputs(spec: FoundationSpec, rows: int) -> dict[str, Tensor]:
+    """Return the model's own inputs to trace with."""
+    if spec.modality != "text":
+        (name,) = spec.inputs
+        return {name: torch.randn(rows, *(size or _WAVE for size in spec.input_shape))}
+    ids = torch.randint(4, 100, (rows, 7))
+    own = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    return {name: own[name] for name in spec.inputs}
+
+
+def _axes(name: str, spec: FoundationSpec) -> dict[int, str]:
+    """Return the dimensions of an input that vary."""
     stem, _, part = name.rpartition(".")
     if stem in ("parents", "roots"):
         return {0: name}
@@ -177,9 +207,14 @@ def _axes(name: str) -> dict[int, str]:
         return {0: f"{stem}.rows", 1: f"{stem}.rank"}
     if part in PARTS:
         return {0: f"{name}.rows"}
-    if name == "pooled":
-        return {0: "states"}
-    return {0: "states" if name == "hidden" else "rows", 1: "kept_tokens" if name == "hidden" else "tokens"}
+    if spec.modality == "text":
+        return {0: "rows", 1: "tokens"}
+    return {0: "rows"} | {axis: "length" for axis, size in enumerate(spec.input_shape, start=1) if size is None}
+
+
+def _output_axes(output: Tensor) -> dict[int, str]:
+    """Return the dimensions of an output of the trunk that vary."""
+    return {0: "states", 1: "kept_tokens"} if is_sequence(output) else {0: "states"}
 
 
 def to_onnx(
