@@ -41,7 +41,7 @@ def open_reader(spec: FoundationSpec, folder: Path) -> Reader:
 def _check_shape(shape: tuple[int | None, ...], spec: FoundationSpec) -> None:
     if shape != spec.input_shape:
         raise UnservedPreprocessing(
-            f"the processor makes inputs of the shape {shape}, and the foundation takes {spec.input_shape}; state "
+            f"the processor makes inputs of shape {shape}, and the foundation takes {spec.input_shape}; state "
             f"the sizes in full in {_CONFIG}"
         )
 
