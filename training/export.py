@@ -10,13 +10,13 @@ from rootstock.adapters.bundle import Bundle, Golden, Limits, Manifest, open_bun
 from rootstock.adapters.bundle.archive import CONFIG
 from rootstock.adapters.bundle.peft_config import read_config
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.spec import Calibration, HeadSpec, Preprocessing
-from rootstock.training.data.encoding import TokenRow
+from rootstock.adapters.spec import CLASSIFICATION, Calibration, HeadSpec
+from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.example import Example
 from rootstock.training.errors import DataError
 from rootstock.training.network.network import Network, outputs, pooling_of
 from rootstock.training.network.network_spec import NetworkSpec
-from rootstock.training.network.row_encoder import RowEncoder
+from rootstock.training.network.row_encoder import InputEncoder
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ def spread(items: Sequence[T], count: int) -> Sequence[T]:
 
 
 def golden(
-    reloaded: Network, examples: Sequence[Example], rows: Sequence[TokenRow], encoder: RowEncoder
+    reloaded: Network, examples: Sequence[Example], rows: Sequence[EncodedRow], encoder: InputEncoder
 ) -> Golden:
     """Return held-out inputs, spread evenly over the file, each with its raw output computed alone.
 
@@ -38,18 +38,15 @@ def golden(
     """
     whole = [i for i, row in enumerate(rows) if not row.cut]
     if not whole:
-        raise DataError(
-            f"training.max_length: every held-out text is longer than {encoder.max_length} tokens; raise it"
-        )
+        raise DataError("training.max_length: every held-out text is longer than the limit in tokens; raise it")
     positions = spread(whole, GOLDEN_INPUTS)
     raw = [outputs(reloaded, encoder.inputs([rows[i]]))[0] for i in positions]
-    texts = [examples[i] for i in positions]
-    return Golden(tuple(e.text if e.pair is None else (e.text, e.pair) for e in texts), tuple(raw))
+    return Golden(tuple(encoder.golden_input(examples[i]) for i in positions), tuple(raw))
 
 
 def make_bundle(
     network: NetworkSpec,
-    encoder: RowEncoder,
+    encoder: InputEncoder,
     license: str | None,
     files: Mapping[str, bytes],
     evaluation: Mapping[str, Any],
@@ -58,7 +55,7 @@ def make_bundle(
 ) -> Bundle:
     """Return the bundle of the adapter's files, checked in full. Raise Rejected if no server takes it.
 
-    A text classifier's bundle holds `temperature` as its calibration.
+    The bundle of a classifier of whole inputs holds `temperature` as its calibration.
     """
     spec, task_class, linear = network.foundation, network.task_class, network.linear_head
     config = read_config(json.loads(files[CONFIG]))
@@ -72,14 +69,14 @@ def make_bundle(
         problem_type="single_label_classification" if linear else None,
         head=head,
         labels=encoder.labels,
-        preprocessing=Preprocessing(encoder.max_length),
+        preprocessing=encoder.preprocessing,
         foundation={"fingerprint": spec.fingerprint, "name": spec.name, "revision": spec.revision},
         targets=tuple(sorted(name.removeprefix(task_class.prefix) for name in config.targets(task_class))),
         files={},
         evaluation=evaluation,
         provenance=provenance,
         license=license,
-        calibration=Calibration(temperature) if network.task.name == "text-classification" else None,
+        calibration=Calibration(temperature) if network.task.name in CLASSIFICATION.values() else None,
     )
     return checked_bundle(network, manifest, files)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rootstock.training.network.inputs import InputBatch
+from rootstock.training.network.inputs import TokenBatch
 from rootstock.training.network.predictor import Predictor
 
 _OPSET = 18
@@ -38,7 +38,7 @@ def write_onnx(adapter: Predictor, out: Path) -> float:
         def forward(self, *tensors: Any) -> Any:
             batch = dict(zip(names, tensors, strict=True))
             ids = batch["input_ids"]
-            return network.logits(InputBatch(ids, batch.get("token_type_ids", ids), batch["attention_mask"], ids))
+            return network.logits(TokenBatch(ids, batch.get("token_type_ids", ids), batch["attention_mask"], ids))
 
     embeddings: Any = network.trunk.get_input_embeddings()  # type: ignore[operator]
     ids = torch.arange(14).reshape(2, 7) % embeddings.num_embeddings

@@ -9,10 +9,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rootstock.adapters.bundle import Bundle
 from rootstock.adapters.bundle.archive import MANIFEST
+from rootstock.training.report.report import PLOTS, write_report
 
 _STAGING = ".staging-"
 
@@ -59,8 +61,15 @@ class RunResult:
     results: Results
 
 
-def write_results(results: Results, bundle: Bundle, metrics: Mapping[str, Any], recipe: str, log: str) -> None:
-    """Write the results of a run into its folder.
+def write_results(
+    results: Results,
+    bundle: Bundle,
+    metrics: Mapping[str, Any],
+    recipe: str,
+    log: str,
+    pictures: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
+    """Write the results of a run into its folder. `pictures` are PNG files by name, for the report.
 
     Each file is written beside its place and then renamed, so that an interrupted run leaves no half-written
     file.
@@ -80,15 +89,12 @@ def write_results(results: Results, bundle: Bundle, metrics: Mapping[str, Any], 
         )
         (new / "recipe.yaml").write_text(recipe, encoding="utf-8")
         (new / "log.jsonl").write_text(log, encoding="utf-8")
-        _report(new, metrics)
+        (new / PLOTS).mkdir()
+        for name, picture in pictures.items():
+            (new / PLOTS / f"{name}.png").write_bytes(picture)
+        write_report(metrics, new)
         for path in sorted(new.iterdir()):
             _replace(path, results.folder / path.name, new / "old" / path.name)
-
-
-def _report(folder: Path, metrics: Mapping[str, Any]) -> None:
-    from rootstock.training.report.report import write_report
-
-    write_report(metrics, folder)
 
 
 def _replace(new: Path, place: Path, old: Path) -> None:

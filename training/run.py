@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rootstock.adapters.bundle import Bundle
 from rootstock.adapters.bundle.archive import CARD, GOLDEN
@@ -20,7 +20,8 @@ from rootstock.training.fit.method import Choice, choose, final, train_as
 from rootstock.training.fit.plan import TrainingPlan, TrainingRows
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.network.files import load, save
-from rootstock.training.network.network import outputs
+from rootstock.training.network.media.media_encoder import MediaEncoder
+from rootstock.training.network.network import Network, outputs
 from rootstock.training.provenance import provenance
 from rootstock.training.recipe.extras import require
 from rootstock.training.recipe.recipe import Recipe
@@ -82,10 +83,14 @@ def finish(opened: OpenRun, choice: Choice, candidates: Sequence[Candidate]) -> 
     rows = {**job.parts.sizes, "duplicates": job.parts.duplicates}
     origin = provenance(opened.source.sha256, job.dataset.hashes, rows, job.split_seed, job.seeds)
     run_metrics = _measured(job, opened.plan, recipe, choice, candidates)
-    bundle, metrics = _pack(job, recipe, run_metrics, origin)
+    packed = _pack(job, recipe, run_metrics, origin)
+    bundle, metrics = packed.bundle, packed.metrics
     metrics["cost"] = run_metrics.cost(time.monotonic() - opened.start)
     opened.log.add("finished", digest=bundle.digest, method=metrics["method"])
-    write_results(results, bundle, metrics, opened.source.to_yaml(), opened.log.to_text())
+    if change := recipe.augmentation.image or recipe.augmentation.audio:
+        metrics["augmentation"] = change.model_dump()
+    yaml, log = opened.source.to_yaml(), opened.log.to_text()
+    write_results(results, bundle, metrics, yaml, log, _pictures(job, packed.network, metrics))
     opened.checkpoints.clear()
     track(recipe, metrics, results)
     return RunResult(bundle.digest, metrics, results)
@@ -125,13 +130,31 @@ def _measured(
     )
 
 
-def _pack(
-    job: Job, recipe: Recipe, run_metrics: RunMetrics, origin: dict[str, Any]
-) -> tuple[Bundle, dict[str, Any]]:
+class _Packed(NamedTuple):
+    """A bundle, the network of its files, and the metrics of the run."""
+
+    bundle: Bundle
+    network: Network
+    metrics: dict[str, Any]
+
+
+def _pictures(job: Job, network: Network, metrics: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the pictures of the report on images or recordings."""
+    import torch
+
+    encoder = job.encoder.on(torch.device("cpu"))
+    if not isinstance(encoder, MediaEncoder):
+        return {}
+    from rootstock.training.media_sheets import media_sheets
+
+    return media_sheets(encoder, network, job.rows["train"], job.parts.test, metrics["mistakes"])
+
+
+def _pack(job: Job, recipe: Recipe, run_metrics: RunMetrics, origin: dict[str, Any]) -> _Packed:
     import torch
 
     # Servers and peers load the files on a CPU, and so do the outputs that go into the golden set.
-    encoder = replace(job.encoder, device=torch.device("cpu"))
+    encoder = job.encoder.on(torch.device("cpu"))
     with tempfile.TemporaryDirectory(prefix="rootstock-train-") as folder:
         files = save(run_metrics.candidate.network, job.network, Path(folder))
         reloaded = load(Path(folder), job.network)
@@ -156,4 +179,4 @@ def _pack(
         "name": recipe.name, "digest": bundle.digest, "task": job.network.task.name,
         "method": choice.chosen.method,
     }  # fmt: skip
-    return bundle, {**head, **metrics, "provenance": origin}
+    return _Packed(bundle, reloaded, {**head, **metrics, "provenance": origin})

@@ -12,7 +12,7 @@ import numpy as np
 
 from rootstock.adapters.spec import Array
 from rootstock.training.cost import peak_memory_mb
-from rootstock.training.data.encoding import TokenRow
+from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.example import Example
 from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, from_scratch, train_candidate
 from rootstock.training.fit.method import Choice, compare, train_as
@@ -24,7 +24,7 @@ from rootstock.training.metrics.fairness import fairness
 from rootstock.training.metrics.intervals import entity_intervals, label_intervals, spread
 from rootstock.training.metrics.out_of_scope import choose_threshold, confidences, out_of_scope_figures
 from rootstock.training.metrics.wrong_answers import wrong_answers
-from rootstock.training.network.row_encoder import RowEncoder
+from rootstock.training.network.row_encoder import InputEncoder
 
 # The test figures that the card and the bundle have.
 _BUNDLED = ("split", "adapter", "baselines", "intervals")
@@ -34,7 +34,7 @@ class EvaluationSet(NamedTuple):
     """Held-out examples, and their token rows."""
 
     examples: Sequence[Example]
-    rows: Sequence[TokenRow]
+    rows: Sequence[EncodedRow]
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class RunMetrics:
 
     choice: Choice
     candidates: Sequence[Candidate]
-    encoder: RowEncoder
+    encoder: InputEncoder
     test: EvaluationSet
-    validation: Sequence[TokenRow]
+    validation: Sequence[EncodedRow]
     baselines: Mapping[str, Sequence[Array]]
     learning_curve: Sequence[dict[str, Any]]
-    out_of_scope: Mapping[str, Sequence[TokenRow]]
+    out_of_scope: Mapping[str, Sequence[EncodedRow]]
     group_column: str | None
 
     @property
@@ -141,7 +141,7 @@ class RunMetrics:
         validation = [self._score(candidate, self.validation) for candidate in self.candidates if self.validation]
         return {"validation": validation, "test": test, **spread(test).to_json()}
 
-    def _score(self, candidate: Candidate, rows: Sequence[TokenRow]) -> float:
+    def _score(self, candidate: Candidate, rows: Sequence[EncodedRow]) -> float:
         return macro_f1(candidate.predict(self.encoder.inputs(rows)), rows, self.encoder.labels)
 
     def _out_of_scope(self, held_out: Sequence[Array], temperature: float) -> dict[str, Any]:
@@ -168,13 +168,13 @@ class RunMetrics:
         return fairness(truth, adapter, head, groups, column)
 
 
-def _intervals(outputs: Sequence[Array], rows: Sequence[TokenRow], labels: Sequence[str]) -> dict[str, Any]:
+def _intervals(outputs: Sequence[Array], rows: Sequence[EncodedRow], labels: Sequence[str]) -> dict[str, Any]:
     if rows[0].words:
         return entity_intervals(*word_tags(outputs, rows, labels))
     return label_intervals([r.targets[0] for r in rows], [int(r.argmax()) for r in outputs], len(labels))
 
 
-def _classes(outputs: Sequence[Array], rows: Sequence[TokenRow]) -> list[int]:
+def _classes(outputs: Sequence[Array], rows: Sequence[EncodedRow]) -> list[int]:
     """Return the class of each text; for tokens that of each word, by its first token, 0 (O) without one."""
     if not rows[0].words:
         return [int(row.argmax()) for row in outputs]
@@ -184,7 +184,7 @@ def _classes(outputs: Sequence[Array], rows: Sequence[TokenRow]) -> list[int]:
 
 
 def train_baselines(
-    rows: TrainingRows, plan: TrainingPlan, test: Sequence[TokenRow], choice: Choice, scratch: bool
+    rows: TrainingRows, plan: TrainingPlan, test: Sequence[EncodedRow], choice: Choice, scratch: bool
 ) -> dict[str, list[Array]]:
     """Return the raw outputs of the baselines for the test rows; `scratch` adds a network from random weights."""
     inputs = plan.encoder.inputs(test)
@@ -199,16 +199,16 @@ def train_baselines(
     return baselines
 
 
-def majority(train: Sequence[TokenRow], test: Sequence[TokenRow], labels: int) -> list[Array]:
+def majority(train: Sequence[EncodedRow], test: Sequence[EncodedRow], labels: int) -> list[Array]:
     """Return the commonest class of the training rows (for tokens: of their words) for every test row."""
     classes = [c for row in train for c in (row.words or row.targets)]
     answer = Counter(classes).most_common(1)[0][0]
     row = np.eye(labels, dtype=np.float32)[answer]
-    return [np.tile(row, (len(r.ids), 1)) if r.words else row for r in test]
+    return [np.tile(row, (len(r.targets), 1)) if r.words else row for r in test]
 
 
 def learning_curve(
-    rows: TrainingRows, plan: TrainingPlan, test: Sequence[TokenRow], choice: Choice, shares: Sequence[float]
+    rows: TrainingRows, plan: TrainingPlan, test: Sequence[EncodedRow], choice: Choice, shares: Sequence[float]
 ) -> list[dict[str, Any]]:
     """Return the score of the chosen method on shares of the training rows, the smallest first.
 

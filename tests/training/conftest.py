@@ -9,6 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.training.media_recipes import images as images
+from tests.training.media_recipes import recordings as recordings
+from tests.training.media_recipes import tiny_dinov2 as tiny_dinov2
+from tests.training.media_recipes import tiny_wav2vec2 as tiny_wav2vec2
+from tests.training.media_recipes import write_media_recipe as write_media_recipe
+
 _WORDS = [
     "good", "fine", "lovely", "bad", "awful", "broken", "it", "was", "the", "a",
     "Ann", "Bo", "Rome", "Oslo", "met", "in", "to", "went", "saw", "with",

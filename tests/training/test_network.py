@@ -15,7 +15,7 @@ from rootstock.training.fit.job import Job, prepare
 from rootstock.training.fit.plan import TrainingRows
 from rootstock.training.network.construction import new_network
 from rootstock.training.network.files import load, save
-from rootstock.training.network.inputs import Inputs
+from rootstock.training.network.inputs import TokenInputs
 from rootstock.training.network.network import outputs, start_at_states
 from rootstock.training.recipe.recipe_file import load_recipe
 
@@ -101,6 +101,6 @@ def test_padding_changes_no_row() -> None:
     from rootstock.training.data.encoding import TokenRow
 
     rows = [TokenRow(tuple(range(1, n + 1)), (0,), (0,) * n) for n in (3, 7, 5)]
-    batch = Inputs(rows, 9, torch.device("cpu")).batch([2, 0])
+    batch = TokenInputs(rows, 9, torch.device("cpu")).batch([2, 0])
     assert batch.ids.tolist() == [[1, 2, 3, 4, 5], [1, 2, 3, 9, 9]]
     assert batch.mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]

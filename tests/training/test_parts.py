@@ -22,7 +22,7 @@ from rootstock.training.fit.candidate import like_lengths
 from rootstock.training.fit.contrastive import balanced_batches, supervised_contrast
 from rootstock.training.fit.optimizer import make_optimizer, rate_schedule, unfreeze
 from rootstock.training.metrics.calibration import softmax
-from rootstock.training.network.inputs import Inputs
+from rootstock.training.network.inputs import TokenInputs
 from rootstock.training.network.linear_head import choose_strength, fit_head
 from rootstock.training.recipe.recipe import Training
 from rootstock.training.study.federation import average_products, deal_to_clients
@@ -208,7 +208,7 @@ def test_words_are_left_out_and_swapped_but_never_all() -> None:
 def test_hidden_tokens_are_never_the_first_or_last_and_padding_stays_hidden() -> None:
     torch.manual_seed(0)
     rows = [TokenRow(tuple(range(n)), (0,), (0,) * n) for n in (4, 9)]
-    batch = hide_tokens(Inputs(rows, 0, torch.device("cpu")).batch([0, 1]), 0.9)
+    batch = hide_tokens(TokenInputs(rows, 0, torch.device("cpu")).batch([0, 1]), 0.9)
     assert batch.mask[0].tolist()[4:] == [0] * 5
     assert batch.mask[0, 0] == batch.mask[0, 3] == batch.mask[1, 0] == batch.mask[1, 8] == 1
     assert batch.mask[1].sum() < 9

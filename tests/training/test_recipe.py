@@ -11,10 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from rootstock.training.cli.app import app
+from rootstock.training.data.dataset import read_dataset
+from rootstock.training.data.split import split
 from rootstock.training.errors import RecipeError
 from rootstock.training.recipe.recipe_file import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
+MEDIA_RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("[ia]*/*.yaml"))
 VALID = "task_type: SEQ_CLS\nname: a\nlicense: b\ndata: {path: c.csv}\n"
 
 
@@ -64,10 +67,10 @@ def test_all_missing_and_wrong_keys_are_named_at_once_and_the_missing_ones_expla
     first, *lines = result.stderr.splitlines()
     assert first == f"rootstock train: {path}: 5 keys are missing or wrong"
     by_key = dict(line.strip().split(": ", 1) for line in lines)
-    assert list(by_key) == ["task_type", "name", "description", "data.path", "peft.r"]
+    assert list(by_key) == ["task_type", "name", "description", "data", "peft.r"]
     assert by_key["name"] == "this key is missing: the adapter's name when it is published"
     assert by_key["task_type"].startswith("this key is missing: SEQ_CLS classifies texts")
-    assert by_key["data.path"].startswith("this key is missing: the rows to train on")
+    assert by_key["data"].startswith("path is missing: the rows to train on")
     assert by_key["peft.r"].startswith("0: Input should be greater than")
 
 
@@ -141,6 +144,16 @@ def test_each_recipe_of_the_project_is_valid_on_its_data(path: Path) -> None:
     result = CliRunner().invoke(app, ["validate", str(path)])
     assert result.exit_code == 0, result.stderr
     assert "valid" in result.stdout
+
+
+@pytest.mark.parametrize("path", MEDIA_RECIPES, ids=lambda p: p.stem)
+def test_each_recipe_for_images_and_audio_is_valid_on_its_data(path: Path) -> None:
+    source = load_recipe(path)
+    folder = source.resolve(source.recipe.data.folder)
+    if not folder.exists():
+        pytest.skip(f"the labelled data is not there: {folder} (ROOTSTOCK_DATA)")
+    parts = split(read_dataset(source), source.recipe.data.splits)
+    assert min(parts.sizes["train"], parts.sizes["test"]) >= 200
 
 
 def test_the_schema_command_prints_a_json_schema_that_refuses_unknown_keys() -> None:

@@ -38,7 +38,8 @@ def audit(
         from rootstock.training.study.audit_run import audit_recipe
 
         findings = audit_recipe(read_recipe(recipe, changes), noise)
-    lines = [f"{f.severity:8} {f.kind}: {f.file}, line {f.line}: {f.message}" for f in findings]
+    places = [f"{f.file}, line {f.line}" if f.line else f.file for f in findings]
+    lines = [f"{f.severity:8} {f.kind}: {at}: {f.message}" for f, at in zip(findings, places, strict=True)]
     show({"findings": [f.to_json() for f in findings]}, as_json, *(lines or ["no findings"]))
     if strict and findings:
         raise typer.Exit(1)

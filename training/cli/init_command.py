@@ -26,10 +26,14 @@ def init(
         typer.Option("--output", "-o", help="For DATA: the file to write. Default: DATA with the ending .yaml."),
     ] = None,
     task_type: Annotated[
-        Literal["SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM"] | None,
+        Literal[
+            "SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM", "image-classification", "audio-classification"
+        ]
+        | None,
         typer.Option(
             help="SEQ_CLS classifies texts, TOKEN_CLS finds entities, CAUSAL_LM answers chats, SEQ_2_SEQ_LM "
-            "rewrites texts. Default: by the rows of DATA, else SEQ_CLS.",
+            "rewrites texts, the last two classify images and recordings. Default: by the rows of DATA, else "
+            "SEQ_CLS.",
             show_default=False,
         ),
     ] = None,

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 RecipePath = Annotated[
     Path,
     typer.Argument(
-        help="The recipe, a YAML file; or labelled rows (.csv, .jsonl, .parquet, .conll), which give one.",
+        help="The recipe, a YAML file; or labelled rows (.csv, .jsonl, .parquet, .conll, or a folder of images), "
+        "which give one.",
         metavar="RECIPE",
         show_default=False,
     ),

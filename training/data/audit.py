@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rootstock.training.data.split import normalised
+from rootstock.training.data.example import normalised
 from rootstock.training.errors import extra
 
 Severity = Literal["error", "warning", "note"]
@@ -26,13 +26,28 @@ _BLOCK = 512
 
 
 class AuditRow(NamedTuple):
-    """A labelled text and its place; `split` is empty for data that is not split yet."""
+    """A labelled input and its place; `split` is empty for data that is not split yet.
+
+    `text` is the text, or the name of an image or recording. Those have the `digest` of their content, by which
+    equal ones are found.
+    """
 
     text: str
     label: str
     file: str
     line: int
     split: str = ""
+    digest: str = ""
+
+    @property
+    def key(self) -> str:
+        """The key under which equal inputs are found."""
+        return self.digest or normalised(self.text)
+
+    @property
+    def place(self) -> str:
+        """The input's place in messages."""
+        return self.file if self.digest else f"{self.file}, line {self.line}"
 
 
 @dataclass(frozen=True)
@@ -91,10 +106,10 @@ def _duplicates(rows: Sequence[AuditRow]) -> Iterator[Finding]:
     """Yield a finding for each row that repeats a text, compared with the text's first row."""
     first: dict[str, AuditRow] = {}
     for row in rows:
-        if key := normalised(row.text):
+        if key := row.key:
             earlier = first.setdefault(key, row)
             if earlier is not row:
-                yield _pair(row, earlier, "same text as")
+                yield _pair(row, earlier, "same content as" if row.digest else "same text as")
 
 
 def _near_duplicates(rows: Sequence[AuditRow], embeddings: npt.NDArray[np.floating[Any]]) -> Iterator[Finding]:
@@ -104,7 +119,7 @@ def _near_duplicates(rows: Sequence[AuditRow], embeddings: npt.NDArray[np.floati
     """
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     units = (embeddings / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-    keys = np.unique([normalised(row.text) for row in rows], return_inverse=True)[1]
+    keys = np.unique([row.key for row in rows], return_inverse=True)[1]
     split, label = (np.unique([row[i] for row in rows], return_inverse=True)[1] for i in (4, 1))
     for begin in range(0, len(rows), _BLOCK):
         end = min(begin + _BLOCK, len(rows))
@@ -115,13 +130,15 @@ def _near_duplicates(rows: Sequence[AuditRow], embeddings: npt.NDArray[np.floati
         graver = (split[begin:end, None] != split[:end]) * 4.0 + (label[begin:end, None] != label[:end]) * 2.0
         for i, j in enumerate(np.where(cosines >= NEAR, cosines + graver, cosines).argmax(1)):
             if cosines[i, j] >= NEAR:
-                yield _pair(
-                    rows[begin + i], rows[j], f"nearly the same text (cosine {cosines[i, j]:.3f}) as", "near_"
+                row = rows[begin + i]
+                likeness = (
+                    f"nearly the same {'content' if row.digest else 'text'} (cosine {cosines[i, j]:.3f}) as"
                 )
+                yield _pair(row, rows[j], likeness, "near_")
 
 
 def _pair(row: AuditRow, earlier: AuditRow, likeness: str, prefix: str = "") -> Finding:
-    where = f"{likeness} {earlier.file}, line {earlier.line}"
+    where = f"{likeness} {earlier.place}"
     if row.label != earlier.label:
         kind, severity = f"{prefix}conflict", "warning" if prefix else "error"
         message = f"{where}, with another label: {row.label!r} and {earlier.label!r}"

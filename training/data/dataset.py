@@ -11,6 +11,7 @@ from typing import Any
 from rootstock.training.characters import quoted
 from rootstock.training.data.conll import check_tag, read_conll, tags_of
 from rootstock.training.data.example import OUTSIDE, Example, Rows
+from rootstock.training.data.media.media_rows import read_folder, read_table_of_files
 from rootstock.training.data.tables import FORMATS, decoded, read_table
 from rootstock.training.errors import DataError, RecipeError
 from rootstock.training.recipe.recipe_file import RecipeFile
@@ -54,6 +55,16 @@ def require_classifier(source: RecipeFile) -> None:
         )
 
 
+def require_texts(source: RecipeFile) -> None:
+    """Raise RecipeError unless the recipe trains a classifier of texts."""
+    require_classifier(source)
+    if source.recipe.task.modality != "text":
+        raise RecipeError(
+            f"{source.path}: task_type: this command is for texts; {source.recipe.task_type} has run, validate, "
+            "audit, cv, sweep and rank-base"
+        )
+
+
 def read_dataset(source: RecipeFile) -> Dataset:
     """Return the data that a recipe names.
 
@@ -61,32 +72,45 @@ def read_dataset(source: RecipeFile) -> Dataset:
     alphabetical order; for tokens `O` is 0, then come `B-` and `I-` of each entity type.
     """
     require_classifier(source)
-    data = source.recipe.data
-    train = read_rows(source, data.path, "data.path")
+    train, others = _parts(source)
     if source.recipe.task_type == "TOKEN_CLS":
         labels = tags_of(train.examples)
     else:
         labels = tuple(sorted({example.labels[0] for example in train.examples}))
     if len(labels) < 2:
         raise DataError(f"{train.path}: every label is {labels[0]!r}; a classifier needs at least two labels")
-    others = {
-        part: read_rows(source, path, f"data.{key}")
-        for part, key, path in (("validation", "val_path", data.val_path), ("test", "test_path", data.test_path))
-        if path is not None
-    }
     dataset = Dataset(labels, train, **others)
     for rows in others.values():
         _check_known(rows, dataset)
     return dataset
 
 
+def _parts(source: RecipeFile) -> tuple[Rows, dict[str, Rows]]:
+    """Return the rows to train on, and those of the parts that have separate files or folders."""
+    recipe, data = source.recipe, source.recipe.data
+    if data.folder is not None:
+        key = "data.image_folder" if data.image_folder else "data.audio_folder"
+        parts = read_folder(source.resolve(data.folder), data, recipe.task.modality, f"{source.path}: {key}")
+    else:
+        keys = {"train": "path", "validation": "val_path", "test": "test_path"}
+        parts = {
+            part: read_rows(source, path, f"data.{key}")
+            for part, key in keys.items()
+            if (path := getattr(data, key)) is not None
+        }
+    return parts.pop("train"), parts
+
+
 def read_rows(source: RecipeFile, path: str, key: str) -> Rows:
     """Return the labelled examples of one file; `key` is the recipe's key for it."""
     file, raw = read_bytes(source, path, key)
+    modality = source.recipe.task.modality
     if file.suffix.lower() not in FORMATS:
-        if source.recipe.task_type == "SEQ_CLS":
+        if source.recipe.task_type != "TOKEN_CLS":
             raise _format(source, file, key, FORMATS)
         examples = tuple(read_conll(file, decoded(file, raw)))
+    elif modality != "text":
+        return read_table_of_files(file, raw, source.recipe.data, modality)
     elif source.recipe.task_type == "TOKEN_CLS":
         if file.suffix.lower() == ".csv":
             raise _format(source, file, key, (".conll", ".jsonl", ".parquet"))
@@ -181,7 +205,8 @@ def _check_known(rows: Rows, dataset: Dataset) -> None:
     known = set(dataset.kinds)
     for example in rows.examples:
         if unknown := sorted(example.kinds - known):
+            where = example.file or f"{rows.path}, line {example.line}"
             raise DataError(
-                f"{rows.path}, line {example.line}: label {quoted(unknown[0])} is not in {dataset.train.path}; "
+                f"{where}: label {quoted(unknown[0])} is not in {dataset.train.path}; "
                 f"correct it, or add training rows with it; known labels: {', '.join(dataset.kinds[:20])}"
             )

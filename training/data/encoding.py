@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tokenizers import Encoding, Tokenizer
 
@@ -13,6 +14,22 @@ from rootstock.training.data.example import Example
 
 # torch's cross entropy leaves these positions out.
 IGNORED = -100
+
+
+class EncodedRow(Protocol):
+    """An example as a model takes it, with the fields that figures need; those of a TokenRow explain them."""
+
+    @property
+    def targets(self) -> tuple[int, ...]: ...
+
+    @property
+    def cut(self) -> bool: ...
+
+    @property
+    def words(self) -> tuple[int, ...]: ...
+
+    @property
+    def first(self) -> tuple[int | None, ...]: ...
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,9 @@ class Example:
     For a text, `labels` holds its one label. For tokens, `labels` holds a BIO tag for each of `words`, and `text`
     is the words joined by spaces. `line` is the example's first line in its file (its row, in a Parquet file).
     `pair` is the second text of a pair, `group` the example's group for fairness figures.
+
+    For an image or a recording, `file` is its path and `text` that path as the data states it. `digest` covers
+    its pixels or samples.
     """
 
     text: str
@@ -25,6 +29,15 @@ class Example:
     words: tuple[str, ...] = ()
     pair: str | None = None
     group: str | None = None
+    file: Path | None = None
+    digest: str = ""
+
+    @property
+    def key(self) -> str:
+        """The key under which equal inputs are found: texts without differences of case, spacing and form."""
+        if self.file is not None:
+            return self.digest
+        return normalised(self.text) + ("" if self.pair is None else "\x1f" + normalised(self.pair))
 
     @property
     def stratum(self) -> str:
@@ -50,6 +63,11 @@ class Example:
         Many tokenizers count the space before a word as part of its first token.
         """
         return bisect_right(self.starts, begin + (self.text[begin] == " ")) - 1 if begin < end else None
+
+
+def normalised(text: str) -> str:
+    """Return the text without differences of case, spacing and Unicode form."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -87,31 +86,25 @@ def folds(examples: Sequence[Example], seed: int, count: int = FOLDS) -> Iterato
         yield train.tolist(), test.tolist()
 
 
-def normalised(text: str) -> str:
-    """Return the text without differences of case, spacing and Unicode form."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def _key(example: Example) -> str:
-    return normalised(example.text) + ("" if example.pair is None else "\x1f" + normalised(example.pair))
-
-
 def _unique(rows: Rows, conflicts: str) -> list[Example]:
     """Return the first example of each text."""
     first: dict[str, Example] = {}
     for example in rows.examples:
-        seen = first.setdefault(_key(example), example)
+        seen = first.setdefault(example.key, example)
         if seen.labels != example.labels and conflicts == "refuse":
+            same = f"{rows.path}, line {example.line}: same text as line {seen.line}"
+            if example.file is not None:
+                same = f"{example.file}: same content as {seen.file}"
             raise DataError(
-                f"{rows.path}, line {example.line}: same text as line {seen.line} with another label: "
-                f"{_labels(example)} and {_labels(seen)}; correct one, or set data.conflicts: first"
+                f"{same} with another label: {_labels(example)} and {_labels(seen)}; correct one, or set "
+                "data.conflicts: first"
             )
     return list(first.values())
 
 
 def _without(examples: Iterable[Example], others: Iterable[Example]) -> list[Example]:
-    excluded = {_key(example) for example in others}
-    return [example for example in examples if _key(example) not in excluded]
+    excluded = {example.key for example in others}
+    return [example for example in examples if example.key not in excluded]
 
 
 def _labels(example: Example) -> str:

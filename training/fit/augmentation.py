@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rootstock.training.data.example import Example
-from rootstock.training.network.inputs import InputBatch
+from rootstock.training.network.inputs import TokenBatch
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ def reword(example: Example, drop: float, swap: float, chance: random.Random) ->
     return replace(example, text=" ".join(rest))
 
 
-def hide_tokens(batch: InputBatch, share: float, special: int = 1) -> InputBatch:
+def hide_tokens(batch: TokenBatch, share: float, special: int = 1) -> TokenBatch:
     """Return the batch with a share of its tokens hidden from attention and pooling, never the first or last."""
     import torch
 

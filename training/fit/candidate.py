@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from rootstock.adapters.spec import Array
 from rootstock.training.data.example import Example
@@ -18,19 +18,27 @@ from rootstock.training.metrics.calibration import flatten, log_loss
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.network.construction import new_network, random_network
 from rootstock.training.network.head_fit import cross_validated_head, set_head, weak_head
-from rootstock.training.network.inputs import Inputs
+from rootstock.training.network.inputs import Inputs, TokenInputs
 from rootstock.training.network.network import Network, has_one_layer, outputs, start_at_states
 from rootstock.training.network.row_encoder import RowEncoder
 from rootstock.training.network.strength import Line
-from rootstock.training.recipe.recipe import Augmentation
+from rootstock.training.recipe.augmentation_section import Augmentation
 
 if TYPE_CHECKING:
     import torch
 
 HEAD_ONLY = "head_only"
 _CONTRASTIVE_EPOCHS = 16
-_CONTRASTIVE_ROWS = 160
+# An image has about ten times the tokens of a text, and the pass of every row is kept for the gradients.
+_CONTRASTIVE_TEXTS, _CONTRASTIVE_MEDIA = 160, 64
 _RUN = 32
+
+
+class _Part(NamedTuple):
+    """Rows of a step that can be batched, and their share of its rows."""
+
+    positions: list[int]
+    share: float
 
 
 @dataclass(frozen=True)
@@ -81,38 +89,46 @@ def _head_only(rows: TrainingRows, plan: TrainingPlan) -> Candidate:
 def _fit(method: str, network: Network, rows: TrainingRows, plan: TrainingPlan, fit_head: bool) -> Candidate:
     encoder, settings = plan.encoder, plan.settings
     train, validation = encoder.inputs(rows.train), encoder.inputs(rows.validation)
+    views = encoder.inputs(encoder.views(rows.train))
     target = encoder.inputs(plan.target) if plan.target else None
     if settings.training.cache_features and not settings.rewords:
-        start_at_states(network, [train, validation, *([target] if target is not None else [])])
+        start_at_states(network, [train, validation, views, *([target] if target is not None else [])])
     if plan.by_contrast(rows):
-        return _by_contrast(method, network, train, plan)
+        return _by_contrast(method, network, train, views, plan)
     if fit_head and has_one_layer(network):
         set_head(network, weak_head(network, train, encoder.labels))
     start = copy_of(network.parameters())
-    fit = _by_cross_entropy(network, train, validation, target, rows.examples, plan)
+    train_on = views if len(views) else train
+    fit = _by_cross_entropy(network, train_on, len(train), validation, target, rows.examples, plan)
     line = Line(network, start) if method == "lora" else None
     return Candidate(method, network, fit.epochs, fit.best, line)
 
 
-def _by_contrast(method: str, network: Network, train: Inputs, plan: TrainingPlan) -> Candidate:
-    """Train embeddings by contrast, then fit a head on them (SetFit, Tunstall et al., 2022, on an adapter)."""
+def _by_contrast(method: str, network: Network, train: Inputs, views: Inputs, plan: TrainingPlan) -> Candidate:
+    """Train embeddings by contrast, then fit a head on them (SetFit, Tunstall et al., 2022, on an adapter).
+
+    The contrast reads the changed copies of the rows, if there are any.
+    """
     import torch
 
     settings = plan.settings.training
     epochs = settings.contrastive_epochs or _CONTRASTIVE_EPOCHS
     train = _with_label_names(network, train, plan)
-    targets = train.targets
+    targets, read = train.targets, views if len(views) else train
+    size = _CONTRASTIVE_TEXTS if isinstance(plan.encoder, RowEncoder) else _CONTRASTIVE_MEDIA
 
     def loss(positions: list[int], done: float) -> torch.Tensor:
         # Embed in runs of similar length: a batch this large would be padded to its longest text.
-        ordered = sorted(positions, key=lambda i: int(train.lengths[i]))
-        parts = [train.batch(ordered[i : i + _RUN]) for i in range(0, len(ordered), _RUN)]
+        ordered = sorted(positions, key=lambda i: int(read.lengths[i]))
+        runs = [ordered[i : i + _RUN] for i in range(0, len(ordered), _RUN)]
+        parts = [read.batch(part) for run in runs for part in read.parts(run)]
         embeddings = torch.cat([network.embed(part) for part in parts])
         labels = torch.cat([part.targets for part in parts])
         return supervised_contrast(embeddings, labels, settings.contrastive_temperature)
 
     def batches(order: torch.Generator) -> Iterable[list[list[int]]]:
-        return ([rows] for rows in balanced_batches(targets, _CONTRASTIVE_ROWS, order))
+        copy = draw_views(len(targets), len(read), order)
+        return ([[copy[i] for i in rows]] for rows in balanced_batches(targets, size, order))
 
     steps = len(list(batches(torch.Generator())))
     stage = FitStage(f"{plan.stage}-contrast", epochs, steps, batches, loss, ema_decay=settings.ema_decay)
@@ -129,9 +145,10 @@ def _by_contrast(method: str, network: Network, train: Inputs, plan: TrainingPla
 
 def _with_label_names(network: Network, train: Inputs, plan: TrainingPlan) -> Inputs:
     """Return the rows with each label's name as one more row of it, since a name describes its rows."""
-    if not plan.settings.training.label_names:
-        return train
     encoder = plan.encoder
+    # A name is a text, which a foundation for images or audio does not read.
+    if not plan.settings.training.label_names or not isinstance(encoder, RowEncoder):
+        return train
     names = [label.replace("_", " ").replace("-", " ") for label in encoder.labels]
     # A name that two labels share says nothing.
     rows = [
@@ -139,7 +156,7 @@ def _with_label_names(network: Network, train: Inputs, plan: TrainingPlan) -> In
         for i, row in enumerate(encoder.encode_texts(names))
         if names.count(names[i]) == 1
     ]
-    more = encoder.inputs([*train.rows, *rows])
+    more = encoder.inputs([*cast(TokenInputs, train).rows, *rows])
     if train.states is not None:
         more.keep_states(network.trunk, network.spec, network.depth)
     return more
@@ -148,23 +165,29 @@ def _with_label_names(network: Network, train: Inputs, plan: TrainingPlan) -> In
 def _by_cross_entropy(
     network: Network,
     train: Inputs,
+    count: int,
     validation: Inputs,
     target: Inputs | None,
     examples: Sequence[Example],
     plan: TrainingPlan,
 ) -> Fit:
+    """Train by cross entropy. `train` holds `count` rows, or that many for each of their changed copies."""
     settings, labels = plan.settings, plan.encoder.labels
     objective = Objective(settings, len(labels), network, train, target)
     size = settings.training.per_device_train_batch_size
     current = [train]
 
-    def batches(order: torch.Generator) -> Iterable[list[list[int]]]:
+    def batches(order: torch.Generator) -> Iterable[list[_Part]]:
         if settings.rewords:
-            current[0] = _reworded_inputs(examples, plan.encoder, settings.augmentation, order)
-        return ([rows] for rows in like_lengths(current[0].lengths, size, order))
+            encoder = cast(RowEncoder, plan.encoder)
+            current[0] = _reworded_inputs(examples, encoder, settings.augmentation, order)
+        copy = draw_views(count, len(current[0]), order)
+        for rows in like_lengths(current[0].lengths[:count], size, order):
+            parts = current[0].parts([copy[i] for i in rows])
+            yield [_Part(part, len(part) / len(rows)) for part in parts]
 
-    def loss(positions: list[int], done: float) -> torch.Tensor:
-        return objective(current[0].batch(positions), done)
+    def loss(part: _Part, done: float) -> torch.Tensor:
+        return objective(current[0].batch(part.positions), done) * part.share
 
     def score() -> EpochScore:
         raw, rows = outputs(network, validation), validation.rows
@@ -173,13 +196,26 @@ def _by_cross_entropy(
     stage = FitStage(
         plan.stage,
         settings.training.num_train_epochs,
-        -(-len(train) // size),
+        -(-count // size),
         batches,
         loss,
         score if len(validation) else None,
         objective.parameters,
     )
     return descend(network, stage, settings.training, plan.seed, plan.report, plan.checkpoints)
+
+
+def draw_views(count: int, copies: int, order: torch.Generator) -> list[int]:
+    """Return the position of one of the changed copies of each of `count` rows; `copies` of them follow in turn.
+
+    With as many copies as rows, each is its row.
+    """
+    import torch
+
+    rows = torch.arange(count)
+    if copies > count:
+        rows = rows + count * torch.randint(copies // count, (count,), generator=order)
+    return [int(i) for i in rows]
 
 
 def like_lengths(lengths: Any, size: int, order: torch.Generator) -> list[list[int]]:
@@ -214,5 +250,5 @@ def from_scratch(rows: TrainingRows, plan: TrainingPlan) -> Candidate:
     train, validation = encoder.inputs(rows.train), encoder.inputs(rows.validation)
     slower = plan.settings.training.model_copy(update={"learning_rate": 5e-4, "unfreeze_schedule": None})
     slow_plan = replace(plan, settings=replace(plan.settings, training=slower))
-    fit = _by_cross_entropy(network, train, validation, None, rows.examples, slow_plan)
+    fit = _by_cross_entropy(network, train, len(train), validation, None, rows.examples, slow_plan)
     return Candidate("from_scratch", network, fit.epochs, fit.best)

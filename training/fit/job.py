@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from rootstock.adapters.foundation.architecture import describe
-from rootstock.adapters.foundation.location import locate
+from rootstock.adapters.foundation.location import FoundationFiles, locate
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.training.data.dataset import Dataset, read_dataset, read_texts
-from rootstock.training.data.encoding import TokenRow
 from rootstock.training.data.split import Split, split
 from rootstock.training.errors import DataError, RecipeError
 from rootstock.training.fit.checkpoint import Checkpoints
 from rootstock.training.fit.descent import Report, silent
 from rootstock.training.fit.plan import FitSettings, TrainingPlan, TrainingRows
 from rootstock.training.network.inputs import Inputs
+from rootstock.training.network.media.media_encoder import MediaEncoder
 from rootstock.training.network.network_spec import InitialAdapter, NetworkSpec
-from rootstock.training.network.row_encoder import RowEncoder
+from rootstock.training.network.row_encoder import InputEncoder, RowEncoder
 from rootstock.training.network.trunk import sites
 from rootstock.training.recipe.recipe import Peft, Recipe
 from rootstock.training.recipe.recipe_file import RecipeFile
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,14 @@ class Job:
 
     dataset: Dataset
     parts: Split
-    rows: Mapping[str, list[TokenRow]]
+    rows: Mapping[str, list[Any]]
     network: NetworkSpec
-    encoder: RowEncoder
+    encoder: InputEncoder
     settings: FitSettings
     seeds: tuple[int, ...]
     split_seed: int
-    target: list[TokenRow]
-    out_of_scope: Mapping[str, list[TokenRow]]
+    target: list[Any]
+    out_of_scope: Mapping[str, list[Any]]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -86,12 +90,18 @@ def prepare(source: RecipeFile) -> Job:
         raise DataError(f"{origin}: data.group_column: all test rows have the same group; fairness needs two")
     files = locate(recipe.base_model)
     spec = describe(files)
-    check_length(recipe.training.max_length, spec, origin)
+    if spec.modality != recipe.task.modality:
+        raise RecipeError(
+            f"{origin}: base_model: {spec.name} reads {spec.modality}, and {recipe.task_type} needs a foundation "
+            f"for {recipe.task.modality}; name one"
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = RowEncoder.of(files, dataset.labels, recipe.training.max_length, device)
+    encoder = _encoder(recipe, files, spec, dataset.labels, device, origin)
     rows = {name: encoder.encode(getattr(parts, name)) for name in parts.sizes}
+    # Only recipes for texts name such files.
     unlabelled = {
-        key: encoder.encode_texts(read_texts(source, path, key)) for key, path in _text_paths(recipe).items()
+        key: cast(RowEncoder, encoder).encode_texts(read_texts(source, path, key))
+        for key, path in _text_paths(recipe).items()
     }
     network = NetworkSpec(
         files,
@@ -116,6 +126,22 @@ def prepare(source: RecipeFile) -> Job:
         unlabelled.pop(_TARGET, []),
         {key.rpartition(".")[2]: encoded for key, encoded in unlabelled.items()},
     )
+
+
+def _encoder(
+    recipe: Recipe,
+    files: FoundationFiles,
+    spec: FoundationSpec,
+    labels: tuple[str, ...],
+    device: torch.device,
+    origin: str,
+) -> InputEncoder:
+    """Return the encoder of the foundation's modality."""
+    if spec.modality == "text":
+        check_length(recipe.training.max_length, spec, origin)
+        return RowEncoder.of(files, labels, recipe.training.max_length, device)
+    change = recipe.augmentation.image or recipe.augmentation.audio
+    return MediaEncoder.of(files, spec, labels, device, change, recipe.seeds[0])
 
 
 _TARGET = "domain_adaptation.target_path"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rootstock.adapters.spec import Array
-from rootstock.training.data.encoding import TokenRow
+from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.split import FOLDS
 from rootstock.training.errors import BelowBaseline
 from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, train_candidate
@@ -18,7 +18,7 @@ from rootstock.training.fit.plan import TrainingPlan, TrainingRows
 from rootstock.training.metrics.counts import entity_counts, f1
 from rootstock.training.metrics.evaluation import macro_f1, word_tags
 from rootstock.training.metrics.paired_test import Comparison, mcnemar, paired_bootstrap
-from rootstock.training.network.row_encoder import RowEncoder
+from rootstock.training.network.row_encoder import InputEncoder
 from rootstock.training.network.strength import STRENGTHS
 from rootstock.training.network.trunk import head_layers
 
@@ -54,7 +54,7 @@ class Choice:
     chosen: MethodScore
     reason: str
     scores: tuple[MethodScore, ...]
-    rows: Sequence[TokenRow]
+    rows: Sequence[EncodedRow]
 
     def to_json(self) -> dict[str, Any]:
         """Return the choice as metrics.json states it."""
@@ -136,7 +136,7 @@ def judge(method: str, rows: TrainingRows, plan: TrainingPlan, alone: MethodScor
 
 
 def _at_strengths(
-    candidate: Candidate, encoder: RowEncoder, rows: Sequence[TokenRow], strengths: Sequence[float]
+    candidate: Candidate, encoder: InputEncoder, rows: Sequence[EncodedRow], strengths: Sequence[float]
 ) -> dict[float, list[Array]]:
     """Return the raw output for each row at each strength, and leave the candidate at the last."""
     by_strength = {}
@@ -167,7 +167,7 @@ def _out_of_fold(
 
 
 def compare(
-    before: Sequence[Array], after: Sequence[Array], rows: Sequence[TokenRow], labels: Sequence[str]
+    before: Sequence[Array], after: Sequence[Array], rows: Sequence[EncodedRow], labels: Sequence[str]
 ) -> Comparison:
     """Test by pairs whether `after` is better than `before` on the same rows.
 

@@ -9,7 +9,7 @@ from rootstock.training.fit.adaptation import DomainClassifier, coral
 from rootstock.training.fit.augmentation import hide_tokens, mixing
 from rootstock.training.fit.contrastive import supervised_contrast
 from rootstock.training.fit.plan import FitSettings
-from rootstock.training.network.inputs import InputBatch, Inputs
+from rootstock.training.network.inputs import InputBatch, Inputs, TokenBatch
 from rootstock.training.network.network import Network
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ class Objective:
     def __call__(self, batch: InputBatch, done: float) -> torch.Tensor:
         """Return the loss of a batch; `done` is the share of all steps that are done."""
         if self._settings.augmentation.token_dropout:
-            batch = hide_tokens(batch, self._settings.augmentation.token_dropout)
+            batch = hide_tokens(cast(TokenBatch, batch), self._settings.augmentation.token_dropout)
         if self._network.head is None:
             return self._cross_entropy(self._network.logits(batch).flatten(0, 1), batch.targets.flatten())
         embeddings = self._network.embed(batch)
-        loss = self._text_loss(embeddings, batch.targets)
+        loss = self._label_loss(embeddings, batch)
         settings = self._settings.training
         if settings.contrastive_weight:
             contrast = supervised_contrast(embeddings, batch.targets, settings.contrastive_temperature)
@@ -60,12 +60,14 @@ class Objective:
             loss = loss + self._adaptation(embeddings, len(batch.targets), done)
         return loss
 
-    def _text_loss(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _label_loss(self, embeddings: torch.Tensor, batch: InputBatch) -> torch.Tensor:
         from torch import nn
         from torch.nn.functional import normalize
 
         head = cast("nn.Linear", self._network.head)
-        alpha = self._settings.augmentation.mixup_alpha
+        alpha, targets = self._settings.augmentation.mixup_alpha, batch.targets
+        if batch.mixed is not None:
+            return self._mixed_loss(head(embeddings), targets, *batch.mixed)
         if not alpha:
             return self._cross_entropy(head(embeddings), targets)
         share, others = mixing(len(targets), alpha)
@@ -74,6 +76,19 @@ class Objective:
         return share * self._cross_entropy(logits, targets) + (1 - share) * self._cross_entropy(
             logits, targets[others]
         )
+
+    def _mixed_loss(
+        self, logits: torch.Tensor, targets: torch.Tensor, others: torch.Tensor, shares: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the loss of rows that have a second class, with its share of each row."""
+        import torch
+
+        losses = [
+            (1 - share) * self._cross_entropy(row[None], one[None])
+            + share * self._cross_entropy(row[None], two[None])
+            for row, one, two, share in zip(logits, targets, others, shares, strict=True)
+        ]
+        return torch.stack(losses).mean()
 
     def _cross_entropy(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         from torch.nn.functional import cross_entropy

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from rootstock.training.data.encoding import TokenRow
+from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.example import Example
 from rootstock.training.data.split import FOLDS, folds
 from rootstock.training.fit.checkpoint import Checkpoints
 from rootstock.training.fit.descent import Report, silent
 from rootstock.training.network.network_spec import NetworkSpec
-from rootstock.training.network.row_encoder import RowEncoder
-from rootstock.training.recipe.recipe import Augmentation, DomainAdaptation, Training
+from rootstock.training.network.row_encoder import InputEncoder
+from rootstock.training.recipe.augmentation_section import Augmentation
+from rootstock.training.recipe.recipe import DomainAdaptation, Training
 
 # Below this many rows a label on average, `auto` trains by contrast first.
 FEW = 40
@@ -41,13 +42,13 @@ class TrainingRows:
     """
 
     examples: Sequence[Example]
-    train: Sequence[TokenRow]
-    validation: Sequence[TokenRow] = ()
+    train: Sequence[EncodedRow]
+    validation: Sequence[EncodedRow] = ()
     split_seed: int = 0
     total: int | None = None
 
     @property
-    def scoring_rows(self) -> Sequence[TokenRow]:
+    def scoring_rows(self) -> Sequence[EncodedRow]:
         """The rows that methods are judged on: validation or, by cross-validation, the training rows."""
         return self.validation or self.train
 
@@ -76,10 +77,10 @@ class TrainingPlan:
     """
 
     network: NetworkSpec
-    encoder: RowEncoder
+    encoder: InputEncoder
     settings: FitSettings
     seed: int
-    target: Sequence[TokenRow] = ()
+    target: Sequence[EncodedRow] = ()
     report: Report = silent
     checkpoints: Checkpoints | None = None
     stage: str = "fit"

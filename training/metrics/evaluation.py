@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rootstock.adapters.spec import Array
-from rootstock.training.data.encoding import TokenRow
+from rootstock.training.data.encoding import EncodedRow
 
 Span = tuple[int, str, int, int]
 
 
-def evaluate(outputs: Sequence[Array], examples: Sequence[TokenRow], labels: Sequence[str]) -> dict[str, Any]:
+def evaluate(outputs: Sequence[Array], examples: Sequence[EncodedRow], labels: Sequence[str]) -> dict[str, Any]:
     """Return the figures of raw outputs against the truth in `examples`, rounded to four decimals."""
     if examples[0].words:
         truth, predicted = word_tags(outputs, examples, labels)
@@ -21,7 +21,7 @@ def evaluate(outputs: Sequence[Array], examples: Sequence[TokenRow], labels: Seq
     )
 
 
-def macro_f1(outputs: Sequence[Array], examples: Sequence[TokenRow], labels: Sequence[str]) -> float:
+def macro_f1(outputs: Sequence[Array], examples: Sequence[EncodedRow], labels: Sequence[str]) -> float:
     """Return the score that chooses an epoch: macro-F1, or the F1 of whole entities."""
     figures = evaluate(outputs, examples, labels)
     return float(figures["f1" if examples[0].words else "macro_f1"])
@@ -59,7 +59,7 @@ def entity_figures(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[
 
 
 def word_tags(
-    outputs: Sequence[Array], examples: Sequence[TokenRow], labels: Sequence[str]
+    outputs: Sequence[Array], examples: Sequence[EncodedRow], labels: Sequence[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Return the true and the predicted tag of every word: that of its first token, `O` if it was cut off."""
     truth, predicted = [], []

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rootstock.adapters.spec import Array
-from rootstock.training.data.encoding import TokenRow
+from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.example import Example
 from rootstock.training.metrics.calibration import softmax
 
@@ -15,7 +15,7 @@ _LONGEST = 200
 
 
 def wrong_answers(
-    outputs: Sequence[Array], examples: Sequence[Example], rows: Sequence[TokenRow], labels: Sequence[str]
+    outputs: Sequence[Array], examples: Sequence[Example], rows: Sequence[EncodedRow], labels: Sequence[str]
 ) -> dict[str, Any]:
     """Return the number of wrong answers, the number of all, and the `MOST` with the highest scores.
 
@@ -43,7 +43,7 @@ def wrong_answers(
     return {"count": len(wrong), "of": answered, "rows": ordered[:MOST]}
 
 
-def _answers(example: Example, row: TokenRow, probabilities: Any) -> Iterator[tuple[str, int, Any]]:
+def _answers(example: Example, row: EncodedRow, probabilities: Any) -> Iterator[tuple[str, int, Any]]:
     """Yield the text of each answer of an example, its true class and its (labels,) probabilities."""
     if not row.words:
         text = example.text if example.pair is None else f"{example.text} | {example.pair}"

@@ -1,15 +1,17 @@
-"""Token rows ready to be batched: their ids, or the states into the first layer that changes."""
+"""Rows ready to be batched: their values, or the states into the first layer that changes."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from rootstock.adapters.spec import FoundationSpec
-from rootstock.training.data.encoding import IGNORED, TokenRow
+from rootstock.training.data.encoding import IGNORED, EncodedRow, TokenRow
 from rootstock.training.network.trunk import states_into
 
 if TYPE_CHECKING:
@@ -21,19 +23,40 @@ _MOST_BYTES = 4 * 2**30
 _TOKENS = 4096
 
 
-@dataclass(frozen=True)
-class InputBatch:
-    """Padded rows.
+class InputBatch(Protocol):
+    """The rows of a batch, for a trunk.
 
-    `ids`, `types`, `mask`: (rows, tokens). `states`: (rows, tokens, width), or None where the trunk runs whole.
-    `targets`: (rows,), for tokens (rows, tokens) with IGNORED at padding and special tokens.
+    `targets`: (rows,), for tokens (rows, tokens) with IGNORED at padding and special tokens. `mask`: (rows,
+    tokens), None where no row is padded. `states`: (rows, tokens, width), or None where the trunk runs whole.
+    `mixed`: the second class of each row and its share of the row, both (rows,), or None.
     """
+
+    @property
+    def targets(self) -> torch.Tensor: ...
+
+    @property
+    def mask(self) -> torch.Tensor | None: ...
+
+    @property
+    def states(self) -> torch.Tensor | None: ...
+
+    @property
+    def mixed(self) -> tuple[torch.Tensor, torch.Tensor] | None: ...
+
+    def arguments(self, spec: FoundationSpec) -> dict[str, Any]:
+        """Return the trunk's arguments."""
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Padded token rows: `ids`, `types` and `mask` are (rows, tokens)."""
 
     ids: torch.Tensor
     types: torch.Tensor
     mask: torch.Tensor
     targets: torch.Tensor
     states: torch.Tensor | None = None
+    mixed: None = None
 
     def arguments(self, spec: FoundationSpec) -> dict[str, Any]:
         """Return the trunk's arguments."""
@@ -41,13 +64,50 @@ class InputBatch:
         return {name: arguments[name] for name in spec.inputs}
 
 
-class Inputs:
-    """The rows of one part. `states` are flat, (all tokens + 1, width); the last one is for padding."""
+class Inputs(ABC):
+    """The rows of one part, ready to be batched. `lengths` are in tokens, samples or images.
+
+    `states` are the states into the first layer that changes, if they are kept.
+    """
+
+    rows: tuple[EncodedRow, ...]
+    lengths: npt.NDArray[np.int64]
+    per_token: bool
+    device: torch.device
+    states: Any = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def targets(self) -> list[int]:
+        """The class of each input, or of each token that has one."""
+        return [t for row in self.rows for t in row.targets if t != IGNORED]
+
+    @abstractmethod
+    def batch(self, chosen: Sequence[int]) -> InputBatch:
+        """Return the rows at these positions."""
+
+    @abstractmethod
+    def in_order(self) -> Iterator[list[int]]:
+        """Yield the positions of all rows in batches of like length, each within a limit of tokens."""
+
+    @abstractmethod
+    def keep_states(self, trunk: nn.Module, spec: FoundationSpec, depth: int) -> bool:
+        """Compute and keep the states into layer `depth`; return False where they would take too much memory."""
+
+    def parts(self, chosen: Sequence[int]) -> list[list[int]]:
+        """Return the positions of a step in groups that can be batched."""
+        return [list(chosen)]
+
+
+class TokenInputs(Inputs):
+    """Token rows. `states` are flat, (all tokens + 1, width); the last one is for padding."""
 
     def __init__(self, rows: Sequence[TokenRow], pad_id: int, device: torch.device) -> None:
         import torch
 
-        self.rows = tuple(rows)
+        self.rows: tuple[TokenRow, ...] = tuple(rows)
         self.lengths = np.array([len(row.ids) for row in rows], np.int64)
         self.per_token = bool(rows) and bool(rows[0].words)
         self.device = device
@@ -66,15 +126,7 @@ class Inputs:
         else:
             self._targets = torch.tensor([row.targets[0] for row in rows], dtype=torch.long, device=device)
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def targets(self) -> list[int]:
-        """The class of each text, or of each token that has one."""
-        return [t for row in self.rows for t in row.targets if t != IGNORED]
-
-    def batch(self, chosen: Sequence[int]) -> InputBatch:
+    def batch(self, chosen: Sequence[int]) -> TokenBatch:
         """Return the rows at these positions, padded on the right to the longest of them."""
         import torch
 
@@ -87,7 +139,7 @@ class Inputs:
         targets = self._targets[index if self.per_token else torch.tensor(list(chosen), device=self.device)]
         states = None if self.states is None else self.states[index]
         mask = torch.from_numpy(inside.astype(np.int64)).to(self.device)
-        return InputBatch(self._ids[index], self._types[index], mask, targets, states)
+        return TokenBatch(self._ids[index], self._types[index], mask, targets, states)
 
     def in_order(self) -> Iterator[list[int]]:
         """Yield the positions of all rows in batches of like length, each within a limit of tokens."""

@@ -12,7 +12,7 @@ import numpy as np
 from rootstock.adapters.spec import Array, FoundationSpec, Pooling, TaskClass
 from rootstock.training.errors import RecipeError
 from rootstock.training.network.inputs import InputBatch, Inputs
-from rootstock.training.network.trunk import UpperTrunk, can_cut, head_layers
+from rootstock.training.network.trunk import UpperTrunk, can_cut, head_layers, states_into
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,11 @@ class Network:
         """Return one L2-normalised vector a row, (rows, width); for tokens too."""
         from torch.nn.functional import normalize
 
-        return normalize(pooled(self.states(batch), batch.mask, self.pooling), dim=-1)
+        if self.pooling == "pooler":
+            vectors = self.trunk(**batch.arguments(self.spec)).pooler_output.flatten(1)
+        else:
+            vectors = pooled(self.states(batch), batch.mask, self.pooling)
+        return normalize(vectors, dim=-1)
 
     def logits(self, batch: InputBatch) -> torch.Tensor:
         """Return logits, (rows, labels) or (rows, tokens, labels)."""
@@ -129,14 +133,21 @@ class Network:
 
 
 def pooling_of(spec: FoundationSpec) -> Pooling:
-    """Return `cls` or `mean`: not every task class has the pooler of its foundation."""
+    """Return the pooling of images and recordings; for texts `cls` or `mean`.
+
+    Not every task class for texts has the pooler of its foundation.
+    """
+    if spec.modality != "text":
+        return spec.embedding.pooling
     return "cls" if spec.embedding.pooling == "cls" else "mean"
 
 
-def pooled(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+def pooled(states: torch.Tensor, mask: torch.Tensor | None, pooling: str) -> torch.Tensor:
     """Return one vector a row: the first token's states, or the mean over the tokens inside the mask."""
     if pooling == "cls":
         return states[:, 0]
+    if mask is None:
+        return states.mean(1)
     weights = mask.to(states.dtype)
     weights = weights / weights.sum(1, keepdim=True).clamp(min=1)
     return (weights[:, :, None] * states).sum(1)
@@ -147,32 +158,36 @@ def start_at_states(network: Network, parts: list[Inputs]) -> None:
 
     The states into that layer are computed once for every row of `parts`.
     """
-    import torch
-
-    if not can_cut(network.spec):
+    if not can_cut(network.trunk, network.spec) or network.pooling == "pooler":
         return
     network.train(False)
+    cut = UpperTrunk(network.trunk, network.spec, min(network.depth, network.spec.layers))
+    if not _is_same(network, cut, parts[0]):
+        return
     for inputs in parts:
         if len(inputs) and not inputs.keep_states(network.trunk, network.spec, network.depth):
             for each in parts:
                 each.states = None
             return
-    cut = UpperTrunk(network.trunk, network.spec, min(network.depth, network.spec.layers))
-    sample = parts[0].batch(list(range(min(4, len(parts[0])))))
-    seen = sample.mask.bool()
+    network.from_layer = cut
+
+
+def _is_same(network: Network, cut: UpperTrunk, inputs: Inputs) -> bool:
+    """Return True if the cut trunk gives the states of the whole one, for the first rows."""
+    import torch
+
+    sample = inputs.batch(inputs.parts(list(range(min(4, len(inputs)))))[0])
     with torch.no_grad():
-        whole = network.trunk(**sample.arguments(network.spec)).last_hidden_state
+        arguments = sample.arguments(network.spec)
+        whole = network.trunk(**arguments).last_hidden_state
+        states = states_into(network.trunk, network.spec, network.depth, arguments)
         try:
-            upper = cut(cast(Any, sample.states), sample.mask)
-            same = torch.allclose(upper[seen], whole[seen], atol=1e-4, rtol=1e-4)
-        except (TypeError, AttributeError, RuntimeError, IndexError):
-            # A trunk that cannot be cut this way trains from its token ids.
-            same = False
-    if same:
-        network.from_layer = cut
-    else:
-        for each in parts:
-            each.states = None
+            upper = cut(states, sample.mask)
+            seen = slice(None) if sample.mask is None else sample.mask.bool()
+            return torch.allclose(upper[seen], whole[seen], atol=1e-4, rtol=1e-4)
+        except (TypeError, AttributeError, RuntimeError, IndexError, ValueError):
+            # A trunk that cannot be cut this way trains from its inputs.
+            return False
 
 
 def outputs(network: Network, inputs: Inputs, kind: Output = "logits") -> list[Array]:

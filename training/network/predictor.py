@@ -71,6 +71,7 @@ def open_predictor(path: Path, foundation: str) -> Predictor:
         for name, content in bundle.files.items():
             (Path(folder) / name).write_bytes(content)
         network = load(Path(folder), network_spec)
-    most = spec.max_tokens if manifest.preprocessing is None else manifest.preprocessing.max_length
-    encoder = RowEncoder.of(files, manifest.labels, most, torch.device("cpu"))
+    if manifest.preprocessing is None:
+        raise ValueError(f"{path}: a bundle for texts without preprocessing")
+    encoder = RowEncoder.of(files, manifest.labels, manifest.preprocessing.max_length, torch.device("cpu"))
     return Predictor(path, bundle, spec, network, encoder)

@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from rootstock.adapters.bundle.golden import GoldenInput
 from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.spec import Preprocessing
 from rootstock.training.data.encoding import TokenRow, encode, encode_texts, load_tokenizer, padding
 from rootstock.training.data.example import Example
-from rootstock.training.network.inputs import Inputs
+from rootstock.training.network.inputs import Inputs, TokenInputs
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
+
+
+class InputEncoder(Protocol):
+    """An encoder of examples as rows, and of rows as inputs, for a network on `device`."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """The preparation of texts that a bundle states; None for images and recordings."""
+
+    def on(self, device: torch.device) -> Self:
+        """Return the encoder for a network on another device."""
+
+    def encode(self, examples: Sequence[Example]) -> list[Any]:
+        """Return labelled examples as rows."""
+
+    def inputs(self, rows: Sequence[Any]) -> Inputs:
+        """Return rows ready to be batched."""
+
+    def views(self, rows: Sequence[Any]) -> list[Any]:
+        """Return the changed copies of rows to train on, all rows once for each view; none without any."""
+
+    def golden_input(self, example: Example) -> GoldenInput:
+        """Return an example as the input of a golden set."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +67,10 @@ class RowEncoder:
         """Return the encoder of a foundation's files."""
         return cls(load_tokenizer(files.folder, max_length), labels, max_length, padding(files), device)
 
+    def on(self, device: torch.device) -> RowEncoder:
+        """Return the encoder for a network on another device."""
+        return replace(self, device=device)
+
     def encode(self, examples: Sequence[Example]) -> list[TokenRow]:
         """Return labelled examples as token rows."""
         return encode(self.tokenizer, examples, self.labels)
@@ -44,6 +79,19 @@ class RowEncoder:
         """Return texts without labels as token rows."""
         return encode_texts(self.tokenizer, texts)
 
-    def inputs(self, rows: Sequence[TokenRow]) -> Inputs:
+    def inputs(self, rows: Sequence[TokenRow]) -> TokenInputs:
         """Return rows ready to be batched."""
-        return Inputs(rows, self.pad_id, self.device)
+        return TokenInputs(rows, self.pad_id, self.device)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preparation of texts that a bundle states."""
+        return Preprocessing(self.max_length)
+
+    def views(self, rows: Sequence[TokenRow]) -> list[TokenRow]:
+        """Return no rows: words change with each epoch."""
+        return []
+
+    def golden_input(self, example: Example) -> GoldenInput:
+        """Return a text, or a pair of texts."""
+        return example.text if example.pair is None else (example.text, example.pair)

@@ -86,19 +86,23 @@ def task_model(spec: NetworkSpec, random: bool = False) -> nn.Module:
     import torch
     from transformers import (
         AutoConfig,
+        AutoModelForAudioClassification,
         AutoModelForCausalLM,
+        AutoModelForImageClassification,
         AutoModelForSeq2SeqLM,
         AutoModelForSequenceClassification,
         AutoModelForTokenClassification,
     )
 
     classes: Any = {
-        "SEQ_CLS": AutoModelForSequenceClassification,
-        "TOKEN_CLS": AutoModelForTokenClassification,
-        "CAUSAL_LM": AutoModelForCausalLM,
-        "SEQ_2_SEQ_LM": AutoModelForSeq2SeqLM,
+        "text-classification": AutoModelForSequenceClassification,
+        "token-classification": AutoModelForTokenClassification,
+        "text-generation": AutoModelForCausalLM,
+        "text2text-generation": AutoModelForSeq2SeqLM,
+        "image-classification": AutoModelForImageClassification,
+        "audio-classification": AutoModelForAudioClassification,
     }
-    auto = classes[spec.task.peft_type]
+    auto = classes[spec.task_class.task]
     config = AutoConfig.from_pretrained(spec.files.folder)
     if spec.labels:
         config.num_labels = spec.labels
@@ -152,15 +156,18 @@ class UpperTrunk:
         self.depth = depth
         self._cut = _cut(trunk, spec, depth)
 
-    def __call__(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return the last states for `states`, both (rows, tokens, width), and their mask (rows, tokens)."""
-        output = self._cut(inputs_embeds=states, attention_mask=mask)
+    def __call__(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return the last states for `states`, both (rows, tokens, width), and their mask (rows, tokens).
+
+        Images and recordings have no mask.
+        """
+        output = self._cut(states) if mask is None else self._cut(inputs_embeds=states, attention_mask=mask)
         return cast("torch.Tensor", output.last_hidden_state)
 
 
-def can_cut(spec: FoundationSpec) -> bool:
-    """Return True if the trunk's layers are a list, which can start at any of them."""
-    return bool(spec.layer_prefix)
+def can_cut(trunk: nn.Module, spec: FoundationSpec) -> bool:
+    """Return True if the trunk has embeddings and then a list of layers, which can start at any of them."""
+    return bool(spec.layer_prefix) and "embeddings" in dict(trunk.named_children())
 
 
 def states_into(trunk: nn.Module, spec: FoundationSpec, depth: int, inputs: dict[str, Any]) -> torch.Tensor:
@@ -192,13 +199,12 @@ def _cut(trunk: nn.Module, spec: FoundationSpec, depth: int) -> nn.Module:
     """Return a shallow copy of the trunk without its embeddings and first layers; the rest is shared."""
     from torch import nn
 
-    class TrunkInputs(nn.Module):
-        def forward(self, *_: Any, inputs_embeds: Any = None, **__: Any) -> Any:
-            return inputs_embeds
-
     path = spec.layer_prefix.rstrip(".").split(".")
     view = _shallow(trunk)
-    view._modules["embeddings"] = TrunkInputs()
+    # Some trunks read their embeddings' number type, so the stand-in keeps the layers of the embeddings.
+    inputs = _shallow(cast("nn.Module", view._modules["embeddings"]))
+    inputs.forward = lambda *values, inputs_embeds=None, **_: values[0] if values else inputs_embeds
+    view._modules["embeddings"] = inputs
     if "pooler" in view._modules:
         view._modules["pooler"] = None
     inner = view

@@ -21,10 +21,12 @@ from rootstock.training.data.tables import FORMATS
 from rootstock.training.data.text_pairs import read_pairs
 from rootstock.training.errors import DataError, RecipeError
 from rootstock.training.proposal.columns import ColumnChoice, choose_columns
+from rootstock.training.proposal.folders import folder_recipe
 from rootstock.training.recipe.recipe_file import RecipeFile, changed, make_changes, validated
 
 _SUFFIXES = (*FORMATS, ".conll")
 _MOST_NAMED = 8
+_INPUTS = {"text": "a text", "image": "an image", "audio": "a recording"}
 # The splits to try, until the rows of every label are enough for one.
 _SPLITS: tuple[dict[str, Any], ...] = (
     {},
@@ -44,8 +46,9 @@ class Proposal:
     def to_yaml(self, path: Path) -> str:
         """Return the recipe for a file at `path`, with the choices as comments."""
         value = self.source.recipe.model_dump(mode="json", exclude_unset=True)
-        data = self.source.resolve(self.source.recipe.data.path).resolve()
-        value["data"]["path"] = os.path.relpath(data, path.resolve().parent)
+        data = self.source.path.resolve()
+        key = next(key for key in ("path", "image_folder", "audio_folder") if key in value["data"])
+        value["data"][key] = os.path.relpath(data, path.resolve().parent)
         text = yaml_text(value, width=10**6)
         lines = [f"# A recipe for {on_one_line(data.name)}. Every key: rootstock train schema"]
         for line in text.removesuffix("\n").split("\n"):
@@ -58,26 +61,46 @@ class Proposal:
 
 def is_data(path: Path) -> bool:
     """Tell whether a path names labelled data and not a recipe."""
-    return path.suffix.lower() in _SUFFIXES
+    return path.suffix.lower() in _SUFFIXES or path.is_dir()
 
 
 def propose(data: Path, changes: Sequence[str] = ()) -> Proposal:
     """Return a recipe for a file of labelled rows, with `changes` such as `data.label_column=kind`.
 
-    Raise DataError if the file does not show its task, RecipeError if a change does not fit.
+    `data` may also be a folder of images or recordings. Raise DataError if it does not show its task, RecipeError
+    if a change does not fit.
     """
+    asked: dict[str, Any] = {}
+    make_changes(asked, changes)
+    keys, reason = folder_recipe(data, asked) if data.is_dir() else _file_recipe(data, asked)
+    value = {"name": _name(data), "description": "-", **keys}
+    make_changes(value, changes)
+    source = RecipeFile(data, validated(value, str(data)))
+    chosen = {"task_type": f"because {reason}"}
+    if source.recipe.generates:
+        sizes = split_pairs(read_pairs(source), source.recipe.data.splits).sizes
+        chosen["splits"] = f"{_sizes(sizes)}; all answers to one prompt are in one part"
+        described = f"Answers as the rows of {data.name} do."
+    else:
+        dataset = read_dataset(source)
+        source, sizes = _split(source, dataset, asked)
+        chosen |= _split_choices(source, sizes)
+        described = _description(dataset, source.recipe.task.modality)
+    if "description" not in asked:
+        source = changed(source, {"description": described})
+    return Proposal(source, {key: on_one_line(why) for key, why in chosen.items()})
+
+
+def _file_recipe(data: Path, asked: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the keys of a recipe for a file, and the reason for its task."""
     try:
         raw = data.read_bytes()
     except OSError as error:
         raise DataError(f"{data}: cannot be read: {error.strerror}") from None
-    asked: dict[str, Any] = {}
-    make_changes(asked, changes)
     choice = _choice(data, raw, asked)
     value: dict[str, Any] = {
         "task_type": choice.task_type,
         "base_model": "chat" if choice.task_type == "CAUSAL_LM" else "default",
-        "name": _name(data),
-        "description": "-",
         "data": {
             "path": data.name,
             **choice.keys.get("data", {}),
@@ -93,21 +116,7 @@ def propose(data: Path, changes: Sequence[str] = ()) -> Proposal:
             "data": value["data"],
             **{key: example[key] for key in ("training", "generation")},
         }
-    make_changes(value, changes)
-    source = RecipeFile(data, validated(value, str(data)))
-    chosen = {"task_type": f"because {choice.reason}"}
-    if source.recipe.generates:
-        sizes = split_pairs(read_pairs(source), source.recipe.data.splits).sizes
-        chosen["splits"] = f"{_sizes(sizes)}; all answers to one prompt are in one part"
-        described = f"Answers as the rows of {data.name} do."
-    else:
-        dataset = read_dataset(source)
-        source, sizes = _split(source, dataset, asked)
-        chosen |= _split_choices(source, sizes)
-        described = _description(dataset)
-    if "description" not in asked:
-        source = changed(source, {"description": described})
-    return Proposal(source, {key: on_one_line(why) for key, why in chosen.items()})
+    return value, choice.reason
 
 
 def _choice(data: Path, raw: bytes, asked: Mapping[str, Any]) -> ColumnChoice:
@@ -152,7 +161,8 @@ def _is_in(value: Any, key: str) -> bool:
 
 def _split_choices(source: RecipeFile, sizes: Mapping[str, int]) -> dict[str, str]:
     data = source.recipe.data
-    chosen = {"splits": f"{_sizes(sizes)}; stratified by label"}
+    given = data.splits.strategy == "given"
+    chosen = {"splits": f"{_sizes(sizes)}; {'by the folders' if given else 'stratified by label'}"}
     if data.splits.choose_by == "cross_validation":
         chosen["choose_by"] = "some labels have too few rows for validation rows"
     if data.conflicts == "first":
@@ -165,12 +175,13 @@ def _sizes(sizes: Mapping[str, int]) -> str:
     return f"{sizes['train']} rows to train on, {choose}{sizes['test']} to report on"
 
 
-def _description(dataset: Dataset) -> str:
+def _description(dataset: Dataset, modality: str) -> str:
     kinds = dataset.kinds
     listed = ", ".join(kinds[:_MOST_NAMED]) + (
         f" and {len(kinds) - _MOST_NAMED} more" if kinds[_MOST_NAMED:] else ""
     )
-    return f"{'Finds entities in a text' if dataset.tokens else 'Gives a text one of the labels'}: {listed}."
+    does = "Finds entities in a text" if dataset.tokens else f"Gives {_INPUTS[modality]} one of the labels"
+    return f"{does}: {listed}."
 
 
 def _name(data: Path) -> str:

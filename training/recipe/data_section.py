@@ -56,7 +56,19 @@ class Data(RecipeSection):
     A relative path starts at the recipe's folder; ${ROOTSTOCK_DATA} stands for the folder of labelled data.
     """
 
-    path: Text = Field(description="The rows to train on; with `stratified` splits all rows.")
+    path: Text | None = Field(
+        default=None, description="The rows to train on; with `stratified` splits all rows."
+    )
+    image_folder: Text | None = Field(
+        default=None,
+        description="Instead of `path`, images in one subfolder for each label; `given` splits: in the folders "
+        "train, val and test, with such subfolders each.",
+    )
+    audio_folder: Text | None = Field(default=None, description="Instead of `path`, recordings in such a folder.")
+    path_column: Text | None = Field(
+        default=None,
+        description="Images and audio in a table: the column of a file's path, from the table's folder.",
+    )
     val_path: Text | None = Field(default=None, description="`given` splits: the rows to choose by.")
     test_path: Text | None = Field(default=None, description="`given` splits: the rows to report on.")
     text_column: Text = Field(default="text", description="The column of the text.")
@@ -80,14 +92,37 @@ class Data(RecipeSection):
     )
     splits: Splits = Splits()
 
+    @property
+    def folder(self) -> str | None:
+        """The folder of images or recordings, if the recipe names one."""
+        return self.image_folder or self.audio_folder
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Data:
+        named = [key for key in ("path", "image_folder", "audio_folder") if getattr(self, key) is not None]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} name two sources of rows; keep one of them")
+        if not named:
+            raise ValueError(
+                "path is missing: the rows to train on, a file; or name a folder with image_folder or "
+                "audio_folder"
+            )
+        return self
+
     @model_validator(mode="after")
     def _paths_fit_the_strategy(self) -> Data:
-        files = self.splits.strategy == "given"
-        if files and self.test_path is None:
-            raise ValueError("splits.strategy: given needs test_path, the rows to report on; add it")
-        if not files and (self.test_path or self.val_path):
-            key = "test_path" if self.test_path else "val_path"
+        given = self.splits.strategy == "given"
+        stated = next((key for key in ("test_path", "val_path") if getattr(self, key)), None)
+        if self.folder is not None and stated is not None:
             raise ValueError(
-                f"{key} is for splits.strategy: given, not {self.splits.strategy}; set given, or leave {key} out"
+                f"{stated} is for rows in files; put the rows into the folders train, val and test of "
+                f"{self.folder}, or leave {stated} out"
+            )
+        if given and self.folder is None and self.test_path is None:
+            raise ValueError("splits.strategy: given needs test_path, the rows to report on; add it")
+        if not given and stated is not None:
+            raise ValueError(
+                f"{stated} is for splits.strategy: given, not {self.splits.strategy}; set given, or leave "
+                f"{stated} out"
             )
         return self

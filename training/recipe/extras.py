@@ -13,6 +13,12 @@ def require(recipe: Recipe) -> None:
     needed = {"plots": "matplotlib"}
     if recipe.generates:
         needed |= {"ROUGE figures": "rouge_score", "BLEU figures": "sacrebleu"}
+    if recipe.task.modality == "image":
+        needed["images"] = "PIL"
+    if recipe.task.modality == "audio":
+        needed["recordings"] = "soundfile"
+    if recipe.augmentation.image is not None:
+        needed["changes to images"] = "kornia"
     if recipe.data.group_column is not None:
         needed["figures by group"] = "fairlearn"
     if recipe.tracking.mlflow_tracking_uri is not None:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from rootstock.adapters.reference import FOUNDATION, is_name
 from rootstock.adapters.spec import GENERATION
 from rootstock.adapters.tasks import TASK_OF_TYPE, TaskSpec, task_named
+from rootstock.training.recipe.augmentation_section import Augmentation
 from rootstock.training.recipe.data_section import Data
 from rootstock.training.recipe.fields import (
     Count,
@@ -24,8 +25,11 @@ from rootstock.training.recipe.fields import (
 from rootstock.training.recipe.generation_section import Generation, Prompts
 from rootstock.training.recipe.task_keys import check_keys
 
-TaskType = Literal["SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM"]
-# The tasks of classifiers, which have labels.
+# PEFT has no name for the tasks of images and audio, so they have the hub's.
+TaskType = Literal[
+    "SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM", "image-classification", "audio-classification"
+]
+# The tasks of classifiers of texts, which have labels.
 CLASSIFYING = tuple(TASK_OF_TYPE[task_type] for task_type in ("SEQ_CLS", "TOKEN_CLS"))
 Method = Literal["auto", "head_only", "lora", "dora", "ia3"]
 
@@ -146,17 +150,6 @@ class Training(RecipeSection):
     )
 
 
-class Augmentation(RecipeSection):
-    """Changes to training rows, new each epoch."""
-
-    mixup_alpha: NotNegative = Field(
-        default=0.0, description="Mix pairs of pooled embeddings and their labels, by Beta(α, α); 0: never."
-    )
-    token_dropout: Probability = Field(default=0.0, description="Share of tokens hidden from attention.")
-    word_dropout: Probability = Field(default=0.0, description="Share of words left out of a text.")
-    word_swap: Probability = Field(default=0.0, description="Share of words that change places with the next.")
-
-
 class DomainAdaptation(RecipeSection):
     """A loss that brings the embeddings of training rows and unlabelled target rows together; for SEQ_CLS."""
 
@@ -226,10 +219,10 @@ class Recipe(RecipeSection):
 
     task_type: TaskType = Field(
         description="SEQ_CLS classifies texts, TOKEN_CLS finds entities, CAUSAL_LM answers chats, SEQ_2_SEQ_LM "
-        "rewrites texts."
+        "rewrites texts, image-classification and audio-classification classify images and recordings."
     )
     base_model: str = Field(
-        default="default", description="`default`, `chat`, a local folder, or org/name@<40 hex>."
+        default="default", description="`default`, `chat`, `vision`, a local folder, or org/name@<40 hex>."
     )
     name: str = Field(description="The adapter's name when it is published.")
     license: Text | None = Field(
@@ -237,7 +230,10 @@ class Recipe(RecipeSection):
         description="Licence of the adapter, for example cc-by-4.0. A run needs none; --push needs one.",
     )
     description: Text = Field(description="A sentence on the adapter's answers and data, for its model card.")
-    data: Data = Field(description="The labelled rows: at least `path`, a .csv, .jsonl, .parquet or .conll file.")
+    data: Data = Field(
+        description="The labelled rows: at least `path`, a .csv, .jsonl, .parquet or .conll file, or the folder "
+        "`image_folder` or `audio_folder`."
+    )
     peft: Peft = Peft()
     training: Training = Training()
     augmentation: Augmentation = Augmentation()
@@ -280,7 +276,7 @@ class Recipe(RecipeSection):
     @property
     def task(self) -> TaskSpec:
         """The task of the adapter."""
-        return task_named(TASK_OF_TYPE[self.task_type])
+        return task_named(TASK_OF_TYPE.get(self.task_type, self.task_type))
 
     @property
     def generates(self) -> bool:

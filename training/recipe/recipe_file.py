@@ -25,7 +25,8 @@ _PROJECT = Path(__file__).resolve().parents[2]
 # For values like 2026-99-99 or `!!int x` PyYAML raises Python's own errors.
 _UNREADABLE = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
 # Paths do not change the result, so the hash leaves them out. The data's content has a separate hash.
-_PATHS = {"output_dir": None, "tracking": None, "data": ("path", "val_path", "test_path")}
+_DATA_PATHS = ("path", "val_path", "test_path", "image_folder", "audio_folder")
+_PATHS = {"output_dir": None, "tracking": None, "data": _DATA_PATHS}
 # Keys that the hash leaves out where they are not set, so that a recipe without them keeps its hash.
 _UNSET = (("prompts", "chat_template"),)
 
@@ -44,7 +45,7 @@ class RecipeFile:
         drop_foreign_keys(value, self.recipe.task_type, hashed=True)
         for section, keys in _PATHS.items():
             for key in keys or ():
-                value[section].pop(key)
+                value[section].pop(key, None)
             if keys is None:
                 value.pop(section)
         for section, key in _UNSET:
@@ -73,7 +74,7 @@ class RecipeFile:
         value = self.recipe.model_dump(mode="json", exclude_none=True)
         drop_foreign_keys(value, self.recipe.task_type)
         for section, keys in (
-            ("data", ("path", "val_path", "test_path")),
+            ("data", _DATA_PATHS),
             ("domain_adaptation", ("target_path",)),
             ("peft", ("init_from_adapter",)),
         ):

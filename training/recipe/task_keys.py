@@ -7,7 +7,13 @@ from typing import Any
 from pydantic import BaseModel
 
 _TEXTS = ("SEQ_CLS",)
-_LABELS = ("SEQ_CLS", "TOKEN_CLS")
+_IMAGES = ("image-classification",)
+_AUDIO = ("audio-classification",)
+_MEDIA = (*_IMAGES, *_AUDIO)
+# The tasks with one label for each input.
+_WHOLE = (*_TEXTS, *_MEDIA)
+_TEXT_LABELS = ("SEQ_CLS", "TOKEN_CLS")
+_LABELS = (*_TEXT_LABELS, *_MEDIA)
 _CHATS = ("CAUSAL_LM",)
 _GENERATED = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 # An encoder–decoder model has two stacks, of which the layers of one have no place above those of the other.
@@ -16,14 +22,20 @@ _ONE_STACK = (*_LABELS, *_CHATS)
 _KEYS: dict[str, tuple[str, ...]] = {
     "data.text_column": _TEXTS,
     "data.pair_column": _TEXTS,
-    "augmentation.mixup_alpha": _TEXTS,
+    "data.image_folder": _IMAGES,
+    "data.audio_folder": _AUDIO,
+    "data.path_column": _MEDIA,
+    "augmentation.image": _IMAGES,
+    "augmentation.audio": _AUDIO,
+    "augmentation.mixup_alpha": _WHOLE,
+    "augmentation.token_dropout": _TEXT_LABELS,
     "augmentation.word_dropout": _TEXTS,
     "augmentation.word_swap": _TEXTS,
     "evaluation.out_of_scope": _TEXTS,
     "domain_adaptation": _TEXTS,
-    "training.contrastive_epochs": _TEXTS,
+    "training.contrastive_epochs": _WHOLE,
     "data.label_column": _LABELS,
-    "data.token_column": _LABELS,
+    "data.token_column": _TEXT_LABELS,
     "data.group_column": _LABELS,
     "data.conflicts": _LABELS,
     "data.splits.k_shot": _LABELS,
@@ -36,7 +48,8 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "training.class_weights": _LABELS,
     "training.contrastive_weight": _LABELS,
     "training.contrastive_temperature": _LABELS,
-    "training.label_names": _LABELS,
+    "training.label_names": _TEXT_LABELS,
+    "training.max_length": (*_TEXT_LABELS, *_GENERATED),
     "training.ema_decay": _LABELS,
     "training.seeds": _LABELS,
     "training.cache_features": _LABELS,
@@ -64,6 +77,9 @@ def check_keys(recipe: BaseModel, task_type: str) -> None:
         if task_type not in task_types and _is_set(recipe, key):
             raise ValueError(f"{key} is for {' and '.join(task_types)}; task_type is {task_type}; leave it out")
     peft: Any = getattr(recipe, "peft")  # noqa: B009 - BaseModel has no such field
+    data: Any = getattr(recipe, "data")  # noqa: B009
+    if task_type in _MEDIA and data.path is not None and data.path_column is None:
+        raise ValueError("data.path_column is missing: the column with the path of each row's file; add it")
     if task_type in _GENERATED and peft.method == "head_only":
         raise ValueError("peft.method: head_only is for classifiers; generated text has no head; use lora")
 
@@ -71,14 +87,14 @@ def check_keys(recipe: BaseModel, task_type: str) -> None:
 def drop_foreign_keys(value: dict[str, Any], task_type: str, hashed: bool = False) -> None:
     """Remove from a recipe, as JSON, the keys that its task type does not have.
 
-    `hashed` keeps the keys that the hash of a classifier's recipe covers, whatever its task type.
+    `hashed` keeps the keys that the hash of a recipe for a text classifier covers, whatever its task type.
     """
     for key, task_types in _KEYS.items():
         # Their values count in the hash and may be read again.
         if (
             key in _DEFAULTS_ALLOWED
             or task_type in task_types
-            or (hashed and task_type in _LABELS and not set(task_types) <= set(_GENERATED))
+            or (hashed and task_type in _LABELS and not set(task_types) <= {*_GENERATED, *_MEDIA})
         ):
             continue
         *sections, last = key.split(".")

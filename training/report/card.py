@@ -18,6 +18,12 @@ _SCORES = {
     "recall": "recall",
     "f1": "F1",
 }
+_INPUTS = {"text": "text", "image": "image", "audio": "recording"}
+_VECTORS = {
+    "mean": "the mean of the trunk's last states",
+    "cls": "the first token's last state",
+    "pooler": "the trunk's pooled output",
+}
 
 
 def render(recipe: Recipe, network: NetworkSpec, choice: Choice, metrics: Mapping[str, Any]) -> str:
@@ -68,8 +74,7 @@ def adapter_kind(recipe: Recipe, method: str, sites: int) -> str:
 def _head(network: NetworkSpec) -> str:
     if not network.linear_head:
         return f"The head is that of `{network.task_class.name}`."
-    mean = pooling_of(network.foundation) == "mean"
-    vector = "the mean of the trunk's last states" if mean else "the first token's last state"
+    vector = _VECTORS[pooling_of(network.foundation)]
     return f"The head, `head.weight` and `head.bias`, reads {vector}, scaled to length 1."
 
 
@@ -124,7 +129,7 @@ def _breakdown(adapter: Mapping[str, Any]) -> str:
 
 
 def _calibrated(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the sentences on the temperature of a text classifier."""
+    """Return the sentences on the temperature of a classifier of whole inputs."""
     calibration = metrics["calibration"]
     if "labels" not in metrics["test"]["adapter"]:
         return []
@@ -159,12 +164,18 @@ def _limits(recipe: Recipe, figures: Mapping[str, Any]) -> str:
         "Entities are scored by whole words, and a word has the tag of its first token. An entity whose first or "
         "last word is wrong counts as wrong."
         if recipe.task_type == "TOKEN_CLS"
-        else "It gives every text one of its labels, even a text that no label fits."
+        else f"It gives every {_INPUTS[recipe.task.modality]} one of its labels, even one that no label fits."
     )
+    limit = (
+        f"An input may have {recipe.training.max_length} tokens; a server refuses a longer one, unless the "
+        "request has it cut off. "
+        if recipe.task.modality == "text"
+        else ""
+    )
+    others = {"text": "languages, domains", "image": "cameras, places", "audio": "voices, microphones"}
     return (
-        f"Intended for inputs like its training data. {reading} An input may have "
-        f"{recipe.training.max_length} tokens; a server refuses a longer one, unless the request has it cut off. "
+        f"Intended for inputs like its training data. {reading} {limit}"
         f"The figures come from {figures['adapter']['rows']} rows, so a "
-        "difference of a few points between two adapters can be chance. They say nothing about other languages, "
-        "domains or times."
+        "difference of a few points between two adapters can be chance. They say nothing about other "
+        f"{others[recipe.task.modality]} or times."
     )

@@ -19,7 +19,10 @@ Metrics = Mapping[str, Any]
 PLOTS = "plots"
 # Characters with a meaning in Markdown; an underscore inside a word has none.
 _SIGNS = re.compile(r"[\\`*\[\]<>]|(?<!\w)_|_(?!\w)")
+_PICTURES = ("augmented", "mistakes")
 _ALT = {
+    "augmented": "training inputs, each before changed copies of it",
+    "mistakes": "the most confident errors",
     "labels": "F1 by label, worst first",
     "confusion": "confusion matrix",
     "calibration": "accuracy by confidence, before and after the temperature",
@@ -35,7 +38,9 @@ def write_report(metrics: Metrics, folder: Path) -> list[Path]:
     The HTML page holds its style and pictures; the Markdown refers to plots/. A section without a key in the
     metrics is left out. Raise MissingExtra if matplotlib is not installed.
     """
-    plots = draw(metrics, folder / PLOTS)
+    drawn = draw(metrics, folder / PLOTS)
+    # A run draws pictures of its inputs, which the metrics do not hold.
+    plots = drawn | {name: path for name in _PICTURES if (path := folder / PLOTS / f"{name}.png").is_file()}
     pages = {"report.md": render_markdown(metrics, plots), "report.html": render_html(metrics, plots)}
     for name, text in pages.items():
         (folder / name).write_text(text, encoding="utf-8")

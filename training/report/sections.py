@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from rootstock.adapters.spec import CLASSIFICATION
 from rootstock.training.metrics.confusion import worst
+from rootstock.training.report.input_sections import augmentation_section, mistakes_section
 from rootstock.training.report.recommendation import HEAD_ONLY, main_score, p_value, percent, points
+from rootstock.training.report.report_section import ReportSection as ReportSection
 
 Metrics = Mapping[str, Any]
 
@@ -21,18 +23,6 @@ _FIGURES = {
 _BASELINES = {HEAD_ONLY: "head only", "majority": "most frequent label", "from_scratch": "from scratch"}
 # A table of 150 labels would hide those that need attention.
 _MOST_LABELS = 60
-
-
-@dataclass(frozen=True)
-class ReportSection:
-    """`rows` under `head`, with numbers after the first column unless `numbers` is false; `plot` names a plot."""
-
-    title: str
-    text: str = ""
-    head: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    plot: str = ""
-    numbers: bool = True
 
 
 def sections(metrics: Metrics) -> list[ReportSection]:
@@ -130,21 +120,6 @@ def _confusions(metrics: Metrics) -> Iterator[ReportSection]:
     yield ReportSection("Confusions", text, head, rows, "confusion", numbers=False)
 
 
-def _mistakes(metrics: Metrics) -> Iterator[ReportSection]:
-    if not (mistakes := metrics.get("mistakes")) or not mistakes["count"]:
-        return
-    rows, kind = mistakes["rows"], "rows" if "labels" in metrics["test"]["adapter"] else "words"
-    shown = "" if len(rows) == mistakes["count"] else f" These are the {len(rows)} with the highest scores."
-    text = (
-        f"{mistakes['count']} of {mistakes['of']} test {kind} are wrong, the most confident answer first.{shown} "
-        "An answer that is wrong with a high score is often a wrong label in the data."
-    )
-    cells = tuple(
-        (one["text"], str(one["line"]), one["true"], one["predicted"], f"{one['score']:.3f}") for one in rows
-    )
-    yield ReportSection(f"Misclassified {kind}", text, _MISTAKES, cells, numbers=False)
-
-
 def _calibration(metrics: Metrics) -> Iterator[ReportSection]:
     if not (calibration := metrics.get("calibration")):
         return
@@ -156,7 +131,7 @@ def _calibration(metrics: Metrics) -> Iterator[ReportSection]:
         f"{100 * calibration['ece_before']:.1f} to {100 * calibration['ece_after']:.1f} points; the answers "
         "stay the same."
     )
-    if metrics["task"] == "text-classification":
+    if metrics["task"] in CLASSIFICATION.values():
         text += " The bundle holds the temperature, and a server applies it with the parameter calibrated."
     yield ReportSection("Calibration", text, plot="calibration")
 
@@ -267,7 +242,6 @@ def _leaves(value: Any, path: Sequence[str] = ()) -> Iterable[tuple[str, str]]:
         yield " ".join(path).replace("_", " "), text
 
 
-_MISTAKES = ("text", "line", "true", "predicted", "score")
 _FAIRNESS = {
     "made": "training caused it; check fairness before publishing",
     "inherited": "inherited from the foundation and the data",
@@ -276,6 +250,6 @@ _FAIRNESS = {
     "chance": "chance between groups of these sizes explains it",
 }
 _SECTIONS = (
-    _scores, _choice, _labels, _confusions, _mistakes, _calibration, _out_of_scope, _fairness, _seeds,
-    _learning_curve, _epochs, cost_section, provenance_section,
+    _scores, _choice, _labels, _confusions, mistakes_section, _calibration, _out_of_scope, _fairness, _seeds,
+    _learning_curve, _epochs, augmentation_section, cost_section, provenance_section,
 )  # fmt: skip

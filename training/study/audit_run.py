@@ -21,8 +21,8 @@ from rootstock.training.recipe.recipe_file import RecipeFile, changed
 def audit_recipe(source: RecipeFile, noise: bool) -> list[Finding]:
     """Return every finding in the rows of a recipe's files, before duplicates are left out.
 
-    `noise`, for texts alone, also doubts labels that a cross-validated head contradicts, and finds near
-    duplicates by the foundation's embeddings.
+    `noise`, unless labels belong to words, also doubts labels that a cross-validated head contradicts. It finds
+    near duplicates by the foundation's embeddings.
     """
     dataset = read_dataset(source)
     files = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
@@ -31,9 +31,10 @@ def audit_recipe(source: RecipeFile, noise: bool) -> list[Finding]:
         AuditRow(
             " ".join(filter(None, (example.text, example.pair))),
             " ".join(example.labels),
-            str(part.path),
-            example.line,
+            str(example.file or part.path),
+            0 if example.file else example.line,
             name,
+            example.digest,
         )
         for name, part in parts.items()
         for example in part.examples
@@ -50,11 +51,12 @@ def audit_recipe(source: RecipeFile, noise: bool) -> list[Finding]:
         embeddings: Array = np.stack(outputs(network, job.encoder.inputs(encoded), "embed"))
         training_rows = TrainingRows(examples, encoded, split_seed=job.split_seed)
         probabilities = softmax(np.stack(out_of_fold(HEAD_ONLY, training_rows, plan)))
+    limit = job.encoder.preprocessing
     return audit(
         rows,
         embeddings=embeddings,
         probabilities=probabilities,
         labels=job.labels,
-        lengths=[len(row.ids) + row.cut for row in encoded],
-        max_length=job.encoder.max_length,
+        lengths=None if limit is None else [len(row.ids) + row.cut for row in encoded],
+        max_length=None if limit is None else limit.max_length,
     )

@@ -16,7 +16,7 @@ from rootstock.training.metrics.transferability import h_score, log_me
 from rootstock.training.network.linear_head import choose_strength, fit_head
 from rootstock.training.network.network import pooled, pooling_of
 from rootstock.training.network.network_spec import NetworkSpec
-from rootstock.training.network.row_encoder import RowEncoder
+from rootstock.training.network.row_encoder import InputEncoder
 from rootstock.training.network.trunk import states_into, task_model
 from rootstock.training.recipe.recipe_file import RecipeFile, changed
 
@@ -79,7 +79,7 @@ def rank_bases(
     return sorted(ranks, key=lambda rank: -rank.head_only)
 
 
-def features_of(network: NetworkSpec, encoder: RowEncoder, rows: TrainingRows, layer: int) -> LayerFeatures:
+def features_of(network: NetworkSpec, encoder: InputEncoder, rows: TrainingRows, layer: int) -> LayerFeatures:
     """Return the output of a layer of the foundation for the rows to train on."""
     import torch
 

@@ -7,18 +7,19 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from rootstock.training.data.dataset import require_classifier
-from rootstock.training.data.encoding import TokenRow
+from rootstock.training.data.dataset import require_texts
+from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.errors import RecipeError
 from rootstock.training.fit.candidate import train_candidate
 from rootstock.training.fit.job import prepare
 from rootstock.training.fit.plan import TrainingPlan, TrainingRows
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.metrics.intervals import order_statistic_interval
+from rootstock.training.network.row_encoder import RowEncoder
 from rootstock.training.network.trunk import head_modules, known_warnings, task_model
 from rootstock.training.recipe.recipe_file import RecipeFile, changed
 
@@ -72,7 +73,7 @@ def compare_trainers(
     the program. The peer is a plain script: AutoModel for the task, PEFT, Trainer with its own padding of
     batches.
     """
-    require_classifier(source)
+    require_texts(source)
     plain = changed(
         source,
         {
@@ -156,7 +157,7 @@ def _arguments(plan: TrainingPlan, folder: str) -> Any:
     )
 
 
-def _dataset(rows: Sequence[TokenRow]) -> Any:
+def _dataset(rows: Sequence[Any]) -> Any:
     return [
         {
             "input_ids": list(row.ids),
@@ -171,7 +172,7 @@ def _collate(plan: TrainingPlan) -> Collate:
     """Return the function that pads rows to the longest of a batch, as DataCollatorWithPadding does."""
     import torch
 
-    pad_id, texts = plan.encoder.pad_id, plan.network.linear_head
+    pad_id, texts = cast(RowEncoder, plan.encoder).pad_id, plan.network.linear_head
     types = "token_type_ids" in plan.network.foundation.inputs
 
     def collate(rows: list[Any]) -> dict[str, torch.Tensor]:
@@ -191,7 +192,7 @@ def _collate(plan: TrainingPlan) -> Collate:
     return collate
 
 
-def _score(model: Any, rows: Sequence[TokenRow], labels: Sequence[str], collate: Collate) -> float:
+def _score(model: Any, rows: Sequence[EncodedRow], labels: Sequence[str], collate: Collate) -> float:
     import torch
 
     model.eval()

@@ -1,0 +1,1 @@
+"""Labelled images and recordings: their files, and how they are decoded."""

@@ -1,0 +1,1 @@
+"""Images and recordings as a network reads them, and their changed copies."""
