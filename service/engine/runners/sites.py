@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 
 # The parts of an update, by the names of the graph inputs or device tensors that hold them.
 PARTS = ("A", "B", "input_scale", "output_scale", "shift")
+# With fewer channels than this for each place of the stride, a convolution is computed on the unfolded input.
+# With more, products with the states of all places take less memory: they have r channels for each place of the
+# kernel.
+_FEW = 16
 
 
 class Site(nn.Module):
@@ -113,9 +118,24 @@ class SiteConvolution(Site):
         if x.dim() == 3:
             x, y = x.unsqueeze(2), y.unsqueeze(2)
         kernel, stride, dilation = ((1, *axes)[-2:] for axes in (self.kernel_size, self.stride, self.dilation))
+        height, width = y.shape[2:]
         if kernel == stride and dilation == (1, 1):
-            return torch.matmul(a, _patches(x, kernel, y))
-        return _shifted_sum(x, a, y, kernel, stride, dilation)
+            return torch.matmul(a, _patches(x, kernel, height, width))
+
+        def shifted(states: Tensor, place: int) -> Tensor:
+            """Return what a place of the kernel reads: (…, height, width)."""
+            top, left = place // kernel[1] * dilation[0], place % kernel[1] * dilation[1]
+            bottom, right = top + (height - 1) * stride[0] + 1, left + (width - 1) * stride[1] + 1
+            return states[..., top : bottom : stride[0], left : right : stride[1]]
+
+        area, channels = math.prod(kernel), int(x.shape[1])
+        if channels < _FEW * math.prod(stride):
+            unfolded = torch.stack([shifted(x, place) for place in range(area)], dim=2)
+            return torch.matmul(a, unfolded.reshape(x.shape[0], channels * area, height * width))
+        products = _products(x, a, area)
+        total: Any = sum(shifted(products[:, place], place) for place in range(area))
+        result: Tensor = total.reshape(x.shape[0], a.shape[1], height * width)
+        return result
 
 
 def _along_channels(part: Tensor, x: Tensor) -> Tensor:
@@ -123,37 +143,24 @@ def _along_channels(part: Tensor, x: Tensor) -> Tensor:
     return part.transpose(1, 2) if x.dim() == 3 else part.transpose(1, 2).unsqueeze(3)
 
 
-def _patches(x: Tensor, kernel: tuple[int, ...], y: Tensor) -> Tensor:
+def _patches(x: Tensor, kernel: tuple[int, ...], height: int, width: int) -> Tensor:
     """Return patches that do not overlap: (rows, channels * kernel area, places)."""
     if kernel == (1, 1):
         return x.flatten(2)
     rows, channels = x.shape[:2]
-    (high, wide), (height, width) = kernel, y.shape[2:]
+    high, wide = kernel
     x = x[:, :, : height * high, : width * wide]
     x = x.reshape(rows, channels, height, high, width, wide).permute(0, 1, 3, 5, 2, 4)
     return x.reshape(rows, int(channels) * high * wide, -1)
 
 
-def _shifted_sum(
-    x: Tensor, a: Tensor, y: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
-) -> Tensor:
-    """Return the convolution as a product for each place of the kernel, shifted and summed.
-
-    The products have r channels for each place, so they take much less memory than the unfolded input has.
-    """
-    area, (rows, rank, _), channels = kernel[0] * kernel[1], a.shape, int(x.shape[1])
+def _products(x: Tensor, a: Tensor, area: int) -> Tensor:
+    """Return the product of all states with the weights of each place of the kernel: (rows, area, r, …)."""
+    (rows, rank, _), channels = a.shape, int(x.shape[1])
     # In a graph the rank can be 0, so that no size may be left to be inferred.
     weights = a.reshape(rows, rank, channels, area).permute(0, 3, 1, 2)
     products = torch.matmul(weights, x.flatten(2).unsqueeze(1))
-    products = products.reshape(x.shape[0], area, rank, x.shape[2], x.shape[3])
-    total: Any = 0
-    for place in range(area):
-        top, left = place // kernel[1] * dilation[0], place % kernel[1] * dilation[1]
-        bottom = top + (y.shape[2] - 1) * stride[0] + 1
-        right = left + (y.shape[3] - 1) * stride[1] + 1
-        total = total + products[:, place, :, top : bottom : stride[0], left : right : stride[1]]
-    result: Tensor = total.reshape(x.shape[0], rank, y.shape[2] * y.shape[3])
-    return result
+    return products.reshape(x.shape[0], area, rank, x.shape[2], x.shape[3])
 
 
 class SiteNorm(nn.Module):

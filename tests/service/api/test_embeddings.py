@@ -15,7 +15,8 @@ from langchain_openai import OpenAIEmbeddings
 from sentence_transformers import SentenceTransformer
 
 from rootstock.adapters.foundation.location import FoundationFiles
-from rootstock.adapters.spec import GENERATION, TASKS
+from rootstock.adapters.spec import GENERATION
+from rootstock.adapters.tasks import TASKS
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 
@@ -167,5 +168,6 @@ def test_models_lists_the_foundation_and_every_adapter(
 def test_limits_state_what_the_server_takes(client: httpx.Client) -> None:
     limits = client.get("/v1/limits").json()
     assert limits["max_rank"] == 64
-    assert limits["tasks"] == sorted(set(TASKS) - set(GENERATION))
+    of_texts = {task.name for task in TASKS if task.modality == "text"}
+    assert limits["tasks"] == sorted(of_texts - set(GENERATION))
     assert limits["foundation"]["max_tokens"] == 512

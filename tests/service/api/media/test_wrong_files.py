@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.live_server import RunningServer
 from tests.media import PNG, WAV
 
 PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
@@ -83,6 +85,16 @@ def test_every_route_with_inputs_refuses_a_file_for_a_model_of_texts(
 ) -> None:
     status, place, message = error_of(client.post(path, json=body))
     assert (status, place) == (422, param), message
+
+
+def test_an_allowed_host_is_asked_only_at_a_public_address(serve: Callable[..., RunningServer]) -> None:
+    body = {"model": "foundation", "inputs": ["x", {"image": "http://localhost/a.png"}]}
+    with serve(media_hosts="localhost, images.example").client() as client:
+        status, param, message = error_of(client.post("/v1/predict", json=body))
+        assert (status, param) == (422, "inputs[1].image")
+        assert "localhost has an address that is not public" in message
+        body["inputs"] = {"image": "http://other.example/a.png"}
+        assert "not among the hosts" in error_of(client.post("/v1/predict", json=body))[2]
 
 
 def test_jina_s_texts_are_embedded_as_strings_are(client: httpx.Client) -> None:

@@ -23,7 +23,6 @@ CODINGS = {
     ("FLAC", "PCM_S8"): 2 / 2**8,
     ("FLAC", "PCM_16"): 2 / 2**16,
     ("FLAC", "PCM_24"): 2 / 2**24,
-    ("OGG", "VORBIS"): 0.05,
     ("OGG", "OPUS"): 0.1,
     ("MP3", "MPEG_LAYER_III"): 0.1,
 }

@@ -81,9 +81,9 @@ DAMAGES: Sequence[Callable[[bytes, Random], bytes]] = [changed, changed, forged,
 
 
 def seeds() -> list[bytes]:
-    """Short recordings of each format, with one channel and with two."""
+    """Short recordings of each format, with one channel and with two, and of one that is refused."""
     files = []
-    for container, coding in CODINGS:
+    for container, coding in (*CODINGS, ("OGG", "VORBIS")):
         for channels, rate in ((1, 16000), (2, 48000)):
             samples = np.stack([tone(rate // 10, rate, 440.0 * (c + 1)) for c in range(channels)], 1)
             files.append(recording(samples, rate, container, coding))

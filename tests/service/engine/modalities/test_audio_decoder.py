@@ -151,6 +151,17 @@ def test_other_formats_and_codings_of_libsndfile_are_refused() -> None:
             decode(recording(samples, 16000, "WAV", coding))
 
 
+def test_vorbis_is_refused_before_libsndfile_which_leaks_it() -> None:
+    vorbis = recording(tone(1000, 16000), 16000, "OGG", "VORBIS")
+    opus = recording(tone(1000, 16000), 16000, "OGG", "OPUS")
+    # libsndfile passes over a page with a wrong checksum.
+    damaged = bytearray(opus[:47])
+    damaged[22] ^= 1
+    for file in (vorbis, vorbis[:58], bytes(damaged) + vorbis):
+        with pytest.raises(InvalidInput, match="coded as Vorbis, which is not read; send a WAV, FLAC, Ogg Opus"):
+            decode(file)
+
+
 def test_a_riff_file_of_another_kind_or_with_lying_chunks_is_refused() -> None:
     wav = recording(tone(100, 16000))
     with pytest.raises(InvalidInput):

@@ -128,7 +128,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "ConvNeXT that crops again": {
         "image_processor_type": "ConvNextImageProcessor",
         "size": {"shortest_edge": 90},
-        "crop_pct": 0.9,
+        "crop_pct": 0.95,
         "do_center_crop": True,
         "crop_size": {"height": 70, "width": 101},
     },
@@ -350,4 +350,4 @@ def test_a_processor_that_is_not_computed_is_refused_when_loaded(config: dict[st
 
 def test_an_image_that_becomes_too_long_when_resized_is_refused() -> None:
     with pytest.raises(TooLarge, match="less narrow"):
-        ImageProcessor.from_config(CONFIGS["DINOv2"])(Image.new("RGB", (1, 40_000)))
+        ImageProcessor.from_config(CONFIGS["DINOv2"])(Image.new("RGB", (1, 800)))
