@@ -27,6 +27,8 @@ _DRAINING = "the server is stopping; send the request to another server"
 Rows = list[list[Sample]]
 # The characters that one call reads before other calls get their turn: some ten milliseconds.
 _SLICE = 2**14
+# A turn also ends after this processor time in seconds: a file of some bytes can hold an image of 50 megapixels.
+_TURN_SECONDS = 0.05
 
 
 class _Left(Exception):
@@ -103,10 +105,10 @@ class Preprocessor(Worker):
     def _proceed(self, first: Request, work: Iterator[int], cost: int) -> None:
         """Do a call's next piece of work, of `cost` characters, and more while its turn lasts.
 
-        Then queue the rest.
+        Then queue the rest. A turn that took longer than its characters tell counts by its time.
         """
-        spent = 0
-        while spent + cost <= _SLICE or not spent:
+        spent, began, taken = 0, time.thread_time(), 0.0
+        while not spent or (spent + cost <= _SLICE and taken < _TURN_SECONDS):
             # Nobody waits for a call once nobody waits for its first request: all its requests are left together.
             if self._is_left(first):
                 return
@@ -115,7 +117,8 @@ class Preprocessor(Worker):
                 cost = next(work)
             except (StopIteration, _Left):
                 return
-        self._calls.put((first, work), cost)
+            taken = time.thread_time() - began
+        self._calls.put((first, work), max(cost, int(_SLICE * taken / _TURN_SECONDS)))
 
     def _is_left(self, request: Request) -> bool:
         return request.progress.left or self._clock() > request.deadline

@@ -30,4 +30,4 @@ class MediaTask(Task[MediaReader]):
 
     def effort(self, value: ImageFile | AudioFile, parameters: Mapping[str, Any]) -> int:
         """Return the effort to decode a file, in characters of text."""
-        return len(value.data) // _BYTES_A_CHARACTER
+        return 1 + len(value.data) // _BYTES_A_CHARACTER
