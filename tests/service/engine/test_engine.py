@@ -48,6 +48,8 @@ def answers(bench: Bench, name: str, *values: str) -> list[Any]:
 class Held:
     """A tokenizer in the intake's hands that waits at its gate, and notes what it was given."""
 
+    modality = "text"
+
     def __init__(self, intake: Preprocessor) -> None:
         self.gate = threading.Event()
         self.texts: list[Input] = []
