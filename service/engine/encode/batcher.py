@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 
 from rootstock.adapters.spec import Array
-from rootstock.service.engine.core.admission import Admission
+from rootstock.service.engine.core.admission import Admission, Ticket
 from rootstock.service.engine.core.errors import EngineError, RunnerFault
 from rootstock.service.engine.core.observer import BatchStats, Observer
 from rootstock.service.engine.core.request import Request
@@ -67,6 +67,14 @@ class Batcher(SlotWorker):
         with self._changed:
             self._incoming += rows
             self._changed.notify()
+
+    def outgrow(self, ticket: Ticket, tokens: int) -> None:
+        """Raise a call's estimate to this many tokens. Raise Overloaded or TooLarge as `admit` does.
+
+        Rows that wait for the rest of their call take memory too: half a minute of silence is a small file.
+        """
+        if tokens > ticket.tokens:
+            self._admission.settle(ticket, ticket.items, tokens)
 
     def leave(self) -> None:
         """Drop the rows of requests that are gone unanswered, before the next batch."""

@@ -152,6 +152,7 @@ class Preprocessor(Worker):
         task, adapter = TASKS[request.adapter.task], request.adapter
         left = self._most([request])
         rows: Rows = []
+        cost = 0
         reader: Any = self._reader
         try:
             for value in request.inputs:
@@ -166,6 +167,8 @@ class Preprocessor(Worker):
                         yield size
                         rows[-1].append(next(made))
                 left -= sum(row.outputs for row in rows[-1])
+                cost += sum(row.cost for row in rows[-1])
+                self._batcher.outgrow(request.ticket, cost)
         except EngineError as error:
             self._observer.refused(error.code)
             if error.param == "inputs" and self._reader.modality != "text":

@@ -1,4 +1,4 @@
-"""Calls whose inputs are read share the thread that reads them."""
+"""Calls whose inputs are read share the thread that reads them, and count as what they turn out to be."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import asyncio
 import time
 from typing import Any
 
+import pytest
+
+from rootstock.service.engine.core.admission import Capacity
+from rootstock.service.engine.core.errors import TooLarge
 from rootstock.service.engine.encode.modalities.text import TextSample
 from tests.service.engine.fakes import Bench, run
 from tests.service.engine.test_engine import Held, answers
@@ -35,3 +39,20 @@ def test_a_call_of_short_inputs_that_take_long_lets_others_pass() -> None:
         await bombs
 
     run(body)
+
+
+def test_inputs_that_cost_more_than_their_estimate_are_refused_before_all_are_read() -> None:
+    async def body(bench: Bench) -> None:
+        bench.add("model")
+        held = await bench.hold()
+        slow = Held(bench.engine.preprocessor)
+        slow.gate.set()
+        # A word of one letter is a token, and the estimate takes it for half of one.
+        call = bench.ask("model", *["w " * 12] * 8)
+        with pytest.raises(TooLarge):
+            await call
+        assert len(slow.texts) < 8
+        bench.runner.gate.set()
+        await held
+
+    run(body, capacity=Capacity(tokens=90))
