@@ -275,7 +275,8 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
         return error_response(507, message, "store_full")
     elif http.status_code == 400:
         message, code = (
-            "the body is not a complete form of the declared Content-Type; send the whole form",
+            f"the body is not a complete form within the limits ({message.rstrip('.')}); send the whole form, in "
+            "several requests if it has many parts",
             "invalid_body",
         )
     elif http.status_code == 405:

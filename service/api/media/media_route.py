@@ -43,7 +43,10 @@ class MediaRoute(BodyRoute):
                 modality = modality_of_bytes(raw) if declared in _UNSPECIFIC else None
                 if modality is None:
                     raise self.refusal(raw, declared, error) from None
-        return {"inputs": {modality: raw}, **_fields(request.query_params.multi_items())}
+        fields = _fields(request.query_params.multi_items())
+        if "inputs" in fields:
+            raise InvalidInput("the query has inputs, and the body is a file; send one of the two", "inputs")
+        return {"inputs": {modality: raw}, **fields}
 
     def refusal(self, raw: bytes, declared: str, error: InvalidBody) -> InvalidBody | UnsupportedBody:
         """Return the error of a body that is no JSON, which names the other types that the route takes."""

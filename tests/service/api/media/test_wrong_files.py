@@ -143,6 +143,23 @@ def test_a_form_without_a_file_is_refused_or_has_a_text(client: httpx.Client) ->
     assert text.status_code == 200
 
 
+def test_a_form_of_too_many_files_is_refused_with_the_limit(client: httpx.Client) -> None:
+    parts = [("image", ("name.png", PNG, "image/png"))] * 257
+    answer = client.post("/v1/predict", data={"model": "foundation"}, files=parts)
+    assert answer.status_code == 400
+    assert "Too many files. Maximum number of files is 256" in answer.json()["error"]["message"]
+
+
+def test_inputs_in_the_query_do_not_replace_a_body_that_is_a_file(client: httpx.Client) -> None:
+    query = {"model": "foundation", "inputs": "x"}
+    answer = client.post("/v1/predict", params=query, content=PNG, headers={"content-type": "image/png"})
+    assert error_of(answer) == (
+        422,
+        "inputs",
+        "the query has inputs, and the body is a file; send one of the two",
+    )
+
+
 def test_the_type_of_a_part_goes_before_its_name_and_the_name_before_the_content(client: httpx.Client) -> None:
     def refusal(name: str, data: bytes, kind: str) -> str:
         files = {name: ("name", data, kind)}
