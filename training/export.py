@@ -40,8 +40,9 @@ def golden(
     if not whole:
         raise DataError("training.max_length: every held-out text is longer than the limit in tokens; raise it")
     positions = spread(whole, GOLDEN_INPUTS)
-    raw = [outputs(reloaded, encoder.inputs([rows[i]]))[0] for i in positions]
-    return Golden(tuple(encoder.golden_input(examples[i]) for i in positions), tuple(raw))
+    chosen = [encoder.golden_input(examples[i], rows[i]) for i in positions]
+    raw = [outputs(reloaded, encoder.inputs([row]))[0] for _, row in chosen]
+    return Golden(tuple(value for value, _ in chosen), tuple(raw))
 
 
 def make_bundle(

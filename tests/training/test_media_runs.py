@@ -14,6 +14,7 @@ import pytest
 from rootstock.adapters.bundle.archive import GOLDEN
 from rootstock.adapters.bundle.golden import Golden, read_golden
 from rootstock.adapters.tasks import Modality
+from rootstock.training.data.media.decoding import wav
 from rootstock.training.errors import RecipeError
 from rootstock.training.fit.candidate import draw_views, train_candidate
 from rootstock.training.fit.descent import deterministic
@@ -72,6 +73,36 @@ def test_the_golden_answers_of_an_image_bundle_are_those_of_peft_and_transformer
         pixels = processor(image, return_tensors="np")["pixel_values"]
         expected = _peft_logits(tiny_dinov2, outcome.results.bundle, pixels, cls=True)
         np.testing.assert_allclose(raw, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_golden_files_of_large_images_and_long_recordings_fit_into_a_bundle(
+    write_media_recipe: WriteRecipe, tiny_dinov2: Path, images: Path, tmp_path: Path
+) -> None:
+    import soundfile
+    from PIL import Image
+    from transformers import AutoImageProcessor
+
+    chance = np.random.default_rng(0)
+    for path in images.rglob("*.png"):
+        light = np.asarray(Image.open(path).resize((420, 420)))
+        Image.fromarray(light // 2 + chance.integers(0, 100, light.shape, np.uint8)).save(path)
+    outcome = run(load_recipe(write_media_recipe(tiny_dinov2, images)), tmp_path / "out", force=True)
+    processor = AutoImageProcessor.from_pretrained(tiny_dinov2, backend="pil")
+    golden = _golden(outcome, "image")
+    assert len(golden.inputs) == 10
+    for value, raw in zip(golden.inputs, golden.outputs, strict=True):
+        image = Image.open(io.BytesIO(value.data))
+        assert image.size == (210, 210)
+        pixels = processor(image, return_tensors="np")["pixel_values"]
+        expected = _peft_logits(tiny_dinov2, outcome.results.bundle, pixels, cls=True)
+        np.testing.assert_allclose(raw, expected, atol=1e-4, rtol=1e-4)
+
+    samples = chance.standard_normal(160_000).astype(np.float32)
+    soundfile.write(tmp_path / "long.wav", samples, 16000, format="WAV", subtype="FLOAT")
+    cut = wav((tmp_path / "long.wav").read_bytes(), 16000, 2**17)
+    begin = soundfile.read(io.BytesIO(cut.data), dtype="float32")[0]
+    assert len(cut.data) <= 2**17 < len(cut.data) + 1024
+    assert (begin == samples[: len(begin)]).all()
 
 
 def test_the_golden_answers_of_an_audio_bundle_are_those_of_peft_and_transformers_from_its_wavs(

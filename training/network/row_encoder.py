@@ -43,8 +43,8 @@ class InputEncoder(Protocol):
     def views(self, rows: Sequence[Any]) -> list[Any]:
         """Return the changed copies of rows to train on, all rows once for each view; none without any."""
 
-    def golden_input(self, example: Example) -> GoldenInput:
-        """Return an example as the input of a golden set."""
+    def golden_input(self, example: Example, row: Any) -> tuple[GoldenInput, Any]:
+        """Return an example, whose row is `row`, as the input of a golden set, and the row of that input."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,6 @@ class RowEncoder:
         """Return no rows: words change with each epoch."""
         return []
 
-    def golden_input(self, example: Example) -> GoldenInput:
-        """Return a text, or a pair of texts."""
-        return example.text if example.pair is None else (example.text, example.pair)
+    def golden_input(self, example: Example, row: TokenRow) -> tuple[GoldenInput, TokenRow]:
+        """Return a text, or a pair of texts, and its row."""
+        return example.text if example.pair is None else (example.text, example.pair), row

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MediaFile = ImageFile | AudioFile
+# The most bytes of a WAV file beside its samples.
+_WAV_HEADER = 256
 
 
 def decoded_image(data: bytes) -> Image:
@@ -72,19 +74,31 @@ def read_file(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read: {reason}") from None
 
 
-def png(data: bytes) -> ImageFile:
-    """Return an image as a PNG in RGB, which decodes to the same pixels everywhere."""
-    out = io.BytesIO()
-    decoded_image(data).save(out, "PNG")
-    return ImageFile(out.getvalue())
+def png(data: bytes, most: int) -> ImageFile:
+    """Return an image as a PNG in RGB, which decodes to the same pixels everywhere.
+
+    Its sides are halved until it has at most `most` bytes.
+    """
+    image = decoded_image(data)
+    while True:
+        out = io.BytesIO()
+        image.save(out, "PNG")
+        if out.tell() <= most or image.size == (1, 1):
+            return ImageFile(out.getvalue())
+        width, height = image.size
+        image = image.resize((max(1, width // 2), max(1, height // 2)))
 
 
-def wav(data: bytes, rate: int) -> AudioFile:
-    """Return a recording as a WAV of float samples at a rate, which decodes to the same samples everywhere."""
+def wav(data: bytes, rate: int, most: int) -> AudioFile:
+    """Return a recording as a WAV of float samples at a rate, which decodes to the same samples everywhere.
+
+    It is cut at its end to at most `most` bytes.
+    """
     import soundfile
 
     out = io.BytesIO()
-    soundfile.write(out, resample(*decoded_audio(data), rate), rate, format="WAV", subtype="FLOAT")
+    samples = resample(*decoded_audio(data), rate)[: (most - _WAV_HEADER) // 4]
+    soundfile.write(out, samples, rate, format="WAV", subtype="FLOAT")
     return AudioFile(out.getvalue())
 
 

@@ -31,7 +31,8 @@ class MediaRow:
     """An image or a recording.
 
     `length` is in samples for a foundation that reads recordings of any length, and else 1. `view` numbers the
-    changed copies from 1; 0 is the row itself. `patch` covers a part of the copy of an image.
+    changed copies from 1; 0 is the row itself. `patch` covers a part of the copy of an image. `content`, if any,
+    stands for the file's bytes.
     """
 
     file: Path
@@ -39,6 +40,7 @@ class MediaRow:
     length: int = 1
     view: int = 0
     patch: Patch | None = None
+    content: bytes | None = None
     cut: bool = False
     words: tuple[int, ...] = ()
     first: tuple[int | None, ...] = ()
