@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field, StrictStr
 
 from rootstock.adapters.reference import Reference
+from rootstock.adapters.tasks import task_named
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.inference_protocol.inference_route import HEADER, InferenceRoute
 from rootstock.service.api.compat.inference_protocol.plain_error import PlainError, plain
@@ -25,7 +26,7 @@ from rootstock.service.api.compat.inference_protocol.tensors import (
     output_forms,
     outputs_of,
 )
-from rootstock.service.api.compat.served_model import find_model
+from rootstock.service.api.compat.served_model import ServedModel, find_model
 from rootstock.service.api.document.error_codes import REFERENCE, TEXT, raises
 from rootstock.service.api.health import livez, readyz
 from rootstock.service.api.inputs import InputForm
@@ -33,7 +34,7 @@ from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
 from rootstock.service.api.predict import Body, predict_given, while_connected
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.api.strict import Strict
-from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter
+from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter, WrongRoute
 
 _PLATFORM = "rootstock"
 _PAGE = 500
@@ -149,13 +150,13 @@ async def ready(request: Request) -> Response:
     return _probe(await readyz(request), "ready")
 
 
-@router.get("/v2/models/{name}", openapi_extra=raises(*TEXT))
-@router.get("/v2/models/{name}/versions/{version}", openapi_extra=raises(*TEXT))
+@router.get("/v2/models/{name}", openapi_extra=raises(*TEXT, "wrong_task"))
+@router.get("/v2/models/{name}/versions/{version}", openapi_extra=raises(*TEXT, "wrong_task"))
 async def model_metadata(request: Request, name: str, version: int | None = None) -> ModelMetadata:
     """Return the inputs and outputs of a model."""
     server = server_of(request)
     reference = _reference(name, version)
-    model = await while_connected(request, find_model(server.foundations, reference))
+    model = await _model_of_texts(server, request, reference)
     inputs = [TensorMetadata(name=one, datatype="BYTES", shape=[-1]) for one in input_names(model.task)]
     outputs = [TensorMetadata(**form._asdict()) for form in output_forms(model)]
     return ModelMetadata(
@@ -192,7 +193,7 @@ async def infer(
         raise InvalidParameter(
             f"binary_data_output is {all_binary!r}; send true or false", "parameters.binary_data_output"
         )
-    model = await while_connected(request, find_model(foundations, _reference(name, version)))
+    model = await _model_of_texts(server_of(request), request, _reference(name, version))
     inputs = inputs_of(body.inputs, getattr(request.state, "binary", b""), model.task)
     if model.task == "text-classification":
         if "top_k" in parameters:
@@ -233,6 +234,18 @@ async def predict_instances(
     call = predict_given(request, name, body.instances, body.parameters, None, options)
     answer = await while_connected(request, call)
     return InstancePredictions(predictions=answer.predictions)
+
+
+async def _model_of_texts(server: Server, request: Request, reference: str) -> ServedModel:
+    """Return the model of a reference. Raise WrongRoute for a model of images or recordings."""
+    model = await while_connected(request, find_model(server.foundations, reference))
+    if (modality := task_named(model.task).modality) != "text":
+        raise WrongRoute(
+            f"model {reference!r} takes {modality} inputs, and the tensors of this route hold texts; send files "
+            "to /v1/predict",
+            "model",
+        )
+    return model
 
 
 def _tensors(head: dict[str, Any], outputs: list[Output], binary: list[bool]) -> Response:

@@ -54,3 +54,16 @@ def test_a_request_with_texts_is_refused_on_every_route(
             assert answer.status_code < 500, (path, answer.text)
             sent += 1
     assert sent > 30
+
+
+@pytest.mark.parametrize(("name", "modality"), [("signs", "image"), ("digits", "audio"), ("vision", "image")])
+def test_the_open_inference_protocol_refuses_a_model_of_files(
+    client: httpx.Client, name: str, modality: str
+) -> None:
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["x"]}
+    for answer in (
+        client.get(f"/v2/models/{name}"),
+        client.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]}),
+    ):
+        assert answer.status_code == 422
+        assert f"takes {modality} inputs" in answer.json()["error"]
