@@ -100,13 +100,16 @@ def media_file(value: Any, modality: MediaModality | None = None) -> MediaFile |
 
 
 def _png_of(value: Any) -> bytes | None:
-    """Return an image of Pillow as a PNG file, or None for any other value."""
+    """Return an image of Pillow as a PNG file, upright as its EXIF data says, or None for any other value."""
     # If nothing has imported Pillow, no value is an image of it.
     pillow = sys.modules.get("PIL.Image")
     if pillow is None or not isinstance(value, pillow.Image):
         return None
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(value)
     # PNG holds no CMYK, YCbCr, LAB, HSV or floating-point pixels.
-    fits = value.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+    fits = image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
     file = BytesIO()
-    (value if fits else value.convert("RGB")).save(file, "PNG")
+    (image if fits else image.convert("RGB")).save(file, "PNG")
     return file.getvalue()

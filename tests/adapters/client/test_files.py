@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from rootstock.adapters.client.async_client import AsyncClient
 from rootstock.adapters.client.client import Client
@@ -87,6 +87,22 @@ def test_an_image_of_pillow_is_sent_as_a_png_file(server: StandIn, client: Clien
     with Image.open(io.BytesIO(sent)) as read:
         assert (read.format, read.size) == ("PNG", image.size)
         assert read.convert("RGB").tobytes() == image.convert("RGB").tobytes()
+
+
+def test_a_photo_of_pillow_is_sent_upright_as_the_pipelines_of_transformers_read_it(
+    server: StandIn, client: Client
+) -> None:
+    from transformers.image_utils import load_image
+
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((40, 30)).save(file, "JPEG", exif=exif)
+    client.predict("model", Image.open(file))
+    sent = base64.b64decode(server.seen[0].json["inputs"]["image"]["b64"])
+    upright = load_image(Image.open(file))
+    assert upright.size == (30, 40)
+    assert load_image(Image.open(io.BytesIO(sent))).tobytes() == upright.tobytes()
 
 
 def test_files_are_embedded_in_the_form_of_jina(server: StandIn, client: Client, folder: Path) -> None:
