@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -30,16 +30,8 @@ START, END, UNKNOWN = "<|startoftext|>", "</s>", "<unk>"
 _VOCABULARY = 110
 # The longest texts. SigLIP's pipeline fills up every text to 64 tokens.
 POSITIONS = {"clip": 24, "siglip": 64}
-TARGETS = {
-    "images": r"vision_model\.encoder\..*\.(q_proj|fc1)",
-    "texts": r"text_model\.encoder\..*\.(v_proj|fc2)",
-    "both": r".*encoder\..*\.(q_proj|v_proj|out_proj)",
-}
 # The projections of CLIP, and the layer that SigLIP computes on the last token.
-PROJECTED = {
-    "clip": r".*(encoder\..*\.k_proj|visual_projection|text_projection)",
-    "siglip": r".*(encoder\..*\.k_proj|text_model\.head)",
-}
+PROJECTED = {"clip": "visual_projection|text_projection", "siglip": r"text_model\.head"}
 
 
 def make_two_towers(name: str, folder: Path, **changes: Any) -> Path:
@@ -81,18 +73,32 @@ def save_tokenizer(name: str, folder: Path) -> None:
     fast.save_pretrained(folder)
 
 
-def save_lora(foundation: Path, folder: Path, targets: str, seed: int) -> PeftAdapter:
-    """Save a LoRA of a model of two towers, as PEFT does."""
+def save_tower_adapter(foundation: Path, folder: Path, seed: int, config: PeftConfig) -> PeftAdapter:
+    """Save an adapter of a model of two towers, as PEFT does, with trained tensors far from their start."""
     torch.manual_seed(seed)
-    model = get_peft_model(
-        AutoModel.from_pretrained(foundation), LoraConfig(r=seed % 3 + 1, target_modules=targets)
-    )
+    model = get_peft_model(AutoModel.from_pretrained(foundation), config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.2 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     return PeftAdapter(folder, "", 0)
+
+
+def tower_configs(name: str) -> dict[str, PeftConfig]:
+    """Return configs of adapters of either tower, of both, and of what projects their vectors."""
+    projected = PROJECTED[name]
+    return {
+        "images": LoraConfig(r=1, target_modules=r"vision_model\.encoder\..*\.(q_proj|fc1)"),
+        "texts": LoraConfig(r=3, target_modules=r"text_model\.encoder\..*\.(v_proj|fc2)"),
+        "both": LoraConfig(r=2, target_modules=r".*encoder\..*\.(q_proj|v_proj|out_proj)"),
+        "dora": LoraConfig(r=2, target_modules=rf".*(encoder\..*\.k_proj|{projected})", use_dora=True),
+        "ia3": IA3Config(
+            target_modules=rf".*(encoder\..*\.(k_proj|fc2)|{projected})",
+            feedforward_modules=r".*(fc2|visual_projection|head)",
+        ),
+        "biases": LoraConfig(r=2, target_modules=r".*encoder\..*\.fc1", bias="lora_only"),
+    }
 
 
 def pipeline(foundation: Path, adapter: PeftAdapter | None = None) -> Any:

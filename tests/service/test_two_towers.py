@@ -20,12 +20,19 @@ from rootstock.service.settings import Settings
 from tests.live_server import RunningServer, run_server, upload
 from tests.media import png
 from tests.peft_adapters import PeftAdapter
-from tests.two_towers import PROJECTED, TARGETS, make_two_towers, pipeline, pixels, save_lora, scores
+from tests.two_towers import (
+    make_two_towers,
+    pipeline,
+    pixels,
+    save_tower_adapter,
+    scores,
+    tower_configs,
+)
 
 TASK = "zero-shot-image-classification"
 PNGS = [png(8, 8), png(40, 30, (3, 250, 9)), png(33, 64, (9, 9, 200))]
 LABELS = ["a small red car", "dog", "the house in the rain", "unheard of"]
-NAMES = [*TARGETS, "projected"]
+NAMES = list(tower_configs("clip"))
 TOWERS = ("clip", "siglip")
 
 
@@ -51,9 +58,9 @@ def towers(
     folder = tmp_path_factory.mktemp("towers")
     made = {tower: make_two_towers(tower, folder / tower) for tower in TOWERS}
     adapters = {
-        f"{tower}-{name}": save_lora(made[tower], folder / f"{tower}-{name}", targets, seed)
+        f"{tower}-{name}": save_tower_adapter(made[tower], folder / f"{tower}-{name}", seed, config)
         for tower in TOWERS
-        for seed, (name, targets) in enumerate({**TARGETS, "projected": PROJECTED[tower]}.items())
+        for seed, (name, config) in enumerate(tower_configs(tower).items())
     }
     chosen = {"demo": False, "log_level": "error", "threads": 1, "runner": request.param}
     listed = ",".join(str(path) for path in made.values())
