@@ -5,16 +5,22 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import torch
 from huggingface_hub import InferenceClient
 
+from rootstock.adapters.bundle import Limits, PlainFields, open_bundle, write_bundle
+from rootstock.adapters.bundle.golden import Golden
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.client.predictions import ZeroShotImageResult
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.media import ImageFile
 from rootstock.service.settings import Settings
 from tests.live_server import RunningServer, run_server, upload
@@ -190,3 +196,23 @@ def test_a_version_is_compared_under_one_digest(client: httpx.Client) -> None:
     own = predict(client, model="clip", task=TASK, inputs=image(PNGS[0]))
     assert own["version"] is None
     assert own["digest"] != found["digest"]
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_a_golden_set_holds_the_vectors_of_images(towers: TowerServer, client: httpx.Client, tower: str) -> None:
+    made = pipeline(towers.foundations[tower], towers.adapters[f"{tower}-both"])
+    values = made.image_processor(images=[pixels(data) for data in PNGS], return_tensors="pt")
+    with torch.no_grad():
+        vectors = made.model.get_image_features(**values).pooler_output.numpy()
+    spec = describe(locate(str(towers.foundations[tower])))
+    plain = open_bundle(towers.adapters[f"{tower}-both"].zip(), Limits(), spec, PlainFields(task=TASK))
+    stated = {**plain.manifest.foundation, "fingerprint": spec.fingerprint}
+    for shift, status in ((0.0, 201), (0.01, 422)):
+        golden = Golden(tuple(map(ImageFile, PNGS)), tuple(vectors + np.float32(shift)))
+        files = {**plain.files, "golden.json": golden.to_bytes()}
+        bundle = write_bundle(replace(plain.manifest, foundation=stated), files)
+        answer = upload(client, f"{tower}-golden", bundle.to_zip())
+        assert answer.status_code == status, answer.text
+        assert ("rejected_golden" in answer.text) == (status == 422)
+    found = predict(client, model=f"{tower}-golden", inputs=image(PNGS[0]))
+    assert scores(found["predictions"][0]) == pytest.approx(towers.expected(tower, "both", PNGS[0]), abs=1e-4)
