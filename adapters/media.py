@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from mimetypes import guess_type
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,17 @@ class AudioFile:
     """A recording, as the bytes of a file such as a WAV or a FLAC."""
 
     data: bytes
+
+
+class PillowImage(Protocol):
+    """An image of Pillow, which need not be installed."""
+
+    @property
+    def mode(self) -> str: ...
+
+    def convert(self, mode: str) -> Any: ...
+
+    def save(self, fp: Any, format: str) -> None: ...
 
 
 MediaFile = ImageFile | AudioFile

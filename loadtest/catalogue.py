@@ -100,6 +100,27 @@ _ENGINE = (
         "engine.fan_out:shared_layers",
     ),
     Benchmark(
+        "images-vs-bare",
+        Command.ENGINE,
+        "throughput of 32 images under 32 adapters in one batch ÷ that of the foundation `vision` alone",
+        f"≥ {targets.IMAGES_VS_BARE:g}",
+        "engine.images:images_vs_bare",
+    ),
+    Benchmark(
+        "images-vs-peft",
+        Command.ENGINE,
+        "speed on 32 images under 32 adapters ÷ PEFT's mixed batch, and one set_adapter a request",
+        f"≥ {targets.IMAGES_VS_PEFT:g} × PEFT's mixed batch",
+        "engine.images:images_vs_peft",
+    ),
+    Benchmark(
+        "images-fan-out",
+        Command.ENGINE,
+        "speed of one call for 20 heads on one image ÷ 20 calls",
+        f"≥ {targets.IMAGES_FAN_OUT:g}",
+        "engine.images:images_fan_out",
+    ),
+    Benchmark(
         "cold-start",
         Command.ENGINE,
         "a cold adapter's first answer − a warm answer: from disk; from host memory",
@@ -156,6 +177,13 @@ _HTTP = (
         "CPU time of a single-input request − an empty route's: under BentoML; under uvicorn",
         f"≤ {targets.REQUEST_CPU_MS:g} ms each",
         "http.request_cost:request_cost",
+    ),
+    Benchmark(
+        "modalities",
+        Command.HTTP,
+        "texts and images on one server, each beside the other ÷ alone: answers/s; p99; wrong answers",
+        f"≥ {targets.MODALITY_SHARE:g}; {targets.FAULTS:g} wrong answers",
+        "http.modalities:modalities",
     ),
 )
 _GENERATION = (

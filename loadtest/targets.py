@@ -9,12 +9,17 @@ ADAPTERS_VS_BARE = {32: 0.95, 16: 0.90}
 VS_PEFT = 2.0
 FAN_OUT = 12.0
 TOP_LAYERS_FAN_OUT = 4.0
+IMAGES_VS_BARE = 0.95
+IMAGES_VS_PEFT = 1.5
+IMAGES_FAN_OUT = 12.0
 TOP_LAYERS_SHARED = 2.2
 VS_SET_ADAPTER = 6.0
 # By server.
 THROUGHPUT = {"bentoml": 0.5, "uvicorn": 0.6}
 VS_INFINITY = 2.5
 RAMP_GOODPUT = 0.9
+# An equal share of the cores is a half, and changing between the two costs something.
+MODALITY_SHARE = 0.4
 # By the rank of the adapters: 16 on all linear layers, 8 on query and value.
 GENERATION_VS_NONE = {16: 0.75, 8: 0.93}
 VS_SET_ADAPTER_GENERATION = 4.0

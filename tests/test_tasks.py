@@ -29,8 +29,9 @@ def test_every_type_of_the_table_is_one_of_peft_s() -> None:
 
 @pytest.mark.parametrize("task_type", get_args(TaskType))
 def test_a_recipe_s_task_type_means_a_task_that_bears_it(task_type: str) -> None:
-    task = task_named(TASK_OF_TYPE[task_type])
-    assert task.peft_type == task_type
+    # PEFT has no types for tasks on images and recordings. A recipe names these tasks themselves.
+    task = task_named(TASK_OF_TYPE.get(task_type, task_type))
+    assert task.peft_type == (task_type if task_type in TASK_OF_TYPE else None)
     assert task.heads
 
 

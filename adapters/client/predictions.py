@@ -72,7 +72,7 @@ class ZeroShotImageResult(ClassificationResult):
 
 @dataclass(frozen=True, kw_only=True)
 class AudioClassificationResult(ClassificationResult):
-    """A recording's best label and its score. `scores` holds five labels, or as many as `top_k` asked for."""
+    """A recording's best label and its score. `scores` holds all labels, or as many as `top_k` asked for."""
 
     task = "audio-classification"
 

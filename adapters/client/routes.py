@@ -6,7 +6,7 @@ import os
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, Union
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from rootstock.adapters.client.errors import Misused, Refused, Unreadable, json_object, kind_of
@@ -20,19 +20,25 @@ from rootstock.adapters.client.records import (
     RankedText,
     TextRecord,
 )
-from rootstock.adapters.media import ImageFile, MediaFile, MediaModality, media_file, modality_of_type
+from rootstock.adapters.media import (
+    ImageFile,
+    MediaFile,
+    MediaModality,
+    PillowImage,
+    media_file,
+    modality_of_type,
+)
 from rootstock.adapters.reference import check_alias, check_name
 
 if TYPE_CHECKING:
     import httpx
     import numpy as np
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
 T = TypeVar("T")
 Document = dict[str, Any]
 # The forms of a text, then those of a file: its path, its bytes, an image of Pillow, or a file with its modality.
-GivenInput = Union[str, Mapping[str, Any], os.PathLike[str], bytes, "Image", MediaFile]
+GivenInput = str | Mapping[str, Any] | os.PathLike[str] | bytes | PillowImage | MediaFile
 Messages = str | Sequence[Mapping[str, Any]]
 
 _ADAPTERS = "/v1/adapters"

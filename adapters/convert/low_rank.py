@@ -159,7 +159,7 @@ def lora_of(
             "conversion",
             change.left_out[0],
             "the adapter changes this parameter, and a LoRA can change only linear layers, convolutions that are "
-            "not grouped, and biases",
+            "neither grouped nor dilated, and biases",
         )
     return change.peft(task_class)
 

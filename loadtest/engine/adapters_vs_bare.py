@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rootstock.loadtest import targets
-from rootstock.loadtest.fixtures.runner_bench import ROWS, open_bench
+from rootstock.loadtest.fixtures.runner_bench import ROWS, Bench, open_bench
 from rootstock.loadtest.fixtures.setup import BenchmarkSetup
-from rootstock.loadtest.fixtures.workload import RANK, Kind, make_workload
+from rootstock.loadtest.fixtures.workload import RANK, Kind, make_adapters
 from rootstock.loadtest.measure.agreement import require_distinct, require_equal
 from rootstock.loadtest.measure.pairs import interleave
 from rootstock.loadtest.measure.row import BenchmarkRow
@@ -69,19 +69,25 @@ def foundation_row(setup: BenchmarkSetup, tokens: int) -> BenchmarkRow:
     """Measure the foundation's seconds ÷ those of 32 distinct adapters, on one runner and the same tokens."""
     setup.say(f"adapters-vs-bare: {ROWS} adapters on {ROWS}×{tokens} tokens")
     bench = open_bench(setup.export, tokens, setup.threads)
+    inputs, target = f"{ROWS}×{tokens} tokens", targets.ADAPTERS_VS_BARE.get(tokens)
+    return bare_row("adapters-vs-bare", inputs, bench, setup.pairs, target)
+
+
+def bare_row(benchmark: str, inputs: str, bench: Bench, pairs: int, target: float | None) -> BenchmarkRow:
+    """Measure the foundation's seconds ÷ those of a bench's distinct adapters on the same inputs."""
     mixed, bare, run = bench.mixed(), bench.under(0), bench.runner.run
     answers = run(mixed)
     worst = require_equal(answers, bench.solo(), "mixed against alone")
     require_distinct(answers, run(bench.mixed(shift=1)), "mixed against the neighbour's adapter")
     return BenchmarkRow(
-        benchmark="adapters-vs-bare",
-        title=f"{ROWS} adapters in {ROWS}×{tokens} tokens ÷ the foundation alone (throughput)",
-        top=f"OnnxRunner.run, {ROWS} rows of {tokens} tokens in slot 0: the bare trunk, pooled and normalised",
+        benchmark=benchmark,
+        title=f"{ROWS} adapters in {inputs} ÷ the foundation alone (throughput)",
+        top=f"OnnxRunner.run, {inputs} in slot 0: the bare trunk, pooled",
         bottom=f"OnnxRunner.run, the same rows under {ROWS} rank-{RANK} query/value adapters, each with its own "
         "head",
         unit="seconds a batch",
-        pairs=interleave(lambda: run(bare), lambda: run(mixed), setup.pairs),
-        target=targets.ADAPTERS_VS_BARE.get(tokens),
+        pairs=interleave(lambda: run(bare), lambda: run(mixed), pairs),
+        target=target,
         notes=[f"each row's answer equals its answer alone (largest difference {worst:.1e})"],
     )
 
@@ -91,7 +97,7 @@ def head_row(setup: BenchmarkSetup, tokens: int) -> BenchmarkRow:
     setup.say(f"adapters-vs-head: {ROWS} adapters on {ROWS}×{tokens} tokens")
     bench = open_bench(setup.export, tokens, setup.threads)
     spec, run = bench.runner.spec, bench.runner.run
-    classifier = make_workload(spec, bench.tokenizer, 1, tokens, Kind(rank=0)).adapters(spec)[0]
+    classifier = make_adapters(spec, 1, Kind(rank=0)).adapters(spec)[0]
     mixed, one = bench.mixed(), bench.under(bench.place_last(classifier))
     worst = require_equal(run(mixed), bench.solo(), "mixed against alone")
     require_distinct(run(mixed), run(one), "mixed against the one head")

@@ -192,7 +192,7 @@ class _ColdAdapters:
 def _cold_adapters(setup: BenchmarkSetup, count: int) -> Iterator[_ColdAdapters]:
     bench = open_bench(setup.export, _TOKENS, setup.threads, count)
     spec, text = bench.runner.spec, bench.workload.sentences[0]
-    logits = bench.runner.run(bench.of_one_text())
+    logits = bench.runner.run(bench.of_one_input())
     with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as folder:
         home = Path(folder)
         names = register(home, spec, count, setup.say)

@@ -1,10 +1,11 @@
-"""Many tasks on one text in one call, against one call for each task and against a batch that shares nothing."""
+"""Many tasks on one input in one call, against one call for each task and against a batch that shares nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +14,12 @@ from rootstock.loadtest import targets
 from rootstock.loadtest.fixtures.local_engine import SLOTS, LocalEngine, catalog_of, local_engine
 from rootstock.loadtest.fixtures.runner_bench import open_bench
 from rootstock.loadtest.fixtures.setup import BenchmarkSetup
-from rootstock.loadtest.fixtures.workload import HEAD_ONLY, RANK, Kind, make_workload, top_third
+from rootstock.loadtest.fixtures.workload import HEAD_ONLY, RANK, Kind, Workload, make_workload, top_third
 from rootstock.loadtest.measure.agreement import require_distinct, require_equal
 from rootstock.loadtest.measure.pairs import interleave
 from rootstock.loadtest.measure.row import BenchmarkRow
 from rootstock.service.engine.core.answer import Answer
+from rootstock.service.engine.encode.modalities.reader import Reader
 from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 
@@ -26,12 +28,12 @@ _TOKENS = (16, 32)
 
 
 @dataclass(frozen=True)
-class _Tasks:
-    """An engine whose adapters are all in slots, and a text for them."""
+class FanOutTasks:
+    """An engine whose adapters are all in slots, and an input for them."""
 
     engine: LocalEngine
     names: Sequence[str]
-    text: str
+    value: Any
     worst: float
 
 
@@ -49,7 +51,8 @@ def heads_row(setup: BenchmarkSetup, tokens: int) -> BenchmarkRow:
     """Measure one call for 20 head-only tasks against one call for each."""
     setup.say(f"fan-out: {TASKS} heads on one text of {tokens} tokens")
     with _tasks(setup, tokens, HEAD_ONLY) as tasks:
-        return _fan_out_row("fan-out", f"{TASKS} head-only tasks", targets.FAN_OUT, tasks, tokens, setup.pairs)
+        text = f"one text of {tokens} tokens"
+        return fan_out_row("fan-out", f"{TASKS} head-only tasks, {text}", targets.FAN_OUT, tasks, setup.pairs)
 
 
 def top_row(setup: BenchmarkSetup, tokens: int) -> BenchmarkRow:
@@ -59,7 +62,8 @@ def top_row(setup: BenchmarkSetup, tokens: int) -> BenchmarkRow:
     adapters = f"{TASKS} adapters on layers {_layers(kind)}"
     with _tasks(setup, tokens, kind) as tasks:
         target = targets.TOP_LAYERS_FAN_OUT
-        return _fan_out_row("shared-layers", adapters, target, tasks, tokens, setup.pairs)
+        title = f"{adapters}, one text of {tokens} tokens"
+        return fan_out_row("shared-layers", title, target, tasks, setup.pairs)
 
 
 def unshared_row(setup: BenchmarkSetup, tokens: int) -> BenchmarkRow:
@@ -67,7 +71,7 @@ def unshared_row(setup: BenchmarkSetup, tokens: int) -> BenchmarkRow:
     setup.say(f"shared-layers: {TASKS} adapters of the top third on one text of {tokens} tokens, by batches")
     kind = top_third(OnnxRunner(setup.export, 3, setup.threads).spec)
     bench = open_bench(setup.export, tokens, setup.threads, TASKS, kind)
-    shared = bench.of_one_text()
+    shared = bench.of_one_input()
     apart, run = shared.apart(), bench.runner.run
     answers = run(shared)
     worst = require_equal(answers, run(apart), "shared against unshared")
@@ -85,29 +89,35 @@ def unshared_row(setup: BenchmarkSetup, tokens: int) -> BenchmarkRow:
 
 
 @contextmanager
-def _tasks(setup: BenchmarkSetup, tokens: int, kind: Kind) -> Iterator[_Tasks]:
+def _tasks(setup: BenchmarkSetup, tokens: int, kind: Kind) -> Iterator[FanOutTasks]:
     tokenizer = Tokenizer(setup.export / "tokenizer.json")
     runner = OnnxRunner(setup.export, SLOTS, setup.threads)
     workload = make_workload(runner.spec, tokenizer, TASKS, tokens, kind)
-    names, text = workload.names, workload.sentences[0]
-    with local_engine(runner, tokenizer, catalog_of(workload, workload.adapters(runner.spec))) as engine:
-        together = _scores(engine.fan_out(names, text, top_k=None))
-        alone = _scores(engine.in_turn(names, text, top_k=None))
+    with tasks_in_engine(runner, tokenizer, workload, workload.sentences[0]) as tasks:
+        yield tasks
+
+
+@contextmanager
+def tasks_in_engine(runner: OnnxRunner, reader: Reader, workload: Workload, value: Any) -> Iterator[FanOutTasks]:
+    """Start an engine with a workload's adapters. Check that one call answers an input as separate calls do."""
+    names = workload.names
+    with local_engine(runner, reader, catalog_of(workload, workload.adapters(runner.spec))) as engine:
+        together = _scores(engine.fan_out(names, value, top_k=None))
+        alone = _scores(engine.in_turn(names, value, top_k=None))
         worst = require_equal(together, alone, "one call against a call each")
-        yield _Tasks(engine, names, text, worst)
+        yield FanOutTasks(engine, names, value, worst)
 
 
-def _fan_out_row(
-    benchmark: str, adapters: str, target: float, tasks: _Tasks, tokens: int, pairs: int
-) -> BenchmarkRow:
-    engine, names, text = tasks.engine, tasks.names, tasks.text
+def fan_out_row(benchmark: str, title: str, target: float, tasks: FanOutTasks, pairs: int) -> BenchmarkRow:
+    """Measure the seconds of a call for each task ÷ those of one call for all, on one input."""
+    engine, names, value = tasks.engine, tasks.names, tasks.value
     return BenchmarkRow(
         benchmark=benchmark,
-        title=f"{adapters}, one text of {tokens} tokens: one call ÷ {TASKS} calls (speed)",
+        title=f"{title}: one call ÷ {TASKS} calls (speed)",
         top=f"{TASKS} calls of Engine.predict in the same process, the next when the last is answered",
         bottom=f"one call of Engine.predict_many of the same {TASKS} references",
         unit=f"seconds for {TASKS}",
-        pairs=interleave(lambda: engine.in_turn(names, text), lambda: engine.fan_out(names, text), pairs),
+        pairs=interleave(lambda: engine.in_turn(names, value), lambda: engine.fan_out(names, value), pairs),
         target=target,
         notes=[
             f"both give the same scores (largest difference {tasks.worst:.1e})",

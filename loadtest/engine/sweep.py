@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice, product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rootstock.loadtest.fixtures.popularity import POPULARITIES, choose
 from rootstock.loadtest.fixtures.runner_bench import Bench, open_bench
@@ -18,7 +18,7 @@ from rootstock.loadtest.measure.outcome import write_json
 from rootstock.loadtest.measure.pairs import interleave
 from rootstock.loadtest.measure.row import Pair
 from rootstock.service.engine.encode.batch import Batch
-from rootstock.service.engine.encode.modalities.text import pad
+from rootstock.service.engine.encode.modalities.text import Tokenizer
 
 # The batches of a cell, which run one after the other.
 _BATCHES = 4
@@ -151,13 +151,13 @@ def _pairs(bench: Bench, cell: Cell, pairs: int) -> list[Pair]:
 
 
 def _batches(bench: Bench, cell: Cell) -> Iterator[Batch]:
-    spec, tokenizer = bench.runner.spec, bench.tokenizer
+    spec, tokenizer = bench.runner.spec, cast(Tokenizer, bench.reader)
     texts = sentences(tokenizer, spec, cell.batch, cell.tokens)
     encoded = replace(bench.workload, sentences=tuple(texts)).encoded(tokenizer, spec)
     slots = dict(zip(bench.workload.names, range(1, bench.adapters + 1), strict=True))
     chosen = choose(bench.workload.names, cell.popularity)
     for _ in range(_BATCHES):
-        yield pad(encoded, [slots[name] for name in islice(chosen, cell.batch)], tokenizer.pad_id)
+        yield bench.batch(encoded, [slots[name] for name in islice(chosen, cell.batch)])
 
 
 def _title(cell: Cell) -> str:

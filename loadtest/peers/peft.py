@@ -15,12 +15,20 @@ from peft import PeftModel
 
 from rootstock.adapters.bundle import Limits, unpack
 from rootstock.adapters.spec import Array
+from rootstock.adapters.tasks import Modality
 from rootstock.loadtest.fixtures.workload import LABELS, Workload
 from rootstock.service.engine.encode.batch import Batch
 
+# By modality, the class that classifies.
+_CLASSES = {
+    "text": "AutoModelForSequenceClassification",
+    "image": "AutoModelForImageClassification",
+    "audio": "AutoModelForAudioClassification",
+}
+
 
 class PeftPeer:
-    """A sequence classifier in torch, sdpa attention, with every adapter of a workload loaded by PEFT.
+    """A classifier in torch, sdpa attention, with every adapter of a workload loaded by PEFT.
 
     It computes in `dtype` on `device` and returns logits in fp32.
     """
@@ -32,11 +40,12 @@ class PeftPeer:
         threads: int,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        modality: Modality = "text",
     ) -> None:
         torch.set_num_threads(threads)
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        base = transformers.AutoModelForSequenceClassification.from_pretrained(
+        base = getattr(transformers, _CLASSES[modality]).from_pretrained(
             foundation, num_labels=LABELS, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
         with warnings.catch_warnings():
@@ -49,12 +58,7 @@ class PeftPeer:
 
     def prepare(self, batch: Batch, inputs: Sequence[str], names: Sequence[str]) -> None:
         """Convert a batch's arrays to tensors, so that a run pays for no conversion."""
-        arrays = {
-            "input_ids": batch.arrays["input_ids"],
-            "attention_mask": batch.arrays["attention_mask"],
-            "token_type_ids": batch.arrays["token_type_ids"],
-        }
-        self._feeds = {name: torch.from_numpy(arrays[name]).to(self._device) for name in inputs}
+        self._feeds = {name: torch.from_numpy(batch.arrays[name]).to(self._device) for name in inputs}
         self._names = list(names)
 
     @torch.inference_mode()

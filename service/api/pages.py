@@ -16,6 +16,7 @@ from fastapi.responses import FileResponse, HTMLResponse, Response
 from pydantic import BaseModel
 
 from rootstock.adapters.spec import TEXT2TEXT_GENERATION, TEXT_GENERATION
+from rootstock.adapters.tasks import TASKS
 from rootstock.service.api.adapters.listing import ListedAdapter, page_of
 from rootstock.service.api.console import console_page
 from rootstock.service.api.document.error_codes import raises
@@ -58,6 +59,12 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "zero-shot-classification": {"inputs": _TEXT, "parameters": {"candidate_labels": ["delivery", "music"]}},
     TEXT_GENERATION: {"messages": [{"role": "user", "content": "Where is my parcel?"}]},
     TEXT2TEXT_GENERATION: {"prompt": f"summarize: {_TEXT}"},
+}
+# The file of an example request, for each task whose inputs are files.
+FILES = {
+    spec.name: f"{spec.modality}=@{'photo.jpg' if spec.modality == 'image' else 'recording.wav'}"
+    for spec in TASKS
+    if spec.modality != "text"
 }
 
 
@@ -143,10 +150,13 @@ async def docs_asset(asset: str) -> FileResponse:
 
 def _example(base: str, adapters: list[ListedAdapter], own_task: str) -> str:
     """Return an example command: for an adapter in memory, else for any, else for the foundation's own task."""
-    usable = [adapter for adapter in adapters if adapter.live is not None and adapter.task in EXAMPLES]
+    known = EXAMPLES.keys() | FILES.keys()
+    usable = [adapter for adapter in adapters if adapter.live is not None and adapter.task in known]
     usable.sort(key=lambda adapter: adapter.residency == "store")
     model, task = (usable[0].name, str(usable[0].task)) if usable else (FOUNDATION, own_task)
     route = _ROUTES.get(task, "v1/predict")
+    if task in FILES:
+        return f"curl {base}{route} -F model={model} -F {FILES[task]}"
     body = json.dumps({"model": model, **EXAMPLES[task]})
     return f"curl {base}{route} -H 'Content-Type: application/json' -d '{body}'"
 

@@ -16,6 +16,9 @@ import pytest
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.service.settings import Settings
 from tests.live_server import RunningServer, run_server, upload
+from tests.media import PNG
+from tests.media_foundations import make_media_foundation
+from tests.media_server import save_media_adapter, upload_media
 from tests.peft_adapters import temporary_adapter
 from tests.service.engine.generate.families import make_decoder
 
@@ -33,14 +36,21 @@ def examples() -> list[tuple[str, str | None]]:
 def documented(
     new_home: Callable[[], Path], foundation: FoundationFiles, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningServer]:
-    """A server with the demo adapters and a ranking one; a tiny decoder has the chat foundation's name."""
-    tiny = make_decoder("llama", tmp_path_factory.mktemp("decoder") / "tiny-chat")
+    """A server with the demo adapters, a ranking one and one of images; a tiny decoder has the chat's name."""
+    folder = tmp_path_factory.mktemp("foundations")
+    tiny = make_decoder("llama", folder / "tiny-chat")
+    vision = make_media_foundation("vit", folder / "vision").folder
     settings = Settings(
-        home=new_home(), foundations=f"default,{tiny.folder}", served_names="chat=tiny-chat", log_level="error"
+        home=new_home(),
+        foundations=f"default,{tiny.folder},{vision}",
+        served_names="chat=tiny-chat",
+        log_level="error",
     )
     with run_server(settings) as running, running.client() as client:
         data = temporary_adapter(foundation.folder, "SEQ_CLS", 3, labels=1)
         assert upload(client, "relevance", data, task="text-ranking").status_code == 201
+        signs = save_media_adapter("image", vision, folder / "signs")
+        assert upload_media(client, "signs", signs, "vision").status_code == 201
         yield running
 
 
@@ -49,6 +59,7 @@ def test_the_examples_run_in_their_order_and_print_what_the_page_says(
 ) -> None:
     monkeypatch.setenv("ROOTSTOCK_URL", documented.url)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "hand.png").write_bytes(PNG)
     namespace: dict[str, Any] = {"__name__": "example"}
     assert len(examples()) > 10
     try:

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.location import FoundationError
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.loadtest.engine.adapters_vs_bare import foundation_row, head_row, plain_export
 from rootstock.loadtest.engine.cold_start import cold_rows, loads_row
 from rootstock.loadtest.engine.fan_out import top_row, unshared_row
+from rootstock.loadtest.engine.images import bare_rows, image_heads_rows, image_peft_rows, images_vs_bare
 from rootstock.loadtest.engine.registry_scale import RegistryLoad, look_up_row, registry_rows
 from rootstock.loadtest.engine.startup import start_rows
 from rootstock.loadtest.engine.vs_peft import peft_rows, sentence_row
@@ -22,7 +25,9 @@ from rootstock.loadtest.fixtures.setup import BenchmarkSetup
 from rootstock.loadtest.measure.agreement import Disagreement
 from rootstock.loadtest.measure.row import BenchmarkRow, Measure, NotRun
 from rootstock.service.engine.encode.engine import EngineLimits
+from rootstock.service.engine.runners.onnx.export.export import export
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from tests.media_foundations import make_media_foundation
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -113,6 +118,29 @@ def test_vs_peft_says_so_where_sentence_transformers_is_missing(
     assert "sentence-transformers is not installed" in row.reason
 
 
+def test_image_rows_run(setup: BenchmarkSetup, tmp_path: Path) -> None:
+    files = make_media_foundation("dinov2", tmp_path / "model")
+    export(files.folder, describe(files), tmp_path / "export")
+    on_images = replace(setup, foundation=files.folder, export=tmp_path / "export")
+    rows = [*bare_rows(on_images), *image_peft_rows(on_images), *image_heads_rows(on_images)]
+    assert targets(rows) == [
+        ("images-vs-bare", 0.95, False), ("images-vs-peft", 1.5, False), ("images-vs-peft", None, False),
+        ("images-fan-out", 12.0, False),
+    ]  # fmt: skip
+
+
+def test_image_rows_say_so_where_the_foundation_is_missing(
+    setup: BenchmarkSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(_: str) -> None:
+        raise FoundationError("install it")
+
+    monkeypatch.setattr("rootstock.loadtest.fixtures.images.locate", missing)
+    (row,) = images_vs_bare(setup)
+    assert isinstance(row, NotRun)
+    assert row.reason == "install it"
+
+
 @pytest.mark.slow
 def test_a_plain_export_runs(setup: BenchmarkSetup) -> None:
     assert targets(plain_export(setup)) == [("plain-export", 1.0, False)] * 3
@@ -141,7 +169,7 @@ def test_sides_of_a_bench_are_what_they_say(setup: BenchmarkSetup) -> None:
     bench: Bench = open_bench(setup.export, 8, 1, adapters=3)
     assert bench.mixed(shift=1).slots == (2, 3, 1)
     assert bench.under(0, 2).slots == (0, 0)
-    assert bench.of_one_text().inputs == (0, 0, 0)
+    assert bench.of_one_input().inputs == (0, 0, 0)
     assert len(bench.mixed().lengths) == 3
 
 

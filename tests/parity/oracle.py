@@ -118,8 +118,8 @@ def _load(folder: Path, auto: str, outputs: int, attention: str) -> Any:
     return getattr(transformers, auto).from_pretrained(folder, attn_implementation=attention, **sized)
 
 
-def move(model: nn.Module) -> None:
-    """Change whatever the adapter trains, by as much as a long training would."""
+def move(model: nn.Module, size: float = 0.15) -> None:
+    """Change whatever the adapter trains, factors by `size`, which is as much as a long training would."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
@@ -129,7 +129,7 @@ def move(model: nn.Module) -> None:
                 parameter.mul_(1 + 0.2 * noise)
             else:
                 # AdaLoRA's singular values begin at zero and end near 1.
-                parameter.add_((1.0 if "lora_E" in name else 0.15) * noise)
+                parameter.add_((1.0 if "lora_E" in name else size) * noise)
 
 
 def _outputs_of(cell: Cell) -> int:

@@ -17,6 +17,7 @@ from rootstock.adapters.bundle.peft_options import (
     REFUSED_INITS,
     REFUSED_OPTIONS,
 )
+from tests.parity.markdown_table import table
 from tests.parity.matrix import (
     ALONE,
     ARCHITECTURES,
@@ -194,7 +195,7 @@ def render() -> str:
             "## Architectures\n",
             "An architecture is the `model_type` in the foundation's `config.json`. These read texts in one "
             "pass; [other sections](#text-generation) list others.\n",
-            *_table(
+            *table(
                 ["architecture", "LoRA's usual targets", "`modules_to_save`"], map(_row, ARCHITECTURES.values())
             ),
             _ARCHITECTURE_NOTE,
@@ -202,11 +203,11 @@ def render() -> str:
             f"{', '.join(CONVERTED)}\n",
             _CONVERTED_NOTE,
             "## Kinds that are refused\n",
-            *_table(["`peft_type`", "why"], _refused()),
+            *table(["`peft_type`", "why"], _refused()),
             "## Options that are refused\n",
             _OPTIONS_NOTE.format(version=".".join(map(str, PEFT_VERSION))),
-            *_table(["option", "why"], ([f"`{name}`", f"{why}."] for name, why in REFUSED_OPTIONS.items())),
-            *_table(
+            *table(["option", "why"], ([f"`{name}`", f"{why}."] for name, why in REFUSED_OPTIONS.items())),
+            *table(
                 ["kind", "options of LoRA that are refused with it"],
                 ([kind, ", ".join(f"`{o}`" for o in names)] for kind, names in _of_lora_alone().items()),
             ),
@@ -224,7 +225,7 @@ def _kinds_by_tasks() -> Iterator[str]:
     rows = [[kind.title, *(_cell(kind, task, notes) for task in TASKS)] for kind in KINDS.values()]
     for task, other in SAME_OUTPUTS.items():
         heads = [f"{head}, `{task}`" if name == other else head for name, head in zip(TASKS, heads, strict=True)]
-    yield from _table(["", *heads], rows)
+    yield from table(["", *heads], rows)
     yield "".join(f"[^{i}]: {note}\n" for i, note in enumerate(notes, 1))
 
 
@@ -233,7 +234,7 @@ def _tasks_alone() -> Iterator[str]:
     for task in ALONE.values():
         without = " ".join(f"Not {name}. {why}" for name, why in task.gaps.items())
         rows.append([f"`{task.name}`", ", ".join(n for n in ARCHITECTURES if n not in task.gaps), without])
-    yield from _table(["task", "architectures", ""], rows)
+    yield from table(["task", "architectures", ""], rows)
 
 
 def _for_all_kinds(task: str) -> list[str]:
@@ -290,10 +291,3 @@ def _refused() -> Iterator[list[str]]:
     for reason in dict.fromkeys(REFUSED.values()):
         kinds = [kind for kind, why in REFUSED.items() if why == reason]
         yield [", ".join(kinds), f"{reason}."]
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    columns = list(head)
-    for cells in (columns, ["---"] * len(columns), *rows):
-        yield f"| {' | '.join(cells)} |"
-    yield ""

@@ -51,13 +51,14 @@ def test_with_fewer_bits_the_top_label_holds_unless_it_hardly_leads(
         compare((clear + nudge).reshape(shape), clear.reshape(shape), task, precision, "x")
 
 
-def test_with_fewer_bits_an_embedding_keeps_its_direction() -> None:
+@pytest.mark.parametrize("task", [VECTOR, "image-feature-extraction", "audio-feature-extraction"])
+def test_with_fewer_bits_an_embedding_keeps_its_direction(task: str) -> None:
     vector = np.full(384, 384**-0.5, np.float32)
     turned = vector.copy()
     turned[:40] = 0
-    assert compare(vector * 1.1, vector, VECTOR, "int8", "x") < 0.01
+    assert compare(vector * 1.1, vector, task, "int8", "x") < 0.01
     with pytest.raises(Rejected, match=r"cosine 0\.9\d+ .* at least 0\.98 in int8"):
-        compare(turned, vector, VECTOR, "int8", "x")
+        compare(turned, vector, task, "int8", "x")
 
 
 def test_a_regression_has_no_label_to_keep() -> None:

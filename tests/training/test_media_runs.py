@@ -136,6 +136,17 @@ def test_a_network_that_starts_at_kept_states_answers_as_the_whole_one(
     np.testing.assert_allclose(outputs(network, kept), whole, atol=1e-5)
 
 
+def test_all_linear_leaves_out_convolutions_unless_a_recipe_names_them(
+    write_media_recipe: WriteRecipe, tiny_dinov2: Path, images: Path
+) -> None:
+    linear = prepare(load_recipe(write_media_recipe(tiny_dinov2, images, peft={"layers_to_transform": None})))
+    assert linear.network.foundation.depth(linear.network.sites) == 0
+    assert len(linear.network.sites) == 12
+    named = {"layers_to_transform": None, "target_modules": ["projection", "q_proj"]}
+    job = prepare(load_recipe(write_media_recipe(tiny_dinov2, images, peft=named)))
+    assert "embeddings.patch_embeddings.projection" in job.network.sites
+
+
 def test_an_epoch_takes_one_copy_of_each_row() -> None:
     import torch
 

@@ -50,12 +50,16 @@ def target_modules(names: str | list[str], task_class: TaskClass, origin: str) -
 def sites(peft: Peft, spec: FoundationSpec, task_class: TaskClass, origin: str) -> list[str]:
     """Return the trunk's linear layers that an adapter changes, by their names in the trunk.
 
+    Convolutions are among them if the recipe names them, and with `all-linear` if the trunk has nothing else.
     Raise RecipeError as `target_modules` does, and for layers that the foundation lacks.
     """
     values: dict[str, Any] = {"target_modules": target_modules(peft.target_modules, task_class, origin)}
     matches = PeftConfig("LORA", None, values).targets(task_class)
     inside = [name.removeprefix(task_class.prefix) for name in matches]
     inside = [name for name in inside if not name.startswith("pooler.")]
+    if isinstance(peft.target_modules, str):
+        # A trunk of convolutions alone has no other module to change.
+        inside = [name for name in inside if name not in spec.convolutions] or inside
     if peft.layers_to_transform is None:
         return inside
     where = f"{origin}: peft.layers_to_transform"

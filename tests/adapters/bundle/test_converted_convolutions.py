@@ -132,12 +132,19 @@ def test_an_adapter_of_a_head_alone_needs_a_target_that_fits_a_trunk_of_convolut
     assert not update.b.any()
 
 
-def test_a_change_of_a_depthwise_convolution_is_refused(models: dict[str, MediaModel]) -> None:
+@pytest.mark.parametrize("dilated", [False, True])
+def test_a_change_of_a_depthwise_or_dilated_convolution_is_refused(
+    models: dict[str, MediaModel], dilated: bool
+) -> None:
     media = models["convnext"]
     base = media.model()
     final = {name: parameter.detach().clone() for name, parameter in base.named_parameters()}
-    name = next(name for name in final if name.endswith("dwconv.weight"))
+    name = next(
+        name for name in final if name.endswith("downsampling_layer.1.weight" if dilated else "dwconv.weight")
+    )
+    if dilated:
+        base.get_submodule(name.removesuffix(".weight")).dilation = (2, 2)
     final[name] += 1
-    with pytest.raises(Rejected, match="convolutions that are not grouped") as caught:
+    with pytest.raises(Rejected, match="neither grouped nor dilated") as caught:
         lora_of(base, final, media.spec.class_for("image-classification"), media.spec.norms, FULL)
     assert caught.value.where == name

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from rootstock.adapters.bundle import Limits, open_bundle
+from rootstock.adapters.bundle.peft_config import read_config
 from rootstock.adapters.spec import Adapter
 from tests.adapters.bundle.media_models import (
     MediaModel,
@@ -19,7 +21,7 @@ from tests.adapters.bundle.media_models import (
     save_media_adapter,
     zipped,
 )
-from tests.peft_adapters import close
+from tests.peft_adapters import close, without_wrong_warnings
 
 _R = "encoder.stages"
 KINDS: dict[str, dict[str, Any]] = {
@@ -131,13 +133,16 @@ def test_a_module_that_not_every_stage_has_is_served(tmp_path: Path, name: str, 
     assert len(adapter.weights.sites) == 1
 
 
-def test_all_linear_means_no_convolution_as_in_peft(models: dict[str, MediaModel], tmp_path: Path) -> None:
-    media = models["vit"]
-    adapter = read(media, save_media_adapter(media, tmp_path, target_modules="all-linear"))
-    assert len(media.spec.convolutions) == 1
-    assert adapter.weights.sites.keys() == media.spec.sites.keys() - media.spec.convolutions.keys() - {
-        "pooler.dense"
-    }
+@pytest.mark.parametrize("name", ["vit", "convnext"])
+def test_all_linear_means_no_convolution_as_in_peft(tmp_path: Path, name: str) -> None:
+    media = make_model(name, tmp_path)
+    options = {"target_modules": "all-linear", "modules_to_save": ["classifier"]}
+    with without_wrong_warnings():
+        model = get_peft_model(media.model(), LoraConfig(**options))
+    config = read_config({"peft_type": "LORA", "task_type": None, **options})
+    assert list(config.targets(media.spec.class_for("image-classification"))) == sorted(
+        model.targeted_module_names
+    )
 
 
 def test_a_foundation_s_weight_of_a_convolution_is_a_matrix(models: dict[str, MediaModel]) -> None:

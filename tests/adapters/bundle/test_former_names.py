@@ -154,6 +154,13 @@ def test_a_tower_s_modules_lose_the_name_of_the_part_that_it_is(model_type: str)
     assert former_name(model_type, name) == f"vision_model.{name}"
 
 
+@pytest.mark.parametrize("name", ["model.layer.0.attention.q_proj", "model.stages.1.layers.0.pointwise_conv1"])
+def test_a_present_name_that_ends_in_the_former_one_stays(name: str) -> None:
+    model_type = "dinov3_vit" if "attention" in name else "dinov3_convnext"
+    assert present_name(model_type, name.removeprefix("model.")) == present_name(model_type, name) == name
+    assert former_name(model_type, name) == name.removeprefix("model.")
+
+
 def test_models_whose_names_stayed_have_no_former_names() -> None:
     name = "encoder.layers.0.attention.q_proj"
     assert [former_name(model_type, name) for model_type in ("wav2vec2", "hubert", "bert")] == [name] * 3

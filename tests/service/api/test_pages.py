@@ -13,7 +13,7 @@ import pytest
 
 from rootstock.adapters.spec import TASKS
 from rootstock.service.api.adapters.listing import ListedAdapter
-from rootstock.service.api.pages import EXAMPLES, _example
+from rootstock.service.api.pages import EXAMPLES, FILES, _example
 from tests.live_server import upload
 from tests.peft_adapters import PeftAdapter
 
@@ -98,8 +98,12 @@ def test_the_request_that_is_shown_is_answered_as_it_stands(client: httpx.Client
 
 
 def test_there_is_a_request_to_copy_for_every_task_of_an_adapter() -> None:
-    assert set(EXAMPLES) == set(TASKS)
+    assert {*EXAMPLES, *FILES} == set(TASKS)
     for task in (*TASKS, "a task of tomorrow", None):
         adapter = ListedAdapter(name="a", live=1, versions=[1], task=task, aliases={}, residency="slot")
-        body = json.loads(shlex.split(_example("http://x/", [adapter], "feature-extraction"))[-1])
-        assert body["model"] == ("a" if task in TASKS else "foundation")
+        words = shlex.split(_example("http://x/", [adapter], "feature-extraction"))
+        if task in FILES:
+            assert words == ["curl", "http://x/v1/predict", "-F", "model=a", "-F", FILES[task]]
+        else:
+            assert json.loads(words[-1])["model"] == ("a" if task in TASKS else "foundation")
+    assert "-F model=foundation -F image=@photo.jpg" in _example("http://x/", [], "image-feature-extraction")

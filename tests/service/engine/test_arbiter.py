@@ -103,3 +103,52 @@ def test_one_engine_computes_at_a_time_and_each_gets_all_its_turns(batches: list
         thread.join()
     assert together == []
     assert done == Counter(batches)
+
+
+def take(arbiter: Arbiter, clock: Clock, engine: str, seconds: float, order: list[str]) -> None:
+    with arbiter.turn(engine):
+        order.append(engine)
+        clock.now += seconds
+
+
+def behind(arbiter: Arbiter, clock: Clock, pause: float, order: list[str]) -> threading.Thread:
+    """Return a thread of long batches that waits, after a turn of short batches whose engine pauses this long."""
+    take(arbiter, clock, "long", 0.2, [])
+    take(arbiter, clock, "short", 0.02, [])
+    clock.now += pause
+    with arbiter.turn("short"):
+        thread = threading.Thread(target=take, args=(arbiter, clock, "long", 0.2, order))
+        thread.start()
+        waits(arbiter, 1)
+        clock.now += 0.02
+    return thread
+
+
+def test_the_cores_wait_for_an_engine_that_is_behind_and_returns_at_once() -> None:
+    clock, order = Clock(), list[str]()
+    arbiter = Arbiter(clock)
+    long = behind(arbiter, clock, 0.005, order)
+    # It has had 0.04 of the 0.2 seconds of the long engine, which waits all the while.
+    for _ in range(8):
+        # The long engine has time to begin if the cores do not wait.
+        long.join(0.02)
+        clock.now += 0.005
+        take(arbiter, clock, "short", 0.02, order)
+    long.join(60)
+    assert order == ["short"] * 8 + ["long"]
+
+
+def test_the_cores_do_not_wait_for_an_engine_that_pauses_longer() -> None:
+    clock, order = Clock(), list[str]()
+    arbiter = Arbiter(clock)
+    behind(arbiter, clock, 0.5, order).join(60)
+    assert order == ["long"]
+
+
+def test_the_cores_wait_no_longer_than_twice_the_usual_pause() -> None:
+    clock, order = Clock(), list[str]()
+    arbiter = Arbiter(clock)
+    long = behind(arbiter, clock, 0.005, order)
+    clock.now += 0.011
+    long.join(60)
+    assert order == ["long"]

@@ -44,17 +44,17 @@ def make(task: str, labels: int, problem: str | None, temperature: float | None 
 
 
 def pipeline_s(task: str, adapter: Adapter, raw: Any, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    labels = len(adapter.labels)
     config = SimpleNamespace(
         problem_type=adapter.problem_type,
-        num_labels=len(adapter.labels),
+        num_labels=labels,
         id2label=dict(enumerate(adapter.labels)),
     )
-    chosen = {"top_k": len(adapter.labels)} if parameters.get("top_k", 5) is None else parameters
-    # The pipeline itself lowers `top_k` to the number of labels.
-    if task == "audio-classification":
-        chosen = {**chosen, "top_k": min(chosen.get("top_k", 5), len(adapter.labels))}
     outputs = SimpleNamespace(logits=torch.from_numpy(raw)[None])
-    held = SimpleNamespace(model=SimpleNamespace(config=config))
+    held: Any = SimpleNamespace(model=SimpleNamespace(config=config))
+    # The image pipeline has no value for all labels.
+    wanted = {**parameters, "top_k": labels} if parameters.get("top_k", 5) is None else parameters
+    chosen = PIPELINES[task]._sanitize_parameters(held, **wanted)[2]
     given: Any = {"logits": outputs.logits} if task == "image-classification" else outputs
     answer: list[dict[str, Any]] = PIPELINES[task].postprocess(held, given, **chosen)
     return answer

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rootstock.adapters.audio.resampling import resample
 from rootstock.adapters.media import AudioFile, ImageFile
 from rootstock.adapters.spec import Array
 from rootstock.adapters.tasks import Modality
@@ -49,16 +49,6 @@ def decoded_audio(data: bytes) -> tuple[Array, int]:
     return samples.mean(1), int(rate)
 
 
-def resampled(samples: Array, rate: int, new_rate: int) -> Array:
-    """Return a recording at another rate."""
-    if rate == new_rate:
-        return samples
-    from scipy.signal import resample_poly
-
-    common = math.gcd(rate, new_rate)
-    return np.asarray(resample_poly(samples, new_rate // common, rate // common), np.float32)
-
-
 def content_digest(path: Path, modality: Modality) -> tuple[str, str]:
     """Return the digest of a file's bytes and that of its pixels or samples.
 
@@ -94,7 +84,7 @@ def wav(data: bytes, rate: int) -> AudioFile:
     import soundfile
 
     out = io.BytesIO()
-    soundfile.write(out, resampled(*decoded_audio(data), rate), rate, format="WAV", subtype="FLOAT")
+    soundfile.write(out, resample(*decoded_audio(data), rate), rate, format="WAV", subtype="FLOAT")
     return AudioFile(out.getvalue())
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rootstock.adapters.audio.resampling import resample
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.media import AudioFile, ImageFile
 from rootstock.adapters.spec import Array, FoundationSpec
 from rootstock.training.data.example import Example
-from rootstock.training.data.media.decoding import decoded_audio, decoded_image, png, read_file, resampled, wav
+from rootstock.training.data.media.decoding import decoded_audio, decoded_image, png, read_file, wav
 from rootstock.training.network.media.media_inputs import MediaInputs
 from rootstock.training.network.media.media_row import MediaRow
 from rootstock.training.network.media.media_views import (
@@ -162,7 +163,7 @@ class MediaEncoder:
         return values
 
     def _samples(self, row: MediaRow) -> Array:
-        samples = resampled(*decoded_audio(read_file(row.file)), self.rate)
+        samples = resample(*decoded_audio(read_file(row.file)), self.rate)
         if row.view and isinstance(self.augmentation, AudioAugmentation):
             return changed_samples(samples, self.augmentation, self._chance(row))
         return samples

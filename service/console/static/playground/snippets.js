@@ -102,8 +102,7 @@ export function python(made) {
 function javascriptForm({ path, body, file }) {
   const headers = key() === null ? "" : `\n  headers: { Authorization: \`Bearer \${process.env.${VARIABLE}}\` },`;
   return [
-    'import { readFile } from "node:fs/promises";',
-    "",
+    'const { readFile } = await import("node:fs/promises");',
     "const body = new FormData();",
     ...fieldsOf(body).map(([name, text]) => `body.append(${JSON.stringify(name)}, ${JSON.stringify(text)});`),
     `body.append(${JSON.stringify(modality(body))}, new Blob([await readFile(${JSON.stringify(file)})]), ${JSON.stringify(file)});`,

@@ -19,9 +19,6 @@ from rootstock.service.engine.encode.tasks.scores import (
 )
 from rootstock.service.engine.encode.tasks.task import ANSWER_ITEM_BYTES, check_bool, check_count, check_one_of
 
-# The labels that the pipelines return unless `top_k` says otherwise.
-_TOP_K = 5
-
 
 class ImageClassification(MediaTask):
     """The task that returns an image's labels by score, as transformers' ImageClassificationPipeline does.
@@ -34,6 +31,8 @@ class ImageClassification(MediaTask):
     name = "image-classification"
     takes: tuple[type, ...] = (ImageFile,)
     parameters = frozenset({"top_k", "function_to_apply", "calibrated"})
+    # The labels that the pipeline returns unless `top_k` says otherwise; None means all.
+    most_labels: int | None = 5
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Raise InvalidParameter for a value that a parameter does not take, such as a `top_k` below 1."""
@@ -49,7 +48,7 @@ class ImageClassification(MediaTask):
     def answer_bytes(self, adapter: Adapter, parameters: Mapping[str, Any], tokens: int) -> int:
         """Estimate one item for each returned label."""
         labels = len(adapter.labels)
-        return ANSWER_ITEM_BYTES * min(parameters.get("top_k", _TOP_K) or labels, labels)
+        return ANSWER_ITEM_BYTES * min(parameters.get("top_k", self.most_labels) or labels, labels)
 
     def predict(
         self,
@@ -61,7 +60,7 @@ class ImageClassification(MediaTask):
     ) -> list[dict[str, Any]]:
         """Return a list of labels with their scores."""
         scores = label_scores(raws[0], adapter, parameters, self._function(adapter))
-        return ranking(scores, adapter.labels, parameters.get("top_k", _TOP_K))
+        return ranking(scores, adapter.labels, parameters.get("top_k", self.most_labels))
 
     def _function(self, adapter: Adapter) -> str:
         return default_function(adapter)
@@ -70,11 +69,12 @@ class ImageClassification(MediaTask):
 class AudioClassification(ImageClassification):
     """The task that returns a recording's labels by score, as transformers' AudioClassificationPipeline does.
 
-    It differs from ImageClassification in one point: softmax is the default also for a single label.
+    It differs from ImageClassification in two defaults: all labels, and softmax also for a single label.
     """
 
     name = "audio-classification"
     takes = (AudioFile,)
+    most_labels = None
 
     def _function(self, adapter: Adapter) -> str:
         single = adapter.problem_type not in ("regression", "multi_label_classification")

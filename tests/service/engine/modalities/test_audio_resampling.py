@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.signal import upfirdn
 
-from rootstock.service.engine.encode.modalities.audio.resampling import resample
+from rootstock.adapters.audio.resampling import resample
 from tests.service.engine.modalities.audio_files import tone
 
 RATES = [8000, 11025, 16000, 22050, 24000, 44100, 48000, 96000, 192000, 44101, 8009, 15991]

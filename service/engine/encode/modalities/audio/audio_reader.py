@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rootstock.adapters.audio.resampling import resample
 from rootstock.adapters.media import AudioFile
 from rootstock.adapters.tasks import Modality
 from rootstock.service.engine.core.errors import InvalidInput, TooLarge
@@ -18,7 +19,6 @@ from rootstock.service.engine.encode.modalities.audio.audio_decoder import (
     decode,
 )
 from rootstock.service.engine.encode.modalities.audio.audio_processor import AudioProcessor
-from rootstock.service.engine.encode.modalities.audio.resampling import resample
 from rootstock.service.engine.encode.modalities.reader import other_modality
 from rootstock.service.engine.encode.sample import InputArray, SampleArrays
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from rootstock.service.engine.encode.modalities.audio.audio_decoder import Samples
+from rootstock.adapters.spec import Array
 
 # The filter: zero crossings of the sinc on either side, and its cutoff as a share of the lower Nyquist frequency.
 _CROSSINGS = 6
@@ -16,7 +16,7 @@ _ROLLOFF = 0.99
 _WEIGHTS = 2**18
 
 
-def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
+def resample(samples: Array, rate: int, new_rate: int) -> Array:
     """Return a recording at another rate, as `torchaudio.functional.resample` does with its default filter.
 
     The method is band-limited interpolation with a sinc under a Hann window
