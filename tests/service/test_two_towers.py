@@ -216,3 +216,18 @@ def test_a_golden_set_holds_the_vectors_of_images(towers: TowerServer, client: h
         assert ("rejected_golden" in answer.text) == (status == 422)
     found = predict(client, model=f"{tower}-golden", inputs=image(PNGS[0]))
     assert scores(found["predictions"][0]) == pytest.approx(towers.expected(tower, "both", PNGS[0]), abs=1e-4)
+
+
+def test_images_of_a_call_share_the_texts_of_its_labels(client: httpx.Client) -> None:
+    one, two, few = (
+        predict(client, model="clip-both", inputs=[image(data) for data in PNGS[:count]], parameters=parameters)
+        for count, parameters in (
+            (1, {"candidate_labels": LABELS}),
+            (2, {"candidate_labels": LABELS}),
+            (1, {"candidate_labels": LABELS[:1]}),
+        )
+    )
+    tokens = [answer["usage"]["prompt_tokens"] for answer in (one, two, few)]
+    # 16 patches and the class token.
+    assert tokens[1] - tokens[0] == 17
+    assert tokens[2] < tokens[0]
