@@ -25,7 +25,7 @@ TASKS = tuple(task.name for task in tasks.TASKS if task.heads)
 # Tasks without labels.
 UNLABELLED = (
     "feature-extraction", "question-answering", "image-feature-extraction", "audio-feature-extraction",
-    "text-generation", "text2text-generation",
+    "zero-shot-image-classification", "text-generation", "text2text-generation",
 )  # fmt: skip
 # By modality, the task that gives one vector for each input.
 EMBEDDING = {
@@ -47,6 +47,8 @@ FILL_MASK = "fill-mask"
 TEXT_GENERATION = "text-generation"
 # A foundation with an encoder and such a head answers this one.
 TEXT2TEXT_GENERATION = "text2text-generation"
+# A foundation with a tower for images and one for texts answers this one, alone or with an adapter.
+ZERO_SHOT_IMAGES = "zero-shot-image-classification"
 # The tasks of many passes.
 GENERATION = (TEXT_GENERATION, TEXT2TEXT_GENERATION)
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
@@ -135,6 +137,22 @@ class MaskedLM:
 
 
 @dataclass(frozen=True)
+class TextTower:
+    """The tower for texts of a foundation whose trunk is a tower for images.
+
+    `trunk` is its spec, with names inside the tower. The logit of an image and a text is scale * cosine + bias of
+    their vectors, and `activation` makes scores of the logits of an image. Sources: Radford et al., "Learning
+    Transferable Visual Models From Natural Language Supervision" (CLIP), 2021; Zhai et al., "Sigmoid Loss for
+    Language Image Pre-Training" (SigLIP), 2023.
+    """
+
+    trunk: FoundationSpec
+    scale: float
+    bias: float
+    activation: Literal["softmax", "sigmoid"]
+
+
+@dataclass(frozen=True)
 class FoundationSpec:
     """A foundation without its weights: bundles are checked against it, and the engine is built from it.
 
@@ -147,7 +165,9 @@ class FoundationSpec:
     `modality` is what its inputs are. For images and audio, `inputs` holds one name, and `input_shape` is the
     shape of one input under it; None is a length that differs between inputs. `max_tokens` is then the largest
     cost of an input. `convolutions` holds the geometry of the sites that are convolutions. Their features in
-    `sites` are (channels * kernel area, out).
+    `sites` are (channels * kernel area, out). `text_tower` is None unless the foundation also has a tower for
+    texts. `pad_id` is the token that fills every text up to `max_tokens`; None if texts are only padded to the
+    longest of a batch.
     """
 
     fingerprint: str
@@ -170,6 +190,8 @@ class FoundationSpec:
     modality: tasks.Modality = "text"
     input_shape: tuple[int | None, ...] = ()
     convolutions: Mapping[str, Convolution] = field(default_factory=dict)
+    text_tower: TextTower | None = None
+    pad_id: int | None = None
     other_names: tuple[str, ...] = field(default=(), compare=False)
     lowercases: bool = field(default=False, compare=False)
 
@@ -225,6 +247,8 @@ class FoundationSpec:
         if self.seq2seq_lm is not None:
             return (TEXT2TEXT_GENERATION,)
         embedding = EMBEDDING[self.modality]
+        if self.text_tower is not None:
+            return (embedding, ZERO_SHOT_IMAGES)
         return (embedding,) if self.masked_lm is None else (embedding, FILL_MASK)
 
     def class_for(self, task: str) -> TaskClass:
@@ -262,6 +286,8 @@ class FoundationSpec:
             "modality": self.modality,
             "input_shape": list(self.input_shape),
             "convolutions": {name: asdict(one) for name, one in self.convolutions.items()},
+            "text_tower": None if self.text_tower is None else _tower_json(self.text_tower),
+            "pad_id": self.pad_id,
             "classes": {
                 name: {
                     "task": c.task,
@@ -302,7 +328,19 @@ class FoundationSpec:
             modality=value.get("modality", "text"),
             input_shape=tuple(value.get("input_shape", ())),
             convolutions={name: _convolution(one) for name, one in value.get("convolutions", {}).items()},
+            text_tower=_text_tower(value.get("text_tower")),
+            pad_id=value.get("pad_id"),
         )
+
+
+def _tower_json(tower: TextTower) -> dict[str, Any]:
+    return {**vars(tower), "trunk": tower.trunk.to_json()}
+
+
+def _text_tower(value: Mapping[str, Any] | None) -> TextTower | None:
+    if value is None:
+        return None
+    return TextTower(**{**value, "trunk": FoundationSpec.from_json(value["trunk"])})
 
 
 def _convolution(value: Mapping[str, Any]) -> Convolution:
@@ -320,10 +358,11 @@ class HeadSpec:
     `head.bias` (labels,) if the adapter holds them; without them the pooled vector is the answer. `kind`
     "masked-lm" is the foundation's own head (MaskedLM), with the checkpoint's weights; bundles never have it.
     `kind` "causal-lm" or "seq2seq-lm" is the foundation's own head too (LanguageModel), of the class
-    `class_name`; adapters that generate text have it.
+    `class_name`; adapters that generate text have it. `kind` "towers" are the foundation's own projections of its
+    two towers (TextTower); an engine of one tower has them as a linear head.
     """
 
-    kind: Literal["hf", "linear", "masked-lm", "causal-lm", "seq2seq-lm"]
+    kind: Literal["hf", "linear", "masked-lm", "causal-lm", "seq2seq-lm", "towers"]
     class_name: str | None = None
     pooling: Pooling = "mean"
     normalize: bool = False

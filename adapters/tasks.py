@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Modality = Literal["text", "image", "audio"]
-# `linear` is one layer on a pooled vector, `hf` the head of the Hugging Face class for the task. `causal-lm` and
-# `seq2seq-lm` are the foundation's own language-model head, of which an adapter holds no tensors.
-HeadKind = Literal["linear", "hf", "causal-lm", "seq2seq-lm"]
+# `linear` is one layer on a pooled vector, `hf` the head of the Hugging Face class for the task. The other kinds
+# belong to the foundation, and an adapter holds no tensors of them: `causal-lm` and `seq2seq-lm` are its
+# language-model head, `towers` are the projections of its tower for images and its tower for texts.
+HeadKind = Literal["linear", "hf", "causal-lm", "seq2seq-lm", "towers"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ TASKS = (
     TaskSpec("fill-mask", "text", (), None),
     TaskSpec("image-classification", "image", ("linear", "hf"), None),
     TaskSpec("image-feature-extraction", "image", ("linear",), None),
+    TaskSpec("zero-shot-image-classification", "image", ("towers",), None),
     TaskSpec("audio-classification", "audio", ("linear", "hf"), None),
     TaskSpec("audio-feature-extraction", "audio", ("linear",), None),
     TaskSpec("text-generation", "text", ("causal-lm",), "CAUSAL_LM"),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rootstock.adapters.store.port import Store
     from rootstock.service.api.server import Server
     from rootstock.service.engine.core.arbiter import Arbiter
+    from rootstock.service.engine.core.catalog import Catalog
     from rootstock.service.engine.core.observer import Observer
     from rootstock.service.engine.encode.batch import Encoder
     from rootstock.service.engine.encode.engine import Engine
@@ -52,11 +53,15 @@ _MIB = 2**20
 
 
 class OpenedRunner(NamedTuple):
-    """A runner, the description of its foundation, and the folder with its tokenizer."""
+    """A runner, the description of its foundation, and the folder with what reads its inputs.
+
+    `texts` is the runner of the foundation's tower for texts, if it has one.
+    """
 
     encoder: Encoder
     spec: FoundationSpec
     folder: Path
+    texts: OpenedRunner | None = None
 
 
 # Opens the runner of one foundation, from its setting, its files and the server's settings.
@@ -70,10 +75,16 @@ def open_runner(setting: str, files: FoundationFiles, settings: Settings) -> Ope
         from rootstock.service.engine.runners.torch.runner import TorchRunner
 
         spec = describe(files)
-        runner = TorchRunner(files.folder, spec, settings.slots, settings.runner_threads)
-        return OpenedRunner(runner, spec, files.folder)
+        limits = settings.slots, settings.runner_threads
+        runner = OpenedRunner(TorchRunner(files.folder, spec, *limits), spec, files.folder)
+        if spec.text_tower is None:
+            return runner
+        tower = spec.text_tower.trunk
+        texts = OpenedRunner(TorchRunner(files.folder, tower, *limits), tower, files.folder)
+        return runner._replace(texts=texts)
     from rootstock.adapters.foundation.location import with_files
     from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+    from rootstock.service.engine.runners.onnx.sessions import TEXT_FOLDER
     from rootstock.service.exports.cache import find_export
 
     folder = find_export(setting, files, settings.export_folders, settings.precision)
@@ -81,7 +92,11 @@ def open_runner(setting: str, files: FoundationFiles, settings: Settings) -> Ope
     onnx = OnnxRunner(folder, settings.slots, settings.runner_threads, cache_bytes)
     # The export may come from another folder with the same fingerprint.
     onnx.spec = with_files(onnx.spec, files)
-    return OpenedRunner(onnx, onnx.spec, folder)
+    opened = OpenedRunner(onnx, onnx.spec, folder)
+    if onnx.spec.text_tower is None:
+        return opened
+    of_texts = OnnxRunner(folder / TEXT_FOLDER, settings.slots, settings.runner_threads, cache_bytes)
+    return opened._replace(texts=OpenedRunner(of_texts, of_texts.spec, folder / TEXT_FOLDER))
 
 
 @asynccontextmanager
@@ -201,11 +216,13 @@ async def _host(
     arbiter: Arbiter,
 ) -> FoundationHost:
     """Open one foundation: its runners, its catalog and its engines. The caller starts the engines."""
+    from rootstock.adapters.bundle.names.tower_names import IMAGE, TEXT
     from rootstock.adapters.foundation.location import generates, locate
     from rootstock.adapters.foundation.weights import FoundationWeights
     from rootstock.service.conversion import Converter
     from rootstock.service.foundations import FoundationHost
     from rootstock.service.registry_catalog import RegistryCatalog
+    from rootstock.service.two_towers import TowerCatalog, TwoTowers
 
     files = await asyncio.to_thread(locate, setting, settings.export_folders)
     converter = Converter(setting, settings.max_rank, settings.export_folders)
@@ -222,7 +239,14 @@ async def _host(
     if isinstance(runner, OpenedRunner):
         # An encoder has a tokenizer for its inputs. This one, for clients, takes memory only once it is used.
         tokenizer = cache(partial(_client_tokenizer, name, spec, files))
-        engines = (_encoder(name, spec, runner, cache_bytes, catalog, settings, observer, arbiter),)
+        open_engine = partial(_encoder, name, settings=settings, observer=observer, arbiter=arbiter)
+        if runner.texts is not None and spec.text_tower is not None:
+            catalogs = TowerCatalog(catalog, base, IMAGE), TowerCatalog(catalog, base, TEXT)
+            images = open_engine(spec, runner, cache_bytes // 2, catalogs[0])
+            texts = open_engine(runner.texts.spec, runner.texts, cache_bytes // 2, catalogs[1])
+            towers = TwoTowers((images, texts), catalogs, spec.text_tower)
+            return FoundationHost(name, towers.engines, catalog, base, converter, tokenizer, towers)
+        engines = (open_engine(spec, runner, cache_bytes, catalog),)
     else:
         opened = _prompt_tokenizer(files)
         tokenizer = cache(lambda: opened)
@@ -261,7 +285,7 @@ def _encoder(
     spec: FoundationSpec,
     runner: OpenedRunner,
     cache_bytes: int,
-    catalog: RegistryCatalog,
+    catalog: Catalog,
     settings: Settings,
     observer: Observer,
     arbiter: Arbiter,

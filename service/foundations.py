@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,13 @@ from rootstock.adapters.reference import FOUNDATION
 from rootstock.adapters.registry import Resolution
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.served_names import ServedNames
-from rootstock.adapters.spec import GENERATION, TEXT2TEXT_GENERATION, Adapter, FoundationSpec
+from rootstock.adapters.spec import (
+    GENERATION,
+    TEXT2TEXT_GENERATION,
+    ZERO_SHOT_IMAGES,
+    Adapter,
+    FoundationSpec,
+)
 from rootstock.service.conversion import Converter
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.catalog import ResolvedReference
@@ -24,6 +29,7 @@ from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.registry_catalog import RegistryCatalog, not_hosted
+from rootstock.service.two_towers import TwoTowers, together
 
 _GENERATES = "generates text; send its prompts to /v1/chat/completions or /v1/completions"
 _REWRITES = "generates text; send its prompts to /v1/completions"
@@ -36,9 +42,10 @@ class FoundationHost:
     """A foundation of this server, with its engines, its catalog of adapters and its converter.
 
     `name` is its reference. A decoder has a GenerationEngine and an Engine, which computes each input of its
-    other adapters in one pass. An encoder–decoder model has only a GenerationEngine, and any other foundation
-    only an Engine. `base` holds its weights, because some adapters are stored relative to them. `tokenizer`
-    returns its tokenizer, which may take time to open.
+    other adapters in one pass. An encoder–decoder model has only a GenerationEngine. A foundation of two towers
+    has an Engine for each, which `towers` joins. Any other foundation has only an Engine. `base` holds its
+    weights, because some adapters are stored relative to them. `tokenizer` returns its tokenizer, which may take
+    time to open.
     """
 
     name: str
@@ -47,6 +54,7 @@ class FoundationHost:
     base: FoundationWeights
     converter: Converter
     tokenizer: Callable[[], PromptTokenizer]
+    towers: TwoTowers | None = None
 
     @property
     def spec(self) -> FoundationSpec:
@@ -72,6 +80,18 @@ class FoundationHost:
         if task is None:
             return self.engine
         return (self.generator if task in GENERATION else self.encoder) or self.engine
+
+    def engines_of(self, task: str | None) -> tuple[Engine | GenerationEngine, ...]:
+        """Return the engines that compute a task's adapters: both towers', or one."""
+        if self.towers is not None and task == ZERO_SHOT_IMAGES:
+            return self.towers.engines
+        return (self.engine_of(task),)
+
+    def parts(self, adapter: Adapter) -> list[tuple[Engine | GenerationEngine, Adapter]]:
+        """Return the engines that compute an adapter, each with the adapter as it sees it."""
+        if self.towers is not None and adapter.task == ZERO_SHOT_IMAGES:
+            return list(self.towers.parts(adapter))
+        return [(self.engine_of(adapter.task), adapter)]
 
     def max_tokens(self, adapter: Adapter | None) -> int:
         """Return the longest input in tokens of an adapter, or of the foundation for its default task."""
@@ -211,9 +231,9 @@ class Foundations:
                 engine.check_size(len(inputs), len(references))
                 break
         outcomes: dict[int, Answer | Exception] = {}
-        places: dict[Engine, list[int]] = {}
+        places: dict[Engine | TwoTowers, list[int]] = {}
         targets: dict[str, ResolvedReference] = {}
-        engines: dict[str, Engine | Exception] = {}
+        engines: dict[str, Engine | TwoTowers | Exception] = {}
         for place, reference in enumerate(references):
             if reference not in engines:
                 engines[reference] = self._encoder(reference, task, targets)
@@ -223,13 +243,13 @@ class Foundations:
             else:
                 places.setdefault(engine_or_error, []).append(place)
         calls = []
-        for engine, chosen in places.items():
-            call = engine.predict_many(
+        for answering, chosen in places.items():
+            call = answering.predict_many(
                 [references[place] for place in chosen], inputs, parameters, task, options, targets
             )
             # An input may be of the modality of one engine and not of another.
             calls.append(call if len(places) == 1 else _or_invalid(call, len(chosen)))
-        for chosen, answers in zip(places.values(), await _together(calls), strict=True):
+        for chosen, answers in zip(places.values(), await together(calls), strict=True):
             outcomes.update(zip(chosen, answers, strict=True))
         return [outcomes[place] for place in range(len(references))]
 
@@ -276,8 +296,11 @@ class Foundations:
 
     def _encoder(
         self, reference: str, task: str | None, targets: dict[str, ResolvedReference]
-    ) -> Engine | Exception:
-        """Return a reference's engine for one pass, or an error. Add an adapter's resolution to `targets`."""
+    ) -> Engine | TwoTowers | Exception:
+        """Return a reference's engine for one pass, or the two of its towers, or an error.
+
+        Add an adapter's resolution to `targets`.
+        """
         try:
             host, target = self._find(reference)
         except Exception as error:  # The error of one reference must not fail the others.
@@ -289,6 +312,8 @@ class Foundations:
             return WrongRoute(f"model {reference!r} {takes}", "model")
         if target is not None:
             targets[reference] = _resolved(target)
+        if host.towers is not None and asked == ZERO_SHOT_IMAGES:
+            return host.towers
         return engine
 
     def _find(self, reference: str) -> tuple[FoundationHost, Resolution | None]:
@@ -312,15 +337,3 @@ async def _or_invalid(
         return await call
     except InvalidInput as error:
         return [error] * references
-
-
-async def _together(calls: Sequence[Any]) -> list[list[Answer | Exception]]:
-    """Run the engines' calls concurrently. If one raises an error, cancel the others and raise it."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return list(await asyncio.gather(*tasks))
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise

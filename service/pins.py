@@ -34,8 +34,9 @@ class Pins:
             pinned: dict[Engine | GenerationEngine, set[str]] = defaultdict(set)
             for reference in map(self._foundations.names.reference, self._references):
                 if (target := await self._load(reference, "not pinned")) is not None:
-                    engine, digest = target
-                    pinned[engine].add(digest)
+                    engines, digest = target
+                    for engine in engines:
+                        pinned[engine].add(digest)
             for engine in [engine for host in self._foundations for engine in host.engines]:
                 engine.slots.pin(frozenset(pinned[engine]))
                 for digest in engine.slots.pinned:
@@ -60,16 +61,19 @@ class Pins:
         if self._references:
             await self.follow()
 
-    async def _load(self, reference: str, failure: str) -> tuple[Engine | GenerationEngine, str] | None:
-        """Load the adapter that a reference points to, and return its engine and digest.
+    async def _load(
+        self, reference: str, failure: str
+    ) -> tuple[tuple[Engine | GenerationEngine, ...], str] | None:
+        """Load the adapter that a reference points to, and return its engines and digest.
 
         If that fails, log the event `failure` and return None.
         """
         try:
             resolution = await asyncio.to_thread(self._registry.resolve, reference)
-            engine = self._foundations.of(resolution).engine_of(resolution.task)
-            await engine.cache.get(resolution.digest)
+            engines = self._foundations.of(resolution).engines_of(resolution.task)
+            for engine in engines:
+                await engine.cache.get(resolution.digest)
         except Exception as error:  # Any error of a registry or store: a request that needs it gets it again.
             structlog.get_logger().warning(failure, reference=reference, reason=str(error))
             return None
-        return engine, resolution.digest
+        return engines, resolution.digest

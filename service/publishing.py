@@ -107,7 +107,8 @@ class Publisher:
         async with self._keeping:
             keep = partial(self._keep, name, bundle, adapter.task, verification, activate, host.spec.fingerprint)
             published = await asyncio.to_thread(keep)
-        host.engine_of(adapter.task).cache.put(adapter)
+        for engine, part in host.parts(adapter):
+            engine.cache.put(part)
         return Publication(published, adapter.task, verification)
 
     async def delete(self, name: str, version: int | None, force: bool) -> None:
@@ -170,9 +171,14 @@ class Publisher:
         )
 
     async def _replay(self, bundle: Bundle, adapter: Adapter, host: FoundationHost) -> dict[str, Any]:
-        engine, golden = host.engine_of(adapter.task), bundle.golden()
+        (engine, adapter), *others = host.parts(adapter)
+        golden = bundle.golden()
         inputs: list[Any] = [probe(host.spec.modality)] if golden is None else list(golden.inputs)
         try:
+            for other, part in others:
+                # A golden set has images alone. Texts only have to run.
+                if isinstance(other, Engine):
+                    await other.replay(part, [probe(other.spec.modality)])
             if isinstance(engine, Engine):
                 outputs = await engine.replay(adapter, inputs)
             else:

@@ -27,6 +27,7 @@ from rootstock.adapters.bundle.manifest import (
     read_manifest,
 )
 from rootstock.adapters.bundle.names.former_names import present_name
+from rootstock.adapters.bundle.names.tower_names import whole_model
 from rootstock.adapters.bundle.peft_config import PeftConfig, read_config
 from rootstock.adapters.bundle.plain.base_model import BASE, check_base, is_same
 from rootstock.adapters.bundle.plain.extras import MODEL, extra_of
@@ -44,6 +45,7 @@ from rootstock.adapters.bundle.plain.origin import with_former_names
 from rootstock.adapters.bundle.tensors import read_tensors
 from rootstock.adapters.bundle.weights import read_weights
 from rootstock.adapters.spec import (
+    ZERO_SHOT_IMAGES,
     Adapter,
     FoundationSpec,
     Preprocessing,
@@ -117,7 +119,7 @@ class Bundle:
             config,
             task_class,
             manifest.head,
-            foundation,
+            whole_model(foundation) if manifest.task == ZERO_SHOT_IMAGES else foundation,
             len(manifest.labels),
             max_rank,
             base,

@@ -64,6 +64,13 @@ class ImageClassificationResult(ClassificationResult):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ZeroShotImageResult(ClassificationResult):
+    """An image's best candidate label and its score. `scores` holds all candidate labels, best first."""
+
+    task = "zero-shot-image-classification"
+
+
+@dataclass(frozen=True, kw_only=True)
 class AudioClassificationResult(ClassificationResult):
     """A recording's best label and its score. `scores` holds all labels, or as many as `top_k` asked for."""
 
@@ -253,6 +260,7 @@ RESULTS: Mapping[str, type[TaskResult]] = {
         FillMaskResult,
         ImageClassificationResult,
         ImageEmbeddingResult,
+        ZeroShotImageResult,
         AudioClassificationResult,
         AudioEmbeddingResult,
     )

@@ -27,17 +27,25 @@ from rootstock.adapters.bundle import Limits, pack
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, WEIGHTS, open_archive
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, check_kind, wrong_option
 from rootstock.adapters.bundle.manifest import MAX_LABELS, read_json
+from rootstock.adapters.bundle.names.tower_names import whole_model
 from rootstock.adapters.bundle.peft_config import check_expressions
 from rootstock.adapters.bundle.plain.base_model import BASE
 from rootstock.adapters.bundle.plain.folder import plain_task
 from rootstock.adapters.bundle.plain.origin import head_hint
 from rootstock.adapters.bundle.tensors import check_finite, read_tensors
 from rootstock.adapters.child_process import end_with_parent, limit_cpu
-from rootstock.adapters.convert.inputs import fixed_inputs
+from rootstock.adapters.convert.inputs import fixed_inputs, fixed_pairs
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, locate
 from rootstock.adapters.installation import lack
-from rootstock.adapters.spec import TEXT2TEXT_GENERATION, TEXT_GENERATION, FoundationSpec, Rejected, TaskClass
+from rootstock.adapters.spec import (
+    TEXT2TEXT_GENERATION,
+    TEXT_GENERATION,
+    ZERO_SHOT_IMAGES,
+    FoundationSpec,
+    Rejected,
+    TaskClass,
+)
 from rootstock.adapters.trunk_class import load_trunk
 
 if TYPE_CHECKING:
@@ -159,6 +167,10 @@ class _Models:
             load = transformers.AutoModelForCausalLM.from_pretrained
         elif task_class.task == TEXT2TEXT_GENERATION:
             load = transformers.AutoModelForSeq2SeqLM.from_pretrained
+        elif task_class.task == ZERO_SHOT_IMAGES and spec.text_tower is not None:
+            load = transformers.AutoModel.from_pretrained
+            self.norms = whole_model(spec).norms
+            self._inputs = fixed_pairs(files, spec, spec.text_tower)
         if task_class.head:
             load = getattr(transformers, task_class.name).from_pretrained
             size_options = {"num_labels": _labels(task_class, shapes)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rootstock.adapters.foundation.location import FoundationFiles
-from rootstock.adapters.spec import FoundationSpec
+from rootstock.adapters.spec import FoundationSpec, TextTower
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +25,12 @@ _LENGTH = 16_000
 def fixed_inputs(files: FoundationFiles, spec: FoundationSpec) -> list[dict[str, Tensor]]:
     """Return the arguments of the model for each input: texts, or noise in place of images and recordings."""
     return _texts(files, spec) if spec.modality == "text" else _noises(spec)
+
+
+def fixed_pairs(files: FoundationFiles, spec: FoundationSpec, tower: TextTower) -> list[dict[str, Tensor]]:
+    """Return the arguments of a model of two towers for each pair of noise and a text."""
+    pairs = zip(_noises(spec), _texts(files, tower.trunk), strict=True)
+    return [{**noise, **text} for noise, text in pairs]
 
 
 def _texts(files: FoundationFiles, spec: FoundationSpec) -> list[dict[str, Tensor]]:

@@ -22,7 +22,7 @@ DECODERS = (
 )  # fmt: skip
 # The architectures that read a text with an encoder and write another one with a decoder.
 ENCODER_DECODERS = ("t5", "mt5", "bart", "mbart", "pegasus", "marian")
-# The architectures that read images. Of CLIP and SigLIP, the foundation is the tower for images.
+# The architectures that read images. Of CLIP and SigLIP, the trunk is the tower for images.
 IMAGE_ARCHITECTURES = (
     "vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "beit", "swin", "convnext", "convnextv2",
     "resnet", "efficientnet", "mobilenet_v2", "clip", "clip_vision_model", "siglip",
@@ -102,6 +102,13 @@ _AUDIO_KEYS = (
 )  # fmt: skip
 # Architectures whose config holds those of two towers, and the part for images.
 _TOWERS = {"clip": "vision_config", "siglip": "vision_config"}
+# The architecture of their tower for texts, its part of the config, and the keys that identify it.
+TEXT_TOWERS = {"clip": "clip_text_model", "siglip": "siglip_text_model"}
+_TEXT_PART = "text_config"
+_TEXT_KEYS = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "vocab_size",
+    "max_position_embeddings", "layer_norm_eps", "eos_token_id", "projection_size",
+)  # fmt: skip
 
 
 def modality_of(config: Mapping[str, Any]) -> Modality:
@@ -143,6 +150,13 @@ def identifying_config(config: Mapping[str, Any]) -> dict[str, Any]:
         stated = nested if isinstance(nested, dict) else {}
         identifying[tower] = {key: stated[key] for key in keys if key in stated}
     return identifying
+
+
+def identifying_text_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a config.json that decides the arithmetic of the tower for texts."""
+    nested = config.get(_TEXT_PART)
+    stated = nested if isinstance(nested, dict) else {}
+    return {key: stated[key] for key in _TEXT_KEYS if key in stated}
 
 
 def _keys(config: Mapping[str, Any]) -> tuple[str, ...]:

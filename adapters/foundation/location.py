@@ -20,6 +20,7 @@ from rootstock.adapters.embedding_files import (
 from rootstock.adapters.foundation.families import (
     continues_text,
     identifying_config,
+    identifying_text_config,
     known,
     modality_of,
     rewrites_text,
@@ -30,6 +31,7 @@ from rootstock.adapters.foundation.files import json_value
 from rootstock.adapters.foundation.files import read_json as read_json
 from rootstock.adapters.foundation.named import NAMED, locate_named
 from rootstock.adapters.foundation.processor_files import canonical_processor, input_shape, processor_config
+from rootstock.adapters.foundation.text_tower import padding_id, text_tower_type
 from rootstock.adapters.foundation.tokenizer_files import disagreement, lowercases
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.home_folder import searched_homes
@@ -105,7 +107,8 @@ def fingerprint(folder: Path) -> str:
     """Return the fingerprint, `sha256:<64 hex>`.
 
     It covers the trunk's tensors in order of name, the architecture keys and, in canonical form, what prepares
-    inputs: the tokenizer, the image processor or the feature extractor.
+    inputs: the tokenizer, the image processor or the feature extractor. With a tower for texts beside the trunk,
+    it covers the same of that tower, and the projections of both.
     """
     config = read_json(folder / "config.json")
     weights = FoundationWeights(folder, config.get("model_type", ""))
@@ -116,6 +119,10 @@ def fingerprint(folder: Path) -> str:
         hasher.update(canonical(canonical_tokenizer(folder)))
     else:
         hasher.update(canonical(canonical_processor(processor_config(folder, modality))))
+    if (text_type := text_tower_type(folder, config)) is not None:
+        _update(hasher, weights, weights.beside)
+        hasher.update(canonical([identifying_text_config(config), padding_id(folder, text_type)]))
+        hasher.update(canonical(canonical_tokenizer(folder)))
     return f"sha256:{hasher.hexdigest()}"
 
 
@@ -137,11 +144,15 @@ def heads_digest(folder: Path) -> str | None:
 
 def _hashed(weights: FoundationWeights, names: Iterable[str]) -> Any:
     hasher = hashlib.sha256()
+    _update(hasher, weights, names)
+    return hasher
+
+
+def _update(hasher: Any, weights: FoundationWeights, names: Iterable[str]) -> None:
     for name in names:
         dtype, shape, data = weights.raw(name)
         hasher.update(canonical([name, dtype, shape]))
         hasher.update(data)
-    return hasher
 
 
 def mask_token(folder: Path) -> str | None:
@@ -236,6 +247,8 @@ def _check_preparation(folder: Path) -> None:
     modality = modality_of(config)
     if modality != "text":
         input_shape(folder, config, processor_config(folder, modality), modality)
+        if text_tower_type(folder, config) is not None:
+            _check_tokenizer(folder)
         return
     _require(folder, "tokenizer.json")
     _check_tokenizer(folder)

@@ -68,14 +68,19 @@ def _said(value: Any) -> str:
     return "true" if value else "false"
 
 
+def token_ids(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """Return the ids of all tokens of a tokenizer.json."""
+    vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
+    if isinstance(vocabulary, list):
+        vocabulary = {entry[0]: i for i, entry in enumerate(vocabulary)}
+    return {**vocabulary, **{token["content"]: token["id"] for token in tokenizer.get("added_tokens") or ()}}
+
+
 def _other_ids(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str | None:
     listed = config.get("added_tokens_decoder")
     if not isinstance(listed, dict) or not listed:
         return None
-    vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
-    if isinstance(vocabulary, list):
-        vocabulary = {entry[0]: i for i, entry in enumerate(vocabulary)}
-    ids = {**vocabulary, **{token["content"]: token["id"] for token in tokenizer.get("added_tokens") or ()}}
+    ids = token_ids(tokenizer)
     for number, token in listed.items():
         content = str(token.get("content") if isinstance(token, dict) else token)
         if str(ids.get(content)) != number:

@@ -30,7 +30,9 @@ _TRUNK_PREFIX = {
     "model",
 ) | {
     "audio-spectrogram-transformer": "audio_spectrogram_transformer"
-} | dict.fromkeys(("clip", "clip_vision_model", "siglip", "siglip_vision_model"), "vision_model")  # fmt: skip
+} | dict.fromkeys(
+    ("clip", "clip_vision_model", "siglip", "siglip_vision_model"), "vision_model"
+) | dict.fromkeys(("clip_text_model", "siglip_text_model"), "text_model")  # fmt: skip
 # Checkpoints of one architecture may call the trunk differently, or begin the names of one part of it by "model".
 _TRUNK_PREFIXES = {"whisper": ("model.encoder.", "encoder."), "dinov3_vit": ()}
 # Architectures whose head stands beside the trunk's parts, and its tensors.
@@ -69,6 +71,7 @@ class FoundationWeights:
         self._places = {n: p for n, p in named.items() if not _UNREAD.fullmatch(n)}
         self._beside = {n: p for n, p in files.items() if id(p) not in taken}
         self._mapped: dict[Path, npt.NDArray[np.uint8]] = {}
+        self._prefix = f"{_TRUNK_PREFIX.get(model_type, model_type)}."
         self._transposed = model_type in _TRANSPOSED
 
     @property
@@ -78,8 +81,11 @@ class FoundationWeights:
 
     @property
     def beside(self) -> list[str]:
-        """Return the names of the tensors outside the trunk, sorted: the checkpoint's heads."""
-        return sorted(self._beside)
+        """Return the names of the tensors outside the trunk, sorted: the checkpoint's heads.
+
+        Of a model of two towers they are those of the tower for texts and of both projections.
+        """
+        return sorted(name for name in self._beside if not _UNREAD.fullmatch(name))
 
     def raw(self, name: str) -> tuple[str, list[int], memoryview]:
         """Return the dtype, shape and little-endian bytes of a tensor, inside or outside the trunk."""
@@ -101,6 +107,11 @@ class FoundationWeights:
             return weight.reshape(len(weight), -1)
         return weight.T if self._transposed else weight
 
+    def number(self, name: str) -> float | None:
+        """Return a tensor of one number, inside or outside the trunk; None if there is none of this name."""
+        tensor = self._tensor(name)
+        return None if tensor is None else float(tensor.reshape(-1)[0])
+
     def bias(self, module: str) -> Array | None:
         """Return the bias of a linear or normalisation layer: (out,) fp32, read-only, or None if it has none."""
         bias = self._tensor(f"{module}.bias")
@@ -108,7 +119,10 @@ class FoundationWeights:
         return self._tensor(f"{module}.beta") if bias is None else bias
 
     def _tensor(self, name: str) -> Array | None:
-        if name not in self._places:
+        if name not in self._places and name not in self._beside:
+            # An adapter of a model of two towers names modules as that model does.
+            name = name.removeprefix(self._prefix)
+        if name not in self._places and name not in self._beside:
             return None
         dtype, shape, data = self.raw(name)
         return as_fp32(name, dtype, tuple(shape), data)

@@ -15,7 +15,7 @@ from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from pydantic import BaseModel
 
-from rootstock.adapters.spec import TEXT2TEXT_GENERATION, TEXT_GENERATION
+from rootstock.adapters.spec import TEXT2TEXT_GENERATION, TEXT_GENERATION, ZERO_SHOT_IMAGES
 from rootstock.adapters.tasks import TASKS
 from rootstock.service.api.adapters.listing import ListedAdapter, page_of
 from rootstock.service.api.console import console_page
@@ -66,6 +66,8 @@ FILES = {
     for spec in TASKS
     if spec.modality != "text"
 }
+# The parameters beside the file, for a task that needs some.
+FILE_PARAMETERS = {ZERO_SHOT_IMAGES: {"candidate_labels": ["a cat", "a red car"]}}
 
 
 class Index(BaseModel):
@@ -156,7 +158,9 @@ def _example(base: str, adapters: list[ListedAdapter], own_task: str) -> str:
     model, task = (usable[0].name, str(usable[0].task)) if usable else (FOUNDATION, own_task)
     route = _ROUTES.get(task, "v1/predict")
     if task in FILES:
-        return f"curl {base}{route} -F model={model} -F {FILES[task]}"
+        parameters = json.dumps(FILE_PARAMETERS.get(task, {}))
+        needed = f" -F 'parameters={parameters}'" if task in FILE_PARAMETERS else ""
+        return f"curl {base}{route} -F model={model} -F {FILES[task]}{needed}"
     body = json.dumps({"model": model, **EXAMPLES[task]})
     return f"curl {base}{route} -H 'Content-Type: application/json' -d '{body}'"
 

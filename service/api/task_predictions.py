@@ -157,6 +157,13 @@ class ImageFeatureExtractionPrediction(Prediction):
     predictions: list[list[float]]
 
 
+class ZeroShotImageClassificationPrediction(Prediction):
+    """The candidate labels of each image with their scores, best first."""
+
+    task: Literal["zero-shot-image-classification"]
+    predictions: list[list[LabelScore]]
+
+
 class AudioClassificationPrediction(Prediction):
     """The labels of each recording, best first: the first five, or as many as `top_k`."""
 
@@ -182,6 +189,7 @@ TaskPrediction = Annotated[
     | FillMaskPrediction
     | ImageClassificationPrediction
     | ImageFeatureExtractionPrediction
+    | ZeroShotImageClassificationPrediction
     | AudioClassificationPrediction
     | AudioFeatureExtractionPrediction,
     Field(discriminator="task"),

@@ -11,12 +11,15 @@ from tests.parity.media_matrix import MEDIA_KINDS, MEDIA_TASKS, TARGETS, MediaKi
 
 _TEXT = """\
 A foundation of one of these architectures reads images: {images}. These read recordings: {audio}. Of clip and \
-siglip, the foundation is the tower for images; of whisper, the encoder. There is no class of transformers for \
+siglip, the trunk is the tower for images; of whisper, the encoder. There is no class of transformers for \
 classification on dinov3_vit, clip_vision_model and siglip_vision_model, so these only embed.
 
 The folder holds `preprocessor_config.json`, or `processor_config.json` with the same content under \
-`image_processor` or `feature_extractor`. A tokenizer is not needed. The fingerprint covers the processor's \
-config. The server refuses a processor that leaves images at different sizes, and a config with \
+`image_processor` or `feature_extractor`. The fingerprint covers the processor's config. A tokenizer is not \
+needed. With `tokenizer.json`, a clip or siglip that holds its tower for texts also serves \
+`zero-shot-image-classification`, and its fingerprint covers that tower, the projections and the tokenizer. \
+SigLIP's texts are read without an attention mask, so its tokenizer's `model_input_names` must be \
+`["input_ids"]`. The server refuses a processor that leaves images at different sizes, and a config with \
 `use_weighted_layer_sum` or `add_adapter`.
 
 An adapter may change linear layers of the trunk and convolutions. It cannot change these modules, and the \

@@ -16,6 +16,7 @@ from rootstock.adapters.bundle.manifest import (
     read_json,
 )
 from rootstock.adapters.bundle.names.former_names import present_name
+from rootstock.adapters.bundle.names.tower_names import PROJECTIONS, TEXT
 from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.plain.origin import (
     PEFT_PREFIX,
@@ -33,6 +34,7 @@ from rootstock.adapters.spec import (
     GENERATION,
     TEXT_GENERATION,
     UNLABELLED,
+    ZERO_SHOT_IMAGES,
     Array,
     FoundationSpec,
     HeadSpec,
@@ -43,6 +45,8 @@ from rootstock.adapters.spec import (
 from rootstock.adapters.tasks import TASK_OF_TYPE, task_named
 
 _MAX_WARNING = 500
+# Only an adapter of a model of two towers has names of this part.
+_OF_TEXTS = (TEXT, PROJECTIONS[TEXT])
 
 
 @dataclass(frozen=True)
@@ -116,9 +120,11 @@ def _fitting_task(task_type: Any, archive: Archive, foundation: FoundationSpec) 
     if task_type is not None:
         return None
     embedding, classification = EMBEDDING[foundation.modality], CLASSIFICATION[foundation.modality]
+    names = [name.removeprefix(PEFT_PREFIX) for name in read_tensors(archive.members[WEIGHTS])]
+    if foundation.text_tower is not None and any(name.startswith(_OF_TEXTS) for name in names):
+        return ZERO_SHOT_IMAGES
     if classification not in foundation.tasks:
         return embedding
-    names = [name.removeprefix(PEFT_PREFIX) for name in read_tensors(archive.members[WEIGHTS])]
     heads = {name.partition(".")[0] for name in foundation.class_for(classification).head}
     if any(name.partition(".")[0] in heads for name in names):
         return classification
@@ -129,7 +135,7 @@ def _fitting_task(task_type: Any, archive: Archive, foundation: FoundationSpec) 
 
 def plain_head(task_class: TaskClass, foundation: FoundationSpec, sentence: StatedEmbedding | None) -> HeadSpec:
     """Return the head of the task's class; for embeddings, with the folder's pooling or else the foundation's."""
-    if task_class.task in GENERATION:
+    if task_class.task in (*GENERATION, ZERO_SHOT_IMAGES):
         return HeadSpec(task_named(task_class.task).heads[0], class_name=task_class.name)
     if task_class.task not in EMBEDDING.values():
         return HeadSpec("hf", class_name=task_class.name)

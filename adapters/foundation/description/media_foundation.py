@@ -14,6 +14,7 @@ from rootstock.adapters.foundation.description.layers import (
     longest_list,
     norms,
 )
+from rootstock.adapters.foundation.description.text_tower import text_tower, whole_class
 from rootstock.adapters.foundation.description.trunk_pass import TrunkPass, pass_of
 from rootstock.adapters.foundation.families import modality_of
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, fingerprint
@@ -69,10 +70,14 @@ def media_foundation(files: FoundationFiles, config: Any, raw: Mapping[str, Any]
     classes = [_task_class(EMBEDDING[modality], "", trunk)]
     if classifiers:
         classes.append(_classification(modality, classifiers, trunk))
+    trunk_digest = fingerprint(files.folder)
+    tower = text_tower(files, config, raw, trunk_digest)
+    if tower is not None:
+        classes.append(whole_class(config))
     geometries = _geometries(trunk, states)
     prefix, layers = longest_list(trunk)
     return FoundationSpec(
-        fingerprint=fingerprint(files.folder),
+        fingerprint=trunk_digest,
         name=files.name,
         revision=files.revision,
         model_type=config.model_type,
@@ -89,6 +94,7 @@ def media_foundation(files: FoundationFiles, config: Any, raw: Mapping[str, Any]
         modality=modality,
         input_shape=shape,
         convolutions=geometries,
+        text_tower=tower,
         other_names=files.other_names,
     )
 

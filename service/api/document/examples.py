@@ -58,6 +58,12 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
             "inputs": _TEXT,
             "parameters": {"candidate_labels": ["delivery", "music"]},
         },
+        "Choose among labels for an image (needs a CLIP as the foundation `clip`)": {
+            "model": "clip",
+            "task": "zero-shot-image-classification",
+            "inputs": _IMAGE,
+            "parameters": {"candidate_labels": ["a hand", "a red car"]},
+        },
     },
     "POST /v1/rerank": {f"Rank two documents ({_RANKER})": {"model": "reranker", **_RANKED, "top_n": 1}},
     "POST /v1/chat/completions": {

@@ -20,13 +20,14 @@ from rootstock.adapters.spec import FoundationSpec, TaskClass
 _SAFE: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
 
 
-def load_trunk(folder: Path, attention: str | None) -> nn.Module:
+def load_trunk(folder: Path, attention: str | None, model_type: str | None = None) -> nn.Module:
     """Return the foundation's body in fp32, frozen, in eval mode. Read only safetensors and run no remote code.
 
-    With `attention` None, transformers chooses the attention for the architecture.
+    With `attention` None, transformers chooses the attention for the architecture. `model_type` is the trunk's
+    architecture, by default the folder's.
     """
     with _quiet():
-        trunk: Any = trunk_class.load_trunk(folder, **_SAFE, attn_implementation=attention)
+        trunk: Any = trunk_class.load_trunk(folder, model_type, **_SAFE, attn_implementation=attention)
     if trunk.config.model_type == "deberta-v2":
         from rootstock.service.engine.runners.deberta import let_positions_vary
 

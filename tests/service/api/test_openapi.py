@@ -23,6 +23,7 @@ from tests.media_foundations import make_media_foundation
 from tests.media_server import save_media_adapter, upload_media
 from tests.peft_adapters import PeftAdapter, temporary_adapter
 from tests.service.engine.generate.families import make_decoder
+from tests.two_towers import make_two_towers
 
 ENTAILMENT = '["contradiction", "neutral", "entailment"]'
 # These change what later examples need, so they are sent last.
@@ -63,10 +64,11 @@ def server(
     folder = tmp_path_factory.mktemp("examples")
     tiny = make_decoder("llama", folder / "chat")
     vision = make_media_foundation("vit", folder / "vision").folder
+    clip = make_two_towers("clip", folder / "clip")
     shutil.copytree(peft_saved["first"].folder, folder / "adapters" / "mood")
     settings = Settings(
         home=new_home(),
-        foundations=f"default,{tiny.folder},{vision}",
+        foundations=f"default,{tiny.folder},{vision},{clip}",
         adapter_folder=folder / "adapters",
         log_level="error",
         max_body_mb=1,

@@ -14,6 +14,7 @@ import pytest
 from rootstock.adapters.spec import TASKS
 from rootstock.service.api.adapters.listing import ListedAdapter
 from rootstock.service.api.pages import EXAMPLES, FILES, _example
+from rootstock.service.engine.encode.tasks import TASKS as PIPELINES
 from tests.live_server import upload
 from tests.peft_adapters import PeftAdapter
 
@@ -103,7 +104,9 @@ def test_there_is_a_request_to_copy_for_every_task_of_an_adapter() -> None:
         adapter = ListedAdapter(name="a", live=1, versions=[1], task=task, aliases={}, residency="slot")
         words = shlex.split(_example("http://x/", [adapter], "feature-extraction"))
         if task in FILES:
-            assert words == ["curl", "http://x/v1/predict", "-F", "model=a", "-F", FILES[task]]
+            assert words[:6] == ["curl", "http://x/v1/predict", "-F", "model=a", "-F", FILES[task]]
+            stated = dict([words[7].split("=", 1)]) if len(words) > 6 else {"parameters": "{}"}
+            PIPELINES[task].check(json.loads(stated["parameters"]))
         else:
             assert json.loads(words[-1])["model"] == ("a" if task in TASKS else "foundation")
     assert "-F model=foundation -F image=@photo.jpg" in _example("http://x/", [], "image-feature-extraction")

@@ -35,7 +35,7 @@ def open_reader(spec: FoundationSpec, folder: Path) -> Reader:
     from rootstock.service.engine.encode.modalities.text import Tokenizer
 
     mask_id = None if spec.masked_lm is None else spec.masked_lm.mask_id
-    return Tokenizer(folder / "tokenizer.json", mask_id, spec.max_tokens)
+    return Tokenizer(folder / "tokenizer.json", mask_id, spec.max_tokens, spec.pad_id)
 
 
 def _check_shape(shape: tuple[int | None, ...], spec: FoundationSpec) -> None:

@@ -84,13 +84,16 @@ class Tokenizer:
     """The foundation's tokenizer, without the truncation and padding that its file may set. Thread-safe.
 
     `mask_id` is the id of the mask token, where the foundation fills masks. `max_tokens` is the foundation's
-    longest input.
+    longest input. With `fill_id`, every text is filled up to that length with this token.
     """
 
     modality: Modality = "text"
 
-    def __init__(self, path: Path, mask_id: int | None = None, max_tokens: int = 512) -> None:
+    def __init__(
+        self, path: Path, mask_id: int | None = None, max_tokens: int = 512, fill_id: int | None = None
+    ) -> None:
         self.mask_id = mask_id
+        self._fill_id = fill_id
         self._max_tokens = max_tokens
         content = json.loads(path.read_text(encoding="utf-8"))
         content["truncation"] = content["padding"] = None
@@ -153,6 +156,8 @@ class Tokenizer:
             longer = len(text) > len(pair or "") if not whole else len(first) > len(second or ())
             _truncate(first, None if keep_second else second, spare, side, longer)
         row = self.whole(first, second)
+        if self._fill_id is not None:
+            row.pad(self._max_tokens, pad_id=self._fill_id)
         return TextSample(row.ids, row.type_ids, row, text, len(preprocessing.prefix), begin)
 
     def part(self, text: str, most: int, side: str = "right") -> Part:

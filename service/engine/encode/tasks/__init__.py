@@ -16,7 +16,8 @@ from rootstock.service.engine.encode.tasks.task import Task
 from rootstock.service.engine.encode.tasks.text_classification import TextClassification
 from rootstock.service.engine.encode.tasks.text_ranking import TextRanking
 from rootstock.service.engine.encode.tasks.token_classification import TokenClassification
-from rootstock.service.engine.encode.tasks.zero_shot_classification import ZeroShotClassification
+from rootstock.service.engine.encode.tasks.zero_shot.image import ZeroShotImageClassification
+from rootstock.service.engine.encode.tasks.zero_shot.text import ZeroShotClassification
 
 TASKS: dict[str, Task[Any]] = {
     task.name: task
@@ -30,6 +31,7 @@ TASKS: dict[str, Task[Any]] = {
         FillMask(),
         ImageClassification(),
         ImageFeatureExtraction(),
+        ZeroShotImageClassification(),
         AudioClassification(),
         AudioFeatureExtraction(),
     )

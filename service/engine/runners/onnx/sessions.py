@@ -16,6 +16,9 @@ import onnxruntime as ort
 
 from rootstock.adapters.spec import AdapterWeights, FoundationSpec
 
+# The folder in an export that holds the export of the foundation's tower for texts.
+TEXT_FOLDER = "text"
+
 
 @dataclass(frozen=True)
 class OnnxTrunk:

@@ -35,7 +35,7 @@ class TorchTrunk:
     def __init__(
         self, folder: Path, spec: FoundationSpec, updates: Updates, dtype: torch.dtype, device: torch.device
     ) -> None:
-        trunk = load_trunk(folder, None)
+        trunk = load_trunk(folder, None, spec.model_type)
         self._sites: dict[str, Site | SiteNorm] = {
             **graft_sites(trunk, spec.sites, BatchedSite),
             **graft_norms(trunk, spec.norms),

@@ -1,7 +1,7 @@
 """Export a foundation to ONNX, once: the trunk graphs and a graph for each head.
 
 The trunk graphs share one weights file. The foundation's own masked-language-model head, if it has one, uses that
-file as well.
+file as well. The tower for texts of a foundation of two towers has an export inside that of the tower for images.
 
 The variants of the trunk differ in the updates that they take from adapters (trunk.py), so that a batch pays for
 no more than it uses. They take no update; low-rank updates of PEFT's default targets; those of all linear layers;
@@ -26,6 +26,7 @@ from rootstock.adapters.spec import FoundationSpec
 from rootstock.service.engine.runners.onnx.export.heads import export_head, export_masked_lm
 from rootstock.service.engine.runners.onnx.export.trunk import Variant, export_trunk
 from rootstock.service.engine.runners.onnx.export.weights import share_weights
+from rootstock.service.engine.runners.onnx.sessions import TEXT_FOLDER
 
 Progress = Callable[[str], None]
 # By modality, the files of a foundation that say how its inputs are read. A foundation has one or both.
@@ -65,7 +66,10 @@ def export(folder: Path, spec: FoundationSpec, target: Path, progress: Progress 
                 progress(f"head {task_class.name}")
                 first_token = export_head(folder, spec, task_class, outputs, out / f"head-{task_class.name}.onnx")
                 heads[task_class.name] = first_token
-        files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+        if spec.text_tower is not None:
+            export(folder, spec.text_tower.trunk, out / TEXT_FOLDER, lambda step: progress(f"texts, {step}"))
+        written = (path for path in sorted(out.rglob("*")) if path.is_file())
+        files = {path.relative_to(out).as_posix(): path.stat().st_size for path in written}
         content = {
             "precision": "fp32",
             "spec": spec.to_json(),

@@ -69,7 +69,7 @@ def export_trunk(folder: Path, spec: FoundationSpec, variant: Variant, path: Pat
     Return the shape of each output for one input.
     """
     attention = attention_of(folder)
-    trunk = load_trunk(folder, attention)
+    trunk = load_trunk(folder, attention, spec.model_type)
     sites = graft_sites(trunk, variant.sites)
     norms = graft_norms(trunk, spec.norms) if variant.full else {}
     feeds = _feeds(spec, variant)
