@@ -61,7 +61,7 @@ def require_texts(source: RecipeFile) -> None:
     if source.recipe.task.modality != "text":
         raise RecipeError(
             f"{source.path}: task_type: this command is for texts; {source.recipe.task_type} has run, validate, "
-            "audit, cv, sweep and rank-base"
+            "audit, cv, sweep, federate and rank-base"
         )
 
 
