@@ -46,8 +46,11 @@ def run_server(settings: Settings, opened: OpenServer | None = None) -> Iterator
     startup = server.startup
 
     async def announce(sockets: list[socket.socket] | None = None) -> None:
-        await startup(sockets=sockets)
-        started.set()
+        try:
+            await startup(sockets=sockets)
+        finally:
+            # A start that fails ends the thread, and nothing else would end the wait.
+            started.set()
 
     server.startup = announce  # type: ignore[method-assign]
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)

@@ -358,7 +358,7 @@ def test_what_an_export_does_not_hold_is_read_from_the_folder_at_every_start(
     edited("config_sentence_transformers.json", **PROMPTS)(folder)
     edited("tokenizer_config.json", model_max_length=100)(folder)
     settings = Settings(home=new_home(), foundation=str(folder))
-    runner, _, _ = open_runner(str(folder), locate(str(folder)), settings)
+    runner = open_runner(str(folder), locate(str(folder)), settings).encoder
     assert (runner.spec.name, runner.spec.max_tokens) == ("other", 100)
     assert runner.spec.embedding == EmbeddingSpec("cls", True, 100, "query: ")
     assert with_files(runner.spec, default).embedding == EmbeddingSpec("mean", True, 256)

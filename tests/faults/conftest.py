@@ -56,8 +56,8 @@ def opened(runners: list[Faulty]) -> OpenServer:
     """Opens a server whose runner can be made to fail."""
 
     def open_faulty(setting: str, files: FoundationFiles, settings: Settings) -> OpenedRunner:
-        encoder, spec, folder = open_runner(setting, files, settings)
-        runners.append(Faulty(encoder))
-        return OpenedRunner(cast(Encoder, runners[-1]), spec, folder)
+        runner = open_runner(setting, files, settings)
+        runners.append(Faulty(runner.encoder))
+        return runner._replace(encoder=cast(Encoder, runners[-1]))
 
     return partial(open_server, open_runner=open_faulty)
