@@ -199,7 +199,8 @@ def test_a_model_that_rewrites_texts_answers_as_peft_does_while_its_adapters_cha
 
 
 @needs_chat
-@pytest.mark.parametrize("adapters", [5, pytest.param(ADAPTERS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("adapters", [5, ADAPTERS])
 def test_the_chat_foundation_answers_as_peft_does_while_its_adapters_change(
     adapters: int, chat_foundation: Path, tmp_path: Path
 ) -> None:

@@ -209,6 +209,7 @@ def test_an_audit_finds_a_leak_and_names_both_lines(write_recipe: Callable[..., 
     assert "rows.csv, line 2" in leaks[0]["message"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_recorded_in_a_local_mlflow_store(
     write_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -58,7 +58,7 @@ class Media:
 
 
 # Of the other architectures, `make test` would export the graphs for minutes.
-QUICK = ("dinov2", "swin", "resnet", "wavlm")
+QUICK = ("dinov2", "wavlm")
 
 
 @pytest.fixture(
