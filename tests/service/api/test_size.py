@@ -28,8 +28,8 @@ FORMS: dict[str, tuple[type, dict[str, Any]]] = {
     "rerank": (RerankBody, {"model": "m", "query": "x", "documents": ["x"]}),
     "alias": (AliasBody, {"version": 1}),
 }
-# A union has at most one error for each of its forms; `input` has the most.
-FORMS_OF_A_FIELD = 4
+# A union has at most one error for each of its forms, and for each of an object's two keys. `input` has the most.
+FORMS_OF_A_FIELD = 6
 LISTS = [("predict", "inputs"), ("predict", "models"), ("embeddings", "input"), ("rerank", "documents")]
 
 

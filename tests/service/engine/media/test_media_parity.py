@@ -122,7 +122,8 @@ def test_adapters_answer_differently(media: Media) -> None:
     """Without this, the tests above would pass for a runner that mixes adapters up."""
     flat = [np.concatenate(answers) for answers in media.expected]
     for i, one in enumerate(flat):
-        assert all(np.abs(one - other).max() > 1e-3 for other in flat[:i])
+        others = [other for other in flat[:i] if other.shape == one.shape]
+        assert all(np.abs(one - other).max() > 1e-3 for other in others)
 
 
 def test_an_image_that_comes_again_is_answered_from_the_cache_under_a_short_key(tmp_path: Path) -> None:
