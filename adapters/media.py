@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from io import BytesIO
 from mimetypes import guess_type
 from pathlib import Path
@@ -105,9 +106,7 @@ def _png_of(value: Any) -> bytes | None:
     pillow = sys.modules.get("PIL.Image")
     if pillow is None or not isinstance(value, pillow.Image):
         return None
-    from PIL import ImageOps
-
-    image = ImageOps.exif_transpose(value)
+    image = import_module("PIL.ImageOps").exif_transpose(value)
     # PNG holds no CMYK, YCbCr, LAB, HSV or floating-point pixels.
     fits = image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
     file = BytesIO()
