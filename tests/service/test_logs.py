@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,9 @@ def lines(captured: str) -> list[dict[str, Any]]:
 def lines_until(capfd: pytest.CaptureFixture[str], event: str) -> list[dict[str, Any]]:
     """Return the lines of the request `find-me` up to this event. Its lines can follow its answer."""
     logged: list[dict[str, Any]] = []
+    ends = time.monotonic() + HANG
     while event not in [line["event"] for line in logged if line["request_id"] == "find-me"]:
+        assert time.monotonic() < ends, logged
         logged += lines(capfd.readouterr().err)
     return [line for line in logged if line["request_id"] == "find-me"]
 
@@ -130,7 +133,9 @@ def test_a_request_is_one_line_at_info_and_a_health_check_one_at_debug(
         assert client.get("/readyz", headers=headers).status_code == 200
         assert client.post("/v1/predict", json=BODY, headers=headers).status_code == 200
         logged: list[dict[str, Any]] = []
+        ends = time.monotonic() + HANG
         while "/v1/predict" not in [line["route"] for line in logged]:
+            assert time.monotonic() < ends, logged
             logged += lines(capfd.readouterr().err)
     assert [(line["route"], line["status"], line["method"]) for line in logged] == [
         (route, 200, "GET" if route == "/readyz" else "POST") for route in routes
