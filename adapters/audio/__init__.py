@@ -1,1 +1,1 @@
-"""What the server and the trainer do alike to a recording."""
+"""The work on a recording that the server and the trainer share."""

@@ -165,7 +165,7 @@ class ZeroShotImageClassificationPrediction(Prediction):
 
 
 class AudioClassificationPrediction(Prediction):
-    """The labels of each recording, best first: the first five, or as many as `top_k`."""
+    """The labels of each recording, best first: all of them, or as many as `top_k`."""
 
     task: Literal["audio-classification"]
     predictions: list[list[LabelScore]]

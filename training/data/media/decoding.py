@@ -19,7 +19,6 @@ from rootstock.training.errors import DataError, extra
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MediaFile = ImageFile | AudioFile
 # The most bytes of a WAV file beside its samples.
 _WAV_HEADER = 256
 

@@ -11,13 +11,14 @@ from rootstock.service.engine.encode.modalities.reader import MediaReader
 from rootstock.service.engine.encode.sample import Sample
 from rootstock.service.engine.encode.tasks.media_task import MediaTask
 from rootstock.service.engine.encode.tasks.scores import (
-    FUNCTIONS,
+    SCORING,
     check_calibrated,
+    check_scoring,
     default_function,
     label_scores,
     ranking,
 )
-from rootstock.service.engine.encode.tasks.task import ANSWER_ITEM_BYTES, check_bool, check_count, check_one_of
+from rootstock.service.engine.encode.tasks.task import ANSWER_ITEM_BYTES
 
 
 class ImageClassification(MediaTask):
@@ -30,16 +31,14 @@ class ImageClassification(MediaTask):
 
     name = "image-classification"
     takes: tuple[type, ...] = (ImageFile,)
-    parameters = frozenset({"top_k", "function_to_apply", "calibrated"})
+    parameters = SCORING
     # The labels that the pipeline returns unless `top_k` says otherwise; None means all.
     most_labels: int | None = 5
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Raise InvalidParameter for a value that a parameter does not take, such as a `top_k` below 1."""
         super().check(parameters)
-        check_bool(parameters, "calibrated")
-        check_one_of(parameters, "function_to_apply", FUNCTIONS)
-        check_count(parameters, "top_k")
+        check_scoring(parameters)
 
     def check_adapter(self, adapter: Adapter, parameters: Mapping[str, Any]) -> None:
         """Raise InvalidParameter if calibrated scores are asked of an adapter whose bundle has no calibration."""

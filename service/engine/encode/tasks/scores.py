@@ -10,9 +10,19 @@ import numpy.typing as npt
 
 from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.core.errors import InvalidParameter
+from rootstock.service.engine.encode.tasks.task import check_bool, check_count, check_one_of
 
 Logits = npt.NDArray[np.floating[Any]]
 FUNCTIONS = ("sigmoid", "softmax", "none")
+# The parameters of a task that gives scores by label.
+SCORING = frozenset({"top_k", "function_to_apply", "calibrated"})
+
+
+def check_scoring(parameters: Mapping[str, Any]) -> None:
+    """Raise InvalidParameter for a value that one of `SCORING` does not take, such as a `top_k` below 1."""
+    check_bool(parameters, "calibrated")
+    check_one_of(parameters, "function_to_apply", FUNCTIONS)
+    check_count(parameters, "top_k")
 
 
 def check_calibrated(adapter: Adapter, parameters: Mapping[str, Any]) -> None:

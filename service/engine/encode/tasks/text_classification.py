@@ -8,13 +8,14 @@ from typing import Any
 from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer
 from rootstock.service.engine.encode.tasks.scores import (
-    FUNCTIONS,
+    SCORING,
     check_calibrated,
+    check_scoring,
     default_function,
     label_scores,
     ranking,
 )
-from rootstock.service.engine.encode.tasks.task import ANSWER_ITEM_BYTES, check_bool, check_count, check_one_of
+from rootstock.service.engine.encode.tasks.task import ANSWER_ITEM_BYTES
 from rootstock.service.engine.encode.tasks.text_task import TextTask
 
 
@@ -28,14 +29,12 @@ class TextClassification(TextTask):
 
     name = "text-classification"
     takes = (str, tuple)
-    own_parameters = frozenset({"top_k", "function_to_apply", "calibrated"})
+    own_parameters = SCORING
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Raise InvalidParameter for a value that a parameter does not take, such as a `top_k` below 1."""
         super().check(parameters)
-        check_bool(parameters, "calibrated")
-        check_one_of(parameters, "function_to_apply", FUNCTIONS)
-        check_count(parameters, "top_k")
+        check_scoring(parameters)
 
     def check_adapter(self, adapter: Adapter, parameters: Mapping[str, Any]) -> None:
         """Raise InvalidParameter if calibrated scores are asked of an adapter whose bundle has no calibration."""

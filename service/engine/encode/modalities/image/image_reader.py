@@ -32,7 +32,7 @@ class ImageSample:
 
 
 class ImageReader:
-    """What reads the image files of one foundation. Thread-safe."""
+    """A reader of the image files of one foundation. Thread-safe."""
 
     modality: Modality = "image"
 
