@@ -73,7 +73,7 @@ def begin(source: RecipeFile, output_dir: Path | None, report: Report, variant: 
     results = Results(output_dir or source.output_dir, source.recipe.name)
     log = Log()
     checkpoints = Checkpoints(results.resume, f"{source.sha256} {sorted(job.dataset.hashes.items())} {variant}")
-    plan = job.plan(log.recording(report), checkpoints)
+    plan = job.plan(log.recording(report), checkpoints, report)
     return OpenRun(source, job, plan, results, log, checkpoints, start)
 
 

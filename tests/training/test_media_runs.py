@@ -167,6 +167,24 @@ def test_a_network_that_starts_at_kept_states_answers_as_the_whole_one(
     np.testing.assert_allclose(outputs(network, kept), whole, atol=1e-5)
 
 
+def test_a_training_reports_every_row_and_copy_that_passes_the_frozen_layers(
+    write_media_recipe: WriteRecipe, tiny_dinov2: Path, images: Path
+) -> None:
+    job = prepare(
+        load_recipe(write_media_recipe(tiny_dinov2, images, augmentation={"image": {"views": 2, "flip": 0.5}}))
+    )
+    told: list[tuple[int, int, str]] = []
+
+    def report(done: int, total: int, note: str, rate: float = 0.0, /) -> None:
+        told.append((done, total, note))
+
+    with deterministic(0):
+        train_candidate("lora", job.training_rows, job.plan(preparing=report))
+    rows = 3 * len(job.rows["train"]) + len(job.rows["validation"])
+    assert told[-1] == (rows, rows, "fit: rows through the frozen layers")
+    assert [done for done, *_ in told] == sorted({done for done, *_ in told})
+
+
 def test_all_linear_leaves_out_convolutions_unless_a_recipe_names_them(
     write_media_recipe: WriteRecipe, tiny_dinov2: Path, images: Path
 ) -> None:

@@ -77,7 +77,7 @@ def _head_only(rows: TrainingRows, plan: TrainingPlan) -> Candidate:
     encoder = plan.encoder
     network = new_network(plan.network, None, plan.seed, encoder.device)
     train, validation = encoder.inputs(rows.train), encoder.inputs(rows.validation)
-    start_at_states(network, [train, validation])
+    _start_at_states(network, [train, validation], plan)
     if plan.by_contrast(rows):
         head = weak_head(network, _with_label_names(network, train, plan), encoder.labels)
     else:
@@ -92,7 +92,7 @@ def _fit(method: str, network: Network, rows: TrainingRows, plan: TrainingPlan, 
     views = encoder.inputs(encoder.views(rows.train))
     target = encoder.inputs(plan.target) if plan.target else None
     if settings.training.cache_features and not settings.rewords:
-        start_at_states(network, [train, validation, views, *([target] if target is not None else [])])
+        _start_at_states(network, [train, validation, views, *([target] if target is not None else [])], plan)
     if plan.by_contrast(rows):
         return _by_contrast(method, network, train, views, plan)
     if fit_head and has_one_layer(network):
@@ -102,6 +102,18 @@ def _fit(method: str, network: Network, rows: TrainingRows, plan: TrainingPlan, 
     fit = _by_cross_entropy(network, train_on, len(train), validation, target, rows.examples, plan)
     line = Line(network, start) if method == "lora" else None
     return Candidate(method, network, fit.epochs, fit.best, line)
+
+
+def _start_at_states(network: Network, parts: list[Inputs], plan: TrainingPlan) -> None:
+    """Let the network start at the first layer that changes, and report the rows that pass the layers below."""
+    total, done = sum(map(len, parts)), 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        plan.preparing(done, total, f"{plan.stage}: rows through the frozen layers")
+
+    start_at_states(network, parts, count)
 
 
 def _by_contrast(method: str, network: Network, train: Inputs, views: Inputs, plan: TrainingPlan) -> Candidate:

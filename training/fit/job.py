@@ -68,10 +68,19 @@ class Job:
             total=len(self.rows["train"]),
         )
 
-    def plan(self, report: Report = silent, checkpoints: Checkpoints | None = None) -> TrainingPlan:
+    def plan(
+        self, report: Report = silent, checkpoints: Checkpoints | None = None, preparing: Report = silent
+    ) -> TrainingPlan:
         """Return the plan of a training under the first seed."""
         return TrainingPlan(
-            self.network, self.encoder, self.settings, self.seeds[0], self.target, report, checkpoints
+            self.network,
+            self.encoder,
+            self.settings,
+            self.seeds[0],
+            self.target,
+            report,
+            checkpoints,
+            preparing=preparing,
         )
 
     def inputs(self, part: str) -> Inputs:

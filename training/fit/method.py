@@ -13,6 +13,7 @@ from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.split import FOLDS
 from rootstock.training.errors import BelowBaseline
 from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, train_candidate
+from rootstock.training.fit.descent import silent
 from rootstock.training.fit.fold_progress import FoldProgress
 from rootstock.training.fit.plan import TrainingPlan, TrainingRows
 from rootstock.training.metrics.counts import entity_counts, f1
@@ -158,7 +159,7 @@ def _out_of_fold(
     by_strength: dict[float, dict[int, Array]] = {strength: {} for strength in strengths}
     progress = FoldProgress(plan.report, count)
     for number, (part, fold) in enumerate(rows.folds(count)):
-        in_fold = replace(plan, stage=f"{method}-fold{number + 1}", report=progress.of(number))
+        in_fold = replace(plan, stage=f"{method}-fold{number + 1}", report=progress.of(number), preparing=silent)
         candidate = train_candidate(method, part, in_fold)
         held_out = [rows.train[i] for i in fold]
         for strength, outputs in _at_strengths(candidate, plan.encoder, held_out, strengths).items():

@@ -74,6 +74,7 @@ class TrainingPlan:
     """The plan of a training: the network, the settings and the seed.
 
     `target` are unlabelled rows of another domain. `stage` names the training in reports and checkpoints.
+    `preparing` gets the rows whose states below the first layer that changes are computed ahead.
     """
 
     network: NetworkSpec
@@ -84,6 +85,7 @@ class TrainingPlan:
     report: Report = silent
     checkpoints: Checkpoints | None = None
     stage: str = "fit"
+    preparing: Report = silent
 
     def by_contrast(self, rows: TrainingRows) -> bool:
         """Return True if a contrastive stage comes first: the recipe says so, or a label has few rows on average.

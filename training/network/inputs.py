@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,6 +64,14 @@ class TokenBatch:
         return {name: arguments[name] for name in spec.inputs}
 
 
+# Takes a number of rows that are done.
+Count = Callable[[int], None]
+
+
+def ignored(rows: int, /) -> None:
+    """Ignore a number of rows."""
+
+
 class Inputs(ABC):
     """The rows of one part, ready to be batched. `lengths` are in tokens, samples or images.
 
@@ -93,8 +101,11 @@ class Inputs(ABC):
         """Yield the positions of all rows in batches of like length, each within a limit of tokens."""
 
     @abstractmethod
-    def keep_states(self, trunk: nn.Module, spec: FoundationSpec, depth: int) -> bool:
-        """Compute and keep the states into layer `depth`; return False where they would take too much memory."""
+    def keep_states(self, trunk: nn.Module, spec: FoundationSpec, depth: int, count: Count = ignored) -> bool:
+        """Compute and keep the states into layer `depth`; return False where they would take too much memory.
+
+        `count` gets the number of rows of each batch that is computed.
+        """
 
     def parts(self, chosen: Sequence[int]) -> list[list[int]]:
         """Return the positions of a step in groups that can be batched."""
@@ -150,7 +161,7 @@ class TokenInputs(Inputs):
             yield order[:size]
             order = order[size:]
 
-    def keep_states(self, trunk: nn.Module, spec: FoundationSpec, depth: int) -> bool:
+    def keep_states(self, trunk: nn.Module, spec: FoundationSpec, depth: int, count: Count = ignored) -> bool:
         """Compute and keep the states into layer `depth`; return False where they would take too much memory."""
         import torch
 
@@ -164,5 +175,6 @@ class TokenInputs(Inputs):
                 for row, i in enumerate(chosen):
                     start, length = int(self._starts[i]), int(self.lengths[i])
                     states[start : start + length] = computed[row, :length]
+                count(len(chosen))
         self.states = states
         return True

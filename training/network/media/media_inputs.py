@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rootstock.adapters.spec import Array, FoundationSpec
-from rootstock.training.network.inputs import Inputs
+from rootstock.training.network.inputs import Count, Inputs, ignored
 from rootstock.training.network.media.media_row import MediaRow
 from rootstock.training.network.trunk import states_into
 
@@ -104,7 +104,7 @@ class MediaInputs(Inputs):
             for start in range(0, len(group), _ROWS):
                 yield group[start : start + _ROWS]
 
-    def keep_states(self, trunk: nn.Module, spec: FoundationSpec, depth: int) -> bool:
+    def keep_states(self, trunk: nn.Module, spec: FoundationSpec, depth: int, count: Count = ignored) -> bool:
         """Compute and keep the states into layer `depth`; return False where they would take too much memory."""
         import torch
 
@@ -115,6 +115,7 @@ class MediaInputs(Inputs):
                 if states[0].numel() * 4 * len(self) > _MOST_BYTES:
                     return False
                 kept |= dict(zip(chosen, states, strict=True))
+                count(len(chosen))
         self.states = [kept[i] for i in range(len(self))]
         return True
 
