@@ -37,7 +37,7 @@ from rootstock.service.api.middleware.gate import Gate
 from rootstock.service.api.middleware.keys import Keys
 from rootstock.service.api.middleware.site import Sites
 from rootstock.service.api.openai import chat, completions, embeddings, models, moderations
-from rootstock.service.composition import open_server
+from rootstock.service.composition.server_parts import open_server
 from rootstock.service.settings import Settings, read_settings
 from rootstock.service.startup import Startup
 from rootstock.service.telemetry.logs import configure_logs

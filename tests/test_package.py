@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from rootstock.adapters.foundation.named import NAMED
-from rootstock.service.composition import DEMO
+from rootstock.service.composition.demo_adapters import DEMO
 from tests.serve_process import free_port, serving
 
 ROOT = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""The parts of a running server that the routes call; composition.py puts them together."""
+"""The parts of a running server that the routes call; `composition` puts them together."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from rootstock.adapters.bundle.bundle_file import BundleDescription, open_bundle
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.spec import Rejected
-from rootstock.service.composition import DEMO
+from rootstock.service.composition.demo_adapters import DEMO
 from tests.attacks.forge import tiny_bert
 from tests.peft_adapters import peft_model, save_adapter
 

@@ -36,7 +36,7 @@ from rootstock.adapters.foundation.location import (
     with_files,
 )
 from rootstock.adapters.spec import EmbeddingSpec, FoundationSpec, Preprocessing, Rejected
-from rootstock.service.composition import open_runner
+from rootstock.service.composition.runner_parts import open_runner
 from rootstock.service.engine.core.catalog import foundation_adapter
 from rootstock.service.engine.encode.modalities.text import Tokenizer, pad
 from rootstock.service.engine.runners.torch.runner import TorchRunner

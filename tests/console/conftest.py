@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from rootstock.adapters.foundation.location import FoundationFiles
-from rootstock.service.composition import DEMO
+from rootstock.service.composition.demo_adapters import DEMO
 from rootstock.service.settings import Settings
 from tests.console.browsing import Visit, run_browser, skip_without_chromium
 from tests.live_server import RunningServer, run_server, upload

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.home.bulk_import import import_bundles
 from rootstock.adapters.spec import FoundationSpec
-from rootstock.service.composition import DEMO
+from rootstock.service.composition.demo_adapters import DEMO
 from tests.console.browsing import Visit
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from rootstock.service.composition import DEMO
+from rootstock.service.composition.demo_adapters import DEMO
 from tests.console.browsing import Visit
 
 FORMS = ['{"message": "Bad gateway"}', '{"error": "denied"}', '{"error": null}', "null", "<h1>502</h1>"]

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from rootstock.adapters.reference import is_name
-from rootstock.service.composition import DEMO
+from rootstock.service.composition.demo_adapters import DEMO
 from tests.console.browsing import Visit
 from tests.live_server import upload
 from tests.peft_adapters import PeftAdapter

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rootstock.service.composition import DEMO
+from rootstock.service.composition.demo_adapters import DEMO
 from tests.bounds import HANG
 from tests.deploy.image import Image, built, can_build
 from tests.live_server import upload

@@ -10,7 +10,8 @@ import pytest
 
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.service.app import OpenServer
-from rootstock.service.composition import OpenedRunner, open_runner, open_server
+from rootstock.service.composition.runner_parts import OpenedRunner, open_runner
+from rootstock.service.composition.server_parts import open_server
 from rootstock.service.engine.encode.batch import Encoder
 from rootstock.service.settings import Settings
 

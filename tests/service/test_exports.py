@@ -26,7 +26,7 @@ from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.spec import Adapter, FoundationSpec
 from rootstock.adapters.store.folder import FolderStore
 from rootstock.service.cli import foundation as commands
-from rootstock.service.composition import DEMO
+from rootstock.service.composition.demo_adapters import DEMO
 from rootstock.service.engine.core.catalog import foundation_adapter
 from rootstock.service.engine.encode.modalities.text import Tokenizer, pad
 from rootstock.service.engine.runners.onnx.export import int8 as onnx_int8

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from rootstock.service.composition import open_server
+from rootstock.service.composition.server_parts import open_server
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.settings import Settings
 from tests.bounds import HANG

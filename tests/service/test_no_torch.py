@@ -18,7 +18,7 @@ from rootstock.adapters.home.bulk_import import ImportedBundle, import_bundles
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.store.folder import FolderStore
-from rootstock.service.composition import DEMO
+from rootstock.service.composition.demo_adapters import DEMO
 from rootstock.service.registry_catalog import RegistryCatalog
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner

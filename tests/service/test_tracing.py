@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from rootstock.service.composition import open_server
+from rootstock.service.composition.server_parts import open_server
 from rootstock.service.settings import Settings
 from rootstock.service.telemetry.span_exporters import NoSuchExporter, find_exporters
 from tests.live_server import run_server, upload
@@ -161,7 +161,7 @@ def test_without_an_exporter_nothing_of_opentelemetry_s_sdk_is_loaded(new_home: 
     program = f"""
 import asyncio, sys
 from pathlib import Path
-from rootstock.service.composition import open_server
+from rootstock.service.composition.server_parts import open_server
 from rootstock.service.settings import Settings
 
 async def opened():

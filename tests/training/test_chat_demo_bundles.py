@@ -16,7 +16,7 @@ from rootstock.adapters.bundle import Bundle, Limits, open_bundle
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import locate
 from rootstock.adapters.spec import FoundationSpec
-from rootstock.service.composition import CHAT_DEMO
+from rootstock.service.composition.demo_adapters import CHAT_DEMO
 from rootstock.service.settings import Settings
 from rootstock.training.recipe.recipe_file import load_recipe
 from tests.chat_foundation import needs_chat

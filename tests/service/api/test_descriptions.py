@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load
 
 from rootstock.adapters.spec import FoundationSpec
-from rootstock.service.composition import DEMO
+from rootstock.service.composition.demo_adapters import DEMO
 from tests.live_server import RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 

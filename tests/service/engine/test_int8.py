@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.spec import FoundationSpec, Preprocessing
-from rootstock.service.composition import DEMO
+from rootstock.service.composition.demo_adapters import DEMO
 from rootstock.service.engine.encode.modalities.text import TextSample, Tokenizer, pad
 from rootstock.service.engine.runners.onnx.export.int8 import quantise
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner

@@ -1,0 +1,92 @@
+"""Who may call the server, and from which sites and hosts."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings
+
+from rootstock.service.settings.lists import split
+
+if TYPE_CHECKING:
+    pass
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+\]?", re.ASCII)
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+
+
+class AccessSettings(BaseSettings):
+    """Who may call the server, and from which sites and hosts."""
+
+    api_key: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="Bearer token for inference and for reading lists. If unset, these calls need no key.",
+    )
+    admin_key: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="Bearer token for every call, publishing included. If unset, the server listens on loopback "
+        "only.",
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="Host names, separated by commas, that a server without keys accepts besides loopback names. "
+        "If empty, it accepts loopback names alone.",
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins, separated by commas, whose pages may call the server from a browser, such as "
+        "https://app.example.com; `*` with keys means all. If empty, no page of another site may.",
+    )
+    media_hosts: str = Field(
+        "",
+        description="Host names, separated by commas, from which the server downloads images and recordings that "
+        "a request names by address. If empty, it downloads none.",
+    )
+
+    @field_validator("allowed_hosts", "media_hosts")
+    @classmethod
+    def _names_hosts(cls, hosts: str) -> str:
+        for host in split(hosts):
+            if not _HOST.fullmatch(host):
+                raise ValueError(
+                    f"{host!r} is not a host name; give names such as models.example.com or addresses, without a "
+                    "scheme, a port or a path"
+                )
+        return hosts
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _names_origins(cls, origins: str) -> str:
+        for origin in split(origins):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin; give a scheme and a host, and a port if need be, such as "
+                    "https://app.example.com, without a path"
+                )
+        return origins
+
+    @field_validator("api_key", "admin_key")
+    @classmethod
+    def _can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()):
+            raise ValueError("a key is sent in a header; use visible ASCII characters only, without spaces")
+        return key
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        """Return the names in `allowed_hosts`, without duplicates and without the brackets of IPv6 addresses."""
+        return tuple(host.strip("[]") for host in split(self.allowed_hosts))
+
+    @property
+    def media_host_names(self) -> tuple[str, ...]:
+        """Return the names in `media_hosts`, without duplicates and without the brackets of IPv6 addresses."""
+        return tuple(host.strip("[]") for host in split(self.media_hosts))
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Return the origins in `cors_origins`, in lower case and without duplicates."""
+        return split(self.cors_origins.lower())

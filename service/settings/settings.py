@@ -1,0 +1,78 @@
+"""All settings of the server, read from environment variables and checked at start."""
+
+from __future__ import annotations
+
+import os
+from typing import Self
+
+from pydantic import ValidationError, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from rootstock.service.api.middleware.site import is_loopback
+from rootstock.service.settings.access import AccessSettings
+from rootstock.service.settings.capacity import CapacitySettings
+from rootstock.service.settings.listener import ListenerSettings
+from rootstock.service.settings.models import ModelSettings
+from rootstock.service.settings.place import PlaceSettings
+
+PREFIX = "ROOTSTOCK_"
+
+
+class SettingsError(ValueError):
+    """Settings that the server cannot start with. The message has one line for each wrong setting."""
+
+
+class Settings(PlaceSettings, ListenerSettings, AccessSettings, ModelSettings, CapacitySettings):
+    """The settings with their defaults. docs/operations.md lists them; a test compares the two."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
+
+    @model_validator(mode="after")
+    def _open_only_with_a_key(self) -> Self:
+        if self.admin_key is None and not is_loopback(self.host):
+            raise ValueError(
+                f"ROOTSTOCK_HOST is {self.host}, which other machines can reach, and there is no "
+                "ROOTSTOCK_ADMIN_KEY: anyone could publish adapters; set the key, or listen on 127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_page_only_with_keys(self) -> Self:
+        if "*" in self.origins and (self.api_key is None or self.admin_key is None):
+            raise ValueError(
+                "ROOTSTOCK_CORS_ORIGINS is *, and a call without a key would work from every web page; set "
+                "ROOTSTOCK_API_KEY and ROOTSTOCK_ADMIN_KEY, or name the origins"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pins_leave_a_slot(self) -> Self:
+        if len(self.pinned) > self.slots - 3:
+            raise ValueError(
+                f"ROOTSTOCK_PIN names {len(self.pinned)} references; at most {self.slots - 3} may be pinned with "
+                f"ROOTSTOCK_SLOTS={self.slots}, because the foundation, verification and the other adapters need "
+                "one slot each; raise ROOTSTOCK_SLOTS or pin fewer"
+            )
+        return self
+
+
+def read_settings(**overrides: object) -> Settings:
+    """Return the settings from the environment; an override that is not None takes precedence.
+
+    Raise SettingsError, which names every wrong or unknown setting.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        raise SettingsError(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    flags = {name: value for name, value in overrides.items() if value is not None}
+    if "foundation" in flags:
+        flags.setdefault("foundations", "")
+    try:
+        return Settings(**flags)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False, include_input=False):
+            name = PREFIX + str(problem["loc"][0]).upper() + ": " if problem["loc"] else ""
+            lines.append(name + problem["msg"].removeprefix("Value error, "))
+        raise SettingsError("\n".join(lines)) from None
