@@ -28,8 +28,9 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A process for each core. The tests of a file share a process, and so its fixtures.
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not clients"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not clients"
 
 # Without Chromium the tests are skipped: apt-get install chromium.
 test-console: install

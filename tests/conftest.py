@@ -7,6 +7,9 @@ import os
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", LANGSMITH_TRACING="false")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # OpenMP's threads spin while they wait. Those of two processes would take the cores from each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in [n for n in os.environ if n.startswith("ROOTSTOCK_") and n != "ROOTSTOCK_DATA"]:
     del os.environ[_name]
 

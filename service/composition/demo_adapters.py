@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rootstock.adapters.registry.port import Registry
     from rootstock.service.publishing import Publisher
 
-# The demo adapters of the default foundation, and of the chat foundation.
-DEMO, CHAT_DEMO = (Path(__file__).parents[1] / name for name in ("demo", "demo_chat"))
+# The demo adapters of the default foundation, of the chat foundation and of the vision foundation.
+DEMO, CHAT_DEMO, VISION_DEMO = (Path(__file__).parents[1] / name for name in ("demo", "demo_chat", "demo_vision"))
 
 
 async def register_demo(publisher: Publisher, registry: Registry) -> None:
@@ -29,7 +29,7 @@ async def register_demo(publisher: Publisher, registry: Registry) -> None:
     They are verified like any upload. If an earlier start was killed midway, or had fewer foundations, publish
     the remaining ones. Skip an adapter whose name a foundation has, or that the limits or a full disk refuse.
     """
-    folders = DEMO, CHAT_DEMO
+    folders = DEMO, CHAT_DEMO, VISION_DEMO
     bundles: Mapping[str, Path] = {path.stem: path for folder in folders for path in folder.glob("*.zip")}
     events = registry.events(limit=4 * len(bundles))
     if any(event.name not in bundles or event.what != "published" for event in events):
