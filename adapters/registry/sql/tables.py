@@ -139,3 +139,13 @@ class KeyRow(Base):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class QuotaRow(Base):
+    """The limits of one key or one tenant: `holder` is `key/` and an id, or `tenant/` and a name."""
+
+    __tablename__ = "quotas"
+    holder: Mapped[str] = mapped_column(String(40), primary_key=True)
+    requests_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    tokens_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    stored_mb: Mapped[int | None] = mapped_column(BigInteger)
