@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from rootstock.adapters.client import flows, key_routes, routes
+from rootstock.adapters.client import flows, routes
 from rootstock.adapters.client.batches import DEFAULT_BATCH, BatchPlan, in_order_async
 from rootstock.adapters.client.errors import Refused
 from rootstock.adapters.client.exchange import HttpCall
@@ -28,6 +28,7 @@ from rootstock.adapters.client.records import (
     TextRecord,
 )
 from rootstock.adapters.client.routes import Document, GivenInput, Messages
+from rootstock.adapters.client.tenancy import key_routes
 from rootstock.adapters.client.text_stream import AsyncTextPieces
 from rootstock.adapters.client.transport import AsyncTransport
 from rootstock.adapters.client.upload import PlainAdapter, UploadSource, opened_upload
