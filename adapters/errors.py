@@ -121,6 +121,24 @@ class RegistryUnavailable(AdapterError):
     code = "registry_unavailable"
 
 
+class UnknownKey(AdapterError):
+    """No key of the tenant has this id."""
+
+    code = "unknown_key"
+
+
+class InvalidKey(AdapterError):
+    """A property of a key or a quota has no such value."""
+
+    code = "invalid_key"
+
+
+class EndedKey(AdapterError):
+    """The key has expired or is revoked, so it cannot be rotated."""
+
+    code = "ended_key"
+
+
 class SourceError(AdapterError):
     """A saved model or head cannot become an adapter; the message names the file or part, and the remedy."""
 

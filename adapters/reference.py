@@ -7,6 +7,8 @@ from rootstock.adapters.errors import InvalidDigest, InvalidName, InvalidReferen
 
 FOUNDATION = "foundation"
 LIVE = "live"
+# The operator's own tenant.
+DEFAULT_TENANT = "default"
 MAX_VERSION = 999_999_999
 
 # The longest reference: a name, "@sha256:" and a whole digest.

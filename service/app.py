@@ -15,7 +15,7 @@ import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from rootstock.service.api import console, errors, health, pages, predict, rerank, tokenize
+from rootstock.service.api import console, errors, health, keys, pages, predict, rerank, tokenize
 from rootstock.service.api.adapters import aliases, cards, events, listing, uploads, versions
 from rootstock.service.api.compat import (
     bento_schema,
@@ -34,7 +34,6 @@ from rootstock.service.api.compat.inference_protocol import open_inference
 from rootstock.service.api.document import tags
 from rootstock.service.api.document.document import OpenApiDocument
 from rootstock.service.api.middleware.gate import Gate
-from rootstock.service.api.middleware.keys import Keys
 from rootstock.service.api.middleware.site import Sites
 from rootstock.service.api.openai import chat, completions, embeddings, models, moderations
 from rootstock.service.composition.server_parts import open_server
@@ -56,6 +55,7 @@ _ROUTERS = {
         *(part.router for part in (uploads, listing, versions, cards, aliases, events)),
         lora.router,
     ),
+    tags.KEYS: (keys.router,),
     tags.SERVER: (health.router, pages.router, console.router, probes.router, bento_schema.router),
     tags.EMBEDDING_SERVERS: tuple(part.router for part in (tei, tei_tokens, infinity, cohere, shared_paths)),
     tags.VLLM: (vllm.router,),
@@ -107,11 +107,9 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
     app.include_router(inference_api.router, tags=[tags.HUGGING_FACE.name])
     errors.install(app)
     app.add_exception_handler(predict.ClientLeft, errors.no_answer)
-    keys = Keys(*(None if k is None else k.get_secret_value() for k in (settings.api_key, settings.admin_key)))
-    app.openapi = OpenApiDocument(app, keys)  # type: ignore[method-assign]
+    app.openapi = OpenApiDocument(app)  # type: ignore[method-assign]
     app.add_middleware(
         Gate,
-        keys=keys,
         sites=Sites(settings.host_names, settings.origins),
         max_body=settings.max_body_mb * _MIB,
         # 1 MiB on top of the bundle is for the form's other fields and the multipart framing.
@@ -124,7 +122,7 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
             allow_origins=settings.origins,
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["X-Request-Id", "Retry-After"],
+            expose_headers=["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy"],
         )
     return app
 

@@ -34,6 +34,8 @@ UPLOADS_AT_ONCE = 2
 MAX_GOLDEN_TOKENS = 256
 # An adapter that generates text without a golden set generates this many tokens.
 _PROBE_TOKENS = 8
+# Takes the size of a bundle in bytes and its digest.
+CheckRoom = Callable[[int, str], None]
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,25 @@ class Publisher:
         return fingerprint in {host.spec.fingerprint for host in self._foundations}
 
     async def publish(
-        self, read: Callable[[], Awaitable[bytes]], name: str, plain: PlainFields, activate: bool
+        self,
+        read: Callable[[], Awaitable[bytes]],
+        name: str,
+        plain: PlainFields,
+        activate: bool,
+        check_room: CheckRoom | None = None,
     ) -> Publication:
-        """Publish the bundle in the zip that `read` returns. Raise Rejected if a check fails."""
+        """Publish the bundle in the zip that `read` returns. Raise Rejected if a check fails.
+
+        `check_room` is called in a thread before the bundle is stored, and raises an error if it may not be.
+        """
         check_name(name)
         self._foundations.check_name(name)
         async with self._uploads:
-            return await self._publish(await read(), name, plain, activate)
+            return await self._publish(await read(), name, plain, activate, check_room)
 
-    async def _publish(self, data: bytes, name: str, plain: PlainFields, activate: bool) -> Publication:
+    async def _publish(
+        self, data: bytes, name: str, plain: PlainFields, activate: bool, check_room: CheckRoom | None
+    ) -> Publication:
         try:
             host = await self._host(data, plain)
             bundle, converted = await self._open(data, plain, host)
@@ -105,7 +117,9 @@ class Publisher:
             raise
         self._metrics.verified("passed")
         async with self._keeping:
-            keep = partial(self._keep, name, bundle, adapter.task, verification, activate, host.spec.fingerprint)
+            keep = partial(
+                self._keep, name, bundle, adapter.task, verification, activate, host.spec.fingerprint, check_room
+            )
             published = await asyncio.to_thread(keep)
         for engine, part in host.parts(adapter):
             engine.cache.put(part)
@@ -157,8 +171,11 @@ class Publisher:
         verification: dict[str, Any],
         activate: bool,
         foundation: str,
+        check_room: CheckRoom | None,
     ) -> Published:
         data = bundle.to_zip()
+        if check_room is not None:
+            check_room(len(data), bundle.digest)
         self._store.put(bundle.digest, data)
         return self._registry.publish(
             name,

@@ -17,6 +17,9 @@ from rootstock.service.app import OpenServer, create_app
 from rootstock.service.settings import Settings
 from tests.bounds import HANG
 
+# Keys of the settings, for tests: one that infers and reads, and one that does everything.
+READER, OWNER = "reader-0123456789", "owner-0123456789"
+
 
 class RunningServer:
     """A server that answers at `url`."""

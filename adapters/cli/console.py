@@ -34,6 +34,9 @@ _GROUPS = {
         "rootstock.adapters.cli.adapter_commands:app",
         "Publish, list, download and remove adapters, and move their aliases.",
     ),
+    "keys": CommandGroup(
+        "rootstock.service.cli.keys:app", "Create, list, rotate and revoke the keys of a server, and set quotas."
+    ),
     "train": CommandGroup(
         "rootstock.training.cli.app:app", "Train an adapter from labelled rows, and study it.", "train"
     ),

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from rootstock.adapters.client.errors import ClientError, Misused, Refused, one_line
-from rootstock.adapters.errors import AdapterError, InvalidName, InvalidReference
+from rootstock.adapters.errors import AdapterError, InvalidKey, InvalidName, InvalidReference
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from rootstock.adapters.client.records import AliasRecord, PublishedRecord
 
+_PROGRAM = "rootstock adapters"
 _FORM_FIELD = re.compile(r"the form field [`'](\w+)[`']")
 # A check's name, then the form field that the check refuses.
 _FIELD_AT = re.compile(r"\b(schema|labels|foundation): (task|labels|problem_type|max_length|foundation): ")
@@ -75,22 +76,22 @@ def notes(warnings: Iterable[str], ignored: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def failures() -> Iterator[None]:
+def failures(program: str = _PROGRAM) -> Iterator[None]:
     """Print one line on stderr instead of a traceback: exit code 2 for wrong usage, 1 for the rest."""
     try:
         yield
-    except (Misused, InvalidName, InvalidReference) as error:
-        fail(str(error), 2)
+    except (Misused, InvalidName, InvalidReference, InvalidKey) as error:
+        fail(str(error), 2, program)
     except ClientError as error:
         status = f" ({error.status} {error.code})" if isinstance(error, Refused) and error.code else ""
-        fail(in_options("; ".join(filter(None, (f"{error}{status}", error.advice)))))
+        fail(in_options("; ".join(filter(None, (f"{error}{status}", error.advice)))), 1, program)
     except (AdapterError, OSError) as error:
-        fail(str(error))
+        fail(str(error), 1, program)
 
 
-def fail(message: str, code: int = 1) -> NoReturn:
+def fail(message: str, code: int = 1, program: str = _PROGRAM) -> NoReturn:
     """Print an error on stderr as one line, and end the command with the exit code `code`."""
-    typer.echo(f"rootstock adapters: {one_line(message)}", err=True)
+    typer.echo(f"{program}: {one_line(message)}", err=True)
     raise typer.Exit(code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -19,11 +20,15 @@ from rootstock.adapters.client.records import (
     AdapterRecord,
     AliasRecord,
     BundleFile,
+    KeyEntry,
+    NewKeyEntry,
     PublishedRecord,
+    QuotaEntry,
     RankedText,
     TextRecord,
 )
 from rootstock.adapters.client.routes import Document, GivenInput, Messages
+from rootstock.adapters.client.tenancy import key_routes
 from rootstock.adapters.client.text_stream import TextPieces
 from rootstock.adapters.client.transport import BlockingTransport
 from rootstock.adapters.client.upload import PlainAdapter, UploadSource, opened_upload
@@ -281,6 +286,44 @@ class Client(BlockingTransport):
     def metrics(self) -> str:
         """Return the server's metrics in Prometheus's text format."""
         return self._ask(routes.metrics())
+
+    def create_key(
+        self,
+        role: str,
+        *,
+        tenant: str | None = None,
+        label: str = "",
+        expires_at: datetime | None = None,
+        **limits: int | None,
+    ) -> NewKeyEntry:
+        """Make a key of a tenant, by default of the caller's own. The result holds its text, shown only once.
+
+        `role` is `predict`, `publish` or `admin`. `limits` are `requests_per_minute`, `tokens_per_minute` and
+        `stored_mb`.
+        """
+        return self._ask(key_routes.create_key(tenant, role, label, expires_at, limits))
+
+    def keys(self, tenant: str | None = None) -> list_[KeyEntry]:
+        """Return all keys that the caller administers, or those of one tenant, oldest first."""
+        return self._ask(key_routes.list_keys(tenant))
+
+    def rotate_key(
+        self, id: str, *, overlap_seconds: int = 3600, expires_at: datetime | None = None
+    ) -> NewKeyEntry:
+        """Make a key with the properties of an old one, which stays good for `overlap_seconds`."""
+        return self._ask(key_routes.rotate_key(id, overlap_seconds, expires_at))
+
+    def revoke_key(self, id: str) -> None:
+        """Revoke a key at once."""
+        self._ask(key_routes.revoke_key(id))
+
+    def tenant_quota(self, tenant: str) -> QuotaEntry:
+        """Return the limits of a tenant and what it stores."""
+        return self._ask(key_routes.tenant_quota(tenant))
+
+    def set_tenant_quota(self, tenant: str, **limits: int | None) -> QuotaEntry:
+        """Set the limits of a tenant; one that is left out does not exist afterwards."""
+        return self._ask(key_routes.set_tenant_quota(tenant, limits))
 
     def classifier(self, model: str, **parameters: Any) -> RemoteClassifier:
         """Return a fitted classifier with the methods of scikit-learn's, for a classification adapter.

@@ -146,6 +146,44 @@ class TextRecord(ServerRecord):
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class KeyEntry(ServerRecord):
+    """A key without its secret. `state` is `good`, `expired` or `revoked`; times are ISO 8601 in UTC.
+
+    A limit of None does not exist; `stored_mb` is in MiB.
+    """
+
+    id: str
+    tenant: str
+    role: str
+    label: str
+    state: str
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    stored_mb: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewKeyEntry(KeyEntry):
+    """A key that was just made. `key` is its text, which the server shows only once."""
+
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuotaEntry(ServerRecord):
+    """The limits of a tenant, None where there is none, and the bytes of the bundles that it stores."""
+
+    tenant: str
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    stored_mb: int | None
+    stored_bytes: int
+
+
 @dataclass(frozen=True)
 class RankedText:
     """A document of a ranking: its position in the request, its score, and the digest of what scored it."""

@@ -134,7 +134,7 @@ def most_inputs() -> HttpCall[int]:
             raise ValueError(f"max_inputs is {most}")
         return most
 
-    return HttpCall("GET", "/v1/limits", _reader(read))
+    return HttpCall("GET", "/v1/limits", reader_of(read))
 
 
 def metrics() -> HttpCall[str]:
@@ -166,7 +166,7 @@ def push(content: Mapping[str, Any], ignored: Sequence[str]) -> HttpCall[Publish
 
     def read_response(response: httpx.Response) -> PublishedRecord:
         # The status alone says whether there is a new version.
-        return replace(_reader(read)(response), created=response.status_code == 201)
+        return replace(reader_of(read)(response), created=response.status_code == 201)
 
     return HttpCall("POST", _ADAPTERS, read_response, content)
 
@@ -182,12 +182,12 @@ def page(limit: int, after: str | None, search: str | None) -> HttpCall[AdapterP
             raise Unreadable(f"{_ADAPTERS} gave no page of adapters: the next page is the same one")
         return got
 
-    return HttpCall("GET", _ADAPTERS, _reader(read), {"params": params})
+    return HttpCall("GET", _ADAPTERS, reader_of(read), {"params": params})
 
 
 def show(name: str) -> HttpCall[AdapterRecord]:
     """Return the call that describes an adapter with its versions."""
-    return HttpCall("GET", _path(name), _reader(AdapterRecord.read))
+    return HttpCall("GET", _path(name), reader_of(AdapterRecord.read))
 
 
 def bundle(name: str, version: int) -> HttpCall[bytes]:
@@ -207,12 +207,12 @@ def bundle(name: str, version: int) -> HttpCall[bytes]:
 def promote(name: str, version: int, alias: str) -> HttpCall[AliasRecord]:
     """Return the call that points an alias at a version."""
     path = f"{_path(name)}/aliases/{quote(check_alias(alias), safe='')}"
-    return HttpCall("PUT", path, _reader(AliasRecord.read), {"json": {"version": version}})
+    return HttpCall("PUT", path, reader_of(AliasRecord.read), {"json": {"version": version}})
 
 
 def rollback(name: str) -> HttpCall[AliasRecord]:
     """Return the call that moves `live` back. It is not repeatable: twice would move it back by two versions."""
-    return HttpCall("POST", f"{_path(name)}/rollback", _reader(AliasRecord.read), repeatable=False)
+    return HttpCall("POST", f"{_path(name)}/rollback", reader_of(AliasRecord.read), repeatable=False)
 
 
 def delete(name: str, version: int | None, force: bool) -> HttpCall[None]:
@@ -264,10 +264,10 @@ def _base64(data: bytes) -> dict[str, str]:
 
 
 def _post(path: str, body: Document, read: Callable[[Document], T]) -> HttpCall[T]:
-    return HttpCall("POST", path, _reader(read), {"json": body})
+    return HttpCall("POST", path, reader_of(read), {"json": body})
 
 
-def _reader(read: Callable[[Document], T]) -> Callable[[httpx.Response], T]:
+def reader_of(read: Callable[[Document], T]) -> Callable[[httpx.Response], T]:
     """Return the reader of a response whose JSON object `read` reads."""
 
     def read_response(response: httpx.Response) -> T:

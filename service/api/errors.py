@@ -19,6 +19,7 @@ from starlette.types import Scope
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.spec import Rejected
 from rootstock.service.engine.core.errors import Draining, EngineError, Expired, Overloaded, TooLong
+from rootstock.service.tenancy.errors import AccessError, IssuerUnavailable, QuotaExceeded
 
 _STATUS = {
     "invalid_json": 400,
@@ -38,6 +39,19 @@ _STATUS = {
     "path_not_found": 404,
     "adapter_exists": 400,
     "store_full": 507,
+    "unknown_key": 404,
+    "invalid_key": 422,
+    "ended_key": 409,
+    "missing_key": 401,
+    "wrong_key": 403,
+    "expired_key": 401,
+    "revoked_key": 401,
+    "invalid_token": 401,
+    "issuer_unavailable": 503,
+    "foreign_tenant": 403,
+    "first_key": 409,
+    "quota_exceeded": 429,
+    "stored_quota_exceeded": 413,
     "registry_unavailable": 503,
     "invalid_input": 422,
     "invalid_parameter": 422,
@@ -136,9 +150,12 @@ def spell(error: EngineError, inputs: str, truncation: str | None = "truncation"
 
 
 def fault_detail(path: str, error: Exception) -> tuple[int, ErrorDetail]:
-    """Return as `error_detail`, and log a fault of the server. A passed deadline and a stop are no faults."""
+    """Return as `error_detail`, and log a fault of the server.
+
+    A passed deadline, a stop, and an identity provider that is away are no faults.
+    """
     status, detail = error_detail(error)
-    if status >= 500 and not isinstance(error, Expired | Draining):
+    if status >= 500 and not isinstance(error, Expired | Draining | IssuerUnavailable):
         structlog.get_logger().error("request failed", path=path, code=detail.code, exc_info=error)
     return status, detail
 
@@ -177,8 +194,18 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
 def answer_error(scope: Scope, error: Exception) -> JSONResponse:
     """Return the answer to a request that ended in this error, and log a fault of the server."""
     status, detail = fault_detail(scope["path"], error)
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
-    return JSONResponse(ErrorAnswer(error=detail).model_dump(), status, headers)
+    return JSONResponse(ErrorAnswer(error=detail).model_dump(), status, _headers_of(error))
+
+
+def _headers_of(error: Exception) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    if isinstance(error, Overloaded | QuotaExceeded):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, QuotaExceeded):
+        headers.update(error.headers)
+    if isinstance(error, AccessError) and error.challenge is not None:
+        headers["WWW-Authenticate"] = error.challenge
+    return headers
 
 
 async def _on_validation(request: Request, error: Exception) -> JSONResponse:

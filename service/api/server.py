@@ -16,6 +16,9 @@ from rootstock.service.foundations import Foundations
 from rootstock.service.pins import Pins
 from rootstock.service.publishing import Publisher
 from rootstock.service.telemetry.metrics import Metrics
+from rootstock.service.tenancy.access import Access
+from rootstock.service.tenancy.principal import Principal
+from rootstock.service.tenancy.quotas import Quotas
 
 if TYPE_CHECKING:
     from rootstock.service.telemetry.tracing import Tracing
@@ -37,6 +40,8 @@ class Server:
     adapter_folder: AdapterFolder
     max_body_bytes: int
     remote_files: RemoteFiles
+    access: Access
+    quotas: Quotas
     tracing: Tracing | None = None
     ready: bool = False
     texts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
@@ -46,3 +51,9 @@ def server_of(request: Request) -> Server:
     """Return the server that handles a request."""
     server: Server = request.app.state.server
     return server
+
+
+def principal_of(request: Request) -> Principal:
+    """Return who a request is from, as the gate noted it."""
+    principal: Principal = request.state.principal
+    return principal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -94,12 +95,16 @@ def _absolute(setting: str) -> str:
 
 
 def _take_home(settings: Any) -> None:
-    """Lock the home for this process. Raise an error if it cannot be written or its registry cannot be read."""
+    """Lock the home for this process.
+
+    Raise an error if it cannot be written, if its registry cannot be read, or if strangers could use the server.
+    """
     from rootstock.adapters.home.home import Home
 
     home = Home(settings.home_folder)
     home.keep("rootstock serve")
-    home.open_registry().close()
+    with closing(home.open_registry()) as registry:
+        settings.check_openness(bool(registry.keys.snapshot().keys))
 
 
 def _check_address(host: str, port: int) -> None:

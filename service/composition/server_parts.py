@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING
 
+from rootstock.service.composition.access_parts import open_access
 from rootstock.service.composition.demo_adapters import register_demo
 from rootstock.service.composition.foundation_parts import open_foundation
 from rootstock.service.composition.runner_parts import OpenRunner, open_runner
@@ -19,12 +20,14 @@ from rootstock.service.settings import Settings
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from rootstock.adapters.registry.key_port import KeyRegistry
     from rootstock.adapters.registry.port import Registry
     from rootstock.adapters.store.port import Store
     from rootstock.service.api.server import Server
     from rootstock.service.foundations import FoundationHost
     from rootstock.service.telemetry.metrics import Metrics
     from rootstock.service.telemetry.tracing import Tracing
+    from rootstock.service.tenancy.access import Access
 
 _MIB = 2**20
 
@@ -37,11 +40,13 @@ async def open_server(
     open_runner: OpenRunner = open_runner,
     registry: Registry | None = None,
     store: Store | None = None,
+    key_registry: KeyRegistry | None = None,
 ) -> AsyncIterator[Server]:
     """Open and start a server's parts; at the end, finish the admitted requests and close the parts.
 
-    If `span_exporters` is None, the environment chooses them. Raise HomeInUse if another program uses the home.
-    Only the process that serves calls this, so that it holds the home.
+    If `span_exporters` is None, the environment chooses them. Raise HomeInUse if another program uses the home,
+    and SettingsError if strangers could use the server. Only the process that serves calls this, so that it holds
+    the home.
     """
     from rootstock.adapters.home.home import Home
     from rootstock.service.telemetry.span_exporters import find_exporters
@@ -49,16 +54,15 @@ async def open_server(
     if span_exporters is None:
         span_exporters = [entry.load()() for entry in find_exporters()]
     home = Home(settings.home_folder)
-    with home.hold("rootstock serve"):
-        registry = registry or home.open_registry()
-        try:
+    with home.hold("rootstock serve"), closing(home.open_registry()) as opened:
+        registry = registry or opened
+        store = store or home.open_store()
+        with open_access(settings, key_registry or opened.keys) as access:
             async with (
                 _traced(span_exporters) as tracing,
-                _serving(settings, registry, store or home.open_store(), open_runner, tracing) as server,
+                _serving(settings, registry, store, open_runner, tracing, access) as server,
             ):
                 yield server
-        finally:
-            registry.close()
 
 
 @asynccontextmanager
@@ -78,7 +82,12 @@ async def _traced(exporters: Sequence[SpanExporter]) -> AsyncIterator[Tracing | 
 
 @asynccontextmanager
 async def _serving(
-    settings: Settings, registry: Registry, store: Store, open_runner: OpenRunner, tracing: Tracing | None
+    settings: Settings,
+    registry: Registry,
+    store: Store,
+    open_runner: OpenRunner,
+    tracing: Tracing | None,
+    access: Access,
 ) -> AsyncIterator[Server]:
     from rootstock.service.adapter_folder import AdapterFolder
     from rootstock.service.api.media.remote_file import RemoteFiles
@@ -89,10 +98,11 @@ async def _serving(
     from rootstock.service.pins import Pins
     from rootstock.service.publishing import Publisher
     from rootstock.service.telemetry.metrics import Metrics
+    from rootstock.service.tenancy.quotas import Quotas, TokenCharges
 
     metrics = Metrics()
     limits = settings.bundle_limits
-    observer = metrics if tracing is None else Observers(metrics, tracing)
+    observer = Observers(metrics, TokenCharges(), *(() if tracing is None else (tracing,)))
     arbiter = Arbiter()
     hosts: list[FoundationHost] = []
     try:
@@ -120,6 +130,8 @@ async def _serving(
                 adapter_folder=AdapterFolder(settings.adapter_folder, limits),
                 max_body_bytes=settings.max_body_mb * _MIB,
                 remote_files=RemoteFiles(settings.media_host_names),
+                access=access,
+                quotas=Quotas(access.ring),
                 tracing=tracing,
             )
         finally:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
+from rootstock.service.api.middleware.site import is_loopback
 from rootstock.service.settings.lists import split
 
 if TYPE_CHECKING:
     pass
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+\]?", re.ASCII)
+# Half the length of a hex text of 128 random bits. A shorter key is a word that someone chose.
+_SHORTEST_KEY = 16
 _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 
 
@@ -22,14 +26,30 @@ class AccessSettings(BaseSettings):
 
     api_key: SecretStr | None = Field(
         None,
-        min_length=1,
-        description="Bearer token for inference and for reading lists. If unset, these calls need no key.",
+        description="Bearer token for inference and for reading, of at least 16 characters. If unset, these "
+        "calls need no key unless the registry has keys.",
     )
     admin_key: SecretStr | None = Field(
         None,
+        description="Bearer token for every call, of at least 16 characters. If unset and without keys in the "
+        "registry, the server listens on loopback only.",
+    )
+    oidc_issuer: str = Field(
+        "",
+        description="Address of an OpenID Connect provider whose tokens the server takes as bearer tokens, such "
+        "as https://login.example.com. If empty, it takes none.",
+    )
+    oidc_audience: str = Field(
+        "", description="Audience that a token of `ROOTSTOCK_OIDC_ISSUER` must name. The two are set together."
+    )
+    oidc_tenant_claim: str = Field(
+        "tenant",
+        description="Claim of a token with its tenant. If empty, every token is of the tenant `default`.",
+    )
+    oidc_role_claim: str = Field(
+        "role",
         min_length=1,
-        description="Bearer token for every call, publishing included. If unset, the server listens on loopback "
-        "only.",
+        description="Claim of a token with its role, or a list with it: `predict`, `publish` or `admin`.",
     )
     allowed_hosts: str = Field(
         "",
@@ -72,9 +92,30 @@ class AccessSettings(BaseSettings):
     @field_validator("api_key", "admin_key")
     @classmethod
     def _can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()):
+        if key is None:
+            return None
+        secret = key.get_secret_value()
+        if not re.fullmatch(r"[\x21-\x7e]*", secret):
             raise ValueError("a key is sent in a header; use visible ASCII characters only, without spaces")
+        if len(secret) < _SHORTEST_KEY:
+            raise ValueError(
+                f"the key has {len(secret)} characters, and one under {_SHORTEST_KEY} can be guessed; make one: "
+                "openssl rand -hex 32"
+            )
         return key
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _names_an_issuer(cls, issuer: str) -> str:
+        # Over plain HTTP anyone on the way could hand out keys of their own.
+        parts = urlsplit(issuer)
+        local = parts.scheme == "http" and is_loopback(parts.hostname or "")
+        safe = parts.scheme == "https" or local
+        if issuer and not (safe and parts.hostname and not parts.query and not parts.fragment):
+            raise ValueError(
+                f"{issuer!r} is not an issuer; give its https address, as it stands in its tokens' claim iss"
+            )
+        return issuer
 
     @property
     def host_names(self) -> tuple[str, ...]:

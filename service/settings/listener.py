@@ -15,7 +15,9 @@ class ListenerSettings(BaseSettings):
     """The address, the HTTP server, the log, and how the server stops."""
 
     host: str = Field(
-        "127.0.0.1", description="Address to listen on. Any but loopback needs `ROOTSTOCK_ADMIN_KEY`."
+        "127.0.0.1",
+        description="Address to listen on. Any but loopback needs `ROOTSTOCK_ADMIN_KEY`, a key in the registry, "
+        "or `ROOTSTOCK_OIDC_ISSUER`.",
     )
     port: int = Field(3000, ge=1, le=65535, description="TCP port to listen on.")
     server: Literal["bentoml", "uvicorn"] = Field(

@@ -28,20 +28,11 @@ class Settings(PlaceSettings, ListenerSettings, AccessSettings, ModelSettings, C
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
     @model_validator(mode="after")
-    def _open_only_with_a_key(self) -> Self:
-        if self.admin_key is None and not is_loopback(self.host):
+    def _issuer_with_an_audience(self) -> Self:
+        if bool(self.oidc_issuer) != bool(self.oidc_audience):
             raise ValueError(
-                f"ROOTSTOCK_HOST is {self.host}, which other machines can reach, and there is no "
-                "ROOTSTOCK_ADMIN_KEY: anyone could publish adapters; set the key, or listen on 127.0.0.1"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _every_page_only_with_keys(self) -> Self:
-        if "*" in self.origins and (self.api_key is None or self.admin_key is None):
-            raise ValueError(
-                "ROOTSTOCK_CORS_ORIGINS is *, and a call without a key would work from every web page; set "
-                "ROOTSTOCK_API_KEY and ROOTSTOCK_ADMIN_KEY, or name the origins"
+                "ROOTSTOCK_OIDC_ISSUER and ROOTSTOCK_OIDC_AUDIENCE are set together: without an audience, a "
+                "token for any other service would do; set both, or neither"
             )
         return self
 
@@ -54,6 +45,25 @@ class Settings(PlaceSettings, ListenerSettings, AccessSettings, ModelSettings, C
                 "one slot each; raise ROOTSTOCK_SLOTS or pin fewer"
             )
         return self
+
+    def check_openness(self, stored_keys: bool) -> None:
+        """Raise SettingsError if strangers could use a server with these settings.
+
+        `stored_keys` tells whether its registry has keys. A server with keys in either place requires them.
+        """
+        asks = stored_keys or bool(self.oidc_issuer)
+        if not asks and self.admin_key is None and not is_loopback(self.host):
+            raise SettingsError(
+                f"ROOTSTOCK_HOST is {self.host}, which other machines can reach, and there is no "
+                "ROOTSTOCK_ADMIN_KEY, and no key in the registry: anyone could publish adapters; set the key, "
+                "make one (rootstock keys create --role admin), or listen on 127.0.0.1"
+            )
+        if not asks and "*" in self.origins and (self.api_key is None or self.admin_key is None):
+            raise SettingsError(
+                "ROOTSTOCK_CORS_ORIGINS is *, and a call without a key would work from every web page; set "
+                "ROOTSTOCK_API_KEY and ROOTSTOCK_ADMIN_KEY, make a key (rootstock keys create --role admin), or "
+                "name the origins"
+            )
 
 
 def read_settings(**overrides: object) -> Settings:

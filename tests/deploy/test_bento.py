@@ -108,8 +108,9 @@ def test_a_container_listens_to_all_and_so_demands_an_admin_key(
 ) -> None:
     given = environment(bento(bentofile))
     with pytest.raises(SettingsError, match="there is no ROOTSTOCK_ADMIN_KEY"):
-        read(given, monkeypatch)
-    settings = read({**given, "ROOTSTOCK_ADMIN_KEY": "k"}, monkeypatch)
+        read(given, monkeypatch).check_openness(stored_keys=False)
+    settings = read({**given, "ROOTSTOCK_ADMIN_KEY": "k" * 16}, monkeypatch)
+    settings.check_openness(stored_keys=False)
     assert (settings.host, settings.port, settings.drain_delay) == ("0.0.0.0", 3000, 5.0)
     assert settings.home_folder.is_relative_to("/data")
     assert not settings.export_folders[0].is_relative_to("/data")

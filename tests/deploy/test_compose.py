@@ -77,5 +77,5 @@ def test_the_server_refuses_the_keys_of_the_example_until_they_are_filled_in(
     assert example.keys() <= known
     with pytest.raises(SettingsError, match="ROOTSTOCK_ADMIN_KEY"):
         read(example, monkeypatch)
-    filled = read(dict.fromkeys(example, "k"), monkeypatch)
+    filled = read(dict.fromkeys(example, "k" * 16), monkeypatch)
     assert filled.admin_key is not None

@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.timeout(3600),
     pytest.mark.skipif(not can_build(), reason="mounts and chroot need root on Linux"),
 ]
-KEY = {"Authorization": "Bearer secret"}
+KEY = {"Authorization": "Bearer secret-0123456789"}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ class Container:
 @contextmanager
 def running(image: Image, volume: Path) -> Iterator[Container]:
     port = free_port()
-    command = image.start(volume, ROOTSTOCK_ADMIN_KEY="secret", ROOTSTOCK_PORT=str(port))
+    command = image.start(volume, ROOTSTOCK_ADMIN_KEY="secret-0123456789", ROOTSTOCK_PORT=str(port))
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         until_ready(process)
         try:

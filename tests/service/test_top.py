@@ -24,7 +24,7 @@ from rootstock.service.telemetry.snapshot import MetricsSnapshot, SnapshotDiffer
 from rootstock.service.telemetry.top import Frame, frame
 from rootstock.service.telemetry.top_screen import shown
 from tests.bounds import HANG
-from tests.live_server import RunningServer, upload
+from tests.live_server import OWNER, READER, RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 
 ROOTSTOCK = str(Path(sys.executable).parent / "rootstock")
@@ -39,8 +39,8 @@ def top(url: str, *arguments: str, **environment: str) -> subprocess.CompletedPr
 
 @pytest.fixture
 def running(serve: Callable[..., RunningServer], peft_saved: dict[str, PeftAdapter]) -> RunningServer:
-    running = serve(slots=4, admin_key="admin", api_key="infer")
-    with running.client("admin") as client:
+    running = serve(slots=4, admin_key=OWNER, api_key=READER)
+    with running.client(OWNER) as client:
         for name in ("quiet", "busy", "mood"):
             assert upload(client, name, peft_saved["first"].zip()).status_code == 201
     return running
@@ -48,7 +48,7 @@ def running(serve: Callable[..., RunningServer], peft_saved: dict[str, PeftAdapt
 
 @pytest.fixture
 def client(running: RunningServer) -> Iterator[httpx.Client]:
-    with running.client("infer") as client:
+    with running.client(READER) as client:
         yield client
 
 
@@ -62,7 +62,7 @@ def seen(running: RunningServer, client: httpx.Client, *models: str) -> Frame:
     for model in models:
         answer = client.post("/v1/predict", json={"model": model, "inputs": ["one", "two words"]})
         assert answer.status_code == 200
-    with Client(running.url, "infer") as lister:
+    with Client(running.url, READER) as lister:
         return frame(SnapshotDifference(before, look(client, 102.0)), lister)
 
 
@@ -215,7 +215,7 @@ def test_a_quantile_lies_in_the_bucket_of_the_true_one() -> None:
 
 
 def test_the_command_prints_one_json_document_a_view(running: RunningServer) -> None:
-    done = top(running.url, "--once", "--json", ROOTSTOCK_API_KEY="infer")
+    done = top(running.url, "--once", "--json", ROOTSTOCK_API_KEY=READER)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     view = json.loads(line)

@@ -34,6 +34,7 @@ from rootstock.adapters.registry.records import (
 )
 from rootstock.adapters.registry.sql.bulk import publish_all
 from rootstock.adapters.registry.sql.database import Database, revision
+from rootstock.adapters.registry.sql.keys import SqlKeyRegistry
 from rootstock.adapters.registry.sql.listing import adapter_detail, newest_events, page, version_detail
 from rootstock.adapters.registry.sql.live import live_version, move_live, point, step_back
 from rootstock.adapters.registry.sql.lookup import find_adapter, find_target, find_version
@@ -69,6 +70,8 @@ class SqlRegistry:
         self._clock = clock
         self._looked = clock()
         self._looking = threading.Lock()
+        # A change of keys changes no resolution, so it drops none: no adapter has this name.
+        self.keys = SqlKeyRegistry(self._database, lambda number: self._resolutions.renew(number, ""))
 
     def resolve(self, reference: str | Reference) -> Resolution:
         """Return the one version that `reference` means now; a name alone means its alias `live`."""

@@ -125,3 +125,27 @@ class EventRow(Base):
     version: Mapped[int | None]
     alias: Mapped[str | None] = mapped_column(String(64))
     detail: Mapped[dict[str, Any]]
+
+
+class KeyRow(Base):
+    """A key of a tenant; the row stays when the key has expired or is revoked."""
+
+    __tablename__ = "keys"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(32))
+    role: Mapped[str] = mapped_column(String(16))
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    label: Mapped[str]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class QuotaRow(Base):
+    """The limits of one key or one tenant: `holder` is `key/` and an id, or `tenant/` and a name."""
+
+    __tablename__ = "quotas"
+    holder: Mapped[str] = mapped_column(String(40), primary_key=True)
+    requests_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    tokens_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    stored_mb: Mapped[int | None] = mapped_column(BigInteger)

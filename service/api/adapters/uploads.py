@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -12,7 +13,7 @@ from rootstock.adapters.bundle import PlainFields
 from rootstock.adapters.bundle.labels import read_labels
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.document.error_codes import PUBLISHING, raises
-from rootstock.service.api.server import server_of
+from rootstock.service.api.server import principal_of, server_of
 from rootstock.service.engine.core.errors import InvalidParameter
 
 router = APIRouter(route_class=BodyRoute)
@@ -88,7 +89,8 @@ async def upload(
     label_names = None if labels is None else read_labels(labels)
     plain = PlainFields(task, label_names, problem_type, max_length, foundation)
     server = server_of(request)
-    done = await server.publisher.publish(bundle.read, name, plain, activate)
+    check_room = partial(server.quotas.check_stored, principal_of(request))
+    done = await server.publisher.publish(bundle.read, name, plain, activate, check_room)
     server.pins.moved(f"{done.published.name}@{done.published.version}")
     answer = PublishedVersion(
         name=done.published.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
@@ -12,7 +13,7 @@ from rootstock.adapters.bundle import PlainFields
 from rootstock.adapters.errors import AdapterError, UnknownAdapter
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.document.error_codes import ADAPTER, PUBLISHING, raises
-from rootstock.service.api.server import Server, server_of
+from rootstock.service.api.server import Server, principal_of, server_of
 from rootstock.service.api.strict import Strict
 
 router = APIRouter(route_class=BodyRoute)
@@ -57,7 +58,8 @@ async def load_lora_adapter(body: LoadLoraBody, request: Request) -> str:
     async def read() -> bytes:
         return await asyncio.to_thread(server.adapter_folder.read, path)
 
-    done = await server.publisher.publish(read, body.lora_name, PlainFields(), True)
+    check_room = partial(server.quotas.check_stored, principal_of(request))
+    done = await server.publisher.publish(read, body.lora_name, PlainFields(), True, check_room)
     server.pins.moved(f"{done.published.name}@{done.published.version}")
     return f"Success: LoRA adapter '{done.published.name}' added successfully."
 

@@ -10,25 +10,36 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from rootstock.adapters.registry.key_records import ROLES
 from rootstock.service.api.document.error_codes import CODES, meaning_of
 from rootstock.service.api.document.examples import BODIES, FORMS, PARAMETERS
 from rootstock.service.api.document.tags import TAGS
 from rootstock.service.api.errors import ErrorAnswer, ErrorDetail, error_type
-from rootstock.service.api.middleware.keys import Keys
+from rootstock.service.api.middleware.keys import always_needs_key, required_role
+from rootstock.service.tenancy.access import Access
 
 _ERROR = {"$ref": "#/components/schemas/ErrorAnswer"}
 _JSON, _MULTIPART = "application/json", "multipart/form-data"
 _BODY = ("invalid_json", "unsupported_media_type", "body_too_large")
 _FORM = ("invalid_body", "unsupported_media_type", "body_too_large")
-_KEYS = ("missing_key", "wrong_key", "unknown_host")
+_KEYS = (
+    "missing_key", "wrong_key", "expired_key", "revoked_key", "invalid_token", "issuer_unavailable",
+    "quota_exceeded", "unknown_host",
+)  # fmt: skip
 _ANY = ("headers_too_large", "internal_error")
 # The errors that never come from a route itself. They have the common form on every route.
 _OUTSIDE = (*_KEYS, *_ANY, "foreign_site", "body_too_large")
 _SENTENCE_END = re.compile(r"\.\s+")
 _CODES = {tag.name: tag.codes for tag in TAGS}
 _NO_KEY: dict[str, list[str]] = {}
+# The security scheme of each role, from the least; a role may do what those before it may.
 _SCHEMES = {
-    "api_key": {"type": "http", "scheme": "bearer", "description": "Allows inference and reading."},
+    "predict_key": {"type": "http", "scheme": "bearer", "description": "Allows inference and reading."},
+    "publish_key": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "Allows publishing and deleting too.",
+    },
     "admin_key": {"type": "http", "scheme": "bearer", "description": "Allows every call."},
 }
 
@@ -36,17 +47,21 @@ _SCHEMES = {
 class OpenApiDocument:
     """The app's OpenAPI document, made at the first call. Set it as the app's `openapi`.
 
-    `keys` are the server's: they decide which calls need a key.
+    The keys of the running server decide which calls need one.
     """
 
-    def __init__(self, app: FastAPI, keys: Keys) -> None:
+    def __init__(self, app: FastAPI) -> None:
         self._original = app.openapi
-        self._keys = keys
+        self._app = app
         self._document: dict[str, Any] | None = None
 
     def __call__(self) -> dict[str, Any]:
         if self._document is None:
             self._document = self._completed(self._original())
+        access = self._app.state.server.access
+        for path, operations in self._document["paths"].items():
+            for method, operation in operations.items():
+                operation["security"] = _security(method.upper(), path, access)
         return self._document
 
     def _completed(self, document: dict[str, Any]) -> dict[str, Any]:
@@ -59,23 +74,23 @@ class OpenApiDocument:
         used: set[str] = set()
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
-                codes = _codes(method, operation, self._keys.open(path))
+                codes = _codes(method, operation, required_role(method.upper(), path) is None)
                 used.update(codes)
                 _summarise(operation)
                 _add_examples(f"{method.upper()} {path}", operation)
                 _add_errors(operation, codes)
-                operation["security"] = self._security(method.upper(), path)
         components["examples"] = {_component(code): _example(code) for code in sorted(used)}
         return document
 
-    def _security(self, method: str, path: str) -> list[dict[str, list[str]]]:
-        """Return the keys that allow a call; an empty object among them means that it needs none here."""
-        if self._keys.open(path):
-            return []
-        admin: dict[str, list[str]] = {"admin_key": []}
-        keys = [admin] if self._keys.changes(method, path) else [{"api_key": []}, admin]
-        needed = self._keys.refusal(method, path, None) is not None
-        return [*([] if needed else [_NO_KEY]), *keys]
+
+def _security(method: str, path: str, access: Access) -> list[dict[str, list[str]]]:
+    """Return the keys that allow a call; an empty object among them means that it needs none here."""
+    role = required_role(method, path)
+    if role is None:
+        return []
+    keys: list[dict[str, list[str]]] = [{name: []} for name in list(_SCHEMES)[ROLES.index(role) :]]
+    needed = access.required or (not access.none and always_needs_key(path, role))
+    return [*([] if needed else [_NO_KEY]), *keys]
 
 
 def _summarise(operation: dict[str, Any]) -> None:

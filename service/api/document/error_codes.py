@@ -27,16 +27,16 @@ ADAPTER = ("unknown_adapter", "registry_unavailable")
 VERSION = (*ADAPTER, "unknown_version")
 PUBLISHING = (
     REJECTED, "invalid_name", "store_full", "registry_unavailable", "invalid_parameter", "overloaded",
-    "runner_fault", "draining", "deadline_exceeded",
+    "runner_fault", "draining", "deadline_exceeded", "stored_quota_exceeded",
 )  # fmt: skip
+KEY = ("registry_unavailable", "unknown_key")
+NEW_KEY = ("registry_unavailable", "invalid_key", "foreign_tenant")
 
 # The codes that no class of errors has, with their statuses and meanings.
 _OTHERS = {
     "invalid_request": (422, "A field is unknown, missing or of a wrong value."),
     "invalid_body": (400, "The form is not complete."),
     "body_too_large": (413, "The body has more bytes than the route takes."),
-    "missing_key": (401, "The call needs a key, and the request has none."),
-    "wrong_key": (403, "The key does not allow this call."),
     "foreign_site": (403, "A page of another site sent the request, and the server has no keys."),
     "unknown_host": (403, "The Host is not allowed, and the server has no keys."),
     "engine_ended": (503, "The engine has stopped after a fault."),

@@ -87,6 +87,22 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     },
     "POST /v1/moderations": {"Moderate a text": {**_SENTIMENT, "input": _REVIEWS[1]}},
     "PUT /v1/adapters/{name}/aliases/{alias}": {"Point the alias at version 1": {"version": 1}},
+    "POST /v1/keys": {
+        "A key for inference that ends": {
+            "tenant": "acme",
+            "role": "predict",
+            "label": "web shop",
+            "expires_at": "2099-01-01T00:00:00Z",
+        },
+        "A key with quotas": {
+            "role": "publish",
+            "requests_per_minute": 600,
+            "tokens_per_minute": 100_000,
+            "stored_mb": 512,
+        },
+    },
+    "POST /v1/keys/{id}/rotation": {"The old key stays good for ten minutes": {"overlap_seconds": 600}},
+    "PUT /v1/tenants/{tenant}/quota": {"Limits for all keys of a tenant together": {"requests_per_minute": 6000}},
     "POST /tokenize": {
         "The tokens of a text (vLLM)": {**_FOUNDATION, "prompt": _TEXT},
         "The tokens of a text (TEI)": {"inputs": _TEXT},
@@ -150,7 +166,14 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
 
 # The values of parameters by route. Those under "" hold for every route that has no others.
 PARAMETERS: Mapping[str, Mapping[str, Any]] = {
-    "": {"name": "review-sentiment", "version": 1, "alias": "prod", "task": "text-classification"},
+    "": {
+        "name": "review-sentiment",
+        "version": 1,
+        "alias": "prod",
+        "task": "text-classification",
+        "tenant": "acme",
+        "id": "0123456789abcdef",
+    },
     "POST /models/{name}/v1/chat/completions": {"name": "chat"},
     "POST /models/{name}/v1/completions": {"name": "chat"},
     "POST /predict": {"model": "review-sentiment"},

@@ -26,7 +26,13 @@ TOKENS = Tag("Tokens", "How the tokenizer of a foundation reads a text.", TEXT)
 MODELS = Tag("Models", "The references that a request may name, and the limits of this server.")
 ADAPTERS = Tag(
     "Adapters",
-    "Upload adapters, read what they are, move their aliases, and delete them. Changes need the admin key.",
+    "Upload adapters, read what they are, move their aliases, and delete them. Changes need a key of the role "
+    "`publish` or `admin`.",
+)
+KEYS = Tag(
+    "Keys",
+    "The keys of tenants and their quotas. These routes need a key of the role `admin`. One of the tenant "
+    "`default` may name any tenant, and any other one its own alone.",
 )
 SERVER = Tag("Server", "The state of this server. These routes need no key, except `/` and `/version`.")
 EMBEDDING_SERVERS = Tag(
@@ -40,5 +46,5 @@ KSERVE = Tag("KServe and MLflow", "The Open Inference Protocol v2, KServe's v1, 
 HUGGING_FACE = Tag("Hugging Face", "The form of Hugging Face's inference API.", INFERENCE)
 
 TAGS = (
-    PREDICTIONS, OPENAI, ADAPTERS, MODELS, TOKENS, SERVER, EMBEDDING_SERVERS, VLLM, KSERVE, HUGGING_FACE,
+    PREDICTIONS, OPENAI, ADAPTERS, KEYS, MODELS, TOKENS, SERVER, EMBEDDING_SERVERS, VLLM, KSERVE, HUGGING_FACE,
 )  # fmt: skip

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 
 import structlog
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rootstock.service.api.compat.inference_protocol.plain_error import in_form_of
 from rootstock.service.api.errors import answer_error, error_response
 from rootstock.service.api.middleware.access_log import AccessLog
 from rootstock.service.api.middleware.body_limit import BodyLimit, BodyTooLarge, declared_size
-from rootstock.service.api.middleware.keys import ADAPTERS_PATH, OPEN_PATHS, Keys, is_console
+from rootstock.service.api.middleware.keys import ADAPTERS_PATH, OPEN_PATHS, authenticate, is_counted
 from rootstock.service.api.middleware.request_id import choose_request_id
 from rootstock.service.api.middleware.response_headers import ResponseHeaders
 from rootstock.service.api.middleware.site import Sites
@@ -22,16 +23,17 @@ _BODY, _UPLOAD = "ROOTSTOCK_MAX_BODY_MB", "ROOTSTOCK_MAX_BUNDLE_MB"
 
 
 class Gate:
-    """ASGI middleware around the app: request id, span, keys or site, body limit, then metrics and the log.
+    """ASGI middleware around the app: request id, span, keys or site, quotas, body limit, then metrics and log.
+
+    It puts whom a request is from at `scope["state"]["principal"]`.
 
     It refuses a wrong key, a foreign site and a Content-Length over the limit before it reads the body. It
     refuses any other body once more than the limit has arrived. The limit is `max_upload` bytes for
     POST /v1/adapters and `max_body` bytes for all other calls.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys, sites: Sites, max_body: int, max_upload: int) -> None:
+    def __init__(self, app: ASGIApp, sites: Sites, max_body: int, max_upload: int) -> None:
         self.app = app
-        self.keys = keys
         self.sites = sites
         self.max_body = max_body
         self.max_upload = max_upload
@@ -54,30 +56,39 @@ class Gate:
         if server.tracing is not None and scope["path"] not in OPEN_PATHS:
             span = server.tracing.begin(scope, request_id)
             structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
-        refusal = self._refusal(scope, headers.get(b"authorization"))
         upload = scope["method"] == "POST" and scope["path"] == ADAPTERS_PATH
         limit, setting = (self.max_upload, _UPLOAD) if upload else (self.max_body, _BODY)
         body = BodyLimit(limit, setting, receive, response)
         try:
+            refusal = await self._refusal(scope, server, headers.get(b"authorization"), response)
             if refusal is not None:
-                status, code, message = refusal
-                extra = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-                answer = in_form_of(scope["path"], error_response(status, message, code, headers=extra))
-                await answer(scope, receive, response.send)
+                await in_form_of(scope["path"], refusal)(scope, receive, response.send)
             elif (declared := declared_size(headers.get(b"content-length"))) > body.limit:
                 await body.refuse(scope, declared)
             else:
-                await self._run(scope, body, response)
+                with server.quotas.charging(scope["state"]["principal"]):
+                    await self._run(scope, body, response)
         finally:
             self._access_log.record(scope, server, span, response.status, time.perf_counter() - started)
 
-    def _refusal(self, scope: Scope, authorization: bytes | None) -> tuple[int, str, str] | None:
-        if self.keys.none and scope["path"] not in OPEN_PATHS:
-            return self.sites.refusal(scope["method"], scope["headers"])
-        if is_console(scope):
-            return None
+    async def _refusal(
+        self, scope: Scope, server: Server, authorization: bytes | None, response: ResponseHeaders
+    ) -> JSONResponse | None:
+        """Return the answer to a request that is refused here; else note who it is from, and count it."""
+        if server.access.none and scope["path"] not in OPEN_PATHS:
+            foreign = self.sites.refusal(scope["method"], scope["headers"])
+            if foreign is not None:
+                status, code, message = foreign
+                return error_response(status, message, code)
         header = authorization.decode("latin-1") if authorization else None
-        return self.keys.refusal(scope["method"], scope["path"], header)
+        try:
+            principal = await authenticate(server.access, scope, header)
+            scope.setdefault("state", {})["principal"] = principal
+            if is_counted(scope):
+                response.added = server.quotas.admit(principal)
+        except Exception as error:
+            return answer_error(scope, error)
+        return None
 
     async def _run(self, scope: Scope, body: BodyLimit, response: ResponseHeaders) -> None:
         try:

@@ -1,12 +1,15 @@
-"""The keys of a server: which bearer token allows which call."""
+"""The roles of calls: which call needs a key, and of which role."""
 
 from __future__ import annotations
 
-import hmac
-from dataclasses import dataclass
+import re
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
+
+from rootstock.service.tenancy.access import ANONYMOUS, Access, allows
+from rootstock.service.tenancy.errors import AccessError, WrongKey
+from rootstock.service.tenancy.principal import Principal, Role
 
 # Health checks and scrapes need no key, and are not traced.
 OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v2/health/live", "/v2/health/ready")
@@ -20,6 +23,10 @@ ASSETS_PATH = "/console/assets/"
 _LORA_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 # A model's route that deletes it; other methods on these paths are inference.
 _MODELS_PATH = "/v1/models/"
+# The routes of keys and quotas.
+_ADMIN_PATHS = ("/v1/keys", "/v1/tenants")
+# A version's weights, which nobody gets without a key where there is one.
+_BUNDLE = re.compile(r"/versions/[^/]+/bundle/*$")
 
 
 def is_console(scope: Scope) -> bool:
@@ -35,51 +42,47 @@ def is_console(scope: Scope) -> bool:
     return path in (CONSOLE_PATH, f"{CONSOLE_PATH}/") or path.startswith(ASSETS_PATH)
 
 
-@dataclass(frozen=True)
-class Keys:
-    """The bearer tokens: `api` allows inference and listing, `admin` allows everything. None: no such key."""
+def required_role(method: str, path: str) -> Role | None:
+    """Return the role that a call needs on a server with keys; None if it never needs a key."""
+    if path in (*OPEN_PATHS, *_REFERENCE_PATHS) or path.rpartition("/")[0] == _REFERENCE_FILES:
+        return None
+    if path.startswith(_ADMIN_PATHS):
+        return "admin"
+    if path.startswith((ADAPTERS_PATH, *_LORA_PATHS)):
+        return "predict" if method in ("GET", "HEAD") else "publish"
+    return "publish" if path.startswith(_MODELS_PATH) and method == "DELETE" else "predict"
 
-    api: str | None = None
-    admin: str | None = None
 
-    @property
-    def none(self) -> bool:
-        """Tell whether the server has no keys, so that no call needs one."""
-        return self.api is None and self.admin is None
+def always_needs_key(path: str, role: Role) -> bool:
+    """Tell whether a call needs a key on every server with one: it changes something, or downloads weights.
 
-    def open(self, path: str) -> bool:
-        """Tell whether calls of this path never need a key."""
-        return path in (*OPEN_PATHS, *_REFERENCE_PATHS) or path.rpartition("/")[0] == _REFERENCE_FILES
+    Other calls need none if the only key is the admin key of the settings.
+    """
+    return role != "predict" or _BUNDLE.search(path) is not None
 
-    def changes(self, method: str, path: str) -> bool:
-        """Tell whether a call changes adapters, and so needs the admin key."""
-        if path.startswith((ADAPTERS_PATH, *_LORA_PATHS)):
-            return method not in ("GET", "HEAD")
-        return path.startswith(_MODELS_PATH) and method == "DELETE"
 
-    def refusal(self, method: str, path: str, header: str | None) -> tuple[int, str, str] | None:
-        """Return status, code and message if this Authorization header does not allow this call, else None."""
-        if self.open(path) or self.none:
-            return None
-        changes = self.changes(method, path)
-        if not changes and self.api is None:
-            return None
-        scheme, _, token = (header or "").partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token:
-            return (
-                401,
-                "missing_key",
-                "the request has no key and this call needs one; send Authorization: Bearer <key>",
-            )
-        allowed = [self.admin] if changes else [self.api, self.admin]
-        # Compare every key in constant time, so that the time of a refusal tells nothing about any of them.
-        matches = [hmac.compare_digest(token.encode(), key.encode()) for key in allowed if key is not None]
-        if any(matches):
-            return None
-        return (
-            403,
-            "wrong_key",
-            "this key does not allow this call; use the "
-            + ("admin key" if changes else "API key or the admin key"),
+def is_counted(scope: Scope) -> bool:
+    """Tell whether a request counts in the quotas: all but those that never need a key."""
+    return required_role(scope["method"], scope["path"]) is not None and not is_console(scope)
+
+
+async def authenticate(access: Access, scope: Scope, authorization: str | None) -> Principal:
+    """Return who a request is from. Raise an AccessError if its key does not allow the call."""
+    path: str = scope["path"]
+    if access.none:
+        return Principal()
+    needed = required_role(scope["method"], path)
+    if needed is None or is_console(scope):
+        return ANONYMOUS
+    if not access.required and not always_needs_key(path, needed):
+        # Clients of other servers send a key that means nothing here.
+        try:
+            return await access.principal(authorization)
+        except AccessError:
+            return ANONYMOUS
+    principal = await access.principal(authorization)
+    if not allows(principal.role, needed):
+        raise WrongKey(
+            f"this key does not allow this call; its role is {principal.role}, and the call needs {needed}"
         )
+    return principal

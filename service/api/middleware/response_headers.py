@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.types import Message, Scope, Send
 
 
 class ResponseHeaders:
     """The sending side of one request: adds headers to the response and notes its status.
 
-    The headers are X-Request-Id and, while the server is not ready, Connection: close. `status` is 499 until the
-    response starts: the client left before it.
+    The headers are X-Request-Id, those in `added` and, while the server is not ready, Connection: close.
+    `status` is 499 until the response starts: the client left before it.
     """
 
     def __init__(self, scope: Scope, send: Send, request_id: str) -> None:
         self.status = 499
         self.started = False
+        self.added: Mapping[str, str] = {}
         self._scope = scope
         self._send = send
         self._request_id = request_id
@@ -25,6 +28,7 @@ class ResponseHeaders:
             self.started = True
             self.status = message["status"]
             added = [(b"x-request-id", self._request_id.encode("ascii"))]
+            added += [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in self.added.items()]
             if not self._scope["app"].state.server.ready:
                 # The client closes the connection itself, before the server's stop resets it.
                 added.append((b"connection", b"close"))

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import rootstock.service.console
-from tests.live_server import RunningServer, upload
+from tests.live_server import OWNER, READER, RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
@@ -73,8 +73,8 @@ def test_a_script_imports_only_files_that_are_there_by_relative_addresses() -> N
 def test_the_page_needs_no_key_and_the_data_do(
     serve: Callable[..., RunningServer], peft_saved: dict[str, PeftAdapter]
 ) -> None:
-    running = serve(api_key="reader", admin_key="owner")
-    with running.client() as client, running.client("owner") as owner:
+    running = serve(api_key=READER, admin_key=OWNER)
+    with running.client() as client, running.client(OWNER) as owner:
         assert upload(owner, "mood", peft_saved["first"].zip()).status_code == 201
         for path in ("/", "/console", "/console/assets/main.js", "/console/assets/style/frame.css"):
             assert client.get(path, headers=BROWSER).status_code == 200, path

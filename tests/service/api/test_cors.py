@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from rootstock.service.settings import SettingsError, read_settings
-from tests.live_server import RunningServer
+from tests.live_server import OWNER, READER, RunningServer
 
 PREDICT = {"model": "foundation", "inputs": "x"}
 PAGE = {"Origin": "https://app.example.com", "Sec-Fetch-Site": "cross-site"}
-KEYS = {"api_key": "reader", "admin_key": "owner"}
+KEYS = {"api_key": READER, "admin_key": OWNER}
 
 
 def asked(client: httpx.Client, origin: str) -> httpx.Response:
@@ -27,7 +27,7 @@ def asked(client: httpx.Client, origin: str) -> httpx.Response:
 
 
 def test_by_default_no_page_of_another_site_is_let_in(serve: Callable[..., RunningServer]) -> None:
-    with serve(**KEYS).client("reader") as client:
+    with serve(**KEYS).client(READER) as client:
         assert "access-control-allow-origin" not in asked(client, PAGE["Origin"]).headers
         assert "access-control-allow-origin" not in client.post("/v1/predict", headers=PAGE, json=PREDICT).headers
 
@@ -40,7 +40,7 @@ def test_a_listed_page_calls_and_reads(serve: Callable[..., RunningServer], keys
         assert question.status_code == 200
         assert question.headers["access-control-allow-origin"] == PAGE["Origin"]
         assert "authorization" in question.headers["access-control-allow-headers"].lower()
-    with running.client("owner" if keys else None) as client:
+    with running.client(OWNER if keys else None) as client:
         answer = client.post("/v1/predict", headers=PAGE, json=PREDICT)
         assert answer.status_code == 200
         assert answer.headers["access-control-allow-origin"] == PAGE["Origin"]
@@ -70,10 +70,10 @@ def test_every_page_may_call_a_server_with_keys(serve: Callable[..., RunningServ
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (401, "*")
 
 
-@pytest.mark.parametrize("keys", [{}, {"api_key": "reader"}, {"admin_key": "owner"}])
+@pytest.mark.parametrize("keys", [{}, {"api_key": READER}, {"admin_key": OWNER}])
 def test_every_page_is_refused_at_start_where_a_call_needs_no_key(keys: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match="would work from every web page"):
-        read_settings(cors_origins="*", **keys)
+        read_settings(cors_origins="*", **keys).check_openness(stored_keys=False)
 
 
 @pytest.mark.parametrize(

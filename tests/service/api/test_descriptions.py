@@ -14,7 +14,7 @@ from safetensors.numpy import load
 
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.service.composition.demo_adapters import DEMO
-from tests.live_server import RunningServer, upload
+from tests.live_server import OWNER, READER, RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 
 SENTIMENT = DEMO / "review-sentiment.zip"
@@ -198,12 +198,12 @@ def test_a_damaged_bundle_leaves_its_adapter_visible_and_its_card_an_error(
         assert "cannot be read" in client.get("/v1/adapters/mood/card").json()["error"]["message"]
 
 
-@pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 403), ("reader", 200), ("owner", 200)])
+@pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 403), (READER, 200), (OWNER, 200)])
 def test_cards_and_events_need_the_key_that_reads_adapters(
     serve: Callable[..., RunningServer], key: str | None, status: int
 ) -> None:
-    running = serve(api_key="reader", admin_key="owner")
-    with running.client("owner") as client:
+    running = serve(api_key=READER, admin_key=OWNER)
+    with running.client(OWNER) as client:
         assert upload(client, "mood", SENTIMENT.read_bytes()).status_code == 201
     with running.client(key) as client:
         for path in ("/v1/adapters/mood", "/v1/adapters/mood/card", "/v1/adapters/mood/events", "/v1/events"):

@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.service.settings import Settings
-from tests.live_server import RunningServer, run_server, upload
+from tests.live_server import OWNER, READER, RunningServer, run_server, upload
 from tests.masked_lm import home_of, make_filling, pipeline_of
 from tests.parity.foundations import Tiny
 from tests.peft_adapters import TEXTS, PeftAdapter, peft_model, save_adapter, tokenizer_of
@@ -44,9 +44,9 @@ def saved(
 @pytest.fixture(scope="module")
 def server(new_home: Callable[[], Path], saved: dict[str, PeftAdapter]) -> Iterator[RunningServer]:
     settings = Settings(
-        home=new_home(), demo=False, log_level="error", max_body_mb=1, api_key="reader", admin_key="a"
+        home=new_home(), demo=False, log_level="error", max_body_mb=1, api_key=READER, admin_key=OWNER
     )
-    with run_server(settings) as running, running.client("a") as client:
+    with run_server(settings) as running, running.client(OWNER) as client:
         for name, adapter in saved.items():
             answer = upload(client, name, adapter.zip(), **(NLI if name == "nli" else {}))
             assert answer.status_code == 201, answer.text
@@ -55,14 +55,14 @@ def server(new_home: Callable[[], Path], saved: dict[str, PeftAdapter]) -> Itera
 
 @pytest.fixture(scope="module")
 def client(server: RunningServer) -> Iterator[httpx.Client]:
-    with server.client("reader") as client:
+    with server.client(READER) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def hub(server: RunningServer) -> Callable[[str], InferenceClient]:
     """Return a function that makes the hub's client of a reference."""
-    return lambda name: InferenceClient(model=f"{server.url}/models/{name}", token="reader")
+    return lambda name: InferenceClient(model=f"{server.url}/models/{name}", token=READER)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_texts_are_embedded_and_compared(
     for one in (hub("foundation"), hub("sentence-transformers/all-MiniLM-L6-v2")):
         assert np.abs(one.feature_extraction(TEXTS[0]) - expected[0]).max() < 1e-4  # type: ignore[operator]
         assert np.abs(one.feature_extraction(TEXTS) - expected).max() < 1e-4  # type: ignore[arg-type]
-    root = InferenceClient(base_url=server.url, token="reader")
+    root = InferenceClient(base_url=server.url, token=READER)
     assert np.abs(root.feature_extraction(TEXTS[0], normalize=True) - expected[0]).max() < 1e-4
     found = root.sentence_similarity(TEXTS[0], TEXTS[1:])
     assert np.abs(np.array(found) - encoder.similarity(expected[:1], expected[1:])[0].numpy()).max() < 1e-4
@@ -239,7 +239,7 @@ def test_a_call_needs_a_key_and_is_counted_under_its_route(server: RunningServer
     for path in ("/", "/models/mood", "/models/mood/pipeline/text-classification"):
         with server.client() as stranger:
             assert stranger.post(path, json={"inputs": "x"}).status_code == 401
-        with server.client("reader") as reader:
+        with server.client(READER) as reader:
             assert reader.post(path, json={"inputs": "x"}).status_code == 200
             page = reader.get("/metrics").text
     for template in ("/", "/models/{name:path}", "/models/{name:path}/pipeline/{task}"):

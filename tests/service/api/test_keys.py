@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from rootstock.service.settings import Settings
-from tests.live_server import RunningServer, upload
+from rootstock.service.settings import Settings, SettingsError, read_settings
+from tests.live_server import OWNER, READER, RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 
 PREDICT = {"model": "foundation", "inputs": "x"}
@@ -16,7 +16,7 @@ PREDICT = {"model": "foundation", "inputs": "x"}
 
 @pytest.mark.parametrize(
     ("key", "infer", "publish"),
-    [(None, 401, 401), ("wrong", 403, 403), ("reader", 200, 403), ("owner", 200, 201)],
+    [(None, 401, 401), ("wrong", 403, 403), (READER, 200, 403), (OWNER, 200, 201)],
 )
 def test_each_key_may_do_what_it_is_for(
     serve: Callable[..., RunningServer],
@@ -25,7 +25,7 @@ def test_each_key_may_do_what_it_is_for(
     infer: int,
     publish: int,
 ) -> None:
-    running = serve(api_key="reader", admin_key="owner")
+    running = serve(api_key=READER, admin_key=OWNER)
     with running.client(key) as client:
         assert client.post("/v1/predict", json=PREDICT).status_code == infer
         assert client.get("/v1/adapters").status_code == infer
@@ -40,7 +40,7 @@ def test_each_key_may_do_what_it_is_for(
 def test_a_browser_reads_the_reference_without_a_key_and_nothing_else(
     serve: Callable[..., RunningServer],
 ) -> None:
-    with serve(api_key="reader", admin_key="owner").client() as client:
+    with serve(api_key=READER, admin_key=OWNER).client() as client:
         for path in ("/docs", "/redoc", "/openapi.json", "/docs/swagger-ui.js", "/docs/redoc.js"):
             assert client.get(path).status_code == 200
         assert client.get("/docs/other.js").status_code == 404
@@ -51,7 +51,7 @@ def test_a_browser_reads_the_reference_without_a_key_and_nothing_else(
 def test_a_refusal_is_in_the_one_shape_and_comes_before_the_body_is_read(
     serve: Callable[..., RunningServer],
 ) -> None:
-    with serve(api_key="reader", admin_key="owner").client() as client:
+    with serve(api_key=READER, admin_key=OWNER).client() as client:
         answer = client.post("/v1/predict", content=b"{")
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == "Bearer"
@@ -59,13 +59,13 @@ def test_a_refusal_is_in_the_one_shape_and_comes_before_the_body_is_read(
 
 
 def test_an_admin_key_alone_leaves_inference_open(serve: Callable[..., RunningServer]) -> None:
-    with serve(admin_key="owner").client() as client:
+    with serve(admin_key=OWNER).client() as client:
         assert client.post("/v1/predict", json=PREDICT).status_code == 200
         assert client.delete("/v1/adapters/mood").status_code == 401
 
 
 def test_an_api_key_alone_lets_nobody_publish(serve: Callable[..., RunningServer]) -> None:
-    with serve(api_key="reader").client("reader") as client:
+    with serve(api_key=READER).client(READER) as client:
         assert client.post("/v1/predict", json=PREDICT).status_code == 200
         assert client.delete("/v1/adapters/mood").status_code == 403
 
@@ -74,3 +74,17 @@ def test_an_api_key_alone_lets_nobody_publish(serve: Callable[..., RunningServer
 def test_a_key_that_no_header_can_carry_is_refused_at_start(key: str) -> None:
     with pytest.raises(ValidationError, match="api_key"):
         Settings(api_key=SecretStr(key))
+
+
+@pytest.mark.parametrize("setting", ["api_key", "admin_key"])
+@pytest.mark.parametrize("key", ["x", "0123456789abcde"])
+def test_a_key_that_can_be_guessed_is_refused_at_start_with_the_remedy_and_not_shown(
+    setting: str, key: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_settings(**{setting: key})
+    assert str(refused.value) == (
+        f"ROOTSTOCK_{setting.upper()}: the key has {len(key)} characters, and one under 16 can be guessed; make "
+        "one: openssl rand -hex 32"
+    )
+    assert read_settings(**{setting: "0123456789abcdef"}).check_openness(stored_keys=False) is None

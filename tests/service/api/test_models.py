@@ -10,7 +10,7 @@ import httpx
 import openai
 import pytest
 
-from tests.live_server import RunningServer, upload
+from tests.live_server import OWNER, READER, RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 
 NAMES = ["a-first", "b-second", "c-first"]
@@ -103,9 +103,9 @@ def test_an_adapter_is_deleted_by_its_name_and_a_version_by_its_number(
 
 @pytest.mark.calls("openai", "models.delete")
 def test_only_the_admin_key_deletes_a_model(serve: Callable[..., RunningServer]) -> None:
-    running = serve(api_key="reader", admin_key="owner")
-    for key, status in ((None, 401), ("reader", 403), ("owner", 404)):
+    running = serve(api_key=READER, admin_key=OWNER)
+    for key, status in ((None, 401), (READER, 403), (OWNER, 404)):
         with running.client(key) as client:
             assert client.delete("/v1/models/nobody").status_code == status
-    with running.client("reader") as client:
+    with running.client(READER) as client:
         assert client.get("/v1/models/foundation").status_code == 200

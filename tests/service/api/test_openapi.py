@@ -17,7 +17,7 @@ from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.service.api.errors import _STATUS
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.service.settings import Settings
-from tests.live_server import RunningServer, run_server, upload
+from tests.live_server import OWNER, READER, RunningServer, run_server, upload
 from tests.media import PNG
 from tests.media_foundations import make_media_foundation
 from tests.media_server import save_media_adapter, upload_media
@@ -72,8 +72,10 @@ def server(
         adapter_folder=folder / "adapters",
         log_level="error",
         max_body_mb=1,
+        # A key that an example makes would close a server without keys for the next example.
+        admin_key=OWNER,
     )
-    with run_server(settings) as running, running.client() as client:
+    with run_server(settings) as running, running.client(OWNER) as client:
         reader = temporary_adapter(foundation.folder, "QUESTION_ANS", 1, labels=2)
         for answer in (
             upload(client, "reader", reader),
@@ -91,6 +93,18 @@ def server(
         ):
             assert answer.status_code in (200, 201), answer.text
         yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: RunningServer) -> Iterator[httpx.Client]:
+    with server.client(OWNER) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def ids(client: httpx.Client) -> dict[str, str]:
+    """Return the id of a key, which no example can know."""
+    return {"id": client.post("/v1/keys", json={"role": "predict"}).json()["id"]}
 
 
 @pytest.fixture(scope="module")
@@ -157,13 +171,13 @@ def test_predictions_have_a_schema_for_each_task(document: dict[str, Any], clien
 
 
 def test_every_example_works_when_it_is_sent(
-    client: httpx.Client, document: dict[str, Any], operations: list[Operation]
+    client: httpx.Client, document: dict[str, Any], operations: list[Operation], ids: dict[str, str]
 ) -> None:
     for one in operations:
         examples = one.content.get("examples", {})
         assert bool(examples) is bool(one.content), f"{one.method} {one.path} has no example"
         for title, example in examples.items():
-            answer = one.send(client, example["value"])
+            answer = one.send(client, example["value"], ids)
             assert answer.is_success, (one.path, title, answer.text)
             check_answer(document, one, answer)
 
@@ -236,20 +250,37 @@ def check_error(document: Mapping[str, Any], one: Operation, answer: httpx.Respo
 
 
 def test_the_keys_that_are_documented_are_the_keys_that_are_needed(serve: Callable[..., RunningServer]) -> None:
-    running = serve(api_key="reader", admin_key="owner")
-    with running.client("reader") as client, running.client() as stranger:
+    running = serve(api_key=READER, admin_key=OWNER)
+    with running.client(READER) as client, running.client() as stranger:
         document = client.get("/openapi.json").json()
         validate(document)
-        assert set(document["components"]["securitySchemes"]) == {"api_key", "admin_key"}
+        assert set(document["components"]["securitySchemes"]) == {"predict_key", "publish_key", "admin_key"}
         for path, methods in document["paths"].items():
             for method, spec in methods.items():
                 one = Operation(method.upper(), path, spec)
                 keys = [name for choice in spec["security"] for name in choice]
                 assert (one.send(stranger).status_code == 401) is bool(keys), path
                 if keys and method != "get":
-                    assert (one.send(client, b"{").status_code == 403) is ("api_key" not in keys), path
+                    assert (one.send(client, b"{").status_code == 403) is ("predict_key" not in keys), path
 
 
-def test_a_server_without_keys_documents_that_no_call_needs_one(operations: list[Operation]) -> None:
-    for one in operations:
-        assert not one.spec["security"] or {} in one.spec["security"]
+def test_a_server_without_keys_documents_that_no_call_needs_one(serve: Callable[..., RunningServer]) -> None:
+    with serve().client() as client:
+        document = client.get("/openapi.json").json()
+    for methods in document["paths"].values():
+        for spec in methods.values():
+            assert not spec["security"] or {} in spec["security"]
+
+
+def test_a_server_with_an_admin_key_alone_documents_what_stays_open(document: dict[str, Any]) -> None:
+    def needs_a_key(method: str, path: str) -> bool:
+        security = document["paths"][path][method]["security"]
+        return bool(security) and {} not in security
+
+    assert not needs_a_key("post", "/v1/predict")
+    assert not needs_a_key("get", "/v1/adapters")
+    assert needs_a_key("get", "/v1/adapters/{name}/versions/{version}/bundle")
+    assert needs_a_key("post", "/v1/adapters")
+    assert needs_a_key("get", "/v1/keys")
+    assert document["paths"]["/v1/keys"]["post"]["security"] == [{"admin_key": []}]
+    assert document["paths"]["/v1/adapters"]["post"]["security"] == [{"publish_key": []}, {"admin_key": []}]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rootstock.service.api.middleware.keys import OPEN_PATHS
 from rootstock.service.settings import Settings
-from tests.live_server import RunningServer, upload
+from tests.live_server import OWNER, READER, RunningServer, upload
 from tests.peft_adapters import PeftAdapter
 
 PREDICT = {"model": "foundation", "inputs": "x"}
@@ -54,7 +54,7 @@ def calls(client: httpx.Client) -> list[tuple[str, str]]:
     paths = client.get("/openapi.json").json()["paths"]
     listed = [(method.upper(), path) for path, methods in paths.items() for method in methods]
     return [
-        (m, path.format(name="mood", alias="prod", version=1, task="fill-mask"))
+        (m, path.format(name="mood", alias="prod", version=1, task="fill-mask", id="0" * 16, tenant="acme"))
         for m, path in listed
         if path not in OPEN_PATHS
     ]
@@ -119,11 +119,11 @@ def test_a_request_without_a_host_is_no_browser_s(server: RunningServer) -> None
         assert b" 200 " in connection.recv(100)
 
 
-@pytest.mark.parametrize("keys", [{"api_key": "reader", "admin_key": "owner"}, {"admin_key": "owner"}])
+@pytest.mark.parametrize("keys", [{"api_key": READER, "admin_key": OWNER}, {"admin_key": OWNER}])
 def test_a_server_with_keys_takes_a_key_by_any_name_and_from_any_page(
     serve: Callable[..., RunningServer], keys: dict[str, Any]
 ) -> None:
-    with serve(**keys).client("owner") as client:
+    with serve(**keys).client(OWNER) as client:
         for headers in [*FOREIGN.values(), *({"Host": host} for host in REBOUND)]:
             assert client.post("/v1/predict", headers=headers, json=PREDICT).status_code == 200
             assert client.delete("/v1/adapters/nobody", headers=headers).status_code == 404

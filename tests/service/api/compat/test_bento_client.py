@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.live_server import RunningServer
+from tests.live_server import READER, RunningServer
 from tests.peft_adapters import TEXTS
 from tests.serve_process import serving
 from tests.service.engine.generate.families import make_decoder
@@ -118,10 +118,10 @@ def test_a_refusal_reaches_the_caller(server: RunningServer) -> None:
 
 
 def test_a_key_is_the_token_of_the_client(serve: Callable[..., RunningServer]) -> None:
-    running = serve(api_key="reader")
+    running = serve(api_key=READER)
     with running.client() as stranger:
         assert stranger.get("/schema.json").status_code == 401
-    with calling(running.url, token="reader") as caller:
+    with calling(running.url, token=READER) as caller:
         assert len(caller.embeddings(model="foundation", input="x")["data"]) == 1
 
 

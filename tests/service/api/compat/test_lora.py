@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from rootstock.service.settings import Settings
-from tests.live_server import RunningServer, run_server, upload
+from tests.live_server import OWNER, READER, RunningServer, run_server, upload
 from tests.peft_adapters import PeftAdapter
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
@@ -185,10 +185,10 @@ def test_without_the_setting_no_path_is_taken_and_the_remedy_is_named(
         assert "ROOTSTOCK_ADAPTER_FOLDER" in error["message"]
 
 
-@pytest.mark.parametrize(("key", "status"), [(None, 401), ("reader", 403), ("owner", 200)])
+@pytest.mark.parametrize(("key", "status"), [(None, 401), (READER, 403), (OWNER, 200)])
 def test_loading_and_unloading_need_the_admin_key(
     serve: Callable[..., RunningServer], folder: Path, key: str | None, status: int
 ) -> None:
-    with serve(api_key="reader", admin_key="owner", adapter_folder=folder).client(key) as client:
+    with serve(api_key=READER, admin_key=OWNER, adapter_folder=folder).client(key) as client:
         assert load(client, "first", "first").status_code == status
         assert client.post(UNLOAD, json={"lora_name": "first"}).status_code == status

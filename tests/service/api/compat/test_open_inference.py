@@ -13,7 +13,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.live_server import RunningServer
+from tests.live_server import OWNER, READER, RunningServer
 from tests.peft_adapters import TEXTS
 
 pytestmark = pytest.mark.usefixtures("published")
@@ -177,7 +177,7 @@ def test_an_error_is_one_that_tritonclient_reads(caller: triton.InferenceServerC
 
 
 def test_a_refusal_before_the_route_is_one_that_tritonclient_reads(serve: Callable[..., RunningServer]) -> None:
-    running = serve(api_key="reader", admin_key="a", max_body_mb=1)
+    running = serve(api_key=READER, admin_key=OWNER, max_body_mb=1)
     with triton.InferenceServerClient(running.url.removeprefix("http://")) as caller:
         inputs = [tensor("text", ["x"])]
         with pytest.raises(InferenceServerException, match=r"^\[401\] the request has no key"):

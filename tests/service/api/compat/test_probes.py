@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-from tests.live_server import RunningServer
+from tests.live_server import OWNER, READER, RunningServer
 
 READY = ["/health", "/ping", "/v2/health/ready"]
 
@@ -15,7 +15,7 @@ READY = ["/health", "/ping", "/v2/health/ready"]
 @pytest.mark.parametrize("path", [*READY, "/v2/health/live"])
 @pytest.mark.calls("HTTP", "GET /ping")
 def test_a_probe_needs_no_key_and_other_routes_do(serve: Callable[..., RunningServer], path: str) -> None:
-    with serve(api_key="reader", admin_key="owner").client() as client:
+    with serve(api_key=READER, admin_key=OWNER).client() as client:
         assert client.get(path).status_code == 200
         for closed in ("/v2", "/v2/models/foundation", "/v2/models/foundation/ready", "/version"):
             assert client.get(closed).status_code == 401

@@ -1,0 +1,1 @@
+"""The calls of keys and of the quotas of tenants."""
