@@ -10,6 +10,7 @@ from fastapi import Request
 
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.registry.port import Registry
+from rootstock.adapters.sources.remote.remote_sources import RemoteSources
 from rootstock.service.adapter_folder import AdapterFolder
 from rootstock.service.api.media.remote_file import RemoteFiles
 from rootstock.service.foundations import Foundations
@@ -37,6 +38,7 @@ class Server:
     adapter_folder: AdapterFolder
     max_body_bytes: int
     remote_files: RemoteFiles
+    sources: RemoteSources
     tracing: Tracing | None = None
     ready: bool = False
     texts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))

@@ -80,6 +80,8 @@ async def _traced(exporters: Sequence[SpanExporter]) -> AsyncIterator[Tracing | 
 async def _serving(
     settings: Settings, registry: Registry, store: Store, open_runner: OpenRunner, tracing: Tracing | None
 ) -> AsyncIterator[Server]:
+    from rootstock.adapters.sources.remote.remote_sources import RemoteSources, trusted_hub
+    from rootstock.adapters.sources.remote.source_hosts import SourceHosts
     from rootstock.service.adapter_folder import AdapterFolder
     from rootstock.service.api.media.remote_file import RemoteFiles
     from rootstock.service.api.server import Server
@@ -104,7 +106,8 @@ async def _serving(
             )
         _start(hosts, metrics)
         foundations = Foundations(hosts, registry, settings.names)
-        publisher = Publisher(foundations, registry, store, limits, metrics)
+        publisher = Publisher(foundations, registry, store, limits, metrics, settings.trusted)
+        hosts_of_sources = SourceHosts.parse(settings.source_hosts, trusted_hub(settings.source_hosts))
         pins = Pins(foundations, registry, settings.pinned)
         try:
             if settings.demo:
@@ -120,6 +123,7 @@ async def _serving(
                 adapter_folder=AdapterFolder(settings.adapter_folder, limits),
                 max_body_bytes=settings.max_body_mb * _MIB,
                 remote_files=RemoteFiles(settings.media_host_names),
+                sources=RemoteSources(hosts_of_sources, limits),
                 tracing=tracing,
             )
         finally:
