@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install serve test test-console test-slow test-clients lint bench faults bento compatibility clean
+.PHONY: install serve test test-console test-slow test-clients lint bench faults bento audit sbom compatibility clean
 install: $(STAMP)
 
 # torch is installed first and alone. Otherwise another package's requirement could pull several GB of CUDA libraries.
@@ -65,6 +65,17 @@ bento: install
 	$(BIN)/python -m pytest tests/deploy
 	BENTOML_DO_NOT_TRACK=true $(BIN)/bentoml build
 	BENTOML_DO_NOT_TRACK=true $(BIN)/bentoml build --bentofile bentofile.gpu.yaml
+
+# Compares the packages with known vulnerabilities. Where no database can be reached, it says so and ends with code 0.
+audit:
+	$(PYTHON) deploy/packages/audit.py build/audit
+
+# Writes the packages of the image as a CycloneDX document.
+sbom: install
+	mkdir -p build
+	$(BIN)/python deploy/packages/image_packages.py > build/image-packages.txt
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+		--output-file build/sbom.json build/image-packages.txt
 
 # Writes docs/compatibility.md from the tables that the parity tests use.
 compatibility: install

@@ -52,6 +52,8 @@ _ROUTERS = {
     tags.TOKENS: (tokenize.router,),
     tags.MODELS: (models.router,),
     tags.ADAPTERS: (
+        # Before the form's route, which has the same path.
+        uploads.sources,
         *(part.router for part in (uploads, listing, versions, cards, aliases, events)),
         lora.router,
     ),

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
-from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, open_archive
+from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, Archive, open_archive
 from rootstock.adapters.bundle.golden import GoldenInput
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.manifest import read_json, read_manifest
@@ -17,6 +17,7 @@ from rootstock.adapters.bundle.plain.base_model import BASE
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import Published
 from rootstock.adapters.registry.port import Registry
+from rootstock.adapters.signing.trusted_keys import TrustedKeys
 from rootstock.adapters.spec import Adapter, Array, Rejected
 from rootstock.adapters.store.port import Store
 from rootstock.service.engine.core.errors import InvalidInput, RunnerFault, TooLarge, TooLong
@@ -51,8 +52,8 @@ class Publisher:
     """The publisher of a server. It verifies uploads through the engine and publishes them.
 
     At most `UPLOADS_AT_ONCE` uploads are in memory, and one verification runs at a time. Other uploads wait
-    unread. An upload goes to the foundation that it is made for. If its kind is served as LoRA, the foundation's
-    converter converts it first.
+    unread. With `trusted` keys, an upload needs the signature of one of them. It goes to the foundation that it
+    is made for. If its kind is served as LoRA, the foundation's converter converts it first.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class Publisher:
         store: Store,
         limits: Limits,
         metrics: Metrics,
+        trusted: TrustedKeys | None = None,
     ) -> None:
+        self._trusted = trusted or TrustedKeys()
         self._foundations = foundations
         self._registry = registry
         self._store = store
@@ -80,8 +83,14 @@ class Publisher:
 
     async def serves(self, data: bytes) -> bool:
         """Tell whether the bundle in a zip states a foundation of this server. Raise Rejected if it is no zip."""
-        fingerprint, _ = await asyncio.to_thread(stated_foundation, data, self._limits, PlainFields())
+        archive = await asyncio.to_thread(open_archive, data, self._limits)
+        fingerprint, _ = await asyncio.to_thread(stated_foundation, archive, PlainFields())
         return fingerprint in {host.spec.fingerprint for host in self._foundations}
+
+    def check_name(self, name: str) -> None:
+        """Raise InvalidName for a name that no adapter of this server can have."""
+        check_name(name)
+        self._foundations.check_name(name)
 
     async def publish(
         self,
@@ -90,28 +99,40 @@ class Publisher:
         plain: PlainFields,
         activate: bool,
         check_room: CheckRoom | None = None,
+        source: str | None = None,
     ) -> Publication:
         """Publish the bundle in the zip that `read` returns. Raise Rejected if a check fails.
 
         `check_room` is called in a thread before the bundle is stored, and raises an error if it may not be.
+        `source` is the address that the zip came from, for the version's record.
         """
-        check_name(name)
-        self._foundations.check_name(name)
+        self.check_name(name)
         async with self._uploads:
-            return await self._publish(await read(), name, plain, activate, check_room)
+            return await self._publish(await read(), name, plain, activate, check_room, source)
 
     async def _publish(
-        self, data: bytes, name: str, plain: PlainFields, activate: bool, check_room: CheckRoom | None
+        self,
+        data: bytes,
+        name: str,
+        plain: PlainFields,
+        activate: bool,
+        check_room: CheckRoom | None,
+        source: str | None,
     ) -> Publication:
         try:
-            host = await self._host(data, plain)
-            bundle, converted = await self._open(data, plain, host)
+            archive = await asyncio.to_thread(open_archive, data, self._limits)
+            # Before anything else is read: what no trusted key has signed does not reach a parser of tensors.
+            signature = await asyncio.to_thread(self._trusted.check, archive, plain)
+            host = await asyncio.to_thread(self._host, archive, plain)
+            bundle, converted = await self._open(data, archive, plain, host)
             adapter = await asyncio.to_thread(bundle.adapter, host.spec, self._limits.max_rank, host.base)
             engine = host.engine_of(adapter.task)
             if isinstance(engine, GenerationEngine):
                 await engine.check_template(adapter)
             async with self._turn:
                 verification = await self._replay(bundle, adapter, host) | converted
+            verification |= {} if signature is None else {"signature": signature}
+            verification |= {} if source is None else {"source": source}
         except Rejected as error:
             self._metrics.verified(error.check)
             raise
@@ -144,23 +165,23 @@ class Publisher:
         if version is None:
             self._metrics.forget(name)
 
-    async def _host(self, data: bytes, plain: PlainFields) -> FoundationHost:
+    def _host(self, archive: Archive, plain: PlainFields) -> FoundationHost:
         """Return the foundation that an upload is made for; the first if this server does not have it."""
         if len(self._foundations) == 1:
             return self._foundations.first
-        fingerprint, name = await asyncio.to_thread(stated_foundation, data, self._limits, plain)
-        return self._foundations.choose(fingerprint, name)
+        return self._foundations.choose(*stated_foundation(archive, plain))
 
-    async def _open(self, data: bytes, plain: PlainFields, host: FoundationHost) -> tuple[Bundle, dict[str, Any]]:
+    async def _open(
+        self, data: bytes, archive: Archive, plain: PlainFields, host: FoundationHost
+    ) -> tuple[Bundle, dict[str, Any]]:
         """Return the bundle, converted to LoRA if need be, and the entry for the version's record."""
         try:
-            bundle = await asyncio.to_thread(open_bundle, data, self._limits, host.spec, plain)
+            bundle = await asyncio.to_thread(open_bundle, archive, self._limits, host.spec, plain)
             bundle.check_named_base(host.spec)
             return bundle, {}
         except Unconverted as error:
             lora = await host.converter.convert(data, error.kind, plain.task)
             bundle = await asyncio.to_thread(open_bundle, lora.data, self._limits, host.spec, plain)
-            archive = await asyncio.to_thread(open_archive, data, self._limits)
             return replace(bundle, ignored=archive.ignored), {"converted": lora.record}
 
     def _keep(
@@ -244,9 +265,9 @@ def _texts(inputs: Sequence[GoldenInput]) -> list[str]:
     return [value for value in inputs if isinstance(value, str)]
 
 
-def stated_foundation(data: bytes, limits: Limits, plain: PlainFields) -> tuple[str | None, str | None]:
+def stated_foundation(archive: Archive, plain: PlainFields) -> tuple[str | None, str | None]:
     """Return the fingerprint and the name of the foundation that an upload states; None for each it omits."""
-    members = open_archive(data, limits).members
+    members = archive.members
     if MANIFEST in members:
         stated = read_manifest(members[MANIFEST]).foundation
         return stated["fingerprint"], stated["name"]

@@ -1,6 +1,7 @@
 """Packs and unpacks a bundle's zip: at most five members, no links, no paths, and limits on every size.
 
-Known extras, which other programs write beside an adapter (`extras`), are left out. Any other file is refused.
+A signature may lie beside the members. Known extras, which other programs write beside an adapter (`extras`), are
+left out. Any other file is refused.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ MANIFEST = "bundle.json"
 GOLDEN = "golden.json"
 CARD = "README.md"
 MEMBERS = (CONFIG, WEIGHTS, MANIFEST, GOLDEN, CARD)
+# It is no member, because it signs the digest that the members have.
+SIGNATURE = "signature.json"
 
 # A bundle's directory takes some 400 bytes. A list of the members in a huge one would take much memory.
 _MAX_DIRECTORY_BYTES = 64 * 2**10
@@ -52,12 +55,14 @@ class Limits:
 class Archive:
     """An uploaded zip: its members by name, and the names of the known extras in it (`ignored`).
 
-    `descriptions` holds, by path, the extras that describe a model (`is_description`).
+    `descriptions` holds, by path, the extras that describe a model (`is_description`). `signature` is the content
+    of the signature's file, None without one.
     """
 
     members: Mapping[str, bytes]
     ignored: tuple[str, ...] = ()
     descriptions: Mapping[str, bytes] = field(default_factory=dict)
+    signature: bytes | None = None
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
@@ -101,10 +106,13 @@ def open_archive(data: bytes, limits: Limits) -> Archive:
         entries, extras, ignored = _sorted_out(archive.infolist())
         described = {path: info for path, info in extras.items() if is_description(path)}
         infos = _members(entries, described, limits)
+        members = {name: _read(archive, info) for name, info in infos.items()}
+        signature = members.pop(SIGNATURE, None)
         return Archive(
-            {name: _read(archive, info) for name, info in infos.items()},
+            members,
             tuple(sorted(ignored)),
             {path: _read(archive, info) for path, info in described.items()},
+            signature,
         )
 
 
@@ -214,7 +222,7 @@ def _members(
             continue
         if name in members:
             raise Rejected("members", info.filename, "the archive holds this member twice")
-        if name not in MEMBERS:
+        if name not in (*MEMBERS, SIGNATURE):
             raise Rejected(
                 "members", info.filename, f"{why_unknown(name)}; a bundle holds only {', '.join(MEMBERS)}"
             )

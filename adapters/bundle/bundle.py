@@ -159,15 +159,15 @@ class Bundle:
 
 
 def open_bundle(
-    data: bytes, limits: Limits, foundation: FoundationSpec, plain: PlainFields | None = None
+    data: bytes | Archive, limits: Limits, foundation: FoundationSpec, plain: PlainFields | None = None
 ) -> Bundle:
-    """Check the members, hashes and schema of the bundle in a zip, and return it.
+    """Check the members, hashes and schema of the bundle in a zip, and return it; the zip may be open already.
 
     A plain PEFT folder gets its manifest here. `Bundle.adapter` checks the tensors. Raise Rejected with check
     "size", "members", "names" or "schema", and for a plain PEFT folder also with the checks that its manifest
     needs.
     """
-    archive = open_archive(data, limits)
+    archive = data if isinstance(data, Archive) else open_archive(data, limits)
     files = dict(archive.members)
     plain = plain or PlainFields()
     if MANIFEST not in files:

@@ -15,6 +15,7 @@ from rootstock.adapters.cli.convert_command import convert
 from rootstock.adapters.cli.offline_commands import import_folder, verify
 from rootstock.adapters.cli.options import (
     URL,
+    Activate,
     Base,
     Json,
     Key,
@@ -25,6 +26,7 @@ from rootstock.adapters.cli.options import (
     Problem,
     Rank,
     ServerUrl,
+    SignKey,
     Task,
     Texts,
     TrustPickle,
@@ -39,10 +41,12 @@ from rootstock.adapters.cli.output import (
     failures,
     notes,
     published_lines,
+    signature_line,
     table,
     tell,
     tell_pointer,
 )
+from rootstock.adapters.cli.signing_commands import keygen, sign
 from rootstock.adapters.cli.source_commands import SourceArguments, conversion_lines, located, source_bundle
 from rootstock.adapters.reference import LIVE, check_name, shown
 from rootstock.adapters.sources.limits import MAX_DIFFERENCE
@@ -73,8 +77,8 @@ def server(
 ) -> None:
     """Publish, list, download and remove adapters on a server, and move their aliases.
 
-    The commands import, verify and convert work without a server. The options --url, --key and --json may also
-    follow the command.
+    The commands import, verify, convert, keygen and sign work without a server. The options --url, --key and
+    --json may also follow the command.
 
     Exit codes: 1 if the server refused the request, cannot be reached, or a check failed; 2 for wrong usage.
     """
@@ -88,6 +92,7 @@ def server(
         "rootstock adapters push new.zip --name sentiment --no-activate",
         "rootstock adapters push ./setfit-model --name intents --trust-pickle",
         "rootstock adapters push org/name@main --name sentiment",
+        "rootstock adapters push support-intents.zip --sign-key ~/keys/release.pem",
     )
 )
 def push(
@@ -111,7 +116,8 @@ def push(
     max_difference: MaxDifference = MAX_DIFFERENCE,
     texts: Texts = None,
     trust_pickle: TrustPickle = False,
-    activate: Annotated[bool, typer.Option(help="Point the alias `live` at the new version.")] = True,
+    activate: Activate = True,
+    sign_key: SignKey = None,
     url: Url = URL,
     key: Key = None,
     as_json: Json = False,
@@ -135,7 +141,9 @@ def push(
     else:
         source, plain = made.bundle.to_zip(), {}
     with _connected(url, key) as client:
-        published = client.push(source, name or found.name, activate=activate, progress=True, **plain)
+        published = client.push(
+            source, name or found.name, activate=activate, progress=True, sign_key=sign_key, **plain
+        )
         live = published.version if activate else client.show(published.name).live
     document = {**published.document, "created": published.created}
     if made is not None:
@@ -147,9 +155,58 @@ def push(
         *published_lines(published, live),
         f"digest {published.digest}",
         compared(verification),
+        *([signature_line(verification["signature"])] if verification.get("signature") else []),
         *found.lines,
         *([] if made is None else conversion_lines(made)),
         *(["chats have the bundle's chat template"] if verification.get("chat_template") else []),
+        *notes(verification.get("warnings") or (), verification.get("ignored") or ()),
+    )
+
+
+@app.command(
+    "publish-from",
+    epilog=examples(
+        "rootstock adapters publish-from hf://org/name@0123456789abcdef0123456789abcdef01234567 --name sentiment",
+        "rootstock adapters publish-from s3://models/intents.zip#sha256=… --name intents",
+    ),
+)
+def publish_from(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="hf://org/name@COMMIT, https://host/path.zip or s3://bucket/key; the last two may end in "
+            "#sha256=DIGITS.",
+        ),
+    ],
+    name: Annotated[str, typer.Option(help="The name to publish under.")],
+    task: Task = None,
+    labels: Labels = None,
+    problem_type: Problem = None,
+    max_length: Length = None,
+    foundation: Base = None,
+    activate: Activate = True,
+    url: Url = URL,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Let the server fetch an adapter from an address, and publish it as the next version of its name.
+
+    The server verifies it as an upload. It fetches only from the hosts that its operator allows.
+    """
+    plain: dict[str, Any] = {"task": task, "problem_type": problem_type, "max_length": max_length}
+    plain |= {"labels": listed(labels), "foundation": foundation}
+    with _connected(url, key) as client:
+        published = client.publish_from(source, name, activate=activate, **plain)
+        live = published.version if activate else client.show(published.name).live
+    verification = published.verification
+    tell(
+        {**published.document, "created": published.created},
+        as_json,
+        *published_lines(published, live),
+        f"digest {published.digest}",
+        compared(verification),
+        signature_line(verification.get("signature")),
         *notes(verification.get("warnings") or (), verification.get("ignored") or ()),
     )
 
@@ -179,7 +236,7 @@ def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> 
     """Show one adapter with its aliases and versions."""
     with _connected(url, key) as client:
         adapter = client.show(name).document
-    columns = ("version", "status", "task", "digest", "bytes", "created", "residency", "golden")
+    columns = ("version", "status", "task", "digest", "bytes", "created", "residency", "golden", "signer")
     rows = (
         {
             **v,
@@ -187,6 +244,7 @@ def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> 
             "bytes": v.get("size"),
             "created": str(v.get("created_at"))[:19],
             "golden": (v.get("verification") or {}).get("golden"),
+            "signer": ((v.get("verification") or {}).get("signature") or {}).get("signer"),
         }
         for v in adapter.get("versions") or ()
     )
@@ -333,6 +391,16 @@ app.command(
         "rootstock adapters verify ./peft-output --labels negative,positive",
     )
 )(verify)
+app.command(
+    epilog=examples(
+        "rootstock adapters keygen ~/keys/release.pem",
+    )
+)(keygen)
+app.command(
+    epilog=examples(
+        "rootstock adapters sign support-intents.zip --key ~/keys/release.pem",
+    )
+)(sign)
 app.command(
     epilog=examples(
         "rootstock adapters convert ./loha-output loha-as-lora.zip",

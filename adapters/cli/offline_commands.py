@@ -21,13 +21,16 @@ from rootstock.adapters.cli.options import (
     Problem,
     Source,
     Task,
+    TrustedKeysText,
     listed,
+    trusted_keys,
 )
-from rootstock.adapters.cli.output import counted, fail, failures, in_options, notes, tell
+from rootstock.adapters.cli.output import counted, fail, failures, in_options, notes, signature_line, tell
 from rootstock.adapters.home_folder import DEFAULT_HOME, searched_homes
 
 if TYPE_CHECKING:
     from rootstock.adapters.bundle import Limits
+    from rootstock.adapters.signing.trusted_keys import TrustedKeys
 
 _MIB = 2**20
 _INTERRUPTED = 130
@@ -45,22 +48,28 @@ def verify(
     max_length: Length = None,
     max_bundle_mb: MaxBundle = 64,
     max_rank: MaxRank = 64,
+    trusted: TrustedKeysText = "",
     as_json: Json = False,
 ) -> None:
-    """Check an adapter against a foundation, without a server.
+    """Check an adapter and its signature against a foundation, without a server.
 
     This runs every check that needs no model. The server replays the golden set on upload. If the server has
     other limits than 64 MiB and rank 64, state them.
     """
-    from rootstock.adapters.bundle import Limits
+    from rootstock.adapters.bundle import Limits, PlainFields
+    from rootstock.adapters.bundle.archive import open_archive
+    from rootstock.adapters.client.upload import read_source
     from rootstock.adapters.foundation.location import FoundationError
     from rootstock.adapters.home.offline import open_offline
     from rootstock.adapters.spec import Rejected
 
+    keys = trusted_keys(trusted)
     try:
         with failures():
             plain = (task, listed(labels), problem_type, max_length)
             limits = Limits(max_bundle_bytes=max_bundle_mb * _MIB, max_rank=max_rank)
+            archive = open_archive(read_source(path)[0], limits)
+            signature = keys.check(archive, PlainFields(*plain, foundation))
             spec, bundle, adapter = open_offline(path, foundation, plain, limits)
     except FoundationError as error:
         fail(str(error), 2)
@@ -74,13 +83,14 @@ def verify(
     report: dict[str, Any] = {"digest": adapter.digest, "task": adapter.task, "labels": adapter.labels}
     report |= {"foundation": spec.fingerprint, "rank": adapter.weights.max_rank}
     report |= {"checked": checked, "not_checked": unchecked, "warnings": bundle.warnings}
-    report["ignored"] = bundle.ignored
+    report |= {"ignored": bundle.ignored, "signature": signature}
     labels_text = ", ".join(adapter.labels)
     tell(
         report,
         as_json,
         f"{path} passes on {spec.name}: {adapter.task}, rank {report['rank']}, labels {labels_text}",
         f"digest {adapter.digest}",
+        signature_line(signature),
         f"checked: {', '.join(checked)}",
         f"not checked: {', '.join(unchecked)}",
         *notes(bundle.warnings, bundle.ignored),
@@ -101,6 +111,7 @@ def import_folder(
     foundation: Annotated[str, typer.Option(envvar="ROOTSTOCK_FOUNDATION", help=FOUNDATION_HELP)] = "default",
     max_bundle_mb: MaxBundle = 64,
     max_rank: MaxRank = 64,
+    trusted: TrustedKeysText = "",
     as_json: Json = False,
 ) -> None:
     """Register all bundles of a folder in a stopped server's home.
@@ -128,7 +139,7 @@ def import_folder(
     # Compare by name, because typer has its own copy of click's class.
     source = ctx.get_parameter_source("foundation")
     stated = source is not None and source.name == "COMMANDLINE"
-    report = _import(paths, home.expanduser().absolute(), foundation, limits, stated)
+    report = _import(paths, home.expanduser().absolute(), foundation, limits, stated, trusted_keys(trusted))
     imported, unchanged, skipped = report["imported"], report["unchanged"], len(report["skipped"])
     lines = [f"{imported} imported, {unchanged} already registered, {skipped} skipped"]
     if report["interrupted"]:
@@ -138,7 +149,9 @@ def import_folder(
         raise typer.Exit(_INTERRUPTED if report["interrupted"] else 1)
 
 
-def _import(paths: list[Path], home: Path, foundation: str, limits: Limits, stated: bool) -> dict[str, Any]:
+def _import(
+    paths: list[Path], home: Path, foundation: str, limits: Limits, stated: bool, trusted: TrustedKeys
+) -> dict[str, Any]:
     from rootstock.adapters.foundation.location import FoundationError, locate
     from rootstock.adapters.foundation.weights import FoundationWeights
     from rootstock.adapters.home.bulk_import import ImportedBundle, import_bundles
@@ -153,7 +166,7 @@ def _import(paths: list[Path], home: Path, foundation: str, limits: Limits, stat
             base = FoundationWeights(files.folder, spec.model_type)
             with (
                 _interrupted() as stopped,
-                closing(import_bundles(paths, home, spec, limits, base, stopped, stated)) as outcomes,
+                closing(import_bundles(paths, home, spec, limits, base, stopped, stated, trusted)) as outcomes,
             ):
                 for outcome in outcomes:
                     if isinstance(outcome, ImportedBundle):

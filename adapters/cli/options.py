@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rootstock.adapters.cli.output import fail
+
+if TYPE_CHECKING:
+    from rootstock.adapters.signing.trusted_keys import TrustedKeys
 
 URL = "http://127.0.0.1:3000"
 
@@ -106,11 +109,31 @@ Base = Annotated[
         "base_model_name_or_path in adapter_config.json.",
     ),
 ]
+Activate = Annotated[bool, typer.Option(help="Point the alias `live` at the new version.")]
 MaxBundle = Annotated[
     int, typer.Option("--max-bundle-mb", envvar="ROOTSTOCK_MAX_BUNDLE_MB", min=1, help="The largest zip, in MiB.")
 ]
 MaxRank = Annotated[
     int, typer.Option("--max-rank", envvar="ROOTSTOCK_MAX_RANK", min=1, help="The largest rank of an adapter.")
+]
+TrustedKeysText = Annotated[
+    str,
+    typer.Option(
+        "--trusted-keys",
+        envvar="ROOTSTOCK_TRUSTED_KEYS",
+        help="Public keys, each NAME=BASE64, separated by commas, or a file with one in each line. An adapter "
+        "then needs a signature by one of them. Default: none is needed.",
+        show_default=False,
+    ),
+]
+SignKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--sign-key",
+        help="Sign the adapter with the private key in this file, which `rootstock adapters keygen` made.",
+        exists=True,
+        dir_okay=False,
+    ),
 ]
 FOUNDATION_HELP = (
     "The foundation: `default`, `chat`, a folder, or a Hugging Face id with its commit, org/name@COMMIT."
@@ -121,6 +144,16 @@ def examples(*commands: str) -> str:
     """Return the epilog of a command's help: its examples, a line each."""
     # Click keeps the lines of a paragraph that begins with \b.
     return "\n".join(("\b", "Examples:", *(f"  {command}" for command in commands)))
+
+
+def trusted_keys(text: str) -> TrustedKeys:
+    """Return the keys in the option --trusted-keys. Exit with code 2 if they cannot be read."""
+    from rootstock.adapters.signing.trusted_keys import TrustedKeys
+
+    try:
+        return TrustedKeys.parse(text)
+    except ValueError as error:
+        fail(f"--trusted-keys: {error}", 2)
 
 
 def listed(labels: str | None) -> tuple[str, ...] | None:

@@ -68,6 +68,20 @@ def compared(verified: Mapping[str, Any]) -> str:
     )
 
 
+def signature_line(signature: Mapping[str, Any] | None) -> str:
+    """Return one line on the signature in a version's record, None for a version without one."""
+    if not signature:
+        return "not signed"
+    of = (
+        ""
+        if signature.get("of") == "bundle"
+        else "; the signature covers the files and form fields of the upload"
+    )
+    if signature.get("signer") is None:
+        return f"signed by the key {signature.get('key')}, which no list of trusted keys was there to name{of}"
+    return f"signed by {signature['signer']}{of}"
+
+
 def notes(warnings: Iterable[str], ignored: Iterable[str]) -> list[str]:
     """Return a line for each warning of an adapter's check, and a line with the files that it ignored."""
     left_out = ", ".join(ignored)

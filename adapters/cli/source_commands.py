@@ -60,6 +60,7 @@ def located(text: str, trust_pickle: bool) -> LocatedSource:
         return LocatedSource(path, path.resolve().name if path.is_dir() else path.stem, {})
     from rootstock.adapters.sources.hub import fetch, is_hub_reference
 
+    text = text.removeprefix("hf://")
     if not is_hub_reference(text):
         fail(f"{text} does not exist; give a file, a folder, or org/name@revision of the Hugging Face hub", 2)
     with failures(), _busy(f"fetching {text}"):

@@ -191,14 +191,31 @@ class AsyncClient(AsyncTransport):
         max_length: int | None = None,
         foundation: str | None = None,
         progress: bool | Report = False,
+        sign_key: str | Path | None = None,
     ) -> PublishedRecord:
         """Publish an adapter as the next version of `name`; `activate` points `live` at it."""
         plain = PlainAdapter(task, labels, problem_type, max_length, foundation)
         with (
             upload_progress(progress) as report,
-            opened_upload(source, name, plain, activate, report) as (content, ignored),
+            opened_upload(source, name, plain, activate, report, sign_key) as (content, ignored),
         ):
             return await self._ask(routes.push(content, ignored))
+
+    async def publish_from(
+        self,
+        source: str,
+        name: str,
+        *,
+        activate: bool = True,
+        task: str | None = None,
+        labels: Sequence[str] | None = None,
+        problem_type: str | None = None,
+        max_length: int | None = None,
+        foundation: str | None = None,
+    ) -> PublishedRecord:
+        """Let the server fetch an adapter and publish it as the next version of `name`, as `push` does."""
+        plain = PlainAdapter(task, labels, problem_type, max_length, foundation)
+        return await self._ask(routes.publish_from(source, name, plain.document(), activate))
 
     async def pull(self, reference: str, to: str | Path = ".") -> BundleFile:
         """Write the bundle of a version to the file `to`, or to NAME-VERSION.zip in the folder `to`."""

@@ -211,21 +211,43 @@ class Client(BlockingTransport):
         max_length: int | None = None,
         foundation: str | None = None,
         progress: bool | Report = False,
+        sign_key: str | Path | None = None,
     ) -> PublishedRecord:
         """Publish an adapter as the next version of `name`; `activate` points `live` at it.
 
-        `source` is the path of a zip or a folder, or the bytes of a zip. `task`, `labels`, `problem_type`,
-        `max_length` and `foundation` are for a plain PEFT folder only. Known extras of a folder are not sent, and
-        are listed with those that the server ignored, at `verification["ignored"]`. Content that the name already
-        has makes no new version. `progress` True shows a bar on a terminal; a function is called with the bytes
-        sent and the bytes in all. The two are equal when the server begins to verify.
+        `source` is the path of a zip or a folder, or the bytes of a zip. With `sign_key`, the file of a private
+        key, it is signed first. `task`, `labels`, `problem_type`, `max_length` and `foundation` are for a plain
+        PEFT folder only. Known extras of a folder are not sent, and are listed with those that the server
+        ignored, at `verification["ignored"]`. Content that the name already has makes no new version. `progress`
+        True shows a bar on a terminal; a function is called with the bytes sent and the bytes in all. The two are
+        equal when the server begins to verify.
         """
         plain = PlainAdapter(task, labels, problem_type, max_length, foundation)
         with (
             upload_progress(progress) as report,
-            opened_upload(source, name, plain, activate, report) as (content, ignored),
+            opened_upload(source, name, plain, activate, report, sign_key) as (content, ignored),
         ):
             return self._ask(routes.push(content, ignored))
+
+    def publish_from(
+        self,
+        source: str,
+        name: str,
+        *,
+        activate: bool = True,
+        task: str | None = None,
+        labels: Sequence[str] | None = None,
+        problem_type: str | None = None,
+        max_length: int | None = None,
+        foundation: str | None = None,
+    ) -> PublishedRecord:
+        """Let the server fetch an adapter and publish it as the next version of `name`, as `push` does.
+
+        `source` is `hf://org/name@<40 hex digits>`, `https://host/path.zip` or `s3://bucket/key`. The last two
+        may end in `#sha256=<64 hex digits>`. The server fetches only from the hosts that its operator allows.
+        """
+        plain = PlainAdapter(task, labels, problem_type, max_length, foundation)
+        return self._ask(routes.publish_from(source, name, plain.document(), activate))
 
     def pull(self, reference: str, to: str | Path = ".") -> BundleFile:
         """Write the bundle of a version to the file `to`, or to NAME-VERSION.zip in the folder `to`."""

@@ -171,6 +171,12 @@ def push(content: Mapping[str, Any], ignored: Sequence[str]) -> HttpCall[Publish
     return HttpCall("POST", _ADAPTERS, read_response, content)
 
 
+def publish_from(source: str, name: str, fields: Mapping[str, Any], activate: bool) -> HttpCall[PublishedRecord]:
+    """Return the call that lets the server fetch and publish an adapter. It is repeatable, as `push` is."""
+    body = {"name": check_name(name), "source": source, **fields, "activate": activate}
+    return push({"json": body}, ())
+
+
 def page(limit: int, after: str | None, search: str | None) -> HttpCall[AdapterPage]:
     """Return the call that gets a page of adapters."""
     query = {"limit": limit, "after": after, "search": search}

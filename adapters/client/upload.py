@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from rootstock.adapters.client.errors import Misused
 from rootstock.adapters.reference import check_name
+
+if TYPE_CHECKING:
+    from rootstock.adapters.bundle import PlainFields
 
 # Is called with the bytes that are sent and the bytes in all.
 UploadReport = Callable[[int, int], None]
@@ -42,20 +45,40 @@ class PlainAdapter:
         }
         return {field: value for field, value in form.items() if value is not None}
 
+    def document(self) -> dict[str, Any]:
+        """Return the same fields as JSON values. Raise Misused if the labels are one text."""
+        stated = self.form().keys()
+        fields: dict[str, Any] = {
+            "task": self.task,
+            "labels": self.labels and [*self.labels],
+            "problem_type": self.problem_type,
+        }
+        fields |= {"max_length": self.max_length, "foundation": self.foundation}
+        return {field: value for field, value in fields.items() if field in stated}
+
 
 @contextmanager
 def opened_upload(
-    source: UploadSource, name: str, plain: PlainAdapter, activate: bool, report: UploadReport
+    source: UploadSource,
+    name: str,
+    plain: PlainAdapter,
+    activate: bool,
+    report: UploadReport,
+    sign_key: str | os.PathLike[str] | None = None,
 ) -> Iterator[tuple[Mapping[str, Any], tuple[str, ...]]]:
     """Yield httpx's arguments that upload `source`, and the extras of a folder that are left out.
 
-    `source` is the bytes of a zip, or the path of a zip or a folder. `report` is called while httpx sends.
+    `source` is the bytes of a zip, or the path of a zip or a folder. `report` is called while httpx sends. With
+    `sign_key`, the path of a private key, the upload is signed first.
     """
     form = {"name": check_name(name), **plain.form(), "activate": "true" if activate else "false"}
     ignored: tuple[str, ...] = ()
     with ExitStack() as opened:
-        if isinstance(source, bytes):
-            file: BinaryIO = io.BytesIO(source)
+        if sign_key is not None:
+            data, ignored = (source, ()) if isinstance(source, bytes) else read_source(Path(source))
+            file: BinaryIO = io.BytesIO(_signed(data, plain, Path(sign_key)))
+        elif isinstance(source, bytes):
+            file = io.BytesIO(source)
         elif Path(source).is_dir():
             data, ignored = read_source(Path(source))
             file = io.BytesIO(data)
@@ -75,8 +98,30 @@ def read_source(path: Path) -> tuple[bytes, tuple[str, ...]]:
     return _packed(path) if path.is_dir() else (path.read_bytes(), ())
 
 
+def plain_fields(plain: PlainAdapter) -> PlainFields:
+    """Return the form's fields as the server reads them."""
+    from rootstock.adapters.bundle import PlainFields
+    from rootstock.adapters.bundle.labels import read_labels
+
+    labels = plain.form().get("labels")
+    read = None if labels is None else read_labels(labels)
+    return PlainFields(plain.task, read, plain.problem_type, plain.max_length, plain.foundation)
+
+
+def _signed(data: bytes, plain: PlainAdapter, path: Path) -> bytes:
+    from rootstock.adapters.signing.signed_zip import signed_zip
+    from rootstock.adapters.signing.signing_key import SigningKey
+    from rootstock.adapters.spec import Rejected
+
+    key = SigningKey.load(path)
+    try:
+        return signed_zip(data, key, plain_fields(plain))[0]
+    except Rejected as error:
+        raise Misused(f"the adapter cannot be signed: {error}") from None
+
+
 def _packed(folder: Path) -> tuple[bytes, tuple[str, ...]]:
-    from rootstock.adapters.bundle.archive import CONFIG, MEMBERS, WEIGHTS, pack
+    from rootstock.adapters.bundle.archive import CONFIG, MEMBERS, SIGNATURE, WEIGHTS, pack
     from rootstock.adapters.bundle.plain.extras import extra_of, is_description, system_file, why_unknown
 
     sent: dict[str, bytes] = {}
@@ -84,7 +129,7 @@ def _packed(folder: Path) -> tuple[bytes, tuple[str, ...]]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
         extra = system_file(name) or extra_of(name)
-        if name in MEMBERS or (extra is not None and is_description(name)):
+        if name in (*MEMBERS, SIGNATURE) or (extra is not None and is_description(name)):
             sent[name] = path.read_bytes()
         elif extra is not None:
             ignored.add(extra)

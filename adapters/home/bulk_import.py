@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
-from rootstock.adapters.bundle import Limits
-from rootstock.adapters.bundle.archive import GOLDEN
+from rootstock.adapters.bundle import Limits, PlainFields
+from rootstock.adapters.bundle.archive import GOLDEN, open_archive
 from rootstock.adapters.chat_template import special_tokens
 from rootstock.adapters.client.errors import Misused
 from rootstock.adapters.client.upload import read_source
@@ -21,6 +21,7 @@ from rootstock.adapters.home.home import Home
 from rootstock.adapters.home.offline import open_arrived
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import NewVersion, Published
+from rootstock.adapters.signing.trusted_keys import TrustedKeys
 from rootstock.adapters.spec import FoundationSpec, Rejected
 from rootstock.adapters.store.port import Store
 from rootstock.adapters.template_process import TemplateProcess, check_template
@@ -63,6 +64,7 @@ def import_bundles(
     base: FoundationWeights | None = None,
     stopped: Event | None = None,
     stated: bool = False,
+    trusted: TrustedKeys | None = None,
 ) -> Generator[ImportedBundle | SkippedBundle, None, None]:
     """Register each bundle under its file's name and yield each result; close the generator to stop early.
 
@@ -71,8 +73,9 @@ def import_bundles(
     and neither does one that fails a check. Yielded results are durable; after an interruption, the same call
     imports the rest.
 
-    `base` is the foundation's weights, as for `Bundle.adapter`, and `stated` is as in `open_arrived`. Once
-    `stopped` is set, for instance by a signal handler, nothing more is registered or yielded.
+    `base` is the foundation's weights, as for `Bundle.adapter`, and `stated` is as in `open_arrived`. With
+    `trusted` keys, a bundle needs the signature of one of them. Once `stopped` is set, for instance by a signal
+    handler, nothing more is registered or yielded.
 
     Raise HomeInUse while a server or another import uses the home. StoreFull, RegistryUnavailable and OSError
     also end the import.
@@ -90,7 +93,7 @@ def import_bundles(
         keep = partial(
             _keep,
             stopped=stopped, spec=spec, limits=limits, base=base, stated=stated, store=store,
-            templates=TemplateProcess(),
+            templates=TemplateProcess(), trusted=trusted or TrustedKeys(),
         )  # fmt: skip
         left = list(by_name.values())
         pool = ThreadPoolExecutor(_THREADS)
@@ -119,6 +122,7 @@ def _keep(
     stated: bool,
     store: Store,
     templates: TemplateProcess,
+    trusted: TrustedKeys,
 ) -> NewVersion | SkippedBundle:
     """Check a bundle, put it into the store, and return the version to publish; else why it is skipped."""
     if stopped.is_set():
@@ -126,19 +130,24 @@ def _keep(
     try:
         name = check_name(_name(path))
         data, ignored = read_source(path)
-        bundle = open_arrived(data, limits, spec, stated)
+        archive = open_archive(data, limits)
+        signature = trusted.check(archive, PlainFields())
+        bundle = open_arrived(archive, limits, spec, stated)
         adapter = bundle.adapter(spec, limits.max_rank, base)
         check_template(templates, adapter.prompting, {} if base is None else special_tokens(base.folder))
     except (Rejected, InvalidName, Misused, OSError) as error:
         return SkippedBundle(path.name, str(error))
     # A plain PEFT folder gets its manifest only here. To pack all the others again would take most of the time.
-    stored = bundle.to_zip() if bundle.warnings or bundle.ignored else data
+    as_it_is = not (bundle.warnings or bundle.ignored or archive.signature)
+    stored = data if as_it_is else bundle.to_zip()
     store.put(adapter.digest, stored)
     golden = "not replayed" if GOLDEN in bundle.files else "none"
     verification = {"golden": golden, "imported": True, "warnings": list(bundle.warnings)}
     verification["ignored"] = sorted({*bundle.ignored, *ignored})
     if adapter.prompting.chat_template is not None:
         verification["chat_template"] = True
+    if signature is not None:
+        verification["signature"] = signature
     return NewVersion(name, adapter.digest, adapter.task, verification, len(stored), spec.fingerprint)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
-from rootstock.adapters.bundle.archive import CONFIG, open_archive
+from rootstock.adapters.bundle.archive import CONFIG, Archive, open_archive
 from rootstock.adapters.bundle.manifest import read_json
 from rootstock.adapters.bundle.plain.base_model import BASE, FIRST, check_base
 from rootstock.adapters.chat_template import special_tokens
@@ -44,9 +44,9 @@ def open_offline(
 
 
 def open_arrived(
-    data: bytes, limits: Limits, spec: FoundationSpec, stated: bool, plain: PlainFields | None = None
+    data: bytes | Archive, limits: Limits, spec: FoundationSpec, stated: bool, plain: PlainFields | None = None
 ) -> Bundle:
-    """Return the bundle in a zip that is not in the store yet.
+    """Return the bundle in a zip, which may be open already, that is not in the store yet.
 
     With `stated`, the user has named the foundation, which overrides the base that the adapter names. Raise
     Rejected as `open_bundle` does, and without `stated` also for a bundle that names another base.

@@ -10,6 +10,7 @@ from fastapi import Request
 
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.registry.port import Registry
+from rootstock.adapters.sources.remote.remote_sources import RemoteSources
 from rootstock.service.adapter_folder import AdapterFolder
 from rootstock.service.api.media.remote_file import RemoteFiles
 from rootstock.service.foundations import Foundations
@@ -42,6 +43,7 @@ class Server:
     remote_files: RemoteFiles
     access: Access
     quotas: Quotas
+    sources: RemoteSources
     tracing: Tracing | None = None
     ready: bool = False
     texts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))

@@ -89,6 +89,8 @@ async def _serving(
     tracing: Tracing | None,
     access: Access,
 ) -> AsyncIterator[Server]:
+    from rootstock.adapters.sources.remote.remote_sources import RemoteSources, trusted_hub
+    from rootstock.adapters.sources.remote.source_hosts import SourceHosts
     from rootstock.service.adapter_folder import AdapterFolder
     from rootstock.service.api.media.remote_file import RemoteFiles
     from rootstock.service.api.server import Server
@@ -114,7 +116,8 @@ async def _serving(
             )
         _start(hosts, metrics)
         foundations = Foundations(hosts, registry, settings.names)
-        publisher = Publisher(foundations, registry, store, limits, metrics)
+        publisher = Publisher(foundations, registry, store, limits, metrics, settings.trusted)
+        hosts_of_sources = SourceHosts.parse(settings.source_hosts, trusted_hub(settings.source_hosts))
         pins = Pins(foundations, registry, settings.pinned)
         try:
             if settings.demo:
@@ -132,6 +135,7 @@ async def _serving(
                 remote_files=RemoteFiles(settings.media_host_names),
                 access=access,
                 quotas=Quotas(access.ring),
+                sources=RemoteSources(hosts_of_sources, limits),
                 tracing=tracing,
             )
         finally:

@@ -14,6 +14,7 @@ from rootstock.service.settings.capacity import CapacitySettings
 from rootstock.service.settings.listener import ListenerSettings
 from rootstock.service.settings.models import ModelSettings
 from rootstock.service.settings.place import PlaceSettings
+from rootstock.service.settings.trust import TrustSettings
 
 PREFIX = "ROOTSTOCK_"
 
@@ -22,7 +23,7 @@ class SettingsError(ValueError):
     """Settings that the server cannot start with. The message has one line for each wrong setting."""
 
 
-class Settings(PlaceSettings, ListenerSettings, AccessSettings, ModelSettings, CapacitySettings):
+class Settings(PlaceSettings, ListenerSettings, AccessSettings, TrustSettings, ModelSettings, CapacitySettings):
     """The settings with their defaults. docs/operations.md lists them; a test compares the two."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")

@@ -131,6 +131,6 @@ def test_the_checks_are_in_the_order_of_the_design() -> None:
     order = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     first = list(dict.fromkeys(order))
     assert first == [
-        "size", "members", "schema", "names", "conversion", "safetensors", "sites", "labels", "finite", "rank",
-        "foundation", "template", "golden",
+        "size", "members", "schema", "signature", "names", "conversion", "safetensors", "sites", "labels",
+        "finite", "rank", "foundation", "template", "golden",
     ]  # fmt: skip

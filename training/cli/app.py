@@ -56,6 +56,12 @@ def run(
             envvar="ROOTSTOCK_ADMIN_KEY", help="The server's admin key for --push, sent as a bearer token."
         ),
     ] = None,
+    sign_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="Sign the adapter for --push with the private key in this file.", exists=True, dir_okay=False
+        ),
+    ] = None,
     force: Annotated[
         bool,
         typer.Option(
@@ -87,7 +93,7 @@ def run(
             from rootstock.training.run import run as train
 
             outcome = train(source, output_dir, report, force)
-        published = _push(outcome, push, key) if push else None
+        published = _push(outcome, push, key, sign_key) if push else None
     if as_json:
         typer.echo(json.dumps(_summary(outcome, published), ensure_ascii=False))
     else:
@@ -191,11 +197,11 @@ def _require_licence(source: RecipeFile) -> None:
         )
 
 
-def _push(outcome: RunResult, url: str, key: str | None) -> dict[str, Any]:
+def _push(outcome: RunResult, url: str, key: str | None, sign_key: Path | None) -> dict[str, Any]:
     from rootstock.adapters.client.client import Client
 
     with Client(url, key) as client:
-        return dict(client.push(outcome.results.zip, outcome.metrics["name"]).document)
+        return dict(client.push(outcome.results.zip, outcome.metrics["name"], sign_key=sign_key).document)
 
 
 def _summary(outcome: RunResult, published: dict[str, Any] | None) -> dict[str, Any]:

@@ -42,6 +42,8 @@ from rootstock.adapters.registry.sql.resolutions import Resolutions
 from rootstock.adapters.registry.sql.tables import READY, AdapterRow, AliasRow, EventRow, LiveRow, VersionRow
 
 STALE_AFTER = 1.0
+# The key of a version's record under which the signature of its upload is.
+_SIGNATURE = "signature"
 
 
 class SqlRegistry:
@@ -99,7 +101,8 @@ class SqlRegistry:
     ) -> Published:
         """Give `digest` the next version number under `name`, or find the number that it has already.
 
-        With `activate`, point `live` at that version.
+        With `activate`, point `live` at that version. A number that it has already keeps its record, apart from a
+        new signature.
         """
         check_name(name)
         check_digest(digest)
@@ -114,6 +117,9 @@ class SqlRegistry:
                 session.add(row)
                 session.flush()
                 _note(session, "published", name, version=row.number, digest=digest)
+            elif _signs_anew(row.verification, verification):
+                row.verification = {**row.verification, _SIGNATURE: verification[_SIGNATURE]}
+                _note(session, "signed", name, version=row.number, signer=verification[_SIGNATURE]["signer"])
             before = live_version(session, name)
             if activate and before != row.number:
                 move_live(session, name, row.number)
@@ -275,6 +281,10 @@ class SqlRegistry:
         finally:
             self._looked = now
             self._looking.release()
+
+
+def _signs_anew(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    return _SIGNATURE in now and before.get(_SIGNATURE) != now[_SIGNATURE]
 
 
 def _adapter(session: Session, name: str) -> AdapterRow:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -11,6 +13,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from rootstock.adapters.registry import VersionDetail
+from rootstock.adapters.signing.signature import Signature
+from rootstock.adapters.signing.signed_zip import signed_tail
 from rootstock.service.api.adapters.descriptions import Description, described_version, description_of
 from rootstock.service.api.document.error_codes import ADAPTER, STORED, VERSION, raises
 from rootstock.service.api.server import Server, server_of
@@ -72,10 +76,13 @@ async def show_version(request: Request, name: str, version: int) -> VersionAnsw
     openapi_extra=raises(*VERSION, *STORED),
 )
 async def download(request: Request, name: str, version: int) -> Response:
-    """Return the published bundle of a version, as a zip."""
+    """Return the published bundle of a version, as a zip, with the signature that it was published with."""
     server = server_of(request)
     detail = await asyncio.to_thread(server.registry.version, name, version)
     data = await asyncio.to_thread(server.foundations.catalog_of(detail.foundation).read, detail.digest)
+    if (signature := _signature(detail)) is not None:
+        start, tail = await asyncio.to_thread(signed_tail, io.BytesIO(data), signature)
+        data = data[:start] + tail
     headers = {
         "Content-Disposition": f'attachment; filename="{name}-{version}.zip"',
         "ETag": f'"{detail.digest}"',
@@ -127,6 +134,19 @@ def _adapter(server: Server, name: str) -> AdapterAnswer:
 def _described_version(server: Server, name: str, version: int) -> VersionAnswer:
     detail = server.registry.version(name, version)
     return VersionAnswer(**_fields(server, detail), description=description_of(server, detail))
+
+
+def _signature(detail: VersionDetail) -> Signature | None:
+    """Return the signature of a version's bundle.
+
+    It is None without one, and for a plain PEFT folder: its signature covers the upload, from which the server
+    made the bundle.
+    """
+    stated = detail.verification.get("signature")
+    if not isinstance(stated, Mapping):
+        return None
+    signature = Signature.from_json({key: value for key, value in stated.items() if key != "signer"})
+    return signature if signature.statement.digest == detail.digest else None
 
 
 def _fields(server: Server, detail: VersionDetail) -> dict[str, Any]:

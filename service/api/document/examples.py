@@ -65,6 +65,13 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
             "parameters": {"candidate_labels": ["a hand", "a red car"]},
         },
     },
+    "POST /v1/adapters": {
+        "Publish an adapter of the hub (needs its host in ROOTSTOCK_SOURCE_HOSTS)": {
+            "name": "mood",
+            "source": "hf://org/name@0123456789abcdef0123456789abcdef01234567",
+            "labels": ["negative", "positive"],
+        },
+    },
     "POST /v1/rerank": {f"Rank two documents ({_RANKER})": {"model": "reranker", **_RANKED, "top_n": 1}},
     "POST /v1/chat/completions": {
         "Answer a chat": _CHAT,

@@ -8,7 +8,7 @@ from collections.abc import Collection
 import httpx
 
 from rootstock.adapters.media import MediaModality, modality_of_type
-from rootstock.service.api.media.public_address import NotPublic, resolve_public
+from rootstock.adapters.sources.remote.public_address import NotPublic, resolve_public
 from rootstock.service.engine.core.errors import InvalidInput, TooLarge
 
 SETTING = "ROOTSTOCK_MEDIA_HOSTS"

@@ -127,7 +127,8 @@ function verified(verification) {
   const { golden, inputs, max_difference: difference } = verification;
   if (golden === "not replayed") return el("span", { class: "badge warn", title: "an import does not run the model, so no outputs were compared; upload the bundle to replay its golden set" }, "golden set not replayed");
   if (golden !== "passed") return el("span", { class: "badge warn", title: "the bundle has no golden set, so no outputs were compared" }, "no golden set");
-  return `${count(inputs)} golden inputs, differ by at most ${figure(difference)}`;
+  const signer = verification.signature?.signer;
+  return `${count(inputs)} golden inputs, differ by at most ${figure(difference)}${signer ? `; signed by ${signer}` : ""}`;
 }
 
 function description(about, version) {

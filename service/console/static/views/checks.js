@@ -5,11 +5,12 @@ import { count, figure, percent } from "../format.js";
 import { problem } from "../problem.js";
 
 // Some checks run at several points. The order is that of docs/bundle-format.md.
-const ORDER = ["size", "members", "schema", "names", "schema", "conversion", "safetensors", "sites", "labels", "finite", "rank", "sites", "foundation", "schema", "template", "golden"];
+const ORDER = ["size", "members", "schema", "signature", "names", "schema", "conversion", "safetensors", "sites", "labels", "finite", "rank", "sites", "foundation", "schema", "template", "golden"];
 const MEANING = {
   size: "The zip and its members are within their limits.",
   members: "It is a zip with known files only.",
   schema: "The JSON files have the right form and fit the server.",
+  signature: "A trusted key has signed it, where the server demands that.",
   names: "The files and their hashes are those that bundle.json lists.",
   conversion: "Another kind of adapter becomes LoRA within the tolerance.",
   safetensors: "The weights can be read.",

@@ -13,7 +13,7 @@ import anyio
 import httpcore
 import pytest
 
-from rootstock.service.api.media.public_address import is_public
+from rootstock.adapters.sources.remote.public_address import is_public
 from rootstock.service.api.media.remote_file import RemoteFiles
 from rootstock.service.engine.core.errors import InvalidInput, TooLarge
 from tests.bounds import HANG
