@@ -38,6 +38,7 @@ _STATUS = {
     "path_not_found": 404,
     "adapter_exists": 400,
     "store_full": 507,
+    "store_unavailable": 503,
     "registry_unavailable": 503,
     "invalid_input": 422,
     "invalid_parameter": 422,

@@ -94,12 +94,13 @@ def _absolute(setting: str) -> str:
 
 
 def _take_home(settings: Any) -> None:
-    """Lock the home for this process. Raise an error if it cannot be written or its registry cannot be read."""
+    """Lock the home for this process. Raise an error if it, the registry or the store cannot be used."""
     from rootstock.adapters.home.home import Home
 
     home = Home(settings.home_folder)
     home.keep("rootstock serve")
-    home.open_registry().close()
+    home.open_registry(settings.registry_address).close()
+    home.open_store(settings.store_url)
 
 
 def _check_address(host: str, port: int) -> None:
