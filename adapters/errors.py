@@ -103,6 +103,12 @@ class StoreFull(AdapterError):
     code = "store_full"
 
 
+class StoreUnavailable(AdapterError):
+    """The store cannot be reached or used now."""
+
+    code = "store_unavailable"
+
+
 class HomeInUse(AdapterError):
     """Another program holds the home folder."""
 
@@ -110,7 +116,7 @@ class HomeInUse(AdapterError):
 
 
 class UnsafeRegistry(AdapterError):
-    """A newer program wrote the database, so this one must not change it."""
+    """A newer program changed the database so that this one must not use it."""
 
     code = "unsafe_registry"
 

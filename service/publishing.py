@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import structlog
+
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, Archive, open_archive
 from rootstock.adapters.bundle.golden import GoldenInput
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.manifest import read_json, read_manifest
 from rootstock.adapters.bundle.plain.base_model import BASE
+from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import Published
 from rootstock.adapters.registry.port import Registry
@@ -64,7 +67,12 @@ class Publisher:
         limits: Limits,
         metrics: Metrics,
         trusted: TrustedKeys | None = None,
+        removal_delay: float = 0.0,
     ) -> None:
+        """Take the parts, and the seconds after which the bytes of a deleted version leave the store.
+
+        With several servers on one registry, another one may still load a version for a request that it admitted.
+        """
         self._trusted = trusted or TrustedKeys()
         self._foundations = foundations
         self._registry = registry
@@ -73,8 +81,8 @@ class Publisher:
         self._metrics = metrics
         self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self._turn = asyncio.Lock()
-        # Serialises publishing and deletion: no version may begin to use a bundle that is about to be removed.
-        self._keeping = asyncio.Lock()
+        self._removal_delay = removal_delay
+        self._removals: set[asyncio.Task[None]] = set()
 
     @property
     def kinds(self) -> list[str]:
@@ -137,11 +145,10 @@ class Publisher:
             self._metrics.verified(error.check)
             raise
         self._metrics.verified("passed")
-        async with self._keeping:
-            keep = partial(
-                self._keep, name, bundle, adapter.task, verification, activate, host.spec.fingerprint, check_room
-            )
-            published = await asyncio.to_thread(keep)
+        keep = partial(
+            self._keep, name, bundle, adapter.task, verification, activate, host.spec.fingerprint, check_room
+        )
+        published = await asyncio.to_thread(keep)
         for engine, part in host.parts(adapter):
             engine.cache.put(part)
         return Publication(published, adapter.task, verification)
@@ -159,11 +166,31 @@ class Publisher:
             if await asyncio.to_thread(self._registry.digest_in_use, digest):
                 continue
             await self._foundations.forget(digest)
-            async with self._keeping:
-                if not await asyncio.to_thread(self._registry.digest_in_use, digest):
-                    await asyncio.to_thread(self._store.delete, digest)
+            if not self._removal_delay:
+                await self._remove(digest)
+                continue
+            task = asyncio.create_task(self._remove_later(digest))
+            self._removals.add(task)
+            task.add_done_callback(self._removals.discard)
         if version is None:
             self._metrics.forget(name)
+
+    async def close(self) -> None:
+        """Give up the removals that are not due yet. Their bytes stay in the store, and nothing uses them."""
+        for task in self._removals:
+            task.cancel()
+        await asyncio.gather(*self._removals, return_exceptions=True)
+
+    async def _remove(self, digest: str) -> None:
+        """Remove the bytes of a digest from the store unless a version uses them or is about to."""
+        await asyncio.to_thread(self._registry.remove_unused, digest, self._store.delete)
+
+    async def _remove_later(self, digest: str) -> None:
+        await asyncio.sleep(self._removal_delay)
+        try:
+            await self._remove(digest)
+        except AdapterError as error:
+            structlog.get_logger().warning("bytes not removed", digest=digest, reason=str(error))
 
     def _host(self, archive: Archive, plain: PlainFields) -> FoundationHost:
         """Return the foundation that an upload is made for; the first if this server does not have it."""
@@ -197,16 +224,19 @@ class Publisher:
         data = bundle.to_zip()
         if check_room is not None:
             check_room(len(data), bundle.digest)
-        self._store.put(bundle.digest, data)
-        return self._registry.publish(
-            name,
-            bundle.digest,
-            task=task,
-            verification=verification,
-            size=len(data),
-            activate=activate,
-            foundation=foundation,
-        )
+        # No server may remove bytes that a version is about to use.
+        with self._registry.guarding() as guard:
+            guard(bundle.digest)
+            self._store.put(bundle.digest, data)
+            return self._registry.publish(
+                name,
+                bundle.digest,
+                task=task,
+                verification=verification,
+                size=len(data),
+                activate=activate,
+                foundation=foundation,
+            )
 
     async def _replay(self, bundle: Bundle, adapter: Adapter, host: FoundationHost) -> dict[str, Any]:
         (engine, adapter), *others = host.parts(adapter)

@@ -34,7 +34,9 @@ from rootstock.service.exports.cache import export_path
 from rootstock.service.settings import Settings
 from tests.chat_foundation import CHAT, chat_folder, find_chat
 from tests.live_server import RunningServer, run_server
+from tests.object_storage import ObjectStorage, object_storage
 from tests.peft_adapters import KINDS, TEXTS, PeftAdapter, peft_outputs, save_adapter
+from tests.postgres_process import PostgresProcess, postgres_process
 
 ROOT = Path(__file__).parents[1]
 # A busy machine makes an example slow, which is no fault of the code.
@@ -134,6 +136,25 @@ def current_loop() -> Iterator[None]:
     yield
     asyncio.set_event_loop(None)
     loop.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresProcess]:
+    """Yield a PostgreSQL server. A test that kills it starts it again."""
+    with postgres_process() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStorage]:
+    """Yield an S3 server, which this process and those that it starts reach by the environment."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        object_storage(tmp_path_factory.mktemp("s3") / "log") as storage,
+    ):
+        for name, value in storage.environment.items():
+            patch.setenv(name, value)
+        yield storage
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from rootstock.adapters.client.errors import Misused
 from rootstock.adapters.client.upload import read_source
 from rootstock.adapters.errors import InvalidName
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.home.home import Home
+from rootstock.adapters.home.home import Home, shared_registry, shared_store
 from rootstock.adapters.home.offline import open_arrived
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import NewVersion, Published
@@ -87,9 +87,9 @@ def import_bundles(
             yield SkippedBundle(path.name, f"has the same name as {first}; rename one of them")
     with (
         Home(home).hold("rootstock adapters import"),
-        closing(Home(home).open_registry()) as registry,
+        closing(Home(home).open_registry(shared_registry())) as registry,
     ):
-        stopped, store = stopped or Event(), Home(home).open_store()
+        stopped, store = stopped or Event(), Home(home).open_store(shared_store())
         keep = partial(
             _keep,
             stopped=stopped, spec=spec, limits=limits, base=base, stated=stated, store=store,
@@ -99,11 +99,13 @@ def import_bundles(
         pool = ThreadPoolExecutor(_THREADS)
         try:
             while left:
-                kept = list(zip(left, pool.map(keep, left[:_TOGETHER]), strict=False))
-                if stopped.is_set():
-                    return
-                left = left[_TOGETHER:]
-                done = registry.publish_all([outcome for _, outcome in kept if isinstance(outcome, NewVersion)])
+                with registry.guarding() as guard:
+                    kept = list(zip(left, pool.map(partial(keep, guard=guard), left[:_TOGETHER]), strict=False))
+                    if stopped.is_set():
+                        return
+                    left = left[_TOGETHER:]
+                    new = [outcome for _, outcome in kept if isinstance(outcome, NewVersion)]
+                    done = registry.publish_all(new)
                 yield from _results(kept, done)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -123,6 +125,7 @@ def _keep(
     store: Store,
     templates: TemplateProcess,
     trusted: TrustedKeys,
+    guard: Callable[[str], None],
 ) -> NewVersion | SkippedBundle:
     """Check a bundle, put it into the store, and return the version to publish; else why it is skipped."""
     if stopped.is_set():
@@ -140,6 +143,7 @@ def _keep(
     # A plain PEFT folder gets its manifest only here. To pack all the others again would take most of the time.
     as_it_is = not (bundle.warnings or bundle.ignored or archive.signature)
     stored = data if as_it_is else bundle.to_zip()
+    guard(adapter.digest)
     store.put(adapter.digest, stored)
     golden = "not replayed" if GOLDEN in bundle.files else "none"
     verification = {"golden": golden, "imported": True, "warnings": list(bundle.warnings)}

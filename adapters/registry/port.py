@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from rootstock.adapters.reference import Reference
@@ -88,6 +89,19 @@ class Registry(Protocol):
 
     def digest_in_use(self, digest: str) -> bool:
         """Return whether any version of any adapter has this digest."""
+
+    def guarding(self) -> AbstractContextManager[Callable[[str], None]]:
+        """Yield a function that guards the bytes of a digest from `remove_unused`, in any program.
+
+        The guard ends with the block. Store bytes and publish them in one block, by one write from the thread
+        that entered it. If the guard is lost meanwhile, that write raises RegistryUnavailable.
+        """
+
+    def remove_unused(self, digest: str, remove: Callable[[str], object]) -> bool:
+        """Call `remove` with a digest that no version has, while nobody guards it; return whether it did."""
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Call `changed`, in a thread of the registry, after changes by other programs, if it can tell them."""
 
     def ping(self) -> None:
         """Return if the registry answers; else raise RegistryUnavailable."""

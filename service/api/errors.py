@@ -55,6 +55,7 @@ _STATUS = {
     "first_key": 409,
     "quota_exceeded": 429,
     "stored_quota_exceeded": 413,
+    "store_unavailable": 503,
     "registry_unavailable": 503,
     "invalid_input": 422,
     "invalid_parameter": 422,

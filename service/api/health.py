@@ -37,14 +37,19 @@ async def livez(request: Request) -> JSONResponse:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", response_model=ServerState, openapi_extra=_READINESS)
 @router.get("/health", name="health", response_model=ServerState, openapi_extra=_READINESS)
-async def readyz(request: Request) -> JSONResponse:
-    """Answer 200 while requests are admitted, else 503. Other servers' clients ask under /health."""
+async def readyz(request: Request, exclude: Literal["registry"] | None = None) -> JSONResponse:
+    """Answer 200 while requests are admitted, else 503. Other servers' clients ask under /health.
+
+    With `exclude=registry` a registry that cannot be reached is no reason for a 503: adapters in memory are
+    served.
+    """
     server = server_of(request)
     if not (server.ready and server.foundations.alive):
         return error_response(
             503, "the server is starting or stopping, or its engine has stopped; see /livez", "not_ready"
         )
-    await asyncio.to_thread(server.registry.ping)
+    if exclude is None:
+        await asyncio.to_thread(server.registry.ping)
     return JSONResponse({"status": "ready"})
 
 

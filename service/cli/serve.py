@@ -97,14 +97,15 @@ def _absolute(setting: str) -> str:
 def _take_home(settings: Any) -> None:
     """Lock the home for this process.
 
-    Raise an error if it cannot be written, if its registry cannot be read, or if strangers could use the server.
+    Raise an error if it, the registry or the store cannot be used, or if strangers could use the server.
     """
     from rootstock.adapters.home.home import Home
 
     home = Home(settings.home_folder)
     home.keep("rootstock serve")
-    with closing(home.open_registry()) as registry:
+    with closing(home.open_registry(settings.registry_address)) as registry:
         settings.check_openness(bool(registry.keys.snapshot().keys))
+    home.open_store(settings.store_url)
 
 
 def _check_address(host: str, port: int) -> None:

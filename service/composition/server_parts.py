@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rootstock.service.composition.access_parts import open_access
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
     from rootstock.adapters.store.port import Store
     from rootstock.service.api.server import Server
     from rootstock.service.foundations import FoundationHost
+    from rootstock.service.pins import Pins
     from rootstock.service.telemetry.metrics import Metrics
     from rootstock.service.telemetry.tracing import Tracing
     from rootstock.service.tenancy.access import Access
 
 _MIB = 2**20
+# Another server on the same registry stops resolving a deleted version within this time.
+_NOTICE_SECONDS = 5.0
 
 
 @asynccontextmanager
@@ -54,9 +58,9 @@ async def open_server(
     if span_exporters is None:
         span_exporters = [entry.load()() for entry in find_exporters()]
     home = Home(settings.home_folder)
-    with home.hold("rootstock serve"), closing(home.open_registry()) as opened:
+    with home.hold("rootstock serve"), closing(home.open_registry(settings.registry_address)) as opened:
         registry = registry or opened
-        store = store or home.open_store()
+        store = store or home.open_store(settings.store_url)
         with open_access(settings, key_registry or opened.keys) as access:
             async with (
                 _traced(span_exporters) as tracing,
@@ -116,9 +120,12 @@ async def _serving(
             )
         _start(hosts, metrics)
         foundations = Foundations(hosts, registry, settings.names)
-        publisher = Publisher(foundations, registry, store, limits, metrics, settings.trusted)
+        delay = settings.request_timeout + _NOTICE_SECONDS if settings.registry_address else 0.0
+        publisher = Publisher(foundations, registry, store, limits, metrics, settings.trusted, delay)
         hosts_of_sources = SourceHosts.parse(settings.source_hosts, trusted_hub(settings.source_hosts))
         pins = Pins(foundations, registry, settings.pinned)
+        loop = asyncio.get_running_loop()
+        registry.subscribe(partial(_pass_on, loop, pins))
         try:
             if settings.demo:
                 await register_demo(publisher, registry)
@@ -140,9 +147,16 @@ async def _serving(
             )
         finally:
             await pins.close()
+            await publisher.close()
     finally:
         engines = [engine for host in hosts for engine in host.engines if engine.started]
         await asyncio.gather(*(asyncio.to_thread(engine.stop) for engine in engines))
+
+
+def _pass_on(loop: asyncio.AbstractEventLoop, pins: Pins) -> None:
+    """Let the pins follow a change that another server made. A thread of the registry calls this."""
+    with suppress(RuntimeError):  # The loop may have been closed in the meantime.
+        loop.call_soon_threadsafe(pins.moved)
 
 
 def _start(hosts: Sequence[FoundationHost], metrics: Metrics) -> None:

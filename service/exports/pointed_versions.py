@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rootstock.adapters.bundle import Golden, Limits, open_bundle
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.home.home import Home
+from rootstock.adapters.home.home import Home, shared_registry, shared_store
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
 
@@ -49,7 +49,7 @@ class PointedVersions:
 
     def open(self, progress: Progress) -> Iterator[PointedVersion]:
         """Yield the versions one after the other. One that cannot be opened is not checked."""
-        store = Home(self._home).open_store()
+        store = Home(self._home).open_store(shared_store())
         for done, (digest, references) in enumerate(self._references.items()):
             progress(done, len(self))
             name = ", ".join(references)
@@ -65,8 +65,8 @@ class PointedVersions:
 def _references(home: Path, foundation: str) -> dict[str, list[str]]:
     """Return the references that aliases point to, for this foundation, by digest."""
     references_of: dict[str, dict[str, None]] = defaultdict(dict)
-    if Home(home).registry_file.exists():
-        with closing(Home(home).open_registry()) as registry:
+    if shared_registry() or Home(home).registry_file.exists():
+        with closing(Home(home).open_registry(shared_registry())) as registry:
             for name, versions in _aliased(registry):
                 for number in versions:
                     version = registry.version(name, number)

@@ -12,7 +12,7 @@ from typing import Any
 from rootstock.adapters.bundle import Golden, Limits
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles
-from rootstock.adapters.home.home import Home
+from rootstock.adapters.home.home import Home, shared_registry, shared_store
 from rootstock.adapters.spec import TEXT_GENERATION, Adapter, Array, Rejected
 from rootstock.service.engine.core.observer import Observer
 from rootstock.service.engine.generate.engine import GenerationEngine, GenerationLimits
@@ -100,8 +100,8 @@ def check_texts(
     if not pointed:
         return TextCheck(precision, rows, pointed.not_checked)
     decoder = TorchDecoder(files.folder, spec, _SLOTS, 2 * spec.max_tokens, threads, precision)
-    with closing(Home(home).open_registry()) as registry:
-        catalog = RegistryCatalog(registry, Home(home).open_store(), spec, limits, pointed.base)
+    with closing(Home(home).open_registry(shared_registry())) as registry:
+        catalog = RegistryCatalog(registry, Home(home).open_store(shared_store()), spec, limits, pointed.base)
         tokenizer = PromptTokenizer(files.folder)
         engine = GenerationEngine(spec, decoder, tokenizer, catalog, Observer(), GenerationLimits())
         engine.start()

@@ -1,4 +1,4 @@
-"""A registry on a real database file."""
+"""Registries and stores of both kinds: in a home, and shared."""
 
 from __future__ import annotations
 
@@ -9,10 +9,33 @@ from pathlib import Path
 import pytest
 
 from rootstock.adapters.registry import SqlRegistry
+from rootstock.adapters.store.folder import FolderStore
+from rootstock.adapters.store.object_store import ObjectStore
+from rootstock.adapters.store.port import Store
 from tests.adapters.registries import address
+from tests.object_storage import ObjectStorage
+from tests.postgres_process import PostgresProcess
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def registry_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a new database: a file, or a database on a PostgreSQL server."""
+    if request.param == "sqlite":
+        return address(tmp_path)
+    server: PostgresProcess = request.getfixturevalue("postgres")
+    return server.new_schema()
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[SqlRegistry]:
-    with closing(SqlRegistry(address(tmp_path))) as opened:
+def registry(registry_url: str) -> Iterator[SqlRegistry]:
+    with closing(SqlRegistry(registry_url)) as opened:
         yield opened
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Return an empty store: a folder, or a prefix in a bucket."""
+    if request.param == "folder":
+        return FolderStore(tmp_path / "store")
+    server: ObjectStorage = request.getfixturevalue("s3")
+    return ObjectStore(f"s3://{server.new_bucket()}/some/prefix")

@@ -1,4 +1,4 @@
-"""The rules of versions, aliases, rollback and deletion, each on a real database file."""
+"""The rules of versions, aliases, rollback and deletion, on a real database file and a real PostgreSQL."""
 
 import pytest
 

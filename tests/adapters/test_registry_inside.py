@@ -21,18 +21,23 @@ from rootstock.adapters.registry.sql.tables import Base
 
 
 @pytest.mark.parametrize("by_steps", [False, True], ids=["at once", "by steps"])
-def test_a_new_database_has_the_tables_that_the_program_uses(tmp_path: Path, by_steps: bool) -> None:
-    url = f"sqlite:///{tmp_path / 'registry.db'}"
-    _open_new(url, by_steps)
-    with create_engine(url, poolclass=NullPool).connect() as connection:
+def test_a_new_schema_has_the_tables_that_the_program_uses(registry_url: str, by_steps: bool) -> None:
+    _open_new(registry_url, by_steps)
+    with create_engine(registry_url, poolclass=NullPool).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_a_database_made_at_once_equals_one_made_by_the_steps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_database_made_at_once_equals_one_made_by_the_steps(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
     schemas = []
     for by_steps in (False, True):
-        url = f"sqlite:///{tmp_path / f'{by_steps}.db'}"
+        if kind == "sqlite":
+            url = f"sqlite:///{tmp_path / f'{by_steps}.db'}"
+        else:
+            url = request.getfixturevalue("postgres").new_schema()
         _open_new(url, by_steps)
         with create_engine(url, poolclass=NullPool).connect() as connection:
             reader = inspect(connection)
@@ -82,8 +87,8 @@ def test_the_newest_step_is_the_one_the_program_expects() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
 
 
-def test_a_registry_of_the_first_schema_is_upgraded_and_keeps_what_it_held(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'registry.db'}"
+def test_a_registry_of_the_first_schema_is_upgraded_and_keeps_what_it_held(registry_url: str) -> None:
+    url = registry_url
     with closing(SqlRegistry(url)) as registry:
         registry.publish("spam", "sha256:" + "0" * 64, task="t", verification={}, size=1)
     with create_engine(url, poolclass=NullPool).begin() as connection:

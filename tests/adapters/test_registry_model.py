@@ -1,16 +1,23 @@
 """Any series of changes leaves the registry where a plain-Python model of the rules says it should be."""
 
-import shutil
-import tempfile
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from rootstock.adapters import errors
 from rootstock.adapters.registry import NewVersion, SqlRegistry
+from tests.adapters.registries import address
+from tests.postgres_process import PostgresProcess
 
 NAMES = st.sampled_from(["spam", "ham"])
 CONTENTS = st.integers(0, 5)
@@ -91,10 +98,13 @@ def outcome(call: Callable[[], object]) -> object:
 
 
 class RegistryAgainstModel(RuleBasedStateMachine):
+    def __init__(self, new_url: Callable[[], str]) -> None:
+        super().__init__()
+        self.new_url = new_url
+
     @initialize()
     def start(self) -> None:
-        self.folder = Path(tempfile.mkdtemp())
-        self.url = f"sqlite:///{self.folder / 'registry.db'}"
+        self.url = self.new_url()
         self.registry = SqlRegistry(self.url)
         self.models = {"spam": Model(), "ham": Model()}
 
@@ -166,10 +176,24 @@ class RegistryAgainstModel(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.registry.close()
-        shutil.rmtree(self.folder)
 
 
-TestRegistryAgainstModel = RegistryAgainstModel.TestCase
-TestRegistryAgainstModel.settings = settings(
-    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+def run(new_url: Callable[[], str], examples: int) -> None:
+    run_state_machine_as_test(
+        lambda: RegistryAgainstModel(new_url),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
+
+
+def test_a_registry_in_a_file_follows_the_model(tmp_path: Path) -> None:
+    numbers = itertools.count()
+    run(lambda: address(tmp_path / str(next(numbers))), 15)
+
+
+def test_a_registry_on_postgresql_follows_the_model(postgres: PostgresProcess) -> None:
+    run(postgres.new_schema, 5)

@@ -15,14 +15,14 @@ from rootstock.adapters.registry import SqlRegistry
 from tests.adapters.registries import address, publish
 
 
-def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
-    with closing(SqlRegistry(address(tmp_path))) as first:
+def test_everything_is_there_after_a_restart(registry_url: str) -> None:
+    with closing(SqlRegistry(registry_url)) as first:
         for content in "abc":
             publish(first, "spam", content)
         first.set_alias("spam", "prod", 1)
         first.delete_version("spam", 3, force=True)
         shown, events = first.show("spam"), first.events()
-    with closing(SqlRegistry(address(tmp_path))) as second:
+    with closing(SqlRegistry(registry_url)) as second:
         assert (second.show("spam"), second.events()) == (shown, events)
         assert second.rollback("spam").version == 2
         assert publish(second, "spam", "d").version == 4
@@ -37,6 +37,15 @@ def test_threads_may_open_new_registries_at_once(tmp_path: Path) -> None:
         assert sorted(pool.map(open_and_publish, range(6))) == [1, 1, 1, 2, 2, 2]
 
 
+def test_threads_may_open_one_new_registry_at_once(registry_url: str) -> None:
+    def open_and_publish(number: int) -> int:
+        with closing(SqlRegistry(registry_url)) as opened:
+            return publish(opened, "spam", number).version
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(open_and_publish, range(6))) == [1, 2, 3, 4, 5, 6]
+
+
 def test_threads_that_publish_at_once_get_every_number_once(registry: SqlRegistry) -> None:
     with ThreadPoolExecutor(8) as pool:
         published = list(pool.map(lambda content: publish(registry, "spam", content % 30), range(60)))
@@ -46,7 +55,7 @@ def test_threads_that_publish_at_once_get_every_number_once(registry: SqlRegistr
     assert registry.resolve("spam").version == registry.show("spam").live
 
 
-def test_processes_that_open_and_publish_at_once_get_every_number_once(tmp_path: Path) -> None:
+def test_processes_that_open_and_publish_at_once_get_every_number_once(registry_url: str) -> None:
     script = (
         "import sys\n"
         "from rootstock.adapters.registry import SqlRegistry\n"
@@ -56,10 +65,10 @@ def test_processes_that_open_and_publish_at_once_get_every_number_once(tmp_path:
         "    registry.publish('spam', digest, task='t', verification={}, size=1)\n"
         "registry.close()\n"
     )
-    command = [sys.executable, "-W", "error", "-c", script, address(tmp_path)]
+    command = [sys.executable, "-W", "error", "-c", script, registry_url]
     processes = [subprocess.Popen([*command, str(number)]) for number in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
-    with closing(SqlRegistry(address(tmp_path))) as registry:
+    with closing(SqlRegistry(registry_url)) as registry:
         assert registry.list(1).adapters[0].versions == list(range(1, 31))
 
 

@@ -1,4 +1,4 @@
-"""The store keeps bytes whole or not at all."""
+"""The store in a folder keeps bytes whole or not at all; test_store_rules.py has what holds of every store."""
 
 import resource
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.adapters.errors import InvalidDigest, MissingBundle, StoreFull
+from rootstock.adapters.errors import InvalidDigest, StoreFull
 from rootstock.adapters.store.folder import FolderStore
 
 ONE = "sha256:" + "1a" * 32
@@ -46,21 +46,6 @@ def test_putting_again_mends_a_damaged_file(tmp_path: Path) -> None:
     store.path(ONE).write_bytes(b"bytez")
     store.put(ONE, b"bytes")
     assert store.get(ONE) == b"bytes"
-
-
-def test_bytes_that_are_not_there_are_a_missing_bundle(tmp_path: Path) -> None:
-    with pytest.raises(MissingBundle, match=ONE) as missing:
-        FolderStore(tmp_path).get(ONE)
-    assert missing.value.code == "missing_bundle"
-
-
-def test_deleting_removes_one_bundle_and_may_be_repeated(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path)
-    store.put(ONE, b"1")
-    store.put(TWO, b"2")
-    store.delete(ONE)
-    store.delete(ONE)
-    assert list(store.digests()) == [TWO]
 
 
 def test_only_bundles_are_listed(tmp_path: Path) -> None:

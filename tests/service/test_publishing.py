@@ -1,8 +1,9 @@
-"""What publishing takes in at a time."""
+"""What publishing takes in at a time, and when a deletion removes bytes."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,3 +42,63 @@ def test_of_many_uploads_few_are_read_into_memory_at_a_time() -> None:
         await asyncio.gather(*uploads, return_exceptions=True)
 
     asyncio.run(body())
+
+
+class OneVersion:
+    """A registry that had one version, whose digest another server may publish again."""
+
+    def __init__(self) -> None:
+        self.again = False
+
+    def delete_version(self, name: str, version: int, *, force: bool) -> str:
+        return "digest"
+
+    def digest_in_use(self, digest: str) -> bool:
+        return False
+
+    def remove_unused(self, digest: str, remove: Callable[[str], object]) -> bool:
+        if not self.again:
+            remove(digest)
+        return not self.again
+
+
+def deleting(delay: float) -> tuple[Publisher, OneVersion, set[str]]:
+    async def forget(digest: str) -> None:
+        return None
+
+    registry, kept = OneVersion(), {"digest"}
+    parts: Any = SimpleNamespace(forget=forget), registry, SimpleNamespace(delete=kept.remove), None, None
+    return Publisher(*parts, delay), registry, kept
+
+
+def test_without_other_servers_the_bytes_of_a_deleted_version_are_gone_at_once() -> None:
+    publisher, _, kept = deleting(0.0)
+    asyncio.run(publisher.delete("name", 1, False))
+    assert kept == set()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_beside_other_servers_the_bytes_stay_for_a_time_and_for_good_if_a_version_uses_them_again(
+    again: bool,
+) -> None:
+    publisher, registry, kept = deleting(0.01)
+
+    async def body() -> None:
+        await publisher.delete("name", 1, False)
+        assert kept == {"digest"}
+        registry.again = again
+        await asyncio.gather(*publisher._removals)
+        assert kept == ({"digest"} if again else set())
+
+    asyncio.run(body())
+
+
+def test_a_server_that_stops_gives_up_the_removals_that_are_not_due() -> None:
+    publisher, _, kept = deleting(3600.0)
+
+    async def body() -> None:
+        await publisher.delete("name", 1, False)
+        await publisher.close()
+
+    asyncio.run(body())
+    assert kept == {"digest"}

@@ -52,3 +52,32 @@ def test_torch_runs_where_it_is_asked_for_or_auto_finds_a_device(
         return
     expected = runner == "torch" or (runner == "auto" and cuda and precision == "fp32")
     assert runs_on_torch(read_settings()) == expected
+
+
+@pytest.mark.parametrize(
+    ("registry", "store", "told"),
+    [
+        ("mysql://user:s3cret@host/db", "s3://b", "ROOTSTOCK_REGISTRY_URL: this is not the URL of a PostgreSQL"),
+        ("postgresql+psycopg://user:s3cret@host", "s3://b", "ROOTSTOCK_REGISTRY_URL: this is not the URL"),
+        ("postgresql+psycopg://user:s3cret@host/db", "", "ROOTSTOCK_STORE_URL is not"),
+        ("", "s3://key:s3cret@bucket", "ROOTSTOCK_STORE_URL: this is not a place in object storage"),
+        ("", "file:///s3cret", "ROOTSTOCK_STORE_URL: this is not a place in object storage"),
+        ("", "s3://", "ROOTSTOCK_STORE_URL: this is not a place in object storage"),
+    ],
+)
+def test_a_place_that_no_registry_or_store_can_be_at_is_refused_without_its_secrets(
+    registry: str, store: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROOTSTOCK_REGISTRY_URL", registry)
+    monkeypatch.setenv("ROOTSTOCK_STORE_URL", store)
+    with pytest.raises(SettingsError, match=told) as refused:
+        read_settings()
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://host/db", "postgresql+psycopg://u:p@h:5432/db?sslmode=require"])
+@pytest.mark.parametrize("store", ["s3://bucket", "s3://bucket/a/prefix/", "gs://bucket/x", "az://container"])
+def test_a_registry_and_a_store_are_named_by_url_and_the_settings_show_no_password(url: str, store: str) -> None:
+    settings = Settings(registry_url=url, store_url=store)
+    assert (settings.registry_address, settings.store_url) == (url, store)
+    assert "u:p@" not in repr(settings)

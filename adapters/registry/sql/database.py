@@ -1,33 +1,19 @@
 """Opens, upgrades, reads and writes the registry's database."""
 
-import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from sqlalchemy import (
-    URL,
-    Column,
-    Connection,
-    Engine,
-    MetaData,
-    String,
-    Table,
-    create_engine,
-    event,
-    insert,
-    inspect,
-    make_url,
-    select,
-    update,
-)
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, make_url, select, update
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from rootstock.adapters.errors import RegistryUnavailable, UnsafeRegistry
+from rootstock.adapters.registry.sql.backend import SqlBackend
+from rootstock.adapters.registry.sql.resolutions import Resolutions
 from rootstock.adapters.registry.sql.tables import Base, RevisionRow
 
 # The newest step in migrations/versions. Only a start on an older database imports Alembic.
@@ -40,59 +26,109 @@ _STEPS = Table(
     Column("version_num", String(32), primary_key=True),
 )
 
-_WRITES = "rootstock_writes"
-
 # Alembic keeps the running steps in a module's globals, so only one thread may run steps.
 _STEPPING = threading.Lock()
+T = TypeVar("T")
 
 
 class Database:
     """An upgraded database whose writes, from any thread or process, happen one after another."""
 
     def __init__(self, url: str, busy_timeout: float) -> None:
-        self._url = make_url(url)
-        self._name = self._url.render_as_string(hide_password=True)
-        self._file = _file(self._url)
         self._closed = False
         self._turn = threading.Lock()
         self._patience = busy_timeout
-        self._engine = _engine(self._url, self._file, busy_timeout)
-        self._writer = self._engine.execution_options(**{_WRITES: True})
+        # The session of a block of `guarding`, for the thread that entered it.
+        self._joined = threading.local()
+        self._opening = True
+        self._backend = _backend(url, busy_timeout)
+        self._engine = self._backend.reader
         try:
             with self._translated():
                 self._upgrade()
-                self._identity = _identity(self._file)
         except BaseException:
-            self._engine.dispose()
+            self._backend.close()
             raise
+        self._backend.check_same()
+        self._opening = False
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """Yield a session that sees one state of the database and changes nothing."""
-        with self._translated(), Session(self._engine) as session:
+        with self._translated(), Session(self._backend.reader) as session:
             yield session
 
     @contextmanager
-    def writing(self) -> Iterator[tuple[Session, int]]:
-        """Yield a session and its new revision; all changes of the session are committed together, or none."""
-        with self._translated(), self._in_turn(), Session(self._writer, expire_on_commit=False) as session:
-            session.execute(update(RevisionRow).values(number=RevisionRow.number + 1))
-            yield session, revision(session)
-            session.commit()
+    def writing(self, changes: str | None = None) -> Iterator[tuple[Session, int]]:
+        """Yield a session and its new revision; all changes of the session are committed together, or none.
+
+        `changes` is the one adapter that changes. In a block of `guarding`, its thread commits the whole block.
+        """
+        joined: Session | None = getattr(self._joined, "session", None)
+        with self._translated(), self._in_turn():
+            if joined is not None:
+                yield from self._write(joined, changes)
+                return
+            with Session(self._backend.writer, expire_on_commit=False) as session:
+                yield from self._write(session, changes)
+
+    def _write(self, session: Session, changes: str | None) -> Iterator[tuple[Session, int]]:
+        session.execute(update(RevisionRow).values(number=RevisionRow.number + 1))
+        number = revision(session)
+        yield session, number
+        self._backend.announce(session, number, changes)
+        session.commit()
+
+    @contextmanager
+    def guarding(self) -> Iterator[Callable[[str], None]]:
+        """Yield a function that guards the bytes of a digest from `removing`, until the block ends.
+
+        The first write in the block, by the thread that entered it, ends the guard too, because it commits. If
+        the guard is lost with the connection, that write fails.
+        """
+        with (
+            self._translated(),
+            self._backend.guarding(),
+            Session(self._backend.writer, expire_on_commit=False) as session,
+        ):
+            one_at_a_time = threading.Lock()
+
+            def protect(digest: str) -> None:
+                with one_at_a_time, self._translated():
+                    self._backend.protect(session, digest)
+
+            self._joined.session = session
+            try:
+                yield protect
+            finally:
+                del self._joined.session
+
+    @contextmanager
+    def removing(self, digest: str) -> Iterator[Session]:
+        """Yield a session while no program guards this digest, and none can begin to."""
+        with self._translated(), self._backend.guarding(), Session(self._backend.writer) as session:
+            self._backend.exclude(session, digest)
+            yield session
+
+    def in_time(self, call: Callable[[], T]) -> T:
+        """Return what a look-up returns; raise RegistryUnavailable if it takes too long for those who wait."""
+        with self._translated():
+            return self._backend.in_time(call)
+
+    def follow(self, resolutions: Resolutions, changed: Callable[[], None]) -> bool:
+        """Keep resolutions in step with other programs; return False if the caller has to ask."""
+        return self._backend.follow(resolutions, changed)
 
     def ping(self) -> None:
         """Read one row; raise RegistryUnavailable if that fails or another file has replaced the opened one."""
-        if _identity(self._file) != self._identity:
-            raise RegistryUnavailable(
-                f"{self._name} was removed or replaced while in use; put the file back and restart the program"
-            )
+        self._backend.check_same()
         with self.reading() as session:
             revision(session)
 
     def close(self) -> None:
         """Close the database; every later call raises RegistryUnavailable."""
         self._closed = True
-        self._engine.dispose()
+        self._backend.close()
 
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
@@ -100,8 +136,8 @@ class Database:
         # add up until the server ran out of threads.
         if not self._turn.acquire(timeout=self._patience):
             raise RegistryUnavailable(
-                f"{self._name} took longer than {self._patience:g} s for the changes ahead of this one; check "
-                "that no other program locks it, and try again"
+                f"{self._backend.name} took longer than {self._patience:g} s for the changes ahead of this one; "
+                "check that no other program locks it, and try again"
             )
         try:
             yield
@@ -111,23 +147,21 @@ class Database:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         if self._closed:
-            raise RegistryUnavailable(f"{self._name} was closed; open a new registry")
+            raise RegistryUnavailable(f"{self._backend.name} was closed; open a new registry")
+        self._backend.check_present()
         try:
             yield
         except IntegrityError:
             raise
         except (DBAPIError, PoolTimeout) as error:
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            raise RegistryUnavailable(
-                f"{self._name} cannot be used: {cause}; check that the file exists and is writable, that the "
-                "disk has room, and that no other program locks it"
-            ) from error
+            raise self._backend.explain(error, self._opening) from error
 
     def _upgrade(self) -> None:
-        with self._engine.connect() as connection:
-            if _step(connection) == HEAD:
+        with self._backend.reader.connect() as connection:
+            if _serves(_step(connection)):
                 return
-        with _STEPPING, self._writer.begin() as connection:
+        with _STEPPING, self._backend.writer.begin() as connection:
+            self._backend.enter_upgrade(connection)
             if inspect(connection).get_table_names():
                 self._run_steps(connection)
             else:
@@ -145,9 +179,11 @@ class Database:
         config.attributes["connection"] = connection
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         step = _step(connection)
+        if _serves(step):
+            return
         if step is not None and step not in known:
             raise UnsafeRegistry(
-                f"{self._name} has schema {step!r}, and this program knows schemas only up to {HEAD!r}; "
+                f"{self._backend.name} has schema {step!r}, and this program knows schemas only up to {HEAD!r}; "
                 "use the newer program that wrote it, or restore a backup"
             )
         command.upgrade(config, "head")
@@ -169,46 +205,38 @@ def revision(session: Session) -> int:
     return session.execute(select(RevisionRow.number)).scalar_one()
 
 
+def _serves(step: str | None) -> bool:
+    """Return whether this program can use a database whose newest step is this one as it is.
+
+    The first digit of a step counts generations. The steps of a generation only add, so a program may use a
+    database that a newer program has upgraded, as long as both are of one generation (ADR 37).
+    """
+    return step is not None and len(step) == len(HEAD) and step[0] == HEAD[0] and step.isdigit() and step >= HEAD
+
+
 def _step(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(select(_STEPS.c.version_num)).scalar()
 
 
-def _file(url: URL) -> Path | None:
-    if url.get_backend_name() != "sqlite":
-        return None
-    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-        raise ValueError(f"{url} names no file; a registry is shared, so give sqlite:///path/to/registry.db")
-    return Path(url.database)
-
-
-def _identity(file: Path | None) -> tuple[int, int] | None:
+def _backend(url: str, patience: float) -> SqlBackend:
     try:
-        status = os.stat(file) if file else None
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino) if status else None
+        parsed = make_url(url)
+    except ArgumentError:
+        # The text may hold a password, so no message repeats it.
+        raise RegistryUnavailable(
+            "the registry's URL cannot be read; give postgresql+psycopg://user:password@host/database"
+        ) from None
+    kind = parsed.get_backend_name()
+    if kind == "sqlite":
+        from rootstock.adapters.registry.sql.sqlite_file import SqliteFile
 
+        return SqliteFile(parsed, patience)
+    if kind == "postgresql":
+        from rootstock.adapters.registry.sql.postgres_server import PostgresServer
 
-def _engine(url: URL, file: Path | None, busy_timeout: float) -> Engine:
-    if file is None:
-        return create_engine(url)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": busy_timeout})
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, record: Any) -> None:
-        # Stop Python's sqlite3 from beginning transactions by itself, because `begin` below does it.
-        connection.isolation_level = None
-        for pragma in ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL"):
-            connection.execute(f"PRAGMA {pragma}").close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # A transaction that began as a read and then writes could fail half-way on a lock. IMMEDIATE takes the
-        # lock at the start.
-        writes = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
+        return PostgresServer(parsed, patience)
+    raise RegistryUnavailable(
+        f"a registry cannot be on {kind}; give postgresql+psycopg://user:password@host/database"
+    )

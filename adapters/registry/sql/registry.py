@@ -4,8 +4,9 @@ import builtins
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import delete, func, select
@@ -51,8 +52,8 @@ class SqlRegistry:
 
     Every look-up that starts after a change through this SqlRegistry has returned sees that change. A change by
     another process reaches look-ups of references in this one's memory at most STALE_AFTER seconds plus one
-    query later, and all other look-ups at once. While the database cannot be read, references in memory still
-    resolve; `ping` then raises RegistryUnavailable.
+    query later, and all other look-ups at once; on PostgreSQL it reaches both at once. While the database cannot
+    be read, references in memory still resolve; `ping` then raises RegistryUnavailable.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class SqlRegistry:
         busy_timeout: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Open the database at `url`, creating or upgrading it as needed.
+        """Open the database at `url`, of SQLite or PostgreSQL, creating or upgrading it as needed.
 
-        Raise UnsafeRegistry if a newer program wrote it.
+        Raise UnsafeRegistry if a newer program changed it so that this one cannot use it, and RegistryUnavailable
+        if it cannot be reached or is of another kind.
         """
         self._database = Database(url, busy_timeout)
         self._resolutions = Resolutions(cache_size)
@@ -74,6 +76,8 @@ class SqlRegistry:
         self._looking = threading.Lock()
         # A change of keys changes no resolution, so it drops none: no adapter has this name.
         self.keys = SqlKeyRegistry(self._database, lambda number: self._resolutions.renew(number, ""))
+        self._subscribers: builtins.list[Callable[[], None]] = []
+        self._followed = self._database.follow(self._resolutions, self._tell)
 
     def resolve(self, reference: str | Reference) -> Resolution:
         """Return the one version that `reference` means now; a name alone means its alias `live`."""
@@ -83,8 +87,7 @@ class SqlRegistry:
         if resolution is not None:
             return resolution
         parsed = reference if isinstance(reference, Reference) else Reference.parse(reference)
-        with self._database.reading() as session:
-            resolved, read_at = find_target(session, parsed)
+        resolved, read_at = self._database.in_time(partial(self._find, parsed))
         self._resolutions.keep(text, resolved, read_at)
         return resolved
 
@@ -252,6 +255,26 @@ class SqlRegistry:
                 session.scalars(select(VersionRow.number).where(VersionRow.digest == digest)).first() is not None
             )
 
+    def guarding(self) -> AbstractContextManager[Callable[[str], None]]:
+        """Yield a function that guards the bytes of a digest from `remove_unused`, in any program.
+
+        The guard ends with the block. Store bytes and publish them in one block, by one write from the thread
+        that entered it. If the guard is lost meanwhile, that write raises RegistryUnavailable.
+        """
+        return self._database.guarding()
+
+    def remove_unused(self, digest: str, remove: Callable[[str], object]) -> bool:
+        """Call `remove` with a digest that no version has, while nobody guards it; return whether it did."""
+        with self._database.removing(digest) as session:
+            if session.scalars(select(VersionRow.number).where(VersionRow.digest == digest)).first() is not None:
+                return False
+            remove(digest)
+            return True
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Call `changed`, in a thread of the registry, after changes by other programs; on SQLite never."""
+        self._subscribers.append(changed)
+
     def ping(self) -> None:
         """Return if the database answers; else raise RegistryUnavailable."""
         self._database.ping()
@@ -264,17 +287,28 @@ class SqlRegistry:
     @contextmanager
     def _writing(self, name: str | None = None) -> Iterator[Session]:
         """Yield a session that writes; `name` is the one adapter that it changes, or None for several."""
-        with self._database.writing() as (session, new_revision):
+        with self._database.writing(name) as (session, new_revision):
             yield session
         self._resolutions.renew(new_revision, name)
 
+    def _find(self, reference: Reference) -> tuple[Resolution, int]:
+        with self._database.reading() as session:
+            return find_target(session, reference)
+
+    def _tell(self) -> None:
+        for changed in self._subscribers:
+            changed()
+
     def _look_for_changes(self) -> None:
+        if self._followed:
+            return
         now = self._clock()
         if now - self._looked < STALE_AFTER or not self._looking.acquire(blocking=False):
             return
         try:
+            before = self._resolutions.revision
             with self._database.reading() as session:
-                self._resolutions.renew(revision(session))
+                self._resolutions.refresh(revision(session), before)
         except RegistryUnavailable:
             # The state in memory was right when it was read. To serve it is better than to fail every request.
             pass

@@ -15,6 +15,23 @@ class Resolutions:
         self._kept: OrderedDict[str, Resolution] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def revision(self) -> int:
+        """Return the newest revision that the cache knows; -1 before the first."""
+        return self._revision
+
+    def refresh(self, revision: int, before: int) -> None:
+        """Take over a revision that was read after the cache knew `before`.
+
+        A lower one means that the database was put back to an earlier state, so all resolutions are dropped.
+        """
+        with self._lock:
+            if revision < before:
+                self._kept.clear()
+                self._revision = revision
+            else:
+                self._renew(revision)
+
     def get(self, reference: str) -> Resolution | None:
         """Return the resolution of `reference`; None if it is not in the cache."""
         with self._lock:

@@ -20,6 +20,11 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+# Names are in the order of their bytes on every database, so that pages begin and end alike.
+Name = String(128).with_variant(String(128, collation="C"), "postgresql")
+Alias = String(64).with_variant(String(64, collation="C"), "postgresql")
+Digest = String(71).with_variant(String(71, collation="C"), "postgresql")
+
 # The only status, because a version that fails verification is not recorded.
 READY = "ready"
 
@@ -65,7 +70,7 @@ class AdapterRow(Base):
     """An adapter's name and next version number; the row stays when the adapter is deleted."""
 
     __tablename__ = "adapters"
-    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    name: Mapped[str] = mapped_column(Name, primary_key=True)
     next_version: Mapped[int]
     created_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
@@ -76,9 +81,9 @@ class VersionRow(Base):
 
     __tablename__ = "versions"
     __table_args__ = (UniqueConstraint("adapter", "digest"), Index(None, "digest"))
-    adapter: Mapped[str] = mapped_column(String(128), ForeignKey("adapters.name"), primary_key=True)
+    adapter: Mapped[str] = mapped_column(Name, ForeignKey("adapters.name"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    digest: Mapped[str] = mapped_column(String(71))
+    digest: Mapped[str] = mapped_column(Digest)
     task: Mapped[str]
     status: Mapped[str]
     size: Mapped[int] = mapped_column(BigInteger)
@@ -95,8 +100,8 @@ class AliasRow(Base):
         ForeignKeyConstraint(["adapter", "version"], ["versions.adapter", "versions.number"]),
         Index(None, "adapter", "version"),
     )
-    adapter: Mapped[str] = mapped_column(String(128), primary_key=True)
-    alias: Mapped[str] = mapped_column(String(64), primary_key=True)
+    adapter: Mapped[str] = mapped_column(Name, primary_key=True)
+    alias: Mapped[str] = mapped_column(Alias, primary_key=True)
     version: Mapped[int]
 
 
@@ -109,7 +114,7 @@ class LiveRow(Base):
         Index(None, "adapter", "id"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
-    adapter: Mapped[str] = mapped_column(String(128))
+    adapter: Mapped[str] = mapped_column(Name)
     version: Mapped[int]
 
 
@@ -121,7 +126,7 @@ class EventRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime]
     what: Mapped[str] = mapped_column(String(32))
-    name: Mapped[str] = mapped_column(String(128))
+    name: Mapped[str] = mapped_column(Name)
     version: Mapped[int | None]
     alias: Mapped[str | None] = mapped_column(String(64))
     detail: Mapped[dict[str, Any]]

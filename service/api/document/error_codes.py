@@ -18,7 +18,7 @@ REFERENCE = (
     "unknown_adapter", "unknown_version", "unknown_alias", "no_live_version", "ambiguous_digest",
     "foundation_not_hosted", "invalid_reference", "registry_unavailable",
 )  # fmt: skip
-STORED = ("missing_bundle", "corrupt_bundle")
+STORED = ("missing_bundle", "corrupt_bundle", "store_unavailable")
 TEXT = (*REFERENCE, *STORED, "invalid_input", "request_too_large", "deadline_exceeded")
 INFERENCE = (
     *TEXT, "wrong_task", "invalid_parameter", "input_too_long", "overloaded", "runner_fault", "draining",
@@ -26,8 +26,8 @@ INFERENCE = (
 ADAPTER = ("unknown_adapter", "registry_unavailable")
 VERSION = (*ADAPTER, "unknown_version")
 PUBLISHING = (
-    REJECTED, "invalid_name", "store_full", "registry_unavailable", "invalid_parameter", "overloaded",
-    "runner_fault", "draining", "deadline_exceeded", "stored_quota_exceeded",
+    REJECTED, "invalid_name", "store_full", "store_unavailable", "registry_unavailable", "invalid_parameter",
+    "overloaded", "runner_fault", "draining", "deadline_exceeded", "stored_quota_exceeded",
 )  # fmt: skip
 KEY = ("registry_unavailable", "unknown_key")
 NEW_KEY = ("registry_unavailable", "invalid_key", "foreign_tenant")

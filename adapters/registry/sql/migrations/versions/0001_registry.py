@@ -9,6 +9,11 @@ branch_labels = None
 depends_on = None
 
 
+def _text(length: int) -> sa.types.TypeEngine[str]:
+    """Return the type of names: their order is that of their bytes on every database."""
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
+
 def upgrade() -> None:
     """Create the registry's tables."""
     _names_and_versions()
@@ -24,7 +29,7 @@ def downgrade() -> None:
 def _names_and_versions() -> None:
     op.create_table(
         "adapters",
-        sa.Column("name", sa.String(128), nullable=False),
+        sa.Column("name", _text(128), nullable=False),
         sa.Column("next_version", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
@@ -32,9 +37,9 @@ def _names_and_versions() -> None:
     )
     op.create_table(
         "versions",
-        sa.Column("adapter", sa.String(128), nullable=False),
+        sa.Column("adapter", _text(128), nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("digest", sa.String(71), nullable=False),
+        sa.Column("digest", _text(71), nullable=False),
         sa.Column("task", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
@@ -49,13 +54,13 @@ def _names_and_versions() -> None:
 
 def _pointers() -> None:
     for table, own, key in (
-        ("aliases", sa.Column("alias", sa.String(64), nullable=False), ["adapter", "alias"]),
+        ("aliases", sa.Column("alias", _text(64), nullable=False), ["adapter", "alias"]),
         ("live_history", sa.Column("id", sa.Integer(), nullable=False), ["id"]),
     ):
         op.create_table(
             table,
             own,
-            sa.Column("adapter", sa.String(128), nullable=False),
+            sa.Column("adapter", _text(128), nullable=False),
             sa.Column("version", sa.Integer(), nullable=False),
             sa.PrimaryKeyConstraint(*key, name=f"pk_{table}"),
             sa.ForeignKeyConstraint(
@@ -74,7 +79,7 @@ def _records() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("what", sa.String(32), nullable=False),
-        sa.Column("name", sa.String(128), nullable=False),
+        sa.Column("name", _text(128), nullable=False),
         sa.Column("version", sa.Integer(), nullable=True),
         sa.Column("alias", sa.String(64), nullable=True),
         sa.Column("detail", sa.JSON(), nullable=False),
