@@ -60,7 +60,7 @@ def _guard_supervisor() -> None:
         inside = [f"inproc://{name}-{id(self)}" for name in ("control", "events")]
         opened(self, *arguments, endpoint=inside[0], pubsub_endpoint=inside[1], **options)
 
-    Arbiter.__init__ = open_without_ports
+    Arbiter.__init__ = open_without_ports  # type: ignore[method-assign]
 
 
 # A worker has no supervisor, and need not import one.
