@@ -68,7 +68,7 @@ def deleting(delay: float) -> tuple[Publisher, OneVersion, set[str]]:
 
     registry, kept = OneVersion(), {"digest"}
     parts: Any = SimpleNamespace(forget=forget), registry, SimpleNamespace(delete=kept.remove), None, None
-    return Publisher(*parts, delay), registry, kept
+    return Publisher(*parts, removal_delay=delay), registry, kept
 
 
 def test_without_other_servers_the_bytes_of_a_deleted_version_are_gone_at_once() -> None:
