@@ -8,17 +8,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import structlog
+
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, open_archive
 from rootstock.adapters.bundle.golden import GoldenInput
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.manifest import read_json, read_manifest
 from rootstock.adapters.bundle.plain.base_model import BASE
+from rootstock.adapters.home.journal import BundleJournal
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import Published
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.spec import Adapter, Array, Rejected
-from rootstock.adapters.store.port import Store
 from rootstock.service.engine.core.errors import InvalidInput, RunnerFault, TooLarge, TooLong
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.encode.modalities.probe import probe
@@ -57,13 +59,13 @@ class Publisher:
         self,
         foundations: Foundations,
         registry: Registry,
-        store: Store,
+        journal: BundleJournal,
         limits: Limits,
         metrics: Metrics,
     ) -> None:
         self._foundations = foundations
         self._registry = registry
-        self._store = store
+        self._journal = journal
         self._limits = limits
         self._metrics = metrics
         self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
@@ -117,18 +119,27 @@ class Publisher:
         No new request can resolve it. Its bundle is removed once no request uses it.
         """
         if version is None:
-            digests = await asyncio.to_thread(self._registry.delete_adapter, name)
+            remove = partial(self._registry.delete_adapter, name)
         else:
-            digests = [await asyncio.to_thread(self._registry.delete_version, name, version, force=force)]
-        for digest in dict.fromkeys(digests):
-            if await asyncio.to_thread(self._registry.digest_in_use, digest):
-                continue
-            await self._foundations.forget(digest)
-            async with self._keeping:
-                if not await asyncio.to_thread(self._registry.digest_in_use, digest):
-                    await asyncio.to_thread(self._store.delete, digest)
+            remove = partial(self._delete_version, name, version, force)
+        for digest in await asyncio.to_thread(self._delete, remove):
+            if not await asyncio.to_thread(self._journal.is_used, digest):
+                await self._foundations.forget(digest)
+                async with self._keeping:
+                    await asyncio.to_thread(self._journal.discard, digest)
+            self._journal.unmark(digest)
         if version is None:
             self._metrics.forget(name)
+
+    def _delete(self, remove: Callable[[], list[str]]) -> list[str]:
+        """Delete versions and mark their bundles, which stay until no request uses them; return the digests."""
+        digests = list(dict.fromkeys(remove()))
+        for digest in digests:
+            self._journal.mark(digest)
+        return digests
+
+    def _delete_version(self, name: str, version: int, force: bool) -> list[str]:
+        return [self._registry.delete_version(name, version, force=force)]
 
     async def _host(self, data: bytes, plain: PlainFields) -> FoundationHost:
         """Return the foundation that an upload is made for; the first if this server does not have it."""
@@ -159,8 +170,8 @@ class Publisher:
         foundation: str,
     ) -> Published:
         data = bundle.to_zip()
-        self._store.put(bundle.digest, data)
-        return self._registry.publish(
+        publish = partial(
+            self._registry.publish,
             name,
             bundle.digest,
             task=task,
@@ -169,6 +180,7 @@ class Publisher:
             activate=activate,
             foundation=foundation,
         )
+        return self._journal.publish(bundle.digest, data, publish)
 
     async def _replay(self, bundle: Bundle, adapter: Adapter, host: FoundationHost) -> dict[str, Any]:
         (engine, adapter), *others = host.parts(adapter)
@@ -186,6 +198,8 @@ class Publisher:
                 forced = None if golden is None else golden_tokens(golden, engine.runner.precision)
                 outputs = await engine.replay(adapter, _texts(inputs), counts, forced)
         except (RunnerFault, TooLarge, TooLong, InvalidInput) as error:
+            if error.__cause__ is not None:
+                structlog.get_logger().error("verification failed", digest=adapter.digest, exc_info=error)
             raise Rejected("golden", "probe" if golden is None else "golden.json", str(error)) from error
         runner = engine.runner
         # Without a golden set no outputs are compared, so there is no difference to report.

@@ -17,7 +17,8 @@ from rootstock.adapters.client.errors import Misused
 from rootstock.adapters.client.upload import read_source
 from rootstock.adapters.errors import InvalidName
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.home.home import Home
+from rootstock.adapters.home.home import Home, check_not_lost
+from rootstock.adapters.home.journal import BundleJournal
 from rootstock.adapters.home.offline import open_arrived
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import NewVersion, Published
@@ -87,10 +88,13 @@ def import_bundles(
         closing(Home(home).open_registry()) as registry,
     ):
         stopped, store = stopped or Event(), Home(home).open_store()
+        journal = Home(home).journal(registry, store)
+        journal.settle()
+        check_not_lost(registry, store)
         keep = partial(
             _keep,
             stopped=stopped, spec=spec, limits=limits, base=base, stated=stated, store=store,
-            templates=TemplateProcess(),
+            journal=journal, templates=TemplateProcess(),
         )  # fmt: skip
         left = list(by_name.values())
         pool = ThreadPoolExecutor(_THREADS)
@@ -100,7 +104,10 @@ def import_bundles(
                 if stopped.is_set():
                     return
                 left = left[_TOGETHER:]
-                done = registry.publish_all([outcome for _, outcome in kept if isinstance(outcome, NewVersion)])
+                versions = [outcome for _, outcome in kept if isinstance(outcome, NewVersion)]
+                done = registry.publish_all(versions)
+                for version in versions:
+                    journal.unmark(version.digest)
                 yield from _results(kept, done)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -118,6 +125,7 @@ def _keep(
     base: FoundationWeights | None,
     stated: bool,
     store: Store,
+    journal: BundleJournal,
     templates: TemplateProcess,
 ) -> NewVersion | SkippedBundle:
     """Check a bundle, put it into the store, and return the version to publish; else why it is skipped."""
@@ -133,6 +141,7 @@ def _keep(
         return SkippedBundle(path.name, str(error))
     # A plain PEFT folder gets its manifest only here. To pack all the others again would take most of the time.
     stored = bundle.to_zip() if bundle.warnings or bundle.ignored else data
+    journal.mark(adapter.digest)
     store.put(adapter.digest, stored)
     golden = "not replayed" if GOLDEN in bundle.files else "none"
     verification = {"golden": golden, "imported": True, "warnings": list(bundle.warnings)}

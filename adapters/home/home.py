@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
+from rootstock.adapters.errors import RegistryLost
+from rootstock.adapters.home.journal import BundleJournal
 from rootstock.adapters.home.lock import holding, keep
 from rootstock.adapters.home_folder import HomeFolder
 from rootstock.adapters.registry import SqlRegistry
+from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.store.folder import FolderStore
+from rootstock.adapters.store.port import Store
 
 
 class Home(HomeFolder):
@@ -27,6 +31,26 @@ class Home(HomeFolder):
         """Open the store, and create it as needed."""
         return FolderStore(self._store)
 
+    def registry_to_check(self) -> SqlRegistry:
+        """Open the registry beside a server that may use it: it is neither created nor upgraded.
+
+        Raise RegistryUnavailable if there is none.
+        """
+        return SqlRegistry(f"sqlite:///{self.registry_file}", upgrade=False)
+
+    def store_to_check(self) -> FolderStore:
+        """Open the store beside a server that may use it: left-over files stay."""
+        return FolderStore(self._store, as_is=True)
+
+    def journal(self, registry: Registry, store: Store) -> BundleJournal:
+        """Return this home's journal of changes to a store that belong to changes of a registry."""
+        return BundleJournal(self.pending_folder, registry, store)
+
+    @property
+    def is_open_to_others(self) -> bool:
+        """Return whether every user of the machine may read the folder."""
+        return self.folder.exists() and bool(self.folder.stat().st_mode & 0o007)
+
     def hold(self, program: str) -> AbstractContextManager[None]:
         """Lock the home for a program; if another program holds it, raise HomeInUse that names the holder."""
         return holding(self._lock, program)
@@ -34,3 +58,17 @@ class Home(HomeFolder):
     def keep(self, program: str) -> None:
         """Lock the home as `hold` does, until this process and all that inherit its handles have ended."""
         keep(self._lock, program)
+
+
+def check_not_lost(registry: Registry, store: Store) -> None:
+    """Raise RegistryLost if nobody has ever used the registry, and the store has bundles.
+
+    A program that went on would publish new versions beside bundles whose names are lost.
+    """
+    if registry.count() or registry.events(limit=1):
+        return
+    if next(iter(store.digests()), None) is not None:
+        raise RegistryLost(
+            "the registry was never used, and the store beside it has bundles: the registry is lost, or another "
+            "one is meant; restore it (`rootstock adapters restore`), or move the store away to begin anew"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from rootstock.adapters.reference import Reference
@@ -11,6 +11,7 @@ from rootstock.adapters.registry.records import (
     AdapterDetail,
     AliasPointer,
     Event,
+    IndexedVersion,
     NewVersion,
     Page,
     Published,
@@ -94,3 +95,21 @@ class Registry(Protocol):
 
     def close(self) -> None:
         """Close the registry; every later call raises RegistryUnavailable."""
+
+
+class VersionIndex(Protocol):
+    """The part of a registry that a check of the store needs: every version of every adapter."""
+
+    def index(self) -> Iterator[IndexedVersion]:
+        """Yield every version of every adapter, in order of name and number."""
+
+    def mark(self, digest: str, status: str) -> int:
+        """Set the status of all versions with this digest, and return how many had another one."""
+
+    def digest_in_use(self, digest: str) -> bool:
+        """Return whether any version of any adapter has this digest."""
+
+    def events(
+        self, name: str | None = None, limit: int = 100, before: int | None = None
+    ) -> builtins.list[Event]:
+        """Return at most `limit` events, newest first, as a Registry does."""

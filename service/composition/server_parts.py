@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import structlog
+
 from rootstock.service.composition.demo_adapters import register_demo
 from rootstock.service.composition.foundation_parts import open_foundation
 from rootstock.service.composition.runner_parts import OpenRunner, open_runner
@@ -19,6 +21,8 @@ from rootstock.service.settings import Settings
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from rootstock.adapters.home.home import Home
+    from rootstock.adapters.home.journal import BundleJournal
     from rootstock.adapters.registry.port import Registry
     from rootstock.adapters.store.port import Store
     from rootstock.service.api.server import Server
@@ -52,13 +56,28 @@ async def open_server(
     with home.hold("rootstock serve"):
         registry = registry or home.open_registry()
         try:
+            store = store or home.open_store()
+            journal = home.journal(registry, store)
+            await asyncio.to_thread(_settle, home, journal, registry, store)
             async with (
                 _traced(span_exporters) as tracing,
-                _serving(settings, registry, store or home.open_store(), open_runner, tracing) as server,
+                _serving(settings, registry, store, journal, open_runner, tracing) as server,
             ):
                 yield server
         finally:
             registry.close()
+
+
+def _settle(home: Home, journal: BundleJournal, registry: Registry, store: Store) -> None:
+    """End the changes that a killed server began. Raise RegistryLost if the store has lost its registry."""
+    from rootstock.adapters.home.home import check_not_lost
+
+    log = structlog.get_logger()
+    if removed := journal.settle():
+        log.warning("bundles of interrupted uploads removed", count=removed)
+    check_not_lost(registry, store)
+    if home.is_open_to_others:
+        log.warning("other users of this machine can read the home", remedy=f"chmod -R go= {home.folder}")
 
 
 @asynccontextmanager
@@ -78,7 +97,12 @@ async def _traced(exporters: Sequence[SpanExporter]) -> AsyncIterator[Tracing | 
 
 @asynccontextmanager
 async def _serving(
-    settings: Settings, registry: Registry, store: Store, open_runner: OpenRunner, tracing: Tracing | None
+    settings: Settings,
+    registry: Registry,
+    store: Store,
+    journal: BundleJournal,
+    open_runner: OpenRunner,
+    tracing: Tracing | None,
 ) -> AsyncIterator[Server]:
     from rootstock.service.adapter_folder import AdapterFolder
     from rootstock.service.api.media.remote_file import RemoteFiles
@@ -104,7 +128,7 @@ async def _serving(
             )
         _start(hosts, metrics)
         foundations = Foundations(hosts, registry, settings.names)
-        publisher = Publisher(foundations, registry, store, limits, metrics)
+        publisher = Publisher(foundations, registry, journal, limits, metrics)
         pins = Pins(foundations, registry, settings.pinned)
         try:
             if settings.demo:

@@ -1,9 +1,10 @@
 """Opens, upgrades, reads and writes the registry's database."""
 
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from rootstock.adapters.errors import RegistryUnavailable, UnsafeRegistry
+from rootstock.adapters.errors import RegistryUnavailable, StoreFull, UnsafeRegistry
 from rootstock.adapters.registry.sql.tables import Base, RevisionRow
 
 # The newest step in migrations/versions. Only a start on an older database imports Alembic.
@@ -41,6 +42,10 @@ _STEPS = Table(
 )
 
 _WRITES = "rootstock_writes"
+# The codes of a database whose disk takes no more bytes: SQLite's, and PostgreSQL's SQLSTATE. To SQLite a quota is a
+# failed write.
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
+_FULL_STATE = "53100"
 
 # Alembic keeps the running steps in a module's globals, so only one thread may run steps.
 _STEPPING = threading.Lock()
@@ -49,18 +54,24 @@ _STEPPING = threading.Lock()
 class Database:
     """An upgraded database whose writes, from any thread or process, happen one after another."""
 
-    def __init__(self, url: str, busy_timeout: float) -> None:
+    def __init__(self, url: str, busy_timeout: float, upgrade: bool = True) -> None:
+        """Open the database, creating or upgrading it as needed; without `upgrade`, change nothing.
+
+        Without `upgrade`, a database of an older program can be read and not written.
+        """
         self._url = make_url(url)
         self._name = self._url.render_as_string(hide_password=True)
         self._file = _file(self._url)
         self._closed = False
+        if not upgrade and self._file is not None and not self._file.exists():
+            raise RegistryUnavailable("the registry's file is missing; restore a backup", place=self._name)
         self._turn = threading.Lock()
         self._patience = busy_timeout
-        self._engine = _engine(self._url, self._file, busy_timeout)
+        self._engine = _engine(self._url, self._file, busy_timeout, upgrade)
         self._writer = self._engine.execution_options(**{_WRITES: True})
         try:
             with self._translated():
-                self._upgrade()
+                self._old = not self._is_newest(upgrade)
                 self._identity = _identity(self._file)
         except BaseException:
             self._engine.dispose()
@@ -75,6 +86,11 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[tuple[Session, int]]:
         """Yield a session and its new revision; all changes of the session are committed together, or none."""
+        if self._old:
+            raise UnsafeRegistry(
+                "an older program wrote the registry, and this command leaves it so; start the server once",
+                place=self._name,
+            )
         with self._translated(), self._in_turn(), Session(self._writer, expire_on_commit=False) as session:
             session.execute(update(RevisionRow).values(number=RevisionRow.number + 1))
             yield session, revision(session)
@@ -84,7 +100,8 @@ class Database:
         """Read one row; raise RegistryUnavailable if that fails or another file has replaced the opened one."""
         if _identity(self._file) != self._identity:
             raise RegistryUnavailable(
-                f"{self._name} was removed or replaced while in use; put the file back and restart the program"
+                "the registry's file was removed or replaced while in use; put it back and restart the program",
+                place=self._name,
             )
         with self.reading() as session:
             revision(session)
@@ -100,8 +117,9 @@ class Database:
         # add up until the server ran out of threads.
         if not self._turn.acquire(timeout=self._patience):
             raise RegistryUnavailable(
-                f"{self._name} took longer than {self._patience:g} s for the changes ahead of this one; check "
-                "that no other program locks it, and try again"
+                f"the registry took longer than {self._patience:g} s for the changes ahead of this one; check "
+                "that no other program locks it, and try again",
+                place=self._name,
             )
         try:
             yield
@@ -111,22 +129,41 @@ class Database:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         if self._closed:
-            raise RegistryUnavailable(f"{self._name} was closed; open a new registry")
+            raise RegistryUnavailable("the registry was closed; open it again", place=self._name)
         try:
             yield
         except IntegrityError:
             raise
         except (DBAPIError, PoolTimeout) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
+            place = f"{self._name}: {cause}"
+            if _is_full(cause):
+                raise StoreFull(
+                    "the registry's disk takes no more bytes: it is full, at a quota or failing; free some space",
+                    place=place,
+                ) from error
             raise RegistryUnavailable(
-                f"{self._name} cannot be used: {cause}; check that the file exists and is writable, that the "
-                "disk has room, and that no other program locks it"
+                "the registry cannot be used; check that its database exists and is writable, that the disk has "
+                "room, and that no other program locks it",
+                place=place,
             ) from error
 
-    def _upgrade(self) -> None:
+    def _is_newest(self, upgrade: bool) -> bool:
+        """Return whether the schema is the newest, after an upgrade if `upgrade`."""
         with self._engine.connect() as connection:
-            if _step(connection) == HEAD:
-                return
+            step = _step(connection)
+        if step == HEAD:
+            return True
+        if upgrade:
+            self._upgrade()
+            return True
+        if step is None:
+            raise RegistryUnavailable("the database holds no registry; restore a backup", place=self._name)
+        if step > HEAD:
+            raise self._newer(step)
+        return False
+
+    def _upgrade(self) -> None:
         with _STEPPING, self._writer.begin() as connection:
             if inspect(connection).get_table_names():
                 self._run_steps(connection)
@@ -146,11 +183,15 @@ class Database:
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         step = _step(connection)
         if step is not None and step not in known:
-            raise UnsafeRegistry(
-                f"{self._name} has schema {step!r}, and this program knows schemas only up to {HEAD!r}; "
-                "use the newer program that wrote it, or restore a backup"
-            )
+            raise self._newer(step)
         command.upgrade(config, "head")
+
+    def _newer(self, step: str) -> UnsafeRegistry:
+        return UnsafeRegistry(
+            f"the registry has schema {step!r}, and this program knows schemas only up to {HEAD!r}; use the "
+            "newer program that wrote it, or restore a backup",
+            place=self._name,
+        )
 
 
 def _create_tables(connection: Connection) -> None:
@@ -167,6 +208,11 @@ def _create_tables(connection: Connection) -> None:
 def revision(session: Session) -> int:
     """Return the number of writes that this session's state of the database has seen."""
     return session.execute(select(RevisionRow.number)).scalar_one()
+
+
+def _is_full(cause: BaseException | None) -> bool:
+    full = getattr(cause, "sqlite_errorcode", None) in _FULL
+    return full or getattr(cause, "sqlstate", None) == _FULL_STATE
 
 
 def _step(connection: Connection) -> str | None:
@@ -191,17 +237,22 @@ def _identity(file: Path | None) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino) if status else None
 
 
-def _engine(url: URL, file: Path | None, busy_timeout: float) -> Engine:
+def _engine(url: URL, file: Path | None, busy_timeout: float, shared: bool) -> Engine:
     if file is None:
         return create_engine(url)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(0o700, parents=True, exist_ok=True)
+    # SQLite gives its other files the mode of this one. If it cannot be made, SQLite gives the reason below.
+    with suppress(OSError):
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     engine = create_engine(url, connect_args={"timeout": busy_timeout})
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, record: Any) -> None:
         # Stop Python's sqlite3 from beginning transactions by itself, because `begin` below does it.
         connection.isolation_level = None
-        for pragma in ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL"):
+        # A change of the journal would be a change of the file.
+        journal = ("journal_mode = WAL",) if shared else ()
+        for pragma in (*journal, "foreign_keys = ON", "synchronous = FULL"):
             connection.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")

@@ -20,9 +20,6 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-# The only status, because a version that fails verification is not recorded.
-READY = "ready"
-
 
 class UtcTime(TypeDecorator[datetime]):
     """A column type for times that are aware and in UTC when read, even if the database keeps no time zone."""
