@@ -17,12 +17,12 @@ from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconvert
 from rootstock.adapters.bundle.manifest import read_json, read_manifest
 from rootstock.adapters.bundle.plain.base_model import BASE
 from rootstock.adapters.errors import AdapterError
+from rootstock.adapters.home.journal import BundleJournal
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import Published
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.signing.trusted_keys import TrustedKeys
 from rootstock.adapters.spec import Adapter, Array, Rejected
-from rootstock.adapters.store.port import Store
 from rootstock.service.engine.core.errors import InvalidInput, RunnerFault, TooLarge, TooLong
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.encode.modalities.probe import probe
@@ -63,7 +63,7 @@ class Publisher:
         self,
         foundations: Foundations,
         registry: Registry,
-        store: Store,
+        journal: BundleJournal,
         limits: Limits,
         metrics: Metrics,
         trusted: TrustedKeys | None = None,
@@ -76,7 +76,7 @@ class Publisher:
         self._trusted = trusted or TrustedKeys()
         self._foundations = foundations
         self._registry = registry
-        self._store = store
+        self._journal = journal
         self._limits = limits
         self._metrics = metrics
         self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
@@ -159,11 +159,12 @@ class Publisher:
         No new request can resolve it. Its bundle is removed once no request uses it.
         """
         if version is None:
-            digests = await asyncio.to_thread(self._registry.delete_adapter, name)
+            remove = partial(self._registry.delete_adapter, name)
         else:
-            digests = [await asyncio.to_thread(self._registry.delete_version, name, version, force=force)]
-        for digest in dict.fromkeys(digests):
+            remove = partial(self._delete_version, name, version, force)
+        for digest in await asyncio.to_thread(self._delete, remove):
             if await asyncio.to_thread(self._registry.digest_in_use, digest):
+                self._journal.unmark(digest)
                 continue
             await self._foundations.forget(digest)
             if not self._removal_delay:
@@ -176,14 +177,25 @@ class Publisher:
             self._metrics.forget(name)
 
     async def close(self) -> None:
-        """Give up the removals that are not due yet. Their bytes stay in the store, and nothing uses them."""
+        """Give up the removals that are not due yet. Their marks stay, so the next start removes the bytes."""
         for task in self._removals:
             task.cancel()
         await asyncio.gather(*self._removals, return_exceptions=True)
 
+    def _delete(self, remove: Callable[[], list[str]]) -> list[str]:
+        """Delete versions and mark their bundles, which stay until no request uses them; return the digests."""
+        digests = list(dict.fromkeys(remove()))
+        for digest in digests:
+            self._journal.mark(digest)
+        return digests
+
+    def _delete_version(self, name: str, version: int, force: bool) -> list[str]:
+        return [self._registry.delete_version(name, version, force=force)]
+
     async def _remove(self, digest: str) -> None:
         """Remove the bytes of a digest from the store unless a version uses them or is about to."""
-        await asyncio.to_thread(self._registry.remove_unused, digest, self._store.delete)
+        await asyncio.to_thread(self._journal.discard, digest)
+        self._journal.unmark(digest)
 
     async def _remove_later(self, digest: str) -> None:
         await asyncio.sleep(self._removal_delay)
@@ -224,19 +236,17 @@ class Publisher:
         data = bundle.to_zip()
         if check_room is not None:
             check_room(len(data), bundle.digest)
-        # No server may remove bytes that a version is about to use.
-        with self._registry.guarding() as guard:
-            guard(bundle.digest)
-            self._store.put(bundle.digest, data)
-            return self._registry.publish(
-                name,
-                bundle.digest,
-                task=task,
-                verification=verification,
-                size=len(data),
-                activate=activate,
-                foundation=foundation,
-            )
+        publish = partial(
+            self._registry.publish,
+            name,
+            bundle.digest,
+            task=task,
+            verification=verification,
+            size=len(data),
+            activate=activate,
+            foundation=foundation,
+        )
+        return self._journal.publish(bundle.digest, data, publish)
 
     async def _replay(self, bundle: Bundle, adapter: Adapter, host: FoundationHost) -> dict[str, Any]:
         (engine, adapter), *others = host.parts(adapter)
@@ -254,6 +264,8 @@ class Publisher:
                 forced = None if golden is None else golden_tokens(golden, engine.runner.precision)
                 outputs = await engine.replay(adapter, _texts(inputs), counts, forced)
         except (RunnerFault, TooLarge, TooLong, InvalidInput) as error:
+            if error.__cause__ is not None:
+                structlog.get_logger().error("verification failed", digest=adapter.digest, exc_info=error)
             raise Rejected("golden", "probe" if golden is None else "golden.json", str(error)) from error
         runner = engine.runner
         # Without a golden set no outputs are compared, so there is no difference to report.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rootstock.adapters.bundle import PlainFields
+from rootstock.adapters.home.journal import BundleJournal
 from rootstock.service.publishing import UPLOADS_AT_ONCE, Publisher
 
 
@@ -62,26 +64,29 @@ class OneVersion:
         return not self.again
 
 
-def deleting(delay: float) -> tuple[Publisher, OneVersion, set[str]]:
+def deleting(marks: Path, delay: float) -> tuple[Publisher, OneVersion, set[str]]:
     async def forget(digest: str) -> None:
         return None
 
     registry, kept = OneVersion(), {"digest"}
-    parts: Any = SimpleNamespace(forget=forget), registry, SimpleNamespace(delete=kept.remove), None, None
+    opened: Any = registry
+    store: Any = SimpleNamespace(delete=kept.remove)
+    parts: Any = SimpleNamespace(forget=forget), registry, BundleJournal(marks, opened, store), None, None, None
     return Publisher(*parts, delay), registry, kept
 
 
-def test_without_other_servers_the_bytes_of_a_deleted_version_are_gone_at_once() -> None:
-    publisher, _, kept = deleting(0.0)
+def test_without_other_servers_the_bytes_of_a_deleted_version_are_gone_at_once(tmp_path: Path) -> None:
+    publisher, _, kept = deleting(tmp_path, 0.0)
     asyncio.run(publisher.delete("name", 1, False))
     assert kept == set()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("again", [False, True])
 def test_beside_other_servers_the_bytes_stay_for_a_time_and_for_good_if_a_version_uses_them_again(
-    again: bool,
+    again: bool, tmp_path: Path
 ) -> None:
-    publisher, registry, kept = deleting(0.01)
+    publisher, registry, kept = deleting(tmp_path, 0.01)
 
     async def body() -> None:
         await publisher.delete("name", 1, False)
@@ -93,8 +98,8 @@ def test_beside_other_servers_the_bytes_stay_for_a_time_and_for_good_if_a_versio
     asyncio.run(body())
 
 
-def test_a_server_that_stops_gives_up_the_removals_that_are_not_due() -> None:
-    publisher, _, kept = deleting(3600.0)
+def test_a_server_that_stops_leaves_the_removals_that_are_not_due_to_its_next_start(tmp_path: Path) -> None:
+    publisher, _, kept = deleting(tmp_path, 3600.0)
 
     async def body() -> None:
         await publisher.delete("name", 1, False)
@@ -102,3 +107,4 @@ def test_a_server_that_stops_gives_up_the_removals_that_are_not_due() -> None:
 
     asyncio.run(body())
     assert kept == {"digest"}
+    assert [mark.name for mark in tmp_path.iterdir()] == ["digest"]
