@@ -42,8 +42,8 @@ _STEPS = Table(
 )
 
 _WRITES = "rootstock_writes"
-# The codes of a database whose disk takes no more bytes: SQLite's, and PostgreSQL's SQLSTATE. To SQLite a quota is a
-# failed write.
+# The codes of a database whose disk takes no more bytes: SQLite's, and PostgreSQL's SQLSTATE.
+# SQLite reports a quota as a failed write.
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 _FULL_STATE = "53100"
 
