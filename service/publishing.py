@@ -16,6 +16,7 @@ from rootstock.adapters.bundle.golden import GoldenInput
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.manifest import read_json, read_manifest
 from rootstock.adapters.bundle.plain.base_model import BASE
+from rootstock.adapters.errors import VersionInUse
 from rootstock.adapters.home.journal import BundleJournal
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import Published
@@ -118,11 +119,7 @@ class Publisher:
 
         No new request can resolve it. Its bundle is removed once no request uses it.
         """
-        if version is None:
-            remove = partial(self._registry.delete_adapter, name)
-        else:
-            remove = partial(self._delete_version, name, version, force)
-        for digest in await asyncio.to_thread(self._delete, remove):
+        for digest in await asyncio.to_thread(self._delete, name, version, force):
             if not await asyncio.to_thread(self._journal.is_used, digest):
                 await self._foundations.forget(digest)
                 async with self._keeping:
@@ -131,15 +128,25 @@ class Publisher:
         if version is None:
             self._metrics.forget(name)
 
-    def _delete(self, remove: Callable[[], list[str]]) -> list[str]:
-        """Delete versions and mark their bundles, which stay until no request uses them; return the digests."""
-        digests = list(dict.fromkeys(remove()))
-        for digest in digests:
-            self._journal.mark(digest)
-        return digests
+    def _delete(self, name: str, version: int | None, force: bool) -> list[str]:
+        """Delete versions, and return the digests of their bundles, which stay until no request uses them.
 
-    def _delete_version(self, name: str, version: int, force: bool) -> list[str]:
-        return [self._registry.delete_version(name, version, force=force)]
+        The bundles are marked first, so that the next start removes them if the server is killed.
+        """
+        if version is None:
+            known = [one.digest for one in self._registry.show(name).versions]
+        else:
+            known = [self._registry.version(name, version).digest]
+        for digest in known:
+            self._journal.mark(digest)
+        try:
+            if version is None:
+                return list(dict.fromkeys(self._registry.delete_adapter(name)))
+            return [self._registry.delete_version(name, version, force=force)]
+        except VersionInUse:
+            for digest in known:
+                self._journal.unmark(digest)
+            raise
 
     async def _host(self, data: bytes, plain: PlainFields) -> FoundationHost:
         """Return the foundation that an upload is made for; the first if this server does not have it."""
