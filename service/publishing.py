@@ -16,7 +16,7 @@ from rootstock.adapters.bundle.golden import GoldenInput
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.manifest import read_json, read_manifest
 from rootstock.adapters.bundle.plain.base_model import BASE
-from rootstock.adapters.errors import AdapterError
+from rootstock.adapters.errors import AdapterError, VersionInUse
 from rootstock.adapters.home.journal import BundleJournal
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import Published
@@ -158,11 +158,7 @@ class Publisher:
 
         No new request can resolve it. Its bundle is removed once no request uses it.
         """
-        if version is None:
-            remove = partial(self._registry.delete_adapter, name)
-        else:
-            remove = partial(self._delete_version, name, version, force)
-        for digest in await asyncio.to_thread(self._delete, remove):
+        for digest in await asyncio.to_thread(self._delete, name, version, force):
             if await asyncio.to_thread(self._registry.digest_in_use, digest):
                 self._journal.unmark(digest)
                 continue
@@ -182,15 +178,28 @@ class Publisher:
             task.cancel()
         await asyncio.gather(*self._removals, return_exceptions=True)
 
-    def _delete(self, remove: Callable[[], list[str]]) -> list[str]:
-        """Delete versions and mark their bundles, which stay until no request uses them; return the digests."""
-        digests = list(dict.fromkeys(remove()))
-        for digest in digests:
-            self._journal.mark(digest)
-        return digests
+    def _delete(self, name: str, version: int | None, force: bool) -> list[str]:
+        """Delete versions, and return the digests of their bundles, which stay until no request uses them.
 
-    def _delete_version(self, name: str, version: int, force: bool) -> list[str]:
-        return [self._registry.delete_version(name, version, force=force)]
+
+        The bundles are marked first, so that the next start removes them if the server is killed.
+        """
+        if version is None:
+            known = [one.digest for one in self._registry.show(name).versions]
+        else:
+            known = [self._registry.version(name, version).digest]
+        for digest in known:
+            self._journal.mark(digest)
+        try:
+            if version is None:
+                # A version may have been published since the marks were made.
+                return list(dict.fromkeys(known + self._registry.delete_adapter(name)))
+            self._registry.delete_version(name, version, force=force)
+            return known
+        except VersionInUse:
+            for digest in known:
+                self._journal.unmark(digest)
+            raise
 
     async def _remove(self, digest: str) -> None:
         """Remove the bytes of a digest from the store unless a version uses them or is about to."""

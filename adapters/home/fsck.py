@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Finding:
+class StorageFinding:
     """One fault of a home: its kind, a sentence, and what was done about it (empty without a repair).
 
     `digest` is None for a fault that belongs to no bundle. `versions` are references.
@@ -56,7 +56,7 @@ class Check:
     versions: int = 0
     bundles: int = 0
     recent: int = 0
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[StorageFinding] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
@@ -107,7 +107,9 @@ def fsck(
         else:
             check.findings.extend(_of_unused(registry, store, entry.digest, entry.size, repair))
     check.findings.extend(
-        Finding("left-over", f"{name} was left by a write that was interrupted", done="removed" if repair else "")
+        StorageFinding(
+            "left-over", f"{name} was left by a write that was interrupted", done="removed" if repair else ""
+        )
         for name in store.leftovers(remove=repair)
     )
     progress(total, total)
@@ -116,13 +118,15 @@ def fsck(
 
 def _of_used(
     registry: VersionIndex, store: Store, digest: str, versions: Sequence[str], damaged: bool, repair: bool
-) -> Iterator[Finding]:
+) -> Iterator[StorageFinding]:
     names = tuple(versions)
     fault = _fault(store, digest)
     if fault is None:
         if damaged:
             done = "marked ready" if repair and registry.mark(digest, READY) else ""
-            yield Finding("mark", "the bytes are right and the registry calls them damaged", digest, names, done)
+            yield StorageFinding(
+                "mark", "the bytes are right and the registry calls them damaged", digest, names, done
+            )
         return
     if not registry.digest_in_use(digest):
         # Its versions were deleted meanwhile, and then its bytes.
@@ -132,14 +136,16 @@ def _of_used(
     if repair:
         registry.mark(digest, DAMAGED)
         marked = f"marked {DAMAGED}; publish the bundle again, restore it from a backup, or delete the version"
-    yield Finding(kind, problem, digest, names, marked)
+    yield StorageFinding(kind, problem, digest, names, marked)
 
 
-def _of_unused(registry: VersionIndex, store: Store, digest: str, size: int, repair: bool) -> Iterator[Finding]:
+def _of_unused(
+    registry: VersionIndex, store: Store, digest: str, size: int, repair: bool
+) -> Iterator[StorageFinding]:
     if registry.digest_in_use(digest):
         return
     done = "removed" if repair and registry.remove_unused(digest, store.delete) else ""
-    yield Finding("orphan", f"no version has these {size} bytes", digest, done=done)
+    yield StorageFinding("orphan", f"no version has these {size} bytes", digest, done=done)
 
 
 def _fault(store: Store, digest: str) -> tuple[Kind, str] | None:
@@ -156,15 +162,15 @@ def _fault(store: Store, digest: str) -> tuple[Kind, str] | None:
     return None
 
 
-def _empty_registry(bundles: int) -> Finding:
-    return Finding(
+def _empty_registry(bundles: int) -> StorageFinding:
+    return StorageFinding(
         "empty-registry",
         f"the registry was never used, and the store has {bundles} bundles; restore the registry from a backup, "
         "or move the store away",
     )
 
 
-def counts(findings: Sequence[Finding]) -> Mapping[str, int]:
+def counts(findings: Sequence[StorageFinding]) -> Mapping[str, int]:
     """Return how many findings there are of each kind."""
     found: dict[str, int] = defaultdict(int)
     for finding in findings:

@@ -106,7 +106,8 @@ def test_a_server_refuses_to_start_beside_a_store_that_has_lost_its_registry(
     new_home: Callable[[], Path], peft_saved: dict[str, PeftAdapter], tmp_path: Path
 ) -> None:
     home = new_home()
-    with serving(home, "uvicorn", log=[]) as (_, client):
+    settings = Settings(home=home, demo=False, log_level="error")
+    with run_server(settings) as running, running.client() as client:
         assert upload(client, "kept", peft_saved["first"].zip()).status_code == 201
         assert run("backup", tmp_path / "backup", "--home", home).exit_code == 0
     stored = sorted((home / "store").glob("*/*.zip"))
@@ -114,15 +115,14 @@ def test_a_server_refuses_to_start_beside_a_store_that_has_lost_its_registry(
         path.unlink()
     environment = {**os.environ, "ROOTSTOCK_HOME": str(home)}
     command = [ROOTSTOCK, "serve", "--server", "uvicorn"]
-    # The first start makes an empty registry, and the second finds it.
-    for _ in range(2):
-        start = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert start.returncode == 3, start.stderr
-        assert "the registry was never used" in start.stderr
-        assert "rootstock adapters restore" in start.stderr
+    Home(home).open_registry().close()
+    start = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert start.returncode == 3, start.stderr
+    assert "the registry was never used" in start.stderr
+    assert "rootstock adapters restore" in start.stderr
     assert sorted((home / "store").glob("*/*.zip")) == stored
     assert run("restore", tmp_path / "backup", "--home", home, "--force").exit_code == 0
-    with serving(home, "uvicorn") as (_, client):
+    with run_server(settings) as running, running.client() as client:
         assert ask(client, "kept", "ok").status_code == 200
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,11 @@ from typing import Any
 import pytest
 
 from rootstock.adapters.bundle import PlainFields
+from rootstock.adapters.errors import VersionInUse
+from rootstock.adapters.home.home import Home
 from rootstock.adapters.home.journal import BundleJournal
 from rootstock.service.publishing import UPLOADS_AT_ONCE, Publisher
+from tests.adapters.stored_homes import publish
 
 
 def test_of_many_uploads_few_are_read_into_memory_at_a_time() -> None:
@@ -51,6 +55,9 @@ class OneVersion:
 
     def __init__(self) -> None:
         self.again = False
+
+    def version(self, name: str, version: int) -> SimpleNamespace:
+        return SimpleNamespace(digest="digest")
 
     def delete_version(self, name: str, version: int, *, force: bool) -> str:
         return "digest"
@@ -108,3 +115,51 @@ def test_a_server_that_stops_leaves_the_removals_that_are_not_due_to_its_next_st
     asyncio.run(body())
     assert kept == {"digest"}
     assert [mark.name for mark in tmp_path.iterdir()] == ["digest"]
+
+
+@pytest.mark.parametrize("version", [None, 1])
+def test_a_deletion_that_is_killed_after_its_row_leaves_a_mark_for_the_next_start(
+    tmp_path: Path, version: int | None
+) -> None:
+    home = Home(tmp_path)
+    digest = publish(home, "mood", 1)
+    with closing(home.open_registry()) as registry:
+        journal = home.journal(registry, home.open_store())
+
+        async def killed(digest: str) -> None:
+            raise RuntimeError("killed")
+
+        foundations: Any = SimpleNamespace(forget=killed)
+        nothing: Any = None
+        publisher = Publisher(foundations, registry, journal, nothing, nothing)
+        with pytest.raises(RuntimeError, match="killed"):
+            asyncio.run(publisher.delete("mood", version, force=True))
+        assert not registry.digest_in_use(digest)
+        assert journal.settle() == 1
+    assert list(home.open_store().digests()) == []
+
+
+def test_a_deletion_marks_the_bundle_before_the_row_and_a_refused_one_leaves_no_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path)
+    publish(home, "mood", 1)
+    with closing(home.open_registry()) as registry:
+        nothing: Any = None
+        journal = home.journal(registry, home.open_store())
+        publisher = Publisher(nothing, registry, journal, nothing, nothing)
+        with pytest.raises(VersionInUse):
+            asyncio.run(publisher.delete("mood", 1, force=False))
+        assert list(home.pending_folder.iterdir()) == []
+        marked: list[int] = []
+
+        def delete(name: str) -> list[str]:
+            marked.append(len(list(home.pending_folder.iterdir())))
+            raise RuntimeError("killed before the row is gone")
+
+        monkeypatch.setattr(registry, "delete_adapter", delete)
+        with pytest.raises(RuntimeError, match="before the row"):
+            asyncio.run(publisher.delete("mood", None, force=True))
+        assert marked == [1]
+        assert journal.settle() == 0
+    assert len(list(home.open_store().digests())) == 1
