@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install serve test test-console test-slow test-clients lint bench faults bento audit sbom compatibility clean
+.PHONY: install serve test test-console test-slow test-clients lint bench faults bento audit sbom lock compatibility clean
 install: $(STAMP)
 
 # torch is installed first and alone. Otherwise another package's requirement could pull several GB of CUDA libraries.
@@ -76,6 +76,15 @@ sbom: install
 	$(BIN)/python deploy/packages/image_packages.py > build/image-packages.txt
 	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
 		--output-file build/sbom.json build/image-packages.txt
+
+# Writes the lists of packages with hashes that the image installs. Run it on Linux with Python 3.11, like the image. The
+# releases are those of constraints.txt, so change that file first. torch.cpu.txt is kept by hand.
+LOCK := $(BIN)/python -m piptools compile --quiet --generate-hashes --no-header --no-annotate --strip-extras \
+	--no-emit-options --constraint constraints.txt
+lock: install
+	$(PIP) pip-tools
+	$(LOCK) --unsafe-package rootstock --unsafe-package torch --extra serve --extra chat --all-build-deps \
+		--output-file deploy/image/requirements.txt pyproject.toml
 
 # Writes docs/compatibility.md from the tables that the parity tests use.
 compatibility: install

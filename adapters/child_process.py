@@ -1,13 +1,14 @@
 """Child processes that end when their parent ends, and within limits of time.
 
 The parent gives its child a pipe as standard input, and keeps the other end open for as long as it needs the
-child. The child calls `end_with_parent` and `limit_cpu` before anything else.
+child. The child calls `end_with_parent` and `limit_cpu` before anything else. It gets no secrets of its parent's.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import select
 import signal
@@ -24,6 +25,10 @@ _STDIN = 0
 _PR_SET_PDEATHSIG = 1
 # A process that ignores SIGXCPU gets SIGKILL this much later.
 _GRACE_SECONDS = 5
+# Environment variables that hold a secret: by name, or as an address with a password in it. Settings count
+# TOKENS, and TOKENIZERS_PARALLELISM belongs to a library.
+_SECRET_NAME = re.compile(r"KEY|TOKEN(?!S|IZERS)|SECRET|PASSWORD|PASSWD|CREDENTIAL|_HEADERS$", re.IGNORECASE)
+_SECRET_ADDRESS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 
 class OverTime(Exception):
@@ -65,12 +70,22 @@ def limit_cpu(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (min(soft, hard), hard))
 
 
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that hold no key, token, password or address with a password."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not (_SECRET_NAME.search(name) or _SECRET_ADDRESS.search(value))
+    }
+
+
 def run_child(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> int:
-    """Run a command that calls `end_with_parent`, and return its exit code.
+    """Run a command that calls `end_with_parent`, without the secrets in `environment`, and return its exit code.
 
     Kill the child and raise OverTime after `seconds`.
     """
-    with subprocess.Popen(command, env=dict(environment), stdin=subprocess.PIPE) as process:  # noqa: S603 - no shell
+    open_to_child = without_secrets(environment)
+    with subprocess.Popen(command, env=open_to_child, stdin=subprocess.PIPE) as process:  # noqa: S603 - no shell
         try:
             return process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -1,6 +1,7 @@
 """The BentoML service, which runs the app in one worker process.
 
-Run `bentoml serve rootstock.service.bento:Rootstock`.
+Run `bentoml serve rootstock.service.bento:Rootstock`. BentoML's parent process supervises the worker. Every way
+of starting BentoML imports this module in the parent before the supervisor opens, so it can close its ports.
 """
 
 from __future__ import annotations
@@ -17,14 +18,54 @@ from uvicorn.config import HTTP_PROTOCOLS
 
 from rootstock.adapters.child_process import signal_at_parents_death
 from rootstock.service.lean_imports import lean_imports
-from rootstock.service.settings import read_settings
-from rootstock.service.startup import Startup, tell_parent
+from rootstock.service.settings import SettingsError, read_settings
+from rootstock.service.startup import Startup, keep_files_private, tell_parent
 
 # BentoML starts uvicorn itself with http="auto"; this makes "auto" our protocol.
 HTTP_PROTOCOLS["auto"] = "rootstock.service.api.protocol:BoundedHeadProtocol"
 
 # A wrong setting stops BentoML's parent process here, before it starts a worker.
 settings = read_settings()
+
+
+def _guard_supervisor() -> None:
+    """Make BentoML's supervisor take commands inside its own process alone, and check where it listens.
+
+    BentoML gives it two TCP ports on loopback and no password. One takes commands from any local process, such
+    as to run a program; the other tells what happens to workers. ZeroMQ's transport `inproc` opens no socket.
+    Only `--reload` needs these ports, and it is refused. See docs/adr/0040.
+
+    The option `--host` of `bentoml serve` does not reach the settings, so the rule for a server without keys is
+    applied to the listener itself.
+    """
+    from bentoml._internal.utils.circus import Arbiter
+    from bentoml.exceptions import BentoMLConfigException
+
+    opened = Arbiter.__init__
+
+    # BentoML passes these arguments by keyword. If that changes, the call fails and no server starts.
+    def open_without_ports(
+        self: Arbiter, *arguments: Any, endpoint: str, pubsub_endpoint: str, **options: Any
+    ) -> None:
+        if options.get("plugins"):
+            raise BentoMLConfigException(
+                "--reload needs a port through which every local process can run commands, and Rootstock keeps "
+                "it closed; start the server again after a change"
+            )
+        try:
+            for listener in options["sockets"]:
+                read_settings(host=listener.host)
+        except SettingsError as error:
+            raise BentoMLConfigException(str(error)) from None
+        inside = [f"inproc://{name}-{id(self)}" for name in ("control", "events")]
+        opened(self, *arguments, endpoint=inside[0], pubsub_endpoint=inside[1], **options)
+
+    Arbiter.__init__ = open_without_ports  # type: ignore[method-assign]
+
+
+# A worker has no supervisor, and need not import one.
+if bentoml.server_context.worker_index is None:
+    _guard_supervisor()
 
 
 def _stop() -> None:
@@ -48,6 +89,7 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
             )
         # BentoML's parent passes signals on, but not after SIGKILL: then the kernel sends this one.
         signal_at_parents_death(signal.SIGTERM)
+        keep_files_private()
         with lean_imports():
             # The parent imports this module too, and needs no app.
             from rootstock.service.app import create_app
@@ -57,6 +99,12 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
         return Startup(app, super().to_asgi(is_main), _stop)
 
 
-@bentoml.service(name="rootstock", workers=1, metrics={"enabled": False}, service_class=FrontedService)
+# Without its options --host and --port BentoML listens where the settings say, and not on all addresses.
+_ADDRESS = {"host": "127.0.0.1" if settings.host == "localhost" else settings.host, "port": settings.port}
+
+
+@bentoml.service(
+    name="rootstock", workers=1, http=_ADDRESS, metrics={"enabled": False}, service_class=FrontedService
+)
 class Rootstock:
     """The BentoML service. The lifespan of the app opens its parts."""

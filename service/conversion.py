@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.adapters.bundle.archive import CONFIG, WEIGHTS
-from rootstock.adapters.child_process import module_command
+from rootstock.adapters.child_process import module_command, without_secrets
 from rootstock.adapters.spec import Rejected
 
 # The time limit of a conversion. The process limits its CPU time too (adapters/convert/conversion.py). Importing
@@ -108,8 +108,9 @@ class Converter:
 
 
 def _environment() -> dict[str, str]:
-    """Return an environment without this server's settings and keys, offline, without a GPU and on one core."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ROOTSTOCK_")}
+    """Return an environment without this server's settings and secrets, offline, without a GPU, on one core."""
+    public = without_secrets(os.environ)
+    kept = {name: value for name, value in public.items() if not name.startswith("ROOTSTOCK_")}
     alone = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     return {**kept, **alone, "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
 

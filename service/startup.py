@@ -67,6 +67,11 @@ def _reason(error: Exception) -> str:
     return "the server cannot start\n" + "".join(traceback.format_exception(error)).rstrip()
 
 
+def keep_files_private() -> None:
+    """Make the files that this process creates from now on unreadable to other users of the machine."""
+    os.umask(os.umask(0o077) | 0o077)
+
+
 def tell_parent() -> None:
     """Report a failed start to the process that started this one, if it opened a pipe for that."""
     pipe = os.environ.get(_PIPE, "")

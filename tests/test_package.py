@@ -87,7 +87,7 @@ def imported(folder: str) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("adapters", ["sklearn"]),
+        ("adapters", ["postgres", "s3", "sklearn"]),
         ("service", ["serve", "torch"]),
         ("training", ["train"]),
         ("loadtest", ["bench"]),

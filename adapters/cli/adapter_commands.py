@@ -237,8 +237,8 @@ def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> 
     """Show one adapter with its aliases and versions."""
     with _connected(url, key) as client:
         adapter = client.show(name).document
-    columns = ("version", "status", "task", "digest", "bytes", "created", "residency", "golden", "signer")
-    rows = (
+    columns = ["version", "status", "task", "digest", "bytes", "created", "residency", "golden"]
+    rows = [
         {
             **v,
             "digest": str(v.get("digest"))[:19],
@@ -248,7 +248,9 @@ def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> 
             "signer": ((v.get("verification") or {}).get("signature") or {}).get("signer"),
         }
         for v in adapter.get("versions") or ()
-    )
+    ]
+    if any(row["signer"] for row in rows):
+        columns.append("signer")
     head = f"{adapter.get('name')}: {adapter.get('task')}; aliases: {cell(adapter.get('aliases'))}"
     tell(adapter, as_json, head, table(columns, rows))
 

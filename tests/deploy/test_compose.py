@@ -47,6 +47,17 @@ def test_every_service_runs_without_privileges_on_a_read_only_root() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"], name
 
 
+def test_no_service_can_take_all_memory_or_all_processes_of_the_machine() -> None:
+    services = compose()["services"]
+    assert all(service["pids_limit"] > 0 for service in services.values())
+    units = {"m": 2**20, "g": 2**30}
+    limits = {name: int(s["mem_limit"][:-1]) * units[s["mem_limit"][-1]] for name, s in services.items()}
+    assert sum(limits.values()) < 5 * 2**30
+    manifest = yaml.safe_load((DEPLOY / "kubernetes" / "deployment.yaml").read_text())
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == f"{limits['rootstock'] // 2**30}Gi"
+
+
 def test_only_named_volumes_are_writable_and_the_server_has_one() -> None:
     content = compose()
     for name, service in content["services"].items():

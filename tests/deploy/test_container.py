@@ -20,6 +20,7 @@ from rootstock.service.composition.demo_adapters import DEMO
 from tests.bounds import HANG
 from tests.deploy.image import Image, built, can_build
 from tests.live_server import upload
+from tests.process_tree import listeners
 from tests.serve_process import free_port, until_ready
 
 pytestmark = [
@@ -132,6 +133,13 @@ def test_a_container_serves_the_demo_adapters_and_uploads_as_its_own_user_withou
     assert not (volume / "rootstock" / "foundations").exists()
     with running(image, volume) as again:
         assert predicted(again, "mood", "Wonderful, I would buy it again.") == "positive"
+
+
+def test_a_container_listens_on_its_port_alone(image: Image, volume: Path) -> None:
+    with running(image, volume) as container:
+        found = listeners(container.process)
+        assert {port for _, port in found.ports} == {container.client.base_url.port}
+        assert not found.paths
 
 
 def test_the_root_file_system_of_these_containers_is_read_only(image: Image, volume: Path) -> None:

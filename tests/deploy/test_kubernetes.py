@@ -66,6 +66,32 @@ def test_the_pod_is_not_root_s_and_writes_to_its_volumes_alone() -> None:
     assert mounts.keys() == {volume["name"] for volume in pod()["volumes"]}
 
 
+def test_the_pod_takes_connections_on_its_port_alone_and_opens_none_but_to_dns() -> None:
+    spec = loaded("network-policy.yaml")["spec"]
+    labels = loaded("deployment.yaml")["spec"]["template"]["metadata"]["labels"]
+    assert spec["podSelector"]["matchLabels"] == labels
+    # A policy that lists only one type leaves the other direction open.
+    assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+    (inward,) = spec["ingress"]
+    (port,) = container()["ports"]
+    assert inward["ports"] == [{"protocol": "TCP", "port": port["name"]}]
+    (outward,) = spec["egress"]
+    (dns,) = outward["to"]
+    assert dns.keys() == {"namespaceSelector", "podSelector"}
+    assert {(p["protocol"], p["port"]) for p in outward["ports"]} == {("UDP", 53), ("TCP", 53)}
+
+
+def test_the_rules_that_the_network_policy_offers_in_comments_are_valid_too() -> None:
+    path = FOLDER / "network-policy.yaml"
+    _, marker, offered = path.read_text().partition("    # - to:\n")
+    extended = path.read_text() + "".join(
+        line.replace("    # ", "    ", 1) for line in (marker + offered).splitlines(keepends=True)
+    )
+    policy = yaml.safe_load(extended)
+    assert len(policy["spec"]["egress"]) == 3
+    kubernetes_validate.validate(policy, kubernetes_validate.latest_version(), strict=True)
+
+
 def test_the_settings_are_known_and_the_keys_come_from_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {entry["name"]: entry.get("value", "1") for entry in container()["env"]}
     settings = read(given, monkeypatch)

@@ -17,7 +17,7 @@ from rootstock.adapters.bundle.labels import read_labels
 from rootstock.adapters.sources.remote.source_reference import read_source_reference
 from rootstock.service.api.body import BodyRoute, declared_type, parse_json
 from rootstock.service.api.document.error_codes import PUBLISHING, raises
-from rootstock.service.api.errors import InvalidBody
+from rootstock.service.api.errors import InvalidBody, UnsupportedBody
 from rootstock.service.api.server import Server, principal_of, server_of
 from rootstock.service.api.strict import Strict
 from rootstock.service.engine.core.errors import InvalidParameter, TooLarge
@@ -106,16 +106,14 @@ class SourceBody(Strict):
 
 
 class SourceRoute(BodyRoute):
-    """A route for the requests whose body is declared as JSON. It leaves all others to a route with a form."""
+    """A route for JSON. It leaves a body that is declared as a form to the route of that form."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Return whether this route handles a request."""
         match, child = super().matches(scope)
         declared = next((v for k, v in scope.get("headers", ()) if k == b"content-type"), b"")
-        kind = declared.partition(b";")[0].strip().lower()
-        if match is Match.FULL and not (kind == b"application/json" or kind.endswith(b"+json")):
-            return Match.NONE, {}
-        return match, child
+        is_form = declared.partition(b";")[0].strip().lower() == b"multipart/form-data"
+        return (Match.NONE, {}) if match is Match.FULL and is_form else (match, child)
 
     async def read(self, request: Request) -> Any:
         """Return the JSON value of the body. Raise TooLarge for one as large as a bundle."""
@@ -131,6 +129,16 @@ class SourceRoute(BodyRoute):
             return parse_json(raw)
         except InvalidBody as error:
             raise self.refusal(raw, declared_type(request), error) from error
+
+    def refusal(self, raw: bytes, declared: str, error: InvalidBody) -> InvalidBody | UnsupportedBody:
+        """Return the error of a body that is no JSON: one about its type if that is another one, or none."""
+        if declared == "application/json" or declared.endswith("+json"):
+            return error
+        return UnsupportedBody(
+            f"the body is {declared or 'without a Content-Type'}; this route takes a form or JSON; send "
+            "multipart/form-data, as curl does with -F bundle=@adapter.zip -F name=my-adapter, or an object with "
+            "`name` and `source`"
+        )
 
 
 sources = APIRouter(route_class=SourceRoute)
@@ -160,7 +168,7 @@ async def publish_source(request: Request, body: SourceBody) -> Response:
     response_model=PublishedVersion,
     responses={200: {"description": "The same content is published already.", "model": PublishedVersion}},
     openapi_extra={
-        **raises(*PUBLISHING, "invalid_source", "source_not_allowed", "source_unavailable"),
+        **raises(*PUBLISHING, "invalid_source", "source_not_allowed", "source_unavailable", "request_too_large"),
         "requestBody": {"content": {"application/json": {"schema": SourceBody.model_json_schema()}}},
     },
 )

@@ -67,9 +67,8 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     },
     "POST /v1/adapters": {
         "Publish an adapter of the hub (needs its host in ROOTSTOCK_SOURCE_HOSTS)": {
-            "name": "mood",
-            "source": "hf://org/name@0123456789abcdef0123456789abcdef01234567",
-            "labels": ["negative", "positive"],
+            "name": "tuned",
+            "source": "hf://Lab/Tuned@0123456789abcdef0123456789abcdef01234567",
         },
     },
     "POST /v1/rerank": {f"Rank two documents ({_RANKER})": {"model": "reranker", **_RANKED, "top_n": 1}},

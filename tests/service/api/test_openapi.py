@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.service.api.errors import _STATUS
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.service.settings import Settings
+from tests.fake_hub import run_hub
 from tests.live_server import OWNER, READER, RunningServer, run_server, upload
 from tests.media import PNG
 from tests.media_foundations import make_media_foundation
@@ -54,11 +56,18 @@ class Operation(NamedTuple):
 
 
 @pytest.fixture(scope="module")
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
 def server(
     new_home: Callable[[], Path],
     foundation: FoundationFiles,
     peft_saved: dict[str, PeftAdapter],
     tmp_path_factory: pytest.TempPathFactory,
+    stack: ExitStack,
 ) -> Iterator[RunningServer]:
     """Yield a server with the demo adapters, a tiny `chat`, and an adapter for each task that no demo has."""
     folder = tmp_path_factory.mktemp("examples")
@@ -66,8 +75,11 @@ def server(
     vision = make_media_foundation("vit", folder / "vision").folder
     clip = make_two_towers("clip", folder / "clip")
     shutil.copytree(peft_saved["first"].folder, folder / "adapters" / "mood")
+    hub = stack.enter_context(run_hub(peft_saved["first"].folder))
+    stack.enter_context(pytest.MonkeyPatch.context()).setenv("HF_ENDPOINT", hub.url)
     settings = Settings(
         home=new_home(),
+        source_hosts="127.0.0.1",
         foundations=f"default,{tiny.folder},{vision},{clip}",
         adapter_folder=folder / "adapters",
         log_level="error",
