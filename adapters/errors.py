@@ -8,9 +8,21 @@ class AdapterError(Exception):
 
     code: ClassVar[str] = "adapter_error"
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(self, message: str, *, param: str | None = None, place: object = None) -> None:
+        """Keep `place`, where on the server the failure lies, as a note: answers over HTTP hold messages alone.
+
+        A log and a command show it; see `explained`.
+        """
         super().__init__(message)
         self.param = param
+        if place is not None:
+            self.add_note(f"at {place}")
+
+
+def explained(error: BaseException) -> str:
+    """Return an error's message with its notes, for someone who may see the server's paths."""
+    notes = "; ".join(getattr(error, "__notes__", ()))
+    return f"{error} ({notes})" if notes else str(error)
 
 
 class UnknownAdapter(AdapterError):
@@ -98,7 +110,7 @@ class NoCard(AdapterError):
 
 
 class StoreFull(AdapterError):
-    """The store has no room for the bundle, and kept no part of it."""
+    """The server's disk has no room for the change, and the server kept no part of it."""
 
     code = "store_full"
 
@@ -119,6 +131,12 @@ class UnsafeRegistry(AdapterError):
     """A newer program changed the database so that this one must not use it."""
 
     code = "unsafe_registry"
+
+
+class RegistryLost(AdapterError):
+    """The registry was never used, and the store beside it holds bundles."""
+
+    code = "registry_lost"
 
 
 class RegistryUnavailable(AdapterError):
@@ -143,6 +161,12 @@ class EndedKey(AdapterError):
     """The key has expired or is revoked, so it cannot be rotated."""
 
     code = "ended_key"
+
+
+class UnusableBackup(AdapterError):
+    """The folder is no backup, is not empty, or its files are damaged."""
+
+    code = "unusable_backup"
 
 
 class SourceError(AdapterError):

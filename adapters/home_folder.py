@@ -48,6 +48,11 @@ class HomeFolder:
         return self.folder / "foundations"
 
     @property
+    def pending_folder(self) -> Path:
+        """Return the folder with a mark for each bundle that a program stores or deletes; it need not exist."""
+        return self.folder / "pending"
+
+    @property
     def _store(self) -> Path:
         return self.folder / "store"
 

@@ -115,7 +115,8 @@ class AdapterFolder:
 
 
 def _unreadable(error: Exception) -> PathNotFound:
-    reason = getattr(error, "strerror", None) or error
+    # The text of a loop of links holds a path.
+    reason = getattr(error, "strerror", None) or ("a loop of links" if isinstance(error, RuntimeError) else error)
     return PathNotFound(
         f"the server cannot read that path ({reason}); name an adapter's folder or the zip of a bundle in "
         f"ROOTSTOCK_ADAPTER_FOLDER, or {_PUSH}",

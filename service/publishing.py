@@ -16,13 +16,13 @@ from rootstock.adapters.bundle.golden import GoldenInput
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.manifest import read_json, read_manifest
 from rootstock.adapters.bundle.plain.base_model import BASE
-from rootstock.adapters.errors import AdapterError
+from rootstock.adapters.errors import AdapterError, VersionInUse
+from rootstock.adapters.home.journal import BundleJournal
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import Published
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.signing.trusted_keys import TrustedKeys
 from rootstock.adapters.spec import Adapter, Array, Rejected
-from rootstock.adapters.store.port import Store
 from rootstock.service.engine.core.errors import InvalidInput, RunnerFault, TooLarge, TooLong
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.encode.modalities.probe import probe
@@ -63,7 +63,7 @@ class Publisher:
         self,
         foundations: Foundations,
         registry: Registry,
-        store: Store,
+        journal: BundleJournal,
         limits: Limits,
         metrics: Metrics,
         trusted: TrustedKeys | None = None,
@@ -76,7 +76,7 @@ class Publisher:
         self._trusted = trusted or TrustedKeys()
         self._foundations = foundations
         self._registry = registry
-        self._store = store
+        self._journal = journal
         self._limits = limits
         self._metrics = metrics
         self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
@@ -158,12 +158,9 @@ class Publisher:
 
         No new request can resolve it. Its bundle is removed once no request uses it.
         """
-        if version is None:
-            digests = await asyncio.to_thread(self._registry.delete_adapter, name)
-        else:
-            digests = [await asyncio.to_thread(self._registry.delete_version, name, version, force=force)]
-        for digest in dict.fromkeys(digests):
+        for digest in await asyncio.to_thread(self._delete, name, version, force):
             if await asyncio.to_thread(self._registry.digest_in_use, digest):
+                self._journal.unmark(digest)
                 continue
             await self._foundations.forget(digest)
             if not self._removal_delay:
@@ -176,14 +173,38 @@ class Publisher:
             self._metrics.forget(name)
 
     async def close(self) -> None:
-        """Give up the removals that are not due yet. Their bytes stay in the store, and nothing uses them."""
+        """Give up the removals that are not due yet. Their marks stay, so the next start removes the bytes."""
         for task in self._removals:
             task.cancel()
         await asyncio.gather(*self._removals, return_exceptions=True)
 
+    def _delete(self, name: str, version: int | None, force: bool) -> list[str]:
+        """Delete versions, and return the digests of their bundles, which stay until no request uses them.
+
+
+        The bundles are marked first, so that the next start removes them if the server is killed.
+        """
+        if version is None:
+            known = [one.digest for one in self._registry.show(name).versions]
+        else:
+            known = [self._registry.version(name, version).digest]
+        for digest in known:
+            self._journal.mark(digest)
+        try:
+            if version is None:
+                # A version may have been published since the marks were made.
+                return list(dict.fromkeys(known + self._registry.delete_adapter(name)))
+            self._registry.delete_version(name, version, force=force)
+            return known
+        except VersionInUse:
+            for digest in known:
+                self._journal.unmark(digest)
+            raise
+
     async def _remove(self, digest: str) -> None:
         """Remove the bytes of a digest from the store unless a version uses them or is about to."""
-        await asyncio.to_thread(self._registry.remove_unused, digest, self._store.delete)
+        await asyncio.to_thread(self._journal.discard, digest)
+        self._journal.unmark(digest)
 
     async def _remove_later(self, digest: str) -> None:
         await asyncio.sleep(self._removal_delay)
@@ -224,19 +245,17 @@ class Publisher:
         data = bundle.to_zip()
         if check_room is not None:
             check_room(len(data), bundle.digest)
-        # No server may remove bytes that a version is about to use.
-        with self._registry.guarding() as guard:
-            guard(bundle.digest)
-            self._store.put(bundle.digest, data)
-            return self._registry.publish(
-                name,
-                bundle.digest,
-                task=task,
-                verification=verification,
-                size=len(data),
-                activate=activate,
-                foundation=foundation,
-            )
+        publish = partial(
+            self._registry.publish,
+            name,
+            bundle.digest,
+            task=task,
+            verification=verification,
+            size=len(data),
+            activate=activate,
+            foundation=foundation,
+        )
+        return self._journal.publish(bundle.digest, data, publish)
 
     async def _replay(self, bundle: Bundle, adapter: Adapter, host: FoundationHost) -> dict[str, Any]:
         (engine, adapter), *others = host.parts(adapter)
@@ -254,6 +273,8 @@ class Publisher:
                 forced = None if golden is None else golden_tokens(golden, engine.runner.precision)
                 outputs = await engine.replay(adapter, _texts(inputs), counts, forced)
         except (RunnerFault, TooLarge, TooLong, InvalidInput) as error:
+            if error.__cause__ is not None:
+                structlog.get_logger().error("verification failed", digest=adapter.digest, exc_info=error)
             raise Rejected("golden", "probe" if golden is None else "golden.json", str(error)) from error
         runner = engine.runner
         # Without a golden set no outputs are compared, so there is no difference to report.

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from rootstock.adapters.bundle import Bundle, Limits, open_bundle
-from rootstock.adapters.bundle.bundle_file import BundleDescription, StoredBundle, open_bundle_file
+from rootstock.adapters.bundle.bundle_file import (
+    BundleDescription,
+    StoredBundle,
+    check_bundle_file,
+    open_bundle_file,
+)
 from rootstock.adapters.errors import CorruptBundle, FoundationNotHosted
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.registry import Resolution
@@ -15,6 +21,8 @@ from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
 from rootstock.adapters.store.port import Store
 from rootstock.service.engine.core.catalog import ResolvedReference
+
+_REMEDY = "restore it from a backup, or publish the adapter again"
 
 
 @dataclass(frozen=True)
@@ -43,16 +51,22 @@ class RegistryCatalog:
             bundle = self._open(digest, self.store.get(digest))
             return bundle.adapter(self.spec, self.limits.max_rank, self.base)
         except Rejected as error:
-            raise CorruptBundle(f"the stored bundle {digest} cannot be served: {error}") from error
+            raise CorruptBundle(f"the stored bundle {digest} cannot be served: {error}; {_REMEDY}") from error
 
-    def read(self, digest: str) -> bytes:
-        """Return the bundle of a digest as a zip. Raise CorruptBundle as `load` does."""
-        data = self.store.get(digest)
+    def open(self, digest: str) -> BinaryIO:
+        """Return the zip of a digest's bundle as an open file that was checked, at its beginning.
+
+        The bundle is never in memory as a whole. Raise CorruptBundle as `load` does.
+        """
+        file = self.store.open(digest)
         try:
-            self._open(digest, data)
-        except Rejected as error:
-            raise CorruptBundle(f"the stored bundle {digest} is damaged: {error}") from error
-        return data
+            check_bundle_file(file, digest, self.limits)
+        except BaseException as error:
+            file.close()
+            if isinstance(error, Rejected | OSError):
+                raise damaged(digest, error) from error
+            raise
+        return file
 
     def describe(self, digest: str) -> BundleDescription:
         """Return the description of a digest's bundle. Raise CorruptBundle as `load` does."""
@@ -71,12 +85,19 @@ class RegistryCatalog:
                 _check_digest(bundle.manifest.digest, digest)
                 yield bundle
         except (Rejected, OSError) as error:
-            raise CorruptBundle(f"the stored bundle {digest} is damaged: {error}") from error
+            raise damaged(digest, error) from error
 
     def _open(self, digest: str, data: bytes) -> Bundle:
         bundle = open_bundle(data, self.limits, self.spec)
         _check_digest(bundle.digest, digest)
         return bundle
+
+
+def damaged(digest: str, error: Exception) -> CorruptBundle:
+    """Return the error for a stored bundle whose bytes are not what its digest states."""
+    # The text of an OSError holds a path.
+    reason = error.strerror if isinstance(error, OSError) else error
+    return CorruptBundle(f"the stored bundle {digest} is damaged: {reason}; {_REMEDY}")
 
 
 def _check_digest(actual: str, digest: str) -> None:

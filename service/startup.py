@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rootstock.adapters.errors import AdapterError
+from rootstock.adapters.errors import AdapterError, explained
 from rootstock.adapters.foundation.location import FoundationError
 from rootstock.service.settings import SettingsError
 
@@ -63,7 +63,7 @@ class Startup:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, _REASONS):
-        return f"the server cannot start: {error}"
+        return f"the server cannot start: {explained(error)}"
     return "the server cannot start\n" + "".join(traceback.format_exception(error)).rstrip()
 
 

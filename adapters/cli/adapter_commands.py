@@ -12,6 +12,7 @@ from zipfile import is_zipfile
 import typer
 
 from rootstock.adapters.cli.convert_command import convert
+from rootstock.adapters.cli.home_commands import backup, fsck, restore
 from rootstock.adapters.cli.offline_commands import import_folder, verify
 from rootstock.adapters.cli.options import (
     URL,
@@ -77,8 +78,8 @@ def server(
 ) -> None:
     """Publish, list, download and remove adapters on a server, and move their aliases.
 
-    The commands import, verify, convert, keygen and sign work without a server. The options --url, --key and
-    --json may also follow the command.
+    The commands import, verify, convert, keygen, sign, fsck, backup and restore work without a server. The
+    options --url, --key and --json may also follow the command.
 
     Exit codes: 1 if the server refused the request, cannot be reached, or a check failed; 2 for wrong usage.
     """
@@ -410,6 +411,22 @@ app.command(
         "rootstock adapters convert classifier.skops topics.zip --labels sports,politics",
     )
 )(convert)
+app.command(
+    epilog=examples(
+        "rootstock adapters fsck --home /srv/rootstock",
+        "rootstock adapters fsck --repair",
+    )
+)(fsck)
+app.command(
+    epilog=examples(
+        "rootstock adapters backup /backups/rootstock --home /srv/rootstock",
+    )
+)(backup)
+app.command(
+    epilog=examples(
+        "rootstock adapters restore /backups/rootstock --home /srv/rootstock",
+    )
+)(restore)
 
 
 @contextmanager

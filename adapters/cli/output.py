@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from rootstock.adapters.client.errors import ClientError, Misused, Refused, one_line
-from rootstock.adapters.errors import AdapterError, InvalidKey, InvalidName, InvalidReference
+from rootstock.adapters.errors import AdapterError, InvalidKey, InvalidName, InvalidReference, explained
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,6 +45,19 @@ def counted(what: str, total: int) -> Iterator[Callable[[str | None], None]]:
             bar.advance(task)
 
         yield count
+
+
+@contextmanager
+def measured(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that sets a progress bar to a part of a total; the bar shows on a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def in_options(message: str) -> str:
@@ -100,7 +113,7 @@ def failures(program: str = _PROGRAM) -> Iterator[None]:
         status = f" ({error.status} {error.code})" if isinstance(error, Refused) and error.code else ""
         fail(in_options("; ".join(filter(None, (f"{error}{status}", error.advice)))), 1, program)
     except (AdapterError, OSError) as error:
-        fail(str(error), 1, program)
+        fail(explained(error), 1, program)
 
 
 def fail(message: str, code: int = 1, program: str = _PROGRAM) -> NoReturn:

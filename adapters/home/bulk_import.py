@@ -17,7 +17,8 @@ from rootstock.adapters.client.errors import Misused
 from rootstock.adapters.client.upload import read_source
 from rootstock.adapters.errors import InvalidName
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.home.home import Home, shared_registry, shared_store
+from rootstock.adapters.home.home import Home, check_not_lost, shared_registry, shared_store
+from rootstock.adapters.home.journal import BundleJournal
 from rootstock.adapters.home.offline import open_arrived
 from rootstock.adapters.reference import check_name
 from rootstock.adapters.registry import NewVersion, Published
@@ -90,10 +91,13 @@ def import_bundles(
         closing(Home(home).open_registry(shared_registry())) as registry,
     ):
         stopped, store = stopped or Event(), Home(home).open_store(shared_store())
+        journal = Home(home).journal(registry, store)
+        journal.settle()
+        check_not_lost(registry, store)
         keep = partial(
             _keep,
             stopped=stopped, spec=spec, limits=limits, base=base, stated=stated, store=store,
-            templates=TemplateProcess(), trusted=trusted or TrustedKeys(),
+            journal=journal, templates=TemplateProcess(), trusted=trusted or TrustedKeys(),
         )  # fmt: skip
         left = list(by_name.values())
         pool = ThreadPoolExecutor(_THREADS)
@@ -104,8 +108,10 @@ def import_bundles(
                     if stopped.is_set():
                         return
                     left = left[_TOGETHER:]
-                    new = [outcome for _, outcome in kept if isinstance(outcome, NewVersion)]
-                    done = registry.publish_all(new)
+                    versions = [outcome for _, outcome in kept if isinstance(outcome, NewVersion)]
+                    done = registry.publish_all(versions)
+                for version in versions:
+                    journal.unmark(version.digest)
                 yield from _results(kept, done)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -123,6 +129,7 @@ def _keep(
     base: FoundationWeights | None,
     stated: bool,
     store: Store,
+    journal: BundleJournal,
     templates: TemplateProcess,
     trusted: TrustedKeys,
     guard: Callable[[str], None],
@@ -143,6 +150,7 @@ def _keep(
     # A plain PEFT folder gets its manifest only here. To pack all the others again would take most of the time.
     as_it_is = not (bundle.warnings or bundle.ignored or archive.signature)
     stored = data if as_it_is else bundle.to_zip()
+    journal.mark(adapter.digest)
     guard(adapter.digest)
     store.put(adapter.digest, stored)
     golden = "not replayed" if GOLDEN in bundle.files else "none"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
 
+from rootstock.adapters.errors import RegistryLost
+from rootstock.adapters.home.journal import BundleJournal
 from rootstock.adapters.home.lock import holding, keep
 from rootstock.adapters.home_folder import HomeFolder
 from rootstock.adapters.registry import SqlRegistry
+from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.store.folder import FolderStore
-
-if TYPE_CHECKING:
-    from rootstock.adapters.store.port import Store
+from rootstock.adapters.store.port import Store
 
 
 class Home(HomeFolder):
@@ -39,6 +39,26 @@ class Home(HomeFolder):
 
         return ObjectStore(url)
 
+    def registry_to_check(self, url: str = "") -> SqlRegistry:
+        """Open the registry at `url`, by default the home's, beside servers: it is neither created nor upgraded.
+
+        Raise RegistryUnavailable if there is none.
+        """
+        return SqlRegistry(url or f"sqlite:///{self.registry_file}", upgrade=False)
+
+    def store_to_check(self, url: str = "") -> Store:
+        """Open the store at `url`, by default the home's, beside servers: left-over files stay."""
+        return self.open_store(url) if url else FolderStore(self._store, as_is=True)
+
+    def journal(self, registry: Registry, store: Store) -> BundleJournal:
+        """Return this home's journal of changes to a store that belong to changes of a registry."""
+        return BundleJournal(self.pending_folder, registry, store)
+
+    @property
+    def is_open_to_others(self) -> bool:
+        """Return whether every user of the machine may read the folder."""
+        return self.folder.exists() and bool(self.folder.stat().st_mode & 0o007)
+
     def hold(self, program: str) -> AbstractContextManager[None]:
         """Lock the home for a program; if another program holds it, raise HomeInUse that names the holder."""
         return holding(self._lock, program)
@@ -56,3 +76,23 @@ def shared_registry() -> str:
 def shared_store() -> str:
     """Return ROOTSTOCK_STORE_URL: the store that this process shares with others; empty for none."""
     return os.environ.get("ROOTSTOCK_STORE_URL", "")
+
+
+def check_not_lost(registry: Registry, store: Store) -> None:
+    """Raise RegistryLost if nobody has ever used the registry, and the store has bundles.
+
+    A program that went on would publish new versions beside bundles whose names are lost.
+    """
+    if _is_used(registry):
+        return
+    first = next(iter(store.digests()), None)
+    # Another server may be about to publish its first bundle. To ask for the removal waits for it.
+    if first is not None and registry.remove_unused(first, lambda digest: None) and not _is_used(registry):
+        raise RegistryLost(
+            "the registry was never used, and the store beside it has bundles: the registry is lost, or another "
+            "one is meant; restore it (`rootstock adapters restore`), or move the store away to begin anew"
+        )
+
+
+def _is_used(registry: Registry) -> bool:
+    return bool(registry.count() or registry.events(limit=1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from rootstock.adapters.registry.records import (
     AdapterDetail,
     AliasPointer,
     Event,
+    IndexedVersion,
     NewVersion,
     Page,
     Published,
@@ -108,3 +109,24 @@ class Registry(Protocol):
 
     def close(self) -> None:
         """Close the registry; every later call raises RegistryUnavailable."""
+
+
+class VersionIndex(Protocol):
+    """The part of a registry that a check of the store needs: every version, and the removal of unused bytes."""
+
+    def index(self) -> Iterator[IndexedVersion]:
+        """Yield every version of every adapter, in order of name and number."""
+
+    def mark(self, digest: str, status: str) -> int:
+        """Set the status of all versions with this digest, and return how many had another one."""
+
+    def digest_in_use(self, digest: str) -> bool:
+        """Return whether any version of any adapter has this digest."""
+
+    def remove_unused(self, digest: str, remove: Callable[[str], object]) -> bool:
+        """Call `remove` with a digest that no version has, as a Registry does; return whether it did."""
+
+    def events(
+        self, name: str | None = None, limit: int = 100, before: int | None = None
+    ) -> builtins.list[Event]:
+        """Return at most `limit` events, newest first, as a Registry does."""

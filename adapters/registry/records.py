@@ -4,6 +4,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+# A version is ready from its publication on, because one that fails verification is not recorded.
+READY = "ready"
+# `rootstock adapters fsck --repair` found that the store lacks the version's bytes, or has others in their place.
+DAMAGED = "damaged"
+
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
@@ -94,6 +99,16 @@ class VersionDetail:
     size: int
     verification: dict[str, Any]
     foundation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedVersion:
+    """A version in the list of all versions: its digest and its status, `READY` or `DAMAGED`."""
+
+    name: str
+    version: int
+    digest: str
+    status: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, TypeVar, cast
 
 from rootstock.adapters.errors import MissingBundle, StoreFull, StoreUnavailable
 from rootstock.adapters.reference import check_digest
+from rootstock.adapters.store.port import StoredBytes
 
 # Each scheme with the package that reads it, and the extra that brings the package, if one does.
 PACKAGES = {
@@ -78,13 +80,29 @@ class ObjectStore:
 
     def digests(self) -> Iterator[str]:
         """Yield every digest in the store, in order."""
+        for digest, _ in self._objects():
+            yield digest
+
+    def entries(self) -> Iterator[StoredBytes]:
+        """Yield every digest in the store, in order, with the size and the time of its bytes."""
+        for digest, info in self._objects():
+            yield StoredBytes(digest, info["size"], _written_at(info))
+
+    def leftovers(self, *, remove: bool) -> list[str]:
+        """Return no name: an interrupted write leaves nothing that the bucket lists."""
+        return []
+
+    def _objects(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield every digest in the store, in order, with what the provider says about its object."""
         try:
-            paths: list[str] = self._try(lambda: self._fs.find(self._root), "the list of bundles")
+            found: dict[str, dict[str, Any]] = self._try(
+                lambda: self._fs.find(self._root, detail=True), "the list of bundles"
+            )
         except MissingBundle:
             return
-        for path in sorted(paths):
+        for path, info in sorted(found.items()):
             if match := _OBJECT.fullmatch(path.removeprefix(f"{self._root}/")):
-                yield f"sha256:{match[2]}"
+                yield f"sha256:{match[2]}", info
 
     def _path(self, digest: str) -> str:
         digits = check_digest(digest).removeprefix("sha256:")
@@ -117,17 +135,20 @@ class ObjectStore:
             return call()
         except FileNotFoundError as error:
             raise MissingBundle(
-                f"{self._place} lacks the bytes of {what}; restore the object, or publish the bundle again"
+                f"the store lacks the bytes of {what}; restore the object, or publish the bundle again",
+                place=self._place,
             ) from error
         except Exception as error:  # Each provider's library has its own errors.
             code = _code(error)
             if code in _NO_ROOM:
                 raise StoreFull(
-                    f"{self._place} has no room for {what} ({code}); free some space, or delete unused versions"
+                    f"the store has no room for {what} ({code}); free some space, or delete unused versions",
+                    place=self._place,
                 ) from error
             raise StoreUnavailable(
-                f"{self._place} cannot be used: {code}; check that it can be reached and that the server's "
-                "credentials allow this"
+                f"the store cannot be used: {code}; check that it can be reached and that the server's "
+                "credentials allow this",
+                place=self._place,
             ) from error
 
 
@@ -179,6 +200,15 @@ def _file_system(scheme: str) -> Any:
     if scheme == "s3":
         system.retries = _ATTEMPTS
     return system
+
+
+def _written_at(info: dict[str, Any]) -> datetime:
+    """Return the time of an object (UTC), which each provider's library names in another way."""
+    for name in ("LastModified", "mtime", "last_modified"):
+        if isinstance(written := info.get(name), datetime):
+            return written.astimezone(UTC)
+    # An object without a time is as young as can be, so that no check takes it for an old one.
+    return datetime.now(UTC)
 
 
 def _code(error: Exception) -> str:

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBytes:
+    """The number of bytes that a store has under a digest, and when it wrote them (UTC)."""
+
+    digest: str
+    size: int
+    written_at: datetime
 
 
 class Store(Protocol):
@@ -26,3 +37,12 @@ class Store(Protocol):
 
     def digests(self) -> Iterator[str]:
         """Yield every digest in the store, in order."""
+
+    def entries(self) -> Iterator[StoredBytes]:
+        """Yield every digest in the store, in order, with the size and the time of its bytes."""
+
+    def leftovers(self, *, remove: bool) -> list[str]:
+        """Return the names of the files that interrupted writes left, and remove these files if `remove`.
+
+        A write in progress is none of them.
+        """

@@ -83,7 +83,7 @@ def export(
     Exit codes: 0 if the export is in the cache; 1 if int8 changes too much and was not kept; 2 for wrong usage.
     """
     from rootstock.adapters.cli.output import tell
-    from rootstock.adapters.errors import AdapterError
+    from rootstock.adapters.errors import AdapterError, explained
     from rootstock.adapters.foundation.location import FoundationError, generates, locate
     from rootstock.service.exports.cache import find_export
     from rootstock.service.settings import SettingsError, read_settings
@@ -104,7 +104,7 @@ def export(
             else:
                 tell({"path": str(folder)}, as_json, str(folder))
     except (SettingsError, FoundationError, AdapterError, OSError) as error:
-        fail(str(error))
+        fail(explained(error))
 
 
 @foundation.command("check", epilog=examples("rootstock foundation check --foundation chat --precision int4"))
@@ -121,7 +121,7 @@ def check(
     Exit codes: 0 if all adapters pass; 1 if a server would refuse one; 2 for wrong usage.
     """
     from rootstock.adapters.cli.output import table, tell
-    from rootstock.adapters.errors import AdapterError
+    from rootstock.adapters.errors import AdapterError, explained
     from rootstock.adapters.foundation.location import FoundationError, generates, locate
     from rootstock.service.settings import SettingsError, read_settings
 
@@ -138,7 +138,7 @@ def check(
         home, threads = settings.home_folder, settings.runner_threads
         checked = check_texts(files, home, precision, settings.bundle_limits, threads, _replaying)
     except (SettingsError, FoundationError, AdapterError, OSError, ValueError) as error:
-        fail(str(error))
+        fail(explained(error))
     lines = [f"not checked: {name}: {reason}" for name, reason in checked.not_checked.items()]
     tell(checked.to_json(), as_json, table(checked.COLUMNS, checked.cells()), *lines)
     if checked.refusals:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from rootstock.adapters.home.home import Home
+from rootstock.adapters.home.home import Home, shared_registry
 from rootstock.adapters.home_folder import home_from_environment
 from rootstock.adapters.registry.key_issue import IssuedKey, issue_key, rotate_key
 from rootstock.adapters.registry.key_port import KeyRegistry
@@ -49,7 +49,7 @@ class KeyPlace(Protocol):
 def home_keys(folder: Path | None) -> Iterator[KeyPlace]:
     """Open the registry of a home. A server may use it at the same time."""
     home = Home(home_from_environment() if folder is None else folder.expanduser().absolute())
-    with closing(home.open_registry()) as registry:
+    with closing(home.open_registry(shared_registry())) as registry:
         yield HomeKeys(registry.keys)
 
 

@@ -40,7 +40,7 @@ def serve_command(
     from rootstock.service.lean_imports import lean_imports
 
     with lean_imports():
-        from rootstock.adapters.errors import AdapterError
+        from rootstock.adapters.errors import AdapterError, explained
         from rootstock.adapters.foundation.location import FoundationError
         from rootstock.service.runner_choice import runs_on_torch
         from rootstock.service.settings import SettingsError, read_settings
@@ -54,7 +54,7 @@ def serve_command(
             keep_files_private()
             _take_home(settings)
         except (SettingsError, NoSuchExporter, AdapterError, OSError) as error:
-            fail(str(error))
+            fail(explained(error))
     # Before the export, which takes its time.
     _check_address(settings.host, settings.port)
     try:
@@ -64,7 +64,7 @@ def serve_command(
         elif problem := lack("torch", "ROOTSTOCK_RUNNER=torch"):
             fail(problem)
     except (FoundationError, AdapterError, OSError) as error:
-        fail(str(error))
+        fail(explained(error))
     address = f"http://{settings.host}:{settings.port}"
     sys.stderr.write(f"rootstock: serving on {address} (console at {address}/console, docs at {address}/docs)\n")
     if settings.server == "uvicorn":

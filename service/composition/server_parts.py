@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
+
 from rootstock.service.composition.access_parts import open_access
 from rootstock.service.composition.demo_adapters import register_demo
 from rootstock.service.composition.foundation_parts import open_foundation
@@ -21,6 +23,8 @@ from rootstock.service.settings import Settings
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from rootstock.adapters.home.home import Home
+    from rootstock.adapters.home.journal import BundleJournal
     from rootstock.adapters.registry.key_port import KeyRegistry
     from rootstock.adapters.registry.port import Registry
     from rootstock.adapters.store.port import Store
@@ -61,12 +65,26 @@ async def open_server(
     with home.hold("rootstock serve"), closing(home.open_registry(settings.registry_address)) as opened:
         registry = registry or opened
         store = store or home.open_store(settings.store_url)
+        journal = home.journal(registry, store)
+        await asyncio.to_thread(_settle, home, journal, registry, store)
         with open_access(settings, key_registry or opened.keys) as access:
             async with (
                 _traced(span_exporters) as tracing,
-                _serving(settings, registry, store, open_runner, tracing, access) as server,
+                _serving(settings, registry, store, journal, open_runner, tracing, access) as server,
             ):
                 yield server
+
+
+def _settle(home: Home, journal: BundleJournal, registry: Registry, store: Store) -> None:
+    """End the changes that a killed server began. Raise RegistryLost if the store has lost its registry."""
+    from rootstock.adapters.home.home import check_not_lost
+
+    log = structlog.get_logger()
+    if removed := journal.settle():
+        log.warning("bundles of interrupted uploads removed", count=removed)
+    check_not_lost(registry, store)
+    if home.is_open_to_others:
+        log.warning("other users of this machine can read the home", remedy=f"chmod -R go= {home.folder}")
 
 
 @asynccontextmanager
@@ -89,6 +107,7 @@ async def _serving(
     settings: Settings,
     registry: Registry,
     store: Store,
+    journal: BundleJournal,
     open_runner: OpenRunner,
     tracing: Tracing | None,
     access: Access,
@@ -121,7 +140,7 @@ async def _serving(
         _start(hosts, metrics)
         foundations = Foundations(hosts, registry, settings.names)
         delay = settings.request_timeout + _NOTICE_SECONDS if settings.registry_address else 0.0
-        publisher = Publisher(foundations, registry, store, limits, metrics, settings.trusted, delay)
+        publisher = Publisher(foundations, registry, journal, limits, metrics, settings.trusted, delay)
         hosts_of_sources = SourceHosts.parse(settings.source_hosts, trusted_hub(settings.source_hosts))
         pins = Pins(foundations, registry, settings.pinned)
         loop = asyncio.get_running_loop()

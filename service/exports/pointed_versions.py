@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rootstock.adapters.bundle import Golden, Limits, open_bundle
-from rootstock.adapters.errors import AdapterError
+from rootstock.adapters.errors import AdapterError, explained
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.home.home import Home, shared_registry, shared_store
 from rootstock.adapters.registry.port import Registry
@@ -57,7 +57,7 @@ class PointedVersions:
                 bundle = open_bundle(store.get(digest), self._limits, self._spec)
                 adapter = bundle.adapter(self._spec, self._limits.max_rank, self.base)
             except (Rejected, AdapterError) as error:
-                self.not_checked[name] = str(error)
+                self.not_checked[name] = explained(error)
             else:
                 yield PointedVersion(name, adapter, bundle.golden())
 

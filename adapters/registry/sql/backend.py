@@ -11,20 +11,20 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from rootstock.adapters.errors import RegistryUnavailable
+from rootstock.adapters.errors import RegistryUnavailable, StoreFull
 from rootstock.adapters.registry.sql.resolutions import Resolutions
 
 T = TypeVar("T")
 
 
 class SqlBackend(Protocol):
-    """A database that holds a registry. `name` names it in messages, without a password.
+    """A database that holds a registry. `place` is its address without a password, for who runs the server.
 
     A transaction of `reader` sees one state of the database. A transaction of `writer` sees, from its first write
     on, all that earlier writers have committed.
     """
 
-    name: str
+    place: str
     reader: Engine
     writer: Engine
 
@@ -41,7 +41,7 @@ class SqlBackend(Protocol):
         """Tell other programs of a revision and the one adapter that it changed, once it is committed."""
 
     def guarding(self) -> AbstractContextManager[None]:
-        """Exclude the other threads of this program from guarding, if `protect` and `exclude` do not."""
+        """Exclude all others from guarding, in any thread and program, if `protect` and `exclude` do not."""
 
     def protect(self, session: Session, digest: str) -> None:
         """Keep every other program from `exclude` on this digest until the transaction ends."""
@@ -49,8 +49,11 @@ class SqlBackend(Protocol):
     def exclude(self, session: Session, digest: str) -> None:
         """Wait until no program protects this digest, and keep all from it until the transaction ends."""
 
-    def explain(self, error: DBAPIError | PoolTimeout, opening: bool) -> RegistryUnavailable:
-        """Return the error to raise for a failure of the database, while it is opened or later."""
+    def explain(self, error: DBAPIError | PoolTimeout, opening: bool) -> RegistryUnavailable | StoreFull:
+        """Return the error to raise for a failure of the database, while it is opened or later.
+
+        It is StoreFull if the database's disk takes no more bytes.
+        """
 
     def in_time(self, call: Callable[[], T]) -> T:
         """Return what a short look-up returns; raise RegistryUnavailable if that takes too long."""

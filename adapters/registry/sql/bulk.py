@@ -8,8 +8,8 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from rootstock.adapters.reference import LIVE
-from rootstock.adapters.registry.records import NewVersion, Published
-from rootstock.adapters.registry.sql.tables import READY, AdapterRow, AliasRow, EventRow, LiveRow, VersionRow
+from rootstock.adapters.registry.records import READY, NewVersion, Published
+from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, EventRow, LiveRow, VersionRow
 
 
 def publish_all(session: Session, versions: Sequence[NewVersion], now: datetime) -> list[Published]:
@@ -39,6 +39,11 @@ def publish_all(session: Session, versions: Sequence[NewVersion], now: datetime)
             events.append({**at, "what": "alias_set", "alias": LIVE, "detail": {"before": live.get(name)}})
             live[name] = number
         done.append(Published(name, number, version.digest, created, live.get(name)))
+    # The caller has just stored these bytes again.
+    mended = {version.digest for version in versions}
+    session.execute(
+        update(VersionRow).where(VersionRow.digest.in_(mended), VersionRow.status != READY).values(status=READY)
+    )
     if rows:
         _write_adapters(session, known, {row["adapter"]: following[row["adapter"]] for row in rows}, now)
         session.execute(insert(VersionRow), rows)

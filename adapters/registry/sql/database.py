@@ -34,18 +34,22 @@ T = TypeVar("T")
 class Database:
     """An upgraded database whose writes, from any thread or process, happen one after another."""
 
-    def __init__(self, url: str, busy_timeout: float) -> None:
+    def __init__(self, url: str, busy_timeout: float, upgrade: bool = True) -> None:
+        """Open the database, creating or upgrading it as needed; without `upgrade`, change nothing.
+
+        Without `upgrade`, a database of an older program can be read and not written.
+        """
         self._closed = False
         self._turn = threading.Lock()
         self._patience = busy_timeout
         # The session of a block of `guarding`, for the thread that entered it.
         self._joined = threading.local()
         self._opening = True
-        self._backend = _backend(url, busy_timeout)
+        self._backend = _backend(url, busy_timeout, upgrade)
         self._engine = self._backend.reader
         try:
             with self._translated():
-                self._upgrade()
+                self._old = not self._serves_now(upgrade)
         except BaseException:
             self._backend.close()
             raise
@@ -64,6 +68,11 @@ class Database:
 
         `changes` is the one adapter that changes. In a block of `guarding`, its thread commits the whole block.
         """
+        if self._old:
+            raise UnsafeRegistry(
+                "an older program wrote the registry, and this command leaves it so; start the server once",
+                place=self._backend.place,
+            )
         joined: Session | None = getattr(self._joined, "session", None)
         with self._translated(), self._in_turn():
             if joined is not None:
@@ -136,8 +145,9 @@ class Database:
         # add up until the server ran out of threads.
         if not self._turn.acquire(timeout=self._patience):
             raise RegistryUnavailable(
-                f"{self._backend.name} took longer than {self._patience:g} s for the changes ahead of this one; "
-                "check that no other program locks it, and try again"
+                f"the registry took longer than {self._patience:g} s for the changes ahead of this one; check "
+                "that no other program locks it, and try again",
+                place=self._backend.place,
             )
         try:
             yield
@@ -147,7 +157,7 @@ class Database:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         if self._closed:
-            raise RegistryUnavailable(f"{self._backend.name} was closed; open a new registry")
+            raise RegistryUnavailable("the registry was closed; open it again", place=self._backend.place)
         self._backend.check_present()
         try:
             yield
@@ -156,10 +166,24 @@ class Database:
         except (DBAPIError, PoolTimeout) as error:
             raise self._backend.explain(error, self._opening) from error
 
-    def _upgrade(self) -> None:
+    def _serves_now(self, upgrade: bool) -> bool:
+        """Return whether this program can write to the tables, after an upgrade if `upgrade`."""
         with self._backend.reader.connect() as connection:
-            if _serves(_step(connection)):
-                return
+            step = _step(connection)
+        if _serves(step):
+            return True
+        if upgrade:
+            self._upgrade()
+            return True
+        if step is None:
+            raise RegistryUnavailable(
+                "the database holds no registry; restore a backup", place=self._backend.place
+            )
+        if step > HEAD:
+            raise self._newer(step)
+        return False
+
+    def _upgrade(self) -> None:
         with _STEPPING, self._backend.writer.begin() as connection:
             self._backend.enter_upgrade(connection)
             if inspect(connection).get_table_names():
@@ -182,11 +206,15 @@ class Database:
         if _serves(step):
             return
         if step is not None and step not in known:
-            raise UnsafeRegistry(
-                f"{self._backend.name} has schema {step!r}, and this program knows schemas only up to {HEAD!r}; "
-                "use the newer program that wrote it, or restore a backup"
-            )
+            raise self._newer(step)
         command.upgrade(config, "head")
+
+    def _newer(self, step: str) -> UnsafeRegistry:
+        return UnsafeRegistry(
+            f"the registry has schema {step!r}, and this program knows schemas only up to {HEAD!r}; use the "
+            "newer program that wrote it, or restore a backup",
+            place=self._backend.place,
+        )
 
 
 def _create_tables(connection: Connection) -> None:
@@ -220,7 +248,7 @@ def _step(connection: Connection) -> str | None:
     return connection.execute(select(_STEPS.c.version_num)).scalar()
 
 
-def _backend(url: str, patience: float) -> SqlBackend:
+def _backend(url: str, patience: float, upgrade: bool) -> SqlBackend:
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -232,7 +260,7 @@ def _backend(url: str, patience: float) -> SqlBackend:
     if kind == "sqlite":
         from rootstock.adapters.registry.sql.sqlite_file import SqliteFile
 
-        return SqliteFile(parsed, patience)
+        return SqliteFile(parsed, patience, upgrade)
     if kind == "postgresql":
         from rootstock.adapters.registry.sql.postgres_server import PostgresServer
 

@@ -4,13 +4,22 @@ from collections import defaultdict
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from rootstock.adapters.reference import LIVE
-from rootstock.adapters.registry.records import AdapterDetail, AdapterSummary, Event, Page, VersionDetail
+from rootstock.adapters.registry.records import (
+    AdapterDetail,
+    AdapterSummary,
+    Event,
+    IndexedVersion,
+    Page,
+    VersionDetail,
+)
 from rootstock.adapters.registry.sql.lookup import find_adapter
 from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, EventRow, VersionRow
+
+_PAGE = 1000
 
 
 class _Made(NamedTuple):
@@ -88,3 +97,12 @@ def _summary(name: str, made: dict[int, _Made], aliases: dict[str, int]) -> Adap
     described = live if live is not None else max(made, default=None)
     task, foundation, at = (None, None, None) if described is None else made[described]
     return AdapterSummary(name, live, list(made), task, aliases, foundation, at)
+
+
+def indexed_versions(session: Session, after: tuple[str, int]) -> list[IndexedVersion]:
+    """Return the next versions of all adapters after this name and number, in their order."""
+    name, number = after
+    later = or_(VersionRow.adapter > name, and_(VersionRow.adapter == name, VersionRow.number > number))
+    columns = select(VersionRow.adapter, VersionRow.number, VersionRow.digest, VersionRow.status)
+    rows = session.execute(columns.where(later).order_by(VersionRow.adapter, VersionRow.number).limit(_PAGE))
+    return [IndexedVersion(*row) for row in rows]

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from rootstock.adapters.errors import RegistryUnavailable
+from rootstock.adapters.errors import RegistryUnavailable, StoreFull
 from rootstock.adapters.registry.sql.change_feed import ChangeFeed
 from rootstock.adapters.registry.sql.resolutions import Resolutions
 
@@ -44,12 +44,13 @@ _REASONS = {
     "3D": "the database does not exist",
     "42501": "the user lacks a right on the tables",
     "25006": "the server takes no writes; it is a standby",
-    "53100": "the server's disk is full",
     "53300": "the server has no connection left",
     "55P03": "a lock was not free in time",
     "57014": "a statement took too long",
     "57P": "the server starts, stops or recovers",
 }
+# The SQLSTATE of a disk that takes no more bytes.
+_FULL = "53100"
 T = TypeVar("T")
 
 
@@ -69,8 +70,7 @@ class PostgresServer:
                 "a registry on PostgreSQL needs the package psycopg, which is not installed; install the extra: "
                 "pip install 'rootstock[postgres]'"
             ) from None
-        self.name = "the registry's database"
-        self._address = url.set(query={}).render_as_string(hide_password=True)
+        self.place = url.set(query={}).render_as_string(hide_password=True)
         self._away: str | None = None
         self._feed: ChangeFeed | None = None
         self._engine = _engine(
@@ -125,15 +125,17 @@ class PostgresServer:
         """Take the digest's lock alone."""
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _key(digest)})
 
-    def explain(self, error: DBAPIError | PoolTimeout, opening: bool) -> RegistryUnavailable:
+    def explain(self, error: DBAPIError | PoolTimeout, opening: bool) -> RegistryUnavailable | StoreFull:
         """Return an error with the reason; while opening, with the address and PostgreSQL's own words."""
         if isinstance(error, PoolTimeout):
             return _unavailable("all connections are in use")
+        if getattr(error.orig, "sqlstate", None) == _FULL:
+            return StoreFull("the disk of the registry's database is full; free some space", place=self.place)
         reason = _reason(error)
         if opening:
             words = " ".join(str(error.orig).split())
             return RegistryUnavailable(
-                f"{self._address} cannot be used: {words}; check that PostgreSQL runs there, and that "
+                f"{self.place} cannot be used: {words}; check that PostgreSQL runs there, and that "
                 "ROOTSTOCK_REGISTRY_URL names its host, database, user and password"
             )
         if _lost(error):

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from rootstock.adapters.errors import InvalidName, RegistryUnavailable, VersionInUse
+from rootstock.adapters.errors import InvalidName, RegistryUnavailable, StoreFull, VersionInUse
 from rootstock.adapters.reference import (
     LIVE,
     Reference,
@@ -24,9 +24,11 @@ from rootstock.adapters.reference import (
     shown,
 )
 from rootstock.adapters.registry.records import (
+    READY,
     AdapterDetail,
     AliasPointer,
     Event,
+    IndexedVersion,
     NewVersion,
     Page,
     Published,
@@ -36,11 +38,17 @@ from rootstock.adapters.registry.records import (
 from rootstock.adapters.registry.sql.bulk import publish_all
 from rootstock.adapters.registry.sql.database import Database, revision
 from rootstock.adapters.registry.sql.keys import SqlKeyRegistry
-from rootstock.adapters.registry.sql.listing import adapter_detail, newest_events, page, version_detail
+from rootstock.adapters.registry.sql.listing import (
+    adapter_detail,
+    indexed_versions,
+    newest_events,
+    page,
+    version_detail,
+)
 from rootstock.adapters.registry.sql.live import live_version, move_live, point, step_back
 from rootstock.adapters.registry.sql.lookup import find_adapter, find_target, find_version
 from rootstock.adapters.registry.sql.resolutions import Resolutions
-from rootstock.adapters.registry.sql.tables import READY, AdapterRow, AliasRow, EventRow, LiveRow, VersionRow
+from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, EventRow, LiveRow, VersionRow
 
 STALE_AFTER = 1.0
 # The key of a version's record under which the signature of its upload is.
@@ -63,13 +71,15 @@ class SqlRegistry:
         cache_size: int = 16_384,
         busy_timeout: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
+        upgrade: bool = True,
     ) -> None:
         """Open the database at `url`, of SQLite or PostgreSQL, creating or upgrading it as needed.
 
-        Raise UnsafeRegistry if a newer program changed it so that this one cannot use it, and RegistryUnavailable
-        if it cannot be reached or is of another kind.
+        Without `upgrade`, raise RegistryUnavailable if there is none, and refuse to change one of an older
+        program. Raise UnsafeRegistry if a newer program changed it so that this one cannot use it, and
+        RegistryUnavailable if it cannot be reached or is of another kind.
         """
-        self._database = Database(url, busy_timeout)
+        self._database = Database(url, busy_timeout, upgrade)
         self._resolutions = Resolutions(cache_size)
         self._clock = clock
         self._looked = clock()
@@ -115,6 +125,9 @@ class SqlRegistry:
                 select(VersionRow).where(VersionRow.adapter == name, VersionRow.digest == digest)
             ).one_or_none()
             created = row is None
+            if row is not None and row.status != READY:
+                # The caller has just stored the bytes again.
+                row.status = READY
             if row is None:
                 row = _version(adapter, digest, task, verification, size, foundation)
                 session.add(row)
@@ -275,6 +288,27 @@ class SqlRegistry:
         """Call `changed`, in a thread of the registry, after changes by other programs; on SQLite never."""
         self._subscribers.append(changed)
 
+    def index(self) -> Iterator[IndexedVersion]:
+        """Yield every version of every adapter, in order of name and number."""
+        after = ("", 0)
+        while True:
+            with self._database.reading() as session:
+                versions = indexed_versions(session, after)
+            if not versions:
+                return
+            yield from versions
+            after = (versions[-1].name, versions[-1].version)
+
+    def mark(self, digest: str, status: str) -> int:
+        """Set the status of all versions with this digest, and return how many had another one."""
+        with self._writing() as session:
+            other = (VersionRow.digest == digest, VersionRow.status != status)
+            rows = session.execute(select(VersionRow.adapter, VersionRow.number).where(*other)).all()
+            session.execute(update(VersionRow).where(*other).values(status=status))
+            for name, number in rows:
+                _note(session, f"marked_{status}", name, version=number, digest=digest)
+            return len(rows)
+
     def ping(self) -> None:
         """Return if the database answers; else raise RegistryUnavailable."""
         self._database.ping()
@@ -309,7 +343,7 @@ class SqlRegistry:
             before = self._resolutions.revision
             with self._database.reading() as session:
                 self._resolutions.refresh(revision(session), before)
-        except RegistryUnavailable:
+        except (RegistryUnavailable, StoreFull):
             # The state in memory was right when it was read. To serve it is better than to fail every request.
             pass
         finally:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import threading
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,27 +15,33 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from rootstock.adapters.errors import RegistryUnavailable
+from rootstock.adapters.errors import RegistryUnavailable, StoreFull
 from rootstock.adapters.registry.sql.resolutions import Resolutions
 
 _WRITES = "rootstock_writes"
+# The codes of a disk that takes no more bytes. SQLite reports a quota as a failed write.
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 T = TypeVar("T")
 
 
 class SqliteFile:
-    """A database file. A program that uses it holds the home that the file is in, so no other program writes.
+    """A database file. A server that uses it holds the home that the file is in; commands may use it meanwhile.
 
-    It is safe all the same if several programs have it open: a write locks the whole file.
+    A write locks the whole file.
     """
 
-    def __init__(self, url: URL, patience: float) -> None:
-        """Open the file at `url`, and create it as needed. A transaction waits `patience` seconds for a lock."""
-        self.name = url.render_as_string(hide_password=True)
+    def __init__(self, url: URL, patience: float, upgrade: bool) -> None:
+        """Open the file at `url`, and create it if `upgrade`. A transaction waits `patience` seconds for a lock.
+
+        Without `upgrade`, nothing about the file changes. Raise RegistryUnavailable then if it is missing.
+        """
+        self.place = url.render_as_string(hide_password=True)
         self._file = _file(url)
-        self.reader: Engine = _engine(url, self._file, patience)
+        if not upgrade and not self._file.exists():
+            raise RegistryUnavailable("the registry's file is missing; restore a backup", place=self.place)
+        self.reader: Engine = _engine(url, self._file, patience, upgrade)
         self.writer: Engine = self.reader.execution_options(**{_WRITES: True})
         self._identity: tuple[int, int] | None = None
-        self._guard = threading.Lock()
 
     def check_present(self) -> None:
         """Do nothing: a file answers at once."""
@@ -46,7 +53,8 @@ class SqliteFile:
             self._identity = identity
         elif identity != self._identity:
             raise RegistryUnavailable(
-                f"{self.name} was removed or replaced while in use; put the file back and restart the program"
+                "the registry's file was removed or replaced while in use; put it back and restart the program",
+                place=self.place,
             )
 
     def enter_upgrade(self, connection: Connection) -> None:
@@ -57,9 +65,20 @@ class SqliteFile:
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
-        """Take this program's one lock on bytes; only one program at a time holds a home."""
-        with self._guard:
+        """Take the one lock on bytes, which is on the folder of the file."""
+        # Not on the file: SQLite has its own locks there, and they would end as this handle is closed.
+        try:
+            folder = os.open(self._file.parent, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise RegistryUnavailable(
+                f"the registry's folder cannot be opened: {error.strerror}; put it back and restart the program",
+                place=self.place,
+            ) from error
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(folder)
 
     def protect(self, session: Session, digest: str) -> None:
         """Do nothing: `guarding` lets nobody else in."""
@@ -67,12 +86,19 @@ class SqliteFile:
     def exclude(self, session: Session, digest: str) -> None:
         """Do nothing: `guarding` lets nobody else in."""
 
-    def explain(self, error: DBAPIError | PoolTimeout, opening: bool) -> RegistryUnavailable:
-        """Return an error with SQLite's message."""
+    def explain(self, error: DBAPIError | PoolTimeout, opening: bool) -> RegistryUnavailable | StoreFull:
+        """Return an error with SQLite's message as a note."""
         cause = error.orig if isinstance(error, DBAPIError) else error
+        place = f"{self.place}: {cause}"
+        if getattr(cause, "sqlite_errorcode", None) in _FULL:
+            return StoreFull(
+                "the registry's disk takes no more bytes: it is full, at a quota or failing; free some space",
+                place=place,
+            )
         return RegistryUnavailable(
-            f"{self.name} cannot be used: {cause}; check that the file exists and is writable, that the "
-            "disk has room, and that no other program locks it"
+            "the registry cannot be used; check that its database exists and is writable, that the disk has "
+            "room, and that no other program locks it",
+            place=place,
         )
 
     def in_time(self, call: Callable[[], T]) -> T:
@@ -102,15 +128,20 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _engine(url: URL, file: Path, patience: float) -> Engine:
-    file.parent.mkdir(parents=True, exist_ok=True)
+def _engine(url: URL, file: Path, patience: float, shared: bool) -> Engine:
+    file.parent.mkdir(0o700, parents=True, exist_ok=True)
+    # SQLite gives its other files the mode of this one. If it cannot be made, SQLite gives the reason below.
+    with suppress(OSError):
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     engine = create_engine(url, connect_args={"timeout": patience})
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, record: Any) -> None:
         # Stop Python's sqlite3 from beginning transactions by itself, because `begin` below does it.
         connection.isolation_level = None
-        for pragma in ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL"):
+        # A change of the journal would be a change of the file.
+        journal = ("journal_mode = WAL",) if shared else ()
+        for pragma in (*journal, "foreign_keys = ON", "synchronous = FULL"):
             connection.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")

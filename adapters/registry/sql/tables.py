@@ -25,9 +25,6 @@ Name = String(128).with_variant(String(128, collation="C"), "postgresql")
 Alias = String(64).with_variant(String(64, collation="C"), "postgresql")
 Digest = String(71).with_variant(String(71, collation="C"), "postgresql")
 
-# The only status, because a version that fails verification is not recorded.
-READY = "ready"
-
 
 class UtcTime(TypeDecorator[datetime]):
     """A column type for times that are aware and in UTC when read, even if the database keeps no time zone."""

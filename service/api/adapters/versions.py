@@ -3,23 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-import io
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
 
 from rootstock.adapters.registry import VersionDetail
 from rootstock.adapters.signing.signature import Signature
 from rootstock.adapters.signing.signed_zip import signed_tail
 from rootstock.service.api.adapters.descriptions import Description, described_version, description_of
-from rootstock.service.api.document.error_codes import ADAPTER, STORED, VERSION, raises
+from rootstock.service.api.document.error_codes import ADAPTER, CHANGE, STORED, VERSION, raises
 from rootstock.service.api.server import Server, server_of
 
 router = APIRouter()
+_ZIP = "application/zip"
+_PIECE = 2**18
+
+
+class BundleResponse(StreamingResponse):
+    """An answer with the first bytes of an open file, a piece at a time, and a tail; it closes the file.
+
+    HEAD gets the headers alone.
+    """
+
+    def __init__(self, file: BinaryIO, headers: dict[str, str], keep: int, tail: bytes) -> None:
+        size = str(keep + len(tail))
+        super().__init__(self._pieces(), headers={**headers, "Content-Length": size}, media_type=_ZIP)
+        self._file = file
+        self._keep = keep
+        self._tail = tail
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer, and close the file also if the client leaves before the first piece."""
+        try:
+            if scope["method"] == "HEAD":
+                await Response(headers=dict(self.headers))(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        await asyncio.to_thread(self._file.seek, 0)
+        left = self._keep
+        while left and (piece := await asyncio.to_thread(self._file.read, min(left, _PIECE))):
+            left -= len(piece)
+            yield piece
+        if self._tail:
+            yield self._tail
 
 
 class Version(BaseModel):
@@ -69,28 +106,35 @@ async def show_version(request: Request, name: str, version: int) -> VersionAnsw
     return await asyncio.to_thread(_described_version, server_of(request), name, version)
 
 
+@router.head("/v1/adapters/{name}/versions/{version}/bundle", include_in_schema=False)
 @router.get(
     "/v1/adapters/{name}/versions/{version}/bundle",
     response_class=Response,
-    responses={200: {"content": {"application/zip": {}}, "description": "The bundle as one zip."}},
+    responses={
+        200: {"content": {"application/zip": {}}, "description": "The bundle as one zip."},
+        304: {"description": "The caller has this bundle already: its ETag is in If-None-Match."},
+    },
     openapi_extra=raises(*VERSION, *STORED),
 )
 async def download(request: Request, name: str, version: int) -> Response:
     """Return the published bundle of a version, as a zip, with the signature that it was published with."""
     server = server_of(request)
     detail = await asyncio.to_thread(server.registry.version, name, version)
-    data = await asyncio.to_thread(server.foundations.catalog_of(detail.foundation).read, detail.digest)
-    if (signature := _signature(detail)) is not None:
-        start, tail = await asyncio.to_thread(signed_tail, io.BytesIO(data), signature)
-        data = data[:start] + tail
-    headers = {
-        "Content-Disposition": f'attachment; filename="{name}-{version}.zip"',
-        "ETag": f'"{detail.digest}"',
-    }
-    return Response(data, media_type="application/zip", headers=headers)
+    signature = _signature(detail)
+    tag = _tag(detail.digest, signature)
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers={"ETag": tag})
+    file = await asyncio.to_thread(server.foundations.catalog_of(detail.foundation).open, detail.digest)
+    headers = {"Content-Disposition": f'attachment; filename="{name}-{version}.zip"', "ETag": tag}
+    try:
+        keep, tail = await asyncio.to_thread(_rest, file, signature)
+    except BaseException:
+        file.close()
+        raise
+    return BundleResponse(file, headers, keep, tail)
 
 
-@router.delete("/v1/adapters/{name}", status_code=204, openapi_extra=raises(*ADAPTER))
+@router.delete("/v1/adapters/{name}", status_code=204, openapi_extra=raises(*ADAPTER, *CHANGE))
 async def delete_adapter(request: Request, name: str) -> Response:
     """Delete an adapter with all its versions, once no request uses them."""
     server = server_of(request)
@@ -102,7 +146,7 @@ async def delete_adapter(request: Request, name: str) -> Response:
 @router.delete(
     "/v1/adapters/{name}/versions/{version}",
     status_code=204,
-    openapi_extra=raises(*VERSION, "version_in_use"),
+    openapi_extra=raises(*VERSION, *CHANGE, "version_in_use"),
 )
 async def delete_version(
     request: Request,
@@ -115,6 +159,20 @@ async def delete_version(
     await server.publisher.delete(name, version, force=force)
     server.pins.moved()
     return Response(status_code=204)
+
+
+def _tag(digest: str, signature: Signature | None) -> str:
+    """Return the ETag of a download. A bundle never changes, and only a new signature changes its zip."""
+    if signature is None:
+        return f'"{digest}"'
+    return f'"{digest}+{hashlib.sha256(signature.to_bytes()).hexdigest()[:16]}"'
+
+
+def _rest(file: BinaryIO, signature: Signature | None) -> tuple[int, bytes]:
+    """Return how many bytes of a stored bundle a download has, and what follows them."""
+    if signature is None:
+        return file.seek(0, os.SEEK_END), b""
+    return signed_tail(file, signature)
 
 
 def _adapter(server: Server, name: str) -> AdapterAnswer:

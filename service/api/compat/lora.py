@@ -12,7 +12,7 @@ from pydantic import StrictBool, StrictStr
 from rootstock.adapters.bundle import PlainFields
 from rootstock.adapters.errors import AdapterError, UnknownAdapter
 from rootstock.service.api.body import BodyRoute
-from rootstock.service.api.document.error_codes import ADAPTER, PUBLISHING, raises
+from rootstock.service.api.document.error_codes import ADAPTER, CHANGE, PUBLISHING, raises
 from rootstock.service.api.server import Server, principal_of, server_of
 from rootstock.service.api.strict import Strict
 
@@ -64,7 +64,7 @@ async def load_lora_adapter(body: LoadLoraBody, request: Request) -> str:
     return f"Success: LoRA adapter '{done.published.name}' added successfully."
 
 
-@router.post("/v1/unload_lora_adapter", response_class=PlainTextResponse, openapi_extra=raises(*ADAPTER))
+@router.post("/v1/unload_lora_adapter", response_class=PlainTextResponse, openapi_extra=raises(*ADAPTER, *CHANGE))
 async def unload_lora_adapter(body: UnloadLoraBody, request: Request) -> str:
     """Delete an adapter with all its versions, as DELETE /v1/adapters/{name} does."""
     server = server_of(request)

@@ -25,6 +25,8 @@ INFERENCE = (
 )  # fmt: skip
 ADAPTER = ("unknown_adapter", "registry_unavailable")
 VERSION = (*ADAPTER, "unknown_version")
+# A change of the registry needs room on its disk.
+CHANGE = ("store_full",)
 PUBLISHING = (
     REJECTED, "invalid_name", "store_full", "store_unavailable", "registry_unavailable", "invalid_parameter",
     "overloaded", "runner_fault", "draining", "deadline_exceeded", "stored_quota_exceeded",

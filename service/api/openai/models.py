@@ -14,7 +14,7 @@ from rootstock.adapters import tasks
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.reference import Reference
 from rootstock.adapters.registry import AdapterSummary
-from rootstock.service.api.document.error_codes import REFERENCE, raises
+from rootstock.service.api.document.error_codes import CHANGE, REFERENCE, raises
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.engine.core.errors import InvalidParameter
 from rootstock.service.engine.encode.modalities.text_input import MAX_CHARACTERS
@@ -115,7 +115,9 @@ async def model(request: Request, name: str) -> Model:
     return await asyncio.to_thread(_describe, server_of(request), name)
 
 
-@router.delete("/v1/models/{name:path}", openapi_extra=raises(*REFERENCE, "version_in_use", "invalid_parameter"))
+@router.delete(
+    "/v1/models/{name:path}", openapi_extra=raises(*REFERENCE, *CHANGE, "version_in_use", "invalid_parameter")
+)
 async def delete_model(request: Request, name: str) -> DeletedModel:
     """Delete an adapter, or with a reference to one version that version, once no request uses it."""
     server = server_of(request)

@@ -90,6 +90,13 @@ class RunnerFault(EngineError):
 
     code = "runner_fault"
 
+    @classmethod
+    def caused(cls, what: str, cause: Exception) -> RunnerFault:
+        """Return the fault that a library's own error is. Its text may hold paths, so only the log has it."""
+        fault = cls(f"{what} ({type(cause).__name__}); the server's log has the cause")
+        fault.__cause__ = cause
+        return fault
+
 
 class Draining(EngineError):
     """A request to an engine that is stopping and admits nothing more."""

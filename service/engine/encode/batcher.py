@@ -132,9 +132,7 @@ class Batcher(SlotWorker):
             slot = self._slots.lease(request.adapter, request.verifying)
         except Exception as error:  # a runner can raise anything: the request fails and the engine goes on
             request.progress.leave()
-            fault = RunnerFault(f"the adapter could not be loaded: {error}")
-            fault.__cause__ = error
-            failed.append((request, fault))
+            failed.append((request, RunnerFault.caused("the adapter could not be loaded", error)))
             return False
         if slot is None:
             return False
@@ -152,9 +150,7 @@ class Batcher(SlotWorker):
             tokens, padded = sum(batch.lengths), batch.padded
             results = _checked(rows, self._runner.run(batch))
         except Exception as error:  # a runner can raise anything: this batch fails and the engine goes on
-            fault = RunnerFault(f"the runner failed on this batch: {type(error).__name__}: {error}")
-            fault.__cause__ = error
-            results = [fault] * len(rows)
+            results = [RunnerFault.caused("the runner failed on this batch", error)] * len(rows)
         for digest, verifying in leased:
             self._slots.release(digest, verifying)
         finished = self._clock()

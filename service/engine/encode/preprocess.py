@@ -178,7 +178,7 @@ class Preprocessor(Worker):
         except _Left:
             raise
         except Exception as error:  # a reader's own fault must not end the thread
-            return RunnerFault(f"the input could not be read: {error}")
+            return RunnerFault.caused("the input could not be read", error)
         return rows
 
     def _stop_if_left(self, request: Request) -> None:

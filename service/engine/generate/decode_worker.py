@@ -123,9 +123,7 @@ class DecodeWorker(SlotWorker):
             logits = self._decoder.run([segment for _, segment in chosen])
         except Exception as error:  # a runner can raise anything: this pass fails and the engine goes on
             for lane, _ in chosen:
-                fault = RunnerFault(f"the decoder failed on this pass: {type(error).__name__}: {error}")
-                fault.__cause__ = error
-                self._fail(lane.sequence, fault)
+                self._fail(lane.sequence, RunnerFault.caused("the decoder failed on this pass", error))
                 self.scheduler.drop(lane)
             return
         seconds = self._clock() - began
@@ -147,9 +145,7 @@ class DecodeWorker(SlotWorker):
         try:
             return choose_all([lane.sequence.sampler for lane in lanes], logits)
         except Exception as error:  # a fault of the sampling fails these sequences and the engine goes on
-            fault = RunnerFault(f"no token could be chosen: {type(error).__name__}: {error}")
-            fault.__cause__ = error
-            return [fault] * len(lanes)
+            return [RunnerFault.caused("no token could be chosen", error)] * len(lanes)
 
     def _take(self, lane: Lane, choice: TokenChoice | EngineError) -> None:
         """Give a sequence its next token, or the error that ends it."""

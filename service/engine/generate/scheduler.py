@@ -199,8 +199,7 @@ class Scheduler:
         try:
             slot = self._slots.lease(sequence.adapter, sequence.verifying)
         except Exception as error:  # a runner can raise anything: this sequence fails and the engine goes on
-            fault = RunnerFault(f"the adapter could not be loaded: {error}")
-            fault.__cause__ = error
+            fault = RunnerFault.caused("the adapter could not be loaded", error)
             self._prefixes.free(sequence)
             self._fail(sequence, fault)
             return False
