@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic_core import from_json
+from jiter import from_json
 
 from rootstock.service.api.body import MAX_DEPTH
 from tests.live_server import RunningServer, upload
