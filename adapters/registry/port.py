@@ -15,6 +15,7 @@ from rootstock.adapters.registry.records import (
     Page,
     Published,
     Resolution,
+    Sharing,
     VersionDetail,
 )
 
@@ -57,6 +58,9 @@ class Registry(Protocol):
     def rollback(self, name: str) -> AliasPointer:
         """Point `live` at its previous version that still exists; raise NoPreviousVersion if there is none."""
 
+    def share(self, name: str, shared: bool) -> Sharing:
+        """Let all tenants use an adapter, or its tenant alone."""
+
     def delete_version(self, name: str, version: int, *, force: bool = False) -> str:
         """Remove a version and return its digest.
 
@@ -87,7 +91,7 @@ class Registry(Protocol):
         """Return the number of adapters."""
 
     def digest_in_use(self, digest: str) -> bool:
-        """Return whether any version of any adapter has this digest."""
+        """Return whether any version of any tenant's adapter has this digest."""
 
     def ping(self) -> None:
         """Return if the registry answers; else raise RegistryUnavailable."""

@@ -11,6 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from rootstock.adapters import errors
 from rootstock.adapters.registry import NewVersion, SqlRegistry
+from rootstock.adapters.registry.port import Registry
+from tests.adapters.registries import among_neighbours
 
 NAMES = st.sampled_from(["spam", "ham"])
 CONTENTS = st.integers(0, 5)
@@ -95,7 +97,7 @@ class RegistryAgainstModel(RuleBasedStateMachine):
     def start(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
         self.url = f"sqlite:///{self.folder / 'registry.db'}"
-        self.registry = SqlRegistry(self.url)
+        self.registry = self.opened()
         self.models = {"spam": Model(), "ham": Model()}
 
     @rule(name=NAMES, content=CONTENTS, activate=st.booleans())
@@ -142,10 +144,13 @@ class RegistryAgainstModel(RuleBasedStateMachine):
         expected = outcome(self.models[name].delete)
         assert outcome(lambda: self.registry.delete_adapter(name)) == expected
 
+    def opened(self) -> Registry:
+        return SqlRegistry(self.url)
+
     @rule()
     def restart(self) -> None:
         self.registry.close()
-        self.registry = SqlRegistry(self.url)
+        self.registry = self.opened()
 
     @invariant()
     def the_registry_says_what_the_model_says(self) -> None:
@@ -169,7 +174,17 @@ class RegistryAgainstModel(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-TestRegistryAgainstModel = RegistryAgainstModel.TestCase
-TestRegistryAgainstModel.settings = settings(
-    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+class TenantAgainstModel(RegistryAgainstModel):
+    """The same for a tenant, while other tenants have adapters of the same names."""
+
+    def opened(self) -> Registry:
+        return among_neighbours(SqlRegistry(self.url), "acme")
+
+
+_FEW = settings(
+    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+TestRegistryAgainstModel = RegistryAgainstModel.TestCase
+TestRegistryAgainstModel.settings = _FEW
+TestTenantAgainstModel = TenantAgainstModel.TestCase
+TestTenantAgainstModel.settings = _FEW

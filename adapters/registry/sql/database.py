@@ -31,7 +31,7 @@ from rootstock.adapters.errors import RegistryUnavailable, UnsafeRegistry
 from rootstock.adapters.registry.sql.tables import Base, RevisionRow
 
 # The newest step in migrations/versions. Only a start on an older database imports Alembic.
-HEAD = "0002"
+HEAD = "0003"
 
 # Alembic's table, which holds the newest step that a database has seen.
 _STEPS = Table(
