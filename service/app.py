@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from rootstock.service.api import console, errors, health, pages, predict, rerank, tokenize
-from rootstock.service.api.adapters import aliases, cards, events, listing, uploads, versions
+from rootstock.service.api.adapters import aliases, cards, events, listing, sharing, uploads, versions
 from rootstock.service.api.compat import (
     bento_schema,
     cohere,
@@ -53,7 +53,7 @@ _ROUTERS = {
     tags.TOKENS: (tokenize.router,),
     tags.MODELS: (models.router,),
     tags.ADAPTERS: (
-        *(part.router for part in (uploads, listing, versions, cards, aliases, events)),
+        *(part.router for part in (uploads, listing, versions, cards, aliases, sharing, events)),
         lora.router,
     ),
     tags.SERVER: (health.router, pages.router, console.router, probes.router, bento_schema.router),

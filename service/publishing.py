@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,8 +15,8 @@ from rootstock.adapters.bundle.golden import GoldenInput
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.manifest import read_json, read_manifest
 from rootstock.adapters.bundle.plain.base_model import BASE
-from rootstock.adapters.reference import check_name
-from rootstock.adapters.registry import Published
+from rootstock.adapters.reference import DEFAULT_TENANT, check_name, split_path, stored_name
+from rootstock.adapters.registry import Published, TenantRegistry
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.spec import Adapter, Array, Rejected
 from rootstock.adapters.store.port import Store
@@ -63,6 +64,7 @@ class Publisher:
     ) -> None:
         self._foundations = foundations
         self._registry = registry
+        self._tenant = DEFAULT_TENANT
         self._store = store
         self._limits = limits
         self._metrics = metrics
@@ -70,6 +72,13 @@ class Publisher:
         self._turn = asyncio.Lock()
         # Serialises publishing and deletion: no version may begin to use a bundle that is about to be removed.
         self._keeping = asyncio.Lock()
+
+    def seen_by(self, registry: TenantRegistry) -> Publisher:
+        """Return this publisher for the adapters of one tenant. Both have the same limits and turns."""
+        publisher = copy(self)
+        publisher._registry = registry
+        publisher._tenant = registry.tenant
+        return publisher
 
     @property
     def kinds(self) -> list[str]:
@@ -128,7 +137,11 @@ class Publisher:
                 if not await asyncio.to_thread(self._registry.digest_in_use, digest):
                     await asyncio.to_thread(self._store.delete, digest)
         if version is None:
-            self._metrics.forget(name)
+            self._metrics.forget(self._stored(name))
+
+    def _stored(self, name: str) -> str:
+        owner, name = split_path(name) or (None, name)
+        return stored_name(owner or self._tenant, name)
 
     async def _host(self, data: bytes, plain: PlainFields) -> FoundationHost:
         """Return the foundation that an upload is made for; the first if this server does not have it."""

@@ -19,7 +19,7 @@ from rootstock.service.settings import Settings
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
-    from rootstock.adapters.registry.port import Registry
+    from rootstock.adapters.registry import SqlRegistry
     from rootstock.adapters.store.port import Store
     from rootstock.service.api.server import Server
     from rootstock.service.foundations import FoundationHost
@@ -35,7 +35,7 @@ async def open_server(
     *,
     span_exporters: Sequence[SpanExporter] | None = None,
     open_runner: OpenRunner = open_runner,
-    registry: Registry | None = None,
+    registry: SqlRegistry | None = None,
     store: Store | None = None,
 ) -> AsyncIterator[Server]:
     """Open and start a server's parts; at the end, finish the admitted requests and close the parts.
@@ -78,7 +78,7 @@ async def _traced(exporters: Sequence[SpanExporter]) -> AsyncIterator[Tracing | 
 
 @asynccontextmanager
 async def _serving(
-    settings: Settings, registry: Registry, store: Store, open_runner: OpenRunner, tracing: Tracing | None
+    settings: Settings, registry: SqlRegistry, store: Store, open_runner: OpenRunner, tracing: Tracing | None
 ) -> AsyncIterator[Server]:
     from rootstock.service.adapter_folder import AdapterFolder
     from rootstock.service.api.media.remote_file import RemoteFiles
@@ -113,6 +113,7 @@ async def _serving(
             yield Server(
                 foundations=foundations,
                 registry=registry,
+                every_tenant=registry,
                 publisher=publisher,
                 pins=pins,
                 metrics=metrics,

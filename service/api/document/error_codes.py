@@ -25,6 +25,8 @@ INFERENCE = (
 )  # fmt: skip
 ADAPTER = ("unknown_adapter", "registry_unavailable")
 VERSION = (*ADAPTER, "unknown_version")
+CHANGE = (*ADAPTER, "not_owner")
+CHANGE_OF_VERSION = (*VERSION, "not_owner")
 PUBLISHING = (
     REJECTED, "invalid_name", "store_full", "registry_unavailable", "invalid_parameter", "overloaded",
     "runner_fault", "draining", "deadline_exceeded",

@@ -54,7 +54,9 @@ class Gate:
         if server.tracing is not None and scope["path"] not in OPEN_PATHS:
             span = server.tracing.begin(scope, request_id)
             structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
-        refusal = self._refusal(scope, headers.get(b"authorization"))
+        header = headers.get(b"authorization", b"").decode("latin-1")
+        scope.setdefault("state", {})["principal"] = self.keys.principal(header)
+        refusal = self._refusal(scope, header)
         upload = scope["method"] == "POST" and scope["path"] == ADAPTERS_PATH
         limit, setting = (self.max_upload, _UPLOAD) if upload else (self.max_body, _BODY)
         body = BodyLimit(limit, setting, receive, response)
@@ -71,12 +73,11 @@ class Gate:
         finally:
             self._access_log.record(scope, server, span, response.status, time.perf_counter() - started)
 
-    def _refusal(self, scope: Scope, authorization: bytes | None) -> tuple[int, str, str] | None:
+    def _refusal(self, scope: Scope, header: str) -> tuple[int, str, str] | None:
         if self.keys.none and scope["path"] not in OPEN_PATHS:
             return self.sites.refusal(scope["method"], scope["headers"])
         if is_console(scope):
             return None
-        header = authorization.decode("latin-1") if authorization else None
         return self.keys.refusal(scope["method"], scope["path"], header)
 
     async def _run(self, scope: Scope, body: BodyLimit, response: ResponseHeaders) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from rootstock.service.tenancy.principal import Principal
+
 # Health checks and scrapes need no key, and are not traced.
 OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v2/health/live", "/v2/health/ready")
 # These hold no data. A browser loads them before its user can give a key.
@@ -50,6 +52,13 @@ class Keys:
     def open(self, path: str) -> bool:
         """Tell whether calls of this path never need a key."""
         return path in (*OPEN_PATHS, *_REFERENCE_PATHS) or path.rpartition("/")[0] == _REFERENCE_FILES
+
+    def principal(self, header: str | None) -> Principal:
+        """Return who a request with this Authorization header is from; it need not be allowed."""
+        token = (header or "").partition(" ")[2].strip()
+        if self.none or (self.admin is not None and hmac.compare_digest(token.encode(), self.admin.encode())):
+            return Principal()
+        return Principal(role="predict")
 
     def changes(self, method: str, path: str) -> bool:
         """Tell whether a call changes adapters, and so needs the admin key."""

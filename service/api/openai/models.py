@@ -115,7 +115,9 @@ async def model(request: Request, name: str) -> Model:
     return await asyncio.to_thread(_describe, server_of(request), name)
 
 
-@router.delete("/v1/models/{name:path}", openapi_extra=raises(*REFERENCE, "version_in_use", "invalid_parameter"))
+@router.delete(
+    "/v1/models/{name:path}", openapi_extra=raises(*REFERENCE, "version_in_use", "not_owner", "invalid_parameter")
+)
 async def delete_model(request: Request, name: str) -> DeletedModel:
     """Delete an adapter, or with a reference to one version that version, once no request uses it."""
     server = server_of(request)
@@ -202,7 +204,7 @@ def _describe(server: Server, reference: str) -> Model:
     host = server.foundations.named(reference)
     if host is not None:
         return _of_foundation(host, reference)
-    resolution = server.registry.resolve(server.foundations.names.reference(reference))
+    resolution = server.foundations.resolve(reference)
     version = server.registry.version(resolution.name, resolution.version)
     return Model(
         id=reference,
@@ -222,10 +224,10 @@ def _deletable(server: Server, reference: str) -> tuple[str, int | None]:
             "ROOTSTOCK_FOUNDATIONS and restart",
             "model",
         )
-    parsed = Reference.parse(server.foundations.names.reference(reference))
-    if parsed == Reference(parsed.name):
-        return parsed.name, None
-    return parsed.name, server.registry.resolve(parsed).version
+    parsed = Reference.parse(server.foundations.meaning(reference))
+    if parsed == Reference(parsed.name, owner=parsed.owner):
+        return parsed.path, None
+    return parsed.path, server.registry.resolve(parsed).version
 
 
 def _of_foundation(host: FoundationHost, name: str) -> Model:

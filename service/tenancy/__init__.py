@@ -1,0 +1,1 @@
+"""Tenants: who a request is from, and what it may do."""
