@@ -18,6 +18,7 @@ from rootstock.adapters.client.records import (
     AliasRecord,
     PublishedRecord,
     RankedText,
+    SharingRecord,
     TextRecord,
 )
 from rootstock.adapters.media import (
@@ -208,6 +209,11 @@ def promote(name: str, version: int, alias: str) -> HttpCall[AliasRecord]:
     """Return the call that points an alias at a version."""
     path = f"{_path(name)}/aliases/{quote(check_alias(alias), safe='')}"
     return HttpCall("PUT", path, _reader(AliasRecord.read), {"json": {"version": version}})
+
+
+def share(name: str, shared: bool) -> HttpCall[SharingRecord]:
+    """Return the call that lets all tenants use an adapter, or its own tenant alone."""
+    return HttpCall("PUT", f"{_path(name)}/sharing", _reader(SharingRecord.read), {"json": {"shared": shared}})
 
 
 def rollback(name: str) -> HttpCall[AliasRecord]:
