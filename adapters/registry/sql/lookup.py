@@ -11,7 +11,7 @@ from rootstock.adapters.registry.records import Resolution, Viewer
 from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, RevisionRow, VersionRow
 from rootstock.adapters.registry.sql.visibility import candidates, find_adapter, named, words
 
-_Meant = Select[tuple[int, int, str, str | None, str]]
+_Meant = Select[int, int, str, str | None, str]
 
 
 def _for_all_and_shared(query: _Meant) -> tuple[_Meant, _Meant]:
