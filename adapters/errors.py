@@ -31,6 +31,12 @@ class UnknownAdapter(AdapterError):
     code = "unknown_adapter"
 
 
+class NotOwner(AdapterError):
+    """The adapter is shared by another tenant, and only that tenant changes it."""
+
+    code = "not_owner"
+
+
 class UnknownVersion(AdapterError):
     """The adapter exists, but has no version of that number or digest."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from copy import copy
 
-from rootstock.adapters.reference import FOUNDATION, Reference, shown
+from rootstock.adapters.reference import DEFAULT_TENANT, FOUNDATION, Reference, shown
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._/:-]{0,127}", re.ASCII)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -25,6 +26,20 @@ class ServedNames:
         hub = {name.lower(): reference for reference, name in foundations.items() if _HUB_ID.fullmatch(name)}
         self._names = {**hub, **self._chosen}
 
+    def of_tenant(self, tenant: str, foundations: Container[str]) -> ServedNames:
+        """Return the names for a tenant's requests.
+
+        They mean the adapters of the default tenant, except for references to foundations.
+        """
+        if tenant == DEFAULT_TENANT:
+            return self
+        names = copy(self)
+        names._chosen, names._names = (
+            {name: one if one in foundations else _of_default(one) for name, one in known.items()}
+            for known in (self._chosen, self._names)
+        )
+        return names
+
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Yield the names of the setting, each with its reference."""
         return iter(self._chosen.items())
@@ -41,7 +56,7 @@ class ServedNames:
             return asked
         if (known := self._names.get(asked.lower())) is not None:
             return known
-        return _lowered(asked)
+        return lowered(asked)
 
 
 def read_names(setting: str) -> dict[str, str]:
@@ -57,11 +72,15 @@ def read_names(setting: str) -> dict[str, str]:
             )
         if name in names:
             raise ValueError(f"{name!r} is there twice; give it one reference")
-        names[name] = str(Reference.parse(_lowered(reference)))
+        names[name] = str(Reference.parse(lowered(reference)))
     return names
 
 
-def _lowered(reference: str) -> str:
+def _of_default(reference: str) -> str:
+    return reference if "/" in reference else f"{DEFAULT_TENANT}/{reference}"
+
+
+def lowered(reference: str) -> str:
     """Return a reference with its name in lower case."""
     name, at, selector = reference.partition("@")
     return f"{name.lower()}{at}{selector}"

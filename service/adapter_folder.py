@@ -9,7 +9,7 @@ from rootstock.adapters.bundle import Limits
 from rootstock.adapters.bundle.archive import pack
 from rootstock.adapters.bundle.plain.extras import extra_of, is_description, system_file
 from rootstock.adapters.errors import AdapterError
-from rootstock.adapters.reference import shown
+from rootstock.adapters.reference import DEFAULT_TENANT, shown
 from rootstock.adapters.spec import Rejected
 
 # An adapter has five files, and sentence-transformers describes it in at most 13 more.
@@ -34,11 +34,18 @@ class AdapterFolder:
     """The folder `root`, in which each adapter is a folder or the zip of a bundle; None allows no path at all.
 
     A path may be absolute or relative to `root`. Symbolic links and `..` are followed first, and then the result
-    must lie inside, for the path itself and for each file in it.
+    must lie inside, for the path itself and for each file in it. A tenant other than the default one has the
+    folder of its name inside.
     """
 
     root: Path | None
     limits: Limits
+
+    def of_tenant(self, tenant: str) -> AdapterFolder:
+        """Return the folder of a tenant: all of it for the default tenant, else the part of the tenant's name."""
+        if self.root is None or tenant == DEFAULT_TENANT:
+            return self
+        return AdapterFolder(self.root / tenant, self.limits)
 
     def find(self, path: str) -> Path:
         """Return the real path of an adapter. Raise PathNotAllowed or PathNotFound; neither reads a file."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 from rootstock.adapters.bundle.plain.base_model import is_same
-from rootstock.adapters.errors import InvalidName
+from rootstock.adapters.errors import InvalidName, UnknownAdapter
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.reference import FOUNDATION
-from rootstock.adapters.registry import Resolution
+from rootstock.adapters.reference import DEFAULT_TENANT, FOUNDATION, Reference
+from rootstock.adapters.registry import Resolution, TenantRegistry
 from rootstock.adapters.registry.port import Registry
-from rootstock.adapters.served_names import ServedNames
+from rootstock.adapters.served_names import ServedNames, lowered
 from rootstock.adapters.spec import (
     GENERATION,
     TEXT2TEXT_GENERATION,
@@ -108,8 +109,8 @@ class FoundationHost:
 class Foundations:
     """The foundations of a server. It sends each reference to the engine of its foundation.
 
-    The reference `foundation` means the first one. With several engines, a reference is resolved once, here. With
-    one, every call goes straight to it.
+    The reference `foundation` means the first one. A reference is resolved once, here, in the registry as the
+    tenant of the request sees it. An engine gets the result, and resolves no adapter itself.
     """
 
     def __init__(
@@ -123,6 +124,18 @@ class Foundations:
         self._by_fingerprint = {host.spec.fingerprint: host for host in hosts}
         self._by_name = {host.name: host for host in hosts} if len(hosts) > 1 else {}
         self._by_name[FOUNDATION] = self.first
+        encoders = (engine for engine in self._engines if isinstance(engine, Engine))
+        self._first_encoder = next(encoders, None)
+        # The served names are of the default tenant's adapters.
+        self._own_names = True
+
+    def seen_by(self, registry: TenantRegistry) -> Foundations:
+        """Return the same foundations with the adapters of a tenant."""
+        foundations = copy(self)
+        foundations._registry = registry
+        foundations.names = self.names.of_tenant(registry.tenant, self._by_name)
+        foundations._own_names = registry.tenant == DEFAULT_TENANT
+        return foundations
 
     def __iter__(self) -> Iterator[FoundationHost]:
         return iter(self._hosts)
@@ -148,8 +161,7 @@ class Foundations:
     @property
     def timeout_s(self) -> float:
         """Return the limit in seconds of a request for one pass, or of any if all foundations generate."""
-        engines = self._engines
-        return next((engine for engine in engines if isinstance(engine, Engine)), engines[0]).limits.timeout_s
+        return (self._first_encoder or self._engines[0]).limits.timeout_s
 
     def check_name(self, name: str) -> None:
         """Raise InvalidName if the name is the reference of a foundation or another name that is served."""
@@ -161,6 +173,28 @@ class Foundations:
     def named(self, reference: str) -> FoundationHost | None:
         """Return the foundation that a reference names, or None if it does not name one."""
         return self._by_name.get(self.names.reference(reference))
+
+    def resolve(self, reference: str) -> Resolution:
+        """Return the version of an adapter that a reference or a served name means now.
+
+        Raise as the registry does. A served name of an adapter that the tenant cannot use means nothing.
+        """
+        return self._resolve(reference, self.names.reference(reference))
+
+    def meaning(self, reference: str) -> str:
+        """Return the reference that a request means. A served name of an unknown adapter means itself."""
+        meant, asked = self.names.reference(reference), lowered(reference)
+        if self._own_names or meant == asked or meant in self._by_name:
+            return meant
+        try:
+            self._registry.show(Reference.parse(meant).path)
+        except UnknownAdapter:
+            return asked
+        return meant
+
+    def pinned(self, reference: str, digest: str) -> str:
+        """Return a reference to the version of the same adapter that has this digest."""
+        return str(Reference.parse(self.names.reference(reference)).at(digest))
 
     def hosting(self, fingerprint: str | None) -> FoundationHost | None:
         """Return the host of a foundation, the first one for None; None if this server lacks the foundation."""
@@ -223,20 +257,16 @@ class Foundations:
         options: RequestOptions = DEFAULT_OPTIONS,
     ) -> list[Answer | Exception]:
         """Return each reference's predictions for the same inputs, or its error; see `Engine.predict_many`."""
-        references = [self.names.reference(reference) for reference in references]
-        if len(self._engines) == 1 and isinstance(self._engines[0], Engine):
-            return await self._engines[0].predict_many(references, inputs, parameters, task, options)
-        for engine in self._engines:
-            if isinstance(engine, Engine):
-                engine.check_size(len(inputs), len(references))
-                break
+        if self._first_encoder is not None:
+            self._first_encoder.check_size(len(inputs), len(references))
         outcomes: dict[int, Answer | Exception] = {}
         places: dict[Engine | TwoTowers, list[int]] = {}
         targets: dict[str, ResolvedReference] = {}
         engines: dict[str, Engine | TwoTowers | Exception] = {}
+        meant = [self.names.reference(reference) for reference in references]
         for place, reference in enumerate(references):
             if reference not in engines:
-                engines[reference] = self._encoder(reference, task, targets)
+                engines[reference] = self._encoder(reference, meant[place], task, targets)
             engine_or_error = engines[reference]
             if isinstance(engine_or_error, Exception):
                 outcomes[place] = engine_or_error
@@ -244,12 +274,15 @@ class Foundations:
                 places.setdefault(engine_or_error, []).append(place)
         calls = []
         for answering, chosen in places.items():
-            call = answering.predict_many(
-                [references[place] for place in chosen], inputs, parameters, task, options, targets
-            )
+            of_engine = [meant[place] for place in chosen]
+            calls.append(answering.predict_many(of_engine, inputs, parameters, task, options, targets))
+        if len(calls) == 1:
+            results = [await calls[0]]
+        else:
             # An input may be of the modality of one engine and not of another.
-            calls.append(call if len(places) == 1 else _or_invalid(call, len(chosen)))
-        for chosen, answers in zip(places.values(), await together(calls), strict=True):
+            several = zip(calls, places.values(), strict=True)
+            results = await together([_or_invalid(call, len(chosen)) for call, chosen in several])
+        for chosen, answers in zip(places.values(), results, strict=True):
             outcomes.update(zip(chosen, answers, strict=True))
         return [outcomes[place] for place in range(len(references))]
 
@@ -295,14 +328,14 @@ class Foundations:
         return engine, engine.resolve(self.names.reference(reference)) if target is None else _resolved(target)
 
     def _encoder(
-        self, reference: str, task: str | None, targets: dict[str, ResolvedReference]
+        self, reference: str, meant: str, task: str | None, targets: dict[str, ResolvedReference]
     ) -> Engine | TwoTowers | Exception:
         """Return a reference's engine for one pass, or the two of its towers, or an error.
 
         Add an adapter's resolution to `targets`.
         """
         try:
-            host, target = self._find(reference)
+            host, target = self._find(reference, meant)
         except Exception as error:  # The error of one reference must not fail the others.
             return error
         asked = (task or host.spec.own_tasks[0]) if target is None else target.task
@@ -311,22 +344,32 @@ class Foundations:
             takes = _REWRITES if TEXT2TEXT_GENERATION in host.spec.own_tasks else _GENERATES
             return WrongRoute(f"model {reference!r} {takes}", "model")
         if target is not None:
-            targets[reference] = _resolved(target)
+            targets[meant] = _resolved(target)
         if host.towers is not None and asked == ZERO_SHOT_IMAGES:
             return host.towers
         return engine
 
-    def _find(self, reference: str) -> tuple[FoundationHost, Resolution | None]:
+    def _find(self, reference: str, meant: str | None = None) -> tuple[FoundationHost, Resolution | None]:
         """Return the host of a reference and, for an adapter, its resolution."""
-        reference = self.names.reference(reference)
-        if (host := self._by_name.get(reference)) is not None:
+        meant = meant or self.names.reference(reference)
+        if (host := self._by_name.get(meant)) is not None:
             return host, None
-        resolution = self._registry.resolve(reference)
+        resolution = self._resolve(reference, meant)
         return self.of(resolution), resolution
+
+    def _resolve(self, reference: str, meant: str) -> Resolution:
+        try:
+            return self._registry.resolve(meant)
+        except UnknownAdapter:
+            # Of an adapter of another tenant, not even the name that the setting gives it may be told.
+            if self._own_names or meant == (asked := lowered(reference)):
+                raise
+        return self._registry.resolve(asked)
 
 
 def _resolved(resolution: Resolution) -> ResolvedReference:
-    return ResolvedReference(resolution.name, resolution.version, resolution.digest)
+    # Metrics and spans are the operator's, so they state a name that no two tenants share.
+    return ResolvedReference(resolution.stored or resolution.name, resolution.version, resolution.digest)
 
 
 async def _or_invalid(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from rootstock.adapters.reference import stored_name
 from rootstock.adapters.registry.port import Registry
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.generate.engine import GenerationEngine
@@ -17,8 +18,8 @@ from rootstock.service.foundations import Foundations
 class Pins:
     """The pinned references. Their adapters stay in host memory and in slots, also after an alias moves.
 
-    A reference may be a served name. Use it from the event loop. A reference that cannot be resolved or loaded is
-    logged, and left to the requests that need it.
+    A reference may be a served name, and may begin with a tenant and a slash. Use it from the event loop. A
+    reference that cannot be resolved or loaded is logged, and left to the requests that need it.
     """
 
     def __init__(self, foundations: Foundations, registry: Registry, references: Sequence[str]) -> None:
@@ -27,6 +28,10 @@ class Pins:
         self._references = references
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def seen_by(self, tenant: str) -> TenantPins:
+        """Return the pins as the changes of a tenant concern them."""
+        return TenantPins(self, tenant)
 
     async def follow(self) -> None:
         """Pin the adapters that the references point to now, then unpin those that they pointed to before."""
@@ -77,3 +82,19 @@ class Pins:
             structlog.get_logger().warning(failure, reference=reference, reason=str(error))
             return None
         return engines, resolution.digest
+
+
+class TenantPins:
+    """The pins of a server, for the changes of one tenant to its own adapters."""
+
+    def __init__(self, pins: Pins, tenant: str) -> None:
+        self._pins = pins
+        self._tenant = tenant
+
+    def seen_by(self, tenant: str) -> TenantPins:
+        """Return the pins for the changes of another tenant."""
+        return TenantPins(self._pins, tenant)
+
+    def moved(self, reference: str | None = None) -> None:
+        """Load the adapter that a name of the tenant now points to, and update the pins, as `Pins.moved` does."""
+        self._pins.moved(None if reference is None else stored_name(self._tenant, reference))

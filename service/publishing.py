@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,10 +17,10 @@ from rootstock.adapters.bundle.golden import GoldenInput
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.manifest import read_json, read_manifest
 from rootstock.adapters.bundle.plain.base_model import BASE
-from rootstock.adapters.errors import AdapterError, VersionInUse
+from rootstock.adapters.errors import AdapterError, NotOwner, VersionInUse
 from rootstock.adapters.home.journal import BundleJournal
-from rootstock.adapters.reference import check_name
-from rootstock.adapters.registry import Published
+from rootstock.adapters.reference import DEFAULT_TENANT, check_name, split_path, stored_name
+from rootstock.adapters.registry import Published, TenantRegistry
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.signing.trusted_keys import TrustedKeys
 from rootstock.adapters.spec import Adapter, Array, Rejected
@@ -77,12 +78,20 @@ class Publisher:
         self._foundations = foundations
         self._registry = registry
         self._journal = journal
+        self._tenant = DEFAULT_TENANT
         self._limits = limits
         self._metrics = metrics
         self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self._turn = asyncio.Lock()
         self._removal_delay = removal_delay
         self._removals: set[asyncio.Task[None]] = set()
+
+    def seen_by(self, registry: TenantRegistry) -> Publisher:
+        """Return this publisher for the adapters of one tenant. Both have the same limits and turns."""
+        publisher = copy(self)
+        publisher._registry = registry
+        publisher._tenant = registry.tenant
+        return publisher
 
     @property
     def kinds(self) -> list[str]:
@@ -170,7 +179,11 @@ class Publisher:
             self._removals.add(task)
             task.add_done_callback(self._removals.discard)
         if version is None:
-            self._metrics.forget(name)
+            self._metrics.forget(self._stored(name))
+
+    def _stored(self, name: str) -> str:
+        owner, name = split_path(name) or (None, name)
+        return stored_name(owner or self._tenant, name)
 
     async def close(self) -> None:
         """Give up the removals that are not due yet. Their marks stay, so the next start removes the bytes."""
@@ -180,7 +193,6 @@ class Publisher:
 
     def _delete(self, name: str, version: int | None, force: bool) -> list[str]:
         """Delete versions, and return the digests of their bundles, which stay until no request uses them.
-
 
         The bundles are marked first, so that the next start removes them if the server is killed.
         """
@@ -196,7 +208,7 @@ class Publisher:
                 return list(dict.fromkeys(known + self._registry.delete_adapter(name)))
             self._registry.delete_version(name, version, force=force)
             return known
-        except VersionInUse:
+        except (NotOwner, VersionInUse):
             for digest in known:
                 self._journal.unmark(digest)
             raise

@@ -39,7 +39,10 @@ class RegistryCatalog:
     base: FoundationWeights | None = None
 
     def resolve(self, reference: str) -> ResolvedReference:
-        """Return the version that the reference means now. Raise AdapterError if this foundation has none."""
+        """Return the version that the reference means now. Raise AdapterError if this foundation has none.
+
+        It sees the adapters of all tenants, so a server resolves in `Foundations` instead.
+        """
         resolution = self.registry.resolve(reference)
         if resolution.foundation not in (None, self.spec.fingerprint):
             raise not_hosted(resolution, [self.spec.name])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 
 from rootstock.service.api.protocol import BoundedHeadProtocol
 from rootstock.service.app import OpenServer, create_app
@@ -39,9 +40,15 @@ def run_server(
     settings: Settings,
     opened: OpenServer | None = None,
     protocol: type[BoundedHeadProtocol] = BoundedHeadProtocol,
+    prepare: Callable[[FastAPI], None] | None = None,
 ) -> Iterator[RunningServer]:
-    """Start a server on a free port, yield it once it has started, and stop it at the end."""
+    """Start a server on a free port, yield it once it has started, and stop it at the end.
+
+    `prepare` changes the app before it starts.
+    """
     app = create_app(settings, opened)
+    if prepare is not None:
+        prepare(app)
     listener = socket.create_server(("127.0.0.1", 0))
     # asyncio sets this only on sockets that name TCP as their protocol. Without it each answer takes 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

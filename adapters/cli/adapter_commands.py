@@ -348,6 +348,26 @@ def rollback(name: Name, url: Url = URL, key: Key = None, as_json: Json = False)
 
 @app.command(
     epilog=examples(
+        "rootstock adapters share support-intents",
+        "rootstock adapters share support-intents --off",
+    )
+)
+def share(
+    name: Name,
+    off: Annotated[bool, typer.Option("--off", help="Take it back: only its own tenant uses it.")] = False,
+    url: Url = URL,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Let all tenants of the server use an adapter."""
+    with _connected(url, key) as client:
+        sharing = client.share(name, not off)
+    who = "all tenants" if sharing.shared else "its own tenant alone"
+    tell(sharing.document, as_json, f"{sharing.name} is for {who}")
+
+
+@app.command(
+    epilog=examples(
         "rootstock adapters remove support-intents --version 2",
         "rootstock adapters remove support-intents --yes",
     )

@@ -25,6 +25,7 @@ from rootstock.adapters.client.records import (
     PublishedRecord,
     QuotaEntry,
     RankedText,
+    SharingRecord,
     TextRecord,
 )
 from rootstock.adapters.client.routes import Document, GivenInput, Messages
@@ -228,6 +229,10 @@ class AsyncClient(AsyncTransport):
     async def rollback(self, name: str) -> AliasRecord:
         """Move `live` back to the version that it pointed at before."""
         return await self._ask(routes.rollback(name))
+
+    async def share(self, name: str, shared: bool = True) -> SharingRecord:
+        """Let all tenants use an adapter, or with `shared=False` its own tenant alone."""
+        return await self._ask(routes.share(name, shared))
 
     async def delete(self, name: str, version: int | None = None, *, force: bool = False) -> None:
         """Delete a version, or the whole adapter if `version` is None."""

@@ -50,8 +50,8 @@ def resolved(policy: RetryPolicy, reference: str) -> ClientFlow[tuple[str, int]]
     """
     parsed = Reference.parse(reference)
     if parsed.version is not None:
-        return parsed.name, parsed.version
-    adapter = yield from policy.ask(routes.show(parsed.name))
+        return parsed.path, parsed.version
+    adapter = yield from policy.ask(routes.show(parsed.path))
     try:
         versions = _meant(parsed, adapter)
     except (AttributeError, TypeError) as error:

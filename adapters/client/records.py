@@ -123,6 +123,14 @@ class AliasRecord(ServerRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SharingRecord(ServerRecord):
+    """An adapter, and whether all tenants can use it."""
+
+    name: str
+    shared: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextRecord(ServerRecord):
     """A generated text, the first of an answer. `finish_reason` is `stop`, `length` or `tool_calls`.
 

@@ -18,6 +18,7 @@ from rootstock.adapters.client.records import (
     AliasRecord,
     PublishedRecord,
     RankedText,
+    SharingRecord,
     TextRecord,
 )
 from rootstock.adapters.media import (
@@ -214,6 +215,11 @@ def promote(name: str, version: int, alias: str) -> HttpCall[AliasRecord]:
     """Return the call that points an alias at a version."""
     path = f"{_path(name)}/aliases/{quote(check_alias(alias), safe='')}"
     return HttpCall("PUT", path, reader_of(AliasRecord.read), {"json": {"version": version}})
+
+
+def share(name: str, shared: bool) -> HttpCall[SharingRecord]:
+    """Return the call that lets all tenants use an adapter, or its own tenant alone."""
+    return HttpCall("PUT", f"{_path(name)}/sharing", reader_of(SharingRecord.read), {"json": {"shared": shared}})
 
 
 def rollback(name: str) -> HttpCall[AliasRecord]:

@@ -10,9 +10,12 @@ from rootstock.adapters.registry.records import (
     Page,
     Published,
     Resolution,
+    Sharing,
     VersionDetail,
+    Viewer,
 )
 from rootstock.adapters.registry.sql.registry import SqlRegistry
+from rootstock.adapters.registry.tenant_registry import TenantRegistry
 
 __all__ = [
     "AdapterDetail",
@@ -24,6 +27,9 @@ __all__ = [
     "Page",
     "Published",
     "Resolution",
+    "Sharing",
     "SqlRegistry",
+    "TenantRegistry",
     "VersionDetail",
+    "Viewer",
 ]

@@ -17,6 +17,7 @@ from rootstock.adapters.registry.records import (
     Page,
     Published,
     Resolution,
+    Sharing,
     VersionDetail,
 )
 
@@ -59,6 +60,9 @@ class Registry(Protocol):
     def rollback(self, name: str) -> AliasPointer:
         """Point `live` at its previous version that still exists; raise NoPreviousVersion if there is none."""
 
+    def share(self, name: str, shared: bool) -> Sharing:
+        """Let all tenants use an adapter, or its tenant alone."""
+
     def delete_version(self, name: str, version: int, *, force: bool = False) -> str:
         """Remove a version and return its digest.
 
@@ -89,7 +93,7 @@ class Registry(Protocol):
         """Return the number of adapters."""
 
     def digest_in_use(self, digest: str) -> bool:
-        """Return whether any version of any adapter has this digest."""
+        """Return whether any version of any tenant's adapter has this digest."""
 
     def guarding(self) -> AbstractContextManager[Callable[[str], None]]:
         """Yield a function that guards the bytes of a digest from `remove_unused`, in any program.

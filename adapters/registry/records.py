@@ -4,10 +4,29 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from rootstock.adapters.reference import split_stored
+
 # A version is ready from its publication on, because one that fails verification is not recorded.
 READY = "ready"
 # `rootstock adapters fsck --repair` found that the store lacks the version's bytes, or has others in their place.
 DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """A tenant that uses a registry, and the principal that its changes are recorded under.
+
+    Its adapters have their names alone. Those that other tenants share have `tenant/name`; for one of the default
+    tenant the name alone will do, if the viewer has no adapter of that name.
+    """
+
+    tenant: str
+    who: str | None = None
+
+    def named(self, stored: str) -> str:
+        """Return the name by which the viewer calls an adapter that the registry keeps as `stored`."""
+        tenant, name = split_stored(stored)
+        return name if tenant == self.tenant else f"{tenant}/{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +35,7 @@ class Resolution:
 
     `foundation` is the fingerprint of its foundation. It is None if a server of one foundation published the
     version before the registry recorded fingerprints. The version decides `task`, so it is not compared.
+    `stored` is the name in the registry, which no two tenants share; empty if it is `name`.
     """
 
     name: str
@@ -23,6 +43,7 @@ class Resolution:
     digest: str
     foundation: str | None = None
     task: str | None = field(default=None, compare=False)
+    stored: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +87,7 @@ class AdapterSummary:
     """An adapter in a list.
 
     `task`, `foundation` and `published_at` (UTC) come from the live version, else from the newest one; they are
-    None without versions.
+    None without versions. `shared` tells whether all tenants can use it.
     """
 
     name: str
@@ -76,6 +97,7 @@ class AdapterSummary:
     aliases: dict[str, int]
     foundation: str | None = None
     published_at: datetime | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +143,24 @@ class AdapterDetail:
     aliases: dict[str, int]
     created_at: datetime
     versions: list[VersionDetail]
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Whether all tenants can use an adapter."""
+
+    name: str
+    shared: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change to the registry; the content of `detail` depends on `what`."""
+    """One change to the registry; the content of `detail` depends on `what`.
+
+    `who` is the tenant of the principal that made it, then a slash and the id of its key if it had one. It is
+    None for a change that no request made, and for one from before the registry recorded principals.
+    """
 
     id: int
     at: datetime
@@ -134,3 +169,4 @@ class Event:
     version: int | None
     alias: str | None
     detail: dict[str, Any]
+    who: str | None = None

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from rootstock.service.api.document.error_codes import raises
 from rootstock.service.api.errors import error_response
-from rootstock.service.api.server import server_of
+from rootstock.service.api.server import is_operator, principal_of, server_of
 
 router = APIRouter()
 _READINESS = raises("not_ready", "registry_unavailable")
@@ -55,9 +55,13 @@ async def readyz(request: Request, exclude: Literal["registry"] | None = None) -
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    """Return the metrics in Prometheus's text format."""
+    """Return the metrics in Prometheus's text format.
+
+    On a server with keys, only the operator's admin key gets the series of adapters and those that count them.
+    """
     server = server_of(request)
     page = server.metrics
     page.ready.set(server.ready and server.foundations.alive)
     page.rank()
-    return Response(await asyncio.to_thread(page.render), media_type=page.content_type)
+    text = await asyncio.to_thread(page.render, is_operator(principal_of(request)))
+    return Response(text, media_type=page.content_type)

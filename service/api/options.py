@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Header, Request
 from pydantic import BaseModel, Field
 
-from rootstock.service.api.server import server_of
+from rootstock.service.api.server import principal_of, server_of
 from rootstock.service.engine.core.errors import InvalidParameter
 from rootstock.service.engine.core.request import RequestOptions
 from rootstock.service.engine.core.work import Priority
@@ -46,4 +46,5 @@ def options_of(
             raise InvalidParameter(
                 f"{name} is {seconds:g} seconds; the limit of this server is {most:g}; ask for less", name
             )
-    return RequestOptions(priority=body.priority, timeout_s=min(timeouts.values(), default=None))
+    timeout_s = min(timeouts.values(), default=None)
+    return RequestOptions(principal_of(request).tenant, body.priority, timeout_s)

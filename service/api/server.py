@@ -1,20 +1,25 @@
-"""The parts of a running server that the routes call; `composition` puts them together."""
+"""The parts of a running server that the routes call, and a tenant's view of them.
+
+`composition` puts them together.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fastapi import Request
 
 from rootstock.adapters.bundle import Limits
+from rootstock.adapters.reference import DEFAULT_TENANT
+from rootstock.adapters.registry import SqlRegistry, TenantRegistry
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.sources.remote.remote_sources import RemoteSources
 from rootstock.service.adapter_folder import AdapterFolder
 from rootstock.service.api.media.remote_file import RemoteFiles
 from rootstock.service.foundations import Foundations
-from rootstock.service.pins import Pins
+from rootstock.service.pins import Pins, TenantPins
 from rootstock.service.publishing import Publisher
 from rootstock.service.telemetry.metrics import Metrics
 from rootstock.service.tenancy.access import Access
@@ -24,18 +29,34 @@ from rootstock.service.tenancy.quotas import Quotas
 if TYPE_CHECKING:
     from rootstock.service.telemetry.tracing import Tracing
 
+# A server keeps the views of this many principals, and makes those of others again.
+_MOST_VIEWS = 4096
+# The longest principal that an event has room for.
+_MOST_CHARACTERS = 64
+
+
+@dataclass
+class Readiness:
+    """Whether a server admits requests. Its views share it."""
+
+    ready: bool = False
+
 
 @dataclass
 class Server:
-    """A running server. `ready` turns false when it drains; `tracing` is None if no spans are exported.
+    """A running server, or a tenant's view of it.
 
-    `texts` limits the texts that are tokenised for clients at once, so that long ones leave threads for the rest.
+    A view differs in `foundations`, `registry`, `publisher`, `pins` and `adapter_folder`: they know the tenant's
+    adapters, and those that others share. `every_tenant` is the registry with the adapters of all. `tracing` is
+    None if no spans are exported. `texts` limits the texts that are tokenised for clients at once, so that long
+    ones leave threads for the rest.
     """
 
     foundations: Foundations
     registry: Registry
+    every_tenant: SqlRegistry
     publisher: Publisher
-    pins: Pins
+    pins: Pins | TenantPins
     metrics: Metrics
     bundle_limits: Limits
     adapter_folder: AdapterFolder
@@ -45,17 +66,55 @@ class Server:
     quotas: Quotas
     sources: RemoteSources
     tracing: Tracing | None = None
-    ready: bool = False
     texts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
+    readiness: Readiness = field(default_factory=Readiness)
+    _views: dict[tuple[str, str], Server] = field(default_factory=dict, init=False, repr=False)
 
+    @property
+    def ready(self) -> bool:
+        """Tell whether the server admits requests; it turns false when the server drains."""
+        return self.readiness.ready
 
-def server_of(request: Request) -> Server:
-    """Return the server that handles a request."""
-    server: Server = request.app.state.server
-    return server
+    @ready.setter
+    def ready(self, ready: bool) -> None:
+        self.readiness.ready = ready
+
+    def seen_by(self, principal: Principal) -> Server:
+        """Return the server as a principal's tenant sees it. Its changes are recorded under the principal."""
+        key = principal.tenant, principal.key
+        view = self._views.get(key)
+        if view is None:
+            if len(self._views) >= _MOST_VIEWS:
+                self._views.clear()
+            view = self._views[key] = self._view(principal)
+        return view
+
+    def _view(self, principal: Principal) -> Server:
+        tenant = principal.tenant
+        who = f"{tenant}/{principal.key}" if principal.key else tenant
+        registry = TenantRegistry(self.every_tenant, tenant, who[:_MOST_CHARACTERS])
+        return replace(
+            self,
+            foundations=self.foundations.seen_by(registry),
+            registry=registry,
+            publisher=self.publisher.seen_by(registry),
+            pins=self.pins.seen_by(tenant),
+            adapter_folder=self.adapter_folder.of_tenant(tenant),
+        )
 
 
 def principal_of(request: Request) -> Principal:
     """Return who a request is from, as the gate noted it."""
     principal: Principal = request.state.principal
     return principal
+
+
+def is_operator(principal: Principal) -> bool:
+    """Tell whether a principal administers the server, and so all tenants."""
+    return principal.tenant == DEFAULT_TENANT and principal.role == "admin"
+
+
+def server_of(request: Request) -> Server:
+    """Return the server that handles a request, as the tenant of the request sees it."""
+    server: Server = request.app.state.server
+    return server.seen_by(principal_of(request))

@@ -29,9 +29,7 @@ def top_command(
     url: ServerUrl = URL,
     key: Annotated[
         str | None,
-        typer.Option(
-            envvar=["ROOTSTOCK_API_KEY", "ROOTSTOCK_ADMIN_KEY"], help="The server's key, sent as a bearer token."
-        ),
+        typer.Option(envvar="ROOTSTOCK_ADMIN_KEY", help="The server's admin key, sent as a bearer token."),
     ] = None,
     interval: Annotated[float, typer.Option(min=0.05, help="The seconds between two views.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print one view and exit.")] = False,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from rootstock.adapters.home.home import Home
     from rootstock.adapters.home.journal import BundleJournal
+    from rootstock.adapters.registry import SqlRegistry
     from rootstock.adapters.registry.key_port import KeyRegistry
     from rootstock.adapters.registry.port import Registry
     from rootstock.adapters.store.port import Store
@@ -46,7 +47,7 @@ async def open_server(
     *,
     span_exporters: Sequence[SpanExporter] | None = None,
     open_runner: OpenRunner = open_runner,
-    registry: Registry | None = None,
+    registry: SqlRegistry | None = None,
     store: Store | None = None,
     key_registry: KeyRegistry | None = None,
 ) -> AsyncIterator[Server]:
@@ -105,7 +106,7 @@ async def _traced(exporters: Sequence[SpanExporter]) -> AsyncIterator[Tracing | 
 @asynccontextmanager
 async def _serving(
     settings: Settings,
-    registry: Registry,
+    registry: SqlRegistry,
     store: Store,
     journal: BundleJournal,
     open_runner: OpenRunner,
@@ -152,6 +153,7 @@ async def _serving(
             yield Server(
                 foundations=foundations,
                 registry=registry,
+                every_tenant=registry,
                 publisher=publisher,
                 pins=pins,
                 metrics=metrics,

@@ -33,6 +33,23 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 # The number of adapters with their own series; each has about eighty series.
 NAMED_ADAPTERS = 20
+# The metrics that name adapters, and those that count them or their uploads, loads and evictions.
+_OF_OPERATOR = {
+    "latency_seconds",
+    "adapter_tokens",
+    "adapter_compute_seconds",
+    "generated_tokens",
+    "prompt_tokens",
+    "reused_prompt_tokens",
+    "batch_adapters",
+    "slots_used",
+    "cache_adapters",
+    "cache_bytes",
+    "loads",
+    "load_seconds",
+    "evictions",
+    "verifications",
+}
 STAGES = ("load", "tokenize", "queue", "inference", "total")
 TIERS: tuple[Tier, ...] = ("memory", "slot")
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -65,6 +82,9 @@ class _Adapter:
 class Metrics(Observer):
     """The metrics of one server, as an observer of its engines.
 
+    Those that name adapters or count them are the operator's: another tenant's adapters do not exist for anyone
+    else. An adapter's label is its name in the registry.
+
     Call `answered`, `served`, `rank` and `forget` from the event loop.
     """
 
@@ -72,6 +92,7 @@ class Metrics(Observer):
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.of_operator = CollectorRegistry()
         ProcessCollector("rootstock", registry=self.registry)
         self._traffic = TrafficRanking(NAMED_ADAPTERS)
         self._adapters: dict[tuple[str, str], _Adapter] = {}
@@ -287,15 +308,17 @@ class Metrics(Observer):
         if self._traffic.forget(name):
             self._remove(name)
 
-    def render(self) -> bytes:
+    def render(self, to_operator: bool) -> bytes:
         """Return the metrics in Prometheus's text format. Any thread may call it."""
-        return generate_latest(self.registry)
+        page = generate_latest(self.registry)
+        return page + generate_latest(self.of_operator) if to_operator else page
 
     def _remove(self, name: str) -> None:
         if name in self._generating - {OTHER}:
             self._generating.discard(name)
             self._generated_tokens.remove(name)
             self._prompt_tokens.remove(name)
+            self._reused_tokens.remove(name)
         for label, task in [key for key in self._adapters if key[0] == name != OTHER]:
             del self._adapters[label, task]
             for stage in STAGES:
@@ -304,13 +327,17 @@ class Metrics(Observer):
             self.adapter_compute.remove(label, task)
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
-        return Counter(f"rootstock_{name}", help_text, labels, registry=self.registry)
+        return Counter(f"rootstock_{name}", help_text, labels, registry=self._place(name))
 
     def _engine_gauge(self, name: str, help_text: str) -> Gauge:
-        return Gauge(f"rootstock_{name}", help_text, ["foundation"], registry=self.registry)
+        return Gauge(f"rootstock_{name}", help_text, ["foundation"], registry=self._place(name))
 
     def _gauge(self, name: str, help_text: str) -> Gauge:
         return Gauge(f"rootstock_{name}", help_text, registry=self.registry)
 
     def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"rootstock_{name}", help_text, labels, buckets=buckets, registry=self.registry)
+        registry = self._place(name)
+        return Histogram(f"rootstock_{name}", help_text, labels, buckets=buckets, registry=registry)
+
+    def _place(self, name: str) -> CollectorRegistry:
+        return self.of_operator if name in _OF_OPERATOR else self.registry

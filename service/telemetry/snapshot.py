@@ -32,6 +32,11 @@ class MetricsSnapshot:
                 "/metrics has no rootstock_ready; give the URL of a Rootstock server of this version"
             )
 
+    @property
+    def whole(self) -> bool:
+        """Tell whether the page has the figures of adapters, which a keyed server gives its operator alone."""
+        return "rootstock_slots_used" in self._samples
+
     def sum(self, name: str, **labels: str) -> float:
         """Return the sum of the metric's samples that have these labels."""
         pairs = labels.items()

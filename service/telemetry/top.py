@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from rootstock.adapters.client.client import Client
-from rootstock.adapters.client.errors import AccessDenied, NotFound
+from rootstock.adapters.client.errors import AccessDenied, NotFound, Unreadable
+from rootstock.adapters.errors import InvalidName
 from rootstock.adapters.reference import FOUNDATION
 from rootstock.service.telemetry.snapshot import MetricsSnapshot, SnapshotDifference
 from rootstock.service.telemetry.traffic import OTHER
@@ -106,9 +107,14 @@ def frames(client: Client, interval: float, ended: Callable[[float], bool]) -> I
     """Yield a frame every `interval` seconds, until `ended` returns true.
 
     `ended` waits for the seconds that it is given; it may return true before they are over. Raise ClientError if
-    no Rootstock server answers.
+    no Rootstock server answers, or if it does not give this client the figures of adapters.
     """
     before = MetricsSnapshot(client.metrics(), time.monotonic())
+    if not before.whole:
+        raise Unreadable(
+            "/metrics has no figures of adapters: a server with keys shows them to its operator alone; give the "
+            "server's admin key"
+        )
     while not ended(interval):
         after = MetricsSnapshot(client.metrics(), time.monotonic())
         yield frame(SnapshotDifference(before, after), client)
@@ -213,8 +219,8 @@ def _listed(client: Client, busy: Sequence[str]) -> dict[str, tuple[int | None, 
 def _of(client: Client, name: str) -> tuple[int | None, str | None]:
     try:
         adapter = client.show(name)
-    except NotFound:
-        return None, None  # The adapter has been deleted.
+    except (NotFound, InvalidName):
+        return None, None  # The adapter has been deleted, or is another tenant's.
     live = adapter.live
     return live, next((one.residency for one in adapter.versions if one.version == live), None)
 

@@ -1,4 +1,4 @@
-"""Registries and stores of both kinds: in a home, and shared."""
+"""Registries and stores of both kinds, in a home and shared; registries also as a tenant sees them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from rootstock.adapters.registry import SqlRegistry
+from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.store.folder import FolderStore
 from rootstock.adapters.store.object_store import ObjectStore
 from rootstock.adapters.store.port import Store
-from tests.adapters.registries import address
+from tests.adapters.registries import address, among_neighbours
 from tests.object_storage import ObjectStorage
 from tests.postgres_process import PostgresProcess
 
@@ -26,10 +27,11 @@ def registry_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.new_schema()
 
 
-@pytest.fixture
-def registry(registry_url: str) -> Iterator[SqlRegistry]:
+@pytest.fixture(params=["whole", "default", "acme"])
+def registry(request: pytest.FixtureRequest, registry_url: str) -> Iterator[Registry]:
+    """Yield an empty registry; for a tenant, one whose other tenants have adapters of the same names."""
     with closing(SqlRegistry(registry_url)) as opened:
-        yield opened
+        yield opened if request.param == "whole" else among_neighbours(opened, request.param)
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -124,6 +124,8 @@ class StandIn:
             case "PUT", ["adapters", name, "aliases", alias]:
                 number = seen.json["version"]
                 return JSONResponse({"name": name, "alias": alias, "version": number, "digest": DIGESTS[number]})
+            case "PUT", ["adapters", name, "sharing"]:
+                return JSONResponse({"name": name, "shared": seen.json["shared"]})
             case "POST", ["adapters", name, "rollback"]:
                 return JSONResponse({"name": name, "alias": "live", "version": 1, "digest": DIGESTS[1]})
             case "DELETE", ["adapters", *_]:

@@ -32,6 +32,7 @@ COMMANDS = (
     "promote",
     "alias",
     "rollback",
+    "share",
     "remove",
     "import",
     "verify",
@@ -296,6 +297,16 @@ def test_aliases_are_moved_and_rolled_back(server: StandIn, run: Callable[..., R
         *(f"PUT /v1/adapters/a/aliases/{alias}" for alias in aliases),
         "POST /v1/adapters/a/rollback",
     ]
+
+
+def test_an_adapter_is_shared_with_all_tenants_and_taken_back(
+    server: StandIn, run: Callable[..., Result]
+) -> None:
+    assert run("share", "a").stdout == "a is for all tenants\n"
+    assert run("share", "a", "--off").stdout == "a is for its own tenant alone\n"
+    assert printed(run("share", "a", "--json")) == {"name": "a", "shared": True}
+    assert server.asked == ["PUT /v1/adapters/a/sharing"] * 3
+    assert [seen.json for seen in server.seen] == [{"shared": True}, {"shared": False}, {"shared": True}]
 
 
 def test_removing_wants_a_yes(server: StandIn, run: Callable[..., Result]) -> None:

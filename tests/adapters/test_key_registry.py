@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rootstock.adapters.errors import EndedKey, InvalidKey, UnknownKey
-from rootstock.adapters.registry import SqlRegistry
+from rootstock.adapters.registry import SqlRegistry, TenantRegistry
 from rootstock.adapters.registry.bearer_key import BearerKey
 from rootstock.adapters.registry.key_issue import issue_key, rotate_key
 from rootstock.adapters.registry.key_records import NewKey, Quota
@@ -183,18 +183,12 @@ def test_a_tenant_s_quota_replaces_the_one_before(registry: SqlRegistry) -> None
     assert registry.keys.snapshot().quotas == {"acme": Quota(tokens_per_minute=9)}
 
 
-def test_a_tenant_stores_each_digest_once_and_only_its_own(registry: SqlRegistry, tmp_path: Path) -> None:
+def test_a_tenant_stores_each_digest_once_and_only_its_own(registry: SqlRegistry) -> None:
     sizes = {"one": 10, "two": 200}
     for name, content in (("mood", "one"), ("copy", "one"), ("tags", "two")):
         registry.publish(name, digest(content), task="text-classification", verification={}, size=sizes[content])
-    # An adapter of another tenant, as its name is stored.
-    with sqlite3.connect(tmp_path / "registry.db") as database:
-        database.execute("INSERT INTO adapters SELECT 'acme/mood', 2, created_at, NULL FROM adapters LIMIT 1")
-        database.execute(
-            "INSERT INTO versions SELECT 'acme/mood', 1, digest, task, status, 3000, verification, created_at, "
-            "foundation FROM versions WHERE adapter = 'tags'"
-        )
-    database.close()
+    acme = TenantRegistry(registry, "acme")
+    acme.publish("mood", digest("two"), task="text-classification", verification={}, size=3000)
     assert registry.keys.stored_bytes("default") == 210
     assert registry.keys.stored_bytes("default", besides=digest("two")) == 10
     assert registry.keys.stored_bytes("acme") == 3000

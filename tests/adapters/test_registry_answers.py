@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from rootstock.adapters import errors
-from rootstock.adapters.registry import NewVersion, SqlRegistry
+from rootstock.adapters.registry import NewVersion
+from rootstock.adapters.registry.port import Registry
 from tests.adapters.registries import digest, publish
 
 
-def test_an_unknown_adapter_is_told_with_up_to_three_close_names(registry: SqlRegistry) -> None:
+def test_an_unknown_adapter_is_told_with_up_to_three_close_names(registry: Registry) -> None:
     for name in ("sentiment", "sentiments", "sentient", "sentimental", "weather"):
         publish(registry, name, "a")
     with pytest.raises(errors.UnknownAdapter, match="did you mean sentiment, ") as unknown:
@@ -37,14 +38,14 @@ def test_an_unknown_adapter_is_told_with_up_to_three_close_names(registry: SqlRe
     ],
 )
 def test_what_cannot_be_resolved_says_what_is_missing(
-    registry: SqlRegistry, reference: str, error: type[errors.AdapterError]
+    registry: Registry, reference: str, error: type[errors.AdapterError]
 ) -> None:
     publish(registry, "spam", "a")
     with pytest.raises(error):
         registry.resolve(reference)
 
 
-def test_a_prefix_of_two_digests_is_ambiguous_until_it_is_longer(registry: SqlRegistry) -> None:
+def test_a_prefix_of_two_digests_is_ambiguous_until_it_is_longer(registry: Registry) -> None:
     one, two = "sha256:" + "0" * 63 + "1", "sha256:" + "0" * 63 + "2"
     for number in (one, two):
         registry.publish("spam", number, task="fill-mask", verification={}, size=1)
@@ -54,7 +55,7 @@ def test_a_prefix_of_two_digests_is_ambiguous_until_it_is_longer(registry: SqlRe
 
 
 @pytest.mark.parametrize("number", [0, -1, 2, 10**30])
-def test_a_number_that_is_no_version_is_unknown_and_never_a_crash(registry: SqlRegistry, number: int) -> None:
+def test_a_number_that_is_no_version_is_unknown_and_never_a_crash(registry: Registry, number: int) -> None:
     publish(registry, "spam", "a")
     for use in (registry.version, registry.delete_version, lambda name, n: registry.set_alias(name, "prod", n)):
         with pytest.raises(errors.UnknownVersion):
@@ -62,7 +63,7 @@ def test_a_number_that_is_no_version_is_unknown_and_never_a_crash(registry: SqlR
 
 
 @pytest.mark.parametrize("name", ["\ud800", "a\0", "NO", "", "a" * 100_000, "'; DROP TABLE adapters; --"])
-def test_a_text_that_is_no_name_is_an_unknown_adapter_and_never_a_crash(registry: SqlRegistry, name: str) -> None:
+def test_a_text_that_is_no_name_is_an_unknown_adapter_and_never_a_crash(registry: Registry, name: str) -> None:
     for use in (
         registry.show,
         registry.rollback,
@@ -78,7 +79,7 @@ def test_a_text_that_is_no_name_is_an_unknown_adapter_and_never_a_crash(registry
         registry.list(10, after=name)
 
 
-def test_reserved_names_bad_aliases_and_bad_digests_change_nothing(registry: SqlRegistry) -> None:
+def test_reserved_names_bad_aliases_and_bad_digests_change_nothing(registry: Registry) -> None:
     publish(registry, "spam", "a")
     with pytest.raises(errors.InvalidName):
         publish(registry, "foundation", "a")
@@ -90,7 +91,7 @@ def test_reserved_names_bad_aliases_and_bad_digests_change_nothing(registry: Sql
     assert len(registry.events()) == 2
 
 
-def test_pages_follow_each_other_in_order_of_name(registry: SqlRegistry) -> None:
+def test_pages_follow_each_other_in_order_of_name(registry: Registry) -> None:
     for number in (3, 1, 5, 2, 4):
         publish(registry, f"a{number}", number)
     first = registry.list(2)
@@ -104,7 +105,7 @@ def test_pages_follow_each_other_in_order_of_name(registry: SqlRegistry) -> None
         registry.list(0)
 
 
-def test_a_search_finds_the_names_that_contain_a_text_a_page_at_a_time(registry: SqlRegistry) -> None:
+def test_a_search_finds_the_names_that_contain_a_text_a_page_at_a_time(registry: Registry) -> None:
     for number, name in enumerate(("spam", "ham", "sp_am", "sp-am", "hamster", "champ")):
         publish(registry, name, number)
 
@@ -123,7 +124,7 @@ def test_a_search_finds_the_names_that_contain_a_text_a_page_at_a_time(registry:
     assert len(found("")) == 6
 
 
-def test_pages_of_events_follow_each_other_back_in_time(registry: SqlRegistry) -> None:
+def test_pages_of_events_follow_each_other_back_in_time(registry: Registry) -> None:
     for letter in "abc":
         publish(registry, "spam", letter)
         publish(registry, "ham", letter)
@@ -134,7 +135,7 @@ def test_pages_of_events_follow_each_other_back_in_time(registry: SqlRegistry) -
     assert registry.events(before=everything[-1].id) == []
 
 
-def test_a_summary_tells_live_versions_aliases_and_the_live_version_s_task(registry: SqlRegistry) -> None:
+def test_a_summary_tells_live_versions_aliases_and_the_live_version_s_task(registry: Registry) -> None:
     registry.publish("spam", digest("a"), task="text-classification", verification={}, size=1)
     registry.publish("spam", digest("b"), task="fill-mask", verification={}, size=1, activate=False)
     registry.set_alias("spam", "next", 2)
@@ -148,7 +149,7 @@ def test_a_summary_tells_live_versions_aliases_and_the_live_version_s_task(regis
     assert registry.show("spam").task is None
 
 
-def test_details_give_back_what_was_recorded(registry: SqlRegistry) -> None:
+def test_details_give_back_what_was_recorded(registry: Registry) -> None:
     verification = {"golden": "passed", "largest_difference": 1.5e-5, "runner": "ort", "ümlaut": [None, True]}
     registry.publish("spam", digest("a"), task="fill-mask", verification=verification, size=5_000_000_000)
     detail = registry.version("spam", 1)
@@ -160,7 +161,7 @@ def test_details_give_back_what_was_recorded(registry: SqlRegistry) -> None:
     assert registry.show("spam").aliases == {"live": 1}
 
 
-def test_every_change_leaves_an_event_and_a_failed_one_leaves_none(registry: SqlRegistry) -> None:
+def test_every_change_leaves_an_event_and_a_failed_one_leaves_none(registry: Registry) -> None:
     publish(registry, "spam", "a")
     publish(registry, "spam", "b")
     publish(registry, "spam", "b")
@@ -186,7 +187,7 @@ def test_every_change_leaves_an_event_and_a_failed_one_leaves_none(registry: Sql
     assert [event.name for event in registry.events(limit=2)] == ["ham", "spam"]
 
 
-def test_publishing_many_records_what_publishing_each_records(registry: SqlRegistry) -> None:
+def test_publishing_many_records_what_publishing_each_records(registry: Registry) -> None:
     publish(registry, "old", "a")
     publish(registry, "gone", "a")
     began = {name: registry.show(name).created_at for name in ("old", "gone")}
@@ -216,8 +217,8 @@ def test_publishing_many_records_what_publishing_each_records(registry: SqlRegis
     assert [(p.version, p.live, p.created) for p in again] == [(2, 1, False), (2, 2, False), (1, 1, False)]
 
 
-def test_publishing_many_of_which_one_has_no_name_publishes_none(registry: SqlRegistry) -> None:
+def test_publishing_many_of_which_one_has_no_name_publishes_none(registry: Registry) -> None:
     many = [NewVersion(name, digest("a"), "t", {}, 1) for name in ("spam", "Not A Name")]
     with pytest.raises(errors.InvalidName):
         registry.publish_all(many)
-    assert registry.is_empty()
+    assert registry.count() == 0

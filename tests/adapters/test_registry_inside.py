@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.pool import NullPool
 
 from rootstock.adapters.errors import RegistryUnavailable
-from rootstock.adapters.registry import Resolution, SqlRegistry, sql
+from rootstock.adapters.registry import Resolution, SqlRegistry, TenantRegistry
 from rootstock.adapters.registry.sql.database import HEAD
 from rootstock.adapters.registry.sql.resolutions import Resolutions
 from rootstock.adapters.registry.sql.tables import Base
+from tests.adapters.registries import digest, make_at_step, publish, steps
 
 
 @pytest.mark.parametrize("by_steps", [False, True], ids=["at once", "by steps"])
@@ -81,21 +81,59 @@ def _plain(part: Mapping[Any, Any]) -> str:
 
 
 def test_the_newest_step_is_the_one_the_program_expects() -> None:
-    config = Config()
-    config.set_main_option("script_location", str(Path(sql.__file__).parent / "migrations"))
-    config.set_main_option("path_separator", "os")
-    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+    assert ScriptDirectory.from_config(steps()).get_heads() == [HEAD]
+
+
+# The statements with which the programs of the first two schemas publish a live version and note it.
+_OLD_PUBLICATION = (
+    "INSERT INTO adapters (name, next_version, created_at) VALUES ('spam', 2, '2026-01-01 00:00:00')",
+    "INSERT INTO versions (adapter, number, digest, task, status, size, verification, created_at) "
+    f"VALUES ('spam', 1, 'sha256:{'0' * 64}', 't', 'ready', 1, '{{}}', '2026-01-01 00:00:00')",
+    "INSERT INTO aliases (adapter, alias, version) VALUES ('spam', 'live', 1)",
+    "INSERT INTO live_history (adapter, version) VALUES ('spam', 1)",
+    "INSERT INTO events (at, what, name, version, alias, detail) "
+    "VALUES ('2026-01-01 00:00:00', 'published', 'spam', 1, NULL, '{}')",
+    "UPDATE revision SET number = number + 1",
+)
+
+
+def _publish_as_before(url: str) -> None:
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        for statement in _OLD_PUBLICATION:
+            connection.execute(text(statement))
+
+
+@pytest.mark.parametrize(
+    "upgraded_first", [False, True], ids=["then upgraded", "by an old server after the upgrade"]
+)
+def test_an_adapter_that_a_program_without_tenants_published_is_the_default_tenant_s(
+    registry_url: str, upgraded_first: bool
+) -> None:
+    url = registry_url
+    make_at_step(url, "0002")
+    if upgraded_first:
+        SqlRegistry(url).close()
+    _publish_as_before(url)
+    with closing(SqlRegistry(url)) as registry:
+        default, acme = TenantRegistry(registry, "default"), TenantRegistry(registry, "acme", "acme/k1")
+        assert default.resolve("spam") == Resolution("spam", 1, "sha256:" + "0" * 64)
+        assert [(one.name, one.shared) for one in default.list().adapters] == [("spam", False)]
+        assert (acme.list().adapters, acme.events(), acme.count()) == ([], [], 0)
+        publish(acme, "spam", "a")
+        publish(default, "spam", "b")
+        assert [(event.id, event.what, event.who) for event in default.events("spam")] == [
+            (3, "alias_set", "default"),
+            (2, "published", "default"),
+            (1, "published", None),
+        ]
+        assert [(event.id, event.who) for event in acme.events()] == [(2, "acme/k1"), (1, "acme/k1")]
+        assert acme.resolve("spam").digest == digest("a")
 
 
 def test_a_registry_of_the_first_schema_is_upgraded_and_keeps_what_it_held(registry_url: str) -> None:
     url = registry_url
-    with closing(SqlRegistry(url)) as registry:
-        registry.publish("spam", "sha256:" + "0" * 64, task="t", verification={}, size=1)
-    with create_engine(url, poolclass=NullPool).begin() as connection:
-        for later in ("keys", "quotas"):
-            connection.execute(text(f"DROP TABLE {later}"))
-        connection.execute(text("ALTER TABLE versions DROP COLUMN foundation"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    make_at_step(url, "0001")
+    _publish_as_before(url)
     with closing(SqlRegistry(url)) as registry:
         assert registry.resolve("spam") == Resolution("spam", 1, "sha256:" + "0" * 64, None)
         registry.publish("eggs", "sha256:" + "1" * 64, task="t", verification={}, size=1, foundation="sha256:f")

@@ -16,7 +16,8 @@ from hypothesis.stateful import (
 
 from rootstock.adapters import errors
 from rootstock.adapters.registry import NewVersion, SqlRegistry
-from tests.adapters.registries import address
+from rootstock.adapters.registry.port import Registry
+from tests.adapters.registries import address, among_neighbours
 from tests.postgres_process import PostgresProcess
 
 NAMES = st.sampled_from(["spam", "ham"])
@@ -105,7 +106,7 @@ class RegistryAgainstModel(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.url = self.new_url()
-        self.registry = SqlRegistry(self.url)
+        self.registry = self.opened()
         self.models = {"spam": Model(), "ham": Model()}
 
     @rule(name=NAMES, content=CONTENTS, activate=st.booleans())
@@ -152,10 +153,13 @@ class RegistryAgainstModel(RuleBasedStateMachine):
         expected = outcome(self.models[name].delete)
         assert outcome(lambda: self.registry.delete_adapter(name)) == expected
 
+    def opened(self) -> Registry:
+        return SqlRegistry(self.url)
+
     @rule()
     def restart(self) -> None:
         self.registry.close()
-        self.registry = SqlRegistry(self.url)
+        self.registry = self.opened()
 
     @invariant()
     def the_registry_says_what_the_model_says(self) -> None:
@@ -178,9 +182,16 @@ class RegistryAgainstModel(RuleBasedStateMachine):
         self.registry.close()
 
 
-def run(new_url: Callable[[], str], examples: int) -> None:
+class TenantAgainstModel(RegistryAgainstModel):
+    """The same for a tenant, while other tenants have adapters of the same names."""
+
+    def opened(self) -> Registry:
+        return among_neighbours(SqlRegistry(self.url), "acme")
+
+
+def run(machine: type[RegistryAgainstModel], new_url: Callable[[], str], examples: int) -> None:
     run_state_machine_as_test(
-        lambda: RegistryAgainstModel(new_url),
+        lambda: machine(new_url),
         settings=settings(
             max_examples=examples,
             stateful_step_count=25,
@@ -192,8 +203,17 @@ def run(new_url: Callable[[], str], examples: int) -> None:
 
 def test_a_registry_in_a_file_follows_the_model(tmp_path: Path) -> None:
     numbers = itertools.count()
-    run(lambda: address(tmp_path / str(next(numbers))), 15)
+    run(RegistryAgainstModel, lambda: address(tmp_path / str(next(numbers))), 12)
+
+
+def test_the_registry_of_a_tenant_in_a_file_follows_the_model(tmp_path: Path) -> None:
+    numbers = itertools.count()
+    run(TenantAgainstModel, lambda: address(tmp_path / str(next(numbers))), 8)
 
 
 def test_a_registry_on_postgresql_follows_the_model(postgres: PostgresProcess) -> None:
-    run(postgres.new_schema, 5)
+    run(RegistryAgainstModel, postgres.new_schema, 3)
+
+
+def test_the_registry_of_a_tenant_on_postgresql_follows_the_model(postgres: PostgresProcess) -> None:
+    run(TenantAgainstModel, postgres.new_schema, 3)

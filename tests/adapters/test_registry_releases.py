@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from rootstock.adapters import errors
 from rootstock.adapters.registry import SqlRegistry, sql
+from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.registry.sql.database import HEAD
 from tests.adapters.registries import digest, publish
 
@@ -62,7 +63,7 @@ def upgraded(url: str, step: str) -> None:
 
 
 def test_an_older_program_that_runs_goes_on_after_a_newer_one_has_upgraded_the_database(
-    registry: SqlRegistry, registry_url: str
+    registry: Registry, registry_url: str
 ) -> None:
     publish(registry, "spam", "a")
     # PostgreSQL's driver would prepare a statement that is repeated, and a prepared one breaks on a new type.

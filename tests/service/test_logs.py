@@ -63,9 +63,9 @@ def test_what_the_server_and_libraries_log_about_a_request_is_json_with_its_id(
     engine, registry = running.app.state.server.foundations.first.engine, running.app.state.server.registry
     resolve = registry.resolve
 
-    def resolve_and_warn(reference: str) -> Any:
+    def resolve_and_warn(reference: str, *viewer: Any) -> Any:
         logging.getLogger("some.library").warning("slow look-up of %s", reference)
-        return resolve(reference)
+        return resolve(reference, *viewer)
 
     monkeypatch.setattr(registry, "resolve", resolve_and_warn)
     with running.client() as client:

@@ -95,6 +95,21 @@ def test_a_pin_follows_its_name_once_the_new_adapter_is_in_memory() -> None:
     with_pins(body, "a")
 
 
+def test_a_change_of_a_tenant_loads_the_tenant_s_adapter_ahead() -> None:
+    async def body(bench: Bench, pins: Pins) -> None:
+        bench.add("a", "acme/a", warm=False)
+        await pins.follow()
+        pins.seen_by("acme").moved("a")
+        await settled(pins)
+        assert bench.catalog.loads["sha256:acme/a"] == 1
+        assert bench.catalog.loads["sha256:a"] == 0
+        pins.seen_by("default").moved("a")
+        await settled(pins)
+        assert bench.catalog.loads["sha256:a"] == 1
+
+    with_pins(body)
+
+
 def test_what_cannot_be_resolved_or_loaded_is_pinned_when_it_can_be_and_hinders_no_other() -> None:
     async def body(bench: Bench, pins: Pins) -> None:
         bench.add("a", "lost", warm=False)

@@ -48,7 +48,7 @@ def running(serve: Callable[..., RunningServer], peft_saved: dict[str, PeftAdapt
 
 @pytest.fixture
 def client(running: RunningServer) -> Iterator[httpx.Client]:
-    with running.client(READER) as client:
+    with running.client(OWNER) as client:
         yield client
 
 
@@ -127,7 +127,7 @@ def test_a_view_names_its_numbers_for_people(running: RunningServer, client: htt
 def test_the_key_q_ends_it_and_leaves_the_terminal_as_it_was(running: RunningServer) -> None:
     ours, theirs = pty.openpty()
     before = termios.tcgetattr(theirs)
-    command = [ROOTSTOCK, "top", "--url", running.url, "--interval", "0.05"]
+    command = [ROOTSTOCK, "top", "--url", running.url, "--key", OWNER, "--interval", "0.05"]
     # Only a session's own terminal knows which process is in its foreground.
     process = subprocess.Popen(
         ["setsid", "--ctty", "--wait", *command], stdin=theirs, stdout=theirs, stderr=theirs, text=True
@@ -147,7 +147,7 @@ def test_the_key_q_ends_it_and_leaves_the_terminal_as_it_was(running: RunningSer
 def test_into_a_pipe_each_view_is_text_as_it_comes_until_the_reader_goes(
     running: RunningServer, stdin: int | None
 ) -> None:
-    command = [ROOTSTOCK, "top", "--url", running.url, "--interval", "0.05"]
+    command = [ROOTSTOCK, "top", "--url", running.url, "--key", OWNER, "--interval", "0.05"]
     if stdin is None:
         command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
     process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -215,7 +215,7 @@ def test_a_quantile_lies_in_the_bucket_of_the_true_one() -> None:
 
 
 def test_the_command_prints_one_json_document_a_view(running: RunningServer) -> None:
-    done = top(running.url, "--once", "--json", ROOTSTOCK_API_KEY=READER)
+    done = top(running.url, "--once", "--json", ROOTSTOCK_ADMIN_KEY=OWNER)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     view = json.loads(line)
@@ -225,17 +225,18 @@ def test_the_command_prints_one_json_document_a_view(running: RunningServer) -> 
 
 def test_the_address_may_come_from_a_variable(running: RunningServer) -> None:
     command = [ROOTSTOCK, "top", "--interval", "0.05", "--once"]
-    environment = {**os.environ, "ROOTSTOCK_URL": running.url}
+    environment = {**os.environ, "ROOTSTOCK_URL": running.url, "ROOTSTOCK_ADMIN_KEY": OWNER}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 0, done.stderr
     assert f"{running.url}  ready" in done.stdout
 
 
-def test_without_a_key_the_command_shows_what_is_open_to_all(running: RunningServer) -> None:
-    done = top(running.url, "--once")
-    assert done.returncode == 0, done.stderr
-    assert f"{running.url}  ready" in done.stdout
-    assert "busy" not in done.stdout
+@pytest.mark.parametrize("key", ["", READER])
+def test_without_the_admin_key_the_command_says_that_it_needs_it(running: RunningServer, key: str) -> None:
+    done = top(running.url, "--once", *(["--key", key] if key else []))
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert "admin key" in line
 
 
 @pytest.mark.parametrize("arguments", [["--once"], ["--json"], []])

@@ -7,13 +7,16 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from rootstock.adapters.reference import LIVE
+from rootstock.adapters.reference import LIVE, split_stored
 from rootstock.adapters.registry.records import READY, NewVersion, Published
+from rootstock.adapters.registry.sql.history import History
 from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, EventRow, LiveRow, VersionRow
 
 
-def publish_all(session: Session, versions: Sequence[NewVersion], now: datetime) -> list[Published]:
-    """Give each version the next number under its name, and point `live` at it.
+def publish_all(
+    session: Session, versions: Sequence[NewVersion], now: datetime, history: History
+) -> list[Published]:
+    """Give each version the next number under its stored name, and point `live` at it.
 
     A version whose digest the name holds already changes nothing.
     """
@@ -34,9 +37,8 @@ def publish_all(session: Session, versions: Sequence[NewVersion], now: datetime)
             following[name] = number + 1
             numbers[name, version.digest] = number
             rows.append(_version(version, number, now))
-            at = {"at": now, "name": name, "version": number}
-            events.append({**at, "what": "published", "alias": None, "detail": {"digest": version.digest}})
-            events.append({**at, "what": "alias_set", "alias": LIVE, "detail": {"before": live.get(name)}})
+            events.append(history.row("published", name, number, None, {"digest": version.digest}))
+            events.append(history.row("alias_set", name, number, LIVE, {"before": live.get(name)}))
             live[name] = number
         done.append(Published(name, number, version.digest, created, live.get(name)))
     # The caller has just stored these bytes again.
@@ -87,7 +89,10 @@ def _write_adapters(
         row = known.get(name)
         began = now if row is None or row.deleted_at is not None else row.created_at
         values = {"name": name, "next_version": number, "created_at": began, "deleted_at": None}
-        (new if row is None else old).append(values)
+        if row is None:
+            new.append({**values, "tenant": split_stored(name)[0]})
+        else:
+            old.append(values)
     if new:
         session.execute(insert(AdapterRow), new)
     if old:

@@ -21,10 +21,10 @@ def move_live(session: Session, name: str, version: int) -> None:
     session.flush()
 
 
-def step_back(session: Session, name: str) -> int:
+def step_back(session: Session, name: str, called: str) -> int:
     """Point `live` at the previous version of its history and return that version.
 
-    Raise NoPreviousVersion if the history holds no earlier version.
+    Raise NoPreviousVersion if the history holds no earlier version; its message has the name `called`.
     """
     present = live_version(session, name)
     last = _last(session, name)
@@ -35,8 +35,8 @@ def step_back(session: Session, name: str) -> int:
         last = _last(session, name)
     if last is None:
         raise NoPreviousVersion(
-            f"'live' of adapter {name!r} points at {'nothing' if present is None else f'version {present}'}, and "
-            "its history holds no earlier version that still exists; set 'live' to a version's number instead"
+            f"'live' of adapter {called!r} points at {'nothing' if present is None else f'version {present}'}, "
+            "and its history holds no earlier version that still exists; set 'live' to a version's number instead"
         )
     point(session, name, LIVE, last.version)
     return last.version

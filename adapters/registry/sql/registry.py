@@ -5,23 +5,28 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from rootstock.adapters.errors import InvalidName, RegistryUnavailable, StoreFull, VersionInUse
 from rootstock.adapters.reference import (
+    DEFAULT_TENANT,
     LIVE,
     Reference,
     check_alias,
     check_digest,
     check_name,
-    is_name,
+    check_tenant,
     is_part_of_name,
     shown,
+    split_path,
+    split_stored,
+    stored_name,
 )
 from rootstock.adapters.registry.records import (
     READY,
@@ -33,22 +38,27 @@ from rootstock.adapters.registry.records import (
     Page,
     Published,
     Resolution,
+    Sharing,
     VersionDetail,
+    Viewer,
 )
 from rootstock.adapters.registry.sql.bulk import publish_all
 from rootstock.adapters.registry.sql.database import Database, revision
+from rootstock.adapters.registry.sql.history import History
 from rootstock.adapters.registry.sql.keys import SqlKeyRegistry
 from rootstock.adapters.registry.sql.listing import (
     adapter_detail,
+    count,
     indexed_versions,
     newest_events,
     page,
     version_detail,
 )
 from rootstock.adapters.registry.sql.live import live_version, move_live, point, step_back
-from rootstock.adapters.registry.sql.lookup import find_adapter, find_target, find_version
+from rootstock.adapters.registry.sql.lookup import find_target, find_version
 from rootstock.adapters.registry.sql.resolutions import Resolutions
-from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, EventRow, LiveRow, VersionRow
+from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, LiveRow, VersionRow
+from rootstock.adapters.registry.sql.visibility import candidates, find_adapter, find_own, named
 
 STALE_AFTER = 1.0
 # The key of a version's record under which the signature of its upload is.
@@ -62,6 +72,9 @@ class SqlRegistry:
     another process reaches look-ups of references in this one's memory at most STALE_AFTER seconds plus one
     query later, and all other look-ups at once; on PostgreSQL it reaches both at once. While the database cannot
     be read, references in memory still resolve; `ping` then raises RegistryUnavailable.
+
+    Each method takes the viewer for whom it reads or writes (`TenantRegistry` gives it). Without one, a program
+    that holds the home uses the adapters of all tenants by their stored names.
     """
 
     def __init__(
@@ -89,16 +102,17 @@ class SqlRegistry:
         self._subscribers: builtins.list[Callable[[], None]] = []
         self._followed = self._database.follow(self._resolutions, self._tell)
 
-    def resolve(self, reference: str | Reference) -> Resolution:
+    def resolve(self, reference: str | Reference, viewer: Viewer | None = None) -> Resolution:
         """Return the one version that `reference` means now; a name alone means its alias `live`."""
         text = str(reference) if isinstance(reference, Reference) else reference
         self._look_for_changes()
-        resolution = self._resolutions.get(text) if isinstance(text, str) else None
+        key = None if viewer is None else viewer.tenant, text
+        resolution = self._resolutions.get(key) if isinstance(text, str) else None
         if resolution is not None:
             return resolution
         parsed = reference if isinstance(reference, Reference) else Reference.parse(reference)
-        resolved, read_at = self._database.in_time(partial(self._find, parsed))
-        self._resolutions.keep(text, resolved, read_at)
+        resolved, read_at = self._database.in_time(partial(self._find, parsed, viewer))
+        self._resolutions.keep(key, resolved, read_at)
         return resolved
 
     def publish(
@@ -111,18 +125,19 @@ class SqlRegistry:
         size: int,
         activate: bool = True,
         foundation: str | None = None,
+        viewer: Viewer | None = None,
     ) -> Published:
         """Give `digest` the next version number under `name`, or find the number that it has already.
 
         With `activate`, point `live` at that version. A number that it has already keeps its record, apart from a
         new signature.
         """
-        check_name(name)
+        stored = _new_name(name, viewer)
         check_digest(digest)
-        with self._writing(name) as session:
-            adapter = _adapter(session, name)
+        with self._writing(stored, viewer) as (session, history):
+            adapter = _adapter(session, stored)
             row = session.scalars(
-                select(VersionRow).where(VersionRow.adapter == name, VersionRow.digest == digest)
+                select(VersionRow).where(VersionRow.adapter == stored, VersionRow.digest == digest)
             ).one_or_none()
             created = row is None
             if row is not None and row.status != READY:
@@ -132,94 +147,111 @@ class SqlRegistry:
                 row = _version(adapter, digest, task, verification, size, foundation)
                 session.add(row)
                 session.flush()
-                _note(session, "published", name, version=row.number, digest=digest)
+                history.note("published", stored, version=row.number, digest=digest)
             elif _signs_anew(row.verification, verification):
                 row.verification = {**row.verification, _SIGNATURE: verification[_SIGNATURE]}
-                _note(session, "signed", name, version=row.number, signer=verification[_SIGNATURE]["signer"])
-            before = live_version(session, name)
+                history.note("signed", stored, version=row.number, signer=verification[_SIGNATURE]["signer"])
+            before = live_version(session, stored)
             if activate and before != row.number:
-                move_live(session, name, row.number)
-                _note(session, "alias_set", name, version=row.number, alias=LIVE, before=before)
+                move_live(session, stored, row.number)
+                history.note("alias_set", stored, version=row.number, alias=LIVE, before=before)
             live = row.number if activate else before
-            return Published(name, row.number, digest, created, live)
+            return Published(named(stored, viewer), row.number, digest, created, live)
 
-    def publish_all(self, versions: Sequence[NewVersion]) -> builtins.list[Published]:
+    def publish_all(
+        self, versions: Sequence[NewVersion], viewer: Viewer | None = None
+    ) -> builtins.list[Published]:
         """Publish the versions and point `live` at each, in one transaction.
 
         A version whose digest the name holds already changes nothing.
         """
+        stored = [replace(version, name=_new_name(version.name, viewer)) for version in versions]
         for version in versions:
-            check_name(version.name)
             check_digest(version.digest)
-        with self._writing() as session:
-            return publish_all(session, versions, _now())
+        with self._writing(None, viewer) as (session, history):
+            done = publish_all(session, stored, _now(), history)
+        return [replace(one, name=named(one.name, viewer)) for one in done]
 
-    def set_alias(self, name: str, alias: str, version: int) -> AliasPointer:
+    def set_alias(self, name: str, alias: str, version: int, viewer: Viewer | None = None) -> AliasPointer:
         """Point `alias` of `name` at `version`; a move of `live` goes into the history that `rollback` uses."""
         check_alias(alias)
-        with self._writing(name) as session:
-            target = find_version(session, name, version)
-            row = session.get(AliasRow, (name, alias))
+        with self._changing(name, viewer) as (session, history, adapter):
+            target = find_version(session, adapter, version, viewer)
+            row = session.get(AliasRow, (adapter.name, alias))
             before = None if row is None else row.version
             if before != version:
                 if alias == LIVE:
-                    move_live(session, name, version)
+                    move_live(session, adapter.name, version)
                 else:
-                    point(session, name, alias, version)
-                _note(session, "alias_set", name, version=version, alias=alias, before=before)
-            return AliasPointer(name, alias, version, target.digest)
+                    point(session, adapter.name, alias, version)
+                history.note("alias_set", adapter.name, version=version, alias=alias, before=before)
+            return AliasPointer(named(adapter.name, viewer), alias, version, target.digest)
 
-    def rollback(self, name: str) -> AliasPointer:
+    def rollback(self, name: str, viewer: Viewer | None = None) -> AliasPointer:
         """Point `live` at its previous version that still exists; raise NoPreviousVersion if there is none."""
-        with self._writing(name) as session:
-            find_adapter(session, name)
-            before = live_version(session, name)
-            version = step_back(session, name)
-            _note(session, "rolled_back", name, version=version, alias=LIVE, before=before)
-            return AliasPointer(name, LIVE, version, find_version(session, name, version).digest)
+        with self._changing(name, viewer) as (session, history, adapter):
+            called = named(adapter.name, viewer)
+            before = live_version(session, adapter.name)
+            version = step_back(session, adapter.name, called)
+            history.note("rolled_back", adapter.name, version=version, alias=LIVE, before=before)
+            return AliasPointer(called, LIVE, version, find_version(session, adapter, version).digest)
 
-    def delete_version(self, name: str, version: int, *, force: bool = False) -> str:
+    def share(self, name: str, shared: bool, viewer: Viewer | None = None) -> Sharing:
+        """Let all tenants use an adapter, or its tenant alone."""
+        with self._changing(name, viewer) as (_, history, adapter):
+            if adapter.shared != shared:
+                adapter.shared = shared
+                history.note("shared" if shared else "unshared", adapter.name)
+            return Sharing(named(adapter.name, viewer), shared)
+
+    def delete_version(
+        self, name: str, version: int, *, force: bool = False, viewer: Viewer | None = None
+    ) -> str:
         """Remove a version and return its digest.
 
         Raise VersionInUse if aliases point at it, unless `force`, which removes those aliases too.
         """
-        with self._writing(name) as session:
-            row = find_version(session, name, version)
-            here = (AliasRow.adapter == name, AliasRow.version == version)
+        with self._changing(name, viewer) as (session, history, adapter):
+            row = find_version(session, adapter, version, viewer)
+            stored, called = adapter.name, named(adapter.name, viewer)
+            here = (AliasRow.adapter == stored, AliasRow.version == version)
             aliases = list(session.scalars(select(AliasRow.alias).where(*here).order_by(AliasRow.alias)))
             if aliases and not force:
                 raise VersionInUse(
-                    f"version {version} of adapter {name!r} is in use by the aliases: {', '.join(aliases)}; "
+                    f"version {version} of adapter {called!r} is in use by the aliases: {', '.join(aliases)}; "
                     "move the aliases first, or force the deletion to remove them with the version"
                 )
             session.execute(delete(AliasRow).where(*here))
-            session.execute(delete(LiveRow).where(LiveRow.adapter == name, LiveRow.version == version))
-            session.execute(delete(VersionRow).where(VersionRow.adapter == name, VersionRow.number == version))
-            _note(session, "version_deleted", name, version=version, digest=row.digest, aliases=aliases)
+            session.execute(delete(LiveRow).where(LiveRow.adapter == stored, LiveRow.version == version))
+            session.execute(delete(VersionRow).where(VersionRow.adapter == stored, VersionRow.number == version))
+            history.note("version_deleted", stored, version=version, digest=row.digest, aliases=aliases)
             return row.digest
 
-    def delete_adapter(self, name: str) -> builtins.list[str]:
+    def delete_adapter(self, name: str, viewer: Viewer | None = None) -> builtins.list[str]:
         """Remove an adapter with its versions and aliases; return the digests in order of version number."""
-        with self._writing(name) as session:
-            adapter = find_adapter(session, name)
+        with self._changing(name, viewer) as (session, history, adapter):
+            stored = adapter.name
             rows = session.execute(
                 select(VersionRow.number, VersionRow.digest)
-                .where(VersionRow.adapter == name)
+                .where(VersionRow.adapter == stored)
                 .order_by(VersionRow.number)
             ).all()
-            session.execute(delete(AliasRow).where(AliasRow.adapter == name))
-            session.execute(delete(LiveRow).where(LiveRow.adapter == name))
-            session.execute(delete(VersionRow).where(VersionRow.adapter == name))
-            adapter.deleted_at = _now()
+            session.execute(delete(AliasRow).where(AliasRow.adapter == stored))
+            session.execute(delete(LiveRow).where(LiveRow.adapter == stored))
+            session.execute(delete(VersionRow).where(VersionRow.adapter == stored))
+            # A later adapter of this name begins as its tenant's alone.
+            adapter.deleted_at, adapter.shared = _now(), False
             digests = [digest for _, digest in rows]
-            _note(session, "adapter_deleted", name, versions=[number for number, _ in rows])
+            history.note("adapter_deleted", stored, versions=[number for number, _ in rows])
             return digests
 
-    def list(self, limit: int = 100, after: str | None = None, search: str = "") -> Page:
+    def list(
+        self, limit: int = 100, after: str | None = None, search: str = "", viewer: Viewer | None = None
+    ) -> Page:
         """Return at most `limit` adapters in order of name: names after `after` that contain `search`."""
         if limit < 1:
             raise ValueError(f"limit is {limit}; give at least 1")
-        if after is not None and not is_name(after):
+        if after is not None and split_path(after) is None:
             raise InvalidName(
                 f"{shown(after)} is not a name that a page can begin after; give the `next` of the last page",
                 param="after",
@@ -228,41 +260,45 @@ class SqlRegistry:
         if not is_part_of_name(search):
             return Page([], None)
         with self._database.reading() as session:
-            return page(session, limit, after, search)
+            return page(session, limit, after, search, viewer)
 
-    def show(self, name: str) -> AdapterDetail:
+    def show(self, name: str, viewer: Viewer | None = None) -> AdapterDetail:
         """Return everything about one adapter; raise UnknownAdapter if there is none."""
         with self._database.reading() as session:
-            return adapter_detail(session, name)
+            return adapter_detail(session, name, viewer)
 
-    def version(self, name: str, number: int) -> VersionDetail:
+    def version(self, name: str, number: int, viewer: Viewer | None = None) -> VersionDetail:
         """Return everything about one version; raise UnknownAdapter or UnknownVersion if there is none."""
         with self._database.reading() as session:
-            return version_detail(find_version(session, name, number))
+            adapter = find_adapter(session, name, viewer)
+            return version_detail(find_version(session, adapter, number, viewer), named(adapter.name, viewer))
 
     def events(
-        self, name: str | None = None, limit: int = 100, before: int | None = None
+        self,
+        name: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+        viewer: Viewer | None = None,
     ) -> builtins.list[Event]:
         """Return at most `limit` events, newest first, of all adapters or of one, which may be deleted.
 
-        With `before`, return only events older than the one with that id.
+        With `before`, return only events older than the one with that id. A viewer gets the events of its tenant,
+        and their ids count these alone.
         """
-        if name is not None and not is_name(name):
-            return []
         with self._database.reading() as session:
-            return newest_events(session, name, limit, before)
+            return newest_events(session, name, limit, before, viewer)
 
-    def count(self) -> int:
+    def count(self, viewer: Viewer | None = None) -> int:
         """Return the number of adapters."""
         with self._database.reading() as session:
-            return session.scalar(select(func.count()).where(AdapterRow.deleted_at.is_(None))) or 0
+            return count(session, viewer)
 
     def is_empty(self) -> bool:
         """Return whether there are no adapters now, even if there were some earlier."""
         return self.count() == 0
 
     def digest_in_use(self, digest: str) -> bool:
-        """Return whether any version of any adapter has this digest."""
+        """Return whether any version of any tenant's adapter has this digest."""
         with self._database.reading() as session:
             return (
                 session.scalars(select(VersionRow.number).where(VersionRow.digest == digest)).first() is not None
@@ -289,7 +325,7 @@ class SqlRegistry:
         self._subscribers.append(changed)
 
     def index(self) -> Iterator[IndexedVersion]:
-        """Yield every version of every adapter, in order of name and number."""
+        """Yield every version of every tenant's adapters by stored name, in order of name and number."""
         after = ("", 0)
         while True:
             with self._database.reading() as session:
@@ -301,12 +337,12 @@ class SqlRegistry:
 
     def mark(self, digest: str, status: str) -> int:
         """Set the status of all versions with this digest, and return how many had another one."""
-        with self._writing() as session:
+        with self._writing(None, None) as (session, history):
             other = (VersionRow.digest == digest, VersionRow.status != status)
             rows = session.execute(select(VersionRow.adapter, VersionRow.number).where(*other)).all()
             session.execute(update(VersionRow).where(*other).values(status=status))
             for name, number in rows:
-                _note(session, f"marked_{status}", name, version=number, digest=digest)
+                history.note(f"marked_{status}", name, version=number, digest=digest)
             return len(rows)
 
     def ping(self) -> None:
@@ -319,15 +355,24 @@ class SqlRegistry:
         self._resolutions.clear()
 
     @contextmanager
-    def _writing(self, name: str | None = None) -> Iterator[Session]:
-        """Yield a session that writes; `name` is the one adapter that it changes, or None for several."""
-        with self._database.writing(name) as (session, new_revision):
-            yield session
-        self._resolutions.renew(new_revision, name)
+    def _writing(self, stored: str | None, viewer: Viewer | None) -> Iterator[tuple[Session, History]]:
+        """Yield a session that writes; `stored` is the one adapter that it changes, or None for several."""
+        with self._database.writing(stored) as (session, new_revision):
+            yield session, History(session, viewer, _now())
+        self._resolutions.renew(new_revision, stored)
 
-    def _find(self, reference: Reference) -> tuple[Resolution, int]:
+    @contextmanager
+    def _changing(self, path: str, viewer: Viewer | None) -> Iterator[tuple[Session, History, AdapterRow]]:
+        """Yield a session that changes an adapter of the viewer, and the adapter."""
+        parts = split_path(path)
+        # Of the names that a path may mean, the first one alone can be the viewer's.
+        stored = None if parts is None else candidates(*parts, viewer)[0][0]
+        with self._writing(stored, viewer) as (session, history):
+            yield session, history, find_own(session, path, viewer)
+
+    def _find(self, reference: Reference, viewer: Viewer | None) -> tuple[Resolution, int]:
         with self._database.reading() as session:
-            return find_target(session, reference)
+            return find_target(session, reference, viewer)
 
     def _tell(self) -> None:
         for changed in self._subscribers:
@@ -358,7 +403,7 @@ def _signs_anew(before: dict[str, Any], now: dict[str, Any]) -> bool:
 def _adapter(session: Session, name: str) -> AdapterRow:
     row = session.get(AdapterRow, name)
     if row is None:
-        row = AdapterRow(name=name, next_version=1, created_at=_now())
+        row = AdapterRow(name=name, next_version=1, created_at=_now(), tenant=split_stored(name)[0], shared=False)
         session.add(row)
         session.flush()
     elif row.deleted_at is not None:
@@ -384,10 +429,12 @@ def _version(
     )
 
 
-def _note(
-    session: Session, what: str, name: str, version: int | None = None, alias: str | None = None, **detail: Any
-) -> None:
-    session.add(EventRow(at=_now(), what=what, name=name, version=version, alias=alias, detail=detail))
+def _new_name(path: str, viewer: Viewer | None) -> str:
+    """Return the stored name of an adapter to publish. Raise InvalidName if it cannot be one."""
+    if viewer is not None:
+        return stored_name(viewer.tenant, check_name(path))
+    tenant, name = split_stored(path) if isinstance(path, str) else (DEFAULT_TENANT, path)
+    return stored_name(check_tenant(tenant), check_name(name))
 
 
 def _now() -> datetime:

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     DateTime,
     ForeignKey,
     ForeignKeyConstraint,
@@ -15,15 +16,24 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-# Names are in the order of their bytes on every database, so that pages begin and end alike.
-Name = String(128).with_variant(String(128, collation="C"), "postgresql")
+from rootstock.adapters.reference import DEFAULT_TENANT, MAX_STORED_NAME
+
 Alias = String(64).with_variant(String(64, collation="C"), "postgresql")
 Digest = String(71).with_variant(String(71, collation="C"), "postgresql")
+
+# An adapter's name, with its tenant before it unless that is the default one. The order of names must be the same
+# on every database, because a page of a list begins after a name. SQLite heeds no lengths, and cannot change one.
+StoredName = (
+    String(MAX_STORED_NAME)
+    .with_variant(String(MAX_STORED_NAME, collation="C"), "postgresql")
+    .with_variant(String(128), "sqlite")
+)
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -64,13 +74,20 @@ class RevisionRow(Base):
 
 
 class AdapterRow(Base):
-    """An adapter's name and next version number; the row stays when the adapter is deleted."""
+    """An adapter's name and next version number; the row stays when the adapter is deleted.
+
+    `tenant` repeats the tenant of the name, so that an index finds a tenant's adapters. All tenants can use a
+    `shared` adapter.
+    """
 
     __tablename__ = "adapters"
-    name: Mapped[str] = mapped_column(Name, primary_key=True)
+    __table_args__ = (Index(None, "tenant", "name"), Index(None, "shared", "name"))
+    name: Mapped[str] = mapped_column(StoredName, primary_key=True)
     next_version: Mapped[int]
     created_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
+    tenant: Mapped[str] = mapped_column(String(32), server_default=DEFAULT_TENANT)
+    shared: Mapped[bool] = mapped_column(Boolean, server_default=false())
 
 
 class VersionRow(Base):
@@ -78,7 +95,7 @@ class VersionRow(Base):
 
     __tablename__ = "versions"
     __table_args__ = (UniqueConstraint("adapter", "digest"), Index(None, "digest"))
-    adapter: Mapped[str] = mapped_column(Name, ForeignKey("adapters.name"), primary_key=True)
+    adapter: Mapped[str] = mapped_column(StoredName, ForeignKey("adapters.name"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     digest: Mapped[str] = mapped_column(Digest)
     task: Mapped[str]
@@ -97,7 +114,7 @@ class AliasRow(Base):
         ForeignKeyConstraint(["adapter", "version"], ["versions.adapter", "versions.number"]),
         Index(None, "adapter", "version"),
     )
-    adapter: Mapped[str] = mapped_column(Name, primary_key=True)
+    adapter: Mapped[str] = mapped_column(StoredName, primary_key=True)
     alias: Mapped[str] = mapped_column(Alias, primary_key=True)
     version: Mapped[int]
 
@@ -111,22 +128,29 @@ class LiveRow(Base):
         Index(None, "adapter", "id"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
-    adapter: Mapped[str] = mapped_column(Name)
+    adapter: Mapped[str] = mapped_column(StoredName)
     version: Mapped[int]
 
 
 class EventRow(Base):
-    """A change that was made; rows are only added, and they stay when the adapter is deleted."""
+    """A change that was made; rows are only added, and they stay when the adapter is deleted.
+
+    `number` counts a tenant's events, because the gaps between its ids would tell how many others there are. It
+    is null in rows of a program that had no tenants, and then equals `id`. `who` is the principal.
+    """
 
     __tablename__ = "events"
-    __table_args__ = (Index(None, "name", "id"),)
+    __table_args__ = (Index(None, "name", "id"), Index(None, "tenant", "id"))
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime]
     what: Mapped[str] = mapped_column(String(32))
-    name: Mapped[str] = mapped_column(Name)
+    name: Mapped[str] = mapped_column(StoredName)
     version: Mapped[int | None]
     alias: Mapped[str | None] = mapped_column(String(64))
     detail: Mapped[dict[str, Any]]
+    tenant: Mapped[str] = mapped_column(String(32), server_default=DEFAULT_TENANT)
+    number: Mapped[int | None] = mapped_column(BigInteger)
+    who: Mapped[str | None] = mapped_column(String(64))
 
 
 class KeyRow(Base):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from rootstock.adapters.registry import AliasPointer
 from rootstock.service.api.body import BodyRoute
-from rootstock.service.api.document.error_codes import ADAPTER, CHANGE, VERSION, raises
+from rootstock.service.api.document.error_codes import CHANGE, CHANGE_OF_VERSION, raises
 from rootstock.service.api.server import server_of
 from rootstock.service.api.strict import Strict
 
@@ -32,7 +32,7 @@ class Alias(BaseModel):
     digest: str
 
 
-@router.put("/v1/adapters/{name}/aliases/{alias}", openapi_extra=raises(*VERSION, *CHANGE, "invalid_name"))
+@router.put("/v1/adapters/{name}/aliases/{alias}", openapi_extra=raises(*CHANGE_OF_VERSION, "invalid_name"))
 async def set_alias(request: Request, name: str, alias: str, body: AliasBody) -> Alias:
     """Point an alias at a version; requests that are admitted from now on use that version."""
     server = server_of(request)
@@ -41,7 +41,7 @@ async def set_alias(request: Request, name: str, alias: str, body: AliasBody) ->
     return _alias(pointer)
 
 
-@router.post("/v1/adapters/{name}/rollback", openapi_extra=raises(*ADAPTER, *CHANGE, "no_previous_version"))
+@router.post("/v1/adapters/{name}/rollback", openapi_extra=raises(*CHANGE, "no_previous_version"))
 async def rollback(request: Request, name: str) -> Alias:
     """Move `live` back to the version that it pointed to before."""
     server = server_of(request)

@@ -22,9 +22,11 @@ Before = Annotated[
 class AdapterEvent(BaseModel):
     """A change to an adapter.
 
-    `what` is "published", "alias_set", "rolled_back", "version_deleted" or "adapter_deleted". `detail` depends
-    on it: the digest of a published or deleted version, the version `before` of an alias, the `aliases` that
-    went with a version, or the deleted `versions`.
+    `what` is "published", "alias_set", "rolled_back", "shared", "unshared", "version_deleted" or
+    "adapter_deleted". `detail` depends on it: the digest of a published or deleted version, the version `before`
+    of an alias, the `aliases` that went with a version, or the deleted `versions`. `who` is the tenant of the
+    request that made the change, with a slash and the id of its key if it had one. It is null if a program made
+    the change in the home.
     """
 
     id: int
@@ -34,6 +36,7 @@ class AdapterEvent(BaseModel):
     version: int | None
     alias: str | None
     detail: dict[str, Any]
+    who: str | None
 
 
 class Events(BaseModel):
@@ -74,6 +77,7 @@ def _page(server: Server, name: str | None, limit: int, before: int | None) -> E
             version=event.version,
             alias=event.alias,
             detail=event.detail,
+            who=event.who,
         )
         for event in found[:limit]
     ]

@@ -17,7 +17,10 @@ router = APIRouter()
 
 
 class ListedAdapter(BaseModel):
-    """An adapter in a list. `residency` says where its live version is: "slot", "memory" or "store"."""
+    """An adapter in a list. `residency` says where its live version is: "slot", "memory" or "store".
+
+    One that another tenant shares is named `tenant/name`. `shared` tells whether all tenants can use it.
+    """
 
     name: str
     live: int | None
@@ -25,6 +28,7 @@ class ListedAdapter(BaseModel):
     task: str | None
     aliases: dict[str, int]
     residency: str | None
+    shared: bool
 
 
 class AdapterList(BaseModel):
@@ -41,7 +45,7 @@ async def list_adapters(
     after: Annotated[str | None, Query(description="Name after which the page begins.")] = None,
     search: Annotated[str, Query(description="Text that the names contain.")] = "",
 ) -> AdapterList:
-    """List the adapters by name, a page at a time."""
+    """List the tenant's adapters and those that others share, by name, a page at a time."""
     return await asyncio.to_thread(page_of, server_of(request), limit, after, search)
 
 
@@ -56,6 +60,7 @@ def page_of(server: Server, limit: int, after: str | None, search: str = "") -> 
             task=a.task,
             aliases=a.aliases,
             residency=_residency(server, a),
+            shared=a.shared,
         )
         for a in page.adapters
     ]

@@ -18,7 +18,7 @@ from rootstock.adapters.registry import VersionDetail
 from rootstock.adapters.signing.signature import Signature
 from rootstock.adapters.signing.signed_zip import signed_tail
 from rootstock.service.api.adapters.descriptions import Description, described_version, description_of
-from rootstock.service.api.document.error_codes import ADAPTER, CHANGE, STORED, VERSION, raises
+from rootstock.service.api.document.error_codes import ADAPTER, CHANGE, CHANGE_OF_VERSION, STORED, VERSION, raises
 from rootstock.service.api.server import Server, server_of
 
 router = APIRouter()
@@ -82,13 +82,14 @@ class AdapterAnswer(BaseModel):
     """An adapter with its versions, oldest first.
 
     `description` is that of the live version, else of the newest one. It is null without versions, and if the
-    store cannot read the bundle.
+    store cannot read the bundle. `shared` tells whether all tenants can use it.
     """
 
     name: str
     live: int | None
     task: str | None
     aliases: dict[str, int]
+    shared: bool
     created_at: datetime
     versions: list[Version]
     description: Description | None
@@ -134,7 +135,7 @@ async def download(request: Request, name: str, version: int) -> Response:
     return BundleResponse(file, headers, keep, tail)
 
 
-@router.delete("/v1/adapters/{name}", status_code=204, openapi_extra=raises(*ADAPTER, *CHANGE))
+@router.delete("/v1/adapters/{name}", status_code=204, openapi_extra=raises(*CHANGE))
 async def delete_adapter(request: Request, name: str) -> Response:
     """Delete an adapter with all its versions, once no request uses them."""
     server = server_of(request)
@@ -146,7 +147,7 @@ async def delete_adapter(request: Request, name: str) -> Response:
 @router.delete(
     "/v1/adapters/{name}/versions/{version}",
     status_code=204,
-    openapi_extra=raises(*VERSION, *CHANGE, "version_in_use"),
+    openapi_extra=raises(*CHANGE_OF_VERSION, "version_in_use"),
 )
 async def delete_version(
     request: Request,
@@ -183,6 +184,7 @@ def _adapter(server: Server, name: str) -> AdapterAnswer:
         live=adapter.live,
         task=adapter.task,
         aliases=adapter.aliases,
+        shared=adapter.shared,
         created_at=adapter.created_at,
         versions=[Version(**_fields(server, version)) for version in adapter.versions],
         description=None if described is None else description_of(server, described),

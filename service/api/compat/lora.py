@@ -12,7 +12,7 @@ from pydantic import StrictBool, StrictStr
 from rootstock.adapters.bundle import PlainFields
 from rootstock.adapters.errors import AdapterError, UnknownAdapter
 from rootstock.service.api.body import BodyRoute
-from rootstock.service.api.document.error_codes import ADAPTER, CHANGE, PUBLISHING, raises
+from rootstock.service.api.document.error_codes import CHANGE, PUBLISHING, raises
 from rootstock.service.api.server import Server, principal_of, server_of
 from rootstock.service.api.strict import Strict
 
@@ -64,7 +64,7 @@ async def load_lora_adapter(body: LoadLoraBody, request: Request) -> str:
     return f"Success: LoRA adapter '{done.published.name}' added successfully."
 
 
-@router.post("/v1/unload_lora_adapter", response_class=PlainTextResponse, openapi_extra=raises(*ADAPTER, *CHANGE))
+@router.post("/v1/unload_lora_adapter", response_class=PlainTextResponse, openapi_extra=raises(*CHANGE))
 async def unload_lora_adapter(body: UnloadLoraBody, request: Request) -> str:
     """Delete an adapter with all its versions, as DELETE /v1/adapters/{name} does."""
     server = server_of(request)
@@ -75,8 +75,10 @@ async def unload_lora_adapter(body: UnloadLoraBody, request: Request) -> str:
 
 def _check_free(server: Server, name: str) -> None:
     try:
-        server.registry.show(name)
+        found = server.registry.show(name).name
     except UnknownAdapter:
+        return
+    if found != name:  # Another tenant shares an adapter of that name, and this one can still have its own.
         return
     raise LoadedAdapterExists(
         f"there is an adapter {name!r} already; set load_inplace to true to publish a new version, or unload it "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rootstock.adapters.reference import Reference
 from rootstock.service.foundations import Foundations
 
 
@@ -31,5 +30,4 @@ async def find_model(foundations: Foundations, reference: str) -> ServedModel:
     if adapter is None:
         return ServedModel(reference, tuple(host.spec.own_tasks), ())
     # A client may move `live` before the model is called.
-    pinned = f"{Reference.parse(reference).name}@{adapter.digest}"
-    return ServedModel(pinned, (adapter.task,), adapter.labels)
+    return ServedModel(foundations.pinned(reference, adapter.digest), (adapter.task,), adapter.labels)

@@ -196,8 +196,8 @@ async def _classified(
     parameters: dict[str, Any] = {"top_k": None} | ({} if body.use_activation else {"function_to_apply": "none"})
     texts = _listed(body.input)
     answer = await _predicted(body, body.model, _CLASSIFICATION, texts, parameters, request, within, "input")
-    resolved = answer.resolved
-    return answer, await find_model(server_of(request).foundations, f"{resolved.name}@{resolved.digest}")
+    foundations = server_of(request).foundations
+    return answer, await find_model(foundations, foundations.pinned(body.model, answer.resolved.digest))
 
 
 async def _predicted(

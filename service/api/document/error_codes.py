@@ -25,8 +25,9 @@ INFERENCE = (
 )  # fmt: skip
 ADAPTER = ("unknown_adapter", "registry_unavailable")
 VERSION = (*ADAPTER, "unknown_version")
-# A change of the registry needs room on its disk.
-CHANGE = ("store_full",)
+# A change needs an adapter of the caller's own tenant, and room on the registry's disk.
+CHANGE = (*ADAPTER, "not_owner", "store_full")
+CHANGE_OF_VERSION = (*VERSION, "not_owner", "store_full")
 PUBLISHING = (
     REJECTED, "invalid_name", "store_full", "store_unavailable", "registry_unavailable", "invalid_parameter",
     "overloaded", "runner_fault", "draining", "deadline_exceeded", "stored_quota_exceeded",

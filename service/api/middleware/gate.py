@@ -18,6 +18,7 @@ from rootstock.service.api.middleware.request_id import choose_request_id
 from rootstock.service.api.middleware.response_headers import ResponseHeaders
 from rootstock.service.api.middleware.site import Sites
 from rootstock.service.api.server import Server
+from rootstock.service.tenancy.access import ANONYMOUS
 
 # The settings of the two limits on a body.
 _BODY, _UPLOAD = "ROOTSTOCK_MAX_BODY_MB", "ROOTSTOCK_MAX_BUNDLE_MB"
@@ -55,6 +56,8 @@ class Gate:
         if server.tracing is not None and scope["path"] not in OPEN_PATHS:
             span = server.tracing.begin(scope, request_id)
             structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
+        # Of a request that is refused below, nothing is known.
+        scope.setdefault("state", {})["principal"] = ANONYMOUS
         upload = scope["method"] == "POST" and scope["path"] == ADAPTERS_PATH
         limit, setting = (self.max_upload, _UPLOAD) if upload else (self.max_body, _BODY)
         body = BodyLimit(limit, setting, receive, response)
@@ -86,7 +89,7 @@ class Gate:
         header = authorization.decode("latin-1") if authorization else None
         try:
             principal = await authenticate(server.access, scope, header)
-            scope.setdefault("state", {})["principal"] = principal
+            scope["state"]["principal"] = principal
             if is_counted(scope):
                 response.added = server.quotas.admit(principal)
         except Exception as error:

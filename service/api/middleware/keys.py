@@ -11,8 +11,9 @@ from rootstock.service.tenancy.access import ANONYMOUS, Access, allows
 from rootstock.service.tenancy.errors import AccessError, WrongKey
 from rootstock.service.tenancy.principal import Principal, Role
 
+METRICS_PATH = "/metrics"
 # Health checks and scrapes need no key, and are not traced.
-OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v2/health/live", "/v2/health/ready")
+OPEN_PATHS = ("/livez", "/readyz", METRICS_PATH, "/health", "/ping", "/v2/health/live", "/v2/health/ready")
 # These hold no data. A browser loads them before its user can give a key.
 _REFERENCE_PATHS = ("/docs", "/redoc", "/openapi.json")
 _REFERENCE_FILES = "/docs"
@@ -72,10 +73,11 @@ async def authenticate(access: Access, scope: Scope, authorization: str | None) 
     if access.none:
         return Principal()
     needed = required_role(scope["method"], path)
-    if needed is None or is_console(scope):
+    if path != METRICS_PATH and (needed is None or is_console(scope)):
         return ANONYMOUS
-    if not access.required and not always_needs_key(path, needed):
-        # Clients of other servers send a key that means nothing here.
+    if needed is None or (not access.required and not always_needs_key(path, needed)):
+        # Metrics are for all, and more of them for the operator. Clients of other servers send a key that means
+        # nothing here.
         try:
             return await access.principal(authorization)
         except AccessError:

@@ -14,7 +14,7 @@ from rootstock.adapters import tasks
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.reference import Reference
 from rootstock.adapters.registry import AdapterSummary
-from rootstock.service.api.document.error_codes import CHANGE, REFERENCE, raises
+from rootstock.service.api.document.error_codes import REFERENCE, raises
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.engine.core.errors import InvalidParameter
 from rootstock.service.engine.encode.modalities.text_input import MAX_CHARACTERS
@@ -116,7 +116,8 @@ async def model(request: Request, name: str) -> Model:
 
 
 @router.delete(
-    "/v1/models/{name:path}", openapi_extra=raises(*REFERENCE, *CHANGE, "version_in_use", "invalid_parameter")
+    "/v1/models/{name:path}",
+    openapi_extra=raises(*REFERENCE, "version_in_use", "not_owner", "store_full", "invalid_parameter"),
 )
 async def delete_model(request: Request, name: str) -> DeletedModel:
     """Delete an adapter, or with a reference to one version that version, once no request uses it."""
@@ -204,7 +205,7 @@ def _describe(server: Server, reference: str) -> Model:
     host = server.foundations.named(reference)
     if host is not None:
         return _of_foundation(host, reference)
-    resolution = server.registry.resolve(server.foundations.names.reference(reference))
+    resolution = server.foundations.resolve(reference)
     version = server.registry.version(resolution.name, resolution.version)
     return Model(
         id=reference,
@@ -224,10 +225,10 @@ def _deletable(server: Server, reference: str) -> tuple[str, int | None]:
             "ROOTSTOCK_FOUNDATIONS and restart",
             "model",
         )
-    parsed = Reference.parse(server.foundations.names.reference(reference))
-    if parsed == Reference(parsed.name):
-        return parsed.name, None
-    return parsed.name, server.registry.resolve(parsed).version
+    parsed = Reference.parse(server.foundations.meaning(reference))
+    if parsed == Reference(parsed.name, owner=parsed.owner):
+        return parsed.path, None
+    return parsed.path, server.registry.resolve(parsed).version
 
 
 def _of_foundation(host: FoundationHost, name: str) -> Model:

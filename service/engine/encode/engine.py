@@ -172,8 +172,8 @@ class Engine:
         input may share a batch. `targets` holds the references that the caller has resolved already. The other
         arguments are those of `predict`. Raise EngineError for a failure that concerns all references.
         """
+        self.check_size(len(inputs), len(references))
         with self._refusals:
-            self.check_size(len(inputs), len(references))
             check_parameters(parameters)
             self.reader.check(inputs)
         arrived = self._clock()
@@ -256,6 +256,10 @@ class Engine:
 
     def check_size(self, inputs: int, references: int) -> None:
         """Raise InvalidInput for no inputs or no references, TooLarge for too many, Draining during a stop."""
+        with self._refusals:
+            self._check_size(inputs, references)
+
+    def _check_size(self, inputs: int, references: int) -> None:
         self.preprocessor.check()
         if not inputs:
             raise InvalidInput("inputs is empty; give a string or a list of at least one", "inputs")

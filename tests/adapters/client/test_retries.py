@@ -68,6 +68,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "embed": lambda client: client.embed("a", "x"),
     "push": lambda client: client.push(ZIP, "a"),
     "promote": lambda client: client.promote("a", 1),
+    "share": lambda client: client.share("a"),
     "show": lambda client: client.show("a"),
     "rollback": lambda client: client.rollback("a"),
     "delete": lambda client: client.delete("a"),

@@ -143,6 +143,8 @@ def test_an_adapter_is_published_moved_fetched_and_deleted(
     assert client.rollback(name).version == 1
     with pytest.raises(StateConflict):
         client.rollback(name)
+    assert client.share(name).shared
+    assert not client.share(name, False).shared
     client.promote(name, 2, "next")
     assert client.resolve(f"{name}@next") == (name, 2)
     assert client.resolve(f"{name}@{second.digest[:20]}") == (name, 2)

@@ -132,7 +132,7 @@ def test_too_few_samples_have_no_slope() -> None:
 def test_what_happened_between_two_expositions_of_the_server_is_told() -> None:
     metrics = Metrics()
     metrics.batch(BatchStats(100, 7, 10, 10, 1.0))
-    first = ResourceSample(0.0, parse(metrics.render().decode()), 200.0)
+    first = ResourceSample(0.0, parse(metrics.render(True).decode()), 200.0)
     metrics.batch(BatchStats(8, 2, 80, 100, 0.05, [("high", 0.01)]))
     metrics.batch(BatchStats(4, 1, 60, 100, 0.03, [("low", 0.03)]))
     metrics.loaded("memory", 0.1, True)
@@ -140,7 +140,7 @@ def test_what_happened_between_two_expositions_of_the_server_is_told() -> None:
         metrics.loaded("slot", 0.1, True)
     for _ in range(2):
         metrics.evicted("slot")
-    figures = between(first, ResourceSample(1.0, parse(metrics.render().decode()), 210.0))
+    figures = between(first, ResourceSample(1.0, parse(metrics.render(True).decode()), 210.0))
     assert (figures["batch_rows"], figures["batch_adapters"]) == (6, 1.5)
     assert figures["batch_ms"] == pytest.approx(40)
     assert figures["waited_ms"] == pytest.approx(20)

@@ -71,8 +71,8 @@ def test_a_page_that_cannot_be_one_is_422(client: httpx.Client, query: str, para
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("nobody", 404), ("a-first@2", 404), ("a-first@prod", 404), ("a b", 422), ("", 422), ("x/y", 422),
-     ("%00", 422), ("foundation@1", 422), ("%ff", 422), ("a-first@sha256:12", 422)],
+    [("nobody", 404), ("a-first@2", 404), ("a-first@prod", 404), ("a b", 422), ("", 422), ("x/y", 404),
+     ("x/y/z", 422), ("%00", 422), ("foundation@1", 422), ("%ff", 422), ("a-first@sha256:12", 422)],
 )  # fmt: skip
 def test_a_reference_of_no_model_is_not_shown_and_not_deleted(
     client: httpx.Client, path: str, status: int

@@ -13,7 +13,7 @@ from rootstock.service.settings import Settings, SettingsError, read_settings
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import PeftAdapter
 
-NAMES = "text-embedding-3-small=foundation, Org/Mood:v1=mood@Prod, gone=nobody"
+NAMES = "text-embedding-3-small=foundation, Org/Mood:v1=mood@Prod, kserve-mood=mood, gone=nobody"
 HUB = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -45,6 +45,14 @@ def test_an_adapter_answers_under_each_of_its_names(client: httpx.Client, name: 
     assert client.get(f"/v1/models/{name}").json()["root"] == "mood"
 
 
+@pytest.mark.parametrize("name", ["MOOD", "kserve-mood"])
+def test_the_open_inference_protocol_takes_the_same_names(client: httpx.Client, name: str) -> None:
+    texts = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["x"]}
+    answer = client.post(f"/v2/models/{name}/infer", json={"inputs": [texts]})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["model_name"] == name
+
+
 @pytest.mark.parametrize("name", ["gone", "mood@prod", "MOOD@PROD", "all-minilm-l6-v2", "text-embedding-3-smal"])
 def test_a_name_of_no_model_stays_404(client: httpx.Client, name: str) -> None:
     assert client.post("/v1/predict", json={"model": name, "inputs": "x"}).status_code == 404
@@ -53,7 +61,7 @@ def test_a_name_of_no_model_stays_404(client: httpx.Client, name: str) -> None:
 
 def test_the_list_holds_the_names_whose_model_is_there(api: openai.OpenAI) -> None:
     listed = [one.id for one in api.models.list()]
-    assert listed == ["foundation", "text-embedding-3-small", "org/mood:v1", "mood"]
+    assert listed == ["foundation", "text-embedding-3-small", "org/mood:v1", "kserve-mood", "mood"]
 
 
 def test_no_adapter_takes_a_served_name(client: httpx.Client, peft_saved: dict[str, PeftAdapter]) -> None:

@@ -277,7 +277,7 @@ def _versions(server: Server, reference: str) -> list[str]:
     parsed = Reference.parse(reference)
     if parsed.digest_prefix is None:
         return []
-    return [str(one.version) for one in server.registry.show(parsed.name).versions]
+    return [str(one.version) for one in server.registry.show(parsed.path).versions]
 
 
 def _every_version(server: Server) -> list[IndexedModel]:
