@@ -34,6 +34,7 @@ from rootstock.service.api.compat.inference_protocol import open_inference
 from rootstock.service.api.document import tags
 from rootstock.service.api.document.document import OpenApiDocument
 from rootstock.service.api.middleware.gate import Gate
+from rootstock.service.api.middleware.security_headers import SecurityHeaders
 from rootstock.service.api.middleware.site import Sites
 from rootstock.service.api.openai import chat, completions, embeddings, models, moderations
 from rootstock.service.composition.server_parts import open_server
@@ -126,6 +127,7 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy"],
         )
+    app.add_middleware(SecurityHeaders)
     return app
 
 

@@ -35,15 +35,17 @@ class RunningServer:
 
 
 @contextmanager
-def run_server(settings: Settings, opened: OpenServer | None = None) -> Iterator[RunningServer]:
+def run_server(
+    settings: Settings,
+    opened: OpenServer | None = None,
+    protocol: type[BoundedHeadProtocol] = BoundedHeadProtocol,
+) -> Iterator[RunningServer]:
     """Start a server on a free port, yield it once it has started, and stop it at the end."""
     app = create_app(settings, opened)
     listener = socket.create_server(("127.0.0.1", 0))
     # asyncio sets this only on sockets that name TCP as their protocol. Without it each answer takes 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    config = uvicorn.Config(
-        app, log_level="error", access_log=False, http=BoundedHeadProtocol, timeout_graceful_shutdown=10
-    )
+    config = uvicorn.Config(app, log_level="error", access_log=False, http=protocol, timeout_graceful_shutdown=10)
     server = uvicorn.Server(config)
     started = threading.Event()
     startup = server.startup

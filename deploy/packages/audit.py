@@ -24,7 +24,7 @@ def main(folder: Path, audit: Sequence[str] | None = None) -> int:
     if audit is None:
         audit = _installed(folder)
         if audit is None:
-            return _say("pip-audit cannot be installed, because no package index can be reached", 0)
+            return _say("pip-audit cannot be installed from the package index", 0)
     folder.mkdir(parents=True, exist_ok=True)
     options = ["--requirement", str(ROOT / "constraints.txt"), "--no-deps", "--disable-pip"]
     options += ["--progress-spinner", "off", "--format", "json", "--output", str(report)]
@@ -51,8 +51,10 @@ def main(folder: Path, audit: Sequence[str] | None = None) -> int:
 def _installed(folder: Path) -> list[str] | None:
     """Return the command of pip-audit in an environment in `folder`; None if it cannot be installed."""
     python = folder / "venv" / "bin" / "python"
-    if not python.exists():
-        venv.create(folder / "venv", with_pip=True)
+    if (folder / "venv" / "bin" / "pip-audit").exists():
+        return [str(python), "-m", "pip_audit"]
+    # An interrupted call may have left a part of an environment.
+    venv.create(folder / "venv", with_pip=True, clear=True)
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", PIP_AUDIT]
     if subprocess.run(install, check=False).returncode:  # noqa: S603
         return None

@@ -23,6 +23,7 @@ from rootstock.service.tenancy.errors import AccessError, IssuerUnavailable, Quo
 
 _STATUS = {
     "invalid_json": 400,
+    "duplicate_key": 422,
     "unsupported_media_type": 415,
     "unknown_adapter": 404,
     "unknown_version": 404,
@@ -83,9 +84,10 @@ _UNIONS = {
     "tool_choice": "none, auto, required or {type: function, function: {name}}",
 }
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
-# Limits of a message: the faults that it names, and the characters that it repeats of a field's name.
+# Limits of a message: the faults that it names, and the characters that it repeats of a field's name and a path.
 _MAX_FAULTS = 5
 _MAX_NAME = 64
+_MAX_PATH = 256
 
 
 class RequestError(Exception):
@@ -99,6 +101,17 @@ class InvalidBody(RequestError):
     """A body that is not JSON."""
 
     code = "invalid_json"
+
+
+class DuplicateKey(RequestError):
+    """An object of the body has a key twice."""
+
+    code = "duplicate_key"
+
+    def __init__(self, key: str) -> None:
+        key = key[:_MAX_NAME]
+        super().__init__(f"an object of the body has the key {key!r} twice; send it once")
+        self.param = key
 
 
 class UnsupportedBody(RequestError):
@@ -184,6 +197,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(ClientDisconnect, no_answer)
+    # The gate answers the faults of routes. This one is for a fault of the gate itself.
+    app.add_exception_handler(Exception, _on_error)
 
 
 async def no_answer(request: Request, error: Exception) -> Response:
@@ -296,8 +311,9 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     http = cast(HTTPException, error)
     code = _HTTP_CODES.get(http.status_code, "http_error")
     message = str(http.detail)
+    path = request.url.path if len(request.url.path) <= _MAX_PATH else f"{request.url.path[:_MAX_PATH]}…"
     if http.status_code == 404:
-        message = f"there is no route {request.method} {request.url.path}; /docs lists the routes"
+        message = f"there is no route {request.method} {path}; /docs lists the routes"
     elif http.status_code == 400 and isinstance(http.__cause__, OSError):
         # Starlette writes a large upload to a temporary file.
         message = (
@@ -311,8 +327,6 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
             "invalid_body",
         )
     elif http.status_code == 405:
-        message = (
-            f"{request.url.path} does not support {request.method}; /docs lists the methods that it supports"
-        )
+        message = f"{path} does not support {request.method}; /docs lists the methods that it supports"
     headers = dict(http.headers) if http.headers else None
     return error_response(http.status_code, message, code, None, headers)

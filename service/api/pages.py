@@ -44,8 +44,13 @@ _ASSETS = {
     "favicon.png": "favicon.png",
     "redoc.js": "redoc.standalone.js",
 }
-# ReDoc shows a picture from its maker's host. This header keeps both pages from asking any other host.
-_ONLY_HERE = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:"}
+# ReDoc shows a picture from its maker's host. The first part of this policy keeps both pages from asking any
+# other host. The last part keeps other pages from framing them.
+_ONLY_HERE = {
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+}
 # The routes of the tasks that /v1/predict does not serve.
 _ROUTES = {TEXT_GENERATION: "v1/chat/completions", TEXT2TEXT_GENERATION: "v1/completions"}
 _TEXT = "Where is my parcel? Ada Lovelace sent it from London."
@@ -147,7 +152,7 @@ async def docs_asset(asset: str) -> FileResponse:
     """Return a file of the pages /docs and /redoc. Answer 404 for any other name."""
     if asset not in _ASSETS:
         raise HTTPException(404)
-    return FileResponse(_static() / _ASSETS[asset])
+    return FileResponse(_static() / _ASSETS[asset], headers={"Cache-Control": "no-cache"})
 
 
 def _example(base: str, adapters: list[ListedAdapter], own_task: str) -> str:

@@ -37,7 +37,7 @@ def configure_logs(level: str) -> None:
     structlog.configure(
         processors=[*first_steps, *last_steps],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=_stderr_logger,
         cache_logger_on_first_use=False,
     )
     form = structlog.stdlib.ProcessorFormatter(
@@ -45,6 +45,11 @@ def configure_logs(level: str) -> None:
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last_steps],
     )
     _take_over(form, max(least, logging.WARNING))
+
+
+def _stderr_logger(*_: object) -> structlog.WriteLogger:
+    """Return a logger on the present sys.stderr, so that a replaced stderr gets the lines too."""
+    return structlog.WriteLogger(sys.stderr)
 
 
 def _take_over(form: logging.Formatter, least: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,19 @@ def test_a_client_that_leaves_and_a_large_body_do_no_harm_under_each_server(
         answer = client.post("/v1/predict", content=chunks)
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
         assert client.get("/livez", headers={"X-Filler": "x" * 2**16}).status_code == 431
+        host, port = client.base_url.host, client.base_url.port or 0
+        for lines, status in (
+            ("GET /v1/models HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade", 400),
+            ("POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1", 400),
+            ("POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + "9" * 5000, 400),
+            ("POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + "0" * 5000 + "9" * 9, 413),
+            ("hello", 400),
+        ):
+            with socket.create_connection((host, port), HANG) as connection:
+                connection.sendall(f"{lines}\r\n\r\n".encode())
+                refusal = HTTPResponse(connection)
+                refusal.begin()
+                assert (refusal.status, set(json.loads(refusal.read()))) == (status, {"error"}), lines[:99]
         for _ in range(5):
             with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
                 connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from rootstock.service.composition.server_parts import open_server
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.settings import Settings
+from rootstock.service.telemetry.logs import configure_logs
 from tests.bounds import HANG
 from tests.e2e.test_serve import serving
 from tests.live_server import RunningServer, run_server, upload
@@ -40,6 +43,14 @@ def lines_until(capfd: pytest.CaptureFixture[str], event: str) -> list[dict[str,
         assert time.monotonic() < ends, logged
         logged += lines(capfd.readouterr().err)
     return [line for line in logged if line["request_id"] == "find-me"]
+
+
+def test_a_line_goes_to_the_stderr_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure_logs("info")
+    replaced = io.StringIO()
+    monkeypatch.setattr("sys.stderr", replaced)
+    structlog.get_logger().info("written now")
+    assert [line["event"] for line in lines(replaced.getvalue())] == ["written now"]
 
 
 def test_what_the_server_and_libraries_log_about_a_request_is_json_with_its_id(

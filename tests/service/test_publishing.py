@@ -78,8 +78,8 @@ def deleting(marks: Path, delay: float) -> tuple[Publisher, OneVersion, set[str]
     registry, kept = OneVersion(), {"digest"}
     opened: Any = registry
     store: Any = SimpleNamespace(delete=kept.remove)
-    parts: Any = SimpleNamespace(forget=forget), registry, BundleJournal(marks, opened, store), None, None, None
-    return Publisher(*parts, delay), registry, kept
+    parts: Any = SimpleNamespace(forget=forget), registry, BundleJournal(marks, opened, store), None, None
+    return Publisher(*parts, removal_delay=delay), registry, kept
 
 
 def test_without_other_servers_the_bytes_of_a_deleted_version_are_gone_at_once(tmp_path: Path) -> None:

@@ -20,15 +20,15 @@ from rootstock.service.tenancy.access import Access
 
 _ERROR = {"$ref": "#/components/schemas/ErrorAnswer"}
 _JSON, _MULTIPART = "application/json", "multipart/form-data"
-_BODY = ("invalid_json", "unsupported_media_type", "body_too_large")
+_BODY = ("invalid_json", "duplicate_key", "unsupported_media_type", "body_too_large")
 _FORM = ("invalid_body", "unsupported_media_type", "body_too_large")
 _KEYS = (
     "missing_key", "wrong_key", "expired_key", "revoked_key", "invalid_token", "issuer_unavailable",
     "quota_exceeded", "unknown_host",
 )  # fmt: skip
-_ANY = ("headers_too_large", "internal_error")
-# The errors that never come from a route itself. They have the common form on every route.
-_OUTSIDE = (*_KEYS, *_ANY, "foreign_site", "body_too_large")
+# The errors of the protocol, before the path is known. They have the common form on every route.
+_OUTSIDE = ("invalid_http", "request_timeout", "headers_too_large", "too_many_connections")
+_ANY = (*_OUTSIDE, "duplicate_header", "no_upgrade", "internal_error")
 _SENTENCE_END = re.compile(r"\.\s+")
 _CODES = {tag.name: tag.codes for tag in TAGS}
 _NO_KEY: dict[str, list[str]] = {}

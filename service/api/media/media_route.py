@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic_core import from_json
+from jiter import from_json
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
@@ -109,6 +109,6 @@ def _fields(given: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 def _value(name: str, text: str) -> Any:
     try:
-        return from_json(text, allow_inf_nan=False)
+        return from_json(text.encode(), allow_inf_nan=False, catch_duplicate_keys=True)
     except ValueError as error:
         raise InvalidParameter(f"{name} is not JSON: {error}; send it as JSON", name) from None

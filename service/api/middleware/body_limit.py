@@ -67,8 +67,3 @@ class BodyLimit:
                         return
         except TimeoutError:
             return
-
-
-def declared_size(header: bytes | None) -> int:
-    """Return the size that a Content-Length header states, in bytes; 0 if it states none."""
-    return int(header) if header is not None and header.isdigit() else 0

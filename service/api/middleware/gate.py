@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rootstock.service.api.compat.inference_protocol.plain_error import in_form_of
 from rootstock.service.api.errors import answer_error, error_response
 from rootstock.service.api.middleware.access_log import AccessLog
-from rootstock.service.api.middleware.body_limit import BodyLimit, BodyTooLarge, declared_size
+from rootstock.service.api.middleware.body_limit import BodyLimit, BodyTooLarge
+from rootstock.service.api.middleware.head import Head
 from rootstock.service.api.middleware.keys import ADAPTERS_PATH, OPEN_PATHS, authenticate, is_counted
 from rootstock.service.api.middleware.request_id import choose_request_id
 from rootstock.service.api.middleware.response_headers import ResponseHeaders
@@ -23,12 +24,12 @@ _BODY, _UPLOAD = "ROOTSTOCK_MAX_BODY_MB", "ROOTSTOCK_MAX_BUNDLE_MB"
 
 
 class Gate:
-    """ASGI middleware around the app: request id, span, keys or site, quotas, body limit, then metrics and log.
+    """ASGI middleware around the app: request id, span, headers, keys or site, quotas, body, metrics and log.
 
     It puts whom a request is from at `scope["state"]["principal"]`.
 
-    It refuses a wrong key, a foreign site and a Content-Length over the limit before it reads the body. It
-    refuses any other body once more than the limit has arrived. The limit is `max_upload` bytes for
+    It refuses doubled headers, a wrong key, a foreign site and a Content-Length over the limit before it reads
+    the body. It refuses any other body once more than the limit has arrived. The limit is `max_upload` bytes for
     POST /v1/adapters and `max_body` bytes for all other calls.
     """
 
@@ -44,10 +45,8 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = {
-            k: v for k, v in scope["headers"] if k in (b"authorization", b"x-request-id", b"content-length")
-        }
-        request_id = choose_request_id(headers.get(b"x-request-id"))
+        head = Head.of(scope["headers"])
+        request_id = choose_request_id(head.values.get(b"x-request-id"))
         started = time.perf_counter()
         response = ResponseHeaders(scope, send, request_id)
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -60,11 +59,15 @@ class Gate:
         limit, setting = (self.max_upload, _UPLOAD) if upload else (self.max_body, _BODY)
         body = BodyLimit(limit, setting, receive, response)
         try:
-            refusal = await self._refusal(scope, server, headers.get(b"authorization"), response)
+            if head.refusal is None:
+                refusal = await self._refusal(scope, server, head.values.get(b"authorization"), response)
+            else:
+                status, code, message = head.refusal
+                refusal = error_response(status, message, code)
             if refusal is not None:
                 await in_form_of(scope["path"], refusal)(scope, receive, response.send)
-            elif (declared := declared_size(headers.get(b"content-length"))) > body.limit:
-                await body.refuse(scope, declared)
+            elif head.body_bytes > body.limit:
+                await body.refuse(scope, head.body_bytes)
             else:
                 with server.quotas.charging(scope["state"]["principal"]):
                     await self._run(scope, body, response)

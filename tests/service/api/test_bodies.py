@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic_core import from_json
+from jiter import from_json
 
 from rootstock.service.api.body import MAX_DEPTH
 from tests.live_server import RunningServer, upload
@@ -56,6 +56,12 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
 MEDIA = {"/v1/predict", "/", "/models/{name}", "/models/{name}/pipeline/{task}"}
 # On this server, which allows no folder, no body gets 200 from these.
 LORA = {("POST", "/v1/load_lora_adapter"), ("POST", "/v1/unload_lora_adapter")}
+# The routes of keys, with the status of an object of nothing: no role, an unknown key, a quota without limits.
+KEYS = {
+    ("POST", "/v1/keys"): 422,
+    ("POST", "/v1/keys/{id}/rotation"): 404,
+    ("PUT", "/v1/tenants/{tenant}/quota"): 200,
+}
 # The models in paths that the adapter `ranking` cannot serve.
 NAMES = dict.fromkeys(("/models/{name}/v1/chat/completions", "/models/{name}/v1/completions"), "tiny-chat")
 FORMS = {("POST", "/v1/adapters")}
@@ -135,7 +141,7 @@ def published(client: httpx.Client, peft_saved: dict[str, PeftAdapter]) -> None:
 def send(client: httpx.Client, method: str, path: str, kind: str | None, body: bytes) -> httpx.Response:
     headers = {} if kind is None else {"Content-Type": kind.encode()}
     name = NAMES.get(path, "ranking")
-    url = path.format(name=name, alias="prod", version=1, task="text-ranking")
+    url = path.format(name=name, alias="prod", version=1, task="text-ranking", id="0" * 16, tenant="acme")
     return client.request(method, url, params=QUERY.get(path), content=body, headers=headers)
 
 
@@ -153,10 +159,10 @@ def test_these_tables_hold_every_route_that_takes_a_body(client: httpx.Client) -
     taking = {
         (m.upper(), path) for path, methods in paths.items() for m in methods if m in ("post", "put", "patch")
     }
-    assert taking == {*GOOD, *LORA, *FORMS, *BODILESS}
+    assert taking == {*GOOD, *LORA, *KEYS, *FORMS, *BODILESS}
     assert {
         (m.upper(), path) for path, methods in paths.items() for m, one in methods.items() if "requestBody" in one
-    } == {*GOOD, *LORA, *FORMS}
+    } == {*GOOD, *LORA, *KEYS, *FORMS}
 
 
 @pytest.mark.parametrize(("method", "path"), GOOD)
@@ -169,13 +175,16 @@ def test_json_is_read_whatever_it_is_declared_as(client: httpx.Client, method: s
         assert answer.status_code == 200, (kind, encoding, answer.text)
 
 
-@pytest.mark.parametrize(("method", "path"), [*GOOD, *sorted(LORA)])
+@pytest.mark.parametrize(("method", "path"), [*GOOD, *sorted(LORA), *KEYS])
 def test_any_other_body_is_refused_with_the_remedy(client: httpx.Client, method: str, path: str) -> None:
     for shape, (body, statuses) in SHAPES.items():
         for kind in TYPES:
             answer = send(client, method, path, kind, body)
             is_form = path in MEDIA and kind is not None and kind.startswith("multipart/")
             wanted = statuses | {400, 422} if is_form else statuses
+            if body == b"{}" and (method, path) in KEYS:
+                assert answer.status_code == KEYS[method, path], (kind, answer.text)
+                continue
             assert answer.status_code in wanted, (shape, kind, answer.text[:500])
             message = error_of(answer)["message"]
             if answer.status_code != 422 and not is_form:
@@ -211,11 +220,13 @@ def test_a_route_without_a_body_takes_no_notice_of_one(client: httpx.Client, met
             assert code is None or error_of(answer)["code"] == code, (body[:9], kind)
 
 
-@pytest.mark.parametrize(("method", "path"), [*GOOD, *sorted(LORA), *FORMS])
+@pytest.mark.parametrize(("method", "path"), [*GOOD, *sorted(LORA), *KEYS, *FORMS])
 def test_a_compressed_body_is_415(client: httpx.Client, method: str, path: str) -> None:
     body = gzip.compress(json.dumps(GOOD.get((method, path), {})).encode())
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-    address = path.format(name="ranking", alias="prod", version=1, task="text-ranking")
+    address = path.format(
+        name="ranking", alias="prod", version=1, task="text-ranking", id="0" * 16, tenant="acme"
+    )
     answer = client.request(method, address, content=body, headers=headers)
     assert answer.status_code == 415
     assert "uncompressed" in error_of(answer)["message"]
