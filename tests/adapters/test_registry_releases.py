@@ -65,17 +65,14 @@ def upgraded(url: str, step: str) -> None:
 def test_an_older_program_that_runs_goes_on_after_a_newer_one_has_upgraded_the_database(
     registry: Registry, registry_url: str
 ) -> None:
-    publish(registry, "spam", "a")
-    # PostgreSQL's driver would prepare a statement that is repeated, and a prepared one breaks on a new type.
-    for _ in range(10):
-        registry.list(10)
-        registry.show("spam")
-        registry.resolve(f"spam@{digest('a')[:30]}")
+    # The driver would prepare statements that are repeated without a rollback. A new type breaks prepared ones.
+    for content in range(10):
+        publish(registry, "spam", content)
     upgraded(registry_url, "0999")
-    for _ in range(10):
+    for content in range(10, 20):
+        assert publish(registry, "spam", content).version == content + 1
         assert [adapter.name for adapter in registry.list(10).adapters] == ["spam"]
-        assert registry.show("spam").versions[0].digest == digest("a")
-    assert publish(registry, "spam", "b").version == 2
+        assert registry.show("spam").versions[0].digest == digest(0)
     registry.set_alias("spam", "live", 1)
     assert registry.resolve("spam").version == 1
     registry.delete_version("spam", 2)

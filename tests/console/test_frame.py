@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from rootstock.adapters.registry.records import NewVersion
 from rootstock.service.settings import Settings
 from tests.console.browsing import DESKTOP, PHONE, Visit
-from tests.live_server import RunningServer, run_server, upload
+from tests.live_server import OWNER, READER, RunningServer, run_server, upload
 from tests.peft_adapters import PeftAdapter
 
 ADAPTERS = 1000
@@ -30,7 +30,7 @@ VIEWS = [
     "/#/events",
 ]
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
-KEYS = {"api_key": "reader", "admin_key": "owner"}
+KEYS = {"api_key": READER, "admin_key": OWNER}
 
 
 def settled(page: Page) -> None:
@@ -148,7 +148,7 @@ def test_the_console_works_behind_a_proxy_s_prefix(visit: Callable[..., Visit], 
 def keyed(new_home: Callable[[], Path], peft_saved: dict[str, PeftAdapter]) -> Iterator[RunningServer]:
     with (
         run_server(Settings(home=new_home(), demo=False, log_level="error", threads=1, **KEYS)) as running,
-        running.client("owner") as client,
+        running.client(OWNER) as client,
     ):
         for name in ("first", "second"):
             assert upload(client, "mood", peft_saved[name].zip()).status_code == 201
@@ -165,19 +165,19 @@ def test_a_server_with_keys_asks_for_one_and_its_tab_alone_keeps_it(
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("alert").first).to_contain_text("this key does not allow this call")
     page.get_by_role("button", name="Sign out").click()
-    page.get_by_label("Key").fill("reader")
+    page.get_by_label("Key").fill(READER)
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("button", name="Promote version 1").click()
     page.get_by_role("dialog").get_by_role("button", name="Promote").click()
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("use the admin key")
     page.keyboard.press("Escape")
     assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
-    assert page.evaluate("Object.values(sessionStorage)") == ["reader"]
+    assert page.evaluate("Object.values(sessionStorage)") == [READER]
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("Key")).to_be_focused()
     assert page.evaluate("sessionStorage.length") == 0
 
-    page.get_by_label("Key").fill("owner")
+    page.get_by_label("Key").fill(OWNER)
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("button", name="Promote version 1").click()
     page.get_by_role("dialog").get_by_role("button", name="Promote").click()

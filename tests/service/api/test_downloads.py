@@ -69,13 +69,13 @@ class _Zeros(io.RawIOBase):
         return piece
 
 
-def _answer(file: Any, send: Callable[[dict[str, Any]], Any]) -> None:
+def _answer(file: Any, send: Callable[[dict[str, Any]], Any], keep: int, tail: bytes = b"") -> None:
     async def receive() -> dict[str, Any]:
         await asyncio.Event().wait()
         return {}
 
     scope = {"type": "http", "method": "GET", "asgi": {"spec_version": "2.4"}}
-    asyncio.run(BundleResponse(file, {})(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(BundleResponse(file, {}, keep, tail)(scope, receive, send))  # type: ignore[arg-type]
 
 
 def test_a_download_holds_a_piece_of_its_bundle_and_not_the_whole() -> None:
@@ -88,7 +88,7 @@ def test_a_download_holds_a_piece_of_its_bundle_and_not_the_whole() -> None:
     file = _Zeros()
     tracemalloc.start()
     try:
-        _answer(file, send)
+        _answer(file, send, _Zeros.size)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -104,5 +104,16 @@ def test_a_client_that_leaves_before_the_first_piece_leaves_no_file_open() -> No
     file = io.BytesIO(b"bytes")
     # Starlette has its own error for a client that has left.
     with pytest.raises(ClientDisconnect):
-        _answer(file, send)
+        _answer(file, send, 5)
     assert file.closed
+
+
+def test_a_tail_takes_the_place_of_what_follows_the_bytes_that_a_download_keeps() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    _answer(io.BytesIO(b"entries and directory"), send, 7, b" and another directory")
+    assert b"".join(message.get("body", b"") for message in sent) == b"entries and another directory"
+    assert (b"content-length", b"29") in sent[0]["headers"]

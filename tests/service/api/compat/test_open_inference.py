@@ -184,7 +184,7 @@ def test_a_refusal_before_the_route_is_one_that_tritonclient_reads(serve: Callab
             caller.infer("foundation", inputs)
         with pytest.raises(InferenceServerException, match=r"^\[403\] this key does not allow"):
             caller.infer("foundation", inputs, headers={"Authorization": "Bearer wrong"})
-        key = {"Authorization": "Bearer reader"}
+        key = {"Authorization": f"Bearer {READER}"}
         with pytest.raises(InferenceServerException, match=r"^\[413\] the body has at least"):
             caller.infer("foundation", [tensor("text", ["x" * 2**20])], headers=key)
         assert caller.infer("foundation", inputs, headers=key).as_numpy("embeddings").shape == (1, 384)
