@@ -166,6 +166,46 @@ def test_an_admin_of_a_tenant_administers_that_tenant_alone(server: RunningServe
         assert client.get("/v1/models").status_code == 200
 
 
+def test_the_key_decides_whose_adapters_a_request_sees_and_changes_and_whose_bytes_count(
+    server: RunningServer, owner: httpx.Client, peft_saved: dict[str, PeftAdapter]
+) -> None:
+    publisher, other = (created(owner, "publish", tenant=tenant) for tenant in ("farm", "mill"))
+    with server.client(publisher["key"]) as farm, server.client(other["key"]) as mill:
+        before = owner.get("/v1/tenants/default/quota").json()["stored_bytes"]
+        assert upload(farm, "grain", peft_saved["first"].zip()).status_code == 201
+        assert farm.get("/v1/adapters/grain/versions/1/bundle").status_code == 200
+        for client in (mill, owner):
+            assert refusal(client.get("/v1/adapters/grain")) == (404, "unknown_adapter")
+            assert refusal(client.delete("/v1/adapters/grain")) == (404, "unknown_adapter")
+            assert "grain" not in client.get("/v1/models").text + client.get("/v1/events").text
+        assert refusal(farm.get("/v1/adapters/mood")) == (404, "unknown_adapter")
+        events = farm.get("/v1/events").json()["events"]
+        assert {event["who"] for event in events} == {f"farm/{publisher['id']}"}
+        stored = {
+            tenant: owner.get(f"/v1/tenants/{tenant}/quota").json()["stored_bytes"]
+            for tenant in ("farm", "mill", "default")
+        }
+        assert stored["farm"] > 0
+        assert (stored["mill"], stored["default"]) == (0, before)
+        # Both tenants have the same bytes, and a deletion by one leaves the other's.
+        assert upload(mill, "grain", peft_saved["first"].zip()).status_code == 201
+        assert farm.delete("/v1/adapters/grain").status_code == 204
+        assert mill.get("/v1/adapters/grain/versions/1/bundle").status_code == 200
+
+
+def test_only_the_operator_s_key_gets_the_metrics_that_name_adapters(
+    server: RunningServer, owner: httpx.Client
+) -> None:
+    assert owner.post("/v1/predict", json={"model": "mood", "inputs": "x"}).status_code == 200
+    assert 'adapter="mood"' in owner.get("/metrics").text
+    tenant = created(owner, "admin", tenant="acme")
+    with server.client(tenant["key"]) as admin, server.client("wrong") as wrong, server.client() as stranger:
+        for client in (admin, wrong, stranger):
+            page = client.get("/metrics")
+            assert page.status_code == 200
+            assert 'adapter="' not in page.text
+
+
 @pytest.mark.parametrize(
     "body",
     [
