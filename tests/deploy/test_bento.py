@@ -64,7 +64,8 @@ def test_the_gpu_s_bento_is_the_cpu_s_but_for_its_name_and_environment() -> None
 @pytest.mark.parametrize("bentofile", BENTOFILES)
 def test_a_bento_installs_the_project_without_an_index(bento: Build, bentofile: str) -> None:
     python = bento(bentofile) / "env" / "python"
-    assert "--editable ../../src[chat,serve]" in (python / "requirements.txt").read_text().splitlines()
+    requirements = (python / "requirements.txt").read_text().splitlines()
+    assert "--editable ../../src[chat,postgres,s3,serve]" in requirements
     assert "PIP_ARGS=(--no-index --no-build-isolation)" in (python / "install.sh").read_text()
     assert not (python / "requirements.lock.txt").exists()
 

@@ -16,7 +16,7 @@ from tests.deploy.conftest import ROOT
 
 FOLDER = ROOT / "deploy" / "image"
 LISTS = sorted(path.name for path in FOLDER.glob("*.txt"))
-EXTRAS = ("chat", "serve")
+EXTRAS = ("chat", "postgres", "s3", "serve")
 # pip itself and what builds the project are in the list too.
 BUILDS = ("setuptools",)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rootstock.adapters.cli.options import examples
+from rootstock.adapters.tasks import task_named
 from rootstock.training.cli.data_commands import audit, rank_base, suggest
 from rootstock.training.cli.examples import examples_of
 from rootstock.training.cli.init_command import init
@@ -236,10 +237,17 @@ def _print(outcome: RunResult, published: dict[str, Any] | None, url: str | None
 
     verified = published.get("verification") or {}
     typer.echo(f"serves   {published['name']}@{published['version']}: {compared(verified)}")
-    route, fields = _request(metrics["task"])
-    body = {"model": published["name"], **fields}
-    curl = f"curl -s {url}/v1/{route} -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
-    typer.echo(f"try      {curl}")
+    typer.echo(f"try      {_curl(url, published['name'], metrics['task'])}")
+
+
+def _curl(url: str, name: str, task: str) -> str:
+    """Return a command that sends one input to an adapter."""
+    modality = task_named(task).modality
+    if modality != "text":
+        return f"curl -s {url}/v1/predict -F {modality}=@FILE -F model={name}"
+    route, fields = _request(task)
+    body = json.dumps({"model": name, **fields})
+    return f"curl -s {url}/v1/{route} -H 'Content-Type: application/json' -d '{body}'"
 
 
 def _request(task: str) -> tuple[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from rootstock.service.api.compat.inference_protocol.plain_error import in_form_
 from rootstock.service.api.errors import answer_error, error_response
 from rootstock.service.api.middleware.access_log import AccessLog
 from rootstock.service.api.middleware.body_limit import BodyLimit, BodyTooLarge
-from rootstock.service.api.middleware.head import Head
+from rootstock.service.api.middleware.head import RequestHead
 from rootstock.service.api.middleware.keys import ADAPTERS_PATH, OPEN_PATHS, authenticate, is_counted
 from rootstock.service.api.middleware.request_id import choose_request_id
 from rootstock.service.api.middleware.response_headers import ResponseHeaders
@@ -45,7 +45,7 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        head = Head.of(scope["headers"])
+        head = RequestHead.of(scope["headers"])
         request_id = choose_request_id(head.values.get(b"x-request-id"))
         started = time.perf_counter()
         response = ResponseHeaders(scope, send, request_id)

@@ -18,14 +18,14 @@ _MOST_DIGITS = 18
 
 
 @dataclass(slots=True)
-class Head:
+class RequestHead:
     """The headers of a request that the gate reads, by name; `twice` is one that came twice and may not."""
 
     values: dict[bytes, bytes] = field(default_factory=dict)
     twice: bytes | None = None
 
     @classmethod
-    def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> Head:
+    def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
         """Read the headers of a scope, whose names are in lower case."""
         head = cls()
         for name, value in headers:
