@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-from rootstock.service.api.protocol import BoundedHeadProtocol
+from rootstock.service.api.connection.protocol import BoundedHeadProtocol
 from rootstock.service.app import OpenServer, create_app
 from rootstock.service.settings import Settings
 from tests.bounds import HANG
