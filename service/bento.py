@@ -22,7 +22,7 @@ from rootstock.service.settings import SettingsError, read_settings
 from rootstock.service.startup import Startup, keep_files_private, tell_parent
 
 # BentoML starts uvicorn itself with http="auto"; this makes "auto" our protocol.
-HTTP_PROTOCOLS["auto"] = "rootstock.service.api.protocol:BoundedHeadProtocol"
+HTTP_PROTOCOLS["auto"] = "rootstock.service.api.connection.protocol:BoundedHeadProtocol"
 
 # A wrong setting stops BentoML's parent process here, before it starts a worker.
 settings = read_settings()

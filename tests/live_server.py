@@ -13,7 +13,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from rootstock.service.api.protocol import BoundedHeadProtocol
+from rootstock.service.api.connection.protocol import BoundedHeadProtocol
 from rootstock.service.app import OpenServer, create_app
 from rootstock.service.settings import Settings
 from tests.bounds import HANG

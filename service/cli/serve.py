@@ -142,7 +142,7 @@ def _serve_uvicorn(settings: Any) -> None:
     from rootstock.service.lean_imports import lean_imports
 
     with lean_imports():
-        from rootstock.service.api.protocol import BoundedHeadProtocol
+        from rootstock.service.api.connection.protocol import BoundedHeadProtocol
         from rootstock.service.app import asgi_from_environment
 
         app = asgi_from_environment()

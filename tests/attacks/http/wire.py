@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rootstock.service.api.protocol import BoundedHeadProtocol
+from rootstock.service.api.connection.protocol import BoundedHeadProtocol
 from tests.bounds import HANG
 
 HOST = b"Host: localhost\r\n"

@@ -9,8 +9,8 @@ import pytest
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from rootstock.service.api.protocol import PROGRESS_BYTES, BoundedHeadProtocol
-from rootstock.service.api.waiting_clients import MOST_CONNECTIONS, most_connections
+from rootstock.service.api.connection.protocol import PROGRESS_BYTES, BoundedHeadProtocol
+from rootstock.service.api.connection.waiting_clients import MOST_CONNECTIONS, most_connections
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

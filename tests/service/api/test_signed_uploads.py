@@ -162,8 +162,14 @@ def test_a_version_gets_its_signature_by_another_upload(
     with serve().client() as client:
         assert upload(client, "mood", BUNDLE).status_code == 201
         assert signer_of(client, "mood") is None
+        tag = client.head("/v1/adapters/mood/versions/1/bundle").headers["etag"]
         again = upload(client, "mood", signed(BUNDLE, key))
         assert (again.status_code, again.json()["version"]) == (200, 1)
+        signed_now = client.get("/v1/adapters/mood/versions/1/bundle", headers={"If-None-Match": tag})
+        assert signed_now.status_code == 200, "the zip is another one now"
+        assert signed_now.headers["content-length"] == str(len(signed_now.content))
+        known = {"If-None-Match": signed_now.headers["etag"]}
+        assert client.get("/v1/adapters/mood/versions/1/bundle", headers=known).status_code == 304
         stored = client.get("/v1/adapters/mood/versions/1").json()["verification"]
         assert stored["signature"]["key"] == key.public
         assert stored["golden"] == "passed"

@@ -10,9 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from rootstock.service.api.adapters.aliases import AliasBody
+from rootstock.service.api.connection.protocol import MAX_HEAD_BYTES
 from rootstock.service.api.openai.embeddings import EmbeddingsBody
 from rootstock.service.api.predict import PredictBody
-from rootstock.service.api.protocol import MAX_HEAD_BYTES
 from rootstock.service.api.rerank import RerankBody
 from rootstock.service.api.strict import MAX_ITEMS
 from rootstock.service.engine.core.errors import EngineError

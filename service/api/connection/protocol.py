@@ -8,10 +8,10 @@ from typing import Any, Literal
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from rootstock.service.api.connection.waiting_clients import most_connections, waiting_clients
 from rootstock.service.api.errors import error_response
 from rootstock.service.api.middleware.request_id import choose_request_id
 from rootstock.service.api.middleware.security_headers import with_security_headers
-from rootstock.service.api.waiting_clients import most_connections, waiting_clients
 
 # The limit in bytes of a request line with its headers, and of trailers; h11 has the same limit.
 MAX_HEAD_BYTES = 2**16

@@ -1,0 +1,1 @@
+"""The HTTP protocol of a connection, and its bounds."""
