@@ -176,8 +176,8 @@ def publish_from(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="hf://org/name@COMMIT, https://host/path.zip or s3://bucket/key; the last two may end in "
-            "#sha256=DIGITS.",
+            help="An address: hf://org/name@COMMIT, https://host/path.zip or s3://bucket/key; the last two may "
+            "end in #sha256=DIGITS.",
         ),
     ],
     name: Annotated[str, typer.Option(help="The name to publish under.")],
@@ -191,7 +191,7 @@ def publish_from(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Let the server fetch an adapter from an address, and publish it as the next version of its name.
+    """Let the server fetch an adapter and publish it.
 
     The server verifies it as an upload. It fetches only from the hosts that its operator allows.
     """

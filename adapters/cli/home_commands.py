@@ -85,7 +85,7 @@ def backup(
     home: HomePath = DEFAULT_HOME,
     as_json: Json = False,
 ) -> None:
-    """Copy a home's registry and bundles, also while a server uses it.
+    """Copy a home, also while a server uses it.
 
     The backup is the state of one moment, has the form of a home, and is checked as `fsck` checks a home. Into an
     earlier backup the command copies what is new. Exports of foundations are no part of it: a server makes them
@@ -120,7 +120,7 @@ def restore(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Copy a backup into a stopped server's home, and check the home.
+    """Copy a backup into a home, and check the home.
 
     Exit codes: 0 if the home is whole; 1 if nothing was restored, or the home lacks bundles; 2 for wrong usage.
     """

@@ -51,7 +51,7 @@ def verify(
     trusted: TrustedKeysText = "",
     as_json: Json = False,
 ) -> None:
-    """Check an adapter and its signature against a foundation, without a server.
+    """Check an adapter and its signature on this machine.
 
     This runs every check that needs no model. The server replays the golden set on upload. If the server has
     other limits than 64 MiB and rank 64, state them.

@@ -16,9 +16,9 @@ def keygen(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write. It must not exist.")],
     as_json: Json = False,
 ) -> None:
-    """Make a key that signs adapters: a private one in a file, and a public one for servers.
+    """Make a private and a public key for signatures.
 
-    Only the file's owner can read it. The command prints the public key, which ROOTSTOCK_TRUSTED_KEYS takes.
+    The private key is in a file that only its owner can read. The command prints the public key, which ROOTSTOCK_TRUSTED_KEYS takes.
     """
     from rootstock.adapters.signing.signing_key import SigningKey
 
@@ -49,9 +49,9 @@ def sign(
     foundation: Base = None,
     as_json: Json = False,
 ) -> None:
-    """Sign an adapter: the signature becomes the file signature.json in its zip or folder.
+    """Sign an adapter, in its zip or folder.
 
-    The digest stays the same. An earlier signature is replaced. For a plain PEFT folder the signature also covers
+    The signature becomes the file signature.json there. The digest stays the same. An earlier signature is replaced. For a plain PEFT folder the signature also covers
     the options --task, --labels, --problem-type, --max-length and --foundation, so push it with the same ones.
     """
     from rootstock.adapters.bundle import PlainFields

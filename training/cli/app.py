@@ -237,7 +237,7 @@ def _print(outcome: RunResult, published: dict[str, Any] | None, url: str | None
 
     verified = published.get("verification") or {}
     typer.echo(f"serves   {published['name']}@{published['version']}: {compared(verified)}")
-    typer.echo(f"try      {_curl(url, published['name'], metrics['task'])}")
+    typer.echo(f"try      {_curl(str(url), published['name'], metrics['task'])}")
 
 
 def _curl(url: str, name: str, task: str) -> str:

@@ -16,7 +16,10 @@ from tests.attacks.http.wire import HOST, exchange
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import PeftAdapter
 
-PLACES = {"name": "review-sentiment", "version": "1", "alias": "prod", "task": "text-classification"}
+PLACES = {
+    "name": "review-sentiment", "version": "1", "alias": "prod", "task": "text-classification",
+    "id": "0123456789abcdef", "tenant": "acme",
+}  # fmt: skip
 
 
 def error_of(answer: httpx.Response) -> dict[str, Any]:
