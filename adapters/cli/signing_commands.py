@@ -18,7 +18,8 @@ def keygen(
 ) -> None:
     """Make a private and a public key for signatures.
 
-    The private key is in a file that only its owner can read. The command prints the public key, which ROOTSTOCK_TRUSTED_KEYS takes.
+    The private key is in a file that only its owner can read. The command prints the public key, which
+    ROOTSTOCK_TRUSTED_KEYS takes.
     """
     from rootstock.adapters.signing.signing_key import SigningKey
 
@@ -51,8 +52,9 @@ def sign(
 ) -> None:
     """Sign an adapter, in its zip or folder.
 
-    The signature becomes the file signature.json there. The digest stays the same. An earlier signature is replaced. For a plain PEFT folder the signature also covers
-    the options --task, --labels, --problem-type, --max-length and --foundation, so push it with the same ones.
+    The signature becomes the file signature.json there, in place of an earlier one. The digest stays the same. For
+    a plain PEFT folder the signature also covers the options --task, --labels, --problem-type, --max-length and
+    --foundation, so push it with the same ones.
     """
     from rootstock.adapters.bundle import PlainFields
     from rootstock.adapters.client.upload import read_source
