@@ -68,9 +68,9 @@ def verify(
         with failures():
             plain = (task, listed(labels), problem_type, max_length)
             limits = Limits(max_bundle_bytes=max_bundle_mb * _MIB, max_rank=max_rank)
+            spec, bundle, adapter = open_offline(path, foundation, plain, limits)
             archive = open_archive(read_source(path)[0], limits)
             signature = keys.check(archive, PlainFields(*plain, foundation))
-            spec, bundle, adapter = open_offline(path, foundation, plain, limits)
     except FoundationError as error:
         fail(str(error), 2)
     except Rejected as error:

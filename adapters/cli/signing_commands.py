@@ -52,9 +52,9 @@ def sign(
 ) -> None:
     """Sign an adapter, in its zip or folder.
 
-    The signature becomes the file signature.json there, in place of an earlier one. The digest stays the same. For
-    a plain PEFT folder the signature also covers the options --task, --labels, --problem-type, --max-length and
-    --foundation, so push it with the same ones.
+    The signature becomes the file signature.json there, in place of an earlier one. The digest stays the same.
+    For a plain PEFT folder the signature also covers the options --task, --labels, --problem-type, --max-length
+    and --foundation, so push it with the same ones.
     """
     from rootstock.adapters.bundle import PlainFields
     from rootstock.adapters.client.upload import read_source

@@ -44,6 +44,7 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/models/{name}/v1/chat/completions"): CHAT,
     ("POST", "/models/{name}/v1/completions"): {"model": "tiny-chat", "prompt": "héllo", "max_tokens": 2},
     ("PUT", "/v1/adapters/{name}/aliases/{alias}"): {"version": 1},
+    ("PUT", "/v1/adapters/{name}/sharing"): {"shared": True},
     ("POST", "/pooling"): {"model": "foundation", "input": "héllo"},
     ("POST", "/score"): {"model": "ranking", "text_1": "héllo", "text_2": ["a", "b"]},
     ("POST", "/v1/score"): {"model": "ranking", "text_1": "héllo", "text_2": ["a", "b"]},
