@@ -22,7 +22,7 @@ MEDIA_HOSTS = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def attacked(new_home: Callable[[], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Yield a server with the demo adapters and a tiny foundation that generates, `tiny-chat`."""
     tiny = make_decoder("llama", tmp_path_factory.mktemp("llama") / "tiny-chat", max_position_embeddings=2048)
@@ -38,7 +38,7 @@ def attacked(new_home: Callable[[], Path], tmp_path_factory: pytest.TempPathFact
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def traffic(attacked: RunningServer) -> Iterator[Clients]:
     """Yield clients that ask the server without a pause and compare every answer."""
     with Clients(attacked.url, ("review-sentiment",), count=1) as clients:
@@ -53,7 +53,7 @@ def _nothing_lost(traffic: Clients) -> Iterator[None]:
     assert not traffic.broken
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def attacker(attacked: RunningServer) -> Iterator[httpx.Client]:
     with attacked.client() as client:
         yield client
