@@ -290,10 +290,12 @@ def hub_of(running: RunningServer, folder: Path) -> Iterator[None]:
         environment = {"HF_ENDPOINT": hub.url}
         hosts = SourceHosts.parse("127.0.0.1", trusted_hub("127.0.0.1", environment))
         server.sources = RemoteSources(hosts, server.bundle_limits, environment=environment)
+        server._views.clear()
         try:
             yield
         finally:
             server.sources = before
+            server._views.clear()
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG, "adapter_model.bin"])

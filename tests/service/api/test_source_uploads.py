@@ -70,6 +70,7 @@ def fetching(serve: Callable[..., RunningServer], web: WebHost) -> Callable[...,
         server = running.app.state.server
         hosts = SourceHosts(trusted=[web.url.removeprefix("http://")])
         server.sources = RemoteSources(hosts, server.bundle_limits)
+        server._views.clear()
         return running
 
     return start
