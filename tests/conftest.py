@@ -10,6 +10,7 @@ os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", LANGSMITH_TRACING="false"
 if "PYTEST_XDIST_WORKER" in os.environ:
     # OpenMP's threads spin while they wait. Those of two processes would take the cores from each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 for _name in [n for n in os.environ if n.startswith("ROOTSTOCK_") and n != "ROOTSTOCK_DATA"]:
     del os.environ[_name]
 
