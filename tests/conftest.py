@@ -29,10 +29,12 @@ import pytest
 
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationFiles, locate
+from rootstock.adapters.registry.sql import postgres_server
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.service.app import OpenServer
 from rootstock.service.exports.cache import export_path
 from rootstock.service.settings import Settings
+from tests.bounds import HANG
 from tests.chat_foundation import CHAT, chat_folder, find_chat
 from tests.live_server import RunningServer, run_server
 from tests.object_storage import ObjectStorage, object_storage
@@ -141,8 +143,12 @@ def current_loop() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresProcess]:
-    """Yield a PostgreSQL server. A test that kills it starts it again."""
-    with postgres_process() as server:
+    """Yield a PostgreSQL server. A test that kills it starts it again.
+
+    On a busy machine it may answer late, and that must not look as if it were away.
+    """
+    with postgres_process() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres_server, "LOOK_UP_SECONDS", HANG)
         yield server
 
 
