@@ -27,7 +27,7 @@ def registry_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.new_schema()
 
 
-@pytest.fixture(params=["whole", "default", "acme"])
+@pytest.fixture(params=["whole", "acme"])
 def registry(request: pytest.FixtureRequest, registry_url: str) -> Iterator[Registry]:
     """Yield an empty registry; for a tenant, one whose other tenants have adapters of the same names."""
     with closing(SqlRegistry(registry_url)) as opened:
