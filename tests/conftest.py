@@ -149,6 +149,7 @@ def postgres() -> Iterator[PostgresProcess]:
     """
     with postgres_process() as server, pytest.MonkeyPatch.context() as patch:
         patch.setattr(postgres_server, "LOOK_UP_SECONDS", HANG)
+        patch.setitem(postgres_server._CONNECTING, "connect_timeout", int(HANG))
         yield server
 
 
