@@ -99,7 +99,7 @@ def _absolute(setting: str) -> str:
 def _take_home(settings: Any) -> None:
     """Lock the home for this process.
 
-    Raise an error if it, the registry or the store cannot be used, or if strangers could use the server.
+    Raise an error if it, the registry or a shared store cannot be used, or if strangers could use the server.
     """
     from rootstock.adapters.home.home import Home
 
@@ -107,7 +107,8 @@ def _take_home(settings: Any) -> None:
     home.keep("rootstock serve")
     with closing(home.open_registry(settings.registry_address)) as registry:
         settings.check_openness(bool(registry.keys.snapshot().keys))
-    home.open_store(settings.store_url)
+    if settings.store_url:
+        home.open_store(settings.store_url)
 
 
 def _check_address(host: str, port: int) -> None:

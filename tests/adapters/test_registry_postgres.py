@@ -74,7 +74,7 @@ def test_a_change_is_told_to_other_programs_before_they_ask(
     assert (server.resolve("spam").version, server.resolve("ham").version) == (2, 1)
     other.set_alias("spam", "live", 1)
     until(lambda: server.resolve("spam").version == 1)
-    assert server._resolutions.get("ham") is not None, "only what changed is dropped"
+    assert server._resolutions.get((None, "ham")) is not None, "only what changed is dropped"
 
 
 def test_a_change_that_nobody_tells_is_found_within_two_seconds(
@@ -107,7 +107,7 @@ def test_a_database_that_was_put_back_is_read_afresh(shared: Open, url: str) -> 
     with psycopg.connect(plain(url)) as connection:
         connection.execute("UPDATE aliases SET version = 1; UPDATE revision SET number = 1")
     until(lambda: server.resolve("spam").version == 1)
-    assert server._resolutions.get("spam") is not None, "what is read from then on is kept again"
+    assert server._resolutions.get((None, "spam")) is not None, "what is read from then on is kept again"
 
 
 def test_a_server_that_is_killed_costs_no_reference_in_memory_and_is_used_again_once_it_is_back(

@@ -237,7 +237,7 @@ def test_a_fault_of_the_decoder_fails_its_pass_and_the_next_one_is_served(
 
     fault, pieces = _run(llama, adapters, work, wrap=_Faulty)
     assert isinstance(fault, RunnerFault)
-    assert "unlucky" in str(fault)
+    assert "unlucky" in str(fault.__cause__)
     assert len(pieces) == 12
 
 
