@@ -169,7 +169,7 @@ def test_a_server_with_keys_asks_for_one_and_its_tab_alone_keeps_it(
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("button", name="Promote version 1").click()
     page.get_by_role("dialog").get_by_role("button", name="Promote").click()
-    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("use the admin key")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("the call needs publish")
     page.keyboard.press("Escape")
     assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
     assert page.evaluate("Object.values(sessionStorage)") == [READER]
