@@ -103,7 +103,9 @@ def test_the_request_that_is_shown_is_answered_as_it_stands(client: httpx.Client
 def test_there_is_a_request_to_copy_for_every_task_of_an_adapter() -> None:
     assert {*EXAMPLES, *FILES} == set(TASKS)
     for task in (*TASKS, "a task of tomorrow", None):
-        adapter = ListedAdapter(name="a", live=1, versions=[1], task=task, aliases={}, residency="slot")
+        adapter = ListedAdapter(
+            name="a", live=1, versions=[1], task=task, aliases={}, residency="slot", shared=False
+        )
         words = shlex.split(_example("http://x/", [adapter], "feature-extraction"))
         if task in FILES:
             assert words[:6] == ["curl", "http://x/v1/predict", "-F", "model=a", "-F", FILES[task]]
