@@ -93,7 +93,7 @@ def test_the_rules_that_the_network_policy_offers_in_comments_are_valid_too() ->
 
 
 def test_the_settings_are_known_and_the_keys_come_from_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {entry["name"]: entry.get("value", "1") for entry in container()["env"]}
+    given = {entry["name"]: entry.get("value", "1" * 16) for entry in container()["env"]}
     settings = read(given, monkeypatch)
     secrets = {e["name"] for e in container()["env"] if "secretKeyRef" in e.get("valueFrom", {})}
     assert secrets == {"ROOTSTOCK_ADMIN_KEY", "ROOTSTOCK_API_KEY"}

@@ -11,7 +11,9 @@ import pytest
 
 from tests.media_server import run_media_server
 
-NAMES = {"version": 1, "alias": "live", "task": "image-classification"}
+NAMES = {
+    "version": 1, "alias": "live", "task": "image-classification", "id": "0123456789abcdef", "tenant": "acme",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,9 @@ def test_a_request_with_texts_is_refused_on_every_route(
 ) -> None:
     sent = 0
     for path, methods in paths.items():
+        if path.startswith("/v1/keys"):
+            # From its first key on, a server needs one.
+            continue
         content = methods.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {})
         for example in content.get("examples", {}).values():
             body = {**example["value"]}
