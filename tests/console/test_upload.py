@@ -43,7 +43,7 @@ def test_a_good_bundle_passes_every_check_and_is_live(page: Page, client: httpx.
     page.get_by_role("button", name="Verify and publish").click()
     checks = page.get_by_role("region", name="Checks")
     expect(checks).to_contain_text("Every check passed.")
-    expect(checks.locator("li.passed")).to_have_count(13)
+    expect(checks.locator("li.passed")).to_have_count(14)
     expect(checks.locator("li", has_text="golden")).to_contain_text("the outputs differ by at most")
     expect(page.get_by_role("region", name="Published")).to_contain_text(
         "support-intents v1 is published and live"
