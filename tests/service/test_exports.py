@@ -194,7 +194,7 @@ def test_versions_that_no_alias_points_to_are_left_out_and_those_without_a_golde
         "support-intents@1",
     ]
     assert drift.not_checked["bare@1"] == "no golden set"
-    assert "the bytes of sha256:000" in drift.not_checked["lost@1"]
+    assert "the stored bundle sha256:000" in drift.not_checked["lost@1"]
     assert (drift.total.max_difference, drift.total.same) == (0.0, drift.total.labels)
 
 

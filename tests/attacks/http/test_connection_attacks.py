@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from rootstock.service.api import protocol
+from rootstock.service.api.connection import protocol
 from rootstock.service.api.connection.protocol import MAX_HEAD_BYTES, MAX_PIPELINED
 from tests.attacks.http.wire import HOST, HastyProtocol, connect, drip, exchange, posted, predicting, read_answer
 from tests.bounds import HANG
