@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from contextlib import closing
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -102,11 +102,11 @@ def _take_home(settings: Any) -> None:
     Raise an error if it, the registry or a shared store cannot be used, or if strangers could use the server.
     """
     from rootstock.adapters.home.home import Home
+    from rootstock.service.composition.access_parts import check_openness
 
     home = Home(settings.home_folder)
     home.keep("rootstock serve")
-    with closing(home.open_registry(settings.registry_address)) as registry:
-        settings.check_openness(bool(registry.keys.snapshot().keys))
+    check_openness(settings)
     if settings.store_url:
         home.open_store(settings.store_url)
 
@@ -145,9 +145,10 @@ def _serve_uvicorn(settings: Any) -> None:
     with lean_imports():
         from rootstock.service.api.connection.protocol import BoundedHeadProtocol
         from rootstock.service.app import asgi_from_environment
+        from rootstock.service.startup import EXIT_CODE
 
         app = asgi_from_environment()
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -159,6 +160,16 @@ def _serve_uvicorn(settings: Any) -> None:
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.grace_period),
     )
+    server = uvicorn.Server(config)
+    # uvicorn listens after the app has logged that it is ready, and refuses whoever calls between the two.
+    listener = config.bind_socket()
+    listener.set_inheritable(False)
+    listener.listen(config.backlog)
+    # uvicorn raises a SIGINT again once it has stopped.
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+    if not server.started:
+        sys.exit(EXIT_CODE)
 
 
 def _serve_bentoml(settings: Any) -> None:
