@@ -38,11 +38,11 @@ export async function show(place, { name, query, signal }) {
       throw error;
     }
     const [previous, { version: shown, about, fault }] = await Promise.all([previousLive(adapter, signal), chosen(adapter, query.get("version"), signal)]);
-    actions.replaceChildren(...buttons(adapter, previous, draw));
+    actions.replaceChildren(...buttons(adapter, previous, redraw));
     const [cardText, events, answers] = [el("div"), el("div"), el("div")];
     body.replaceChildren(
       summary(adapter),
-      panel("Versions", null, versions(adapter, shown, draw)),
+      panel("Versions", null, versions(adapter, shown, redraw)),
       ...(fault ? [fault] : []),
       el(
         "div",
@@ -62,6 +62,15 @@ export async function show(place, { name, query, signal }) {
       filling(answers, () => traffic(adapter.name, signal)),
       filling(events, () => eventList(adapter.name, signal)),
     ]);
+  }
+
+  /** Draw again after a change. Whoever has left the view meanwhile needs no drawing. */
+  async function redraw() {
+    try {
+      await draw();
+    } catch (error) {
+      if (!signal.aborted) body.replaceChildren(problem(error));
+    }
   }
 }
 

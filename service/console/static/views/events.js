@@ -42,7 +42,8 @@ export async function eventList(name, signal) {
       shown = [...shown, ...page.events];
       next = page.next;
     } catch (error) {
-      if (error.name === "AbortError" || !shown.length) throw error;
+      if (!shown.length) throw error;
+      if (error.name === "AbortError") return;
       place.replaceChildren(problem(error));
       return;
     }
