@@ -44,7 +44,7 @@ class Reference:
         if not is_name(self.name):
             raise InvalidReference(f"{shown(self.name)} is not a name; use {_NAME_RULE}")
         if self.owner is not None and not is_tenant(self.owner):
-            raise InvalidReference(f"{shown(self.owner)} is not a tenant; use {_TENANT_RULE}")
+            raise InvalidReference(f"{shown(self.owner)} is not a tenant; use {TENANT_RULE}")
         if len(selectors) - selectors.count(None) > 1:
             raise InvalidReference(f"a reference to {self.name!r} takes only one of version, alias and digest")
         if self.name == FOUNDATION and any(part is not None for part in (*selectors, self.owner)):
@@ -108,7 +108,7 @@ class Reference:
 
 
 _NAME_RULE = "1 to 128 characters of a-z 0-9 . _ - that begin with a letter or digit"
-_TENANT_RULE = "1 to 32 characters of a-z 0-9 - that begin with a letter or digit"
+TENANT_RULE = "1 to 32 characters of a-z 0-9 - that begin with a letter or digit"
 _ALIAS_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ - with at least one letter"
 
 
@@ -173,7 +173,7 @@ def check_name(text: str) -> str:
 def check_tenant(text: str) -> str:
     """Return `text` if it can name a tenant; else raise InvalidName."""
     if not is_tenant(text):
-        raise InvalidName(f"{shown(text)} cannot name a tenant; use {_TENANT_RULE}", param="tenant")
+        raise InvalidName(f"{shown(text)} cannot name a tenant; use {TENANT_RULE}", param="tenant")
     return text
 
 

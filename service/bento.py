@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import closing
 from typing import Any
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
@@ -18,8 +17,9 @@ from starlette.types import ASGIApp
 from uvicorn.config import HTTP_PROTOCOLS
 
 from rootstock.adapters.child_process import signal_at_parents_death
+from rootstock.service.composition.access_parts import check_openness
 from rootstock.service.lean_imports import lean_imports
-from rootstock.service.settings import Settings, SettingsError, read_settings
+from rootstock.service.settings import SettingsError, read_settings
 from rootstock.service.startup import Startup, keep_files_private, tell_parent
 
 # BentoML starts uvicorn itself with http="auto"; this makes "auto" our protocol.
@@ -27,14 +27,6 @@ HTTP_PROTOCOLS["auto"] = "rootstock.service.api.connection.protocol:BoundedHeadP
 
 # A wrong setting stops BentoML's parent process here, before it starts a worker.
 settings = read_settings()
-
-
-def _check_openness(listening: Settings) -> None:
-    """Raise SettingsError if strangers could use a server with these settings and the keys in its registry."""
-    from rootstock.adapters.home.home import Home
-
-    with closing(Home(listening.home_folder).open_registry(listening.registry_address)) as registry:
-        listening.check_openness(bool(registry.keys.snapshot().keys))
 
 
 def _guard_supervisor() -> None:
@@ -63,7 +55,7 @@ def _guard_supervisor() -> None:
             )
         try:
             for listener in options["sockets"]:
-                _check_openness(read_settings(host=listener.host))
+                check_openness(read_settings(host=listener.host))
         except SettingsError as error:
             raise BentoMLConfigException(str(error)) from None
         inside = [f"inproc://{name}-{id(self)}" for name in ("control", "events")]

@@ -15,9 +15,10 @@ from typing import Any
 
 from rootstock.adapters.errors import MissingBundle, RegistryUnavailable, StoreFull, UnusableBackup
 from rootstock.adapters.home.fsck import Check, Progress, fsck
-from rootstock.adapters.home.home import Home
+from rootstock.adapters.home.home import Home, is_used
 from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.registry.port import VersionIndex
+from rootstock.adapters.store.folder import settle
 from rootstock.adapters.store.port import Store
 
 _RECORD = "backup.json"
@@ -123,7 +124,7 @@ def _check_unused(home: Home, store_url: str) -> None:
     if used:
         # A registry that cannot be read may hold versions all the same.
         with suppress(RegistryUnavailable), closing(home.registry_to_check()) as registry:
-            used = bool(registry.count() or registry.events(limit=1))
+            used = is_used(registry)
     if used or next(iter(home.store_to_check(store_url).digests()), None) is not None:
         raise UnusableBackup(
             f"{home.folder} was used: it has a registry or bundles; name another home, or give --force to "
@@ -190,11 +191,7 @@ def _replace(temporary: Path, target: Path) -> None:
     for ending in ("-wal", "-shm"):
         target.with_name(target.name + ending).unlink(missing_ok=True)
     temporary.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    settle(target.parent)
 
 
 def _write_record(target: Path, check: Check) -> None:

@@ -83,16 +83,17 @@ def check_not_lost(registry: Registry, store: Store) -> None:
 
     A program that went on would publish new versions beside bundles whose names are lost.
     """
-    if _is_used(registry):
+    if is_used(registry):
         return
     first = next(iter(store.digests()), None)
     # Another server may be about to publish its first bundle. To ask for the removal waits for it.
-    if first is not None and registry.remove_unused(first, lambda digest: None) and not _is_used(registry):
+    if first is not None and registry.remove_unused(first, lambda digest: None) and not is_used(registry):
         raise RegistryLost(
             "the registry was never used, and the store beside it has bundles: the registry is lost, or another "
             "one is meant; restore it (`rootstock adapters restore`), or move the store away to begin anew"
         )
 
 
-def _is_used(registry: Registry) -> bool:
+def is_used(registry: Registry) -> bool:
+    """Return whether anybody has ever used a registry."""
     return bool(registry.count() or registry.events(limit=1))

@@ -8,14 +8,13 @@ from datetime import datetime
 from typing import Any, Literal, get_args
 
 from rootstock.adapters.errors import InvalidKey, UnknownKey
-from rootstock.adapters.reference import shown
+from rootstock.adapters.reference import TENANT_RULE, is_tenant, shown
 
 Role = Literal["predict", "publish", "admin"]
 # From the least to the most; a role may do what the roles before it may.
 ROLES: tuple[Role, ...] = get_args(Role)
 
 _ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
-_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 MAX_LABEL = 200
 # Beyond any use, and below what a column of 64 bits holds.
 MAX_QUOTA = 10**12
@@ -33,12 +32,8 @@ def unknown_key(id: str) -> UnknownKey:
 
 def check_tenant(text: str) -> str:
     """Return `text` if it can name a tenant; else raise InvalidKey."""
-    if not isinstance(text, str) or not _TENANT.fullmatch(text):
-        raise InvalidKey(
-            f"{shown(text)} cannot name a tenant; use 1 to 32 characters of a-z 0-9 - that begin with a letter "
-            "or digit",
-            param="tenant",
-        )
+    if not is_tenant(text):
+        raise InvalidKey(f"{shown(text)} cannot name a tenant; use {TENANT_RULE}", param="tenant")
     return text
 
 

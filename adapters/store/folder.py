@@ -46,8 +46,8 @@ class FolderStore:
         path = self.path(digest)
         if _holds(path, data):
             # The program that wrote the file may have been killed before the file's name was on the disk.
-            _settle(path.parent)
-            _settle(path.parent.parent)
+            settle(path.parent)
+            settle(path.parent.parent)
             return
         try:
             for attempt in range(1, _ATTEMPTS + 1):
@@ -154,16 +154,16 @@ def _write(path: Path, data: bytes) -> None:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _settle(path.parent)
-    _settle(path.parent.parent)
+    settle(path.parent)
+    settle(path.parent.parent)
 
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _settle(folder: Path) -> None:
-    # Without this, a power cut could undo the file's name, even though its bytes are on the disk.
+def settle(folder: Path) -> None:
+    """Make the names in a folder durable: a power cut could undo them, even if the bytes are on the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

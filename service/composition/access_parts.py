@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from rootstock.service.settings import Settings
@@ -11,6 +11,14 @@ from rootstock.service.settings import Settings
 if TYPE_CHECKING:
     from rootstock.adapters.registry.key_port import KeyRegistry
     from rootstock.service.tenancy.access import Access
+
+
+def check_openness(settings: Settings) -> None:
+    """Raise SettingsError if strangers could call a server with these settings and the keys in its registry."""
+    from rootstock.adapters.home.home import Home
+
+    with closing(Home(settings.home_folder).open_registry(settings.registry_address)) as registry:
+        settings.check_openness(bool(registry.keys.snapshot().keys))
 
 
 @contextmanager

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rootstock.adapters.home.home import Home
     from rootstock.adapters.home.journal import BundleJournal
     from rootstock.adapters.registry import SqlRegistry
-    from rootstock.adapters.registry.key_port import KeyRegistry
     from rootstock.adapters.registry.port import Registry
     from rootstock.adapters.store.port import Store
     from rootstock.service.api.server import Server
@@ -49,7 +48,6 @@ async def open_server(
     open_runner: OpenRunner = open_runner,
     registry: SqlRegistry | None = None,
     store: Store | None = None,
-    key_registry: KeyRegistry | None = None,
 ) -> AsyncIterator[Server]:
     """Open and start a server's parts; at the end, finish the admitted requests and close the parts.
 
@@ -63,15 +61,17 @@ async def open_server(
     if span_exporters is None:
         span_exporters = [entry.load()() for entry in find_exporters()]
     home = Home(settings.home_folder)
-    with home.hold("rootstock serve"), closing(home.open_registry(settings.registry_address)) as opened:
-        registry = registry or opened
+    with (
+        home.hold("rootstock serve"),
+        closing(registry or home.open_registry(settings.registry_address)) as opened,
+    ):
         store = store or home.open_store(settings.store_url)
-        journal = home.journal(registry, store)
-        await asyncio.to_thread(_settle, home, journal, registry, store)
-        with open_access(settings, key_registry or opened.keys) as access:
+        journal = home.journal(opened, store)
+        await asyncio.to_thread(_settle, home, journal, opened, store)
+        with open_access(settings, opened.keys) as access:
             async with (
                 _traced(span_exporters) as tracing,
-                _serving(settings, registry, store, journal, open_runner, tracing, access) as server,
+                _serving(settings, opened, store, journal, open_runner, tracing, access) as server,
             ):
                 yield server
 

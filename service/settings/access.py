@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
@@ -11,9 +10,6 @@ from pydantic_settings import BaseSettings
 
 from rootstock.service.api.middleware.site import is_loopback
 from rootstock.service.settings.lists import split
-
-if TYPE_CHECKING:
-    pass
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+\]?", re.ASCII)
 # Half the length of a hex text of 128 random bits. A shorter key is a word that someone chose.

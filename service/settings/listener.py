@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
-
-if TYPE_CHECKING:
-    pass
 
 
 class ListenerSettings(BaseSettings):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings
@@ -14,9 +14,6 @@ from rootstock.adapters.foundation.names import reference_names
 from rootstock.adapters.reference import FOUNDATION, Reference
 from rootstock.adapters.served_names import ServedNames, read_names
 from rootstock.service.settings.lists import split
-
-if TYPE_CHECKING:
-    pass
 
 
 class ModelSettings(BaseSettings):

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 from rootstock.adapters.home_folder import DEFAULT_HOME
-
-if TYPE_CHECKING:
-    pass
 
 _DATABASE = re.compile(r"postgresql(\+psycopg)?://[^\s/]*/[^\s/?]+(\?\S*)?")
 _BUCKET = re.compile(r"(s3|gs|gcs|az|abfs|abfss)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._~=/-]*)?", re.ASCII)

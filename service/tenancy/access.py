@@ -6,10 +6,10 @@ import hmac
 from typing import Protocol
 
 from rootstock.adapters.registry.bearer_key import BearerKey
-from rootstock.adapters.registry.key_records import ROLES
+from rootstock.adapters.registry.key_records import ROLES, Role
 from rootstock.service.tenancy.errors import MissingKey, WrongKey
 from rootstock.service.tenancy.key_ring import KeyRing
-from rootstock.service.tenancy.principal import Principal, Role
+from rootstock.service.tenancy.principal import Principal
 
 # What a call may do that needs no key on a server with keys.
 ANONYMOUS = Principal(role="predict")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from rootstock.adapters.reference import DEFAULT_TENANT
-
-Role = Literal["predict", "publish", "admin"]
+from rootstock.adapters.registry.key_records import Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,5 +53,12 @@ def kinds(check: Check) -> list[str]:
 
 
 def _json(value: object) -> bytes:
-
     return json.dumps(value).encode()
+
+
+def filled_home(folder: Path) -> Home:
+    """Return a home with two versions of `mood` and one of `intents`, all whole."""
+    home = Home(folder)
+    for name, number in (("mood", 1), ("mood", 2), ("intents", 3)):
+        publish(home, name, number)
+    return home

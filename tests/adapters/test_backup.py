@@ -16,15 +16,12 @@ from rootstock.adapters.cli.adapter_commands import app
 from rootstock.adapters.errors import HomeInUse, UnusableBackup
 from rootstock.adapters.home.backup import back_up, restore
 from rootstock.adapters.home.home import Home
-from tests.adapters.stored_homes import bundle, checked, kinds, publish
+from tests.adapters.stored_homes import bundle, checked, filled_home, kinds, publish
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    home = Home(tmp_path / "home")
-    for name, number in (("mood", 1), ("mood", 2), ("intents", 3)):
-        publish(home, name, number)
-    return home
+    return filled_home(tmp_path / "home")
 
 
 def run(*words: object) -> Result:

@@ -17,18 +17,14 @@ from rootstock.adapters.cli.adapter_commands import app
 from rootstock.adapters.home.fsck import fsck
 from rootstock.adapters.home.home import Home
 from rootstock.adapters.registry.records import Event, IndexedVersion
-from tests.adapters.stored_homes import bundle, checked, kinds, publish, record
+from tests.adapters.stored_homes import bundle, checked, filled_home, kinds, publish, record
 
 OLD = datetime.now(UTC) + timedelta(hours=2)
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """A home with two versions of `mood` and one of `intents`, all whole."""
-    home = Home(tmp_path / "home")
-    for name, number in (("mood", 1), ("mood", 2), ("intents", 3)):
-        publish(home, name, number)
-    return home
+    return filled_home(tmp_path / "home")
 
 
 def run(*words: object) -> Result:

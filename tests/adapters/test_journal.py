@@ -37,7 +37,7 @@ put = store.put
 if step == "bytes written":
     os.fsync = die
 if step == "file named":
-    folder._settle = die
+    folder.settle = die
 if step == "bytes stored":
     store.put = lambda *bytes: (put(*bytes), die())
 

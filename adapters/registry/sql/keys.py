@@ -11,7 +11,6 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from rootstock.adapters.errors import EndedKey
-from rootstock.adapters.reference import DEFAULT_TENANT
 from rootstock.adapters.registry.key_records import (
     KeyRecord,
     KeySnapshot,
@@ -22,7 +21,7 @@ from rootstock.adapters.registry.key_records import (
     unknown_key,
 )
 from rootstock.adapters.registry.sql.database import Database, revision
-from rootstock.adapters.registry.sql.tables import KeyRow, QuotaRow, VersionRow
+from rootstock.adapters.registry.sql.tables import AdapterRow, KeyRow, QuotaRow, VersionRow
 
 _KEY, _TENANT = "key/", "tenant/"
 
@@ -100,9 +99,7 @@ class SqlKeyRegistry:
 
     def stored_bytes(self, tenant: str, besides: str | None = None) -> int:
         """Return the bytes of a tenant's bundles, each digest once, without the digest `besides`."""
-        own = VersionRow.adapter.startswith(f"{tenant}/", autoescape=True)
-        if tenant == DEFAULT_TENANT:
-            own = VersionRow.adapter.not_like("%/%")
+        own = VersionRow.adapter.in_(select(AdapterRow.name).where(AdapterRow.tenant == tenant))
         sizes = select(VersionRow.digest, func.max(VersionRow.size).label("size")).where(own)
         if besides is not None:
             sizes = sizes.where(VersionRow.digest != besides)

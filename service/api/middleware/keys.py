@@ -7,9 +7,10 @@ import re
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from rootstock.adapters.registry.key_records import Role
 from rootstock.service.tenancy.access import ANONYMOUS, Access, allows
 from rootstock.service.tenancy.errors import AccessError, WrongKey
-from rootstock.service.tenancy.principal import Principal, Role
+from rootstock.service.tenancy.principal import Principal
 
 METRICS_PATH = "/metrics"
 # Health checks and scrapes need no key, and are not traced.
