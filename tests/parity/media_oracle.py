@@ -68,7 +68,7 @@ def _measure_batch_norms(model: nn.Module, spec: FoundationSpec) -> None:
         norm.momentum = 1.0
     if norms:
         with torch.no_grad():
-            model.train()(**{spec.inputs[0]: torch.randn(16, *cast("tuple[int, ...]", spec.input_shape))})
+            model.train()(**{spec.inputs[0]: torch.randn(128, *cast("tuple[int, ...]", spec.input_shape))})
 
 
 class MediaOracle:
