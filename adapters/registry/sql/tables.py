@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -62,7 +63,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {dict[str, Any]: JSON, datetime: UtcTime, str: Text}  # noqa: RUF012
+    type_annotation_map = {dict[str, Any]: JSON, datetime: UtcTime, str: Text, float: Double}  # noqa: RUF012
 
 
 class RevisionRow(Base):
@@ -91,7 +92,7 @@ class AdapterRow(Base):
 
 
 class VersionRow(Base):
-    """A version of an adapter: its number and its digest."""
+    """A version of an adapter: its number, its digest and the principal that published it."""
 
     __tablename__ = "versions"
     __table_args__ = (UniqueConstraint("adapter", "digest"), Index(None, "digest"))
@@ -104,6 +105,7 @@ class VersionRow(Base):
     verification: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     foundation: Mapped[str | None] = mapped_column(String(71))
+    published_by: Mapped[str | None] = mapped_column(String(64))
 
 
 class AliasRow(Base):
@@ -130,6 +132,79 @@ class LiveRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     adapter: Mapped[str] = mapped_column(StoredName)
     version: Mapped[int]
+
+
+class SplitRow(Base):
+    """A version that answers a share of an alias's requests, in percent; the alias's own one answers the rest.
+
+    No foreign key ties it to its version, because a server of the release before deletes versions without it. A
+    row whose version is gone has no effect. The same holds for the tables of shadows and of rollback rules.
+    """
+
+    __tablename__ = "splits"
+    adapter: Mapped[str] = mapped_column(StoredName, primary_key=True)
+    alias: Mapped[str] = mapped_column(Alias, primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    percent: Mapped[float]
+
+
+class ShadowRow(Base):
+    """The version that also computes a share of an adapter's requests, in percent, without answering them."""
+
+    __tablename__ = "shadows"
+    adapter: Mapped[str] = mapped_column(StoredName, primary_key=True)
+    version: Mapped[int]
+    percent: Mapped[float]
+
+
+class RollbackRuleRow(Base):
+    """The rule by which a new version of an adapter is taken back; a limit that is null does not hold.
+
+    The rule judges requests of the last `window_seconds`, once there are `min_requests` of them.
+    """
+
+    __tablename__ = "rollback_rules"
+    adapter: Mapped[str] = mapped_column(StoredName, primary_key=True)
+    window_seconds: Mapped[float]
+    min_requests: Mapped[int]
+    max_error_rate: Mapped[float | None]
+    max_disagreement: Mapped[float | None]
+    max_p95_ratio: Mapped[float | None]
+
+
+class DeletedVersionRow(Base):
+    """A deleted version, which can come back until its bytes are removed.
+
+    `aliases` are those that were removed with it.
+    """
+
+    __tablename__ = "deleted_versions"
+    __table_args__ = (Index(None, "digest"), Index(None, "deleted_at"))
+    adapter: Mapped[str] = mapped_column(StoredName, primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    digest: Mapped[str] = mapped_column(Digest)
+    task: Mapped[str]
+    status: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    verification: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    foundation: Mapped[str | None] = mapped_column(String(71))
+    published_by: Mapped[str | None] = mapped_column(String(64))
+    aliases: Mapped[list[str]] = mapped_column(JSON)
+    deleted_at: Mapped[datetime]
+
+
+class WebhookRow(Base):
+    """The last event that a webhook has received, and the server that sends to it until `held_until`.
+
+    `address` is the SHA-256 of the webhook's URL, which may hold a secret.
+    """
+
+    __tablename__ = "webhooks"
+    address: Mapped[str] = mapped_column(String(64), primary_key=True)
+    event: Mapped[int] = mapped_column(BigInteger)
+    holder: Mapped[str | None] = mapped_column(String(36))
+    held_until: Mapped[datetime | None]
 
 
 class EventRow(Base):
