@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 from standardwebhooks.webhooks import Webhook
 from structlog.testing import capture_logs
@@ -67,6 +68,15 @@ def registry(tmp_path: Path) -> Iterator[SqlRegistry]:
 def targets() -> Iterator[Callable[[], WebhookTarget]]:
     with ExitStack() as stack:
         yield lambda: stack.enter_context(webhook_target())
+
+
+@pytest.fixture
+def every_level() -> Iterator[None]:
+    """Let lines of every level be captured, also after a server has chosen a level for this process."""
+    chosen = structlog.get_config()
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**chosen)
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -128,7 +138,7 @@ def test_an_event_that_is_refused_comes_again_with_the_same_id_before_any_later_
 
 
 def test_pauses_double_to_the_longest_one_and_retry_after_makes_one_longer_up_to_that(
-    registry: SqlRegistry, targets: Callable[[], WebhookTarget]
+    registry: SqlRegistry, targets: Callable[[], WebhookTarget], every_level: None
 ) -> None:
     target = targets()
     target.statuses = [500] * 5
