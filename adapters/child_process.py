@@ -27,7 +27,9 @@ _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 5
 # Environment variables that hold a secret: by name, or as an address with a password in it. Settings count
 # TOKENS, and TOKENIZERS_PARALLELISM belongs to a library.
-_SECRET_NAME = re.compile(r"KEY|TOKEN(?!S|IZERS)|SECRET|PASSWORD|PASSWD|CREDENTIAL|_HEADERS$", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"KEY|WEBHOOK|TOKEN(?!S|IZERS)|SECRET|PASSWORD|PASSWD|CREDENTIAL|_HEADERS$", re.IGNORECASE
+)
 _SECRET_ADDRESS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 

@@ -12,6 +12,7 @@ from zipfile import is_zipfile
 import typer
 
 from rootstock.adapters.cli.convert_command import convert
+from rootstock.adapters.cli.history_commands import diff, history
 from rootstock.adapters.cli.home_commands import backup, fsck, restore
 from rootstock.adapters.cli.offline_commands import import_folder, verify
 from rootstock.adapters.cli.options import (
@@ -403,6 +404,17 @@ def remove(
     tell({"name": name, "version": version, "removed": True}, as_json, f"{what} is removed")
 
 
+app.command(
+    epilog=examples(
+        "rootstock adapters history support-intents --limit 10",
+        "rootstock adapters history --json",
+    )
+)(history)
+app.command(
+    epilog=examples(
+        "rootstock adapters diff support-intents 3 4",
+    )
+)(diff)
 app.command(
     "import",
     epilog=examples(

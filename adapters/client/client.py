@@ -13,6 +13,9 @@ from rootstock.adapters.client import flows, routes
 from rootstock.adapters.client.batches import DEFAULT_BATCH, BatchPlan, in_order
 from rootstock.adapters.client.errors import Refused
 from rootstock.adapters.client.exchange import HttpCall
+from rootstock.adapters.client.history import event_flows
+from rootstock.adapters.client.history.event_flows import EventEntry
+from rootstock.adapters.client.history.version_diff import VersionDiff
 from rootstock.adapters.client.predictions import R
 from rootstock.adapters.client.progress import Report, upload_progress
 from rootstock.adapters.client.records import (
@@ -289,6 +292,14 @@ class Client(BlockingTransport):
     def show(self, name: str) -> AdapterRecord:
         """Return an adapter with its aliases and versions."""
         return self._ask(routes.show(name))
+
+    def history(self, name: str | None = None, limit: int = 100) -> list_[EventEntry]:
+        """Return the newest events, at most `limit`, of one adapter or of all; newest first."""
+        return self._run(event_flows.history(self._policy, name, limit))
+
+    def diff(self, name: str, before: int, after: int) -> VersionDiff:
+        """Return how the version `after` of an adapter differs from the version `before`."""
+        return self._run(event_flows.diff(self._policy, name, before, after))
 
     def resolve(self, reference: str) -> tuple[str, int]:
         """Return the name and version that a reference means now."""

@@ -18,6 +18,7 @@ from rootstock.service.composition.access_parts import open_access
 from rootstock.service.composition.demo_adapters import register_demo
 from rootstock.service.composition.foundation_parts import open_foundation
 from rootstock.service.composition.runner_parts import OpenRunner, open_runner
+from rootstock.service.composition.webhook_parts import start_webhooks
 from rootstock.service.settings import Settings
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ async def _serving(
         pins = Pins(foundations, registry, settings.pinned)
         loop = asyncio.get_running_loop()
         registry.subscribe(partial(_pass_on, loop, pins))
+        webhooks = await asyncio.to_thread(start_webhooks, settings, registry.webhooks, metrics)
         try:
             if settings.demo:
                 await register_demo(publisher, registry)
@@ -167,6 +169,8 @@ async def _serving(
                 tracing=tracing,
             )
         finally:
+            if webhooks is not None:
+                await asyncio.to_thread(webhooks.close)
             await pins.close()
             await publisher.close()
     finally:

@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 from rootstock.service.api.middleware.site import is_loopback
 from rootstock.service.settings.access import AccessSettings
 from rootstock.service.settings.capacity import CapacitySettings
+from rootstock.service.settings.events import EventSettings
 from rootstock.service.settings.listener import ListenerSettings
 from rootstock.service.settings.models import ModelSettings
 from rootstock.service.settings.place import PlaceSettings
@@ -23,7 +24,15 @@ class SettingsError(ValueError):
     """Settings that the server cannot start with. The message has one line for each wrong setting."""
 
 
-class Settings(PlaceSettings, ListenerSettings, AccessSettings, TrustSettings, ModelSettings, CapacitySettings):
+class Settings(
+    PlaceSettings,
+    ListenerSettings,
+    AccessSettings,
+    TrustSettings,
+    EventSettings,
+    ModelSettings,
+    CapacitySettings,
+):
     """The settings with their defaults. docs/operations.md lists them; a test compares the two."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")

@@ -33,6 +33,8 @@ COMMANDS = (
     "alias",
     "rollback",
     "share",
+    "history",
+    "diff",
     "remove",
     "import",
     "verify",

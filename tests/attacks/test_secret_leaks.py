@@ -33,6 +33,8 @@ CANARY = "canary"
         ({"ROOTSTOCK_API_KEY": CALLER, "ROOTSTOCK_CORS_ORIGINS": "*"}, 2),
         ({"ROOTSTOCK_ADMIN_KEY": ADMIN, "ROOTSTOCK_FOUNDATION": "nowhere"}, 2),
         ({"ROOTSTOCK_ADMIN_KEY": ADMIN, "OTEL_TRACES_EXPORTER": "nowhere"}, 2),
+        ({"ROOTSTOCK_WEBHOOK_URLS": f"https://hooks.example.com/{CANARY}"}, 2),
+        ({"ROOTSTOCK_WEBHOOK_SECRET": f"whsec_{CANARY}"}, 2),
     ],
 )
 def test_a_start_that_is_refused_shows_no_key(settings: dict[str, str], code: int, tmp_path: Path) -> None:
@@ -88,6 +90,7 @@ def test_a_traceback_of_a_failed_start_shows_no_local_variable(capsys: pytest.Ca
     [
         "ROOTSTOCK_ADMIN_KEY", "ROOTSTOCK_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
         "PGPASSWORD", "GOOGLE_APPLICATION_CREDENTIALS", "OTEL_EXPORTER_OTLP_HEADERS", "hf_token",
+        "ROOTSTOCK_WEBHOOK_SECRET", "ROOTSTOCK_WEBHOOK_URLS",
     ],
 )  # fmt: skip
 def test_a_child_process_gets_no_variable_that_names_a_secret(name: str) -> None:

@@ -16,10 +16,19 @@ CHAT = {"model": "tiny-chat", "messages": [{"role": "user", "content": "héllo"}
 
 @contextmanager
 def run_generating_server(home: Path, folder: Path) -> Iterator[RunningServer]:
-    """Start the server on a home; the tiny foundation goes to a new folder inside `folder`."""
+    """Start the server on a home; the tiny foundation goes to a new folder inside `folder`.
+
+    It has a webhook at an address where nobody listens, and so shows the metrics of webhooks too.
+    """
     tiny = make_decoder("llama", folder / "tiny-chat")
     settings = Settings(
-        home=home, foundations=f"default,{tiny.folder}", demo=False, log_level="error", max_body_mb=1
+        home=home,
+        foundations=f"default,{tiny.folder}",
+        demo=False,
+        log_level="error",
+        max_body_mb=1,
+        webhook_urls="http://127.0.0.1:1/",
+        webhook_secret="whsec_" + "A" * 32,
     )
     with run_server(settings) as running:
         yield running

@@ -42,10 +42,11 @@ def publish_all(
             live[name] = number
         done.append(Published(name, number, version.digest, created, live.get(name)))
     # The caller has just stored these bytes again.
-    mended = {version.digest for version in versions}
-    session.execute(
-        update(VersionRow).where(VersionRow.digest.in_(mended), VersionRow.status != READY).values(status=READY)
-    )
+    damaged = VersionRow.digest.in_({version.digest for version in versions}), VersionRow.status != READY
+    mended = select(VersionRow.adapter, VersionRow.number, VersionRow.status).where(*damaged)
+    for name, number, status in session.execute(mended):
+        history.note(f"marked_{READY}", name, version=number, before=status, after=READY)
+    session.execute(update(VersionRow).where(*damaged).values(status=READY))
     if rows:
         _write_adapters(session, known, {row["adapter"]: following[row["adapter"]] for row in rows}, now)
         session.execute(insert(VersionRow), rows)

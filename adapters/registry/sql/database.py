@@ -81,6 +81,16 @@ class Database:
             with Session(self._backend.writer, expire_on_commit=False) as session:
                 yield from self._write(session, changes)
 
+    @contextmanager
+    def noting(self) -> Iterator[Session]:
+        """Yield a session that writes what no look-up reads, so that nobody has to hear of it.
+
+        All of it is committed together, or none.
+        """
+        with self._translated(), self._in_turn(), Session(self._backend.writer) as session:
+            yield session
+            session.commit()
+
     def _write(self, session: Session, changes: str | None) -> Iterator[tuple[Session, int]]:
         session.execute(update(RevisionRow).values(number=RevisionRow.number + 1))
         number = revision(session)

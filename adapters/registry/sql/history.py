@@ -29,7 +29,12 @@ class History:
     def row(
         self, what: str, stored: str, version: int | None, alias: str | None, detail: dict[str, Any]
     ) -> dict[str, Any]:
-        """Return the columns of the next event of a tenant."""
+        """Return the columns of the next event of a tenant.
+
+        An event that states `before` states `after` too: the version, unless the caller gives another state.
+        """
+        if "before" in detail:
+            detail = {"before": detail["before"], "after": version, **detail}
         tenant = split_stored(stored)[0]
         last = self._last.get(tenant)
         number = self._last[tenant] = (self._newest(tenant) if last is None else last) + 1

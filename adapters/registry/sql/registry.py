@@ -59,6 +59,7 @@ from rootstock.adapters.registry.sql.lookup import find_target, find_version
 from rootstock.adapters.registry.sql.resolutions import Resolutions
 from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, LiveRow, VersionRow
 from rootstock.adapters.registry.sql.visibility import candidates, find_adapter, find_own, named
+from rootstock.adapters.registry.sql.webhooks.event_cursors import EventCursors
 
 STALE_AFTER = 1.0
 # The key of a version's record under which the signature of its upload is.
@@ -99,6 +100,7 @@ class SqlRegistry:
         self._looking = threading.Lock()
         # A change of keys changes no resolution, so it drops none: no adapter has this name.
         self.keys = SqlKeyRegistry(self._database, lambda number: self._resolutions.renew(number, ""))
+        self.webhooks = EventCursors(self._database)
         self._subscribers: builtins.list[Callable[[], None]] = []
         self._followed = self._database.follow(self._resolutions, self._tell)
 
@@ -142,6 +144,7 @@ class SqlRegistry:
             created = row is None
             if row is not None and row.status != READY:
                 # The caller has just stored the bytes again.
+                history.note(f"marked_{READY}", stored, version=row.number, before=row.status, after=READY)
                 row.status = READY
             if row is None:
                 row = _version(adapter, digest, task, verification, size, foundation)
@@ -149,8 +152,9 @@ class SqlRegistry:
                 session.flush()
                 history.note("published", stored, version=row.number, digest=digest)
             elif _signs_anew(row.verification, verification):
+                former, new = _signer(row.verification), _signer(verification)
                 row.verification = {**row.verification, _SIGNATURE: verification[_SIGNATURE]}
-                history.note("signed", stored, version=row.number, signer=verification[_SIGNATURE]["signer"])
+                history.note("signed", stored, version=row.number, signer=new, before=former, after=new)
             before = live_version(session, stored)
             if activate and before != row.number:
                 move_live(session, stored, row.number)
@@ -201,7 +205,8 @@ class SqlRegistry:
         with self._changing(name, viewer) as (_, history, adapter):
             if adapter.shared != shared:
                 adapter.shared = shared
-                history.note("shared" if shared else "unshared", adapter.name)
+                what = "shared" if shared else "unshared"
+                history.note(what, adapter.name, before=not shared, after=shared)
             return Sharing(named(adapter.name, viewer), shared)
 
     def delete_version(
@@ -339,10 +344,11 @@ class SqlRegistry:
         """Set the status of all versions with this digest, and return how many had another one."""
         with self._writing(None, None) as (session, history):
             other = (VersionRow.digest == digest, VersionRow.status != status)
-            rows = session.execute(select(VersionRow.adapter, VersionRow.number).where(*other)).all()
+            columns = select(VersionRow.adapter, VersionRow.number, VersionRow.status)
+            rows = session.execute(columns.where(*other)).all()
             session.execute(update(VersionRow).where(*other).values(status=status))
-            for name, number in rows:
-                history.note(f"marked_{status}", name, version=number, digest=digest)
+            for name, number, before in rows:
+                history.note(f"marked_{status}", name, version=number, digest=digest, before=before, after=status)
             return len(rows)
 
     def ping(self) -> None:
@@ -394,6 +400,11 @@ class SqlRegistry:
         finally:
             self._looked = now
             self._looking.release()
+
+
+def _signer(verification: dict[str, Any]) -> str | None:
+    signer: str | None = verification.get(_SIGNATURE, {}).get("signer")
+    return signer
 
 
 def _signs_anew(before: dict[str, Any], now: dict[str, Any]) -> bool:

@@ -22,11 +22,11 @@ Before = Annotated[
 class AdapterEvent(BaseModel):
     """A change to an adapter.
 
-    `what` is "published", "alias_set", "rolled_back", "shared", "unshared", "version_deleted" or
-    "adapter_deleted". `detail` depends on it: the digest of a published or deleted version, the version `before`
-    of an alias, the `aliases` that went with a version, or the deleted `versions`. `who` is the tenant of the
-    request that made the change, with a slash and the id of its key if it had one. It is null if a program made
-    the change in the home.
+    `what` is "published", "alias_set", "rolled_back", "shared", "version_deleted" or another word for a change.
+    `detail` depends on it: the digest of a published or deleted version, the states `before` and `after` of what
+    changed, the `aliases` that went with a version, or the deleted `versions`. `who` is the tenant of the request
+    that made the change, with a slash and the id of its key if it had one. It is null if a program made the
+    change in the home.
     """
 
     id: int

@@ -4,31 +4,21 @@ import { adapterPath, read } from "../api.js";
 import { el, heading, table } from "../dom.js";
 import { digest, time } from "../format.js";
 import { problem } from "../problem.js";
+import { sentence } from "./sentences.js";
 
 const PAGE = 50;
-
-/** Return a sentence for an event. */
-function sentence(event) {
-  const version = event.version === null ? "" : `v${event.version}`;
-  const before = event.detail?.before;
-  switch (event.what) {
-    case "published": return `${version} published`;
-    case "alias_set": return before ? `${event.alias}: v${before} → ${version}` : `${event.alias} → ${version}`;
-    case "rolled_back": return `rolled back to ${version}${before ? ` from v${before}` : ""}`;
-    default: return [event.what.replaceAll("_", " "), event.alias, version].filter(Boolean).join(" ");
-  }
-}
 
 function row(event, ofAll) {
   const name = ofAll ? [el("a", { href: `#/adapters/${encodeURIComponent(event.name)}` }, event.name)] : [];
   const state = event.detail?.digest ? el("code", { class: "muted" }, digest(event.detail.digest)) : null;
-  return [el("time", { datetime: event.at, class: "muted" }, time(event.at)), ...name, sentence(event), state];
+  const who = el("span", { class: "muted" }, event.who ?? "–");
+  return [el("time", { datetime: event.at, class: "muted" }, time(event.at)), ...name, sentence(event), who, state];
 }
 
 /** Make the list of events, which grows on demand. `name` is an adapter, or null for all. */
 export async function eventList(name, signal) {
   const path = name === null ? "v1/events" : adapterPath(name, "events");
-  const columns = [{ title: "Time" }, ...(name === null ? [{ title: "Adapter", class: "name", bare: true }] : []), { title: "Event", class: "long" }, { title: "Digest" }];
+  const columns = [{ title: "Time" }, ...(name === null ? [{ title: "Adapter", class: "name", bare: true }] : []), { title: "Event", class: "long" }, { title: "By" }, { title: "Digest" }];
   const list = el("div");
   const place = el("div");
   const more = el("button", { type: "button", class: "small", click: extend }, "Show older events");
@@ -57,7 +47,7 @@ export async function eventList(name, signal) {
 
 export async function show(place, { signal }) {
   const body = el("section", { class: "panel", "aria-label": "Events" }, el("p", { class: "waiting" }, "Loading…"));
-  place.append(heading("Events", "Publications, aliases and deletions, newest first."), body);
+  place.append(heading("Events", "Publications, aliases, splits, rollbacks and deletions, newest first."), body);
   try {
     body.replaceChildren(...(await eventList(null, signal)));
   } catch (error) {

@@ -1,0 +1,1 @@
+"""What happened to an adapter, and how its versions differ: calls, flows and records."""
