@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 from rootstock.service.api.middleware.site import is_loopback
 from rootstock.service.settings.access import AccessSettings
 from rootstock.service.settings.capacity import CapacitySettings
+from rootstock.service.settings.lifecycle import LifecycleSettings
 from rootstock.service.settings.listener import ListenerSettings
 from rootstock.service.settings.models import ModelSettings
 from rootstock.service.settings.place import PlaceSettings
@@ -23,7 +24,15 @@ class SettingsError(ValueError):
     """Settings that the server cannot start with. The message has one line for each wrong setting."""
 
 
-class Settings(PlaceSettings, ListenerSettings, AccessSettings, TrustSettings, ModelSettings, CapacitySettings):
+class Settings(
+    PlaceSettings,
+    ListenerSettings,
+    AccessSettings,
+    TrustSettings,
+    LifecycleSettings,
+    ModelSettings,
+    CapacitySettings,
+):
     """The settings with their defaults. docs/operations.md lists them; a test compares the two."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
@@ -46,6 +55,17 @@ class Settings(PlaceSettings, ListenerSettings, AccessSettings, TrustSettings, M
                 "one slot each; raise ROOTSTOCK_SLOTS or pin fewer"
             )
         return self
+
+    def check_approval(self, stored_keys: bool) -> None:
+        """Raise SettingsError if versions need approval, and no keys tell who approves.
+
+        `stored_keys` tells whether its registry has keys.
+        """
+        if self.approval != "none" and not (stored_keys or self.oidc_issuer or self.admin_key):
+            raise SettingsError(
+                f"ROOTSTOCK_APPROVAL is {self.approval}, and the server has no keys that tell who publishes and "
+                "who approves; make one (rootstock keys create --role admin), or set ROOTSTOCK_ADMIN_KEY"
+            )
 
     def check_openness(self, stored_keys: bool) -> None:
         """Raise SettingsError if strangers could use a server with these settings.

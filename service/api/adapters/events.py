@@ -22,11 +22,12 @@ Before = Annotated[
 class AdapterEvent(BaseModel):
     """A change to an adapter.
 
-    `what` is "published", "alias_set", "rolled_back", "shared", "unshared", "version_deleted" or
-    "adapter_deleted". `detail` depends on it: the digest of a published or deleted version, the version `before`
-    of an alias, the `aliases` that went with a version, or the deleted `versions`. `who` is the tenant of the
-    request that made the change, with a slash and the id of its key if it had one. It is null if a program made
-    the change in the home.
+    `what` is "published", "activation_requested", "alias_set", "rolled_back", "shared", "unshared",
+    "version_deleted", "adapter_deleted", "version_restored" or "version_purged". `detail` depends on it: the
+    digest of a published or deleted version, the version `before` of an alias, the `aliases` that went with a
+    version, or the deleted `versions`, and whether they are `restorable`. `who` is the tenant of the request that
+    made the change, with a slash and the id of its key if it had one, or "retention" for what follows from the
+    settings. It is null if a program made the change in the home.
     """
 
     id: int

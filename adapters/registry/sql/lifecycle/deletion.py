@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
@@ -75,7 +76,7 @@ def delete_adapter(
     rows = session.scalars(
         select(VersionRow).where(VersionRow.adapter == stored).order_by(VersionRow.number)
     ).all()
-    digests = {row.number: row.digest for row in [*rows, *purged]}
+    digests = {row.number: row.digest for row in rows} | {row.number: row.digest for row in purged}
     now = datetime.now(UTC)
     if restorable:
         pointed: dict[int, list[str]] = {}
@@ -86,7 +87,7 @@ def delete_adapter(
         session.execute(delete(table).where(table.adapter == stored))
     # A later adapter of this name begins as its tenant's alone.
     adapter.deleted_at, adapter.shared = now, False
-    more = {"restorable": True} if restorable else {}
+    more: dict[str, Any] = {"restorable": True} if restorable else {}
     history.note("adapter_deleted", stored, versions=[row.number for row in rows], **more)
     for row in purged:
         _purge(session, history, row)
@@ -113,7 +114,7 @@ def remove_version(
     session.execute(delete(AliasRow).where(AliasRow.adapter == stored, AliasRow.version == number))
     session.execute(delete(LiveRow).where(LiveRow.adapter == stored, LiveRow.version == number))
     session.execute(delete(VersionRow).where(VersionRow.adapter == stored, VersionRow.number == number))
-    more: dict[str, object] = {}
+    more: dict[str, Any] = {}
     if splits:
         more["splits"] = list(splits)
     if shadow:
