@@ -133,7 +133,7 @@ class Deletions:
             try:
                 if done := await self.purge_expired():
                     structlog.get_logger().info("deleted versions purged", count=done)
-            except AdapterError as error:
+            except Exception as error:  # Whatever the fault of a registry or store: the next look may succeed.
                 structlog.get_logger().warning("deleted versions not purged", reason=str(error))
             await asyncio.sleep(min(most, max(least, self._grace.total_seconds() / 24)))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from rootstock.adapters.reference import is_name
 from rootstock.service.composition.demo_adapters import DEMO
@@ -51,6 +51,21 @@ def test_a_good_bundle_passes_every_check_and_is_live(page: Page, client: httpx.
     page.get_by_role("link", name="Show the adapter").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("support-intents")
     assert client.get("/v1/adapters/support-intents").json()["live"] == 1
+
+
+def test_a_version_that_awaits_approval_is_published_and_not_called_live(page: Page) -> None:
+    def awaiting(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "awaits_approval": True})
+
+    page.route("**/v1/adapters", awaiting)
+    page.get_by_label("Choose a file").set_input_files(DEMO / "entities.zip")
+    page.get_by_label("Name").fill("awaiting")
+    page.get_by_role("button", name="Verify and publish").click()
+    published = page.get_by_role("region", name="Published")
+    expect(published).to_contain_text("awaiting v1 is published")
+    expect(published).to_contain_text("It awaits approval.")
+    expect(published.get_by_role("heading")).not_to_contain_text("live")
 
 
 def test_a_file_is_dropped_and_need_not_be_made_live(

@@ -72,7 +72,7 @@ def clients(server: RunningServer, peft_saved: dict[str, PeftAdapter]) -> Iterat
                 if kept:
                     there[name] = adapter
                 else:
-                    assert client.delete(f"/v1/adapters/{name}").status_code == 204
+                    assert client.delete(f"/v1/adapters/{name}?purge=true").status_code == 204
             for name in STOCK[tenant].keys() - there.keys():
                 saved = peft_saved[STOCK[tenant][name]]
                 published = publish(client, tenant, name, saved)
