@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from rootstock.adapters.reference import is_name
 from rootstock.service.composition.demo_adapters import DEMO
@@ -53,12 +53,13 @@ def test_a_good_bundle_passes_every_check_and_is_live(page: Page, client: httpx.
     assert client.get("/v1/adapters/support-intents").json()["live"] == 1
 
 
-def test_a_version_that_awaits_approval_is_published_and_not_called_live(page: Page) -> None:
-    def awaiting(route: Route) -> None:
-        answer = route.fetch()
-        route.fulfill(response=answer, json={**answer.json(), "awaits_approval": True})
-
-    page.route("**/v1/adapters", awaiting)
+def test_a_version_that_awaits_approval_is_published_and_not_called_live(
+    page: Page, client: httpx.Client
+) -> None:
+    answer = upload(client, "awaiting", (DEMO / "entities.zip").read_bytes(), activate="false")
+    assert answer.status_code == 201
+    awaiting = {**answer.json(), "awaits_approval": True}
+    page.route("**/v1/adapters", lambda route: route.fulfill(status=201, json=awaiting))
     page.get_by_label("Choose a file").set_input_files(DEMO / "entities.zip")
     page.get_by_label("Name").fill("awaiting")
     page.get_by_role("button", name="Verify and publish").click()
