@@ -62,9 +62,15 @@ class NoPreviousVersion(AdapterError):
 
 
 class VersionInUse(AdapterError):
-    """At least one alias points at the version."""
+    """An alias, a split or a shadow sends requests to the version."""
 
     code = "version_in_use"
+
+
+class AlreadyPublished(AdapterError):
+    """A later version of the adapter has the content of the deleted one."""
+
+    code = "already_published"
 
 
 class InvalidReference(AdapterError):

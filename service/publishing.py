@@ -17,10 +17,9 @@ from rootstock.adapters.bundle.golden import GoldenInput
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.manifest import read_json, read_manifest
 from rootstock.adapters.bundle.plain.base_model import BASE
-from rootstock.adapters.errors import AdapterError, NotOwner, VersionInUse
 from rootstock.adapters.home.journal import BundleJournal
-from rootstock.adapters.reference import DEFAULT_TENANT, check_name, split_path, stored_name
-from rootstock.adapters.registry import Published, TenantRegistry
+from rootstock.adapters.reference import LIVE, check_name
+from rootstock.adapters.registry import Published, TenantRegistry, VersionDetail
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.signing.trusted_keys import TrustedKeys
 from rootstock.adapters.spec import Adapter, Array, Rejected
@@ -29,6 +28,7 @@ from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.encode.modalities.probe import probe
 from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.foundations import FoundationHost, Foundations
+from rootstock.service.lifecycle.deletions import Deletions
 from rootstock.service.telemetry.metrics import Metrics
 from rootstock.service.tolerance import compare, golden_tokens
 
@@ -41,15 +41,21 @@ MAX_GOLDEN_TOKENS = 256
 _PROBE_TOKENS = 8
 # Takes the size of a bundle in bytes and its digest.
 CheckRoom = Callable[[int, str], None]
+# Tells whether whoever publishes a version may also make it live.
+MayActivate = Callable[[VersionDetail], bool]
 
 
 @dataclass(frozen=True)
 class Publication:
-    """A published version and the result of its verification."""
+    """A published version and the result of its verification.
+
+    `awaits_approval` tells that it was to become live, and that somebody else has to approve it first.
+    """
 
     published: Published
     task: str
     verification: Mapping[str, Any]
+    awaits_approval: bool = False
 
 
 class Publisher:
@@ -57,7 +63,8 @@ class Publisher:
 
     At most `UPLOADS_AT_ONCE` uploads are in memory, and one verification runs at a time. Other uploads wait
     unread. With `trusted` keys, an upload needs the signature of one of them. It goes to the foundation that it
-    is made for. If its kind is served as LoRA, the foundation's converter converts it first.
+    is made for. If its kind is served as LoRA, the foundation's converter converts it first. With `deletions`, a
+    publication deletes the versions that it makes surplus.
     """
 
     def __init__(
@@ -68,29 +75,23 @@ class Publisher:
         limits: Limits,
         metrics: Metrics,
         trusted: TrustedKeys | None = None,
-        removal_delay: float = 0.0,
+        deletions: Deletions | None = None,
     ) -> None:
-        """Take the parts, and the seconds after which the bytes of a deleted version leave the store.
-
-        With several servers on one registry, another one may still load a version for a request that it admitted.
-        """
         self._trusted = trusted or TrustedKeys()
         self._foundations = foundations
         self._registry = registry
         self._journal = journal
-        self._tenant = DEFAULT_TENANT
         self._limits = limits
         self._metrics = metrics
         self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self._turn = asyncio.Lock()
-        self._removal_delay = removal_delay
-        self._removals: set[asyncio.Task[None]] = set()
+        self._deletions = deletions
 
     def seen_by(self, registry: TenantRegistry) -> Publisher:
         """Return this publisher for the adapters of one tenant. Both have the same limits and turns."""
         publisher = copy(self)
         publisher._registry = registry
-        publisher._tenant = registry.tenant
+        publisher._deletions = None if self._deletions is None else self._deletions.seen_by(registry)
         return publisher
 
     @property
@@ -117,15 +118,34 @@ class Publisher:
         activate: bool,
         check_room: CheckRoom | None = None,
         source: str | None = None,
+        may_activate: MayActivate | None = None,
     ) -> Publication:
         """Publish the bundle in the zip that `read` returns. Raise Rejected if a check fails.
 
         `check_room` is called in a thread before the bundle is stored, and raises an error if it may not be.
-        `source` is the address that the zip came from, for the version's record.
+        `source` is the address that the zip came from, for the version's record. If `may_activate` refuses to
+        `activate` the version, its activation is requested in an event.
         """
         self.check_name(name)
+        at_once = activate and may_activate is None
         async with self._uploads:
-            return await self._publish(await read(), name, plain, activate, check_room, source)
+            done = await self._publish(await read(), name, plain, at_once, check_room, source)
+        if activate and may_activate is not None:
+            done = await asyncio.to_thread(self._activate, done, may_activate)
+        if self._deletions is not None:
+            self._deletions.published(done.published.name)
+        return done
+
+    def _activate(self, done: Publication, may_activate: MayActivate) -> Publication:
+        """Make a published version live, or request that, unless it is live already."""
+        name, number = done.published.name, done.published.version
+        if done.published.live == number:
+            return done
+        if may_activate(self._registry.version(name, number)):
+            self._registry.set_alias(name, LIVE, number)
+            return replace(done, published=replace(done.published, live=number))
+        self._registry.request_activation(name, number)
+        return replace(done, awaits_approval=True)
 
     async def _publish(
         self,
@@ -161,69 +181,6 @@ class Publisher:
         for engine, part in host.parts(adapter):
             engine.cache.put(part)
         return Publication(published, adapter.task, verification)
-
-    async def delete(self, name: str, version: int | None, force: bool) -> None:
-        """Delete a version, or a whole adapter if `version` is None.
-
-        No new request can resolve it. Its bundle is removed once no request uses it.
-        """
-        for digest in await asyncio.to_thread(self._delete, name, version, force):
-            if await asyncio.to_thread(self._registry.digest_in_use, digest):
-                self._journal.unmark(digest)
-                continue
-            await self._foundations.forget(digest)
-            if not self._removal_delay:
-                await self._remove(digest)
-                continue
-            task = asyncio.create_task(self._remove_later(digest))
-            self._removals.add(task)
-            task.add_done_callback(self._removals.discard)
-        if version is None:
-            self._metrics.forget(self._stored(name))
-
-    def _stored(self, name: str) -> str:
-        owner, name = split_path(name) or (None, name)
-        return stored_name(owner or self._tenant, name)
-
-    async def close(self) -> None:
-        """Give up the removals that are not due yet. Their marks stay, so the next start removes the bytes."""
-        for task in self._removals:
-            task.cancel()
-        await asyncio.gather(*self._removals, return_exceptions=True)
-
-    def _delete(self, name: str, version: int | None, force: bool) -> list[str]:
-        """Delete versions, and return the digests of their bundles, which stay until no request uses them.
-
-        The bundles are marked first, so that the next start removes them if the server is killed.
-        """
-        if version is None:
-            known = [one.digest for one in self._registry.show(name).versions]
-        else:
-            known = [self._registry.version(name, version).digest]
-        for digest in known:
-            self._journal.mark(digest)
-        try:
-            if version is None:
-                # A version may have been published since the marks were made.
-                return list(dict.fromkeys(known + self._registry.delete_adapter(name)))
-            self._registry.delete_version(name, version, force=force)
-            return known
-        except (NotOwner, VersionInUse):
-            for digest in known:
-                self._journal.unmark(digest)
-            raise
-
-    async def _remove(self, digest: str) -> None:
-        """Remove the bytes of a digest from the store unless a version uses them or is about to."""
-        await asyncio.to_thread(self._journal.discard, digest)
-        self._journal.unmark(digest)
-
-    async def _remove_later(self, digest: str) -> None:
-        await asyncio.sleep(self._removal_delay)
-        try:
-            await self._remove(digest)
-        except AdapterError as error:
-            structlog.get_logger().warning("bytes not removed", digest=digest, reason=str(error))
 
     def _host(self, archive: Archive, plain: PlainFields) -> FoundationHost:
         """Return the foundation that an upload is made for; the first if this server does not have it."""

@@ -12,6 +12,7 @@ from zipfile import is_zipfile
 import typer
 
 from rootstock.adapters.cli.convert_command import convert
+from rootstock.adapters.cli.deletion_commands import deleted, undelete
 from rootstock.adapters.cli.history_commands import diff, history
 from rootstock.adapters.cli.home_commands import backup, fsck, restore
 from rootstock.adapters.cli.offline_commands import import_folder, verify
@@ -146,7 +147,8 @@ def push(
         published = client.push(
             source, name or found.name, activate=activate, progress=True, sign_key=sign_key, **plain
         )
-        live = published.version if activate else client.show(published.name).live
+        is_live = activate and not published.awaits_approval
+        live = published.version if is_live else client.show(published.name).live
     document = {**published.document, "created": published.created}
     if made is not None:
         document["source"] = {**made.to_json(), **found.provenance}
@@ -200,7 +202,8 @@ def publish_from(
     plain |= {"labels": listed(labels), "foundation": foundation}
     with _connected(url, key) as client:
         published = client.publish_from(source, name, activate=activate, **plain)
-        live = published.version if activate else client.show(published.name).live
+        is_live = activate and not published.awaits_approval
+        live = published.version if is_live else client.show(published.name).live
     verification = published.verification
     tell(
         {**published.document, "created": published.created},
@@ -371,6 +374,7 @@ def share(
     epilog=examples(
         "rootstock adapters remove support-intents --version 2",
         "rootstock adapters remove support-intents --yes",
+        "rootstock adapters remove support-intents --version 2 --purge",
     )
 )
 def remove(
@@ -381,12 +385,18 @@ def remove(
     force: Annotated[
         bool, typer.Option("--force", help="Remove a version even if aliases point at it, with those aliases.")
     ] = False,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Remove it for good, also if it is deleted and could still come back.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     url: Url = URL,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Remove a version, or an adapter with all its versions."""
+    """Remove a version, or an adapter with all its versions.
+
+    `undelete` brings it back within the server's ROOTSTOCK_UNDELETE_DAYS, unless it is purged.
+    """
     if "@" in name:
         fail(
             f"{shown(name)} is no name; one version goes with: rootstock adapters remove NAME --version VERSION",
@@ -400,8 +410,8 @@ def remove(
     if not yes and not typer.confirm(f"Remove {what} from {url}?", err=True):
         fail("nothing was removed")
     with _connected(url, key) as client:
-        client.delete(name, version, force=force)
-    tell({"name": name, "version": version, "removed": True}, as_json, f"{what} is removed")
+        client.delete(name, version, force=force, purge=purge)
+    tell({"name": name, "version": version, "removed": True}, as_json, f"{what} is removed{' for good' * purge}")
 
 
 app.command(
@@ -415,6 +425,17 @@ app.command(
         "rootstock adapters diff support-intents 3 4",
     )
 )(diff)
+app.command(
+    epilog=examples(
+        "rootstock adapters deleted support-intents",
+    )
+)(deleted)
+app.command(
+    epilog=examples(
+        "rootstock adapters undelete support-intents 2",
+        "rootstock adapters undelete support-intents",
+    )
+)(undelete)
 app.command(
     "import",
     epilog=examples(

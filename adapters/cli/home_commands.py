@@ -167,4 +167,5 @@ def _lines(check: Check) -> list[str]:
     recent = f", {check.recent} of them without a version yet" if check.recent else ""
     found = len(check.findings)
     state = "no fault" if not found else f"{found} fault{'s' if found > 1 else ''}"
-    return [*lines, f"{check.versions} versions, {check.bundles} bundles{recent}: {state}"]
+    deleted = f" and {check.deleted} deleted ones" if check.deleted else ""
+    return [*lines, f"{check.versions} versions{deleted}, {check.bundles} bundles{recent}: {state}"]

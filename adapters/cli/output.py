@@ -146,6 +146,8 @@ def published_lines(published: PublishedRecord, live: int | None) -> list[str]:
         return [f"{state} and live: {published.task}"]
     other = "no version is live" if live is None else f"live is version {live}"
     make = f"make it live: rootstock adapters promote {name} {version}"
+    if published.awaits_approval:
+        other, make = f"awaits approval, {other}", f"somebody who may approve it can {make}"
     return [f"{state}, not live ({other}): {published.task}", make]
 
 

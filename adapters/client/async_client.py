@@ -23,6 +23,7 @@ from rootstock.adapters.client.records import (
     AdapterRecord,
     AliasRecord,
     BundleFile,
+    DeletedRecord,
     KeyEntry,
     NewKeyEntry,
     PublishedRecord,
@@ -30,6 +31,7 @@ from rootstock.adapters.client.records import (
     RankedText,
     SharingRecord,
     TextRecord,
+    UndeletedRecord,
 )
 from rootstock.adapters.client.routes import Document, GivenInput, Messages
 from rootstock.adapters.client.tenancy import key_routes
@@ -237,9 +239,19 @@ class AsyncClient(AsyncTransport):
         """Let all tenants use an adapter, or with `shared=False` its own tenant alone."""
         return await self._ask(routes.share(name, shared))
 
-    async def delete(self, name: str, version: int | None = None, *, force: bool = False) -> None:
+    async def delete(
+        self, name: str, version: int | None = None, *, force: bool = False, purge: bool = False
+    ) -> None:
         """Delete a version, or the whole adapter if `version` is None."""
-        await self._ask(routes.delete(name, version, force))
+        await self._ask(routes.delete(name, version, force, purge))
+
+    async def deleted(self, name: str) -> list_[DeletedRecord]:
+        """Return the deleted versions of an adapter that can come back, oldest first."""
+        return await self._ask(routes.deleted(name))
+
+    async def undelete(self, name: str, version: int | None = None) -> UndeletedRecord:
+        """Bring a deleted version back with its free aliases, or the whole adapter if `version` is None."""
+        return await self._ask(routes.undelete(name, version))
 
     async def list(self, search: str | None = None, limit: int = 100) -> AsyncIterator[AdapterEntry]:
         """Yield every adapter in order of name, or those whose name contains `search`."""

@@ -35,6 +35,7 @@ class PublishedRecord(ServerRecord):
     """A version that a server has published. `verification` reports the checks.
 
     `created` is false if the name already had a version with this content, so that there is no new one.
+    `awaits_approval` tells that somebody else has to make it live.
     """
 
     name: str
@@ -43,10 +44,12 @@ class PublishedRecord(ServerRecord):
     task: str
     verification: Mapping[str, Any]
     created: bool = True
+    awaits_approval: bool = False
 
     @classmethod
     def _fields(cls, document: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: document[name] for name in ("name", "version", "digest", "task", "verification")}
+        fields = {name: document[name] for name in ("name", "version", "digest", "task", "verification")}
+        return {**fields, "awaits_approval": bool(document.get("awaits_approval"))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,36 @@ class AliasRecord(ServerRecord):
     alias: str
     version: int
     digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeletedRecord(ServerRecord):
+    """A deleted version, which can come back with its aliases until `purged_at`; times are ISO 8601."""
+
+    version: int
+    digest: str
+    task: str
+    size: int
+    deleted_at: str
+    purged_at: str
+    aliases: tuple[str, ...]
+
+    @classmethod
+    def _fields(cls, document: Mapping[str, Any]) -> dict[str, Any]:
+        return {**super()._fields(document), "aliases": tuple(document["aliases"])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndeletedRecord(ServerRecord):
+    """The versions of an adapter that came back, and the aliases that came back with them."""
+
+    name: str
+    versions: tuple[int, ...]
+    aliases: Mapping[str, int]
+
+    @classmethod
+    def _fields(cls, document: Mapping[str, Any]) -> dict[str, Any]:
+        return {**super()._fields(document), "versions": tuple(document["versions"])}
 
 
 @dataclass(frozen=True, kw_only=True)

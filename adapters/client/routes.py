@@ -16,10 +16,12 @@ from rootstock.adapters.client.records import (
     AdapterPage,
     AdapterRecord,
     AliasRecord,
+    DeletedRecord,
     PublishedRecord,
     RankedText,
     SharingRecord,
     TextRecord,
+    UndeletedRecord,
 )
 from rootstock.adapters.media import (
     ImageFile,
@@ -227,11 +229,24 @@ def rollback(name: str) -> HttpCall[AliasRecord]:
     return HttpCall("POST", f"{_path(name)}/rollback", reader_of(AliasRecord.read), repeatable=False)
 
 
-def delete(name: str, version: int | None, force: bool) -> HttpCall[None]:
+def delete(name: str, version: int | None, force: bool, purge: bool) -> HttpCall[None]:
     """Return the call that deletes a version or an adapter. It is not repeatable: the second time gives 404."""
     path = _path(name) if version is None else f"{_path(name)}/versions/{version:d}"
-    content = {"params": {"force": "true"}} if force else {}
+    params = {name: "true" for name, wanted in (("force", force), ("purge", purge)) if wanted}
+    content = {"params": params} if params else {}
     return HttpCall("DELETE", path, lambda response: None, content, repeatable=False)
+
+
+def deleted(name: str) -> HttpCall[list[DeletedRecord]]:
+    """Return the call that lists the deleted versions of an adapter that can come back."""
+    read = reader_of(lambda document: [DeletedRecord.read(one) for one in document["versions"]])
+    return HttpCall("GET", f"{_path(name)}/deleted", read)
+
+
+def undelete(name: str, version: int | None) -> HttpCall[UndeletedRecord]:
+    """Return the call that brings deleted versions back. It is not repeatable: the second time gives 404."""
+    path = _path(name) if version is None else f"{_path(name)}/versions/{version:d}"
+    return HttpCall("POST", f"{path}/undelete", reader_of(UndeletedRecord.read), repeatable=False)
 
 
 def _options(result: type[TaskResult] | None, parameters: Mapping[str, Any]) -> Document:

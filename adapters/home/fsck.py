@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 class StorageFinding:
     """One fault of a home: its kind, a sentence, and what was done about it (empty without a repair).
 
-    `digest` is None for a fault that belongs to no bundle. `versions` are references.
+    `digest` is None for a fault that belongs to no bundle. `versions` are references; a deleted one says so.
     """
 
     kind: Kind
@@ -49,11 +49,12 @@ class StorageFinding:
 class Check:
     """The result of a check: its findings, and the numbers of what was looked at.
 
-    `recent` counts bundles that no version has, and that are younger than the grace time: an upload may be about
-    to publish them.
+    `deleted` counts deleted versions, whose bundles stay until they are purged. `recent` counts bundles that no
+    version has, and that are younger than the grace time: an upload may be about to publish them.
     """
 
     versions: int = 0
+    deleted: int = 0
     bundles: int = 0
     recent: int = 0
     findings: list[StorageFinding] = field(default_factory=list)
@@ -62,7 +63,8 @@ class Check:
         """Return the result as a JSON object."""
         findings = [finding.to_json() for finding in self.findings]
         return {
-            "versions": self.versions, "bundles": self.bundles, "recent": self.recent, "findings": findings,
+            "versions": self.versions, "deleted": self.deleted, "bundles": self.bundles, "recent": self.recent,
+            "findings": findings,
         }  # fmt: skip
 
 
@@ -88,8 +90,9 @@ def fsck(
     damaged: set[str] = set()
     check = Check(bundles=len(entries))
     for version in registry.index():
-        check.versions += 1
-        used[version.digest].append(f"{version.name}@{version.version}")
+        check.versions += not version.deleted
+        check.deleted += version.deleted
+        used[version.digest].append(f"{version.name}@{version.version}{' (deleted)' * version.deleted}")
         if version.status != READY:
             damaged.add(version.digest)
     if entries and not used and not registry.events(limit=1):

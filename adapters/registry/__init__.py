@@ -4,6 +4,7 @@ from rootstock.adapters.registry.records import (
     AdapterDetail,
     AdapterSummary,
     AliasPointer,
+    DeletedVersion,
     Event,
     IndexedVersion,
     NewVersion,
@@ -11,6 +12,7 @@ from rootstock.adapters.registry.records import (
     Published,
     Resolution,
     Sharing,
+    Undeleted,
     VersionDetail,
     Viewer,
 )
@@ -21,6 +23,7 @@ __all__ = [
     "AdapterDetail",
     "AdapterSummary",
     "AliasPointer",
+    "DeletedVersion",
     "Event",
     "IndexedVersion",
     "NewVersion",
@@ -30,6 +33,7 @@ __all__ = [
     "Sharing",
     "SqlRegistry",
     "TenantRegistry",
+    "Undeleted",
     "VersionDetail",
     "Viewer",
 ]

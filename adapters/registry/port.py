@@ -11,6 +11,7 @@ from rootstock.adapters.reference import Reference
 from rootstock.adapters.registry.records import (
     AdapterDetail,
     AliasPointer,
+    DeletedVersion,
     Event,
     IndexedVersion,
     NewVersion,
@@ -18,6 +19,7 @@ from rootstock.adapters.registry.records import (
     Published,
     Resolution,
     Sharing,
+    Undeleted,
     VersionDetail,
 )
 
@@ -57,20 +59,46 @@ class Registry(Protocol):
     def set_alias(self, name: str, alias: str, version: int) -> AliasPointer:
         """Point `alias` of `name` at `version`."""
 
+    def request_activation(self, name: str, version: int) -> None:
+        """Record the request that `live` should point at `version`, unless that is the version's last event."""
+
     def rollback(self, name: str) -> AliasPointer:
         """Point `live` at its previous version that still exists; raise NoPreviousVersion if there is none."""
 
     def share(self, name: str, shared: bool) -> Sharing:
         """Let all tenants use an adapter, or its tenant alone."""
 
-    def delete_version(self, name: str, version: int, *, force: bool = False) -> str:
-        """Remove a version and return its digest.
+    def delete_version(self, name: str, version: int, *, force: bool = False, restorable: bool = False) -> str:
+        """Delete a version and return its digest; with `restorable`, it can come back until it is purged.
 
-        Raise VersionInUse if aliases point at it, unless `force`, which removes those aliases too.
+        Raise VersionInUse if an alias, a split or a shadow uses it, unless `force`, which removes these too.
+        Without `restorable`, a version that is deleted already is purged.
         """
 
-    def delete_adapter(self, name: str) -> builtins.list[str]:
-        """Remove an adapter with its versions and aliases; return the digests in order of version number."""
+    def delete_adapter(self, name: str, *, restorable: bool = False) -> builtins.list[str]:
+        """Delete an adapter with its versions and aliases; return the digests in order of version number.
+
+        With `restorable`, the versions can come back until they are purged. Without it, those that are deleted
+        already are purged too.
+        """
+
+    def deleted(self, name: str) -> builtins.list[DeletedVersion]:
+        """Return the versions of an adapter that can come back, in order of number; it may be deleted itself."""
+
+    def undelete(self, name: str, version: int | None = None) -> Undeleted:
+        """Bring a deleted version back with its aliases that are free; None: all that the adapter had.
+
+        Raise UnknownVersion if there is none, and AlreadyPublished if a later version has its content.
+        """
+
+    def surplus(self, name: str, newest: int) -> builtins.list[str]:
+        """Return the digests of the versions that `retire` would delete now."""
+
+    def retire(self, name: str, newest: int, *, restorable: bool = False) -> builtins.list[str]:
+        """Delete all versions but the newest ones and those in use, as `delete_version` does; return the digests.
+
+        In use are versions of aliases, splits and shadows, and the one that a rollback makes live.
+        """
 
     def list(self, limit: int = 100, after: str | None = None, search: str = "") -> Page:
         """Return at most `limit` adapters in order of name: names after `after` that contain `search`."""
@@ -93,7 +121,10 @@ class Registry(Protocol):
         """Return the number of adapters."""
 
     def digest_in_use(self, digest: str) -> bool:
-        """Return whether any version of any tenant's adapter has this digest."""
+        """Return whether any version of any tenant's adapter has this digest, deleted ones included."""
+
+    def is_published(self, digest: str) -> bool:
+        """Return whether requests can mean a version with this digest."""
 
     def guarding(self) -> AbstractContextManager[Callable[[str], None]]:
         """Yield a function that guards the bytes of a digest from `remove_unused`, in any program.
@@ -119,13 +150,13 @@ class VersionIndex(Protocol):
     """The part of a registry that a check of the store needs: every version, and the removal of unused bytes."""
 
     def index(self) -> Iterator[IndexedVersion]:
-        """Yield every version of every adapter, in order of name and number."""
+        """Yield every version of every adapter in order of name and number, then the deleted ones likewise."""
 
     def mark(self, digest: str, status: str) -> int:
         """Set the status of all versions with this digest, and return how many had another one."""
 
     def digest_in_use(self, digest: str) -> bool:
-        """Return whether any version of any adapter has this digest."""
+        """Return whether any version of any adapter has this digest, deleted ones included."""
 
     def remove_unused(self, digest: str, remove: Callable[[str], object]) -> bool:
         """Call `remove` with a digest that no version has, as a Registry does; return whether it did."""

@@ -110,7 +110,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class VersionDetail:
-    """Everything recorded about a version; times are UTC, sizes are bytes."""
+    """Everything recorded about a version; times are UTC, sizes are bytes.
+
+    `published_by` is the principal that published it. It is None if no request did, if the version is older than
+    its record, and for another tenant.
+    """
 
     name: str
     version: int
@@ -121,16 +125,44 @@ class VersionDetail:
     size: int
     verification: dict[str, Any]
     foundation: str | None = None
+    published_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedVersion:
+    """A deleted version that can come back, with the aliases that were removed with it; times are UTC."""
+
+    name: str
+    version: int
+    digest: str
+    task: str
+    size: int
+    created_at: datetime
+    deleted_at: datetime
+    aliases: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Undeleted:
+    """The versions of an adapter that came back, and the aliases that came back with them."""
+
+    name: str
+    versions: list[int]
+    aliases: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedVersion:
-    """A version in the list of all versions: its digest and its status, `READY` or `DAMAGED`."""
+    """A version in the list of all versions: its digest and its status, `READY` or `DAMAGED`.
+
+    A `deleted` one can still come back.
+    """
 
     name: str
     version: int
     digest: str
     status: str
+    deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

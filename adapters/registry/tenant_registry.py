@@ -11,12 +11,14 @@ from rootstock.adapters.reference import Reference
 from rootstock.adapters.registry.records import (
     AdapterDetail,
     AliasPointer,
+    DeletedVersion,
     Event,
     NewVersion,
     Page,
     Published,
     Resolution,
     Sharing,
+    Undeleted,
     VersionDetail,
     Viewer,
 )
@@ -80,6 +82,10 @@ class TenantRegistry:
         """Point `alias` of `name` at `version`."""
         return self._registry.set_alias(name, alias, version, self._viewer)
 
+    def request_activation(self, name: str, version: int) -> None:
+        """Record the request that `live` should point at `version`."""
+        self._registry.request_activation(name, version, self._viewer)
+
     def rollback(self, name: str) -> AliasPointer:
         """Point `live` at its previous version that still exists; raise NoPreviousVersion if there is none."""
         return self._registry.rollback(name, self._viewer)
@@ -88,13 +94,31 @@ class TenantRegistry:
         """Let all tenants use an adapter, or its tenant alone."""
         return self._registry.share(name, shared, self._viewer)
 
-    def delete_version(self, name: str, version: int, *, force: bool = False) -> str:
-        """Remove a version and return its digest; raise VersionInUse if aliases point at it, unless `force`."""
-        return self._registry.delete_version(name, version, force=force, viewer=self._viewer)
+    def delete_version(self, name: str, version: int, *, force: bool = False, restorable: bool = False) -> str:
+        """Delete a version and return its digest, as a Registry does."""
+        return self._registry.delete_version(
+            name, version, force=force, restorable=restorable, viewer=self._viewer
+        )
 
-    def delete_adapter(self, name: str) -> builtins.list[str]:
-        """Remove an adapter with its versions and aliases; return the digests in order of version number."""
-        return self._registry.delete_adapter(name, self._viewer)
+    def delete_adapter(self, name: str, *, restorable: bool = False) -> builtins.list[str]:
+        """Delete an adapter with its versions and aliases; return the digests in order of version number."""
+        return self._registry.delete_adapter(name, restorable=restorable, viewer=self._viewer)
+
+    def deleted(self, name: str) -> builtins.list[DeletedVersion]:
+        """Return the versions of an adapter of the tenant that can come back, in order of number."""
+        return self._registry.deleted(name, self._viewer)
+
+    def undelete(self, name: str, version: int | None = None) -> Undeleted:
+        """Bring a deleted version back with its aliases that are free; None: all that the adapter had."""
+        return self._registry.undelete(name, version, self._viewer)
+
+    def surplus(self, name: str, newest: int) -> builtins.list[str]:
+        """Return the digests of the versions that `retire` would delete now."""
+        return self._registry.surplus(name, newest, self._viewer)
+
+    def retire(self, name: str, newest: int, *, restorable: bool = False) -> builtins.list[str]:
+        """Delete all versions but the newest ones and those in use; return the digests."""
+        return self._registry.retire(name, newest, restorable=restorable, viewer=self._viewer)
 
     def list(self, limit: int = 100, after: str | None = None, search: str = "") -> Page:
         """Return at most `limit` adapters in order of name: names after `after` that contain `search`."""
@@ -121,6 +145,10 @@ class TenantRegistry:
     def digest_in_use(self, digest: str) -> bool:
         """Return whether any version of any tenant's adapter has this digest. No route may show it."""
         return self._registry.digest_in_use(digest)
+
+    def is_published(self, digest: str) -> bool:
+        """Return whether requests can mean a version with this digest, of any tenant. No route may show it."""
+        return self._registry.is_published(digest)
 
     def guarding(self) -> AbstractContextManager[Callable[[str], None]]:
         """Yield a function that guards the bytes of a digest from `remove_unused`, whoever publishes them.

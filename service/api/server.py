@@ -19,6 +19,8 @@ from rootstock.adapters.sources.remote.remote_sources import RemoteSources
 from rootstock.service.adapter_folder import AdapterFolder
 from rootstock.service.api.media.remote_file import RemoteFiles
 from rootstock.service.foundations import Foundations
+from rootstock.service.lifecycle.approval import Approval
+from rootstock.service.lifecycle.deletions import Deletions
 from rootstock.service.pins import Pins, TenantPins
 from rootstock.service.publishing import Publisher
 from rootstock.service.telemetry.metrics import Metrics
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 
 # A server keeps the views of this many principals, and makes those of others again.
 _MOST_VIEWS = 4096
-# The longest principal that an event has room for.
-_MOST_CHARACTERS = 64
 
 
 @dataclass
@@ -46,16 +46,17 @@ class Readiness:
 class Server:
     """A running server, or a tenant's view of it.
 
-    A view differs in `foundations`, `registry`, `publisher`, `pins` and `adapter_folder`: they know the tenant's
-    adapters, and those that others share. `every_tenant` is the registry with the adapters of all. `tracing` is
-    None if no spans are exported. `texts` limits the texts that are tokenised for clients at once, so that long
-    ones leave threads for the rest.
+    A view differs in `foundations`, `registry`, `publisher`, `deletions`, `pins` and `adapter_folder`: they know
+    the tenant's adapters, and those that others share. `every_tenant` is the registry with the adapters of all.
+    `approval` decides who makes a version live. `tracing` is None if no spans are exported. `texts` limits the
+    texts that are tokenised for clients at once, so that long ones leave threads for the rest.
     """
 
     foundations: Foundations
     registry: Registry
     every_tenant: SqlRegistry
     publisher: Publisher
+    deletions: Deletions
     pins: Pins | TenantPins
     metrics: Metrics
     bundle_limits: Limits
@@ -65,6 +66,7 @@ class Server:
     access: Access
     quotas: Quotas
     sources: RemoteSources
+    approval: Approval = field(default_factory=Approval)
     tracing: Tracing | None = None
     texts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
     readiness: Readiness = field(default_factory=Readiness)
@@ -91,13 +93,13 @@ class Server:
 
     def _view(self, principal: Principal) -> Server:
         tenant = principal.tenant
-        who = f"{tenant}/{principal.key}" if principal.key else tenant
-        registry = TenantRegistry(self.every_tenant, tenant, who[:_MOST_CHARACTERS])
+        registry = TenantRegistry(self.every_tenant, tenant, principal.who)
         return replace(
             self,
             foundations=self.foundations.seen_by(registry),
             registry=registry,
             publisher=self.publisher.seen_by(registry),
+            deletions=self.deletions.seen_by(registry),
             pins=self.pins.seen_by(tenant),
             adapter_folder=self.adapter_folder.of_tenant(tenant),
         )
@@ -118,3 +120,13 @@ def server_of(request: Request) -> Server:
     """Return the server that handles a request, as the tenant of the request sees it."""
     server: Server = request.app.state.server
     return server.seen_by(principal_of(request))
+
+
+async def check_activation(request: Request, name: str, alias: str, *versions: int) -> None:
+    """Raise ApprovalNeeded if the caller may not let requests for an alias of an adapter reach these versions.
+
+    Every route that moves, splits or copies the requests of an alias calls this first.
+    """
+    server = server_of(request)
+    check = server.approval.check
+    await asyncio.to_thread(check, principal_of(request), server.registry, name, alias, *versions)

@@ -18,7 +18,9 @@ def check_openness(settings: Settings) -> None:
     from rootstock.adapters.home.home import Home
 
     with closing(Home(settings.home_folder).open_registry(settings.registry_address)) as registry:
-        settings.check_openness(bool(registry.keys.snapshot().keys))
+        stored_keys = bool(registry.keys.snapshot().keys)
+    settings.check_openness(stored_keys)
+    settings.check_approval(stored_keys)
 
 
 @contextmanager
@@ -38,6 +40,7 @@ def open_access(settings: Settings, registry: KeyRegistry) -> Iterator[Access]:
     api_key, admin_key = (None if key is None else key.get_secret_value() for key in given)
     ring = KeyRing(registry)
     settings.check_openness(not ring.empty)
+    settings.check_approval(not ring.empty)
     ring.start()
     try:
         yield Access(ring, api_key, admin_key, issuer)

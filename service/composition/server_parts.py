@@ -122,6 +122,8 @@ async def _serving(
     from rootstock.service.engine.core.arbiter import Arbiter
     from rootstock.service.engine.core.observer import Observers
     from rootstock.service.foundations import Foundations
+    from rootstock.service.lifecycle.approval import Approval
+    from rootstock.service.lifecycle.deletions import Deletions
     from rootstock.service.pins import Pins
     from rootstock.service.publishing import Publisher
     from rootstock.service.telemetry.metrics import Metrics
@@ -142,7 +144,11 @@ async def _serving(
         _start(hosts, metrics)
         foundations = Foundations(hosts, registry, settings.names)
         delay = settings.request_timeout + _NOTICE_SECONDS if settings.registry_address else 0.0
-        publisher = Publisher(foundations, registry, journal, limits, metrics, settings.trusted, delay)
+        deletions = Deletions(
+            foundations, registry, registry, journal, metrics,
+            undelete_days=settings.undelete_days, keep_versions=settings.keep_versions, removal_delay=delay,
+        )  # fmt: skip
+        publisher = Publisher(foundations, registry, journal, limits, metrics, settings.trusted, deletions)
         hosts_of_sources = SourceHosts.parse(settings.source_hosts, trusted_hub(settings.source_hosts))
         pins = Pins(foundations, registry, settings.pinned)
         loop = asyncio.get_running_loop()
@@ -152,11 +158,14 @@ async def _serving(
             if settings.demo:
                 await register_demo(publisher, registry)
             await pins.follow()
+            deletions.start()
             yield Server(
                 foundations=foundations,
                 registry=registry,
                 every_tenant=registry,
                 publisher=publisher,
+                deletions=deletions,
+                approval=Approval(settings.approval),
                 pins=pins,
                 metrics=metrics,
                 bundle_limits=limits,
@@ -172,7 +181,7 @@ async def _serving(
             if webhooks is not None:
                 await asyncio.to_thread(webhooks.close)
             await pins.close()
-            await publisher.close()
+            await deletions.close()
     finally:
         engines = [engine for host in hosts for engine in host.engines if engine.started]
         await asyncio.gather(*(asyncio.to_thread(engine.stop) for engine in engines))

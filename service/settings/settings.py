@@ -12,6 +12,7 @@ from rootstock.service.api.middleware.site import is_loopback
 from rootstock.service.settings.access import AccessSettings
 from rootstock.service.settings.capacity import CapacitySettings
 from rootstock.service.settings.events import EventSettings
+from rootstock.service.settings.lifecycle import LifecycleSettings
 from rootstock.service.settings.listener import ListenerSettings
 from rootstock.service.settings.models import ModelSettings
 from rootstock.service.settings.place import PlaceSettings
@@ -30,6 +31,7 @@ class Settings(
     AccessSettings,
     TrustSettings,
     EventSettings,
+    LifecycleSettings,
     ModelSettings,
     CapacitySettings,
 ):
@@ -55,6 +57,17 @@ class Settings(
                 "one slot each; raise ROOTSTOCK_SLOTS or pin fewer"
             )
         return self
+
+    def check_approval(self, stored_keys: bool) -> None:
+        """Raise SettingsError if versions need approval, and no keys tell who approves.
+
+        `stored_keys` tells whether its registry has keys.
+        """
+        if self.approval != "none" and not (stored_keys or self.oidc_issuer or self.admin_key):
+            raise SettingsError(
+                f"ROOTSTOCK_APPROVAL is {self.approval}, and the server has no keys that tell who publishes and "
+                "who approves; make one (rootstock keys create --role admin), or set ROOTSTOCK_ADMIN_KEY"
+            )
 
     def check_openness(self, stored_keys: bool) -> None:
         """Raise SettingsError if strangers could use a server with these settings.

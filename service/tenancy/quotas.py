@@ -115,7 +115,7 @@ class Quotas:
         if stored + size > smallest * _MIB:
             raise StoredQuotaExceeded(
                 f"the bundle has {size} bytes and the tenant stores {stored}; its quota is {smallest} MiB; "
-                "delete versions, or ask the operator for more"
+                "delete versions for good (?purge=true), or ask the operator for more"
             )
 
     def _allowances(self, principal: Principal) -> list[Allowance]:

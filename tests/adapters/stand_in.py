@@ -128,6 +128,13 @@ class StandIn:
                 return JSONResponse({"name": name, "shared": seen.json["shared"]})
             case "POST", ["adapters", name, "rollback"]:
                 return JSONResponse({"name": name, "alias": "live", "version": 1, "digest": DIGESTS[1]})
+            case "GET", ["adapters", name, "deleted"]:
+                gone = {**version(1), "deleted_at": "2025-01-03T03:04:05Z", "aliases": ["prod"]}
+                return JSONResponse({"name": name, "versions": [{**gone, "purged_at": "2025-01-10T03:04:05Z"}]})
+            case "POST", ["adapters", name, "undelete"]:
+                return JSONResponse({"name": name, "versions": [1, 2], "aliases": {"live": 2, "prod": 1}})
+            case "POST", ["adapters", name, "versions", number, "undelete"]:
+                return JSONResponse({"name": name, "versions": [int(number)], "aliases": {}})
             case "DELETE", ["adapters", *_]:
                 return Response(status_code=204)
         return refusal(404, "not_found", "no such route")

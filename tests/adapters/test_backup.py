@@ -81,6 +81,22 @@ def test_a_backup_made_while_versions_are_published_and_deleted_is_one_whole_sta
             churning.join()
 
 
+def test_a_deleted_version_that_can_come_back_is_in_a_backup_and_comes_back_from_it(
+    home: Home, tmp_path: Path
+) -> None:
+    with closing(home.open_registry()) as registry:
+        registry.delete_version("mood", 1, restorable=True)
+        registry.delete_adapter("intents", restorable=True)
+    assert back_up(home, tmp_path / "backup").copied == 3
+    shutil.rmtree(home.folder)
+    check = restore(tmp_path / "backup", home).check
+    assert (check.findings, check.versions, check.deleted) == ([], 1, 2)
+    with closing(home.open_registry()) as registry:
+        assert registry.undelete("mood", 1).versions == [1]
+        assert registry.undelete("intents").aliases == {"live": 1}
+    assert checked(home).findings == []
+
+
 def test_a_second_backup_copies_what_is_new_and_drops_what_was_deleted(home: Home, tmp_path: Path) -> None:
     target = tmp_path / "backup"
     back_up(home, target)

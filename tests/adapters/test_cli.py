@@ -36,6 +36,8 @@ COMMANDS = (
     "history",
     "diff",
     "remove",
+    "deleted",
+    "undelete",
     "import",
     "verify",
     "convert",
@@ -319,6 +321,28 @@ def test_removing_wants_a_yes(server: StandIn, run: Callable[..., Result]) -> No
     assert told == {"name": "a", "version": 2, "removed": True}
     assert server.asked == ["DELETE /v1/adapters/a", "DELETE /v1/adapters/a/versions/2"]
     assert [seen.query for seen in server.seen] == [{}, {"force": "true"}]
+
+
+def test_deleted_versions_are_listed_brought_back_and_removed_for_good(
+    server: StandIn, run: Callable[..., Result]
+) -> None:
+    shown = run("deleted", "a").stdout
+    assert "2025-01-10T03:04:05" in shown
+    assert "prod" in shown
+    assert printed(run("deleted", "a", "--json"))["versions"][0]["version"] == 1
+    assert run("undelete", "a", "3").stdout == "a@3 is back; aliases: -\n"
+    assert run("undelete", "a").stdout == "a@1, a@2 are back; aliases: live=2, prod=1\n"
+    assert run("remove", "a", "--version", "3", "--purge", "-y").stdout == "a@3 is removed for good\n"
+    assert server.seen[-1].query == {"purge": "true"}
+
+
+def test_a_push_that_awaits_approval_says_so(server: StandIn, run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(ZIP)
+    told = {"name": "a", "version": 4, "digest": DIGESTS[1], "task": "t", "verification": VERIFICATION}
+    server.instead = [JSONResponse({**told, "awaits_approval": True}, 201)]
+    said = run("push", "a.zip").stdout
+    assert "a@4 is ready, not live (awaits approval, live is version 2)" in said
+    assert "somebody who may approve it can make it live: rootstock adapters promote a 4" in said
 
 
 def test_options_for_every_command_may_stand_before_or_after_it(

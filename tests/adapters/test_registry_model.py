@@ -31,7 +31,11 @@ def digest(content: int) -> str:
 
 
 class Model:
-    """One adapter by the rules: numbers only grow, `past` is a stack, deleted versions vanish from it."""
+    """One adapter by the rules: numbers only grow, `past` is a stack, deleted versions vanish from it.
+
+    `bin` holds the deleted versions that can come back: their contents, their aliases, and the deletion of the
+    whole adapter that they went with, if any.
+    """
 
     def __init__(self) -> None:
         self.exists = False
@@ -39,6 +43,8 @@ class Model:
         self.versions: dict[int, int] = {}
         self.aliases: dict[str, int] = {}
         self.past: list[int] = []
+        self.bin: dict[int, tuple[int, list[str], int | None]] = {}
+        self.ends = 0
 
     def point(self, alias: str, version: int) -> None:
         self.aliases[alias] = version
@@ -74,21 +80,71 @@ class Model:
             raise errors.UnknownVersion("")
         return self.versions[version]
 
-    def delete_version(self, version: int, force: bool) -> str:
+    def pointers(self, version: int) -> list[str]:
+        return sorted(alias for alias, number in self.aliases.items() if number == version)
+
+    def check_known(self) -> None:
+        if not self.exists and not self.bin:
+            raise errors.UnknownAdapter("")
+
+    def delete_version(self, version: int, force: bool, restorable: bool) -> str:
+        if version in self.bin and not restorable:
+            return digest(self.bin.pop(version)[0])
         content = self.find(version)
-        if version in self.aliases.values() and not force:
+        aliases = self.pointers(version)
+        if aliases and not force:
             raise errors.VersionInUse("")
         del self.versions[version]
+        if restorable:
+            self.bin[version] = content, aliases, None
         self.aliases = {alias: number for alias, number in self.aliases.items() if number != version}
         self.past = [number for number in self.past if number != version]
         return digest(content)
 
-    def delete(self) -> list[str]:
-        if not self.exists:
+    def delete(self, restorable: bool) -> list[str]:
+        gone: dict[int, int] = {}
+        if not restorable:
+            gone = {number: content for number, (content, _, _) in self.bin.items()}
+        if not self.exists and not gone:
             raise errors.UnknownAdapter("")
-        digests = [digest(content) for _, content in sorted(self.versions.items())]
+        digests = [digest(content) for _, content in sorted({**self.versions, **gone}.items())]
+        self.ends += 1
+        if restorable:
+            for number, content in self.versions.items():
+                self.bin[number] = content, self.pointers(number), self.ends
+        else:
+            self.bin = {}
         self.exists, self.versions, self.aliases, self.past = False, {}, {}, []
         return digests
+
+    def undelete(self, version: int | None) -> tuple[list[int], dict[str, int]]:
+        self.check_known()
+        if version is None:
+            together = not self.exists and self.ends
+            chosen = sorted(number for number, (_, _, end) in self.bin.items() if end and end == together)
+        else:
+            chosen = [version] if version in self.bin else []
+        if not chosen:
+            raise errors.UnknownVersion("")
+        back: dict[str, int] = {}
+        for number in chosen:
+            content, aliases, _ = self.bin[number]
+            if content in self.versions.values():
+                raise errors.AlreadyPublished("")
+            del self.bin[number]
+            self.exists, self.versions[number] = True, content
+            for alias in aliases:
+                if alias not in self.aliases:
+                    self.point(alias, number)
+                    back[alias] = number
+        return chosen, back
+
+    def retire(self, newest: int, restorable: bool) -> list[str]:
+        if not self.exists:
+            raise errors.UnknownAdapter("")
+        before = [number for number in self.past if number != self.aliases.get("live")]
+        needed = {*sorted(self.versions)[-newest:], *self.aliases.values(), *before[-1:]}
+        return [self.delete_version(n, False, restorable) for n in sorted(self.versions) if n not in needed]
 
 
 def outcome(call: Callable[[], object]) -> object:
@@ -143,15 +199,40 @@ class RegistryAgainstModel(RuleBasedStateMachine):
         expected = outcome(self.models[name].rollback)
         assert outcome(lambda: self.registry.rollback(name).version) == expected
 
-    @rule(name=NAMES, version=VERSIONS, force=st.booleans())
-    def delete_version(self, name: str, version: int, force: bool) -> None:
-        expected = outcome(lambda: self.models[name].delete_version(version, force))
-        assert outcome(lambda: self.registry.delete_version(name, version, force=force)) == expected
+    @rule(name=NAMES, version=VERSIONS, force=st.booleans(), restorable=st.booleans())
+    def delete_version(self, name: str, version: int, force: bool, restorable: bool) -> None:
+        expected = outcome(lambda: self.models[name].delete_version(version, force, restorable))
+        given = {"force": force, "restorable": restorable}
+        assert outcome(lambda: self.registry.delete_version(name, version, **given)) == expected
 
-    @rule(name=NAMES)
-    def delete_adapter(self, name: str) -> None:
-        expected = outcome(self.models[name].delete)
-        assert outcome(lambda: self.registry.delete_adapter(name)) == expected
+    @rule(name=NAMES, restorable=st.booleans())
+    def delete_adapter(self, name: str, restorable: bool) -> None:
+        expected = outcome(lambda: self.models[name].delete(restorable))
+        assert outcome(lambda: self.registry.delete_adapter(name, restorable=restorable)) == expected
+
+    @rule(name=NAMES, version=st.none() | VERSIONS)
+    def undelete(self, name: str, version: int | None) -> None:
+        def done() -> tuple[list[int], dict[str, int]]:
+            back = self.registry.undelete(name, version)
+            return back.versions, back.aliases
+
+        expected = outcome(lambda: self.models[name].undelete(version))
+        assert outcome(done) == expected
+
+    @rule(name=NAMES, newest=st.integers(1, 3), restorable=st.booleans())
+    def retire(self, name: str, newest: int, restorable: bool) -> None:
+        expected = outcome(lambda: self.models[name].retire(newest, restorable))
+        if isinstance(expected, list):
+            assert self.registry.surplus(name, newest) == expected
+        assert outcome(lambda: self.registry.retire(name, newest, restorable=restorable)) == expected
+
+    @rule(name=NAMES, content=CONTENTS)
+    def purge(self, name: str, content: int) -> None:
+        model = self.models[name]
+        gone = [number for number, (held, _, _) in model.bin.items() if held == content]
+        for number in gone:
+            assert self.registry.delete_version(name, number) == digest(content)
+            del model.bin[number]
 
     def opened(self) -> Registry:
         return SqlRegistry(self.url)
@@ -175,7 +256,16 @@ class RegistryAgainstModel(RuleBasedStateMachine):
                 assert (resolved.version, resolved.digest) == (version, digest(model.versions[version]))
             bare = outcome(lambda name=name: self.registry.resolve(name).version)  # type: ignore[misc]
             assert bare == model.aliases.get("live", errors.NoLiveVersion)
+        for name, model in self.models.items():
+            if not model.exists and not model.bin:
+                continue
+            gone = [(one.version, one.digest, one.aliases) for one in self.registry.deleted(name)]
+            assert gone == [
+                (number, digest(content), aliases) for number, (content, aliases, _) in sorted(model.bin.items())
+            ]
         held = {content for model in self.models.values() for content in model.versions.values()}
+        assert {content for content in range(6) if self.registry.is_published(digest(content))} == held
+        held |= {content for model in self.models.values() for content, _, _ in model.bin.values()}
         assert {content for content in range(6) if self.registry.digest_in_use(digest(content))} == held
 
     def teardown(self) -> None:

@@ -53,6 +53,22 @@ def test_a_good_bundle_passes_every_check_and_is_live(page: Page, client: httpx.
     assert client.get("/v1/adapters/support-intents").json()["live"] == 1
 
 
+def test_a_version_that_awaits_approval_is_published_and_not_called_live(
+    page: Page, client: httpx.Client
+) -> None:
+    answer = upload(client, "awaiting", (DEMO / "entities.zip").read_bytes(), activate="false")
+    assert answer.status_code == 201
+    awaiting = {**answer.json(), "awaits_approval": True}
+    page.route("**/v1/adapters", lambda route: route.fulfill(status=201, json=awaiting))
+    page.get_by_label("Choose a file").set_input_files(DEMO / "entities.zip")
+    page.get_by_label("Name").fill("awaiting")
+    page.get_by_role("button", name="Verify and publish").click()
+    published = page.get_by_role("region", name="Published")
+    expect(published).to_contain_text("awaiting v1 is published")
+    expect(published).to_contain_text("It awaits approval.")
+    expect(published.get_by_role("heading")).not_to_contain_text("live")
+
+
 def test_a_file_is_dropped_and_need_not_be_made_live(
     page: Page, client: httpx.Client, peft_saved: dict[str, PeftAdapter]
 ) -> None:

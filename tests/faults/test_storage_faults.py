@@ -130,7 +130,7 @@ def test_the_bytes_of_an_upload_that_was_killed_are_removed_at_the_next_start_an
     new_home: Callable[[], Path], peft_saved: dict[str, PeftAdapter]
 ) -> None:
     home = new_home()
-    settings = Settings(home=home, demo=False, log_level="error")
+    settings = Settings(home=home, demo=False, log_level="error", undelete_days=0)
     with run_server(settings) as running, running.client() as client:
         kept = upload(client, "kept", peft_saved["first"].zip()).json()["digest"]
         other = upload(client, "other", peft_saved["second"].zip()).json()["digest"]

@@ -36,7 +36,7 @@ def publish_all(
             number = following.get(name, 1)
             following[name] = number + 1
             numbers[name, version.digest] = number
-            rows.append(_version(version, number, now))
+            rows.append(_version(version, number, now, history.who))
             events.append(history.row("published", name, number, None, {"digest": version.digest}))
             events.append(history.row("alias_set", name, number, LIVE, {"before": live.get(name)}))
             live[name] = number
@@ -67,7 +67,7 @@ def _live(session: Session, names: Iterable[str]) -> dict[str, int]:
     return {row.adapter: row.version for row in rows}
 
 
-def _version(version: NewVersion, number: int, now: datetime) -> dict[str, Any]:
+def _version(version: NewVersion, number: int, now: datetime, who: str | None) -> dict[str, Any]:
     return {
         "adapter": version.name,
         "number": number,
@@ -78,6 +78,7 @@ def _version(version: NewVersion, number: int, now: datetime) -> dict[str, Any]:
         "verification": version.verification,
         "created_at": now,
         "foundation": version.foundation,
+        "published_by": who,
     }
 
 

@@ -20,11 +20,23 @@ class History:
         self._now = now
         self._last: dict[str, int] = {}
 
+    @property
+    def who(self) -> str | None:
+        """Return the principal that makes the changes; None if no request does."""
+        return self._who
+
     def note(
         self, what: str, stored: str, version: int | None = None, alias: str | None = None, **detail: Any
     ) -> None:
         """Add an event of the adapter `stored`."""
         self._session.add(EventRow(**self.row(what, stored, version, alias, detail)))
+
+    def note_once(self, what: str, stored: str, version: int, alias: str, **detail: Any) -> None:
+        """Add an event of a version, unless it is the newest event of that version already."""
+        of_version = (EventRow.name == stored, EventRow.version == version)
+        newest = select(EventRow.what).where(*of_version).order_by(EventRow.id.desc()).limit(1)
+        if self._session.scalar(newest) != what:
+            self.note(what, stored, version, alias, **detail)
 
     def row(
         self, what: str, stored: str, version: int | None, alias: str | None, detail: dict[str, Any]

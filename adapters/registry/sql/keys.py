@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import cast
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, union_all
 from sqlalchemy.orm import Session
 
 from rootstock.adapters.errors import EndedKey
@@ -21,7 +21,7 @@ from rootstock.adapters.registry.key_records import (
     unknown_key,
 )
 from rootstock.adapters.registry.sql.database import Database, revision
-from rootstock.adapters.registry.sql.tables import AdapterRow, KeyRow, QuotaRow, VersionRow
+from rootstock.adapters.registry.sql.tables import AdapterRow, DeletedVersionRow, KeyRow, QuotaRow, VersionRow
 
 _KEY, _TENANT = "key/", "tenant/"
 
@@ -98,13 +98,23 @@ class SqlKeyRegistry:
         self._wrote(new_revision)
 
     def stored_bytes(self, tenant: str, besides: str | None = None) -> int:
-        """Return the bytes of a tenant's bundles, each digest once, without the digest `besides`."""
-        own = VersionRow.adapter.in_(select(AdapterRow.name).where(AdapterRow.tenant == tenant))
-        sizes = select(VersionRow.digest, func.max(VersionRow.size).label("size")).where(own)
+        """Return the bytes of a tenant's bundles, each digest once, without the digest `besides`.
+
+        Those of deleted versions count until they are purged.
+        """
+        own = select(AdapterRow.name).where(AdapterRow.tenant == tenant)
+        # The bytes of a deleted version stay until it is purged.
+        versions = union_all(
+            *(
+                select(table.digest, table.size).where(table.adapter.in_(own))
+                for table in (VersionRow, DeletedVersionRow)
+            )
+        ).subquery()
+        sizes = select(func.max(versions.c.size).label("size")).group_by(versions.c.digest)
         if besides is not None:
-            sizes = sizes.where(VersionRow.digest != besides)
+            sizes = sizes.where(versions.c.digest != besides)
         with self._database.reading() as session:
-            return session.scalar(select(func.sum(sizes.group_by(VersionRow.digest).subquery().c.size))) or 0
+            return session.scalar(select(func.sum(sizes.subquery().c.size))) or 0
 
 
 def _add(session: Session, key: NewKey) -> KeyRecord:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, and_, func, literal, or_, select, true
 from sqlalchemy.orm import Session
 
-from rootstock.adapters.reference import DEFAULT_TENANT, LIVE, split_path, stored_name
+from rootstock.adapters.reference import DEFAULT_TENANT, LIVE, split_path, split_stored, stored_name
 from rootstock.adapters.registry.records import (
     AdapterDetail,
     AdapterSummary,
@@ -19,7 +19,7 @@ from rootstock.adapters.registry.records import (
     VersionDetail,
     Viewer,
 )
-from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, EventRow, VersionRow
+from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, DeletedVersionRow, EventRow, VersionRow
 from rootstock.adapters.registry.sql.visibility import find_adapter, named, visible
 
 _PAGE = 1000
@@ -104,7 +104,7 @@ def adapter_detail(session: Session, path: str, viewer: Viewer | None = None) ->
     row = find_adapter(session, path, viewer)
     name = named(row.name, viewer)
     rows = session.scalars(select(VersionRow).where(VersionRow.adapter == row.name).order_by(VersionRow.number))
-    versions = [version_detail(version, name) for version in rows]
+    versions = [version_detail(version, name, viewer) for version in rows]
     pointers = session.scalars(select(AliasRow).where(AliasRow.adapter == row.name).order_by(AliasRow.alias))
     aliases = {pointer.alias: pointer.version for pointer in pointers}
     made = {one.version: _Made(one.task, one.foundation, one.created_at) for one in versions}
@@ -112,8 +112,9 @@ def adapter_detail(session: Session, path: str, viewer: Viewer | None = None) ->
     return AdapterDetail(name, summary.live, summary.task, aliases, row.created_at, versions, row.shared)
 
 
-def version_detail(row: VersionRow, name: str) -> VersionDetail:
-    """Return a version's row as a VersionDetail of the adapter `name`."""
+def version_detail(row: VersionRow, name: str, viewer: Viewer | None = None) -> VersionDetail:
+    """Return a version's row as a VersionDetail of the adapter `name`, without another tenant's principal."""
+    own = viewer is None or viewer.tenant == split_stored(row.adapter)[0]
     return VersionDetail(
         name=name,
         version=row.number,
@@ -124,6 +125,7 @@ def version_detail(row: VersionRow, name: str) -> VersionDetail:
         size=row.size,
         verification=row.verification,
         foundation=row.foundation,
+        published_by=row.published_by if own else None,
     )
 
 
@@ -159,10 +161,11 @@ def _summary(name: str, made: dict[int, _Made], aliases: dict[str, int], shared:
     return AdapterSummary(name, live, list(made), task, aliases, foundation, at, shared)
 
 
-def indexed_versions(session: Session, after: tuple[str, int]) -> list[IndexedVersion]:
-    """Return the next versions of all adapters after this name and number, in their order."""
+def indexed_versions(session: Session, after: tuple[str, int], deleted: bool) -> list[IndexedVersion]:
+    """Return the next versions of all adapters after this name and number, in order; `deleted`: deleted ones."""
     name, number = after
-    later = or_(VersionRow.adapter > name, and_(VersionRow.adapter == name, VersionRow.number > number))
-    columns = select(VersionRow.adapter, VersionRow.number, VersionRow.digest, VersionRow.status)
-    rows = session.execute(columns.where(later).order_by(VersionRow.adapter, VersionRow.number).limit(_PAGE))
-    return [IndexedVersion(*row) for row in rows]
+    table = DeletedVersionRow if deleted else VersionRow
+    later = or_(table.adapter > name, and_(table.adapter == name, table.number > number))
+    columns = select(table.adapter, table.number, table.digest, table.status)
+    rows = session.execute(columns.where(later).order_by(table.adapter, table.number).limit(_PAGE))
+    return [IndexedVersion(*row, deleted) for row in rows]

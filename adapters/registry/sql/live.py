@@ -42,6 +42,15 @@ def step_back(session: Session, name: str, called: str) -> int:
     return last.version
 
 
+def previous_live(session: Session, name: str) -> int | None:
+    """Return the version that a rollback makes live now; None if there is none."""
+    query = select(LiveRow.version).where(LiveRow.adapter == name)
+    present = live_version(session, name)
+    if present is not None:
+        query = query.where(LiveRow.version != present)
+    return session.scalars(query.order_by(LiveRow.id.desc()).limit(1)).first()
+
+
 def point(session: Session, name: str, alias: str, version: int) -> None:
     """Point `alias` at `version`, whether or not the alias exists."""
     row = session.get(AliasRow, (name, alias))

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from rootstock.adapters.errors import InvalidName, RegistryUnavailable, StoreFull, VersionInUse
+from rootstock.adapters.errors import InvalidName, RegistryUnavailable, StoreFull
 from rootstock.adapters.reference import (
     DEFAULT_TENANT,
     LIVE,
@@ -32,6 +32,7 @@ from rootstock.adapters.registry.records import (
     READY,
     AdapterDetail,
     AliasPointer,
+    DeletedVersion,
     Event,
     IndexedVersion,
     NewVersion,
@@ -39,6 +40,7 @@ from rootstock.adapters.registry.records import (
     Published,
     Resolution,
     Sharing,
+    Undeleted,
     VersionDetail,
     Viewer,
 )
@@ -46,6 +48,18 @@ from rootstock.adapters.registry.sql.bulk import publish_all
 from rootstock.adapters.registry.sql.database import Database, revision
 from rootstock.adapters.registry.sql.history import History
 from rootstock.adapters.registry.sql.keys import SqlKeyRegistry
+from rootstock.adapters.registry.sql.lifecycle.deletion import (
+    delete_adapter,
+    delete_version,
+    deleted_version,
+    expired,
+    find_deleted,
+    is_in_use,
+    is_published,
+    purge,
+    undelete,
+)
+from rootstock.adapters.registry.sql.lifecycle.retention import retire, surplus
 from rootstock.adapters.registry.sql.listing import (
     adapter_detail,
     count,
@@ -57,7 +71,7 @@ from rootstock.adapters.registry.sql.listing import (
 from rootstock.adapters.registry.sql.live import live_version, move_live, point, step_back
 from rootstock.adapters.registry.sql.lookup import find_target, find_version
 from rootstock.adapters.registry.sql.resolutions import Resolutions
-from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, LiveRow, VersionRow
+from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, DeletedVersionRow, VersionRow
 from rootstock.adapters.registry.sql.visibility import candidates, find_adapter, find_own, named
 from rootstock.adapters.registry.sql.webhooks.event_cursors import EventCursors
 
@@ -147,7 +161,7 @@ class SqlRegistry:
                 history.note(f"marked_{READY}", stored, version=row.number, before=row.status, after=READY)
                 row.status = READY
             if row is None:
-                row = _version(adapter, digest, task, verification, size, foundation)
+                row = _version(adapter, digest, task, verification, size, foundation, history.who)
                 session.add(row)
                 session.flush()
                 history.note("published", stored, version=row.number, digest=digest)
@@ -191,6 +205,13 @@ class SqlRegistry:
                 history.note("alias_set", adapter.name, version=version, alias=alias, before=before)
             return AliasPointer(named(adapter.name, viewer), alias, version, target.digest)
 
+    def request_activation(self, name: str, version: int, viewer: Viewer | None = None) -> None:
+        """Record the request that `live` should point at `version`, unless that is the version's last event."""
+        with self._changing(name, viewer) as (session, history, adapter):
+            find_version(session, adapter, version, viewer)
+            before = live_version(session, adapter.name)
+            history.note_once("activation_requested", adapter.name, version, LIVE, before=before)
+
     def rollback(self, name: str, viewer: Viewer | None = None) -> AliasPointer:
         """Point `live` at its previous version that still exists; raise NoPreviousVersion if there is none."""
         with self._changing(name, viewer) as (session, history, adapter):
@@ -210,45 +231,76 @@ class SqlRegistry:
             return Sharing(named(adapter.name, viewer), shared)
 
     def delete_version(
-        self, name: str, version: int, *, force: bool = False, viewer: Viewer | None = None
+        self,
+        name: str,
+        version: int,
+        *,
+        force: bool = False,
+        restorable: bool = False,
+        viewer: Viewer | None = None,
     ) -> str:
-        """Remove a version and return its digest.
+        """Delete a version and return its digest; with `restorable`, it can come back until it is purged.
 
-        Raise VersionInUse if aliases point at it, unless `force`, which removes those aliases too.
+        Raise VersionInUse if an alias, a split or a shadow uses it, unless `force`, which removes these too.
+        Without `restorable`, a version that is deleted already is purged.
+        """
+        with self._writing(self._own_name(name, viewer), viewer) as (session, history):
+            return delete_version(
+                session, history, name, version, force=force, restorable=restorable, viewer=viewer
+            )
+
+    def delete_adapter(
+        self, name: str, *, restorable: bool = False, viewer: Viewer | None = None
+    ) -> builtins.list[str]:
+        """Delete an adapter with its versions and aliases; return the digests in order of version number.
+
+        With `restorable`, the versions can come back until they are purged. Without it, those that are deleted
+        already are purged too.
+        """
+        with self._writing(self._own_name(name, viewer), viewer) as (session, history):
+            return delete_adapter(session, history, name, restorable=restorable, viewer=viewer)
+
+    def deleted(self, name: str, viewer: Viewer | None = None) -> builtins.list[DeletedVersion]:
+        """Return the versions of an adapter that can come back, in order of number; it may be deleted itself."""
+        with self._database.reading() as session:
+            stored, rows = find_deleted(session, name, viewer)
+            return [deleted_version(row, named(stored, viewer)) for row in rows]
+
+    def undelete(self, name: str, version: int | None = None, viewer: Viewer | None = None) -> Undeleted:
+        """Bring a deleted version back with its aliases that are free; None: all that the adapter had.
+
+        Raise UnknownVersion if there is none, and AlreadyPublished if a later version has its content.
+        """
+        with self._writing(self._own_name(name, viewer), viewer) as (session, history):
+            return undelete(session, history, name, version, viewer)
+
+    def expired(self, before: datetime, limit: int = 100) -> builtins.list[DeletedVersion]:
+        """Return the first `limit` versions of all tenants that were deleted at or before a time.
+
+        Their names are the stored ones.
+        """
+        with self._database.reading() as session:
+            return expired(session, before, limit)
+
+    def purge(self, stored: str, version: int, before: datetime, viewer: Viewer | None = None) -> str | None:
+        """Forget a version that was deleted at or before a time, and return its digest; None if it was not."""
+        with self._writing(stored, viewer) as (session, history):
+            return purge(session, history, stored, version, before)
+
+    def surplus(self, name: str, newest: int, viewer: Viewer | None = None) -> builtins.list[str]:
+        """Return the digests of the versions that `retire` would delete now."""
+        with self._database.reading() as session:
+            return [row.digest for row in surplus(session, find_own(session, name, viewer).name, newest)]
+
+    def retire(
+        self, name: str, newest: int, *, restorable: bool = False, viewer: Viewer | None = None
+    ) -> builtins.list[str]:
+        """Delete all versions but the newest ones and those in use, as `delete_version` does; return the digests.
+
+        In use are versions of aliases, splits and shadows, and the one that a rollback makes live.
         """
         with self._changing(name, viewer) as (session, history, adapter):
-            row = find_version(session, adapter, version, viewer)
-            stored, called = adapter.name, named(adapter.name, viewer)
-            here = (AliasRow.adapter == stored, AliasRow.version == version)
-            aliases = list(session.scalars(select(AliasRow.alias).where(*here).order_by(AliasRow.alias)))
-            if aliases and not force:
-                raise VersionInUse(
-                    f"version {version} of adapter {called!r} is in use by the aliases: {', '.join(aliases)}; "
-                    "move the aliases first, or force the deletion to remove them with the version"
-                )
-            session.execute(delete(AliasRow).where(*here))
-            session.execute(delete(LiveRow).where(LiveRow.adapter == stored, LiveRow.version == version))
-            session.execute(delete(VersionRow).where(VersionRow.adapter == stored, VersionRow.number == version))
-            history.note("version_deleted", stored, version=version, digest=row.digest, aliases=aliases)
-            return row.digest
-
-    def delete_adapter(self, name: str, viewer: Viewer | None = None) -> builtins.list[str]:
-        """Remove an adapter with its versions and aliases; return the digests in order of version number."""
-        with self._changing(name, viewer) as (session, history, adapter):
-            stored = adapter.name
-            rows = session.execute(
-                select(VersionRow.number, VersionRow.digest)
-                .where(VersionRow.adapter == stored)
-                .order_by(VersionRow.number)
-            ).all()
-            session.execute(delete(AliasRow).where(AliasRow.adapter == stored))
-            session.execute(delete(LiveRow).where(LiveRow.adapter == stored))
-            session.execute(delete(VersionRow).where(VersionRow.adapter == stored))
-            # A later adapter of this name begins as its tenant's alone.
-            adapter.deleted_at, adapter.shared = _now(), False
-            digests = [digest for _, digest in rows]
-            history.note("adapter_deleted", stored, versions=[number for number, _ in rows])
-            return digests
+            return retire(session, history, adapter.name, newest, restorable)
 
     def list(
         self, limit: int = 100, after: str | None = None, search: str = "", viewer: Viewer | None = None
@@ -276,7 +328,8 @@ class SqlRegistry:
         """Return everything about one version; raise UnknownAdapter or UnknownVersion if there is none."""
         with self._database.reading() as session:
             adapter = find_adapter(session, name, viewer)
-            return version_detail(find_version(session, adapter, number, viewer), named(adapter.name, viewer))
+            row = find_version(session, adapter, number, viewer)
+            return version_detail(row, named(adapter.name, viewer), viewer)
 
     def events(
         self,
@@ -303,11 +356,14 @@ class SqlRegistry:
         return self.count() == 0
 
     def digest_in_use(self, digest: str) -> bool:
-        """Return whether any version of any tenant's adapter has this digest."""
+        """Return whether any version of any tenant's adapter has this digest, deleted ones included."""
         with self._database.reading() as session:
-            return (
-                session.scalars(select(VersionRow.number).where(VersionRow.digest == digest)).first() is not None
-            )
+            return is_in_use(session, digest)
+
+    def is_published(self, digest: str) -> bool:
+        """Return whether requests can mean a version with this digest."""
+        with self._database.reading() as session:
+            return is_published(session, digest)
 
     def guarding(self) -> AbstractContextManager[Callable[[str], None]]:
         """Yield a function that guards the bytes of a digest from `remove_unused`, in any program.
@@ -320,7 +376,7 @@ class SqlRegistry:
     def remove_unused(self, digest: str, remove: Callable[[str], object]) -> bool:
         """Call `remove` with a digest that no version has, while nobody guards it; return whether it did."""
         with self._database.removing(digest) as session:
-            if session.scalars(select(VersionRow.number).where(VersionRow.digest == digest)).first() is not None:
+            if is_in_use(session, digest):
                 return False
             remove(digest)
             return True
@@ -330,26 +386,35 @@ class SqlRegistry:
         self._subscribers.append(changed)
 
     def index(self) -> Iterator[IndexedVersion]:
-        """Yield every version of every tenant's adapters by stored name, in order of name and number."""
-        after = ("", 0)
-        while True:
-            with self._database.reading() as session:
-                versions = indexed_versions(session, after)
-            if not versions:
-                return
-            yield from versions
-            after = (versions[-1].name, versions[-1].version)
+        """Yield every version of every tenant's adapters by stored name, in order of name and number.
+
+        The deleted ones that can come back follow the others.
+        """
+        for deleted in (False, True):
+            after = ("", 0)
+            while True:
+                with self._database.reading() as session:
+                    versions = indexed_versions(session, after, deleted)
+                if not versions:
+                    break
+                yield from versions
+                after = (versions[-1].name, versions[-1].version)
 
     def mark(self, digest: str, status: str) -> int:
         """Set the status of all versions with this digest, and return how many had another one."""
+        changed = 0
         with self._writing(None, None) as (session, history):
-            other = (VersionRow.digest == digest, VersionRow.status != status)
-            columns = select(VersionRow.adapter, VersionRow.number, VersionRow.status)
-            rows = session.execute(columns.where(*other)).all()
-            session.execute(update(VersionRow).where(*other).values(status=status))
-            for name, number, before in rows:
-                history.note(f"marked_{status}", name, version=number, digest=digest, before=before, after=status)
-            return len(rows)
+            for table in (VersionRow, DeletedVersionRow):
+                other = (table.digest == digest, table.status != status)
+                columns = select(table.adapter, table.number, table.status)
+                rows = session.execute(columns.where(*other)).all()
+                session.execute(update(table).where(*other).values(status=status))
+                for name, number, before in rows:
+                    history.note(
+                        f"marked_{status}", name, version=number, digest=digest, before=before, after=status
+                    )
+                changed += len(rows)
+        return changed
 
     def ping(self) -> None:
         """Return if the database answers; else raise RegistryUnavailable."""
@@ -370,11 +435,15 @@ class SqlRegistry:
     @contextmanager
     def _changing(self, path: str, viewer: Viewer | None) -> Iterator[tuple[Session, History, AdapterRow]]:
         """Yield a session that changes an adapter of the viewer, and the adapter."""
+        with self._writing(self._own_name(path, viewer), viewer) as (session, history):
+            yield session, history, find_own(session, path, viewer)
+
+    @staticmethod
+    def _own_name(path: str, viewer: Viewer | None) -> str | None:
+        """Return the stored name of the one adapter of the viewer that a path may mean."""
         parts = split_path(path)
         # Of the names that a path may mean, the first one alone can be the viewer's.
-        stored = None if parts is None else candidates(*parts, viewer)[0][0]
-        with self._writing(stored, viewer) as (session, history):
-            yield session, history, find_own(session, path, viewer)
+        return None if parts is None else candidates(*parts, viewer)[0][0]
 
     def _find(self, reference: Reference, viewer: Viewer | None) -> tuple[Resolution, int]:
         with self._database.reading() as session:
@@ -423,7 +492,13 @@ def _adapter(session: Session, name: str) -> AdapterRow:
 
 
 def _version(
-    adapter: AdapterRow, digest: str, task: str, verification: dict[str, Any], size: int, foundation: str | None
+    adapter: AdapterRow,
+    digest: str,
+    task: str,
+    verification: dict[str, Any],
+    size: int,
+    foundation: str | None,
+    who: str | None,
 ) -> VersionRow:
     number = adapter.next_version
     adapter.next_version = number + 1
@@ -437,6 +512,7 @@ def _version(
         verification=verification,
         created_at=_now(),
         foundation=foundation,
+        published_by=who,
     )
 
 

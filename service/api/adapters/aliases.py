@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from rootstock.adapters.registry import AliasPointer
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.document.error_codes import CHANGE, CHANGE_OF_VERSION, raises
-from rootstock.service.api.server import server_of
+from rootstock.service.api.server import check_activation, server_of
 from rootstock.service.api.strict import Strict
 
 router = APIRouter(route_class=BodyRoute)
@@ -32,10 +32,14 @@ class Alias(BaseModel):
     digest: str
 
 
-@router.put("/v1/adapters/{name}/aliases/{alias}", openapi_extra=raises(*CHANGE_OF_VERSION, "invalid_name"))
+@router.put(
+    "/v1/adapters/{name}/aliases/{alias}",
+    openapi_extra=raises(*CHANGE_OF_VERSION, "invalid_name", "approval_needed"),
+)
 async def set_alias(request: Request, name: str, alias: str, body: AliasBody) -> Alias:
     """Point an alias at a version; requests that are admitted from now on use that version."""
     server = server_of(request)
+    await check_activation(request, name, alias, body.version)
     pointer = await asyncio.to_thread(server.registry.set_alias, name, alias, body.version)
     server.pins.moved(f"{pointer.name}@{pointer.version}")
     return _alias(pointer)

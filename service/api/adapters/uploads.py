@@ -78,7 +78,10 @@ class Verification(BaseModel):
 
 
 class PublishedVersion(BaseModel):
-    """A published version."""
+    """A published version.
+
+    `awaits_approval` tells that it was to become live, and that somebody else has to approve it first.
+    """
 
     name: str
     version: int
@@ -86,6 +89,7 @@ class PublishedVersion(BaseModel):
     task: str
     status: str
     verification: Verification
+    awaits_approval: bool
 
 
 class SourceBody(Strict):
@@ -158,7 +162,10 @@ async def publish_source(request: Request, body: SourceBody) -> Response:
             return data
 
         check_room = partial(server.quotas.check_stored, principal_of(request))
-        done = await server.publisher.publish(read, body.name, plain, body.activate, check_room, str(source))
+        may_activate = server.approval.activation_by(principal_of(request))
+        done = await server.publisher.publish(
+            read, body.name, plain, body.activate, check_room, str(source), may_activate
+        )
     return _answer(server, done)
 
 
@@ -197,7 +204,11 @@ async def upload(
     plain = PlainFields(task, label_names, problem_type, max_length, foundation)
     server = server_of(request)
     check_room = partial(server.quotas.check_stored, principal_of(request))
-    return _answer(server, await server.publisher.publish(bundle.read, name, plain, activate, check_room))
+    may_activate = server.approval.activation_by(principal_of(request))
+    done = await server.publisher.publish(
+        bundle.read, name, plain, activate, check_room, may_activate=may_activate
+    )
+    return _answer(server, done)
 
 
 def _answer(server: Server, done: Publication) -> Response:
@@ -210,6 +221,7 @@ def _answer(server: Server, done: Publication) -> Response:
         task=done.task,
         status="ready",
         verification=Verification.model_validate(done.verification),
+        awaits_approval=done.awaits_approval,
     )
     status = 201 if done.published.created else 200
     return Response(answer.model_dump_json(by_alias=True), status, media_type="application/json")

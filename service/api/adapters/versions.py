@@ -24,6 +24,9 @@ from rootstock.service.api.server import Server, server_of
 router = APIRouter()
 _ZIP = "application/zip"
 _PIECE = 2**18
+Purge = Annotated[
+    bool, Query(description="Remove it at once and for good, also if it is deleted and could still come back.")
+]
 
 
 class BundleResponse(StreamingResponse):
@@ -60,7 +63,11 @@ class BundleResponse(StreamingResponse):
 
 
 class Version(BaseModel):
-    """A version of an adapter. `residency` is "slot", "memory" or "store"; `size` is in bytes."""
+    """A version of an adapter. `residency` is "slot", "memory" or "store"; `size` is in bytes.
+
+    `published_by` is the principal that published it, as in the events; null if no request did, if nothing was
+    recorded, and for an adapter of another tenant.
+    """
 
     version: int
     digest: str
@@ -70,6 +77,7 @@ class Version(BaseModel):
     size: int
     residency: str
     verification: dict[str, Any]
+    published_by: str | None
 
 
 class VersionAnswer(Version):
@@ -136,10 +144,10 @@ async def download(request: Request, name: str, version: int) -> Response:
 
 
 @router.delete("/v1/adapters/{name}", status_code=204, openapi_extra=raises(*CHANGE))
-async def delete_adapter(request: Request, name: str) -> Response:
+async def delete_adapter(request: Request, name: str, purge: Purge = False) -> Response:
     """Delete an adapter with all its versions, once no request uses them."""
     server = server_of(request)
-    await server.publisher.delete(name, None, force=True)
+    await server.deletions.delete(name, None, force=True, purge=purge)
     server.pins.moved()
     return Response(status_code=204)
 
@@ -153,11 +161,12 @@ async def delete_version(
     request: Request,
     name: str,
     version: int,
-    force: Annotated[bool, Query(description="Delete it even if an alias points to it.")] = False,
+    force: Annotated[bool, Query(description="Delete it even if an alias, a split or a shadow uses it.")] = False,
+    purge: Purge = False,
 ) -> Response:
     """Delete a version, once no request uses it."""
     server = server_of(request)
-    await server.publisher.delete(name, version, force=force)
+    await server.deletions.delete(name, version, force=force, purge=purge)
     server.pins.moved()
     return Response(status_code=204)
 
@@ -220,4 +229,5 @@ def _fields(server: Server, detail: VersionDetail) -> dict[str, Any]:
         "size": detail.size,
         "residency": server.foundations.residency(detail.digest, detail.foundation),
         "verification": detail.verification,
+        "published_by": detail.published_by,
     }

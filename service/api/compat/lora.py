@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 
 from fastapi import APIRouter, Request
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, Response
 from pydantic import StrictBool, StrictStr
 
 from rootstock.adapters.bundle import PlainFields
@@ -46,9 +46,10 @@ class UnloadLoraBody(Strict):
 @router.post(
     "/v1/load_lora_adapter",
     response_class=PlainTextResponse,
+    responses={202: {"description": "The adapter is published, and awaits approval before requests reach it."}},
     openapi_extra=raises(*PUBLISHING, "path_not_allowed", "path_not_found", "adapter_exists"),
 )
-async def load_lora_adapter(body: LoadLoraBody, request: Request) -> str:
+async def load_lora_adapter(body: LoadLoraBody, request: Request, response: Response) -> str:
     """Verify the adapter at a path of the server and publish it as the next version of its name."""
     server = server_of(request)
     path = await asyncio.to_thread(server.adapter_folder.find, body.lora_path)
@@ -59,8 +60,14 @@ async def load_lora_adapter(body: LoadLoraBody, request: Request) -> str:
         return await asyncio.to_thread(server.adapter_folder.read, path)
 
     check_room = partial(server.quotas.check_stored, principal_of(request))
-    done = await server.publisher.publish(read, body.lora_name, PlainFields(), True, check_room)
+    may_activate = server.approval.activation_by(principal_of(request))
+    done = await server.publisher.publish(
+        read, body.lora_name, PlainFields(), True, check_room, may_activate=may_activate
+    )
     server.pins.moved(f"{done.published.name}@{done.published.version}")
+    if done.awaits_approval:
+        response.status_code = 202
+        return f"LoRA adapter '{done.published.name}' awaits approval as version {done.published.version}."
     return f"Success: LoRA adapter '{done.published.name}' added successfully."
 
 
@@ -68,7 +75,7 @@ async def load_lora_adapter(body: LoadLoraBody, request: Request) -> str:
 async def unload_lora_adapter(body: UnloadLoraBody, request: Request) -> str:
     """Delete an adapter with all its versions, as DELETE /v1/adapters/{name} does."""
     server = server_of(request)
-    await server.publisher.delete(body.lora_name, None, force=True)
+    await server.deletions.delete(body.lora_name, None, force=True)
     server.pins.moved()
     return f"Success: LoRA adapter '{body.lora_name}' removed successfully."
 

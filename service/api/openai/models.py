@@ -123,7 +123,7 @@ async def delete_model(request: Request, name: str) -> DeletedModel:
     """Delete an adapter, or with a reference to one version that version, once no request uses it."""
     server = server_of(request)
     adapter, version = await asyncio.to_thread(_deletable, server, name)
-    await server.publisher.delete(adapter, version, force=version is None)
+    await server.deletions.delete(adapter, version, force=version is None)
     server.pins.moved()
     return DeletedModel(id=name)
 

@@ -208,6 +208,22 @@ def test_adapters_are_shown_fetched_moved_and_removed(server: StandIn, client: C
     assert [seen.query for seen in server.seen[-2:]] == [{}, {"force": "true"}]
 
 
+def test_deleted_versions_are_listed_brought_back_and_purged(server: StandIn, client: Client) -> None:
+    (gone,) = client.deleted("a")
+    assert (gone.version, gone.aliases, gone.purged_at[:10]) == (1, ("prod",), "2025-01-10")
+    back = client.undelete("a")
+    assert (back.versions, back.aliases) == ((1, 2), {"live": 2, "prod": 1})
+    assert client.undelete("a", 3).versions == (3,)
+    client.delete("a", 3, purge=True)
+    assert server.asked == [
+        "GET /v1/adapters/a/deleted",
+        "POST /v1/adapters/a/undelete",
+        "POST /v1/adapters/a/versions/3/undelete",
+        "DELETE /v1/adapters/a/versions/3",
+    ]
+    assert server.seen[-1].query == {"purge": "true"}
+
+
 @pytest.mark.parametrize(
     ("reference", "number"), [("a", 2), ("a@3", 3), ("a@prod", 1), (f"a@{DIGESTS[3][:20]}", 3)]
 )

@@ -72,8 +72,10 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "show": lambda client: client.show("a"),
     "rollback": lambda client: client.rollback("a"),
     "delete": lambda client: client.delete("a"),
+    "undelete": lambda client: client.undelete("a"),
+    "deleted": lambda client: client.deleted("a"),
 }
-ONCE = {"rollback", "delete"}
+ONCE = {"rollback", "delete", "undelete"}
 
 
 @pytest.mark.parametrize("call", CALLS)

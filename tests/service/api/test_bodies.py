@@ -68,6 +68,8 @@ NAMES = dict.fromkeys(("/models/{name}/v1/chat/completions", "/models/{name}/v1/
 FORMS = {("POST", "/v1/adapters")}
 BODILESS = {
     ("POST", "/v1/adapters/{name}/rollback"): (409, "no_previous_version"),
+    ("POST", "/v1/adapters/{name}/undelete"): (404, "unknown_version"),
+    ("POST", "/v1/adapters/{name}/versions/{version}/undelete"): (404, "unknown_version"),
     ("POST", "/embed_all"): (422, "wrong_task"),
     ("POST", "/v2/repository/index"): (200, None),
 }

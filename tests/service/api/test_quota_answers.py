@@ -162,6 +162,8 @@ def test_an_upload_over_the_stored_quota_is_413_and_leaves_nothing(
         # What is stored already takes no more room, and room that is free again may be used.
         assert upload(client, "mood", first).status_code == 200
         assert client.delete("/v1/adapters/more").status_code == 204
+        assert upload(client, "more", second).status_code == 413, "what can come back takes room"
+        assert client.delete("/v1/adapters/more?purge=true").status_code == 204
         assert upload(client, "more", second).status_code == 201
 
 

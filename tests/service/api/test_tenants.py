@@ -72,7 +72,7 @@ def clients(server: RunningServer, peft_saved: dict[str, PeftAdapter]) -> Iterat
                 if kept:
                     there[name] = adapter
                 else:
-                    assert client.delete(f"/v1/adapters/{name}").status_code == 204
+                    assert client.delete(f"/v1/adapters/{name}?purge=true").status_code == 204
             for name in STOCK[tenant].keys() - there.keys():
                 saved = peft_saved[STOCK[tenant][name]]
                 published = publish(client, tenant, name, saved)
@@ -137,6 +137,11 @@ CALLS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/adapters/NAME/rollback", None),
     ("DELETE", "/v1/adapters/NAME", None),
     ("DELETE", "/v1/adapters/NAME/versions/1", None),
+    ("DELETE", "/v1/adapters/NAME?purge=true", None),
+    ("DELETE", "/v1/adapters/NAME/versions/1?purge=true", None),
+    ("GET", "/v1/adapters/NAME/deleted", None),
+    ("POST", "/v1/adapters/NAME/versions/1/undelete", None),
+    ("POST", "/v1/adapters/NAME/undelete", None),
     ("POST", "/v1/unload_lora_adapter", {"lora_name": "NAME"}),
 ]
 
@@ -282,7 +287,9 @@ def test_bytes_that_two_tenants_published_stay_until_both_have_deleted_them(
     assert server.app.state.server.foundations.first.catalog.store.path(digest).exists()
     assert clients("beta").post("/v1/embeddings", json={"model": "same", "input": "x"}).status_code == 200
     assert clients("beta").get("/v1/adapters/same/versions/1/bundle").status_code == 200
-    assert clients("beta").delete("/v1/adapters/same").status_code == 204
+    assert clients("beta").delete("/v1/adapters/same?purge=true").status_code == 204
+    assert server.app.state.server.foundations.first.catalog.store.path(digest).exists(), "acme may undelete it"
+    assert clients("acme").delete("/v1/adapters/same?purge=true").status_code == 204
     assert not server.app.state.server.foundations.first.catalog.store.path(digest).exists()
 
 

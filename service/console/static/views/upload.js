@@ -68,8 +68,9 @@ export async function show(place, { query, signal }) {
       const live = activate.checked;
       const answer = await sendForm("v1/adapters", form, checks.sent, (one) => (status = one), signal);
       const isNew = status === 201;
+      const isLive = live && !answer.awaits_approval;
       checks.passed(answer.verification);
-      result.append(outcome(answer, isNew, live));
+      result.append(outcome(answer, isNew, isLive));
       announce(isNew ? `Version ${answer.version} of ${answer.name} is published.` : `This content is already version ${answer.version} of ${answer.name}.`);
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -147,6 +148,7 @@ function outcome(answer, isNew, live) {
   const name = encodeURIComponent(answer.name);
   const { verification } = answer;
   const remarks = [
+    ...(answer.awaits_approval ? ["It awaits approval. Somebody who may approve it makes it live."] : []),
     ...verification.warnings,
     ...(verification.ignored.length ? [`Left out of the bundle: ${verification.ignored.join(", ")}.`] : []),
     ...(verification.converted ? [`Converted from ${verification.converted.from} to LoRA of rank ${verification.converted.rank}.`] : []),

@@ -1,0 +1,1 @@
+"""The end of versions in the database: deletion, undeletion, purge and retention."""

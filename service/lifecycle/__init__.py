@@ -1,0 +1,1 @@
+"""The life of a version on a server: its approval, its deletion, and its end."""
