@@ -67,6 +67,30 @@ class VersionInUse(AdapterError):
     code = "version_in_use"
 
 
+class InvalidShadow(AdapterError):
+    """The version cannot be the adapter's shadow, or not with this share."""
+
+    code = "invalid_shadow"
+
+
+class NoShadow(AdapterError):
+    """The adapter has no shadow to end."""
+
+    code = "no_shadow"
+
+
+class InvalidRule(AdapterError):
+    """A limit of the rollback rule has no such value."""
+
+    code = "invalid_rule"
+
+
+class NoRule(AdapterError):
+    """The adapter has no rollback rule."""
+
+    code = "no_rule"
+
+
 class InvalidReference(AdapterError):
     """The text is not a reference."""
 

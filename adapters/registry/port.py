@@ -20,6 +20,7 @@ from rootstock.adapters.registry.records import (
     Sharing,
     VersionDetail,
 )
+from rootstock.adapters.registry.rollout_records import NamedRule, NamedShadow, RollbackRule, Rollout, Verdict
 
 
 class Registry(Protocol):
@@ -59,6 +60,24 @@ class Registry(Protocol):
 
     def rollback(self, name: str) -> AliasPointer:
         """Point `live` at its previous version that still exists; raise NoPreviousVersion if there is none."""
+
+    def set_shadow(self, name: str, version: int, percent: float) -> NamedShadow:
+        """Let a version compute a share of live's requests without answering them.
+
+        Raise InvalidShadow if it cannot.
+        """
+
+    def end_shadow(self, name: str) -> NamedShadow:
+        """End the shadow of an adapter and return it; raise NoShadow if it has none."""
+
+    def set_rule(self, name: str, rule: RollbackRule) -> NamedRule:
+        """Set the rollback rule of an adapter; raise InvalidRule for a value outside its bounds."""
+
+    def rule(self, name: str) -> NamedRule:
+        """Return the rollback rule of an adapter; raise NoRule if it has none."""
+
+    def remove_rule(self, name: str) -> NamedRule:
+        """Remove the rollback rule of an adapter and return it; raise NoRule if it has none."""
 
     def share(self, name: str, shared: bool) -> Sharing:
         """Let all tenants use an adapter, or its tenant alone."""
@@ -113,6 +132,22 @@ class Registry(Protocol):
 
     def close(self) -> None:
         """Close the registry; every later call raises RegistryUnavailable."""
+
+
+class RolloutRegistry(Protocol):
+    """The part of a registry that the watcher of rollback rules needs, for the adapters of all tenants."""
+
+    def rollouts(self, since: int = -1) -> tuple[int, builtins.list[Rollout]] | None:
+        """Return the registry's revision, and every adapter with a shadow or a rollback rule.
+
+        Return None if the revision is still `since`.
+        """
+
+    def carry_out(self, verdict: Verdict) -> bool:
+        """End a split or a shadow, or move `live` back, as a verdict asks; return whether that changed anything.
+
+        Nothing changes if the adapter is no longer as it was judged.
+        """
 
 
 class VersionIndex(Protocol):

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from rootstock.adapters.reference import split_stored
+from rootstock.adapters.registry.rollout_records import RollbackRule, Shadow
 
 # A version is ready from its publication on, because one that fails verification is not recorded.
 READY = "ready"
@@ -144,6 +145,8 @@ class AdapterDetail:
     created_at: datetime
     versions: list[VersionDetail]
     shared: bool = False
+    shadow: Shadow | None = None
+    rule: RollbackRule | None = None
 
 
 @dataclass(frozen=True, slots=True)

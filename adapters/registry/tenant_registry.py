@@ -20,6 +20,7 @@ from rootstock.adapters.registry.records import (
     VersionDetail,
     Viewer,
 )
+from rootstock.adapters.registry.rollout_records import NamedRule, NamedShadow, RollbackRule
 from rootstock.adapters.registry.sql.registry import SqlRegistry
 
 
@@ -83,6 +84,26 @@ class TenantRegistry:
     def rollback(self, name: str) -> AliasPointer:
         """Point `live` at its previous version that still exists; raise NoPreviousVersion if there is none."""
         return self._registry.rollback(name, self._viewer)
+
+    def set_shadow(self, name: str, version: int, percent: float) -> NamedShadow:
+        """Let a version compute a share of live's requests without answering them."""
+        return self._registry.set_shadow(name, version, percent, self._viewer)
+
+    def end_shadow(self, name: str) -> NamedShadow:
+        """End the shadow of an adapter and return it; raise NoShadow if it has none."""
+        return self._registry.end_shadow(name, self._viewer)
+
+    def set_rule(self, name: str, rule: RollbackRule) -> NamedRule:
+        """Set the rollback rule of an adapter; raise InvalidRule for a value outside its bounds."""
+        return self._registry.set_rule(name, rule, self._viewer)
+
+    def rule(self, name: str) -> NamedRule:
+        """Return the rollback rule of an adapter; raise NoRule if it has none."""
+        return self._registry.rule(name, self._viewer)
+
+    def remove_rule(self, name: str) -> NamedRule:
+        """Remove the rollback rule of an adapter and return it; raise NoRule if it has none."""
+        return self._registry.remove_rule(name, self._viewer)
 
     def share(self, name: str, shared: bool) -> Sharing:
         """Let all tenants use an adapter, or its tenant alone."""

@@ -42,6 +42,14 @@ from rootstock.adapters.registry.records import (
     VersionDetail,
     Viewer,
 )
+from rootstock.adapters.registry.rollout_records import (
+    RULE,
+    NamedRule,
+    NamedShadow,
+    RollbackRule,
+    Rollout,
+    Verdict,
+)
 from rootstock.adapters.registry.sql.bulk import publish_all
 from rootstock.adapters.registry.sql.database import Database, revision
 from rootstock.adapters.registry.sql.history import History
@@ -57,6 +65,9 @@ from rootstock.adapters.registry.sql.listing import (
 from rootstock.adapters.registry.sql.live import live_version, move_live, point, step_back
 from rootstock.adapters.registry.sql.lookup import find_target, find_version
 from rootstock.adapters.registry.sql.resolutions import Resolutions
+from rootstock.adapters.registry.sql.rollout.rollback_rules import find_rule, remove_rule, set_rule
+from rootstock.adapters.registry.sql.rollout.rollouts import carry_out, forget, rollouts
+from rootstock.adapters.registry.sql.rollout.shadows import end_shadow, set_shadow
 from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, LiveRow, VersionRow
 from rootstock.adapters.registry.sql.visibility import candidates, find_adapter, find_own, named
 
@@ -196,6 +207,50 @@ class SqlRegistry:
             history.note("rolled_back", adapter.name, version=version, alias=LIVE, before=before)
             return AliasPointer(called, LIVE, version, find_version(session, adapter, version).digest)
 
+    def set_shadow(self, name: str, version: int, percent: float, viewer: Viewer | None = None) -> NamedShadow:
+        """Let a version compute a share of live's requests without answering them."""
+        with self._changing(name, viewer) as (session, history, adapter):
+            called, target = named(adapter.name, viewer), find_version(session, adapter, version, viewer)
+            return NamedShadow(called, set_shadow(session, history, target, percent, called))
+
+    def end_shadow(self, name: str, viewer: Viewer | None = None) -> NamedShadow:
+        """End the shadow of an adapter and return it; raise NoShadow if it has none."""
+        with self._changing(name, viewer) as (session, history, adapter):
+            called = named(adapter.name, viewer)
+            return NamedShadow(called, end_shadow(session, history, adapter.name, called))
+
+    def set_rule(self, name: str, rule: RollbackRule, viewer: Viewer | None = None) -> NamedRule:
+        """Set the rollback rule of an adapter; raise InvalidRule for a value outside its bounds."""
+        with self._changing(name, viewer) as (session, history, adapter):
+            set_rule(session, history, adapter.name, rule)
+            return NamedRule(named(adapter.name, viewer), rule)
+
+    def rule(self, name: str, viewer: Viewer | None = None) -> NamedRule:
+        """Return the rollback rule of an adapter; raise NoRule if it has none."""
+        with self._database.reading() as session:
+            adapter = find_adapter(session, name, viewer)
+            called = named(adapter.name, viewer)
+            return NamedRule(called, find_rule(session, adapter.name, called))
+
+    def remove_rule(self, name: str, viewer: Viewer | None = None) -> NamedRule:
+        """Remove the rollback rule of an adapter and return it; raise NoRule if it has none."""
+        with self._changing(name, viewer) as (session, history, adapter):
+            called = named(adapter.name, viewer)
+            return NamedRule(called, remove_rule(session, history, adapter.name, called))
+
+    def rollouts(self, since: int = -1) -> tuple[int, builtins.list[Rollout]] | None:
+        """Return the revision, and every adapter with a shadow or a rule; None if it is still `since`."""
+        with self._database.reading() as session:
+            # Read the revision first: what is read after it may be newer, and is then read again.
+            number = revision(session)
+            return None if number == since else (number, rollouts(session))
+
+    def carry_out(self, verdict: Verdict) -> bool:
+        """End a split or a shadow, or move `live` back, as a verdict asks; return whether anything changed."""
+        by_rule = Viewer(split_stored(verdict.name)[0], RULE)
+        with self._writing(verdict.name, by_rule) as (session, history):
+            return carry_out(session, history, verdict)
+
     def share(self, name: str, shared: bool, viewer: Viewer | None = None) -> Sharing:
         """Let all tenants use an adapter, or its tenant alone."""
         with self._changing(name, viewer) as (_, history, adapter):
@@ -239,6 +294,7 @@ class SqlRegistry:
             session.execute(delete(AliasRow).where(AliasRow.adapter == stored))
             session.execute(delete(LiveRow).where(LiveRow.adapter == stored))
             session.execute(delete(VersionRow).where(VersionRow.adapter == stored))
+            forget(session, stored)
             # A later adapter of this name begins as its tenant's alone.
             adapter.deleted_at, adapter.shared = _now(), False
             digests = [digest for _, digest in rows]
