@@ -16,7 +16,17 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from rootstock.service.api import console, errors, health, keys, pages, predict, rerank, tokenize
-from rootstock.service.api.adapters import aliases, cards, events, listing, sharing, uploads, versions
+from rootstock.service.api.adapters import (
+    aliases,
+    cards,
+    events,
+    listing,
+    rollback_rules,
+    shadows,
+    sharing,
+    uploads,
+    versions,
+)
 from rootstock.service.api.compat import (
     bento_schema,
     cohere,
@@ -56,6 +66,7 @@ _ROUTERS = {
         # Before the form's route, which has the same path.
         uploads.sources,
         *(part.router for part in (uploads, listing, versions, cards, aliases, sharing, events)),
+        *(part.router for part in (shadows, rollback_rules)),
         lora.router,
     ),
     tags.KEYS: (keys.router,),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from rootstock.adapters.bundle.plain.base_model import is_same
 from rootstock.adapters.errors import InvalidName, UnknownAdapter
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.reference import DEFAULT_TENANT, FOUNDATION, Reference
+from rootstock.adapters.reference import DEFAULT_TENANT, FOUNDATION, LIVE, Reference
 from rootstock.adapters.registry import Resolution, TenantRegistry
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.served_names import ServedNames, lowered
@@ -36,6 +36,30 @@ _GENERATES = "generates text; send its prompts to /v1/chat/completions or /v1/co
 _REWRITES = "generates text; send its prompts to /v1/completions"
 # The route of a task, if it has another than /v1/predict.
 _ROUTES = {"feature-extraction": "/v1/embeddings", "text-ranking": "/v1/rerank"}
+
+
+# A shadow that no idle moment came for within these seconds is given up.
+_SHADOW_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class PredictCall:
+    """The inputs of a request for one pass, with its parameters, the task that it asks for, and its options."""
+
+    inputs: Sequence[Any]
+    parameters: Mapping[str, Any]
+    task: str | None
+    options: RequestOptions
+
+
+class LiveWatch(Protocol):
+    """What sees the requests that name an adapter's alias `live`. It must not block."""
+
+    def follows(self, name: str) -> bool:
+        """Tell whether the requests of an adapter are to be seen, by the name that the registry keeps."""
+
+    def saw(self, target: ResolvedReference, call: PredictCall, outcome: Answer | Exception) -> None:
+        """Take the outcome of a request, and the version that computed it."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +152,8 @@ class Foundations:
         self._first_encoder = next(encoders, None)
         # The served names are of the default tenant's adapters.
         self._own_names = True
+        # What sees the requests for `live`; None until there is one. It is set before the first request.
+        self.watch: LiveWatch | None = None
 
     def seen_by(self, registry: TenantRegistry) -> Foundations:
         """Return the same foundations with the adapters of a tenant."""
@@ -276,15 +302,51 @@ class Foundations:
         for answering, chosen in places.items():
             of_engine = [meant[place] for place in chosen]
             calls.append(answering.predict_many(of_engine, inputs, parameters, task, options, targets))
-        if len(calls) == 1:
-            results = [await calls[0]]
-        else:
-            # An input may be of the modality of one engine and not of another.
-            several = zip(calls, places.values(), strict=True)
-            results = await together([_or_invalid(call, len(chosen)) for call, chosen in several])
+        asked = PredictCall(inputs, parameters, task, options)
+        try:
+            if len(calls) == 1:
+                results = [await calls[0]]
+            else:
+                # An input may be of the modality of one engine and not of another.
+                several = zip(calls, places.values(), strict=True)
+                results = await together([_or_invalid(call, len(chosen)) for call, chosen in several])
+        except Exception as error:
+            self._tell(targets, asked, dict.fromkeys(targets, error))
+            raise
         for chosen, answers in zip(places.values(), results, strict=True):
             outcomes.update(zip(chosen, answers, strict=True))
+        self._tell(targets, asked, {meant[place]: outcome for place, outcome in outcomes.items()})
         return [outcomes[place] for place in range(len(references))]
+
+    async def shadow(self, name: str, version: int, call: PredictCall) -> Answer:
+        """Compute a request again on a version, by the name that the registry keeps, as a shadow.
+
+        Raise as `predict` does, and Overloaded while the server is busy.
+        """
+        target = self._registry.resolve(f"{name}@{version}")
+        host = self.of(target)
+        engine = host.towers if host.towers is not None and target.task == ZERO_SHOT_IMAGES else host.encoder
+        if engine is None:
+            raise WrongRoute(f"model {name!r} {_GENERATES}", "model")
+        options = RequestOptions(call.options.tenant, "low", _SHADOW_TIMEOUT_S, shadow=True)
+        resolved = {name: _resolved(target)}
+        (answer,) = await engine.predict_many([name], call.inputs, call.parameters, call.task, options, resolved)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _tell(
+        self,
+        targets: Mapping[str, ResolvedReference],
+        call: PredictCall,
+        outcomes: Mapping[str, Answer | Exception],
+    ) -> None:
+        """Tell the watch the outcomes of the references that named `live`, each once."""
+        if self.watch is None:
+            return
+        for meant, target in targets.items():
+            if self.watch.follows(target.name) and _names_live(meant):
+                self.watch.saw(target, call, outcomes[meant])
 
     def host(self, reference: str) -> FoundationHost:
         """Return the host of a reference. Raise FoundationNotHosted, or as the registry does."""
@@ -370,6 +432,11 @@ class Foundations:
 def _resolved(resolution: Resolution) -> ResolvedReference:
     # Metrics and spans are the operator's, so they state a name that no two tenants share.
     return ResolvedReference(resolution.stored or resolution.name, resolution.version, resolution.digest)
+
+
+def _names_live(reference: str) -> bool:
+    parsed = Reference.parse(reference)
+    return parsed.version is None and parsed.digest_prefix is None and parsed.alias in (None, LIVE)
 
 
 async def _or_invalid(

@@ -47,6 +47,7 @@ from rootstock.adapters.cli.output import (
     tell,
     tell_pointer,
 )
+from rootstock.adapters.cli.rollout_commands import rule, shadow
 from rootstock.adapters.cli.signing_commands import keygen, sign
 from rootstock.adapters.cli.source_commands import SourceArguments, conversion_lines, located, source_bundle
 from rootstock.adapters.reference import LIVE, check_name, shown
@@ -403,6 +404,19 @@ def remove(
     tell({"name": name, "version": version, "removed": True}, as_json, f"{what} is removed")
 
 
+app.command(
+    epilog=examples(
+        "rootstock adapters shadow support-intents 4 --percent 20",
+        "rootstock adapters shadow support-intents --end",
+    )
+)(shadow)
+app.command(
+    epilog=examples(
+        "rootstock adapters rule support-intents --max-disagreement 0.1 --max-error-rate 0.05",
+        "rootstock adapters rule support-intents",
+        "rootstock adapters rule support-intents --remove",
+    )
+)(rule)
 app.command(
     "import",
     epilog=examples(

@@ -28,6 +28,8 @@ from rootstock.adapters.client.records import (
     SharingRecord,
     TextRecord,
 )
+from rootstock.adapters.client.rollout import rule_routes
+from rootstock.adapters.client.rollout.rule_routes import RuleRecord, ShadowRecord
 from rootstock.adapters.client.routes import Document, GivenInput, Messages
 from rootstock.adapters.client.tenancy import key_routes
 from rootstock.adapters.client.text_stream import TextPieces
@@ -261,6 +263,30 @@ class Client(BlockingTransport):
     def rollback(self, name: str) -> AliasRecord:
         """Move `live` back to the version that it pointed at before."""
         return self._ask(routes.rollback(name))
+
+    def set_shadow(self, name: str, version: int, percent: float) -> ShadowRecord:
+        """Let a version compute a share of live's requests too. Nobody gets its answers."""
+        return self._ask(rule_routes.set_shadow(name, version, percent))
+
+    def end_shadow(self, name: str) -> ShadowRecord:
+        """End the shadow of an adapter."""
+        return self._ask(rule_routes.end_shadow(name))
+
+    def set_rule(self, name: str, **limits: float | None) -> RuleRecord:
+        """Set the limits that new versions of an adapter have to keep, in place of those that it has.
+
+        `limits` are `max_error_rate`, `max_disagreement` and `max_p95_ratio`, at least one of them, and
+        `window_seconds` and `min_requests`. A version that breaks one is taken back.
+        """
+        return self._ask(rule_routes.set_rule(name, limits))
+
+    def rule(self, name: str) -> RuleRecord:
+        """Return the rollback rule of an adapter."""
+        return self._ask(rule_routes.rule(name))
+
+    def remove_rule(self, name: str) -> RuleRecord:
+        """Remove the rollback rule of an adapter."""
+        return self._ask(rule_routes.remove_rule(name))
 
     def share(self, name: str, shared: bool = True) -> SharingRecord:
         """Let all tenants use an adapter, or with `shared=False` its own tenant alone."""

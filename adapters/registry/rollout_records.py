@@ -15,6 +15,8 @@ RULE = "rule"
 Stage = Literal["live", "split", "shadow"]
 # The limit of a rule that a version broke.
 Reason = Literal["max_error_rate", "max_disagreement", "max_p95_ratio"]
+# The result of a shadow. "dropped": it did not run, because the server was busy.
+ShadowResult = Literal["agreed", "differed", "failed", "dropped"]
 # A server keeps this many of a version's newest requests, so a rule cannot ask for more.
 MAX_REQUESTS = 1000
 MAX_WINDOW_SECONDS = 86_400.0

@@ -21,6 +21,7 @@ from rootstock.service.api.media.remote_file import RemoteFiles
 from rootstock.service.foundations import Foundations
 from rootstock.service.pins import Pins, TenantPins
 from rootstock.service.publishing import Publisher
+from rootstock.service.rollout.rollout_watcher import RolloutWatcher
 from rootstock.service.telemetry.metrics import Metrics
 from rootstock.service.tenancy.access import Access
 from rootstock.service.tenancy.principal import Principal
@@ -65,6 +66,7 @@ class Server:
     access: Access
     quotas: Quotas
     sources: RemoteSources
+    rollout: RolloutWatcher
     tracing: Tracing | None = None
     texts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
     readiness: Readiness = field(default_factory=Readiness)

@@ -17,6 +17,7 @@ import structlog
 from rootstock.service.composition.access_parts import open_access
 from rootstock.service.composition.demo_adapters import register_demo
 from rootstock.service.composition.foundation_parts import open_foundation
+from rootstock.service.composition.rollout_parts import RolloutParts
 from rootstock.service.composition.runner_parts import OpenRunner, open_runner
 from rootstock.service.settings import Settings
 
@@ -128,7 +129,8 @@ async def _serving(
 
     metrics = Metrics()
     limits = settings.bundle_limits
-    observer = Observers(metrics, TokenCharges(), *(() if tracing is None else (tracing,)))
+    rollout = RolloutParts(registry, metrics)
+    observer = Observers(metrics, TokenCharges(), rollout.observer, *(() if tracing is None else (tracing,)))
     arbiter = Arbiter()
     hosts: list[FoundationHost] = []
     try:
@@ -150,6 +152,7 @@ async def _serving(
             if settings.demo:
                 await register_demo(publisher, registry)
             await pins.follow()
+            watcher = await rollout.start(foundations, pins, settings.shadow_requests)
             yield Server(
                 foundations=foundations,
                 registry=registry,
@@ -164,9 +167,11 @@ async def _serving(
                 access=access,
                 quotas=Quotas(access.ring),
                 sources=RemoteSources(hosts_of_sources, limits),
+                rollout=watcher,
                 tracing=tracing,
             )
         finally:
+            await rollout.close()
             await pins.close()
             await publisher.close()
     finally:

@@ -17,7 +17,10 @@ from starlette.types import Receive, Scope, Send
 from rootstock.adapters.registry import VersionDetail
 from rootstock.adapters.signing.signature import Signature
 from rootstock.adapters.signing.signed_zip import signed_tail
+from rootstock.service.api.adapters import rollback_rules, shadows
 from rootstock.service.api.adapters.descriptions import Description, described_version, description_of
+from rootstock.service.api.adapters.rollback_rules import RuleState
+from rootstock.service.api.adapters.shadows import ShadowState
 from rootstock.service.api.document.error_codes import ADAPTER, CHANGE, CHANGE_OF_VERSION, STORED, VERSION, raises
 from rootstock.service.api.server import Server, server_of
 
@@ -82,7 +85,8 @@ class AdapterAnswer(BaseModel):
     """An adapter with its versions, oldest first.
 
     `description` is that of the live version, else of the newest one. It is null without versions, and if the
-    store cannot read the bundle. `shared` tells whether all tenants can use it.
+    store cannot read the bundle. `shared` tells whether all tenants can use it. `shadow` and `rule` are null
+    without one.
     """
 
     name: str
@@ -93,6 +97,8 @@ class AdapterAnswer(BaseModel):
     created_at: datetime
     versions: list[Version]
     description: Description | None
+    shadow: ShadowState | None
+    rule: RuleState | None
 
 
 @router.get("/v1/adapters/{name}", openapi_extra=raises(*ADAPTER))
@@ -188,6 +194,8 @@ def _adapter(server: Server, name: str) -> AdapterAnswer:
         created_at=adapter.created_at,
         versions=[Version(**_fields(server, version)) for version in adapter.versions],
         description=None if described is None else description_of(server, described),
+        shadow=shadows.state_of(adapter.shadow),
+        rule=rollback_rules.state_of(adapter.rule),
     )
 
 

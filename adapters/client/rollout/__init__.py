@@ -1,0 +1,1 @@
+"""The calls of what moves an adapter's requests between its versions."""
