@@ -62,9 +62,21 @@ class NoPreviousVersion(AdapterError):
 
 
 class VersionInUse(AdapterError):
-    """At least one alias points at the version."""
+    """At least one alias points at the version, or sends a share of its requests to it."""
 
     code = "version_in_use"
+
+
+class InvalidSplit(AdapterError):
+    """The shares of an alias's requests are not ones that versions of its adapter can have."""
+
+    code = "invalid_split"
+
+
+class NoSplit(AdapterError):
+    """The alias has no split to end."""
+
+    code = "no_split"
 
 
 class InvalidReference(AdapterError):

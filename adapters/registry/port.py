@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from rootstock.adapters.reference import Reference
 from rootstock.adapters.registry.records import (
     AdapterDetail,
     AliasPointer,
+    AliasSplit,
     Event,
     IndexedVersion,
     NewVersion,
@@ -60,13 +61,23 @@ class Registry(Protocol):
     def rollback(self, name: str) -> AliasPointer:
         """Point `live` at its previous version that still exists; raise NoPreviousVersion if there is none."""
 
+    def set_split(self, name: str, alias: str, candidates: Mapping[int, float]) -> AliasSplit:
+        """Let versions answer these percents of an alias's requests, in place of the split that it has.
+
+        A move of the alias ends the split. Raise InvalidSplit for shares that versions cannot have.
+        """
+
+    def end_split(self, name: str, alias: str, detail: Mapping[str, Any] | None = None) -> AliasPointer:
+        """Let an alias mean one version again; raise NoSplit if it has no split. The event has `detail` too."""
+
     def share(self, name: str, shared: bool) -> Sharing:
         """Let all tenants use an adapter, or its tenant alone."""
 
     def delete_version(self, name: str, version: int, *, force: bool = False) -> str:
         """Remove a version and return its digest.
 
-        Raise VersionInUse if aliases point at it, unless `force`, which removes those aliases too.
+        Raise VersionInUse if aliases point at it or share requests with it, unless `force`, which removes those
+        aliases and ends those splits too.
         """
 
     def delete_adapter(self, name: str) -> builtins.list[str]:
