@@ -62,7 +62,7 @@ class NoPreviousVersion(AdapterError):
 
 
 class VersionInUse(AdapterError):
-    """At least one alias points at the version."""
+    """At least one alias points at the version, or sends a share of its requests to it."""
 
     code = "version_in_use"
 
@@ -89,6 +89,18 @@ class NoRule(AdapterError):
     """The adapter has no rollback rule."""
 
     code = "no_rule"
+
+
+class InvalidSplit(AdapterError):
+    """The shares of an alias's requests are not ones that versions of its adapter can have."""
+
+    code = "invalid_split"
+
+
+class NoSplit(AdapterError):
+    """The alias has no split to end."""
+
+    code = "no_split"
 
 
 class InvalidReference(AdapterError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from rootstock.adapters.reference import Reference
 from rootstock.adapters.registry.records import (
     AdapterDetail,
     AliasPointer,
+    AliasSplit,
     Event,
     IndexedVersion,
     NewVersion,
@@ -20,7 +21,7 @@ from rootstock.adapters.registry.records import (
     Sharing,
     VersionDetail,
 )
-from rootstock.adapters.registry.rollout_records import NamedRule, NamedShadow, RollbackRule, Rollout, Verdict
+from rootstock.adapters.registry.rollout_records import NamedRule, NamedShadow, RollbackRule, Rollout, RuleVerdict
 
 
 class Registry(Protocol):
@@ -79,13 +80,23 @@ class Registry(Protocol):
     def remove_rule(self, name: str) -> NamedRule:
         """Remove the rollback rule of an adapter and return it; raise NoRule if it has none."""
 
+    def set_split(self, name: str, alias: str, candidates: Mapping[int, float]) -> AliasSplit:
+        """Let versions answer these percents of an alias's requests, in place of the split that it has.
+
+        A move of the alias ends the split. Raise InvalidSplit for shares that versions cannot have.
+        """
+
+    def end_split(self, name: str, alias: str, detail: Mapping[str, Any] | None = None) -> AliasPointer:
+        """Let an alias mean one version again; raise NoSplit if it has no split. The event has `detail` too."""
+
     def share(self, name: str, shared: bool) -> Sharing:
         """Let all tenants use an adapter, or its tenant alone."""
 
     def delete_version(self, name: str, version: int, *, force: bool = False) -> str:
         """Remove a version and return its digest.
 
-        Raise VersionInUse if aliases point at it, unless `force`, which removes those aliases too.
+        Raise VersionInUse if aliases point at it or share requests with it, unless `force`, which removes those
+        aliases and ends those splits too.
         """
 
     def delete_adapter(self, name: str) -> builtins.list[str]:
@@ -143,7 +154,7 @@ class RolloutRegistry(Protocol):
         Return None if the revision is still `since`.
         """
 
-    def carry_out(self, verdict: Verdict) -> bool:
+    def carry_out(self, verdict: RuleVerdict) -> bool:
         """End a split or a shadow, or move `live` back, as a verdict asks; return whether that changed anything.
 
         Nothing changes if the adapter is no longer as it was judged.

@@ -31,12 +31,28 @@ class Viewer:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitCandidate:
+    """A version that answers a share, in percent, of the requests that name an alias (a split).
+
+    `foundation` is its foundation's fingerprint, or None as for a Resolution.
+    """
+
+    version: int
+    digest: str
+    foundation: str | None
+    task: str
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
 class Resolution:
     """The one version that a reference meant when it was resolved.
 
     `foundation` is the fingerprint of its foundation. It is None if a server of one foundation published the
     version before the registry recorded fingerprints. The version decides `task`, so it is not compared.
-    `stored` is the name in the registry, which no two tenants share; empty if it is `name`.
+    `stored` is the name in the registry, which no two tenants share; empty if it is `name`. `alias` is the alias
+    that the reference named; None for one with a version's number or a digest. `candidates` are the other
+    versions that answer shares of the alias's requests, in order of version number.
     """
 
     name: str
@@ -45,6 +61,8 @@ class Resolution:
     foundation: str | None = None
     task: str | None = field(default=None, compare=False)
     stored: str = field(default="", compare=False)
+    alias: str | None = field(default=None, compare=False)
+    candidates: tuple[SplitCandidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +99,19 @@ class AliasPointer:
     alias: str
     version: int
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class AliasSplit:
+    """The split of an alias: the percent of its requests that each candidate answers.
+
+    `version` is the one that the alias points at. It answers the rest.
+    """
+
+    name: str
+    alias: str
+    version: int
+    candidates: dict[int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +167,10 @@ class IndexedVersion:
 
 @dataclass(frozen=True, slots=True)
 class AdapterDetail:
-    """Everything recorded about an adapter; versions are in ascending order."""
+    """Everything recorded about an adapter; versions are in ascending order.
+
+    `splits` has the percents of candidates by alias and version.
+    """
 
     name: str
     live: int | None
@@ -147,6 +181,7 @@ class AdapterDetail:
     shared: bool = False
     shadow: Shadow | None = None
     rule: RollbackRule | None = None
+    splits: dict[str, dict[int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

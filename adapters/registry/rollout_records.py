@@ -109,7 +109,7 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RuleVerdict:
     """A version of an adapter that broke its rule at a stage: `measured` is over `limit` in `requests`.
 
     `incumbent` is the version that it was compared with. `name` is the name that the registry keeps.

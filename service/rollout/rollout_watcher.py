@@ -11,7 +11,7 @@ import structlog
 
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.registry.port import RolloutRegistry
-from rootstock.adapters.registry.rollout_records import Rollout, Stage, Verdict
+from rootstock.adapters.registry.rollout_records import Rollout, RuleVerdict, Stage
 from rootstock.service.rollout.judgement import violation
 from rootstock.service.rollout.live_traffic import is_on_trial
 from rootstock.service.rollout.rollout_table import RolloutTable
@@ -70,7 +70,7 @@ class RolloutWatcher:
         except AdapterError as error:
             structlog.get_logger().debug("rollback rules not read", reason=str(error))
 
-    async def judge(self) -> list[Verdict]:
+    async def judge(self) -> list[RuleVerdict]:
         """Judge every version on trial once, and return the verdicts that were carried out."""
         await self.refresh()
         done = [verdict for verdict in list(self._verdicts()) if await self._carry_out(verdict)]
@@ -86,7 +86,7 @@ class RolloutWatcher:
             except Exception:
                 structlog.get_logger().exception("the judgement by rollback rules failed")
 
-    def _verdicts(self) -> Iterator[Verdict]:
+    def _verdicts(self) -> Iterator[RuleVerdict]:
         now = self._now()
         for rollout in self._table:
             for stage, version, incumbent in _on_trial(rollout, now):
@@ -94,7 +94,7 @@ class RolloutWatcher:
                 if verdict is not None:
                     yield verdict
 
-    def _verdict(self, rollout: Rollout, stage: Stage, version: int, incumbent: int) -> Verdict | None:
+    def _verdict(self, rollout: Rollout, stage: Stage, version: int, incumbent: int) -> RuleVerdict | None:
         rule, name = rollout.rule, rollout.name
         if rule is None:
             return None
@@ -107,9 +107,9 @@ class RolloutWatcher:
         if found is None:
             return None
         figures = found.reason, found.measured, found.limit, found.requests
-        return Verdict(name, stage, version, incumbent, *figures)
+        return RuleVerdict(name, stage, version, incumbent, *figures)
 
-    async def _carry_out(self, verdict: Verdict) -> bool:
+    async def _carry_out(self, verdict: RuleVerdict) -> bool:
         try:
             done = await asyncio.to_thread(self._registry.carry_out, verdict)
         except AdapterError as error:

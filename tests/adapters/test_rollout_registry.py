@@ -12,8 +12,7 @@ import pytest
 from rootstock.adapters.errors import InvalidRule, InvalidShadow, NoRule, NoShadow, NotOwner, UnknownVersion
 from rootstock.adapters.reference import LIVE
 from rootstock.adapters.registry import SqlRegistry, TenantRegistry
-from rootstock.adapters.registry.rollout_records import RollbackRule, Rollout, Shadow, Stage, Verdict
-from rootstock.adapters.registry.sql.tables import SplitRow
+from rootstock.adapters.registry.rollout_records import RollbackRule, Rollout, RuleVerdict, Shadow, Stage
 from tests.adapters.registries import digest, publish
 
 RULE = RollbackRule(60, 20, max_error_rate=0.05, max_disagreement=0.1)
@@ -42,13 +41,12 @@ def the_rollout(registry: SqlRegistry) -> Rollout:
     return rollout
 
 
-def verdict(stage: Stage, version: int) -> Verdict:
-    return Verdict("spam", stage, version, 1, "max_disagreement", 0.4, 0.1, 57)
+def verdict(stage: Stage, version: int) -> RuleVerdict:
+    return RuleVerdict("spam", stage, version, 1, "max_disagreement", 0.4, 0.1, 57)
 
 
 def split(registry: SqlRegistry, version: int, percent: float) -> None:
-    with registry._database.writing("spam") as (session, _):
-        session.add(SplitRow(adapter="spam", alias=LIVE, version=version, percent=percent))
+    registry.set_split("spam", LIVE, {version: percent})
 
 
 def test_a_shadow_is_shown_until_it_ends_and_both_are_events(spam: SqlRegistry) -> None:
@@ -190,7 +188,7 @@ def test_servers_read_live_its_split_its_shadow_and_its_last_move(spam: SqlRegis
     split(spam, 1, 10)
     spam.set_shadow("spam", 3, 20)
     rollout = the_rollout(spam)
-    moved = next(event for event in spam.events("spam") if event.alias == LIVE)
+    moved = next(event for event in spam.events("spam") if event.what == "alias_set")
     assert rollout == Rollout("spam", 2, 1, moved.at, {1: 10}, Shadow(3, 20), RULE)
 
 

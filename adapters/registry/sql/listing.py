@@ -21,6 +21,7 @@ from rootstock.adapters.registry.records import (
 )
 from rootstock.adapters.registry.sql.rollout.rollback_rules import rule_of
 from rootstock.adapters.registry.sql.rollout.shadows import shadow_of
+from rootstock.adapters.registry.sql.rollout.splits import read_splits
 from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, EventRow, VersionRow
 from rootstock.adapters.registry.sql.visibility import find_adapter, named, visible
 
@@ -119,6 +120,7 @@ def adapter_detail(session: Session, path: str, viewer: Viewer | None = None) ->
         row.created_at,
         versions,
         row.shared,
+        splits=read_splits(session, row.name),
         shadow=shadow_of(session, row.name),
         rule=rule_of(session, row.name),
     )

@@ -3,7 +3,7 @@
 import builtins
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from rootstock.adapters.registry.records import (
     READY,
     AdapterDetail,
     AliasPointer,
+    AliasSplit,
     Event,
     IndexedVersion,
     NewVersion,
@@ -48,7 +49,7 @@ from rootstock.adapters.registry.rollout_records import (
     NamedShadow,
     RollbackRule,
     Rollout,
-    Verdict,
+    RuleVerdict,
 )
 from rootstock.adapters.registry.sql.bulk import publish_all
 from rootstock.adapters.registry.sql.database import Database, revision
@@ -63,11 +64,19 @@ from rootstock.adapters.registry.sql.listing import (
     version_detail,
 )
 from rootstock.adapters.registry.sql.live import live_version, move_live, point, step_back
-from rootstock.adapters.registry.sql.lookup import find_target, find_version
+from rootstock.adapters.registry.sql.lookup import find_alias, find_target, find_version
 from rootstock.adapters.registry.sql.resolutions import Resolutions
 from rootstock.adapters.registry.sql.rollout.rollback_rules import find_rule, remove_rule, set_rule
 from rootstock.adapters.registry.sql.rollout.rollouts import carry_out, forget, rollouts
 from rootstock.adapters.registry.sql.rollout.shadows import end_shadow, set_shadow
+from rootstock.adapters.registry.sql.rollout.splits import (
+    aliases_split_over,
+    end_split,
+    end_splits_of,
+    forget_splits,
+    no_split,
+    write_split,
+)
 from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, LiveRow, VersionRow
 from rootstock.adapters.registry.sql.visibility import candidates, find_adapter, find_own, named
 
@@ -164,7 +173,7 @@ class SqlRegistry:
                 history.note("signed", stored, version=row.number, signer=verification[_SIGNATURE]["signer"])
             before = live_version(session, stored)
             if activate and before != row.number:
-                move_live(session, stored, row.number)
+                move_live(session, history, stored, row.number)
                 history.note("alias_set", stored, version=row.number, alias=LIVE, before=before)
             live = row.number if activate else before
             return Published(named(stored, viewer), row.number, digest, created, live)
@@ -192,9 +201,9 @@ class SqlRegistry:
             before = None if row is None else row.version
             if before != version:
                 if alias == LIVE:
-                    move_live(session, adapter.name, version)
+                    move_live(session, history, adapter.name, version)
                 else:
-                    point(session, adapter.name, alias, version)
+                    point(session, history, adapter.name, alias, version)
                 history.note("alias_set", adapter.name, version=version, alias=alias, before=before)
             return AliasPointer(named(adapter.name, viewer), alias, version, target.digest)
 
@@ -203,7 +212,7 @@ class SqlRegistry:
         with self._changing(name, viewer) as (session, history, adapter):
             called = named(adapter.name, viewer)
             before = live_version(session, adapter.name)
-            version = step_back(session, adapter.name, called)
+            version = step_back(session, history, adapter.name, called)
             history.note("rolled_back", adapter.name, version=version, alias=LIVE, before=before)
             return AliasPointer(called, LIVE, version, find_version(session, adapter, version).digest)
 
@@ -245,11 +254,35 @@ class SqlRegistry:
             number = revision(session)
             return None if number == since else (number, rollouts(session))
 
-    def carry_out(self, verdict: Verdict) -> bool:
+    def carry_out(self, verdict: RuleVerdict) -> bool:
         """End a split or a shadow, or move `live` back, as a verdict asks; return whether anything changed."""
         by_rule = Viewer(split_stored(verdict.name)[0], RULE)
         with self._writing(verdict.name, by_rule) as (session, history):
             return carry_out(session, history, verdict)
+
+    def set_split(
+        self, name: str, alias: str, candidates: Mapping[int, float], viewer: Viewer | None = None
+    ) -> AliasSplit:
+        """Let versions answer these percents of an alias's requests, in place of the split that it has.
+
+        A move of the alias ends the split. Raise InvalidSplit for shares that versions cannot have.
+        """
+        check_alias(alias)
+        with self._changing(name, viewer) as (session, history, adapter):
+            return write_split(session, history, adapter, alias, candidates, viewer)
+
+    def end_split(
+        self, name: str, alias: str, detail: Mapping[str, Any] | None = None, viewer: Viewer | None = None
+    ) -> AliasPointer:
+        """Let an alias mean one version again; raise NoSplit if it has no split. The event has `detail` too."""
+        check_alias(alias)
+        with self._changing(name, viewer) as (session, history, adapter):
+            pointer = find_alias(session, adapter, alias, viewer)
+            called = named(adapter.name, viewer)
+            if end_split(session, history, adapter.name, alias, detail or {"reason": "asked"}) is None:
+                raise no_split(called, alias)
+            target = find_version(session, adapter, pointer.version, viewer)
+            return AliasPointer(called, alias, pointer.version, target.digest)
 
     def share(self, name: str, shared: bool, viewer: Viewer | None = None) -> Sharing:
         """Let all tenants use an adapter, or its tenant alone."""
@@ -264,7 +297,8 @@ class SqlRegistry:
     ) -> str:
         """Remove a version and return its digest.
 
-        Raise VersionInUse if aliases point at it, unless `force`, which removes those aliases too.
+        Raise VersionInUse if aliases point at it or share requests with it, unless `force`, which removes those
+        aliases and ends those splits too.
         """
         with self._changing(name, viewer) as (session, history, adapter):
             row = find_version(session, adapter, version, viewer)
@@ -276,6 +310,12 @@ class SqlRegistry:
                     f"version {version} of adapter {called!r} is in use by the aliases: {', '.join(aliases)}; "
                     "move the aliases first, or force the deletion to remove them with the version"
                 )
+            if (split := aliases_split_over(session, stored, version)) and not force:
+                raise VersionInUse(
+                    f"version {version} of adapter {called!r} answers a share of the requests of the aliases: "
+                    f"{', '.join(split)}; end their splits first, or force the deletion to end them with it"
+                )
+            end_splits_of(session, history, stored, version)
             session.execute(delete(AliasRow).where(*here))
             session.execute(delete(LiveRow).where(LiveRow.adapter == stored, LiveRow.version == version))
             session.execute(delete(VersionRow).where(VersionRow.adapter == stored, VersionRow.number == version))
@@ -291,6 +331,7 @@ class SqlRegistry:
                 .where(VersionRow.adapter == stored)
                 .order_by(VersionRow.number)
             ).all()
+            forget_splits(session, stored)
             session.execute(delete(AliasRow).where(AliasRow.adapter == stored))
             session.execute(delete(LiveRow).where(LiveRow.adapter == stored))
             session.execute(delete(VersionRow).where(VersionRow.adapter == stored))

@@ -22,9 +22,10 @@ Before = Annotated[
 class AdapterEvent(BaseModel):
     """A change to an adapter.
 
-    `what` is "published", "alias_set", "rolled_back", "shared", "unshared", "version_deleted" or
-    "adapter_deleted". `detail` depends on it: the digest of a published or deleted version, the version `before`
-    of an alias, the `aliases` that went with a version, or the deleted `versions`. `who` is the tenant of the
+    `what` is "published", "alias_set", "rolled_back", "shared", "unshared", "version_deleted",
+    "adapter_deleted", "shadow_set", "shadow_ended", "rule_set" or "rule_removed". `detail` depends on it: the
+    digest of a published or deleted version, the version `before` of an alias, the `aliases` that went with a
+    version, the deleted `versions`, or a shadow or a rule `before` and `after`. `who` is the tenant of the
     request that made the change, with a slash and the id of its key if it had one. It is null if a program made
     the change in the home.
     """

@@ -14,6 +14,7 @@ import pytest
 
 from rootstock.service.api.server import Server
 from rootstock.service.composition.server_parts import open_server
+from rootstock.service.rollout import rollout_watcher
 from rootstock.service.rollout.live_traffic import LiveTraffic
 from rootstock.service.settings import Settings
 from tests.bounds import HANG
@@ -50,16 +51,29 @@ class ObservedServer:
         return watch
 
     def judge(self) -> None:
-        """Let the shadows under way end, and judge."""
-        self._await(self.watch.settle())
+        """Let the server read what has changed, and judge."""
         self._await(self._server.rollout.judge())
+
+    def ask(self, client: httpx.Client, reference: str = "mood", times: int = 10) -> list[dict[str, Any]]:
+        """Return the answers to some requests, once their shadows have ended."""
+        self.judge()
+        answers = []
+        for i in range(times):
+            body = {"model": reference, "inputs": f"{TEXTS[i % len(TEXTS)]} {i}"}
+            answer = client.post("/v1/predict", json=body)
+            assert answer.status_code == 200, answer.text
+            answers.append(answer.json())
+            self._await(self.watch.settle())
+        return answers
 
     def _await(self, call: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(call, self._loop).result(HANG)
 
 
 @pytest.fixture
-def observed(new_home: Callable[[], Path]) -> Iterator[ObservedServer]:
+def observed(new_home: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[ObservedServer]:
+    # The server judges only when a test tells it to.
+    monkeypatch.setattr(rollout_watcher, "INTERVAL_S", 3600)
     server = ObservedServer(new_home())
     with run_server(server.settings, server.open, prepare=believe_headers) as server.running:
         yield server
@@ -76,15 +90,6 @@ def publish(client: httpx.Client, adapter: PeftAdapter, labels: str, name: str =
     assert answer.status_code == 201, answer.text
     version: int = answer.json()["version"]
     return version
-
-
-def ask(client: httpx.Client, reference: str = "mood", times: int = 10) -> list[dict[str, Any]]:
-    answers = []
-    for i in range(times):
-        answer = client.post("/v1/predict", json={"model": reference, "inputs": f"{TEXTS[i % len(TEXTS)]} {i}"})
-        assert answer.status_code == 200, answer.text
-        answers.append(answer.json())
-    return answers
 
 
 def predictions(answers: list[dict[str, Any]]) -> list[Any]:
@@ -109,13 +114,13 @@ def test_a_version_with_wrong_labels_is_rolled_back_by_its_rule(
     observed: ObservedServer, client: httpx.Client, peft_saved: dict[str, PeftAdapter]
 ) -> None:
     publish(client, peft_saved["first"], "a,b,c")
-    right = predictions(ask(client))
+    right = predictions(observed.ask(client))
     change(client, "PUT", "/rollback-rule", RULE)
     publish(client, peft_saved["first"], "b,c,a")
-    assert all(answer["version"] == 2 for answer in ask(client))
+    assert all(answer["version"] == 2 for answer in observed.ask(client))
     observed.judge()
     assert change(client, "GET", "")["live"] == 1
-    assert predictions(ask(client)) == right
+    assert predictions(observed.ask(client)) == right
     event = events(client)[0]
     assert (event["what"], event["version"], event["alias"], event["who"]) == ("rolled_back", 1, "live", "rule")
     assert event["detail"] == {
@@ -138,7 +143,7 @@ def test_a_version_that_answers_alike_stays_live(
     change(client, "PUT", "/rollback-rule", RULE)
     # Another file with the same answers.
     publish(client, peft_saved["first"], "a,b,c", max_length="64")
-    ask(client)
+    observed.ask(client)
     observed.judge()
     assert change(client, "GET", "")["live"] == 2
     assert value(client, "shadow_requests_total", result="agreed") == 10
@@ -149,11 +154,11 @@ def test_a_shadow_answers_nobody_and_changes_no_answer(
 ) -> None:
     publish(client, peft_saved["first"], "a,b,c")
     publish(client, peft_saved["first"], "b,c,a", activate="false")
-    before = predictions(ask(client))
+    before = predictions(observed.ask(client))
     counted = value(client, "latency_seconds_count", adapter="mood", stage="total")
     set_to = change(client, "PUT", "/shadow", {"version": 2, "percent": 100})
     assert set_to == {"name": "mood", "shadow": {"version": 2, "percent": 100.0}}
-    during = ask(client)
+    during = observed.ask(client)
     observed.judge()
     assert predictions(during) == before
     assert {answer["version"] for answer in during} == {1}
@@ -161,7 +166,7 @@ def test_a_shadow_answers_nobody_and_changes_no_answer(
     assert value(client, "latency_seconds_count", adapter="mood", stage="total") == counted + 10
     assert change(client, "GET", "")["shadow"] == {"version": 2, "percent": 100.0}
     assert change(client, "DELETE", "/shadow") == {"name": "mood", "shadow": None}
-    ask(client)
+    observed.ask(client)
     observed.judge()
     assert value(client, "shadow_requests_total") == 10
 
@@ -173,7 +178,7 @@ def test_a_shadow_that_breaks_the_rule_ends_and_live_stays(
     publish(client, peft_saved["first"], "b,c,a", activate="false")
     change(client, "PUT", "/rollback-rule", RULE)
     change(client, "PUT", "/shadow", {"version": 2, "percent": 100})
-    ask(client)
+    observed.ask(client)
     observed.judge()
     shown = change(client, "GET", "")
     assert (shown["live"], shown["shadow"]) == (1, None)
@@ -190,11 +195,11 @@ def test_requests_for_a_version_by_its_number_or_digest_are_not_shadowed(
     publish(client, peft_saved["first"], "b,c,a", activate="false")
     change(client, "PUT", "/shadow", {"version": 2, "percent": 100})
     digest = change(client, "GET", "")["versions"][0]["digest"]
-    ask(client, "mood@1", 2)
-    ask(client, f"mood@{digest}", 2)
+    observed.ask(client, "mood@1", 2)
+    observed.ask(client, f"mood@{digest}", 2)
     observed.judge()
     assert value(client, "shadow_requests_total") == 0
-    ask(client, "mood@live", 2)
+    observed.ask(client, "mood@live", 2)
     observed.judge()
     assert value(client, "shadow_requests_total") == 2
 
@@ -208,7 +213,7 @@ def test_the_rule_of_one_tenant_does_not_act_on_another_s_adapter_of_the_same_na
         change(acme, "PUT", "/rollback-rule", RULE)
         for client in (acme, beta):
             publish(client, peft_saved["first"], "b,c,a")
-            ask(client)
+            observed.ask(client)
         observed.judge()
         assert change(acme, "GET", "")["live"] == 1
         assert change(beta, "GET", "")["live"] == 2
@@ -225,7 +230,7 @@ def test_shadows_are_charged_to_no_quota(
         publish(client, peft_saved["first"], "a,b,c")
         publish(client, peft_saved["first"], "b,c,a", activate="false")
         change(client, "PUT", "/shadow", {"version": 2, "percent": 100})
-        answers = ask(client)
+        answers = observed.ask(client)
         observed.judge()
         assert value(client, "shadow_requests_total", result="differed") == 10
     assert charged == [answer["usage"]["prompt_tokens"] for answer in answers]

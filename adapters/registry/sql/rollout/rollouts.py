@@ -9,11 +9,12 @@ from sqlalchemy.orm import Session
 
 from rootstock.adapters.errors import NoPreviousVersion, NoShadow
 from rootstock.adapters.reference import LIVE
-from rootstock.adapters.registry.rollout_records import Rollout, Shadow, Verdict
+from rootstock.adapters.registry.rollout_records import Rollout, RuleVerdict, Shadow
 from rootstock.adapters.registry.sql.history import History
 from rootstock.adapters.registry.sql.live import live_version, step_back
 from rootstock.adapters.registry.sql.rollout.rollback_rules import rule_in
 from rootstock.adapters.registry.sql.rollout.shadows import end_shadow
+from rootstock.adapters.registry.sql.rollout.splits import end_split, read_splits
 from rootstock.adapters.registry.sql.tables import (
     AdapterRow,
     AliasRow,
@@ -69,7 +70,7 @@ def rollouts(session: Session) -> list[Rollout]:
     return found
 
 
-def carry_out(session: Session, history: History, verdict: Verdict) -> bool:
+def carry_out(session: Session, history: History, verdict: RuleVerdict) -> bool:
     """End a split or a shadow, or move `live` back, as a verdict asks. Return whether that changed anything.
 
     Nothing changes if the rule is gone, or if the version is no longer at the stage at which it was judged.
@@ -91,7 +92,7 @@ def carry_out(session: Session, history: History, verdict: Verdict) -> bool:
     if live_version(session, stored) != verdict.version:
         return False
     try:
-        version = step_back(session, stored, stored)
+        version = step_back(session, history, stored, stored)
     except NoPreviousVersion:
         return False
     history.note("rolled_back", stored, version=version, alias=LIVE, before=verdict.version, **detail)
@@ -104,17 +105,11 @@ def forget(session: Session, stored: str) -> None:
         session.execute(delete(row).where(row.adapter == stored))
 
 
-def _end_split(session: Session, history: History, verdict: Verdict) -> bool:
-    stored = verdict.name
-    rows = list(session.scalars(select(SplitRow).where(SplitRow.adapter == stored, SplitRow.alias == LIVE)))
-    before = {str(row.version): row.percent for row in rows}
-    if str(verdict.version) not in before:
+def _end_split(session: Session, history: History, verdict: RuleVerdict) -> bool:
+    if verdict.version not in read_splits(session, verdict.name).get(LIVE, {}):
         return False
-    for row in rows:
-        session.delete(row)
-    detail = {"before": before, "after": {}, "candidate": verdict.version, **verdict.detail()}
-    history.note("split_ended", stored, version=live_version(session, stored), alias=LIVE, **detail)
-    return True
+    detail = {"candidate": verdict.version, **verdict.detail()}
+    return end_split(session, history, verdict.name, LIVE, detail) is not None
 
 
 def _versions(session: Session, names: Select[str]) -> defaultdict[str, set[int]]:
