@@ -20,7 +20,7 @@ router = APIRouter(route_class=BodyRoute)
 class ShadowBody(Strict):
     """The body that sets a shadow: the version, and the share of live's requests that it computes too."""
 
-    version: Annotated[int, Field(ge=1, strict=True, examples=[4])]
+    version: Annotated[int, Field(ge=1, strict=True, examples=[2])]
     percent: Annotated[float, Field(gt=0, le=100, strict=True, allow_inf_nan=False, examples=[20])]
 
 

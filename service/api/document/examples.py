@@ -94,7 +94,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "POST /v1/moderations": {"Moderate a text": {**_SENTIMENT, "input": _REVIEWS[1]}},
     "PUT /v1/adapters/{name}/aliases/{alias}": {"Point the alias at version 1": {"version": 1}},
     "PUT /v1/adapters/{name}/shadow": {
-        "Version 4 computes a fifth of the requests": {"version": 4, "percent": 20}
+        "Version 2 computes a fifth of the requests": {"version": 2, "percent": 20}
     },
     "PUT /v1/adapters/{name}/rollback-rule": {
         "Take back a version of which a tenth of the answers differ": {"max_disagreement": 0.1},

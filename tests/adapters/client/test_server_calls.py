@@ -145,6 +145,12 @@ def test_an_adapter_is_published_moved_fetched_and_deleted(
         client.rollback(name)
     assert client.share(name).shared
     assert not client.share(name, False).shared
+    assert client.set_shadow(name, 2, 20).shadow == {"version": 2, "percent": 20}
+    assert client.end_shadow(name).shadow is None
+    limits = client.set_rule(name, max_disagreement=0.1, min_requests=20).rule
+    assert client.rule(name).rule == limits
+    assert (limits["max_disagreement"], limits["min_requests"], limits["max_p95_ratio"]) == (0.1, 20, None)
+    assert client.remove_rule(name).rule is None
     client.promote(name, 2, "next")
     assert client.resolve(f"{name}@next") == (name, 2)
     assert client.resolve(f"{name}@{second.digest[:20]}") == (name, 2)

@@ -194,6 +194,33 @@ def test_a_shadow_that_differs_ends_and_live_stays(site: Site) -> None:
     assert (shown.shadow, shown.live, site.moved) == (None, 2, [])
 
 
+def test_a_candidate_that_differs_ends_its_split_and_live_stays(site: Site) -> None:
+    site.now += RULE.window_seconds + 1
+    site.registry.set_split("spam", LIVE, {1: 10, 3: 10})
+    site.outcomes[2] = answer("other")
+    site.see(3, times=9)
+    # Live computes all requests of a candidate too, and none of its own on another version.
+    site.see(2)
+    assert [version for _, version, _ in site.computed] == [2] * 9
+    assert site.verdicts() == []
+    site.see(3, times=1)
+    assert site.verdicts() == [("max_disagreement", "split", 3)]
+    shown = site.registry.show("spam")
+    assert (shown.splits, shown.live) == ({}, 2)
+    event = site.registry.events("spam", 1)[0]
+    assert (event.what, event.alias, event.who, event.detail["candidate"]) == ("split_ended", LIVE, "rule", 3)
+    assert event.detail["before"] == {"1": 10, "3": 10}
+
+
+def test_a_candidate_that_fails_ends_its_split(site: Site) -> None:
+    site.now += RULE.window_seconds + 1
+    site.registry.set_split("spam", LIVE, {3: 10})
+    site.see(3, RunnerFault("broken"))
+    site.see(2)
+    assert site.verdicts() == [("max_error_rate", "split", 3)]
+    assert site.registry.show("spam").live == 2
+
+
 def test_a_shadow_computes_its_share_of_the_requests(site: Site) -> None:
     site.registry.remove_rule("spam")
     site.registry.set_shadow("spam", 3, 20)
