@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from rootstock.service.api import console, errors, health, keys, pages, predict, rerank, tokenize
-from rootstock.service.api.adapters import aliases, cards, events, listing, sharing, uploads, versions
+from rootstock.service.api.adapters import aliases, cards, events, listing, sharing, splits, uploads, versions
 from rootstock.service.api.compat import (
     bento_schema,
     cohere,
@@ -55,7 +55,7 @@ _ROUTERS = {
     tags.ADAPTERS: (
         # Before the form's route, which has the same path.
         uploads.sources,
-        *(part.router for part in (uploads, listing, versions, cards, aliases, sharing, events)),
+        *(part.router for part in (uploads, listing, versions, cards, aliases, splits, sharing, events)),
         lora.router,
     ),
     tags.KEYS: (keys.router,),

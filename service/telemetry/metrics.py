@@ -49,6 +49,7 @@ _OF_OPERATOR = {
     "load_seconds",
     "evictions",
     "verifications",
+    "replaced_candidates",
 }
 STAGES = ("load", "tokenize", "queue", "inference", "total")
 TIERS: tuple[Tier, ...] = ("memory", "slot")
@@ -113,6 +114,10 @@ class Metrics(Observer):
         )
         self._verifications = self._counter(
             "verifications", "Uploads by result: passed, or the check that refused them.", "result"
+        )
+        self._replaced = self._counter(
+            "replaced_candidates",
+            "Requests of a split that the alias's own version answered for lack of another.",
         )
         # Create these series now: an alert on an increase misses a series that begins with its first event.
         for reason in ("overloaded", "request_too_large", "draining"):
@@ -297,6 +302,10 @@ class Metrics(Observer):
     def verified(self, result: str) -> None:
         """Count an upload that was verified; `result` is "passed" or the check that refused it."""
         self._verifications.labels(result).inc()
+
+    def replaced(self) -> None:
+        """Count a request of a split whose candidate this server cannot serve; the alias's version answers it."""
+        self._replaced.inc()
 
     def rank(self) -> None:
         """Update the choice of the adapters with their own series, and remove the series of the others."""

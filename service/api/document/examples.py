@@ -93,6 +93,9 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     },
     "POST /v1/moderations": {"Moderate a text": {**_SENTIMENT, "input": _REVIEWS[1]}},
     "PUT /v1/adapters/{name}/aliases/{alias}": {"Point the alias at version 1": {"version": 1}},
+    "PUT /v1/adapters/{name}/aliases/{alias}/split": {
+        "Send a tenth of the requests to version 2 (needs a second version)": {"candidates": {"2": 10}},
+    },
     "PUT /v1/adapters/{name}/sharing": {"Let all tenants use the adapter": {"shared": True}},
     "POST /v1/keys": {
         "A key for inference that ends": {

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """A request's tenant, its priority, and its timeout in seconds (None: the server's own timeout)."""
+    """A request's tenant, its priority, and its timeout in seconds (None: the server's own timeout).
+
+    Requests with equal `sticky` keys get equal versions under an alias with a split.
+    """
 
     tenant: str = ""
     priority: Priority = "normal"
     timeout_s: float | None = None
+    sticky: str = ""
 
     def deadline(self, arrived: float, most_s: float) -> float:
         """Return the time at which a request expires: at most `most_s` seconds after it `arrived`."""
