@@ -24,6 +24,7 @@ from rootstock.service.api.adapters import (
     rollback_rules,
     shadows,
     sharing,
+    splits,
     uploads,
     versions,
 )
@@ -65,7 +66,7 @@ _ROUTERS = {
     tags.ADAPTERS: (
         # Before the form's route, which has the same path.
         uploads.sources,
-        *(part.router for part in (uploads, listing, versions, cards, aliases, sharing, events)),
+        *(part.router for part in (uploads, listing, versions, cards, aliases, splits, sharing, events)),
         *(part.router for part in (shadows, rollback_rules)),
         lora.router,
     ),

@@ -30,6 +30,7 @@ from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.registry_catalog import RegistryCatalog, not_hosted
+from rootstock.service.splits import SplitChoice
 from rootstock.service.two_towers import TwoTowers, together
 
 _GENERATES = "generates text; send its prompts to /v1/chat/completions or /v1/completions"
@@ -134,13 +135,21 @@ class Foundations:
     """The foundations of a server. It sends each reference to the engine of its foundation.
 
     The reference `foundation` means the first one. A reference is resolved once, here, in the registry as the
-    tenant of the request sees it. An engine gets the result, and resolves no adapter itself.
+    tenant of the request sees it, and the request's sticky key chooses among the versions of a split. An engine
+    gets the result, and resolves no adapter itself.
     """
 
     def __init__(
-        self, hosts: Sequence[FoundationHost], registry: Registry, names: Mapping[str, str] | None = None
+        self,
+        hosts: Sequence[FoundationHost],
+        registry: Registry,
+        names: Mapping[str, str] | None = None,
+        replaced: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take the hosts in order, and other names that requests may use, each with its reference."""
+        """Take the hosts in order, and other names that requests may use, each with its reference.
+
+        Call `replaced` for each request of a split that another version answers; see SplitChoice.
+        """
         self._hosts = tuple(hosts)
         self.names = ServedNames(names or {}, {host.name: host.spec.name for host in hosts})
         self._engines = tuple(engine for host in hosts for engine in host.engines)
@@ -150,6 +159,7 @@ class Foundations:
         self._by_name[FOUNDATION] = self.first
         encoders = (engine for engine in self._engines if isinstance(engine, Engine))
         self._first_encoder = next(encoders, None)
+        self._splits = SplitChoice(lambda fingerprint: self.hosting(fingerprint) is not None, replaced)
         # The served names are of the default tenant's adapters.
         self._own_names = True
         # What sees the requests for `live`; None until there is one. It is set before the first request.
@@ -201,7 +211,7 @@ class Foundations:
         return self._by_name.get(self.names.reference(reference))
 
     def resolve(self, reference: str) -> Resolution:
-        """Return the version of an adapter that a reference or a served name means now.
+        """Return the version of an adapter that a reference or a served name means now, whatever its split.
 
         Raise as the registry does. A served name of an adapter that the tenant cannot use means nothing.
         """
@@ -292,7 +302,7 @@ class Foundations:
         meant = [self.names.reference(reference) for reference in references]
         for place, reference in enumerate(references):
             if reference not in engines:
-                engines[reference] = self._encoder(reference, meant[place], task, targets)
+                engines[reference] = self._encoder(reference, meant[place], task, options.sticky, targets)
             engine_or_error = engines[reference]
             if isinstance(engine_or_error, Exception):
                 outcomes[place] = engine_or_error
@@ -348,24 +358,32 @@ class Foundations:
             if self.watch.follows(target.name) and _names_live(meant):
                 self.watch.saw(target, call, outcomes[meant])
 
-    def host(self, reference: str) -> FoundationHost:
-        """Return the host of a reference. Raise FoundationNotHosted, or as the registry does."""
-        return self._find(reference)[0]
+    def host(self, reference: str, sticky: str) -> FoundationHost:
+        """Return the host of the version that a request with this sticky key gets under a reference.
 
-    def fix(self, reference: str) -> str:
-        """Return a reference to the one version that `reference` means now. Raise as `host` does."""
-        host, target = self._find(reference)
+        Raise FoundationNotHosted, or as the registry does.
+        """
+        return self._find(reference, sticky)[0]
+
+    def fix(self, reference: str, sticky: str) -> str:
+        """Return a reference to the one version that a request with this sticky key gets under `reference` now.
+
+        Raise as `host` does.
+        """
+        host, target = self._find(reference, sticky)
         return host.name if target is None else f"{target.name}@{target.version}"
 
-    async def adapter(self, reference: str) -> tuple[FoundationHost, Adapter | None]:
+    async def adapter(self, reference: str, sticky: str) -> tuple[FoundationHost, Adapter | None]:
         """Return the host of a reference and its adapter, loaded; None for a foundation itself.
 
         Raise Expired if the adapter does not load in time, or as the registry and the catalog do.
         """
-        host, target = self._find(reference)
-        if target is None:
-            return host, None
-        engine = host.engine_of(target.task)
+        host, target = self._find(reference, sticky)
+        return host, None if target is None else await self.load(target)
+
+    async def load(self, target: Resolution) -> Adapter:
+        """Load the adapter of a version, and return it. Raise FoundationNotHosted, or as `adapter` does."""
+        engine = self.of(target).engine_of(target.task)
         with engine.adapters.hold([target.digest]):
             try:
                 adapters = await engine.adapters.get([target.digest], engine.limits.timeout_s)
@@ -374,14 +392,14 @@ class Foundations:
         adapter = adapters[target.digest]
         if isinstance(adapter, Exception):
             raise adapter
-        return host, adapter
+        return adapter
 
-    def generator(self, reference: str) -> tuple[GenerationEngine, ResolvedReference]:
-        """Return the engine that generates under a reference, and the reference's resolution.
+    def generator(self, reference: str, sticky: str) -> tuple[GenerationEngine, ResolvedReference]:
+        """Return the engine that generates under a reference, and the version that answers this sticky key.
 
         Raise WrongRoute if the reference does not generate text, or as the registry does.
         """
-        host, target = self._find(reference)
+        host, target = self._find(reference, sticky)
         task = host.spec.own_tasks[0] if target is None else target.task
         engine = host.generator
         if engine is None or task not in (None, *GENERATION):
@@ -390,14 +408,19 @@ class Foundations:
         return engine, engine.resolve(self.names.reference(reference)) if target is None else _resolved(target)
 
     def _encoder(
-        self, reference: str, meant: str, task: str | None, targets: dict[str, ResolvedReference]
+        self,
+        reference: str,
+        meant: str,
+        task: str | None,
+        sticky: str,
+        targets: dict[str, ResolvedReference],
     ) -> Engine | TwoTowers | Exception:
         """Return a reference's engine for one pass, or the two of its towers, or an error.
 
         Add an adapter's resolution to `targets`.
         """
         try:
-            host, target = self._find(reference, meant)
+            host, target = self._find(reference, sticky, meant)
         except Exception as error:  # The error of one reference must not fail the others.
             return error
         asked = (task or host.spec.own_tasks[0]) if target is None else target.task
@@ -411,12 +434,16 @@ class Foundations:
             return host.towers
         return engine
 
-    def _find(self, reference: str, meant: str | None = None) -> tuple[FoundationHost, Resolution | None]:
-        """Return the host of a reference and, for an adapter, its resolution."""
+    def _find(
+        self, reference: str, sticky: str, meant: str | None = None
+    ) -> tuple[FoundationHost, Resolution | None]:
+        """Return the host of a reference and, for an adapter, the version that answers this sticky key."""
         meant = meant or self.names.reference(reference)
         if (host := self._by_name.get(meant)) is not None:
             return host, None
         resolution = self._resolve(reference, meant)
+        if resolution.candidates:
+            resolution = self._splits.choose(resolution, sticky)
         return self.of(resolution), resolution
 
     def _resolve(self, reference: str, meant: str) -> Resolution:

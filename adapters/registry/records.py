@@ -1,6 +1,6 @@
 """The records that a registry takes and returns."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -63,6 +63,16 @@ class Resolution:
     stored: str = field(default="", compare=False)
     alias: str | None = field(default=None, compare=False)
     candidates: tuple[SplitCandidate, ...] = ()
+
+    def as_candidate(self, candidate: SplitCandidate) -> "Resolution":
+        """Return the resolution with a candidate's version in place of the one that the alias points at."""
+        return replace(
+            self,
+            version=candidate.version,
+            digest=candidate.digest,
+            foundation=candidate.foundation,
+            task=candidate.task,
+        )
 
 
 @dataclass(frozen=True, slots=True)

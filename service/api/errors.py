@@ -33,6 +33,8 @@ _STATUS = {
     "no_live_version": 404,
     "no_previous_version": 409,
     "version_in_use": 409,
+    "invalid_split": 422,
+    "no_split": 404,
     "invalid_shadow": 422,
     "no_shadow": 404,
     "invalid_rule": 422,

@@ -141,7 +141,7 @@ async def _serving(
                 )
             )
         _start(hosts, metrics)
-        foundations = Foundations(hosts, registry, settings.names)
+        foundations = Foundations(hosts, registry, settings.names, metrics.replaced)
         delay = settings.request_timeout + _NOTICE_SECONDS if settings.registry_address else 0.0
         publisher = Publisher(foundations, registry, journal, limits, metrics, settings.trusted, delay)
         hosts_of_sources = SourceHosts.parse(settings.source_hosts, trusted_hub(settings.source_hosts))

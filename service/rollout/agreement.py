@@ -34,7 +34,7 @@ def agree(one: Answer, other: Answer) -> bool:
 
 
 def _labels(one: Any, other: Any) -> bool:
-    return _top(one) == _top(other)
+    return bool(_top(one) == _top(other))
 
 
 def _top(prediction: Any) -> Any:

@@ -51,6 +51,7 @@ _OF_OPERATOR = {
     "load_seconds",
     "evictions",
     "verifications",
+    "replaced_candidates",
     "shadow_requests",
     "rollbacks",
 }
@@ -118,6 +119,10 @@ class Metrics(Observer):
         )
         self._verifications = self._counter(
             "verifications", "Uploads by result: passed, or the check that refused them.", "result"
+        )
+        self._replaced = self._counter(
+            "replaced_candidates",
+            "Requests of a split that the alias's own version answered for lack of another.",
         )
         # Create these series now: an alert on an increase misses a series that begins with its first event.
         for reason in ("overloaded", "request_too_large", "draining"):
@@ -314,6 +319,10 @@ class Metrics(Observer):
     def verified(self, result: str) -> None:
         """Count an upload that was verified; `result` is "passed" or the check that refused it."""
         self._verifications.labels(result).inc()
+
+    def replaced(self) -> None:
+        """Count a request of a split whose candidate this server cannot serve; the alias's version answers it."""
+        self._replaced.inc()
 
     def shadowed(self, result: ShadowResult) -> None:
         """Count a shadow of a request that has ended, or that was dropped."""

@@ -21,6 +21,7 @@ from rootstock.service.api.adapters import rollback_rules, shadows
 from rootstock.service.api.adapters.descriptions import Description, described_version, description_of
 from rootstock.service.api.adapters.rollback_rules import RuleState
 from rootstock.service.api.adapters.shadows import ShadowState
+from rootstock.service.api.adapters.splits import written
 from rootstock.service.api.document.error_codes import ADAPTER, CHANGE, CHANGE_OF_VERSION, STORED, VERSION, raises
 from rootstock.service.api.server import Server, server_of
 
@@ -85,14 +86,15 @@ class AdapterAnswer(BaseModel):
     """An adapter with its versions, oldest first.
 
     `description` is that of the live version, else of the newest one. It is null without versions, and if the
-    store cannot read the bundle. `shared` tells whether all tenants can use it. `shadow` and `rule` are null
-    without one.
+    store cannot read the bundle. `shared` tells whether all tenants can use it. `splits` has the percents that
+    other versions answer of an alias's requests, by alias and version. `shadow` and `rule` are null without one.
     """
 
     name: str
     live: int | None
     task: str | None
     aliases: dict[str, int]
+    splits: dict[str, dict[str, float]]
     shared: bool
     created_at: datetime
     versions: list[Version]
@@ -159,7 +161,7 @@ async def delete_version(
     request: Request,
     name: str,
     version: int,
-    force: Annotated[bool, Query(description="Delete it even if an alias points to it.")] = False,
+    force: Annotated[bool, Query(description="Delete it even if aliases or splits use it.")] = False,
 ) -> Response:
     """Delete a version, once no request uses it."""
     server = server_of(request)
@@ -190,6 +192,7 @@ def _adapter(server: Server, name: str) -> AdapterAnswer:
         live=adapter.live,
         task=adapter.task,
         aliases=adapter.aliases,
+        splits={alias: written(candidates) for alias, candidates in adapter.splits.items()},
         shared=adapter.shared,
         created_at=adapter.created_at,
         versions=[Version(**_fields(server, version)) for version in adapter.versions],

@@ -106,6 +106,9 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
             "max_p95_ratio": 1.5,
         },
     },
+    "PUT /v1/adapters/{name}/aliases/{alias}/split": {
+        "Send a tenth of the requests to version 2 (needs a second version)": {"candidates": {"2": 10}},
+    },
     "PUT /v1/adapters/{name}/sharing": {"Let all tenants use the adapter": {"shared": True}},
     "POST /v1/keys": {
         "A key for inference that ends": {

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class RequestOptions:
     """A request's tenant, its priority, and its timeout in seconds (None: the server's own timeout).
 
+    Requests with equal `sticky` keys get equal versions under an alias with a split.
     A `shadow` repeats a request that was answered. It runs only when no other work can. It is refused while the
     queue is busy, takes no room in it, and is reported to no observer.
     """
@@ -26,6 +27,7 @@ class RequestOptions:
     tenant: str = ""
     priority: Priority = "normal"
     timeout_s: float | None = None
+    sticky: str = ""
     shadow: bool = False
 
     def deadline(self, arrived: float, most_s: float) -> float:

@@ -188,6 +188,24 @@ def test_a_shadow_that_breaks_the_rule_ends_and_live_stays(
     assert (event["detail"]["reason"], event["detail"]["requests"]) == ("max_disagreement", 10)
 
 
+def test_a_candidate_that_breaks_the_rule_loses_its_split(
+    observed: ObservedServer, client: httpx.Client, peft_saved: dict[str, PeftAdapter]
+) -> None:
+    publish(client, peft_saved["first"], "a,b,c")
+    right = predictions(observed.ask(client))
+    publish(client, peft_saved["first"], "b,c,a", activate="false")
+    change(client, "PUT", "/rollback-rule", RULE)
+    change(client, "PUT", "/aliases/live/split", {"candidates": {"2": 100}})
+    assert {answer["version"] for answer in observed.ask(client)} == {2}
+    observed.judge()
+    assert predictions(observed.ask(client)) == right
+    event = events(client)[0]
+    assert (event["what"], event["version"], event["alias"], event["who"]) == ("split_ended", 1, "live", "rule")
+    told = event["detail"]
+    assert (told["candidate"], told["before"], told["after"]) == (2, {"2": 100.0}, {})
+    assert (told["reason"], told["measured"], told["limit"]) == ("max_disagreement", 1.0, 0.2)
+
+
 def test_requests_for_a_version_by_its_number_or_digest_are_not_shadowed(
     observed: ObservedServer, client: httpx.Client, peft_saved: dict[str, PeftAdapter]
 ) -> None:
