@@ -77,6 +77,9 @@ _ROUTERS = {
     tags.KSERVE: (open_inference.router, open_inference.v1_router, mlflow.router),
 }
 
+# The headers of an answer that a page of another site may read.
+_EXPOSED = ("X-Request-Id", "X-Model-Version", "X-Model-Digest", "Retry-After", "RateLimit", "RateLimit-Policy")
+
 OpenServer = Callable[[Settings], AbstractAsyncContextManager["Server"]]
 
 
@@ -137,7 +140,7 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
             allow_origins=settings.origins,
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy"],
+            expose_headers=_EXPOSED,
         )
     app.add_middleware(SecurityHeaders)
     return app

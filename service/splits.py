@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import structlog
 
 from rootstock.adapters.registry import Resolution, SplitCandidate
 
-# The parts of 1 that a hash is rounded down to: as many as a float tells apart, so that none becomes 1.
-_PARTS_BITS = 53
+# The versions that the request under way got from splits, each with its digest.
+Chosen = set[tuple[int, str]]
+_CHOSEN: ContextVar[Chosen | None] = ContextVar("chosen", default=None)
+# The 64 bits of a hash are rounded down to 53, which a float holds, so that no place becomes 100.
+_PARTS = 1 << 53
 
 
 def place_of(stored: str, alias: str, sticky: str) -> float:
@@ -21,8 +26,8 @@ def place_of(stored: str, alias: str, sticky: str) -> float:
     split are not those of the next.
     """
     digest = hashlib.sha256(f"{stored}\n{alias}\n{sticky}".encode("utf-8", "surrogatepass")).digest()
-    part = int.from_bytes(digest[:8], "big") >> (64 - _PARTS_BITS)
-    return part * (100.0 / 2**_PARTS_BITS)
+    part = int.from_bytes(digest[:8], "big") >> 11
+    return part * (100.0 / _PARTS)
 
 
 def candidate_at(resolution: Resolution, place: float) -> SplitCandidate | None:
@@ -36,6 +41,16 @@ def candidate_at(resolution: Resolution, place: float) -> SplitCandidate | None:
         if place < end:
             return candidate
     return None
+
+
+@contextmanager
+def noting(chosen: Chosen) -> Iterator[None]:
+    """Add the versions that splits choose to `chosen`, for a request that is handled in the block."""
+    token = _CHOSEN.set(chosen)
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(token)
 
 
 class SplitChoice:
@@ -58,12 +73,13 @@ class SplitChoice:
         stored = resolution.stored or resolution.name
         place = place_of(stored, resolution.alias or "", sticky or secrets.token_hex(8))
         candidate = candidate_at(resolution, place)
-        if candidate is None:
-            return resolution
-        if not self._hosted(candidate.foundation):
+        if candidate is not None and not self._hosted(candidate.foundation):
             self._tell(stored, candidate)
-            return resolution
-        return resolution.as_candidate(candidate)
+            candidate = None
+        answering = resolution if candidate is None else resolution.as_candidate(candidate)
+        if (chosen := _CHOSEN.get()) is not None:
+            chosen.add((answering.version, answering.digest))
+        return answering
 
     def _tell(self, stored: str, candidate: SplitCandidate) -> None:
         self._replaced()

@@ -50,6 +50,7 @@ from rootstock.adapters.cli.output import (
 from rootstock.adapters.cli.rollout_commands import rule, shadow
 from rootstock.adapters.cli.signing_commands import keygen, sign
 from rootstock.adapters.cli.source_commands import SourceArguments, conversion_lines, located, source_bundle
+from rootstock.adapters.cli.split_command import split, split_words
 from rootstock.adapters.reference import LIVE, check_name, shown
 from rootstock.adapters.sources.limits import MAX_DIFFERENCE
 
@@ -253,7 +254,8 @@ def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> 
     if any(row["signer"] for row in rows):
         columns.append("signer")
     head = f"{adapter.get('name')}: {adapter.get('task')}; aliases: {cell(adapter.get('aliases'))}"
-    tell(adapter, as_json, head, table(columns, rows))
+    splits = split_words(adapter.get("splits"))
+    tell(adapter, as_json, head, *([f"splits: {splits}"] if splits else []), table(columns, rows))
 
 
 @app.command(
@@ -379,7 +381,7 @@ def remove(
         int | None, typer.Option(min=1, help="Remove this version only. Default: the adapter with all versions.")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Remove a version even if aliases point at it, with those aliases.")
+        bool, typer.Option("--force", help="Remove a version even if aliases or splits use it, with these.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     url: Url = URL,
@@ -404,6 +406,13 @@ def remove(
     tell({"name": name, "version": version, "removed": True}, as_json, f"{what} is removed")
 
 
+app.command(
+    epilog=examples(
+        "rootstock adapters split support-intents 4=10",
+        "rootstock adapters split support-intents 4=10 5=2.5 --alias prod",
+        "rootstock adapters split support-intents --end",
+    )
+)(split)
 app.command(
     epilog=examples(
         "rootstock adapters shadow support-intents 4 --percent 20",

@@ -26,9 +26,10 @@ from rootstock.adapters.client.records import (
     QuotaEntry,
     RankedText,
     SharingRecord,
+    SplitRecord,
     TextRecord,
 )
-from rootstock.adapters.client.rollout import rule_routes
+from rootstock.adapters.client.rollout import rule_routes, split_routes
 from rootstock.adapters.client.rollout.rule_routes import RuleRecord, ShadowRecord
 from rootstock.adapters.client.routes import Document, GivenInput, Messages
 from rootstock.adapters.client.tenancy import key_routes
@@ -231,6 +232,17 @@ class AsyncClient(AsyncTransport):
     async def rollback(self, name: str) -> AliasRecord:
         """Move `live` back to the version that it pointed at before."""
         return await self._ask(routes.rollback(name))
+
+    async def split(self, name: str, candidates: Mapping[int, float], alias: str = LIVE) -> SplitRecord:
+        """Let versions answer these percents of an alias's requests, and the alias's own version the rest.
+
+        It replaces the split that the alias has. A move of the alias ends the split.
+        """
+        return await self._ask(split_routes.set_split(name, candidates, alias))
+
+    async def end_split(self, name: str, alias: str = LIVE) -> AliasRecord:
+        """End the split of an alias, which then means one version again."""
+        return await self._ask(split_routes.end_split(name, alias))
 
     async def set_shadow(self, name: str, version: int, percent: float) -> ShadowRecord:
         """Let a version compute a share of live's requests too. Nobody gets its answers."""

@@ -124,6 +124,10 @@ class StandIn:
             case "PUT", ["adapters", name, "aliases", alias]:
                 number = seen.json["version"]
                 return JSONResponse({"name": name, "alias": alias, "version": number, "digest": DIGESTS[number]})
+            case "PUT", ["adapters", name, "aliases", alias, "split"]:
+                return JSONResponse({"name": name, "alias": alias, "version": 1, **seen.json})
+            case "DELETE", ["adapters", name, "aliases", alias, "split"]:
+                return JSONResponse({"name": name, "alias": alias, "version": 1, "digest": DIGESTS[1]})
             case "PUT", ["adapters", name, "sharing"]:
                 return JSONResponse({"name": name, "shared": seen.json["shared"]})
             case "PUT", ["adapters", name, "shadow"]:

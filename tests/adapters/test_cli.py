@@ -33,6 +33,7 @@ COMMANDS = (
     "alias",
     "rollback",
     "share",
+    "split",
     "shadow",
     "rule",
     "remove",
@@ -299,6 +300,30 @@ def test_aliases_are_moved_and_rolled_back(server: StandIn, run: Callable[..., R
         *(f"PUT /v1/adapters/a/aliases/{alias}" for alias in aliases),
         "POST /v1/adapters/a/rollback",
     ]
+
+
+def test_an_alias_is_split_and_the_split_ended(server: StandIn, run: Callable[..., Result]) -> None:
+    assert run("split", "a", "3=10", "2=2.5").stdout.splitlines() == [
+        "a@live is version 1, which answers the rest",
+        "version 2 answers 2.5 %",
+        "version 3 answers 10 %",
+    ]
+    assert printed(run("split", "a", "4=10%", "--alias", "prod", "--json"))["candidates"] == {"4": 10}
+    assert run("split", "a", "--end").stdout == f"a@live is version 1 ({DIGESTS[1]})\n"
+    assert server.asked == [
+        "PUT /v1/adapters/a/aliases/live/split",
+        "PUT /v1/adapters/a/aliases/prod/split",
+        "DELETE /v1/adapters/a/aliases/live/split",
+    ]
+    assert server.seen[0].json == {"candidates": {"3": 10, "2": 2.5}}
+
+
+@pytest.mark.parametrize("words", [(), ("3",), ("3=",), ("x=10",), ("3=ten",), ("3=1", "3=2"), ("3=10", "--end")])
+def test_shares_that_cannot_be_read_are_wrong_usage(
+    server: StandIn, run: Callable[..., Result], words: tuple[str, ...]
+) -> None:
+    failed(run("split", "a", *words), 2)
+    assert server.asked == []
 
 
 def test_a_version_shadows_live_until_that_ends(server: StandIn, run: Callable[..., Result]) -> None:

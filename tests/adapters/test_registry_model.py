@@ -24,6 +24,7 @@ NAMES = st.sampled_from(["spam", "ham"])
 CONTENTS = st.integers(0, 5)
 VERSIONS = st.integers(1, 8)
 ALIASES = st.sampled_from(["live", "prod", "next"])
+SHARES = st.dictionaries(VERSIONS, st.sampled_from([0.5, 10.0, 50.0]), min_size=1, max_size=2)
 
 
 def digest(content: int) -> str:
@@ -31,7 +32,10 @@ def digest(content: int) -> str:
 
 
 class Model:
-    """One adapter by the rules: numbers only grow, `past` is a stack, deleted versions vanish from it."""
+    """One adapter by the rules: numbers only grow, `past` is a stack, deleted versions vanish from it.
+
+    A split lasts until its alias moves, or one of its versions is deleted.
+    """
 
     def __init__(self) -> None:
         self.exists = False
@@ -39,8 +43,11 @@ class Model:
         self.versions: dict[int, int] = {}
         self.aliases: dict[str, int] = {}
         self.past: list[int] = []
+        self.splits: dict[str, dict[int, float]] = {}
 
     def point(self, alias: str, version: int) -> None:
+        if self.aliases.get(alias) != version:
+            self.splits.pop(alias, None)
         self.aliases[alias] = version
         if alias == "live" and self.past[-1:] != [version]:
             self.past.append(version)
@@ -65,6 +72,7 @@ class Model:
         if not past:
             raise errors.NoPreviousVersion("")
         self.past, self.aliases["live"] = past, past[-1]
+        self.splits.pop("live", None)
         return past[-1]
 
     def find(self, version: int) -> int:
@@ -76,8 +84,10 @@ class Model:
 
     def delete_version(self, version: int, force: bool) -> str:
         content = self.find(version)
-        if version in self.aliases.values() and not force:
+        used = {alias for alias, shares in self.splits.items() if version in {*shares, self.aliases[alias]}}
+        if (used or version in self.aliases.values()) and not force:
             raise errors.VersionInUse("")
+        self.splits = {alias: shares for alias, shares in self.splits.items() if alias not in used}
         del self.versions[version]
         self.aliases = {alias: number for alias, number in self.aliases.items() if number != version}
         self.past = [number for number in self.past if number != version]
@@ -87,8 +97,20 @@ class Model:
         if not self.exists:
             raise errors.UnknownAdapter("")
         digests = [digest(content) for _, content in sorted(self.versions.items())]
-        self.exists, self.versions, self.aliases, self.past = False, {}, {}, []
+        self.exists, self.versions, self.aliases, self.past, self.splits = False, {}, {}, [], {}
         return digests
+
+    def split(self, alias: str, shares: dict[int, float]) -> dict[int, float]:
+        if not self.exists:
+            raise errors.UnknownAdapter("")
+        if alias not in self.aliases:
+            raise errors.NoLiveVersion("") if alias == "live" else errors.UnknownAlias("")
+        for version in sorted(shares):
+            if version == self.aliases[alias]:
+                raise errors.InvalidSplit("")
+            self.find(version)
+        self.splits[alias] = shares
+        return shares
 
 
 def outcome(call: Callable[[], object]) -> object:
@@ -143,6 +165,11 @@ class RegistryAgainstModel(RuleBasedStateMachine):
         expected = outcome(self.models[name].rollback)
         assert outcome(lambda: self.registry.rollback(name).version) == expected
 
+    @rule(name=NAMES, alias=ALIASES, shares=SHARES)
+    def set_split(self, name: str, alias: str, shares: dict[int, float]) -> None:
+        expected = outcome(lambda: self.models[name].split(alias, shares))
+        assert outcome(lambda: self.registry.set_split(name, alias, shares).candidates) == expected
+
     @rule(name=NAMES, version=VERSIONS, force=st.booleans())
     def delete_version(self, name: str, version: int, force: bool) -> None:
         expected = outcome(lambda: self.models[name].delete_version(version, force))
@@ -173,6 +200,9 @@ class RegistryAgainstModel(RuleBasedStateMachine):
             for alias, version in model.aliases.items():
                 resolved = self.registry.resolve(f"{name}@{alias}")
                 assert (resolved.version, resolved.digest) == (version, digest(model.versions[version]))
+                shares = {one.version: one.percent for one in resolved.candidates}
+                assert shares == model.splits.get(alias, {})
+                assert [one.digest for one in resolved.candidates] == [digest(model.versions[n]) for n in shares]
             bare = outcome(lambda name=name: self.registry.resolve(name).version)  # type: ignore[misc]
             assert bare == model.aliases.get("live", errors.NoLiveVersion)
         held = {content for model in self.models.values() for content in model.versions.values()}

@@ -1,1 +1,1 @@
-"""The calls of what moves an adapter's requests between its versions."""
+"""The calls that try a version out beside the one that an alias points at."""

@@ -91,7 +91,7 @@ ROUTES: dict[str, tuple[str, Call]] = {
     "completions": ("talk", saying("/v1/completions", prompt="héllo", max_tokens=4, temperature=0)),
     "hub-generation": ("talk", at("/models/{}", inputs="héllo", parameters={"details": True})),
 }  # fmt: skip
-# Those whose answers have a field for the version.
+# Those whose answers have a field for the version; every answer has headers.
 STATING = ("predict", "embeddings", "rerank", "cohere-rerank", "chat", "completions")
 
 
@@ -175,7 +175,9 @@ def test_each_route_answers_a_key_with_its_version(client: httpx.Client, route: 
     for answers, expected in ((False, versions[0]), (True, versions[1])):
         headers = {"X-Request-Key": key_of(name, 50, answers)}
         for _ in range(2):
-            assert alike(said(call(client, name, headers)), expected)
+            answer = call(client, name, headers)
+            assert alike(said(answer), expected)
+            assert headed(answer) == stated(client, name, answers)
         for version in (1, 2):
             pinned = said(call(client, f"{name}@{version}", headers))
             assert alike(pinned, versions[version - 1]), "a pinned reference is never split"
@@ -184,19 +186,46 @@ def test_each_route_answers_a_key_with_its_version(client: httpx.Client, route: 
 @pytest.mark.parametrize("route", STATING)
 def test_the_answer_states_the_version_and_the_digest(client: httpx.Client, route: str) -> None:
     name, call = ROUTES[route]
-    digests = [one["digest"] for one in client.get(f"/v1/adapters/{name}").json()["versions"]]
     split(client, name, 50)
-    for answers, version in ((False, 1), (True, 2)):
+    for answers in (False, True):
         answer = call(client, name, {"X-Request-Key": key_of(name, 50, answers)}).json()
-        assert (answer["version"], answer["digest"]) == (version, digests[version - 1])
+        assert (answer["version"], answer["digest"]) == stated(client, name, answers)
+
+
+def test_a_streamed_answer_states_its_version_in_its_headers(client: httpx.Client) -> None:
+    split(client, "talk", 50)
+    for answers in (False, True):
+        headers = {"X-Request-Key": key_of("talk", 50, answers)}
+        body = {"model": "talk", "stream": True, **CHAT}
+        with client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
+            assert headed(answer) == stated(client, "talk", answers)
+
+
+def test_several_references_have_no_headers_of_one_version(client: httpx.Client) -> None:
+    split(client, "mood", 100)
+    split(client, "vectors", 0.001)
+    body = {"models": ["mood", "vectors"], "inputs": TEXT}
+    answer = client.post("/v1/predict", json=body)
+    assert "X-Model-Version" not in answer.headers
+    assert [result["version"] for result in answer.json()["results"]] == [2, 1]
+
+
+def stated(client: httpx.Client, name: str, answers: bool) -> tuple[int, str]:
+    """Return the number and digest of the candidate, version 2, or of version 1."""
+    version = client.get(f"/v1/adapters/{name}").json()["versions"][int(answers)]
+    return version["version"], version["digest"]
+
+
+def headed(answer: httpx.Response) -> tuple[int, str]:
+    return int(answer.headers["X-Model-Version"]), answer.headers["X-Model-Digest"]
 
 
 def test_a_tenth_of_the_keys_get_the_candidate_and_each_keeps_its_version(client: httpx.Client) -> None:
     split(client, "mood", 10)
-    keys = [f"session-{i}" for i in range(400)]
+    keys = [f"session-{i}" for i in range(200)]
     first = [ask(client, key)["version"] for key in keys]
     assert binomtest(first.count(2), len(keys), 0.1).pvalue > 1e-4
-    assert [ask(client, key)["version"] for key in keys[:50]] == first[:50]
+    assert [ask(client, key)["version"] for key in keys[:30]] == first[:30]
     split(client, "mood", 25)
     raised = [ask(client, key)["version"] for key in keys]
     assert all(after >= before for before, after in zip(first, raised, strict=True)), "towards the candidate only"
