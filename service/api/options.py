@@ -58,11 +58,13 @@ def sticky_of(request: Request) -> str:
 
     It is the header X-Request-Key, else the id of the caller's key, else a random one of this request alone.
     """
-    state = request.state
-    if not hasattr(state, "sticky"):
+    state = request.scope["state"]
+    sticky: str | None = state.get("sticky")
+    if sticky is None:
         key = principal_of(request).key
         # Many callers share a key of the settings, and all would get one version.
         shared = key in ("", API_KEY, ADMIN_KEY)
-        state.sticky = request.headers.get(STICKY_HEADER) or (secrets.token_hex(8) if shared else key)
-    sticky: str = state.sticky
+        sticky = request.headers.get(STICKY_HEADER) or (secrets.token_hex(8) if shared else key)
+        # A request that resolves its reference twice gets one version.
+        state["sticky"] = sticky
     return sticky

@@ -5,14 +5,21 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, kstest
 
+from rootstock.adapters.errors import FoundationNotHosted
+from rootstock.adapters.reference import FOUNDATION
 from rootstock.adapters.registry import Resolution, SplitCandidate
-from rootstock.service.splits import SplitChoice, candidate_at, place_of
+from rootstock.service.engine.core.request import RequestOptions
+from rootstock.service.foundations import FoundationHost, Foundations
+from rootstock.service.splits import SplitChoice, candidate_at, noting, place_of
+from tests.service.engine.fakes import SPEC, Bench, run
 
 REQUESTS = 20_000
 KEYS = [f"user-{i}" for i in range(REQUESTS)]
@@ -127,3 +134,29 @@ def test_a_candidate_whose_foundation_is_not_here_leaves_its_requests_to_the_ali
     elsewhere = versions(split(30, 30), KEYS[:1000])
     assert answered == [1 if version == 2 else version for version in elsewhere]
     assert len(replaced) == elsewhere.count(2) > 0
+
+
+def test_a_server_answers_in_place_of_a_candidate_that_it_does_not_host_and_refuses_to_take_one() -> None:
+    replaced: list[None] = []
+
+    async def body(bench: Bench) -> None:
+        bench.add("a", "b")
+        here = bench.catalog.resolve("a").digest
+        candidates = (
+            SplitCandidate(2, bench.catalog.resolve("b").digest, "elsewhere", "text-classification", 100),
+        )
+        alias = Resolution("a", 1, here, None, "text-classification", "a", "live", candidates)
+        registry = cast(Any, SimpleNamespace(resolve=lambda reference: alias))
+        catalog = cast(Any, SimpleNamespace(spec=SPEC))
+        host = FoundationHost(FOUNDATION, (bench.engine,), catalog, *3 * (cast(Any, None),))
+        foundations = Foundations([host], registry, replaced=lambda: replaced.append(None))
+        chosen: set[tuple[int, str]] = set()
+        with noting(chosen):
+            answer = await foundations.predict("a", ["w1"], {}, options=RequestOptions(sticky="k"))
+        assert (answer.resolved.version, answer.resolved.digest) == (1, here)
+        assert chosen == {(1, here)}
+        assert len(replaced) == 1
+        with pytest.raises(FoundationNotHosted):
+            await foundations.load(alias.as_candidate(candidates[0]))
+
+    run(body)
