@@ -73,6 +73,42 @@ class AlreadyPublished(AdapterError):
     code = "already_published"
 
 
+class InvalidShadow(AdapterError):
+    """The version cannot be the adapter's shadow, or not with this share."""
+
+    code = "invalid_shadow"
+
+
+class NoShadow(AdapterError):
+    """The adapter has no shadow to end."""
+
+    code = "no_shadow"
+
+
+class InvalidRule(AdapterError):
+    """A limit of the rollback rule has no such value."""
+
+    code = "invalid_rule"
+
+
+class NoRule(AdapterError):
+    """The adapter has no rollback rule."""
+
+    code = "no_rule"
+
+
+class InvalidSplit(AdapterError):
+    """The shares of an alias's requests are not ones that versions of its adapter can have."""
+
+    code = "invalid_split"
+
+
+class NoSplit(AdapterError):
+    """The alias has no split to end."""
+
+    code = "no_split"
+
+
 class InvalidReference(AdapterError):
     """The text is not a reference."""
 

@@ -16,7 +16,19 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from rootstock.service.api import console, errors, health, keys, pages, predict, rerank, tokenize
-from rootstock.service.api.adapters import aliases, cards, deletions, events, listing, sharing, uploads, versions
+from rootstock.service.api.adapters import (
+    aliases,
+    cards,
+    deletions,
+    events,
+    listing,
+    rollback_rules,
+    shadows,
+    sharing,
+    splits,
+    uploads,
+    versions,
+)
 from rootstock.service.api.compat import (
     bento_schema,
     cohere,
@@ -55,7 +67,8 @@ _ROUTERS = {
     tags.ADAPTERS: (
         # Before the form's route, which has the same path.
         uploads.sources,
-        *(part.router for part in (uploads, listing, versions, deletions, cards, aliases, sharing, events)),
+        *(part.router for part in (uploads, listing, versions, deletions, cards, aliases, splits, sharing)),
+        *(part.router for part in (events, shadows, rollback_rules)),
         lora.router,
     ),
     tags.KEYS: (keys.router,),
@@ -64,6 +77,9 @@ _ROUTERS = {
     tags.VLLM: (vllm.router,),
     tags.KSERVE: (open_inference.router, open_inference.v1_router, mlflow.router),
 }
+
+# The headers of an answer that a page of another site may read.
+_EXPOSED = ("X-Request-Id", "X-Model-Version", "X-Model-Digest", "Retry-After", "RateLimit", "RateLimit-Policy")
 
 OpenServer = Callable[[Settings], AbstractAsyncContextManager["Server"]]
 
@@ -125,7 +141,7 @@ def create_app(settings: Settings, opened: OpenServer | None = None) -> FastAPI:
             allow_origins=settings.origins,
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy"],
+            expose_headers=_EXPOSED,
         )
     app.add_middleware(SecurityHeaders)
     return app

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from rootstock.adapters.bundle.plain.base_model import is_same
 from rootstock.adapters.errors import InvalidName, UnknownAdapter
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.reference import DEFAULT_TENANT, FOUNDATION, Reference
+from rootstock.adapters.reference import DEFAULT_TENANT, FOUNDATION, LIVE, Reference
 from rootstock.adapters.registry import Resolution, TenantRegistry
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.served_names import ServedNames, lowered
@@ -30,12 +30,37 @@ from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.registry_catalog import RegistryCatalog, not_hosted
+from rootstock.service.splits import SplitChoice
 from rootstock.service.two_towers import TwoTowers, together
 
 _GENERATES = "generates text; send its prompts to /v1/chat/completions or /v1/completions"
 _REWRITES = "generates text; send its prompts to /v1/completions"
 # The route of a task, if it has another than /v1/predict.
 _ROUTES = {"feature-extraction": "/v1/embeddings", "text-ranking": "/v1/rerank"}
+
+
+# A shadow that no idle moment came for within these seconds is given up.
+_SHADOW_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class PredictCall:
+    """The inputs of a request for one pass, with its parameters, the task that it asks for, and its options."""
+
+    inputs: Sequence[Any]
+    parameters: Mapping[str, Any]
+    task: str | None
+    options: RequestOptions
+
+
+class LiveWatch(Protocol):
+    """What sees the requests that name an adapter's alias `live`. It must not block."""
+
+    def follows(self, name: str) -> bool:
+        """Tell whether the requests of an adapter are to be seen, by the name that the registry keeps."""
+
+    def saw(self, target: ResolvedReference, call: PredictCall, outcome: Answer | Exception) -> None:
+        """Take the outcome of a request, and the version that computed it."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +135,21 @@ class Foundations:
     """The foundations of a server. It sends each reference to the engine of its foundation.
 
     The reference `foundation` means the first one. A reference is resolved once, here, in the registry as the
-    tenant of the request sees it. An engine gets the result, and resolves no adapter itself.
+    tenant of the request sees it, and the request's sticky key chooses among the versions of a split. An engine
+    gets the result, and resolves no adapter itself.
     """
 
     def __init__(
-        self, hosts: Sequence[FoundationHost], registry: Registry, names: Mapping[str, str] | None = None
+        self,
+        hosts: Sequence[FoundationHost],
+        registry: Registry,
+        names: Mapping[str, str] | None = None,
+        replaced: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take the hosts in order, and other names that requests may use, each with its reference."""
+        """Take the hosts in order, and other names that requests may use, each with its reference.
+
+        Call `replaced` for each request of a split that another version answers; see SplitChoice.
+        """
         self._hosts = tuple(hosts)
         self.names = ServedNames(names or {}, {host.name: host.spec.name for host in hosts})
         self._engines = tuple(engine for host in hosts for engine in host.engines)
@@ -126,8 +159,11 @@ class Foundations:
         self._by_name[FOUNDATION] = self.first
         encoders = (engine for engine in self._engines if isinstance(engine, Engine))
         self._first_encoder = next(encoders, None)
+        self._splits = SplitChoice(lambda fingerprint: self.hosting(fingerprint) is not None, replaced)
         # The served names are of the default tenant's adapters.
         self._own_names = True
+        # What sees the requests for `live`; None until there is one. It is set before the first request.
+        self.watch: LiveWatch | None = None
 
     def seen_by(self, registry: TenantRegistry) -> Foundations:
         """Return the same foundations with the adapters of a tenant."""
@@ -175,7 +211,7 @@ class Foundations:
         return self._by_name.get(self.names.reference(reference))
 
     def resolve(self, reference: str) -> Resolution:
-        """Return the version of an adapter that a reference or a served name means now.
+        """Return the version of an adapter that a reference or a served name means now, whatever its split.
 
         Raise as the registry does. A served name of an adapter that the tenant cannot use means nothing.
         """
@@ -266,7 +302,7 @@ class Foundations:
         meant = [self.names.reference(reference) for reference in references]
         for place, reference in enumerate(references):
             if reference not in engines:
-                engines[reference] = self._encoder(reference, meant[place], task, targets)
+                engines[reference] = self._encoder(reference, meant[place], task, options.sticky, targets)
             engine_or_error = engines[reference]
             if isinstance(engine_or_error, Exception):
                 outcomes[place] = engine_or_error
@@ -276,34 +312,78 @@ class Foundations:
         for answering, chosen in places.items():
             of_engine = [meant[place] for place in chosen]
             calls.append(answering.predict_many(of_engine, inputs, parameters, task, options, targets))
-        if len(calls) == 1:
-            results = [await calls[0]]
-        else:
-            # An input may be of the modality of one engine and not of another.
-            several = zip(calls, places.values(), strict=True)
-            results = await together([_or_invalid(call, len(chosen)) for call, chosen in several])
+        asked = PredictCall(inputs, parameters, task, options)
+        try:
+            if len(calls) == 1:
+                results = [await calls[0]]
+            else:
+                # An input may be of the modality of one engine and not of another.
+                several = zip(calls, places.values(), strict=True)
+                results = await together([_or_invalid(call, len(chosen)) for call, chosen in several])
+        except Exception as error:
+            self._tell(targets, asked, dict.fromkeys(targets, error))
+            raise
         for chosen, answers in zip(places.values(), results, strict=True):
             outcomes.update(zip(chosen, answers, strict=True))
+        self._tell(targets, asked, {meant[place]: outcome for place, outcome in outcomes.items()})
         return [outcomes[place] for place in range(len(references))]
 
-    def host(self, reference: str) -> FoundationHost:
-        """Return the host of a reference. Raise FoundationNotHosted, or as the registry does."""
-        return self._find(reference)[0]
+    async def shadow(self, name: str, version: int, call: PredictCall) -> Answer:
+        """Compute a request again on a version, by the name that the registry keeps, as a shadow.
 
-    def fix(self, reference: str) -> str:
-        """Return a reference to the one version that `reference` means now. Raise as `host` does."""
-        host, target = self._find(reference)
+        Raise as `predict` does, and Overloaded while the server is busy.
+        """
+        target = self._registry.resolve(f"{name}@{version}")
+        host = self.of(target)
+        engine = host.towers if host.towers is not None and target.task == ZERO_SHOT_IMAGES else host.encoder
+        if engine is None:
+            raise WrongRoute(f"model {name!r} {_GENERATES}", "model")
+        options = RequestOptions(call.options.tenant, "low", _SHADOW_TIMEOUT_S, shadow=True)
+        resolved = {name: _resolved(target)}
+        (answer,) = await engine.predict_many([name], call.inputs, call.parameters, call.task, options, resolved)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _tell(
+        self,
+        targets: Mapping[str, ResolvedReference],
+        call: PredictCall,
+        outcomes: Mapping[str, Answer | Exception],
+    ) -> None:
+        """Tell the watch the outcomes of the references that named `live`, each once."""
+        if self.watch is None:
+            return
+        for meant, target in targets.items():
+            if self.watch.follows(target.name) and _names_live(meant):
+                self.watch.saw(target, call, outcomes[meant])
+
+    def host(self, reference: str, sticky: str) -> FoundationHost:
+        """Return the host of the version that a request with this sticky key gets under a reference.
+
+        Raise FoundationNotHosted, or as the registry does.
+        """
+        return self._find(reference, sticky)[0]
+
+    def fix(self, reference: str, sticky: str) -> str:
+        """Return a reference to the one version that a request with this sticky key gets under `reference` now.
+
+        Raise as `host` does.
+        """
+        host, target = self._find(reference, sticky)
         return host.name if target is None else f"{target.name}@{target.version}"
 
-    async def adapter(self, reference: str) -> tuple[FoundationHost, Adapter | None]:
+    async def adapter(self, reference: str, sticky: str) -> tuple[FoundationHost, Adapter | None]:
         """Return the host of a reference and its adapter, loaded; None for a foundation itself.
 
         Raise Expired if the adapter does not load in time, or as the registry and the catalog do.
         """
-        host, target = self._find(reference)
-        if target is None:
-            return host, None
-        engine = host.engine_of(target.task)
+        host, target = self._find(reference, sticky)
+        return host, None if target is None else await self.load(target)
+
+    async def load(self, target: Resolution) -> Adapter:
+        """Load the adapter of a version, and return it. Raise FoundationNotHosted, or as `adapter` does."""
+        engine = self.of(target).engine_of(target.task)
         with engine.adapters.hold([target.digest]):
             try:
                 adapters = await engine.adapters.get([target.digest], engine.limits.timeout_s)
@@ -312,14 +392,14 @@ class Foundations:
         adapter = adapters[target.digest]
         if isinstance(adapter, Exception):
             raise adapter
-        return host, adapter
+        return adapter
 
-    def generator(self, reference: str) -> tuple[GenerationEngine, ResolvedReference]:
-        """Return the engine that generates under a reference, and the reference's resolution.
+    def generator(self, reference: str, sticky: str) -> tuple[GenerationEngine, ResolvedReference]:
+        """Return the engine that generates under a reference, and the version that answers this sticky key.
 
         Raise WrongRoute if the reference does not generate text, or as the registry does.
         """
-        host, target = self._find(reference)
+        host, target = self._find(reference, sticky)
         task = host.spec.own_tasks[0] if target is None else target.task
         engine = host.generator
         if engine is None or task not in (None, *GENERATION):
@@ -328,14 +408,19 @@ class Foundations:
         return engine, engine.resolve(self.names.reference(reference)) if target is None else _resolved(target)
 
     def _encoder(
-        self, reference: str, meant: str, task: str | None, targets: dict[str, ResolvedReference]
+        self,
+        reference: str,
+        meant: str,
+        task: str | None,
+        sticky: str,
+        targets: dict[str, ResolvedReference],
     ) -> Engine | TwoTowers | Exception:
         """Return a reference's engine for one pass, or the two of its towers, or an error.
 
         Add an adapter's resolution to `targets`.
         """
         try:
-            host, target = self._find(reference, meant)
+            host, target = self._find(reference, sticky, meant)
         except Exception as error:  # The error of one reference must not fail the others.
             return error
         asked = (task or host.spec.own_tasks[0]) if target is None else target.task
@@ -349,12 +434,16 @@ class Foundations:
             return host.towers
         return engine
 
-    def _find(self, reference: str, meant: str | None = None) -> tuple[FoundationHost, Resolution | None]:
-        """Return the host of a reference and, for an adapter, its resolution."""
+    def _find(
+        self, reference: str, sticky: str, meant: str | None = None
+    ) -> tuple[FoundationHost, Resolution | None]:
+        """Return the host of a reference and, for an adapter, the version that answers this sticky key."""
         meant = meant or self.names.reference(reference)
         if (host := self._by_name.get(meant)) is not None:
             return host, None
         resolution = self._resolve(reference, meant)
+        if resolution.candidates:
+            resolution = self._splits.choose(resolution, sticky)
         return self.of(resolution), resolution
 
     def _resolve(self, reference: str, meant: str) -> Resolution:
@@ -370,6 +459,11 @@ class Foundations:
 def _resolved(resolution: Resolution) -> ResolvedReference:
     # Metrics and spans are the operator's, so they state a name that no two tenants share.
     return ResolvedReference(resolution.stored or resolution.name, resolution.version, resolution.digest)
+
+
+def _names_live(reference: str) -> bool:
+    parsed = Reference.parse(reference)
+    return parsed.version is None and parsed.digest_prefix is None and parsed.alias in (None, LIVE)
 
 
 async def _or_invalid(

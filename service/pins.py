@@ -18,8 +18,9 @@ from rootstock.service.foundations import Foundations
 class Pins:
     """The pinned references. Their adapters stay in host memory and in slots, also after an alias moves.
 
-    A reference may be a served name, and may begin with a tenant and a slash. Use it from the event loop. A
-    reference that cannot be resolved or loaded is logged, and left to the requests that need it.
+    A pinned alias with a split pins all versions of the split. A reference may be a served name, and may begin
+    with a tenant and a slash. Use it from the event loop. A reference that cannot be resolved or loaded is
+    logged, and left to the requests that need it.
     """
 
     def __init__(self, foundations: Foundations, registry: Registry, references: Sequence[str]) -> None:
@@ -38,10 +39,8 @@ class Pins:
         async with self._turn:
             pinned: dict[Engine | GenerationEngine, set[str]] = defaultdict(set)
             for reference in map(self._foundations.names.reference, self._references):
-                if (target := await self._load(reference, "not pinned")) is not None:
-                    engines, digest = target
-                    for engine in engines:
-                        pinned[engine].add(digest)
+                for engine, digest in await self._load(reference, "not pinned"):
+                    pinned[engine].add(digest)
             for engine in [engine for host in self._foundations for engine in host.engines]:
                 engine.slots.pin(frozenset(pinned[engine]))
                 for digest in engine.slots.pinned:
@@ -66,22 +65,28 @@ class Pins:
         if self._references:
             await self.follow()
 
-    async def _load(
-        self, reference: str, failure: str
-    ) -> tuple[tuple[Engine | GenerationEngine, ...], str] | None:
-        """Load the adapter that a reference points to, and return its engines and digest.
+    async def _load(self, reference: str, failure: str) -> list[tuple[Engine | GenerationEngine, str]]:
+        """Load the adapters that a reference means, and return their engines and digests.
 
-        If that fails, log the event `failure` and return None.
+        These are those of all versions of a split. Log the event `failure` for each that fails.
         """
+        log = structlog.get_logger().bind(reference=reference)
         try:
             resolution = await asyncio.to_thread(self._registry.resolve, reference)
-            engines = self._foundations.of(resolution).engines_of(resolution.task)
-            for engine in engines:
-                await engine.cache.get(resolution.digest)
-        except Exception as error:  # Any error of a registry or store: a request that needs it gets it again.
-            structlog.get_logger().warning(failure, reference=reference, reason=str(error))
-            return None
-        return engines, resolution.digest
+        except Exception as error:  # Any error of a registry: a request that needs the adapter gets it again.
+            log.warning(failure, reason=str(error))
+            return []
+        loaded: list[tuple[Engine | GenerationEngine, str]] = []
+        for version in (resolution, *map(resolution.as_candidate, resolution.candidates)):
+            try:
+                engines = self._foundations.of(version).engines_of(version.task)
+                for engine in engines:
+                    await engine.cache.get(version.digest)
+            except Exception as error:  # Any error of a store.
+                log.warning(failure, version=version.version, reason=str(error))
+            else:
+                loaded += [(engine, version.digest) for engine in engines]
+        return loaded
 
 
 class TenantPins:

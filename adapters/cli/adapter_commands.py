@@ -49,8 +49,10 @@ from rootstock.adapters.cli.output import (
     tell,
     tell_pointer,
 )
+from rootstock.adapters.cli.rollout_commands import rule, shadow
 from rootstock.adapters.cli.signing_commands import keygen, sign
 from rootstock.adapters.cli.source_commands import SourceArguments, conversion_lines, located, source_bundle
+from rootstock.adapters.cli.split_command import split, split_words
 from rootstock.adapters.reference import LIVE, check_name, shown
 from rootstock.adapters.sources.limits import MAX_DIFFERENCE
 
@@ -256,7 +258,8 @@ def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> 
     if any(row["signer"] for row in rows):
         columns.append("signer")
     head = f"{adapter.get('name')}: {adapter.get('task')}; aliases: {cell(adapter.get('aliases'))}"
-    tell(adapter, as_json, head, table(columns, rows))
+    splits = split_words(adapter.get("splits"))
+    tell(adapter, as_json, head, *([f"splits: {splits}"] if splits else []), table(columns, rows))
 
 
 @app.command(
@@ -383,7 +386,7 @@ def remove(
         int | None, typer.Option(min=1, help="Remove this version only. Default: the adapter with all versions.")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Remove a version even if aliases point at it, with those aliases.")
+        bool, typer.Option("--force", help="Remove a version even if aliases or splits use it, with these.")
     ] = False,
     purge: Annotated[
         bool, typer.Option("--purge", help="Remove it for good, also if it is deleted and could still come back.")
@@ -414,6 +417,26 @@ def remove(
     tell({"name": name, "version": version, "removed": True}, as_json, f"{what} is removed{' for good' * purge}")
 
 
+app.command(
+    epilog=examples(
+        "rootstock adapters split support-intents 4=10",
+        "rootstock adapters split support-intents 4=10 5=2.5 --alias prod",
+        "rootstock adapters split support-intents --end",
+    )
+)(split)
+app.command(
+    epilog=examples(
+        "rootstock adapters shadow support-intents 4 --percent 20",
+        "rootstock adapters shadow support-intents --end",
+    )
+)(shadow)
+app.command(
+    epilog=examples(
+        "rootstock adapters rule support-intents --max-disagreement 0.1 --max-error-rate 0.05",
+        "rootstock adapters rule support-intents",
+        "rootstock adapters rule support-intents --remove",
+    )
+)(rule)
 app.command(
     epilog=examples(
         "rootstock adapters history support-intents --limit 10",

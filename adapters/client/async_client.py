@@ -30,9 +30,12 @@ from rootstock.adapters.client.records import (
     QuotaEntry,
     RankedText,
     SharingRecord,
+    SplitRecord,
     TextRecord,
     UndeletedRecord,
 )
+from rootstock.adapters.client.rollout import rule_routes, split_routes
+from rootstock.adapters.client.rollout.rule_routes import RuleRecord, ShadowRecord
 from rootstock.adapters.client.routes import Document, GivenInput, Messages
 from rootstock.adapters.client.tenancy import key_routes
 from rootstock.adapters.client.text_stream import AsyncTextPieces
@@ -234,6 +237,41 @@ class AsyncClient(AsyncTransport):
     async def rollback(self, name: str) -> AliasRecord:
         """Move `live` back to the version that it pointed at before."""
         return await self._ask(routes.rollback(name))
+
+    async def split(self, name: str, candidates: Mapping[int, float], alias: str = LIVE) -> SplitRecord:
+        """Let versions answer these percents of an alias's requests, and the alias's own version the rest.
+
+        It replaces the split that the alias has. A move of the alias ends the split.
+        """
+        return await self._ask(split_routes.set_split(name, candidates, alias))
+
+    async def end_split(self, name: str, alias: str = LIVE) -> AliasRecord:
+        """End the split of an alias, which then means one version again."""
+        return await self._ask(split_routes.end_split(name, alias))
+
+    async def set_shadow(self, name: str, version: int, percent: float) -> ShadowRecord:
+        """Let a version compute a share of live's requests too. Nobody gets its answers."""
+        return await self._ask(rule_routes.set_shadow(name, version, percent))
+
+    async def end_shadow(self, name: str) -> ShadowRecord:
+        """End the shadow of an adapter."""
+        return await self._ask(rule_routes.end_shadow(name))
+
+    async def set_rule(self, name: str, **limits: float | None) -> RuleRecord:
+        """Set the limits that new versions of an adapter have to keep, in place of those that it has.
+
+        `limits` are `max_error_rate`, `max_disagreement` and `max_p95_ratio`, at least one of them, and
+        `window_seconds` and `min_requests`. A version that breaks one is taken back.
+        """
+        return await self._ask(rule_routes.set_rule(name, limits))
+
+    async def rule(self, name: str) -> RuleRecord:
+        """Return the rollback rule of an adapter."""
+        return await self._ask(rule_routes.rule(name))
+
+    async def remove_rule(self, name: str) -> RuleRecord:
+        """Remove the rollback rule of an adapter."""
+        return await self._ask(rule_routes.remove_rule(name))
 
     async def share(self, name: str, shared: bool = True) -> SharingRecord:
         """Let all tenants use an adapter, or with `shared=False` its own tenant alone."""

@@ -30,6 +30,11 @@ class ServerRecord:
         return {name: document[name] for name in names}
 
 
+def shares_of(candidates: Mapping[str, float]) -> dict[int, float]:
+    """Return the percents of a split by version, of which JSON makes texts."""
+    return {int(version): float(percent) for version, percent in dict(candidates).items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class PublishedRecord(ServerRecord):
     """A version that a server has published. `verification` reports the checks.
@@ -69,6 +74,7 @@ class AdapterRecord(ServerRecord):
     """An adapter with its aliases, and its versions with the oldest first. `live` is None without that alias.
 
     `description` says what the live version is, else the newest; None from a server that does not describe.
+    `splits` has the percents that other versions answer of an alias's requests, by alias and version.
     """
 
     name: str
@@ -77,11 +83,14 @@ class AdapterRecord(ServerRecord):
     aliases: Mapping[str, int]
     versions: tuple[VersionRecord, ...]
     description: Mapping[str, Any] | None
+    splits: Mapping[str, Mapping[int, float]]
 
     @classmethod
     def _fields(cls, document: Mapping[str, Any]) -> dict[str, Any]:
+        splits = dict(document.get("splits") or {})
         return {
             **{name: document[name] for name in ("name", "task", "live", "aliases")},
+            "splits": {alias: shares_of(shares) for alias, shares in splits.items()},
             "versions": tuple(map(VersionRecord.read, document["versions"])),
             "description": document.get("description"),
         }
@@ -161,6 +170,23 @@ class SharingRecord(ServerRecord):
 
     name: str
     shared: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRecord(ServerRecord):
+    """The split of an alias: the percent of its requests that each candidate answers, by version.
+
+    `version` is the one that the alias points at. It answers the rest.
+    """
+
+    name: str
+    alias: str
+    version: int
+    candidates: Mapping[int, float]
+
+    @classmethod
+    def _fields(cls, document: Mapping[str, Any]) -> dict[str, Any]:
+        return {**super()._fields(document), "candidates": shares_of(document["candidates"])}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import CancelledError
+from copy import copy
 from dataclasses import dataclass
 from threading import Event
 from typing import Any, Self, TypeVar
@@ -18,9 +19,11 @@ from rootstock.adapters.client.errors import ClientError, Misused, refusal, unre
 from rootstock.adapters.client.exchange import ClientFlow, HttpCall, Pause, RetryPolicy
 
 T = TypeVar("T")
+C = TypeVar("C", bound="BlockingTransport | AsyncTransport")
 
 DEFAULT_URL = "http://127.0.0.1:3000"
 URL_VARIABLE = "ROOTSTOCK_URL"
+REQUEST_KEY = "X-Request-Key"
 # The admin key allows every call.
 KEY_VARIABLES = ("ROOTSTOCK_ADMIN_KEY", "ROOTSTOCK_API_KEY")
 
@@ -75,6 +78,7 @@ class BlockingTransport:
         self._policy = RetryPolicy(retries, timeout, clock)
         endpoint = Endpoint.of(url, api_key, timeout)
         self._url = endpoint.url
+        self._headers: dict[str, str] = {}
         self._http = httpx.Client(**endpoint.options, transport=transport)
         self._sleep = sleep
 
@@ -87,6 +91,13 @@ class BlockingTransport:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def with_request_key(self, key: str) -> Self:
+        """Return a client on the same connections whose requests have this key, such as a user's id.
+
+        Requests with equal keys get equal versions under an alias with a split. Close only one of the clients.
+        """
+        return _keyed(self, key)
 
     def _ask(self, call: HttpCall[T]) -> T:
         return self._run(self._policy.ask(call))
@@ -112,7 +123,7 @@ class BlockingTransport:
         if isinstance(step, Pause):
             return self._sleep(step.seconds)
         timeout = self._policy.timeout
-        request = _request(self._http, step, timeout)
+        request = _request(self._http, step, timeout, self._headers)
         with unreachable(self._url, timeout):
             response = self._http.send(request, stream=step.streams)
             if not response.is_success:
@@ -140,6 +151,7 @@ class AsyncTransport:
         self._policy = RetryPolicy(retries, timeout, clock)
         endpoint = Endpoint.of(url, api_key, timeout)
         self._url = endpoint.url
+        self._headers: dict[str, str] = {}
         self._http = httpx.AsyncClient(**endpoint.options, transport=transport)
         self._sleep = sleep
 
@@ -152,6 +164,10 @@ class AsyncTransport:
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    def with_request_key(self, key: str) -> Self:
+        """Return a client on the same connections whose requests have this key, as BlockingTransport does."""
+        return _keyed(self, key)
 
     async def _ask(self, call: HttpCall[T]) -> T:
         return await self._run(self._policy.ask(call))
@@ -174,7 +190,7 @@ class AsyncTransport:
         if isinstance(step, Pause):
             return await self._sleep(step.seconds)
         timeout = self._policy.timeout
-        request = _request(self._http, step, timeout)
+        request = _request(self._http, step, timeout, self._headers)
         with unreachable(self._url, timeout):
             response = await self._http.send(request, stream=step.streams)
             if not response.is_success:
@@ -184,9 +200,18 @@ class AsyncTransport:
         raise refusal(f"{self._url}{step.path}", response)
 
 
-def _request(http: httpx.Client | httpx.AsyncClient, call: HttpCall[Any], timeout: float) -> httpx.Request:
+def _keyed(client: C, key: str) -> C:
+    keyed = copy(client)
+    keyed._headers = {REQUEST_KEY: _checked("the request key", key)}
+    return keyed
+
+
+def _request(
+    http: httpx.Client | httpx.AsyncClient, call: HttpCall[Any], timeout: float, headers: Mapping[str, str]
+) -> httpx.Request:
+    seconds = call.timeout or timeout
     try:
-        return http.build_request(call.method, call.path, timeout=call.timeout or timeout, **call.content)
+        return http.build_request(call.method, call.path, timeout=seconds, headers=headers, **call.content)
     except (TypeError, ValueError) as error:
         raise Misused(
             f"the request cannot be written as JSON ({error}); give texts, numbers, lists and dictionaries"

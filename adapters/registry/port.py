@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from rootstock.adapters.reference import Reference
 from rootstock.adapters.registry.records import (
     AdapterDetail,
     AliasPointer,
+    AliasSplit,
     DeletedVersion,
     Event,
     IndexedVersion,
@@ -22,6 +23,7 @@ from rootstock.adapters.registry.records import (
     Undeleted,
     VersionDetail,
 )
+from rootstock.adapters.registry.rollout_records import NamedRule, NamedShadow, RollbackRule, Rollout, RuleVerdict
 
 
 class Registry(Protocol):
@@ -65,14 +67,41 @@ class Registry(Protocol):
     def rollback(self, name: str) -> AliasPointer:
         """Point `live` at its previous version that still exists; raise NoPreviousVersion if there is none."""
 
+    def set_shadow(self, name: str, version: int, percent: float) -> NamedShadow:
+        """Let a version compute a share of live's requests without answering them.
+
+        Raise InvalidShadow if it cannot.
+        """
+
+    def end_shadow(self, name: str) -> NamedShadow:
+        """End the shadow of an adapter and return it; raise NoShadow if it has none."""
+
+    def set_rule(self, name: str, rule: RollbackRule) -> NamedRule:
+        """Set the rollback rule of an adapter; raise InvalidRule for a value outside its bounds."""
+
+    def rule(self, name: str) -> NamedRule:
+        """Return the rollback rule of an adapter; raise NoRule if it has none."""
+
+    def remove_rule(self, name: str) -> NamedRule:
+        """Remove the rollback rule of an adapter and return it; raise NoRule if it has none."""
+
+    def set_split(self, name: str, alias: str, candidates: Mapping[int, float]) -> AliasSplit:
+        """Let versions answer these percents of an alias's requests, in place of the split that it has.
+
+        A move of the alias ends the split. Raise InvalidSplit for shares that versions cannot have.
+        """
+
+    def end_split(self, name: str, alias: str, detail: Mapping[str, Any] | None = None) -> AliasPointer:
+        """Let an alias mean one version again; raise NoSplit if it has no split. The event has `detail` too."""
+
     def share(self, name: str, shared: bool) -> Sharing:
         """Let all tenants use an adapter, or its tenant alone."""
 
     def delete_version(self, name: str, version: int, *, force: bool = False, restorable: bool = False) -> str:
         """Delete a version and return its digest; with `restorable`, it can come back until it is purged.
 
-        Raise VersionInUse if an alias, a split or a shadow uses it, unless `force`, which removes these too.
-        Without `restorable`, a version that is deleted already is purged.
+        Raise VersionInUse if an alias, a split or a shadow uses it, unless `force`, which ends these too. Without
+        `restorable`, a version that is deleted already is purged.
         """
 
     def delete_adapter(self, name: str, *, restorable: bool = False) -> builtins.list[str]:
@@ -144,6 +173,22 @@ class Registry(Protocol):
 
     def close(self) -> None:
         """Close the registry; every later call raises RegistryUnavailable."""
+
+
+class RolloutRegistry(Protocol):
+    """The part of a registry that the watcher of rollback rules needs, for the adapters of all tenants."""
+
+    def rollouts(self, since: int = -1) -> tuple[int, builtins.list[Rollout]] | None:
+        """Return the registry's revision, and every adapter with a shadow or a rollback rule.
+
+        Return None if the revision is still `since`.
+        """
+
+    def carry_out(self, verdict: RuleVerdict) -> bool:
+        """End a split or a shadow, or move `live` back, as a verdict asks; return whether that changed anything.
+
+        Nothing changes if the adapter is no longer as it was judged.
+        """
 
 
 class VersionIndex(Protocol):

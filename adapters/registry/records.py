@@ -1,10 +1,11 @@
 """The records that a registry takes and returns."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from rootstock.adapters.reference import split_stored
+from rootstock.adapters.registry.rollout_records import RollbackRule, Shadow
 
 # A version is ready from its publication on, because one that fails verification is not recorded.
 READY = "ready"
@@ -30,12 +31,28 @@ class Viewer:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitCandidate:
+    """A version that answers a share, in percent, of the requests that name an alias (a split).
+
+    `foundation` is its foundation's fingerprint, or None as for a Resolution.
+    """
+
+    version: int
+    digest: str
+    foundation: str | None
+    task: str
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
 class Resolution:
     """The one version that a reference meant when it was resolved.
 
     `foundation` is the fingerprint of its foundation. It is None if a server of one foundation published the
     version before the registry recorded fingerprints. The version decides `task`, so it is not compared.
-    `stored` is the name in the registry, which no two tenants share; empty if it is `name`.
+    `stored` is the name in the registry, which no two tenants share; empty if it is `name`. `alias` is the alias
+    that the reference named; None for one with a version's number or a digest. `candidates` are the other
+    versions that answer shares of the alias's requests, in order of version number.
     """
 
     name: str
@@ -44,6 +61,18 @@ class Resolution:
     foundation: str | None = None
     task: str | None = field(default=None, compare=False)
     stored: str = field(default="", compare=False)
+    alias: str | None = field(default=None, compare=False)
+    candidates: tuple[SplitCandidate, ...] = ()
+
+    def as_candidate(self, candidate: SplitCandidate) -> "Resolution":
+        """Return the resolution with a candidate's version in place of the one that the alias points at."""
+        return replace(
+            self,
+            version=candidate.version,
+            digest=candidate.digest,
+            foundation=candidate.foundation,
+            task=candidate.task,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +109,19 @@ class AliasPointer:
     alias: str
     version: int
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class AliasSplit:
+    """The split of an alias: the percent of its requests that each candidate answers.
+
+    `version` is the one that the alias points at. It answers the rest.
+    """
+
+    name: str
+    alias: str
+    version: int
+    candidates: dict[int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +209,10 @@ class IndexedVersion:
 
 @dataclass(frozen=True, slots=True)
 class AdapterDetail:
-    """Everything recorded about an adapter; versions are in ascending order."""
+    """Everything recorded about an adapter; versions are in ascending order.
+
+    `splits` has the percents of candidates by alias and version.
+    """
 
     name: str
     live: int | None
@@ -176,6 +221,9 @@ class AdapterDetail:
     created_at: datetime
     versions: list[VersionDetail]
     shared: bool = False
+    shadow: Shadow | None = None
+    rule: RollbackRule | None = None
+    splits: dict[str, dict[int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

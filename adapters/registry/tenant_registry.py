@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,6 +11,7 @@ from rootstock.adapters.reference import Reference
 from rootstock.adapters.registry.records import (
     AdapterDetail,
     AliasPointer,
+    AliasSplit,
     DeletedVersion,
     Event,
     NewVersion,
@@ -22,6 +23,7 @@ from rootstock.adapters.registry.records import (
     VersionDetail,
     Viewer,
 )
+from rootstock.adapters.registry.rollout_records import NamedRule, NamedShadow, RollbackRule
 from rootstock.adapters.registry.sql.registry import SqlRegistry
 
 
@@ -89,6 +91,37 @@ class TenantRegistry:
     def rollback(self, name: str) -> AliasPointer:
         """Point `live` at its previous version that still exists; raise NoPreviousVersion if there is none."""
         return self._registry.rollback(name, self._viewer)
+
+    def set_shadow(self, name: str, version: int, percent: float) -> NamedShadow:
+        """Let a version compute a share of live's requests without answering them."""
+        return self._registry.set_shadow(name, version, percent, self._viewer)
+
+    def end_shadow(self, name: str) -> NamedShadow:
+        """End the shadow of an adapter and return it; raise NoShadow if it has none."""
+        return self._registry.end_shadow(name, self._viewer)
+
+    def set_rule(self, name: str, rule: RollbackRule) -> NamedRule:
+        """Set the rollback rule of an adapter; raise InvalidRule for a value outside its bounds."""
+        return self._registry.set_rule(name, rule, self._viewer)
+
+    def rule(self, name: str) -> NamedRule:
+        """Return the rollback rule of an adapter; raise NoRule if it has none."""
+        return self._registry.rule(name, self._viewer)
+
+    def remove_rule(self, name: str) -> NamedRule:
+        """Remove the rollback rule of an adapter and return it; raise NoRule if it has none."""
+        return self._registry.remove_rule(name, self._viewer)
+
+    def set_split(self, name: str, alias: str, candidates: Mapping[int, float]) -> AliasSplit:
+        """Let versions answer these percents of an alias's requests, in place of the split that it has.
+
+        A move of the alias ends the split. Raise InvalidSplit for shares that versions cannot have.
+        """
+        return self._registry.set_split(name, alias, candidates, self._viewer)
+
+    def end_split(self, name: str, alias: str, detail: Mapping[str, Any] | None = None) -> AliasPointer:
+        """Let an alias mean one version again; raise NoSplit if it has no split. The event has `detail` too."""
+        return self._registry.end_split(name, alias, detail, self._viewer)
 
     def share(self, name: str, shared: bool) -> Sharing:
         """Let all tenants use an adapter, or its tenant alone."""

@@ -23,6 +23,7 @@ from rootstock.service.lifecycle.approval import Approval
 from rootstock.service.lifecycle.deletions import Deletions
 from rootstock.service.pins import Pins, TenantPins
 from rootstock.service.publishing import Publisher
+from rootstock.service.rollout.rollout_watcher import RolloutWatcher
 from rootstock.service.telemetry.metrics import Metrics
 from rootstock.service.tenancy.access import Access
 from rootstock.service.tenancy.principal import Principal
@@ -66,6 +67,7 @@ class Server:
     access: Access
     quotas: Quotas
     sources: RemoteSources
+    rollout: RolloutWatcher
     approval: Approval = field(default_factory=Approval)
     tracing: Tracing | None = None
     texts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))

@@ -14,8 +14,9 @@ from pydantic_core import PydanticCustomError
 
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.openai.chat_message import ChatMessage
+from rootstock.service.api.options import sticky_of
 from rootstock.service.api.predict import while_connected
-from rootstock.service.api.server import Server, server_of
+from rootstock.service.api.server import server_of
 from rootstock.service.api.strict import Strict
 from rootstock.service.engine.generate.prompt import Chat, check_size
 
@@ -78,17 +79,18 @@ async def tokenize(body: TokenizeBody, request: Request) -> Tokens:
     """Return the tokens of a text or of a chat, for a foundation or for an adapter on it."""
     prompt = Chat([message.plain() for message in body.messages or ()]) if body.prompt is None else body.prompt
     check_size(prompt, "messages" if body.prompt is None else "prompt")
-    return await while_connected(request, _tokenized(server_of(request), body, prompt))
+    return await while_connected(request, _tokenized(request, body, prompt))
 
 
 @router.post("/detokenize")
 async def detokenize(body: DetokenizeBody, request: Request) -> Detokenized:
     """Return the text of tokens, for a foundation or for an adapter on it."""
-    return await while_connected(request, _detokenized(server_of(request), body))
+    return await while_connected(request, _detokenized(request, body))
 
 
-async def _tokenized(server: Server, body: TokenizeBody, prompt: str | Chat) -> Tokens:
-    host, adapter = await server.foundations.adapter(body.model)
+async def _tokenized(request: Request, body: TokenizeBody, prompt: str | Chat) -> Tokens:
+    server = server_of(request)
+    host, adapter = await server.foundations.adapter(body.model, sticky_of(request))
     special = body.add_special_tokens
     if isinstance(prompt, Chat) and adapter is not None:
         prompt = prompt.under(adapter.prompting)
@@ -111,8 +113,9 @@ async def _tokenized(server: Server, body: TokenizeBody, prompt: str | Chat) -> 
     return Tokens(count=len(ids), max_model_len=host.max_tokens(adapter), tokens=ids, token_strs=entries)
 
 
-async def _detokenized(server: Server, body: DetokenizeBody) -> Detokenized:
-    host = server.foundations.host(body.model)
+async def _detokenized(request: Request, body: DetokenizeBody) -> Detokenized:
+    server = server_of(request)
+    host = server.foundations.host(body.model, sticky_of(request))
 
     def read() -> str:
         tokenizer = host.tokenizer()

@@ -17,6 +17,7 @@ import structlog
 from rootstock.service.composition.access_parts import open_access
 from rootstock.service.composition.demo_adapters import register_demo
 from rootstock.service.composition.foundation_parts import open_foundation
+from rootstock.service.composition.rollout_parts import RolloutParts
 from rootstock.service.composition.runner_parts import OpenRunner, open_runner
 from rootstock.service.composition.webhook_parts import start_webhooks
 from rootstock.service.settings import Settings
@@ -131,7 +132,8 @@ async def _serving(
 
     metrics = Metrics()
     limits = settings.bundle_limits
-    observer = Observers(metrics, TokenCharges(), *(() if tracing is None else (tracing,)))
+    rollout = RolloutParts(registry, metrics)
+    observer = Observers(metrics, TokenCharges(), rollout.observer, *(() if tracing is None else (tracing,)))
     arbiter = Arbiter()
     hosts: list[FoundationHost] = []
     try:
@@ -142,7 +144,7 @@ async def _serving(
                 )
             )
         _start(hosts, metrics)
-        foundations = Foundations(hosts, registry, settings.names)
+        foundations = Foundations(hosts, registry, settings.names, metrics.replaced)
         delay = settings.request_timeout + _NOTICE_SECONDS if settings.registry_address else 0.0
         deletions = Deletions(
             foundations, registry, registry, journal, metrics,
@@ -159,6 +161,7 @@ async def _serving(
                 await register_demo(publisher, registry)
             await pins.follow()
             deletions.start()
+            watcher = await rollout.start(foundations, pins, settings.shadow_requests)
             yield Server(
                 foundations=foundations,
                 registry=registry,
@@ -175,9 +178,11 @@ async def _serving(
                 access=access,
                 quotas=Quotas(access.ring),
                 sources=RemoteSources(hosts_of_sources, limits),
+                rollout=watcher,
                 tracing=tracing,
             )
         finally:
+            await rollout.close()
             if webhooks is not None:
                 await asyncio.to_thread(webhooks.close)
             await pins.close()

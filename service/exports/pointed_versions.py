@@ -1,4 +1,4 @@
-"""The versions in a home's registry that an alias points to, for one foundation, with their golden sets."""
+"""The versions in a home's registry that aliases and splits point to, for one foundation, with golden sets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ class PointedVersion(NamedTuple):
 
 
 class PointedVersions:
-    """The versions that aliases point to. The home is only read, so a server may use it at the same time.
+    """The versions that aliases point to, and the candidates of splits.
+
+    The home is only read, so a server may use it at the same time.
 
     `not_checked` maps the references of versions that a check leaves out to the reason.
     """
@@ -79,7 +81,9 @@ def _aliased(registry: Registry) -> Iterator[tuple[str, list[int]]]:
     after: str | None = None
     while True:
         page = registry.list(_PAGE, after)
-        for adapter in page.adapters:
-            yield adapter.name, sorted(set(adapter.aliases.values()))
+        for name in [adapter.name for adapter in page.adapters]:
+            adapter = registry.show(name)
+            candidates = (version for shares in adapter.splits.values() for version in shares)
+            yield name, sorted({*adapter.aliases.values(), *candidates})
         if (after := page.next) is None:
             return

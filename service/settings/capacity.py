@@ -45,6 +45,13 @@ class CapacitySettings(BaseSettings):
         description="Most tokens in one forward pass, padding included. With a larger value, a single request "
         "waits longer for others.",
     )
+    shadow_requests: int = Field(
+        8,
+        ge=0,
+        le=1024,
+        description="Most requests that other versions compute again at once, for shadows and rollback rules; "
+        "more are dropped. 0: none are computed.",
+    )
     max_inputs: int = Field(
         256, ge=1, le=2**14, description="Most inputs in one request, multiplied by the number of its models."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import get_args
 
 # BentoML switches on multiprocess mode for its workers. In it, prometheus_client keeps files on disk and cannot
 # remove a series. There is one worker process, so the mode is switched off before the import.
@@ -21,6 +22,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from rootstock.adapters.registry.rollout_records import ShadowResult, Stage
 from rootstock.service.engine.core.answer import RequestRecord
 from rootstock.service.engine.core.observer import BatchStats, GenerationStats, Observer, Tier
 from rootstock.service.engine.core.work import PRIORITIES
@@ -49,6 +51,9 @@ _OF_OPERATOR = {
     "load_seconds",
     "evictions",
     "verifications",
+    "replaced_candidates",
+    "shadow_requests",
+    "rollbacks",
 }
 STAGES = ("load", "tokenize", "queue", "inference", "total")
 TIERS: tuple[Tier, ...] = ("memory", "slot")
@@ -98,6 +103,7 @@ class Metrics(Observer):
         self._adapters: dict[tuple[str, str], _Adapter] = {}
         self._routes: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._make_http()
+        self._make_rollout()
         self._make_adapters()
         self._make_batches()
         self._make_tiers()
@@ -114,6 +120,10 @@ class Metrics(Observer):
         self._verifications = self._counter(
             "verifications", "Uploads by result: passed, or the check that refused them.", "result"
         )
+        self._replaced = self._counter(
+            "replaced_candidates",
+            "Requests of a split that the alias's own version answered for lack of another.",
+        )
         # Create these series now: an alert on an increase misses a series that begins with its first event.
         for reason in ("overloaded", "request_too_large", "draining"):
             self._refused.labels(reason)
@@ -121,6 +131,18 @@ class Metrics(Observer):
             self._failures.labels(code)
         for result in ("passed", "golden"):
             self._verifications.labels(result)
+
+    def _make_rollout(self) -> None:
+        shadows = self._counter(
+            "shadow_requests",
+            "Requests that another version computed too, by result of the comparison.",
+            "result",
+        )
+        rollbacks = self._counter(
+            "rollbacks", "Versions that a rollback rule took back, by stage: live, split or shadow.", "stage"
+        )
+        self._shadow_requests = {result: shadows.labels(result) for result in get_args(ShadowResult)}
+        self._rollbacks = {stage: rollbacks.labels(stage) for stage in get_args(Stage)}
 
     def _make_adapters(self) -> None:
         of = "adapter", "task"
@@ -297,6 +319,18 @@ class Metrics(Observer):
     def verified(self, result: str) -> None:
         """Count an upload that was verified; `result` is "passed" or the check that refused it."""
         self._verifications.labels(result).inc()
+
+    def replaced(self) -> None:
+        """Count a request of a split whose candidate this server cannot serve; the alias's version answers it."""
+        self._replaced.inc()
+
+    def shadowed(self, result: ShadowResult) -> None:
+        """Count a shadow of a request that has ended, or that was dropped."""
+        self._shadow_requests[result].inc()
+
+    def took_back(self, stage: Stage) -> None:
+        """Count a version that a rollback rule took back."""
+        self._rollbacks[stage].inc()
 
     def rank(self) -> None:
         """Update the choice of the adapters with their own series, and remove the series of the others."""

@@ -124,8 +124,19 @@ class StandIn:
             case "PUT", ["adapters", name, "aliases", alias]:
                 number = seen.json["version"]
                 return JSONResponse({"name": name, "alias": alias, "version": number, "digest": DIGESTS[number]})
+            case "PUT", ["adapters", name, "aliases", alias, "split"]:
+                return JSONResponse({"name": name, "alias": alias, "version": 1, **seen.json})
+            case "DELETE", ["adapters", name, "aliases", alias, "split"]:
+                return JSONResponse({"name": name, "alias": alias, "version": 1, "digest": DIGESTS[1]})
             case "PUT", ["adapters", name, "sharing"]:
                 return JSONResponse({"name": name, "shared": seen.json["shared"]})
+            case "PUT", ["adapters", name, "shadow"]:
+                return JSONResponse({"name": name, "shadow": seen.json})
+            case "PUT" | "GET", ["adapters", name, "rollback-rule"]:
+                rule = {"window_seconds": 300, "min_requests": 50, "max_disagreement": 0.2, **(seen.json or {})}
+                return JSONResponse({"name": name, "rule": rule})
+            case "DELETE", ["adapters", name, "shadow" | "rollback-rule" as part]:
+                return JSONResponse({"name": name, part.removeprefix("rollback-"): None})
             case "POST", ["adapters", name, "rollback"]:
                 return JSONResponse({"name": name, "alias": "live", "version": 1, "digest": DIGESTS[1]})
             case "GET", ["adapters", name, "deleted"]:

@@ -33,6 +33,9 @@ COMMANDS = (
     "alias",
     "rollback",
     "share",
+    "split",
+    "shadow",
+    "rule",
     "history",
     "diff",
     "remove",
@@ -301,6 +304,52 @@ def test_aliases_are_moved_and_rolled_back(server: StandIn, run: Callable[..., R
         *(f"PUT /v1/adapters/a/aliases/{alias}" for alias in aliases),
         "POST /v1/adapters/a/rollback",
     ]
+
+
+def test_an_alias_is_split_and_the_split_ended(server: StandIn, run: Callable[..., Result]) -> None:
+    assert run("split", "a", "3=10", "2=2.5").stdout.splitlines() == [
+        "a@live is version 1, which answers the rest",
+        "version 2 answers 2.5 %",
+        "version 3 answers 10 %",
+    ]
+    assert printed(run("split", "a", "4=10%", "--alias", "prod", "--json"))["candidates"] == {"4": 10}
+    assert run("split", "a", "--end").stdout == f"a@live is version 1 ({DIGESTS[1]})\n"
+    assert server.asked == [
+        "PUT /v1/adapters/a/aliases/live/split",
+        "PUT /v1/adapters/a/aliases/prod/split",
+        "DELETE /v1/adapters/a/aliases/live/split",
+    ]
+    assert server.seen[0].json == {"candidates": {"3": 10, "2": 2.5}}
+
+
+@pytest.mark.parametrize("words", [(), ("3",), ("3=",), ("x=10",), ("3=ten",), ("3=1", "3=2"), ("3=10", "--end")])
+def test_shares_that_cannot_be_read_are_wrong_usage(
+    server: StandIn, run: Callable[..., Result], words: tuple[str, ...]
+) -> None:
+    failed(run("split", "a", *words), 2)
+    assert server.asked == []
+
+
+def test_a_version_shadows_live_until_that_ends(server: StandIn, run: Callable[..., Result]) -> None:
+    told = run("shadow", "a", 3, "--percent", 20).stdout
+    assert told == "a@3 computes 20 % of live's requests too, and answers none\n"
+    assert run("shadow", "a", "--end").stdout == "a has no shadow\n"
+    assert server.asked == ["PUT /v1/adapters/a/shadow", "DELETE /v1/adapters/a/shadow"]
+    assert server.seen[0].json == {"version": 3, "percent": 20.0}
+    for words in (["3"], ["--percent", "20"], ["3", "--percent", "20", "--end"], []):
+        assert "give a version and --percent, or --end alone" in failed(run("shadow", "a", *words), 2)
+
+
+def test_a_rollback_rule_is_set_shown_and_removed(server: StandIn, run: Callable[..., Result]) -> None:
+    limits = ["--max-disagreement", 0.1, "--max-p95-ratio", 1.5, "--window", 60]
+    sentence = "a: max_disagreement 0.1, max_p95_ratio 1.5; over 60 s, from 50 requests on\n"
+    assert run("rule", "a", *limits).stdout == sentence
+    assert server.seen[0].json == {"max_disagreement": 0.1, "max_p95_ratio": 1.5, "window_seconds": 60.0}
+    assert printed(run("rule", "a", "--json"))["rule"]["min_requests"] == 50
+    assert run("rule", "a", "--remove").stdout == "a: no rollback rule\n"
+    path = "/v1/adapters/a/rollback-rule"
+    assert server.asked == [f"PUT {path}", f"GET {path}", f"DELETE {path}"]
+    assert "give limits, or --remove alone" in failed(run("rule", "a", *limits, "--remove"), 2)
 
 
 def test_an_adapter_is_shared_with_all_tenants_and_taken_back(

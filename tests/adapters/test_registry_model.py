@@ -24,6 +24,7 @@ NAMES = st.sampled_from(["spam", "ham"])
 CONTENTS = st.integers(0, 5)
 VERSIONS = st.integers(1, 8)
 ALIASES = st.sampled_from(["live", "prod", "next"])
+SHARES = st.dictionaries(VERSIONS, st.sampled_from([0.5, 10.0, 50.0]), min_size=1, max_size=2)
 
 
 def digest(content: int) -> str:
@@ -33,8 +34,9 @@ def digest(content: int) -> str:
 class Model:
     """One adapter by the rules: numbers only grow, `past` is a stack, deleted versions vanish from it.
 
-    `bin` holds the deleted versions that can come back: their contents, their aliases, and the deletion of the
-    whole adapter that they went with, if any.
+    A split lasts until its alias moves, or one of its versions is deleted. `bin` holds the deleted versions that
+    can come back: their contents, their aliases, and the deletion of the whole adapter that they went with, if
+    any.
     """
 
     def __init__(self) -> None:
@@ -45,8 +47,11 @@ class Model:
         self.past: list[int] = []
         self.bin: dict[int, tuple[int, list[str], int | None]] = {}
         self.ends = 0
+        self.splits: dict[str, dict[int, float]] = {}
 
     def point(self, alias: str, version: int) -> None:
+        if self.aliases.get(alias) != version:
+            self.splits.pop(alias, None)
         self.aliases[alias] = version
         if alias == "live" and self.past[-1:] != [version]:
             self.past.append(version)
@@ -71,6 +76,7 @@ class Model:
         if not past:
             raise errors.NoPreviousVersion("")
         self.past, self.aliases["live"] = past, past[-1]
+        self.splits.pop("live", None)
         return past[-1]
 
     def find(self, version: int) -> int:
@@ -92,8 +98,10 @@ class Model:
             return digest(self.bin.pop(version)[0])
         content = self.find(version)
         aliases = self.pointers(version)
-        if aliases and not force:
+        used = {alias for alias, shares in self.splits.items() if version in {*shares, self.aliases[alias]}}
+        if (used or aliases) and not force:
             raise errors.VersionInUse("")
+        self.splits = {alias: shares for alias, shares in self.splits.items() if alias not in used}
         del self.versions[version]
         if restorable:
             self.bin[version] = content, aliases, None
@@ -114,7 +122,7 @@ class Model:
                 self.bin[number] = content, self.pointers(number), self.ends
         else:
             self.bin = {}
-        self.exists, self.versions, self.aliases, self.past = False, {}, {}, []
+        self.exists, self.versions, self.aliases, self.past, self.splits = False, {}, {}, [], {}
         return digests
 
     def undelete(self, version: int | None) -> tuple[list[int], dict[str, int]]:
@@ -143,8 +151,21 @@ class Model:
         if not self.exists:
             raise errors.UnknownAdapter("")
         before = [number for number in self.past if number != self.aliases.get("live")]
-        needed = {*sorted(self.versions)[-newest:], *self.aliases.values(), *before[-1:]}
+        split = {version for shares in self.splits.values() for version in shares}
+        needed = {*sorted(self.versions)[-newest:], *self.aliases.values(), *before[-1:], *split}
         return [self.delete_version(n, False, restorable) for n in sorted(self.versions) if n not in needed]
+
+    def split(self, alias: str, shares: dict[int, float]) -> dict[int, float]:
+        if not self.exists:
+            raise errors.UnknownAdapter("")
+        if alias not in self.aliases:
+            raise errors.NoLiveVersion("") if alias == "live" else errors.UnknownAlias("")
+        for version in sorted(shares):
+            if version == self.aliases[alias]:
+                raise errors.InvalidSplit("")
+            self.find(version)
+        self.splits[alias] = shares
+        return shares
 
 
 def outcome(call: Callable[[], object]) -> object:
@@ -198,6 +219,11 @@ class RegistryAgainstModel(RuleBasedStateMachine):
     def rollback(self, name: str) -> None:
         expected = outcome(self.models[name].rollback)
         assert outcome(lambda: self.registry.rollback(name).version) == expected
+
+    @rule(name=NAMES, alias=ALIASES, shares=SHARES)
+    def set_split(self, name: str, alias: str, shares: dict[int, float]) -> None:
+        expected = outcome(lambda: self.models[name].split(alias, shares))
+        assert outcome(lambda: self.registry.set_split(name, alias, shares).candidates) == expected
 
     @rule(name=NAMES, version=VERSIONS, force=st.booleans(), restorable=st.booleans())
     def delete_version(self, name: str, version: int, force: bool, restorable: bool) -> None:
@@ -254,6 +280,9 @@ class RegistryAgainstModel(RuleBasedStateMachine):
             for alias, version in model.aliases.items():
                 resolved = self.registry.resolve(f"{name}@{alias}")
                 assert (resolved.version, resolved.digest) == (version, digest(model.versions[version]))
+                shares = {one.version: one.percent for one in resolved.candidates}
+                assert shares == model.splits.get(alias, {})
+                assert [one.digest for one in resolved.candidates] == [digest(model.versions[n]) for n in shares]
             bare = outcome(lambda name=name: self.registry.resolve(name).version)  # type: ignore[misc]
             assert bare == model.aliases.get("live", errors.NoLiveVersion)
         for name, model in self.models.items():

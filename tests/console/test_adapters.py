@@ -47,6 +47,20 @@ def test_an_adapter_shows_versions_labels_figures_card_and_events(visit: Callabl
     expect(page.get_by_role("region", name="Events")).to_contain_text("v1 published")
 
 
+def test_an_adapter_shows_the_shares_of_its_split_until_the_split_ends(
+    visit: Callable[..., Visit], client: httpx.Client
+) -> None:
+    path = "/v1/adapters/mood/aliases/live/split"
+    assert client.put(path, json={"candidates": {"1": 12.5}}).status_code == 200
+    page = visit().open("/#/adapters/mood")
+    expect(page.locator(".badges").first).to_contain_text("live → v2")
+    expect(page.locator(".badges").first).to_contain_text("live: 12.5 % → v1")
+    assert client.delete(path).status_code == 200
+    page.reload()
+    expect(page.locator(".badges").first).to_contain_text("live → v2")
+    expect(page.locator(".badges").first).not_to_contain_text("%")
+
+
 def test_a_promotion_waits_for_a_confirmation_and_a_roll_back_undoes_it(
     visit: Callable[..., Visit], client: httpx.Client
 ) -> None:

@@ -62,6 +62,31 @@ def test_what_one_server_publishes_the_other_serves_and_an_alias_moves_on_both(
         assert asked - moved < WITHIN
 
 
+def test_a_split_that_one_server_sets_sends_a_key_to_the_same_version_on_both(
+    servers: list[httpx.Client], peft_saved: dict[str, PeftAdapter]
+) -> None:
+    first, second = servers
+    for mark in ("one", "two"):
+        assert publish(first, "split", peft_saved["first"], mark).status_code == 201
+    path = "/v1/adapters/split/aliases/live/split"
+
+    def under(server: httpx.Client, key: str) -> str:
+        answer = server.post(
+            "/v1/predict", json={"model": "split", "inputs": "ok"}, headers={"X-Request-Key": key}
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.headers.get("X-Model-Version", "no split")
+
+    assert under(second, "0") == "no split"
+    assert first.put(path, json={"candidates": {"1": 50}}).is_success
+    until(lambda: under(second, "0") != "no split")
+    versions = [[under(server, str(key)) for key in range(40)] for server in servers]
+    assert versions[0] == versions[1]
+    assert set(versions[0]) == {"1", "2"}
+    assert second.delete(path).is_success
+    until(lambda: under(first, "0") == "no split")
+
+
 def test_versions_that_two_servers_publish_at_once_get_numbers_of_their_own_and_are_served_by_both(
     servers: list[httpx.Client], peft_saved: dict[str, PeftAdapter]
 ) -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from rootstock.adapters.reference import FOUNDATION
-from rootstock.adapters.registry import Resolution
+from rootstock.adapters.registry import Resolution, SplitCandidate
 from rootstock.service.engine.core.adapter_cache import memory_of
 from rootstock.service.engine.encode.engine import EngineLimits
 from rootstock.service.foundations import FoundationHost, Foundations
@@ -22,8 +22,14 @@ TWO = EngineLimits(cache_bytes=2 * memory_of(make_adapter("sha256:a")))
 
 
 def resolve(bench: Bench, reference: str) -> Resolution:
-    target = bench.catalog.resolve(reference)
-    return Resolution(target.name, target.version or 1, target.digest)
+    """Resolve a name; of `a+b`, the adapter `b` is a candidate of the alias that `a` means."""
+    name, *others = reference.split("+")
+    target = bench.catalog.resolve(name)
+    candidates = tuple(
+        SplitCandidate(number, bench.catalog.resolve(other).digest, None, "text-classification", 10.0)
+        for number, other in enumerate(others, 2)
+    )
+    return Resolution(target.name, target.version or 1, target.digest, candidates=candidates)
 
 
 def with_pins(body: Callable[[Bench, Pins], Coroutine[Any, Any, None]], *references: str, slots: int = 5) -> None:
@@ -64,6 +70,26 @@ def test_a_pinned_adapter_is_in_its_slot_before_the_first_request_and_stays_ther
         assert (bench.runner.staged["sha256:a"], bench.catalog.loads["sha256:a"]) == (1, 1)
 
     with_pins(body, "a", "b")
+
+
+def test_a_pinned_alias_with_a_split_pins_each_of_its_versions() -> None:
+    async def body(bench: Bench, pins: Pins) -> None:
+        bench.add("a", "b", warm=False)
+        await pins.follow()
+        await others_pass(bench)
+        assert [bench.engine.residency(f"sha256:{name}") for name in "ab"] == ["slot", "slot"]
+
+    with_pins(body, "a+b")
+
+
+def test_a_candidate_that_does_not_load_leaves_the_alias_s_own_version_pinned() -> None:
+    async def body(bench: Bench, pins: Pins) -> None:
+        bench.add("a", "b", warm=False)
+        bench.catalog.adapters.pop("sha256:b")
+        await pins.follow()
+        assert bench.engine.slots.pinned == {"sha256:a"}
+
+    with_pins(body, "a+b")
 
 
 def test_a_pin_may_be_a_served_name() -> None:

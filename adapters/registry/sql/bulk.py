@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from rootstock.adapters.reference import LIVE, split_stored
 from rootstock.adapters.registry.records import READY, NewVersion, Published
 from rootstock.adapters.registry.sql.history import History
+from rootstock.adapters.registry.sql.rollout.splits import end_splits_of_live
 from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, EventRow, LiveRow, VersionRow
 
 
@@ -50,6 +51,8 @@ def publish_all(
     if rows:
         _write_adapters(session, known, {row["adapter"]: following[row["adapter"]] for row in rows}, now)
         session.execute(insert(VersionRow), rows)
+        # Before `live` moves, because the events of the splits that end state the version that it points at.
+        end_splits_of_live(session, history, {row["adapter"] for row in rows})
         _move_live(session, [(row["adapter"], row["number"]) for row in rows])
         session.execute(insert(EventRow), events)
     return done

@@ -19,6 +19,9 @@ from rootstock.adapters.registry.records import (
     VersionDetail,
     Viewer,
 )
+from rootstock.adapters.registry.sql.rollout.rollback_rules import rule_of
+from rootstock.adapters.registry.sql.rollout.shadows import shadow_of
+from rootstock.adapters.registry.sql.rollout.splits import read_splits
 from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, DeletedVersionRow, EventRow, VersionRow
 from rootstock.adapters.registry.sql.visibility import find_adapter, named, visible
 
@@ -109,7 +112,18 @@ def adapter_detail(session: Session, path: str, viewer: Viewer | None = None) ->
     aliases = {pointer.alias: pointer.version for pointer in pointers}
     made = {one.version: _Made(one.task, one.foundation, one.created_at) for one in versions}
     summary = _summary(name, made, aliases, row.shared)
-    return AdapterDetail(name, summary.live, summary.task, aliases, row.created_at, versions, row.shared)
+    return AdapterDetail(
+        name,
+        summary.live,
+        summary.task,
+        aliases,
+        row.created_at,
+        versions,
+        row.shared,
+        splits=read_splits(session, row.name),
+        shadow=shadow_of(session, row.name),
+        rule=rule_of(session, row.name),
+    )
 
 
 def version_detail(row: VersionRow, name: str, viewer: Viewer | None = None) -> VersionDetail:

@@ -1,10 +1,12 @@
-"""Moves the alias `live` and keeps the history of its versions."""
+"""Moves aliases, which ends their splits, and keeps the history of the versions of `live`."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rootstock.adapters.errors import NoPreviousVersion
 from rootstock.adapters.reference import LIVE
+from rootstock.adapters.registry.sql.history import History
+from rootstock.adapters.registry.sql.rollout.splits import end_split
 from rootstock.adapters.registry.sql.tables import AliasRow, LiveRow
 
 
@@ -14,14 +16,14 @@ def live_version(session: Session, name: str) -> int | None:
     return None if row is None else row.version
 
 
-def move_live(session: Session, name: str, version: int) -> None:
-    """Point `live` at `version`, and add the version at the end of the history."""
-    point(session, name, LIVE, version)
+def move_live(session: Session, history: History, name: str, version: int) -> None:
+    """Point `live` at `version`, and add the version at the end of the history of `live`."""
+    point(session, history, name, LIVE, version)
     session.add(LiveRow(adapter=name, version=version))
     session.flush()
 
 
-def step_back(session: Session, name: str, called: str) -> int:
+def step_back(session: Session, history: History, name: str, called: str) -> int:
     """Point `live` at the previous version of its history and return that version.
 
     Raise NoPreviousVersion if the history holds no earlier version; its message has the name `called`.
@@ -38,7 +40,7 @@ def step_back(session: Session, name: str, called: str) -> int:
             f"'live' of adapter {called!r} points at {'nothing' if present is None else f'version {present}'}, "
             "and its history holds no earlier version that still exists; set 'live' to a version's number instead"
         )
-    point(session, name, LIVE, last.version)
+    point(session, history, name, LIVE, last.version)
     return last.version
 
 
@@ -51,8 +53,9 @@ def previous_live(session: Session, name: str) -> int | None:
     return session.scalars(query.order_by(LiveRow.id.desc()).limit(1)).first()
 
 
-def point(session: Session, name: str, alias: str, version: int) -> None:
-    """Point `alias` at `version`, whether or not the alias exists."""
+def point(session: Session, history: History, name: str, alias: str, version: int) -> None:
+    """Point `alias` at `version`, whether or not the alias exists, and end its split."""
+    end_split(session, history, name, alias, {"reason": "alias_moved"})
     row = session.get(AliasRow, (name, alias))
     if row is None:
         session.add(AliasRow(adapter=name, alias=alias, version=version))

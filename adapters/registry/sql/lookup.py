@@ -1,17 +1,20 @@
 """Finds the version that a reference means, or raises an error that says what is missing."""
 
-from typing import NoReturn
+from dataclasses import replace
+from typing import Any, NoReturn
 
-from sqlalchemy import Select, bindparam, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, and_, bindparam, select
+from sqlalchemy.orm import Session, aliased
 
 from rootstock.adapters.errors import AmbiguousDigest, NoLiveVersion, UnknownAlias, UnknownVersion
 from rootstock.adapters.reference import LIVE, Reference, is_version, shown
-from rootstock.adapters.registry.records import Resolution, Viewer
-from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, RevisionRow, VersionRow
+from rootstock.adapters.registry.records import Resolution, SplitCandidate, Viewer
+from rootstock.adapters.registry.sql.tables import AdapterRow, AliasRow, RevisionRow, SplitRow, VersionRow
 from rootstock.adapters.registry.sql.visibility import candidates, find_adapter, named, words
 
-_Meant = Select[int, int, str, str | None, str]
+# The revision, then a version's number, digest, foundation and task, then a candidate's with its percent.
+_Meant = Select[*tuple[Any, ...]]
+_Candidate = aliased(VersionRow)
 
 
 def _for_all_and_shared(query: _Meant) -> tuple[_Meant, _Meant]:
@@ -28,12 +31,25 @@ _MEANT = select(
     VersionRow.task,
 ).where(VersionRow.adapter == bindparam("name"))
 _BY_NUMBER = _for_all_and_shared(_MEANT.where(VersionRow.number == bindparam("number")))
+# A row for each candidate of the alias's split, or one row. A program without splits may have deleted the version
+# of a candidate, or moved the alias to it; then it is no candidate.
 _BY_ALIAS = _for_all_and_shared(
-    _MEANT.where(
-        AliasRow.adapter == VersionRow.adapter,
-        AliasRow.alias == bindparam("alias"),
-        AliasRow.version == VersionRow.number,
+    _MEANT.add_columns(
+        _Candidate.number, _Candidate.digest, _Candidate.foundation, _Candidate.task, SplitRow.percent
     )
+    .select_from(AliasRow)
+    .join(VersionRow, and_(VersionRow.adapter == AliasRow.adapter, VersionRow.number == AliasRow.version))
+    .outerjoin(
+        SplitRow,
+        and_(
+            SplitRow.adapter == AliasRow.adapter,
+            SplitRow.alias == AliasRow.alias,
+            SplitRow.version != AliasRow.version,
+        ),
+    )
+    .outerjoin(_Candidate, and_(_Candidate.adapter == SplitRow.adapter, _Candidate.number == SplitRow.version))
+    .where(AliasRow.alias == bindparam("alias"))
+    .order_by(SplitRow.version)
 )
 
 
@@ -42,6 +58,14 @@ def find_version(session: Session, adapter: AdapterRow, number: int, viewer: Vie
     row = session.get(VersionRow, (adapter.name, number)) if is_version(number) else None
     if row is None:
         _refuse_version(session, adapter, number, viewer)
+    return row
+
+
+def find_alias(session: Session, adapter: AdapterRow, alias: str, viewer: Viewer | None = None) -> AliasRow:
+    """Return that alias of that adapter; raise UnknownAlias or NoLiveVersion if it points at nothing."""
+    row = session.get(AliasRow, (adapter.name, alias))
+    if row is None:
+        _refuse_alias(session, adapter, alias, viewer)
     return row
 
 
@@ -59,10 +83,14 @@ def find_target(session: Session, reference: Reference, viewer: Viewer | None = 
     queries = _BY_ALIAS if reference.version is None else _BY_NUMBER
     chosen = {"alias": reference.alias or LIVE} if reference.version is None else {"number": reference.version}
     for stored, must_be_shared in candidates(reference.owner, reference.name, viewer):
-        row = session.execute(queries[must_be_shared], {"name": stored, **chosen}).one_or_none()
-        if row is not None:
-            revision, number, digest, foundation, task = row
-            return _resolution(stored, viewer, number, digest, foundation, task), revision
+        rows = session.execute(queries[must_be_shared], {"name": stored, **chosen}).all()
+        if rows:
+            revision, *version = rows[0][:5]
+            resolution = _resolution(stored, viewer, *version)
+            if reference.version is None:
+                others = tuple(SplitCandidate(*row[5:]) for row in rows if row[5] is not None)
+                resolution = replace(resolution, alias=reference.alias or LIVE, candidates=others)
+            return resolution, revision
         # An adapter that has no such version hides one of the same name that another tenant shares.
         if not must_be_shared and _exists(session, stored):
             break
@@ -84,7 +112,11 @@ def _refuse(session: Session, reference: Reference, viewer: Viewer | None) -> No
     adapter = find_adapter(session, reference.path, viewer)
     if reference.version is not None:
         _refuse_version(session, adapter, reference.version, viewer)
-    name, alias = named(adapter.name, viewer), reference.alias or LIVE
+    _refuse_alias(session, adapter, reference.alias or LIVE, viewer)
+
+
+def _refuse_alias(session: Session, adapter: AdapterRow, alias: str, viewer: Viewer | None) -> NoReturn:
+    name = named(adapter.name, viewer)
     if alias == LIVE:
         raise NoLiveVersion(
             f"adapter {name!r} has no live version; point {LIVE!r} at a version, or use {name}@<version>; "

@@ -22,11 +22,12 @@ Before = Annotated[
 class AdapterEvent(BaseModel):
     """A change to an adapter.
 
-    `what` is "published", "alias_set", "rolled_back", "shared", "version_deleted" or another word for a change.
-    `detail` depends on it: the digest of a published or deleted version, the states `before` and `after` of what
-    changed, the `aliases` that went with a version, or the deleted `versions`, and whether they are `restorable`.
-    `who` is the tenant of the request that made the change, with a slash and the id of its key if it had one, or
-    "retention" for what follows from the settings. It is null if a program made the change in the home.
+    `what` is "published", "alias_set", "rolled_back", "split_set", "version_deleted" or another word for a
+    change. `detail` depends on it: the digest of a published or deleted version, the states `before` and `after`
+    of what changed, the `aliases` that went with a version, or the deleted `versions`, and whether they are
+    `restorable`. `who` is the tenant of the request that made the change, with a slash and the id of its key if
+    it had one, "rule" for a rollback rule, or "retention" for what follows from the settings. It is null if a
+    program made the change in the home.
     """
 
     id: int

@@ -17,7 +17,11 @@ from starlette.types import Receive, Scope, Send
 from rootstock.adapters.registry import VersionDetail
 from rootstock.adapters.signing.signature import Signature
 from rootstock.adapters.signing.signed_zip import signed_tail
+from rootstock.service.api.adapters import rollback_rules, shadows
 from rootstock.service.api.adapters.descriptions import Description, described_version, description_of
+from rootstock.service.api.adapters.rollback_rules import RuleState
+from rootstock.service.api.adapters.shadows import ShadowState
+from rootstock.service.api.adapters.splits import written
 from rootstock.service.api.document.error_codes import ADAPTER, CHANGE, CHANGE_OF_VERSION, STORED, VERSION, raises
 from rootstock.service.api.server import Server, server_of
 
@@ -90,17 +94,21 @@ class AdapterAnswer(BaseModel):
     """An adapter with its versions, oldest first.
 
     `description` is that of the live version, else of the newest one. It is null without versions, and if the
-    store cannot read the bundle. `shared` tells whether all tenants can use it.
+    store cannot read the bundle. `shared` tells whether all tenants can use it. `splits` has the percents that
+    other versions answer of an alias's requests, by alias and version. `shadow` and `rule` are null without one.
     """
 
     name: str
     live: int | None
     task: str | None
     aliases: dict[str, int]
+    splits: dict[str, dict[str, float]]
     shared: bool
     created_at: datetime
     versions: list[Version]
     description: Description | None
+    shadow: ShadowState | None
+    rule: RuleState | None
 
 
 @router.get("/v1/adapters/{name}", openapi_extra=raises(*ADAPTER))
@@ -193,10 +201,13 @@ def _adapter(server: Server, name: str) -> AdapterAnswer:
         live=adapter.live,
         task=adapter.task,
         aliases=adapter.aliases,
+        splits={alias: written(candidates) for alias, candidates in adapter.splits.items()},
         shared=adapter.shared,
         created_at=adapter.created_at,
         versions=[Version(**_fields(server, version)) for version in adapter.versions],
         description=None if described is None else description_of(server, described),
+        shadow=shadows.state_of(adapter.shadow),
+        rule=rollback_rules.state_of(adapter.rule),
     )
 
 

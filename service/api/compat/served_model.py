@@ -24,9 +24,9 @@ class ServedModel:
         return self.tasks[0]
 
 
-async def find_model(foundations: Foundations, reference: str) -> ServedModel:
-    """Return the model of a reference. Raise as `Foundations.adapter` does."""
-    host, adapter = await foundations.adapter(reference)
+async def find_model(foundations: Foundations, reference: str, sticky: str) -> ServedModel:
+    """Return the model that a request with this sticky key gets. Raise as `Foundations.adapter` does."""
+    host, adapter = await foundations.adapter(reference, sticky)
     if adapter is None:
         return ServedModel(reference, tuple(host.spec.own_tasks), ())
     # A client may move `live` before the model is called.

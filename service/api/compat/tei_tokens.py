@@ -15,6 +15,7 @@ from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.reference import Reference
 from rootstock.service.api.compat.texts import Texts
 from rootstock.service.api.document.error_codes import TEXT, raises
+from rootstock.service.api.options import sticky_of
 from rootstock.service.api.predict import while_connected
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.api.strict import MAX_ITEMS, Strict
@@ -83,7 +84,8 @@ async def tei_tokenize(body: TeiTokenizeBody, request: Request, reference: str) 
     """Return the tokens of texts with their places."""
     check_characters(body.inputs)
     check_total(sum(map(len, body.inputs)))
-    return await while_connected(request, _tokenized(server_of(request), body, reference))
+    host = server_of(request).foundations.host(reference, sticky_of(request))
+    return await while_connected(request, _tokenized(server_of(request), body, host))
 
 
 @router.post("/decode")
@@ -91,8 +93,9 @@ async def tei_decode(body: TeiDecodeBody, request: Request, reference: Reference
     """Return the texts of tokens."""
     if (size := sum(map(len, body.ids))) > MAX_ITEMS:
         raise TooLarge(f"the request has {size} token ids; the limit is {MAX_ITEMS}; send fewer", "ids")
+    host = server_of(request).foundations.host(reference, sticky_of(request))
     try:
-        return await while_connected(request, _decoded(server_of(request), body, reference))
+        return await while_connected(request, _decoded(server_of(request), body, host))
     except EngineError as error:
         error.param = "ids" if error.param == "tokens" else error.param
         raise
@@ -101,7 +104,7 @@ async def tei_decode(body: TeiDecodeBody, request: Request, reference: Reference
 @router.get("/info", openapi_extra=raises(*TEXT, "wrong_task"))
 async def tei_info(request: Request, reference: Reference) -> TeiInfo:
     """Describe a model that embeds, classifies or ranks."""
-    host, adapter = await server_of(request).foundations.adapter(reference)
+    host, adapter = await server_of(request).foundations.adapter(reference, sticky_of(request))
     engine = host.encoder
     task = "feature-extraction" if adapter is None else adapter.task
     kind = _kind(host, adapter)
@@ -142,9 +145,7 @@ def _kind(host: FoundationHost, adapter: Adapter | None) -> dict[str, dict[str, 
     }
 
 
-async def _tokenized(server: Server, body: TeiTokenizeBody, reference: str) -> list[list[TeiToken]]:
-    host = server.foundations.host(reference)
-
+async def _tokenized(server: Server, body: TeiTokenizeBody, host: FoundationHost) -> list[list[TeiToken]]:
     def read() -> list[list[TeiToken]]:
         tokenizer = host.tokenizer()
         return [
@@ -156,9 +157,7 @@ async def _tokenized(server: Server, body: TeiTokenizeBody, reference: str) -> l
         return await asyncio.to_thread(read)
 
 
-async def _decoded(server: Server, body: TeiDecodeBody, reference: str) -> list[str]:
-    host = server.foundations.host(reference)
-
+async def _decoded(server: Server, body: TeiDecodeBody, host: FoundationHost) -> list[str]:
     def read() -> list[str]:
         tokenizer = host.tokenizer()
         for row in body.ids:

@@ -15,7 +15,7 @@ from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.served_model import ServedModel, find_model
 from rootstock.service.api.errors import spell
 from rootstock.service.api.openai.embeddings import EmbeddingsBody, embeddings
-from rootstock.service.api.options import TimeoutHeader, options_of
+from rootstock.service.api.options import TimeoutHeader, options_of, sticky_of
 from rootstock.service.api.predict import Strings, TruncationFields, while_connected
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.answer import Answer
@@ -144,7 +144,7 @@ async def pooling(body: PoolingBody, request: Request, within: TimeoutHeader = N
     """Embed texts, or return the probabilities of their labels, by the model's task or the one asked for."""
     task = body.task
     if task is None:
-        model = await while_connected(request, find_model(server_of(request).foundations, body.model))
+        model = await _model(request, body.model)
         task = "classify" if model.task == _CLASSIFICATION else "embed"
     if task == "embed":
         fields = body.model_dump(exclude={"task", "use_activation"}, exclude_unset=True)
@@ -169,7 +169,7 @@ async def score(body: ScoreBody, request: Request, within: TimeoutHeader = None)
             "text_2 has",
             "text_1",
         )
-    model = await while_connected(request, find_model(server_of(request).foundations, body.model))
+    model = await _model(request, body.model)
     if _EMBEDDING in model.tasks:
         answer = await _predicted(
             body, model.reference, _EMBEDDING, [*left, *right], {}, request, within, "text_1"
@@ -196,8 +196,13 @@ async def _classified(
     parameters: dict[str, Any] = {"top_k": None} | ({} if body.use_activation else {"function_to_apply": "none"})
     texts = _listed(body.input)
     answer = await _predicted(body, body.model, _CLASSIFICATION, texts, parameters, request, within, "input")
-    foundations = server_of(request).foundations
-    return answer, await find_model(foundations, foundations.pinned(body.model, answer.resolved.digest))
+    pinned = server_of(request).foundations.pinned(body.model, answer.resolved.digest)
+    return answer, await _model(request, pinned)
+
+
+async def _model(request: Request, reference: str) -> ServedModel:
+    call = find_model(server_of(request).foundations, reference, sticky_of(request))
+    return await while_connected(request, call)
 
 
 async def _predicted(

@@ -16,6 +16,7 @@ from rootstock.service.api.document.examples import BODIES, FORMS, PARAMETERS
 from rootstock.service.api.document.tags import TAGS
 from rootstock.service.api.errors import ErrorAnswer, ErrorDetail, error_type
 from rootstock.service.api.middleware.keys import always_needs_key, required_role
+from rootstock.service.api.options import HEADER, STICKY_HEADER
 from rootstock.service.tenancy.access import Access
 
 _ERROR = {"$ref": "#/components/schemas/ErrorAnswer"}
@@ -77,6 +78,7 @@ class OpenApiDocument:
                 codes = _codes(method, operation, required_role(method.upper(), path) is None)
                 used.update(codes)
                 _summarise(operation)
+                _add_sticky_header(operation)
                 _add_examples(f"{method.upper()} {path}", operation)
                 _add_errors(operation, codes)
         components["examples"] = {_component(code): _example(code) for code in sorted(used)}
@@ -99,6 +101,21 @@ def _summarise(operation: dict[str, Any]) -> None:
     operation["summary"] = " ".join(first.split()).removesuffix(".").replace("`", "")
     if rest:
         operation["description"] = rest[0]
+
+
+def _add_sticky_header(operation: dict[str, Any]) -> None:
+    """Document the header X-Request-Key beside the header of the timeout. No route declares it."""
+    parameters = operation.get("parameters", ())
+    if any(parameter["name"] == HEADER for parameter in parameters):
+        parameters.append(
+            {
+                "name": STICKY_HEADER,
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string"},
+                "description": "Requests with equal values get equal versions under an alias with a split.",
+            }
+        )
 
 
 def _codes(method: str, operation: dict[str, Any], is_open: bool) -> list[str]:

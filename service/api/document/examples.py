@@ -93,6 +93,22 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     },
     "POST /v1/moderations": {"Moderate a text": {**_SENTIMENT, "input": _REVIEWS[1]}},
     "PUT /v1/adapters/{name}/aliases/{alias}": {"Point the alias at version 1": {"version": 1}},
+    "PUT /v1/adapters/{name}/shadow": {
+        "Version 2 computes a fifth of the requests": {"version": 2, "percent": 20}
+    },
+    "PUT /v1/adapters/{name}/rollback-rule": {
+        "Take back a version of which a tenth of the answers differ": {"max_disagreement": 0.1},
+        "Three limits on the last ten minutes": {
+            "window_seconds": 600,
+            "min_requests": 100,
+            "max_error_rate": 0.05,
+            "max_disagreement": 0.1,
+            "max_p95_ratio": 1.5,
+        },
+    },
+    "PUT /v1/adapters/{name}/aliases/{alias}/split": {
+        "Send a tenth of the requests to version 2 (needs a second version)": {"candidates": {"2": 10}},
+    },
     "PUT /v1/adapters/{name}/sharing": {"Let all tenants use the adapter": {"shared": True}},
     "POST /v1/keys": {
         "A key for inference that ends": {

@@ -18,6 +18,7 @@ from rootstock.service.api.middleware.request_id import choose_request_id
 from rootstock.service.api.middleware.response_headers import ResponseHeaders
 from rootstock.service.api.middleware.site import Sites
 from rootstock.service.api.server import Server
+from rootstock.service.splits import noting
 from rootstock.service.tenancy.access import ANONYMOUS
 
 # The settings of the two limits on a body.
@@ -72,7 +73,7 @@ class Gate:
             elif head.body_bytes > body.limit:
                 await body.refuse(scope, head.body_bytes)
             else:
-                with server.quotas.charging(scope["state"]["principal"]):
+                with server.quotas.charging(scope["state"]["principal"]), noting(response.chosen):
                     await self._run(scope, body, response)
         finally:
             self._access_log.record(scope, server, span, response.status, time.perf_counter() - started)

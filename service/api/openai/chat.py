@@ -16,7 +16,7 @@ from rootstock.service.api.openai.chat_message import ChatMessage
 from rootstock.service.api.openai.event_stream import STREAMED, EventStream
 from rootstock.service.api.openai.sampling_fields import SamplingFields, spelled
 from rootstock.service.api.openai.tools import ToolFields
-from rootstock.service.api.options import TimeoutHeader, options_of
+from rootstock.service.api.options import TimeoutHeader, options_of, sticky_of
 from rootstock.service.api.predict import while_connected
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.errors import InvalidParameter
@@ -50,7 +50,7 @@ class ChatBody(ToolFields, SamplingFields):
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
 async def chat_completions(body: ChatBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Answer a chat with a foundation that generates text, or with an adapter on it."""
-    engine, target = server_of(request).foundations.generator(body.model)
+    engine, target = server_of(request).foundations.generator(body.model, sticky_of(request))
     most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     sampling = body.sampling(body.logprob_count(), most)
     tools = body.callable_tools()

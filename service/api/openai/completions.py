@@ -14,7 +14,7 @@ from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.openai.answers import AnswerParts, CompletionUsage, collect, new_parts, usage_of_stream
 from rootstock.service.api.openai.event_stream import STREAMED, EventStream
 from rootstock.service.api.openai.sampling_fields import SamplingFields, spelled
-from rootstock.service.api.options import TimeoutHeader, options_of
+from rootstock.service.api.options import TimeoutHeader, options_of, sticky_of
 from rootstock.service.api.predict import while_connected
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.generate.engine import GenerationEngine
@@ -73,7 +73,7 @@ class Completion(BaseModel):
 @router.post("/v1/completions", responses=STREAMED)
 async def completions(body: CompletionBody, request: Request, within: TimeoutHeader = None) -> Completion:
     """Continue a text with a foundation that generates text, or with an adapter on it."""
-    engine, target = server_of(request).foundations.generator(body.model)
+    engine, target = server_of(request).foundations.generator(body.model, sticky_of(request))
     sampling = body.sampling(body.logprobs, body.max_tokens)
     grammar = body.structure()
     options = options_of(body, request, within, engine.limits.timeout_s)

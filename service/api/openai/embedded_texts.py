@@ -34,15 +34,16 @@ TextInput = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 class EmbeddedTexts(NamedTuple):
     """The vectors of inputs, (inputs, dimensions) in fp32, and the number of tokens that were computed for them.
 
-    `digest` is that of the version that computed them.
+    `digest` and `version` are those of the version that computed them.
     """
 
     vectors: Array
     tokens: int
     digest: str
+    version: int | None
 
 
-async def read_texts(server: Server, reference: str, given: TextInput) -> list[str]:
+async def read_texts(server: Server, reference: str, given: TextInput, sticky: str) -> list[str]:
     """Return the texts of an input. Raise InvalidInput for tokens that are not exactly those of a text."""
     if isinstance(given, str):
         return [given]
@@ -50,8 +51,8 @@ async def read_texts(server: Server, reference: str, given: TextInput) -> list[s
         return list(cast(Sequence[str], given))
     one = isinstance(given[0], int)
     lists = [cast(Sequence[int], given)] if one else cast(Sequence[Sequence[int]], given)
-    _check_count(server, reference, len(lists))
-    host = server.foundations.host(reference)
+    _check_count(server, reference, len(lists), sticky)
+    host = server.foundations.host(reference, sticky)
     async with server.texts:
         tokenizer = await asyncio.to_thread(host.tokenizer)
         return await asyncio.to_thread(_decode, tokenizer, lists, one)
@@ -60,16 +61,16 @@ async def read_texts(server: Server, reference: str, given: TextInput) -> list[s
 async def embed(
     server: Server, reference: str, texts: Sequence[Input], parameters: Mapping[str, Any], options: RequestOptions
 ) -> EmbeddedTexts:
-    """Embed texts, images or recordings under the one version that the reference means now.
+    """Embed texts, images or recordings under the one version that the reference means now to the request.
 
     It makes as many calls as the engine needs.
 
     A timeout in `options` counts for all calls together; without one, each call has the server's own.
     """
     task = _task_of(texts)
-    size = _check_count(server, reference, len(texts))
+    size = _check_count(server, reference, len(texts), options.sticky)
     if len(texts) > size:
-        reference = await asyncio.to_thread(server.foundations.fix, reference)
+        reference = await asyncio.to_thread(server.foundations.fix, reference, options.sticky)
     ends = None if options.timeout_s is None else time.monotonic() + options.timeout_s
     parts: list[Array] = []
     tokens = 0
@@ -90,7 +91,8 @@ async def embed(
                 f"the vectors would take more than {_MAX_VECTOR_BYTES // 2**20} MiB, the limit; send fewer texts",
                 "inputs",
             )
-    return EmbeddedTexts(np.concatenate(parts), tokens, answer.resolved.digest)
+    resolved = answer.resolved
+    return EmbeddedTexts(np.concatenate(parts), tokens, resolved.digest, resolved.version)
 
 
 def _task_of(inputs: Sequence[Input]) -> str:
@@ -103,9 +105,9 @@ def _task_of(inputs: Sequence[Input]) -> str:
     return tasks.pop()
 
 
-def _check_count(server: Server, reference: str, count: int) -> int:
+def _check_count(server: Server, reference: str, count: int, sticky: str) -> int:
     """Return the most texts of one call of the engine. Raise TooLarge for more texts than a request may hold."""
-    engine = server.foundations.host(reference).encoder
+    engine = server.foundations.host(reference, sticky).encoder
     size = MAX_TEXTS if engine is None else engine.limits.max_inputs
     if count > (most := max(size, MAX_TEXTS)):
         raise TooLarge(f"the request has {count} texts; the limit is {most}; split it", "inputs")

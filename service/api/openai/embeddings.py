@@ -17,7 +17,7 @@ from rootstock.service.api.inputs import Input
 from rootstock.service.api.media.embedded_item import ItemModality, Items, TextItem, items_of, read_items
 from rootstock.service.api.media.media_input import AudioInput, ImageInput
 from rootstock.service.api.openai.embedded_texts import embed, read_texts
-from rootstock.service.api.options import TimeoutHeader, options_of
+from rootstock.service.api.options import TimeoutHeader, options_of, sticky_of
 from rootstock.service.api.predict import Strings, TruncationFields, while_connected
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.errors import EngineError, InvalidParameter
@@ -69,11 +69,13 @@ class EmbeddingUsage(BaseModel):
 
 
 class Embeddings(BaseModel):
-    """The vectors in the order of the inputs."""
+    """The vectors in the order of the inputs. `version` and `digest` are those that the reference meant."""
 
     object: Literal["list"] = "list"
     data: list[Embedding]
     model: str
+    version: int | None
+    digest: str
     usage: EmbeddingUsage
 
 
@@ -97,6 +99,8 @@ async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHead
     return Embeddings(
         data=[Embedding(index=i, embedding=encode(v, encoding)) for i, v in enumerate(vectors)],
         model=body.model,
+        version=answer.version,
+        digest=answer.digest,
         usage=EmbeddingUsage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
     )
 
@@ -107,7 +111,7 @@ async def _inputs(body: EmbeddingsBody, request: Request) -> Sequence[Input]:
     if items is not None:
         return await read_items(request, items)
     given: Any = body.input
-    return await read_texts(server_of(request), body.model, given)
+    return await read_texts(server_of(request), body.model, given, sticky_of(request))
 
 
 def _encoding(body: EmbeddingsBody) -> str:

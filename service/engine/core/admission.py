@@ -20,6 +20,8 @@ _LONGEST_RETRY_S = 30
 _RETRY = "retry after the time in Retry-After"
 # One claimant may queue at most four times what it leaves free for others: four fifths of the queue if alone.
 _SHARE = 4
+# The queue is busy for shadows of requests once this share of it is full.
+_BUSY = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,12 @@ class Admission:
         """Return the inputs and tokens that wait."""
         with self._lock:
             return self._items, self._tokens
+
+    def check_idle(self) -> None:
+        """Raise Overloaded if so much waits that work that nobody waits for must not begin."""
+        with self._lock:
+            if self._items > _BUSY * self.capacity.items or self._tokens > _BUSY * self.capacity.tokens:
+                raise Overloaded(f"queue busy ({self._items} inputs wait); {_RETRY}", self._retry_after())
 
     def _set(self, ticket: Ticket, items: int, tokens: int) -> None:
         claim = self._claims.get(ticket.claimant, (0, 0))

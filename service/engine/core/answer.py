@@ -12,7 +12,10 @@ from rootstock.service.engine.core.request import Request
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One reference's predictions, one for each input, in order. Times are in milliseconds; see RequestRecord."""
+    """One reference's predictions, one for each input, in order. Times are in milliseconds; see RequestRecord.
+
+    `problem_type` is the adapter's, which tells scores of labels from numbers.
+    """
 
     resolved: ResolvedReference
     task: str
@@ -23,6 +26,7 @@ class Answer:
     queue_ms: float
     inference_ms: float
     total_ms: float
+    problem_type: str | None = None
 
 
 @dataclass(slots=True)
@@ -73,6 +77,7 @@ class RequestRecord:
             _ms(self.queue),
             _ms(self.inference),
             _ms(self.total),
+            self.request.adapter.problem_type,
         )
 
 

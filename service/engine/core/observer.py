@@ -36,7 +36,8 @@ class GenerationStats:
     """The figures of a call for text that has ended. `first` and `total` are in seconds since it arrived.
 
     `tokens` counts those of all its answers. `reused_tokens` of the prompt were not computed. `first` is None if
-    it ended before any. `error` is the code of the error that ended it, or None.
+    it ended before any. `error` is the code of the error that ended it, or None. `version` is the adapter's; None
+    for a foundation.
     """
 
     name: str
@@ -47,6 +48,7 @@ class GenerationStats:
     first: float | None
     total: float
     error: str | None = None
+    version: int | None = None
 
 
 class Observer:

@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """A request's tenant, its priority, and its timeout in seconds (None: the server's own timeout)."""
+    """A request's tenant, its priority, and its timeout in seconds (None: the server's own timeout).
+
+    Requests with equal `sticky` keys get equal versions under an alias with a split.
+    A `shadow` repeats a request that was answered. It runs only when no other work can. It is refused while the
+    queue is busy, takes no room in it, and is reported to no observer.
+    """
 
     tenant: str = ""
     priority: Priority = "normal"
     timeout_s: float | None = None
+    sticky: str = ""
+    shadow: bool = False
 
     def deadline(self, arrived: float, most_s: float) -> float:
         """Return the time at which a request expires: at most `most_s` seconds after it `arrived`."""
@@ -131,7 +138,7 @@ class Request:
     """Inputs for one adapter that are admitted and answered together.
 
     `arrived` and `deadline` are in seconds on the engine's clock. A `verifying` request replays the golden inputs
-    of an upload and gives raw outputs.
+    of an upload and gives raw outputs. A `shadow` repeats another request (RequestOptions).
     """
 
     adapter: Adapter
@@ -142,5 +149,6 @@ class Request:
     tenant: str = ""
     priority: Priority = "normal"
     verifying: bool = False
+    shadow: bool = False
     ticket: Ticket = field(default_factory=Ticket)
     progress: Progress = field(default_factory=Progress)

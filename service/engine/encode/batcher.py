@@ -168,7 +168,7 @@ class Batcher(SlotWorker):
         for row in rows:
             request = row.request
             self._admission.take(request.ticket, row.cost)
-            if request.progress.start(now) and not request.verifying:
+            if request.progress.start(now) and not (request.verifying or request.shadow):
                 waits.append((request.priority, now - request.arrived))
         return waits
 

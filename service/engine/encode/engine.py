@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -172,15 +172,15 @@ class Engine:
         input may share a batch. `targets` holds the references that the caller has resolved already. The other
         arguments are those of `predict`. Raise EngineError for a failure that concerns all references.
         """
-        self.check_size(len(inputs), len(references))
-        with self._refusals:
+        with self._reporting(options):
+            self._check_size(len(inputs), len(references))
             check_parameters(parameters)
             self.reader.check(inputs)
         arrived = self._clock()
         requests: dict[int, Request] = {}
         # All fan-outs share one claim, because a client could vary their lists of references without end.
         claimant = options.tenant, references[0] if len(references) == 1 else None
-        with self._admitted(inputs, len(references), claimant) as ticket:
+        with self._admitted(inputs, len(references), claimant, options) as ticket:
             resolutions, outcomes = self._resolve_all(references, task, targets or {})
             digests = [resolved.digest for resolved in resolutions.values()]
             deadline = options.deadline(arrived, self.limits.timeout_s)
@@ -205,10 +205,12 @@ class Engine:
                             arrived,
                             options.tenant,
                             options.priority,
+                            shadow=options.shadow,
                             ticket=ticket,
                             progress=Progress(ready),
                         )
-                self._weigh(list(requests.values()), ticket)
+                with self._reporting(options):
+                    self._weigh(list(requests.values()), ticket)
                 results = await self._run(list(requests.values())) if requests else {}
         ended = self._clock()
         for i, request in requests.items():
@@ -287,19 +289,35 @@ class Engine:
             rows += (of_request := len(request.inputs) * readings)
             size += of_request * task.answer_bytes(request.adapter, parameters, 0)
             total += readings * characters
-        with self._refusals:
-            if rows > (most := self.limits.max_inputs):
-                message = f"the inputs become {rows} rows; at most {most} in one request; split the request"
-                raise TooLarge(message, "inputs")
-            check_total(total)
-            check_answer(size)
-            if times > len(requests):
-                tokens = times * self.reader.tokens(requests[0].inputs)
-                self.admission.settle(ticket, rows, min(tokens, self.admission.capacity.tokens))
+        if rows > (most := self.limits.max_inputs):
+            message = f"the inputs become {rows} rows; at most {most} in one request; split the request"
+            raise TooLarge(message, "inputs")
+        check_total(total)
+        check_answer(size)
+        if times > len(requests):
+            tokens = times * self.reader.tokens(requests[0].inputs)
+            self.admission.settle(ticket, rows, min(tokens, self.admission.capacity.tokens))
+
+    def _reporting(self, options: RequestOptions) -> AbstractContextManager[None]:
+        """Return a context that reports refusals, unless they are of a shadow."""
+        return nullcontext() if options.shadow else self._refusals
 
     @contextmanager
-    def _admitted(self, inputs: Sequence[Any], references: int, claimant: Hashable = None) -> Iterator[Ticket]:
-        """Admit a call, and count it as waiting until its rows run or nobody waits for it."""
+    def _admitted(
+        self,
+        inputs: Sequence[Any],
+        references: int,
+        claimant: Hashable = None,
+        options: RequestOptions = DEFAULT_OPTIONS,
+    ) -> Iterator[Ticket]:
+        """Admit a call, and count it as waiting until its rows run or nobody waits for it.
+
+        A shadow does not count, so that it takes no room from a request.
+        """
+        if options.shadow:
+            self.admission.check_idle()
+            yield Ticket()
+            return
         tokens = references * self.reader.tokens(inputs)
         with self._refusals:
             ticket = self.admission.enter(len(inputs) * references, tokens, claimant)
@@ -311,7 +329,8 @@ class Engine:
     def _end(self, record: RequestRecord, result: Result) -> Answer | EngineError:
         if isinstance(result, EngineError):
             record.error = result
-        self._observer.served(record)
+        if not record.request.shadow:
+            self._observer.served(record)
         return result if isinstance(result, EngineError) else record.answer(result)
 
     def _load(self, digest: str) -> Adapter:

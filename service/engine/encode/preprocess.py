@@ -170,7 +170,7 @@ class Preprocessor(Worker):
                 cost += sum(row.cost for row in rows[-1])
                 self._batcher.outgrow(request.ticket, cost)
         except EngineError as error:
-            self._observer.refused(error.code)
+            self._report(request, error)
             if error.param == "inputs" and self._reader.modality != "text":
                 # The input at fault comes after those whose rows are known.
                 error.param = f"inputs[{len(rows)}]"
@@ -199,9 +199,13 @@ class Preprocessor(Worker):
             check_outputs(rows)
             self._batcher.admit(rows)
         except EngineError as error:
-            self._observer.refused(error.code)
+            self._report(requests[0], error)
             for request in requests:
                 self._finish(request, error)
+
+    def _report(self, request: Request, error: EngineError) -> None:
+        if not request.shadow:
+            self._observer.refused(error.code)
 
     def _most(self, requests: Sequence[Request]) -> int:
         """Return the limit on the rows of these requests.

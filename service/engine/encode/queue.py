@@ -45,23 +45,33 @@ class Queue:
     slot delays no other row. An adapter that `SLOT_AFTER` batches have passed takes a slot before all others. It
     then has at most W tokens to catch up.
 
-    Rows of verification run only when no other row can, or after `VERIFY_AFTER` batches have passed them.
+    Rows of verification run only when no row of a request can, or after `VERIFY_AFTER` batches have passed them.
+    Rows of shadows run only when no other row can, and share no batch with others: a fault of theirs fails no
+    request.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
         horizon = WINDOW * limits.tokens * PRIORITIES["normal"]
-        self._serving, self._verifying = (FairQueue((_tenant, _adapter_queue), horizon) for _ in range(2))
+        self._serving, self._verifying, self._shadowing = (
+            FairQueue((_tenant, _adapter_queue), horizon) for _ in range(3)
+        )
         self._passed = 0
-        # In each of the two, for each adapter that got no slot: a row of it, and the batches that have passed it.
-        self._slotless: dict[FairQueue[Row], Slotless] = {self._serving: {}, self._verifying: {}}
+        # In each of them, for each adapter that got no slot: a row of it, and the batches that have passed it.
+        self._slotless: dict[FairQueue[Row], Slotless] = {turns: {} for turns in self._all}
 
     def __len__(self) -> int:
-        return self._serving.size + self._verifying.size
+        return sum(turns.size for turns in self._all)
+
+    @property
+    def _all(self) -> tuple[FairQueue[Row], ...]:
+        return self._serving, self._verifying, self._shadowing
 
     def put(self, row: Row) -> None:
         """Add a row at the end of its adapter's queue."""
-        (self._verifying if row.request.verifying else self._serving).put(row)
+        request = row.request
+        turns = self._verifying if request.verifying else self._shadowing if request.shadow else self._serving
+        turns.put(row)
 
     def take(self, has_slot: Test[Row], is_gone: Test[Row]) -> list[Row]:
         """Remove the next batch's rows from the queue and return them, or an empty list if no row can run.
@@ -72,7 +82,7 @@ class Queue:
         order = [self._serving, self._verifying]
         if self._passed >= VERIFY_AFTER:
             order.reverse()
-        for turns in order:
+        for turns in (*order, self._shadowing):
             batch = self._take_from(turns, has_slot, is_gone)
             if batch:
                 waits = turns is self._serving and self._verifying.size > 0
@@ -82,7 +92,7 @@ class Queue:
 
     def purge(self, is_gone: Test[Row]) -> None:
         """Drop every row that nobody waits for. `take` drops only those whose turn comes."""
-        for turns in (self._serving, self._verifying):
+        for turns in self._all:
             turns.purge(is_gone)
 
     def _take_from(self, turns: FairQueue[Row], has_slot: Test[Row], is_gone: Test[Row]) -> list[Row]:
@@ -125,5 +135,5 @@ class Queue:
             has_slot(row)
 
     def __iter__(self) -> Iterator[Row]:
-        for turns in (self._serving, self._verifying):
+        for turns in self._all:
             yield from turns

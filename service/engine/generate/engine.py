@@ -387,6 +387,7 @@ def _stats(stream: TextStream, arrived: float, now: float) -> GenerationStats:
         None if stream.first is None else stream.first - arrived,
         now - arrived,
         None if stream.error is None else stream.error.code,
+        stream.resolved.version,
     )
 
 

@@ -101,15 +101,17 @@ def pipeline(tiny: Tiny, saved: dict[str, PeftAdapter]) -> Callable[..., Any]:
 class Awaited:
     """The methods of an asynchronous client, each run on an event loop until its end."""
 
-    def __init__(self, url: str) -> None:
-        self._runner = asyncio.Runner()
-        self._client = AsyncClient(url)
+    def __init__(self, client: AsyncClient, runner: asyncio.Runner) -> None:
+        self._runner = runner
+        self._client = client
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._client, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
             answer = method(*arguments, **options)
+            if isinstance(answer, AsyncClient):
+                return Awaited(answer, self._runner)
             if inspect.isawaitable(answer):
                 answer = self._runner.run(_awaited(answer))
             return iter(self._runner.run(_listed(answer))) if hasattr(answer, "__aiter__") else answer
@@ -135,7 +137,7 @@ def open_client(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Any]
     opened: list[Any] = []
 
     def open_one(url: str) -> Any:
-        opened.append(Client(url) if request.param == "blocking" else Awaited(url))
+        opened.append(Client(url) if request.param == "blocking" else Awaited(AsyncClient(url), asyncio.Runner()))
         return opened[-1]
 
     yield open_one

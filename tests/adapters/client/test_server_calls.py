@@ -14,7 +14,7 @@ from rootstock.adapters.bundle import Limits
 from rootstock.adapters.bundle.archive import open_archive
 from rootstock.adapters.client.async_client import AsyncClient
 from rootstock.adapters.client.client import Client
-from rootstock.adapters.client.errors import InvalidRequest, NotFound, RejectedBundle, StateConflict
+from rootstock.adapters.client.errors import InvalidRequest, Misused, NotFound, RejectedBundle, StateConflict
 from rootstock.adapters.client.predictions import (
     AnswerResult,
     ClassificationResult,
@@ -145,6 +145,12 @@ def test_an_adapter_is_published_moved_fetched_and_deleted(
         client.rollback(name)
     assert client.share(name).shared
     assert not client.share(name, False).shared
+    assert client.set_shadow(name, 2, 20).shadow == {"version": 2, "percent": 20}
+    assert client.end_shadow(name).shadow is None
+    limits = client.set_rule(name, max_disagreement=0.1, min_requests=20).rule
+    assert client.rule(name).rule == limits
+    assert (limits["max_disagreement"], limits["min_requests"], limits["max_p95_ratio"]) == (0.1, 20, None)
+    assert client.remove_rule(name).rule is None
     client.promote(name, 2, "next")
     assert client.resolve(f"{name}@next") == (name, 2)
     assert client.resolve(f"{name}@{second.digest[:20]}") == (name, 2)
@@ -161,6 +167,31 @@ def test_an_adapter_is_published_moved_fetched_and_deleted(
     client.delete(name)
     with pytest.raises(NotFound):
         client.show(name)
+
+
+def test_an_alias_is_split_and_a_request_key_decides_who_answers(
+    client: Any, saved: dict[str, PeftAdapter]
+) -> None:
+    name = f"split-{type(client).__name__.lower()}"
+    client.push(saved["mood"].folder, name)
+    client.push(saved["nli"].folder, name, activate=False, labels=["a", "b", "c"])
+    split = client.split(name, {2: 50})
+    assert (split.name, split.alias, split.version, split.candidates) == (name, "live", 1, {2: 50.0})
+    assert client.show(name).splits == {"live": {2: 50.0}}
+    answers = {
+        key: [client.with_request_key(key).predict(name, "ok", ClassificationResult).version for _ in range(2)]
+        for key in map(str, range(20))
+    }
+    assert {tuple(versions) for versions in answers.values()} == {(1, 1), (2, 2)}
+    with pytest.raises(StateConflict):
+        client.delete(name, 2)
+    assert client.end_split(name).version == 1
+    assert client.show(name).splits == {}
+    with pytest.raises(NotFound):
+        client.end_split(name)
+    with pytest.raises(Misused):
+        client.with_request_key("line\nend")
+    client.delete(name)
 
 
 def test_a_bundle_that_fails_a_check_names_the_check(client: Any, saved: dict[str, PeftAdapter]) -> None:

@@ -45,6 +45,9 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/models/{name}/v1/completions"): {"model": "tiny-chat", "prompt": "héllo", "max_tokens": 2},
     ("PUT", "/v1/adapters/{name}/aliases/{alias}"): {"version": 1},
     ("PUT", "/v1/adapters/{name}/sharing"): {"shared": True},
+    ("PUT", "/v1/adapters/{name}/aliases/{alias}/split"): {"candidates": {"2": 10}},
+    ("PUT", "/v1/adapters/{name}/shadow"): {"version": 2, "percent": 10},
+    ("PUT", "/v1/adapters/{name}/rollback-rule"): {"max_disagreement": 0.1},
     ("POST", "/pooling"): {"model": "foundation", "input": "héllo"},
     ("POST", "/score"): {"model": "ranking", "text_1": "héllo", "text_2": ["a", "b"]},
     ("POST", "/v1/score"): {"model": "ranking", "text_1": "héllo", "text_2": ["a", "b"]},
@@ -138,6 +141,9 @@ SHAPES: dict[str, tuple[bytes, set[int]]] = {
 @pytest.fixture(scope="module", autouse=True)
 def published(client: httpx.Client, peft_saved: dict[str, PeftAdapter]) -> None:
     assert upload(client, "ranking", peft_saved["scalar"].zip(), task="text-ranking").status_code == 201
+    second = {"task": "text-ranking", "max_length": "64", "activate": "false"}
+    assert upload(client, "ranking", peft_saved["scalar"].zip(), **second).status_code == 201
+    assert client.put("/v1/adapters/ranking/aliases/prod", json={"version": 1}).status_code == 200
     assert upload(client, "mood", peft_saved["first"].zip()).status_code == 201
 
 

@@ -110,14 +110,14 @@ def test_the_limits_say_how_long_the_server_waits(client: httpx.Client) -> None:
     assert message == "timeout is 31 seconds; the limit of this server is 30; ask for less"
 
 
-def test_the_schema_states_priority_timeout_and_the_header(client: httpx.Client) -> None:
+def test_the_schema_states_priority_timeout_and_the_headers(client: httpx.Client) -> None:
     schema = client.get("/openapi.json").json()
     for route, name in (("predict", "PredictBody"), ("embeddings", "EmbeddingsBody"), ("rerank", "RerankBody")):
         properties = schema["components"]["schemas"][name]["properties"]
         assert properties["priority"]["enum"] == ["high", "normal", "low"]
         assert "timeout" in properties
         parameters = schema["paths"][f"/v1/{route}"]["post"]["parameters"]
-        assert [p["name"] for p in parameters if p["in"] == "header"] == [HEADER]
+        assert [p["name"] for p in parameters if p["in"] == "header"] == [HEADER, "X-Request-Key"]
 
 
 def test_a_request_that_came_too_late_is_no_fault_in_the_log() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from rootstock.adapters.errors import AlreadyPublished, UnknownVersion, VersionInUse
@@ -13,6 +13,8 @@ from rootstock.adapters.registry.records import DeletedVersion, Undeleted, Viewe
 from rootstock.adapters.registry.sql.history import History
 from rootstock.adapters.registry.sql.live import move_live, point
 from rootstock.adapters.registry.sql.lookup import find_version
+from rootstock.adapters.registry.sql.rollout.shadows import end_shadow, shadow_of
+from rootstock.adapters.registry.sql.rollout.splits import aliases_split_over, end_splits_of
 from rootstock.adapters.registry.sql.tables import (
     AdapterRow,
     AliasRow,
@@ -52,10 +54,13 @@ def delete_version(
         return _purge(session, history, row)
     version = find_version(session, find_own(session, path, viewer), number, viewer)
     aliases = _aliases(session, stored, number)
-    splits, shadow = _splits(session, stored, number), _is_shadow(session, stored, number)
-    if (aliases or splits or shadow) and not force:
-        raise _in_use(named(stored, viewer), number, aliases, splits, shadow)
-    remove_version(session, history, version, aliases, restorable, splits, shadow)
+    splits, shadow = aliases_split_over(session, stored, number), shadow_of(session, stored)
+    is_shadow = shadow is not None and shadow.version == number
+    if (aliases or splits or is_shadow) and not force:
+        raise _in_use(named(stored, viewer), number, aliases, splits, is_shadow)
+    if is_shadow:
+        end_shadow(session, history, stored, stored, {"reason": "version_deleted"})
+    remove_version(session, history, version, aliases, restorable)
     return version.digest
 
 
@@ -100,27 +105,16 @@ def remove_version(
     row: VersionRow,
     aliases: Sequence[str],
     restorable: bool,
-    splits: Sequence[str] = (),
-    shadow: bool = False,
 ) -> None:
-    """Take a version out of the adapter, with these aliases, and what sends requests to it."""
+    """Take a version out of the adapter, with these aliases and the splits that it has a part in."""
     stored, number = row.adapter, row.number
     if restorable:
         session.add(_kept(row, aliases, datetime.now(UTC)))
-    # The split of an alias that goes has no incumbent.
-    ended = or_(SplitRow.version == number, SplitRow.alias.in_(aliases))
-    session.execute(delete(SplitRow).where(SplitRow.adapter == stored, ended))
-    session.execute(delete(ShadowRow).where(ShadowRow.adapter == stored, ShadowRow.version == number))
+    end_splits_of(session, history, stored, number)
     session.execute(delete(AliasRow).where(AliasRow.adapter == stored, AliasRow.version == number))
     session.execute(delete(LiveRow).where(LiveRow.adapter == stored, LiveRow.version == number))
     session.execute(delete(VersionRow).where(VersionRow.adapter == stored, VersionRow.number == number))
-    more: dict[str, Any] = {}
-    if splits:
-        more["splits"] = list(splits)
-    if shadow:
-        more["shadow"] = True
-    if restorable:
-        more["restorable"] = True
+    more: dict[str, Any] = {"restorable": True} if restorable else {}
     history.note("version_deleted", stored, version=number, digest=row.digest, aliases=list(aliases), **more)
 
 
@@ -169,9 +163,9 @@ def undelete(
             if session.get(AliasRow, (stored, alias)) is not None:
                 continue
             if alias == LIVE:
-                move_live(session, stored, row.number)
+                move_live(session, history, stored, row.number)
             else:
-                point(session, stored, alias, row.number)
+                point(session, history, stored, alias, row.number)
             history.note("alias_set", stored, version=row.number, alias=alias, before=None)
             aliases[alias] = row.number
     return Undeleted(called, [row.number for row in chosen], aliases)
@@ -230,17 +224,6 @@ def _kept(row: VersionRow, aliases: Sequence[str], now: datetime) -> DeletedVers
 def _aliases(session: Session, stored: str, number: int) -> list[str]:
     query = select(AliasRow.alias).where(AliasRow.adapter == stored, AliasRow.version == number)
     return list(session.scalars(query.order_by(AliasRow.alias)))
-
-
-def _splits(session: Session, stored: str, number: int) -> list[str]:
-    """Return the aliases that send a share of their requests to a version."""
-    query = select(SplitRow.alias).where(SplitRow.adapter == stored, SplitRow.version == number)
-    return list(session.scalars(query.order_by(SplitRow.alias)))
-
-
-def _is_shadow(session: Session, stored: str, number: int) -> bool:
-    shadow = session.get(ShadowRow, stored)
-    return shadow is not None and shadow.version == number
 
 
 def _in_use(

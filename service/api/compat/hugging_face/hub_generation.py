@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from rootstock.service.api.openai.answers import collect
 from rootstock.service.api.openai.event_stream import EventStream
 from rootstock.service.api.openai.sampling_fields import Number, spelled
-from rootstock.service.api.options import Urgency, options_of
+from rootstock.service.api.options import Urgency, options_of, sticky_of
 from rootstock.service.api.predict import while_connected
 from rootstock.service.api.server import server_of
 from rootstock.service.api.strict import Strict
@@ -144,7 +144,7 @@ async def generate_text(
     within: float | None,
 ) -> Response:
     """Continue or rewrite a text with a model that generates, as one answer or as a stream of events."""
-    engine, target = server_of(request).foundations.generator(name)
+    engine, target = server_of(request).foundations.generator(name, sticky_of(request))
     form = REWRITES.get(task, HubForm())
     given = _sampling(task, parameters)
     with _spelled(form):

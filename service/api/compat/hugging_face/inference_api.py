@@ -26,7 +26,7 @@ from rootstock.service.api.openai.completions import Completion, CompletionBody,
 from rootstock.service.api.openai.embedded_texts import embed
 from rootstock.service.api.openai.embeddings import normalised, shorten
 from rootstock.service.api.openai.event_stream import STREAMED
-from rootstock.service.api.options import TimeoutHeader, options_of
+from rootstock.service.api.options import TimeoutHeader, options_of, sticky_of
 from rootstock.service.api.predict import (
     Body,
     Strings,
@@ -147,7 +147,7 @@ async def run_default(body: HubBody, request: Request, within: TimeoutHeader = N
 
 async def _run(name: str, body: HubBody, task: str | None, request: Request, within: float | None) -> Response:
     server = server_of(request)
-    host, adapter = await while_connected(request, server.foundations.adapter(name))
+    host, adapter = await while_connected(request, server.foundations.adapter(name, sticky_of(request)))
     own = host.spec.own_tasks[0] if adapter is None else adapter.task
     kind = task or own
     if isinstance(body.inputs, SentencesToCompare):

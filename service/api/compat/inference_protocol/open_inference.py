@@ -30,7 +30,7 @@ from rootstock.service.api.compat.served_model import ServedModel, find_model
 from rootstock.service.api.document.error_codes import REFERENCE, TEXT, raises
 from rootstock.service.api.health import livez, readyz
 from rootstock.service.api.inputs import InputForm
-from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
+from rootstock.service.api.options import TimeoutHeader, Urgency, options_of, sticky_of
 from rootstock.service.api.predict import Body, predict_given, while_connected
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.api.strict import Strict
@@ -172,7 +172,8 @@ async def model_metadata(request: Request, name: str, version: int | None = None
 @router.get("/v2/models/{name}/versions/{version}/ready", openapi_extra=raises(*REFERENCE))
 async def model_ready(request: Request, name: str, version: int | None = None) -> ModelReadiness:
     """Answer 200 for a model that this server has, else 404."""
-    await asyncio.to_thread(server_of(request).foundations.host, _reference(name, version))
+    foundations = server_of(request).foundations
+    await asyncio.to_thread(foundations.host, _reference(name, version), sticky_of(request))
     return ModelReadiness(name=name)
 
 
@@ -238,7 +239,7 @@ async def predict_instances(
 
 async def _model_of_texts(server: Server, request: Request, reference: str) -> ServedModel:
     """Return the model of a reference. Raise WrongRoute for a model of images or recordings."""
-    model = await while_connected(request, find_model(server.foundations, reference))
+    model = await while_connected(request, find_model(server.foundations, reference, sticky_of(request)))
     if (modality := task_named(model.task).modality) != "text":
         raise WrongRoute(
             f"model {reference!r} takes {modality} inputs, and the tensors of this route hold texts; send files "

@@ -91,7 +91,10 @@ function summary(adapter) {
   const aliases = Object.entries(adapter.aliases).map(([alias, version]) =>
     el("span", { class: alias === "live" ? "badge live" : "badge" }, `${alias} → v${version}`),
   );
-  return el("p", { class: "badges" }, el("span", { class: "badge" }, adapter.task ?? "no task"), aliases);
+  const splits = Object.entries(adapter.splits ?? {}).flatMap(([alias, shares]) =>
+    Object.entries(shares).map(([version, percent]) => el("span", { class: "badge" }, `${alias}: ${percent} % → v${version}`)),
+  );
+  return el("p", { class: "badges" }, el("span", { class: "badge" }, adapter.task ?? "no task"), aliases, splits);
 }
 
 function buttons(adapter, previous, redraw) {

@@ -1,0 +1,100 @@
+"""The commands that try a version out: its shadow, and the rule that takes it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from rootstock.adapters.cli.options import URL, Json, Key, Name, Url
+from rootstock.adapters.cli.output import fail, failures, tell
+
+Percent = Annotated[float | None, typer.Option(help="The share of live's requests, above 0 and at most 100.")]
+
+
+def shadow(
+    name: Name,
+    version: Annotated[
+        int | None, typer.Argument(metavar="[VERSION]", min=1, help="The number of the version.")
+    ] = None,
+    percent: Percent = None,
+    end: Annotated[bool, typer.Option("--end", help="End the shadow.")] = False,
+    url: Url = URL,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Let a version compute a share of live's requests too.
+
+    The server compares its answers with live's, and returns none of them.
+    """
+    if end == (version is not None) or end == (percent is not None):
+        fail("give a version and --percent, or --end alone", 2)
+    from rootstock.adapters.client.client import Client
+
+    with failures(), Client(url, key or None) as client:
+        if version is None or percent is None:
+            ended = client.end_shadow(name)
+            tell(ended.document, as_json, f"{ended.name} has no shadow")
+            return
+        found = client.set_shadow(name, version, percent)
+    state = found.shadow or {}
+    share = f"{state.get('percent'):g} % of live's requests"
+    tell(found.document, as_json, f"{found.name}@{state.get('version')} computes {share} too, and answers none")
+
+
+def rule(
+    name: Name,
+    max_error_rate: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Largest share of requests that fail by the version's fault."),
+    ] = None,
+    max_disagreement: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Largest share of answers that differ from the incumbent's."),
+    ] = None,
+    max_p95_ratio: Annotated[
+        float | None,
+        typer.Option(min=1, help="Largest p95 of the time to compute, over the incumbent's."),
+    ] = None,
+    window: Annotated[
+        float | None, typer.Option(min=1, help="Judge the requests of the last so many seconds. Default: 300.")
+    ] = None,
+    min_requests: Annotated[
+        int | None, typer.Option(min=1, help="Judge once there are so many requests. Default: 50.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the rule.")] = False,
+    url: Url = URL,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Set the limits that new versions have to keep, or show them.
+
+    A version that breaks one is taken back: its split or its shadow ends, or `live` moves back.
+    """
+    limits = {
+        "max_error_rate": max_error_rate,
+        "max_disagreement": max_disagreement,
+        "max_p95_ratio": max_p95_ratio,
+        "window_seconds": window,
+        "min_requests": min_requests,
+    }
+    given = any(value is not None for value in limits.values())
+    if remove and given:
+        fail("give limits, or --remove alone", 2)
+    from rootstock.adapters.client.client import Client
+
+    with failures(), Client(url, key or None) as client:
+        if remove:
+            found = client.remove_rule(name)
+        else:
+            found = client.set_rule(name, **limits) if given else client.rule(name)
+    tell(found.document, as_json, f"{found.name}: {_sentence(found.rule)}")
+
+
+def _sentence(limits: Mapping[str, Any] | None) -> str:
+    if limits is None:
+        return "no rollback rule"
+    names = ("max_error_rate", "max_disagreement", "max_p95_ratio")
+    held = ", ".join(f"{name} {limits[name]:g}" for name in names if limits.get(name) is not None)
+    return f"{held}; over {limits['window_seconds']:g} s, from {limits['min_requests']} requests on"
