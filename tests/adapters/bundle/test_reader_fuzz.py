@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[3]
 # Seconds of processor time for one upload, which is read twice: as an upload, and as a file of the store.
 MOST_SECONDS = 2
 # The MiB that reading may take. An upload may unpack to 128 MiB; what is read of it comes on top.
-MOST_MIB = 640
+MOST_MIB = 512
+# The MiB that may stay. Large uploads leave holes that the allocator keeps; without them nothing stays.
+MOST_KEPT_MIB = 128
 
 
 def fuzz(count: int, seed: int, folder: Path) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def assert_within_limits(report: dict[str, Any], count: int) -> None:
     assert min(outcomes[f"upload {check}"] for check in ("safetensors", "names", "sites")) > count / 500
     assert report["slowest_seconds"] < MOST_SECONDS
     assert report["peak_growth_mib"] < MOST_MIB
-    assert report["kept_mib"] < 64
+    assert report["kept_mib"] < MOST_KEPT_MIB
     assert report["files_left_open"] == 0
 
 

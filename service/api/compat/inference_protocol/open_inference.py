@@ -217,7 +217,7 @@ async def repository_index(request: Request) -> list[IndexedModel]:
     return await asyncio.to_thread(_every_version, server_of(request))
 
 
-@v1_router.post("/v1/models/{name}:predict")
+@v1_router.post("/v1/models/{name:path}:predict")
 async def predict_instances(
     body: InstancesBody, request: Request, name: str, within: TimeoutHeader = None
 ) -> InstancePredictions:
