@@ -137,7 +137,9 @@ def open_member(archive: zipfile.ZipFile, name: str) -> Iterator[IO[bytes]]:
     Raise Rejected (check "members") if the member is missing or damaged.
     """
     try:
-        with archive.open(name) as member:
+        info = archive.getinfo(name)
+        _check_compression(info)
+        with archive.open(info) as member:
             yield member
     except Rejected:
         raise
@@ -269,17 +271,22 @@ def _place(info: zipfile.ZipInfo) -> tuple[str, str]:
 def _check_member(info: zipfile.ZipInfo, name: str, limits: Limits) -> None:
     if info.flag_bits & 0x1:
         raise Rejected("members", info.filename, "the member is encrypted; upload it unencrypted")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise Rejected(
-            "members",
-            info.filename,
-            f"compression method {info.compress_type} is not supported; use stored (0) or deflated (8)",
-        )
+    _check_compression(info)
     if name != WEIGHTS and info.file_size > limits.max_text_bytes:
         raise Rejected(
             "size",
             info.filename,
             f"the file has {info.file_size} bytes and the limit is {limits.max_text_bytes}; shorten it",
+        )
+
+
+def _check_compression(info: zipfile.ZipInfo) -> None:
+    """Raise Rejected for a method that no bundle has. Python's other ones may take much memory."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise Rejected(
+            "members",
+            info.filename,
+            f"compression method {info.compress_type} is not supported; use stored (0) or deflated (8)",
         )
 
 

@@ -18,6 +18,7 @@ from rootstock.adapters.home.fsck import Check, Progress, fsck
 from rootstock.adapters.home.home import Home, is_used
 from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.registry.port import VersionIndex
+from rootstock.adapters.registry.sql.sqlite_file import takes_no_more
 from rootstock.adapters.store.folder import settle
 from rootstock.adapters.store.port import Store
 
@@ -178,7 +179,7 @@ def _translated(source: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
+        if takes_no_more(error):
             raise StoreFull(f"no room for the copy of the registry ({error}); free some space") from error
         raise UnusableBackup(f"the registry cannot be copied: {error}; check the file", place=source) from error
 

@@ -228,7 +228,7 @@ class AdapterDetail:
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """Whether all tenants can use an adapter."""
+    """States that all tenants can use an adapter, or that its own tenant alone can."""
 
     name: str
     shared: bool

@@ -190,7 +190,7 @@ def _file_system(scheme: str) -> Any:
     package, extra = PACKAGES[scheme]
     options: dict[str, Any] = {"config_kwargs": _S3} if scheme == "s3" else {}
     try:
-        # What another server wrote or removed has to be seen at once, so nothing is remembered.
+        # Nothing is remembered, because each write and removal of another server has to be seen at once.
         system = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True, **options)
     except ImportError:
         install = f"rootstock[{extra}]" if extra else package

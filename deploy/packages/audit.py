@@ -1,4 +1,4 @@
-"""Compares the packages of constraints.txt with known vulnerabilities, by pip-audit in an environment of its own.
+"""Compares the packages of constraints.txt with known vulnerabilities, by pip-audit in a separate environment.
 
 The exit code is 1 for a package with a known vulnerability. It is 0 if there is none, and if no database can be
 reached, which the last line says.

@@ -14,10 +14,12 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import Scope
 
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.spec import Rejected
+from rootstock.service.api.compat.inference_protocol.plain_error import in_form_of
 from rootstock.service.engine.core.errors import Draining, EngineError, Expired, Overloaded, TooLong
 from rootstock.service.tenancy.errors import AccessError, IssuerUnavailable, QuotaExceeded
 
@@ -92,6 +94,7 @@ _UNIONS = {
     "stop": "a string or a list of strings",
     "tool_choice": "none, auto, required or {type: function, function: {name}}",
 }
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 # Limits of a message: the faults that it names, and the characters that it repeats of a field's name and a path.
 _MAX_FAULTS = 5
@@ -317,7 +320,11 @@ def _of_union(field: str, problems: Sequence[Any]) -> tuple[str, str]:
 
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:
-    http = cast(HTTPException, error)
+    # An error before any route is found has the form of the path too: tritonclient reads no other.
+    return in_form_of(request.url.path, _of_http(request, cast(HTTPException, error)))
+
+
+def _of_http(request: Request, http: HTTPException) -> JSONResponse:
     code = _HTTP_CODES.get(http.status_code, "http_error")
     message = str(http.detail)
     path = request.url.path if len(request.url.path) <= _MAX_PATH else f"{request.url.path[:_MAX_PATH]}…"
@@ -337,5 +344,13 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
         )
     elif http.status_code == 405:
         message = f"{path} does not support {request.method}; /docs lists the methods that it supports"
+        return error_response(405, message, code, None, {"Allow": ", ".join(_methods_of(request))})
     headers = dict(http.headers) if http.headers else None
     return error_response(http.status_code, message, code, None, headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return the methods of a path. Several routes may have the path, and Starlette names those of the first."""
+    asked = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes = request.app.routes
+    return [one for one, scope in asked.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)]

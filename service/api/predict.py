@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field, StrictBool, StrictStr, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, to_json
 
 from rootstock.service.api.errors import ErrorDetail, fault_detail
@@ -17,7 +17,7 @@ from rootstock.service.api.media.media_content import media_bodies
 from rootstock.service.api.media.media_route import MediaRoute
 from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
 from rootstock.service.api.server import server_of
-from rootstock.service.api.strict import Strict
+from rootstock.service.api.strict import Strict, one_of
 from rootstock.service.api.task_predictions import Prediction, TaskPrediction, Timings, Usage
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.errors import WrongTask
@@ -58,6 +58,8 @@ class PredictBody(Body):
 
     `task` chooses one of the foundation's tasks. An adapter has one task, and any other is refused.
     """
+
+    model_config = ConfigDict(json_schema_extra=one_of(model="string", models="array"))
 
     model: Annotated[StrictStr, Field(examples=["review-sentiment"])] | None = None
     models: Strings | None = Field(None, validate_default=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field, PlainValidator, StrictStr
+from pydantic import BaseModel, Field, PlainValidator, StrictStr, WithJsonSchema
 
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.errors import spell
@@ -27,7 +27,9 @@ def _read_document(value: Any) -> dict[str, Any]:
 
 
 # A document as an object. The model reads its `text`, and its other fields come back with it.
-Document = Annotated[dict[str, Any], PlainValidator(_read_document, json_schema_input_type=str | dict[str, Any])]
+_TEXT = {"type": "string"}
+_FORMS = {"anyOf": [_TEXT, {"type": "object", "required": ["text"], "properties": {"text": _TEXT}}]}
+Document = Annotated[dict[str, Any], PlainValidator(_read_document), WithJsonSchema(_FORMS)]
 
 
 class RerankBody(TruncationFields):

@@ -14,6 +14,19 @@ MAX_KEYS = 64
 MAX_ITEMS = 2**14
 
 
+def one_of(**types: str) -> dict[str, Any]:
+    """Return the part of a JSON schema which says that an object has one of these fields, of its type, alone."""
+    return {
+        "oneOf": [
+            {
+                "required": [name],
+                "properties": {field: {"type": types[field] if field == name else "null"} for field in types},
+            }
+            for name in types
+        ]
+    }
+
+
 class Strict(BaseModel):
     """A JSON object of a request. Unknown keys are refused. Too many keys or items are refused unchecked."""
 

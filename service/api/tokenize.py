@@ -9,7 +9,16 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from rootstock.service.api.body import BodyRoute
@@ -17,7 +26,7 @@ from rootstock.service.api.openai.chat_message import ChatMessage
 from rootstock.service.api.options import sticky_of
 from rootstock.service.api.predict import while_connected
 from rootstock.service.api.server import server_of
-from rootstock.service.api.strict import Strict
+from rootstock.service.api.strict import Strict, one_of
 from rootstock.service.engine.generate.prompt import Chat, check_size
 
 router = APIRouter(route_class=BodyRoute)
@@ -29,6 +38,8 @@ class TokenizeBody(Strict):
     `add_special_tokens` asks for the tokens that the tokenizer adds. If it is not set, a text gets them, and a
     chat gets only those of its template. `add_generation_prompt` ends a chat where the assistant's answer begins.
     """
+
+    model_config = ConfigDict(json_schema_extra=one_of(prompt="string", messages="array"))
 
     model: StrictStr
     prompt: StrictStr | None = None

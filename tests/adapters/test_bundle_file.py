@@ -118,3 +118,12 @@ def test_a_file_that_is_not_a_zip_and_a_text_over_the_limit_are_refused() -> Non
     data = io.BytesIO(DEMO_BUNDLES[0].read_bytes())
     with pytest.raises(Rejected, match="100 bytes"), open_bundle_file(data, small):
         pass
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 1, 99])
+def test_a_member_whose_method_of_compression_no_bundle_has_is_refused_unread(method: int) -> None:
+    data = zipped(members(DEMO_BUNDLES[0].read_bytes()))
+    entry = data.rindex(b"PK\x01\x02", 0, data.rindex(WEIGHTS.encode()))
+    damaged = data[: entry + 10] + method.to_bytes(2, "little") + data[entry + 12 :]
+    with pytest.raises(Rejected, match=f"members: {WEIGHTS}: compression method {method} is not supported"):
+        read_all(damaged)

@@ -1,4 +1,4 @@
-"""SECURITY.md: each promise is against an actor that it describes and names tests that are there."""
+"""SECURITY.md and docs/operations.md: a promise names tests that are there, and its actors are described."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+SECURITY, OPERATIONS = "SECURITY.md", "docs/operations.md"
 
 
-def rows(heading: str) -> list[list[str]]:
-    """Return the cells of the table under a heading, without its head."""
-    _, _, rest = TEXT.partition(f"## {heading}\n")
+def rows(heading: str, page: str = SECURITY) -> list[list[str]]:
+    """Return the cells of the table under a heading of a page, without its head."""
+    _, _, rest = (ROOT / page).read_text(encoding="utf-8").partition(f"## {heading}\n")
     lines = [line for line in rest.partition("\n## ")[0].splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-@pytest.mark.parametrize("row", rows("Promised"), ids=lambda row: row[0][:60])
+@pytest.mark.parametrize(
+    "row", [*rows("Promised"), *rows("Promised, and not", OPERATIONS)], ids=lambda row: row[0][:60]
+)
 def test_a_promise_names_tests_that_exist(row: list[str]) -> None:
-    promise, _, checks = row
-    assert promise.endswith(".")
-    named = re.findall(r"`([^`]+)`", checks)
+    assert row[0].endswith(".")
+    named = re.findall(r"`([^`]+)`", row[-1])
     assert named
     assert [path for path in named if not (ROOT / path).exists()] == []
 

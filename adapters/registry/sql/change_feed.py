@@ -63,7 +63,7 @@ class ChangeFeed:
             try:
                 with closing(self._connect()) as connection:
                     self._follow(connection)
-            except Exception as error:  # Whatever the fault: this thread alone finds that the server is back.
+            except Exception as error:  # Of any kind, because this thread alone finds that the server is back.
                 if not self._away and not self._stopping:
                     logging.getLogger(__name__).warning("the registry's database is away: %s", _words(error))
                 self._away = True
@@ -77,7 +77,7 @@ class ChangeFeed:
         connection.execute(f"LISTEN rootstock_{number}")
         while not self._stopping:
             before = self._resolutions.revision
-            # What was notified meanwhile comes first, and drops only what it changed.
+            # The notices that came meanwhile are read first. Each of them drops only what it changed.
             (number,) = connection.execute("SELECT number FROM revision").fetchone()
             self._resolutions.refresh(number, before)
             self._reached()

@@ -24,6 +24,11 @@ _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_S
 T = TypeVar("T")
 
 
+def takes_no_more(error: object) -> bool:
+    """Return whether an error of SQLite means that its disk takes no more bytes."""
+    return getattr(error, "sqlite_errorcode", None) in _FULL
+
+
 class SqliteFile:
     """A database file. A server that uses it holds the home that the file is in; commands may use it meanwhile.
 
@@ -90,7 +95,7 @@ class SqliteFile:
         """Return an error with SQLite's message as a note."""
         cause = error.orig if isinstance(error, DBAPIError) else error
         place = f"{self.place}: {cause}"
-        if getattr(cause, "sqlite_errorcode", None) in _FULL:
+        if takes_no_more(cause):
             return StoreFull(
                 "the registry's disk takes no more bytes: it is full, at a quota or failing; free some space",
                 place=place,

@@ -1,4 +1,4 @@
-"""Finds the adapter that a name means to a viewer: one of its own, or one that another tenant shares.
+"""Finds the adapter that a name means to a viewer: the viewer's, or one that another tenant shares.
 
 A viewer of None uses the whole registry, by the names that it keeps. Only programs that hold the home do.
 """

@@ -182,7 +182,7 @@ async def publish_source(request: Request, body: SourceBody) -> Response:
 async def upload(
     request: Request,
     bundle: Annotated[UploadFile, File(description="The zip of a bundle or of a plain PEFT folder.")],
-    name: Annotated[str, Form()],
+    name: Annotated[str, Form(min_length=1)],
     task: Annotated[str | None, Form()] = None,
     labels: Annotated[
         str | None, Form(description="JSON array of label names in id order, or a JSON object from id to label.")

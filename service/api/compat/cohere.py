@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field, StrictStr, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, to_json
 
 from rootstock.service.api.body import BodyRoute
@@ -25,7 +25,7 @@ from rootstock.service.api.options import TimeoutHeader, options_of
 from rootstock.service.api.predict import Body, Strings, while_connected
 from rootstock.service.api.rerank import Ranking, RerankBody, as_json, rank
 from rootstock.service.api.server import server_of
-from rootstock.service.api.strict import Strict
+from rootstock.service.api.strict import Strict, one_of
 from rootstock.service.engine.core.catalog import FOUNDATION
 from rootstock.service.engine.core.errors import EngineError
 
@@ -76,6 +76,8 @@ class CohereEmbedV2Body(CohereEmbedFields):
 
     With `output_dimension`, vectors keep that many leading numbers and are normalised again.
     """
+
+    model_config = ConfigDict(json_schema_extra=one_of(texts="array", inputs="array"))
 
     texts: Strings | None = None
     inputs: Annotated[list[EmbedInput], Field(min_length=1)] | None = Field(None, validate_default=True)

@@ -39,8 +39,8 @@ class InvocationsBody(Strict):
     """
 
     dataframe_split: DataframeSplit | None = None
-    dataframe_records: list[dict[str, Any]] | None = None
-    instances: list[Any] | None = None
+    dataframe_records: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
+    instances: Annotated[list[Any], Field(min_length=1)] | None = None
     inputs: Any = None
     params: dict[str, Any] = Field(default_factory=dict, examples=[{"model": "review-sentiment"}])
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, PlainValidator, StrictBool, StrictStr
+from pydantic import BaseModel, Field, PlainValidator, StrictBool, StrictStr
 from pydantic_core import to_json
 
 from rootstock.service.api.body import BodyRoute
@@ -67,6 +67,11 @@ class TeiInputs(NamedTuple):
     batch: bool
 
 
+# The forms of `inputs` beside one text, for the document.
+_Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+_Batch = Annotated[list[Annotated[list[str], Field(min_length=1, max_length=2)]], Field(min_length=1)]
+
+
 def _read_inputs(value: Any) -> TeiInputs:
     if isinstance(value, str):
         return TeiInputs([value], False)
@@ -88,9 +93,7 @@ def _is_texts(value: Any, least: int, most: int) -> bool:
 class TeiPredictBody(TeiTruncation, Body):
     """The body of a classification: a text, a pair of texts, or a batch. `raw_scores` asks for the logits."""
 
-    inputs: Annotated[
-        TeiInputs, PlainValidator(_read_inputs, json_schema_input_type=str | list[str] | list[list[str]])
-    ]
+    inputs: Annotated[TeiInputs, PlainValidator(_read_inputs, json_schema_input_type=str | _Pair | _Batch)]
     raw_scores: StrictBool = False
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import PlainValidator
+from pydantic import Field, PlainValidator
 
 
 def _read_texts(value: Any) -> list[str]:
@@ -14,4 +14,5 @@ def _read_texts(value: Any) -> list[str]:
     return texts
 
 
-Texts = Annotated[list[str], PlainValidator(_read_texts, json_schema_input_type=str | list[str])]
+_Several = Annotated[list[str], Field(min_length=1)]
+Texts = Annotated[list[str], PlainValidator(_read_texts, json_schema_input_type=str | _Several)]

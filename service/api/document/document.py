@@ -79,6 +79,7 @@ class OpenApiDocument:
                 used.update(codes)
                 _summarise(operation)
                 _add_sticky_header(operation)
+                _leave_out_null(operation, components["schemas"])
                 _add_examples(f"{method.upper()} {path}", operation)
                 _add_errors(operation, codes)
         components["examples"] = {_component(code): _example(code) for code in sorted(used)}
@@ -116,6 +117,19 @@ def _add_sticky_header(operation: dict[str, Any]) -> None:
                 "description": "Requests with equal values get equal versions under an alias with a split.",
             }
         )
+
+
+def _leave_out_null(operation: dict[str, Any], components: Mapping[str, Any]) -> None:
+    """Remove null from the types of parameters and form fields: they can leave a value out, but not hold null."""
+    schemas = [parameter["schema"] for parameter in operation.get("parameters", ())]
+    form = operation.get("requestBody", {}).get("content", {}).get(_MULTIPART, {}).get("schema", {})
+    form = components[form["$ref"].rpartition("/")[2]] if "$ref" in form else form
+    for schema in (*schemas, *form.get("properties", {}).values()):
+        kinds = [kind for kind in schema.pop("anyOf", ()) if kind != {"type": "null"}]
+        if len(kinds) == 1:
+            schema.update(kinds[0])
+        elif kinds:
+            schema["anyOf"] = kinds
 
 
 def _codes(method: str, operation: dict[str, Any], is_open: bool) -> list[str]:

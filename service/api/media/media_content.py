@@ -24,6 +24,7 @@ def media_bodies(*fields: str) -> dict[str, Any]:
     taken = {name: _FIELDS[name] for name in fields}
     form = {
         "type": "object",
+        "additionalProperties": False,
         "properties": {
             **{name: {**schema, "description": text} for name, (schema, text) in taken.items()},
             **dict.fromkeys(("file", "files", "image", "audio"), _FILES),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictStr, model_validator
+from pydantic import ConfigDict, Field, StrictStr, model_validator
 from pydantic_core import from_json
 
 from rootstock.service.api.strict import Strict
@@ -32,11 +32,24 @@ class EarlierCall(Strict):
     function: CalledFunction
 
 
+# A message says something, or it is the assistant's and calls tools.
+_SAID: dict[str, Any] = {
+    "required": ["content"],
+    "properties": {"content": {"type": ["string", "array"]}, "tool_calls": {"type": "null"}},
+}
+_CALLED: dict[str, Any] = {
+    "required": ["tool_calls"],
+    "properties": {"role": {"const": "assistant"}, "tool_calls": {"type": "array"}},
+}
+
+
 class ChatMessage(Strict):
     """A message of a chat. The assistant's may call tools, and a message of the role `tool` is a call's result.
 
     `name`, `refusal` and `tool_call_id` have no effect: a template shows results in the order of the messages.
     """
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_SAID, _CALLED]})
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: StrictStr | Annotated[list[TextPart], Field(min_length=1)] | None = None

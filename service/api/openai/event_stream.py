@@ -14,10 +14,19 @@ from starlette.types import Receive, Scope, Send
 from rootstock.service.api.errors import ErrorAnswer, fault_detail
 
 DONE = "data: [DONE]\n\n"
-# The `responses` of a route that may stream.
-STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+# The form of one event.
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "type": "string",
+            "description": "A JSON object: a part of the answer, or an error. OpenAI's form ends with `[DONE]`.",
+        }
+    },
 }
+# The `responses` of a route that may stream.
+STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": _EVENT}}}}
 
 
 class EventStream(StreamingResponse):

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from rootstock.adapters import tasks
 from rootstock.adapters.errors import AdapterError
@@ -20,6 +21,14 @@ from rootstock.service.engine.core.errors import InvalidParameter
 from rootstock.service.engine.encode.modalities.text_input import MAX_CHARACTERS
 from rootstock.service.foundations import FoundationHost
 
+
+class ModelName(PathConvertor):
+    """The end of a path that names a model. It does not end in `:predict`, which KServe's route has."""
+
+    regex = r".*(?<!:predict)"
+
+
+register_url_convertor("model", ModelName())
 router = APIRouter()
 _PAGE = 500
 
@@ -109,14 +118,14 @@ async def models(
     return await asyncio.to_thread(_list, server_of(request), limit, after)
 
 
-@router.get("/v1/models/{name:path}", openapi_extra=raises(*REFERENCE))
+@router.get("/v1/models/{name:model}", openapi_extra=raises(*REFERENCE))
 async def model(request: Request, name: str) -> Model:
     """Describe the model that a reference means."""
     return await asyncio.to_thread(_describe, server_of(request), name)
 
 
 @router.delete(
-    "/v1/models/{name:path}",
+    "/v1/models/{name:model}",
     openapi_extra=raises(*REFERENCE, "version_in_use", "not_owner", "store_full", "invalid_parameter"),
 )
 async def delete_model(request: Request, name: str) -> DeletedModel:

@@ -304,7 +304,8 @@ class GenerationEngine:
             raise Draining("the server is stopping and takes no new requests; try another replica")
         check_size(prompt)
         sampling.check(self._form.vocabulary)
-        if not 1 <= answers <= (most := self.limits.max_answers):
+        most = self.limits.max_answers
+        if not 1 <= answers <= most:
             raise InvalidParameter(f"n is {answers}; the limit is {most} answers; choose from 1 to {most}", "n")
 
     async def _adapter(self, reference: str, resolved: ResolvedReference, deadline: float) -> Adapter:

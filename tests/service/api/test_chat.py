@@ -208,6 +208,8 @@ def test_several_answers_are_given_to_one_chat(api: openai.OpenAI) -> None:
         ("chat/completions", {"messages": [{"role": "wizard", "content": "a"}]}, 422, "role"),
         ("chat/completions", {"messages": MESSAGES, "temperature": 3}, 422, "temperature is 3"),
         ("chat/completions", {"messages": MESSAGES, "n": 99}, 422, "n is 99"),
+        ("chat/completions", {"messages": MESSAGES, "n": 0}, 422, "n is 0"),
+        ("completions", {"prompt": "a", "n": -1}, 422, "n is -1"),
         ("chat/completions", {"messages": MESSAGES, "logit_bias": {"x": 1}}, 422, "'x'"),
         ("chat/completions", {"messages": MESSAGES, "top_logprobs": 2}, 422, "needs logprobs"),
         ("chat/completions", {"messages": MESSAGES, "suffix": "a"}, 422, "unknown field 'suffix'"),

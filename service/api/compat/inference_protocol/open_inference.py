@@ -218,15 +218,7 @@ async def repository_index(request: Request) -> list[IndexedModel]:
     return await asyncio.to_thread(_every_version, server_of(request))
 
 
-@router.api_route("/v2/models/{rest:path}", methods=["GET", "POST"], include_in_schema=False)
-@router.api_route("/v2/repository/{rest:path}", methods=["GET", "POST"], include_in_schema=False)
-async def unknown_route(request: Request) -> Response:
-    """Answer 404 in the protocol's form, because tritonclient reads no other."""
-    message = f"there is no route {request.method} {request.url.path[:200]}; /docs lists the routes"
-    return JSONResponse({"error": message}, 404)
-
-
-@v1_router.post("/v1/models/{name}:predict")
+@v1_router.post("/v1/models/{name:path}:predict")
 async def predict_instances(
     body: InstancesBody, request: Request, name: str, within: TimeoutHeader = None
 ) -> InstancePredictions:

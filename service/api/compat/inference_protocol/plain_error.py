@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 # Cohere's API has routes under /v2 too.
 _PATHS = ("/v2/health/", "/v2/models/", "/v2/repository/")
-_KEPT = ("retry-after", "www-authenticate", "connection", "ratelimit", "ratelimit-policy")
+_KEPT = ("allow", "retry-after", "www-authenticate", "connection", "ratelimit", "ratelimit-policy")
 
 
 class PlainError(BaseModel):

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +24,11 @@ from rootstock.adapters.spec import Rejected
 from tests.adapters.signing_bundles import folder_files
 from tests.bounds import HANG
 from tests.fake_hub import COMMIT, REPO, run_hub
+from tests.raw_server import Answer, endless, plain, raw_server, slow
 
 LIMITS = Limits(max_bundle_bytes=2**20, max_unpacked_bytes=2**21)
 ZIP = b"PK the bytes of a zip"
 DIGEST = hashlib.sha256(ZIP).hexdigest()
-Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-def plain(body: bytes, status: str = "200 OK", more: str = "", length: str = "") -> Answer:
-    """An answer with a body, and with further header lines."""
-
-    async def send(writer: asyncio.StreamWriter) -> None:
-        head = f"HTTP/1.1 {status}\r\nContent-Length: {length or len(body)}\r\n{more}\r\n"
-        writer.write(head.encode() + body)
-
-    return send
-
-
-async def endless(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-    while True:
-        writer.write(b"x" * 2**16)
-        await writer.drain()
-
-
-async def slow(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")
-    await asyncio.Event().wait()
 
 
 async def fetched(sources: RemoteSources, text: str) -> bytes:
@@ -62,29 +40,15 @@ def fetch(
     answers: Mapping[str, Answer], address: str = "http://{}/a.zip", seconds: float = HANG, trusted: bool = True
 ) -> tuple[bytes, list[str]]:
     """Fetch from a server with an answer for each path. Return the bytes, and the heads that the server read."""
-    heads: list[str] = []
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            await answers[heads[-1].split()[1]](writer)
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
+    async def run() -> tuple[bytes, list[str]]:
+        async with raw_server(answers.__getitem__) as (port, heads):
+            authority = f"127.0.0.1:{port}"
+            hosts = SourceHosts(["models.example"], trusted=[authority] if trusted else [])
+            sources = RemoteSources(hosts, LIMITS, seconds=seconds)
+            return await fetched(sources, address.format(authority)), heads
 
-    async def run() -> bytes:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        authority = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        hosts = SourceHosts(["models.example"], trusted=[authority] if trusted else [])
-        try:
-            return await fetched(RemoteSources(hosts, LIMITS, seconds=seconds), address.format(authority))
-        finally:
-            server.close()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-
-    return asyncio.run(run()), heads
+    return asyncio.run(run())
 
 
 def refused(text: str, *hosts: str) -> AdapterError:
@@ -308,24 +272,21 @@ def test_the_hub_of_the_operator_is_trusted_only_if_its_host_is_allowed(tmp_path
 
 
 def test_the_token_of_the_hub_goes_to_no_other_host() -> None:
-    heads: list[str] = []
+    def answer_to(path: str) -> Answer:
+        return plain(b"", "302 Found", f"Location: http://localhost:{ports[0]}/x\r\n" if "/api/" in path else "")
 
-    async def run() -> None:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            own = "/api/" in heads[-1]
-            await plain(b"", "302 Found", f"Location: http://localhost:{port}/x\r\n" if own else "")(writer)
-            writer.close()
+    ports: list[int] = []
 
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        hosts = SourceHosts(trusted=[f"127.0.0.1:{port}", f"localhost:{port}"])
-        environment = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_TOKEN": "hf_secret"}
-        with pytest.raises(SourceUnavailable, match="answered 302"):
-            await fetched(RemoteSources(hosts, LIMITS, environment=environment), f"hf://{REPO}@{COMMIT}")
-        server.close()
+    async def run() -> list[str]:
+        async with raw_server(answer_to) as (port, heads):
+            ports.append(port)
+            hosts = SourceHosts(trusted=[f"127.0.0.1:{port}", f"localhost:{port}"])
+            environment = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_TOKEN": "hf_secret"}
+            with pytest.raises(SourceUnavailable, match="answered 302"):
+                await fetched(RemoteSources(hosts, LIMITS, environment=environment), f"hf://{REPO}@{COMMIT}")
+            return heads
 
-    asyncio.run(run())
+    heads = asyncio.run(run())
     assert [("hf_secret" in head) for head in heads] == [True, False]
 
 

@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import re
 import socket
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -17,64 +16,24 @@ from rootstock.adapters.sources.remote.public_address import is_public
 from rootstock.service.api.media.remote_file import RemoteFiles
 from rootstock.service.engine.core.errors import InvalidInput, TooLarge
 from tests.bounds import HANG
+from tests.raw_server import Answer, endless, plain, raw_server, slow
 
 PNG = b"\x89PNG\r\n\x1a\nrest"
-Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-def plain(
-    body: bytes, status: str = "200 OK", kind: str = "image/png", more: str = "", length: str = ""
-) -> Answer:
-    """An answer with a body, and with further header lines."""
-
-    async def send(writer: asyncio.StreamWriter) -> None:
-        size = length or str(len(body))
-        head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {size}\r\n{more}\r\n"
-        writer.write(head.encode() + body)
-
-    return send
-
-
-async def endless(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n\r\n")
-    while True:
-        writer.write(b"x" * 2**16)
-        await writer.drain()
-
-
-async def slow(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\nx")
-    await asyncio.Event().wait()
 
 
 def fetch(
     answer: Answer, address: str = "http://{}/a.png", most: int = 2**20, seconds: float = HANG
 ) -> tuple[bytes, list[str]]:
     """Download from a server that gives one answer. Return the file, and the heads that the server has read."""
-    heads: list[str] = []
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            await answer(writer)
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
+    async def run() -> tuple[bytes, list[str]]:
+        async with raw_server(lambda path: answer) as (port, heads):
+            authority = f"127.0.0.1:{port}"
+            files = RemoteFiles(trusted=[authority], seconds=seconds)
+            ends = asyncio.get_running_loop().time() + seconds
+            return await files.fetch(address.format(authority), "image", "inputs[0].image", most, ends), heads
 
-    async def run() -> bytes:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        authority = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        files = RemoteFiles(trusted=[authority], seconds=seconds)
-        ends = asyncio.get_running_loop().time() + seconds
-        try:
-            return await files.fetch(address.format(authority), "image", "inputs[0].image", most, ends)
-        finally:
-            server.close()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-
-    return asyncio.run(run()), heads
+    return asyncio.run(run())
 
 
 def refused(address: str, *hosts: str) -> str:
