@@ -29,7 +29,7 @@ import pytest
 
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationFiles, locate
-from rootstock.adapters.registry.sql import postgres_server
+from rootstock.adapters.registry.sql.backends import postgres_server
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.service.app import OpenServer
 from rootstock.service.exports.cache import export_path

@@ -18,7 +18,7 @@ from rootstock.adapters.home.fsck import Check, Progress, fsck
 from rootstock.adapters.home.home import Home, is_used
 from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.registry.port import VersionIndex
-from rootstock.adapters.registry.sql.sqlite_file import takes_no_more
+from rootstock.adapters.registry.sql.backends.sqlite_file import takes_no_more
 from rootstock.adapters.store.folder import settle
 from rootstock.adapters.store.port import Store
 

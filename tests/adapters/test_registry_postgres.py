@@ -15,7 +15,7 @@ import pytest
 
 from rootstock.adapters import errors
 from rootstock.adapters.registry import SqlRegistry
-from rootstock.adapters.registry.sql import change_feed, postgres_server
+from rootstock.adapters.registry.sql.backends import change_feed, postgres_server
 from tests.adapters.registries import digest, publish
 from tests.bounds import HANG
 from tests.postgres_process import PASSWORD, PostgresProcess

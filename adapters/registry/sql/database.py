@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from rootstock.adapters.errors import RegistryUnavailable, UnsafeRegistry
-from rootstock.adapters.registry.sql.backend import SqlBackend
+from rootstock.adapters.registry.sql.backends.backend import SqlBackend
 from rootstock.adapters.registry.sql.resolutions import Resolutions
 from rootstock.adapters.registry.sql.tables import Base, RevisionRow
 
@@ -268,11 +268,11 @@ def _backend(url: str, patience: float, upgrade: bool) -> SqlBackend:
         ) from None
     kind = parsed.get_backend_name()
     if kind == "sqlite":
-        from rootstock.adapters.registry.sql.sqlite_file import SqliteFile
+        from rootstock.adapters.registry.sql.backends.sqlite_file import SqliteFile
 
         return SqliteFile(parsed, patience, upgrade)
     if kind == "postgresql":
-        from rootstock.adapters.registry.sql.postgres_server import PostgresServer
+        from rootstock.adapters.registry.sql.backends.postgres_server import PostgresServer
 
         return PostgresServer(parsed, patience)
     raise RegistryUnavailable(

@@ -1,1 +1,1 @@
-"""The end of versions in the database: deletion, undeletion, purge and retention."""
+"""Publications, moves of aliases, deletion, undeletion, purge and retention in the database."""

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from rootstock.adapters.errors import RegistryUnavailable, StoreFull
-from rootstock.adapters.registry.sql.change_feed import ChangeFeed
+from rootstock.adapters.registry.sql.backends.change_feed import ChangeFeed
 from rootstock.adapters.registry.sql.resolutions import Resolutions
 
 DRIVER = "postgresql+psycopg"

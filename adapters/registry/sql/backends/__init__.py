@@ -1,0 +1,1 @@
+"""Kinds of databases that a registry can be in."""
