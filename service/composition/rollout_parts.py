@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,7 +12,6 @@ if TYPE_CHECKING:
     from rootstock.service.foundations import Foundations
     from rootstock.service.pins import Pins
     from rootstock.service.rollout.rollout_watcher import RolloutWatcher
-    from rootstock.service.rollout.shadow_traffic import ShadowTraffic
     from rootstock.service.telemetry.metrics import Metrics
 
 
@@ -29,25 +30,23 @@ class RolloutParts:
         self._metrics = metrics
         self._table = RolloutTable(registry)
         self._windows = VersionWindows()
-        self._shadows: ShadowTraffic | None = None
-        self._watcher: RolloutWatcher | None = None
         self.observer: Observer = GenerationTraffic(self._table, self._windows)
 
-    async def start(self, foundations: Foundations, pins: Pins, most_shadows: int) -> RolloutWatcher:
-        """Watch the requests for `live`, and begin to judge; return the watcher."""
+    @asynccontextmanager
+    async def watching(
+        self, foundations: Foundations, pins: Pins, most_shadows: int
+    ) -> AsyncIterator[RolloutWatcher]:
+        """Watch the requests for `live`, and judge them until the end of the block; yield the watcher."""
         from rootstock.service.rollout.live_traffic import LiveTraffic
         from rootstock.service.rollout.rollout_watcher import RolloutWatcher
         from rootstock.service.rollout.shadow_traffic import ShadowTraffic
 
-        self._shadows = ShadowTraffic(foundations.shadow, self._windows, self._metrics, most_shadows)
-        foundations.watch = LiveTraffic(self._table, self._windows, self._shadows)
-        self._watcher = RolloutWatcher(self._registry, self._table, self._windows, self._metrics, pins.moved)
-        await self._watcher.start()
-        return self._watcher
-
-    async def close(self) -> None:
-        """End the judgement, and cancel the shadows under way."""
-        if self._watcher is not None:
-            await self._watcher.close()
-        if self._shadows is not None:
-            await self._shadows.close()
+        shadows = ShadowTraffic(foundations.shadow, self._windows, self._metrics, most_shadows)
+        foundations.watch = LiveTraffic(self._table, self._windows, shadows)
+        watcher = RolloutWatcher(self._registry, self._table, self._windows, self._metrics, pins.moved)
+        try:
+            await watcher.start()
+            yield watcher
+        finally:
+            await watcher.close()
+            await shadows.close()

@@ -19,7 +19,7 @@ from rootstock.service.composition.demo_adapters import register_demo
 from rootstock.service.composition.foundation_parts import open_foundation
 from rootstock.service.composition.rollout_parts import RolloutParts
 from rootstock.service.composition.runner_parts import OpenRunner, open_runner
-from rootstock.service.composition.webhook_parts import start_webhooks
+from rootstock.service.composition.webhook_parts import deliver_events
 from rootstock.service.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from rootstock.adapters.registry.port import Registry
     from rootstock.adapters.store.port import Store
     from rootstock.service.api.server import Server
-    from rootstock.service.foundations import FoundationHost
+    from rootstock.service.engine.core.observer import Observer
+    from rootstock.service.foundations import FoundationHost, Foundations
+    from rootstock.service.lifecycle.deletions import Deletions
     from rootstock.service.pins import Pins
     from rootstock.service.telemetry.metrics import Metrics
     from rootstock.service.telemetry.tracing import Tracing
@@ -120,21 +122,64 @@ async def _serving(
     from rootstock.service.adapter_folder import AdapterFolder
     from rootstock.service.api.media.remote_file import RemoteFiles
     from rootstock.service.api.server import Server
-    from rootstock.service.engine.core.arbiter import Arbiter
     from rootstock.service.engine.core.observer import Observers
     from rootstock.service.foundations import Foundations
     from rootstock.service.lifecycle.approval import Approval
-    from rootstock.service.lifecycle.deletions import Deletions
-    from rootstock.service.pins import Pins
     from rootstock.service.publishing import Publisher
     from rootstock.service.telemetry.metrics import Metrics
     from rootstock.service.tenancy.quotas import Quotas, TokenCharges
 
-    metrics = Metrics()
-    limits = settings.bundle_limits
+    metrics, limits = Metrics(), settings.bundle_limits
     rollout = RolloutParts(registry, metrics)
     observer = Observers(metrics, TokenCharges(), rollout.observer, *(() if tracing is None else (tracing,)))
-    arbiter = Arbiter()
+    async with _hosting(settings, registry, store, open_runner, observer, metrics) as hosts:
+        foundations = Foundations(hosts, registry, settings.names, metrics.replaced)
+        async with (
+            _deleting(settings, foundations, registry, journal, metrics) as deletions,
+            _pinning(settings, foundations, registry) as pins,
+            deliver_events(settings, registry.webhooks, metrics),
+        ):
+            publisher = Publisher(foundations, registry, journal, limits, metrics, settings.trusted, deletions)
+            if settings.demo:
+                await register_demo(publisher, registry)
+            await pins.follow()
+            deletions.start()
+            hosts_of_sources = SourceHosts.parse(settings.source_hosts, trusted_hub(settings.source_hosts))
+            async with rollout.watching(foundations, pins, settings.shadow_requests) as watcher:
+                yield Server(
+                    foundations=foundations,
+                    registry=registry,
+                    every_tenant=registry,
+                    publisher=publisher,
+                    deletions=deletions,
+                    approval=Approval(settings.approval),
+                    pins=pins,
+                    metrics=metrics,
+                    bundle_limits=limits,
+                    adapter_folder=AdapterFolder(settings.adapter_folder, limits),
+                    max_body_bytes=settings.max_body_mb * _MIB,
+                    remote_files=RemoteFiles(settings.media_host_names),
+                    access=access,
+                    quotas=Quotas(access.ring),
+                    sources=RemoteSources(hosts_of_sources, limits),
+                    rollout=watcher,
+                    tracing=tracing,
+                )
+
+
+@asynccontextmanager
+async def _hosting(
+    settings: Settings,
+    registry: SqlRegistry,
+    store: Store,
+    open_runner: OpenRunner,
+    observer: Observer,
+    metrics: Metrics,
+) -> AsyncIterator[list[FoundationHost]]:
+    """Open the foundations and start their engines; at the end, stop these."""
+    from rootstock.service.engine.core.arbiter import Arbiter
+
+    arbiter, limits = Arbiter(), settings.bundle_limits
     hosts: list[FoundationHost] = []
     try:
         for name, setting in settings.hosted.items():
@@ -143,63 +188,52 @@ async def _serving(
                     name, setting, settings, registry, store, limits, open_runner, observer, arbiter
                 )
             )
-        _start(hosts, metrics)
-        foundations = Foundations(hosts, registry, settings.names, metrics.replaced)
-        delay = settings.request_timeout + _NOTICE_SECONDS if settings.registry_address else 0.0
-        deletions = Deletions(
-            foundations, registry, registry, journal, metrics,
-            undelete_days=settings.undelete_days, keep_versions=settings.keep_versions, removal_delay=delay,
-        )  # fmt: skip
-        publisher = Publisher(foundations, registry, journal, limits, metrics, settings.trusted, deletions)
-        hosts_of_sources = SourceHosts.parse(settings.source_hosts, trusted_hub(settings.source_hosts))
-        pins = Pins(foundations, registry, settings.pinned)
-        loop = asyncio.get_running_loop()
-        registry.subscribe(partial(_pass_on, loop, pins))
-        webhooks = await asyncio.to_thread(start_webhooks, settings, registry.webhooks, metrics)
-        try:
-            if settings.demo:
-                await register_demo(publisher, registry)
-            await pins.follow()
-            deletions.start()
-            watcher = await rollout.start(foundations, pins, settings.shadow_requests)
-            yield Server(
-                foundations=foundations,
-                registry=registry,
-                every_tenant=registry,
-                publisher=publisher,
-                deletions=deletions,
-                approval=Approval(settings.approval),
-                pins=pins,
-                metrics=metrics,
-                bundle_limits=limits,
-                adapter_folder=AdapterFolder(settings.adapter_folder, limits),
-                max_body_bytes=settings.max_body_mb * _MIB,
-                remote_files=RemoteFiles(settings.media_host_names),
-                access=access,
-                quotas=Quotas(access.ring),
-                sources=RemoteSources(hosts_of_sources, limits),
-                rollout=watcher,
-                tracing=tracing,
-            )
-        finally:
-            await rollout.close()
-            if webhooks is not None:
-                await asyncio.to_thread(webhooks.close)
-            await pins.close()
-            await deletions.close()
+        for host in hosts:
+            metrics.watch(host.name, host.engines)
+            for engine in host.engines:
+                engine.start()
+        yield hosts
     finally:
         engines = [engine for host in hosts for engine in host.engines if engine.started]
         await asyncio.gather(*(asyncio.to_thread(engine.stop) for engine in engines))
+
+
+@asynccontextmanager
+async def _deleting(
+    settings: Settings, foundations: Foundations, registry: SqlRegistry, journal: BundleJournal, metrics: Metrics
+) -> AsyncIterator[Deletions]:
+    from rootstock.service.lifecycle.deletions import Deletions
+
+    deletions = Deletions(
+        foundations,
+        registry,
+        registry,
+        journal,
+        metrics,
+        undelete_days=settings.undelete_days,
+        keep_versions=settings.keep_versions,
+        removal_delay=settings.request_timeout + _NOTICE_SECONDS if settings.registry_address else 0.0,
+    )
+    try:
+        yield deletions
+    finally:
+        await deletions.close()
+
+
+@asynccontextmanager
+async def _pinning(settings: Settings, foundations: Foundations, registry: SqlRegistry) -> AsyncIterator[Pins]:
+    """Yield the pins, which follow the changes that other servers make."""
+    from rootstock.service.pins import Pins
+
+    pins = Pins(foundations, registry, settings.pinned)
+    registry.subscribe(partial(_pass_on, asyncio.get_running_loop(), pins))
+    try:
+        yield pins
+    finally:
+        await pins.close()
 
 
 def _pass_on(loop: asyncio.AbstractEventLoop, pins: Pins) -> None:
     """Let the pins follow a change that another server made. A thread of the registry calls this."""
     with suppress(RuntimeError):  # The loop may have been closed in the meantime.
         loop.call_soon_threadsafe(pins.moved)
-
-
-def _start(hosts: Sequence[FoundationHost], metrics: Metrics) -> None:
-    for host in hosts:
-        metrics.watch(host.name, host.engines)
-        for engine in host.engines:
-            engine.start()
