@@ -49,10 +49,10 @@ from rootstock.adapters.cli.output import (
     tell,
     tell_pointer,
 )
-from rootstock.adapters.cli.rollout_commands import rule, shadow
+from rootstock.adapters.cli.rollout_commands import rollout_lines, rule, shadow
 from rootstock.adapters.cli.signing_commands import keygen, sign
 from rootstock.adapters.cli.source_commands import SourceArguments, conversion_lines, located, source_bundle
-from rootstock.adapters.cli.split_command import split, split_words
+from rootstock.adapters.cli.split_command import split
 from rootstock.adapters.reference import LIVE, check_name, shown
 from rootstock.adapters.sources.limits import MAX_DIFFERENCE
 
@@ -258,8 +258,7 @@ def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> 
     if any(row["signer"] for row in rows):
         columns.append("signer")
     head = f"{adapter.get('name')}: {adapter.get('task')}; aliases: {cell(adapter.get('aliases'))}"
-    splits = split_words(adapter.get("splits"))
-    tell(adapter, as_json, head, *([f"splits: {splits}"] if splits else []), table(columns, rows))
+    tell(adapter, as_json, head, *rollout_lines(adapter), table(columns, rows))
 
 
 @app.command(

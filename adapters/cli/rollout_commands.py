@@ -92,6 +92,20 @@ def rule(
     tell(found.document, as_json, f"{found.name}: {_sentence(found.rule)}")
 
 
+def rollout_lines(adapter: Mapping[str, Any]) -> list[str]:
+    """Return the splits, the shadow and the rule of an adapter's document, a line for each that it has."""
+    splits = "; ".join(
+        f"{alias}: " + ", ".join(f"version {version} {percent:g} %" for version, percent in shares.items())
+        for alias, shares in (adapter.get("splits") or {}).items()
+    )
+    lines = [f"splits: {splits}"] if splits else []
+    if shadow := adapter.get("shadow"):
+        lines.append(f"shadow: version {shadow.get('version')} {shadow.get('percent'):g} %")
+    if limits := adapter.get("rule"):
+        lines.append(f"rule: {_sentence(limits)}")
+    return lines
+
+
 def _sentence(limits: Mapping[str, Any] | None) -> str:
     if limits is None:
         return "no rollback rule"

@@ -43,16 +43,6 @@ def split(
     tell(made.document, as_json, rest, *lines)
 
 
-def split_words(splits: object) -> str:
-    """Return the splits of an adapter's document as text, empty without any."""
-    if not isinstance(splits, dict):
-        return ""
-    return "; ".join(
-        f"{alias}: " + ", ".join(f"version {version} {percent:g} %" for version, percent in shares.items())
-        for alias, shares in splits.items()
-    )
-
-
 def _shares(given: Sequence[str]) -> dict[int, float]:
     shares: dict[int, float] = {}
     for text in given:

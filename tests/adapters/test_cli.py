@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, JSONResponse
 from typer.testing import CliRunner, Result
 
 from rootstock.adapters.cli.adapter_commands import app
+from rootstock.adapters.cli.rollout_commands import rollout_lines
 from rootstock.adapters.foundation.location import FoundationFiles
 from tests.adapters.stand_in import DIGESTS, VERIFICATION, ZIP, StandIn, bound, raw_server, refusal, serving
 from tests.peft_adapters import save_adapter
@@ -350,6 +351,20 @@ def test_a_rollback_rule_is_set_shown_and_removed(server: StandIn, run: Callable
     path = "/v1/adapters/a/rollback-rule"
     assert server.asked == [f"PUT {path}", f"GET {path}", f"DELETE {path}"]
     assert "give limits, or --remove alone" in failed(run("rule", "a", *limits, "--remove"), 2)
+
+
+def test_showing_prints_the_splits_the_shadow_and_the_rule_of_an_adapter() -> None:
+    rule = {"window_seconds": 300, "min_requests": 50, "max_disagreement": 0.1}
+    splits = {"live": {"3": 10.0, "4": 2.5}}
+    document = {"splits": splits, "shadow": {"version": 2, "percent": 20.0}, "rule": rule}
+    assert rollout_lines(document) == [
+        "splits: live: version 3 10 %, version 4 2.5 %",
+        "shadow: version 2 20 %",
+        "rule: max_disagreement 0.1; over 300 s, from 50 requests on",
+    ]
+    assert rollout_lines({"splits": {}, "shadow": None, "rule": None}) == []
+    # A server of the release before has none of them.
+    assert rollout_lines({}) == []
 
 
 def test_an_adapter_is_shared_with_all_tenants_and_taken_back(

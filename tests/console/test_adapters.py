@@ -61,6 +61,18 @@ def test_an_adapter_shows_the_shares_of_its_split_until_the_split_ends(
     expect(page.locator(".badges").first).not_to_contain_text("%")
 
 
+def test_an_adapter_shows_its_shadow_and_its_rule(visit: Callable[..., Visit], client: httpx.Client) -> None:
+    assert client.put("/v1/adapters/mood/shadow", json={"version": 1, "percent": 20}).status_code == 200
+    assert client.put("/v1/adapters/mood/rollback-rule", json={"max_disagreement": 0.1}).status_code == 200
+    try:
+        badges = visit().open("/#/adapters/mood").locator(".badges").first
+        expect(badges).to_contain_text("shadow: v1 20 %")
+        expect(badges).to_contain_text("max disagreement 0.1")
+    finally:
+        client.delete("/v1/adapters/mood/shadow")
+        client.delete("/v1/adapters/mood/rollback-rule")
+
+
 def test_a_promotion_waits_for_a_confirmation_and_a_roll_back_undoes_it(
     visit: Callable[..., Visit], client: httpx.Client
 ) -> None:

@@ -10,6 +10,7 @@ import { previousLive, promote, rollBackButton } from "./aliases.js";
 import { card } from "./card.js";
 import { eventList } from "./events.js";
 import { evaluation } from "./evaluation.js";
+import { state } from "./sentences.js";
 import { traffic } from "./traffic.js";
 
 const VERSIONS = [
@@ -94,7 +95,10 @@ function summary(adapter) {
   const splits = Object.entries(adapter.splits ?? {}).flatMap(([alias, shares]) =>
     Object.entries(shares).map(([version, percent]) => el("span", { class: "badge" }, `${alias}: ${percent} % → v${version}`)),
   );
-  return el("p", { class: "badges" }, el("span", { class: "badge" }, adapter.task ?? "no task"), aliases, splits);
+  const trials = Object.entries({ shadow: adapter.shadow, rule: adapter.rule })
+    .filter(([, value]) => value)
+    .map(([name, value]) => el("span", { class: "badge" }, `${name}: ${state(value)}`));
+  return el("p", { class: "badges" }, el("span", { class: "badge" }, adapter.task ?? "no task"), aliases, splits, trials);
 }
 
 function buttons(adapter, previous, redraw) {

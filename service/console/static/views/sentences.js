@@ -4,7 +4,7 @@ const at = (version) => (version === null || version === undefined ? "none" : `v
 const plain = (value) => (typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(4))) : String(value));
 
 /** Write a state: the shares of a split, a version with its share, the fields of a rule, or a plain value. */
-function state(value) {
+export function state(value) {
   if (value === null || value === undefined) return "none";
   if (typeof value !== "object") return plain(value);
   const fields = Object.entries(value).filter(([, one]) => one !== null);
