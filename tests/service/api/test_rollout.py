@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
+from standardwebhooks.webhooks import Webhook
 
 from rootstock.service.api.server import Server
 from rootstock.service.composition.server_parts import open_server
@@ -22,8 +24,10 @@ from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import TEXTS, PeftAdapter
 from tests.service.test_metrics import value
 from tests.tenants import believe_headers, client_of
+from tests.webhook_target import webhook_target
 
 T = TypeVar("T")
+SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 RULE = {"window_seconds": 600, "min_requests": 8, "max_disagreement": 0.2}
 
 
@@ -125,6 +129,7 @@ def test_a_version_with_wrong_labels_is_rolled_back_by_its_rule(
     assert (event["what"], event["version"], event["alias"], event["who"]) == ("rolled_back", 1, "live", "rule")
     assert event["detail"] == {
         "before": 2,
+        "after": 1,
         "reason": "max_disagreement",
         "measured": 1.0,
         "limit": 0.2,
@@ -134,6 +139,25 @@ def test_a_version_with_wrong_labels_is_rolled_back_by_its_rule(
     assert value(client, "rollbacks_total", stage="live") == 1
     observed.judge()
     assert change(client, "GET", "")["live"] == 1
+
+
+def test_a_rule_that_rolls_back_tells_the_webhook_why(
+    new_home: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, peft_saved: dict[str, PeftAdapter]
+) -> None:
+    monkeypatch.setattr(rollout_watcher, "INTERVAL_S", 3600)
+    with webhook_target() as target:
+        server = ObservedServer(new_home(), webhook_urls=target.url, webhook_secret=SECRET)
+        with run_server(server.settings, server.open) as server.running, server.running.client() as client:
+            publish(client, peft_saved["first"], "a,b,c")
+            change(client, "PUT", "/rollback-rule", RULE)
+            publish(client, peft_saved["first"], "b,c,a")
+            server.ask(client)
+            server.judge()
+            told = target.wait(6)[-1]
+    document = Webhook(SECRET).verify(told.body, dict(told.headers))
+    assert document["type"] == "adapter.rolled_back"
+    assert (document["data"]["version"], document["data"]["who"]) == (1, "rule")
+    assert document["data"]["detail"]["reason"] == "max_disagreement"
 
 
 def test_a_version_that_answers_alike_stays_live(
