@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-from zipfile import is_zipfile
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rootstock.adapters.cli.alias_commands import promote, rollback, set_alias, share
 from rootstock.adapters.cli.convert_command import convert
 from rootstock.adapters.cli.deletion_commands import deleted, undelete
 from rootstock.adapters.cli.history_commands import diff, history
@@ -18,47 +18,27 @@ from rootstock.adapters.cli.home_commands import backup, fsck, restore
 from rootstock.adapters.cli.offline_commands import import_folder, verify
 from rootstock.adapters.cli.options import (
     URL,
-    Activate,
-    Base,
     Json,
     Key,
-    Labels,
-    Length,
-    MaxDifference,
     Name,
-    Problem,
-    Rank,
     ServerUrl,
-    SignKey,
-    Task,
-    Texts,
-    TrustPickle,
     Url,
     examples,
-    listed,
 )
 from rootstock.adapters.cli.output import (
     cell,
-    compared,
     fail,
     failures,
-    notes,
-    published_lines,
-    signature_line,
     table,
     tell,
-    tell_pointer,
 )
-from rootstock.adapters.cli.rollout_commands import rollout_lines, rule, shadow
+from rootstock.adapters.cli.publication_commands import publish_from, push
+from rootstock.adapters.cli.rollout_commands import rollout_lines, rule, shadow, split
 from rootstock.adapters.cli.signing_commands import keygen, sign
-from rootstock.adapters.cli.source_commands import SourceArguments, conversion_lines, located, source_bundle
-from rootstock.adapters.cli.split_command import split
-from rootstock.adapters.reference import LIVE, check_name, shown
-from rootstock.adapters.sources.limits import MAX_DIFFERENCE
+from rootstock.adapters.reference import check_name, shown
 
 if TYPE_CHECKING:
     from rootstock.adapters.client.client import Client
-    from rootstock.adapters.client.upload import UploadSource
 
 # Plain style: an error is a line that a log or a script can read, not a box.
 # Without suggestions: to someone who looks for `promote`, they would offer `remove`.
@@ -90,7 +70,7 @@ def server(
     ctx.default_map = {str(ctx.invoked_subcommand): {"url": url, "key": key, "as_json": as_json}}
 
 
-@app.command(
+app.command(
     epilog=examples(
         "rootstock adapters push support-intents.zip",
         "rootstock adapters push ./peft-output --name sentiment --labels negative,positive",
@@ -99,123 +79,16 @@ def server(
         "rootstock adapters push org/name@main --name sentiment",
         "rootstock adapters push support-intents.zip --sign-key ~/keys/release.pem",
     )
-)
-def push(
-    path: Annotated[
-        str,
-        typer.Argument(
-            metavar="PATH",
-            help="A bundle or a plain PEFT folder, zipped or not; a folder of sentence-transformers, SetFit or "
-            "transformers; an estimator of scikit-learn (.skops); or org/name@revision of the Hugging Face hub.",
-        ),
-    ],
-    name: Annotated[
-        str | None, typer.Option(help="The name to publish under. Default: the last part of PATH, without .zip.")
-    ] = None,
-    task: Task = None,
-    labels: Labels = None,
-    problem_type: Problem = None,
-    max_length: Length = None,
-    foundation: Base = None,
-    rank: Rank = "auto",
-    max_difference: MaxDifference = MAX_DIFFERENCE,
-    texts: Texts = None,
-    trust_pickle: TrustPickle = False,
-    activate: Activate = True,
-    sign_key: SignKey = None,
-    url: Url = URL,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
-    """Publish an adapter as the next version of its name.
-
-    The server verifies the adapter first. If a check fails, nothing changes.
-
-    A model of another library becomes a bundle on this machine first, as `convert` does it. --foundation then
-    names the foundation that it was trained from.
-    """
-    plain: dict[str, Any] = {"task": task, "problem_type": problem_type, "max_length": max_length}
-    plain |= {"labels": listed(labels)}
-    found = located(path, trust_pickle)
-    made = source_bundle(found, plain, SourceArguments(rank, max_difference, texts, trust_pickle, foundation))
-    if made is None and found.path.is_file() and not is_zipfile(found.path):
-        fail(f"{path} is not a zip: give a bundle's zip, or the folder that save_pretrained wrote", 2)
-    source: UploadSource = found.path
-    if made is None:
-        plain["foundation"] = foundation
-    else:
-        source, plain = made.bundle.to_zip(), {}
-    with _connected(url, key) as client:
-        published = client.push(
-            source, name or found.name, activate=activate, progress=True, sign_key=sign_key, **plain
-        )
-        is_live = activate and not published.awaits_approval
-        live = published.version if is_live else client.show(published.name).live
-    document = {**published.document, "created": published.created}
-    if made is not None:
-        document["source"] = {**made.to_json(), **found.provenance}
-    verification = published.verification
-    tell(
-        document,
-        as_json,
-        *published_lines(published, live),
-        f"digest {published.digest}",
-        compared(verification),
-        *([signature_line(verification["signature"])] if verification.get("signature") else []),
-        *found.lines,
-        *([] if made is None else conversion_lines(made)),
-        *(["chats have the bundle's chat template"] if verification.get("chat_template") else []),
-        *notes(verification.get("warnings") or (), verification.get("ignored") or ()),
-    )
+)(push)
 
 
-@app.command(
+app.command(
     "publish-from",
     epilog=examples(
         "rootstock adapters publish-from hf://org/name@0123456789abcdef0123456789abcdef01234567 --name sentiment",
         "rootstock adapters publish-from s3://models/intents.zip#sha256=… --name intents",
     ),
-)
-def publish_from(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="An address: hf://org/name@COMMIT, https://host/path.zip or s3://bucket/key; the last two may "
-            "end in #sha256=DIGITS.",
-        ),
-    ],
-    name: Annotated[str, typer.Option(help="The name to publish under.")],
-    task: Task = None,
-    labels: Labels = None,
-    problem_type: Problem = None,
-    max_length: Length = None,
-    foundation: Base = None,
-    activate: Activate = True,
-    url: Url = URL,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
-    """Let the server fetch an adapter and publish it.
-
-    The server verifies it as an upload. It fetches only from the hosts that its operator allows.
-    """
-    plain: dict[str, Any] = {"task": task, "problem_type": problem_type, "max_length": max_length}
-    plain |= {"labels": listed(labels), "foundation": foundation}
-    with _connected(url, key) as client:
-        published = client.publish_from(source, name, activate=activate, **plain)
-        is_live = activate and not published.awaits_approval
-        live = published.version if is_live else client.show(published.name).live
-    verification = published.verification
-    tell(
-        {**published.document, "created": published.created},
-        as_json,
-        *published_lines(published, live),
-        f"digest {published.digest}",
-        compared(verification),
-        signature_line(verification.get("signature")),
-        *notes(verification.get("warnings") or (), verification.get("ignored") or ()),
-    )
+)(publish_from)
 
 
 @app.command(
@@ -294,82 +167,35 @@ def pull(
     tell(document, as_json, f"{got.name}@{got.version} is in {got.path}: {got.size} bytes")
 
 
-@app.command(
+app.command(
     epilog=examples(
         "rootstock adapters promote support-intents 3",
         "rootstock adapters promote support-intents 3 --alias prod",
     ),
-)
-def promote(
-    name: Name,
-    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="The number of the version.")],
-    alias: Annotated[str, typer.Option(help="The alias to set. A name alone means its alias `live`.")] = LIVE,
-    url: Url = URL,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
-    """Make a version live, or point another alias at it.
-
-    Requests that the server admits afterwards use that version.
-    """
-    set_alias(name, alias, version, url, key, as_json)
+)(promote)
 
 
-@app.command(
+app.command(
     "alias",
     epilog=examples(
         "rootstock adapters alias support-intents prod 3",
     ),
-)
-def set_alias(
-    name: Name,
-    alias: Annotated[
-        str, typer.Argument(metavar="ALIAS", help="The alias to set. A name alone means its alias `live`.")
-    ],
-    version: Annotated[
-        int, typer.Argument(metavar="VERSION", min=1, help="The number of the version to point at.")
-    ],
-    url: Url = URL,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
-    """Point an alias at a version, as `promote` does.
-
-    Requests that the server admits afterwards use that version.
-    """
-    with _connected(url, key) as client:
-        tell_pointer(client.promote(name, version, alias), as_json)
+)(set_alias)
 
 
-@app.command(
+app.command(
     epilog=examples(
         "rootstock adapters rollback support-intents",
     )
-)
-def rollback(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> None:
-    """Move `live` back to the version that it pointed at before."""
-    with _connected(url, key) as client:
-        tell_pointer(client.rollback(name), as_json)
+)(rollback)
 
 
-@app.command(
+app.command(
     epilog=examples(
         "rootstock adapters share support-intents",
         "rootstock adapters share support-intents --off",
     )
-)
-def share(
-    name: Name,
-    off: Annotated[bool, typer.Option("--off", help="Take it back: only its own tenant uses it.")] = False,
-    url: Url = URL,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
-    """Let all tenants of the server use an adapter."""
-    with _connected(url, key) as client:
-        sharing = client.share(name, not off)
-    who = "all tenants" if sharing.shared else "its own tenant alone"
-    tell(sharing.document, as_json, f"{sharing.name} is for {who}")
+)(share)
 
 
 @app.command(
