@@ -27,7 +27,8 @@ from rootstock.service.engine.core.errors import InvalidInput, RunnerFault, TooL
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.encode.modalities.probe import probe
 from rootstock.service.engine.generate.engine import GenerationEngine
-from rootstock.service.foundations import FoundationHost, Foundations
+from rootstock.service.foundation_host import FoundationHost
+from rootstock.service.foundations import Foundations
 from rootstock.service.lifecycle.deletions import Deletions
 from rootstock.service.telemetry.metrics import Metrics
 from rootstock.service.tolerance import compare, golden_tokens

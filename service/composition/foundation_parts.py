@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rootstock.service.engine.generate.prompt import PromptTokenizer
     from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
     from rootstock.service.engine.runners.seq2seq.decoder import Seq2SeqDecoder
-    from rootstock.service.foundations import FoundationHost
+    from rootstock.service.foundation_host import FoundationHost
     from rootstock.service.registry_catalog import RegistryCatalog
 
 _MIB = 2**20
@@ -49,7 +49,7 @@ async def open_foundation(
     from rootstock.adapters.foundation.location import generates, locate
     from rootstock.adapters.foundation.weights import FoundationWeights
     from rootstock.service.conversion import Converter
-    from rootstock.service.foundations import FoundationHost
+    from rootstock.service.foundation_host import FoundationHost
     from rootstock.service.registry_catalog import RegistryCatalog
     from rootstock.service.two_towers import TowerCatalog, TwoTowers
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from rootstock.adapters.store.port import Store
     from rootstock.service.api.server import Server
     from rootstock.service.engine.core.observer import Observer
-    from rootstock.service.foundations import FoundationHost, Foundations
+    from rootstock.service.foundation_host import FoundationHost
+    from rootstock.service.foundations import Foundations
     from rootstock.service.lifecycle.deletions import Deletions
     from rootstock.service.pins import Pins
     from rootstock.service.telemetry.metrics import Metrics

@@ -12,7 +12,8 @@ from rootstock.adapters.reference import FOUNDATION
 from rootstock.adapters.registry import Resolution, SplitCandidate
 from rootstock.service.engine.core.adapter_cache import memory_of
 from rootstock.service.engine.encode.engine import EngineLimits
-from rootstock.service.foundations import FoundationHost, Foundations
+from rootstock.service.foundation_host import FoundationHost
+from rootstock.service.foundations import Foundations
 from rootstock.service.pins import Pins
 from tests.bounds import HANG
 from tests.service.engine.fakes import SPEC, Bench, make_adapter, run

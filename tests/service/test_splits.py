@@ -17,7 +17,8 @@ from rootstock.adapters.errors import FoundationNotHosted
 from rootstock.adapters.reference import FOUNDATION
 from rootstock.adapters.registry import Resolution, SplitCandidate
 from rootstock.service.engine.core.request import RequestOptions
-from rootstock.service.foundations import FoundationHost, Foundations
+from rootstock.service.foundation_host import FoundationHost
+from rootstock.service.foundations import Foundations
 from rootstock.service.splits import SplitChoice, candidate_at, noting, place_of
 from tests.service.engine.fakes import SPEC, Bench, run
 

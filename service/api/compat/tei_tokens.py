@@ -22,7 +22,7 @@ from rootstock.service.api.strict import MAX_ITEMS, Strict
 from rootstock.service.engine.core.errors import EngineError, TooLarge, WrongTask
 from rootstock.service.engine.encode.modalities.text_input import check_characters
 from rootstock.service.engine.encode.size import check_total
-from rootstock.service.foundations import FoundationHost
+from rootstock.service.foundation_host import FoundationHost
 
 router = APIRouter(route_class=BodyRoute)
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}

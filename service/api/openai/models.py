@@ -19,7 +19,7 @@ from rootstock.service.api.document.error_codes import REFERENCE, raises
 from rootstock.service.api.server import Server, server_of
 from rootstock.service.engine.core.errors import InvalidParameter
 from rootstock.service.engine.encode.modalities.text_input import MAX_CHARACTERS
-from rootstock.service.foundations import FoundationHost
+from rootstock.service.foundation_host import FoundationHost
 
 
 class ModelName(PathConvertor):
