@@ -16,7 +16,7 @@ FAULT_CODES = frozenset({RunnerFault.code, CorruptBundle.code, MissingBundle.cod
 def blame_of(error: BaseException, own_timeout: bool) -> Blame:
     """Return who is at fault in an error. `own_timeout` tells whether the request set its own timeout.
 
-    A client could make any version miss a timeout of its own, so that is no fault of the version. Neither are a
+    A client could make any version miss a timeout that it sets, so that is no fault of the version. Neither are a
     full queue, a stop, or a registry or a store that is away.
     """
     if isinstance(error, Expired):

@@ -86,7 +86,7 @@ class ShadowTraffic:
         self._counter.shadowed("differed" if differs else "agreed")
 
     def _fail(self, pair: ShadowPair, error: Exception) -> ShadowResult:
-        # A shadow has a timeout of its own: to miss it means that other work went first.
+        # A shadow has a separate timeout: to miss it means that other work went first.
         blame = blame_of(error, own_timeout=True)
         if blame == "server":
             return "dropped"
