@@ -9,7 +9,15 @@ from typing import get_args
 
 import pytest
 
-from rootstock.adapters.errors import InvalidRule, InvalidShadow, NoRule, NoShadow, NotOwner, UnknownVersion
+from rootstock.adapters.errors import (
+    InvalidRule,
+    InvalidShadow,
+    NoRule,
+    NoShadow,
+    NotOwner,
+    UnknownVersion,
+    VersionInUse,
+)
 from rootstock.adapters.reference import LIVE
 from rootstock.adapters.registry import SqlRegistry, TenantRegistry
 from rootstock.adapters.registry.rollout_records import RollbackRule, Rollout, RuleVerdict, Shadow, Stage
@@ -34,10 +42,14 @@ def spam(sql_registry: SqlRegistry) -> SqlRegistry:
     return sql_registry
 
 
-def the_rollout(registry: SqlRegistry) -> Rollout:
+def the_rollouts(registry: SqlRegistry) -> list[Rollout]:
     found = registry.rollouts()
     assert found is not None
-    (rollout,) = found[1]
+    return found[1]
+
+
+def the_rollout(registry: SqlRegistry) -> Rollout:
+    (rollout,) = the_rollouts(registry)
     return rollout
 
 
@@ -114,8 +126,18 @@ def test_a_shadow_whose_version_is_live_or_gone_has_no_effect(spam: SqlRegistry)
     assert spam.show("spam").shadow is None
     assert the_rollout(spam).shadow is None
     spam.set_alias("spam", LIVE, 2)
-    spam.delete_version("spam", 3)
-    assert the_rollout(spam).shadow is None
+    with pytest.raises(VersionInUse, match="the shadow of 'live'"):
+        spam.delete_version("spam", 3)
+    spam.delete_version("spam", 3, force=True, restorable=True)
+    assert the_rollouts(spam) == []
+    ended, deleted = spam.events("spam", 2)[::-1]
+    assert (ended.what, ended.detail["reason"], deleted.what) == (
+        "shadow_ended",
+        "version_deleted",
+        "version_deleted",
+    )
+    spam.undelete("spam", 3)
+    assert the_rollouts(spam) == []
 
 
 def test_a_rule_is_shown_until_it_is_removed_and_both_are_events(spam: SqlRegistry) -> None:
@@ -216,7 +238,7 @@ def test_a_verdict_on_live_moves_it_back_under_the_name_of_the_rule(spam: SqlReg
     event = spam.events("spam", 1)[0]
     assert (event.what, event.version, event.alias, event.who) == ("rolled_back", 1, LIVE, "rule")
     figures = {"reason": "max_disagreement", "measured": 0.4, "limit": 0.1, "requests": 57, "incumbent": 1}
-    assert event.detail == {"before": 2, **figures}
+    assert event.detail == {"before": 2, "after": 1, **figures}
 
 
 def test_a_verdict_on_a_shadow_or_a_candidate_ends_it(spam: SqlRegistry) -> None:

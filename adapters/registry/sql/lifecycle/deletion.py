@@ -111,6 +111,8 @@ def remove_version(
     if restorable:
         session.add(_kept(row, aliases, datetime.now(UTC)))
     end_splits_of(session, history, stored, number)
+    # A shadow without effect, because its version is live, shall not come back with the version.
+    session.execute(delete(ShadowRow).where(ShadowRow.adapter == stored, ShadowRow.version == number))
     session.execute(delete(AliasRow).where(AliasRow.adapter == stored, AliasRow.version == number))
     session.execute(delete(LiveRow).where(LiveRow.adapter == stored, LiveRow.version == number))
     session.execute(delete(VersionRow).where(VersionRow.adapter == stored, VersionRow.number == number))
