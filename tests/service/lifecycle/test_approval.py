@@ -24,12 +24,16 @@ from tests.peft_adapters import PeftAdapter
 # The calls of the role `publish` that move no request of `live` to a version that was not live before.
 HARMLESS = {
     ("delete", "/v1/adapters/{name}"),
+    ("delete", "/v1/adapters/{name}/aliases/{alias}/split"),
+    ("delete", "/v1/adapters/{name}/rollback-rule"),
+    ("delete", "/v1/adapters/{name}/shadow"),
     ("delete", "/v1/adapters/{name}/versions/{version}"),
     ("delete", "/v1/models/{name}"),
     ("post", "/v1/adapters/{name}/rollback"),
     ("post", "/v1/adapters/{name}/undelete"),
     ("post", "/v1/adapters/{name}/versions/{version}/undelete"),
     ("post", "/v1/unload_lora_adapter"),
+    ("put", "/v1/adapters/{name}/rollback-rule"),
     ("put", "/v1/adapters/{name}/sharing"),
 }
 # The others, which ask the approval first. Each has a test below.
@@ -37,6 +41,8 @@ ACTIVATING = {
     ("post", "/v1/adapters"),
     ("post", "/v1/load_lora_adapter"),
     ("put", "/v1/adapters/{name}/aliases/{alias}"),
+    ("put", "/v1/adapters/{name}/aliases/{alias}/split"),
+    ("put", "/v1/adapters/{name}/shadow"),
 }
 
 
@@ -146,6 +152,21 @@ def test_a_rollback_and_an_undeletion_need_no_approval(
     assert first.post(f"/v1/adapters/mood/versions/{numbers[0]}/undelete").json()["aliases"] == {
         "live": numbers[0]
     }
+
+
+def test_a_version_that_awaits_approval_gets_no_share_of_live_and_no_copy_of_its_requests(
+    keys: dict[str, httpx.Client], peft_saved: dict[str, PeftAdapter]
+) -> None:
+    first, approver = keys["first"], keys["approver"]
+    one, two = (publish(first, peft_saved["first"], mark)["version"] for mark in ("one", "two"))
+    assert promote(approver, one).status_code == 200
+    shares, shadow = {"candidates": {str(two): 10}}, {"version": two, "percent": 10}
+    for path, body in (("aliases/live/split", shares), ("shadow", shadow)):
+        refused = first.put(f"/v1/adapters/mood/{path}", json=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "approval_needed")
+        assert approver.put(f"/v1/adapters/mood/{path}", json=body).status_code == 200
+    assert promote(first, one, "staging").status_code == 200
+    assert first.put("/v1/adapters/mood/aliases/staging/split", json=shares).status_code == 200
 
 
 def test_vllm_s_load_route_publishes_and_says_that_approval_is_awaited(
