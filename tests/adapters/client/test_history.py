@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import zipfile
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from rootstock.adapters.cli.adapter_commands import app
 from rootstock.adapters.cli.event_sentences import sentence
+from rootstock.adapters.client.async_client import AsyncClient
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.client.errors import Misused, NotFound
 from rootstock.adapters.client.history.event_flows import EventEntry
@@ -60,7 +62,7 @@ def test_the_history_of_an_adapter_is_its_events_newest_first_by_both_clients(
     assert events[1].detail == {"before": 1, "after": 2}
     assert told.history("told", 2) == events[:2]
     assert told.history(limit=1)[0].name == "told"
-    with closing(Awaited(live.url)) as client:
+    with closing(Awaited(AsyncClient(live.url), asyncio.Runner())) as client:
         assert client.history("told") == events
 
 
@@ -90,7 +92,7 @@ def test_a_difference_states_fields_labels_targets_figures_and_the_card(
     assert (found.labels_added, found.labels_removed, found.labels_moved) == (("cross",), ("angry",), True)
     assert (found.targets_added, found.targets_removed) == ((), ())
     assert [line for line in found.card if line[:1] in "+-"][2:] == ["-Of 100 texts.", "+Of 200 texts."]
-    with closing(Awaited(live.url)) as client:
+    with closing(Awaited(AsyncClient(live.url), asyncio.Runner())) as client:
         assert client.diff("told", 1, 2) == found
     with pytest.raises(NotFound):
         told.diff("told", 1, 9)
