@@ -55,8 +55,10 @@ def test_a_version_of_a_split_or_the_shadow_goes_only_by_force_and_ends_them(
         whole.delete_version("spam", 3)
     whole.delete_version("spam", 3, force=True, restorable=True)
     assert left(registry_url) == [("live", 2)]
-    assert whole.events(limit=1)[0].detail == {
-        "digest": digest("c"), "aliases": [], "splits": ["prod"], "shadow": True, "restorable": True,
+    deleted, *ended = whole.events(limit=3)
+    assert deleted.detail == {"digest": digest("c"), "aliases": [], "restorable": True}
+    assert {(one.what, one.alias, one.detail["reason"]) for one in ended} == {
+        ("split_ended", "prod", "version_deleted"), ("shadow_ended", None, "version_deleted"),
     }  # fmt: skip
     whole.delete_version("spam", 4, force=True)
     assert left(registry_url) == [], "the split of an alias that goes has no incumbent"
@@ -161,7 +163,7 @@ def test_a_request_for_activation_is_recorded_once_until_something_else_happens_
     whole.set_alias("spam", "prod", 2)
     whole.request_activation("spam", 2)
     asked = [one for one in whole.events() if one.what == "activation_requested"]
-    assert [(one.version, one.alias, one.detail) for one in asked] == [(2, "live", {"before": 1})] * 2
+    assert [(one.version, one.alias, one.detail) for one in asked] == [(2, "live", {"before": 1, "after": 2})] * 2
     assert whole.resolve("spam").version == 1
     with pytest.raises(errors.UnknownVersion):
         whole.request_activation("spam", 9)
