@@ -138,7 +138,15 @@ class World:
     def _request(self, call: Call, name: str, ticket: Ticket) -> Request:
         now = self.clock.now
         return Request(
-            adapter(name), [], {}, now + call.seconds, now, call.tenant, call.priority, call.verifying, ticket
+            adapter(name),
+            [],
+            {},
+            deadline=now + call.seconds,
+            arrived=now,
+            tenant=call.tenant,
+            priority=call.priority,
+            verifying=call.verifying,
+            ticket=ticket,
         )
 
     def _encoded(self, length: int) -> TextSample:
