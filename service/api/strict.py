@@ -27,6 +27,11 @@ def one_of(**types: str) -> dict[str, Any]:
     }
 
 
+def at_least_one(**types: str) -> dict[str, Any]:
+    """Return the part of a JSON schema which says that an object has one or more of these fields, of its type."""
+    return {"anyOf": [{"required": [name], "properties": {name: {"type": kind}}} for name, kind in types.items()]}
+
+
 class Strict(BaseModel):
     """A JSON object of a request. Unknown keys are refused. Too many keys or items are refused unchecked."""
 

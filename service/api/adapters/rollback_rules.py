@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from rootstock.adapters.registry.rollout_records import (
     MAX_P95_RATIO,
@@ -18,7 +18,7 @@ from rootstock.adapters.registry.rollout_records import (
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.document.error_codes import ADAPTER, CHANGE, raises
 from rootstock.service.api.server import server_of
-from rootstock.service.api.strict import Strict
+from rootstock.service.api.strict import Strict, at_least_one
 
 router = APIRouter(route_class=BodyRoute)
 _DEFAULT = RollbackRule()
@@ -27,6 +27,10 @@ Share = Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)]
 
 class RuleBody(Strict):
     """The body that sets a rule; a limit that is left out or null does not hold. It needs at least one."""
+
+    model_config = ConfigDict(
+        json_schema_extra=at_least_one(max_error_rate="number", max_disagreement="number", max_p95_ratio="number")
+    )
 
     window_seconds: Annotated[float, Field(ge=1, le=MAX_WINDOW_SECONDS, strict=True, allow_inf_nan=False)] = (
         _DEFAULT.window_seconds

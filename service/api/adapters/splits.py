@@ -29,7 +29,13 @@ class SplitBody(Strict):
     """The body that splits an alias: the percent of its requests for each version, at most 100 in all."""
 
     candidates: Annotated[
-        dict[VersionKey, Percent], Field(min_length=1, max_length=16, examples=[{"4": 10}, {"4": 10, "5": 2.5}])
+        dict[VersionKey, Percent],
+        Field(
+            min_length=1,
+            max_length=16,
+            examples=[{"4": 10}, {"4": 10, "5": 2.5}],
+            json_schema_extra={"additionalProperties": False},
+        ),
     ]
 
 

@@ -18,7 +18,7 @@ from schemathesis.core.transport import Response
 BEYOND_A_SCHEMA = frozenset(
     {
         "wrong_task", "invalid_reference", "invalid_name", "invalid_parameter", "invalid_input", "input_too_long",
-        "invalid_source", "source_unavailable", "invalid_key",
+        "invalid_source", "source_unavailable", "invalid_key", "invalid_split", "invalid_shadow",
     }
 )  # fmt: skip
 # Messages of `invalid_request` that a request may get which the document allows, each with the reason.

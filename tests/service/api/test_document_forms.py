@@ -49,9 +49,9 @@ def document(client: httpx.Client) -> dict[str, Any]:
     return document
 
 
-def allows(document: dict[str, Any], path: str, body: Any) -> bool:
+def allows(document: dict[str, Any], path: str, body: Any, method: str = "post") -> bool:
     """Tell whether the document allows a JSON body."""
-    schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    schema = document["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"]
     whole = {**schema, "components": document["components"]}
     return bool(jsonschema.Draft202012Validator(whole).is_valid(body))
 
@@ -72,6 +72,28 @@ def test_a_body_of_a_sound_form_is_allowed_by_the_document_and_not_refused_for_i
     answer = client.post(path, json=body)
     assert answer.is_success or answer.json()["error"]["code"] != "invalid_request"
     assert allows(document, path, body)
+
+
+@pytest.mark.parametrize(
+    ("part", "body", "allowed"),
+    [
+        ("rollback-rule", {}, False),
+        ("rollback-rule", {"max_error_rate": None}, False),
+        ("rollback-rule", {"max_error_rate": 0.1, "max_p95_ratio": None}, True),
+        ("aliases/{alias}/split", {"candidates": {}}, False),
+        ("aliases/{alias}/split", {"candidates": {"04": 10}}, False),
+        ("aliases/{alias}/split", {"candidates": {"4": 10}}, True),
+    ],
+    ids=str,
+)
+def test_the_document_allows_rules_and_splits_of_the_form_that_the_server_takes(
+    client: httpx.Client, document: dict[str, Any], part: str, body: Any, allowed: bool
+) -> None:
+    # A body of a sound form shall change nothing.
+    name = "nobody" if allowed else client.get("/v1/adapters").json()["adapters"][0]["name"]
+    answer = client.put(f"/v1/adapters/{name}/{part.format(alias='live')}", json=body)
+    assert answer.status_code == (404 if allowed else 422)
+    assert allows(document, f"/v1/adapters/{{name}}/{part}", body, "put") == allowed
 
 
 def test_no_parameter_and_no_form_field_may_be_null(document: dict[str, Any]) -> None:
