@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -15,12 +16,23 @@ from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.foundations import Foundations
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedVersion:
+    """A version in the memory of an engine, the reference that means it, and whether it is a candidate."""
+
+    engine: Engine | GenerationEngine
+    digest: str
+    reference: str
+    is_candidate: bool
+
+
 class Pins:
     """The pinned references. Their adapters stay in host memory and in slots, also after an alias moves.
 
-    A pinned alias with a split pins all versions of the split. A reference may be a served name, and may begin
-    with a tenant and a slash. Use it from the event loop. A reference that cannot be resolved or loaded is
-    logged, and left to the requests that need it.
+    A pinned alias with a split pins all versions of the split, as far as slots can be pinned: candidates of
+    splits come after what the references point to. A reference may be a served name, and may begin with a tenant
+    and a slash. Use it from the event loop. A reference that cannot be resolved, loaded or pinned is logged, and
+    left to the requests that need it.
     """
 
     def __init__(self, foundations: Foundations, registry: Registry, references: Sequence[str]) -> None:
@@ -37,11 +49,21 @@ class Pins:
     async def follow(self) -> None:
         """Pin the adapters that the references point to now, then unpin those that they pointed to before."""
         async with self._turn:
-            pinned: dict[Engine | GenerationEngine, set[str]] = defaultdict(set)
+            loaded: list[LoadedVersion] = []
             for reference in map(self._foundations.names.reference, self._references):
-                for engine, digest in await self._load(reference, "not pinned"):
-                    pinned[engine].add(digest)
+                loaded += await self._load(reference, "not pinned")
+            # Whoever may split an alias decides how many candidates there are, so they must not take the room of
+            # what the operator has named. The sort keeps the order of the references.
+            loaded.sort(key=lambda one: one.is_candidate)
+            pinned: dict[Engine | GenerationEngine, dict[str, str]] = defaultdict(dict)
+            for one in loaded:
+                pinned[one.engine].setdefault(one.digest, one.reference)
             for engine in [engine for host in self._foundations for engine in host.engines]:
+                most = engine.slots.most_pinned
+                reason = f"at most {most} adapters can be pinned; end its split, or raise ROOTSTOCK_SLOTS"
+                for digest in list(pinned[engine])[most:]:
+                    log = structlog.get_logger().bind(reference=pinned[engine].pop(digest))
+                    log.warning("not pinned", digest=digest, reason=reason)
                 engine.slots.pin(frozenset(pinned[engine]))
                 for digest in engine.slots.pinned:
                     if (adapter := engine.cache.peek(digest)) is not None:
@@ -65,8 +87,8 @@ class Pins:
         if self._references:
             await self.follow()
 
-    async def _load(self, reference: str, failure: str) -> list[tuple[Engine | GenerationEngine, str]]:
-        """Load the adapters that a reference means, and return their engines and digests.
+    async def _load(self, reference: str, failure: str) -> list[LoadedVersion]:
+        """Load the adapters that a reference means, and return them with their engines.
 
         These are those of all versions of a split. Log the event `failure` for each that fails.
         """
@@ -76,7 +98,7 @@ class Pins:
         except Exception as error:  # Any error of a registry: a request that needs the adapter gets it again.
             log.warning(failure, reason=str(error))
             return []
-        loaded: list[tuple[Engine | GenerationEngine, str]] = []
+        loaded: list[LoadedVersion] = []
         for version in (resolution, *map(resolution.as_candidate, resolution.candidates)):
             try:
                 engines = self._foundations.of(version).engines_of(version.task)
@@ -85,7 +107,8 @@ class Pins:
             except Exception as error:  # Any error of a store.
                 log.warning(failure, version=version.version, reason=str(error))
             else:
-                loaded += [(engine, version.digest) for engine in engines]
+                is_candidate = version is not resolution
+                loaded += [LoadedVersion(engine, version.digest, reference, is_candidate) for engine in engines]
         return loaded
 
 

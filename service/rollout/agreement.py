@@ -68,9 +68,10 @@ def _answers(one: Any, other: Any) -> bool:
     return _span(one) == _span(other)
 
 
-def _span(prediction: Any) -> tuple[int, int]:
-    best = prediction if isinstance(prediction, Mapping) else prediction[0]
-    return best["start"], best["end"]
+def _span(prediction: Any) -> tuple[int, int] | None:
+    """Return the best span; None if the context holds no answer, as one of spaces."""
+    best = prediction if isinstance(prediction, Mapping) else next(iter(prediction), None)
+    return None if best is None else (best["start"], best["end"])
 
 
 def _vectors(one: Any, other: Any) -> bool:

@@ -32,7 +32,7 @@ class RolloutWatcher:
     """A task that judges the adapters with a rollback rule again and again, by this server's requests alone.
 
     It judges each candidate of a split of `live`, the shadow, and `live` itself for the rule's window after a
-    move. `moved` hears the name of an adapter whose `live` it moved back.
+    move. `moved` hears the name of an adapter whose requests for `live` go to other versions after a verdict.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class RolloutWatcher:
                 stage=verdict.stage,
                 **verdict.detail(),
             )
-            if verdict.stage == "live":
+            if verdict.stage != "shadow":
                 self._moved(verdict.name)
         return done
 

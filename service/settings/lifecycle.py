@@ -20,6 +20,7 @@ class LifecycleSettings(BaseSettings):
     keep_versions: int = Field(
         0,
         ge=0,
+        le=1_000_000,
         description="Newest versions of an adapter that stay after a publication. Older ones are deleted, unless "
         "an alias, a split, a shadow or the next rollback needs them. 0: all stay.",
     )

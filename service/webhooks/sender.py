@@ -93,6 +93,7 @@ async def _skip(response: httpx.Response) -> None:
 
 def _seconds(header: str | None) -> float:
     """Return the seconds that the header Retry-After states; a date in it counts as none."""
-    with suppress(ValueError):
+    # A number with hundreds of digits fits in no float.
+    with suppress(ValueError, OverflowError):
         return max(0.0, float(int(header or "")))
     return 0.0

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, update
@@ -14,7 +15,7 @@ from rootstock.adapters import errors
 from rootstock.adapters.registry import AliasSplit, NewVersion, SplitCandidate, SqlRegistry, TenantRegistry
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.registry.sql.tables import AliasRow, SplitRow
-from tests.adapters.registries import digest, publish
+from tests.adapters.registries import address, digest, publish
 from tests.bounds import HANG
 
 
@@ -279,3 +280,18 @@ def test_a_tenant_s_split_is_its_own_and_only_it_sets_one(registry_url: str) -> 
         with pytest.raises(errors.NotOwner):
             beta.end_split("acme/spam", "live")
         assert shares(acme, "spam") == {1: 40.0}
+
+
+def test_many_publications_at_once_number_the_events_of_splits_in_order_too(tmp_path: Path) -> None:
+    with closing(SqlRegistry(address(tmp_path))) as whole:
+        registry = TenantRegistry(whole, "acme")
+        for content in "ab":
+            publish(registry, "spam", content, activate=content == "a")
+        registry.set_split("spam", "live", {2: 10})
+        registry.publish_all([NewVersion("spam", digest("c"), "text-classification", {}, 1)])
+        publish(registry, "spam", "d")
+        events = registry.events()
+        assert [event.id for event in events] == list(range(len(events), 0, -1))
+        assert [event.what for event in events][:5] == [
+            "alias_set", "published", "alias_set", "published", "split_ended",
+        ]  # fmt: skip

@@ -220,6 +220,21 @@ def test_a_rollback_leaves_nothing_to_go_back_to(spam: SqlRegistry) -> None:
     assert (the_rollout(spam).live, the_rollout(spam).before) == (1, None)
 
 
+def test_live_is_judged_only_against_the_version_that_a_rollback_makes_live(spam: SqlRegistry) -> None:
+    """A version that was deleted and came back is not in the history of `live`, which leads to an older one."""
+    spam.set_alias("spam", LIVE, 3)
+    spam.set_rule("spam", RULE)
+    assert the_rollout(spam).before == 2
+    spam.delete_version("spam", 2, restorable=True)
+    spam.undelete("spam", 2)
+    assert the_rollout(spam).before is None
+    judged = replace(verdict("live", 3), incumbent=2)
+    assert not spam.carry_out(judged)
+    assert spam.show("spam").live == 3
+    assert spam.carry_out(replace(judged, incumbent=1))
+    assert spam.show("spam").live == 1
+
+
 def test_servers_read_again_only_after_a_change(spam: SqlRegistry) -> None:
     spam.set_rule("spam", RULE)
     first = spam.rollouts()

@@ -83,6 +83,20 @@ def test_a_pinned_alias_with_a_split_pins_each_of_its_versions() -> None:
     with_pins(body, "a+b")
 
 
+def test_candidates_of_a_split_never_take_the_slots_that_other_pins_or_requests_need() -> None:
+    """Whoever may publish can split a pinned alias, and the server has to start all the same."""
+
+    async def body(bench: Bench, pins: Pins) -> None:
+        bench.add("a", "b", "c", "d", warm=False)
+        await pins.follow()
+        assert bench.engine.slots.pinned == {"sha256:a", "sha256:d"}
+        bench.catalog.names["d"] = bench.catalog.names["a"]
+        await pins.follow()
+        assert bench.engine.slots.pinned == {"sha256:a", "sha256:b"}
+
+    with_pins(body, "a+b+c", "d", slots=5)
+
+
 def test_a_candidate_that_does_not_load_leaves_the_alias_s_own_version_pinned() -> None:
     async def body(bench: Bench, pins: Pins) -> None:
         bench.add("a", "b", warm=False)

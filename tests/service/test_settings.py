@@ -31,6 +31,12 @@ def test_an_empty_path_is_refused_where_it_would_be_the_working_folder(
         read_settings()
 
 
+def test_the_versions_to_keep_fit_in_a_query_of_every_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOTSTOCK_KEEP_VERSIONS", str(2**63))
+    with pytest.raises(SettingsError, match="ROOTSTOCK_KEEP_VERSIONS"):
+        read_settings()
+
+
 def test_an_empty_folder_of_exports_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ROOTSTOCK_EXPORTS", "")
     monkeypatch.setenv("ROOTSTOCK_HOME", str(tmp_path))

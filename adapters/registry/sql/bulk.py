@@ -28,7 +28,7 @@ def publish_all(
     following = {name: row.next_version for name, row in known.items()}
     done: list[Published] = []
     rows: list[dict[str, Any]] = []
-    events: list[dict[str, Any]] = []
+    moves: list[tuple[str, int, str, int | None]] = []
     for version in versions:
         name = version.name
         number = numbers.get((name, version.digest))
@@ -38,8 +38,7 @@ def publish_all(
             following[name] = number + 1
             numbers[name, version.digest] = number
             rows.append(_version(version, number, now, history.who))
-            events.append(history.row("published", name, number, None, {"digest": version.digest}))
-            events.append(history.row("alias_set", name, number, LIVE, {"before": live.get(name)}))
+            moves.append((name, number, version.digest, live.get(name)))
             live[name] = number
         done.append(Published(name, number, version.digest, created, live.get(name)))
     # The caller has just stored these bytes again.
@@ -54,6 +53,11 @@ def publish_all(
         # Before `live` moves, because the events of the splits that end state the version that it points at.
         end_splits_of_live(session, history, {row["adapter"] for row in rows})
         _move_live(session, [(row["adapter"], row["number"]) for row in rows])
+        # Numbered last, as they are written: a tenant's events have rising numbers in the order of their rows.
+        events: list[dict[str, Any]] = []
+        for name, number, digest, before in moves:
+            events.append(history.row("published", name, number, None, {"digest": digest}))
+            events.append(history.row("alias_set", name, number, LIVE, {"before": before}))
         session.execute(insert(EventRow), events)
     return done
 

@@ -91,12 +91,17 @@ class Slots:
         self._free.append(slot)
         return True
 
+    @property
+    def most_pinned(self) -> int:
+        """Return how many adapters can be pinned at most."""
+        return self._runner.slots - 3
+
     def pin(self, digests: frozenset[str]) -> None:
         """Keep these adapters and no others in their slots, from their next lease on. Any thread may call it.
 
         Raise ValueError if they would leave no slot for other adapters.
         """
-        most = self._runner.slots - 3
+        most = self.most_pinned
         if len(digests) > most:
             message = f"{len(digests)} adapters to pin; at most {most}, so that others have a slot; pin fewer"
             raise ValueError(message)

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from rootstock.adapters.errors import NotOwner
 from rootstock.adapters.reference import LIVE
 from rootstock.adapters.registry import SqlRegistry, TenantRegistry
 from rootstock.service.lifecycle.approval import Approval, ApprovalNeeded
@@ -227,6 +228,19 @@ def test_a_rule_decides_by_the_role_or_by_who_published(
         else:
             with pytest.raises(ApprovalNeeded, match="rootstock adapters promote mood 1"):
                 approval.check(principal, registry, "mood", LIVE, 1)
+
+
+@pytest.mark.parametrize("rule", ["admin", "second"])
+def test_nobody_is_told_to_have_an_adapter_of_another_tenant_approved(tmp_path: Path, rule: Any) -> None:
+    """The registry refuses the change, and says that the adapter is another tenant's."""
+    with closing(SqlRegistry(f"sqlite:///{tmp_path / 'registry.db'}")) as whole:
+        publish_in(TenantRegistry(whole, "default", "default/a"), "mood", "content", activate=False)
+        whole.share("mood", True)
+        acme = TenantRegistry(whole, "acme", "acme/b")
+        for name in ("mood", "default/mood"):
+            Approval(rule).check(Principal("acme", "publish", "b"), acme, name, LIVE, 1)
+            with pytest.raises(NotOwner):
+                acme.set_alias(name, LIVE, 1)
 
 
 @pytest.mark.parametrize("rule", ["admin", "second"])

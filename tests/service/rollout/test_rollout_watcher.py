@@ -206,7 +206,8 @@ def test_a_candidate_that_differs_ends_its_split_and_live_stays(site: Site) -> N
     site.see(3, times=1)
     assert site.verdicts() == [("max_disagreement", "split", 3)]
     shown = site.registry.show("spam")
-    assert (shown.splits, shown.live) == ({}, 2)
+    # The pins hear of it, and let the candidates go.
+    assert (shown.splits, shown.live, site.moved) == ({}, 2, ["spam"])
     event = site.registry.events("spam", 1)[0]
     assert (event.what, event.alias, event.who, event.detail["candidate"]) == ("split_ended", LIVE, "rule", 3)
     assert event.detail["before"] == {"1": 10, "3": 10}

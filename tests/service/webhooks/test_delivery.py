@@ -154,6 +154,18 @@ def test_pauses_double_to_the_longest_one_and_retry_after_makes_one_longer_up_to
     assert not any("s3cret" in str(line) for line in logs)
 
 
+@pytest.mark.parametrize("header", ["9" * 400, "9" * 5000, "-1", "soon", "1.5"])
+def test_an_event_is_taken_whatever_retry_after_says_with_it(
+    registry: SqlRegistry, targets: Callable[[], WebhookTarget], header: str
+) -> None:
+    target = targets()
+    target.headers = {"Retry-After": header}
+    with closing(Delivering(registry.webhooks, [target])):
+        publish(registry, "spam", "a")
+        target.wait(2)
+    assert len(target.received) == 2
+
+
 def test_a_redirect_is_a_refusal_and_is_not_followed(
     registry: SqlRegistry, targets: Callable[[], WebhookTarget]
 ) -> None:

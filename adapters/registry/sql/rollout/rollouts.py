@@ -11,7 +11,7 @@ from rootstock.adapters.errors import NoPreviousVersion, NoShadow
 from rootstock.adapters.reference import LIVE
 from rootstock.adapters.registry.rollout_records import Rollout, RuleVerdict, Shadow
 from rootstock.adapters.registry.sql.history import History
-from rootstock.adapters.registry.sql.live import live_version, step_back
+from rootstock.adapters.registry.sql.live import live_version, previous_live, step_back
 from rootstock.adapters.registry.sql.rollout.rollback_rules import rule_in
 from rootstock.adapters.registry.sql.rollout.shadows import end_shadow
 from rootstock.adapters.registry.sql.rollout.splits import end_split, read_splits
@@ -19,6 +19,7 @@ from rootstock.adapters.registry.sql.tables import (
     AdapterRow,
     AliasRow,
     EventRow,
+    LiveRow,
     RollbackRuleRow,
     ShadowRow,
     SplitRow,
@@ -49,7 +50,7 @@ def rollouts(session: Session) -> list[Rollout]:
     of_live = select(SplitRow).where(SplitRow.alias == LIVE, SplitRow.adapter.in_(present))
     for row in session.scalars(of_live.order_by(SplitRow.version)):
         splits[row.adapter][row.version] = row.percent
-    moves = _moves(session)
+    moves, previous = _moves(session), _previous(session)
     found = []
     for name in names:
         here, now = versions[name], live.get(name)
@@ -60,7 +61,9 @@ def rollouts(session: Session) -> list[Rollout]:
             Rollout(
                 name,
                 now,
-                before if before in here and before != now else None,
+                # A version that came back after its deletion is not in the history that a rollback follows. To
+                # judge `live` against it could make an older version live that nobody compared.
+                before if before in here and before == previous.get(name) else None,
                 None if move is None else move.at,
                 {version: percent for version, percent in splits[name].items() if version in here - {now}},
                 shadow if shadow is not None and shadow.version in here - {now} else None,
@@ -89,7 +92,7 @@ def carry_out(session: Session, history: History, verdict: RuleVerdict) -> bool:
         return True
     if verdict.stage == "split":
         return _end_split(session, history, verdict)
-    if live_version(session, stored) != verdict.version:
+    if live_version(session, stored) != verdict.version or previous_live(session, stored) != verdict.incumbent:
         return False
     try:
         version = step_back(session, history, stored, stored)
@@ -128,3 +131,18 @@ def _moves(session: Session) -> dict[str, EventRow]:
     )
     ids = select(last).select_from(RollbackRuleRow)
     return {row.name: row for row in session.scalars(select(EventRow).where(EventRow.id.in_(ids)))}
+
+
+def _previous(session: Session) -> dict[str, int]:
+    """Return the version that a rollback makes live now, for each adapter with a rule and a live version."""
+    last = (
+        select(LiveRow.id)
+        .where(LiveRow.adapter == AliasRow.adapter, LiveRow.version != AliasRow.version)
+        .order_by(LiveRow.id.desc())
+        .limit(1)
+        .correlate(AliasRow)
+        .scalar_subquery()
+    )
+    ruled = select(last).select_from(AliasRow).join(RollbackRuleRow, RollbackRuleRow.adapter == AliasRow.adapter)
+    ids = ruled.where(AliasRow.alias == LIVE)
+    return {row.adapter: row.version for row in session.scalars(select(LiveRow).where(LiveRow.id.in_(ids)))}
