@@ -89,10 +89,11 @@ def rule(
         typer.Option(min=1, help="Largest p95 of the time to compute, as a multiple of the incumbent's."),
     ] = None,
     window: Annotated[
-        float | None, typer.Option(min=1, help="Judge the requests of the last so many seconds. Default: 300.")
+        float | None,
+        typer.Option(min=1, help="Judge the requests of the last so many seconds, at most 86,400. Default: 300."),
     ] = None,
     min_requests: Annotated[
-        int | None, typer.Option(min=1, help="Judge once there are so many requests. Default: 50.")
+        int | None, typer.Option(min=1, help="Judge once there are so many requests, at most 1,000. Default: 50.")
     ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove the rule.")] = False,
     url: Url = URL,
