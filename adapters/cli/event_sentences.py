@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from rootstock.adapters.client.history.event_flows import EventEntry
 
 _UNITS = {"window_seconds": " s"}
+# Reasons that no rule gives. Any other is the limit that a version broke.
+_CAUSES = {"alias_moved": "the alias moved", "version_deleted": "a version of it was deleted"}
 
 
 def sentence(event: EventEntry) -> str:
@@ -18,10 +20,12 @@ def sentence(event: EventEntry) -> str:
 
 
 def _reason(detail: Mapping[str, Any]) -> str:
-    """Return why a rule made a change, or nothing for a change that someone asked for."""
+    """Return why something ended, or nothing for a change that someone asked for."""
     reason = detail.get("reason")
-    if not isinstance(reason, str):
+    if not isinstance(reason, str) or reason == "asked":
         return ""
+    if reason in _CAUSES:
+        return f" because {_CAUSES[reason]}"
     facts = [f"{name} {_plain(detail[name])}" for name in ("measured", "limit", "requests") if name in detail]
     return f" because of {reason}" + (f" ({', '.join(facts)})" if facts else "")
 
@@ -36,6 +40,11 @@ def _moved(event: EventEntry) -> str:
 
 def _rolled_back(event: EventEntry) -> str:
     return f"rolled back, {_moved(event)}"
+
+
+def _deleted(event: EventEntry) -> str:
+    """Tell a deletion. A version that cannot come back is deleted for good."""
+    return _of_version("deleted" if event.detail.get("restorable") else "deleted for good")(event)
 
 
 def _of_version(what: str) -> Callable[[EventEntry], str]:
@@ -62,7 +71,8 @@ def _rule(event: EventEntry) -> str:
 def _adapter_deleted(event: EventEntry) -> str:
     versions = event.detail.get("versions")
     numbers = ", ".join(map(str, versions)) if isinstance(versions, list) else ""
-    return "adapter deleted" + (f", with its versions {numbers}" if numbers else "")
+    how = "" if event.detail.get("restorable") else " for good"
+    return f"adapter deleted{how}" + (f", with its versions {numbers}" if numbers else "")
 
 
 def _signed(event: EventEntry) -> str:
@@ -86,15 +96,15 @@ def _version(value: Any) -> str:
 
 
 def _state(value: Any) -> str:
-    """Return a state as words: `4: 10 %` for the shares of a split, fields with their values else."""
+    """Return a state as words: `version 4 with 10 %` for a share, fields with their values else."""
     if value is None or value == {}:
         return "none"
     if not isinstance(value, Mapping):
         return _plain(value)
     if all(str(name).isdigit() for name in value):
-        return ", ".join(f"version {name} {_plain(share)} %" for name, share in value.items())
+        return ", ".join(f"version {name} with {_plain(share)} %" for name, share in value.items())
     if value.keys() == {"version", "percent"}:
-        return f"version {value['version']} {_plain(value['percent'])} %"
+        return f"version {value['version']} with {_plain(value['percent'])} %"
     stated = [(name, one) for name, one in value.items() if one is not None]
     return ", ".join(f"{name} {_plain(one)}{_UNITS.get(name, '')}" for name, one in stated)
 
@@ -110,8 +120,8 @@ _SENTENCES: dict[str, Callable[[EventEntry], str]] = {
     "rolled_back": _rolled_back,
     "shared": lambda _: "shared with all tenants",
     "unshared": lambda _: "no longer shared",
-    "activation_requested": _of_version("waits for its activation"),
-    "version_deleted": _of_version("deleted"),
+    "activation_requested": _of_version("awaits approval"),
+    "version_deleted": _deleted,
     "version_restored": _of_version("restored"),
     "version_purged": _of_version("removed for good"),
     "adapter_deleted": _adapter_deleted,

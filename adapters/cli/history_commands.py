@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rootstock.adapters.client.history.version_diff import FigurePair, VersionDiff
 
 _MOST_LINES = 40
+_DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
 
 
 def history(
@@ -30,8 +32,8 @@ def history(
 ) -> None:
     """Tell who changed an adapter, when, and how.
 
-    The newest change comes first. A deleted adapter keeps its history. `-` stands for a program that made the
-    change in the home.
+    The newest change comes first, and times are in UTC. A deleted adapter keeps its history. `-` stands for a
+    program that made the change in the home.
     """
     from rootstock.adapters.client.client import Client
 
@@ -52,24 +54,34 @@ def diff(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Show how version B of an adapter differs from version A."""
+    """Show how version B of an adapter differs from version A.
+
+    The tables leave out what both versions have in common. --json prints all figures of both.
+    """
     from rootstock.adapters.client.client import Client
 
     with failures(), Client(url, key or None) as client:
         found = client.diff(name, first, second)
-    tell(found.document, as_json, *_lines(found))
+    tell(found.document, as_json, *difference_lines(found))
 
 
-def _lines(found: VersionDiff) -> Iterator[str | Table]:
+def difference_lines(found: VersionDiff) -> Iterator[str | Table]:
+    """Yield the lines and tables that show how the second version differs from the first."""
     columns = "", f"version {found.before}", f"version {found.after}"
-    rows = [dict(zip(columns, (one.field, one.before, one.after), strict=True)) for one in found.changes]
+    rows = [
+        dict(zip(columns, (one.field, _brief(one.before), _brief(one.after)), strict=True))
+        for one in found.changes
+    ]
     yield table(columns, rows) if rows else f"versions {found.before} and {found.after} are the same"
     yield from _listed("labels", found.labels_added, found.labels_removed)
     if found.labels_moved:
         yield "labels: the order of those in both differs"
     yield from _listed("targets", found.targets_added, found.targets_removed)
-    if found.figures:
-        yield table((*columns, "change"), [dict(_row(columns, figure)) for figure in found.figures])
+    moved = [figure for figure in found.figures if figure.before != figure.after]
+    if moved:
+        yield table((*columns, "change"), [dict(_row(columns, figure)) for figure in moved])
+    if same := len(found.figures) - len(moved):
+        yield f"figures that are the same: {same}; see them with --json"
     if found.card:
         yield from found.card[:_MOST_LINES]
         if (more := len(found.card) - _MOST_LINES) > 0:
@@ -82,7 +94,12 @@ def _listed(what: str, added: Iterable[str], removed: Iterable[str]) -> Iterator
             yield f"{what} {how}: {', '.join(map(cell, values))}"
 
 
+def _brief(value: Any) -> Any:
+    """Return the first digits of a digest, and any other value as it is."""
+    return _DIGEST.sub(lambda match: match[1], value) if isinstance(value, str) else value
+
+
 def _row(columns: tuple[str, str, str], figure: FigurePair) -> Iterator[tuple[str, Any]]:
     yield from zip(columns, (figure.name, figure.before, figure.after), strict=True)
     if figure.before is not None and figure.after is not None:
-        yield "change", f"{figure.after - figure.before:+.4g}" if figure.after != figure.before else "="
+        yield "change", f"{figure.after - figure.before:+.4g}"

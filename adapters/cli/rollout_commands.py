@@ -57,7 +57,7 @@ def shadow(
 ) -> None:
     """Let a version compute a share of live's requests too.
 
-    The server compares its answers with live's, and returns none of them.
+    The server compares its answers with live's, and returns none of them. A new shadow replaces the old one.
     """
     if end == (version is not None) or end == (percent is not None):
         fail("give a version and --percent, or --end alone", 2)
@@ -86,13 +86,14 @@ def rule(
     ] = None,
     max_p95_ratio: Annotated[
         float | None,
-        typer.Option(min=1, help="Largest p95 of the time to compute, over the incumbent's."),
+        typer.Option(min=1, help="Largest p95 of the time to compute, as a multiple of the incumbent's."),
     ] = None,
     window: Annotated[
-        float | None, typer.Option(min=1, help="Judge the requests of the last so many seconds. Default: 300.")
+        float | None,
+        typer.Option(min=1, help="Judge the requests of the last so many seconds, at most 86,400. Default: 300."),
     ] = None,
     min_requests: Annotated[
-        int | None, typer.Option(min=1, help="Judge once there are so many requests. Default: 50.")
+        int | None, typer.Option(min=1, help="Judge once there are so many requests, at most 1,000. Default: 50.")
     ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove the rule.")] = False,
     url: Url = URL,
@@ -101,7 +102,8 @@ def rule(
 ) -> None:
     """Set the limits that new versions have to keep, or show them.
 
-    A version that breaks one is taken back: its split or its shadow ends, or `live` moves back.
+    A version that breaks one is taken back: its split or its shadow ends, or `live` moves back. A new rule
+    replaces the old one with all its limits. Without options the command shows the rule.
     """
     limits = {
         "max_error_rate": max_error_rate,
@@ -126,12 +128,12 @@ def rule(
 def rollout_lines(adapter: Mapping[str, Any]) -> list[str]:
     """Return the splits, the shadow and the rule of an adapter's document, a line for each that it has."""
     splits = "; ".join(
-        f"{alias}: " + ", ".join(f"version {version} {percent:g} %" for version, percent in shares.items())
+        f"{alias}: " + ", ".join(f"version {version} with {percent:g} %" for version, percent in shares.items())
         for alias, shares in (adapter.get("splits") or {}).items()
     )
     lines = [f"splits: {splits}"] if splits else []
     if shadow := adapter.get("shadow"):
-        lines.append(f"shadow: version {shadow.get('version')} {shadow.get('percent'):g} %")
+        lines.append(f"shadow: version {shadow.get('version')} with {shadow.get('percent'):g} %")
     if limits := adapter.get("rule"):
         lines.append(f"rule: {_sentence(limits)}")
     return lines

@@ -34,6 +34,8 @@ _ADVICE = {
     401: "give a key: --key, or ROOTSTOCK_ADMIN_KEY",
     403: "give the server's admin key: --key, or ROOTSTOCK_ADMIN_KEY",
 }
+# A 403 with another code has a cause that no stronger key removes, and its message states the remedy.
+_KEY_CODES = {"missing_key", "wrong_key", None}
 
 
 def one_line(text: object) -> str:
@@ -101,7 +103,7 @@ class Refused(ClientError):
         self.param = param
         self.retry_after = retry_after
         self.request_id = request_id
-        self.advice = _ADVICE.get(status, "")
+        self.advice = "" if status == 403 and code not in _KEY_CODES else _ADVICE.get(status, "")
 
 
 class AccessDenied(Refused):

@@ -358,8 +358,8 @@ def test_showing_prints_the_splits_the_shadow_and_the_rule_of_an_adapter() -> No
     splits = {"live": {"3": 10.0, "4": 2.5}}
     document = {"splits": splits, "shadow": {"version": 2, "percent": 20.0}, "rule": rule}
     assert rollout_lines(document) == [
-        "splits: live: version 3 10 %, version 4 2.5 %",
-        "shadow: version 2 20 %",
+        "splits: live: version 3 with 10 %, version 4 with 2.5 %",
+        "shadow: version 2 with 20 %",
         "rule: max_disagreement 0.1; over 300 s, from 50 requests on",
     ]
     assert rollout_lines({"splits": {}, "shadow": None, "rule": None}) == []
@@ -427,6 +427,7 @@ def test_options_for_every_command_may_stand_before_or_after_it(
     [
         (401, "missing_key", "; give a key: --key, or ROOTSTOCK_ADMIN_KEY"),
         (403, "wrong_key", "; give the server's admin key: --key, or ROOTSTOCK_ADMIN_KEY"),
+        (403, "approval_needed", ""),
         (409, "version_in_use", ""),
     ],
 )

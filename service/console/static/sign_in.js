@@ -25,7 +25,7 @@ export function signInForm() {
     },
     field("Key", input),
     place,
-    el("p", { class: "small muted" }, "The API key allows reading and inference. The admin key also allows changes. The key stays in this tab until it closes."),
+    el("p", { class: "small muted" }, "A key of the role predict allows reading and inference. One of the role publish or admin also allows changes. The key stays in this tab until it closes."),
     el("div", { class: "actions" }, el("button", { class: "main" }, "Sign in")),
   );
   return [heading("Sign in", "This server asks for a key."), form];

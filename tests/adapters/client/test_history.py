@@ -15,6 +15,8 @@ from typer.testing import CliRunner, Result
 
 from rootstock.adapters.cli.adapter_commands import app
 from rootstock.adapters.cli.event_sentences import sentence
+from rootstock.adapters.cli.history_commands import difference_lines
+from rootstock.adapters.cli.output import tell
 from rootstock.adapters.client.async_client import AsyncClient
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.client.errors import Misused, NotFound
@@ -134,6 +136,22 @@ def test_figures_stand_side_by_side() -> None:
     ]
 
 
+def test_the_lines_of_a_difference_leave_out_equal_figures_and_shorten_digests(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def version(number: int, accuracy: float) -> dict[str, Any]:
+        evaluation = {"adapter": {"accuracy": accuracy, "rows": 120, "macro_f1": 0.5}}
+        digest = f"sha256:{number:064x}"
+        return {"version": number, "digest": digest, "description": {"evaluation": evaluation}}
+
+    tell({}, False, *difference_lines(VersionDiff.of("a", (version(1, 0.5), version(2, 0.75)), ("", ""))))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1:] for line in lines if "accuracy" in line] == [["0.5", "0.75", "+0.25"]]
+    assert not any("rows" in line for line in lines)
+    assert lines[-1] == "figures that are the same: 2; see them with --json"
+    assert [line.split()[1:] for line in lines if "digest" in line] == [["sha256:000000000000"] * 2]
+
+
 RULE = {"window_seconds": 300.0, "min_requests": 50, "max_error_rate": 0.05, "max_disagreement": None}
 JUDGED = {"reason": "max_disagreement", "measured": 0.4, "limit": 0.1, "requests": 57}
 
@@ -155,28 +173,28 @@ JUDGED = {"reason": "max_disagreement", "measured": 0.4, "limit": 0.1, "requests
             None,
             "live",
             {"before": {}, "after": {"4": 10.0, "5": 2.5}},
-            "split of live: none → version 4 10 %, version 5 2.5 %",
+            "split of live: none → version 4 with 10 %, version 5 with 2.5 %",
         ),
         (
             "split_ended",
             None,
             "prod",
             {"before": {"4": 10.0}, "after": None},
-            "split of prod: version 4 10 % → none",
+            "split of prod: version 4 with 10 % → none",
         ),
         (
             "shadow_set",
             4,
             None,
             {"before": None, "after": {"version": 4, "percent": 20.0}},
-            "shadow: none → version 4 20 %",
+            "shadow: none → version 4 with 20 %",
         ),
         (
             "shadow_ended",
             4,
             None,
             {"before": {"version": 4, "percent": 20.0}, "after": None},
-            "shadow: version 4 20 % → none",
+            "shadow: version 4 with 20 % → none",
         ),
         (
             "rule_set",
@@ -185,11 +203,39 @@ JUDGED = {"reason": "max_disagreement", "measured": 0.4, "limit": 0.1, "requests
             {"before": None, "after": RULE},
             "rollback rule: none → window_seconds 300 s, min_requests 50, max_error_rate 0.05",
         ),
-        ("activation_requested", 3, "live", {"before": 2}, "version 3 waits for its activation"),
-        ("version_deleted", 3, None, {"aliases": ["prod"]}, "version 3 deleted, with the aliases prod"),
+        ("activation_requested", 3, "live", {"before": 2}, "version 3 awaits approval"),
+        (
+            "split_ended",
+            None,
+            "live",
+            {"before": {"4": 10.0}, "after": {}, "reason": "alias_moved"},
+            "split of live: version 4 with 10 % → none because the alias moved",
+        ),
+        (
+            "split_ended",
+            None,
+            "live",
+            {"before": {"4": 10.0}, "after": {}, "reason": "asked"},
+            "split of live: version 4 with 10 % → none",
+        ),
+        (
+            "version_deleted",
+            3,
+            None,
+            {"aliases": ["prod"], "restorable": True},
+            "version 3 deleted, with the aliases prod",
+        ),
+        ("version_deleted", 3, None, {"aliases": []}, "version 3 deleted for good"),
         ("version_restored", 3, None, {"aliases": []}, "version 3 restored"),
         ("version_purged", 3, None, {}, "version 3 removed for good"),
-        ("adapter_deleted", None, None, {"versions": [1, 3]}, "adapter deleted, with its versions 1, 3"),
+        (
+            "adapter_deleted",
+            None,
+            None,
+            {"versions": [1, 3], "restorable": True},
+            "adapter deleted, with its versions 1, 3",
+        ),
+        ("adapter_deleted", None, None, {"versions": [1]}, "adapter deleted for good, with its versions 1"),
         ("marked_ready", 1, None, {"before": "b", "after": "a"}, "marked ready version 1: b → a"),
         ("signed", 1, None, {"signer": "release"}, "version 1 signed by release"),
         ("of_a_newer_server", 1, "live", {"x": 1}, "of a newer server live version 1"),

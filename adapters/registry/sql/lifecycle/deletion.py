@@ -255,8 +255,10 @@ def _not_deleted(
     called: str, number: int | None, gone: Sequence[DeletedVersionRow], adapter: AdapterRow
 ) -> UnknownVersion:
     known = [str(row.number) for row in gone]
-    hint = f"versions that can come back: {words(known)}" if known else "none can come back"
-    if number is None:
-        state = "is not deleted" if adapter.deleted_at is None else "was deleted with versions that are purged"
-        return UnknownVersion(f"adapter {called!r} {state}; name one deleted version; {hint}")
-    return UnknownVersion(f"adapter {called!r} has no deleted version {shown(number)}; {hint}")
+    if number is not None:
+        hint = f"versions that can come back: {words(known)}" if known else "none can come back"
+        return UnknownVersion(f"adapter {called!r} has no deleted version {shown(number)}; {hint}")
+    state = "is not deleted" if adapter.deleted_at is None else "was deleted with versions that are purged"
+    if not known:
+        return UnknownVersion(f"adapter {called!r} {state}, and has no version that can come back")
+    return UnknownVersion(f"adapter {called!r} {state}; name a version that can come back: {words(known)}")

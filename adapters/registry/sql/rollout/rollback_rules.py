@@ -27,7 +27,7 @@ def find_rule(session: Session, stored: str, called: str) -> RollbackRule:
     """Return the rollback rule of an adapter; raise NoRule, with the name `called`, if it has none."""
     rule = rule_of(session, stored)
     if rule is None:
-        raise NoRule(f"adapter {called!r} has no rollback rule; set one to have it")
+        raise NoRule(f"adapter {called!r} has no rollback rule; set one by its limits")
     return rule
 
 

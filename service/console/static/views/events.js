@@ -47,7 +47,7 @@ export async function eventList(name, signal) {
 
 export async function show(place, { signal }) {
   const body = el("section", { class: "panel", "aria-label": "Events" }, el("p", { class: "waiting" }, "Loading…"));
-  place.append(heading("Events", "Publications, aliases, splits, rollbacks and deletions, newest first."), body);
+  place.append(heading("Events", "Publications, aliases, splits, shadows, rules, rollbacks and deletions, newest first."), body);
   try {
     body.replaceChildren(...(await eventList(null, signal)));
   } catch (error) {

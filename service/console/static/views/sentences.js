@@ -21,9 +21,16 @@ function aliases({ detail }) {
   return Array.isArray(detail?.aliases) && detail.aliases.length ? `, with ${detail.aliases.join(", ")}` : "";
 }
 
-/** Write why a rule made a change; nothing for a change that someone asked for. */
+/** Write that a deletion is for good, if what it deleted cannot come back. */
+const forGood = ({ detail }) => (detail?.restorable ? "" : " for good");
+
+// Reasons that no rule gives. Any other is the limit that a version broke.
+const causes = { alias_moved: "the alias moved", version_deleted: "a version of it was deleted" };
+
+/** Write why something ended; nothing for a change that someone asked for. */
 function reason({ detail }) {
-  if (typeof detail?.reason !== "string") return "";
+  if (typeof detail?.reason !== "string" || detail.reason === "asked") return "";
+  if (Object.hasOwn(causes, detail.reason)) return ` because ${causes[detail.reason]}`;
   const facts = ["measured", "limit", "requests"].filter((name) => name in detail).map((name) => `${name} ${plain(detail[name])}`);
   return ` because of ${detail.reason.replaceAll("_", " ")}${facts.length ? ` (${facts.join(", ")})` : ""}`;
 }
@@ -35,11 +42,11 @@ const sentences = {
   rolled_back: ({ version, detail }) => `rolled back to v${version}${detail?.before ? ` from v${detail.before}` : ""}`,
   shared: () => "shared with all tenants",
   unshared: () => "no longer shared",
-  activation_requested: ({ version }) => `v${version} waits for its activation`,
-  version_deleted: (event) => `v${event.version} deleted${aliases(event)}`,
+  activation_requested: ({ version }) => `v${version} awaits approval`,
+  version_deleted: (event) => `v${event.version} deleted${forGood(event)}${aliases(event)}`,
   version_restored: (event) => `v${event.version} restored${aliases(event)}`,
   version_purged: ({ version }) => `v${version} removed for good`,
-  adapter_deleted: ({ detail }) => `adapter deleted${Array.isArray(detail?.versions) && detail.versions.length ? `, with ${detail.versions.map(at).join(", ")}` : ""}`,
+  adapter_deleted: ({ detail }) => `adapter deleted${forGood({ detail })}${Array.isArray(detail?.versions) && detail.versions.length ? `, with ${detail.versions.map(at).join(", ")}` : ""}`,
   split_set: (event) => `split of ${event.alias ?? "live"}: ${change(event)}`,
   split_ended: (event) => `split of ${event.alias ?? "live"} ended: ${change(event)}`,
   shadow_set: (event) => `shadow: ${change(event)}`,
