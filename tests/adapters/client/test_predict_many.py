@@ -262,8 +262,11 @@ def test_a_call_that_nobody_waits_for_is_not_repeated() -> None:
         assert (server.tries, slept) == (1, [])
 
 
+# A job in the background of a shell ignores SIGINT, and so would Python.
 SCRIPT = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from rootstock.adapters.client.client import Client
 results = Client(sys.argv[1], timeout=float(sys.argv[2])).predict_many("a", ["x", "held"], batch=1, concurrency=2)
 print(next(results).label, flush=True)
