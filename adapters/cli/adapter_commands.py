@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -27,6 +25,7 @@ from rootstock.adapters.cli.options import (
 )
 from rootstock.adapters.cli.output import (
     cell,
+    connected,
     fail,
     failures,
     table,
@@ -36,9 +35,6 @@ from rootstock.adapters.cli.publication_commands import publish_from, push
 from rootstock.adapters.cli.rollout_commands import rollout_lines, rule, shadow, split
 from rootstock.adapters.cli.signing_commands import keygen, sign
 from rootstock.adapters.reference import check_name, shown
-
-if TYPE_CHECKING:
-    from rootstock.adapters.client.client import Client
 
 # Plain style: an error is a line that a log or a script can read, not a box.
 # Without suggestions: to someone who looks for `promote`, they would offer `remove`.
@@ -99,7 +95,7 @@ app.command(
 )
 def list_all(url: Url = URL, key: Key = None, as_json: Json = False) -> None:
     """List every adapter on the server."""
-    with _connected(url, key) as client:
+    with connected(url, key) as client:
         adapters = [adapter.document for adapter in client.list()]
     columns = ("name", "live", "versions", "task", "aliases", "residency")
     rows = ({**a, "versions": len(a.get("versions") or ())} for a in adapters)
@@ -114,7 +110,7 @@ def list_all(url: Url = URL, key: Key = None, as_json: Json = False) -> None:
 )
 def show(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> None:
     """Show one adapter with its aliases and versions."""
-    with _connected(url, key) as client:
+    with connected(url, key) as client:
         adapter = client.show(name).document
     columns = ["version", "status", "task", "digest", "bytes", "created", "residency", "golden"]
     rows = [
@@ -161,7 +157,7 @@ def pull(
     as_json: Json = False,
 ) -> None:
     """Download the bundle of a version as a zip."""
-    with _connected(url, key) as client:
+    with connected(url, key) as client:
         got = client.pull(ref, output or Path())
     document = {"name": got.name, "version": got.version, "file": str(got.path), "bytes": got.size}
     tell(document, as_json, f"{got.name}@{got.version} is in {got.path}: {got.size} bytes")
@@ -237,7 +233,7 @@ def remove(
         fail(f"cannot ask for confirmation, because stdin is not a terminal; to remove {what}, add --yes", 2)
     if not yes and not typer.confirm(f"Remove {what} from {url}?", err=True):
         fail("nothing was removed")
-    with _connected(url, key) as client:
+    with connected(url, key) as client:
         client.delete(name, version, force=force, purge=purge)
     tell({"name": name, "version": version, "removed": True}, as_json, f"{what} is removed{' for good' * purge}")
 
@@ -328,11 +324,3 @@ app.command(
         "rootstock adapters restore /backups/rootstock --home /srv/rootstock",
     )
 )(restore)
-
-
-@contextmanager
-def _connected(url: str, key: str | None) -> Iterator[Client]:
-    from rootstock.adapters.client.client import Client
-
-    with failures(), Client(url, key or None) as client:
-        yield client

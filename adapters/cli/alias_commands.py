@@ -14,7 +14,7 @@ from rootstock.adapters.cli.options import (
     Url,
 )
 from rootstock.adapters.cli.output import (
-    failures,
+    connected,
     tell,
     tell_pointer,
 )
@@ -53,17 +53,13 @@ def set_alias(
 
     Requests that the server admits afterwards use that version.
     """
-    from rootstock.adapters.client.client import Client
-
-    with failures(), Client(url, key or None) as client:
+    with connected(url, key) as client:
         tell_pointer(client.promote(name, version, alias), as_json)
 
 
 def rollback(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> None:
     """Move `live` back to the version that it pointed at before."""
-    from rootstock.adapters.client.client import Client
-
-    with failures(), Client(url, key or None) as client:
+    with connected(url, key) as client:
         tell_pointer(client.rollback(name), as_json)
 
 
@@ -75,9 +71,7 @@ def share(
     as_json: Json = False,
 ) -> None:
     """Let all tenants of the server use an adapter."""
-    from rootstock.adapters.client.client import Client
-
-    with failures(), Client(url, key or None) as client:
+    with connected(url, key) as client:
         sharing = client.share(name, not off)
     who = "all tenants" if sharing.shared else "its own tenant alone"
     tell(sharing.document, as_json, f"{sharing.name} is for {who}")

@@ -7,14 +7,12 @@ from typing import Annotated
 import typer
 
 from rootstock.adapters.cli.options import URL, Json, Key, Name, Url
-from rootstock.adapters.cli.output import cell, failures, table, tell
+from rootstock.adapters.cli.output import cell, connected, table, tell
 
 
 def deleted(name: Name, url: Url = URL, key: Key = None, as_json: Json = False) -> None:
     """List the deleted versions of an adapter that can come back."""
-    from rootstock.adapters.client.client import Client
-
-    with failures(), Client(url, key or None) as client:
+    with connected(url, key) as client:
         versions = client.deleted(name)
     columns = ("version", "task", "digest", "bytes", "deleted", "until", "aliases")
     rows = (
@@ -52,9 +50,7 @@ def undelete(
 
     Aliases come back too, unless they point at another version now.
     """
-    from rootstock.adapters.client.client import Client
-
-    with failures(), Client(url, key or None) as client:
+    with connected(url, key) as client:
         back = client.undelete(name, version)
     versions = ", ".join(f"{back.name}@{number}" for number in back.versions)
     are = "is" if len(back.versions) == 1 else "are"

@@ -10,7 +10,7 @@ import typer
 
 from rootstock.adapters.cli.event_sentences import sentence
 from rootstock.adapters.cli.options import URL, Json, Key, Name, Url
-from rootstock.adapters.cli.output import cell, failures, table, tell
+from rootstock.adapters.cli.output import cell, connected, table, tell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,9 +35,7 @@ def history(
     The newest change comes first, and times are in UTC. A deleted adapter keeps its history. `-` stands for a
     program that made the change in the home.
     """
-    from rootstock.adapters.client.client import Client
-
-    with failures(), Client(url, key or None) as client:
+    with connected(url, key) as client:
         events = client.history(name, limit)
     lines = [
         f"{one.at[:19].replace('T', ' ')} {one.who or '-'}: {'' if name else f'{one.name}: '}{sentence(one)}"
@@ -58,9 +56,7 @@ def diff(
 
     The tables leave out what both versions have in common. --json prints all figures of both.
     """
-    from rootstock.adapters.client.client import Client
-
-    with failures(), Client(url, key or None) as client:
+    with connected(url, key) as client:
         found = client.diff(name, first, second)
     tell(found.document, as_json, *difference_lines(found))
 

@@ -17,6 +17,7 @@ from rootstock.adapters.errors import AdapterError, InvalidKey, InvalidName, Inv
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from rootstock.adapters.client.client import Client
     from rootstock.adapters.client.records import AliasRecord, PublishedRecord
 
 _PROGRAM = "rootstock adapters"
@@ -114,6 +115,16 @@ def failures(program: str = _PROGRAM) -> Iterator[None]:
         fail(in_options("; ".join(filter(None, (f"{error}{status}", error.advice)))), 1, program)
     except (AdapterError, OSError) as error:
         fail(explained(error), 1, program)
+
+
+@contextmanager
+def connected(url: str, key: str | None) -> Iterator[Client]:
+    """Yield a client of a server, with the failures of its calls as `failures` shows them."""
+    # Its packages take longer to import than most commands to fail.
+    from rootstock.adapters.client.client import Client
+
+    with failures(), Client(url, key or None) as client:
+        yield client
 
 
 def fail(message: str, code: int = 1, program: str = _PROGRAM) -> NoReturn:

@@ -27,8 +27,8 @@ from rootstock.adapters.cli.options import (
 )
 from rootstock.adapters.cli.output import (
     compared,
+    connected,
     fail,
-    failures,
     notes,
     published_lines,
     signature_line,
@@ -75,8 +75,6 @@ def push(
     A model of another library becomes a bundle on this machine first, as `convert` does it. --foundation then
     names the foundation that it was trained from.
     """
-    from rootstock.adapters.client.client import Client
-
     plain: dict[str, Any] = {"task": task, "problem_type": problem_type, "max_length": max_length}
     plain |= {"labels": listed(labels)}
     found = located(path, trust_pickle)
@@ -88,7 +86,7 @@ def push(
         plain["foundation"] = foundation
     else:
         source, plain = made.bundle.to_zip(), {}
-    with failures(), Client(url, key or None) as client:
+    with connected(url, key) as client:
         published = client.push(
             source, name or found.name, activate=activate, progress=True, sign_key=sign_key, **plain
         )
@@ -136,11 +134,9 @@ def publish_from(
 
     The server verifies it as an upload. It fetches only from the hosts that its operator allows.
     """
-    from rootstock.adapters.client.client import Client
-
     plain: dict[str, Any] = {"task": task, "problem_type": problem_type, "max_length": max_length}
     plain |= {"labels": listed(labels), "foundation": foundation}
-    with failures(), Client(url, key or None) as client:
+    with connected(url, key) as client:
         published = client.publish_from(source, name, activate=activate, **plain)
         is_live = activate and not published.awaits_approval
         live = published.version if is_live else client.show(published.name).live

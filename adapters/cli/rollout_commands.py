@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rootstock.adapters.cli.options import URL, Json, Key, Name, Url
-from rootstock.adapters.cli.output import fail, failures, tell, tell_pointer
+from rootstock.adapters.cli.output import connected, fail, tell, tell_pointer
 from rootstock.adapters.reference import LIVE, shown
 
 SHARES_HELP = "A version and its percent of the requests, as 4=10. Repeat it for several versions."
@@ -29,12 +29,10 @@ def split(
     The version that the alias points at answers the rest. A new split replaces the old one, and a move of the
     alias ends it. Requests with equal X-Request-Key headers, or else of one key, get the same version.
     """
-    from rootstock.adapters.client.client import Client
-
     if end == bool(shares):
         fail("give the shares as VERSION=PERCENT, or --end to end the split", 2)
     candidates = _shares(shares or ())
-    with failures(), Client(url, key or None) as client:
+    with connected(url, key) as client:
         if end:
             tell_pointer(client.end_split(name, alias), as_json)
             return
@@ -61,9 +59,7 @@ def shadow(
     """
     if end == (version is not None) or end == (percent is not None):
         fail("give a version and --percent, or --end alone", 2)
-    from rootstock.adapters.client.client import Client
-
-    with failures(), Client(url, key or None) as client:
+    with connected(url, key) as client:
         if version is None or percent is None:
             ended = client.end_shadow(name)
             tell(ended.document, as_json, f"{ended.name} has no shadow")
@@ -115,9 +111,7 @@ def rule(
     given = any(value is not None for value in limits.values())
     if remove and given:
         fail("give limits, or --remove alone", 2)
-    from rootstock.adapters.client.client import Client
-
-    with failures(), Client(url, key or None) as client:
+    with connected(url, key) as client:
         if remove:
             found = client.remove_rule(name)
         else:
