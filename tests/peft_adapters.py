@@ -188,3 +188,14 @@ def close(actual: np.ndarray, expected: np.ndarray) -> bool:
     return actual.shape == expected.shape and bool(
         (np.abs(actual - expected) <= 1e-4 + 1e-4 * np.abs(expected)).all()
     )
+
+
+def with_card(adapter: PeftAdapter, card: str) -> bytes:
+    """Return the zip of an adapter that PEFT saved, with another card."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(adapter.zip())) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            if name != "README.md":
+                new.writestr(name, old.read(name))
+        new.writestr("README.md", card)
+    return out.getvalue()

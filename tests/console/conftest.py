@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from rootstock.service.composition.demo_adapters import DEMO
 from rootstock.service.settings import Settings
 from tests.console.browsing import Visit, run_browser, skip_without_chromium
 from tests.live_server import RunningServer, run_server, upload
-from tests.peft_adapters import PeftAdapter, save_adapter
+from tests.peft_adapters import PeftAdapter, save_adapter, with_card
 from tests.service.engine.generate.families import make_decoder
 
 NLI = {"task": "zero-shot-classification", "labels": '["contradiction", "neutral", "entailment"]'}
@@ -32,17 +30,6 @@ A [link](https://elsewhere.example/), a [trap](javascript:alert(1)) and {HOSTILE
 
 ![picture](https://elsewhere.example/pixel.png)
 """
-
-
-def with_card(adapter: PeftAdapter, card: str) -> bytes:
-    """Return the zip of an adapter that PEFT saved, with another card."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(adapter.zip())) as old, zipfile.ZipFile(out, "w") as new:
-        for name in old.namelist():
-            if name != "README.md":
-                new.writestr(name, old.read(name))
-        new.writestr("README.md", card)
-    return out.getvalue()
 
 
 @pytest.fixture(scope="module")

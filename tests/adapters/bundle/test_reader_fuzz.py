@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.bounds import HANG
+from tests.fuzz_process import run_fuzz
 
-ROOT = Path(__file__).parents[3]
 # Seconds of processor time for one upload, which is read twice: as an upload, and as a file of the store.
 MOST_SECONDS = 2
 # The MiB that reading may take. An upload may unpack to 128 MiB; what is read of it comes on top.
@@ -25,21 +20,7 @@ MOST_KEPT_MIB = 128
 def fuzz(count: int, seed: int, folder: Path) -> dict[str, Any]:
     """Return the report of a fresh process, which has its limit of addresses and the warnings of a server."""
     script = Path(__file__).with_name("bundle_fuzz.py")
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script), str(count), str(seed)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=HANG * max(1, count // 1000),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    report: dict[str, Any] = json.loads(done.stdout)
-    print(report)
-    return report
+    return run_fuzz(script, count, seed, folder, "-W", "error", OMP_NUM_THREADS="1")
 
 
 def assert_within_limits(report: dict[str, Any], count: int) -> None:

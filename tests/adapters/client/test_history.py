@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -24,17 +22,7 @@ from rootstock.adapters.client.history.event_flows import EventEntry
 from rootstock.adapters.client.history.version_diff import VersionDiff
 from tests.adapters.client.conftest import Awaited
 from tests.live_server import RunningServer
-from tests.peft_adapters import PeftAdapter
-
-
-def with_card(adapter: PeftAdapter, card: str) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(adapter.zip())) as old, zipfile.ZipFile(out, "w") as new:
-        for name in old.namelist():
-            if name != "README.md":
-                new.writestr(name, old.read(name))
-        new.writestr("README.md", card)
-    return out.getvalue()
+from tests.peft_adapters import PeftAdapter, with_card
 
 
 @pytest.fixture(scope="module")

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.bounds import HANG
+from tests.fuzz_process import run_fuzz
 
-ROOT = Path(__file__).parents[4]
 # The most MiB that reading a file may take. An image of the most pixels takes up to 800.
 MOST_MIB = 1024
 # The most seconds of one file, on a busy machine.
@@ -22,22 +17,7 @@ MOST_SECONDS = 20
 
 def fuzz(count: int, seed: int, folder: Path) -> dict[str, Any]:
     """Return the report of a fresh process, which has its limit of memory and the warnings of a server."""
-    script = Path(__file__).with_name("image_fuzz.py")
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(count), str(seed)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=HANG * max(1, count // 1000),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    report: dict[str, Any] = json.loads(done.stdout)
-    print(report)
-    return report
+    return run_fuzz(Path(__file__).with_name("image_fuzz.py"), count, seed, folder)
 
 
 def assert_within_limits(report: dict[str, Any], count: int) -> None:
