@@ -51,7 +51,7 @@ class PredictCall:
 
 
 class LiveWatch(Protocol):
-    """What sees the requests that name an adapter's alias `live`. It must not block."""
+    """An observer of the requests that name an adapter's alias `live`. It must not block."""
 
     def follows(self, name: str) -> bool:
         """Tell whether the requests of an adapter are to be seen, by the name that the registry keeps."""
@@ -91,7 +91,7 @@ class Foundations:
         self._splits = SplitChoice(lambda fingerprint: self.hosting(fingerprint) is not None, replaced)
         # The served names are of the default tenant's adapters.
         self._own_names = True
-        # What sees the requests for `live`; None until there is one. It is set before the first request.
+        # The observer of the requests for `live`; None until there is one. It is set before the first request.
         self.watch: LiveWatch | None = None
 
     def seen_by(self, registry: TenantRegistry) -> Foundations:

@@ -93,7 +93,7 @@ class NamedRule:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """What a server needs to shadow and judge an adapter, by the name that the registry keeps.
+    """The facts by which a server shadows and judges an adapter, by the name that the registry keeps.
 
     `before` is the version that `live` pointed at before its last move, at `moved_at`. It is None if it is gone,
     or if that move was a rollback. `candidates` has the percents of the split of `live`, by version.

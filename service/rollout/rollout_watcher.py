@@ -22,7 +22,7 @@ INTERVAL_S = 1.0
 
 
 class TakeBackCounter(Protocol):
-    """What counts the versions that rules took back."""
+    """A counter of the versions that rules took back."""
 
     def took_back(self, stage: Stage) -> None:
         """Count a version that a rule took back at a stage."""

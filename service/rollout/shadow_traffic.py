@@ -22,7 +22,7 @@ ComputeShadow = Callable[[str, int, PredictCall], Awaitable[Answer]]
 
 
 class ShadowCounter(Protocol):
-    """What counts the shadows of requests."""
+    """A counter of the shadows of requests."""
 
     def shadowed(self, result: ShadowResult) -> None:
         """Count a shadow that has ended."""

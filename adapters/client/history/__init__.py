@@ -1,1 +1,1 @@
-"""What happened to an adapter, and how its versions differ: calls, flows and records."""
+"""The history of an adapter, and the differences of its versions: calls, flows and records."""

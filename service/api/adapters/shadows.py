@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from rootstock.adapters.reference import LIVE
 from rootstock.adapters.registry.rollout_records import Shadow
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.document.error_codes import CHANGE, CHANGE_OF_VERSION, raises
@@ -47,7 +48,7 @@ async def set_shadow(request: Request, name: str, body: ShadowBody) -> AdapterSh
     The server compares its answers with live's, and returns none of them.
     """
     server = server_of(request)
-    await check_activation(request, name, "live", body.version)
+    await check_activation(request, name, LIVE, body.version)
     found = await asyncio.to_thread(server.registry.set_shadow, name, body.version, body.percent)
     await server.rollout.refresh()
     server.pins.moved(f"{found.name}@{found.shadow.version}")
