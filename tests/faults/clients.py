@@ -53,6 +53,7 @@ class Clients:
         self._expected: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self._changed = threading.Condition()
         self._stopping = False
+        self._asking = 0
         self._threads: list[threading.Thread] = []
         self.replies: list[Reply] = []
         self.broken: set[str] = set()
@@ -64,6 +65,7 @@ class Clients:
                 assert answer.status_code == 200, answer.text
                 self._expected[model, text] = answer.json()["predictions"][0]
         self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(self._count)]
+        self._asking = len(self._threads)
         for thread in self._threads:
             thread.start()
         return self
@@ -81,10 +83,11 @@ class Clients:
             assert not thread.is_alive(), "a request was never answered"
 
     def more(self, count: int) -> None:
-        """Wait until there are so many more answers than now."""
+        """Wait until there are so many more answers than now. Fail once no client is left to get them."""
         with self._changed:
             wanted = len(self.replies) + count
-            assert self._changed.wait_for(lambda: len(self.replies) >= wanted, HANG)
+            assert self._changed.wait_for(lambda: len(self.replies) >= wanted or not self._asking, HANG)
+        assert len(self.replies) >= wanted, f"every client has stopped; without an answer: {sorted(self.broken)}"
 
     @property
     def failed(self) -> list[Reply]:
@@ -97,6 +100,14 @@ class Clients:
         return min(reply.at for reply in self.replies if reply.right and reply.at >= last) - moment
 
     def _run(self, number: int) -> None:
+        try:
+            self._ask_on(number)
+        finally:
+            with self._changed:
+                self._asking -= 1
+                self._changed.notify_all()
+
+    def _ask_on(self, number: int) -> None:
         with httpx.Client(base_url=self._url, timeout=HANG) as client:
             asked = itertools.islice(itertools.cycle(self._asked), number, None)
             for i, (model, text) in enumerate(asked):

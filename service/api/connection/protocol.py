@@ -72,7 +72,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
                     "again soon, or raise its limit on open files",
                 )
                 return
-        self._waiting.for_head(self)
+        self._waiting.for_first_head(self)
         self._keep_idle()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -191,10 +191,10 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         part = self._part
         if part is None and self._head:
             part = "head"  # empty lines before a request
-        if part == "body":
-            self._waiting.for_body(self)
-        elif self.cycle is None or self.cycle.response_complete:
-            self._waiting.for_head(self)
+        if part == "body" or (self.cycle is not None and self.cycle.response_complete):
+            self._waiting.for_next(self)
+        elif self.cycle is None:
+            self._waiting.for_first_head(self)
         else:
             self._waiting.remove(self)
         if part == self._timed:

@@ -29,36 +29,35 @@ class WaitingConnection(Protocol):
 class WaitingClients:
     """The connections of one server that wait for their clients, the longest wait first.
 
-    `heads` wait for the end of a request's headers, or for a request at all. `bodies` wait for the end of a body.
+    `_new` wait for the end of their first head. `_others` wait for the end of a body, or for a further request.
     """
 
     def __init__(self) -> None:
-        self._heads: dict[WaitingConnection, None] = {}
-        self._bodies: dict[WaitingConnection, None] = {}
+        self._new: dict[WaitingConnection, None] = {}
+        self._others: dict[WaitingConnection, None] = {}
         self._logged = -_LOG_SECONDS
 
-    def for_head(self, connection: WaitingConnection) -> None:
-        """Note that a connection waits for a request."""
-        self._bodies.pop(connection, None)
-        self._heads.setdefault(connection)
+    def for_first_head(self, connection: WaitingConnection) -> None:
+        """Note that a connection waits for its first request."""
+        self._new.setdefault(connection)
 
-    def for_body(self, connection: WaitingConnection) -> None:
-        """Note that a connection waits for the rest of a body."""
-        self._heads.pop(connection, None)
-        self._bodies.setdefault(connection)
+    def for_next(self, connection: WaitingConnection) -> None:
+        """Note that a connection waits for the rest of a body, or for a request after its first."""
+        self._new.pop(connection, None)
+        self._others.setdefault(connection)
 
     def remove(self, connection: WaitingConnection) -> None:
         """Forget a connection that waits no longer."""
-        self._heads.pop(connection, None)
-        self._bodies.pop(connection, None)
+        self._new.pop(connection, None)
+        self._others.pop(connection, None)
 
     def make_room(self) -> bool:
         """Close the connection that has waited longest, and return true; false if none waits.
 
-        One that waits for a head comes before those that wait for a body: a flood of such connections then closes
-        its own first, and not an upload.
+        One that waits for its first head comes before all others: a flood of such connections then closes its own,
+        and neither an upload nor a client that has just read an answer.
         """
-        victim = next(iter(self._heads or self._bodies), None)
+        victim = next(iter(self._new or self._others), None)
         if victim is None:
             return False
         self.remove(victim)

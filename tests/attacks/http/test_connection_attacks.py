@@ -114,7 +114,7 @@ def test_a_flood_of_bodies_makes_room_for_whole_requests(
     with ExitStack() as stack:
         for i in range(1, 201):
             stack.enter_context(connect(attacked.url)).sendall(SIZED + b"{")
-            if i % 50 == 0:
+            if i % 10 == 0:  # the clients beside the flood have their turn
                 assert exchange(attacked.url, predicting()).status == 200
 
 

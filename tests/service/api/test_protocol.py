@@ -9,6 +9,7 @@ import pytest
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from rootstock.service.api.connection import protocol
 from rootstock.service.api.connection.protocol import PROGRESS_BYTES, BoundedHeadProtocol
 from rootstock.service.api.connection.waiting_clients import MOST_CONNECTIONS, most_connections
 
@@ -89,13 +90,19 @@ class MemoryTransport:
 class Opened:
     """A connection of the protocol to no client."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: ServerState | None = None) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None: ...
 
         self.loop = ManualLoop()
         self.transport = MemoryTransport()
-        self.protocol = BoundedHeadProtocol(Config(app), ServerState(), {}, self.loop)  # type: ignore[arg-type]
+        state = server or ServerState()
+        self.protocol = BoundedHeadProtocol(Config(app), state, {}, self.loop)  # type: ignore[arg-type]
         self.protocol.connection_made(self.transport)  # type: ignore[arg-type]
+
+    def answer(self) -> None:
+        """Answer the request that has arrived."""
+        self.protocol.cycle.response_complete = True
+        self.protocol.on_response_complete()
 
     def receive(self, data: bytes) -> None:
         self.protocol.data_received(data)
@@ -162,6 +169,30 @@ def test_a_client_that_has_read_everything_may_be_idle_as_any_other(opened: Open
     opened.protocol.resume_writing()
     opened.loop.pass_time()
     assert not opened.transport.closing
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", HEAD + b"x"])
+def test_a_flood_closes_its_own_connections_before_a_client_that_has_just_read_an_answer(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "most_connections", lambda: 10)
+    bodies = sent.startswith(HEAD)
+    server = ServerState()
+    client, upload = Opened(server), Opened(server)
+    client.receive(GET)
+    upload.receive(HEAD)
+    flood = []
+    for i in range(50):
+        if i == 9:
+            client.answer()
+        flood.append(Opened(server))
+        if sent:
+            flood[-1].receive(sent)
+        if i == (14 if bodies else 40):
+            client.receive(GET)
+    assert not client.transport.closing
+    assert upload.transport.closing == bodies  # among bodies the oldest goes first, whoever sends it
+    assert sum(one.transport.closing for one in flood) >= 40
 
 
 @pytest.mark.parametrize(
