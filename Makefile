@@ -56,7 +56,7 @@ bench: install
 
 # Prints the table of faults in docs/operations.md: the losses and the recovery time of each fault.
 faults: install
-	$(BIN)/python -m pytest tests/faults -m "not slow" -o junit_family=xunit1 --junitxml=build/faults.xml
+	$(BIN)/python -m pytest tests/faults -o junit_family=xunit1 --junitxml=build/faults.xml
 	$(BIN)/python -m tests.faults build/faults.xml
 
 # Tests the deployment files, runs a server from an installed CPU bento, and builds the bentos of both images.

@@ -7,10 +7,9 @@ import os
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", LANGSMITH_TRACING="false")
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # OpenMP's threads spin while they wait. Those of two processes would take the cores from each other.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# OpenMP's threads spin while they wait, and take the cores from the other processes of the tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 for _name in [n for n in os.environ if n.startswith("ROOTSTOCK_") and n != "ROOTSTOCK_DATA"]:
     del os.environ[_name]
 
@@ -23,9 +22,9 @@ from typing import Any
 
 import httpx
 import hypothesis
-import numpy as np
 import openai
 import pytest
+from filelock import FileLock
 
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationFiles, locate
@@ -38,7 +37,7 @@ from tests.bounds import HANG
 from tests.chat_foundation import CHAT, chat_folder, find_chat
 from tests.live_server import RunningServer, run_server
 from tests.object_storage import ObjectStorage, object_storage
-from tests.peft_adapters import KINDS, TEXTS, PeftAdapter, peft_outputs, save_adapter
+from tests.peft_adapters import PeftAdapter, save_adapter
 from tests.postgres_process import PostgresProcess, postgres_process
 
 ROOT = Path(__file__).parents[1]
@@ -58,14 +57,24 @@ def spec(foundation: FoundationFiles) -> FoundationSpec:
 
 
 @pytest.fixture(scope="session")
-def exports_home(
-    foundation: FoundationFiles, spec: FoundationSpec, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all processes of a test run share, for what takes long to make."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exports_home(foundation: FoundationFiles, spec: FoundationSpec, shared_folder: Path) -> Path:
     """Return a home folder whose export cache holds the default foundation."""
     from rootstock.service.engine.runners.onnx.export.export import export
 
-    home = tmp_path_factory.mktemp("exports")
-    export(foundation.folder, spec, export_path(home, spec.fingerprint))
+    home = shared_folder / "exports"
+    folder = export_path(home, spec.fingerprint)
+    with FileLock(shared_folder / "exports.lock"):
+        if not folder.exists():
+            export(foundation.folder, spec, folder)
     return home
 
 
@@ -166,14 +175,19 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStorage]:
 
 
 @pytest.fixture(scope="session")
-def chat_foundation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def chat_foundation(shared_folder: Path) -> Path:
     """Return the folder of the chat foundation, converted by a process that imports no torch itself."""
-    home = tmp_path_factory.mktemp("home")
-    done = find_chat(home, ROOT)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{chat_folder(home)}\n"
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"converting the chat foundation ({CHAT.model}) to safetensors in {chat_folder(home)}")
+    home = shared_folder / "chat"
+    with FileLock(shared_folder / "chat.lock"):
+        converted = chat_folder(home).exists()
+        home.mkdir(exist_ok=True)
+        done = find_chat(home, ROOT)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{chat_folder(home)}\n"
+        if not converted:
+            (line,) = done.stderr.splitlines()
+            start = f"converting the chat foundation ({CHAT.model}) to safetensors in {chat_folder(home)}"
+            assert line.startswith(start)
     return chat_folder(home)
 
 
@@ -192,21 +206,3 @@ def peft_saved(foundation: FoundationFiles, tmp_path_factory: pytest.TempPathFac
         name: save_adapter(foundation.folder, root / name, seed=i, **kind)
         for i, (name, kind) in enumerate(kinds.items())
     }
-
-
-@pytest.fixture(scope="session")
-def mixed_saved(foundation: FoundationFiles, tmp_path_factory: pytest.TempPathFactory) -> list[PeftAdapter]:
-    """Return 32 adapters of both classifying tasks: ranks 2 to 64, several sets of targets, 1 to 150 labels."""
-    root = tmp_path_factory.mktemp("mixed")
-    adapters = []
-    for i in range(32):
-        task_type, labels, rank, targets = KINDS[i % len(KINDS)]
-        kind = {"r": rank, "lora_alpha": 2 * rank, "target_modules": targets, "use_rslora": i % 3 == 0}
-        adapters.append(save_adapter(foundation.folder, root / str(i), task_type, i, labels, **kind))
-    return adapters
-
-
-@pytest.fixture(scope="session")
-def mixed_expected(mixed_saved: list[PeftAdapter], foundation: FoundationFiles) -> list[list[np.ndarray]]:
-    """Return PEFT's raw outputs of each mixed adapter for each of TEXTS."""
-    return [peft_outputs(foundation.folder, a, TEXTS) for a in mixed_saved]

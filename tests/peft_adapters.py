@@ -121,6 +121,16 @@ def save_adapter(
     return PeftAdapter(folder, task_type, labels)
 
 
+def mixed_adapters(foundation: Path, root: Path, count: int) -> list[PeftAdapter]:
+    """Return adapters of both classifying tasks: ranks 2 to 64, several sets of targets, 1 to 150 labels."""
+    adapters = []
+    for i in range(count):
+        task_type, labels, rank, targets = KINDS[i % len(KINDS)]
+        kind = {"r": rank, "lora_alpha": 2 * rank, "target_modules": targets, "use_rslora": i % 3 == 0}
+        adapters.append(save_adapter(foundation, root / str(i), task_type, i, labels, **kind))
+    return adapters
+
+
 def _move(name: str, parameter: torch.Tensor, draw: torch.Generator) -> None:
     """Change factors by a tenth, AdaLoRA's singular values (zero at first) to about 1, all else by 0.02."""
     noise = torch.randn(parameter.shape, generator=draw)

@@ -87,7 +87,13 @@ def _other(places: SharedPlaces, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "kind"), [(_remove, "missing"), (_cut, "wrong"), (_flip, "wrong"), (_other, "wrong")]
+    ("damage", "kind"),
+    [
+        (_remove, "missing"),
+        (_flip, "wrong"),
+        pytest.param(_cut, "wrong", marks=pytest.mark.slow),
+        pytest.param(_other, "wrong", marks=pytest.mark.slow),
+    ],
 )
 def test_missing_and_wrong_objects_are_found_marked_and_ready_again_once_they_are_back(
     places: SharedPlaces, damage: Callable[[SharedPlaces, str], None], kind: str

@@ -28,8 +28,8 @@ COMMANDS = pytest.mark.parametrize(
     "command",
     [
         [ROOTSTOCK, "serve", "--server", "bentoml"],
-        [ROOTSTOCK, "serve", "--server", "uvicorn"],
-        [*BENTOML, SERVICE],
+        pytest.param([ROOTSTOCK, "serve", "--server", "uvicorn"], marks=pytest.mark.slow),
+        pytest.param([*BENTOML, SERVICE], marks=pytest.mark.slow),
     ],
     ids=["rootstock bentoml", "rootstock uvicorn", "bentoml serve"],
 )
@@ -142,7 +142,11 @@ def test_a_module_that_a_neighbour_left_in_the_working_folder_is_not_imported(
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("command", [[ROOTSTOCK, "serve"], [*BENTOML, SERVICE]], ids=["rootstock", "bentoml"])
+@pytest.mark.parametrize(
+    "command",
+    [[ROOTSTOCK, "serve"], pytest.param([*BENTOML, SERVICE], marks=pytest.mark.slow)],
+    ids=["rootstock", "bentoml"],
+)
 def test_what_a_server_writes_into_a_new_home_is_closed_to_other_users(
     command: list[str], new_home: Callable[[], Path], tmp_path: Path
 ) -> None:

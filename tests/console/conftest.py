@@ -32,6 +32,18 @@ A [link](https://elsewhere.example/), a [trap](javascript:alert(1)) and {HOSTILE
 """
 
 
+# `make test` has these files; `make test-console` has all.
+FAST = ("test_frame", "test_playground")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the other files as slow."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.stem not in FAST:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def server(
     new_home: Callable[[], Path],

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from rootstock.service.settings import Settings
 from tests.chat_foundation import needs_chat
 from tests.live_server import run_server, upload
+from tests.marks import slow_except
 from tests.peft_adapters import PeftAdapter
 from tests.peft_texts import PeftText, peft_texts, save_mixed
 from tests.service.engine.generate import families, rewriters
@@ -172,15 +173,7 @@ def _answers_like_peft(home: Path, subject: Subject) -> None:
         assert _evictions(client) > adapters
 
 
-# `make test` has one family of each form of attention; `make test-slow` has the others.
-FAST = ("llama", "gemma2", "t5", "bart")
-
-
-def _families(names: Sequence[str]) -> list[Any]:
-    return [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
-@pytest.mark.parametrize("family", _families([*families.FAMILIES]))
+@pytest.mark.parametrize("family", slow_except(["llama"], families.FAMILIES))
 def test_a_model_that_continues_texts_answers_as_peft_does_while_its_adapters_change(
     family: str, tmp_path: Path
 ) -> None:
@@ -189,7 +182,7 @@ def test_a_model_that_continues_texts_answers_as_peft_does_while_its_adapters_ch
     _answers_like_peft(tmp_path / "home", _subject(folder, tmp_path, "CAUSAL_LM", targets))
 
 
-@pytest.mark.parametrize("family", _families([*rewriters.REWRITERS]))
+@pytest.mark.parametrize("family", slow_except(["t5"], rewriters.REWRITERS))
 def test_a_model_that_rewrites_texts_answers_as_peft_does_while_its_adapters_change(
     family: str, tmp_path: Path
 ) -> None:

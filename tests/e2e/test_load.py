@@ -58,6 +58,7 @@ async def post(client: httpx.AsyncClient, model: str, text: str) -> httpx.Respon
     return await client.post("/v1/predict", json={"model": model, "inputs": [text], "parameters": RAW})
 
 
+@pytest.mark.slow
 def test_32_clients_on_32_adapters_are_answered_from_shared_batches(
     serve: Callable[..., RunningServer],
     saved: list[PeftAdapter],

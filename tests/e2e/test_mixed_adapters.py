@@ -1,4 +1,4 @@
-"""PEFT's own folders, uploaded with curl, answer as PEFT does: alone, and 32 at a time."""
+"""PEFT's own folders, uploaded with curl, answer as PEFT does: alone, and many at a time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 
+from rootstock.adapters.foundation.location import FoundationFiles
 from tests.bounds import HANG
 from tests.live_server import RunningServer
-from tests.peft_adapters import TEXTS, PeftAdapter, close
+from tests.peft_adapters import TEXTS, PeftAdapter, close, mixed_adapters, peft_outputs
 
 RAW = {"function_to_apply": "none", "top_k": None}
 TOKENS = {"ignore_labels": []}
@@ -36,12 +38,12 @@ def is_peft_s(adapter: PeftAdapter, prediction: Any, raw: np.ndarray) -> bool:
     return close(np.array([p["score"] for p in prediction]), best)
 
 
-def test_adapters_uploaded_with_curl_answer_as_peft_does_alone_and_32_at_a_time(
-    serve: Callable[..., RunningServer],
-    mixed_saved: list[PeftAdapter],
-    mixed_expected: list[list[np.ndarray]],
-    tmp_path: Path,
+@pytest.mark.parametrize("count", [8, pytest.param(32, marks=pytest.mark.slow)])
+def test_adapters_uploaded_with_curl_answer_as_peft_does_alone_and_all_at_a_time(
+    count: int, serve: Callable[..., RunningServer], foundation: FoundationFiles, tmp_path: Path
 ) -> None:
+    mixed_saved = mixed_adapters(foundation.folder, tmp_path, count)
+    mixed_expected = [peft_outputs(foundation.folder, adapter, TEXTS) for adapter in mixed_saved]
     running = serve()
     for i, adapter in enumerate(mixed_saved):
         bundle = tmp_path / f"{i}.zip"

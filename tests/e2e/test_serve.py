@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.bounds import HANG
+from tests.marks import slow_except
 from tests.serve_process import ROOTSTOCK, free_port, serving
 
 
@@ -43,7 +44,7 @@ def test_an_empty_home_ends_in_a_server_that_answers_for_the_demo_adapters(
         assert process.wait(HANG) in (0, -signal.SIGTERM)
 
 
-@pytest.mark.parametrize("server", ["bentoml", "uvicorn"])
+@pytest.mark.parametrize("server", slow_except(["uvicorn"], ["bentoml", "uvicorn"]))
 def test_a_client_that_leaves_and_a_large_body_do_no_harm_under_each_server(
     new_home: Callable[[], Path], server: str
 ) -> None:
@@ -137,7 +138,7 @@ def test_demo_adapters_that_the_limits_refuse_are_skipped(new_home: Callable[[],
         assert [m["id"] for m in client.get("/v1/models").json()["data"]] == ["foundation"]
 
 
-@pytest.mark.parametrize("server", ["bentoml", "uvicorn"])
+@pytest.mark.parametrize("server", slow_except(["uvicorn"], ["bentoml", "uvicorn"]))
 def test_a_start_that_fails_gives_the_reason_in_one_line_and_exit_code_3(
     new_home: Callable[[], Path], server: str
 ) -> None:

@@ -119,6 +119,7 @@ def test_a_version_that_one_server_deletes_is_unknown_to_the_other_and_may_be_pu
     assert [answered(server, "deleted") for server in servers] == [(2, "mark")] * 2
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_costs_no_adapter_in_memory_and_publishing_waits_for_it(
     servers: list[httpx.Client], peft_saved: dict[str, PeftAdapter], postgres: PostgresProcess
 ) -> None:

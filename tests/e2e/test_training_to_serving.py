@@ -33,6 +33,7 @@ def call(*arguments: object) -> Any:
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data"),
     [("review-sentiment", "review-sentiment.csv"), ("entities", "entities.conll")],

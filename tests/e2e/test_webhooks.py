@@ -23,6 +23,7 @@ def target() -> Iterator[WebhookTarget]:
         yield target
 
 
+@pytest.mark.slow
 def test_what_a_killed_server_could_not_deliver_comes_after_its_restart_and_nothing_waits_for_the_receiver(
     new_home: Callable[[], Path], peft_saved: dict[str, PeftAdapter], target: WebhookTarget
 ) -> None:

@@ -17,12 +17,13 @@ from tests.bounds import HANG
 from tests.faults.clients import REFUSED, Clients, ask
 from tests.faults.conftest import State
 from tests.live_server import upload
+from tests.marks import slow_except
 from tests.peft_adapters import PeftAdapter
 from tests.serve_process import serving
 
 MODELS = ("review-sentiment", "support-intents")
 LARGEST = 128 * 1024
-SERVERS = pytest.mark.parametrize("server", ["bentoml", "uvicorn"])
+SERVERS = pytest.mark.parametrize("server", slow_except(["uvicorn"], ["bentoml", "uvicorn"]))
 
 
 def publish(client: httpx.Client, name: str, adapter: PeftAdapter, **fields: str) -> httpx.Response:

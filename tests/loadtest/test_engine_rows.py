@@ -50,6 +50,7 @@ def test_adapters_run_against_the_bare_foundation_and_a_head(setup: BenchmarkSet
     assert targets(rows) == [("adapters-vs-bare", 0.9, False), ("adapters-vs-head", None, False)]
 
 
+@pytest.mark.slow
 def test_shared_layers_run(setup: BenchmarkSetup) -> None:
     rows = [top_row(setup, 16), unshared_row(setup, 16)]
     assert targets(rows) == [("shared-layers", 4.0, False), ("shared-layers", 2.2, False)]
@@ -118,6 +119,7 @@ def test_vs_peft_says_so_where_sentence_transformers_is_missing(
     assert "sentence-transformers is not installed" in row.reason
 
 
+@pytest.mark.slow
 def test_image_rows_run(setup: BenchmarkSetup, tmp_path: Path) -> None:
     files = make_media_foundation("dinov2", tmp_path / "model")
     export(files.folder, describe(files), tmp_path / "export")

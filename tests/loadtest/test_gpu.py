@@ -30,6 +30,7 @@ runpy.run_module("rootstock.loadtest.engine.gpu", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_it_runs_on_a_cpu_without_the_server_s_packages(tmp_path: Path) -> None:
     foundation = tiny_bert(tmp_path / "model", vocab_size=200, initializer_range=0.2)
     save_tokenizer(tmp_path / "model", ["[PAD]", "[UNK]", *_WORDS.split()])

@@ -1,6 +1,6 @@
 """Every cell of the matrix of images and recordings answers as PEFT does; every other one is refused.
 
-The suite that runs by default has a few cells of each architecture, which together are of every kind and task.
+The suite that runs by default has a few cells of some architectures.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from transformers import (
 
 from rootstock.adapters.media import AudioFile, ImageFile
 from rootstock.adapters.spec import AdapterWeights, Rejected
+from tests.marks import slow_except
 from tests.media_foundations import MEDIA
 from tests.parity.matrix import RUNNERS, Cell
 from tests.parity.media_bench import INPUTS, MediaBench
@@ -44,17 +45,24 @@ from tests.peft_adapters import PeftAdapter, close
 
 MediaBenches = Callable[[str], MediaBench]
 CHOSEN = {cell for name in TARGETS for cell in chosen(name)}
+# `make test` has the chosen cells of these, of each kind of layers; `make test-slow` has everything else.
+FAST = ("vit", "dinov2", "swin", "convnextv2", "resnet", "efficientnet", "clip", "wav2vec2", "whisper")
 
 
 def by_speed(cells: list[Cell]) -> list[Any]:
-    """The cells as parameters, those that are not among the chosen ones marked as slow."""
+    """Return the cells as parameters, with the mark `slow` on all but the chosen ones of fast architectures."""
     return [
-        pytest.param(cell, id="-".join(cell), marks=() if cell in CHOSEN else pytest.mark.slow) for cell in cells
+        pytest.param(
+            cell,
+            id="-".join(cell),
+            marks=() if cell in CHOSEN and cell.architecture in FAST else pytest.mark.slow,
+        )
+        for cell in cells
     ]
 
 
 every_runner = pytest.mark.parametrize("runner", RUNNERS)
-every_architecture = pytest.mark.parametrize("architecture", TARGETS)
+every_architecture = pytest.mark.parametrize("architecture", slow_except(FAST, TARGETS))
 
 
 @pytest.fixture(scope="module")

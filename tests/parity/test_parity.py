@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from rootstock.adapters import spec
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE
 from rootstock.adapters.spec import AdapterWeights, Rejected
 from rootstock.adapters.tasks import task_named
+from tests.marks import slow_except
 from tests.parity.bench import INPUTS, Bench
 from tests.parity.matrix import (
     ALONE,
@@ -47,7 +49,19 @@ CHOICES: dict[str, Callable[[Cell], bool]] = {
 }
 Benches = Callable[[str], Bench]
 
-every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+# `make test` has these, which differ most in their layers; `make test-slow` has the others.
+FAST = ("bert", "distilbert", "deberta-v2", "modernbert", "gpt2")
+
+
+def by_speed(cells: list[Cell]) -> list[Any]:
+    """Return the cells as parameters, with the mark `slow` on those of slow architectures."""
+    return [
+        pytest.param(cell, id="-".join(cell), marks=() if cell.architecture in FAST else pytest.mark.slow)
+        for cell in cells
+    ]
+
+
+every_architecture = pytest.mark.parametrize("architecture", slow_except(FAST, ARCHITECTURES))
 every_runner = pytest.mark.parametrize("runner", RUNNERS)
 
 
@@ -61,7 +75,7 @@ def benches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Benches]:
 
 
 @every_runner
-@pytest.mark.parametrize("cell", served(), ids="-".join)
+@pytest.mark.parametrize("cell", by_speed(served()))
 def test_an_adapter_alone_answers_as_peft_does(cell: Cell, runner: str, benches: Benches) -> None:
     bench = benches(cell.architecture)
     one = bench.served(cell)
@@ -71,7 +85,12 @@ def test_an_adapter_alone_answers_as_peft_does(cell: Cell, runner: str, benches:
 
 @every_runner
 @pytest.mark.parametrize(
-    ("architecture", "task"), [(name, task) for name in ARCHITECTURES for task in alone(name)]
+    ("architecture", "task"),
+    [
+        pytest.param(name, task, marks=() if name in FAST else pytest.mark.slow)
+        for name in ARCHITECTURES
+        for task in alone(name)
+    ],
 )
 def test_the_foundation_alone_answers_as_transformers_does(
     architecture: str, task: str, runner: str, benches: Benches

@@ -63,6 +63,7 @@ def resident_mib() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / MIB
 
 
+@pytest.mark.slow
 def test_a_thousand_loads_leave_memory_and_every_answer_as_they_were(engine: Engine) -> None:
     async def answer(name: str) -> Any:
         return (await engine.predict(name, ["Where is my parcel?"], {})).predictions

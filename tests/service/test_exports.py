@@ -140,6 +140,7 @@ def replayed(runner: OnnxRunner, tokenizer: Tokenizer, adapter: Adapter, texts: 
     return [runner.run(pad([row], [0], tokenizer.pad_id))[0] for row in rows]
 
 
+@pytest.mark.slow
 def test_the_drift_is_what_the_two_exports_differ_by(
     demo_home: Path, export_folder: Path, int8_folder: Path, spec: FoundationSpec, foundation: FoundationFiles
 ) -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.masked_lm import home_of, make_filling, pipeline_of
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +113,7 @@ def test_serving_from_the_export_cache_imports_no_torch(export_folder: Path, tmp
     assert embedding.count(",") == 383
 
 
+@pytest.mark.slow
 def test_filling_masks_from_the_export_cache_imports_no_torch(tmp_path: Path) -> None:
     tiny = make_filling(tmp_path / "model")
     home_of(tiny, tmp_path / "home")

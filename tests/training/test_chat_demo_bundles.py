@@ -21,6 +21,7 @@ from rootstock.service.settings import Settings
 from rootstock.training.recipe.recipe_file import load_recipe
 from tests.chat_foundation import needs_chat
 from tests.live_server import run_server
+from tests.marks import slow_except
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in CHAT_DEMO.glob("*.zip"))
@@ -38,7 +39,7 @@ def _bundle(name: str, spec: FoundationSpec) -> Bundle:
     return open_bundle((CHAT_DEMO / f"{name}.zip").read_bytes(), Limits(), spec)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_except(["gardener"], NAMES))
 def test_the_golden_tokens_of_a_chat_demo_are_pefts_own(
     name: str, chat_foundation: Path, chat_spec: FoundationSpec, tmp_path: Path
 ) -> None:

@@ -21,7 +21,8 @@ from rootstock.training.network.language_passes import passes_of
 from rootstock.training.network.network import Network
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.recipe.recipe import Peft, Training
-from tests.service.engine.generate.families import FAMILIES, TinyDecoder, make_decoder
+from tests.marks import slow_except
+from tests.service.engine.generate.families import FAMILIES, FAST, TinyDecoder, make_decoder
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 CPU = torch.device("cpu")
@@ -31,7 +32,7 @@ ROWS = tuple(
 )
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=slow_except(FAST, FAMILIES))
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyDecoder:
     return make_decoder(request.param, tmp_path_factory.mktemp(request.param) / "tiny")
 

@@ -145,6 +145,7 @@ def test_an_adapter_trains_on_images_by_cutmix_mixup_and_contrast(
     assert all(p.detach().abs().max() > 0 for p in changed)
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_digest(
     write_media_recipe: WriteRecipe, tiny_dinov2: Path, images: Path, tmp_path: Path
 ) -> None:

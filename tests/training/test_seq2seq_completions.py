@@ -26,8 +26,9 @@ from rootstock.training.network.network import Network
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.network.text_generator import adapter_off, greedy
 from rootstock.training.recipe.recipe import Peft, Training
+from tests.marks import slow_except
 from tests.service.engine.generate.families import END, save_tokenizer
-from tests.service.engine.generate.rewriters import REWRITERS, TinyRewriter, make_rewriter
+from tests.service.engine.generate.rewriters import FAST, REWRITERS, TinyRewriter, make_rewriter
 
 CPU = torch.device("cpu")
 ROWS = tuple(
@@ -37,7 +38,7 @@ ROWS = tuple(
 USER = {"role": "user", "content": "a red cup"}
 
 
-@pytest.fixture(scope="module", params=REWRITERS)
+@pytest.fixture(scope="module", params=slow_except(FAST, REWRITERS))
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyRewriter:
     return make_rewriter(request.param, tmp_path_factory.mktemp(request.param) / "tiny")
 

@@ -21,6 +21,7 @@ from rootstock.training.recipe.recipe_file import load_recipe
 from rootstock.training.results import RunResult
 from rootstock.training.run import run
 from tests.live_server import RunningServer
+from tests.marks import slow_except
 from tests.peft_adapters import PeftAdapter, peft_model
 from tests.service.engine.generate.families import make_decoder
 from tests.service.engine.generate.rewriters import TinyRewriter, make_rewriter
@@ -29,7 +30,7 @@ from tests.training.generation_recipe import serve_outcome, write_generation_rec
 LEARNED = {"num_train_epochs": 12, "learning_rate": 0.02}
 
 
-@pytest.fixture(scope="module", params=["t5", "bart"])
+@pytest.fixture(scope="module", params=slow_except(["t5"], ["t5", "bart"]))
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyRewriter:
     return make_rewriter(request.param, tmp_path_factory.mktemp(request.param) / "tiny")
 

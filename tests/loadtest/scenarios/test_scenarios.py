@@ -17,13 +17,11 @@ from tests.chat_foundation import needs_chat
 
 ROOT = Path(__file__).parents[3]
 # The others only with the slow tests: together they take minutes.
-FAST = ("churn",)
 SCENARIOS = names_of(Command.SCENARIO)
 
 
 def marked(name: str) -> Any:
-    marks = [needs_chat] if name == "chat" else []
-    return name if name in FAST else pytest.param(name, marks=[*marks, pytest.mark.slow])
+    return pytest.param(name, marks=needs_chat) if name == "chat" else name
 
 
 def bench(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -34,6 +32,7 @@ def bench(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 # Seconds on a machine that has nothing else to do.
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", [marked(name) for name in SCENARIOS])

@@ -17,7 +17,26 @@ from rootstock.service.engine.encode.batch import Encoder
 from rootstock.service.engine.encode.modalities.text import Tokenizer, pad
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.engine.runners.torch.runner import TorchRunner
-from tests.peft_adapters import ALL, TEXTS, PeftAdapter, close, peft_outputs, save_adapter, tokenizer_of
+from tests.peft_adapters import (
+    ALL,
+    TEXTS,
+    PeftAdapter,
+    close,
+    mixed_adapters,
+    peft_outputs,
+    save_adapter,
+    tokenizer_of,
+)
+
+
+@pytest.fixture(scope="module")
+def mixed_saved(foundation: FoundationFiles, tmp_path_factory: pytest.TempPathFactory) -> list[PeftAdapter]:
+    return mixed_adapters(foundation.folder, tmp_path_factory.mktemp("mixed"), 32)
+
+
+@pytest.fixture(scope="module")
+def mixed_expected(mixed_saved: list[PeftAdapter], foundation: FoundationFiles) -> list[list[np.ndarray]]:
+    return [peft_outputs(foundation.folder, a, TEXTS) for a in mixed_saved]
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,8 @@ TARGETS = {
     "gpt_neox": (["query_key_value"], "dense_h_to_4h"),
     "gpt2": (["c_attn"], "c_fc"),
 }
+# `make test` has one family of each form of attention and of positions; `make test-slow` has the others.
+FAST = ("llama", "gemma2", "gpt2", "gpt_neox")
 USUAL_TARGETS = (["q_proj", "v_proj"], "up_proj")
 
 

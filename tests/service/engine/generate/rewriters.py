@@ -40,6 +40,8 @@ REWRITERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "pegasus": ("pegasus", _BART, {"decoder_start_token_id": 0}),
     "marian": ("marian", _BART, {"decoder_start_token_id": 0, "bad_words_ids": [[0]], "forced_eos_token_id": 2}),
 }  # fmt: skip
+# `make test` has a model of each kind of positions; `make test-slow` has the others.
+FAST = ("t5", "bart", "marian")
 # The names of the linear layers of attention and of one layer that is not attention.
 TARGETS = {
     "t5": (["q", "v"], "wi"),

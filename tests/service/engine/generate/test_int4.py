@@ -22,9 +22,10 @@ from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.engine.generate.sampling_options import SamplingOptions
 from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
 from rootstock.service.engine.runners.decoder.int4 import GROUP, Bf16Linear, Int4Linear, fits_int4, to_int4
+from tests.marks import slow_except
 from tests.peft_adapters import peft_model
 from tests.service.engine.generate.engines import answers_to, run_engine
-from tests.service.engine.generate.families import FAMILIES, TinyDecoder, make_adapters, make_decoder
+from tests.service.engine.generate.families import FAMILIES, FAST, TinyDecoder, make_adapters, make_decoder
 
 PROMPT = list(range(40, 60))
 # Sizes that torch can pack in 4 bits.
@@ -109,7 +110,7 @@ def test_layers_whose_sizes_torch_cannot_pack_stay_in_fp32() -> None:
     assert not fits_int4(torch.nn.Embedding(64, 32))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_except(FAST, FAMILIES))
 def test_mixed_adapters_on_int4_give_the_logits_of_peft_on_the_same_values(family: str, tmp_path: Path) -> None:
     tiny = make_decoder(family, tmp_path / "model", **_SIZES)
     saved = make_adapters(tiny, tmp_path / "adapters")

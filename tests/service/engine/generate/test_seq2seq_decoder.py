@@ -24,15 +24,16 @@ from rootstock.service.engine.generate.prompt import Chat, PromptTokenizer
 from rootstock.service.engine.generate.sampling_options import SamplingOptions
 from rootstock.service.engine.generate.scheduler import StepLimits
 from rootstock.service.engine.runners.seq2seq.decoder import Seq2SeqDecoder
+from tests.marks import slow_except
 from tests.peft_adapters import PeftAdapter, peft_model, save_adapter
 from tests.service.engine.generate.engines import answers_to, run_engine, tokens_of
-from tests.service.engine.generate.rewriters import REWRITERS, TinyRewriter, make_adapters, make_rewriter
+from tests.service.engine.generate.rewriters import FAST, REWRITERS, TinyRewriter, make_adapters, make_rewriter
 
 GREEDY = SamplingOptions(temperature=0.0, max_tokens=12)
 SOURCES = [list(range(40, 44)), list(range(60, 97)), list(range(300, 390))]
 
 
-@pytest.fixture(scope="module", params=REWRITERS)
+@pytest.fixture(scope="module", params=slow_except(FAST, REWRITERS))
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyRewriter:
     return make_rewriter(request.param, tmp_path_factory.mktemp(request.param) / "model")
 

@@ -22,15 +22,16 @@ from rootstock.service.engine.generate.sampling_options import SamplingOptions
 from rootstock.service.engine.generate.scheduler import StepLimits
 from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
 from rootstock.service.engine.runners.decoder.self_check import WrongPasses
+from tests.marks import slow_except
 from tests.peft_adapters import PeftAdapter, peft_model, save_adapter
 from tests.service.engine.generate.engines import answers_to, run_engine
-from tests.service.engine.generate.families import FAMILIES, TinyDecoder, make_adapters, make_decoder
+from tests.service.engine.generate.families import FAMILIES, FAST, TinyDecoder, make_adapters, make_decoder
 
 PROMPT = list(range(40, 60))
 GREEDY = SamplingOptions(temperature=0.0, max_tokens=12)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=slow_except(FAST, FAMILIES))
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyDecoder:
     return make_decoder(request.param, tmp_path_factory.mktemp(request.param) / "model")
 
