@@ -1,0 +1,140 @@
+"""Measures head alone, adapter, `auto` and SetFit on draws of few rows: the figures behind the gate's priors."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rootstock.training.data.dataset import require_texts
+from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, train_candidate
+from rootstock.training.fit.descent import Report, deterministic, silent
+from rootstock.training.fit.job import Job, prepare
+from rootstock.training.fit.method import choose, final
+from rootstock.training.metrics.evaluation import evaluate
+from rootstock.training.recipe.recipe_file import RecipeFile, changed
+from rootstock.training.study.setfit_peer import run_setfit
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StudyCase:
+    """A recipe on one draw of rows; `rows` None stands for all of its rows."""
+
+    source: RecipeFile
+    rows: int | None
+    draw: int
+
+    @property
+    def recipe(self) -> RecipeFile:
+        """The recipe with the draw."""
+        few = {} if self.rows is None else {"data.splits.k_shot": self.rows, "data.splits.seed": self.draw}
+        return changed(self.source, {**few, "peft.method": "auto"})
+
+
+def cases(sources: Sequence[RecipeFile], rows: Sequence[int | None], draws: int) -> Iterator[StudyCase]:
+    """Yield each recipe with each number of rows, by draw; all rows are one draw."""
+    for source in sources:
+        for count in rows:
+            for draw in range(1 if count is None else draws):
+                yield StudyCase(source, count, draw)
+
+
+def measure(case: StudyCase, setfit: Path | None = None, report: Report = silent) -> Record:
+    """Return the test scores and seconds of the methods on one draw, and the gain that the gate expected.
+
+    The score is accuracy, for tokens the F1 of whole entities. `auto` counts the seconds of the whole choice,
+    with the folds, and `head_only` those of one fit.
+    """
+    require_texts(case.source)
+    job = prepare(case.recipe)
+    rows, plan = job.training_rows, job.plan(report)
+    with deterministic(plan.seed):
+        start = time.perf_counter()
+        head = train_candidate(HEAD_ONLY, rows, plan)
+        head_seconds, start = time.perf_counter() - start, time.perf_counter()
+        choice = choose(rows, plan, case.source.recipe.evaluation.alpha)
+        kept = final(choice, rows, plan)
+        seconds = time.perf_counter() - start
+    head_score = _score(head, job)
+    score = head_score if choice.chosen.method == HEAD_ONLY else _score(kept, job)
+    judged = choice.scores[-1]
+    record: Record = {
+        "set": case.source.recipe.name,
+        "rows": case.rows,
+        "draw": case.draw,
+        "train": len(rows.train),
+        "test": len(job.rows["test"]),
+        "head_only": {"score": head_score, "seconds": round(head_seconds, 1)},
+        "auto": {
+            "score": score,
+            "seconds": round(seconds, 1),
+            "kept": choice.chosen.title,
+            "expected": None if judged.gain is None else judged.gain.to_json(),
+            "folds": judged.folds,
+        },
+    }
+    if setfit is not None and not rows.train[0].words:
+        record["setfit"] = _peer(job, setfit)
+    return record
+
+
+def _score(candidate: Candidate, job: Job) -> float:
+    rows = job.rows["test"]
+    figures = evaluate(candidate.predict(job.encoder.inputs(rows)), rows, job.labels)
+    return float(figures["f1" if rows[0].words else "accuracy"])
+
+
+def _peer(job: Job, python: Path) -> Record:
+    with tempfile.TemporaryDirectory(prefix="rootstock-setfit-") as folder:
+        done = run_setfit(
+            python, job.network.files.folder, job.parts.train, job.parts.test, job.labels, Path(folder)
+        )
+    return {"score": round(done.accuracy, 4), "seconds": round(done.seconds, 1)}
+
+
+METHODS = ("head_only", "auto", "setfit")
+
+
+def table(records: Sequence[Record]) -> list[Record]:
+    """Return a row for each set and number of rows: mean and deviation of each method over draws, and wins."""
+    groups: dict[tuple[str, int | None], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record["set"], record["rows"]), []).append(record)
+    lines = []
+    for (name, count), group in groups.items():
+        line: Record = {"set": name, "rows": "all" if count is None else count, "draws": len(group)}
+        for method in METHODS:
+            scores = [100 * record[method]["score"] for record in group if method in record]
+            if not scores:
+                continue
+            spread = f" ± {np.std(scores, ddof=1):.1f}" if len(scores) > 1 else ""
+            line[method] = f"{np.mean(scores):.1f}{spread}"
+            line[f"{method} minutes"] = (
+                f"{np.mean([r[method]['seconds'] for r in group if method in r]) / 60:.1f}"
+            )
+        line["wins"] = _wins(group)
+        lines.append(line)
+    return lines
+
+
+def _wins(group: Sequence[Record]) -> str:
+    """Return how often `auto` is better than, equal to and worse than the head alone."""
+    signs = [np.sign(round(r["auto"]["score"] - r["head_only"]["score"], 6)) for r in group]
+    return " ".join(str(sum(s == sign for s in signs)) for sign in (1, 0, -1))
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """Return the table as Markdown."""
+    lines = table(records)
+    columns = list(dict.fromkeys(key for line in lines for key in line))
+    head = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    return "\n".join(
+        [*head, *("| " + " | ".join(str(line.get(c, "")) for c in columns) + " |" for line in lines)]
+    )
