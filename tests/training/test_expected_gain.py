@@ -27,7 +27,7 @@ def test_the_mean_and_the_deviation_are_those_of_the_posterior_density() -> None
     first, second = np.meshgrid(grid, grid, indexing="ij")
     places = np.stack([first, second], -1)
     mean, spread = prior.at((0.5, 1.0))
-    density = multivariate_normal(mean * 0.2, spread * 0.04).pdf(places)
+    density = multivariate_normal(mean * 0.2, spread * 0.04 + 0.01**2).pdf(places)
     density *= multivariate_normal(observed.gains, noise + (0.1 * 0.2) ** 2).pdf(places)
     density /= density.sum()
     for gain, values in zip(expected_gains(prior, observed, (0.5, 1.0)), (first, second), strict=True):
@@ -38,6 +38,13 @@ def test_the_mean_and_the_deviation_are_those_of_the_posterior_density() -> None
         assert gain.chance_of_loss == pytest.approx(norm(gain.mean, gain.deviation).cdf(0))
         low, high = gain.interval
         assert (low, high) == pytest.approx(norm(gain.mean, gain.deviation).interval(0.95), abs=1e-4)
+
+
+def test_a_prior_that_the_rows_contradict_counts_for_less() -> None:
+    head = np.ones(90, bool)
+    broken = np.arange(90) < 45
+    gains = expected_gains(prior_of(False, False, True), observed_on_labels(head, [broken] * 4), STRENGTHS)
+    assert all(gain.mean < -0.2 and gain.chance_of_loss > 0.99 for gain in gains)
 
 
 @pytest.mark.parametrize("few", [True, False])

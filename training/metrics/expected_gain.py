@@ -22,6 +22,8 @@ from rootstock.training.metrics.counts import Counts, Score
 from rootstock.training.metrics.resampling import resampled_sums
 
 _RESAMPLES = 1000
+# A head without errors leaves a gain of nothing, but a loss of anything.
+_LEAST_DEVIATION = 0.01
 # Quantile of the normal distribution for a two-sided interval of 95 %.
 _Z = 1.959964
 
@@ -131,19 +133,23 @@ def expected_gains(prior: GainPrior, observed: ObservedGain, strengths: Sequence
     """Return the gain to expect at each strength.
 
     The posterior of normal gains: mean + Λ (Λ + Σ)⁻¹ (observed − mean), with the prior's covariance Λ and that of
-    the observation Σ.
+    the observation Σ. An observation farther from the prior than both allow shows that the prior does not fit
+    these data. Λ is then widened by as much as their squared distance exceeds the one to expect.
     """
-    mean, spread = prior.at(strengths)
-    share = observed.gains / observed.error
-    noise = observed.covariance / observed.error**2 + prior.drift**2
-    weight = np.linalg.solve((spread + noise).T, spread.T).T
-    after = mean + weight @ (share - mean)
+    shares, spread = prior.at(strengths)
+    mean = shares * observed.error
+    spread = spread * observed.error**2 + _LEAST_DEVIATION**2
+    noise = observed.covariance + (prior.drift * observed.error) ** 2
+    away = observed.gains - mean
+    spread = spread * max(1.0, float(away @ np.linalg.solve(spread + noise, away)) / len(strengths))
+    weight = np.linalg.solve(spread + noise, spread).T
+    after = mean + weight @ away
     variance = np.clip(np.diag(spread - weight @ spread), 0, None)
     return [
         ExpectedGain(
             strength,
-            float(after[i]) * observed.error,
-            math.sqrt(float(variance[i])) * observed.error,
+            float(after[i]),
+            math.sqrt(float(variance[i])),
             float(observed.gains[i]),
             observed.rows,
         )
