@@ -158,7 +158,7 @@ def _bench_setfit(recipe: Path, changes: list[str] | None, python: Path, as_json
         splits = source.recipe.data.splits
         with progress(source.recipe.name) as report:
             record = measure(StudyCase(source, splits.k_shot, splits.seed), python, report)
-    sides = [(name, record[name]) for name in METHODS if name in record]
+    sides = [(name, record[name]) for name in METHODS if "seconds" in record.get(name, {})]
     lines = [f"{name}: score {side['score']:.4f} in {side['seconds'] / 60:.1f} minutes" for name, side in sides]
     show(record, as_json, *lines, f"auto kept {record['auto']['kept']}")
 

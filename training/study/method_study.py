@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rootstock.training.data.dataset import require_texts
 from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, train_candidate
 from rootstock.training.fit.descent import Report, deterministic, silent
 from rootstock.training.fit.job import Job, prepare
-from rootstock.training.fit.method import choose, final
+from rootstock.training.fit.method import choose, final, train_as
 from rootstock.training.metrics.evaluation import evaluate
 from rootstock.training.recipe.recipe_file import RecipeFile, changed
 from rootstock.training.study.setfit_peer import run_setfit
@@ -49,8 +49,9 @@ def cases(sources: Sequence[RecipeFile], rows: Sequence[int | None], draws: int)
 def measure(case: StudyCase, setfit: Path | None = None, report: Report = silent) -> Record:
     """Return the test scores and seconds of the methods on one draw, and the gain that the gate expected.
 
-    The score is accuracy, for tokens the F1 of whole entities. `auto` counts the seconds of the whole choice,
-    with the folds, and `head_only` those of one fit.
+    The score is accuracy, for tokens the F1 of whole entities. `adapter` is the one that the gate judged, also if
+    `auto` keeps the head. `auto` counts the seconds of the whole choice, with the folds, and `head_only` those of
+    one fit.
     """
     require_texts(case.source)
     job = prepare(case.recipe)
@@ -62,9 +63,13 @@ def measure(case: StudyCase, setfit: Path | None = None, report: Report = silent
         choice = choose(rows, plan, case.source.recipe.evaluation.alpha)
         kept = final(choice, rows, plan)
         auto_time = clock.to_json()
-    head_score = _score(head, job)
-    score = head_score if choice.chosen.method == HEAD_ONLY else _score(kept, job)
-    judged = choice.scores[-1]
+        head_score, judged = _score(head, job), choice.scores[-1]
+        if choice.chosen.method == HEAD_ONLY:
+            score = head_score
+            trained = judged.candidate or train_as(judged, rows, replace(plan, stage="adapter"))
+            adapter = _score(trained, job)
+        else:
+            score = adapter = _score(kept, job)
     record: Record = {
         "set": case.source.recipe.name,
         "rows": case.rows,
@@ -72,6 +77,7 @@ def measure(case: StudyCase, setfit: Path | None = None, report: Report = silent
         "train": len(rows.train),
         "test": len(job.rows["test"]),
         "head_only": {"score": head_score, **head_time},
+        "adapter": {"score": adapter, "strength": judged.strength},
         "auto": {
             "score": score,
             **auto_time,
@@ -112,7 +118,7 @@ def _peer(job: Job, python: Path) -> Record:
     return {"score": round(done.accuracy, 4), **times}
 
 
-METHODS = ("head_only", "auto", "setfit")
+METHODS = ("head_only", "adapter", "auto", "setfit")
 
 
 def table(records: Sequence[Record]) -> list[Record]:
@@ -129,8 +135,10 @@ def table(records: Sequence[Record]) -> list[Record]:
                 continue
             spread = f" ± {np.std(scores, ddof=1):.1f}" if len(scores) > 1 else ""
             line[method] = f"{np.mean(scores):.1f}{spread}"
-            seconds = [record[method]["processor_seconds"] for record in group if method in record]
-            line[f"{method} processor minutes"] = f"{np.mean(seconds) / 60:.1f}"
+            timed = [record[method] for record in group if "processor_seconds" in record.get(method, {})]
+            if timed:
+                minutes = np.mean([side["processor_seconds"] for side in timed]) / 60
+                line[f"{method} processor minutes"] = f"{minutes:.1f}"
         line["wins"] = _wins(group)
         lines.append(line)
     return lines
