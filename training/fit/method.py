@@ -274,7 +274,8 @@ def compare(
 
 def _right(outputs: Sequence[Array], rows: Sequence[EncodedRow]) -> npt.NDArray[np.bool_]:
     """Return for each text whether the answer is right."""
-    return np.array([row.argmax() for row in outputs]) == np.array([row.targets[0] for row in rows])
+    answers = np.array([row.argmax() for row in outputs])
+    return np.asarray(answers == np.array([row.targets[0] for row in rows]), np.bool_)
 
 
 def final(choice: Choice, rows: TrainingRows, plan: TrainingPlan) -> Candidate:
