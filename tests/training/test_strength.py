@@ -13,9 +13,11 @@ import torch
 from rootstock.training.fit.candidate import train_candidate
 from rootstock.training.fit.descent import deterministic
 from rootstock.training.fit.job import prepare
-from rootstock.training.fit.method import choose, final
+from rootstock.training.fit.method import choose, final, observe
 from rootstock.training.fit.plan import TrainingRows
 from rootstock.training.metrics.evaluation import macro_f1
+from rootstock.training.metrics.expected_gain import expected_gains
+from rootstock.training.metrics.gain_priors import prior_of
 from rootstock.training.network.network import outputs
 from rootstock.training.network.strength import STRENGTHS
 from rootstock.training.recipe.recipe_file import load_recipe
@@ -52,7 +54,7 @@ def test_at_half_its_change_a_network_embeds_as_peft_does_at_half_its_scaling(
 
 @pytest.mark.parametrize("contrast", [0, 4])
 @pytest.mark.parametrize("choose_by", ["validation", "cross_validation"])
-def test_the_strength_of_the_best_score_is_kept_where_the_method_is_judged(
+def test_the_strength_of_the_highest_gain_to_expect_is_kept_where_the_method_is_judged(
     write_recipe: Callable[..., Path], choose_by: str, contrast: int
 ) -> None:
     splits = {"test_size": 0.25, "val_size": 0.25, "seed": 1, "choose_by": choose_by}
@@ -74,9 +76,13 @@ def test_the_strength_of_the_best_score_is_kept_where_the_method_is_judged(
     candidate.line.move(judged.strength)
     np.testing.assert_array_equal(before, outputs(candidate.network, job.inputs("test")))
     if choose_by == "validation":
-        scores, validation = {}, job.inputs("validation")
+        held_out, validation = {}, job.inputs("validation")
         for strength in STRENGTHS:
             candidate.line.move(strength)
-            scores[strength] = macro_f1(candidate.predict(validation), rows.validation, job.labels)
-        assert judged.score == max(scores.values()) == scores[judged.strength]
-        assert judged.strength == max(s for s in STRENGTHS if scores[s] == judged.score)
+            held_out[strength] = candidate.predict(validation)
+        alone = train_candidate("head_only", rows, plan).predict(validation)
+        observed = observe(alone, list(held_out.values()), rows.validation, job.labels)
+        gains = expected_gains(prior_of(False, False, contrast > 0), observed, STRENGTHS)
+        assert judged.gain is not None
+        assert judged.gain.mean == pytest.approx(max(gain.mean for gain in gains))
+        assert judged.score == macro_f1(held_out[judged.strength], rows.validation, job.labels)

@@ -24,7 +24,7 @@ from rootstock.training.cli.options import (
     show,
     show_table,
 )
-from rootstock.training.cli.study_commands import bench, cv, federate, sweep
+from rootstock.training.cli.study_commands import bench, cv, federate, study, sweep
 
 if TYPE_CHECKING:
     from rootstock.training.recipe.recipe_file import RecipeFile
@@ -259,6 +259,20 @@ def _request(task: str) -> tuple[str, dict[str, Any]]:
     return ("completions", {"prompt": "..."}) if task == TEXT2TEXT_GENERATION else ("predict", {"inputs": "..."})
 
 
-for command in (init, audit, rank_base, cv, sweep, evaluate, compare, explain, suggest, federate, export, bench):
+for command in (
+    init,
+    audit,
+    rank_base,
+    cv,
+    sweep,
+    evaluate,
+    compare,
+    explain,
+    suggest,
+    federate,
+    export,
+    bench,
+    study,
+):
     title = command.__name__.replace("_", "-")
     app.command(title, epilog=examples_of(title))(command)

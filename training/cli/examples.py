@@ -40,6 +40,10 @@ _EXAMPLES = {
     "cv": ("rootstock train cv my.yaml --folds 10",),
     "sweep": ("rootstock train sweep my.yaml hpo.trials=30 --out best.yaml",),
     "federate": ("rootstock train federate my.yaml --clients 8 --rounds 10 --skew 0.5",),
+    "study": (
+        "rootstock train study hwu64.yaml emotions.yaml --rows 8 --rows 16 --out study.jsonl",
+        "rootstock train study hwu64.yaml --rows 8 --setfit-python setfit-env/bin/python",
+    ),
     "bench": ("rootstock train bench training/recipes/clinc150-home.yaml peft.layers_to_transform=[4,5]",),
 }
 

@@ -1,4 +1,4 @@
-"""`rootstock train` commands that train many times: cv, sweep, federate, bench."""
+"""`rootstock train` commands that train many times: cv, sweep, federate, bench, study."""
 
 from __future__ import annotations
 
@@ -103,6 +103,66 @@ def federate(
     typer.echo(f"digest   {outcome.digest}")
 
 
+SetFitPython = Annotated[
+    Path | None,
+    typer.Option(
+        help="The Python of an environment that has SetFit, to compare with it on the same rows.",
+        metavar="PATH",
+    ),
+]
+
+
+def study(
+    recipes: Annotated[list[Path], typer.Argument(help="The recipes, one a data set.", metavar="RECIPE...")],
+    rows: Annotated[
+        list[int] | None,
+        typer.Option(min=2, help="Rows of each label to draw; repeat it for several. Default: all rows."),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="The number of draws of each number of rows.")] = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="A file of JSON lines: add each result, and skip those that it has.")
+    ] = None,
+    setfit_python: SetFitPython = None,
+    as_json: Json = False,
+) -> None:
+    """Measure `auto`, the head alone and SetFit over data sets and draws.
+
+    The score is accuracy on the test rows, for tokens the F1 of whole entities. Wins counts the draws on which
+    `auto` is better than, equal to and worse than the head alone.
+    """
+    import json
+
+    with failures():
+        from rootstock.training.study.method_study import cases, markdown, measure
+
+        kept = out.read_text(encoding="utf-8").splitlines() if out is not None and out.exists() else []
+        records = [json.loads(line) for line in kept]
+        done = {(record["set"], record["rows"], record["draw"]) for record in records}
+        for case in cases([read_recipe(path, None) for path in recipes], rows or [None], draws):
+            name = case.source.recipe.name
+            if (name, case.rows, case.draw) in done:
+                continue
+            with progress(f"{name}, {case.rows or 'all'} rows, draw {case.draw}") as report:
+                records.append(measure(case, setfit_python, report))
+            if out is not None:
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(records[-1]) + "\n")
+    show({"records": records}, as_json, markdown(records))
+
+
+def _bench_setfit(recipe: Path, changes: list[str] | None, python: Path, as_json: bool) -> None:
+    with failures():
+        from rootstock.training.study.method_study import METHODS, StudyCase, measure
+
+        source = read_recipe(recipe, changes)
+        splits = source.recipe.data.splits
+        with progress(source.recipe.name) as report:
+            record = measure(StudyCase(source, splits.k_shot, splits.seed), python, report)
+    sides = [(name, record[name]) for name in METHODS if "seconds" in record.get(name, {})]
+    lines = [f"{name}: score {side['score']:.4f} in {side['seconds'] / 60:.1f} minutes" for name, side in sides]
+    show(record, as_json, *lines, f"auto kept {record['auto']['kept']}")
+
+
 def bench(
     recipe: RecipePath,
     changes: Changes = None,
@@ -112,12 +172,17 @@ def bench(
             min=1, help="The number of interleaved pairs of trainings; fewer than 6 give no 95 % interval."
         ),
     ] = 6,
+    setfit_python: SetFitPython = None,
     as_json: Json = False,
 ) -> None:
-    """Compare speed and score with PEFT and transformers' Trainer.
+    """Compare speed and score with PEFT and transformers' Trainer, or with SetFit.
 
-    Both train by the same recipe.
+    Trainer trains by the same recipe. SetFit trains on the same rows by its own settings for few rows, and `auto`
+    chooses on them; the score is accuracy on the test rows.
     """
+    if setfit_python is not None:
+        _bench_setfit(recipe, changes, setfit_python, as_json)
+        return
     with failures():
         from rootstock.training.study.bench import compare_trainers
 

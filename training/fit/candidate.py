@@ -18,7 +18,7 @@ from rootstock.training.metrics.calibration import flatten, log_loss
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.network.construction import new_network, random_network
 from rootstock.training.network.head_fit import cross_validated_head, set_head, weak_head
-from rootstock.training.network.inputs import Inputs, TokenInputs
+from rootstock.training.network.inputs import Inputs, KnownStates, TokenInputs
 from rootstock.training.network.network import Network, has_one_layer, outputs, start_at_states
 from rootstock.training.network.row_encoder import RowEncoder
 from rootstock.training.network.strength import Line
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import torch
 
 HEAD_ONLY = "head_only"
-_CONTRASTIVE_EPOCHS = 16
+# Few rows make one step an epoch, and fewer steps than this leave a gain behind.
+_CONTRASTIVE_EPOCHS, _CONTRASTIVE_STEPS = 16, 32
 # An image has about ten times the tokens of a text, and the pass of every row is kept for the gradients.
 _CONTRASTIVE_TEXTS, _CONTRASTIVE_MEDIA = 160, 64
 _RUN = 32
@@ -57,6 +58,12 @@ class Candidate:
     def predict(self, inputs: Inputs) -> list[Array]:
         """Return the raw output for each row."""
         return outputs(self.network, inputs)
+
+    def keep_states(self, inputs: Inputs, known: KnownStates | None) -> None:
+        """Keep the states of rows below the first layer that changes, for several predictions of them."""
+        network = self.network
+        if network.from_layer is not None and len(inputs):
+            inputs.keep_states(network.trunk, network.spec, network.depth, known=known)
 
 
 def train_candidate(method: str, rows: TrainingRows, plan: TrainingPlan) -> Candidate:
@@ -113,7 +120,7 @@ def _start_at_states(network: Network, parts: list[Inputs], plan: TrainingPlan) 
         done += rows
         plan.preparing(done, total, f"{plan.stage}: rows through the frozen layers")
 
-    start_at_states(network, parts, count)
+    start_at_states(network, parts, count, plan.known)
 
 
 def _by_contrast(method: str, network: Network, train: Inputs, views: Inputs, plan: TrainingPlan) -> Candidate:
@@ -124,7 +131,6 @@ def _by_contrast(method: str, network: Network, train: Inputs, views: Inputs, pl
     import torch
 
     settings = plan.settings.training
-    epochs = settings.contrastive_epochs or _CONTRASTIVE_EPOCHS
     train = _with_label_names(network, train, plan)
     targets, read = train.targets, views if len(views) else train
     size = _CONTRASTIVE_TEXTS if isinstance(plan.encoder, RowEncoder) else _CONTRASTIVE_MEDIA
@@ -143,6 +149,7 @@ def _by_contrast(method: str, network: Network, train: Inputs, views: Inputs, pl
         return ([[copy[i] for i in rows]] for rows in balanced_batches(targets, size, order))
 
     steps = len(list(batches(torch.Generator())))
+    epochs = settings.contrastive_epochs or max(_CONTRASTIVE_EPOCHS, -(-_CONTRASTIVE_STEPS // steps))
     stage = FitStage(f"{plan.stage}-contrast", epochs, steps, batches, loss, ema_decay=settings.ema_decay)
 
     def fit_head() -> None:
@@ -170,7 +177,7 @@ def _with_label_names(network: Network, train: Inputs, plan: TrainingPlan) -> In
     ]
     more = encoder.inputs([*cast(TokenInputs, train).rows, *rows])
     if train.states is not None:
-        more.keep_states(network.trunk, network.spec, network.depth)
+        more.keep_states(network.trunk, network.spec, network.depth, known=plan.known)
     return more
 
 

@@ -15,7 +15,8 @@ from rootstock.training.errors import DataError, RecipeError
 from rootstock.training.fit.checkpoint import Checkpoints
 from rootstock.training.fit.descent import Report, silent
 from rootstock.training.fit.plan import FitSettings, TrainingPlan, TrainingRows
-from rootstock.training.network.inputs import Inputs
+from rootstock.training.network.inputs import Inputs, KnownStates
+from rootstock.training.network.kept_states import KeptStates
 from rootstock.training.network.media.media_encoder import MediaEncoder
 from rootstock.training.network.network_spec import InitialAdapter, NetworkSpec
 from rootstock.training.network.row_encoder import InputEncoder, RowEncoder
@@ -81,7 +82,15 @@ class Job:
             report,
             checkpoints,
             preparing=preparing,
+            known=self._known_states(),
         )
+
+    def _known_states(self) -> KnownStates | None:
+        """Return the states that the trainings of a run share, for texts."""
+        if not isinstance(self.encoder, RowEncoder):
+            return None
+        rows = [*self.rows["train"], *self.rows["validation"]]
+        return KeptStates(rows, self.encoder.pad_id, self.encoder.device).of
 
     def inputs(self, part: str) -> Inputs:
         """Return the rows of a part ready to be batched."""
@@ -112,13 +121,16 @@ def prepare(source: RecipeFile) -> Job:
         key: cast(RowEncoder, encoder).encode_texts(read_texts(source, path, key))
         for key, path in _text_paths(recipe).items()
     }
+    settings = FitSettings(recipe.training, recipe.augmentation, recipe.domain_adaptation)
+    few = settings.contrasts(recipe.task.heads[0] == "linear", len(parts.train), len(dataset.labels))
+    peft = upper_layers(recipe.peft, spec) if few and spec.modality == "text" else recipe.peft
     network = NetworkSpec(
         files,
         spec,
         recipe.task,
         len(dataset.labels),
-        sites(recipe.peft, spec, spec.class_for(recipe.task.name), origin),
-        recipe.peft,
+        sites(peft, spec, spec.class_for(recipe.task.name), origin),
+        peft,
         recipe.training.dropout,
         initial_adapter(recipe.peft, source),
         recipe.save_dtype,
@@ -129,7 +141,7 @@ def prepare(source: RecipeFile) -> Job:
         rows,
         network,
         encoder,
-        FitSettings(recipe.training, recipe.augmentation, recipe.domain_adaptation),
+        settings,
         recipe.seeds,
         recipe.data.splits.seed,
         unlabelled.pop(_TARGET, []),
@@ -151,6 +163,17 @@ def _encoder(
         return RowEncoder.of(files, labels, recipe.training.max_length, device)
     change = recipe.augmentation.image or recipe.augmentation.audio
     return MediaEncoder.of(files, spec, labels, device, change, recipe.seeds[0])
+
+
+def upper_layers(peft: Peft, spec: FoundationSpec) -> Peft:
+    """Return the settings of `auto` for few texts: the upper half of the layers, if the recipe chooses none.
+
+    The lower layers need more rows to change for the better, and a run without them takes half the time.
+    """
+    chosen = peft.layers_to_transform is not None or peft.target_modules != "all-linear"
+    if peft.method != "auto" or chosen or peft.init_from_adapter or not spec.layer_prefix or spec.layers < 2:
+        return peft
+    return peft.model_copy(update={"layers_to_transform": list(range(spec.layers // 2, spec.layers))})
 
 
 _TARGET = "domain_adaptation.target_path"

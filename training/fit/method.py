@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rootstock.adapters.spec import Array
 from rootstock.training.data.encoding import EncodedRow
@@ -18,10 +19,21 @@ from rootstock.training.fit.fold_progress import FoldProgress
 from rootstock.training.fit.plan import TrainingPlan, TrainingRows
 from rootstock.training.metrics.counts import entity_counts, f1
 from rootstock.training.metrics.evaluation import macro_f1, word_tags
+from rootstock.training.metrics.expected_gain import (
+    ExpectedGain,
+    ObservedGain,
+    expected_gains,
+    observed_on_counts,
+    observed_on_labels,
+)
+from rootstock.training.metrics.gain_priors import prior_of
 from rootstock.training.metrics.paired_test import Comparison, mcnemar, paired_bootstrap
-from rootstock.training.network.row_encoder import InputEncoder
+from rootstock.training.network.row_encoder import RowEncoder
 from rootstock.training.network.strength import STRENGTHS
 from rootstock.training.network.trunk import head_layers
+
+# A method is hopeless if at every strength its chance of a gain is below this after some of the folds.
+_HOPELESS = 0.05
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,8 @@ class MethodScore:
     """A method's raw outputs for rows that its training did not see, and their score.
 
     `paired` compares the outputs with those of the head alone. `strength` is the share of the trained change that
-    gave them.
+    gave them, and `gain` is the gain to expect from it. `folds` is the number of folds after which the run left a
+    hopeless method; `held_out` then has the rows of these folds alone.
     """
 
     method: str
@@ -38,6 +51,8 @@ class MethodScore:
     paired: Comparison | None = None
     candidate: Candidate | None = None
     strength: float = 1.0
+    gain: ExpectedGain | None = None
+    folds: int | None = None
 
     @property
     def title(self) -> str:
@@ -68,6 +83,8 @@ class Choice:
                     "validation": round(one.score, 4),
                     **({} if one.method == HEAD_ONLY else {"strength": one.strength}),
                     **({} if one.paired is None else {"against": HEAD_ONLY, **one.paired.to_json()}),
+                    **({} if one.gain is None else {"expected_gain": one.gain.to_json()}),
+                    **({} if one.folds is None else {"folds": one.folds}),
                 }
                 for one in self.scores
             ],
@@ -77,15 +94,15 @@ class Choice:
 def choose(rows: TrainingRows, plan: TrainingPlan, alpha: float, force: bool = False) -> Choice:
     """Judge the recipe's method against the head alone, and choose one.
 
-    `auto` chooses LoRA if it scores higher and the p-value of a paired test is below `alpha`. Raise
-    BelowBaseline if a named method scores below the head alone, unless `force` is set.
+    `auto` chooses LoRA if it shows a gain and the chance of a loss is below half of `alpha`. Raise BelowBaseline
+    if a named method shows a loss or the gain to expect from it is below 0, unless `force` is set.
     """
     peft, task_class = plan.network.peft, plan.network.task_class
     scores: list[MethodScore] = []
     if plan.network.linear_head or len(head_layers(task_class)) == 1 or peft.method == HEAD_ONLY:
         scores.append(judge(HEAD_ONLY, rows, plan, None))
     if peft.method != HEAD_ONLY:
-        scores.append(judge(peft.trained_method, rows, plan, scores[0] if scores else None))
+        scores.append(judge(peft.trained_method, rows, plan, scores[0] if scores else None, leave=not force))
     if scores[-1].paired is None and peft.method != HEAD_ONLY:
         reason = f"the head of {task_class.name} cannot be fitted alone, so there is no baseline"
         return Choice(scores[-1], reason, tuple(scores), rows.scoring_rows)
@@ -97,74 +114,149 @@ def _better(method: str, scores: Sequence[MethodScore], alpha: float, force: boo
     alone, other = scores[0], scores[-1]
     if method == HEAD_ONLY:
         return alone, "the recipe asks for the head alone"
-    paired = other.paired
-    if paired is None:
+    gain = other.gain
+    if gain is None:
         raise ValueError(f"{other.method} was not compared")
-    figures = f"{other.score:.4f} against {alone.score:.4f} on rows not trained on"
-    test = f"{paired.test}, p {paired.p_value:.3g}"
     if method == "auto":
-        if other.score > alone.score and paired.p_value < alpha:
-            return other, f"{other.title} is better than the head alone: {figures} ({test})"
-        return alone, f"{other.title} is not shown to be better than the head alone: {figures} ({test})"
-    if other.score < alone.score and not force:
+        # The prior may not fit these data, so an adapter without a gain on the rows that judge it is not kept.
+        if gain.observed > 0 and gain.chance_of_loss < alpha / 2:
+            return other, f"{other.title} is better than the head alone: {gain}"
+        early = "" if other.folds is None else f", so the run left it after fold {other.folds} of {FOLDS}"
+        return alone, f"{other.title} is not shown to be better than the head alone: {gain}{early}"
+    if (gain.mean < 0 or gain.observed < 0) and not force:
         raise BelowBaseline(
-            f"{other.method} scores below the head alone: {figures} ({test}); set peft.method: auto to keep the "
-            "better one, or use --force to keep this one"
+            f"{other.title} is expected to be worse than the head alone: {gain}; set peft.method: auto to keep "
+            "the better one, or use --force to keep this one"
         )
-    return other, f"the recipe asks for {other.method}: {figures} ({test})"
+    return other, f"the recipe asks for {other.method}: {gain}"
 
 
-def judge(method: str, rows: TrainingRows, plan: TrainingPlan, alone: MethodScore | None) -> MethodScore:
+def judge(
+    method: str, rows: TrainingRows, plan: TrainingPlan, alone: MethodScore | None, leave: bool = False
+) -> MethodScore:
     """Score a method on the validation rows or, without any, by cross-validation over the training rows.
 
-    With `choose_strength` the method is scored at several strengths, and the best score counts; on a tie, that of
-    the greatest strength. The best of several scores is slightly optimistic.
+    With `choose_strength` the method is judged at several strengths. The highest gain to expect counts; on a
+    tie, that of the greatest strength. `leave` ends the cross-validation after the fold that shows the method
+    hopeless.
     """
     candidate: Candidate | None = None
     strengths = STRENGTHS if method == "lora" and plan.network.peft.choose_strength else (1.0,)
+    judged, folds = rows.scoring_rows, None
+    before = None if alone is None else alone.held_out
     if rows.validation:
         candidate = train_candidate(method, rows, replace(plan, stage=method))
-        held_out = _at_strengths(candidate, plan.encoder, rows.validation, strengths)
+        held_out = _at_strengths(candidate, plan, rows.validation, strengths)
     else:
-        held_out = _out_of_fold(method, rows, plan, strengths)
-    labels, scoring_rows = plan.encoder.labels, rows.scoring_rows
-    scores = {strength: macro_f1(outputs, scoring_rows, labels) for strength, outputs in held_out.items()}
-    best = max(strengths, key=lambda strength: (scores[strength], strength))
+        by_fold = _FoldOutputs(rows, strengths)
+        for number in _folds(method, rows, plan, by_fold):
+            if not leave or before is None or number == FOLDS:
+                continue
+            gains = _gains(method, by_fold.of(before), by_fold.outputs, by_fold.rows, plan, rows)
+            if all(1 - gain.chance_of_loss < _HOPELESS for gain in gains):
+                judged, before, folds = by_fold.rows, by_fold.of(before), number
+                break
+        held_out = by_fold.outputs
+    labels = plan.encoder.labels
+    best, gain, paired = strengths[-1], None, None
+    if before is not None:
+        gains = _gains(method, before, held_out, judged, plan, rows)
+        gain = max(gains, key=lambda each: (each.mean, each.strength))
+        best = gain.strength
+        paired = compare(before, held_out[best], judged, labels)
     if candidate is not None and candidate.line is not None:
         candidate.line.move(best)
-    paired = None if alone is None else compare(alone.held_out, held_out[best], scoring_rows, labels)
-    return MethodScore(method, held_out[best], scores[best], paired, candidate, best)
+    score = macro_f1(held_out[best], judged, labels)
+    return MethodScore(method, held_out[best], score, paired, candidate, best, gain, folds)
+
+
+def _gains(
+    method: str,
+    before: Sequence[Array],
+    after: Mapping[float, Sequence[Array]],
+    judged: Sequence[EncodedRow],
+    plan: TrainingPlan,
+    rows: TrainingRows,
+) -> list[ExpectedGain]:
+    """Return the gain to expect at each strength from the outputs for the judged rows."""
+    media = not isinstance(plan.encoder, RowEncoder)
+    prior = prior_of(media, bool(judged[0].words), plan.by_contrast(rows))
+    observed = observe(before, list(after.values()), judged, plan.encoder.labels)
+    return expected_gains(prior, observed, list(after))
+
+
+def observe(
+    before: Sequence[Array], after: Sequence[Sequence[Array]], rows: Sequence[EncodedRow], labels: Sequence[str]
+) -> ObservedGain:
+    """Return the gains of several outputs over `before`: in accuracy for texts, in entity F1 for tokens."""
+    if rows[0].words:
+        counts = [entity_counts(*word_tags(outputs, rows, labels)) for outputs in (before, *after)]
+        return observed_on_counts(counts[0], counts[1:], f1)
+    right = [_right(outputs, rows) for outputs in (before, *after)]
+    return observed_on_labels(right[0], right[1:])
 
 
 def _at_strengths(
-    candidate: Candidate, encoder: InputEncoder, rows: Sequence[EncodedRow], strengths: Sequence[float]
+    candidate: Candidate, plan: TrainingPlan, rows: Sequence[EncodedRow], strengths: Sequence[float]
 ) -> dict[float, list[Array]]:
     """Return the raw output for each row at each strength, and leave the candidate at the last."""
     by_strength = {}
+    inputs = plan.encoder.inputs(rows)
+    candidate.keep_states(inputs, plan.known)
     for strength in strengths:
         if candidate.line is not None:
             candidate.line.move(strength)
-        by_strength[strength] = candidate.predict(encoder.inputs(rows))
+        by_strength[strength] = candidate.predict(inputs)
     return by_strength
 
 
 def out_of_fold(method: str, rows: TrainingRows, plan: TrainingPlan, count: int = FOLDS) -> list[Array]:
     """Return the raw output for each training row, from a candidate trained without the row's fold."""
-    return _out_of_fold(method, rows, plan, (1.0,), count)[1.0]
+    by_fold = _FoldOutputs(rows, (1.0,))
+    for _ in _folds(method, rows, plan, by_fold, count):
+        pass
+    return by_fold.outputs[1.0]
 
 
-def _out_of_fold(
-    method: str, rows: TrainingRows, plan: TrainingPlan, strengths: Sequence[float], count: int = FOLDS
-) -> dict[float, list[Array]]:
-    by_strength: dict[float, dict[int, Array]] = {strength: {} for strength in strengths}
+@dataclass
+class _FoldOutputs:
+    """The raw outputs for the rows of the folds that are done, by strength."""
+
+    training: TrainingRows
+    strengths: Sequence[float]
+    by_row: dict[int, dict[float, Array]] = field(default_factory=dict)
+
+    def add(self, fold: Sequence[int], outputs: Mapping[float, Sequence[Array]]) -> None:
+        """Add the outputs for the rows at the positions of a fold."""
+        for place, i in enumerate(fold):
+            self.by_row[i] = {strength: rows[place] for strength, rows in outputs.items()}
+
+    @property
+    def rows(self) -> list[EncodedRow]:
+        """The rows of the folds that are done, in order."""
+        return self.of(self.training.train)
+
+    @property
+    def outputs(self) -> dict[float, list[Array]]:
+        """Their outputs by strength."""
+        return {strength: [self.by_row[i][strength] for i in sorted(self.by_row)] for strength in self.strengths}
+
+    def of(self, values: Sequence[Any]) -> list[Any]:
+        """Return those of one value a row that belong to the rows of the folds that are done."""
+        return [values[i] for i in sorted(self.by_row)]
+
+
+def _folds(
+    method: str, rows: TrainingRows, plan: TrainingPlan, by_fold: _FoldOutputs, count: int = FOLDS
+) -> Iterator[int]:
+    """Train without each fold in turn, add the outputs for its rows, and yield its number, from 1."""
     progress = FoldProgress(plan.report, count)
     for number, (part, fold) in enumerate(rows.folds(count)):
         in_fold = replace(plan, stage=f"{method}-fold{number + 1}", report=progress.of(number), preparing=silent)
         candidate = train_candidate(method, part, in_fold)
         held_out = [rows.train[i] for i in fold]
-        for strength, outputs in _at_strengths(candidate, plan.encoder, held_out, strengths).items():
-            by_strength[strength] |= dict(zip(fold, outputs, strict=True))
-    return {strength: [by_row[i] for i in range(len(rows.train))] for strength, by_row in by_strength.items()}
+        by_fold.add(fold, _at_strengths(candidate, plan, held_out, by_fold.strengths))
+        yield number + 1
 
 
 def compare(
@@ -177,9 +269,13 @@ def compare(
     if rows[0].words:
         counts = [entity_counts(*word_tags(outputs, rows, labels)) for outputs in (before, after)]
         return paired_bootstrap(counts[0], counts[1], f1)
-    truth = np.array([row.targets[0] for row in rows])
-    right = [np.array([row.argmax() for row in outputs]) == truth for outputs in (before, after)]
-    return mcnemar(right[0], right[1])
+    return mcnemar(_right(before, rows), _right(after, rows))
+
+
+def _right(outputs: Sequence[Array], rows: Sequence[EncodedRow]) -> npt.NDArray[np.bool_]:
+    """Return for each text whether the answer is right."""
+    answers = np.array([row.argmax() for row in outputs])
+    return np.asarray(answers == np.array([row.targets[0] for row in rows]), np.bool_)
 
 
 def final(choice: Choice, rows: TrainingRows, plan: TrainingPlan) -> Candidate:

@@ -10,6 +10,7 @@ from rootstock.training.data.example import Example
 from rootstock.training.data.split import FOLDS, folds
 from rootstock.training.fit.checkpoint import Checkpoints
 from rootstock.training.fit.descent import Report, silent
+from rootstock.training.network.inputs import KnownStates
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.network.row_encoder import InputEncoder
 from rootstock.training.recipe.augmentation_section import Augmentation
@@ -31,6 +32,11 @@ class FitSettings:
     def rewords(self) -> bool:
         """True if augmentation changes the words, and so the tokens, in each epoch."""
         return bool(self.augmentation.word_dropout or self.augmentation.word_swap)
+
+    def contrasts(self, linear_head: bool, rows: int, labels: int) -> bool:
+        """Return True if a contrastive stage comes first: the recipe says so, or a label has few rows."""
+        epochs = self.training.contrastive_epochs
+        return linear_head and rows < FEW * labels if epochs is None else epochs > 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ class TrainingPlan:
     """The plan of a training: the network, the settings and the seed.
 
     `target` are unlabelled rows of another domain. `stage` names the training in reports and checkpoints.
-    `preparing` gets the rows whose states below the first layer that changes are computed ahead.
+    `preparing` gets the rows whose states below the first layer that changes are computed ahead. `known` gives
+    those that the trainings of a run share.
     """
 
     network: NetworkSpec
@@ -86,13 +93,11 @@ class TrainingPlan:
     checkpoints: Checkpoints | None = None
     stage: str = "fit"
     preparing: Report = silent
+    known: KnownStates | None = None
 
     def by_contrast(self, rows: TrainingRows) -> bool:
         """Return True if a contrastive stage comes first: the recipe says so, or a label has few rows on average.
 
         The labels' names are then rows too, also for the head alone.
         """
-        epochs = self.settings.training.contrastive_epochs
-        if epochs is not None:
-            return epochs > 0
-        return self.network.linear_head and rows.count < FEW * self.network.labels
+        return self.settings.contrasts(self.network.linear_head, rows.count, self.network.labels)

@@ -66,6 +66,8 @@ class TokenBatch:
 
 # Takes a number of rows that are done.
 Count = Callable[[int], None]
+# Takes a row, the trunk, its spec and a depth, and returns the states of the row into that layer, if known.
+KnownStates = Callable[[Any, "nn.Module", FoundationSpec, int], "torch.Tensor | None"]
 
 
 def ignored(rows: int, /) -> None:
@@ -101,10 +103,18 @@ class Inputs(ABC):
         """Yield the positions of all rows in batches of like length, each within a limit of tokens."""
 
     @abstractmethod
-    def keep_states(self, trunk: nn.Module, spec: FoundationSpec, depth: int, count: Count = ignored) -> bool:
+    def keep_states(
+        self,
+        trunk: nn.Module,
+        spec: FoundationSpec,
+        depth: int,
+        count: Count = ignored,
+        known: KnownStates | None = None,
+    ) -> bool:
         """Compute and keep the states into layer `depth`; return False where they would take too much memory.
 
-        `count` gets the number of rows of each batch that is computed.
+        `count` gets the number of rows of each batch that is computed. The states of rows that are `known` are
+        taken from there.
         """
 
     def parts(self, chosen: Sequence[int]) -> list[list[int]]:
@@ -154,14 +164,29 @@ class TokenInputs(Inputs):
 
     def in_order(self) -> Iterator[list[int]]:
         """Yield the positions of all rows in batches of like length, each within a limit of tokens."""
-        order = np.argsort(self.lengths, kind="stable").tolist()
+        yield from self._batches(np.argsort(self.lengths, kind="stable").tolist())
+
+    def _batches(self, order: list[int]) -> Iterator[list[int]]:
+        """Yield positions, which are in the order of their lengths, in batches within a limit of tokens."""
         while order:
             size = max(1, _TOKENS // int(self.lengths[order[min(len(order), 64) - 1]]))
             size = min(size, 64)
             yield order[:size]
             order = order[size:]
 
-    def keep_states(self, trunk: nn.Module, spec: FoundationSpec, depth: int, count: Count = ignored) -> bool:
+    def states_of(self, place: int) -> torch.Tensor | None:
+        """Return the kept states of the row at a place, (tokens, width)."""
+        start = int(self._starts[place])
+        return None if self.states is None else self.states[start : start + int(self.lengths[place])]
+
+    def keep_states(
+        self,
+        trunk: nn.Module,
+        spec: FoundationSpec,
+        depth: int,
+        count: Count = ignored,
+        known: KnownStates | None = None,
+    ) -> bool:
         """Compute and keep the states into layer `depth`; return False where they would take too much memory."""
         import torch
 
@@ -169,7 +194,17 @@ class TokenInputs(Inputs):
             return False
         states = torch.zeros(self._end + 1, spec.hidden_size, device=self.device)
         with torch.no_grad():
-            for chosen in self.in_order():
+            rest = []
+            for i in np.argsort(self.lengths, kind="stable").tolist():
+                start, length = int(self._starts[i]), int(self.lengths[i])
+                found = None if known is None else known(self.rows[i], trunk, spec, depth)
+                if found is None:
+                    rest.append(i)
+                else:
+                    states[start : start + length] = found
+            if len(rest) < len(self):
+                count(len(self) - len(rest))
+            for chosen in self._batches(rest):
                 batch = self.batch(chosen)
                 computed = states_into(trunk, spec, depth, batch.arguments(spec))
                 for row, i in enumerate(chosen):

@@ -11,7 +11,7 @@ import numpy as np
 
 from rootstock.adapters.spec import Array, FoundationSpec, Pooling, TaskClass
 from rootstock.training.errors import RecipeError
-from rootstock.training.network.inputs import Count, InputBatch, Inputs, ignored
+from rootstock.training.network.inputs import Count, InputBatch, Inputs, KnownStates, ignored
 from rootstock.training.network.trunk import UpperTrunk, can_cut, head_layers, states_into
 
 if TYPE_CHECKING:
@@ -153,11 +153,13 @@ def pooled(states: torch.Tensor, mask: torch.Tensor | None, pooling: str) -> tor
     return (weights[:, :, None] * states).sum(1)
 
 
-def start_at_states(network: Network, parts: list[Inputs], count: Count = ignored) -> None:
+def start_at_states(
+    network: Network, parts: list[Inputs], count: Count = ignored, known: KnownStates | None = None
+) -> None:
     """Let the network start at the first layer that changes, if that gives the same states.
 
     The states into that layer are computed once for every row of `parts`. `count` gets the number of rows of each
-    batch.
+    batch, and `known` gives states that were computed before.
     """
     if not can_cut(network.trunk, network.spec) or network.pooling == "pooler":
         return
@@ -166,7 +168,7 @@ def start_at_states(network: Network, parts: list[Inputs], count: Count = ignore
     if not _is_same(network, cut, parts[0]):
         return
     for inputs in parts:
-        if len(inputs) and not inputs.keep_states(network.trunk, network.spec, network.depth, count):
+        if len(inputs) and not inputs.keep_states(network.trunk, network.spec, network.depth, count, known):
             for each in parts:
                 each.states = None
             return

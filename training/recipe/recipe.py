@@ -49,13 +49,15 @@ class Peft(RecipeSection):
         description="Names, or ends of names, of linear modules of the trunk; all-linear for every one.",
     )
     layers_to_transform: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = Field(
-        default=None, description="Numbers of the layers that change, from 0. Default: all."
+        default=None,
+        description="Numbers of the layers that change, from 0. Default: all, or the upper half for `auto` on "
+        "few rows of texts.",
     )
     use_rslora: bool = False
     choose_strength: bool = Field(
-        default=False,
-        description="Keep a quarter, half, three quarters or all of LoRA's change: the share that scores best on "
-        "the rows that judge the method (WiSE-FT).",
+        default=True,
+        description="Keep a quarter, half, three quarters or all of LoRA's change: the share of the highest gain "
+        "to expect from the rows that judge the method (WiSE-FT).",
     )
     init_from_adapter: Text | None = Field(
         default=None, description="A bundle's folder to start from; its sites and ranks must be the same."
@@ -170,8 +172,8 @@ class Evaluation(RecipeSection):
 
     alpha: Probability = Field(
         default=0.5,
-        description="`auto` keeps LoRA if the p-value of its gain is below this; 0.5 asks for more wins than "
-        "losses.",
+        description="`auto` keeps LoRA if the chance of a loss against the head alone is below half of this. "
+        "Generated text: the p-value of the gain has to be below this.",
     )
     learning_curve: list[Share] = Field(
         default=[], description="Shares of the training rows for a learning curve."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rootstock.adapters.spec import Array, FoundationSpec
-from rootstock.training.network.inputs import Count, Inputs, ignored
+from rootstock.training.network.inputs import Count, Inputs, KnownStates, ignored
 from rootstock.training.network.media.media_row import MediaRow
 from rootstock.training.network.trunk import states_into
 
@@ -104,7 +104,14 @@ class MediaInputs(Inputs):
             for start in range(0, len(group), _ROWS):
                 yield group[start : start + _ROWS]
 
-    def keep_states(self, trunk: nn.Module, spec: FoundationSpec, depth: int, count: Count = ignored) -> bool:
+    def keep_states(
+        self,
+        trunk: nn.Module,
+        spec: FoundationSpec,
+        depth: int,
+        count: Count = ignored,
+        known: KnownStates | None = None,
+    ) -> bool:
         """Compute and keep the states into layer `depth`; return False where they would take too much memory."""
         import torch
 

@@ -1,0 +1,28 @@
+"""The gains of adapters over heads alone on the data sets that were measured: priors for another data set.
+
+`rootstock train study` measures them; docs/log.md ("Training") has the figures, and ADR 46 the reasons.
+"""
+
+from __future__ import annotations
+
+from rootstock.training.metrics.expected_gain import GainPrior
+
+_STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+
+# Texts with few rows a label, trained by contrast: HWU64, tweet emotions and domains of CLINC150.
+FEW_TEXTS = GainPrior(_STRENGTHS, (0.10, 0.16, 0.17, 0.16), (0.11, 0.16, 0.17, 0.18), 0.9, 0.06)
+# Texts with many rows a label, trained by cross entropy: domains of CLINC150.
+MANY_TEXTS = GainPrior(_STRENGTHS, (0.12, 0.2, 0.25, 0.25), (0.15, 0.22, 0.26, 0.3), 0.9, 0.06)
+# Entities in sentences: SNIPS, WNUT17 and the demo adapter.
+ENTITIES = GainPrior(_STRENGTHS, (0.08, 0.18, 0.25, 0.3), (0.12, 0.2, 0.25, 0.3), 0.9, 0.06)
+# Images and recordings: sign digits and spoken digits, which leave much open.
+MEDIA = GainPrior(_STRENGTHS, (0.2, 0.35, 0.45, 0.5), (0.3, 0.4, 0.45, 0.5), 0.9, 0.1)
+
+
+def prior_of(media: bool, tokens: bool, few: bool) -> GainPrior:
+    """Return the prior of a kind of input and of a way of training."""
+    if media:
+        return MEDIA
+    if tokens:
+        return ENTITIES
+    return FEW_TEXTS if few else MANY_TEXTS
