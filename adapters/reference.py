@@ -7,6 +7,8 @@ from rootstock.adapters.errors import InvalidDigest, InvalidName, InvalidReferen
 
 FOUNDATION = "foundation"
 LIVE = "live"
+# The name under which requests ask for the router. With a colon and a reference it names the selector, too.
+AUTO = "auto"
 # The tenant of the operator, and of every request on a server without keys.
 DEFAULT_TENANT = "default"
 MAX_VERSION = 999_999_999
@@ -115,6 +117,11 @@ _ALIAS_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ - with at least one letter"
 def is_name(text: object) -> bool:
     """Return whether `text` has the form of an adapter's name; the reserved name has that form too."""
     return isinstance(text, str) and _NAME.fullmatch(text) is not None
+
+
+def is_auto(text: str) -> bool:
+    """Return whether a request that names this model asks for the router."""
+    return text.partition(":")[0].lower() == AUTO
 
 
 def is_tenant(text: object) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from rootstock.adapters.bundle.plain.base_model import is_same
 from rootstock.adapters.errors import InvalidName, UnknownAdapter
-from rootstock.adapters.reference import DEFAULT_TENANT, FOUNDATION, LIVE, Reference
+from rootstock.adapters.reference import AUTO, DEFAULT_TENANT, FOUNDATION, LIVE, Reference, is_auto
 from rootstock.adapters.registry import Resolution, TenantRegistry
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.served_names import ServedNames, lowered
@@ -128,8 +128,14 @@ class Foundations:
         """Return the limit in seconds of a request for one pass, or of any if all foundations generate."""
         return (self._first_encoder or self._engines[0]).limits.timeout_s
 
+    def is_routed(self, model: str) -> bool:
+        """Tell whether a request for this model asks for the router. A served name of that form comes first."""
+        return is_auto(model) and model.lower() not in self.names
+
     def check_name(self, name: str) -> None:
-        """Raise InvalidName if the name is the reference of a foundation or another name that is served."""
+        """Raise InvalidName if the name is that of the router, of a foundation, or another that is served."""
+        if name == AUTO:
+            raise InvalidName(f"{AUTO!r} names the router; give the adapter another name", param="name")
         if name in self._by_name or name in self.names:
             what = "a foundation of this server" if name in self._by_name else "a model in ROOTSTOCK_SERVED_NAMES"
             message = f"{name!r} names {what}; give the adapter another name"
@@ -376,6 +382,9 @@ class Foundations:
         return self.of(resolution), resolution
 
     def _resolve(self, reference: str, meant: str) -> Resolution:
+        if is_auto(meant):
+            message = f"{reference!r} is the router, which answers as `model` of POST /v1/predict alone"
+            raise UnknownAdapter(f"{message}; name an adapter or a foundation", param="model")
         try:
             return self._registry.resolve(meant)
         except UnknownAdapter:

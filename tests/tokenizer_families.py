@@ -174,6 +174,11 @@ OF_ARCHITECTURE = {
     "deberta-v2": "Unigram of two types",
     "modernbert": "byte-level BPE",
     "gpt2": "byte-level BPE, no special tokens",
+    "camembert": "Unigram",
+    "nomic_bert": "lower-casing WordPiece",
+    "eurobert": "byte-level BPE",
+    "gte": "Unigram",
+    "jina_embeddings_v3": "Unigram",
 }
 
 

@@ -37,6 +37,7 @@ from rootstock.adapters.client.records import (
 from rootstock.adapters.client.rollout import rule_routes, split_routes
 from rootstock.adapters.client.rollout.rule_routes import RuleRecord, ShadowRecord
 from rootstock.adapters.client.routes import Document, GivenInput, Messages
+from rootstock.adapters.client.routing.routed_results import RoutedResults
 from rootstock.adapters.client.tenancy import key_routes
 from rootstock.adapters.client.text_stream import AsyncTextPieces
 from rootstock.adapters.client.transport import AsyncTransport
@@ -138,6 +139,22 @@ class AsyncClient(AsyncTransport):
     ) -> list_[list_[Any] | Refused]:
         """Return each model's results for the same inputs, or the error of a model that could not answer."""
         return await self._ask(routes.fan_out(models, inputs, parameters))
+
+    async def route(
+        self,
+        inputs: GivenInput | Sequence[GivenInput],
+        *,
+        selector: str | None = None,
+        threshold: float | None = None,
+        fallback: str | None = None,
+        **parameters: Any,
+    ) -> RoutedResults:
+        """Let a selector adapter, the server's router by default, choose the model that answers each input.
+
+        A text whose score is below `threshold`, or whose label is `none`, is answered by `fallback`. One that
+        nothing can answer has its error in its route.
+        """
+        return await self._ask(routes.route(inputs, selector, threshold, fallback, parameters))
 
     async def embed(
         self, model: str, inputs: GivenInput | Sequence[GivenInput], **options: Any

@@ -37,6 +37,7 @@ from rootstock.adapters.client.records import (
 from rootstock.adapters.client.rollout import rule_routes, split_routes
 from rootstock.adapters.client.rollout.rule_routes import RuleRecord, ShadowRecord
 from rootstock.adapters.client.routes import Document, GivenInput, Messages
+from rootstock.adapters.client.routing.routed_results import RoutedResults
 from rootstock.adapters.client.tenancy import key_routes
 from rootstock.adapters.client.text_stream import TextPieces
 from rootstock.adapters.client.transport import BlockingTransport
@@ -152,6 +153,22 @@ class Client(BlockingTransport):
     ) -> list_[list_[Any] | Refused]:
         """Return each model's results for the same inputs, or the error of a model that could not answer."""
         return self._ask(routes.fan_out(models, inputs, parameters))
+
+    def route(
+        self,
+        inputs: GivenInput | Sequence[GivenInput],
+        *,
+        selector: str | None = None,
+        threshold: float | None = None,
+        fallback: str | None = None,
+        **parameters: Any,
+    ) -> RoutedResults:
+        """Let a selector adapter, the server's router by default, choose the model that answers each input.
+
+        A text whose score is below `threshold`, or whose label is `none`, is answered by `fallback`. One that
+        nothing can answer has its error in its route.
+        """
+        return self._ask(routes.route(inputs, selector, threshold, fallback, parameters))
 
     def embed(self, model: str, inputs: GivenInput | Sequence[GivenInput], **options: Any) -> NDArray[np.float32]:
         """Return the vector of one input, or the matrix of up to 2,048 inputs with a row for each.

@@ -23,6 +23,12 @@ from rootstock.adapters.client.records import (
     TextRecord,
     UndeletedRecord,
 )
+from rootstock.adapters.client.routing.routed_results import (
+    RoutedResults,
+    read_routed,
+    routed_predictions,
+    routing_fields,
+)
 from rootstock.adapters.media import (
     ImageFile,
     MediaFile,
@@ -31,7 +37,7 @@ from rootstock.adapters.media import (
     media_file,
     modality_of_type,
 )
-from rootstock.adapters.reference import check_alias, check_name
+from rootstock.adapters.reference import AUTO, check_alias, check_name
 
 if TYPE_CHECKING:
     import httpx
@@ -53,7 +59,28 @@ def predict(
     """Return the call that asks one model; its result is a list, also for one input."""
     body = {"model": model, "inputs": _json(inputs), **_options(result, parameters)}
     count = len(inputs) if isinstance(inputs, list | tuple) else 1
-    return _post("/v1/predict", body, lambda document: read_results(document, result, count))
+
+    def read(document: Document) -> list[Any]:
+        # The model `auto` has a digest and a task for each input.
+        of_router = "routes" in document
+        return (routed_predictions if of_router else read_results)(document, result, count)
+
+    return _post("/v1/predict", body, read)
+
+
+def route(
+    inputs: Any,
+    selector: str | None,
+    threshold: float | None,
+    fallback: str | None,
+    parameters: Mapping[str, Any],
+) -> HttpCall[RoutedResults]:
+    """Return the call that lets a selector, the server's by default, choose the model of each input."""
+    model = AUTO if selector is None else f"{AUTO}:{selector}"
+    body = {"model": model, "inputs": _json(inputs), **_options(None, parameters)}
+    count = len(inputs) if isinstance(inputs, list | tuple) else 1
+    body |= routing_fields(threshold, fallback)
+    return _post("/v1/predict", body, lambda document: read_routed(document, None, count))
 
 
 def fan_out(

@@ -13,7 +13,7 @@ from rootstock.adapters.tasks import Modality
 # The architectures that compute an input in one pass: the parity tests compare their answers with transformers'.
 ARCHITECTURES = (
     "bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert", "mpnet", "deberta-v2", "modernbert",
-    "gpt2",
+    "gpt2", "camembert", "nomic_bert", "eurobert", "gte", "jina_embeddings_v3",
 )  # fmt: skip
 # The architectures that continue a text.
 DECODERS = (
@@ -53,6 +53,12 @@ _DECODER_KEYS = (
     "attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention", "rope_local_base_freq",
     "sliding_window_pattern", "embedding_multiplier", "attention_multiplier", "residual_multiplier",
     "logits_scaling", "no_rope_layers", "no_rope_layer_interval", "original_max_position_embeddings",
+)  # fmt: skip
+
+# The further keys of encoders whose config is like a decoder's, and of their classifiers.
+_GATED_ENCODERS = ("nomic_bert", "eurobert", "gte", "jina_embeddings_v3")
+_GATED_ENCODER_KEYS = (
+    "rms_norm_eps", "head_dim", "attention_bias", "mlp_bias", "classifier_pooling",
 )  # fmt: skip
 
 # The same for encoder–decoder architectures.
@@ -165,4 +171,6 @@ def _keys(config: Mapping[str, Any]) -> tuple[str, ...]:
         return ("model_type", *(_IMAGE_KEYS if modality == "image" else _AUDIO_KEYS))
     if rewrites_text(config):
         return _KEYS + _ENCODER_DECODER_KEYS
+    if config.get("model_type") in _GATED_ENCODERS:
+        return _KEYS + _GATED_ENCODER_KEYS
     return _KEYS + (_DECODER_KEYS if continues_text(config) else ())

@@ -199,7 +199,7 @@ def max_tokens(folder: Path, model_type: str, positions: int, padding: int | Non
 
     RoBERTa and similar models have no position for the ids up to the padding's.
     """
-    if model_type in ("roberta", "xlm-roberta", "mpnet"):
+    if model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         positions -= (padding or 0) + 1
     if positions < 3:
         raise FoundationError(

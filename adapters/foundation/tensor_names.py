@@ -32,6 +32,29 @@ _RENAMED: Mapping[str, _Renaming] = {
     ),
     "swin": _renaming((rf"\battention\.self\.{_TABLE}$", f"attention.relative_position_bias.{_TABLE}")),
     **dict.fromkeys(("wav2vec2", "hubert", "wavlm"), _WAVES),
+    "nomic_bert": _renaming(
+        (r"^encoder\.layers\.", "layers."),
+        (r"^emb_ln\.", "embeddings.LayerNorm."),
+        (r"\battn\.out_proj\.", "self_attn.o_proj."),
+        (r"\bfc11\.", "up_proj."),
+        (r"\bfc12\.", "gate_proj."),
+        (r"\bfc2\.", "down_proj."),
+        (r"\bnorm1\.", "post_attention_layernorm."),
+        (r"\bnorm2\.", "post_mlp_layernorm."),
+    ),
+    "gte": _renaming(
+        (r"^encoder\.layer\.", "layers."),
+        (r"\battention\.o_proj\.", "self_attn.o_proj."),
+        (r"\battn_ln\.", "post_attention_layernorm."),
+        (r"\bmlp_ln\.", "post_mlp_layernorm."),
+    ),
+    "jina_embeddings_v3": _renaming(
+        (r"^encoder\.layers\.", "layers."),
+        (r"^emb_ln\.", "embeddings.LayerNorm."),
+        (r"\bmixer\.out_proj\.", "self_attn.o_proj."),
+        (r"\bnorm1\.", "post_attention_layernorm."),
+        (r"\bnorm2\.", "post_mlp_layernorm."),
+    ),
 }
 
 

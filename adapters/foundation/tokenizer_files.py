@@ -21,6 +21,7 @@ _OBEYED: Mapping[str, Mapping[str, bool | None]] = {
     "RobertaTokenizer": {"add_prefix_space": False},
     "GPT2Tokenizer": {"add_prefix_space": False},
     "XLMRobertaTokenizer": {"add_prefix_space": True},
+    "CamembertTokenizer": {"add_prefix_space": True},
     "AlbertTokenizer": {"do_lower_case": True, "keep_accents": False, "add_prefix_space": True},
     "DebertaV2Tokenizer": {"do_lower_case": False, "split_by_punct": False},
 }
@@ -35,6 +36,10 @@ _CLASSES = {
     "xlm-roberta": "XLMRobertaTokenizer",
     "albert": "AlbertTokenizer",
     "deberta-v2": "DebertaV2Tokenizer",
+    "camembert": "CamembertTokenizer",
+    "nomic_bert": "BertTokenizer",
+    "gte": "XLMRobertaTokenizer",
+    "jina_embeddings_v3": "XLMRobertaTokenizer",
 }
 
 

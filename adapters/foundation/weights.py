@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from rootstock.adapters.bundle.tensors import as_fp32
+from rootstock.adapters.foundation.fused_tensors import parts_of
 from rootstock.adapters.foundation.tensor_names import current_name
 from rootstock.adapters.spec import Array, Rejected
 
@@ -21,7 +22,8 @@ _UNREAD = re.compile(
     re.ASCII,
 )
 _TRUNK_PREFIX = {
-    "xlm-roberta": "roberta", "deberta-v2": "deberta", "modernbert": "model", "gpt2": "transformer"
+    "xlm-roberta": "roberta", "camembert": "roberta", "jina_embeddings_v3": "roberta", "deberta-v2": "deberta",
+    "modernbert": "model", "eurobert": "model", "gpt2": "transformer"
 } | dict.fromkeys(
     (
         "llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "granite", "olmo2",
@@ -34,7 +36,7 @@ _TRUNK_PREFIX = {
     ("clip", "clip_vision_model", "siglip", "siglip_vision_model"), "vision_model"
 ) | dict.fromkeys(("clip_text_model", "siglip_text_model"), "text_model")  # fmt: skip
 # Checkpoints of one architecture may call the trunk differently, or begin the names of one part of it by "model".
-_TRUNK_PREFIXES = {"whisper": ("model.encoder.", "encoder."), "dinov3_vit": ()}
+_TRUNK_PREFIXES = {"whisper": ("model.encoder.", "encoder."), "dinov3_vit": (), "gte": ("gte.", "new.")}
 # Architectures whose head stands beside the trunk's parts, and its tensors.
 _HEADS = dict.fromkeys(("t5", "mt5"), "lm_head.")
 # Architectures whose linear layers are transformers' Conv1D, with weights of shape (in, out).
@@ -67,7 +69,7 @@ class FoundationWeights:
         else:
             inside = _inside(files, model_type)
         taken = set(map(id, inside.values()))
-        named = {current_name(model_type, n): p for n, p in inside.items()}
+        named = {n: p for name, place in inside.items() for n, p in _parts(model_type, name, place)}
         self._places = {n: p for n, p in named.items() if not _UNREAD.fullmatch(n)}
         self._beside = {n: p for n, p in files.items() if id(p) not in taken}
         self._mapped: dict[Path, npt.NDArray[np.uint8]] = {}
@@ -134,6 +136,16 @@ def _inside(files: Mapping[str, _TensorPlace], model_type: str) -> dict[str, _Te
         if inside := {n.removeprefix(prefix): p for n, p in files.items() if n.startswith(prefix)}:
             return inside
     return dict(files)
+
+
+def _parts(model_type: str, name: str, place: _TensorPlace) -> Iterator[tuple[str, _TensorPlace]]:
+    """Yield the present names of the tensors that a tensor in a file holds, each with its own rows."""
+    parts = parts_of(model_type, current_name(model_type, name))
+    rows, size = place.shape[:1], (place.end - place.start) // len(parts)
+    for i, part in enumerate(parts):
+        shape = (rows[0] // len(parts), *place.shape[1:]) if len(parts) > 1 else place.shape
+        start = place.start + i * size
+        yield part, replace(place, shape=shape, start=start, end=start + size)
 
 
 def _header(path: Path) -> dict[str, _TensorPlace]:

@@ -11,18 +11,21 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, to_json
 
+from rootstock.service.api.document.error_codes import raises
 from rootstock.service.api.errors import ErrorDetail, fault_detail
 from rootstock.service.api.inputs import GivenInput, InputForm, read_inputs
 from rootstock.service.api.media.media_content import media_bodies
 from rootstock.service.api.media.media_route import MediaRoute
 from rootstock.service.api.options import TimeoutHeader, Urgency, options_of
+from rootstock.service.api.routing.routed_predictions import RoutedPredictions, RoutingFields, routed_predictions
 from rootstock.service.api.server import server_of
 from rootstock.service.api.strict import Strict, one_of
 from rootstock.service.api.task_predictions import Prediction, TaskPrediction, Timings, Usage
 from rootstock.service.engine.core.answer import Answer
-from rootstock.service.engine.core.errors import WrongTask
+from rootstock.service.engine.core.errors import InvalidParameter, WrongTask
 from rootstock.service.engine.core.request import RequestOptions
 from rootstock.service.engine.encode.tasks.truncation import TRUNCATION
+from rootstock.service.foundations import PredictCall
 
 router = APIRouter(route_class=MediaRoute)
 Result = TypeVar("Result")
@@ -56,7 +59,8 @@ class TruncationFields(Body):
 class PredictBody(Body):
     """The body of a prediction: either `model` or `models`, and one input or a list of inputs.
 
-    `task` chooses one of the foundation's tasks. An adapter has one task, and any other is refused.
+    `task` chooses one of the foundation's tasks. An adapter has one task, and any other is refused. `routing` is
+    for the model `auto` alone.
     """
 
     model_config = ConfigDict(json_schema_extra=one_of(model="string", models="array"))
@@ -66,6 +70,7 @@ class PredictBody(Body):
     task: Annotated[StrictStr, Field(examples=["text-classification"])] | None = None
     inputs: InputForm | Annotated[list[InputForm], Field(min_length=1, fail_fast=True)]
     parameters: dict[str, Any] = Field(default_factory=dict)
+    routing: RoutingFields | None = None
 
     @field_validator("models")
     @classmethod
@@ -93,12 +98,22 @@ class Predictions(BaseModel):
 
 @router.post(
     "/v1/predict",
-    response_model=TaskPrediction | Predictions,
-    openapi_extra=media_bodies("model", "models", "task", "parameters", "priority", "timeout"),
+    response_model=TaskPrediction | Predictions | RoutedPredictions,
+    openapi_extra={
+        **media_bodies("model", "models", "task", "parameters", "priority", "timeout"),
+        **raises("no_router", "invalid_selector", "no_route", "invalid_route"),
+    },
 )
 async def predict(body: PredictBody, request: Request, within: TimeoutHeader = None) -> Response:
-    """Predict with one adapter (`model`), or with several for the same inputs (`models`)."""
+    """Predict with one adapter (`model`), or with several for the same inputs (`models`).
+
+    The model `auto` lets a selector adapter choose the adapter of each input.
+    """
     options = options_of(body, request, within)
+    if body.model is not None and server_of(request).foundations.is_routed(body.model):
+        return _json(await while_connected(request, _routed(body, body.model, request, options)))
+    if body.routing is not None:
+        raise InvalidParameter("routing is for the model auto; leave it out, or set model to auto", "routing")
     models = [body.model] if body.model is not None else body.models or []
     outcomes = await while_connected(request, _outcomes(body, models, request, options))
     for outcome in outcomes:
@@ -131,6 +146,22 @@ async def _outcomes(
     inputs = await read_inputs(request, given)
     foundations = server_of(request).foundations
     return await foundations.predict_many(models, inputs, body.parameters, body.task, options)
+
+
+async def _routed(body: PredictBody, model: str, request: Request, options: RequestOptions) -> RoutedPredictions:
+    """Return each input's route. Raise the error of an input that stands alone, not in a list."""
+    server, asked = server_of(request), body.routing or RoutingFields()
+    inputs = await read_inputs(request, body.inputs if isinstance(body.inputs, list) else [body.inputs])
+    rule = server.router.rule.overridden(asked.threshold, asked.fallback)
+    call = PredictCall(inputs, body.parameters, body.task, options)
+    answer = await server.router.predict(server.foundations, model, call, rule)
+    errors = [route.error for route in answer.routes]
+    for error in errors:
+        if isinstance(error, WrongTask):
+            error.param = "task"
+    if (error := errors[0]) is not None and not isinstance(body.inputs, list):
+        raise error
+    return routed_predictions(model, answer)
 
 
 class ClientLeft(Exception):

@@ -24,6 +24,7 @@ from rootstock.service.lifecycle.deletions import Deletions
 from rootstock.service.pins import Pins, TenantPins
 from rootstock.service.publishing import Publisher
 from rootstock.service.rollout.rollout_watcher import RolloutWatcher
+from rootstock.service.routing.router import Router
 from rootstock.service.telemetry.metrics import Metrics
 from rootstock.service.tenancy.access import Access
 from rootstock.service.tenancy.principal import Principal
@@ -47,10 +48,10 @@ class Readiness:
 class Server:
     """A running server, or a tenant's view of it.
 
-    A view differs in `foundations`, `registry`, `publisher`, `deletions`, `pins` and `adapter_folder`: they know
-    the tenant's adapters, and those that others share. `every_tenant` is the registry with the adapters of all.
-    `approval` decides who makes a version live. `tracing` is None if no spans are exported. `texts` limits the
-    texts that are tokenised for clients at once, so that long ones leave threads for the rest.
+    A view differs in `foundations`, `registry`, `publisher`, `deletions`, `pins`, `router` and `adapter_folder`:
+    they know the tenant's adapters, and those that others share. `every_tenant` is the registry with the adapters
+    of all. `approval` decides who makes a version live. `tracing` is None if no spans are exported. `texts`
+    limits the texts that are tokenised for clients at once, so that long ones leave threads for the rest.
     """
 
     foundations: Foundations
@@ -68,6 +69,7 @@ class Server:
     quotas: Quotas
     sources: RemoteSources
     rollout: RolloutWatcher
+    router: Router = field(default_factory=Router)
     approval: Approval = field(default_factory=Approval)
     tracing: Tracing | None = None
     texts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
@@ -103,6 +105,7 @@ class Server:
             publisher=self.publisher.seen_by(registry),
             deletions=self.deletions.seen_by(registry),
             pins=self.pins.seen_by(tenant),
+            router=self.router.of_tenant(tenant),
             adapter_folder=self.adapter_folder.of_tenant(tenant),
         )
 

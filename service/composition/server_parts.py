@@ -127,6 +127,8 @@ async def _serving(
     from rootstock.service.foundations import Foundations
     from rootstock.service.lifecycle.approval import Approval
     from rootstock.service.publishing import Publisher
+    from rootstock.service.routing.route import RoutingRule
+    from rootstock.service.routing.router import Router
     from rootstock.service.telemetry.metrics import Metrics
     from rootstock.service.tenancy.quotas import Quotas, TokenCharges
 
@@ -164,6 +166,10 @@ async def _serving(
                     quotas=Quotas(access.ring),
                     sources=RemoteSources(hosts_of_sources, limits),
                     rollout=watcher,
+                    router=Router(
+                        settings.router or None,
+                        RoutingRule(settings.router_threshold, settings.router_fallback or None),
+                    ),
                     tracing=tracing,
                 )
 

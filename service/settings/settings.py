@@ -16,6 +16,7 @@ from rootstock.service.settings.lifecycle import LifecycleSettings
 from rootstock.service.settings.listener import ListenerSettings
 from rootstock.service.settings.models import ModelSettings
 from rootstock.service.settings.place import PlaceSettings
+from rootstock.service.settings.routing import RoutingSettings
 from rootstock.service.settings.trust import TrustSettings
 
 PREFIX = "ROOTSTOCK_"
@@ -33,6 +34,7 @@ class Settings(
     EventSettings,
     LifecycleSettings,
     ModelSettings,
+    RoutingSettings,
     CapacitySettings,
 ):
     """The settings with their defaults. docs/operations.md lists them; a test compares the two."""

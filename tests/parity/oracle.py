@@ -62,8 +62,7 @@ class Oracle:
         if cell.task == "feature-extraction":
             tensors = {"head.weight": 0.2 * torch.randn(7, width), "head.bias": 0.2 * torch.randn(7)}
         else:
-            prefix = f"{model.base_model_prefix}."
-            named = {n: p for n, p in model.named_parameters() if not n.startswith(prefix)}
+            named = {n: p for n, p in model.named_parameters() if self._is_of_head(model, n)}
             tensors = {n: p.detach() + 0.15 * torch.randn_like(p) for n, p in named.items()}
         folder.mkdir(parents=True)
         config = {"peft_type": None, "task_type": TASKS[cell.task].peft}
@@ -96,13 +95,30 @@ class Oracle:
         model = self.base(cell, attention)
         head: dict[str, Tensor] = {}
         if isinstance(cell, Cell) and folder is not None:
-            _forget_head(model)
+            self._forget_head(model)
             if KINDS[cell.kind].peft is None:
                 head = load_file(folder / "adapter_model.safetensors")
                 model.load_state_dict(head, strict=False)
             else:
                 model = PeftModel.from_pretrained(model, folder).get_base_model()
         return model.eval(), head
+
+    def _is_of_head(self, model: Any, name: str) -> bool:
+        """Whether a tensor is outside what AutoModel loads: some classes give the trunk a pooler of their own."""
+        prefix = f"{model.base_model_prefix}."
+        return not name.startswith(prefix) or name.removeprefix(prefix) not in self._trunk
+
+    @functools.cached_property
+    def _trunk(self) -> set[str]:
+        return {name for name, _ in _load(self._tiny.folder, "AutoModel", 0, "eager").named_parameters()}
+
+    def _forget_head(self, model: Any) -> None:
+        if not hasattr(model, model.base_model_prefix):
+            return
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if self._is_of_head(model, name):
+                    parameter.fill_(torch.nan)
 
     def _feeds(self, row: TextSample) -> dict[str, Tensor]:
         ids = torch.tensor([row.ids])
@@ -135,16 +151,6 @@ def move(model: nn.Module, size: float = 0.15) -> None:
 def _outputs_of(cell: Cell) -> int:
     outputs = TASKS[cell.task].outputs
     return 2 + list(KINDS).index(cell.kind) % 3 if outputs is None else outputs
-
-
-def _forget_head(model: Any) -> None:
-    if not hasattr(model, model.base_model_prefix):
-        return
-    prefix = f"{model.base_model_prefix}."
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if not name.startswith(prefix):
-                parameter.fill_(torch.nan)
 
 
 def _raw(output: Any, head: dict[str, Tensor], pooler: bool) -> Tensor:

@@ -254,7 +254,10 @@ def _cell(kind: Kind, task: str, notes: list[str]) -> str:
         said.append(f"Tested only on {', '.join(having)}.")
     if not having:
         return f"–{_marks([f'On no architecture: {without[0].reason}'], notes)}"
-    if without:
+    if 0 < len(without) < len(having):
+        lacking = [name for name, why in gaps.items() if why is not None and why.check is None]
+        said.append(f"Not on {', '.join(lacking)}: {without[0].reason}")
+    elif without:
         said = [f"Only on {', '.join(having)}. On the others {without[0].reason}"]
     return f"✓{_marks(said, notes)}"
 

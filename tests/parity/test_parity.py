@@ -19,7 +19,6 @@ from rootstock.adapters import spec
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE
 from rootstock.adapters.spec import AdapterWeights, Rejected
 from rootstock.adapters.tasks import task_named
-from tests.marks import slow_except
 from tests.parity.bench import INPUTS, Bench
 from tests.parity.matrix import (
     ALONE,
@@ -33,6 +32,7 @@ from tests.parity.matrix import (
     alone,
     cells,
     gap,
+    is_slow,
     options,
     served,
 )
@@ -49,19 +49,18 @@ CHOICES: dict[str, Callable[[Cell], bool]] = {
 }
 Benches = Callable[[str], Bench]
 
-# `make test` has these, which differ most in their layers; `make test-slow` has the others.
-FAST = ("bert", "distilbert", "deberta-v2", "modernbert", "gpt2")
+
+def _marked(architecture: str, *rest: str) -> Any:
+    """Return a parameter, which is slow if the architecture is."""
+    return pytest.param(architecture, *rest, marks=[pytest.mark.slow] if ARCHITECTURES[architecture].slow else [])
 
 
-def by_speed(cells: list[Cell]) -> list[Any]:
-    """Return the cells as parameters, with the mark `slow` on those of slow architectures."""
-    return [
-        pytest.param(cell, id="-".join(cell), marks=() if cell.architecture in FAST else pytest.mark.slow)
-        for cell in cells
-    ]
+def _cell(cell: Cell, *runner: str) -> Any:
+    slow = is_slow(cell, *runner or ("torch",))
+    return pytest.param(cell, *runner, marks=[pytest.mark.slow] if slow else [], id="-".join((*cell, *runner)))
 
 
-every_architecture = pytest.mark.parametrize("architecture", slow_except(FAST, ARCHITECTURES))
+every_architecture = pytest.mark.parametrize("architecture", [_marked(name) for name in ARCHITECTURES])
 every_runner = pytest.mark.parametrize("runner", RUNNERS)
 
 
@@ -74,8 +73,7 @@ def benches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Benches]:
     torch.set_num_threads(threads)
 
 
-@every_runner
-@pytest.mark.parametrize("cell", by_speed(served()))
+@pytest.mark.parametrize(("cell", "runner"), [_cell(cell, runner) for cell in served() for runner in RUNNERS])
 def test_an_adapter_alone_answers_as_peft_does(cell: Cell, runner: str, benches: Benches) -> None:
     bench = benches(cell.architecture)
     one = bench.served(cell)
@@ -85,12 +83,7 @@ def test_an_adapter_alone_answers_as_peft_does(cell: Cell, runner: str, benches:
 
 @every_runner
 @pytest.mark.parametrize(
-    ("architecture", "task"),
-    [
-        pytest.param(name, task, marks=() if name in FAST else pytest.mark.slow)
-        for name in ARCHITECTURES
-        for task in alone(name)
-    ],
+    ("architecture", "task"), [_marked(name, task) for name in ARCHITECTURES for task in alone(name)]
 )
 def test_the_foundation_alone_answers_as_transformers_does(
     architecture: str, task: str, runner: str, benches: Benches
@@ -135,8 +128,15 @@ def test_mixed_adapters_on_few_inputs_answer_as_peft_does(
 
 
 @pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
-@pytest.mark.parametrize("task", ["token-classification", "question-answering"])
-@every_architecture
+@pytest.mark.parametrize(
+    ("architecture", "task"),
+    [
+        _marked(name, task)
+        for name in ARCHITECTURES
+        for task in ("token-classification", "question-answering")
+        if gap(Cell(name, "lora", task)) is None
+    ],
+)
 def test_spans_are_where_the_pipeline_finds_them(architecture: str, task: str, benches: Benches) -> None:
     """With the tokenizer that the architecture's checkpoints have, whatever it counts as part of a token."""
     for actual, wanted in answers(benches(architecture), task):
@@ -160,7 +160,9 @@ def test_every_adapter_s_update_shows_in_its_answers(architecture: str, benches:
         assert max(np.abs(next(outputs) - answer).max() for answer in one.expected) > 1e-3, one.cell
 
 
-@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name not in ("mpnet", "deberta-v2")])
+@pytest.mark.parametrize(
+    "architecture", [_marked(name) for name in ARCHITECTURES if name not in ("mpnet", "deberta-v2")]
+)
 def test_the_tolerance_is_twice_what_peft_differs_by_between_its_own_attentions(
     architecture: str, benches: Benches
 ) -> None:
@@ -171,7 +173,7 @@ def test_the_tolerance_is_twice_what_peft_differs_by_between_its_own_attentions(
         assert 2 * np.abs(eager - other).max() < 1e-4
 
 
-@pytest.mark.parametrize("cell", [c for c in cells() if (why := gap(c)) and why.check], ids="-".join)
+@pytest.mark.parametrize("cell", [_cell(c) for c in cells() if (why := gap(c)) and why.check])
 def test_a_cell_that_cannot_be_is_refused_for_its_reason(cell: Cell, benches: Benches, tmp_path: Path) -> None:
     bench, why = benches(cell.architecture), gap(cell)
     assert why is not None
@@ -197,7 +199,7 @@ NEEDED = [
 ]
 
 
-@pytest.mark.parametrize("cell", NEEDED, ids="-".join)
+@pytest.mark.parametrize("cell", [_cell(cell) for cell in NEEDED])
 def test_a_head_of_which_peft_saves_a_part_is_refused(cell: Cell, benches: Benches, tmp_path: Path) -> None:
     bench = benches(cell.architecture)
     bench.oracle.save(cell, tmp_path / "adapter", modules_to_save=None)

@@ -183,5 +183,5 @@ def _is_embedding(name: str) -> bool:
 
 def head_hint(task_class: TaskClass) -> str:
     """Return a hint on how to make PEFT save the head of a task class."""
-    modules = sorted({name.partition(".")[0] for name in task_class.head})
+    modules = sorted({name.removeprefix(task_class.prefix).partition(".")[0] for name in task_class.head})
     return f"PEFT saves a head only if modules_to_save names it; train with modules_to_save={modules}"

@@ -26,14 +26,18 @@ def with_labels(make: Callable[[Any], nn.Module], config: Any, labels: int) -> n
     return make(sized)
 
 
-def head_shapes(small: nn.Module, large: nn.Module, prefix: str) -> dict[str, tuple[int | None, ...]]:
+def head_shapes(
+    small: nn.Module, large: nn.Module, prefix: str, trunk: nn.Module | None = None
+) -> dict[str, tuple[int | None, ...]]:
     """Return the shapes of the tensors outside the trunk, by name, with None for the number of labels.
 
-    `prefix` begins the names of the trunk's tensors.
+    `prefix` begins the names of the trunk's tensors. The class may give the trunk a pooler that `trunk`, the
+    foundation's, lacks; its tensors belong to the head.
     """
+    inside = None if trunk is None else {f"{prefix}{name}" for name, _ in trunk.named_parameters()}
     sizes = dict(large.named_parameters())
     return {
         name: tuple(a if a == b else None for a, b in zip(p.shape, sizes[name].shape, strict=True))
         for name, p in small.named_parameters()
-        if not name.startswith(prefix)
+        if not name.startswith(prefix) or (inside is not None and name not in inside)
     }

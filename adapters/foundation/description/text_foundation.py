@@ -123,7 +123,7 @@ def _task_class(task: str, small: nn.Module, large: nn.Module, trunk: nn.Module)
         prefix = prefix if hasattr(small, str(small.base_model_prefix)) else ""
         inside = {f"{prefix}{name}": size for name, size in linears(trunk).items()}
         return TaskClass(type(small).__name__, task, prefix, inside)
-    return TaskClass(type(small).__name__, task, prefix, linears(small), head_shapes(small, large, prefix))
+    return TaskClass(type(small).__name__, task, prefix, linears(small), head_shapes(small, large, prefix, trunk))
 
 
 def _inputs(trunk: nn.Module) -> tuple[str, ...]:

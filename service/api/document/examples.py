@@ -45,6 +45,11 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
             "inputs": [_IMAGE, {"image": {"b64": _PNG}}],
         },
         "Ask two models at once": {"models": ["review-sentiment", "support-intents"], "inputs": _TEXT},
+        "Let a selector choose the adapter (needs one: a text-classification adapter `router`)": {
+            "model": "auto:router",
+            "inputs": _REVIEWS,
+            "routing": {"threshold": 0.2, "fallback": "support-intents"},
+        },
         "Answer a question (needs a question-answering adapter `reader`)": {
             "model": "reader",
             "inputs": {"question": "Who sent it?", "context": _TEXT},

@@ -13,7 +13,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 
 from rootstock.adapters import tasks
 from rootstock.adapters.errors import AdapterError
-from rootstock.adapters.reference import Reference
+from rootstock.adapters.reference import AUTO, Reference
 from rootstock.adapters.registry import AdapterSummary
 from rootstock.service.api.document.error_codes import REFERENCE, raises
 from rootstock.service.api.server import Server, server_of
@@ -53,7 +53,7 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
-    """The foundations, other names that are served, then the adapters by name.
+    """The foundations, other names that are served, the router if it has a selector, then the adapters by name.
 
     `next` is the `after` of the next page, or null.
     """
@@ -114,11 +114,11 @@ async def models(
     ] = None,
     after: Annotated[str | None, Query(description="Id of the model after which the page begins.")] = None,
 ) -> Models:
-    """List the models: the foundations, the names in ROOTSTOCK_SERVED_NAMES, then the adapters by name."""
+    """List the models: the foundations, the names in ROOTSTOCK_SERVED_NAMES, the router, then the adapters."""
     return await asyncio.to_thread(_list, server_of(request), limit, after)
 
 
-@router.get("/v1/models/{name:model}", openapi_extra=raises(*REFERENCE))
+@router.get("/v1/models/{name:model}", openapi_extra=raises(*REFERENCE, "no_router"))
 async def model(request: Request, name: str) -> Model:
     """Describe the model that a reference means."""
     return await asyncio.to_thread(_describe, server_of(request), name)
@@ -186,6 +186,9 @@ def _list(server: Server, limit: int | None, after: str | None) -> Models:
         # A name whose adapter is not there now is no model.
         with suppress(AdapterError):
             own.append(_describe(server, reference).model_copy(update={"id": name}))
+    if server.router.selector is not None:
+        with suppress(AdapterError):
+            own.append(_describe(server, AUTO))
     ids = [one.id for one in own]
     if after is not None:
         own = own[ids.index(after) + 1 :] if after in ids else []
@@ -214,6 +217,9 @@ def _describe(server: Server, reference: str) -> Model:
     host = server.foundations.named(reference)
     if host is not None:
         return _of_foundation(host, reference)
+    if server.foundations.is_routed(reference):
+        selector = _describe(server, server.router.selector_of(reference))
+        return selector.model_copy(update={"id": reference, "task": None, "tasks": []})
     resolution = server.foundations.resolve(reference)
     version = server.registry.version(resolution.name, resolution.version)
     return Model(

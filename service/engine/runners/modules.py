@@ -48,14 +48,20 @@ def _quiet() -> Iterator[None]:
 
 
 class TrunkStub(nn.Module):
-    """A stand-in for a task class's trunk. It returns its `outputs`: "hidden" and, if there is one, "pooled"."""
+    """A stand-in for a task class's trunk. It returns its `outputs`: "hidden" and, if there is one, "pooled".
 
-    def __init__(self) -> None:
+    A `pooler` that belongs to the class, and not to the foundation, pools the hidden states.
+    """
+
+    def __init__(self, pooler: nn.Module | None = None) -> None:
         super().__init__()
         self.outputs: Mapping[str, Tensor] = {}
+        self.pooler = pooler
 
     def forward(self, *_: Any, **__: Any) -> Any:
         hidden, pooled = self.outputs["hidden"], self.outputs.get("pooled")
+        if self.pooler is not None:
+            pooled = self.pooler(hidden)
         return _Output(hidden, pooled)
 
 
@@ -127,8 +133,10 @@ class TaskHead(nn.Module):
         config.num_labels = 2 if task_class.name.endswith("QuestionAnswering") else labels
         with torch.device("meta"):
             model = getattr(transformers, task_class.name)(config)
-        stub = TrunkStub()
-        setattr(model, task_class.prefix.rstrip("."), stub)
+        name = task_class.prefix.rstrip(".")
+        pools = any(tensor.startswith(f"{name}.pooler.") for tensor in task_class.head)
+        stub = TrunkStub(getattr(model, name).pooler if pools else None)
+        setattr(model, name, stub)
         model.to_empty(device="cpu")
         for parameter in model.parameters():
             parameter.detach().zero_()

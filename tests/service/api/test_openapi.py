@@ -99,6 +99,12 @@ def server(
                 task="zero-shot-classification",
                 labels=ENTAILMENT,
             ),
+            upload(
+                client,
+                "router",
+                peft_saved["first"].zip(),
+                labels='["review-sentiment", "support-intents", "entities"]',
+            ),
             upload(client, "review-sentiment", peft_saved["second"].zip()),
             upload_media(client, "signs", save_media_adapter("image", vision, folder / "signs"), "vision"),
             client.put("/v1/adapters/review-sentiment/aliases/live", json={"version": 1}),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.onnx import symbolic_helper
+from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -65,9 +66,13 @@ def _fused(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Return attention by transformers' interface. query, key and value are (rows, heads, tokens, size)."""
+    """Return attention by transformers' interface. query, key and value are (rows, heads, tokens, size).
+
+    Several heads of the query may share one of the key and the value. The operator has as many of each.
+    """
     # Convert to plain numbers, because during tracing a shape holds tensors.
     heads, size = int(query.shape[1]), int(query.shape[3])
+    key, value = (repeat_kv(x, heads // int(x.shape[1])) for x in (key, value))
 
     def together(x: Tensor) -> Tensor:
         return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], heads * size)

@@ -1,0 +1,1 @@
+"""The fields of a routed request, and its answer in JSON."""
