@@ -72,6 +72,7 @@ _STATUS = {
     "invalid_input": 422,
     "invalid_parameter": 422,
     "wrong_task": 422,
+    "invalid_composition": 422,
     "input_too_long": 422,
     "request_too_large": 413,
     "overloaded": 429,

@@ -401,6 +401,7 @@ def _stats(stream: TextStream, arrived: float, now: float) -> GenerationStats:
         now - arrived,
         None if stream.error is None else stream.error.code,
         stream.resolved.version,
+        tuple(part.name for part in stream.resolved.parts),
     )
 
 
