@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rootstock.adapters.bundle.plain.base_model import is_same
-from rootstock.adapters.errors import InvalidName, UnknownAdapter
+from rootstock.adapters.errors import AdapterError, InvalidName, UnknownAdapter
 from rootstock.adapters.reference import AUTO, DEFAULT_TENANT, FOUNDATION, LIVE, Reference, is_auto
 from rootstock.adapters.registry import Resolution, TenantRegistry
 from rootstock.adapters.registry.port import Registry
@@ -20,14 +20,15 @@ from rootstock.adapters.spec import (
     Adapter,
 )
 from rootstock.service.engine.core.answer import Answer
-from rootstock.service.engine.core.catalog import ResolvedReference
-from rootstock.service.engine.core.errors import Expired, InvalidInput, WrongRoute
+from rootstock.service.engine.core.catalog import COMPOSITION, ResolvedReference
+from rootstock.service.engine.core.errors import EngineError, Expired, InvalidInput, WrongRoute
 from rootstock.service.engine.core.request import DEFAULT_OPTIONS, RequestOptions
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.foundation_host import FoundationHost
+from rootstock.service.references.composed_model import Asked, ComposedModel, Found, GivenPart, composed_model
+from rootstock.service.references.splits import SplitChoice, noting
 from rootstock.service.registry_catalog import RegistryCatalog, not_hosted
-from rootstock.service.splits import SplitChoice
 from rootstock.service.two_towers import TwoTowers, together
 
 _GENERATES = "generates text; send its prompts to /v1/chat/completions or /v1/completions"
@@ -205,16 +206,41 @@ class Foundations:
         for engine in self._engines:
             await engine.forget(digest)
 
+    def compose(self, parts: Sequence[GivenPart], head: str | None, sticky: str) -> ComposedModel:
+        """Return the composition of the versions that a request with this sticky key gets under references.
+
+        Raise InvalidComposition, FoundationNotHosted, or as the registry does; the error names the part.
+        """
+        found: list[Found] = []
+        # The headers about a split state the one version that answered, and here none answers alone.
+        with noting(set()):
+            for place, part in enumerate(parts):
+                try:
+                    found.append(self._find(part.reference, sticky))
+                except AdapterError as error:
+                    error.param = f"adapters[{place}].model"
+                    raise
+        return composed_model(parts, found, head)
+
     async def predict(
         self,
-        reference: str,
+        reference: Asked,
         inputs: Sequence[Any],
         parameters: Mapping[str, Any],
         task: str | None = None,
         options: RequestOptions = DEFAULT_OPTIONS,
     ) -> Answer:
-        """Return the predictions of one reference. Raise as `Engine.predict` does, or FoundationNotHosted."""
-        (answer,) = await self.predict_many([reference], inputs, parameters, task, options)
+        """Return the predictions of one reference, or of a composition.
+
+        Raise as `Engine.predict` does, or FoundationNotHosted. The watch sees no composition.
+        """
+        if isinstance(reference, ComposedModel):
+            engine, targets = _composed_encoder(reference), {COMPOSITION: reference.target}
+            (answer,) = await engine.predict_many([COMPOSITION], inputs, parameters, task, options, targets)
+            if isinstance(answer, EngineError) and answer.param == "model":
+                answer.param = "adapters"
+        else:
+            (answer,) = await self.predict_many([reference], inputs, parameters, task, options)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -293,12 +319,12 @@ class Foundations:
             if self.watch.follows(target.name) and _names_live(meant):
                 self.watch.saw(target, call, outcomes[meant])
 
-    def host(self, reference: str, sticky: str) -> FoundationHost:
+    def host(self, reference: Asked, sticky: str) -> FoundationHost:
         """Return the host of the version that a request with this sticky key gets under a reference.
 
         Raise FoundationNotHosted, or as the registry does.
         """
-        return self._find(reference, sticky)[0]
+        return reference.host if isinstance(reference, ComposedModel) else self._find(reference, sticky)[0]
 
     def fix(self, reference: str, sticky: str) -> str:
         """Return a reference to the one version that a request with this sticky key gets under `reference` now.
@@ -329,11 +355,13 @@ class Foundations:
             raise adapter
         return adapter
 
-    def generator(self, reference: str, sticky: str) -> tuple[GenerationEngine, ResolvedReference]:
+    def generator(self, reference: Asked, sticky: str) -> tuple[GenerationEngine, ResolvedReference]:
         """Return the engine that generates under a reference, and the version that answers this sticky key.
 
         Raise WrongRoute if the reference does not generate text, or as the registry does.
         """
+        if isinstance(reference, ComposedModel):
+            return _composed_generator(reference), reference.target
         host, target = self._find(reference, sticky)
         task = host.spec.own_tasks[0] if target is None else target.task
         engine = host.generator
@@ -397,6 +425,22 @@ class Foundations:
 def _resolved(resolution: Resolution) -> ResolvedReference:
     # Metrics and spans are the operator's, so they state a name that no two tenants share.
     return ResolvedReference(resolution.stored or resolution.name, resolution.version, resolution.digest)
+
+
+def _composed_encoder(model: ComposedModel) -> Engine:
+    """Return the engine that computes the inputs of a composition in one pass. Raise WrongRoute if none does."""
+    if model.host.encoder is None or model.task in GENERATION:
+        takes = _REWRITES if model.task == TEXT2TEXT_GENERATION else _GENERATES
+        raise WrongRoute(f"the composition {takes}", "adapters")
+    return model.host.encoder
+
+
+def _composed_generator(model: ComposedModel) -> GenerationEngine:
+    """Return the engine that generates the text of a composition. Raise WrongRoute if none does."""
+    if model.host.generator is None or model.task not in (None, *GENERATION):
+        route = _ROUTES.get(model.task or "", "/v1/predict")
+        raise WrongRoute(f"the composition does not generate text; send its inputs to {route}", "adapters")
+    return model.host.generator
 
 
 def _names_live(reference: str) -> bool:

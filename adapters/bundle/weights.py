@@ -65,7 +65,7 @@ def read_weights(
     check_finite(tensors)
     _check_products(sites)
     _check_rank(sites, whole, max_rank)
-    return _in_one_array(sites, head_tensors)
+    return in_one_array(sites, head_tensors)
 
 
 def _placed(
@@ -174,7 +174,7 @@ def _check_rank(sites: Mapping[str, SiteUpdate], whole: Collection[str], max_ran
         raise Rejected("rank", worst, f"rank {sites[worst].rank}; this server serves at most {max_rank}")
 
 
-def _in_one_array(sites: Mapping[str, SiteUpdate], head: Mapping[str, Array]) -> AdapterWeights:
+def in_one_array(sites: Mapping[str, SiteUpdate], head: Mapping[str, Array]) -> AdapterWeights:
     """Return the same arrays as views of one contiguous fp32 array.
 
     An adapter is one block: the system gets it back as a whole (new_block), and a runner can copy it to a device

@@ -76,6 +76,7 @@ _STATUS = {
     "invalid_selector": 422,
     "no_route": 422,
     "invalid_route": 409,
+    "invalid_composition": 422,
     "input_too_long": 422,
     "request_too_large": 413,
     "overloaded": 429,

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError, to_json
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic_core import to_json
 
+from rootstock.service.api.composed_fields import ComposedFields, ModelField, asked_of, name_of, parts_of
 from rootstock.service.api.document.error_codes import raises
 from rootstock.service.api.errors import ErrorDetail, fault_detail
 from rootstock.service.api.inputs import GivenInput, InputForm, read_inputs
@@ -26,6 +27,7 @@ from rootstock.service.engine.core.errors import InvalidParameter, WrongTask
 from rootstock.service.engine.core.request import RequestOptions
 from rootstock.service.engine.encode.tasks.truncation import TRUNCATION
 from rootstock.service.foundations import PredictCall
+from rootstock.service.references.composed_model import Asked
 
 router = APIRouter(route_class=MediaRoute)
 Result = TypeVar("Result")
@@ -56,31 +58,25 @@ class TruncationFields(Body):
         return {name: value for name in TRUNCATION if (value := getattr(self, name)) is not None}
 
 
-class PredictBody(Body):
-    """The body of a prediction: either `model` or `models`, and one input or a list of inputs.
+class ModelsField(ModelField):
+    """The field `models`, for several models about the same inputs."""
+
+    models: Strings | None = None
+
+
+class PredictBody(ComposedFields, ModelsField, Body):
+    """The body of a prediction: `model`, `models` or `adapters`, and one input or a list of inputs.
 
     `task` chooses one of the foundation's tasks. An adapter has one task, and any other is refused. `routing` is
     for the model `auto` alone.
     """
 
-    model_config = ConfigDict(json_schema_extra=one_of(model="string", models="array"))
+    model_config = ConfigDict(json_schema_extra=one_of(model="string", models="array", adapters="array"))
 
-    model: Annotated[StrictStr, Field(examples=["review-sentiment"])] | None = None
-    models: Strings | None = Field(None, validate_default=True)
     task: Annotated[StrictStr, Field(examples=["text-classification"])] | None = None
     inputs: InputForm | Annotated[list[InputForm], Field(min_length=1, fail_fast=True)]
     parameters: dict[str, Any] = Field(default_factory=dict)
     routing: RoutingFields | None = None
-
-    @field_validator("models")
-    @classmethod
-    def _one_of_both(cls, models: list[str] | None, info: ValidationInfo) -> list[str] | None:
-        """Check this among the fields, not after them, so that one answer names all missing fields."""
-        if "model" not in info.data or (info.data["model"] is None) != (models is None):
-            return models
-        if models is None:
-            raise PydanticCustomError("missing", "Field required", {"field": "model"})
-        raise ValueError("the body has both model and models; send one of the two")
 
 
 class FailedPrediction(BaseModel):
@@ -100,12 +96,12 @@ class Predictions(BaseModel):
     "/v1/predict",
     response_model=TaskPrediction | Predictions | RoutedPredictions,
     openapi_extra={
-        **media_bodies("model", "models", "task", "parameters", "priority", "timeout"),
+        **media_bodies("model", "models", "adapters", "head", "task", "parameters", "priority", "timeout"),
         **raises("no_router", "invalid_selector", "no_route", "invalid_route"),
     },
 )
 async def predict(body: PredictBody, request: Request, within: TimeoutHeader = None) -> Response:
-    """Predict with one adapter (`model`), or with several for the same inputs (`models`).
+    """Predict with one adapter (`model`), several as one (`adapters`), or each of several (`models`).
 
     The model `auto` lets a selector adapter choose the adapter of each input.
     """
@@ -114,21 +110,27 @@ async def predict(body: PredictBody, request: Request, within: TimeoutHeader = N
         return _json(await while_connected(request, _routed(body, body.model, request, options)))
     if body.routing is not None:
         raise InvalidParameter("routing is for the model auto; leave it out, or set model to auto", "routing")
-    models = [body.model] if body.model is not None else body.models or []
-    outcomes = await while_connected(request, _outcomes(body, models, request, options))
-    for outcome in outcomes:
-        if isinstance(outcome, WrongTask):
-            outcome.param = "task"
-    if body.models is not None:
-        return _json({"results": _results(models, outcomes)})
-    if isinstance(outcomes[0], Exception):
-        raise outcomes[0]
-    return _json(_prediction(outcomes[0], models[0]))
+    given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
+    try:
+        if body.models is not None:
+            outcomes = await while_connected(request, _outcomes(body, body.models, given, request, options))
+            return _json({"results": _results(body.models, outcomes)})
+        asked = asked_of(body, request)
+        call = predict_given(request, asked, given, body.parameters, body.task, options)
+        answer = await while_connected(request, call)
+    except WrongTask as error:
+        raise _of_task(error) from None
+    return _json(_prediction(answer, name_of(asked)))
+
+
+def _of_task(error: WrongTask) -> WrongTask:
+    error.param = "task"
+    return error
 
 
 async def predict_given(
     request: Request,
-    model: str,
+    model: Asked,
     given: Sequence[GivenInput],
     parameters: Mapping[str, Any],
     task: str | None,
@@ -140,12 +142,16 @@ async def predict_given(
 
 
 async def _outcomes(
-    body: PredictBody, models: Sequence[str], request: Request, options: RequestOptions
+    body: PredictBody,
+    models: Sequence[str],
+    given: Sequence[GivenInput],
+    request: Request,
+    options: RequestOptions,
 ) -> list[Answer | Exception]:
-    given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
     inputs = await read_inputs(request, given)
     foundations = server_of(request).foundations
-    return await foundations.predict_many(models, inputs, body.parameters, body.task, options)
+    outcomes = await foundations.predict_many(models, inputs, body.parameters, body.task, options)
+    return [_of_task(one) if isinstance(one, WrongTask) else one for one in outcomes]
 
 
 async def _routed(body: PredictBody, model: str, request: Request, options: RequestOptions) -> RoutedPredictions:
@@ -158,7 +164,7 @@ async def _routed(body: PredictBody, model: str, request: Request, options: Requ
     errors = [route.error for route in answer.routes]
     for error in errors:
         if isinstance(error, WrongTask):
-            error.param = "task"
+            _of_task(error)
     if (error := errors[0]) is not None and not isinstance(body.inputs, list):
         raise error
     return routed_predictions(model, answer)
@@ -207,6 +213,7 @@ def _prediction(answer: Answer, model: str) -> Prediction:
         model=model,
         version=answer.resolved.version,
         digest=answer.resolved.digest,
+        adapters=parts_of(answer.resolved),
         task=answer.task,
         predictions=answer.predictions,
         usage=usage_of(answer),

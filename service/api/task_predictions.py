@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from rootstock.service.api.composed_fields import AnsweredParts
+
 
 class Usage(BaseModel):
     """The number of tokens that were computed, special tokens included."""
@@ -34,6 +36,7 @@ class Prediction(BaseModel):
     model: str
     version: int | None
     digest: str
+    adapters: AnsweredParts = None
     task: str
     predictions: list[Any]
     usage: Usage

@@ -129,7 +129,7 @@ def _encoder(
         _reader(spec, runner.folder),
         catalog,
         observer,
-        EngineLimits(settings.max_inputs, settings.request_timeout, cache_bytes),
+        EngineLimits(settings.max_inputs, settings.request_timeout, cache_bytes, settings.max_rank),
         Capacity(settings.queue_items, settings.queue_tokens),
         BatchLimits(settings.batch_rows, settings.batch_tokens),
         name=name,
@@ -170,7 +170,9 @@ def _generator(
         tokenizer,
         catalog,
         observer,
-        GenerationLimits(timeout_s=settings.generation_timeout, cache_bytes=cache_bytes),
+        GenerationLimits(
+            timeout_s=settings.generation_timeout, cache_bytes=cache_bytes, max_rank=settings.max_rank
+        ),
         Capacity(settings.queue_items, settings.queue_tokens),
         StepLimits(rows=settings.generation_rows),
         name=name,

@@ -2,5 +2,6 @@
 
 `core` hosts adapters and shares the machine between requests. `encode` runs one forward pass for each input.
 `runners` compute on ONNX Runtime or torch. Read encode/engine.py, core/admission.py, encode/queue.py,
-core/fair_queue.py, encode/packing.py, encode/batcher.py, core/slots.py and runners/onnx/runner.py, in this order.
+core/turns/fair_queue.py, encode/packing.py, encode/batcher.py, core/slots.py and runners/onnx/runner.py, in this
+order.
 """

@@ -40,6 +40,7 @@ _OF_OPERATOR = {
     "latency_seconds",
     "adapter_tokens",
     "adapter_compute_seconds",
+    "composed_answers",
     "generated_tokens",
     "prompt_tokens",
     "reused_prompt_tokens",
@@ -152,6 +153,10 @@ class Metrics(Observer):
         self.adapter_tokens = self._counter("adapter_tokens", "Tokens of answers, without padding.", *of)
         self.adapter_compute = self._counter(
             "adapter_compute_seconds", "Seconds of batches in the runner, shared by tokens.", *of
+        )
+        self._composed: set[str] = set()
+        self._composed_answers = self._counter(
+            "composed_answers", "Answers of compositions that an adapter was a part of.", "adapter"
         )
 
     def _make_batches(self) -> None:
@@ -281,6 +286,7 @@ class Metrics(Observer):
         if adapter is None:
             adapter = self._adapters[key] = _Adapter(self, *key)
         adapter.count(served)
+        self._count_parts([part.name for part in served.resolved.parts])
 
     def generated(self, stats: GenerationStats) -> None:
         """Count a call for text that has ended."""
@@ -291,6 +297,8 @@ class Metrics(Observer):
         self._generated_tokens.labels(name).inc(stats.tokens)
         if stats.error is not None:
             self._failures.labels(stats.error).inc()
+        else:
+            self._count_parts(stats.parts)
         if stats.first is not None:
             self._first_token.observe(stats.first)
             if (further := stats.tokens / stats.answers - 1) > 0:
@@ -347,7 +355,16 @@ class Metrics(Observer):
         page = generate_latest(self.registry)
         return page + generate_latest(self.of_operator) if to_operator else page
 
+    def _count_parts(self, names: Sequence[str]) -> None:
+        """Count the parts of a composition. All compositions share one label for their own figures."""
+        for name in {self._traffic.label(name) for name in dict.fromkeys(names)}:
+            self._composed.add(name)
+            self._composed_answers.labels(name).inc()
+
     def _remove(self, name: str) -> None:
+        if name in self._composed - {OTHER}:
+            self._composed.discard(name)
+            self._composed_answers.remove(name)
         if name in self._generating - {OTHER}:
             self._generating.discard(name)
             self._generated_tokens.remove(name)

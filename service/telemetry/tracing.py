@@ -62,6 +62,10 @@ class Tracing(Observer):
             "rootstock.digest": resolved.digest,
             "rootstock.task": request.adapter.task,
         }
+        if resolved.parts:
+            attributes["rootstock.parts"] = [
+                f"{part.weight:g}*{part.name}@{part.version}" for part in resolved.parts
+            ]
         # The engine's clock has no fixed origin. Read the wall clock once, so that the spans fit together.
         wall = time.time_ns()
 

@@ -51,6 +51,8 @@ def shown(client: httpx.Client, peft_saved: dict[str, PeftAdapter]) -> dict[str,
     """The labels of each sample's name that a server shows once it has done a little of everything."""
     assert upload(client, "mood", peft_saved["first"].zip()).status_code == 201
     assert client.post("/v1/predict", json={"model": "mood", "inputs": "Fine."}).status_code == 200
+    halved = {"adapters": [{"model": "mood", "weight": 0.5}], "inputs": "Fine."}
+    assert client.post("/v1/predict", json=halved).status_code == 200
     assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(client.get("/metrics").text):

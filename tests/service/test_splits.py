@@ -19,7 +19,7 @@ from rootstock.adapters.registry import Resolution, SplitCandidate
 from rootstock.service.engine.core.request import RequestOptions
 from rootstock.service.foundation_host import FoundationHost
 from rootstock.service.foundations import Foundations
-from rootstock.service.splits import SplitChoice, candidate_at, noting, place_of
+from rootstock.service.references.splits import SplitChoice, candidate_at, noting, place_of
 from tests.service.engine.fakes import SPEC, Bench, run
 
 REQUESTS = 20_000

@@ -198,7 +198,7 @@ def _shown(answer: EmbeddedTexts, api: str, texts: Sequence[str], embeddings: An
     shown = {
         "response_type": "embeddings_by_type" if by_type else "embeddings_floats",
         "id": str(uuid.uuid4()),
-        "digest": answer.digest,
+        "digest": answer.resolved.digest,
         "embeddings": embeddings,
         "texts": texts,
         "meta": _meta(api, answer.tokens).model_dump(),

@@ -19,7 +19,7 @@ from rootstock.service.api.compat.texts import Texts
 from rootstock.service.api.compat.truncation import DefaultTruncation
 from rootstock.service.api.document.error_codes import raises
 from rootstock.service.api.errors import spell
-from rootstock.service.api.openai.embeddings import EmbeddingsBody, EmbeddingUsage, embeddings
+from rootstock.service.api.openai.embeddings import EmbeddingFields, EmbeddingUsage, embeddings_of
 from rootstock.service.api.openai.models import Model, models
 from rootstock.service.api.options import TimeoutHeader, options_of
 from rootstock.service.api.predict import while_connected
@@ -47,7 +47,7 @@ def _named(model: str) -> str:
 InfinityModelName = Annotated[StrictStr, AfterValidator(_named)]
 
 
-class InfinityEmbeddingsBody(DefaultTruncation, EmbeddingsBody):
+class InfinityEmbeddingsBody(DefaultTruncation, EmbeddingFields):
     """The body of an embedding. `dimensions` 0 asks for the whole vector."""
 
     model: InfinityModelName = FOUNDATION
@@ -136,7 +136,7 @@ async def infinity_embeddings(
 ) -> InfinityVectors:
     """Embed texts, images or recordings with a foundation or an adapter that gives vectors."""
     native = body.model_copy(update={"dimensions": body.dimensions or None})
-    answer = await embeddings(native, request, within)
+    answer = await embeddings_of(native, body.model, request, within)
     return InfinityVectors(
         model=answer.model, usage=answer.usage, data=[vector.model_dump() for vector in answer.data]
     )

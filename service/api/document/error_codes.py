@@ -22,6 +22,7 @@ STORED = ("missing_bundle", "corrupt_bundle", "store_unavailable")
 TEXT = (*REFERENCE, *STORED, "invalid_input", "request_too_large", "deadline_exceeded")
 INFERENCE = (
     *TEXT, "wrong_task", "invalid_parameter", "input_too_long", "overloaded", "runner_fault", "draining",
+    "invalid_composition",
 )  # fmt: skip
 ADAPTER = ("unknown_adapter", "registry_unavailable")
 VERSION = (*ADAPTER, "unknown_version")

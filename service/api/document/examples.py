@@ -44,6 +44,13 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
             "model": "signs",
             "inputs": [_IMAGE, {"image": {"b64": _PNG}}],
         },
+        "Let two adapters answer as one, with the head of the first": {
+            "adapters": [
+                {"model": "review-sentiment", "weight": 0.7},
+                {"model": "support-intents", "weight": 0.3},
+            ],
+            "inputs": _TEXT,
+        },
         "Ask two models at once": {"models": ["review-sentiment", "support-intents"], "inputs": _TEXT},
         "Let a selector choose the adapter (needs one: a text-classification adapter `router`)": {
             "model": "auto:router",

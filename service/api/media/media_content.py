@@ -12,6 +12,8 @@ _WORKS = "Only for a body that is a file or a form: "
 _FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "model": (_TEXT, "the reference."),
     "models": ({"type": "array", "items": _TEXT}, "several references, each in a field with this name."),
+    "adapters": (_TEXT, "the parts of a composition, as a JSON list."),
+    "head": (_TEXT, "the part of the composition that answers."),
     "task": (_TEXT, "one of the foundation's tasks."),
     "parameters": (_TEXT, "the parameters of the task, as a JSON object."),
     "priority": (_TEXT, "the priority in the queue."),

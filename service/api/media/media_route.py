@@ -20,7 +20,7 @@ _UNSPECIFIC = ("", "application/octet-stream")
 # The names of a form's files. Each may come several times.
 _FILES = ("file", "files", "image", "audio")
 _MOST_FILES = 256
-_JSON_FIELDS = ("parameters", "timeout")
+_JSON_FIELDS = ("parameters", "timeout", "adapters")
 
 
 class MediaRoute(BodyRoute):

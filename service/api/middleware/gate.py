@@ -18,7 +18,7 @@ from rootstock.service.api.middleware.request_id import choose_request_id
 from rootstock.service.api.middleware.response_headers import ResponseHeaders
 from rootstock.service.api.middleware.site import Sites
 from rootstock.service.api.server import Server
-from rootstock.service.splits import noting
+from rootstock.service.references.splits import noting
 from rootstock.service.tenancy.access import ANONYMOUS
 
 # The settings of the two limits on a body.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from starlette.types import Message, Scope, Send
 
-from rootstock.service.splits import Chosen
+from rootstock.service.references.splits import Chosen
 
 
 class ResponseHeaders:

@@ -9,15 +9,17 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
+from rootstock.service.api.composed_fields import AnsweredPart, name_of, parts_of
 from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.engine.generate.stream import TextStream
 from rootstock.service.engine.generate.token_sampler import FinishReason, TokenChoice
+from rootstock.service.references.composed_model import Asked
 
 
 class AnswerParts(NamedTuple):
-    """The identity of an answer: its id, its creation in Unix seconds, and the reference that was asked for.
+    """The identity of an answer: its id, its creation in Unix seconds, and the model that was asked.
 
-    `version` and `digest` are those that the reference meant.
+    `version` and `digest` are those that the reference meant. `adapters` are the parts of a composition.
     """
 
     id: str
@@ -25,12 +27,20 @@ class AnswerParts(NamedTuple):
     model: str
     version: int | None
     digest: str
+    adapters: list[AnsweredPart] | None
 
 
-def new_parts(kind: str, model: str, stream: TextStream) -> AnswerParts:
+def new_parts(kind: str, model: Asked, stream: TextStream) -> AnswerParts:
     """Return the identity of a new answer, whose id begins with `kind`."""
     resolved = stream.resolved
-    return AnswerParts(f"{kind}-{uuid.uuid4().hex}", int(time.time()), model, resolved.version, resolved.digest)
+    return AnswerParts(
+        f"{kind}-{uuid.uuid4().hex}",
+        int(time.time()),
+        name_of(model),
+        resolved.version,
+        resolved.digest,
+        parts_of(resolved),
+    )
 
 
 class PromptTokensDetails(BaseModel):

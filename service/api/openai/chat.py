@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from pydantic import Field, StrictBool, StrictInt
 
 from rootstock.service.api.body import BodyRoute
+from rootstock.service.api.composed_fields import asked_of, name_of
 from rootstock.service.api.openai.answers import collect, new_parts, usage_of_stream
 from rootstock.service.api.openai.chat_answer import ChatCompletion, ChatWriter
 from rootstock.service.api.openai.chat_message import ChatMessage
@@ -50,7 +51,8 @@ class ChatBody(ToolFields, SamplingFields):
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
 async def chat_completions(body: ChatBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Answer a chat with a foundation that generates text, or with an adapter on it."""
-    engine, target = server_of(request).foundations.generator(body.model, sticky_of(request))
+    model = asked_of(body, request)
+    engine, target = server_of(request).foundations.generator(model, sticky_of(request))
     most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     sampling = body.sampling(body.logprob_count(), most)
     tools = body.callable_tools()
@@ -60,7 +62,7 @@ async def chat_completions(body: ChatBody, request: Request, within: TimeoutHead
     options = options_of(body, request, within, engine.limits.timeout_s)
     async with AsyncExitStack() as held:
         call = held.enter_async_context(
-            engine.generate(body.model, chat, sampling, body.n, options, target, grammar)
+            engine.generate(name_of(model), chat, sampling, body.n, options, target, grammar)
         )
         with spelled(
             max_tokens="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
@@ -70,7 +72,7 @@ async def chat_completions(body: ChatBody, request: Request, within: TimeoutHead
             inputs="messages",
         ):
             stream = await while_connected(request, call)
-        parts = new_parts("chatcmpl", body.model, stream)
+        parts = new_parts("chatcmpl", model, stream)
         writer = ChatWriter(parts, engine, body.logprobs, bool(tools), structure is not None)
         if body.stream:
             events = writer.chunks(stream, body.with_usage)

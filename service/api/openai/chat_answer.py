@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from rootstock.service.api.composed_fields import AnsweredParts
 from rootstock.service.api.openai.answers import (
     AnswerParts,
     CollectedAnswer,
@@ -74,6 +75,7 @@ class ChatCompletion(BaseModel):
     model: str
     version: int | None
     digest: str
+    adapters: AnsweredParts = None
     choices: list[ChatChoice]
     usage: CompletionUsage
 
@@ -104,6 +106,7 @@ class ChatChunk(BaseModel):
     model: str
     version: int | None
     digest: str
+    adapters: AnsweredParts = None
     choices: list[ChunkChoice]
     usage: CompletionUsage | None = None
 

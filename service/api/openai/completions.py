@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
 
 from rootstock.service.api.body import BodyRoute
+from rootstock.service.api.composed_fields import AnsweredParts, asked_of, name_of
 from rootstock.service.api.openai.answers import AnswerParts, CompletionUsage, collect, new_parts, usage_of_stream
 from rootstock.service.api.openai.event_stream import STREAMED, EventStream
 from rootstock.service.api.openai.sampling_fields import SamplingFields, spelled
@@ -66,6 +67,7 @@ class Completion(BaseModel):
     model: str
     version: int | None
     digest: str
+    adapters: AnsweredParts = None
     choices: list[CompletionChoice]
     usage: CompletionUsage | None = None
 
@@ -73,18 +75,19 @@ class Completion(BaseModel):
 @router.post("/v1/completions", responses=STREAMED)
 async def completions(body: CompletionBody, request: Request, within: TimeoutHeader = None) -> Completion:
     """Continue a text with a foundation that generates text, or with an adapter on it."""
-    engine, target = server_of(request).foundations.generator(body.model, sticky_of(request))
+    model = asked_of(body, request)
+    engine, target = server_of(request).foundations.generator(model, sticky_of(request))
     sampling = body.sampling(body.logprobs, body.max_tokens)
     grammar = body.structure()
     options = options_of(body, request, within, engine.limits.timeout_s)
     prompt = body.prompt if isinstance(body.prompt, str) else list(body.prompt)
     async with AsyncExitStack() as held:
         call = held.enter_async_context(
-            engine.generate(body.model, prompt, sampling, body.n, options, target, grammar)
+            engine.generate(name_of(model), prompt, sampling, body.n, options, target, grammar)
         )
         with spelled(stop_ids="stop_token_ids", inputs="prompt"):
             stream = await while_connected(request, call)
-        parts = new_parts("cmpl", body.model, stream)
+        parts = new_parts("cmpl", model, stream)
         echo = "" if not body.echo else prompt if isinstance(prompt, str) else engine.text_of(*prompt)
         if body.stream:
             events = _parts(stream, parts, body, engine, echo)

@@ -14,10 +14,12 @@ import numpy as np
 from rootstock.adapters.spec import EMBEDDING, Array
 from rootstock.service.api.inputs import Input
 from rootstock.service.api.server import Server
+from rootstock.service.engine.core.catalog import ResolvedReference
 from rootstock.service.engine.core.errors import EngineError, Expired, InvalidInput, TooLarge
 from rootstock.service.engine.core.request import RequestOptions
 from rootstock.service.engine.encode.modalities.reader import modality_of
 from rootstock.service.engine.generate.prompt import PromptTokenizer
+from rootstock.service.references.composed_model import Asked
 
 # The limit of OpenAI's API. A server whose engine takes more in one call takes them here too.
 MAX_TEXTS = 2048
@@ -34,16 +36,15 @@ TextInput = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 class EmbeddedTexts(NamedTuple):
     """The vectors of inputs, (inputs, dimensions) in fp32, and the number of tokens that were computed for them.
 
-    `digest` and `version` are those of the version that computed them.
+    `resolved` is what the model meant.
     """
 
     vectors: Array
     tokens: int
-    digest: str
-    version: int | None
+    resolved: ResolvedReference
 
 
-async def read_texts(server: Server, reference: str, given: TextInput, sticky: str) -> list[str]:
+async def read_texts(server: Server, reference: Asked, given: TextInput, sticky: str) -> list[str]:
     """Return the texts of an input. Raise InvalidInput for tokens that are not exactly those of a text."""
     if isinstance(given, str):
         return [given]
@@ -59,7 +60,11 @@ async def read_texts(server: Server, reference: str, given: TextInput, sticky: s
 
 
 async def embed(
-    server: Server, reference: str, texts: Sequence[Input], parameters: Mapping[str, Any], options: RequestOptions
+    server: Server,
+    reference: Asked,
+    texts: Sequence[Input],
+    parameters: Mapping[str, Any],
+    options: RequestOptions,
 ) -> EmbeddedTexts:
     """Embed texts, images or recordings under the one version that the reference means now to the request.
 
@@ -69,7 +74,8 @@ async def embed(
     """
     task = _task_of(texts)
     size = _check_count(server, reference, len(texts), options.sticky)
-    if len(texts) > size:
+    # A composition is of fixed versions already.
+    if len(texts) > size and isinstance(reference, str):
         reference = await asyncio.to_thread(server.foundations.fix, reference, options.sticky)
     ends = None if options.timeout_s is None else time.monotonic() + options.timeout_s
     parts: list[Array] = []
@@ -91,8 +97,7 @@ async def embed(
                 f"the vectors would take more than {_MAX_VECTOR_BYTES // 2**20} MiB, the limit; send fewer texts",
                 "inputs",
             )
-    resolved = answer.resolved
-    return EmbeddedTexts(np.concatenate(parts), tokens, resolved.digest, resolved.version)
+    return EmbeddedTexts(np.concatenate(parts), tokens, answer.resolved)
 
 
 def _task_of(inputs: Sequence[Input]) -> str:
@@ -105,7 +110,7 @@ def _task_of(inputs: Sequence[Input]) -> str:
     return tasks.pop()
 
 
-def _check_count(server: Server, reference: str, count: int, sticky: str) -> int:
+def _check_count(server: Server, reference: Asked, count: int, sticky: str) -> int:
     """Return the most texts of one call of the engine. Raise TooLarge for more texts than a request may hold."""
     engine = server.foundations.host(reference, sticky).encoder
     size = MAX_TEXTS if engine is None else engine.limits.max_inputs

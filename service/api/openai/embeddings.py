@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from rootstock.service.api.body import BodyRoute
 from rootstock.service.api.compat.jina import JinaFields
+from rootstock.service.api.composed_fields import AnsweredParts, ComposedFields, asked_of, name_of, parts_of
 from rootstock.service.api.errors import spell
 from rootstock.service.api.inputs import Input
 from rootstock.service.api.media.embedded_item import ItemModality, Items, TextItem, items_of, read_items
@@ -21,20 +22,20 @@ from rootstock.service.api.options import TimeoutHeader, options_of, sticky_of
 from rootstock.service.api.predict import Strings, TruncationFields, while_connected
 from rootstock.service.api.server import server_of
 from rootstock.service.engine.core.errors import EngineError, InvalidParameter
+from rootstock.service.references.composed_model import Asked
 
 router = APIRouter(route_class=BodyRoute)
 TokenIds = Annotated[list[StrictInt], Field(min_length=1, fail_fast=True)]
 
 
-class EmbeddingsBody(TruncationFields, JinaFields):
-    """The body of an embedding. `input` is a text, its tokens, or a list of either.
+class EmbeddingFields(TruncationFields, JinaFields):
+    """The input of an embedding and the form of its vectors. `input` is a text, its tokens, or a list of either.
 
     It may also be Jina's list of `{text}`, `{image}` or `{audio}`. With Infinity's `modality`, strings are images
     or recordings: data URLs, base64 or addresses. With `dimensions`, vectors keep that many leading numbers and
     are normalised again.
     """
 
-    model: StrictStr
     input: StrictStr | Strings | TokenIds | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)] | Items
     modality: ItemModality = "text"
     encoding_format: Literal["float", "base64"] | None = None
@@ -51,6 +52,10 @@ class EmbeddingsBody(TruncationFields, JinaFields):
         if self.modality == "text":
             return None
         return items_of([given] if isinstance(given, str) else given, self.modality)
+
+
+class EmbeddingsBody(ComposedFields, EmbeddingFields):
+    """The body of an embedding: a model or the parts of one, the input, and the form of the vectors."""
 
 
 class Embedding(BaseModel):
@@ -76,18 +81,26 @@ class Embeddings(BaseModel):
     model: str
     version: int | None
     digest: str
+    adapters: AnsweredParts = None
     usage: EmbeddingUsage
 
 
 @router.post("/v1/embeddings")
 async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHeader = None) -> Embeddings:
     """Embed texts, images or recordings with a foundation or an adapter that gives vectors."""
+    return await embeddings_of(body, asked_of(body, request), request, within)
+
+
+async def embeddings_of(
+    body: EmbeddingFields, asked: Asked, request: Request, within: float | None
+) -> Embeddings:
+    """Return the answer of a model to a body of embeddings."""
     server = server_of(request)
     encoding = _encoding(body)
     options = options_of(body, request, within)
     try:
-        inputs = await while_connected(request, _inputs(body, request))
-        call = embed(server, body.model, inputs, body.truncation_parameters, options)
+        inputs = await while_connected(request, _inputs(body, asked, request))
+        call = embed(server, asked, inputs, body.truncation_parameters, options)
         answer = await while_connected(request, call)
     except EngineError as error:
         raise spell(error, "input") from None
@@ -98,23 +111,24 @@ async def embeddings(body: EmbeddingsBody, request: Request, within: TimeoutHead
         vectors = normalised(vectors)
     return Embeddings(
         data=[Embedding(index=i, embedding=encode(v, encoding)) for i, v in enumerate(vectors)],
-        model=body.model,
-        version=answer.version,
-        digest=answer.digest,
+        model=name_of(asked),
+        version=answer.resolved.version,
+        digest=answer.resolved.digest,
+        adapters=parts_of(answer.resolved),
         usage=EmbeddingUsage(prompt_tokens=answer.tokens, total_tokens=answer.tokens),
     )
 
 
-async def _inputs(body: EmbeddingsBody, request: Request) -> Sequence[Input]:
+async def _inputs(body: EmbeddingFields, asked: Asked, request: Request) -> Sequence[Input]:
     """Return the engine's inputs: the texts, images or recordings of the body."""
     items = body.items
     if items is not None:
         return await read_items(request, items)
     given: Any = body.input
-    return await read_texts(server_of(request), body.model, given, sticky_of(request))
+    return await read_texts(server_of(request), asked, given, sticky_of(request))
 
 
-def _encoding(body: EmbeddingsBody) -> str:
+def _encoding(body: EmbeddingFields) -> str:
     """Return the form of the vectors. Raise InvalidParameter for fields that contradict each other."""
     if body.dimensions is not None and body.normalized is False:
         raise InvalidParameter(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StrictBool, StrictInt, StrictStr
 
+from rootstock.service.api.composed_fields import ComposedFields
 from rootstock.service.api.openai.structure import ResponseFormat, StructuredOutputs, structure_of
 from rootstock.service.api.predict import Body
 from rootstock.service.engine.core.errors import EngineError, InvalidParameter
@@ -23,14 +24,13 @@ class StreamOptions(Body):
     include_usage: bool = False
 
 
-class SamplingFields(Body):
+class SamplingFields(ComposedFields, Body):
     """The sampling of a request for text. The engine checks every value's range.
 
     `response_format` and `structured_outputs` state what the answer must be; a request has one of the two.
     `user`, `metadata` and `store` are OpenAI's and have no effect.
     """
 
-    model: Annotated[StrictStr, Field(examples=["chat"])]
     temperature: Number = 1.0
     top_p: Number = 1.0
     top_k: StrictInt = 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 from rootstock.adapters.spec import Adapter
@@ -60,15 +61,23 @@ class AdapterCache:
         self._entries.move_to_end(digest)
         return entry.adapter
 
-    async def get(self, digest: str) -> Adapter:
-        """Return the adapter, and load it first if it is not in memory. Raise the error of a load that fails."""
+    async def get(self, digest: str, make: Callable[[], Awaitable[Adapter]] | None = None) -> Adapter:
+        """Return the adapter, and load it first if it is not in memory. Raise the error of a load that fails.
+
+        `make` takes the place of the load, for an adapter that is made of others.
+        """
         adapter = self.peek(digest)
         if adapter is not None:
             return adapter
         task = self._loading.get(digest)
         if task is None:
-            task = self._loading[digest] = asyncio.create_task(self._fetch(digest))
+            load = make or partial(self.in_thread, partial(self._load, digest))
+            task = self._loading[digest] = asyncio.create_task(self._fetch(digest, load))
         return await asyncio.shield(task)
+
+    async def in_thread(self, load: Callable[[], Adapter]) -> Adapter:
+        """Return the adapter that `load` gives in one of the loading threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, load)
 
     def put(self, adapter: Adapter) -> None:
         """Keep an adapter, and evict the least recently used while the total is over the limit."""
@@ -107,9 +116,9 @@ class AdapterCache:
     def __contains__(self, digest: str) -> bool:
         return digest in self._entries
 
-    async def _fetch(self, digest: str) -> Adapter:
+    async def _fetch(self, digest: str, load: Callable[[], Awaitable[Adapter]]) -> Adapter:
         try:
-            adapter = await asyncio.get_running_loop().run_in_executor(self._threads, self._load, digest)
+            adapter = await load()
         finally:
             kept = self._loading.get(digest) is asyncio.current_task()
             if kept:

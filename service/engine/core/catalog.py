@@ -17,18 +17,47 @@ from rootstock.adapters.spec import (
     MaskedLM,
     Preprocessing,
 )
+from rootstock.service.engine.core.composition import Composition, Wanted
 from rootstock.service.engine.core.errors import WrongTask
 
 FOUNDATION = "foundation"
+# The name of every composition. No adapter can have it.
+COMPOSITION = "(composition)"
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedPart:
+    """A part of a composition: the reference of the request, what it meant, and the factor of its updates.
+
+    `answers` tells whether the composition has this part's head.
+    """
+
+    reference: str
+    name: str
+    version: int
+    digest: str
+    weight: float
+    answers: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedReference:
-    """The version and digest that a reference meant when the request was admitted."""
+    """The version and digest that a reference meant when the request was admitted.
+
+    `parts` are those of a composition, and `composition` is to be made of them. It is None for an adapter itself,
+    which is also a composition of one part with the weight 1.
+    """
 
     name: str
     version: int | None
     digest: str
+    parts: tuple[ResolvedPart, ...] = ()
+    composition: Composition | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        """Return what the engine has to have in memory: the composition, or the adapter by its digest."""
+        return self.composition or self.digest
 
 
 class Catalog(Protocol):

@@ -42,6 +42,12 @@ class WrongTask(EngineError):
         super().__init__(message, "model")
 
 
+class InvalidComposition(EngineError):
+    """Adapters that do not add up to one, or a head that none of them has."""
+
+    code = "invalid_composition"
+
+
 class WrongRoute(EngineError):
     """A reference to a model that another route serves, which the message names."""
 

@@ -37,7 +37,7 @@ class GenerationStats:
 
     `tokens` counts those of all its answers. `reused_tokens` of the prompt were not computed. `first` is None if
     it ended before any. `error` is the code of the error that ended it, or None. `version` is the adapter's; None
-    for a foundation.
+    for a foundation and a composition, of which `parts` holds the names of the adapters.
     """
 
     name: str
@@ -49,6 +49,7 @@ class GenerationStats:
     total: float
     error: str | None = None
     version: int | None = None
+    parts: tuple[str, ...] = ()
 
 
 class Observer:

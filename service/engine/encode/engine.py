@@ -25,6 +25,7 @@ from rootstock.service.engine.core.catalog import (
     own_adapters,
     resolve_own,
 )
+from rootstock.service.engine.core.composition import Wanted
 from rootstock.service.engine.core.errors import (
     EngineError,
     Expired,
@@ -52,11 +53,15 @@ from rootstock.service.engine.encode.tasks.task import check_call
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """Limits of an engine: inputs in a request, seconds until it expires, bytes of adapters in host memory."""
+    """Limits of an engine: inputs in a request, seconds until it expires, bytes of adapters in host memory.
+
+    `max_rank` is the largest rank of a composition at a site.
+    """
 
     max_inputs: int = 256
     timeout_s: float = 30.0
     cache_bytes: int = 512 * 2**20
+    max_rank: int = 64
 
 
 class Engine:
@@ -110,7 +115,14 @@ class Engine:
         )
         self.preprocessor = Preprocessor(reader, self.batcher, finish, observer, self.limits.max_inputs, clock)
         self.adapters = Residency(
-            foundation, self._load, self.limits.cache_bytes, self.slots, self.batcher.drop, observer
+            foundation,
+            self._load,
+            self.limits.cache_bytes,
+            self.slots,
+            self.batcher.drop,
+            observer,
+            runner.warm,
+            self.limits.max_rank,
         )
         self.cache = self.adapters.cache
         self.fallen = self.started = False
@@ -182,10 +194,10 @@ class Engine:
         claimant = options.tenant, references[0] if len(references) == 1 else None
         with self._admitted(inputs, len(references), claimant, options) as ticket:
             resolutions, outcomes = self._resolve_all(references, task, targets or {})
-            digests = [resolved.digest for resolved in resolutions.values()]
+            wanted = [resolved.wanted for resolved in resolutions.values()]
             deadline = options.deadline(arrived, self.limits.timeout_s)
-            with self.adapters.hold(digests):
-                adapters = await self._adapters(digests, arrived, deadline)
+            with self.adapters.hold(wanted):
+                adapters = await self._adapters(wanted, arrived, deadline)
                 ready = self._clock()
                 for i, resolved in resolutions.items():
                     adapter = adapters[resolved.digest]
@@ -364,10 +376,10 @@ class Engine:
         return resolve_own(self.spec, self._own, task, reference)
 
     async def _adapters(
-        self, digests: Sequence[str], arrived: float, deadline: float
+        self, wanted: Sequence[Wanted], arrived: float, deadline: float
     ) -> dict[str, Adapter | Exception]:
         try:
-            return await self.adapters.get(digests, deadline - self._clock())
+            return await self.adapters.get(wanted, deadline - self._clock())
         except TimeoutError:
             raise self._expired(arrived) from None
 

@@ -10,9 +10,9 @@ from queue import SimpleQueue
 from typing import Any
 
 from rootstock.service.engine.core.errors import Draining, EngineError, RunnerFault, TooLarge
-from rootstock.service.engine.core.finish_time_queue import FinishTimeQueue
 from rootstock.service.engine.core.observer import Observer
 from rootstock.service.engine.core.request import Request
+from rootstock.service.engine.core.turns.finish_time_queue import FinishTimeQueue
 from rootstock.service.engine.core.worker import Worker
 from rootstock.service.engine.encode.batch import Row
 from rootstock.service.engine.encode.batcher import Batcher

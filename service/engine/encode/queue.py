@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 
-from rootstock.service.engine.core.fair_queue import FairQueue, Test
+from rootstock.service.engine.core.turns.fair_queue import FairQueue, Test
 from rootstock.service.engine.core.work import PRIORITIES
 from rootstock.service.engine.encode.batch import Row
 from rootstock.service.engine.encode.packing import BatchLimits, pack
@@ -32,11 +32,12 @@ def _adapter_queue(row: Row) -> tuple[Hashable, int]:
 class Queue:
     """A fair queue of rows: by tenant, then by adapter and priority. Not thread-safe: only the batcher uses it.
 
-    An adapter has one queue for each priority. Every batch holds the row whose turn it is (core/fair_queue.py).
-    The turn goes to the tenant that has run the fewest tokens, and within it to the adapter's queue with the
-    fewest. A token of high priority counts as a quarter, and one of low priority as four. Rows whose turns are
-    next join the batch if they fit its length (packing.py). Rows of one length in one adapter's queue keep their
-    order, except that equal inputs may run together. Requests without a tenant share one.
+    An adapter has one queue for each priority. Every batch holds the row whose turn it is
+    (core/turns/fair_queue.py). The turn goes to the tenant that has run the fewest tokens, and within it to the
+    adapter's queue with the fewest. A token of high priority counts as a quarter, and one of low priority as
+    four. Rows whose turns are next join the batch if they fit its length (packing.py). Rows of one length in one
+    adapter's queue keep their order, except that equal inputs may run together. Requests without a tenant share
+    one.
 
     No row waits for ever. Let W be `WINDOW` times a batch's tokens, and L the tokens of the longest row, weighted
     by its priority. Consider the time from when a row is first in its adapter's queue until it runs. In this time

@@ -55,11 +55,15 @@ _GREEDY = SamplingOptions(temperature=0.0, logprobs=0, ignore_eos=True)
 
 @dataclass(frozen=True)
 class GenerationLimits:
-    """Limits of generation: answers of a call, seconds until it expires, bytes of adapters in host memory."""
+    """Limits of generation: answers of a call, seconds until it expires, bytes of adapters in host memory.
+
+    `max_rank` is the largest rank of a composition at a site.
+    """
 
     max_answers: int = 16
     timeout_s: float = 300.0
     cache_bytes: int = 512 * 2**20
+    max_rank: int = 64
 
 
 class GenerationEngine:
@@ -112,7 +116,14 @@ class GenerationEngine:
             2 * spec.max_tokens if self._form.rewrites else spec.max_tokens,
         )
         self.adapters = Residency(
-            self._own, self._load, self.limits.cache_bytes, self.slots, self.worker.drop, observer
+            self._own,
+            self._load,
+            self.limits.cache_bytes,
+            self.slots,
+            self.worker.drop,
+            observer,
+            decoder.warm,
+            self.limits.max_rank,
         )
         self.cache = self.adapters.cache
         self.fallen = self.started = False
@@ -162,9 +173,10 @@ class GenerationEngine:
         arrived = self._clock()
         deadline = options.deadline(arrived, self.limits.timeout_s)
         resolved = target or self.resolve(reference)
-        with self.adapters.hold([resolved.digest]):
-            # Several references may mean one model.
-            claimant = options.tenant, resolved.digest
+        with self.adapters.hold([resolved.wanted]):
+            # Several references may mean one model. All compositions share one claim, because a client could vary
+            # their weights without end.
+            claimant = options.tenant, resolved.name if resolved.parts else resolved.digest
             estimate = min(1 + characters(prompt) // _CHARACTERS_A_TOKEN, self.spec.max_tokens)
             with self._admitted(answers, estimate, claimant) as ticket:
                 adapter = await self._adapter(reference, resolved, deadline)
@@ -310,7 +322,7 @@ class GenerationEngine:
 
     async def _adapter(self, reference: str, resolved: ResolvedReference, deadline: float) -> Adapter:
         try:
-            adapters = await self.adapters.get([resolved.digest], deadline - self._clock())
+            adapters = await self.adapters.get([resolved.wanted], deadline - self._clock())
         except TimeoutError:
             raise self._expired() from None
         adapter = adapters[resolved.digest]
@@ -389,6 +401,7 @@ def _stats(stream: TextStream, arrived: float, now: float) -> GenerationStats:
         now - arrived,
         None if stream.error is None else stream.error.code,
         stream.resolved.version,
+        tuple(part.name for part in stream.resolved.parts),
     )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 from rootstock.service.engine.core.errors import EngineError, RunnerFault
-from rootstock.service.engine.core.fair_queue import FairQueue
 from rootstock.service.engine.core.slots import Slots
+from rootstock.service.engine.core.turns.fair_queue import FairQueue
 from rootstock.service.engine.core.work import PRIORITIES
 from rootstock.service.engine.generate.decoder import KvCache, Segment
 from rootstock.service.engine.generate.prefixes import PrefixCache
@@ -53,10 +53,11 @@ class Scheduler:
     """The sequences of one foundation: those that wait, in fair order, and those that run, in lanes.
 
     A sequence runs in turns of at most a quantum of steps. A step computes a chunk of its prompt or one token
-    of its answer. After its turn it waits again, unless no other sequence does. The queue (core/fair_queue.py)
-    counts the tokens of every turn against the tenant and the adapter, so that each gets its share. Within one
-    adapter the sequences run in the order of their arrival. A tenant without a lane gets one for a prompt even if
-    all are taken, so that its first token comes soon; another sequence then gives up its lane.
+    of its answer. After its turn it waits again, unless no other sequence does. The queue
+    (core/turns/fair_queue.py) counts the tokens of every turn against the tenant and the adapter, so that each
+    gets its share. Within one adapter the sequences run in the order of their arrival. A tenant without a lane
+    gets one for a prompt even if all are taken, so that its first token comes soon; another sequence then gives
+    up its lane.
 
     If the sequence whose turn it is gets no slot, others may run beside those that already hold a slot, but their
     turns end with the turns of these. So they do not delay the next free slot.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootstock.service.engine.core.finish_time_queue import FinishTimeQueue
+from rootstock.service.engine.core.turns.finish_time_queue import FinishTimeQueue
 
 
 def test_work_that_costs_little_passes_work_that_costs_much_and_came_before() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -26,6 +26,7 @@ from rootstock.service.api.openai.completions import Completion, CompletionBody,
 from rootstock.service.api.openai.embedded_texts import embed
 from rootstock.service.api.openai.embeddings import normalised, shorten
 from rootstock.service.api.openai.event_stream import STREAMED
+from rootstock.service.api.openai.sampling_fields import SamplingFields
 from rootstock.service.api.options import TimeoutHeader, options_of, sticky_of
 from rootstock.service.api.predict import (
     Body,
@@ -55,6 +56,9 @@ class SentencesToCompare(Strict):
 
     source_sentence: StrictStr
     sentences: Strings
+
+
+TextBody = TypeVar("TextBody", bound=SamplingFields)
 
 
 def _hub_form(value: Any) -> str:
@@ -110,7 +114,7 @@ class HubBody(Body):
 @_text_router.post("/models/{name:path}/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
 async def chat_with_model(name: str, body: ChatBody, request: Request, within: TimeoutHeader = None) -> Response:
     """Answer a chat with the model in the path. The one in the body does not count."""
-    return await chat_completions(body.model_copy(update={"model": name}), request, within)
+    return await chat_completions(_under(name, body), request, within)
 
 
 @_text_router.post("/models/{name:path}/v1/completions")
@@ -118,7 +122,18 @@ async def complete_with_model(
     name: str, body: CompletionBody, request: Request, within: TimeoutHeader = None
 ) -> Completion:
     """Continue a text with the model in the path. The one in the body does not count."""
-    return await completions(body.model_copy(update={"model": name}), request, within)
+    return await completions(_under(name, body), request, within)
+
+
+def _under(name: str, body: TextBody) -> TextBody:
+    """Return a body with the model of the path. Raise InvalidParameter for parts of a composition."""
+    if body.adapters is not None:
+        raise InvalidParameter(
+            "the path names the model, and adapters name another; send them to /v1/chat/completions or "
+            "/v1/completions",
+            "adapters",
+        )
+    return body.model_copy(update={"model": name})
 
 
 # Its paths come before those of any other reference.

@@ -1,0 +1,1 @@
+"""The queues that decide whose turn is next."""
