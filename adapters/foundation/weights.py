@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from rootstock.adapters.bundle.base_weights import TRANSPOSED
 from rootstock.adapters.bundle.tensors import as_fp32
 from rootstock.adapters.foundation.tensor_names import current_name
 from rootstock.adapters.spec import Array, Rejected
@@ -37,8 +38,6 @@ _TRUNK_PREFIX = {
 _TRUNK_PREFIXES = {"whisper": ("model.encoder.", "encoder."), "dinov3_vit": ()}
 # Architectures whose head stands beside the trunk's parts, and its tensors.
 _HEADS = dict.fromkeys(("t5", "mt5"), "lm_head.")
-# Architectures whose linear layers are transformers' Conv1D, with weights of shape (in, out).
-_TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class FoundationWeights:
         self._beside = {n: p for n, p in files.items() if id(p) not in taken}
         self._mapped: dict[Path, npt.NDArray[np.uint8]] = {}
         self._prefix = f"{_TRUNK_PREFIX.get(model_type, model_type)}."
-        self._transposed = model_type in _TRANSPOSED
+        self._transposed = model_type in TRANSPOSED
 
     @property
     def names(self) -> list[str]:

@@ -31,6 +31,18 @@ KINDS: dict[str, dict[str, Any]] = {
     "lora-fan-in-fan-out": {"fan_in_fan_out": True},
     "lora-mica": {"init_lora_weights": "mica", "lora_alpha": 32},
     "lora-bias": {"lora_bias": True, "lora_alpha": 32},
+    "lora-block-diagonal": {
+        "lora_alpha": 32,
+        "use_bdlora": {"target_modules_bd_a": ["query"], "target_modules_bd_b": ["layer.1.attention.self.value"],
+                       "nblocks": 2, "match_strict": False},
+    },
+    "lora-parameters": {
+        "target_modules": ["query"], "target_parameters": ["value.weight", "layer.0.output.dense.weight"],
+        "rank_pattern": {"value.weight": 3, "query": 5, "output.dense": 7}, "lora_alpha": 32,
+    },
+    "lora-parameters-alone": {"target_modules": [], "target_parameters": ["key.weight"], "lora_alpha": 32},
+    "lora-velora": {"velora_config": {"num_groups": 4}, "lora_alpha": 32},
+    "lora-monteclora": {"monteclora_config": {}, "lora_alpha": 32},
     "lora-only-biases": {"bias": "lora_only", "target_modules": ["query", "output.dense"]},
     "all-biases": {"bias": "all"},
     "all-biases-and-pooler": {"bias": "all", "modules_to_save": ["classifier", "pooler"]},

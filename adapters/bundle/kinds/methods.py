@@ -38,7 +38,10 @@ REFUSED = {
 
 
 class Unconverted(Rejected):
-    """The refusal of an adapter that must first be converted to LoRA. `kind` is its `peft_type`."""
+    """The refusal of an adapter that must first be converted to LoRA.
+
+    `kind` is its `peft_type`, for a LoRA with what makes the conversion necessary.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
