@@ -18,7 +18,7 @@ from rootstock.adapters.bundle.kinds.methods import Unconverted, check_kind, wro
 from rootstock.adapters.bundle.names.former_names import former_name
 from rootstock.adapters.bundle.patterns import MAX_PATTERNS, PatternBudget, containing, ending_in, layer_of
 from rootstock.adapters.bundle.peft_options import KNOWN_TO, check_init, conversion_of, foreign_keys
-from rootstock.adapters.spec import TaskClass
+from rootstock.adapters.spec import FoundationSpec, TaskClass
 
 ALL_LINEAR = "all-linear"
 
@@ -50,14 +50,17 @@ class PeftConfig:
         return str(self.values.get("bias", "none"))
 
     def targets(self, task_class: TaskClass) -> tuple[str, ...]:
-        """Return the full names (in the task class) of the linear modules that this adapter targets, sorted."""
+        """Return the full names (in the task class) of the linear modules that this adapter targets, sorted.
+
+        An adapter of normalisation layers (LN_TUNING) has none.
+        """
         if not self._last or self._last[0] is not task_class:
             self._last[:] = task_class, self._matches(task_class)
         names: tuple[str, ...] = self._last[1]
         return names
 
     def _matches(self, task_class: TaskClass) -> tuple[str, ...]:
-        if self.peft_type is None:
+        if self.peft_type in (None, "LN_TUNING"):
             return ()
         target, exclude = self.values.get("target_modules"), self.values.get("exclude_modules")
         names: Iterable[str] = task_class.linears
@@ -69,6 +72,16 @@ class PeftConfig:
         modules = {n for n, w in written.items() if not self._excluded(w, exclude) and self._targeted(w, target)}
         parameters = {n for n in task_class.linears.keys() - task_class.convolutions if self.by_parameter(n)}
         return tuple(sorted(modules | parameters))
+
+    def norms(self, task_class: TaskClass, foundation: FoundationSpec) -> tuple[str, ...]:
+        """Return the full names of the normalisation layers that an adapter of these targets, sorted."""
+        if self.peft_type != "LN_TUNING":
+            return ()
+        target, exclude = self.values.get("target_modules"), self.values.get("exclude_modules")
+        written = {name: self.written(name) for name in (task_class.prefix + norm for norm in foundation.norms)}
+        return tuple(
+            sorted(n for n, w in written.items() if not self._excluded(w, exclude) and self._targeted(w, target))
+        )
 
     def by_parameter(self, module: str) -> bool:
         """Return whether `target_parameters` names the weight of this module."""
@@ -170,6 +183,7 @@ def read_config(value: Mapping[str, Any]) -> PeftConfig:
     values = {key: option for key, option in value.items() if key in KNOWN_TO[kind]}
     if kind == "IA3":
         _check_feedforward(value)
+    if kind in ("IA3", "LN_TUNING"):
         return PeftConfig(kind, task, values, foreign)
     if value.get("bias", "none") not in _BIASES:
         raise wrong_option("bias", f"{value['bias']!r} is not valid; choose one of: {', '.join(_BIASES)}")

@@ -72,6 +72,7 @@ SERVED_OPTIONS: dict[str, dict[str, str]] = {
         ("target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step"), _NO_EFFECT
     ),
     "IA3": _SERVED | {"feedforward_modules": "read", "init_ia3_weights": _NO_EFFECT},
+    "LN_TUNING": {option: how for option, how in _SERVED.items() if option != "fan_in_fan_out"},
 }
 KNOWN_TO = {kind: frozenset(options) for kind, options in SERVED_OPTIONS.items()}
 # Options of LoRA with which the server first converts the adapter, and why.
@@ -115,8 +116,8 @@ def foreign_keys(kind: str, config: Mapping[str, Any]) -> tuple[str, ...]:
     """
     foreign = []
     for key, option in config.items():
-        known = key in KNOWN_TO[kind] or (kind == "LORA" and key in CONVERTED_OPTIONS)
-        if known or option in (None, False, [], {}):
+        read = key in KNOWN_TO[kind] or (kind == "LORA" and key in CONVERTED_OPTIONS)
+        if read or option in (None, False, [], {}):
             continue
         if key in _ANY:
             reason, remedy = REFUSED_OPTIONS.get(key, (f"this server has no such option for {kind}", _TRAIN))

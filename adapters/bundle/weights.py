@@ -15,6 +15,7 @@ from rootstock.adapters.bundle.kinds.biases import with_biases
 from rootstock.adapters.bundle.kinds.ia3 import ia3_update
 from rootstock.adapters.bundle.kinds.lora import lora_update
 from rootstock.adapters.bundle.kinds.methods import wrong_option
+from rootstock.adapters.bundle.kinds.norms import saved_norms, tuned_norms
 from rootstock.adapters.bundle.kinds.pooler import saved_pooler
 from rootstock.adapters.bundle.kinds.target import target_module
 from rootstock.adapters.bundle.peft_config import PeftConfig, ends_in
@@ -83,8 +84,10 @@ def _placed(
     left = {name: tensor for name, tensor in named.items() if not is_of_training(name, config.values)}
     sites = _targeted(left, config, task_class, foundation, base)
     head_tensors = _head(left, task_class, head, foundation, labels)
+    normed = tuned_norms(left, config, task_class, foundation, base)
+    normed |= saved_norms(left, config, task_class, foundation, base)
     whole = saved_pooler(left, config, task_class, foundation, base)
-    sites = with_biases(sites | whole, left, config, task_class, foundation, base)
+    sites = with_biases(sites | normed | whole, left, config, task_class, foundation, base)
     if left:
         name = sorted(left)[0]
         raise Rejected("sites", name, why_left(name, task_class, foundation))
@@ -100,7 +103,7 @@ def _targeted(
 ) -> dict[str, SiteUpdate]:
     """Return the update of each site that the config targets."""
     targets = config.targets(task_class)
-    if config.peft_type is not None and not targets:
+    if config.peft_type not in (None, "LN_TUNING") and not targets:
         option = config.values.get("target_modules")
         raise Rejected("sites", "target_modules", f"{option!r} matches no linear module of {task_class.name}")
     if config.peft_type == "ADALORA":

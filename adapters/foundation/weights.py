@@ -96,10 +96,13 @@ class FoundationWeights:
     def weight(self, site: str) -> Array:
         """Return the weight of a linear layer: (out, in) fp32, read-only.
 
-        A convolution's is flattened to (out, channels * kernel area). Raise Rejected (check "foundation") if
-        there is none.
+        A convolution's is flattened to (out, channels * kernel area), and that of a normalisation is (width,).
+        Raise Rejected (check "foundation") if there is none.
         """
         weight = self._tensor(f"{site}.weight")
+        if weight is None:
+            # The name in a normalisation layer's files from before transformers renamed the tensor.
+            weight = self._tensor(f"{site}.gamma")
         if weight is None:
             raise Rejected("foundation", site, "the foundation's files hold no weight of this module")
         if weight.ndim > 2:

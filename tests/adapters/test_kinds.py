@@ -61,6 +61,12 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "ia3-suffix": {"kind": "IA3", "target_modules": r".*\.dense", "feedforward_modules": ["put.dense"]},
     "ia3-all-linear": {"kind": "IA3", "target_modules": "all-linear", "feedforward_modules": []},
+    "ln": {"kind": "LN_TUNING", "target_modules": ["LayerNorm"]},
+    "ln-pattern": {
+        "kind": "LN_TUNING", "target_modules": r".*layer\.[02]\.output\.LayerNorm",
+        "modules_to_save": ["classifier"],
+    },
+    "norms-saved-whole": {"modules_to_save": ["classifier", "output.LayerNorm", "pooler"], "bias": "all"},
     "adalora": {"kind": "ADALORA", "lora_alpha": 32},
     "adalora-allocated": {"kind": "ADALORA", "lora_alpha": 32, "rank_pattern": {E0: FEW, E1: NONE}},
     "adalora-alpha-zero": {"kind": "ADALORA", "lora_alpha": 0, "rank_pattern": {E0: SOME}},

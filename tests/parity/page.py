@@ -94,6 +94,9 @@ PEFT's within 1e-3 + 1e-3·|x|, in passes that mix all these adapters, chunks of
 tokens of greedy answers must equal those of PEFT's `generate`, with more adapters than slots. No test compares \
 text that AdaLoRA or trained biases generate.
 
+LN tuning is served where the normalisations are torch's `LayerNorm` (gpt2, phi). No adapter changes an RMS norm \
+(check `sites`).
+
 All adapters share the embeddings and the output layer. The server refuses an adapter that changes one of them \
 (check `sites`): a LoRA of `lm_head` or `embed_tokens`, one of the two in `modules_to_save`, embeddings that \
 were resized for new tokens, or `bias: all` on phi, whose output layer has a bias. It also refuses the kinds \
