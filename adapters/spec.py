@@ -156,8 +156,8 @@ class TextTower:
 class FoundationSpec:
     """A foundation without its weights: bundles are checked against it, and the engine is built from it.
 
-    `sites` maps the trunk's linear layers to (in, out) features. `norms` maps its normalisation layers with a
-    bias to their widths. `layer_prefix` begins the names of layer 0, 1, … ("encoder.layer."); it is empty where
+    `sites` maps the trunk's linear layers to (in, out) features. `norms` maps its layer normalisations to
+    their widths. `layer_prefix` begins the names of layer 0, 1, … ("encoder.layer."); it is empty where
     all layers share one set of weights (ALBERT). `masked_lm`, `causal_lm` and `seq2seq_lm` are None if the
     checkpoint has no such head.
     `other_names` are further names of this foundation on this machine, such as its folder; they do not identify
@@ -406,7 +406,7 @@ class SiteUpdate:
     A linear layer's output W x + c becomes (W (x * input_scale) + c) * output_scale + shift + (x @ a.T) @ b.
     The shapes are `a` (r, in) and `b` (r, out), with r = 0 for an update without a low-rank part. `b` includes
     the scale (alpha/r, or alpha/sqrt(r) for rsLoRA) and every other factor. `input_scale` (in,), `output_scale`
-    (out,) and `shift` (out,) are None if they change nothing. A normalisation layer takes only a `shift`.
+    (out,) and `shift` (out,) are None if they change nothing. A normalisation layer takes only these two.
     At a convolution x is one window of its input, flattened with the channels first (`torch.nn.Unfold`), so `in`
     is channels * kernel area, and the same update applies at every place of the output. `input_scale` has one
     number for each channel there, (channels,): it multiplies the input before the windows are taken.

@@ -6,11 +6,15 @@ from typing import Protocol
 
 from rootstock.adapters.spec import Array
 
+# Architectures whose linear layers are transformers' Conv1D, with weights of shape (in, out) in their files.
+TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
+
 
 class BaseWeights(Protocol):
     """The foundation's weights (out, in) and biases by module; some adapters are stated as changes of them.
 
-    The weight of a convolution is flattened to (out, channels * kernel area).
+    The weight of a convolution is flattened to (out, channels * kernel area). That of a normalisation layer is
+    (width,).
     """
 
     def weight(self, site: str) -> Array: ...

@@ -124,7 +124,7 @@ class Bundle:
             max_rank,
             base,
         )
-        targets = _targets(config, task_class)
+        targets = _targets(config, task_class, foundation)
         stated_targets = manifest.targets
         if config.former is not None:
             stated_targets = tuple(sorted(present_name(config.former, name) for name in stated_targets))
@@ -197,8 +197,9 @@ def write_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
     return Bundle(Manifest(**{**vars(manifest), "files": hashes}), dict(files))
 
 
-def _targets(config: PeftConfig, task_class: TaskClass) -> tuple[str, ...]:
-    return tuple(sorted(n.removeprefix(task_class.prefix) for n in config.targets(task_class)))
+def _targets(config: PeftConfig, task_class: TaskClass, foundation: FoundationSpec) -> tuple[str, ...]:
+    modules = (*config.targets(task_class), *config.norms(task_class, foundation))
+    return tuple(sorted(name.removeprefix(task_class.prefix) for name in modules))
 
 
 def _disagreement(stated: Iterable[str], targeted: Iterable[str]) -> str:
@@ -234,7 +235,7 @@ def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields
         labels=labels,
         preprocessing=plain_preprocessing(task, plain, foundation, sentence),
         foundation={"fingerprint": None, "name": foundation.name, "revision": foundation.revision},
-        targets=_targets(config, task_class),
+        targets=_targets(config, task_class, foundation),
         files={},
         prompting=Prompting(chat_template=template),
     )

@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rootstock.adapters.bundle.kinds.block_diagonal import check_blocks
 from rootstock.adapters.bundle.kinds.methods import Unconverted, check_kind, wrong_option
 from rootstock.adapters.bundle.names.former_names import former_name
 from rootstock.adapters.bundle.patterns import MAX_PATTERNS, PatternBudget, containing, ending_in, layer_of
-from rootstock.adapters.bundle.peft_options import KNOWN_TO, check_init, foreign_keys
-from rootstock.adapters.spec import TaskClass
+from rootstock.adapters.bundle.peft_options import KNOWN_TO, check_init, conversion_of, foreign_keys
+from rootstock.adapters.spec import FoundationSpec, TaskClass
 
 ALL_LINEAR = "all-linear"
 
 # Each of these options is a list of module names or one regular expression.
-_NAMING = ("target_modules", "exclude_modules", "feedforward_modules")
+_NAMING = ("target_modules", "exclude_modules", "feedforward_modules", "target_parameters")
 _BIASES = ("none", "lora_only", "all")
 
 
@@ -49,14 +50,17 @@ class PeftConfig:
         return str(self.values.get("bias", "none"))
 
     def targets(self, task_class: TaskClass) -> tuple[str, ...]:
-        """Return the full names (in the task class) of the linear modules that this adapter targets, sorted."""
+        """Return the full names (in the task class) of the linear modules that this adapter targets, sorted.
+
+        An adapter of normalisation layers (LN_TUNING) has none.
+        """
         if not self._last or self._last[0] is not task_class:
             self._last[:] = task_class, self._matches(task_class)
         names: tuple[str, ...] = self._last[1]
         return names
 
     def _matches(self, task_class: TaskClass) -> tuple[str, ...]:
-        if self.peft_type is None:
+        if self.peft_type in (None, "LN_TUNING"):
             return ()
         target, exclude = self.values.get("target_modules"), self.values.get("exclude_modules")
         names: Iterable[str] = task_class.linears
@@ -65,9 +69,27 @@ class PeftConfig:
             names = [n for n in names if n not in left_out and n not in task_class.convolutions]
             target = list(map(self.written, names))
         written = {n: self.written(n) for n in names}
+        modules = {n for n, w in written.items() if not self._excluded(w, exclude) and self._targeted(w, target)}
+        parameters = {n for n in task_class.linears.keys() - task_class.convolutions if self.by_parameter(n)}
+        return tuple(sorted(modules | parameters))
+
+    def norms(self, task_class: TaskClass, foundation: FoundationSpec) -> tuple[str, ...]:
+        """Return the full names of the normalisation layers that an adapter of these targets, sorted."""
+        if self.peft_type != "LN_TUNING":
+            return ()
+        target, exclude = self.values.get("target_modules"), self.values.get("exclude_modules")
+        written = {name: self.written(name) for name in (task_class.prefix + norm for norm in foundation.norms)}
         return tuple(
             sorted(n for n, w in written.items() if not self._excluded(w, exclude) and self._targeted(w, target))
         )
+
+    def by_parameter(self, module: str) -> bool:
+        """Return whether `target_parameters` names the weight of this module."""
+        return ends_in(self.weight(module), self.values.get("target_parameters") or [])
+
+    def weight(self, module: str) -> str:
+        """Return the name by which this config means the weight of a module."""
+        return f"{self.written(module)}.weight"
 
     def written(self, module: str) -> str:
         """Return the name by which this config means a module."""
@@ -98,7 +120,7 @@ class PeftConfig:
         return any(f"{saved}." in f"{module}." for saved in self.values.get("modules_to_save") or [])
 
     def _pattern(self, key: str, module: str, default: Any) -> Any:
-        module = self.written(module)
+        module = self.weight(module) if self.by_parameter(module) else self.written(module)
         for pattern, value in (self.values.get(key) or {}).items():
             if ending_in(pattern).match(module):
                 return value
@@ -108,7 +130,7 @@ class PeftConfig:
         if isinstance(exclude, str):
             if re.fullmatch(exclude, name):
                 return True
-        elif exclude and any(name == e or name.endswith(f".{e}") for e in exclude):
+        elif exclude and ends_in(name, exclude):
             return True
         saved = self.values.get("modules_to_save") or []
         return any(containing(m).match(name) for m in saved)
@@ -116,7 +138,7 @@ class PeftConfig:
     def _targeted(self, name: str, target: str | list[str] | None) -> bool:
         if isinstance(target, str):
             return re.fullmatch(target, name) is not None
-        if not any(name == t or name.endswith(f".{t}") for t in target or []):
+        if not ends_in(name, target or []):
             return False
         layers = self.values.get("layers_to_transform")
         if layers is None or layers == [] or name in (target or []):
@@ -131,6 +153,11 @@ class PeftConfig:
         if match is None or match["idx"] is None:
             return False
         return int(match["idx"]) in ([layers] if isinstance(layers, int) else layers)
+
+
+def ends_in(name: str, ends: Iterable[str]) -> bool:
+    """Return whether a name is one of `ends`, or ends in one of them after a dot."""
+    return any(name == end or name.endswith(f".{end}") for end in ends)
 
 
 def read_config(value: Mapping[str, Any]) -> PeftConfig:
@@ -156,14 +183,19 @@ def read_config(value: Mapping[str, Any]) -> PeftConfig:
     values = {key: option for key, option in value.items() if key in KNOWN_TO[kind]}
     if kind == "IA3":
         _check_feedforward(value)
+    if kind in ("IA3", "LN_TUNING"):
         return PeftConfig(kind, task, values, foreign)
     if value.get("bias", "none") not in _BIASES:
         raise wrong_option("bias", f"{value['bias']!r} is not valid; choose one of: {', '.join(_BIASES)}")
-    check_init(value.get("init_lora_weights", True))
+    conversion = conversion_of(kind, value)
+    if conversion is None:
+        check_init(value.get("init_lora_weights", True))
     if kind == "ADALORA":
         _check_allocation(value)
     else:
         _check_lora(value)
+    if conversion is not None:
+        raise Unconverted(conversion)
     return PeftConfig(kind, task, values, foreign)
 
 
@@ -202,8 +234,13 @@ def _strings(value: Any) -> bool:
 
 
 def _check_targets(value: Mapping[str, Any]) -> None:
-    target = value.get("target_modules")
-    if not (isinstance(target, str) or _strings(target)) or not target:
+    target, parameters = value.get("target_modules"), value.get("target_parameters")
+    if parameters is not None and not _strings(parameters):
+        raise wrong_option("target_parameters", f"{parameters!r} is not a list of names of parameters")
+    by_parameter = bool(parameters) and value.get("peft_type") == "LORA"
+    if not (by_parameter and target in (None, [])) and (
+        not (isinstance(target, str) or _strings(target)) or not target
+    ):
         raise wrong_option("target_modules", f"{target!r} is not a pattern or a list of module names")
     for key in ("exclude_modules", "layers_pattern", "modules_to_save"):
         option = value.get(key)
@@ -248,6 +285,7 @@ def _check_allocation(value: Mapping[str, Any]) -> None:
 
 
 def _check_lora(value: Mapping[str, Any]) -> None:
+    check_blocks(value.get("use_bdlora"))
     for key in ("use_dora", "lora_bias"):
         if not isinstance(value.get(key, False), bool | None):
             raise wrong_option(key, f"{value[key]!r} is not true or false")

@@ -8,15 +8,18 @@ from dataclasses import replace
 import numpy as np
 
 from rootstock.adapters.bundle.archive import WEIGHTS
-from rootstock.adapters.bundle.base_weights import BaseWeights
+from rootstock.adapters.bundle.base_weights import TRANSPOSED, BaseWeights
 from rootstock.adapters.bundle.block import new_block
 from rootstock.adapters.bundle.kinds.adalora import adalora_update, check_allocation
 from rootstock.adapters.bundle.kinds.biases import with_biases
 from rootstock.adapters.bundle.kinds.ia3 import ia3_update
 from rootstock.adapters.bundle.kinds.lora import lora_update
+from rootstock.adapters.bundle.kinds.methods import wrong_option
+from rootstock.adapters.bundle.kinds.norms import saved_norms, tuned_norms
 from rootstock.adapters.bundle.kinds.pooler import saved_pooler
 from rootstock.adapters.bundle.kinds.target import target_module
-from rootstock.adapters.bundle.peft_config import PeftConfig
+from rootstock.adapters.bundle.peft_config import PeftConfig, ends_in
+from rootstock.adapters.bundle.peft_options import is_of_training
 from rootstock.adapters.bundle.plain.origin import check_origin, head_hint, short_names, why_left
 from rootstock.adapters.bundle.tensors import check_finite, take
 from rootstock.adapters.spec import (
@@ -78,11 +81,13 @@ def _placed(
     base: BaseWeights | None,
 ) -> tuple[dict[str, SiteUpdate], Collection[str], dict[str, Array]]:
     """Return the update of each site, the sites that are saved whole, and the head's tensors."""
-    left = dict(named)
+    left = {name: tensor for name, tensor in named.items() if not is_of_training(name, config.values)}
     sites = _targeted(left, config, task_class, foundation, base)
     head_tensors = _head(left, task_class, head, foundation, labels)
+    normed = tuned_norms(left, config, task_class, foundation, base)
+    normed |= saved_norms(left, config, task_class, foundation, base)
     whole = saved_pooler(left, config, task_class, foundation, base)
-    sites = with_biases(sites | whole, left, config, task_class, foundation, base)
+    sites = with_biases(sites | normed | whole, left, config, task_class, foundation, base)
     if left:
         name = sorted(left)[0]
         raise Rejected("sites", name, why_left(name, task_class, foundation))
@@ -98,11 +103,12 @@ def _targeted(
 ) -> dict[str, SiteUpdate]:
     """Return the update of each site that the config targets."""
     targets = config.targets(task_class)
-    if config.peft_type is not None and not targets:
+    if config.peft_type not in (None, "LN_TUNING") and not targets:
         option = config.values.get("target_modules")
         raise Rejected("sites", "target_modules", f"{option!r} matches no linear module of {task_class.name}")
     if config.peft_type == "ADALORA":
         check_allocation(targets, config)
+    _check_parameters(targets, config, foundation)
     sites = {}
     for module in targets:
         target = target_module(module, str(config.peft_type), task_class, foundation)
@@ -114,6 +120,18 @@ def _targeted(
             sites[target.site] = lora_update(target, left, config, base)
     # AdaLoRA may have kept no direction of a module, which then stays as in the foundation.
     return {site: update for site, update in sites.items() if update.rank or not update.is_low_rank}
+
+
+def _check_parameters(targets: Collection[str], config: PeftConfig, foundation: FoundationSpec) -> None:
+    """Raise Rejected (check "schema") for a target parameter that is no weight of a linear layer."""
+    parameters = config.values.get("target_parameters") or []
+    if parameters and foundation.model_type in TRANSPOSED:
+        message = f"{parameters!r}: the weights of {foundation.model_type} are transposed; use target_modules"
+        raise wrong_option("target_parameters", message)
+    for name in parameters:
+        if not any(ends_in(config.weight(module), [name]) for module in targets):
+            message = f"{name!r} is no weight of a linear layer of the trunk; name its module in target_modules"
+            raise wrong_option("target_parameters", message)
 
 
 def _head(

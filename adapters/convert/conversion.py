@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rootstock.adapters.bundle import Limits, pack
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, WEIGHTS, open_archive
-from rootstock.adapters.bundle.kinds.methods import CONVERTED, check_kind, wrong_option
+from rootstock.adapters.bundle.kinds.methods import Unconverted, wrong_option
 from rootstock.adapters.bundle.manifest import MAX_LABELS, read_json
 from rootstock.adapters.bundle.names.tower_names import whole_model
-from rootstock.adapters.bundle.peft_config import check_expressions
+from rootstock.adapters.bundle.peft_config import read_config
 from rootstock.adapters.bundle.plain.base_model import BASE
 from rootstock.adapters.bundle.plain.folder import plain_task
 from rootstock.adapters.bundle.plain.origin import head_hint
@@ -96,11 +96,7 @@ def convert(data: bytes, files: FoundationFiles, rank: int, task: str | None = N
             "members", MANIFEST, "the zip is a bundle; convert the plain PEFT folder that it was made from"
         )
     config = read_json(members[CONFIG], CONFIG)
-    kind = config.get("peft_type")
-    if kind not in CONVERTED:
-        check_kind(kind)
-        raise wrong_option("peft_type", f"{kind!r} is served as it is; upload it without a conversion")
-    check_expressions(config)
+    kind = _kind_to_convert(config)
     spec = describe(files)
     task = plain_task(task, config.get("task_type"), archive, spec)[0]
     tensors = read_tensors(members[WEIGHTS])
@@ -121,7 +117,17 @@ def convert(data: bytes, files: FoundationFiles, rank: int, task: str | None = N
     lora[BASE] = config.get(BASE)
     files_of_lora = {CONFIG: json.dumps(lora, indent=2, sort_keys=True).encode(), WEIGHTS: weights}
     data = pack({**files_of_lora, **archive.descriptions})
-    return Conversion(data, str(kind), lora["r"], difference)
+    return Conversion(data, kind, lora["r"], difference)
+
+
+def _kind_to_convert(config: Mapping[str, Any]) -> str:
+    """Return the kind of an adapter that must be converted; raise Rejected (check "schema") for any other."""
+    try:
+        read_config(config)
+    except Unconverted as error:
+        return error.kind
+    kind = config.get("peft_type")
+    raise wrong_option("peft_type", f"{kind!r} is served as it is; upload it without a conversion")
 
 
 def _merged(

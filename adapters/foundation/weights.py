@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from rootstock.adapters.bundle.base_weights import TRANSPOSED
 from rootstock.adapters.bundle.tensors import as_fp32
 from rootstock.adapters.foundation.fused_tensors import parts_of
 from rootstock.adapters.foundation.tensor_names import current_name
@@ -39,8 +40,6 @@ _TRUNK_PREFIX = {
 _TRUNK_PREFIXES = {"whisper": ("model.encoder.", "encoder."), "dinov3_vit": (), "gte": ("gte.", "new.")}
 # Architectures whose head stands beside the trunk's parts, and its tensors.
 _HEADS = dict.fromkeys(("t5", "mt5"), "lm_head.")
-# Architectures whose linear layers are transformers' Conv1D, with weights of shape (in, out).
-_TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class FoundationWeights:
         self._beside = {n: p for n, p in files.items() if id(p) not in taken}
         self._mapped: dict[Path, npt.NDArray[np.uint8]] = {}
         self._prefix = f"{_TRUNK_PREFIX.get(model_type, model_type)}."
-        self._transposed = model_type in _TRANSPOSED
+        self._transposed = model_type in TRANSPOSED
 
     @property
     def names(self) -> list[str]:
@@ -99,10 +98,13 @@ class FoundationWeights:
     def weight(self, site: str) -> Array:
         """Return the weight of a linear layer: (out, in) fp32, read-only.
 
-        A convolution's is flattened to (out, channels * kernel area). Raise Rejected (check "foundation") if
-        there is none.
+        A convolution's is flattened to (out, channels * kernel area), and that of a normalisation is (width,).
+        Raise Rejected (check "foundation") if there is none.
         """
         weight = self._tensor(f"{site}.weight")
+        if weight is None:
+            # The name in a normalisation layer's files from before transformers renamed the tensor.
+            weight = self._tensor(f"{site}.gamma")
         if weight is None:
             raise Rejected("foundation", site, "the foundation's files hold no weight of this module")
         if weight.ndim > 2:

@@ -23,7 +23,13 @@ from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconvert
 from rootstock.adapters.bundle.kinds.methods import REFUSED as REFUSED_KINDS
 from rootstock.adapters.bundle.manifest import read_json
 from rootstock.adapters.bundle.peft_config import read_config
-from rootstock.adapters.bundle.peft_options import KNOWN_TO, PEFT_VERSION
+from rootstock.adapters.bundle.peft_options import (
+    CONVERTED_INITS,
+    CONVERTED_OPTIONS,
+    KNOWN_TO,
+    PEFT_VERSION,
+    REFUSED_OPTIONS,
+)
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.spec import FoundationSpec, Rejected
@@ -181,10 +187,13 @@ REFUSED: list[tuple[str, Any]] = [
     ("peft_type", "LOHA"), ("peft_type", "PREFIX_TUNING"), ("peft_type", ["LORA"]), ("peft_type", ""),
     ("task_type", 3),
     ("use_dora", "yes"), ("bias", "some"), ("bias", ["all"]), ("lora_bias", 1),
-    ("use_qalora", True), ("target_parameters", ["weight"]), ("layer_replication", [[0, 1]]),
+    ("use_qalora", True), ("target_parameters", "weight"), ("target_parameters", [3]),
+    ("layer_replication", [[0, 1]]),
     ("trainable_token_indices", [1]), ("alora_invocation_tokens", [1]), ("megatron_config", {"a": 1}),
-    ("corda_config", {"a": 1}), ("arrow_config", {"a": 1}), ("velora_config", {"num_groups": 4}),
-    ("init_lora_weights", "pissa"), ("init_lora_weights", "pissa_niter_4"), ("init_lora_weights", "olora"),
+    ("arrow_config", {"a": 1}),
+    ("use_bdlora", 3), ("use_bdlora", {"nblocks": 0}), ("use_bdlora", {"nblocks": True}),
+    ("use_bdlora", {"target_modules_bd_a": "query"}), ("use_bdlora", {"target_modules_bd_b": [3]}),
+    ("init_lora_weights", "pissa_niter_4"), ("init_lora_weights", "lora_ga"), ("init_lora_weights", {"a": 1}),
     ("init_lora_weights", "corda"), ("init_lora_weights", "loftq"), ("init_lora_weights", ["pissa"]),
     ("target_modules", None), ("target_modules", []), ("target_modules", ""), ("target_modules", 3),
     ("target_modules", ["query", 3]), ("target_modules", {"query": 1}), ("target_modules", ["a"] * 1025),
@@ -218,16 +227,31 @@ COMPATIBILITY = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
 
 @pytest.mark.parametrize("kind", NATIVE)
-def test_every_option_of_the_installed_peft_is_read_or_refused_by_name_in_the_docs(kind: str) -> None:
+def test_every_option_of_the_installed_peft_is_served_converted_or_refused_by_name_in_the_docs(kind: str) -> None:
     options = {field.name for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)])}
+    converted = CONVERTED_OPTIONS.keys() if kind == "LORA" else set()
     assert {*KNOWN_TO[kind]} <= options
-    refused = options - KNOWN_TO[kind]
+    refused = options - KNOWN_TO[kind] - converted
     page = COMPATIBILITY.read_text(encoding="utf-8")
-    assert [option for option in sorted(refused) if f"`{option}`" not in page] == []
+    assert [option for option in sorted(options) if f"`{option}`" not in page] == []
+    if kind == "LORA":
+        assert refused == set(REFUSED_OPTIONS)
+        assert [option for option in sorted(options) if f"\n| `{option}` | " not in page] == []
     for option in refused:
-        with pytest.raises(Rejected, match=option):
+        with pytest.raises(Rejected, match=f"{option}: .*; (train|upload)"):
             read_config({"target_modules": ["query"], "peft_type": kind, option: [1]})
+    for option in converted:
+        with pytest.raises(Unconverted, match=f"LORA with {option}"):
+            read_config({"target_modules": ["query"], "peft_type": kind, option: {"a": 1}})
     assert version(peft.__version__) <= PEFT_VERSION, "read its release notes, then raise PEFT_VERSION"
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+def test_no_option_at_its_default_refuses_an_upload(kind: str) -> None:
+    own = {"ADALORA": {"total_step": 10}, "IA3": {"feedforward_modules": []}}.get(kind, {})
+    config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)](target_modules=["query"], **own).to_dict()
+    written = json.loads(json.dumps(config, default=list)) | {"peft_type": kind}
+    assert read_config(written).foreign == ()
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -252,9 +276,12 @@ def test_every_value_of_an_option_of_the_installed_peft_is_served_or_refused_in_
         value = re.sub(r"\[.*\]", "4", value)
         try:
             read_config(good_config(**{key: value}))
+        except Unconverted:
+            assert f"`{value}`" in page
+            assert value in CONVERTED_INITS
         except Rejected:
             assert f"`{re.sub('[0-9]+', 'N', value)}`" in page
-            assert value.removesuffix("_niter_4") in ("olora", "pissa", "corda", "loftq")
+            assert value in ("pissa_niter_4", "corda", "loftq", "lora_ga")
 
 
 @pytest.mark.parametrize(("key", "value"), REFUSED, ids=lambda v: str(v)[:40])

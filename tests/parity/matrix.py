@@ -18,10 +18,10 @@ class Architecture:
     """A model type: the config of its tiny model, and the names that PEFT's configs need on it.
 
     `attention` and `feedforward`: modules to target. `defaults`: the kinds whose targets PEFT itself chooses.
-    `layers_pattern`: the name before a layer's number, where PEFT does not find it by itself. `heads`: by task,
-    the head's modules where they are not those of `HEADS`; `finds_heads`: PEFT finds them nevertheless. `pooled`:
-    the tasks whose class runs a pooler. `transposed`: its linear layers are transformers' Conv1D. `slow`: all
-    its cells but `QUICK` belong to the slow tests.
+    `layers_pattern`: the name before a layer's number, where PEFT does not find it by itself. `heads`: by
+    task, the head's modules where they are not those of `HEADS`; `finds_heads`: PEFT finds them nevertheless.
+    `norms`: its normalisations. `pooled`: the tasks whose class runs a pooler. `transposed`: its linear
+    layers are transformers' Conv1D. `slow`: all its cells but `QUICK` belong to the slow tests.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Architecture:
     layers_pattern: str | None = None
     heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     finds_heads: bool = False
+    norms: tuple[str, ...] = ("LayerNorm",)
     pooled: tuple[str, ...] = ()
     transposed: bool = False
     slow: bool = False
@@ -156,6 +157,7 @@ ARCHITECTURES = {
             "distilbert",
             {"dim": 32, "n_layers": LAYERS, "n_heads": 4, "hidden_dim": 64},
             attention=("q_lin", "v_lin"),
+            norms=("sa_layer_norm", "output_layer_norm"),
             feedforward="ffn.lin2",
             heads=dict.fromkeys(_CLASSIFIERS, ("classifier", "pre_classifier")),
             finds_heads=True,
@@ -165,6 +167,7 @@ ARCHITECTURES = {
             "albert",
             {"embedding_size": 16},
             feedforward="ffn_output",
+            norms=("LayerNorm", "full_layer_layer_norm"),
             pooled=(*_CLASSIFIERS, "feature-extraction"),
             slow=True,
         ),
@@ -188,6 +191,7 @@ ARCHITECTURES = {
                 "type_vocab_size": 0,
             },
             attention=("query_proj", "value_proj"),
+            norms=("output.LayerNorm",),
             defaults=_ALL_NAMED,
             heads=dict.fromkeys(_CLASSIFIERS, ("classifier", "pooler")),
             pooled=_CLASSIFIERS,
@@ -204,6 +208,7 @@ ARCHITECTURES = {
                 "global_attn_every_n_layers": 2,
             },
             attention=("Wqkv",),
+            norms=("mlp_norm", "final_norm"),
             feedforward="mlp.Wo",
             layers_pattern="layers",
             heads=dict.fromkeys(
@@ -221,6 +226,7 @@ ARCHITECTURES = {
                 "eos_token_id": 2,
             },
             attention=("c_attn",),
+            norms=("ln_1", "ln_2", "ln_f"),
             feedforward="mlp.c_proj",
             defaults=_ALL_NAMED,
             layers_pattern="h",
@@ -234,6 +240,7 @@ ARCHITECTURES = {
             {"pad_token_id": 0},
             attention=("q_proj", "v_proj"),
             feedforward="down_proj",
+            norms=("LayerNorm", "post_attention_layernorm", "post_mlp_layernorm"),
             layers_pattern="layers",
             heads=dict.fromkeys(_CLASSIFIERS, ("classifier", "pooler")),
             pooled=_CLASSIFIERS,
@@ -250,6 +257,7 @@ ARCHITECTURES = {
             },
             attention=("q_proj", "v_proj"),
             feedforward="down_proj",
+            norms=("input_layernorm", "post_attention_layernorm", "norm"),
             layers_pattern="layers",
             heads=dict.fromkeys(_CLASSIFIERS, ("classifier", "dense")),
             slow=True,
@@ -259,6 +267,7 @@ ARCHITECTURES = {
             {"pad_token_id": 1},
             attention=("q_proj", "v_proj"),
             feedforward="down_proj",
+            norms=("LayerNorm", "post_attention_layernorm", "post_mlp_layernorm"),
             layers_pattern="layers",
             heads=dict.fromkeys(_CLASSIFIERS, ("classifier", "pooler")),
             pooled=_CLASSIFIERS,
@@ -269,6 +278,7 @@ ARCHITECTURES = {
             {"pad_token_id": 1},
             attention=("q_proj", "v_proj"),
             feedforward="mlp.fc2",
+            norms=("LayerNorm", "post_attention_layernorm", "post_mlp_layernorm"),
             layers_pattern="layers",
             pooled=("feature-extraction",),
             slow=True,
@@ -305,6 +315,7 @@ KINDS = {
         Kind("dora", "LORA", "DoRA (LoRA with `use_dora`)", lambda _: {"use_dora": True}),
         Kind("ia3", "IA3", "IA3"),
         Kind("adalora", "ADALORA", "AdaLoRA", lambda _: {"total_step": 10, "init_r": 6, "target_r": 4}),
+        Kind("ln", "LN_TUNING", "LN tuning", lambda a: {"target_modules": list(a.norms)}),
         Kind("head", None, "a head alone"),
         Kind("loha", "LOHA", "LoHa, converted to LoRA", lambda _: {"r": 2}, architectures=("bert",)),
     )
@@ -402,7 +413,7 @@ def options(cell: Cell) -> dict[str, Any]:
         saved = list(own or HEADS[cell.task])
     if cell.kind == "lora-pooler" and "pooler" not in saved:
         saved.append("pooler")
-    if architecture.transposed:
+    if architecture.transposed and kind.peft != "LN_TUNING":
         chosen["fan_in_fan_out"] = True
     return {**chosen, "modules_to_save": saved or None}
 

@@ -41,7 +41,8 @@ linear head. `all-linear` means no convolution.
 """
 _TESTS = """\
 Tests compare every ✓ with PEFT on a small random model of each architecture, within 1e-4 + 1e-4·|x|, on both \
-runners. `make test` has a part of the table, and `make test-slow` has the rest. The scores of image files and of recordings are compared with those of transformers' pipelines. \
+runners. `make test` has a part of the table, and `make test-slow` has the rest. \
+The scores of image files and of recordings are compared with those of transformers' pipelines. \
 MobileNetV2 is tested with `tf_padding: false`, because PEFT cannot run a convolution with the other padding.
 """
 

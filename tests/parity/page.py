@@ -11,11 +11,13 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, REFUSED
 from rootstock.adapters.bundle.peft_options import (
-    KNOWN_TO,
+    CONVERTED_INITS,
+    CONVERTED_OPTIONS,
     PEFT_VERSION,
     PLAIN_INITS,
     REFUSED_INITS,
     REFUSED_OPTIONS,
+    SERVED_OPTIONS,
 )
 from tests.parity.markdown_table import table
 from tests.parity.matrix import (
@@ -92,6 +94,9 @@ PEFT's within 1e-3 + 1e-3·|x|, in passes that mix all these adapters, chunks of
 tokens of greedy answers must equal those of PEFT's `generate`, with more adapters than slots. No test compares \
 text that AdaLoRA or trained biases generate.
 
+LN tuning is served where the normalisations are torch's `LayerNorm` (gpt2, phi). No adapter changes an RMS norm \
+(check `sites`).
+
 All adapters share the embeddings and the output layer. The server refuses an adapter that changes one of them \
 (check `sites`): a LoRA of `lm_head` or `embed_tokens`, one of the two in `modules_to_save`, embeddings that \
 were resized for new tokens, or `bias: all` on phi, whose output layer has a bias. It also refuses the kinds \
@@ -155,20 +160,25 @@ _CONVERTED_NOTE = """\
 PEFT can merge these into the weights and biases of the foundation's linear layers. The server computes the \
 LoRA that equals the merged adapter, on upload; `rootstock adapters convert` does so beforehand. Its outputs \
 must stay within 1 % of the largest output of the original; otherwise the server refuses the upload (check \
-`conversion`). Every kind is tested on a small BERT; LoHa in the table above represents them.
+`conversion`). Every kind is tested on a small BERT; LoHa in the table above represents them. A LoRA becomes a \
+plain one in the same way, if [an option](#options) states it relative to changed base weights.
 """
 
 _OPTIONS_NOTE = """\
-For the kinds that are served without conversion, `adapter_config.json` may set every option of PEFT {version} \
-except these. The message of a refusal names the option. [The bundle \
+This table has every option of LoRA in PEFT {version}. An option at its default value is always accepted. The \
+message of a refusal names the option, the reason and the remedy. [The bundle \
 format](bundle-format.md#adapter_configjson) says how the others are read. A key that is not an option of \
 PEFT, such as a comment, is ignored, and a warning of the upload names it. A key that a newer PEFT wrote is \
 refused, because it may change the outputs.
 """
+_OTHER_OPTIONS_NOTE = """\
+The other kinds that are served without a conversion have the options of this table that PEFT gives them too, \
+and these. An option that this page does not name for a kind is refused with it.
+"""
 _INITS_NOTE = """\
-`init_lora_weights` may be {plain}: these leave the foundation's weights unchanged. The server refuses \
-{refused}, which move a part of the weights into the adapter. To use one of these, save the adapter as a plain \
-one with PEFT's `path_initial_model_for_weight_conversion`.
+`init_lora_weights` may be {plain}: these leave the foundation's weights unchanged. {converted} change them in a \
+way that the foundation's weights alone decide, so the server [converts](#kinds-that-become-lora) the adapter on \
+upload, as PEFT computes it after loading. The result has up to twice the rank. The server refuses the others:
 """
 
 
@@ -204,16 +214,17 @@ def render() -> str:
             _CONVERTED_NOTE,
             "## Kinds that are refused\n",
             *table(["`peft_type`", "why"], _refused()),
-            "## Options that are refused\n",
+            "## Options\n",
             _OPTIONS_NOTE.format(version=".".join(map(str, PEFT_VERSION))),
-            *table(["option", "why"], ([f"`{name}`", f"{why}."] for name, why in REFUSED_OPTIONS.items())),
-            *table(
-                ["kind", "options of LoRA that are refused with it"],
-                ([kind, ", ".join(f"`{o}`" for o in names)] for kind, names in _of_lora_alone().items()),
-            ),
+            *table(["option of LoRA", "verdict", "why"], _options()),
+            _OTHER_OPTIONS_NOTE,
+            *table(["kind", "its options", "refused with it"], _options_of_others()),
             _INITS_NOTE.format(
                 plain=", ".join(f"`{json.dumps(init)}`" for init in PLAIN_INITS),
-                refused=", ".join(f"`{init}`" for init in REFUSED_INITS),
+                converted=" and ".join(f"`{init}`" for init in CONVERTED_INITS),
+            ),
+            *table(
+                ["`init_lora_weights`", "why"], ([f"`{n}`", f"{why}."] for n, why in REFUSED_INITS.items())
             ),
         ]
     ).rstrip() + "\n"  # fmt: skip
@@ -283,11 +294,29 @@ def _row(architecture: Architecture) -> list[str]:
     return [architecture.name, named, f"{saved}, only with `all-linear`" if architecture.finds_heads else saved]
 
 
-def _of_lora_alone() -> dict[str, list[str]]:
-    """LoRA's options that other kinds have in PEFT and are not served with them."""
-    options = {kind: {f.name for f in fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)])} for kind in KNOWN_TO}
-    missing = {k: sorted(options[k] - KNOWN_TO[k] - REFUSED_OPTIONS.keys()) for k in KNOWN_TO}
-    return {kind: names for kind, names in missing.items() if names}
+def _options() -> Iterator[list[str]]:
+    """Every option of PEFT's LoraConfig, in the order of its fields."""
+    for option in fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType.LORA]):
+        verdict, why = _verdict(option.name)
+        yield [f"`{option.name}`", verdict, f"{why}."]
+
+
+def _verdict(option: str) -> tuple[str, str]:
+    if option in REFUSED_OPTIONS:
+        return "refused", "; ".join(REFUSED_OPTIONS[option])
+    if option in CONVERTED_OPTIONS:
+        return "converted to LoRA", CONVERTED_OPTIONS[option]
+    return "served", SERVED_OPTIONS["LORA"][option]
+
+
+def _options_of_others() -> Iterator[list[str]]:
+    for kind in sorted(SERVED_OPTIONS.keys() - {"LORA"}):
+        own = {name: how for name, how in SERVED_OPTIONS[kind].items() if how != SERVED_OPTIONS["LORA"].get(name)}
+        having = {option.name for option in fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)])}
+        refused = having - SERVED_OPTIONS[kind].keys()
+        by_verdict = {how: [f"`{n}`" for n, one in own.items() if one == how] for how in own.values()}
+        said = "; ".join(f"{', '.join(names)}: {how}" for how, names in by_verdict.items())
+        yield [kind, said, ", ".join(f"`{name}`" for name in sorted(refused)) or "none"]
 
 
 def _refused() -> Iterator[list[str]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.numpy import load, save
 from tokenizers import Tokenizer
 from typer.testing import CliRunner
@@ -32,6 +32,7 @@ from rootstock.adapters.spec import FoundationSpec, Rejected
 from rootstock.service.conversion import Converter
 from tests.attacks.forge import good_files, plain_files, tiny_bert
 from tests.live_server import RunningServer, upload
+from tests.parity.oracle import move
 from tests.peft_adapters import CLASSES, PeftAdapter, peft_model, peft_outputs, save_adapter
 from tests.reference_graft import grafted
 
@@ -93,6 +94,35 @@ def test_each_kind_that_converts_is_served_as_peft_computes_it(
     assert made.kind == kind
     expected = outputs(peft_model(tiny.folder, saved), INPUTS)
     assert difference(outputs(served(tiny, tiny_spec, made), INPUTS), expected) < 1e-3
+
+
+# LoRAs on changed base weights, for which PEFT's answer after loading is the oracle.
+ON_CHANGED_BASES: dict[str, dict[str, Any]] = {
+    "pissa": {"init_lora_weights": "pissa", "target_modules": ["query", "output.dense"]},
+    "olora": {"init_lora_weights": "OLoRA", "use_rslora": True, "rank_pattern": {"query": 3}},
+    "kasa": {"kasa_config": {"beta": 0.1}, "bias": "lora_only"},
+}
+
+
+@pytest.mark.parametrize("name", ON_CHANGED_BASES)
+def test_a_lora_on_changed_base_weights_is_served_as_peft_computes_it(
+    tiny: FoundationFiles, tiny_spec: FoundationSpec, tmp_path: Path, name: str
+) -> None:
+    options = {"r": 4, "target_modules": ["query", "value"], **ON_CHANGED_BASES[name]}
+    torch.manual_seed(1)
+    base = CLASSES["SEQ_CLS"].from_pretrained(tiny.folder, num_labels=3)
+    model = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", **options))
+    move(model)
+    model.save_pretrained(tmp_path)
+    saved = PeftAdapter(tmp_path, "SEQ_CLS", 3)
+    made = convert(saved.zip(), tiny, FULL)
+    assert made.kind.startswith("LORA with ")
+    # What was trained, and the part of the base that it replaces.
+    assert made.rank == 8
+    expected = outputs(peft_model(tiny.folder, saved), INPUTS)
+    assert difference(outputs(served(tiny, tiny_spec, made), INPUTS), expected) < 1e-4
+    with pytest.raises(Rejected, match="allow a rank above 2"):
+        convert(saved.zip(), tiny, 2)
 
 
 @pytest.mark.parametrize(

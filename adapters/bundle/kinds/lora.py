@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rootstock.adapters.bundle.base_weights import BaseWeights
+from rootstock.adapters.bundle.kinds.block_diagonal import blocks_of
 from rootstock.adapters.bundle.kinds.methods import wrong_option
 from rootstock.adapters.bundle.kinds.target import TargetModule
 from rootstock.adapters.bundle.peft_config import PeftConfig
@@ -23,7 +24,8 @@ def lora_update(
     At a convolution A is a convolution of the same geometry, and B mixes its outputs at each place, so that the
     product of the two matrices is the change of the flattened kernel. Source: PEFT's `_ConvNd`.
     """
-    a, b = module.take_factors(left, config.rank(module.name))
+    blocked, blocks = blocks_of(config.values.get("use_bdlora"), config.written(module.name))
+    a, b = module.take_factors(left, config.rank(module.name), blocked, blocks)
     with np.errstate(all="ignore"):
         scale = np.float32(config.scale(module.name))
         update = SiteUpdate(a, b.T * scale)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rootstock.adapters.spec import Rejected
 
-NATIVE = ("LORA", "IA3", "ADALORA")
+NATIVE = ("LORA", "IA3", "ADALORA", "LN_TUNING")
 # PEFT merges each of these into the trunk's weights and biases, so a LoRA can replace it (adapters/convert).
 CONVERTED = (
     "ADAMSS", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA", "GRALORA", "HIRA", "HRA", "LOHA",
@@ -32,13 +32,15 @@ REFUSED = {
     "SUPERTUNING": _SPARSE,
     "FROD": _SPARSE,
     "SHADOW": "it runs a second network beside the foundation",
-    "LN_TUNING": "it changes the weights of normalisation layers, of which only biases are served",
     "TRAINABLE_TOKENS": "it changes token embeddings, which all adapters share",
 }
 
 
 class Unconverted(Rejected):
-    """The refusal of an adapter that must first be converted to LoRA. `kind` is its `peft_type`."""
+    """The refusal of an adapter that must first be converted to LoRA.
+
+    `kind` is its `peft_type`, for a LoRA with what makes the conversion necessary.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

@@ -1,4 +1,4 @@
-"""Modules of the trunk that an adapter holds whole (`modules_to_save`). Only the pooler is served in this way."""
+"""Modules of the trunk that an adapter holds whole (`modules_to_save`). Here, the pooler."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def saved_pooler(
             raise Rejected(
                 "sites",
                 name,
-                "modules_to_save names this module; of the trunk, only the pooler is served whole, because the "
-                "adapters of a batch share every other module; use LoRA on this module",
+                "modules_to_save names this module; of the trunk, only the pooler and layer normalisations are "
+                "served whole, because the adapters of a batch share every other module; use LoRA on this module",
             )
         if kind == "weight":
             sites[site] = _whole(module, site, foundation.sites[site], left, needed(base, "modules_to_save"))

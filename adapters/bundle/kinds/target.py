@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rootstock.adapters.bundle.kinds.block_diagonal import whole_matrix
+from rootstock.adapters.bundle.kinds.methods import wrong_option
 from rootstock.adapters.bundle.tensors import take
 from rootstock.adapters.spec import Array, Convolution, FoundationSpec, Rejected, TaskClass
 
@@ -31,16 +33,32 @@ class TargetModule:
     width_out: int
     convolution: Convolution | None = None
 
-    def take_factors(self, left: dict[str, Array], rank: int) -> tuple[Array, Array]:
+    def take_factors(
+        self, left: dict[str, Array], rank: int, blocked: str | None = None, blocks: int = 1
+    ) -> tuple[Array, Array]:
         """Take LoRA's A and B, and return them as matrices: (r, in) and (out, r).
 
-        Raise Rejected as `take` does.
+        `blocked` is the factor, "A" or "B", of which the file holds only the blocks of its diagonal, `blocks` of
+        them. Raise Rejected as `take` does, and if the blocks do not divide the matrix.
         """
+        if blocked is not None:
+            return self._take_blocked(left, rank, blocked, blocks)
         kernel = self._kernel
         a_shape = (rank, self._channels, *kernel) if kernel else (rank, self.width_in)
         a = take(left, f"{self.name}.lora_A.weight", a_shape)
         b = take(left, f"{self.name}.lora_B.weight", (self.width_out, rank, *self._ones))
         return a.reshape(rank, self.width_in), b.reshape(self.width_out, rank)
+
+    def _take_blocked(self, left: dict[str, Array], rank: int, blocked: str, blocks: int) -> tuple[Array, Array]:
+        shapes = {"A": (rank, self.width_in), "B": (self.width_out, rank)}
+        out, inside = shapes[blocked]
+        if self._kernel or out % blocks or inside % blocks:
+            message = f"{blocks} blocks do not divide lora_{blocked} of {self.name}, {[out, inside]}"
+            raise wrong_option("use_bdlora", message)
+        shapes[blocked] = out, inside // blocks
+        taken = {n: take(left, f"{self.name}.lora_{n}.weight", shape) for n, shape in shapes.items()}
+        taken[blocked] = whole_matrix(taken[blocked], blocks)
+        return taken["A"], taken["B"]
 
     def take_magnitude(self, left: dict[str, Array]) -> Array:
         """Take DoRA's magnitude and return it as a vector (out,)."""

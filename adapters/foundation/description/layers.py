@@ -64,7 +64,7 @@ def _padding(module: Any) -> tuple[int, ...] | None:
 
 
 def norms(trunk: nn.Module) -> dict[str, int]:
-    """Return the widths of the normalisation layers with a bias, by name.
+    """Return the widths of the layer normalisations, by name.
 
     DeBERTa's layer on relative positions is left out: it does not apply to the rows of a batch, so it cannot
     differ between them.
@@ -74,7 +74,7 @@ def norms(trunk: nn.Module) -> dict[str, int]:
     return {
         name: module.normalized_shape[0]
         for name, module in trunk.named_modules()
-        if isinstance(module, nn.LayerNorm) and module.bias is not None and name != "encoder.LayerNorm"
+        if isinstance(module, nn.LayerNorm) and module.elementwise_affine and name != "encoder.LayerNorm"
     }
 
 

@@ -54,8 +54,8 @@ class WaitingClients:
     def make_room(self) -> bool:
         """Close the connection that has waited longest, and return true; false if none waits.
 
-        One that waits for its first head comes before all others: a flood of such connections then closes its own,
-        and neither an upload nor a client that has just read an answer.
+        One that waits for its first head comes before all others: a flood of such connections then closes its
+        own, and neither an upload nor a client that has just read an answer.
         """
         victim = next(iter(self._new or self._others), None)
         if victim is None:

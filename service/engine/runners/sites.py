@@ -164,19 +164,22 @@ def _products(x: Tensor, a: Tensor, area: int) -> Tensor:
 
 
 class SiteNorm(nn.Module):
-    """A frozen normalisation layer with a separate shift for each row of a batch: (rows, 1, width) or None."""
+    """A frozen normalisation layer with a scale and a shift for each row of a batch: (rows, 1, width) or None."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
         self.norm = norm
+        self.scale: Tensor | None = None
         self.shift: Tensor | None = None
 
     def take(self, parts: Mapping[str, Tensor | None]) -> None:
-        """Set the shift of the next batch."""
-        self.shift = parts.get("shift")
+        """Set the scale and the shift of the next batch."""
+        self.scale, self.shift = parts.get("output_scale"), parts.get("shift")
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.norm(x)
+        if self.scale is not None:
+            y = y * self.scale
         return y if self.shift is None else y + self.shift
 
 

@@ -61,7 +61,7 @@ class TokenSite(nn.Module):
 
 
 class TokenNorm(nn.Module):
-    """A frozen normalisation layer whose shift differs between the tokens of a pass."""
+    """A frozen normalisation layer whose scale and shift differ between the tokens of a pass."""
 
     def __init__(self, norm: nn.Module, group: SiteGroup, adapters: MixInUse) -> None:
         super().__init__()
@@ -72,4 +72,8 @@ class TokenNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.norm(x)
         plan = self.adapters.mix.plan(self.name)
-        return y if plan is None or plan.shift is None else y + plan.shift
+        if plan is None:
+            return y
+        if plan.output_scale is not None:
+            y = y * plan.output_scale
+        return y if plan.shift is None else y + plan.shift

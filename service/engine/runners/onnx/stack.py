@@ -63,9 +63,14 @@ class Stack:
         return {f"{site}.{part}": array for part, array in scaled.items()}
 
     def norm(self, norm: str, updates: Sequence[SiteUpdate | None]) -> dict[str, Array]:
-        """Return a normalisation layer's shift, (states, 1, width)."""
+        """Return a normalisation layer's scale and shift, (states, 1, width)."""
+        width = self._spec.norms[norm]
+        scales = [update.output_scale if update else None for update in updates]
         shifts = [update.shift if update else None for update in updates]
-        return {f"{norm}.shift": self._vectors(shifts, self._spec.norms[norm], 0.0)}
+        return {
+            f"{norm}.output_scale": self._vectors(scales, width, 1.0),
+            f"{norm}.shift": self._vectors(shifts, width, 0.0),
+        }
 
     def _vectors(self, vectors: Sequence[Array | None], width: int, absent: float) -> Array:
         if all(vector is None for vector in vectors):

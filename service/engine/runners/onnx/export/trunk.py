@@ -2,11 +2,11 @@
 
 A graph has these inputs beside the model's own. Each site has `<site>.A` (rows, r, in) and `<site>.B` (rows, r,
 out); r is free, and 0 if no row has an update. A full graph also has `<site>.input_scale`, `<site>.output_scale`
-and `<site>.shift`, each (rows, 1, features), and `<norm>.shift`. Each of these may have one row, which then
-applies to every row. A mapped graph gathers the hidden states that its rows continue from, before each layer
-except the first and before the pooler. It takes them from `parents.<layer>` and `roots.<layer>` (sharing.Level).
-If the hidden states are a sequence of tokens, `kept` (1,) is the number of tokens that the last layer computes.
-A convolutional trunk's are a grid, (rows, channels, height, width).
+and `<site>.shift`, each (rows, 1, features), and `<norm>.output_scale` and `<norm>.shift`. Each of these may have
+one row, which then applies to every row. A mapped graph gathers the hidden states that its rows continue from,
+before each layer except the first and before the pooler. It takes them from `parents.<layer>` and `roots.<layer>`
+(sharing.Level). If the hidden states are a sequence of tokens, `kept` (1,) is the number of tokens that the last
+layer computes. A convolutional trunk's are a grid, (rows, channels, height, width).
 """
 
 from __future__ import annotations
@@ -180,7 +180,9 @@ def _feeds(spec: FoundationSpec, variant: Variant) -> dict[str, Tensor]:
             feeds[f"{site}.output_scale"] = torch.randn(rows, 1, width_out)
             feeds[f"{site}.shift"] = torch.randn(rows, 1, width_out)
     if variant.full:
-        feeds |= {f"{norm}.shift": torch.randn(rows, 1, width) for norm, width in spec.norms.items()}
+        for norm, width in spec.norms.items():
+            feeds[f"{norm}.output_scale"] = torch.randn(rows, 1, width)
+            feeds[f"{norm}.shift"] = torch.randn(rows, 1, width)
     if variant.mapped:
         for layer in range(1, spec.layers):
             feeds[f"parents.{layer}"] = feeds[f"roots.{layer}"] = torch.arange(rows)
