@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from rootstock.adapters.spec import Array
-from rootstock.training.data.conll import tags_of
 from rootstock.training.data.dataset import read_rows, read_texts
 from rootstock.training.data.encoding import TokenRow
+from rootstock.training.data.formats.conll import tags_of
 from rootstock.training.errors import DataError, TrainingError
 from rootstock.training.fit.method import compare
 from rootstock.training.metrics.calibration import softmax
