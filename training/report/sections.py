@@ -50,7 +50,11 @@ def _scores(metrics: Metrics) -> Iterator[ReportSection]:
 
 
 def _range(test: Metrics, column: str) -> str:
-    interval = test.get("intervals", {}).get(column)
+    return _bounds(test.get("intervals", {}).get(column))
+
+
+def _bounds(interval: Sequence[float] | None) -> str:
+    """Return the bounds of a share as the reports write them, after a space; nothing without an interval."""
     return f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
 
 
@@ -144,7 +148,12 @@ def _out_of_scope(metrics: Metrics) -> Iterator[ReportSection]:
         ("in-scope rows answered correctly", "in_scope_accuracy"),
     ]
     rows += [("out-of-scope rows refused", "recall")]
-    cells = [(name, percent(figures[key])) for name, key in rows if figures.get(key) is not None]
+    bounds = figures.get("intervals", {})
+    cells = [
+        (name, percent(figures[key]) + _bounds(bounds.get(key)))
+        for name, key in rows
+        if figures.get(key) is not None
+    ]
     if figures.get("auroc") is not None:
         cells.append(("area under the ROC curve", f"{figures['auroc']:.3f}"))
     if isinstance(figures.get("rows"), Mapping):
@@ -157,7 +166,12 @@ def _fairness(metrics: Metrics) -> Iterator[ReportSection]:
     if not (figures := metrics.get("fairness")):
         return
     rows = tuple(
-        (name, str(group["rows"]), percent(group["accuracy"]), percent(group["macro_f1"]))
+        (
+            name,
+            str(group["rows"]),
+            percent(group["accuracy"]) + _bounds(group.get("interval")),
+            percent(group["macro_f1"]),
+        )
         for name, group in figures["groups"].items()
     )
     verdict = _FAIRNESS.get(figures["verdict"], figures["verdict"])
