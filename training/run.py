@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from rootstock.adapters.bundle import Bundle
 from rootstock.adapters.bundle.archive import CARD, GOLDEN
+from rootstock.training.data_doubts import JudgedRows, data_doubts
 from rootstock.training.export import golden, make_bundle
 from rootstock.training.fit.candidate import Candidate
 from rootstock.training.fit.checkpoint import Checkpoints
@@ -159,8 +160,14 @@ def _pack(job: Job, recipe: Recipe, run_metrics: RunMetrics, origin: dict[str, A
         files = save(run_metrics.candidate.network, job.network, Path(folder))
         reloaded = load(Path(folder), job.network)
     held_out = outputs(reloaded, encoder.inputs(job.rows["test"]))
-    metrics = {"rows": job.parts.sizes, **run_metrics.metrics(held_out)}
     choice = run_metrics.choice
+    doubts = data_doubts(
+        [*job.parts.train, *job.parts.validation],
+        JudgedRows(job.parts.validation or job.parts.train, choice.rows, choice.scores[0].held_out),
+        JudgedRows(job.parts.test, job.rows["test"], held_out),
+        job.labels,
+    )
+    metrics = {"rows": job.parts.sizes, **run_metrics.metrics(held_out), "doubts": doubts}
     members = {
         **files,
         GOLDEN: golden(reloaded, job.parts.test, job.rows["test"], encoder).to_bytes(),

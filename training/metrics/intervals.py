@@ -1,4 +1,4 @@
-"""Intervals of figures: Wilson's for shares of rows, the bootstrap for others, order statistics for measurements."""
+"""Intervals of figures: Wilson's for shares of rows, the bootstrap for others, order statistics for times."""
 
 from __future__ import annotations
 

@@ -11,6 +11,9 @@ from rootstock.training.errors import DataError
 
 # BILOU calls the last word L and an entity of one word U, IOBES E and S.
 _AS_IOBES = {"L": "E", "U": "S"}
+BIO, IOB1, IOBES, BILOU = "BIO", "IOB1", "IOBES", "BILOU"
+# Those that describe every sequence of their tags.
+SCHEMES = (BIO, IOB1, IOBES, BILOU)
 _TAG = re.compile(r"[BIESLU]-\S(.*\S)?")
 _LAST, _SINGLE = "ES"
 
@@ -60,9 +63,9 @@ def scheme_of(sentences: Iterable[Sequence[str]]) -> str:
             lone |= tag[0] == "I" and not same
             needless |= tag[0] == "B" and not same
     if letters & {"U", "L"}:
-        return "BILOU" if not letters & {"E", "S"} else "a mixture of IOBES and BILOU"
+        return BILOU if not letters & {"E", "S"} else "a mixture of IOBES and BILOU"
     if letters & {"E", "S"}:
-        return "IOBES"
+        return IOBES
     if lone:
-        return "BIO with faults" if needless else "IOB1"
-    return "BIO"
+        return "BIO with faults" if needless else IOB1
+    return BIO
