@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from rootstock.adapters.bundle import Bundle
 from rootstock.adapters.bundle.archive import CARD, GOLDEN
+from rootstock.training.cost import RunClock
 from rootstock.training.data_doubts import JudgedRows, data_doubts
 from rootstock.training.export import golden, make_bundle
 from rootstock.training.fit.candidate import Candidate
@@ -43,7 +44,7 @@ class OpenRun:
     results: Results
     log: Log
     checkpoints: Checkpoints
-    start: float
+    clock: RunClock
 
 
 def run(
@@ -73,9 +74,10 @@ def begin(source: RecipeFile, output_dir: Path | None, report: Report, variant: 
     job = prepare(source)
     results = Results(output_dir or source.output_dir, source.recipe.name)
     log = Log()
-    checkpoints = Checkpoints(results.resume, f"{source.sha256} {sorted(job.dataset.hashes.items())} {variant}")
-    plan = job.plan(log.recording(report), checkpoints, report)
-    return OpenRun(source, job, plan, results, log, checkpoints, start)
+    key = f"{source.sha256} {sorted(job.dataset.hashes.items())} {variant}"
+    checkpoints, clock = Checkpoints(results.resume, key), RunClock(results.resume, key, start)
+    plan = job.plan(clock.keeping(log.recording(report)), checkpoints, report)
+    return OpenRun(source, job, plan, results, log, checkpoints, clock)
 
 
 def finish(opened: OpenRun, choice: Choice, candidates: Sequence[Candidate]) -> RunResult:
@@ -86,7 +88,7 @@ def finish(opened: OpenRun, choice: Choice, candidates: Sequence[Candidate]) -> 
     run_metrics = _measured(job, opened.plan, recipe, choice, candidates)
     packed = _pack(job, recipe, run_metrics, origin)
     bundle, metrics = packed.bundle, packed.metrics
-    metrics["cost"] = run_metrics.cost(time.monotonic() - opened.start)
+    metrics["cost"] = {**opened.clock.to_json(), **run_metrics.cost()}
     opened.log.add("finished", digest=bundle.digest, method=metrics["method"])
     if change := recipe.augmentation.image or recipe.augmentation.audio:
         metrics["augmentation"] = change.model_dump()

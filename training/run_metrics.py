@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rootstock.adapters.spec import Array
-from rootstock.training.cost import peak_memory_mb
 from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.example import Example
 from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, from_scratch, train_candidate
@@ -99,15 +98,13 @@ class RunMetrics:
         """Return the test figures that go into bundle.json."""
         return {key: figures[key] for key in _BUNDLED if key in figures}
 
-    def cost(self, seconds: float) -> dict[str, Any]:
-        """Return the time and memory of the run, and the number of parameters that trained."""
+    def cost(self) -> dict[str, Any]:
+        """Return the number of parameters that trained, and the device."""
         if self.choice.chosen.method == HEAD_ONLY:
             trainable = len(self.encoder.labels) * (self.candidate.network.spec.hidden_size + 1)
         else:
             trainable = sum(p.numel() for p in self.candidate.network.parameters().values())
         return {
-            "seconds": round(seconds, 1),
-            "peak_memory_mb": peak_memory_mb(),
             "trainable_parameters": trainable,
             "device": self.encoder.device.type,
         }

@@ -230,7 +230,7 @@ def cost_section(metrics: Metrics) -> Iterator[ReportSection]:
     if not (cost := metrics.get("cost")):
         return
     values = {
-        "time": "seconds" in cost and f"{cost['seconds'] / 60:.1f} minutes",
+        "time": "seconds" in cost and f"{cost['seconds'] / 60:.1f} minutes{_processes(cost)}",
         "time of training alone": "training_seconds" in cost and f"{cost['training_seconds'] / 60:.1f} minutes",
         "tokens trained a second": cost.get("tokens_per_second"),
         "peak memory": "peak_memory_mb" in cost and f"{cost['peak_memory_mb']:.0f} MB",
@@ -240,6 +240,10 @@ def cost_section(metrics: Metrics) -> Iterator[ReportSection]:
     yield ReportSection(
         "Cost", "", ("", "training"), tuple((k, str(v)) for k, v in values.items() if v), numbers=False
     )
+
+
+def _processes(cost: Metrics) -> str:
+    return f", in {cost['processes']} processes: it was resumed" if cost.get("processes", 1) > 1 else ""
 
 
 def provenance_section(metrics: Metrics) -> Iterator[ReportSection]:
