@@ -10,7 +10,7 @@ from typing import Any
 
 from rootstock.adapters.bundle import Bundle
 from rootstock.adapters.bundle.archive import CARD, GOLDEN
-from rootstock.training.cost import peak_memory_mb
+from rootstock.training.cost import RunClock
 from rootstock.training.export import spread
 from rootstock.training.fit.checkpoint import Checkpoints
 from rootstock.training.fit.completions import train_completions
@@ -60,8 +60,9 @@ def run_generation(
     require(recipe)
     job = prepare_generation(source)
     results, log = Results(output_dir or source.output_dir, recipe.name), Log()
-    checkpoints = Checkpoints(results.resume, f"{source.sha256} {sorted(job.data.hashes.items())}")
-    report = log.recording(report)
+    key = f"{source.sha256} {sorted(job.data.hashes.items())}"
+    checkpoints, clock = Checkpoints(results.resume, key), RunClock(results.resume, key, start)
+    report = clock.keeping(log.recording(report))
     with deterministic(recipe.training.seed), tempfile.TemporaryDirectory(prefix="rootstock-train-") as folder:
         fit, cost, network = _trained(job, source, report, checkpoints)
         files = save(network, job.network, Path(folder))
@@ -72,8 +73,7 @@ def run_generation(
         metrics = _metrics(job, source, fit, judged, reason)
         reloaded.model.to("cpu")
         bundle, metrics = _pack(job, source, reloaded, files, metrics)
-    seconds = round(time.monotonic() - start, 1)
-    metrics["cost"] = {"seconds": seconds, "peak_memory_mb": peak_memory_mb(), **cost}
+    metrics["cost"] = {**clock.to_json(), **cost}
     log.add("finished", digest=bundle.digest, method=metrics["method"])
     write_results(results, bundle, metrics, source.to_yaml(), log.to_text())
     checkpoints.clear()

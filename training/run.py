@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from rootstock.adapters.bundle import Bundle
 from rootstock.adapters.bundle.archive import CARD, GOLDEN
+from rootstock.training.cost import RunClock
+from rootstock.training.data_doubts import JudgedRows, data_doubts
 from rootstock.training.export import golden, make_bundle
 from rootstock.training.fit.candidate import Candidate
 from rootstock.training.fit.checkpoint import Checkpoints
@@ -42,7 +44,7 @@ class OpenRun:
     results: Results
     log: Log
     checkpoints: Checkpoints
-    start: float
+    clock: RunClock
 
 
 def run(
@@ -72,9 +74,10 @@ def begin(source: RecipeFile, output_dir: Path | None, report: Report, variant: 
     job = prepare(source)
     results = Results(output_dir or source.output_dir, source.recipe.name)
     log = Log()
-    checkpoints = Checkpoints(results.resume, f"{source.sha256} {sorted(job.dataset.hashes.items())} {variant}")
-    plan = job.plan(log.recording(report), checkpoints, report)
-    return OpenRun(source, job, plan, results, log, checkpoints, start)
+    key = f"{source.sha256} {sorted(job.dataset.hashes.items())} {variant}"
+    checkpoints, clock = Checkpoints(results.resume, key), RunClock(results.resume, key, start)
+    plan = job.plan(clock.keeping(log.recording(report)), checkpoints, report)
+    return OpenRun(source, job, plan, results, log, checkpoints, clock)
 
 
 def finish(opened: OpenRun, choice: Choice, candidates: Sequence[Candidate]) -> RunResult:
@@ -85,7 +88,7 @@ def finish(opened: OpenRun, choice: Choice, candidates: Sequence[Candidate]) -> 
     run_metrics = _measured(job, opened.plan, recipe, choice, candidates)
     packed = _pack(job, recipe, run_metrics, origin)
     bundle, metrics = packed.bundle, packed.metrics
-    metrics["cost"] = run_metrics.cost(time.monotonic() - opened.start)
+    metrics["cost"] = {**opened.clock.to_json(), **run_metrics.cost()}
     opened.log.add("finished", digest=bundle.digest, method=metrics["method"])
     if change := recipe.augmentation.image or recipe.augmentation.audio:
         metrics["augmentation"] = change.model_dump()
@@ -159,8 +162,14 @@ def _pack(job: Job, recipe: Recipe, run_metrics: RunMetrics, origin: dict[str, A
         files = save(run_metrics.candidate.network, job.network, Path(folder))
         reloaded = load(Path(folder), job.network)
     held_out = outputs(reloaded, encoder.inputs(job.rows["test"]))
-    metrics = {"rows": job.parts.sizes, **run_metrics.metrics(held_out)}
     choice = run_metrics.choice
+    doubts = data_doubts(
+        [*job.parts.train, *job.parts.validation],
+        JudgedRows(job.parts.validation or job.parts.train, choice.rows, choice.scores[0].held_out),
+        JudgedRows(job.parts.test, job.rows["test"], held_out),
+        job.labels,
+    )
+    metrics = {"rows": job.parts.sizes, **run_metrics.metrics(held_out), "doubts": doubts}
     members = {
         **files,
         GOLDEN: golden(reloaded, job.parts.test, job.rows["test"], encoder).to_bytes(),

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rootstock.adapters.spec import Array
-from rootstock.training.cost import peak_memory_mb
 from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.example import Example
 from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, from_scratch, train_candidate
@@ -19,9 +18,9 @@ from rootstock.training.fit.method import Choice, compare, train_as
 from rootstock.training.fit.plan import TrainingPlan, TrainingRows
 from rootstock.training.metrics.calibration import calibrate, flatten
 from rootstock.training.metrics.confusion import confusion
-from rootstock.training.metrics.evaluation import evaluate, macro_f1, word_tags
+from rootstock.training.metrics.evaluation import evaluate, macro_f1
 from rootstock.training.metrics.fairness import fairness
-from rootstock.training.metrics.intervals import entity_intervals, label_intervals, spread
+from rootstock.training.metrics.intervals import output_intervals, spread
 from rootstock.training.metrics.out_of_scope import choose_threshold, confidences, out_of_scope_figures
 from rootstock.training.metrics.wrong_answers import wrong_answers
 from rootstock.training.network.row_encoder import InputEncoder
@@ -85,7 +84,7 @@ class RunMetrics:
             "split": "test",
             "adapter": evaluate(held_out, rows, labels),
             "baselines": {name: evaluate(outputs, rows, labels) for name, outputs in self.baselines.items()},
-            "intervals": _intervals(held_out, rows, labels),
+            "intervals": output_intervals(held_out, rows, labels),
         }
         if HEAD_ONLY in self.baselines and self.choice.chosen.method != HEAD_ONLY:
             paired = compare(self.baselines[HEAD_ONLY], held_out, rows, labels)
@@ -99,15 +98,13 @@ class RunMetrics:
         """Return the test figures that go into bundle.json."""
         return {key: figures[key] for key in _BUNDLED if key in figures}
 
-    def cost(self, seconds: float) -> dict[str, Any]:
-        """Return the time and memory of the run, and the number of parameters that trained."""
+    def cost(self) -> dict[str, Any]:
+        """Return the number of parameters that trained, and the device."""
         if self.choice.chosen.method == HEAD_ONLY:
             trainable = len(self.encoder.labels) * (self.candidate.network.spec.hidden_size + 1)
         else:
             trainable = sum(p.numel() for p in self.candidate.network.parameters().values())
         return {
-            "seconds": round(seconds, 1),
-            "peak_memory_mb": peak_memory_mb(),
             "trainable_parameters": trainable,
             "device": self.encoder.device.type,
         }
@@ -166,12 +163,6 @@ class RunMetrics:
         sizes = [len(row.words) or 1 for row in rows]
         groups = [e.group or "" for e, size in zip(examples, sizes, strict=True) for _ in range(size)]
         return fairness(truth, adapter, head, groups, column)
-
-
-def _intervals(outputs: Sequence[Array], rows: Sequence[EncodedRow], labels: Sequence[str]) -> dict[str, Any]:
-    if rows[0].words:
-        return entity_intervals(*word_tags(outputs, rows, labels))
-    return label_intervals([r.targets[0] for r in rows], [int(r.argmax()) for r in outputs], len(labels))
 
 
 def _classes(outputs: Sequence[Array], rows: Sequence[EncodedRow]) -> list[int]:

@@ -55,6 +55,8 @@ def test_evaluate_gives_scikit_learns_accuracy_of_what_peft_predicts(
     truth = [row["label"] for row in table]
     assert figures["accuracy"] == round(accuracy_score(truth, predicted), 4)
     assert figures["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"), abs=1e-4)
+    low, high = figures["intervals"]["accuracy"]
+    assert low < figures["accuracy"] <= high
 
 
 def test_an_adapter_compared_with_itself_wins_and_loses_nothing(

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rootstock.training.data.conll import read_conll
 from rootstock.training.data.dataset import read_dataset
+from rootstock.training.data.formats.characters import decoded
+from rootstock.training.data.formats.conll import read_conll
+from rootstock.training.data.formats.tables import read_table
 from rootstock.training.data.split import split
-from rootstock.training.data.tables import decoded, read_table
 from rootstock.training.errors import DataError
 from rootstock.training.recipe.recipe_file import load_recipe
 
@@ -43,7 +44,7 @@ def check(recipe: Path) -> None:
         ('text,label\n"two\nlines",a\n,b\n', r"line 4: the text \('text'\) is empty"),
         ("text,label\nfine,\n", r"line 2: the label \('label'\) is empty"),
         ("text,label\nfine,a\none, two,b\n", r"line 3: 3 cells; the header has 2"),
-        ('text,label\nfine,a\n"open,b\n', r"line 3: not CSV"),
+        ('text,label\nfine,a\n"open,b\nc,d\n', r"line 3: not CSV: a quote that opens in this row is not closed"),
         ("text,label\nx,a\ny,a\n", r"every label is 'a'; a classifier needs at least two labels"),
         (f"text,label\n{ENOUGH}rare,c\n", r"label 'c' has 1 rows; .* it needs at least 4"),
         (f"text,label\n{ENOUGH}Text  A 3,b\n", r"line 26: same text as line 8 with another label: 'b' and 'a'"),
@@ -64,19 +65,17 @@ GOOD = "".join(f"Ann\tB-PER\nsaw\tO\n{i}\tO\n\n" for i in range(12))
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("Ann\tB-PER\nsaw O\n", r"line 2: 'saw O' is not a token, one tab and a tag"),
-        ("Ann\tB-PER\tx\n", r"line 1: .* is not a token, one tab and a tag"),
+        ("Ann\tB-PER\nsaw\n", r"line 2: 'saw' is not a token and a tag with a tab between them"),
+        ("Ann\tB-PER\tx\n", r"line 1: 'x' is not a BIO tag"),
         ("\tO\n", r"line 1: .* is not a token"),
         ("Ann\tPER\n", r"line 1: 'PER' is not a BIO tag"),
         ("Ann\tB-\n", r"line 1: 'B-' is not a BIO tag"),
-        ("Ann\tI-PER\n", r"line 1: 'I-PER' does not follow 'B-PER'; begin an entity with B-"),
-        ("Ann\tB-PER\n\nBo\tI-PER\n", r"line 3: 'I-PER' does not follow 'B-PER'"),
-        ("Ann\tS-PER\n", r"line 1: 'S-PER' is not a BIO tag; use O, B-TYPE or I-TYPE"),
-        ("Ann\tB-PER\nRome\tI-LOC\n", r"line 2: 'I-LOC' does not follow 'B-LOC'"),
+        ("Ann\tB-PER\nsaw\tVBD\tO\n", r"line 2: 3 columns, and the lines before have 2"),
+        ("Ann\tM-PER\n", r"line 1: 'M-PER' is not a BIO tag; use O, B-TYPE or I-TYPE"),
         ("saw\tO\n\nwent\tO\n", r"every label is 'O'"),
         ("\n\n", r"holds no rows"),
         ("-DOCSTART-\tO\n\n", r"holds no rows"),
-        ("x " * 9999, r"line 1: 'x x .{10,80}x ' is not a token, one tab and a tag$"),
+        ("x" * 9999, r"line 1: 'xxx.{10,80}x' is not a token and a tag with a tab between them$"),
         (f"{GOOD}Rome\tB-LOC\n", r"label 'LOC' has 1 rows"),
         (f"{GOOD}ann\tO\nsaw\tO\n3\tO\n", r"line 49: same text as line 13 with another label"),
     ],
@@ -106,7 +105,7 @@ def test_a_missing_file_names_the_recipe_key_that_asks_for_it(write_recipe: Call
 
 def test_a_file_that_is_not_utf_8_names_the_line(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes(b"text,label\nfine,a\ncaf\xe9,b\n")
-    with pytest.raises(DataError, match="line 3: not UTF-8"):
+    with pytest.raises(DataError, match="line 3: byte 0xe9 is not UTF-8"):
         check(write_recipe())
 
 
@@ -172,7 +171,7 @@ def test_words_and_tags_in_json_lines_are_what_they_are_in_conll(
         ("[" * 100_000, r"line 1: not JSON: nested too deep"),
         ('{"text": "x", "label": ' + "9" * 5000 + "}", r"line 1: not JSON: Exceeds the limit"),
         ('{"text": ["' + "x" * 9999 + '"], "label": "a"}', r"line 1: the text \('text'\) is .{,100}, not text$"),
-        ('{"text": "x", "label": 1.5}\n', r"line 1: the label \('label'\) is 1.5, not text"),
+        ('{"text": "x", "label": [1]}\n', r"line 1: the label \('label'\) is \[1\], not text"),
         ('{"text": "x", "label": null}\n', r"line 1: the label \('label'\) is empty"),
     ],
 )
@@ -211,17 +210,16 @@ def test_parquet_files_whose_values_are_missing_or_doubled_are_refused_by_row_or
         return str(error.value).removeprefix(f"{tmp_path / 'r.parquet'}")
 
     texts = pyarrow.array(["x", "y"])
-    assert (
-        refused(pyarrow.table({"text": texts, "label": ["a", None]})) == ", line 2: the label ('label') is empty"
-    )
+    empty = refused(pyarrow.table({"text": texts, "label": ["a", None]}))
+    assert empty.startswith(", line 2: the label ('label') is empty; ")
     assert refused(pyarrow.table({"text": ["x", None], "label": texts})) == ", line 2: the text ('text') is empty"
     nan = refused(pyarrow.table({"text": texts, "label": [1.0, float("nan")]}))
-    assert nan == ", line 1: the label ('label') is 1.0, not text"
+    assert nan.startswith(", line 2: the label ('label') is nan, not text; ")
     assert refused(pyarrow.table([texts, texts, texts], ["text", "text", "label"])) == (
         ": the column 'text' occurs 2 times; keep one"
     )
     assert refused(pyarrow.table({"text": texts})) == ": needs a column 'label'; found: 'text'"
-    assert refused(pyarrow.table({"text": [], "label": []})) == ": holds no rows"
+    assert refused(pyarrow.table({"text": [], "label": []})) == ": holds no rows; add at least one"
     broken = pyarrow.StringArray.from_buffers(
         1, pyarrow.array([0, 1], pyarrow.int32()).buffers()[1], pyarrow.py_buffer(b"\xff")
     )
@@ -274,7 +272,8 @@ def test_what_spreadsheets_and_editors_leave_in_a_file_changes_nothing(
         assert tagged == [("Ann saw", ("B-PER", "O")), ("Bo", ("B-PER",))], name
 
 
-CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+# A NUL is refused.
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 
 
 @settings(max_examples=100, deadline=None)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import bootstrap, quantile_test
+from scipy.stats import binomtest, bootstrap, quantile_test
 from sklearn.metrics import f1_score
 
 from rootstock.training.metrics.counts import label_counts, macro_f1
@@ -18,6 +18,7 @@ from rootstock.training.metrics.intervals import (
     label_intervals,
     order_statistic_interval,
     spread,
+    wilson_interval,
 )
 
 
@@ -28,12 +29,25 @@ def answers() -> tuple[np.ndarray, np.ndarray]:
     return truth, np.where(draw.random(300) < 0.85, truth, draw.integers(0, 4, 300))
 
 
-def test_accuracy_s_interval_is_scipys_percentile_interval(answers: tuple[np.ndarray, np.ndarray]) -> None:
+def scipys_wilson(hits: int, rows: int) -> list[float]:
+    return list(binomtest(hits, rows).proportion_ci(0.95, method="wilson"))
+
+
+def test_accuracy_s_interval_is_scipys_wilson_interval(answers: tuple[np.ndarray, np.ndarray]) -> None:
     truth, predicted = answers
-    right = (truth == predicted).astype(float)
-    theirs = bootstrap((right,), np.mean, method="percentile", n_resamples=5000, rng=np.random.default_rng(0))
     ours = label_intervals(truth.tolist(), predicted.tolist(), 4)["accuracy"]
-    assert ours == pytest.approx(list(theirs.confidence_interval), abs=0.006)
+    assert ours == pytest.approx(scipys_wilson(int((truth == predicted).sum()), len(truth)), abs=1e-4)
+
+
+@given(st.integers(1, 5000).flatmap(lambda rows: st.tuples(st.integers(0, rows), st.just(rows))))
+def test_the_interval_of_any_share_is_scipys(hits_of_rows: tuple[int, int]) -> None:
+    hits, rows = hits_of_rows
+    assert wilson_interval(hits / rows, rows) == pytest.approx(scipys_wilson(hits, rows), abs=1e-4)
+
+
+def test_twenty_of_twenty_is_not_certainty() -> None:
+    assert wilson_interval(1.0, 20) == [0.8389, 1.0]
+    assert wilson_interval(0.0, 20) == [0.0, 0.1611]
 
 
 def test_macro_f1_s_interval_is_scipys_over_scikit_learns_score(answers: tuple[np.ndarray, np.ndarray]) -> None:
@@ -62,8 +76,22 @@ def test_the_seed_fixes_the_interval_and_another_seed_moves_it_a_little() -> Non
     assert first[0] < 2 * 30 / 150 < first[1]
 
 
-def test_a_test_set_without_a_mistake_has_an_interval_without_width() -> None:
-    assert label_intervals([0, 1, 2], [0, 1, 2], 3) == {"accuracy": [1.0, 1.0], "macro_f1": [1.0, 1.0]}
+def test_a_test_set_with_no_mistake_or_with_no_hit_has_an_interval_of_the_width_of_its_rows() -> None:
+    right = list(range(4)) * 5
+    assert label_intervals(right, right, 4) == {"accuracy": [0.8389, 1.0], "macro_f1": [0.8389, 1.0]}
+    wrong = [(label + 1) % 4 for label in right]
+    assert label_intervals(right, wrong, 4) == {"accuracy": [0.0, 0.1611], "macro_f1": [0.0, 0.1611]}
+    sentences = [["B-A", "O"]] * 20
+    assert entity_intervals(sentences, sentences) == {"f1": [0.8389, 1.0]}
+
+
+def test_a_bootstrap_that_cannot_vary_gives_a_wide_interval_or_none() -> None:
+    # One sentence with one of two entities: F1 2/3.
+    low, high = entity_intervals([["B-A", "B-A"]], [["B-A", "O"]])["f1"]
+    assert low < 0.2 < 2 / 3 < high < 1
+    counts = label_counts([0, 0], [0, 0], 1)
+    assert interval(counts, macro_f1, most=None) is None
+    assert interval(counts, lambda sums: 100 * macro_f1(sums), most=100.0) == pytest.approx([34.24, 100.0])
 
 
 def test_an_interval_needs_rows() -> None:

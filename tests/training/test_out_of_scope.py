@@ -51,7 +51,8 @@ def test_the_figures_are_scikit_learns(parts: tuple[np.ndarray, np.ndarray]) -> 
 
 def test_without_out_of_scope_test_rows_nothing_is_said_of_them(parts: tuple[np.ndarray, np.ndarray]) -> None:
     figures = out_of_scope_figures(0.6, parts[0], np.ones(300, bool))
-    assert set(figures) == {"threshold", "in_scope_kept", "in_scope_accuracy", "rows"}
+    assert set(figures) == {"threshold", "in_scope_kept", "in_scope_accuracy", "rows", "intervals"}
+    assert set(figures["intervals"]) == {"in_scope_kept", "in_scope_accuracy"}
 
 
 def test_a_row_as_sure_as_the_threshold_is_answered() -> None:

@@ -7,6 +7,7 @@ import random
 import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
+from scipy.stats import binomtest
 
 from rootstock.training.metrics.text_figures import compare_texts, figures, intervals, json_figures, text_counts
 
@@ -116,4 +117,17 @@ def test_a_better_model_is_told_from_a_worse_one_by_every_figure(metric: str) ->
     assert low - 1e-4 <= test.difference <= high + 1e-4
     assert low > 0
     same, (least, most) = compare_texts(worse, worse, metric)
-    assert (same.difference, same.p_value, least, most) == (0, 1, 0, 0)
+    assert (same.difference, same.p_value) == (0, 1)
+    # Sixty prompts without a difference do not show that there is none, unless a score has no greatest value.
+    unseen = {"perplexity": 0.0, "bleu": 6.02}.get(metric, 0.0602)
+    assert (least, most) == pytest.approx((-unseen, unseen), abs=0.01 * unseen)
+
+
+def test_the_share_of_right_prompts_has_a_width_without_a_mistake_and_is_scipys() -> None:
+    answers = ['{"a": 1}'] * 20
+    bounds = intervals(text_counts(answers, [[answer] for answer in answers], [(2.0, 4)] * 20))
+    theirs = pytest.approx(list(binomtest(20, 20).proportion_ci(0.95, method="wilson")), abs=1e-4)
+    for name in ("exact_match", "valid_json", "rouge1", "field_accuracy"):
+        assert bounds[name] == theirs, name
+    assert bounds["bleu"] == pytest.approx([83.89, 100.0], abs=0.01)
+    assert "perplexity" not in bounds

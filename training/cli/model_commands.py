@@ -65,8 +65,11 @@ def evaluate(
     groups: dict[str, dict[str, Any]] = figures.get("labels") or figures["entities"]
     rows = [{"": name, **rates} for name, rates in groups.items()]
     show_table(f"{bundle.name}: {figures['rows']} rows", ["", "precision", "recall", "f1", "support"], rows)
-    whole = {k: v for k, v in figures.items() if isinstance(v, float)}
-    typer.echo(", ".join(f"{name} {value:.4f}" for name, value in whole.items()))
+    bounds = {
+        name: " (95 % interval {:.4f} to {:.4f})".format(*one) for name, one in figures["intervals"].items()
+    }
+    whole = {name: value for name, value in figures.items() if isinstance(value, float)}
+    typer.echo(", ".join(f"{name} {value:.4f}{bounds.get(name, '')}" for name, value in whole.items()))
 
 
 def _text_figures(
@@ -92,7 +95,7 @@ def _text_figures(
 
 def _show_text_figures(name: str, figures: dict[str, Any]) -> None:
     rows = [
-        {"": key, "value": value, "95 % interval": "{} to {}".format(*figures["intervals"][key])}
+        {"": key, "value": value, "95 % interval": " to ".join(map(str, figures["intervals"].get(key, ())))}
         for key, value in figures.items()
         if isinstance(value, float)
     ]

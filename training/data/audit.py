@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from rootstock.training.data.example import normalised
-from rootstock.training.errors import extra
+from rootstock.training.data.example import OUTSIDE, normalised
+from rootstock.training.data.label_noise import Probabilities, doubtful_labels, doubtful_tags
+from rootstock.training.data.near_copies import NearCopyIndex
 
 Severity = Literal["error", "warning", "note"]
 
@@ -29,7 +31,7 @@ class AuditRow(NamedTuple):
     """A labelled input and its place; `split` is empty for data that is not split yet.
 
     `text` is the text, or the name of an image or recording. Those have the `digest` of their content, by which
-    equal ones are found.
+    equal ones are found. A sentence has `words` and their `tags`, and all of these as its `label`.
     """
 
     text: str
@@ -38,6 +40,13 @@ class AuditRow(NamedTuple):
     line: int
     split: str = ""
     digest: str = ""
+    words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+    @property
+    def counted(self) -> set[str]:
+        """The labels that count in the balance of the data: the label, or the entity types of a sentence."""
+        return {tag[2:] for tag in self.tags if tag != OUTSIDE} if self.tags else {self.label}
 
     @property
     def key(self) -> str:
@@ -71,22 +80,22 @@ class Finding:
 def audit(
     rows: Sequence[AuditRow],
     embeddings: npt.NDArray[np.floating[Any]] | None = None,
-    probabilities: npt.NDArray[np.floating[Any]] | None = None,
+    probabilities: Sequence[Probabilities] | Probabilities | None = None,
     labels: Sequence[str] = (),
     lengths: Sequence[int] | None = None,
     max_length: int | None = None,
 ) -> list[Finding]:
     """Return all findings on `rows`, errors first.
 
-    `embeddings` (rows, width) serve to find near duplicates. `probabilities` (rows, labels) of models that did
-    not see the row, with their `labels`, serve to find labels that are probably wrong. `lengths` in tokens and
-    `max_length` serve to find texts that are cut off.
+    Near duplicates are found by their letters and, with `embeddings` (rows, width), by those too.
+    `probabilities` (rows, labels) of models that did not see the row, with their `labels`, serve to find labels
+    that are probably wrong; of sentences they are (words, labels). `lengths` in tokens and `max_length` serve to
+    find texts that are cut off.
 
-    Raise MissingExtra if `probabilities` are given and cleanlab is not installed.
+    Raise MissingExtra without datasketch, and with `probabilities` without cleanlab.
     """
-    findings = [*_texts(rows, lengths, max_length), *_duplicates(rows), *_balance(rows)]
-    if embeddings is not None:
-        findings += _near_duplicates(rows, embeddings)
+    findings = [*_texts(rows, lengths, max_length), *_duplicates(rows), *_balance(rows), *_like_labels(rows)]
+    findings += _near_duplicates(rows, embeddings)
     if probabilities is not None:
         findings += _label_noise(rows, probabilities, labels)
     order = ("error", "warning", "note")
@@ -112,11 +121,56 @@ def _duplicates(rows: Sequence[AuditRow]) -> Iterator[Finding]:
                 yield _pair(row, earlier, "same content as" if row.digest else "same text as")
 
 
-def _near_duplicates(rows: Sequence[AuditRow], embeddings: npt.NDArray[np.floating[Any]]) -> Iterator[Finding]:
+class _Likeness(NamedTuple):
+    """An earlier row that is nearly the same, how grave that is, and the words for it."""
+
+    position: int
+    gravity: float
+    words: str
+
+
+def _near_duplicates(
+    rows: Sequence[AuditRow], embeddings: npt.NDArray[np.floating[Any]] | None
+) -> Iterator[Finding]:
     """Yield a finding for each row whose text is close to, but not the same as, that of an earlier row.
 
     The row is compared with the closest of those, or with the closest of another split or label if there is one.
     """
+    found: dict[int, _Likeness] = {}
+    by_embeddings = () if embeddings is None else _like_embeddings(rows, embeddings)
+    for number, likeness in chain(_like_letters(rows), by_embeddings):
+        earlier = found.setdefault(number, likeness)
+        if int(likeness.gravity) > int(earlier.gravity):
+            found[number] = likeness
+    for number in sorted(found):
+        row = rows[number]
+        words = f"nearly the same {'content' if row.digest else 'text'} ({found[number].words}) as"
+        yield _pair(row, rows[found[number].position], words, "near_")
+
+
+def _like_letters(rows: Sequence[AuditRow]) -> Iterator[tuple[int, _Likeness]]:
+    """Yield the gravest near copy of each text, by the sequences of letters."""
+    if not rows or rows[0].digest:
+        return
+    index = NearCopyIndex()
+    for number, row in enumerate(rows):
+        copies = [
+            _Likeness(position, _gravity(row, rows[position]) + likeness, f"likeness {likeness:.2f}")
+            for position, likeness in index.add(row.text)
+        ]
+        if copies:
+            yield number, max(copies, key=lambda one: one.gravity)
+
+
+def _gravity(row: AuditRow, other: AuditRow) -> int:
+    """Return more for a row of another split, and for one of another label."""
+    return 4 * (row.split != other.split) + 2 * (row.label != other.label and not row.tags)
+
+
+def _like_embeddings(
+    rows: Sequence[AuditRow], embeddings: npt.NDArray[np.floating[Any]]
+) -> Iterator[tuple[int, _Likeness]]:
+    """Yield the gravest near copy of each row, by the cosine of the embeddings."""
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     units = (embeddings / np.where(lengths > 0, lengths, 1)).astype(np.float32)
     keys = np.unique([row.key for row in rows], return_inverse=True)[1]
@@ -128,18 +182,17 @@ def _near_duplicates(rows: Sequence[AuditRow], embeddings: npt.NDArray[np.floati
         cosines[np.arange(end) >= np.arange(begin, end)[:, None]] = -1
         cosines[keys[begin:end, None] == keys[:end]] = -1
         graver = (split[begin:end, None] != split[:end]) * 4.0 + (label[begin:end, None] != label[:end]) * 2.0
-        for i, j in enumerate(np.where(cosines >= NEAR, cosines + graver, cosines).argmax(1)):
+        # Half of a cosine stays below 1, so that it never counts as graver.
+        gravity = np.where(cosines >= NEAR, cosines / 2 + graver, -1)
+        for i, j in enumerate(gravity.argmax(1)):
             if cosines[i, j] >= NEAR:
-                row = rows[begin + i]
-                likeness = (
-                    f"nearly the same {'content' if row.digest else 'text'} (cosine {cosines[i, j]:.3f}) as"
-                )
-                yield _pair(row, rows[j], likeness, "near_")
+                yield begin + i, _Likeness(int(j), float(gravity[i, j]), f"cosine {cosines[i, j]:.3f}")
 
 
 def _pair(row: AuditRow, earlier: AuditRow, likeness: str, prefix: str = "") -> Finding:
     where = f"{likeness} {earlier.place}"
-    if row.label != earlier.label:
+    # The tags of two sentences that are not the same differ without a fault.
+    if row.label != earlier.label and not (prefix and row.tags):
         kind, severity = f"{prefix}conflict", "warning" if prefix else "error"
         message = f"{where}, with another label: {row.label!r} and {earlier.label!r}"
     elif row.split != earlier.split:
@@ -151,12 +204,15 @@ def _pair(row: AuditRow, earlier: AuditRow, likeness: str, prefix: str = "") -> 
 
 
 def _balance(rows: Sequence[AuditRow]) -> Iterator[Finding]:
-    counts = Counter(row.label for row in rows)
+    counts = Counter(label for row in rows for label in row.counted)
     if not rows:
         return
     file = rows[0].file
-    if len(counts) == 1:
+    if len(counts) == 1 and not rows[0].tags:
         yield Finding("one_label", "error", file, 0, f"every row has the label {next(iter(counts))!r}")
+        return
+    if not counts:
+        yield Finding("one_label", "error", file, 0, "no sentence has an entity")
         return
     for label, count in sorted(counts.items()):
         if count < _FEWEST:
@@ -170,11 +226,25 @@ def _balance(rows: Sequence[AuditRow]) -> Iterator[Finding]:
     yield from _unseen(rows)
 
 
+def _like_labels(rows: Sequence[AuditRow]) -> Iterator[Finding]:
+    """Yield a finding for each label that differs from another only by case, spacing or Unicode form."""
+    first: dict[str, dict[str, AuditRow]] = defaultdict(dict)
+    for row in rows:
+        for label in row.counted:
+            first[normalised(label.replace("_", " ").replace("-", " "))].setdefault(label, row)
+    for forms in first.values():
+        (label, _), *others = forms.items()
+        for other, row in others:
+            message = f"label {other!r} is perhaps another spelling of {label!r}; write both in one form"
+            yield Finding("like_label", "warning", row.file, row.line, message)
+
+
 def _unseen(rows: Sequence[AuditRow]) -> Iterator[Finding]:
     """Yield a finding for each label of another split that no training row has."""
     by_split: dict[str, dict[str, AuditRow]] = defaultdict(dict)
     for row in rows:
-        by_split[row.split].setdefault(row.label, row)
+        for label in row.counted:
+            by_split[row.split].setdefault(label, row)
     train = by_split.get("train")
     for split, firsts in by_split.items() if train else ():
         for label in sorted(set(firsts) - set(train or ())):
@@ -184,19 +254,19 @@ def _unseen(rows: Sequence[AuditRow]) -> Iterator[Finding]:
 
 
 def _label_noise(
-    rows: Sequence[AuditRow], probabilities: npt.NDArray[np.floating[Any]], labels: Sequence[str]
+    rows: Sequence[AuditRow], probabilities: Sequence[Probabilities] | Probabilities, labels: Sequence[str]
 ) -> Iterator[Finding]:
-    """Yield the probable label errors of confident learning, the likeliest first (Northcutt et al., 2021)."""
-    with extra("checks for label noise"):
-        from cleanlab.filter import find_label_issues
+    """Yield the labels that are probably wrong, the likeliest first."""
     ids = {label: i for i, label in enumerate(labels)}
-    label_ids = np.array([ids[row.label] for row in rows])
-    # One process: starting a pool takes longer than checking these rows.
-    suspects = find_label_issues(label_ids, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
-    for i in suspects:
-        likely = int(probabilities[i].argmax())
+    if not rows[0].tags:
+        doubts = doubtful_labels([ids[row.label] for row in rows], np.asarray(probabilities))
+    else:
+        doubts = doubtful_tags([[ids[tag] for tag in row.tags] for row in rows], list(probabilities))
+    for doubt in doubts:
+        row = rows[doubt.row]
+        subject = "label" if doubt.word is None else f"the tag of {row.words[doubt.word]!r},"
         message = (
-            f"label {rows[i].label!r} is probably wrong ({probabilities[i, label_ids[i]]:.0%}): "
-            f"{labels[likely]!r} is likelier ({probabilities[i, likely]:.0%})"
+            f"{subject} {labels[doubt.given]!r} is probably wrong ({doubt.given_probability:.0%}): "
+            f"{labels[doubt.likely]!r} is likelier ({doubt.likely_probability:.0%})"
         )
-        yield Finding("label_noise", "note", rows[i].file, rows[i].line, message)
+        yield Finding("label_noise", "note", row.file, row.line, message)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rootstock.training.characters import quoted
-from rootstock.training.data.conll import check_tag, read_conll, tags_of
-from rootstock.training.data.example import OUTSIDE, Example, Rows
+from rootstock.training.data.example import Example, Rows
+from rootstock.training.data.formats.characters import decoded
+from rootstock.training.data.formats.conll import TaggedSentence, read_conll, tags_of
+from rootstock.training.data.formats.label_value import check_forms, label_text
+from rootstock.training.data.formats.tables import FORMATS, read_table
+from rootstock.training.data.formats.tag_scheme import check_tag, scheme_of
 from rootstock.training.data.media.media_rows import read_folder, read_table_of_files
-from rootstock.training.data.tables import FORMATS, decoded, read_table
 from rootstock.training.errors import DataError, RecipeError
 from rootstock.training.recipe.recipe_file import RecipeFile
 
@@ -73,6 +76,7 @@ def read_dataset(source: RecipeFile) -> Dataset:
     """
     require_classifier(source)
     train, others = _parts(source)
+    check_forms([train, *others.values()])
     if source.recipe.task_type == "TOKEN_CLS":
         labels = tags_of(train.examples)
     else:
@@ -108,18 +112,30 @@ def read_rows(source: RecipeFile, path: str, key: str) -> Rows:
     if file.suffix.lower() not in FORMATS:
         if source.recipe.task_type != "TOKEN_CLS":
             raise _format(source, file, key, FORMATS)
-        examples = tuple(read_conll(file, decoded(file, raw)))
+        return _tagged(file, raw, read_conll(file, decoded(file, raw)))
     elif modality != "text":
         return read_table_of_files(file, raw, source.recipe.data, modality)
     elif source.recipe.task_type == "TOKEN_CLS":
         if file.suffix.lower() == ".csv":
             raise _format(source, file, key, (".conll", ".jsonl", ".parquet"))
-        examples = tuple(_tokens(source, file, raw))
+        return _tagged(file, raw, _tokens(source, file, raw))
     else:
         examples = tuple(_texts(source, file, raw))
+    return _rows(file, raw, examples)
+
+
+def _rows(file: Path, raw: bytes, examples: tuple[Example, ...], tag_scheme: str = "") -> Rows:
     if not examples:
-        raise DataError(f"{file}: holds no rows")
-    return Rows(file, "sha256:" + hashlib.sha256(raw).hexdigest(), examples)
+        raise DataError(f"{file}: holds no rows; add at least one")
+    return Rows(file, "sha256:" + hashlib.sha256(raw).hexdigest(), examples, tag_scheme)
+
+
+def _tagged(file: Path, raw: bytes, sentences: Iterable[TaggedSentence]) -> Rows:
+    """Return the rows of tagged sentences, whose tags become BIO."""
+    read = tuple(sentences)
+    return _rows(
+        file, raw, tuple(one.as_example() for one in read), scheme_of(sentence.tags for sentence in read)
+    )
 
 
 def read_texts(source: RecipeFile, path: str, key: str) -> list[str]:
@@ -157,16 +173,11 @@ def _texts(source: RecipeFile, file: Path, raw: bytes) -> Iterator[Example]:
     for line, row in read_table(file, raw, columns):
         text = _text(file, line, row, data.text_column)
         pair = _text(file, line, row, data.pair_column) if data.pair_column else None
-        label = row[data.label_column]
-        if isinstance(label, bool | int):
-            label = str(label)
-        if not isinstance(label, str) or not label.strip():
-            problem = "is empty" if label is None or isinstance(label, str) else f"is {quoted(label)}, not text"
-            raise DataError(f"{file}, line {line}: the label ({data.label_column!r}) {problem}")
-        yield Example(text, (label.strip(),), line, pair=pair, group=_group(row, data.group_column))
+        label = label_text(f"{file}, line {line}", data.label_column, row[data.label_column])
+        yield Example(text, (label,), line, pair=pair, group=_group(row, data.group_column))
 
 
-def _tokens(source: RecipeFile, file: Path, raw: bytes) -> Iterator[Example]:
+def _tokens(source: RecipeFile, file: Path, raw: bytes) -> Iterator[TaggedSentence]:
     data = source.recipe.data
     columns = [data.token_column, data.label_column, *filter(None, (data.group_column,))]
     for line, row in read_table(file, raw, columns):
@@ -180,9 +191,9 @@ def _tokens(source: RecipeFile, file: Path, raw: bytes) -> Iterator[Example]:
                 )
         if len(words) != len(tags) or not words:
             raise DataError(f"{where}: {len(words)} words and {len(tags)} tags; expected one tag for each word")
-        for before, tag in zip([OUTSIDE, *tags], tags, strict=False):
-            check_tag(where, tag, before)
-        yield Example(" ".join(words), tuple(tags), line, tuple(words), group=_group(row, data.group_column))
+        for tag in tags:
+            check_tag(where, tag)
+        yield TaggedSentence(tuple(words), tuple(tags), line, _group(row, data.group_column))
 
 
 def _text(file: Path, line: int, row: Mapping[str, Any], column: str) -> str:

@@ -72,8 +72,12 @@ def normalised(text: str) -> str:
 
 @dataclass(frozen=True)
 class Rows:
-    """The examples of one file, in its order, and the file's hash."""
+    """The examples of one file, in its order, and the file's hash.
+
+    `tag_scheme` is the scheme of the file's tags, which the examples have as BIO; it is empty without tags.
+    """
 
     path: Path
     sha256: str
     examples: tuple[Example, ...]
+    tag_scheme: str = ""

@@ -14,7 +14,7 @@ from rootstock.adapters.chat_template import Message
 from rootstock.training.characters import quoted
 from rootstock.training.data.dataset import read_bytes
 from rootstock.training.data.example import normalised
-from rootstock.training.data.tables import FORMATS, read_table
+from rootstock.training.data.formats.tables import FORMATS, read_table
 from rootstock.training.errors import DataError
 from rootstock.training.recipe.recipe_file import RecipeFile
 from rootstock.training.recipe.template import ColumnTemplate

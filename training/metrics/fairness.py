@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rootstock.training.errors import extra
+from rootstock.training.metrics.intervals import wilson_interval
 
 Verdict = Literal["made", "inherited", "reduced", "chance", "unclear"]
 
@@ -26,6 +27,7 @@ def fairness(
 ) -> dict[str, Any]:
     """Return each group's figures, and the gap of accuracy between best and worst, of adapter and foundation.
 
+    `interval` is that of a group's accuracy.
     `truth`, `adapter` and `foundation` are classes, one a row: the true one, the adapter's, and that of a head
     alone on the frozen foundation. The verdict is "made" or "reduced" where resampled rows of the groups say that
     the adapter's gap is the larger or the smaller one, "chance" where groups drawn at random differ as much,
@@ -46,6 +48,7 @@ def fairness(
             str(name): {
                 "rows": int(row["rows"]),
                 "accuracy": round(float(row["accuracy"]), 4),
+                "interval": wilson_interval(float(row["accuracy"]), int(row["rows"])),
                 "macro_f1": round(float(row["macro_f1"]), 4),
             }
             for name, row in frame.by_group.iterrows()

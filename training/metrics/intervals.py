@@ -1,18 +1,24 @@
-"""Intervals of figures: bootstrap over rows, order statistics over measurements, the spread over seeds."""
+"""Intervals of figures: Wilson's for shares of rows, the bootstrap for others, order statistics for times."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from rootstock.adapters.spec import Array
+from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.metrics.counts import Counts, Score, accuracy, entity_counts, f1, label_counts, macro_f1
+from rootstock.training.metrics.evaluation import word_tags
 from rootstock.training.metrics.resampling import resampled_sums
 
 CONFIDENCE = 0.95
 _RESAMPLES = 1000
+# Scores that differ by less are the same: sums in another order differ in their last bits.
+_SAME = 1e-12
 
 
 @dataclass(frozen=True)
@@ -37,15 +43,43 @@ class OrderStatisticInterval:
     coverage: float
 
 
-def interval(counts: Counts, score: Score, resamples: int = _RESAMPLES, seed: int = 0) -> list[float]:
+def wilson_interval(share: float, rows: int) -> list[float]:
+    """Return [low, high] of the 95 % score interval of a share of `rows` independent rows.
+
+    It has a width also if all rows are right, or none. `share` may be a mean of values between 0 and 1 that are
+    not all 0 or 1: such a mean varies less, so the interval is then too wide rather than too narrow. Raise
+    ValueError for no rows.
+    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
+    """
+    from scipy.stats import norm
+
+    if rows < 1:
+        raise ValueError("no rows; an interval needs at least one")
+    z = float(norm.ppf((1 + CONFIDENCE) / 2))
+    unit = z * z / rows
+    middle = (share + unit / 2) / (1 + unit)
+    half = z / (1 + unit) * math.sqrt(share * (1 - share) / rows + unit / (4 * rows))
+    return [round(max(0.0, middle - half), 4), round(min(1.0, middle + half), 4)]
+
+
+def interval(
+    counts: Counts, score: Score, resamples: int = _RESAMPLES, seed: int = 0, most: float | None = 1.0
+) -> list[float] | None:
     """Return [low, high] of the score's 95 % percentile interval over test sets resampled from these rows.
 
-    It covers the choice of the test rows, not another training.
+    It covers the choice of the test rows, not another training. If all resampled sets score the same, as without
+    a single mistake, the rows say nothing about their spread. The interval is then Wilson's of the share that the
+    score is of `most`, its greatest value. A score without one (`most` is None) has no interval then.
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
     """
     scores = score(resampled_sums(counts, resamples, seed))
-    low, high = np.quantile(scores, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return [round(float(low), 4), round(float(high), 4)]
+    if np.ptp(scores) > _SAME:
+        low, high = np.quantile(scores, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return [round(float(low), 4), round(float(high), 4)]
+    if most is None:
+        return None
+    share = min(1.0, max(0.0, float(score(counts.sum(0))) / most))
+    return [round(most * bound, 4) for bound in wilson_interval(share, len(counts))]
 
 
 def label_intervals(
@@ -53,14 +87,33 @@ def label_intervals(
 ) -> dict[str, list[float]]:
     """Return the intervals of accuracy and macro-F1 of classes below `labels`."""
     counts = label_counts(truth, predicted, labels)
-    return {"accuracy": interval(counts, accuracy, seed=seed), "macro_f1": interval(counts, macro_f1, seed=seed)}
+    rows = len(counts)
+    return _known(
+        {
+            "accuracy": wilson_interval(float(accuracy(counts.sum(0))), rows),
+            "macro_f1": interval(counts, macro_f1, seed=seed),
+        }
+    )
 
 
 def entity_intervals(
     truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], seed: int = 0
 ) -> dict[str, list[float]]:
     """Return the interval of the F1 of whole entities, over resampled sentences."""
-    return {"f1": interval(entity_counts(truth, predicted), f1, seed=seed)}
+    return _known({"f1": interval(entity_counts(truth, predicted), f1, seed=seed)})
+
+
+def output_intervals(
+    outputs: Sequence[Array], rows: Sequence[EncodedRow], labels: Sequence[str]
+) -> dict[str, list[float]]:
+    """Return the intervals of the figures of raw outputs, by the name of the figure."""
+    if rows[0].words:
+        return entity_intervals(*word_tags(outputs, rows, labels))
+    return label_intervals([r.targets[0] for r in rows], [int(r.argmax()) for r in outputs], len(labels))
+
+
+def _known(by_name: Mapping[str, list[float] | None]) -> dict[str, list[float]]:
+    return {name: one for name, one in by_name.items() if one is not None}
 
 
 def spread(scores: Sequence[float]) -> Spread:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rootstock.training.metrics.calibration import Logits, softmax
+from rootstock.training.metrics.intervals import wilson_interval
 
 # The share of in-scope rows to refuse where there are no out-of-scope rows to choose by.
 REFUSED = 0.05
@@ -50,7 +51,7 @@ def out_of_scope_figures(
 
     `in_scope_kept` is the share of in-scope rows that are answered, `in_scope_accuracy` the share that is
     answered and right. With out-of-scope rows, `recall` is the share of them refused, and `auroc` the chance
-    that an in-scope row has a higher confidence than one of them.
+    that an in-scope row has a higher confidence than one of them. `intervals` has those of the shares.
     """
     answered = in_scope >= threshold
     figures: dict[str, Any] = {
@@ -66,4 +67,10 @@ def out_of_scope_figures(
         figures["recall"] = round(float((out_of_scope < threshold).mean()), 4)
         figures["auroc"] = round(float(roc_auc_score(belongs, np.concatenate([in_scope, out_of_scope]))), 4)
         figures["rows"]["out_of_scope"] = len(out_of_scope)
+    shares = {"in_scope_kept": in_scope, "in_scope_accuracy": in_scope, "recall": out_of_scope}
+    figures["intervals"] = {
+        name: wilson_interval(figures[name], len(rows))
+        for name, rows in shares.items()
+        if name in figures and rows is not None
+    }
     return figures

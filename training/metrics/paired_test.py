@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rootstock.training.metrics.counts import Counts, Score
-from rootstock.training.metrics.intervals import CONFIDENCE
+from rootstock.training.metrics.intervals import CONFIDENCE, wilson_interval
 from rootstock.training.metrics.resampling import resampled_sums
 
 Alternative = Literal["greater", "two-sided"]
@@ -91,15 +91,26 @@ def paired_bootstrap(
 
 
 def gain_interval(
-    first: Counts, second: Counts, score: Score, resamples: int = _RESAMPLES, seed: int = 0
+    first: Counts,
+    second: Counts,
+    score: Score,
+    resamples: int = _RESAMPLES,
+    seed: int = 0,
+    most: float | None = 1.0,
 ) -> list[float]:
     """Return [low, high] of the 95 % percentile interval of `second`'s gain over `first` on the same rows.
 
-    Both are scored on the same resampled test sets.
+    Both are scored on the same resampled test sets. If all of these have the same gain, as of two models with the
+    same answers, the interval reaches as far as rows that differ can be missing from so few rows: to the upper
+    bound of Wilson's interval of none of them, of a score between 0 and `most`. A score without a greatest value
+    (`most` is None) has an interval without width then.
     """
     _check_lengths(len(first), len(second))
     gains = score(resampled_sums(second, resamples, seed)) - score(resampled_sums(first, resamples, seed))
     low, high = np.quantile(gains, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    if most is not None and np.ptp(gains) < 1e-12:
+        unseen = most * wilson_interval(0.0, len(first))[1]
+        low, high = max(-most, low - unseen), min(most, high + unseen)
     return [round(float(low), 4), round(float(high), 4)]
 
 

@@ -13,11 +13,15 @@ import numpy as np
 
 from rootstock.training.errors import extra
 from rootstock.training.metrics.counts import Counts, Score
-from rootstock.training.metrics.intervals import interval
+from rootstock.training.metrics.intervals import interval, wilson_interval
 from rootstock.training.metrics.paired_test import Comparison, gain_interval, paired_bootstrap
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 PERPLEXITY, VALID_JSON, FIELDS = "perplexity", "valid_json", "field_accuracy"
+# Figures of prompts that are right or wrong.
+_SHARES = ("exact_match", VALID_JSON)
+# The greatest value of a figure, if it is not 1; None without one.
+_MOST = {PERPLEXITY: None, "bleu": 100.0}
 _ORDERS = 4
 # By name: the counts of every prompt.
 TextCounts = Mapping[str, Counts]
@@ -50,8 +54,17 @@ def figures(counts: TextCounts) -> dict[str, Any]:
 
 
 def intervals(counts: TextCounts, seed: int = 0) -> dict[str, list[float]]:
-    """Return the 95 % interval of each figure over resampled prompts."""
-    return {name: interval(one, score_of(name), seed=seed) for name, one in counts.items()}
+    """Return the 95 % interval of each figure: Wilson's of a share of prompts, over resampled prompts of others.
+
+    A perplexity that is the same on all resampled prompts has none.
+    """
+    bounds: dict[str, list[float]] = {}
+    for name, one in counts.items():
+        if name in _SHARES:
+            bounds[name] = wilson_interval(float(_share(one.sum(0))), len(one))
+        elif (found := interval(one, score_of(name), seed=seed, most=_MOST.get(name, 1.0))) is not None:
+            bounds[name] = found
+    return bounds
 
 
 def compare_texts(before: TextCounts, after: TextCounts, metric: str) -> tuple[Comparison, list[float]]:
@@ -62,7 +75,9 @@ def compare_texts(before: TextCounts, after: TextCounts, metric: str) -> tuple[C
     score = score_of(metric)
     better: Score = (lambda sums: -score(sums)) if metric == PERPLEXITY else score
     first, second = before[metric], after[metric]
-    return paired_bootstrap(first, second, better), gain_interval(first, second, better)
+    return paired_bootstrap(first, second, better), gain_interval(
+        first, second, better, most=_MOST.get(metric, 1.0)
+    )
 
 
 def score_of(metric: str) -> Score:

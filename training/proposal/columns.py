@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rootstock.training.characters import quoted
-from rootstock.training.data.tables import column_names, read_table
+from rootstock.training.data.formats.tables import column_names, read_table
+from rootstock.training.data.formats.tag_scheme import is_tag
 from rootstock.training.errors import DataError
 from rootstock.training.recipe.recipe import TaskType
 
@@ -34,7 +34,6 @@ _LABELS = (
 _PROMPTS = ("prompt", "instruction", "question", "input", "query", "source")
 _ANSWERS = ("completion", "response", "answer", "output", "reply", "target")
 _KNOWN = {*_TEXTS, *_LABELS, *_PROMPTS, *_ANSWERS}
-_TAG = re.compile(r"O|[BI]-.+")
 _MESSAGE = {"role", "content"}
 
 
@@ -63,7 +62,7 @@ class _Column:
 
     @property
     def is_label(self) -> bool:
-        return all(isinstance(value, str | int) for value in self.values) and len(self.filled) * 2 > len(
+        return all(isinstance(value, str | int | float) for value in self.values) and len(self.filled) * 2 > len(
             self.values
         )
 
@@ -127,7 +126,7 @@ def _chats(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) -
 
 def _words(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) -> ColumnChoice | None:
     lists = [column for column in columns if column.holds(str)]
-    tags = next((c for c in lists if all(_TAG.fullmatch(str(tag)) for value in c.values for tag in value)), None)
+    tags = next((c for c in lists if all(is_tag(str(tag)) for value in c.values for tag in value)), None)
     words = next((column for column in lists if column is not tags), None)
     if tags is None or words is None:
         return None

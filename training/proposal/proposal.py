@@ -15,9 +15,9 @@ import yaml
 from rootstock.adapters.reference import FOUNDATION
 from rootstock.training.characters import on_one_line, yaml_text
 from rootstock.training.data.dataset import Dataset, read_dataset
+from rootstock.training.data.formats.tables import FORMATS
 from rootstock.training.data.pair_split import split_pairs
 from rootstock.training.data.split import split
-from rootstock.training.data.tables import FORMATS
 from rootstock.training.data.text_pairs import read_pairs
 from rootstock.training.errors import DataError, RecipeError
 from rootstock.training.proposal.columns import ColumnChoice, choose_columns

@@ -51,7 +51,7 @@ class Splits(RecipeSection):
 
 
 class Data(RecipeSection):
-    """The rows. The extension gives the format: .csv, .jsonl, .parquet, or .conll (token, tab, BIO tag).
+    """The rows. The extension gives the format: .csv, .jsonl, .parquet, or .conll (token, tab, tag).
 
     A relative path starts at the recipe's folder; ${ROOTSTOCK_DATA} stands for the folder of labelled data.
     """

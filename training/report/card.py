@@ -10,6 +10,7 @@ from rootstock.training.fit.method import Choice
 from rootstock.training.network.network import pooling_of
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.recipe.recipe import Recipe
+from rootstock.training.report.doubt_sections import copies_sentence
 
 _SCORES = {
     "accuracy": "accuracy",
@@ -44,7 +45,7 @@ def render(recipe: Recipe, network: NetworkSpec, choice: Choice, metrics: Mappin
         "## Labels",
         ", ".join(f"`{label}`" for label in metrics["labels"]),
         "## Held-out figures",
-        _held_out(sizes),
+        " ".join(filter(None, (_held_out(sizes), copies_sentence(metrics)))),
         _comparison(figures),
         f"Reason for the choice: {choice.reason}.",
         _breakdown(figures["adapter"]),

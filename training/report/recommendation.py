@@ -81,7 +81,7 @@ def _tone(gain: float, p_value: float | None) -> tuple[Tone, str]:
 
 def _score(metrics: Metrics, score: str) -> str:
     test = metrics["test"]
-    figure = f"{_NAMES[score]} {percent(test['adapter'][score])}"
+    figure = f"{NAMES[score]} {percent(test['adapter'][score])}"
     if interval := test.get("intervals", {}).get(score):
         figure += f" (95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
     return f"On {test['adapter']['rows']} test rows the adapter reaches {figure}."
@@ -115,4 +115,4 @@ def _choice(metrics: Metrics) -> tuple[str, ...]:
     return (f"{choice['chosen']} was chosen from {len(choice['candidates'])} methods{reason}.",)
 
 
-_NAMES = {"macro_f1": "macro-F1", "f1": "entity F1"}
+NAMES = {"macro_f1": "macro-F1", "f1": "entity F1"}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rootstock.adapters.spec import GENERATION
+from rootstock.training.report.doubt_sections import copies_sentence
 from rootstock.training.report.generation_sections import generation_sections, judge_generation
 from rootstock.training.report.plots import draw
 from rootstock.training.report.recommendation import judge
@@ -70,6 +72,8 @@ def _render(template: str, metrics: Metrics, plots: Mapping[str, Path]) -> str:
     generates = metrics["task"] in GENERATION
     blocks = [_section(section, plots) for section in (generation_sections if generates else sections)(metrics)]
     verdict = judge_generation(metrics) if generates else judge(metrics)
+    if copies := copies_sentence(metrics):
+        verdict = replace(verdict, reasons=(*verdict.reasons, copies))
     return pages.get_template(template).render(
         metrics=metrics, verdict=verdict, facts=_facts(metrics), sections=blocks
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from rootstock.adapters.spec import CLASSIFICATION
 from rootstock.training.metrics.confusion import worst
+from rootstock.training.report.doubt_sections import doubt_sections
 from rootstock.training.report.input_sections import augmentation_section, mistakes_section
 from rootstock.training.report.recommendation import HEAD_ONLY, main_score, p_value, percent, points
 from rootstock.training.report.report_section import ReportSection as ReportSection
@@ -50,7 +51,11 @@ def _scores(metrics: Metrics) -> Iterator[ReportSection]:
 
 
 def _range(test: Metrics, column: str) -> str:
-    interval = test.get("intervals", {}).get(column)
+    return _bounds(test.get("intervals", {}).get(column))
+
+
+def _bounds(interval: Sequence[float] | None) -> str:
+    """Return the bounds of a share as the reports write them, after a space; nothing without an interval."""
     return f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
 
 
@@ -144,7 +149,12 @@ def _out_of_scope(metrics: Metrics) -> Iterator[ReportSection]:
         ("in-scope rows answered correctly", "in_scope_accuracy"),
     ]
     rows += [("out-of-scope rows refused", "recall")]
-    cells = [(name, percent(figures[key])) for name, key in rows if figures.get(key) is not None]
+    bounds = figures.get("intervals", {})
+    cells = [
+        (name, percent(figures[key]) + _bounds(bounds.get(key)))
+        for name, key in rows
+        if figures.get(key) is not None
+    ]
     if figures.get("auroc") is not None:
         cells.append(("area under the ROC curve", f"{figures['auroc']:.3f}"))
     if isinstance(figures.get("rows"), Mapping):
@@ -157,7 +167,12 @@ def _fairness(metrics: Metrics) -> Iterator[ReportSection]:
     if not (figures := metrics.get("fairness")):
         return
     rows = tuple(
-        (name, str(group["rows"]), percent(group["accuracy"]), percent(group["macro_f1"]))
+        (
+            name,
+            str(group["rows"]),
+            percent(group["accuracy"]) + _bounds(group.get("interval")),
+            percent(group["macro_f1"]),
+        )
         for name, group in figures["groups"].items()
     )
     verdict = _FAIRNESS.get(figures["verdict"], figures["verdict"])
@@ -215,7 +230,7 @@ def cost_section(metrics: Metrics) -> Iterator[ReportSection]:
     if not (cost := metrics.get("cost")):
         return
     values = {
-        "time": "seconds" in cost and f"{cost['seconds'] / 60:.1f} minutes",
+        "time": "seconds" in cost and f"{cost['seconds'] / 60:.1f} minutes{_processes(cost)}",
         "time of training alone": "training_seconds" in cost and f"{cost['training_seconds'] / 60:.1f} minutes",
         "tokens trained a second": cost.get("tokens_per_second"),
         "peak memory": "peak_memory_mb" in cost and f"{cost['peak_memory_mb']:.0f} MB",
@@ -225,6 +240,10 @@ def cost_section(metrics: Metrics) -> Iterator[ReportSection]:
     yield ReportSection(
         "Cost", "", ("", "training"), tuple((k, str(v)) for k, v in values.items() if v), numbers=False
     )
+
+
+def _processes(cost: Metrics) -> str:
+    return f", in {cost['processes']} processes: it was resumed" if cost.get("processes", 1) > 1 else ""
 
 
 def provenance_section(metrics: Metrics) -> Iterator[ReportSection]:
@@ -250,6 +269,6 @@ _FAIRNESS = {
     "chance": "chance between groups of these sizes explains it",
 }
 _SECTIONS = (
-    _scores, _choice, _labels, _confusions, mistakes_section, _calibration, _out_of_scope, _fairness, _seeds,
-    _learning_curve, _epochs, augmentation_section, cost_section, provenance_section,
+    _scores, _choice, doubt_sections, _labels, _confusions, mistakes_section, _calibration, _out_of_scope,
+    _fairness, _seeds, _learning_curve, _epochs, augmentation_section, cost_section, provenance_section,
 )  # fmt: skip

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from rootstock.adapters.spec import Array
-from rootstock.training.data.conll import tags_of
 from rootstock.training.data.dataset import read_rows, read_texts
 from rootstock.training.data.encoding import TokenRow
+from rootstock.training.data.formats.conll import tags_of
 from rootstock.training.errors import DataError, TrainingError
 from rootstock.training.fit.method import compare
 from rootstock.training.metrics.calibration import softmax
 from rootstock.training.metrics.evaluation import evaluate, macro_f1
+from rootstock.training.metrics.intervals import output_intervals
 from rootstock.training.network.network import outputs
 from rootstock.training.network.predictor import Predictor
 from rootstock.training.recipe.recipe_file import naming
@@ -23,9 +24,16 @@ from rootstock.training.study.acquisition import choose, margins
 
 
 def assess(adapter: Predictor, data: Path, text_column: str, label_column: str) -> dict[str, Any]:
-    """Return the figures of an adapter on a labelled file. Raise DataError for a label that the adapter lacks."""
+    """Return the figures of an adapter on a labelled file, and their `intervals`.
+
+    Raise DataError for a label that the adapter lacks.
+    """
     rows = _rows(adapter, data, text_column, label_column)
-    return evaluate(adapter.predict(rows), rows, adapter.labels)
+    raw = adapter.predict(rows)
+    return {
+        **evaluate(raw, rows, adapter.labels),
+        "intervals": output_intervals(raw, rows, adapter.labels),
+    }
 
 
 def compare_adapters(

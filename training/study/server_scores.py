@@ -14,6 +14,7 @@ from rootstock.training.data.dataset import read_rows
 from rootstock.training.data.example import OUTSIDE, Example
 from rootstock.training.errors import DataError, TrainingError
 from rootstock.training.metrics.evaluation import entity_figures, label_figures
+from rootstock.training.metrics.intervals import entity_intervals, label_intervals
 from rootstock.training.recipe.recipe import CLASSIFYING, TaskType
 from rootstock.training.recipe.recipe_file import naming
 
@@ -21,7 +22,9 @@ from rootstock.training.recipe.recipe_file import naming
 def assess_on_server(
     client: Client, reference: str, data: Path, text_column: str, label_column: str
 ) -> dict[str, Any]:
-    """Return the figures of the server's answers under a reference; texts beyond its limit are truncated.
+    """Return the figures of the server's answers under a reference, and their `intervals`.
+
+    Texts beyond the server's limit are truncated.
 
     Raise TrainingError for a task that cannot be measured, and DataError for rows that cannot be read.
     """
@@ -37,7 +40,8 @@ def assess_on_server(
     inputs = [_input(example) for example in examples]
     answers = client.predict_many(reference, inputs, EntitiesResult, ignore_labels=[], truncation=True)
     tags = [_tags(example, tokens) for example, tokens in zip(examples, answers, strict=True)]
-    return entity_figures([list(example.labels) for example in examples], tags)
+    truth = [list(example.labels) for example in examples]
+    return {**entity_figures(truth, tags), "intervals": entity_intervals(truth, tags)}
 
 
 def _texts(client: Client, reference: str, examples: Sequence[Example], data: Path) -> dict[str, Any]:
@@ -48,7 +52,11 @@ def _texts(client: Client, reference: str, examples: Sequence[Example], data: Pa
     if len(labels) < 2:
         raise DataError(f"{data}: every row and every answer is {labels[0]!r}; measuring needs two labels")
     ids = {label: i for i, label in enumerate(labels)}
-    return label_figures([ids[e.labels[0]] for e in examples], [ids[label] for label in predicted], labels)
+    truth, given = [ids[e.labels[0]] for e in examples], [ids[label] for label in predicted]
+    return {
+        **label_figures(truth, given, labels),
+        "intervals": label_intervals(truth, given, len(labels)),
+    }
 
 
 def _input(example: Example) -> GivenInput:

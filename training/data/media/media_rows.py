@@ -10,8 +10,9 @@ from typing import Any
 from rootstock.adapters.tasks import Modality
 from rootstock.training.characters import quoted
 from rootstock.training.data.example import Example, Rows
+from rootstock.training.data.formats.label_value import label_text
+from rootstock.training.data.formats.tables import read_table
 from rootstock.training.data.media.decoding import content_digest
-from rootstock.training.data.tables import read_table
 from rootstock.training.errors import DataError
 from rootstock.training.recipe.data_section import Data
 
@@ -72,17 +73,14 @@ def _table_entries(path: Path, raw: bytes, data: Data) -> Iterator[Mapping[str, 
     name = str(data.path_column)
     columns = [name, data.label_column, *filter(None, (data.group_column,))]
     for line, row in read_table(path, raw, columns):
-        file, label = row[name], row[data.label_column]
-        label = str(label) if isinstance(label, bool | int) else label
-        for column, value in ((name, file), (data.label_column, label)):
-            if not isinstance(value, str) or not value.strip():
-                problem = (
-                    "is empty" if value is None or isinstance(value, str) else f"is {quoted(value)}, not text"
-                )
-                raise DataError(f"{path}, line {line}: the column {column!r} {problem}")
+        file, where = row[name], f"{path}, line {line}"
+        if not isinstance(file, str) or not file.strip():
+            problem = "is empty" if file is None or isinstance(file, str) else f"is {quoted(file)}, not text"
+            raise DataError(f"{where}: the column {name!r} {problem}")
+        label = label_text(where, data.label_column, row[data.label_column])
         group = None if data.group_column is None else str(row[data.group_column] or "")
         place = path.parent / file.strip()
-        yield {"text": file.strip(), "labels": (label.strip(),), "line": line, "file": place, "group": group}
+        yield {"text": file.strip(), "labels": (label,), "line": line, "file": place, "group": group}
 
 
 def _rows(path: Path, entries: Iterable[Mapping[str, Any]], modality: Modality, table: str) -> Rows:

@@ -6,17 +6,21 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rootstock.adapters.bundle.manifest import unique_keys
 from rootstock.training.characters import check_characters, quoted
+from rootstock.training.data.formats.characters import check_nul, decoded, lines_of
 from rootstock.training.errors import DataError, MissingColumn, extra
 
 Row = tuple[int, Mapping[str, Any]]
 FORMATS = (".csv", ".jsonl", ".parquet")
 _MAX_COLUMNS = 20
+# Other characters than a comma between the cells of a file with the ending .csv.
+_SEPARATORS = (";", "\t", "|")
+_LONGEST_HEADER = 100_000
 
 
 def read_table(path: Path, raw: bytes, columns: Sequence[str]) -> Iterator[Row]:
@@ -25,13 +29,14 @@ def read_table(path: Path, raw: bytes, columns: Sequence[str]) -> Iterator[Row]:
     Raise DataError for a file that is not a valid table, and for a column that is missing or occurs twice.
     """
     if path.suffix.lower() == ".parquet":
-        yield from _parquet(path, raw, columns)
-        return
-    text = decoded(path, raw)
-    if path.suffix.lower() == ".jsonl":
-        yield from _json_lines(path, text, columns)
+        rows = _parquet(path, raw, columns)
+    elif path.suffix.lower() == ".jsonl":
+        rows = _json_lines(path, decoded(path, raw), columns)
     else:
-        yield from _csv(path, text, columns)
+        rows = _csv(path, decoded(path, raw), columns)
+    for line, row in rows:
+        check_nul(row, f"{path}, line {line}")
+        yield line, row
 
 
 class ColumnNames(NamedTuple):
@@ -54,56 +59,72 @@ def column_names(path: Path, raw: bytes) -> ColumnNames:
         names = list(_parquet_table(path, raw).column_names)
     else:
         try:
-            names = next(csv.reader(io.StringIO(decoded(path, raw), newline="")), [])
+            text = decoded(path, raw)
+            names = next(csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text)), [])
         except csv.Error as error:
             raise DataError(f"{path}, line 1: not CSV: {error}") from None
     return ColumnNames(names, frozenset(name for name, times in Counter(names).items() if times == 1))
 
 
-def decoded(path: Path, raw: bytes) -> str:
-    """Return the text of a UTF-8 file without its byte order mark. Raise DataError, with the line, otherwise."""
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
-
-
 def _csv(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
     # The limit holds for the whole process, so it is only raised. No field is longer than its file.
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    separator = _separator(text)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
+    end = 0
     try:
         header = next(reader, [])
         end = reader.line_num
-        if not any(header):
+        if not any(name.strip() for name in header):
             raise DataError(f"{path}, line 1: no header; the first line names the columns")
-        _check_columns(f"{path}, line 1", header, columns)
-        positions = {column: header.index(column) for column in columns}
+        positions = _positions(f"{path}, line 1", header, columns)
         for cells in reader:
             line, end = end + 1, reader.line_num
             # Editors and spreadsheets leave blank lines, and rows of empty cells.
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(header):
-                hint = _separator(header) or ("; quote a cell with commas" if len(cells) > len(header) else "")
+                more = len(cells) > len(header)
+                hint = _other_separator(header) or (f"; quote a cell with {separator!r} in it" if more else "")
                 raise DataError(f"{path}, line {line}: {len(cells)} cells; the header has {len(header)}{hint}")
             yield line, {column: cells[position] for column, position in positions.items()}
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not CSV: {error}") from None
+        raise DataError(f"{path}, line {end + 1}: {_unquotable(str(error), reader.line_num)}") from None
 
 
-def _separator(header: Sequence[str]) -> str:
-    """Return a hint if the header seems to be split by another character than a comma."""
-    other = next((mark for mark in (";", "\t", "|") if any(mark in name for name in header)), None)
-    return "" if other is None else f"; separate cells by commas, not by {other!r}"
+def _unquotable(problem: str, last: int) -> str:
+    """Return a message on a row whose quotes do not pair; `last` is the line where the reader gave up."""
+    if "unexpected end" in problem:
+        return (
+            f"not CSV: a quote that opens in this row is not closed until the last line, {last}; close it, and "
+            "write a quote in a quoted cell twice"
+        )
+    if "expected after" in problem:
+        return (
+            f"not CSV: a cell goes on after its closing quote (line {last}); write a quote in a quoted cell twice"
+        )
+    return f"not CSV: {problem}"
+
+
+def _separator(text: str) -> str:
+    """Return the character between the cells: a comma, unless the first line has none and has another one."""
+    first = next(csv.reader(io.StringIO(text[:_LONGEST_HEADER], newline="")), [])
+    if len(first) != 1:
+        return ","
+    return max(_SEPARATORS, key=first[0].count) if any(mark in first[0] for mark in _SEPARATORS) else ","
+
+
+def _other_separator(header: Sequence[str]) -> str:
+    """Return a hint if the header seems to be split by another character than the one that splits it."""
+    other = next((mark for mark in _SEPARATORS if any(mark in name for name in header)), None)
+    return "" if other is None else f"; separate all cells by one character, not also by {other!r}"
 
 
 def _json_lines(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
     for line, content, value in _json_objects(path, text):
         where = f"{path}, line {line}"
-        _check_columns(where, value, columns)
-        row = {column: value[column] for column in columns}
+        names = list(value)
+        row = {column: value[names[at]] for column, at in _positions(where, names, columns).items()}
         if "\\u" in content:
             check_characters(row, where)
         yield line, row
@@ -111,7 +132,7 @@ def _json_lines(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
 
 def _json_objects(path: Path, text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield the line, the text and the value of each JSON object."""
-    for line, content in enumerate(text.split("\n"), start=1):
+    for line, content in enumerate(lines_of(text), start=1):
         if not content.strip():
             continue
         where = f"{path}, line {line}"
@@ -130,13 +151,14 @@ def _parquet(path: Path, raw: bytes, columns: Sequence[str]) -> Iterator[Row]:
     table = _parquet_table(path, raw)
     from pyarrow import ArrowException
 
-    _check_columns(str(path), table.column_names, columns)
+    positions = _positions(str(path), table.column_names, columns)
     try:
         # Convert only the requested columns: some types, such as nanoseconds, have no equivalent in Python.
-        rows = table.select([table.column_names.index(column) for column in columns]).to_pylist()
+        cells = [table.column(position).to_pylist() for position in positions.values()]
     except (ArrowException, ValueError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
-    yield from enumerate(rows, start=1)
+    for number in range(table.num_rows):
+        yield number + 1, dict(zip(positions, (column[number] for column in cells), strict=True))
 
 
 def _parquet_table(path: Path, raw: bytes) -> Any:
@@ -149,13 +171,21 @@ def _parquet_table(path: Path, raw: bytes) -> Any:
         raise DataError(f"{path}: not Parquet: {' '.join(str(error).split())}") from None
 
 
-def _check_columns(where: str, names: Iterable[str], columns: Sequence[str]) -> None:
-    names = list(names)
+def _positions(where: str, names: Sequence[str], columns: Sequence[str]) -> dict[str, int]:
+    """Return the position of each column among names, which may have spaces at their ends.
+
+    Raise MissingColumn if one is not there, DataError if one is there twice.
+    """
+    positions = {}
     for column in columns:
-        if column not in names:
+        found = [at for at, name in enumerate(names) if name == column]
+        found = found or [at for at, name in enumerate(names) if name.strip() == column.strip()]
+        if not found:
             known = [quoted(name) for name in names if name]
             more = f" and {len(known) - _MAX_COLUMNS} more" if len(known) > _MAX_COLUMNS else ""
             listing = ", ".join(known[:_MAX_COLUMNS]) or "nothing"
             raise MissingColumn(f"{where}: needs a column {column!r}; found: {listing}{more}")
-        if (times := names.count(column)) > 1:
-            raise DataError(f"{where}: the column {column!r} occurs {times} times; keep one")
+        if len(found) > 1:
+            raise DataError(f"{where}: the column {column!r} occurs {len(found)} times; keep one")
+        positions[column] = found[0]
+    return positions

@@ -1,0 +1,1 @@
+"""The formats of labelled files: tables and CoNLL, their characters, tags and label values."""
