@@ -46,6 +46,8 @@ class BoundedHeadProtocol(HttpToolsProtocol):
 
     _head = 0
     _refused = False
+    # The headers of a request have been whole.
+    _has_asked = False
     # The part of a request that has begun to arrive and has not ended.
     _part: Literal["head", "body"] | None = None
     _timed: Literal["head", "body"] | None = None
@@ -131,6 +133,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
             super().on_headers_complete()
             # From here on `cycle` is this request's.
             self._part = "body"
+            self._has_asked = True
 
     def on_body(self, body: bytes) -> None:
         """Reset the count: the body has its own limit."""
@@ -191,10 +194,11 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         part = self._part
         if part is None and self._head:
             part = "head"  # empty lines before a request
-        if part == "body" or (self.cycle is not None and self.cycle.response_complete):
+        if part == "body":
             self._waiting.for_next(self)
-        elif self.cycle is None:
-            self._waiting.for_first_head(self)
+        elif self.cycle is None or self.cycle.response_complete:
+            wait = self._waiting.for_next if self._has_asked else self._waiting.for_first_head
+            wait(self)
         else:
             self._waiting.remove(self)
         if part == self._timed:
