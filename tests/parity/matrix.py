@@ -302,6 +302,7 @@ ARCHITECTURES = {
             feedforward="down_proj",
             layers_pattern="layers",
             heads={"token-classification": ("score",)},
+            finds_heads=True,
             slow=True,
             model_type="qwen3",
         ),

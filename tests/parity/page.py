@@ -147,8 +147,8 @@ These are the architectures of models that people embed with:
 Tests use small random models of each, and no published checkpoint.
 
 A decoder computes texts in one pass, like an encoder, if its `config.json` sets \
-`use_bidirectional_attention`, or `is_causal` to false. Then each token sees all others, and the model generates nothing. \
-The tests have gemma3_text and qwen3 of this kind; another such decoder is tried in the same way.
+`use_bidirectional_attention`, or `is_causal` to false. Then each token sees all others, and the model \
+generates nothing. The tests have gemma3_text and qwen3 of this kind, and no other decoder.
 
 The server refuses these with the reason and the remedy:
 
