@@ -179,6 +179,8 @@ OF_ARCHITECTURE = {
     "eurobert": "byte-level BPE",
     "gte": "Unigram",
     "jina_embeddings_v3": "Unigram",
+    "bidirectional gemma3_text": "byte-level BPE",
+    "bidirectional qwen3": "byte-level BPE",
 }
 
 

@@ -30,6 +30,13 @@ IMAGE_ARCHITECTURES = (
 )  # fmt: skip
 # The architectures that read recordings. Of Whisper, the foundation is the encoder.
 AUDIO_ARCHITECTURES = ("wav2vec2", "hubert", "wavlm", "audio-spectrogram-transformer", "whisper")
+# Architectures that are refused for a reason of their own, with the remedy.
+REFUSED: Mapping[str, str] = {
+    "new": "its checkpoints bring the code that computes them, which is never run; transformers computes these "
+    "models as the architecture gte: give a folder whose model_type is gte",
+    "embedding_gemma2": "it reads texts, images and recordings, and a foundation reads one of them",
+    "gemma3": "it reads images beside texts; give the part for texts, whose model_type is gemma3_text",
+}
 # An architecture of both of the first lists continues a text if the config names this class.
 _LANGUAGE_MODELS = {"gpt2": "GPT2LMHeadModel"}
 
@@ -127,13 +134,18 @@ def modality_of(config: Mapping[str, Any]) -> Modality:
 def continues_text(config: Mapping[str, Any]) -> bool:
     """Return whether the model of a config.json continues a text.
 
-    A GPT-2 does if the config names its language model as the class. Any other GPT-2 computes one pass for each
-    input.
+    A decoder does not if each of its tokens sees all others, as in EmbeddingGemma. A GPT-2 does if the config
+    names its language model as the class. Any other GPT-2 computes one pass for each input.
     """
     architecture = config.get("model_type")
     if architecture not in ARCHITECTURES:
-        return architecture in DECODERS
+        return architecture in DECODERS and not _sees_all(config)
     return _LANGUAGE_MODELS.get(str(architecture)) in (config.get("architectures") or ())
+
+
+def _sees_all(config: Mapping[str, Any]) -> bool:
+    """Return whether each token of a decoder's text sees all others. Such a model only embeds."""
+    return bool(config.get("use_bidirectional_attention")) or config.get("is_causal") is False
 
 
 def rewrites_text(config: Mapping[str, Any]) -> bool:
@@ -173,4 +185,5 @@ def _keys(config: Mapping[str, Any]) -> tuple[str, ...]:
         return _KEYS + _ENCODER_DECODER_KEYS
     if config.get("model_type") in _GATED_ENCODERS:
         return _KEYS + _GATED_ENCODER_KEYS
-    return _KEYS + (_DECODER_KEYS if continues_text(config) else ())
+    decodes = continues_text(config) or config.get("model_type") not in ARCHITECTURES
+    return _KEYS + (_DECODER_KEYS if decodes else ())

@@ -18,6 +18,7 @@ from rootstock.adapters.embedding_files import (
     token_limit,
 )
 from rootstock.adapters.foundation.families import (
+    REFUSED,
     continues_text,
     identifying_config,
     identifying_text_config,
@@ -96,6 +97,10 @@ def _check_architecture(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         return
     model_type = read_json(folder / "config.json").get("model_type")
+    if (reason := REFUSED.get(str(model_type))) is not None:
+        raise FoundationError(
+            f"{folder} is a model of the architecture {model_type!r}, which is not served: {reason}"
+        )
     if model_type not in known():
         raise FoundationError(
             f"{folder} is a model of the architecture {model_type!r}, which is not served; choose a model of one "

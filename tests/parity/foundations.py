@@ -60,7 +60,7 @@ def make_tiny(architecture: Architecture, folder: Path) -> Tiny:
     own = {} if architecture.name == "gpt2" else {"max_position_embeddings": _SIZES["max_position_embeddings"]}
     sizes = own if architecture.name in _OWN_SIZES else _SIZES
     sizes = {"vocab_size": tokenizer.get_vocab_size(), **sizes}
-    config = AutoConfig.for_model(architecture.name, **sizes, **architecture.config)
+    config = AutoConfig.for_model(architecture.type, **sizes, **architecture.config)
     torch.manual_seed(0)
     model = _randomised(AutoModel.from_config(config))
     model.save_pretrained(folder)

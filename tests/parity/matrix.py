@@ -22,6 +22,7 @@ class Architecture:
     task, the head's modules where they are not those of `HEADS`; `finds_heads`: PEFT finds them nevertheless.
     `norms`: its normalisations. `pooled`: the tasks whose class runs a pooler. `transposed`: its linear
     layers are transformers' Conv1D. `slow`: all its cells but `QUICK` belong to the slow tests.
+    `model_type`: that of the config, if it is not the name.
     """
 
     name: str
@@ -36,6 +37,12 @@ class Architecture:
     pooled: tuple[str, ...] = ()
     transposed: bool = False
     slow: bool = False
+    model_type: str = ""
+
+    @property
+    def type(self) -> str:
+        """The `model_type` of the config."""
+        return self.model_type or self.name
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,10 @@ ALONE = {
         Alone(
             "fill-mask",
             "AutoModelForMaskedLM",
-            {"gpt2": "A decoder predicts the next token; transformers has no masked language model of it."},
+            dict.fromkeys(
+                ("gpt2", "bidirectional gemma3_text", "bidirectional qwen3"),
+                "A decoder predicts the next token; transformers has no masked language model of it.",
+            ),
         ),
     )
 }
@@ -133,6 +143,9 @@ HEADS = {
     "question-answering": ("qa_outputs",),
     "text-ranking": ("classifier",),
 }
+# Of decoders: two heads of the query share one of the key, and the special tokens.
+_GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
+_ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _NAMED = ("LORA", "LOHA")
 _ALL_NAMED = (*_NAMED, "IA3", "ADALORA")
 ARCHITECTURES = {
@@ -283,6 +296,36 @@ ARCHITECTURES = {
             pooled=("feature-extraction",),
             slow=True,
         ),
+        Architecture(
+            "bidirectional gemma3_text",
+            {
+                **_GROUPED,
+                "use_bidirectional_attention": True,
+                "sliding_window": 14,
+                "query_pre_attn_scalar": 8,
+                "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+                **_ENDS,
+            },
+            attention=("q_proj", "v_proj"),
+            feedforward="down_proj",
+            defaults=("LORA",),
+            norms=("input_layernorm", "post_attention_layernorm"),
+            layers_pattern="layers",
+            slow=True,
+            model_type="gemma3_text",
+        ),
+        Architecture(
+            "bidirectional qwen3",
+            {**_GROUPED, "is_causal": False, **_ENDS},
+            attention=("q_proj", "v_proj"),
+            feedforward="down_proj",
+            norms=("input_layernorm", "post_attention_layernorm"),
+            layers_pattern="layers",
+            heads={"token-classification": ("score",)},
+            finds_heads=True,
+            slow=True,
+            model_type="qwen3",
+        ),
     )
 }
 
@@ -321,6 +364,8 @@ KINDS = {
     )
 }
 
+# Decoders whose config lets each token see all others.
+_BIDIRECTIONAL = ("bidirectional gemma3_text", "bidirectional qwen3")
 GAPS = (
     Gap(
         "Its classifier reads the last token of each text, which it finds by the token ids, but a head gets only "
@@ -336,6 +381,15 @@ GAPS = (
         kinds=("lora-top",),
         peft_refuses="No modules were targeted|Target modules .* not found",
     ),
+    *(
+        Gap(
+            "LN tuning is for layer normalisations, and these are RMS normalisations.",
+            "sites",
+            name,
+            kinds=("ln",),
+        )
+        for name in ("eurobert", *_BIDIRECTIONAL)
+    ),
     Gap(
         "DeBERTa normalises its relative positions once for a whole batch, and `bias: all` trains the bias of "
         "that layer; train with `bias: lora_only`.",
@@ -345,12 +399,28 @@ GAPS = (
     ),
     *(
         Gap(
+            "Its classifier reads the last token of each text, which it finds by the token ids, but a head gets "
+            "only hidden states. Give the adapter a linear head in a bundle.",
+            "schema",
+            name,
+            tasks=_CLASSIFIERS,
+        )
+        for name in _BIDIRECTIONAL
+    ),
+    Gap(
+        "there is no class of transformers for this task on it.",
+        None,
+        _BIDIRECTIONAL[0],
+        tasks=("token-classification",),
+    ),
+    *(
+        Gap(
             "there is no class of transformers for question answering on it.",
             None,
             name,
             tasks=("question-answering",),
         )
-        for name in ("nomic_bert", "eurobert", "gte")
+        for name in ("nomic_bert", "eurobert", "gte", _BIDIRECTIONAL[0])
     ),
     *(
         Gap(

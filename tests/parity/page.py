@@ -133,6 +133,39 @@ with more adapters than slots. The architecture of a T5 sets no limit to a text.
 `n_positions` of its `config.json`, else 512 tokens, or less if `tokenizer_config.json` says so.
 """
 
+_BODIES_NOTE = """\
+These are the architectures of models that people embed with:
+
+| models | architecture |
+| --- | --- |
+| multilingual E5, BGE-M3, XLM-V | xlm-roberta |
+| GTE-ModernBERT, ModernBERT Embed | modernbert |
+| mDeBERTa | deberta-v2 |
+| CamemBERT | camembert |
+| Nomic Embed Text 1.5 | nomic_bert |
+| EuroBERT | eurobert |
+| GTE multilingual, as transformers has it | gte |
+| jina-embeddings-v3, as transformers has it | jina_embeddings_v3 |
+| Qwen3-Embedding | qwen3, a [decoder](#heads-on-a-decoder) |
+| EmbeddingGemma | gemma3_text whose tokens see each other |
+
+Tests use small random models of each, and no published checkpoint.
+
+A decoder computes texts in one pass, like an encoder, if its `config.json` sets \
+`use_bidirectional_attention`, or `is_causal` to false. Then each token sees all others, and the model \
+generates nothing. The tests have gemma3_text and qwen3 of this kind, and no other decoder.
+
+The server refuses these with the reason and the remedy:
+
+- files of the architecture `new` (GTE with its own code), `gemma3` (images and texts) and `embedding_gemma2` \
+(several modalities);
+- files that lack a tensor of the model that transformers has under their `model_type`, because \
+their code comes with the checkpoint;
+- rotary positions that depend on the longest text of a batch (`rope_type` `dynamic` and `longrope`);
+- EmbeddingGemma's two modules `Dense`, as every `Dense`. Without `modules.json` it embeds by the mean of its \
+tokens, which are not the published embeddings.
+"""
+
 _FILES_NOTE = """\
 The files of sentence-transformers beside a foundation say how it embeds. The server supports the modules \
 `Transformer`, `Pooling` (mean, the first or the last token) and `Normalize`, a default prompt, \
@@ -209,6 +242,8 @@ def render() -> str:
                 ["architecture", "LoRA's usual targets", "`modules_to_save`"], map(_row, ARCHITECTURES.values())
             ),
             _ARCHITECTURE_NOTE,
+            "### Models for embeddings\n",
+            _BODIES_NOTE,
             "## Kinds that become LoRA\n",
             f"{', '.join(CONVERTED)}\n",
             _CONVERTED_NOTE,

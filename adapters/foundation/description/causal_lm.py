@@ -23,15 +23,19 @@ _SETTINGS = ("generation_config.json", "config.json")
 def causal_lm(files: FoundationFiles, class_name: str, config: Any, trunk: str) -> CausalLM:
     """Return the head of a decoder's checkpoint, whose trunk has the fingerprint `trunk`.
 
-    Raise FoundationError if no token ends an answer, or if positions depend on the longest sequence of a pass.
+    Raise FoundationError if no token ends an answer.
     """
+    vocabulary = int(config.vocab_size)
+    return CausalLM(class_name, vocabulary, stop_ids(files, vocabulary), language_digest(files, trunk))
+
+
+def check_positions(files: FoundationFiles, config: Any) -> None:
+    """Raise FoundationError if rotary positions depend on the longest sequence of a pass."""
     if kinds := sorted(_rope_types(config) & _DEPENDENT):
         raise FoundationError(
             f"{files.folder}: rope_type {kinds[0]!r} is not served, because an answer would depend on the others "
             "of its pass; choose a model with another rope_type"
         )
-    vocabulary = int(config.vocab_size)
-    return CausalLM(class_name, vocabulary, stop_ids(files, vocabulary), language_digest(files, trunk))
 
 
 def language_digest(files: FoundationFiles, trunk: str) -> str:

@@ -7,12 +7,10 @@ from collections import defaultdict
 from typing import Any
 
 from rootstock.adapters.bundle.canonical import canonical
+from rootstock.adapters.foundation.description.completeness import current
 from rootstock.adapters.foundation.location import FoundationFiles, fingerprint, heads_digest, mask_token
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import MaskedLM
-
-# Old names of a normalisation's tensors, from before transformers renamed them, and the new ones.
-_RENAMED = {"gamma": "weight", "beta": "bias"}
 
 
 def masked_lm(files: FoundationFiles, config: Any) -> MaskedLM | None:
@@ -33,17 +31,12 @@ def masked_lm(files: FoundationFiles, config: Any) -> MaskedLM | None:
         tied[id(parameter)].add(name)
     prefix = f"{model.base_model_prefix}."
     needed = [names for names in tied.values() if not any(name.startswith(prefix) for name in names)]
-    present = set(map(_current, FoundationWeights(files.folder, config.model_type).beside))
+    present = set(map(current, FoundationWeights(files.folder, config.model_type).beside))
     heads, mask_id = heads_digest(files.folder), _mask_id(files)
     if heads is None or mask_id is None or not all(names & present for names in needed):
         return None
     digest = hashlib.sha256(canonical([fingerprint(files.folder), heads])).hexdigest()
     return MaskedLM(type(model).__name__, mask_id, f"sha256:{digest}")
-
-
-def _current(name: str) -> str:
-    stem, dot, last = name.rpartition(".")
-    return f"{stem}{dot}{_RENAMED.get(last, last)}"
 
 
 def _mask_id(files: FoundationFiles) -> int | None:

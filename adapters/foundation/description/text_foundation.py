@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rootstock.adapters.foundation.description.causal_lm import causal_lm
+from rootstock.adapters.foundation.description.causal_lm import causal_lm, check_positions
+from rootstock.adapters.foundation.description.completeness import check_complete
 from rootstock.adapters.foundation.description.head_shapes import head_shapes, two_sizes, with_labels
 from rootstock.adapters.foundation.description.layers import layer_prefix, linears, norms
 from rootstock.adapters.foundation.description.masked_lm import masked_lm
@@ -32,11 +33,14 @@ def text_foundation(files: FoundationFiles, config: Any, raw: Mapping[str, Any])
     import torch
     from transformers import AutoModel
 
+    check_positions(files, config)
     continues, rewrites = continues_text(raw), rewrites_text(raw)
     with torch.device("meta"):
         trunk = AutoModel.from_config(config)
         own = _language_model(config) if continues else {}
         built = _rewriter(config) if rewrites else own | _task_models(config, trunk, continues)
+    if not (continues or rewrites):
+        check_complete(files, config.model_type, trunk)
     classes = {type(a).__name__: _task_class(task, a, b, trunk) for task, (a, b) in built.items()}
     padding = getattr(config, "pad_token_id", None)
     limit = max_tokens(files.folder, config.model_type, _positions(config), padding)
@@ -81,7 +85,7 @@ def _task_models(config: Any, trunk: nn.Module, generates: bool) -> dict[str, tu
             models = two_sizes(auto.from_config, config)
             # A decoder's classifier (`score`) reads the last token, which it finds by the input's ids. Only the
             # runner of decoders does so. The heads of other runners receive only hidden states.
-            if generates or not hasattr(models[0], "score"):
+            if generates or task == "token-classification" or not hasattr(models[0], "score"):
                 built[task] = models
     if not generates and type(config) in AutoModelForQuestionAnswering._model_mapping:
         model = with_labels(AutoModelForQuestionAnswering.from_config, config, 2)

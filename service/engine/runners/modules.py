@@ -32,6 +32,10 @@ def load_trunk(folder: Path, attention: str | None, model_type: str | None = Non
         from rootstock.service.engine.runners.deberta import let_positions_vary
 
         let_positions_vary(trunk)
+    if trunk.config.model_type == "gemma3_text":
+        from rootstock.service.engine.runners.gemma import let_every_token_see
+
+        let_every_token_see(trunk)
     return cast(nn.Module, trunk.eval().requires_grad_(False))
 
 

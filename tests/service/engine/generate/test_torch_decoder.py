@@ -110,8 +110,10 @@ def test_greedy_answers_under_more_adapters_than_slots_are_those_of_peft(
 
 
 def test_a_model_whose_passes_differ_from_transformers_own_is_refused_when_it_loads(tmp_path: Path) -> None:
-    # An embedding model on a decoder's weights, in which every token sees all others.
-    tiny = make_decoder("gemma3_text", tmp_path / "model", use_bidirectional_attention=True)
+    # A config that changes after the foundation was described: every token sees all others now.
+    tiny = make_decoder("gemma3_text", tmp_path / "model")
+    path = tiny.folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "use_bidirectional_attention": True}))
     with pytest.raises(WrongPasses, match="differ from transformers' own"):
         TorchDecoder(tiny.folder, tiny.spec, slots=3, cache_tokens=256)
 
