@@ -218,7 +218,7 @@ def _plain_tokens(
     content = archive.tokenizer
     if content is None or not holds_words(short_names(tensors, config), task_class, foundation):
         return None
-    own = needed(base, "a tokenizer that adds tokens").tokenizer()
+    own = needed(base, "modules_to_save").tokenizer()
     return added_tokens(read_json(content, TOKENIZER_FILE), own)
 
 

@@ -24,8 +24,10 @@ _ALONE = (f"token_adapter.{_DELTA}", _DELTA)
 def holds_words(names: Iterable[str], task_class: TaskClass, foundation: FoundationSpec) -> bool:
     """Return whether an adapter's tensors, by the names of `short_names`, change the word embedding."""
     table = foundation.words
-    stem = None if table is None else f"{task_class.prefix}{table.name}."
-    return stem is not None and any(name.startswith(stem) for name in names)
+    if table is None:
+        return False
+    places = {f"{task_class.prefix}{table.name}.{place}" for place in (*_WHOLE, *_ALONE)}
+    return any(name in places for name in names)
 
 
 def take_words(
@@ -49,7 +51,8 @@ def take_words(
             raise Rejected("sites", "added_tokens", "the adapter holds no embeddings of the tokens that it adds")
         return None
     stem = f"{task_class.prefix}{table.name}"
-    rows = _whole(left, stem, table, needed(base, "a change of the word embedding"))
+    base = needed(base, "modules_to_save" if indices is None else "trainable_token_indices")
+    rows = _whole(left, stem, table, base)
     if indices is not None:
         name = next((f"{stem}.{place}" for place in _ALONE if f"{stem}.{place}" in left), f"{stem}.{_ALONE[0]}")
         delta = take(left, name, (len(indices), table.width))
@@ -63,7 +66,7 @@ def take_words(
             "limit; train fewer tokens, with trainable_token_indices"
         )
         raise Rejected("sites", stem, message)
-    return _changes({number: rows[number] for number in kept}, table, needed(base, stem))
+    return _changes({number: rows[number] for number in kept}, table, base)
 
 
 def _indices(config: PeftConfig, task_class: TaskClass, foundation: FoundationSpec) -> list[int] | None:
