@@ -16,6 +16,8 @@ import numpy.typing as npt
 from rootstock.adapters import tasks
 from rootstock.adapters.language_model import CausalLM as CausalLM
 from rootstock.adapters.language_model import LanguageModel, Seq2SeqLM, causal_lm_of, seq2seq_lm_of
+from rootstock.adapters.vocabulary.added_token import AddedToken
+from rootstock.adapters.vocabulary.words import WordRows, WordTable
 
 Array = npt.NDArray[np.float32]
 Pooling = Literal["mean", "cls", "last", "pooler"]
@@ -167,7 +169,7 @@ class FoundationSpec:
     cost of an input. `convolutions` holds the geometry of the sites that are convolutions. Their features in
     `sites` are (channels * kernel area, out). `text_tower` is None unless the foundation also has a tower for
     texts. `pad_id` is the token that fills every text up to `max_tokens`; None if texts are only padded to the
-    longest of a batch.
+    longest of a batch. `words` is the word embedding whose rows an adapter can change, if there is one.
     """
 
     fingerprint: str
@@ -192,6 +194,7 @@ class FoundationSpec:
     convolutions: Mapping[str, Convolution] = field(default_factory=dict)
     text_tower: TextTower | None = None
     pad_id: int | None = None
+    words: WordTable | None = None
     other_names: tuple[str, ...] = field(default=(), compare=False)
     lowercases: bool = field(default=False, compare=False)
 
@@ -202,6 +205,10 @@ class FoundationSpec:
         the pooler, and `layers + 1` if it changes nothing.
         """
         return min((self.layer_of(name) for name in modules), default=self.layers + 1)
+
+    def unchanged(self, weights: AdapterWeights) -> int:
+        """Return how many layers, counted from the first, an adapter leaves unchanged: see `depth`."""
+        return 0 if weights.words is not None else self.depth(weights.sites)
 
     def scaled_width(self, site: str) -> int:
         """Return the length of an `input_scale` at a site: a convolution has one factor for each channel."""
@@ -288,6 +295,7 @@ class FoundationSpec:
             "convolutions": {name: asdict(one) for name, one in self.convolutions.items()},
             "text_tower": None if self.text_tower is None else _tower_json(self.text_tower),
             "pad_id": self.pad_id,
+            "words": None if self.words is None else asdict(self.words),
             "classes": {
                 name: {
                     "task": c.task,
@@ -330,6 +338,7 @@ class FoundationSpec:
             convolutions={name: _convolution(one) for name, one in value.get("convolutions", {}).items()},
             text_tower=_text_tower(value.get("text_tower")),
             pad_id=value.get("pad_id"),
+            words=None if value.get("words") is None else WordTable(**value["words"]),
         )
 
 
@@ -370,11 +379,15 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The preparation of a text for the trunk: `prefix` comes first; `max_length` is its limit in tokens."""
+    """The preparation of a text for the trunk: `prefix` comes first; `max_length` is its limit in tokens.
+
+    `tokens` are those that the adapter's tokenizer has beside the foundation's; None if nothing states them.
+    """
 
     max_length: int
     truncation_side: Literal["left", "right"] = "right"
     prefix: str = ""
+    tokens: tuple[AddedToken, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -437,15 +450,29 @@ class SiteUpdate:
 
 @dataclass(frozen=True)
 class AdapterWeights:
-    """An adapter's checked tensors in the engine's form: fp32, one update per site, head tensors by name."""
+    """An adapter's checked tensors in the engine's form: fp32, one update per site, head tensors by name.
+
+    `words` are the rows of the word embedding that it changes or adds, if any.
+    """
 
     sites: Mapping[str, SiteUpdate]
     head: Mapping[str, Array]
+    words: WordRows | None = None
 
     @property
     def nbytes(self) -> int:
-        updates = sum(array.nbytes for update in self.sites.values() for array in update.arrays())
-        return updates + sum(t.nbytes for t in self.head.values())
+        return sum(array.nbytes for array in self.arrays())
+
+    def arrays(self) -> list[Array]:
+        """Return all arrays, those of the head last."""
+        updates = [array for update in self.sites.values() for array in update.arrays()]
+        rows = [] if self.words is None else [self.words.changes]
+        return updates + rows + list(self.head.values())
+
+    @property
+    def changes_trunk(self) -> bool:
+        """Return whether the adapter changes anything of the trunk, so that it is more than a head."""
+        return bool(self.sites) or self.words is not None
 
     @property
     def max_rank(self) -> int:

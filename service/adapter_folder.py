@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.bundle.archive import pack
-from rootstock.adapters.bundle.plain.extras import extra_of, is_description, system_file
+from rootstock.adapters.bundle.plain.extras import extra_of, may_be_read, system_file
 from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.reference import DEFAULT_TENANT, shown
 from rootstock.adapters.spec import Rejected
@@ -95,7 +95,7 @@ class AdapterFolder:
         size = 0
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
-            if (system_file(name) or extra_of(name)) and not is_description(name):
+            if (system_file(name) or extra_of(name)) and not may_be_read(name):
                 continue
             real = self.find(str(path))
             if real.is_dir():

@@ -194,12 +194,12 @@ class Publisher:
     ) -> tuple[Bundle, dict[str, Any]]:
         """Return the bundle, converted to LoRA if need be, and the entry for the version's record."""
         try:
-            bundle = await asyncio.to_thread(open_bundle, archive, self._limits, host.spec, plain)
+            bundle = await asyncio.to_thread(open_bundle, archive, self._limits, host.spec, plain, host.base)
             bundle.check_named_base(host.spec)
             return bundle, {}
         except Unconverted as error:
             lora = await host.converter.convert(data, error.kind, plain.task)
-            bundle = await asyncio.to_thread(open_bundle, lora.data, self._limits, host.spec, plain)
+            bundle = await asyncio.to_thread(open_bundle, lora.data, self._limits, host.spec, plain, host.base)
             return replace(bundle, ignored=archive.ignored), {"converted": lora.record}
 
     def _keep(

@@ -24,6 +24,8 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "bundle.json"
 GOLDEN = "golden.json"
+# No member: the tokens that it adds go into the manifest.
+TOKENIZER_FILE = "tokenizer.json"
 CARD = "README.md"
 MEMBERS = (CONFIG, WEIGHTS, MANIFEST, GOLDEN, CARD)
 # It is no member, because it signs the digest that the members have.
@@ -36,6 +38,8 @@ _UNREADABLE = (
     zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError,
     OverflowError, struct.error,
 )  # fmt: skip
+# The tokenizer of 250,000 pieces of XLM-R takes 17 MB.
+_MAX_TOKENIZER_BYTES = 32 * 2**20
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 # sentence-transformers writes four, and one for each of the model's few modules. A chat template is one more.
 _MAX_DESCRIPTIONS = 13
@@ -56,13 +60,15 @@ class Archive:
     """An uploaded zip: its members by name, and the names of the known extras in it (`ignored`).
 
     `descriptions` holds, by path, the extras that describe a model (`is_description`). `signature` is the content
-    of the signature's file, None without one.
+    of the signature's file, None without one. `tokenizer` is that of tokenizer.json, None without one or if it
+    is too large to be read.
     """
 
     members: Mapping[str, bytes]
     ignored: tuple[str, ...] = ()
     descriptions: Mapping[str, bytes] = field(default_factory=dict)
     signature: bytes | None = None
+    tokenizer: bytes | None = None
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
@@ -113,6 +119,7 @@ def open_archive(data: bytes, limits: Limits) -> Archive:
             tuple(sorted(ignored)),
             {path: _read(archive, info) for path, info in described.items()},
             signature,
+            _tokenizer(archive, extras.get(TOKENIZER_FILE)),
         )
 
 
@@ -245,6 +252,13 @@ def _members(
             present = ", ".join(sorted(members)) or "nothing"
             raise Rejected("members", required, f"this required member is missing; the archive holds: {present}")
     return members
+
+
+def _tokenizer(archive: zipfile.ZipFile, info: zipfile.ZipInfo | None) -> bytes | None:
+    """Return the content of a tokenizer's file, if it may be read. Most adapters do not need it."""
+    if info is None or info.flag_bits & 0x1 or info.file_size > _MAX_TOKENIZER_BYTES:
+        return None
+    return _read(archive, info) if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else None
 
 
 def _check_name(info: zipfile.ZipInfo) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from rootstock.adapters.spec import Array
 
@@ -20,3 +21,9 @@ class BaseWeights(Protocol):
     def weight(self, site: str) -> Array: ...
 
     def bias(self, module: str) -> Array | None: ...
+
+    def embedding(self, module: str) -> Array:
+        """Return the rows of an embedding: (tokens, width) fp32, read-only."""
+
+    def tokenizer(self) -> Mapping[str, Any]:
+        """Return the content of the foundation's tokenizer.json."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rootstock.adapters.bundle.archive import (
     CARD,
     CONFIG,
     GOLDEN,
     MANIFEST,
+    TOKENIZER_FILE,
     WEIGHTS,
     Archive,
     Limits,
@@ -19,6 +20,7 @@ from rootstock.adapters.bundle.archive import (
 from rootstock.adapters.bundle.base_weights import BaseWeights
 from rootstock.adapters.bundle.canonical import sha256
 from rootstock.adapters.bundle.golden import Golden, read_golden
+from rootstock.adapters.bundle.kinds.lora import needed
 from rootstock.adapters.bundle.labels import config_labels
 from rootstock.adapters.bundle.manifest import (
     Manifest,
@@ -41,18 +43,22 @@ from rootstock.adapters.bundle.plain.folder import (
     plain_template,
     plain_warnings,
 )
-from rootstock.adapters.bundle.plain.origin import with_former_names
+from rootstock.adapters.bundle.plain.origin import short_names, with_former_names
 from rootstock.adapters.bundle.tensors import read_tensors
+from rootstock.adapters.bundle.vocabulary.added_tokens import added_tokens, check_ids
+from rootstock.adapters.bundle.vocabulary.word_rows import holds_words
 from rootstock.adapters.bundle.weights import read_weights
 from rootstock.adapters.spec import (
     ZERO_SHOT_IMAGES,
     Adapter,
+    Array,
     FoundationSpec,
     Preprocessing,
     Prompting,
     Rejected,
     TaskClass,
 )
+from rootstock.adapters.vocabulary.added_token import AddedToken
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,9 @@ class Bundle:
             )
         tensors = read_tensors(self.files[WEIGHTS])
         config = with_former_names(config, tensors, task_class, foundation)
+        tokens = None if manifest.preprocessing is None else manifest.preprocessing.tokens
+        if tokens:
+            check_ids(tokens, needed(base, "added_tokens").tokenizer())
         weights = read_weights(
             tensors,
             config,
@@ -123,6 +132,7 @@ class Bundle:
             len(manifest.labels),
             max_rank,
             base,
+            tokens,
         )
         targets = _targets(config, task_class, foundation)
         stated_targets = manifest.targets
@@ -159,11 +169,16 @@ class Bundle:
 
 
 def open_bundle(
-    data: bytes | Archive, limits: Limits, foundation: FoundationSpec, plain: PlainFields | None = None
+    data: bytes | Archive,
+    limits: Limits,
+    foundation: FoundationSpec,
+    plain: PlainFields | None = None,
+    base: BaseWeights | None = None,
 ) -> Bundle:
     """Check the members, hashes and schema of the bundle in a zip, and return it; the zip may be open already.
 
-    A plain PEFT folder gets its manifest here. `Bundle.adapter` checks the tensors. Raise Rejected with check
+    A plain PEFT folder gets its manifest here. One that changes the word embedding and brings a tokenizer needs
+    `base`, which has the foundation's tokenizer. `Bundle.adapter` checks the tensors. Raise Rejected with check
     "size", "members", "names" or "schema", and for a plain PEFT folder also with the checks that its manifest
     needs.
     """
@@ -171,7 +186,7 @@ def open_bundle(
     files = dict(archive.members)
     plain = plain or PlainFields()
     if MANIFEST not in files:
-        return _from_plain(archive, foundation, plain, limits)
+        return _from_plain(archive, foundation, plain, limits, base)
     if fields := plain.given():
         raise Rejected(
             "schema",
@@ -189,6 +204,22 @@ def open_bundle(
     if GOLDEN in files:
         read_golden(files[GOLDEN], manifest.modality)
     return Bundle(manifest, files, ignored=archive.ignored)
+
+
+def _plain_tokens(
+    archive: Archive,
+    tensors: Mapping[str, Array],
+    config: PeftConfig,
+    task_class: TaskClass,
+    foundation: FoundationSpec,
+    base: BaseWeights | None,
+) -> tuple[AddedToken, ...] | None:
+    """Return the tokens that a plain folder's tokenizer adds, if the adapter changes the word embedding."""
+    content = archive.tokenizer
+    if content is None or not holds_words(short_names(tensors, config), task_class, foundation):
+        return None
+    own = needed(base, "modules_to_save").tokenizer()
+    return added_tokens(read_json(content, TOKENIZER_FILE), own)
 
 
 def write_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
@@ -211,7 +242,13 @@ def _disagreement(stated: Iterable[str], targeted: Iterable[str]) -> str:
     return f"{stated[:3]}… is not the sorted list of the {len(targeted)} targeted modules, each of them once"
 
 
-def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields, limits: Limits) -> Bundle:
+def _from_plain(
+    archive: Archive,
+    foundation: FoundationSpec,
+    plain: PlainFields,
+    limits: Limits,
+    base: BaseWeights | None,
+) -> Bundle:
     files = archive.members
     if GOLDEN in files:
         raise Rejected(
@@ -228,12 +265,16 @@ def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields
     labels = plain_labels(tensors, task_class, config, plain, foundation, stated)
     check_labels(labels, task)
     template, held_by = plain_template(task, archive) or (None, None)
+    preprocessing = plain_preprocessing(task, plain, foundation, sentence)
+    tokens = _plain_tokens(archive, tensors, config, task_class, foundation, base)
+    if tokens is not None and preprocessing is not None:
+        preprocessing = replace(preprocessing, tokens=tokens)
     manifest = Manifest(
         task=task,
         problem_type=plain_problem(task, plain, len(labels)),
         head=plain_head(task_class, foundation, sentence),
         labels=labels,
-        preprocessing=plain_preprocessing(task, plain, foundation, sentence),
+        preprocessing=preprocessing,
         foundation={"fingerprint": None, "name": foundation.name, "revision": foundation.revision},
         targets=_targets(config, task_class, foundation),
         files={},
@@ -249,6 +290,8 @@ def _from_plain(archive: Archive, foundation: FoundationSpec, plain: PlainFields
     used = {extra_of(path) for path in archive.descriptions if path != MODEL} if sentence else set()
     if plain.labels is None and labels == config_labels(stated, len(labels), task_class.task):
         used.add(MODEL)
+    if tokens is not None:
+        used.add(TOKENIZER_FILE)
     return Bundle(
         bundle.manifest,
         bundle.files,

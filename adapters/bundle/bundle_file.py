@@ -34,7 +34,7 @@ _DOWN_PROJECTION = re.compile(r"\.lora_A(\.|$)")
 class BundleDescription:
     """The content of a bundle without the values of its tensors.
 
-    `kind` is "lora", "dora", "adalora", "ia3", or None for a head alone. `ranks` are the distinct ranks of its
+    `kind` is that of PEFT in lower case, or "dora"; None for a head alone. `ranks` are the distinct ranks of its
     modules, ascending; they are empty for a kind without ranks. `parameters` counts the numbers in its tensors,
     the head's included. `card` tells whether the bundle has a model card.
     """

@@ -18,6 +18,7 @@ from rootstock.adapters.bundle.calibration import (
     read_calibration,
 )
 from rootstock.adapters.bundle.canonical import canonical, digest_of
+from rootstock.adapters.bundle.vocabulary.added_tokens import read_tokens
 from rootstock.adapters.spec import (
     CLASSIFICATION,
     FILL_MASK,
@@ -59,6 +60,8 @@ _KEYS = {
     "license",
     "files",
 }
+# The key of the tokens that an adapter brings, in `preprocessing`.
+_TOKENS = "added_tokens"
 # Only a bundle for text generation has this key.
 _PROMPTING = "prompting"
 # Every chat begins with the system prompt.
@@ -108,7 +111,7 @@ class Manifest:
             "head": head,
             "foundation": dict(self.foundation),
             "id2label": {str(i): label for i, label in enumerate(self.labels)},
-            "preprocessing": {} if self.preprocessing is None else vars(self.preprocessing),
+            "preprocessing": {} if self.preprocessing is None else _prepared(self.preprocessing),
             "targets": list(self.targets),
             "golden": "golden.json" if "golden.json" in self.files else "none",
             "evaluation": dict(self.evaluation),
@@ -334,7 +337,8 @@ def _preprocessing(value: Mapping[str, Any], task: str) -> Preprocessing | None:
             reason = f"{task} takes none: the foundation's own files say how its inputs are prepared"
             raise _wrong("preprocessing", f"has the keys {sorted(value)}; leave it empty, because {reason}")
         return None
-    _exactly(value, "preprocessing", {"max_length", "truncation_side", "prefix"})
+    keys = {"max_length", "truncation_side", "prefix"}
+    _exactly(value, "preprocessing", keys | ({_TOKENS} & value.keys()))
     length = value["max_length"]
     if not isinstance(length, int) or isinstance(length, bool) or length < 3:
         raise _wrong("preprocessing.max_length", f"{length!r} is not a whole number of at least 3 tokens")
@@ -345,7 +349,16 @@ def _preprocessing(value: Mapping[str, Any], task: str) -> Preprocessing | None:
             "preprocessing.prefix",
             f"the prefix has {len(prefix)} characters and the limit is {MAX_PREFIX_CHARACTERS}; shorten it",
         )
-    return Preprocessing(length, "left" if side == "left" else "right", prefix)
+    tokens = read_tokens(value[_TOKENS], "bundle.json: preprocessing") if _TOKENS in value else None
+    return Preprocessing(length, "left" if side == "left" else "right", prefix, tokens)
+
+
+def _prepared(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the JSON value. A bundle that states no tokens has no key for them, and keeps its digest."""
+    value = {key: part for key, part in vars(preprocessing).items() if key != "tokens"}
+    if preprocessing.tokens is not None:
+        value[_TOKENS] = [token.to_json() for token in preprocessing.tokens]
+    return value
 
 
 def check_template_size(template: str, where: str) -> None:

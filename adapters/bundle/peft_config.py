@@ -15,6 +15,7 @@ from typing import Any
 
 from rootstock.adapters.bundle.kinds.block_diagonal import check_blocks
 from rootstock.adapters.bundle.kinds.methods import Unconverted, check_kind, wrong_option
+from rootstock.adapters.bundle.kinds.token_indices import check_indices
 from rootstock.adapters.bundle.names.former_names import former_name
 from rootstock.adapters.bundle.patterns import MAX_PATTERNS, PatternBudget, containing, ending_in, layer_of
 from rootstock.adapters.bundle.peft_options import KNOWN_TO, check_init, conversion_of, foreign_keys
@@ -52,7 +53,7 @@ class PeftConfig:
     def targets(self, task_class: TaskClass) -> tuple[str, ...]:
         """Return the full names (in the task class) of the linear modules that this adapter targets, sorted.
 
-        An adapter of normalisation layers (LN_TUNING) has none.
+        An adapter of normalisation layers (LN_TUNING) or of tokens (TRAINABLE_TOKENS) has none.
         """
         if not self._last or self._last[0] is not task_class:
             self._last[:] = task_class, self._matches(task_class)
@@ -60,7 +61,7 @@ class PeftConfig:
         return names
 
     def _matches(self, task_class: TaskClass) -> tuple[str, ...]:
-        if self.peft_type in (None, "LN_TUNING"):
+        if self.peft_type in (None, "LN_TUNING", "TRAINABLE_TOKENS"):
             return ()
         target, exclude = self.values.get("target_modules"), self.values.get("exclude_modules")
         names: Iterable[str] = task_class.linears
@@ -82,6 +83,10 @@ class PeftConfig:
         return tuple(
             sorted(n for n, w in written.items() if not self._excluded(w, exclude) and self._targeted(w, target))
         )
+
+    def targets_words(self, written: str) -> bool:
+        """Return whether an adapter of tokens (TRAINABLE_TOKENS) targets the embedding that it calls so."""
+        return self._targeted(written, self.values.get("target_modules"))
 
     def by_parameter(self, module: str) -> bool:
         """Return whether `target_parameters` names the weight of this module."""
@@ -183,7 +188,11 @@ def read_config(value: Mapping[str, Any]) -> PeftConfig:
     values = {key: option for key, option in value.items() if key in KNOWN_TO[kind]}
     if kind == "IA3":
         _check_feedforward(value)
-    if kind in ("IA3", "LN_TUNING"):
+    if (indices := value.get("trainable_token_indices")) is not None:
+        check_indices(indices, "trainable_token_indices")
+    if kind == "TRAINABLE_TOKENS":
+        check_indices(value.get("token_indices"), "token_indices")
+    if kind in ("IA3", "LN_TUNING", "TRAINABLE_TOKENS"):
         return PeftConfig(kind, task, values, foreign)
     if value.get("bias", "none") not in _BIASES:
         raise wrong_option("bias", f"{value['bias']!r} is not valid; choose one of: {', '.join(_BIASES)}")

@@ -32,6 +32,8 @@ _SERVED = {
     "inference_mode": _NO_EFFECT,
     "fan_in_fan_out": "no effect: PEFT sets it by the module's class",
 }
+# Of the kinds that know no linear layer.
+_SERVED_OF_LAYERS = {option: how for option, how in _SERVED.items() if option != "fan_in_fan_out"}
 _SERVED_WITH_LORA = {
     "layers_to_transform": "read",
     "layers_pattern": "read",
@@ -51,6 +53,7 @@ _SERVED_WITH_LORA = {
     "eva_config": _NO_EFFECT,
     "runtime_config": _NO_EFFECT,
     "ensure_weight_tying": "no effect: no tied layer is changed",
+    "trainable_token_indices": "read: tokens of the word embedding; on a decoder refused",
 }
 # By option that only LoRA reads.
 _SERVED_WITH_LORA_ALONE = {
@@ -72,7 +75,8 @@ SERVED_OPTIONS: dict[str, dict[str, str]] = {
         ("target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step"), _NO_EFFECT
     ),
     "IA3": _SERVED | {"feedforward_modules": "read", "init_ia3_weights": _NO_EFFECT},
-    "LN_TUNING": {option: how for option, how in _SERVED.items() if option != "fan_in_fan_out"},
+    "TRAINABLE_TOKENS": _SERVED_OF_LAYERS | {"token_indices": "read", "init_weights": _NO_EFFECT},
+    "LN_TUNING": _SERVED_OF_LAYERS,
 }
 KNOWN_TO = {kind: frozenset(options) for kind, options in SERVED_OPTIONS.items()}
 # Options of LoRA with which the server first converts the adapter, and why.
@@ -86,7 +90,6 @@ REFUSED_OPTIONS = {
     "arrow_config": ("it mixes several adapters by the input", "upload the adapters that it mixes, each alone"),
     "layer_replication": ("it makes a deeper model than the foundation", _TRAIN),
     "megatron_config": ("it is for Megatron's layers, which no foundation has", _TRAIN),
-    "trainable_token_indices": ("it changes token embeddings, which all adapters share", _TRAIN),
     "use_qalora": ("it is for quantised layers, whose inputs it averages in groups", _TRAIN),
 }
 # Initialisations that leave the foundation's weights unchanged.

@@ -22,6 +22,7 @@ from rootstock.adapters.bundle.peft_config import PeftConfig, ends_in
 from rootstock.adapters.bundle.peft_options import is_of_training
 from rootstock.adapters.bundle.plain.origin import check_origin, head_hint, short_names, why_left
 from rootstock.adapters.bundle.tensors import check_finite, take
+from rootstock.adapters.bundle.vocabulary.word_rows import take_words
 from rootstock.adapters.spec import (
     EMBEDDING,
     AdapterWeights,
@@ -32,6 +33,8 @@ from rootstock.adapters.spec import (
     SiteUpdate,
     TaskClass,
 )
+from rootstock.adapters.vocabulary.added_token import AddedToken
+from rootstock.adapters.vocabulary.words import WordRows
 
 # In fp32 numbers: each array begins at a multiple of 64 bytes in the block that holds all of them.
 _ALIGN = 16
@@ -51,16 +54,20 @@ def read_weights(
     labels: int,
     max_rank: int,
     base: BaseWeights | None = None,
+    tokens: tuple[AddedToken, ...] | None = None,
 ) -> AdapterWeights:
     """Return the tensors in the engine's form.
 
     Every tensor must have a known place, and none may be missing or left over; else raise Rejected. The checks
     run in this order: "sites" (name and shape) and "labels", "finite", "rank". `base` is the foundation's
-    weights: DoRA, trained biases and a pooler that is saved whole are stated relative to them.
+    weights: DoRA, trained biases, rows of the word embedding and modules that are saved whole are stated relative
+    to them. `tokens` are those that the adapter's tokenizer adds, None if nothing states them.
     """
     named = short_names(tensors, config)
     try:
-        sites, whole, head_tensors = _placed(named, config, task_class, head, foundation, labels, base)
+        sites, whole, head_tensors, words = _placed(
+            named, config, task_class, head, foundation, labels, base, tokens
+        )
     except Rejected:
         # An adapter of another model fails by one of its tensors first; its origin says why.
         check_origin(named, config, task_class, foundation)
@@ -68,7 +75,7 @@ def read_weights(
     check_finite(tensors)
     _check_products(sites)
     _check_rank(sites, whole, max_rank)
-    return in_one_array(sites, head_tensors)
+    return in_one_array(sites, head_tensors, words)
 
 
 def _placed(
@@ -79,11 +86,13 @@ def _placed(
     foundation: FoundationSpec,
     labels: int,
     base: BaseWeights | None,
-) -> tuple[dict[str, SiteUpdate], Collection[str], dict[str, Array]]:
-    """Return the update of each site, the sites that are saved whole, and the head's tensors."""
+    tokens: tuple[AddedToken, ...] | None,
+) -> tuple[dict[str, SiteUpdate], Collection[str], dict[str, Array], WordRows | None]:
+    """Return the update of each site, the sites that are saved whole, the head's tensors, and the words' rows."""
     left = {name: tensor for name, tensor in named.items() if not is_of_training(name, config.values)}
     sites = _targeted(left, config, task_class, foundation, base)
     head_tensors = _head(left, task_class, head, foundation, labels)
+    words = take_words(left, config, task_class, foundation, tokens, base)
     normed = tuned_norms(left, config, task_class, foundation, base)
     normed |= saved_norms(left, config, task_class, foundation, base)
     whole = saved_pooler(left, config, task_class, foundation, base)
@@ -91,7 +100,7 @@ def _placed(
     if left:
         name = sorted(left)[0]
         raise Rejected("sites", name, why_left(name, task_class, foundation))
-    return sites, whole, head_tensors
+    return sites, whole, head_tensors, words
 
 
 def _targeted(
@@ -103,7 +112,7 @@ def _targeted(
 ) -> dict[str, SiteUpdate]:
     """Return the update of each site that the config targets."""
     targets = config.targets(task_class)
-    if config.peft_type not in (None, "LN_TUNING") and not targets:
+    if config.peft_type not in (None, "LN_TUNING", "TRAINABLE_TOKENS") and not targets:
         option = config.values.get("target_modules")
         raise Rejected("sites", "target_modules", f"{option!r} matches no linear module of {task_class.name}")
     if config.peft_type == "ADALORA":
@@ -192,13 +201,15 @@ def _check_rank(sites: Mapping[str, SiteUpdate], whole: Collection[str], max_ran
         raise Rejected("rank", worst, f"rank {sites[worst].rank}; this server serves at most {max_rank}")
 
 
-def in_one_array(sites: Mapping[str, SiteUpdate], head: Mapping[str, Array]) -> AdapterWeights:
+def in_one_array(
+    sites: Mapping[str, SiteUpdate], head: Mapping[str, Array], words: WordRows | None = None
+) -> AdapterWeights:
     """Return the same arrays as views of one contiguous fp32 array.
 
     An adapter is one block: the system gets it back as a whole (new_block), and a runner can copy it to a device
     at once.
     """
-    arrays = [array for update in sites.values() for array in update.arrays()] + list(head.values())
+    arrays = AdapterWeights(sites, head, words).arrays()
     sizes = [-(-array.size // _ALIGN) * _ALIGN for array in arrays]
     block = new_block(sum(sizes))
     views: dict[int, Array] = {}
@@ -212,4 +223,5 @@ def in_one_array(sites: Mapping[str, SiteUpdate], head: Mapping[str, Array]) -> 
         site: replace(update, **{k: views[id(v)] for k, v in vars(update).items() if v is not None})
         for site, update in sites.items()
     }
-    return AdapterWeights(moved, {name: views[id(tensor)] for name, tensor in head.items()})
+    rows = None if words is None else WordRows(words.ids, views[id(words.changes)])
+    return AdapterWeights(moved, {name: views[id(tensor)] for name, tensor in head.items()}, rows)

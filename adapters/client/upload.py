@@ -121,7 +121,7 @@ def _signed(data: bytes, plain: PlainAdapter, path: Path) -> bytes:
 
 
 def _packed(folder: Path) -> tuple[bytes, tuple[str, ...]]:
-    from rootstock.adapters.bundle.archive import CONFIG, MEMBERS, SIGNATURE, WEIGHTS, pack
+    from rootstock.adapters.bundle.archive import CONFIG, MEMBERS, SIGNATURE, TOKENIZER_FILE, WEIGHTS, pack
     from rootstock.adapters.bundle.plain.extras import extra_of, is_description, system_file, why_unknown
 
     sent: dict[str, bytes] = {}
@@ -129,7 +129,8 @@ def _packed(folder: Path) -> tuple[bytes, tuple[str, ...]]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
         extra = system_file(name) or extra_of(name)
-        if name in (*MEMBERS, SIGNATURE) or (extra is not None and is_description(name)):
+        wanted = is_description(name) or (name == TOKENIZER_FILE and _needs_tokenizer(folder / WEIGHTS))
+        if name in (*MEMBERS, SIGNATURE) or (extra is not None and wanted):
             sent[name] = path.read_bytes()
         elif extra is not None:
             ignored.add(extra)
@@ -146,6 +147,15 @@ def _packed(folder: Path) -> tuple[bytes, tuple[str, ...]]:
         problem = f"{folder} holds {unknown[0]}, which is no known part of an adapter ({why_unknown(unknown[0])})"
         raise Misused(f"{problem}; move it elsewhere, or push a folder with only {', '.join(MEMBERS)}")
     return pack(sent), tuple(sorted(ignored))
+
+
+def _needs_tokenizer(path: Path) -> bool:
+    from rootstock.adapters.bundle.vocabulary.tokenizer_need import needs_tokenizer
+
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return needs_tokenizer(file)
 
 
 class _Watched:

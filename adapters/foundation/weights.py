@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +111,21 @@ class FoundationWeights:
         if weight.ndim > 2:
             return weight.reshape(len(weight), -1)
         return weight.T if self._transposed else weight
+
+    def embedding(self, module: str) -> Array:
+        """Return the rows of an embedding: (tokens, width) fp32, read-only.
+
+        Raise Rejected (check "foundation") if there is none.
+        """
+        rows = self._tensor(f"{module}.weight")
+        if rows is None:
+            raise Rejected("foundation", module, "the foundation's files hold no weight of this embedding")
+        return rows
+
+    def tokenizer(self) -> dict[str, Any]:
+        """Return the content of the folder's tokenizer.json."""
+        content: dict[str, Any] = json.loads((self.folder / "tokenizer.json").read_text(encoding="utf-8"))
+        return content
 
     def number(self, name: str) -> float | None:
         """Return a tensor of one number, inside or outside the trunk; None if there is none of this name."""

@@ -142,13 +142,13 @@ def _keep(
         data, ignored = read_source(path)
         archive = open_archive(data, limits)
         signature = trusted.check(archive, PlainFields())
-        bundle = open_arrived(archive, limits, spec, stated)
+        bundle = open_arrived(archive, limits, spec, stated, base=base)
         adapter = bundle.adapter(spec, limits.max_rank, base)
         check_template(templates, adapter.prompting, {} if base is None else special_tokens(base.folder))
     except (Rejected, InvalidName, Misused, OSError) as error:
         return SkippedBundle(path.name, str(error))
     # A plain PEFT folder gets its manifest only here. To pack all the others again would take most of the time.
-    as_it_is = not (bundle.warnings or bundle.ignored or archive.signature)
+    as_it_is = not (bundle.warnings or bundle.ignored or archive.signature or archive.tokenizer)
     stored = data if as_it_is else bundle.to_zip()
     journal.mark(adapter.digest)
     guard(adapter.digest)

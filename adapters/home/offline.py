@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
 from rootstock.adapters.bundle.archive import CONFIG, Archive, open_archive
+from rootstock.adapters.bundle.base_weights import BaseWeights
 from rootstock.adapters.bundle.manifest import read_json
 from rootstock.adapters.bundle.plain.base_model import BASE, FIRST, check_base
 from rootstock.adapters.chat_template import special_tokens
@@ -35,16 +36,21 @@ def open_offline(
     data, ignored = read_source(path)
     files = locate(foundation or "default")
     spec = describe_in(None, files)
-    bundle = open_arrived(data, limits, spec, foundation is not None, PlainFields(*plain))
-    bundle = replace(bundle, ignored=tuple(sorted({*bundle.ignored, *ignored})))
     base = FoundationWeights(files.folder, spec.model_type)
+    bundle = open_arrived(data, limits, spec, foundation is not None, PlainFields(*plain), base)
+    bundle = replace(bundle, ignored=tuple(sorted({*bundle.ignored, *ignored})))
     adapter = bundle.adapter(spec, limits.max_rank, base)
     check_template(TemplateProcess(), adapter.prompting, special_tokens(files.folder))
     return spec, bundle, adapter
 
 
 def open_arrived(
-    data: bytes | Archive, limits: Limits, spec: FoundationSpec, stated: bool, plain: PlainFields | None = None
+    data: bytes | Archive,
+    limits: Limits,
+    spec: FoundationSpec,
+    stated: bool,
+    plain: PlainFields | None = None,
+    base: BaseWeights | None = None,
 ) -> Bundle:
     """Return the bundle in a zip, which may be open already, that is not in the store yet.
 
@@ -53,11 +59,11 @@ def open_arrived(
     """
     plain = plain or PlainFields()
     try:
-        bundle = open_bundle(data, limits, spec, plain)
+        bundle = open_bundle(data, limits, spec, plain, base)
     except Rejected as error:
         if not stated or error.check != "foundation":
             raise
-        return open_bundle(data, limits, spec, replace(plain, foundation=FIRST))
+        return open_bundle(data, limits, spec, replace(plain, foundation=FIRST), base)
     if not stated:
         bundle.check_named_base(spec)
     return bundle

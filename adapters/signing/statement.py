@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rootstock.adapters.bundle import PlainFields
-from rootstock.adapters.bundle.archive import MANIFEST, Archive
+from rootstock.adapters.bundle.archive import MANIFEST, TOKENIZER_FILE, Archive
 from rootstock.adapters.bundle.canonical import digest_of, sha256
 from rootstock.adapters.bundle.manifest import read_manifest
 
@@ -39,6 +39,8 @@ def statement_of(archive: Archive, plain: PlainFields) -> Statement:
     """
     if MANIFEST in archive.members:
         return Statement("bundle", read_manifest(archive.members[MANIFEST]).digest)
-    files = {path: sha256(data) for path, data in {**archive.members, **archive.descriptions}.items()}
+    tokenizer = {} if archive.tokenizer is None else {TOKENIZER_FILE: archive.tokenizer}
+    contents = {**archive.members, **archive.descriptions, **tokenizer}
+    files = {path: sha256(data) for path, data in contents.items()}
     fields = {name: value for name, value in vars(plain).items() if value is not None}
     return Statement("folder", digest_of({"files": files, "fields": fields}))

@@ -252,7 +252,7 @@ CAUSES: dict[str, tuple[Change, str, str]] = {
     ),
     "no head": (_without_head, "sites", "train with modules_to_save=['classifier']"),
     "whole model": (_whole, "sites", "holds weights of a whole model, such as bert.encoder.layer.0"),
-    "resized": (_with("embeddings.word_embeddings.weight", 70, 32), "sites", "were resized or trained"),
+    "resized": (_with("embeddings.word_embeddings.weight", 70, 32), "schema", "needs the foundation's weights"),
     "embedding": (_with("embeddings.word_embeddings.lora_embedding_A", 4, 70), "sites", "a LoRA of an embedding"),
     "trunk": (_with("encoder.layer.0.output.dense.weight", 32, 48), "sites", "a weight of the foundation itself"),
 }  # fmt: skip

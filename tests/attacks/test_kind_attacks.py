@@ -182,7 +182,6 @@ def test_a_tensor_of_another_kind_or_module_is_left_over(
     [
         (["dense"], f"{TRUNK}.0.output.dense.weight"),
         (["position_embeddings"], f"{FOLDER}.embeddings.position_embeddings.weight"),
-        (["word_embeddings"], f"{FOLDER}.embeddings.word_embeddings.weight"),
         (["encoder.layer.0"], f"{TRUNK}.0.intermediate.dense.weight"),
     ],
 )

@@ -21,7 +21,7 @@ from rootstock.service.engine.runners.onnx.export.export import export
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.engine.runners.torch.runner import TorchRunner
 from tests.parity.foundations import make_tiny
-from tests.parity.matrix import ARCHITECTURES, KINDS, Cell, alone, served
+from tests.parity.matrix import ARCHITECTURES, KINDS, Cell, alone, is_slow, served
 from tests.parity.oracle import Oracle
 from tests.peft_adapters import PeftAdapter
 
@@ -67,9 +67,10 @@ class Bench:
         self.served = functools.cache(self._serve)
 
     def everything(self) -> list[Served]:
-        """Every cell of the architecture, and the foundation alone for each of its tasks."""
+        """Every cell of the architecture that is not slow, and the foundation alone for each of its tasks."""
         name = self.tiny.architecture.name
-        return [*map(self.served, alone(name)), *map(self.served, served(name))]
+        cells = [cell for cell in served(name) if not is_slow(cell)]
+        return [*map(self.served, alone(name)), *map(self.served, cells)]
 
     def saved(self, cell: Cell) -> PeftAdapter:
         """What PEFT saved of a cell."""
@@ -81,7 +82,7 @@ class Bench:
     def opened(self, cell: Cell, data: bytes) -> Adapter:
         """The adapter in a plain folder's zip, as an upload that names the task opens it."""
         tiny = self.tiny
-        bundle = open_bundle(data, Limits(), tiny.spec, PlainFields(task=cell.task))
+        bundle = open_bundle(data, Limits(), tiny.spec, PlainFields(task=cell.task), tiny.weights)
         if cell.kind == "lora-pooler" and cell.task == "feature-extraction":
             # A plain folder takes the foundation's own pooling, which here is the mean.
             bundle = write_bundle(

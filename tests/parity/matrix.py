@@ -10,6 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 LAYERS = 3
+# Ids that every tokenizer of the tests has; special tokens, which each text has, are among them.
+TRAINED_TOKENS = [2, 3, 5, 7, 11, 13, 17, 19, 23, 101, 102]
+# The architectures whose adapters with added tokens are tested. gpt2's classifier is not served.
+TOKEN_ARCHITECTURES = (
+    "bert", "xlm-roberta", "albert", "deberta-v2", "modernbert", "mpnet", "distilbert", "electra",
+)  # fmt: skip
+# The kinds and architectures whose combinations are slow tests, with the architectures that are not.
+_SLOW_KINDS, FAST = ("ln", "tokens", "tokens-alone"), ("bert", "xlm-roberta")
 RUNNERS = ("onnx", "torch")
 
 
@@ -20,9 +28,9 @@ class Architecture:
     `attention` and `feedforward`: modules to target. `defaults`: the kinds whose targets PEFT itself chooses.
     `layers_pattern`: the name before a layer's number, where PEFT does not find it by itself. `heads`: by
     task, the head's modules where they are not those of `HEADS`; `finds_heads`: PEFT finds them nevertheless.
-    `norms`: its normalisations. `pooled`: the tasks whose class runs a pooler. `transposed`: its linear
-    layers are transformers' Conv1D. `slow`: all its cells but `QUICK` belong to the slow tests.
-    `model_type`: that of the config, if it is not the name.
+    `norms`: its normalisations; `words`: its word embedding. `pooled`: the tasks whose class runs a pooler.
+    `transposed`: its linear layers are transformers' Conv1D. `slow`: all its cells but `QUICK` belong to the
+    slow tests. `model_type`: that of the config, if it is not the name.
     """
 
     name: str
@@ -34,6 +42,7 @@ class Architecture:
     heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     finds_heads: bool = False
     norms: tuple[str, ...] = ("LayerNorm",)
+    words: str = "word_embeddings"
     pooled: tuple[str, ...] = ()
     transposed: bool = False
     slow: bool = False
@@ -222,6 +231,7 @@ ARCHITECTURES = {
             },
             attention=("Wqkv",),
             norms=("mlp_norm", "final_norm"),
+            words="tok_embeddings",
             feedforward="mlp.Wo",
             layers_pattern="layers",
             heads=dict.fromkeys(
@@ -240,6 +250,7 @@ ARCHITECTURES = {
             },
             attention=("c_attn",),
             norms=("ln_1", "ln_2", "ln_f"),
+            words="wte",
             feedforward="mlp.c_proj",
             defaults=_ALL_NAMED,
             layers_pattern="h",
@@ -359,6 +370,18 @@ KINDS = {
         Kind("ia3", "IA3", "IA3"),
         Kind("adalora", "ADALORA", "AdaLoRA", lambda _: {"total_step": 10, "init_r": 6, "target_r": 4}),
         Kind("ln", "LN_TUNING", "LN tuning", lambda a: {"target_modules": list(a.norms)}),
+        Kind(
+            "tokens",
+            "LORA",
+            "LoRA with `trainable_token_indices`",
+            lambda _: {"trainable_token_indices": TRAINED_TOKENS},
+        ),
+        Kind(
+            "tokens-alone",
+            "TRAINABLE_TOKENS",
+            "TRAINABLE_TOKENS",
+            lambda a: {"token_indices": TRAINED_TOKENS, "target_modules": [a.words]},
+        ),
         Kind("head", None, "a head alone"),
         Kind("loha", "LOHA", "LoHa, converted to LoRA", lambda _: {"r": 2}, architectures=("bert",)),
     )
@@ -432,6 +455,16 @@ GAPS = (
         )
         for architecture in ARCHITECTURES.values()
     ),
+    *(
+        Gap(
+            "PEFT saves no head with it; use `trainable_token_indices` of a LoRA.",
+            None,
+            name,
+            kinds=("tokens-alone",),
+            tasks=tuple(task for task in TASKS if task != "feature-extraction"),
+        )
+        for name in ARCHITECTURES
+    ),
 )
 
 
@@ -443,6 +476,8 @@ _EXPORTED = "eurobert"
 
 def is_slow(cell: Cell, runner: str) -> bool:
     """Whether a cell on a runner belongs to the slow tests."""
+    if cell.kind in _SLOW_KINDS:
+        return cell.architecture not in FAST
     quick = (cell.kind, cell.task) == QUICK and (runner == "torch" or cell.architecture == _EXPORTED)
     return ARCHITECTURES[cell.architecture].slow and not quick
 
@@ -483,6 +518,8 @@ def options(cell: Cell) -> dict[str, Any]:
         saved = list(own or HEADS[cell.task])
     if cell.kind == "lora-pooler" and "pooler" not in saved:
         saved.append("pooler")
+    if kind.peft == "TRAINABLE_TOKENS":
+        return chosen
     if architecture.transposed and kind.peft != "LN_TUNING":
         chosen["fan_in_fan_out"] = True
     return {**chosen, "modules_to_save": saved or None}

@@ -27,6 +27,7 @@ from tests.parity.matrix import (
     RUNNERS,
     SAME_OUTPUTS,
     TASKS,
+    TOKEN_ARCHITECTURES,
     Architecture,
     Cell,
     Kind,
@@ -63,6 +64,18 @@ one segment, but the server gives it two. Train it with `task_type=None` and `mo
 and give `task` on upload.
 """
 
+_TOKENS_NOTE = """\
+An adapter of a foundation that reads texts in one pass may change rows of the word embedding and add tokens. \
+It does so by `trainable_token_indices`, by the kind `TRAINABLE_TOKENS`, or by an embedding that was resized or \
+saved whole. Save the tokenizer into the same folder: its added tokens are then read in this adapter's texts, \
+and in no others. The tokenizer must be the foundation's with tokens added. At most 4,096 rows may differ and \
+1,024 tokens be added. [The bundle format](bundle-format.md#tokens) says more.
+
+Tests compare adapters with added tokens with PEFT on the resized model, on both runners, mixed in one batch \
+with each other and the bare foundation, on {architectures}. The slow tests have all but bert and xlm-roberta; \
+this holds for LN tuning and changed rows in the table above, too.
+"""
+
 _ALONE_INTRO = """\
 The foundation answers these tasks without an adapter. The first one is the default; `task` in the request \
 chooses the other. The server's answers must equal transformers' within the same bounds, alone and in batches \
@@ -97,10 +110,10 @@ text that AdaLoRA or trained biases generate.
 LN tuning is served where the normalisations are torch's `LayerNorm` (gpt2, phi). No adapter changes an RMS norm \
 (check `sites`).
 
-All adapters share the embeddings and the output layer. The server refuses an adapter that changes one of them \
-(check `sites`): a LoRA of `lm_head` or `embed_tokens`, one of the two in `modules_to_save`, embeddings that \
-were resized for new tokens, or `bias: all` on phi, whose output layer has a bias. It also refuses the kinds \
-that become LoRA (check `conversion`).
+All adapters of a foundation that generates text share the embeddings and the output layer. The server refuses \
+an adapter that changes one of them (check `sites`): a LoRA of `lm_head` or `embed_tokens`, one of the two in \
+`modules_to_save`, embeddings that were resized for new tokens, or `bias: all` on phi, whose output layer has a \
+bias. It also refuses the kinds that become LoRA (check `conversion`).
 """
 
 _HEADS_NOTE = """\
@@ -223,6 +236,8 @@ def render() -> str:
             "## Kinds and tasks\n",
             *_kinds_by_tasks(),
             _TASK_NOTE,
+            "## Tokens that an adapter brings\n",
+            _TOKENS_NOTE.format(architectures=", ".join(TOKEN_ARCHITECTURES)),
             "## The foundation alone\n",
             _ALONE_INTRO,
             *_tasks_alone(),

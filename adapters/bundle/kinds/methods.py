@@ -6,7 +6,7 @@ from typing import Any
 
 from rootstock.adapters.spec import Rejected
 
-NATIVE = ("LORA", "IA3", "ADALORA", "LN_TUNING")
+NATIVE = ("LORA", "IA3", "ADALORA", "LN_TUNING", "TRAINABLE_TOKENS")
 # PEFT merges each of these into the trunk's weights and biases, so a LoRA can replace it (adapters/convert).
 CONVERTED = (
     "ADAMSS", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA", "GRALORA", "HIRA", "HRA", "LOHA",
@@ -32,7 +32,6 @@ REFUSED = {
     "SUPERTUNING": _SPARSE,
     "FROD": _SPARSE,
     "SHADOW": "it runs a second network beside the foundation",
-    "TRAINABLE_TOKENS": "it changes token embeddings, which all adapters share",
 }
 
 

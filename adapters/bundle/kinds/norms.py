@@ -64,7 +64,7 @@ def _updates(
     updates = {}
     for module, stem in names:
         site = module.removeprefix(task_class.prefix)
-        update = _update(left, site, stem, foundation.norms[site], needed(base, "a normalisation layer"))
+        update = _update(left, site, stem, foundation.norms[site], needed(base, "target_modules"))
         if update.output_scale is not None or update.shift is not None:
             updates[site] = update
     return updates

@@ -60,6 +60,11 @@ def system_file(path: str) -> str | None:
     return last if last in _SYSTEM or last.startswith("._") else None
 
 
+def may_be_read(path: str) -> bool:
+    """Return whether a server may read this extra: a description, or a tokenizer that may add tokens."""
+    return is_description(path) or path == "tokenizer.json"
+
+
 def is_description(path: str) -> bool:
     """Return whether this extra may name labels, hold a chat template or describe a model's embeddings."""
     return path in _DESCRIPTIONS or (path.count("/") == 1 and fnmatchcase(path, "[0-9]_*/config.json"))

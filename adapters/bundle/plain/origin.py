@@ -168,8 +168,8 @@ def why_left(name: str, task_class: TaskClass, foundation: FoundationSpec) -> st
         return f"{reason}: a LoRA of an embedding, which all adapters share; target only linear layers"
     if _is_embedding(name):
         return (
-            f"{reason}: token embeddings, which PEFT saves if they were resized or trained; all adapters share "
-            "the foundation's; train without new tokens, or save with save_embedding_layers=False"
+            f"{reason}: embeddings, which PEFT saves if they were resized or trained; all adapters share these "
+            "of the foundation; train without them, or save with save_embedding_layers=False"
         )
     if name.removeprefix(task_class.prefix).rpartition(".")[0] in foundation.sites:
         return f"{reason}: a weight of the foundation itself, which all adapters share"

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from rootstock.adapters.spec import Convolution
+from rootstock.adapters.vocabulary.words import WordTable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,6 +77,21 @@ def norms(trunk: nn.Module) -> dict[str, int]:
         for name, module in trunk.named_modules()
         if isinstance(module, nn.LayerNorm) and module.elementwise_affine and name != "encoder.LayerNorm"
     }
+
+
+def words(trunk: Any) -> WordTable | None:
+    """Return the word embedding of a trunk, if its output is that of a plain table's rows.
+
+    Some architectures scale the rows, so that a change of a row is not one of the output.
+    """
+    from torch import nn
+
+    table = trunk.get_input_embeddings()
+    if type(table) is not nn.Embedding or table.max_norm is not None:
+        return None
+    name = next(name for name, module in trunk.named_modules() if module is table)
+    padding = getattr(trunk.config, "pad_token_id", None)
+    return WordTable(name, table.num_embeddings, table.embedding_dim, 1 if padding == 0 else 0)
 
 
 def layer_prefix(trunk: nn.Module, layers: int) -> str:

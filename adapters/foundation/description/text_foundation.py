@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rootstock.adapters.foundation.description.causal_lm import causal_lm, check_positions
 from rootstock.adapters.foundation.description.completeness import check_complete
 from rootstock.adapters.foundation.description.head_shapes import head_shapes, two_sizes, with_labels
-from rootstock.adapters.foundation.description.layers import layer_prefix, linears, norms
+from rootstock.adapters.foundation.description.layers import layer_prefix, linears, norms, words
 from rootstock.adapters.foundation.description.masked_lm import masked_lm
 from rootstock.adapters.foundation.description.seq2seq_lm import seq2seq_lm
 from rootstock.adapters.foundation.families import continues_text, rewrites_text
@@ -59,6 +59,8 @@ def text_foundation(files: FoundationFiles, config: Any, raw: Mapping[str, Any])
         sites=linears(trunk),
         classes=classes,
         norms=norms(trunk),
+        # A foundation that generates text has its output layer tied to the embedding, or the embedding scaled.
+        words=None if continues or rewrites else words(trunk),
         layer_prefix=layer_prefix(trunk, config.num_hidden_layers),
         masked_lm=None if continues or rewrites else masked_lm(files, config),
         causal_lm=causal_lm(files, next(iter(classes)), config, trunk_digest) if continues else None,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from urllib.parse import quote
 
 import httpx
 
 from rootstock.adapters.bundle import Limits, pack
-from rootstock.adapters.bundle.archive import CONFIG, MEMBERS, SIGNATURE, WEIGHTS
+from rootstock.adapters.bundle.archive import CONFIG, MEMBERS, SIGNATURE, TOKENIZER_FILE, WEIGHTS
 from rootstock.adapters.bundle.plain.extras import is_description
+from rootstock.adapters.bundle.vocabulary.tokenizer_need import needs_tokenizer
 from rootstock.adapters.sources.remote.download import download
 from rootstock.adapters.sources.remote.errors import SourceUnavailable
 from rootstock.adapters.sources.remote.source_hosts import SourceHosts
@@ -32,7 +34,8 @@ async def fetch_repository(
     listing = await download(
         httpx.URL(f"{base}/api/models/{repo}/revision/{source.commit}"), hosts, _MOST_LISTING, token
     )
-    names = [name for name in _names(listing, source) if name in (*MEMBERS, SIGNATURE) or is_description(name)]
+    listed = _names(listing, source)
+    names = [name for name in listed if name in (*MEMBERS, SIGNATURE) or is_description(name)]
     if missing := [name for name in (CONFIG, WEIGHTS) if name not in names]:
         raise SourceUnavailable(
             f"{source} holds no {' and no '.join(missing)}, so it is no adapter; a whole model becomes one with: "
@@ -42,8 +45,10 @@ async def fetch_repository(
         raise SourceUnavailable(f"{source} holds {len(names)} files of an adapter; the limit is {_MOST_FILES}")
     files: dict[str, bytes] = {}
     left = limits.max_unpacked_bytes
-    for name in names:
-        most = left if name == WEIGHTS else min(left, limits.max_text_bytes)
+    for name in [*names, *([TOKENIZER_FILE] if TOKENIZER_FILE in listed else [])]:
+        if name == TOKENIZER_FILE and not needs_tokenizer(BytesIO(files[WEIGHTS])):
+            continue
+        most = left if name in (WEIGHTS, TOKENIZER_FILE) else min(left, limits.max_text_bytes)
         url = httpx.URL(f"{base}/{repo}/resolve/{source.commit}/{quote(name)}")
         files[name] = await download(url, hosts, most, token)
         left -= len(files[name])

@@ -27,7 +27,7 @@ class DescribedFoundation(BaseModel):
 class Description(BaseModel):
     """The content of a version's bundle without its weights. A field that the bundle does not state is null.
 
-    `kind` is "lora", "dora", "adalora" or "ia3", and null for a head alone. `head` is the kind of the head.
+    `kind` is that of PEFT in lower case, or "dora"; null for a head alone. `head` is the kind of the head.
     `labels` are in the order of their ids. `max_length` is in tokens. `ranks` are the distinct ranks, ascending.
     `targets` names the modules of the foundation that the adapter changes. `parameters` counts the numbers in
     its tensors, the head's included. `evaluation` and `provenance` are as the trainer wrote them. `golden` tells

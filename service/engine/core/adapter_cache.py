@@ -135,8 +135,7 @@ def memory_of(adapter: Adapter) -> int:
     counts whole and once.
     """
     weights = adapter.weights
-    arrays = [array for update in weights.sites.values() for array in update.arrays()]
-    arrays += weights.head.values()
+    arrays = weights.arrays()
     owners: list[Any] = [array if array.base is None else array.base for array in arrays]
     buffers = {id(owner): memoryview(owner).nbytes for owner in owners}
     texts = sys.getsizeof(adapter.labels) + sum(map(sys.getsizeof, adapter.labels))

@@ -103,6 +103,12 @@ def _check(composition: Composition, adapters: Sequence[Adapter]) -> None:
                 "would change nothing; leave it out, or name it as head",
                 where,
             )
+        if adapter.weights.words is not None or adapter.preprocessing.added_tokens:
+            raise InvalidComposition(
+                f"{where} brings tokens or changes words of the foundation, and each token has one embedding; "
+                "send it alone as model",
+                where,
+            )
         for site, update in adapter.weights.sites.items():
             if update.input_scale is not None or update.output_scale is not None:
                 raise InvalidComposition(

@@ -9,6 +9,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from rootstock.adapters.vocabulary.words import WordTable
+
 # The parts of an update, by the names of the graph inputs or device tensors that hold them.
 PARTS = ("A", "B", "input_scale", "output_scale", "shift")
 # With fewer channels than this for each place of the stride, a convolution is computed on the unfolded input.
@@ -183,6 +185,36 @@ class SiteNorm(nn.Module):
         return y if self.shift is None else y + self.shift
 
 
+class WordSite(nn.Module):
+    """A frozen word embedding whose rows differ between the rows of a batch, for single tokens.
+
+    `changes` is (n, width), and `places` (rows, tokens) has for each token the index of what is added to its row
+    of the table. Both are None if no adapter of the batch has any. Places of shape (1, 1) apply to all tokens.
+    """
+
+    def __init__(self, table: nn.Module) -> None:
+        super().__init__()
+        self.table = table
+        self.changes: Tensor | None = None
+        self.places: Tensor | None = None
+
+    def take(self, changes: Tensor | None, places: Tensor | None) -> None:
+        """Set the changes of the next batch."""
+        self.changes, self.places = changes, places
+
+    @property
+    def weight(self) -> Tensor:
+        """Return the frozen rows. Some trunks read their type."""
+        weight: Any = self.table.weight
+        return cast(Tensor, weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        y: Tensor = self.table(tokens)
+        if self.changes is None or self.places is None:
+            return y
+        return y + nn.functional.embedding(self.places, self.changes)
+
+
 def has_rows(value: Tensor, rows: int) -> bool:
     """Tell whether a value's first axis is rows, or rows * heads as in WavLM's position bias.
 
@@ -215,6 +247,11 @@ def graft_sites(
 def graft_norms(trunk: nn.Module, norms: Iterable[str]) -> dict[str, SiteNorm]:
     """Replace each named normalisation layer, in place, by a SiteNorm around it. Return the sites by name."""
     return {name: _graft(trunk, name, SiteNorm) for name in norms}
+
+
+def graft_words(trunk: nn.Module, words: WordTable | None) -> WordSite | None:
+    """Replace the word embedding, in place, by a WordSite around it, and return that; None without one."""
+    return None if words is None else _graft(trunk, words.name, WordSite)
 
 
 Grafted = TypeVar("Grafted", bound=nn.Module)

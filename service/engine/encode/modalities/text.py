@@ -6,7 +6,8 @@ import copy
 import json
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,14 +18,17 @@ from tokenizers.processors import TemplateProcessing
 
 from rootstock.adapters.spec import Preprocessing
 from rootstock.adapters.tasks import Modality
+from rootstock.adapters.vocabulary.added_token import AddedToken
 from rootstock.service.engine.core.admission import estimated_tokens
-from rootstock.service.engine.core.errors import TooLong
+from rootstock.service.engine.core.errors import RunnerFault, TooLong
 from rootstock.service.engine.encode.batch import Batch, assemble
 from rootstock.service.engine.encode.modalities.text_input import Input as Input
 from rootstock.service.engine.encode.modalities.text_input import Question as Question
 from rootstock.service.engine.encode.modalities.text_input import check_texts
 from rootstock.service.engine.encode.sample import SampleArrays
 
+# The tokenizers of adapters that add tokens, which are kept. Each takes about as much memory as the foundation's.
+_KEPT_TOKENIZERS = 16
 # The characters that are read first for each token needed from a text.
 _CHARACTERS = 8
 # The tokens beside a cut that may be wrong: the 101st character can decide whether a word of 100 is one token.
@@ -84,19 +88,29 @@ class Tokenizer:
     """The foundation's tokenizer, without the truncation and padding that its file may set. Thread-safe.
 
     `mask_id` is the id of the mask token, where the foundation fills masks. `max_tokens` is the foundation's
-    longest input. With `fill_id`, every text is filled up to that length with this token.
+    longest input. With `fill_id`, every text is filled up to that length with this token. `added` are tokens
+    beside those of the file.
     """
 
     modality: Modality = "text"
 
     def __init__(
-        self, path: Path, mask_id: int | None = None, max_tokens: int = 512, fill_id: int | None = None
+        self,
+        path: Path,
+        mask_id: int | None = None,
+        max_tokens: int = 512,
+        fill_id: int | None = None,
+        added: tuple[AddedToken, ...] = (),
     ) -> None:
+        self._extended: Callable[[tuple[AddedToken, ...]], Tokenizer] = lru_cache(_KEPT_TOKENIZERS)(
+            partial(_with_tokens, path, mask_id, max_tokens, fill_id)
+        )
         self.mask_id = mask_id
         self._fill_id = fill_id
         self._max_tokens = max_tokens
         content = json.loads(path.read_text(encoding="utf-8"))
         content["truncation"] = content["padding"] = None
+        content["added_tokens"] = [*(content.get("added_tokens") or []), *(token.to_json() for token in added)]
         self._tokenizer = HfTokenizer.from_str(json.dumps(content))
         # Only `whole` runs it: it may trim offsets, and a second trim would cut off a letter for each space.
         self._post_processor = self._tokenizer.post_processor or _PAIR
@@ -107,6 +121,17 @@ class Tokenizer:
         self.unk_id = next((tokens[t] for t in ("[UNK]", "<unk>") if t in tokens), None)
         self.has_subword_prefix = bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
         self._check: Callable[[], None] = lambda: None
+
+    def extended(self, tokens: tuple[AddedToken, ...] | None) -> Tokenizer:
+        """Return this tokenizer with an adapter's tokens added. Those used last are kept.
+
+        Raise RunnerFault if a token gets another id than it states.
+        """
+        if not tokens:
+            return self
+        tokenizer = copy.copy(self._extended(tokens))
+        tokenizer._check = self._check
+        return tokenizer
 
     def check(self, inputs: Sequence[Any]) -> None:
         """Raise InvalidInput for an input that is no text, and TooLarge for one of too many characters."""
@@ -135,6 +160,9 @@ class Tokenizer:
         that is much too long is not read to its end. Of two such texts, the one with more characters counts as
         the longer.
         """
+        if preprocessing.tokens:
+            own = replace(preprocessing, tokens=None)
+            return self.extended(preprocessing.tokens).encode(value, own, truncate, keep_second)
         text, pair = (value, None) if isinstance(value, str) else value
         text = preprocessing.prefix + text
         side, room = preprocessing.truncation_side, self.room(preprocessing.max_length, pair is not None)
@@ -212,6 +240,19 @@ class Tokenizer:
         """Return the text that a run of vocabulary entries stands for."""
         decoder = self._tokenizer.decoder
         return decoder.decode(list(tokens)) if decoder is not None else " ".join(tokens)
+
+
+def _with_tokens(
+    path: Path, mask_id: int | None, max_tokens: int, fill_id: int | None, tokens: tuple[AddedToken, ...]
+) -> Tokenizer:
+    tokenizer = Tokenizer(path, mask_id, max_tokens, fill_id, tokens)
+    for token in tokens:
+        if (number := tokenizer.token_id(token.content)) != token.id:
+            raise RunnerFault(
+                f"the added token {token.content!r} gets the id {number} and the adapter states {token.id}; add "
+                "the tokens to the foundation's own tokenizer"
+            )
+    return tokenizer
 
 
 def _truncate(first: Encoding, second: Encoding | None, room: int, side: str, first_is_longer: bool) -> None:

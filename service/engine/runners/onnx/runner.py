@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rootstock.adapters.spec import Adapter, Array
+from rootstock.adapters.vocabulary.words import WordTable, within
 from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.runners.linear_head import at_masks, linear_head, pool
 from rootstock.service.engine.runners.onnx.sessions import OnnxTrunk, Sessions
@@ -86,7 +87,7 @@ class OnnxRunner:
         else:
             reads = frozenset({"pooled" if head.pooling == "pooler" else "hidden"})
             first_token = self._sessions.sequence and head.pooling in ("cls", "pooler")
-        return _StagedOnnx(adapter, trunk, self.spec.depth(adapter.weights.sites), reads, first_token)
+        return _StagedOnnx(adapter, trunk, self.spec.unchanged(adapter.weights), reads, first_token)
 
     def place(self, slot: int, staged: _StagedOnnx) -> None:
         """Put a staged adapter into a slot."""
@@ -182,6 +183,8 @@ class OnnxRunner:
         kept = 1 if first_token else batch.longest if batch.samples.ragged else _ALL
         feeds["kept"] = np.array([kept], np.int64)
         feeds |= self._updates(trunk, work, staged)
+        if trunk.full and self.spec.words is not None:
+            feeds |= self._words(feeds["input_ids"], work, staged, self.spec.words)
         if trunk.mapped:
             feeds |= self._maps(work)
         session = self._sessions.trunk(trunk.name)
@@ -195,6 +198,15 @@ class OnnxRunner:
         arrays = batch.arrays
         chosen = None if list(inputs) == list(range(len(batch.lengths))) else list(inputs)
         return {name: arrays[name] if chosen is None else arrays[name][chosen] for name in self.spec.inputs}
+
+    def _words(
+        self, tokens: Any, work: _Work, staged: Mapping[int, _StagedOnnx], table: WordTable
+    ) -> dict[str, Any]:
+        """Return the word embedding's changes, and the tokens as the trunk's table has them."""
+        slots = work.slots if work.plan is None else work.plan.levels[0].slots
+        rows = [None if slot is None else staged[slot].adapter.weights.words for slot in slots]
+        inside = {} if not any(rows) else {"input_ids": within(tokens, table)}
+        return inside | self._stack.words(rows, tokens)
 
     def _updates(self, trunk: OnnxTrunk, work: _Work, staged: Mapping[int, _StagedOnnx]) -> dict[str, Array]:
         feeds: dict[str, Array] = {}

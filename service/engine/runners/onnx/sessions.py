@@ -65,7 +65,7 @@ class Sessions:
 
     def trunk_for(self, weights: AdapterWeights) -> OnnxTrunk:
         """Return the cheapest trunk graph that takes an adapter's updates."""
-        low_rank = all(update.is_low_rank for update in weights.sites.values())
+        low_rank = weights.words is None and all(update.is_low_rank for update in weights.sites.values())
         fitting = (t for t in self.trunks if weights.sites.keys() <= t.sites and not t.mapped and not t.full)
         cheapest = next(fitting, None) if low_rank else None
         return cheapest or self.trunks[-1]

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rootstock.adapters.spec import Array, FoundationSpec, SiteUpdate
+from rootstock.adapters.vocabulary.words import WordRows
 
+# The graph inputs of the words whose embedding an adapter changes: see sites.WordSite.
+WORD_CHANGES, WORD_PLACES = "words.changes", "words.places"
 # The most numbers in a kept buffer (1 MiB in fp32): enough for 32 rows of rank 16 at a site of width 512.
 _MAX_BUFFER = 2**18
 
@@ -71,6 +76,35 @@ class Stack:
             f"{norm}.output_scale": self._vectors(scales, width, 1.0),
             f"{norm}.shift": self._vectors(shifts, width, 0.0),
         }
+
+    def words(
+        self, rows: Sequence[WordRows | None], tokens: npt.NDArray[np.int64]
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Return the changes of the word embedding, and the place of each token's, (states, tokens).
+
+        `tokens` are those of the states. The first change is zeros, for tokens without one.
+        """
+        table = self._spec.words
+        if table is None:
+            return {}
+        distinct = {id(one): one for one in rows if one is not None}
+        if not distinct:
+            return {
+                WORD_CHANGES: np.zeros((1, table.width), np.float32),
+                WORD_PLACES: np.zeros((1, 1), np.int64),
+            }
+        starts: dict[int, int] = {}
+        filled = 0
+        for key, one in distinct.items():
+            starts[key] = filled
+            filled += len(one.ids)
+        changes = [np.zeros((1, table.width), np.float32), *(one.changes for one in distinct.values())]
+        places = np.zeros(tokens.shape, np.int64)
+        for i, row in enumerate(rows):
+            if row is not None:
+                own = row.places(tokens[i])
+                places[i] = np.where(own > 0, own + starts[id(row)], 0)
+        return {WORD_CHANGES: np.concatenate(changes), WORD_PLACES: places}
 
     def _vectors(self, vectors: Sequence[Array | None], width: int, absent: float) -> Array:
         if all(vector is None for vector in vectors):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rootstock.adapters.spec import Array, FoundationSpec
+from rootstock.adapters.vocabulary.words import within
 from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.runners.sharing import Level, SharingPlan
 from rootstock.service.engine.runners.torch.updates import Updates, power
@@ -24,7 +25,8 @@ class Form(NamedTuple):
     `shape` is that of one input: of a text, its padded tokens. `states` counts the states that each layer, and
     then the pooler, computes. `updated` counts their updates: one for each state, or one for all. `parents` lists
     the layers before which hidden states are selected from those of the layer before. `roots` lists the layers
-    before which the mask is selected. `uses` is that of Updates.uses.
+    before which the mask is selected. `uses` is that of Updates.uses. `words` tells whether a state changes the
+    word embedding.
     """
 
     shape: tuple[int, ...]
@@ -33,6 +35,7 @@ class Form(NamedTuple):
     parents: tuple[int, ...]
     roots: tuple[int, ...]
     uses: bytes
+    words: bool
 
 
 def feed(
@@ -56,9 +59,16 @@ def feed(
     parents = tuple(i for i in range(1, len(levels)) if not _same(levels[i].parents, len(levels[i - 1])))
     roots = tuple(i for i in range(1, len(levels) - 1) if not _same(levels[i].roots, len(levels[0])))
     updated = tuple(1 if one else count for one, count in zip(single, states, strict=True))
-    form = Form(inputs[0].shape[1:], states, updated, parents, roots, updates.uses(slots, rounded))
+    words = spec.words is not None and updates.changes_words(slots[0])
+    form = Form(inputs[0].shape[1:], states, updated, parents, roots, updates.uses(slots, rounded), words)
+    pages: list[Ints] = []
+    if words and spec.words is not None:
+        at = spec.inputs.index("input_ids")
+        pages = [updates.word_pages(slots[0], inputs[at])]
+        inputs[at] = within(inputs[at], spec.words)
     numbers = [
         *(array for array in inputs if array.dtype == np.int64),
+        *pages,
         *(_padded(levels[i].parents, states[i]) for i in parents),
         *(_padded(levels[i].roots, states[i]) for i in roots),
         *updates.numbers(updates.gathers(form.updated, form.uses), slots),

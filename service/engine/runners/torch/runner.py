@@ -94,7 +94,7 @@ class TorchRunner:
         Raise RunnerFault without room.
         """
         self._heads.open(adapter.head)
-        items = self._updates.items(adapter.weights.sites)
+        items = self._updates.items(adapter.weights.sites, adapter.weights.words)
         blocks = [Block([item.array for item in group], pool.rows * pool.width) for pool, group in items.items()]
         head = Block([array for _, array in sorted(adapter.weights.head.items())])
         return _StagedTorch(adapter, items, self._copier.copy([*blocks, head]))
@@ -104,9 +104,9 @@ class TorchRunner:
         """Put a staged adapter into a slot, after the batches queued on the device and before later ones."""
         staged.copied.wait()
         *updates, head = staged.copied.blocks
-        self._updates.place(slot, staged.items, updates)
+        self._updates.place(slot, staged.items, updates, staged.adapter.weights.words)
         self._heads.place(slot, staged.adapter, head)
-        self._depths[slot] = self.spec.depth(staged.adapter.weights.sites)
+        self._depths[slot] = self.spec.unchanged(staged.adapter.weights)
 
     def clear(self, slot: int) -> None:
         """Empty a slot."""

@@ -17,12 +17,13 @@ from rootstock.service.engine.runners.sites import (
     SiteNorm,
     graft_norms,
     graft_sites,
+    graft_words,
     has_rows,
     select_rows,
 )
 from rootstock.service.engine.runners.torch.feed import Form
 from rootstock.service.engine.runners.torch.staging import Cutter
-from rootstock.service.engine.runners.torch.updates import Gather, Updates
+from rootstock.service.engine.runners.torch.updates import Gather, Pool, Updates
 
 
 class TorchTrunk:
@@ -40,6 +41,7 @@ class TorchTrunk:
             **graft_sites(trunk, spec.sites, BatchedSite),
             **graft_norms(trunk, spec.norms),
         }
+        self._words = graft_words(trunk, spec.words)
         self._model = cast(Any, trunk.to(device, dtype))
         self._dtype = dtype
         self._spec = spec
@@ -73,6 +75,8 @@ class TorchTrunk:
             inputs = {name: array.to(self._dtype) for name, array in zip(names, media, strict=True)}
         else:
             inputs = {name: cut.next(form.states[0], *form.shape) for name in names}
+        if self._words is not None:
+            self._words.take(*self._word_changes(form, cut))
         self._parents = {i: cut.next(form.states[i]) for i in form.parents}
         self._roots = {i: cut.next(form.states[i]) for i in form.roots}
         gathers = self._updates.gathers(form.updated, form.uses)
@@ -89,6 +93,13 @@ class TorchTrunk:
             if pooled is not None and not self._has_pooler:
                 pooled = pooled.index_select(0, parents)
         return (hidden,) if pooled is None else (hidden, pooled)
+
+    def _word_changes(self, form: Form, cut: Cutter) -> tuple[Tensor | None, Tensor | None]:
+        """Return the pages of all adapters' changes of the word embedding, and the page of each token's."""
+        table = self._spec.words
+        if table is None or not form.words:
+            return None, None
+        return self._updates.pools[Pool(1, table.width)].store[:, 0], cut.next(form.states[0], *form.shape)
 
     def _ahead_of(self, layer: int) -> Any:
         """Return a hook to run before a layer.

@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from rootstock.adapters.spec import Array, FoundationSpec, SiteUpdate
+from rootstock.adapters.vocabulary.words import WordRows
 from rootstock.service.engine.runners.torch.pages import Numbers, Pages
 from rootstock.service.engine.runners.torch.staging import to_device
 
 # A page holds this many ranks of a low-rank update, or one vector.
 RANKS = 8
 # The page that a state without a part reads: ones for a scale, and zeros for the other parts.
-_ABSENT = {"A": 0, "B": 0, "input_scale": 1, "output_scale": 1, "shift": 0}
+_ABSENT = {"A": 0, "B": 0, "input_scale": 1, "output_scale": 1, "shift": 0, "words": 0}
+# The part of an update that holds rows of the word embedding, which belongs to no module.
+_WORDS = "words"
 _VECTORS = ("input_scale", "output_scale", "shift")
 _KEPT_LAYOUTS = 256
 # Up to this many bytes, the updates of all layers are gathered at once, which saves launches. Above it, they are
@@ -88,6 +91,7 @@ class Updates:
         self._tables: dict[tuple[str, str], Numbers] = {}
         # For each slot: its parts, and the page numbers that it took from each pool.
         self._contents: dict[int, tuple[list[tuple[str, str]], dict[Pool, Numbers]]] = {}
+        self._words: dict[int, WordRows] = {}
         self.pools: dict[Pool, Pages] = {}
         self._dtype, self._device, self._most_bytes = dtype, device, most_bytes
         self.gathers: Callable[[tuple[int, ...], bytes], tuple[Gather, ...]] = lru_cache(_KEPT_LAYOUTS)(
@@ -103,9 +107,12 @@ class Updates:
     def nbytes(self) -> int:
         return sum(pool.nbytes for pool in self.pools.values())
 
-    def items(self, sites: Mapping[str, SiteUpdate]) -> dict[Pool, list[Item]]:
+    def items(self, sites: Mapping[str, SiteUpdate], words: WordRows | None = None) -> dict[Pool, list[Item]]:
         """Return an adapter's arrays, grouped by pool. Make room for them, or raise RunnerFault."""
         items: dict[Pool, list[Item]] = {}
+        if words is not None:
+            width = words.changes.shape[1]
+            items[Pool(1, width)] = [Item("", _WORDS, words.changes, len(words.ids))]
         for module, update in sites.items():
             parts = {"A": update.a, "B": update.b} if update.rank else {}
             for part, array in parts.items():
@@ -123,9 +130,17 @@ class Updates:
             )
         return items
 
-    def place(self, slot: int, items: Mapping[Pool, Sequence[Item]], values: Sequence[Tensor]) -> None:
+    def place(
+        self,
+        slot: int,
+        items: Mapping[Pool, Sequence[Item]],
+        values: Sequence[Tensor],
+        words: WordRows | None = None,
+    ) -> None:
         """Put an adapter into a slot. `values` holds its items' pages for each pool, in fp32 on the device."""
         self.clear(slot)
+        if words is not None:
+            self._words[slot] = words
         pages_of = {}
         for (pool, group), value in zip(items.items(), values, strict=True):
             pages = self.pools[pool]
@@ -133,6 +148,8 @@ class Updates:
             pages.write(to_device(numbers, self._device), value.view(-1, *pool))
             for item in group:
                 self._table(item)[slot, : item.pages], numbers = numbers[: item.pages], numbers[item.pages :]
+                if item.part == _WORDS:
+                    continue
                 use = self._uses[slot, self._place_of[item.module]]
                 if item.part in _VECTORS:
                     use[1 + _VECTORS.index(item.part)] = 1
@@ -143,12 +160,26 @@ class Updates:
 
     def clear(self, slot: int) -> None:
         """Empty a slot."""
+        self._words.pop(slot, None)
         parts, pages_of = self._contents.pop(slot, ([], {}))
         for module, part in parts:
             self._tables[module, part][slot] = _ABSENT[part]
         for pool, numbers in pages_of.items():
             self.pools[pool].give(numbers)
         self._uses[slot] = 0
+
+    def changes_words(self, slots: Numbers) -> bool:
+        """Return whether an adapter of these slots changes the word embedding."""
+        return bool(self._words) and not self._words.keys().isdisjoint(slots.tolist())
+
+    def word_pages(self, slots: Numbers, tokens: Numbers) -> Numbers:
+        """Return the page of each token's change of the word embedding, (states, tokens). Page 0 holds zeros."""
+        pages = np.zeros(tokens.shape, np.int64)
+        for i, slot in enumerate(slots.tolist()):
+            if (words := self._words.get(slot)) is not None:
+                own = np.concatenate([[0], self._tables["", _WORDS][slot, : len(words.ids)]])
+                pages[i] = own[words.places(tokens[i])]
+        return pages
 
     def uses(self, slots: Sequence[Numbers], rounded: bool) -> bytes:
         """Return the parts and pages that a batch needs at each module, as a key for `gathers`.

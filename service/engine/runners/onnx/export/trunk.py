@@ -3,10 +3,11 @@
 A graph has these inputs beside the model's own. Each site has `<site>.A` (rows, r, in) and `<site>.B` (rows, r,
 out); r is free, and 0 if no row has an update. A full graph also has `<site>.input_scale`, `<site>.output_scale`
 and `<site>.shift`, each (rows, 1, features), and `<norm>.output_scale` and `<norm>.shift`. Each of these may have
-one row, which then applies to every row. A mapped graph gathers the hidden states that its rows continue from,
-before each layer except the first and before the pooler. It takes them from `parents.<layer>` and `roots.<layer>`
-(sharing.Level). If the hidden states are a sequence of tokens, `kept` (1,) is the number of tokens that the last
-layer computes. A convolutional trunk's are a grid, (rows, channels, height, width).
+one row, which then applies to every row. `words.changes` (n, width) and `words.places` (rows, tokens) are those
+of a WordSite. A mapped graph gathers the hidden states that its rows continue from, before each layer except the
+first and before the pooler. It takes them from `parents.<layer>` and `roots.<layer>` (sharing.Level). If the
+hidden states are a sequence of tokens, `kept` (1,) is the number of tokens that the last layer computes. A
+convolutional trunk's are a grid, (rows, channels, height, width).
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ from rootstock.service.engine.runners.onnx.export.graph import (
     keep_first_tokens,
     straighten_attention,
 )
+from rootstock.service.engine.runners.onnx.stack import WORD_CHANGES, WORD_PLACES
 from rootstock.service.engine.runners.sites import (
     PARTS,
     Site,
     SiteNorm,
+    WordSite,
     graft_norms,
     graft_sites,
+    graft_words,
     has_rows,
     select_rows,
 )
@@ -72,8 +76,9 @@ def export_trunk(folder: Path, spec: FoundationSpec, variant: Variant, path: Pat
     trunk = load_trunk(folder, attention, spec.model_type)
     sites = graft_sites(trunk, variant.sites)
     norms = graft_norms(trunk, spec.norms) if variant.full else {}
+    words = graft_words(trunk, spec.words) if variant.full else None
     feeds = _feeds(spec, variant)
-    wrapped = _Trunk(trunk, spec, sites, norms, tuple(feeds), variant.mapped).eval()
+    wrapped = _Trunk(trunk, spec, sites, norms, words, tuple(feeds), variant.mapped).eval()
     with torch.no_grad(), fixed_shape(trunk, spec):
         computed = dict(zip(("hidden", "pooled"), wrapped(*feeds.values()), strict=False))
         axes = {name: _axes(name, spec) for name in feeds} | {n: _output_axes(v) for n, v in computed.items()}
@@ -112,12 +117,14 @@ class _Trunk(nn.Module):
         spec: FoundationSpec,
         sites: dict[str, Site],
         norms: dict[str, SiteNorm],
+        words: WordSite | None,
         names: tuple[str, ...],
         mapped: bool,
     ) -> None:
         super().__init__()
         self.spec = spec
         self.grafted: dict[str, Site | SiteNorm] = {**sites, **norms}
+        self.words = words
         self.names = names
         self.feeds: dict[str, Tensor] = {}
         self.pooler: Any = None
@@ -139,6 +146,8 @@ class _Trunk(nn.Module):
         self.feeds = dict(zip(self.names, tensors, strict=True))
         for name, module in self.grafted.items():
             module.take({key: self.feeds.get(f"{name}.{key}") for key in PARTS})
+        if self.words is not None:
+            self.words.take(self.feeds[WORD_CHANGES], self.feeds[WORD_PLACES])
         output = self.trunk(**{name: self.feeds[name] for name in self.spec.inputs})
         hidden, pooled = output.last_hidden_state, getattr(output, "pooler_output", None)
         if self.mapped:
@@ -183,6 +192,9 @@ def _feeds(spec: FoundationSpec, variant: Variant) -> dict[str, Tensor]:
         for norm, width in spec.norms.items():
             feeds[f"{norm}.output_scale"] = torch.randn(rows, 1, width)
             feeds[f"{norm}.shift"] = torch.randn(rows, 1, width)
+    if variant.full and spec.words is not None:
+        feeds[WORD_CHANGES] = torch.randn(5, spec.words.width)
+        feeds[WORD_PLACES] = torch.randint(0, 5, (rows, 7))
     if variant.mapped:
         for layer in range(1, spec.layers):
             feeds[f"parents.{layer}"] = feeds[f"roots.{layer}"] = torch.arange(rows)
@@ -205,6 +217,8 @@ def _axes(name: str, spec: FoundationSpec) -> dict[int, str]:
     stem, _, part = name.rpartition(".")
     if stem in ("parents", "roots"):
         return {0: name}
+    if name in (WORD_CHANGES, WORD_PLACES):
+        return {0: f"{name}.rows"} | ({1: f"{name}.tokens"} if name == WORD_PLACES else {})
     if part in ("A", "B"):
         return {0: f"{stem}.rows", 1: f"{stem}.rank"}
     if part in PARTS:

@@ -1,0 +1,20 @@
+"""The ids of the tokens whose embedding was trained, as an adapter's config states them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rootstock.adapters.bundle.kinds.methods import wrong_option
+from rootstock.adapters.vocabulary.words import MAX_WORD_ROWS
+
+
+def check_indices(value: Any, key: str) -> None:
+    """Raise Rejected (check "schema") for a value of `key` that is no list of ids, or an object of one list."""
+    lists = list(value.values()) if isinstance(value, dict) else [value]
+    if isinstance(value, dict) and len(value) > 1:
+        raise wrong_option(key, f"{sorted(value)!r}: only the tokens of the word embedding can be trained")
+    for ids in lists:
+        if not isinstance(ids, list) or len(ids) > MAX_WORD_ROWS:
+            raise wrong_option(key, f"not a list of at most {MAX_WORD_ROWS} ids of tokens")
+        if not all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < 2**31 for i in ids):
+            raise wrong_option(key, "an id of a token is not a whole number of at least 0")

@@ -1,0 +1,153 @@
+"""Uploads that attack through the tokens that they bring: each is refused by its check, naming what is wrong."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rootstock.adapters.bundle import open_bundle, pack
+from rootstock.adapters.foundation.architecture import describe
+from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.spec import FoundationSpec, Rejected
+from tests.attacks.forge import LIMITS, WORDS, good_config, good_tensors, plain_files, tiny_bert
+
+TABLE = "base_model.model.bert.embeddings.word_embeddings"
+DELTA = f"{TABLE}.token_adapter.trainable_tokens_delta"
+COUNT = len(WORDS)
+FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
+NEW = [{"id": COUNT + i, "content": f"<new{i}>", **FLAGS} for i in range(2)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tiny_bert(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def spec(folder: Any) -> FoundationSpec:
+    return describe(folder)
+
+
+@pytest.fixture(scope="module")
+def base(folder: Any) -> FoundationWeights:
+    return FoundationWeights(folder.folder, "bert")
+
+
+def upload(
+    base: FoundationWeights,
+    tensors: dict[str, np.ndarray] | None = None,
+    tokenizer: Callable[[dict[str, Any]], object] | None = None,
+    **config: Any,
+) -> bytes:
+    """An adapter with two added tokens, and its tokenizer after `tokenizer` has changed it."""
+    content = copy.deepcopy(base.tokenizer()) | {"added_tokens": copy.deepcopy(NEW)}
+    if tokenizer is not None:
+        tokenizer(content)
+    given = {f"{TABLE}.weight": np.full((COUNT + 2, 32), 0.5, np.float32)} if tensors is None else tensors
+    files = plain_files({**good_tensors(), **given}, good_config(**config))
+    return pack({**files, "tokenizer.json": json.dumps(content).encode()})
+
+
+def opened(data: bytes, spec: FoundationSpec, base: FoundationWeights) -> Any:
+    return open_bundle(data, LIMITS, spec, base=base).adapter(spec, LIMITS.max_rank, base)
+
+
+def test_the_example_itself_is_read(spec: FoundationSpec, base: FoundationWeights) -> None:
+    adapter = opened(upload(base), spec, base)
+    assert [token.content for token in adapter.preprocessing.tokens] == ["<new0>", "<new1>"]
+    assert adapter.weights.words.ids.tolist() == list(range(COUNT + 2))
+
+
+TOKENIZERS: list[tuple[Callable[[dict[str, Any]], object], str, str]] = [
+    (lambda t: t.update(normalizer={"type": "Lowercase"}), "normalizer", "may only add tokens"),
+    (lambda t: t.update(pre_tokenizer={"type": "Split", "pattern": {"Regex": "a+"}}), "pre_tokenizer", "differs"),
+    (lambda t: t["model"]["vocab"].update(word3=4, word4=3), "model", "differs"),
+    (lambda t: t.update(added_tokens={}), "added_tokens", "not a list"),
+    (lambda t: t["added_tokens"][0].update(id=COUNT + 7), "added_tokens", f"gives it {COUNT}"),
+    (lambda t: t["added_tokens"][0].update(id=-1), "added_tokens", "id -1"),
+    (lambda t: t["added_tokens"][0].update(content=""), "added_tokens", "1 to 256 characters"),
+    (lambda t: t["added_tokens"][0].update(content="x" * 257), "added_tokens", "1 to 256 characters"),
+    (lambda t: t["added_tokens"][0].update(special="yes"), "added_tokens", "true or false"),
+    (lambda t: t["added_tokens"][0].update(code="x"), "added_tokens", "does not have the keys"),
+    (lambda t: t["added_tokens"].append(NEW[0]), "added_tokens", "same id"),
+    (
+        lambda t: t.update(added_tokens=[{"id": COUNT + i, "content": f"<{i}>", **FLAGS} for i in range(1025)]),
+        "added_tokens",
+        "limit is 1024",
+    ),
+    # A word of the vocabulary as an added token must keep its number.
+    (lambda t: t["added_tokens"][0].update(content="word3"), "added_tokens", f"gives it {WORDS.index('word3')}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "where", "said"), TOKENIZERS)
+def test_a_tokenizer_that_does_more_than_add_tokens_is_refused(
+    spec: FoundationSpec,
+    base: FoundationWeights,
+    change: Callable[[dict[str, Any]], object],
+    where: str,
+    said: str,
+) -> None:
+    with pytest.raises(Rejected, match=said) as caught:
+        opened(upload(base, tokenizer=change), spec, base)
+    assert caught.value.check == "schema"
+    assert where in caught.value.where
+
+
+def rows(count: int, value: float = 0.5) -> np.ndarray:
+    return np.full((count, 32), value, np.float32)
+
+
+TENSORS: list[tuple[dict[str, np.ndarray], dict[str, Any], str, str]] = [
+    ({f"{TABLE}.weight": rows(COUNT - 1)}, {}, "sites", "at least 64"),
+    ({f"{TABLE}.weight": rows(COUNT + 2)[:, :31]}, {}, "sites", "at least 64"),
+    ({f"{TABLE}.weight": rows(COUNT)}, {}, "sites", "the adapter has no row"),
+    ({f"{TABLE}.weight": rows(COUNT + 2, np.nan)}, {}, "finite", "nan"),
+    ({DELTA: rows(3)}, {"trainable_token_indices": [5, COUNT]}, "sites", "expected"),
+    ({DELTA: rows(1)}, {"trainable_token_indices": [5]}, "sites", "has no row"),
+    ({}, {"trainable_token_indices": [5]}, "sites", "missing"),
+    ({DELTA: rows(2)}, {"trainable_token_indices": [5, 5]}, "schema", "twice"),
+    ({DELTA: rows(1)}, {"trainable_token_indices": [-5]}, "schema", "whole number"),
+    ({DELTA: rows(1)}, {"trainable_token_indices": [True]}, "schema", "whole number"),
+    ({DELTA: rows(1)}, {"trainable_token_indices": "5"}, "schema", "list"),
+    ({DELTA: rows(1)}, {"trainable_token_indices": list(range(5000))}, "schema", "4096"),
+    ({DELTA: rows(1)}, {"trainable_token_indices": {"position_embeddings": [5]}}, "schema", "word embedding"),
+    ({DELTA: rows(1)}, {"trainable_token_indices": {"a": [5], "b": [6]}}, "schema", "word embedding"),
+    ({f"{TABLE}.token_adapter.other": rows(1)}, {}, "sites", "word_embeddings"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tensors", "config", "check", "said"), TENSORS)
+def test_rows_that_do_not_fit_the_table_or_the_tokens_are_refused(
+    spec: FoundationSpec,
+    base: FoundationWeights,
+    tensors: dict[str, np.ndarray],
+    config: dict[str, Any],
+    check: str,
+    said: str,
+) -> None:
+    with pytest.raises(Rejected, match=f"(?s){said}") as caught:
+        opened(upload(base, tensors, **config), spec, base)
+    assert caught.value.check == check
+
+
+def test_rows_beyond_the_table_that_no_file_names_are_refused_with_the_remedy(
+    spec: FoundationSpec, base: FoundationWeights
+) -> None:
+    tensors = {**good_tensors(), f"{TABLE}.weight": rows(COUNT + 2)}
+    with pytest.raises(Rejected, match=r"2 rows beyond .* save the tokenizer beside the adapter"):
+        opened(pack(plain_files(tensors)), spec, base)
+
+
+def test_a_tokenizer_beside_an_adapter_that_changes_no_embedding_is_not_read(
+    spec: FoundationSpec, base: FoundationWeights
+) -> None:
+    files = {**plain_files(), "tokenizer.json": b"\xff not JSON"}
+    bundle = open_bundle(pack(files), LIMITS, spec, base=base)
+    assert "tokenizer.json" in bundle.ignored
+    assert bundle.manifest.to_json()["preprocessing"].keys() == {"max_length", "truncation_side", "prefix"}
