@@ -21,6 +21,7 @@ from rootstock.training.metrics.confusion import confusion
 from rootstock.training.metrics.evaluation import evaluate, macro_f1
 from rootstock.training.metrics.fairness import fairness
 from rootstock.training.metrics.intervals import output_intervals, spread
+from rootstock.training.metrics.ordinal import label_values, ordinal_figures
 from rootstock.training.metrics.out_of_scope import choose_threshold, confidences, out_of_scope_figures
 from rootstock.training.metrics.wrong_answers import wrong_answers
 from rootstock.training.network.row_encoder import InputEncoder
@@ -74,6 +75,8 @@ class RunMetrics:
             metrics["learning_curve"] = list(self.learning_curve)
         if self.out_of_scope:
             metrics["out_of_scope"] = self._out_of_scope(held_out, metrics["calibration"]["temperature"])
+        if ordinal := self._ordinal(held_out):
+            metrics["ordinal"] = ordinal
         if self.group_column is not None:
             metrics["fairness"] = self._fairness(held_out, self.group_column)
         return metrics
@@ -93,6 +96,18 @@ class RunMetrics:
             truth, predicted = [row.targets[0] for row in rows], [int(row.argmax()) for row in held_out]
             figures["confusion"] = confusion(truth, predicted, len(labels))
         return figures
+
+    def _ordinal(self, held_out: Sequence[Array]) -> dict[str, Any]:
+        """Return the figures of labels that are numbers; nothing for other labels."""
+        if self.test.rows[0].words or (values := label_values(self.encoder.labels)) is None:
+            return {}
+        truth = [row.targets[0] for row in self.test.rows]
+        models = {"adapter": held_out, **self.baselines}
+        return {
+            name: ordinal_figures(truth, [int(row.argmax()) for row in models[name]], values)
+            for name in ("adapter", HEAD_ONLY)
+            if name in models
+        }
 
     def for_bundle(self, figures: Mapping[str, Any]) -> dict[str, Any]:
         """Return the test figures that go into bundle.json."""

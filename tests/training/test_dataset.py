@@ -171,7 +171,7 @@ def test_words_and_tags_in_json_lines_are_what_they_are_in_conll(
         ("[" * 100_000, r"line 1: not JSON: nested too deep"),
         ('{"text": "x", "label": ' + "9" * 5000 + "}", r"line 1: not JSON: Exceeds the limit"),
         ('{"text": ["' + "x" * 9999 + '"], "label": "a"}', r"line 1: the text \('text'\) is .{,100}, not text$"),
-        ('{"text": "x", "label": [1]}\n', r"line 1: the label \('label'\) is \[1\], not text"),
+        ('{"text": "x", "label": [1]}\n', r"line 1: the label \('label'\) is \[1\], a list; a row has one label"),
         ('{"text": "x", "label": null}\n', r"line 1: the label \('label'\) is empty"),
     ],
 )

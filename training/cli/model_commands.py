@@ -70,6 +70,9 @@ def evaluate(
     }
     whole = {name: value for name, value in figures.items() if isinstance(value, float)}
     typer.echo(", ".join(f"{name} {value:.4f}{bounds.get(name, '')}" for name, value in whole.items()))
+    if ordinal := figures.get("ordinal"):
+        values = {name: value for name, value in ordinal.items() if isinstance(value, float)}
+        typer.echo("as numbers: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
 
 
 def _text_figures(

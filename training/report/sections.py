@@ -9,6 +9,7 @@ from rootstock.adapters.spec import CLASSIFICATION
 from rootstock.training.metrics.confusion import worst
 from rootstock.training.report.doubt_sections import doubt_sections
 from rootstock.training.report.input_sections import augmentation_section, mistakes_section
+from rootstock.training.report.ordinal_section import ordinal_section
 from rootstock.training.report.recommendation import HEAD_ONLY, main_score, p_value, percent, points
 from rootstock.training.report.report_section import ReportSection as ReportSection
 
@@ -269,6 +270,7 @@ _FAIRNESS = {
     "chance": "chance between groups of these sizes explains it",
 }
 _SECTIONS = (
-    _scores, _choice, doubt_sections, _labels, _confusions, mistakes_section, _calibration, _out_of_scope,
-    _fairness, _seeds, _learning_curve, _epochs, augmentation_section, cost_section, provenance_section,
+    _scores, _choice, doubt_sections, ordinal_section, _labels, _confusions, mistakes_section, _calibration,
+    _out_of_scope, _fairness, _seeds, _learning_curve, _epochs, augmentation_section, cost_section,
+    provenance_section,
 )  # fmt: skip

@@ -17,6 +17,7 @@ from rootstock.training.fit.method import compare
 from rootstock.training.metrics.calibration import softmax
 from rootstock.training.metrics.evaluation import evaluate, macro_f1
 from rootstock.training.metrics.intervals import output_intervals
+from rootstock.training.metrics.ordinal import figures_by_value
 from rootstock.training.network.network import outputs
 from rootstock.training.network.predictor import Predictor
 from rootstock.training.recipe.recipe_file import naming
@@ -24,15 +25,20 @@ from rootstock.training.study.acquisition import choose, margins
 
 
 def assess(adapter: Predictor, data: Path, text_column: str, label_column: str) -> dict[str, Any]:
-    """Return the figures of an adapter on a labelled file, and their `intervals`.
+    """Return the figures of an adapter on a labelled file, their `intervals`, and those of numbers (`ordinal`).
 
     Raise DataError for a label that the adapter lacks.
     """
     rows = _rows(adapter, data, text_column, label_column)
     raw = adapter.predict(rows)
+    ordinal: dict[str, Any] = {}
+    if not rows[0].words:
+        truth, predicted = [row.targets[0] for row in rows], [int(output.argmax()) for output in raw]
+        ordinal = figures_by_value(truth, predicted, adapter.labels)
     return {
         **evaluate(raw, rows, adapter.labels),
         "intervals": output_intervals(raw, rows, adapter.labels),
+        **ordinal,
     }
 
 

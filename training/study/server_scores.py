@@ -15,6 +15,7 @@ from rootstock.training.data.example import OUTSIDE, Example
 from rootstock.training.errors import DataError, TrainingError
 from rootstock.training.metrics.evaluation import entity_figures, label_figures
 from rootstock.training.metrics.intervals import entity_intervals, label_intervals
+from rootstock.training.metrics.ordinal import figures_by_value
 from rootstock.training.recipe.recipe import CLASSIFYING, TaskType
 from rootstock.training.recipe.recipe_file import naming
 
@@ -56,6 +57,7 @@ def _texts(client: Client, reference: str, examples: Sequence[Example], data: Pa
     return {
         **label_figures(truth, given, labels),
         "intervals": label_intervals(truth, given, len(labels)),
+        **figures_by_value(truth, given, labels),
     }
 
 

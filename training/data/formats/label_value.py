@@ -26,6 +26,11 @@ def label_text(where: str, column: str, value: Any) -> str:
         return json.dumps(value)
     if isinstance(value, str) and value.strip():
         return value.strip()
+    if isinstance(value, list):
+        raise DataError(
+            f"{where}: the label ({column!r}) is {quoted(value)}, a list; a row has one label, because "
+            "multi-label tasks are not trained: choose one label, or train an adapter for each"
+        )
     problem = "is empty" if value is None or isinstance(value, str) else f"is {quoted(value)}, not text"
     raise DataError(
         f"{where}: the label ({column!r}) {problem}; write a label as a text, such as NA, or remove the row"
