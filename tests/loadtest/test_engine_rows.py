@@ -14,6 +14,7 @@ from rootstock.adapters.foundation.location import FoundationError
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.loadtest.engine.adapters_vs_bare import foundation_row, head_row, plain_export
 from rootstock.loadtest.engine.cold_start import cold_rows, loads_row
+from rootstock.loadtest.engine.compositions import compositions
 from rootstock.loadtest.engine.fan_out import top_row, unshared_row
 from rootstock.loadtest.engine.images import bare_rows, image_heads_rows, image_peft_rows, images_vs_bare
 from rootstock.loadtest.engine.registry_scale import RegistryLoad, look_up_row, registry_rows
@@ -48,6 +49,10 @@ def targets(rows: Sequence[BenchmarkRow | NotRun]) -> list[tuple[str, float | No
 def test_adapters_run_against_the_bare_foundation_and_a_head(setup: BenchmarkSetup) -> None:
     rows = [foundation_row(setup, 16), head_row(setup, 16)]
     assert targets(rows) == [("adapters-vs-bare", 0.9, False), ("adapters-vs-head", None, False)]
+
+
+def test_compositions_run_against_adapters_of_as_many_ranks(setup: BenchmarkSetup) -> None:
+    assert targets(compositions(setup)) == [("compositions", 0.97, False)]
 
 
 def test_shared_layers_run(setup: BenchmarkSetup) -> None:
