@@ -79,6 +79,13 @@ _ENGINE = (
         "engine.adapters_vs_bare:adapters_vs_head",
     ),
     Benchmark(
+        "compositions",
+        Command.ENGINE,
+        "throughput of 32 compositions of two rank-8 adapters in one batch ÷ that of 32 adapters of rank 16",
+        f"≥ {targets.COMPOSITIONS:g}",
+        "engine.compositions:compositions",
+    ),
+    Benchmark(
         "vs-peft",
         Command.ENGINE,
         "speed on 32 adapters ÷ PEFT's mixed batch, one set_adapter a request, and sentence-transformers",

@@ -6,6 +6,8 @@ from __future__ import annotations
 PLAIN_EXPORT = 1.0
 # By tokens a row.
 ADAPTERS_VS_BARE = {32: 0.95, 16: 0.90}
+# A composition is an adapter of as many ranks.
+COMPOSITIONS = 0.97
 VS_PEFT = 2.0
 FAN_OUT = 12.0
 TOP_LAYERS_FAN_OUT = 4.0

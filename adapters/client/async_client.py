@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from rootstock.adapters.client import flows, routes
 from rootstock.adapters.client.batches import DEFAULT_BATCH, BatchPlan, in_order_async
+from rootstock.adapters.client.composition.weighted_adapters import Model
 from rootstock.adapters.client.errors import Refused
 from rootstock.adapters.client.exchange import HttpCall
 from rootstock.adapters.client.history import event_flows
@@ -60,22 +61,22 @@ class AsyncClient(AsyncTransport):
     """
 
     @overload
-    async def predict(self, model: str, inputs: GivenInput, result: type[R], **parameters: Any) -> R: ...
+    async def predict(self, model: Model, inputs: GivenInput, result: type[R], **parameters: Any) -> R: ...
 
     @overload
     async def predict(
-        self, model: str, inputs: list_[Input] | tuple[Input, ...], result: type[R], **parameters: Any
+        self, model: Model, inputs: list_[Input] | tuple[Input, ...], result: type[R], **parameters: Any
     ) -> list_[R]: ...
 
     @overload
-    async def predict(self, model: str, inputs: GivenInput, result: None = None, **parameters: Any) -> Any: ...
+    async def predict(self, model: Model, inputs: GivenInput, result: None = None, **parameters: Any) -> Any: ...
 
     @overload
     async def predict(
-        self, model: str, inputs: list_[Input] | tuple[Input, ...], result: None = None, **parameters: Any
+        self, model: Model, inputs: list_[Input] | tuple[Input, ...], result: None = None, **parameters: Any
     ) -> list_[Any]: ...
 
-    async def predict(self, model: str, inputs: Any, result: Any = None, **parameters: Any) -> Any:
+    async def predict(self, model: Model, inputs: Any, result: Any = None, **parameters: Any) -> Any:
         """Return the result for one input, or a list of results for a list of inputs."""
         results = await self._ask(routes.predict(model, inputs, result, parameters))
         return results if isinstance(inputs, list_ | tuple) else results[0]
@@ -83,7 +84,7 @@ class AsyncClient(AsyncTransport):
     @overload
     def predict_many(
         self,
-        model: str,
+        model: Model,
         inputs: Iterable[GivenInput],
         result: type[R],
         *,
@@ -96,7 +97,7 @@ class AsyncClient(AsyncTransport):
     @overload
     def predict_many(
         self,
-        model: str,
+        model: Model,
         inputs: Iterable[GivenInput],
         result: None = None,
         *,
@@ -108,7 +109,7 @@ class AsyncClient(AsyncTransport):
 
     def predict_many(
         self,
-        model: str,
+        model: Model,
         inputs: Iterable[GivenInput],
         result: Any = None,
         *,
@@ -157,7 +158,7 @@ class AsyncClient(AsyncTransport):
         return await self._ask(routes.route(inputs, selector, threshold, fallback, parameters))
 
     async def embed(
-        self, model: str, inputs: GivenInput | Sequence[GivenInput], **options: Any
+        self, model: Model, inputs: GivenInput | Sequence[GivenInput], **options: Any
     ) -> NDArray[np.float32]:
         """Return the vector of one input, or the matrix of up to 2,048 inputs with a row for each."""
         return await self._ask(routes.embed(model, inputs, options))
@@ -171,7 +172,7 @@ class AsyncClient(AsyncTransport):
     @overload
     async def chat(
         self,
-        model: str,
+        model: Model,
         messages: str | Sequence[Mapping[str, Any]],
         *,
         stream: Literal[False] = False,
@@ -180,27 +181,27 @@ class AsyncClient(AsyncTransport):
 
     @overload
     async def chat(
-        self, model: str, messages: Messages, *, stream: Literal[True], **options: Any
+        self, model: Model, messages: Messages, *, stream: Literal[True], **options: Any
     ) -> AsyncTextPieces: ...
 
     async def chat(
-        self, model: str, messages: Messages, *, stream: bool = False, **options: Any
+        self, model: Model, messages: Messages, *, stream: bool = False, **options: Any
     ) -> TextRecord | AsyncTextPieces:
         """Return the answer to a chat or one message of the user; with `stream` an iterator over its pieces."""
         return await self._generate(routes.chat(model, messages, options), stream)
 
     @overload
     async def complete(
-        self, model: str, prompt: str, *, stream: Literal[False] = False, **options: Any
+        self, model: Model, prompt: str, *, stream: Literal[False] = False, **options: Any
     ) -> TextRecord: ...
 
     @overload
     async def complete(
-        self, model: str, prompt: str, *, stream: Literal[True], **options: Any
+        self, model: Model, prompt: str, *, stream: Literal[True], **options: Any
     ) -> AsyncTextPieces: ...
 
     async def complete(
-        self, model: str, prompt: str, *, stream: bool = False, **options: Any
+        self, model: Model, prompt: str, *, stream: bool = False, **options: Any
     ) -> TextRecord | AsyncTextPieces:
         """Return the continuation of a text; with `stream` an iterator over its pieces."""
         return await self._generate(routes.complete(model, prompt, options), stream)

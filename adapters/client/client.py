@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from rootstock.adapters.client import flows, routes
 from rootstock.adapters.client.batches import DEFAULT_BATCH, BatchPlan, in_order
+from rootstock.adapters.client.composition.weighted_adapters import Model
 from rootstock.adapters.client.errors import Refused
 from rootstock.adapters.client.exchange import HttpCall
 from rootstock.adapters.client.history import event_flows
@@ -59,28 +60,29 @@ Input = TypeVar("Input", bound=GivenInput)
 class Client(BlockingTransport):
     """A client of one server: `Client(url, api_key, timeout=60, retries=3)`, each optional (BlockingTransport).
 
-    `model` is a reference: `name`, `name@3`, `name@prod`, `name@sha256:…` or a foundation. Methods raise the
-    errors of `rootstock.adapters.client.errors`. A text that cannot name an adapter, an alias or a version raises
-    AdapterError before anything is sent. RetryPolicy says when a call is repeated.
+    `model` is a reference: `name`, `name@3`, `name@prod`, `name@sha256:…` or a foundation. Some methods also take
+    WeightedAdapters, which answer as one. Methods raise the errors of `rootstock.adapters.client.errors`. A text
+    that cannot name an adapter, an alias or a version raises AdapterError before anything is sent. RetryPolicy
+    says when a call is repeated.
     """
 
     @overload
-    def predict(self, model: str, inputs: GivenInput, result: type[R], **parameters: Any) -> R: ...
+    def predict(self, model: Model, inputs: GivenInput, result: type[R], **parameters: Any) -> R: ...
 
     @overload
     def predict(
-        self, model: str, inputs: list_[Input] | tuple[Input, ...], result: type[R], **parameters: Any
+        self, model: Model, inputs: list_[Input] | tuple[Input, ...], result: type[R], **parameters: Any
     ) -> list_[R]: ...
 
     @overload
-    def predict(self, model: str, inputs: GivenInput, result: None = None, **parameters: Any) -> Any: ...
+    def predict(self, model: Model, inputs: GivenInput, result: None = None, **parameters: Any) -> Any: ...
 
     @overload
     def predict(
-        self, model: str, inputs: list_[Input] | tuple[Input, ...], result: None = None, **parameters: Any
+        self, model: Model, inputs: list_[Input] | tuple[Input, ...], result: None = None, **parameters: Any
     ) -> list_[Any]: ...
 
-    def predict(self, model: str, inputs: Any, result: Any = None, **parameters: Any) -> Any:
+    def predict(self, model: Model, inputs: Any, result: Any = None, **parameters: Any) -> Any:
         """Return the result for one input, or a list of results for a list of inputs.
 
         An input is a text, `{"text", "text_pair"}` or `{"question", "context"}`, or an image or a recording: its
@@ -94,7 +96,7 @@ class Client(BlockingTransport):
     @overload
     def predict_many(
         self,
-        model: str,
+        model: Model,
         inputs: Iterable[GivenInput],
         result: type[R],
         *,
@@ -107,7 +109,7 @@ class Client(BlockingTransport):
     @overload
     def predict_many(
         self,
-        model: str,
+        model: Model,
         inputs: Iterable[GivenInput],
         result: None = None,
         *,
@@ -119,7 +121,7 @@ class Client(BlockingTransport):
 
     def predict_many(
         self,
-        model: str,
+        model: Model,
         inputs: Iterable[GivenInput],
         result: Any = None,
         *,
@@ -154,6 +156,7 @@ class Client(BlockingTransport):
         """Return each model's results for the same inputs, or the error of a model that could not answer."""
         return self._ask(routes.fan_out(models, inputs, parameters))
 
+<<<<<<< HEAD
     def route(
         self,
         inputs: GivenInput | Sequence[GivenInput],
@@ -171,6 +174,11 @@ class Client(BlockingTransport):
         return self._ask(routes.route(inputs, selector, threshold, fallback, parameters))
 
     def embed(self, model: str, inputs: GivenInput | Sequence[GivenInput], **options: Any) -> NDArray[np.float32]:
+=======
+    def embed(
+        self, model: Model, inputs: GivenInput | Sequence[GivenInput], **options: Any
+    ) -> NDArray[np.float32]:
+>>>>>>> compose
         """Return the vector of one input, or the matrix of up to 2,048 inputs with a row for each.
 
         `options` are fields of /v1/embeddings, such as `dimensions` and `truncation`.
@@ -189,7 +197,7 @@ class Client(BlockingTransport):
     @overload
     def chat(
         self,
-        model: str,
+        model: Model,
         messages: str | Sequence[Mapping[str, Any]],
         *,
         stream: Literal[False] = False,
@@ -197,10 +205,10 @@ class Client(BlockingTransport):
     ) -> TextRecord: ...
 
     @overload
-    def chat(self, model: str, messages: Messages, *, stream: Literal[True], **options: Any) -> TextPieces: ...
+    def chat(self, model: Model, messages: Messages, *, stream: Literal[True], **options: Any) -> TextPieces: ...
 
     def chat(
-        self, model: str, messages: Messages, *, stream: bool = False, **options: Any
+        self, model: Model, messages: Messages, *, stream: bool = False, **options: Any
     ) -> TextRecord | TextPieces:
         """Return the answer to a chat, or to one message of the user; with `stream` an iterator over its pieces.
 
@@ -210,14 +218,14 @@ class Client(BlockingTransport):
 
     @overload
     def complete(
-        self, model: str, prompt: str, *, stream: Literal[False] = False, **options: Any
+        self, model: Model, prompt: str, *, stream: Literal[False] = False, **options: Any
     ) -> TextRecord: ...
 
     @overload
-    def complete(self, model: str, prompt: str, *, stream: Literal[True], **options: Any) -> TextPieces: ...
+    def complete(self, model: Model, prompt: str, *, stream: Literal[True], **options: Any) -> TextPieces: ...
 
     def complete(
-        self, model: str, prompt: str, *, stream: bool = False, **options: Any
+        self, model: Model, prompt: str, *, stream: bool = False, **options: Any
     ) -> TextRecord | TextPieces:
         """Return the continuation of a text; with `stream` an iterator over its pieces.
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
+from rootstock.adapters.client.composition.weighted_adapters import Model, model_fields
 from rootstock.adapters.client.errors import Misused, Refused, Unreadable, json_object, kind_of
 from rootstock.adapters.client.exchange import HttpCall
 from rootstock.adapters.client.predictions import TaskResult, read_outcomes, read_results
@@ -54,10 +55,10 @@ _ADAPTERS = "/v1/adapters"
 
 
 def predict(
-    model: str, inputs: Any, result: type[TaskResult] | None, parameters: Mapping[str, Any]
+    model: Model, inputs: Any, result: type[TaskResult] | None, parameters: Mapping[str, Any]
 ) -> HttpCall[list[Any]]:
     """Return the call that asks one model; its result is a list, also for one input."""
-    body = {"model": model, "inputs": _json(inputs), **_options(result, parameters)}
+    body = {**model_fields(model), "inputs": _json(inputs), **_options(result, parameters)}
     count = len(inputs) if isinstance(inputs, list | tuple) else 1
 
     def read(document: Document) -> list[Any]:
@@ -93,7 +94,7 @@ def fan_out(
 
 
 def embed(
-    model: str, inputs: GivenInput | Sequence[GivenInput], options: Mapping[str, Any]
+    model: Model, inputs: GivenInput | Sequence[GivenInput], options: Mapping[str, Any]
 ) -> HttpCall[NDArray[np.float32]]:
     """Return the call that embeds; its result has shape (size,) for one input, else (inputs, size)."""
     given: Any = inputs
@@ -104,7 +105,7 @@ def embed(
     else:
         # In Jina's list of objects a text is an object too.
         sent = [{"text": one} if isinstance(one, str) else one for one in items]
-    body = {"model": model, "input": sent, "encoding_format": "base64", **options}
+    body = {**model_fields(model), "input": sent, "encoding_format": "base64", **options}
 
     def read(document: Document) -> NDArray[np.float32]:
         vectors = _vectors(document, len(items))
@@ -128,15 +129,15 @@ def rerank(
     return _post("/v1/rerank", {"model": model, "query": query, "documents": [*documents], **options}, read)
 
 
-def chat(model: str, messages: Messages, options: Mapping[str, Any]) -> HttpCall[TextRecord]:
+def chat(model: Model, messages: Messages, options: Mapping[str, Any]) -> HttpCall[TextRecord]:
     """Return the call that answers a chat, or one message of the user."""
     said = [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(m) for m in messages]
-    return _post("/v1/chat/completions", {"model": model, "messages": said, **options}, TextRecord.read)
+    return _post("/v1/chat/completions", {**model_fields(model), "messages": said, **options}, TextRecord.read)
 
 
-def complete(model: str, prompt: str, options: Mapping[str, Any]) -> HttpCall[TextRecord]:
+def complete(model: Model, prompt: str, options: Mapping[str, Any]) -> HttpCall[TextRecord]:
     """Return the call that continues, or with an encoder–decoder model rewrites, a text."""
-    return _post("/v1/completions", {"model": model, "prompt": prompt, **options}, TextRecord.read)
+    return _post("/v1/completions", {**model_fields(model), "prompt": prompt, **options}, TextRecord.read)
 
 
 def streamed(call: HttpCall[TextRecord], opened: Callable[[httpx.Response], T]) -> HttpCall[T]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rootstock.adapters.client.async_client import AsyncClient
     from rootstock.adapters.client.client import Client
+    from rootstock.adapters.client.composition.weighted_adapters import WeightedAdapters
     from rootstock.adapters.client.errors import (
         AccessDenied,
         ClientError,
@@ -71,6 +72,7 @@ __all__ = [
     "TimedOut",
     "Unreachable",
     "Unreadable",
+    "WeightedAdapters",
     "ZeroShotResult",
 ]
 
@@ -80,6 +82,7 @@ _MODULES = {
     "AudioFile": "rootstock.adapters.media",
     "Client": f"{_CLIENT}.client",
     "ImageFile": "rootstock.adapters.media",
+    "WeightedAdapters": f"{_CLIENT}.composition.weighted_adapters",
 }
 
 

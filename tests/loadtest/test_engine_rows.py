@@ -14,6 +14,7 @@ from rootstock.adapters.foundation.location import FoundationError
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.loadtest.engine.adapters_vs_bare import foundation_row, head_row, plain_export
 from rootstock.loadtest.engine.cold_start import cold_rows, loads_row
+from rootstock.loadtest.engine.compositions import compositions
 from rootstock.loadtest.engine.fan_out import top_row, unshared_row
 from rootstock.loadtest.engine.images import bare_rows, image_heads_rows, image_peft_rows, images_vs_bare
 from rootstock.loadtest.engine.registry_scale import RegistryLoad, look_up_row, registry_rows
@@ -50,7 +51,14 @@ def test_adapters_run_against_the_bare_foundation_and_a_head(setup: BenchmarkSet
     assert targets(rows) == [("adapters-vs-bare", 0.9, False), ("adapters-vs-head", None, False)]
 
 
+<<<<<<< HEAD
 @pytest.mark.slow
+=======
+def test_compositions_run_against_adapters_of_as_many_ranks(setup: BenchmarkSetup) -> None:
+    assert targets(compositions(setup)) == [("compositions", 0.97, False)]
+
+
+>>>>>>> compose
 def test_shared_layers_run(setup: BenchmarkSetup) -> None:
     rows = [top_row(setup, 16), unshared_row(setup, 16)]
     assert targets(rows) == [("shared-layers", 4.0, False), ("shared-layers", 2.2, False)]

@@ -21,7 +21,7 @@ from rootstock.service.engine.runners.onnx.export.export import export
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 from rootstock.service.engine.runners.torch.runner import TorchRunner
 from tests.parity.foundations import make_tiny
-from tests.parity.matrix import ARCHITECTURES, KINDS, Cell, alone, is_slow, served
+from tests.parity.matrix import ARCHITECTURES, KINDS, Cell, alone, is_rare, served
 from tests.parity.oracle import Oracle
 from tests.peft_adapters import PeftAdapter
 
@@ -67,9 +67,9 @@ class Bench:
         self.served = functools.cache(self._serve)
 
     def everything(self) -> list[Served]:
-        """Every cell of the architecture that is not slow, and the foundation alone for each of its tasks."""
+        """Every cell of the architecture that is not rare, and the foundation alone for each of its tasks."""
         name = self.tiny.architecture.name
-        cells = [cell for cell in served(name) if not is_slow(cell)]
+        cells = [cell for cell in served(name) if not is_rare(cell)]
         return [*map(self.served, alone(name)), *map(self.served, cells)]
 
     def saved(self, cell: Cell) -> PeftAdapter:

@@ -14,6 +14,7 @@ from rootstock.adapters.bundle import Limits
 from rootstock.adapters.bundle.archive import open_archive
 from rootstock.adapters.client.async_client import AsyncClient
 from rootstock.adapters.client.client import Client
+from rootstock.adapters.client.composition.weighted_adapters import WeightedAdapters
 from rootstock.adapters.client.errors import InvalidRequest, Misused, NotFound, RejectedBundle, StateConflict
 from rootstock.adapters.client.predictions import (
     AnswerResult,
@@ -107,6 +108,22 @@ def test_several_models_answer_one_call_and_one_may_fail(client: Any) -> None:
     assert [type(one) for one in mood] == [ClassificationResult] * 2
     assert [type(one) for one in tags] == [EntitiesResult] * 2
     assert (nobody.code, "nobody" in str(nobody)) == ("unknown_adapter", True)
+
+
+def test_weighted_adapters_answer_as_one_with_the_head_that_is_named(client: Any) -> None:
+    alone = client.predict("mood", TEXTS, ClassificationResult, top_k=None)
+    parts = {"mood": 1.0, "embedder@1": 0.5}
+    mixed = client.predict(WeightedAdapters(parts), TEXTS, ClassificationResult, top_k=None)
+    assert [one.version for one in mixed] == [None] * len(TEXTS)
+    assert mixed[0].digest != alone[0].digest
+    assert [one.scores for one in mixed] != [one.scores for one in alone]
+    many = list(client.predict_many(WeightedAdapters(parts), TEXTS, ClassificationResult, batch=2))
+    assert [one.digest for one in many] == [mixed[0].digest] * len(TEXTS)
+    vectors = client.embed(WeightedAdapters(parts, head="embedder@1"), TEXTS)
+    assert vectors.shape == client.embed("embedder", TEXTS).shape
+    with pytest.raises(InvalidRequest) as caught:
+        client.predict(WeightedAdapters(parts, head="tags"), "ok")
+    assert (caught.value.code, caught.value.param) == ("invalid_composition", "head")
 
 
 def test_embeddings_are_an_array_with_a_row_for_each_text(client: Any) -> None:

@@ -17,10 +17,12 @@ from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.engine.generate.sampling_options import SamplingOptions
 from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
+from rootstock.service.engine.runners.seq2seq.decoder import Seq2SeqDecoder
 from tests.peft_adapters import PeftAdapter, save_adapter
 from tests.peft_composition import peft_composition
 from tests.service.engine.generate.engines import run_engine
 from tests.service.engine.generate.families import FAMILIES, TARGETS, USUAL_TARGETS, TinyDecoder, make_decoder
+from tests.service.engine.generate.rewriters import REWRITERS, make_rewriter
 
 PROMPT = list(range(40, 60))
 GREEDY = SamplingOptions(temperature=0.0, max_tokens=8)
@@ -76,6 +78,33 @@ def test_compositions_in_one_pass_give_the_logits_of_pefts_cat(
         model = peft_composition(family.folder, [(saved[i], weight) for i, weight in parts])
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([PROMPT])).logits[0, -1].numpy()
+        np.testing.assert_allclose(actual, logits, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "t5" else pytest.mark.slow) for name in REWRITERS]
+)
+def test_compositions_of_encoder_decoder_models_give_the_logits_of_pefts_cat(name: str, tmp_path: Path) -> None:
+    tiny = make_rewriter(name, tmp_path / "model")
+    saved = [
+        save_adapter(tiny.folder, tmp_path / str(i), "SEQ_2_SEQ_LM", i, r=2 + i, target_modules="all-linear")
+        for i in range(3)
+    ]
+    opened = [tiny.opened(one) for one in saved]
+    decoder = Seq2SeqDecoder(tiny.folder, tiny.spec, slots=4, cache_tokens=1024)
+    text = [0, *range(100, 110)]
+    segments = []
+    for slot, parts in enumerate(COMPOSED, 1):
+        composed = compose(_composition(opened, parts), [opened[i] for i, _ in parts], 64)
+        decoder.place(slot, decoder.stage(composed))
+        row = decoder.cache.open(len(PROMPT))
+        assert decoder.cache.extend(row, len(text))
+        segments.append(Segment(row, slot, text, 0, PROMPT))
+    for parts, actual in zip(COMPOSED, decoder.run(segments), strict=True):
+        model = peft_composition(tiny.folder, [(saved[i], weight) for i, weight in parts])
+        ids = {"input_ids": torch.tensor([PROMPT]), "decoder_input_ids": torch.tensor([text])}
+        with torch.no_grad():
+            logits = model(**ids).logits[0, -1].numpy()
         np.testing.assert_allclose(actual, logits, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
 
 

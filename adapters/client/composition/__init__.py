@@ -1,0 +1,1 @@
+"""The adapters that a client asks to answer as one."""
