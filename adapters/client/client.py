@@ -156,7 +156,6 @@ class Client(BlockingTransport):
         """Return each model's results for the same inputs, or the error of a model that could not answer."""
         return self._ask(routes.fan_out(models, inputs, parameters))
 
-<<<<<<< HEAD
     def route(
         self,
         inputs: GivenInput | Sequence[GivenInput],
@@ -173,12 +172,9 @@ class Client(BlockingTransport):
         """
         return self._ask(routes.route(inputs, selector, threshold, fallback, parameters))
 
-    def embed(self, model: str, inputs: GivenInput | Sequence[GivenInput], **options: Any) -> NDArray[np.float32]:
-=======
     def embed(
         self, model: Model, inputs: GivenInput | Sequence[GivenInput], **options: Any
     ) -> NDArray[np.float32]:
->>>>>>> compose
         """Return the vector of one input, or the matrix of up to 2,048 inputs with a row for each.
 
         `options` are fields of /v1/embeddings, such as `dimensions` and `truncation`.

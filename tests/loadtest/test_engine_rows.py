@@ -51,14 +51,11 @@ def test_adapters_run_against_the_bare_foundation_and_a_head(setup: BenchmarkSet
     assert targets(rows) == [("adapters-vs-bare", 0.9, False), ("adapters-vs-head", None, False)]
 
 
-<<<<<<< HEAD
-@pytest.mark.slow
-=======
 def test_compositions_run_against_adapters_of_as_many_ranks(setup: BenchmarkSetup) -> None:
     assert targets(compositions(setup)) == [("compositions", 0.97, False)]
 
 
->>>>>>> compose
+@pytest.mark.slow
 def test_shared_layers_run(setup: BenchmarkSetup) -> None:
     rows = [top_row(setup, 16), unshared_row(setup, 16)]
     assert targets(rows) == [("shared-layers", 4.0, False), ("shared-layers", 2.2, False)]
