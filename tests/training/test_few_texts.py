@@ -1,4 +1,4 @@
-"""The training of `auto` on few texts: the upper layers, enough steps, and the lower states computed once."""
+"""The training of `auto` on few texts: upper layers, enough steps, and the states below computed once."""
 
 from __future__ import annotations
 

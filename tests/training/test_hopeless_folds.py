@@ -9,6 +9,7 @@ import pytest
 
 from rootstock.training.data.split import FOLDS
 from rootstock.training.errors import BelowBaseline
+from rootstock.training.fit import method
 from rootstock.training.fit.descent import deterministic
 from rootstock.training.fit.job import prepare
 from rootstock.training.fit.method import Choice, choose
@@ -28,8 +29,8 @@ def recipe(write_recipe: Callable[..., Path], tmp_path: Path) -> Path:
     return write_recipe(data={"splits": splits}, training=training, peft={"choose_strength": False})
 
 
-def chosen(recipe: Path, method: str, force: bool = False) -> Choice:
-    job = prepare(load_recipe(recipe, [f"peft.method={method}"]))
+def chosen(recipe: Path, name: str, force: bool = False) -> Choice:
+    job = prepare(load_recipe(recipe, [f"peft.method={name}"]))
     with deterministic(0):
         return choose(job.training_rows, job.plan(), 0.5, force)
 
@@ -46,6 +47,23 @@ def test_auto_leaves_a_hopeless_adapter_after_the_first_folds(recipe: Path) -> N
     assert stated["folds"] == other.folds
     assert stated["expected_gain"]["interval"][1] < 0.02
     assert stated["expected_gain"]["rows"] == len(other.held_out)
+
+
+@pytest.mark.parametrize(("alpha", "folds"), [(2.0, 2), (1e-9, None)])
+def test_a_decision_that_is_certain_enough_for_alpha_ends_after_half_of_the_folds(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, alpha: float, folds: int | None
+) -> None:
+    monkeypatch.setattr(method, "_CERTAIN", 1.0)
+    job = prepare(load_recipe(recipe, ["training.learning_rate=1e-4", "training.num_train_epochs=1"]))
+    with deterministic(0):
+        alone = method.judge("head_only", job.training_rows, job.plan(), None)
+        choice = choose(job.training_rows, job.plan(), alpha)
+    other = choice.scores[-1]
+    judged = 46 if folds else 90
+    assert (other.folds, len(other.rows), len(other.held_out)) == (folds, judged, judged)
+    places = [id(row) for row in alone.rows]
+    at = [places.index(id(row)) for row in other.rows]
+    assert at == sorted(set(at))
 
 
 def test_a_named_method_that_is_expected_to_lose_is_refused_unless_forced(recipe: Path) -> None:

@@ -32,8 +32,9 @@ from rootstock.training.network.row_encoder import RowEncoder
 from rootstock.training.network.strength import STRENGTHS
 from rootstock.training.network.trunk import head_layers
 
-# A method is hopeless if at every strength its chance of a gain is below this after some of the folds.
-_HOPELESS = 0.05
+# A method is hopeless if at every strength its chance of a gain is below this after some of the folds. It is
+# certain if the chance of a loss is below the other after at least half of them.
+_HOPELESS, _CERTAIN = 0.05, 0.02
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class MethodScore:
     """A method's raw outputs for rows that its training did not see, and their score.
 
     `paired` compares the outputs with those of the head alone. `strength` is the share of the trained change that
-    gave them, and `gain` is the gain to expect from it. `folds` is the number of folds after which the run left a
-    hopeless method; `held_out` then has the rows of these folds alone.
+    gave them, and `gain` is the gain to expect from it. `rows` are those that the outputs are for. `folds` is the
+    number of folds after which the decision was clear, and no others were trained.
     """
 
     method: str
@@ -53,6 +54,7 @@ class MethodScore:
     strength: float = 1.0
     gain: ExpectedGain | None = None
     folds: int | None = None
+    rows: Sequence[EncodedRow] = ()
 
     @property
     def title(self) -> str:
@@ -62,7 +64,7 @@ class MethodScore:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen method, the reason, and the scores of all methods on `rows`.
+    """The chosen method, the reason, and the scores of all methods; `rows` are those that judged the chosen one.
 
     The first score is that of the head alone, unless the head cannot be fitted alone.
     """
@@ -102,12 +104,13 @@ def choose(rows: TrainingRows, plan: TrainingPlan, alpha: float, force: bool = F
     if plan.network.linear_head or len(head_layers(task_class)) == 1 or peft.method == HEAD_ONLY:
         scores.append(judge(HEAD_ONLY, rows, plan, None))
     if peft.method != HEAD_ONLY:
-        scores.append(judge(peft.trained_method, rows, plan, scores[0] if scores else None, leave=not force))
+        certain = None if force else min(_CERTAIN, alpha / 2)
+        scores.append(judge(peft.trained_method, rows, plan, scores[0] if scores else None, certain))
     if scores[-1].paired is None and peft.method != HEAD_ONLY:
         reason = f"the head of {task_class.name} cannot be fitted alone, so there is no baseline"
-        return Choice(scores[-1], reason, tuple(scores), rows.scoring_rows)
+        return Choice(scores[-1], reason, tuple(scores), scores[-1].rows)
     chosen, reason = _better(peft.method, scores, alpha, force)
-    return Choice(chosen, reason, tuple(scores), rows.scoring_rows)
+    return Choice(chosen, reason, tuple(scores), chosen.rows)
 
 
 def _better(method: str, scores: Sequence[MethodScore], alpha: float, force: bool) -> tuple[MethodScore, str]:
@@ -132,13 +135,13 @@ def _better(method: str, scores: Sequence[MethodScore], alpha: float, force: boo
 
 
 def judge(
-    method: str, rows: TrainingRows, plan: TrainingPlan, alone: MethodScore | None, leave: bool = False
+    method: str, rows: TrainingRows, plan: TrainingPlan, alone: MethodScore | None, certain: float | None = None
 ) -> MethodScore:
     """Score a method on the validation rows or, without any, by cross-validation over the training rows.
 
     With `choose_strength` the method is judged at several strengths. The highest gain to expect counts; on a
-    tie, that of the greatest strength. `leave` ends the cross-validation after the fold that shows the method
-    hopeless.
+    tie, that of the greatest strength. `certain` ends the cross-validation after a fold that shows the method
+    hopeless, or after half of them if the chance of a loss is below it.
     """
     candidate: Candidate | None = None
     strengths = STRENGTHS if method == "lora" and plan.network.peft.choose_strength else (1.0,)
@@ -150,10 +153,11 @@ def judge(
     else:
         by_fold = _FoldOutputs(rows, strengths)
         for number in _folds(method, rows, plan, by_fold):
-            if not leave or before is None or number == FOLDS:
+            if certain is None or before is None or number == FOLDS:
                 continue
             gains = _gains(method, by_fold.of(before), by_fold.outputs, by_fold.rows, plan, rows)
-            if all(1 - gain.chance_of_loss < _HOPELESS for gain in gains):
+            clear = number >= FOLDS // 2 and _best(gains).chance_of_loss < certain
+            if clear or all(1 - gain.chance_of_loss < _HOPELESS for gain in gains):
                 judged, before, folds = by_fold.rows, by_fold.of(before), number
                 break
         held_out = by_fold.outputs
@@ -161,13 +165,17 @@ def judge(
     best, gain, paired = strengths[-1], None, None
     if before is not None:
         gains = _gains(method, before, held_out, judged, plan, rows)
-        gain = max(gains, key=lambda each: (each.mean, each.strength))
+        gain = _best(gains)
         best = gain.strength
         paired = compare(before, held_out[best], judged, labels)
     if candidate is not None and candidate.line is not None:
         candidate.line.move(best)
     score = macro_f1(held_out[best], judged, labels)
-    return MethodScore(method, held_out[best], score, paired, candidate, best, gain, folds)
+    return MethodScore(method, held_out[best], score, paired, candidate, best, gain, folds, judged)
+
+
+def _best(gains: Sequence[ExpectedGain]) -> ExpectedGain:
+    return max(gains, key=lambda each: (each.mean, each.strength))
 
 
 def _gains(
