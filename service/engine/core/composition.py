@@ -89,6 +89,13 @@ def compose(composition: Composition, adapters: Sequence[Adapter], max_rank: int
 
 def _check(composition: Composition, adapters: Sequence[Adapter]) -> None:
     """Raise InvalidComposition for a part that would change nothing, or whose changes do not add up."""
+    for i, adapter in enumerate(adapters):
+        if adapter.weights.words is not None or adapter.preprocessing.tokens:
+            raise InvalidComposition(
+                f"adapters[{i}] brings tokens or changes words of the foundation, and these do not add up; send it "
+                "alone as model",
+                f"adapters[{i}]",
+            )
     if not any(adapter.weights.sites for adapter in adapters):
         raise InvalidComposition(
             "no part changes a layer of the foundation, so there is nothing to add up; send the adapter whose "
@@ -101,12 +108,6 @@ def _check(composition: Composition, adapters: Sequence[Adapter]) -> None:
             raise InvalidComposition(
                 f"{where} is a head alone, and the composition has the head of adapters[{composition.head}]: it "
                 "would change nothing; leave it out, or name it as head",
-                where,
-            )
-        if adapter.weights.words is not None or adapter.preprocessing.added_tokens:
-            raise InvalidComposition(
-                f"{where} brings tokens or changes words of the foundation, and each token has one embedding; "
-                "send it alone as model",
                 where,
             )
         for site, update in adapter.weights.sites.items():

@@ -15,7 +15,9 @@ import torch
 from rootstock.adapters.bundle import Limits, open_bundle
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.spec import Adapter, AdapterWeights, FoundationSpec, SiteUpdate
+from rootstock.adapters.spec import Adapter, AdapterWeights, FoundationSpec, Preprocessing, SiteUpdate
+from rootstock.adapters.vocabulary.added_token import AddedToken
+from rootstock.adapters.vocabulary.words import WordRows
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.catalog import COMPOSITION, ResolvedReference
 from rootstock.service.engine.core.composition import Composition, CompositionPart, compose
@@ -198,6 +200,8 @@ def test_the_digest_is_made_of_digests_weights_order_and_head() -> None:
 ONES = np.ones((4, 2), np.float32)
 LORA = SiteUpdate(ONES, ONES)
 HEAD_ALONE = make_adapter("sha256:head")
+WORDS = replace(make_adapter("words"), weights=AdapterWeights({}, {}, WordRows(np.array([3]), ONES[:1])))
+TOKENS = replace(make_adapter("tokens"), preprocessing=Preprocessing(64, tokens=(AddedToken(30522, "<order>"),)))
 
 
 def _changing(digest: str, update: SiteUpdate = LORA) -> Adapter:
@@ -210,6 +214,8 @@ def _changing(digest: str, update: SiteUpdate = LORA) -> Adapter:
         ([_changing("a"), replace(LORA, output_scale=ONES[0])], [1, 1], "kind DoRA", "adapters[1]"),
         ([_changing("a", SiteUpdate(ONES[:0], ONES[:0], ONES[0])), LORA], [1, 1], "IA3", "adapters[0]"),
         ([_changing("a"), HEAD_ALONE], [1, 1], r"adapters\[1\] is a head alone", "adapters[1]"),
+        ([WORDS, LORA], [1, 1], "brings tokens or changes words", "adapters[0]"),
+        ([_changing("a"), TOKENS], [1, 1], "brings tokens or changes words", "adapters[1]"),
         ([HEAD_ALONE], [0.5], "no part changes a layer", "adapters"),
         ([_changing("a"), LORA, LORA], [1, 1, 1], "rank 12 together at query; .* most 8;", "adapters"),
         ([_changing("a", SiteUpdate(ONES, ONES * 3e38))], [10], "too large for fp32", "adapters"),
@@ -228,7 +234,7 @@ def test_parts_that_do_not_add_up_are_refused_by_name(
 def test_each_field_of_an_adapter_has_a_rule_in_a_composition() -> None:
     """A new field needs a decision in `compose`: it adds up, comes from the part that answers, or is refused."""
     assert {field.name for field in fields(SiteUpdate)} == {"a", "b", "input_scale", "output_scale", "shift"}
-    assert {field.name for field in fields(AdapterWeights)} == {"sites", "head"}
+    assert {field.name for field in fields(AdapterWeights)} == {"sites", "head", "words"}
     assert {field.name for field in fields(Adapter)} == {
         "digest", "task", "problem_type", "labels", "head", "preprocessing", "weights", "prompting",
         "calibration",
