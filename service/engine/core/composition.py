@@ -92,8 +92,8 @@ def _check(composition: Composition, adapters: Sequence[Adapter]) -> None:
     for i, adapter in enumerate(adapters):
         if adapter.weights.words is not None or adapter.preprocessing.tokens:
             raise InvalidComposition(
-                f"adapters[{i}] brings tokens or changes words of the foundation, and these do not add up; send it "
-                "alone as model",
+                f"adapters[{i}] brings tokens or changes words of the foundation, and these do not add up; send "
+                "it alone as model",
                 f"adapters[{i}]",
             )
     if not any(adapter.weights.sites for adapter in adapters):
