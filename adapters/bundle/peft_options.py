@@ -34,6 +34,11 @@ _SERVED = {
 }
 # Of the kinds that know no linear layer.
 _SERVED_OF_LAYERS = {option: how for option, how in _SERVED.items() if option != "fan_in_fan_out"}
+_SERVED_OF_TOKENS = {
+    option: how
+    for option, how in _SERVED_OF_LAYERS.items()
+    if option not in ("exclude_modules", "modules_to_save")
+} | {"token_indices": "read", "init_weights": _NO_EFFECT}
 _SERVED_WITH_LORA = {
     "layers_to_transform": "read",
     "layers_pattern": "read",
@@ -75,7 +80,7 @@ SERVED_OPTIONS: dict[str, dict[str, str]] = {
         ("target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step"), _NO_EFFECT
     ),
     "IA3": _SERVED | {"feedforward_modules": "read", "init_ia3_weights": _NO_EFFECT},
-    "TRAINABLE_TOKENS": _SERVED_OF_LAYERS | {"token_indices": "read", "init_weights": _NO_EFFECT},
+    "TRAINABLE_TOKENS": _SERVED_OF_TOKENS,
     "LN_TUNING": _SERVED_OF_LAYERS,
 }
 KNOWN_TO = {kind: frozenset(options) for kind, options in SERVED_OPTIONS.items()}

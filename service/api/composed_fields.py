@@ -58,7 +58,8 @@ class ComposedFields(ModelField):
         if not given:
             raise PydanticCustomError("missing", "Field required", {"field": "model"})
         if len(given) > 1:
-            raise ValueError(f"the body has both {given[0]} and {given[1]}; send one of the two")
+            message = f"the body has both {given[0]} and {given[1]}; send one of the two"
+            raise PydanticCustomError("two_models", "{message}", {"message": message, "field": given[1]})
         return adapters
 
     @field_validator("head")

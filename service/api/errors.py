@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from itertools import groupby
 from typing import Any, cast, get_args
@@ -278,8 +278,7 @@ def _of_names(problems: Sequence[Any], known: Sequence[str]) -> list[tuple[str, 
     """Return the unknown fields of the body, then its missing ones, each with a message."""
     faults = []
     absent = [p for p in problems if p["type"] == "missing" and len(p["loc"]) == 2]
-    # A request needs either `model` or `models`; for that error the context names the usual field.
-    missing = [str(p.get("ctx", {}).get("field", p["loc"][1])) for p in absent]
+    missing = [_field_of(p) for p in absent]
     for problem in problems:
         if problem["type"] != "extra_forbidden" or len(problem["loc"]) != 2:
             continue
@@ -298,16 +297,21 @@ def _of_values(problems: Sequence[Any]) -> list[tuple[str, str]]:
     """Return the fields with wrong values, each with a message."""
     wrong = [p for p in problems if p["type"] not in ("missing", "extra_forbidden") or len(p["loc"]) > 2]
     faults = []
-    for field, group in groupby(wrong, key=lambda problem: str(problem["loc"][1])):
+    for field, group in groupby(wrong, key=_field_of):
         of_field = list(group)
         first = of_field[0]
         # A validator that reads several forms itself has one error, with a message about all of them.
         if field in _UNIONS and first["type"] != "value_error":
             faults.append(_of_union(field, of_field))
             continue
-        param = ".".join(str(part)[:_MAX_NAME] for part in first["loc"][1:])
+        param = ".".join(str(part)[:_MAX_NAME] for part in (field, *first["loc"][2:]))
         faults.append((param, f"{param}: {str(first['msg']).removeprefix('Value error, ')}"))
     return faults
+
+
+def _field_of(problem: Mapping[str, Any]) -> str:
+    """Return the field of a problem. The context names it where the check of one field concerns another."""
+    return str(problem.get("ctx", {}).get("field", problem["loc"][1]))
 
 
 def _of_union(field: str, problems: Sequence[Any]) -> tuple[str, str]:

@@ -189,7 +189,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("use_dora", "yes"), ("bias", "some"), ("bias", ["all"]), ("lora_bias", 1),
     ("use_qalora", True), ("target_parameters", "weight"), ("target_parameters", [3]),
     ("layer_replication", [[0, 1]]),
-    ("trainable_token_indices", [1]), ("alora_invocation_tokens", [1]), ("megatron_config", {"a": 1}),
+    ("alora_invocation_tokens", [1]), ("megatron_config", {"a": 1}),
     ("arrow_config", {"a": 1}),
     ("use_bdlora", 3), ("use_bdlora", {"nblocks": 0}), ("use_bdlora", {"nblocks": True}),
     ("use_bdlora", {"target_modules_bd_a": "query"}), ("use_bdlora", {"target_modules_bd_b": [3]}),

@@ -125,7 +125,7 @@ def study(
     setfit_python: SetFitPython = None,
     as_json: Json = False,
 ) -> None:
-    """Measure `auto`, the head alone and SetFit over data sets and draws.
+    """Measure `auto`, the head alone and SetFit over data sets.
 
     The score is accuracy on the test rows, for tokens the F1 of whole entities. Wins counts the draws on which
     `auto` is better than, equal to and worse than the head alone.
@@ -175,10 +175,10 @@ def bench(
     setfit_python: SetFitPython = None,
     as_json: Json = False,
 ) -> None:
-    """Compare speed and score with PEFT and transformers' Trainer, or with SetFit.
+    """Compare speed and score with Trainer or SetFit.
 
-    Trainer trains by the same recipe. SetFit trains on the same rows by its own settings for few rows, and `auto`
-    chooses on them; the score is accuracy on the test rows.
+    The Trainer of transformers trains PEFT's adapter by the same recipe. SetFit trains on the same rows by its own settings for few
+    rows, and `auto` chooses on them; the score is accuracy on the test rows.
     """
     if setfit_python is not None:
         _bench_setfit(recipe, changes, setfit_python, as_json)

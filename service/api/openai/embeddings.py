@@ -54,7 +54,7 @@ class EmbeddingFields(TruncationFields, JinaFields):
         return items_of([given] if isinstance(given, str) else given, self.modality)
 
 
-class EmbeddingsBody(ComposedFields, EmbeddingFields):
+class EmbeddingsBody(EmbeddingFields, ComposedFields):
     """The body of an embedding: a model or the parts of one, the input, and the form of the vectors."""
 
 
