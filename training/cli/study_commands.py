@@ -177,8 +177,8 @@ def bench(
 ) -> None:
     """Compare speed and score with Trainer or SetFit.
 
-    The Trainer of transformers trains PEFT's adapter by the same recipe. SetFit trains on the same rows by its own settings for few
-    rows, and `auto` chooses on them; the score is accuracy on the test rows.
+    The Trainer of transformers trains PEFT's adapter by the same recipe. SetFit trains on the same rows by
+    its own settings for few rows, and `auto` chooses on them; the score is accuracy on the test rows.
     """
     if setfit_python is not None:
         _bench_setfit(recipe, changes, setfit_python, as_json)
