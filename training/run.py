@@ -163,9 +163,10 @@ def _pack(job: Job, recipe: Recipe, run_metrics: RunMetrics, origin: dict[str, A
         reloaded = load(Path(folder), job.network)
     held_out = outputs(reloaded, encoder.inputs(job.rows["test"]))
     choice = run_metrics.choice
+    first = choice.scores[0]
     doubts = data_doubts(
         [*job.parts.train, *job.parts.validation],
-        JudgedRows(job.parts.validation or job.parts.train, choice.rows, choice.scores[0].held_out),
+        JudgedRows(job.parts.validation or job.parts.train, first.rows, first.held_out),
         JudgedRows(job.parts.test, job.rows["test"], held_out),
         job.labels,
     )

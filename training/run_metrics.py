@@ -177,7 +177,7 @@ class RunMetrics:
         )
         sizes = [len(row.words) or 1 for row in rows]
         groups = [e.group or "" for e, size in zip(examples, sizes, strict=True) for _ in range(size)]
-        return fairness(truth, adapter, head, groups, column)
+        return fairness(truth, adapter, head, groups, column, independent=not rows[0].words)
 
 
 def _classes(outputs: Sequence[Array], rows: Sequence[EncodedRow]) -> list[int]:

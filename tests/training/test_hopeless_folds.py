@@ -14,6 +14,7 @@ from rootstock.training.fit.descent import deterministic
 from rootstock.training.fit.job import prepare
 from rootstock.training.fit.method import Choice, choose
 from rootstock.training.recipe.recipe_file import load_recipe
+from rootstock.training.run import run
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -73,3 +74,21 @@ def test_a_named_method_that_is_expected_to_lose_is_refused_unless_forced(recipe
     assert choice.chosen.method == "lora"
     assert choice.chosen.folds is None
     assert len(choice.chosen.held_out) == len(choice.rows)
+
+
+def test_a_run_whose_folds_end_early_states_so_and_keeps_its_adapter(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(method, "_CERTAIN", 1.0)
+    few = [
+        "peft.method=lora",
+        "training.learning_rate=1e-4",
+        "training.num_train_epochs=1",
+        "evaluation.alpha=0.99",
+    ]
+    done = run(load_recipe(recipe, few), tmp_path / "out")
+    candidate = done.metrics["choice"]["candidates"][-1]
+    assert candidate["folds"] == FOLDS // 2
+    assert done.metrics["method"] == "lora"
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"The figures of lora are of the first {FOLDS // 2} folds" in report

@@ -27,7 +27,8 @@ def cv(
 ) -> None:
     """Cross-validate a recipe's method and the head alone.
 
-    The figures are mean and deviation over stratified folds.
+    The figures are mean and deviation over stratified folds, with the whole change of the adapter; a run may keep
+    a part of it (`peft.choose_strength`).
     """
     with failures():
         from rootstock.training.study.cross_validation import cross_validate
@@ -49,7 +50,8 @@ def sweep(
 ) -> None:
     """Search the recipe's hpo.space for the best values.
 
-    The validation rows judge them.
+    The validation rows judge them, with the whole change of the adapter; a run may keep a part of it
+    (`peft.choose_strength`).
     """
     with failures():
         from rootstock.training.study.search import SearchTrial

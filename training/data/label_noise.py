@@ -37,9 +37,11 @@ def doubtful_labels(given: Sequence[int], probabilities: Probabilities) -> list[
     """Return the labels of texts that are probably wrong, the likeliest first.
 
     `probabilities` (rows, classes) come from models that did not see the row. A class with very few rows
-    has none. Raise MissingExtra without cleanlab.
+    has none, and neither have rows of one class. Raise MissingExtra without cleanlab.
     Source: Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021.
     """
+    if len(set(given)) < 2:
+        return []
     with extra("checks for label noise"):
         from cleanlab.filter import find_label_issues
     with _rare_classes():
@@ -53,6 +55,8 @@ def doubtful_tags(given: Sequence[Sequence[int]], probabilities: Sequence[Probab
     `probabilities` has (words, classes) of each sentence. Raise MissingExtra without cleanlab.
     Source: Wang and Mueller, "Detecting Label Errors in Token Classification Data", 2022.
     """
+    if len({tag for tags in given for tag in tags}) < 2:
+        return []
     with extra("checks for label noise"):
         from cleanlab.token_classification.filter import find_label_issues
     with _rare_classes():

@@ -24,10 +24,13 @@ def fairness(
     groups: Sequence[str],
     column: str,
     seed: int = 0,
+    *,
+    independent: bool = True,
 ) -> dict[str, Any]:
     """Return each group's figures, and the gap of accuracy between best and worst, of adapter and foundation.
 
-    `interval` is that of a group's accuracy.
+    `interval` is that of a group's accuracy. It is left out where rows are not `independent`, such as the words of
+    a sentence.
     `truth`, `adapter` and `foundation` are classes, one a row: the true one, the adapter's, and that of a head
     alone on the frozen foundation. The verdict is "made" or "reduced" where resampled rows of the groups say that
     the adapter's gap is the larger or the smaller one, "chance" where groups drawn at random differ as much,
@@ -48,7 +51,9 @@ def fairness(
             str(name): {
                 "rows": int(row["rows"]),
                 "accuracy": round(float(row["accuracy"]), 4),
-                "interval": wilson_interval(float(row["accuracy"]), int(row["rows"])),
+                **(
+                    {"interval": wilson_interval(float(row["accuracy"]), int(row["rows"]))} if independent else {}
+                ),
                 "macro_f1": round(float(row["macro_f1"]), 4),
             }
             for name, row in frame.by_group.iterrows()

@@ -13,6 +13,10 @@ def require(recipe: Recipe) -> None:
     needed = {"plots": "matplotlib"}
     if recipe.generates:
         needed |= {"ROUGE figures": "rouge_score", "BLEU figures": "sacrebleu"}
+    else:
+        needed["checks for label noise"] = "cleanlab"
+        if recipe.task.modality == "text":
+            needed["checks for near copies"] = "datasketch"
     if recipe.task.modality == "image":
         needed["images"] = "PIL"
     if recipe.task.modality == "audio":

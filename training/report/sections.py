@@ -79,6 +79,11 @@ def _choice(metrics: Metrics) -> Iterator[ReportSection]:
         )
     tests = sorted({one["test"] for one in choice["candidates"] if one.get("test")})
     text = f"Compared on {_judged_on(metrics)}{': ' + '; '.join(tests) if tests else ''}."
+    for one in choice["candidates"]:
+        if folds := one.get("folds"):
+            text += (
+                f" The figures of {one['method']} are of the first {folds} folds, which were enough to decide."
+            )
     yield ReportSection(
         "Choice of the method", text, ("method", "validation", "against", "wins / losses", "p"), tuple(rows)
     )
