@@ -114,3 +114,9 @@ def test_a_report_warns_of_doubts_among_its_reasons_and_lists_them(
     assert "The first 1 are shown" in text
     page = render_html({**metrics, "doubts": DOUBTS}, {})
     assert "a &lt;b&gt;song&lt;/b&gt;" in page
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_rows_of_one_class_raise_no_doubt(label: int) -> None:
+    judged = _judged(_texts(12, 3), [label] * 12, [1 - label] * 12)
+    assert "label_noise" not in data_doubts([], judged, _judged(_texts(4, 4), [0, 1, 0, 1], [0, 1, 0, 1]), LABELS)

@@ -29,8 +29,8 @@ def fairness(
 ) -> dict[str, Any]:
     """Return each group's figures, and the gap of accuracy between best and worst, of adapter and foundation.
 
-    `interval` is that of a group's accuracy. It is left out where rows are not `independent`, such as the words of
-    a sentence.
+    `interval` is that of a group's accuracy, left out where rows are not `independent`, such as the words of a
+    sentence.
     `truth`, `adapter` and `foundation` are classes, one a row: the true one, the adapter's, and that of a head
     alone on the frozen foundation. The verdict is "made" or "reduced" where resampled rows of the groups say that
     the adapter's gap is the larger or the smaller one, "chance" where groups drawn at random differ as much,
