@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import structlog
 
@@ -17,6 +19,7 @@ from rootstock.service.webhooks.sender import WebhookSender
 from rootstock.service.webhooks.series import ReceiverSeries
 
 _PAGE = 100
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class WebhookDelivery:
             self._series.behind_since = None
         finally:
             with suppress(AdapterError):  # Then the hold ends by itself.
-                await asyncio.to_thread(self._feed.release, self._address, self._holder)
+                await _to_its_end(self._feed.release, self._address, self._holder)
 
     async def _deliver(self, event: FeedEvent, sender: WebhookSender) -> bool:
         """Send an event until the receiver takes it. Return False if another server holds the receiver now."""
@@ -134,15 +137,7 @@ class WebhookDelivery:
 
     async def _take(self) -> int | None:
         asked = time.monotonic()
-        taking = asyncio.create_task(
-            asyncio.to_thread(self._feed.take, self._address, self._holder, self._times.hold)
-        )
-        try:
-            position = await asyncio.shield(taking)
-        except asyncio.CancelledError:
-            # The thread goes on. A hold that it takes after its release would keep the others away.
-            await asyncio.wait([taking])
-            raise
+        position = await _to_its_end(self._feed.take, self._address, self._holder, self._times.hold)
         self._held_until = asked + self._times.hold
         return position
 
@@ -152,3 +147,17 @@ class WebhookDelivery:
         moved = await asyncio.to_thread(self._feed.advance, self._address, self._holder, position, hold)
         self._held_until = asked + hold
         return moved
+
+
+async def _to_its_end(call: Callable[..., Result], *arguments: Any) -> Result:
+    """Call in a thread, and wait for its end also if the task is cancelled.
+
+    A cancelled call may go on or never begin. A hold that is taken after its release, or never released, would
+    keep the other servers away.
+    """
+    calling = asyncio.create_task(asyncio.to_thread(call, *arguments))
+    try:
+        return await asyncio.shield(calling)
+    except asyncio.CancelledError:
+        await asyncio.wait([calling])
+        raise

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
@@ -17,11 +22,12 @@ from structlog.testing import capture_logs
 from rootstock.adapters.errors import RegistryUnavailable
 from rootstock.adapters.registry import SqlRegistry, TenantRegistry
 from rootstock.adapters.registry.webhook_port import EventFeed
-from rootstock.service.webhooks.delivery import DeliveryTimes
+from rootstock.service.webhooks.delivery import DeliveryTimes, WebhookDelivery
 from rootstock.service.webhooks.dispatch import WebhookDispatch
 from rootstock.service.webhooks.receiver import WebhookReceiver
 from rootstock.service.webhooks.secret import WebhookSecret
-from rootstock.service.webhooks.series import WebhookMetrics
+from rootstock.service.webhooks.sender import WebhookSender
+from rootstock.service.webhooks.series import ReceiverSeries, WebhookMetrics
 from tests.adapters.registries import address, publish
 from tests.bounds import HANG
 from tests.postgres_process import PostgresProcess
@@ -245,6 +251,50 @@ def test_a_stop_does_not_wait_for_a_receiver_and_its_event_comes_after_the_next_
     # The next server need not wait until the hold of the first one ends.
     with closing(Delivering(registry.webhooks, [target])):
         assert target.wait(1)[0].place == 1
+
+
+class OneThread(ThreadPoolExecutor):
+    """One thread, which some call keeps busy when `last` is to be called. `queued` tells that `last` waits."""
+
+    def __init__(self, last: str) -> None:
+        super().__init__(1)
+        self._last = last
+        self.busy, self.queued = threading.Event(), asyncio.Event()
+
+    def submit(self, call: Any, /, *values: Any, **named: Any) -> Future[Any]:
+        last = self._last in repr(call)
+        if last:
+            super().submit(self.busy.wait, HANG)
+        future = super().submit(call, *values, **named)
+        if last:
+            self.queued.set()
+        return future
+
+
+def test_a_stop_lets_go_of_a_receiver_whose_release_had_not_begun(
+    registry: SqlRegistry, targets: Callable[[], WebhookTarget]
+) -> None:
+    target = targets()
+    receiver = WebhookReceiver.parse(target.url)
+    registry.webhooks.begin(receiver.address)
+    publish(registry, "spam", "a")
+
+    async def deliver_and_stop() -> None:
+        threads = OneThread("release")
+        asyncio.get_running_loop().set_default_executor(threads)
+        series = ReceiverSeries(WebhookMetrics(CollectorRegistry()), receiver.name)
+        delivery = WebhookDelivery(registry.webhooks, receiver, "one", series, TIMES)
+        async with httpx.AsyncClient() as client:
+            sender = WebhookSender(client, receiver, [WebhookSecret.parse(SECRET)], HANG)
+            task = asyncio.create_task(delivery.run(sender))
+            await threads.queued.wait()
+            task.cancel()
+            await asyncio.sleep(0)
+            threads.busy.set()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(deliver_and_stop())
+    assert registry.webhooks.take(receiver.address, "two", 60) == 2
 
 
 def test_during_a_change_of_secrets_each_of_the_two_verifies_a_message(
