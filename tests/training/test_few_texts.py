@@ -104,7 +104,7 @@ def test_a_row_whose_states_are_kept_is_found_without_a_pass_over_the_others(job
 
 
 def test_the_pass_of_all_rows_through_the_frozen_layers_is_reported_once(job: Callable[..., Job]) -> None:
-    made, told = job("peft.method=auto"), []
+    made, told = job("peft.method=auto", "training.contrastive_epochs=1"), []
 
     def report(done: int, total: int, note: str, rate: float = 0.0, /) -> None:
         told.append((done, total, note))
