@@ -218,7 +218,7 @@ def learning_curve(
 ) -> list[dict[str, Any]]:
     """Return the score of the chosen method on shares of the training rows, the smallest first.
 
-    A share that leaves few rows a label is trained by contrast, as a data set of that size is.
+    A share that leaves few rows a label is trained by contrast. It changes the layers that the whole set changes.
     """
     points = []
     for share in sorted(shares):

@@ -92,6 +92,21 @@ def test_the_quotes_and_letters_of_windows_1252_are_named_as_such_and_their_line
         read("r.csv", content)
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_does_not_move_the_byte_that_is_named(read: Read, mark: bytes) -> None:
+    with pytest.raises(DataError, match=r"line 2: byte 0xe9 is not UTF-8; .* reads 'text,label été,a'"):
+        read("r.csv", mark + b"text,label\n\xe9t\xe9,a\n")
+
+
+@pytest.mark.parametrize("comment", ["# text = He flew a B-52", "# vitamin O", "# text = O O O\n# sent_id = B-2"])
+def test_a_comment_may_end_like_a_tag_and_the_token_of_its_sign_is_still_read(read: Read, comment: str) -> None:
+    sentences = read("r.conll", f"{comment}\n# O\nHe O\n\n{comment}\nAnn B-PER\n".encode())
+    assert [(example.words, example.kinds) for example in sentences] == [
+        (("#", "He"), set()),
+        (("Ann",), {"PER"}),
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

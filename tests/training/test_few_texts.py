@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,3 +79,41 @@ def test_the_states_of_a_row_are_computed_once_for_all_trainings_of_a_run(job: C
     alone.keep_states(network.trunk, network.spec, 1)
     torch.testing.assert_close(alone.states_of(0), first)
     assert kept.of(made.rows["test"][0], silent, network.spec, 1) is None
+
+
+class _CountedRows(list[Any]):
+    """Rows that count how often somebody goes through them."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.passes += 1
+        return super().__iter__()
+
+
+def test_a_row_whose_states_are_kept_is_found_without_a_pass_over_the_others(job: Callable[..., Job]) -> None:
+    made = job("peft.method=auto")
+    network = new_network(made.network, "lora", 0, torch.device("cpu"))
+    network.train(False)
+    rows = _CountedRows(made.rows["train"])
+    kept = KeptStates(rows, 0, torch.device("cpu"))
+    kept.of(rows[0], network.trunk, network.spec, 1)
+    before = rows.passes
+    assert all(kept.of(rows[i], network.trunk, network.spec, 1) is not None for i in range(len(rows)))
+    assert rows.passes == before
+
+
+def test_the_pass_of_all_rows_through_the_frozen_layers_is_reported_once(job: Callable[..., Job]) -> None:
+    made, told = job("peft.method=auto", "training.contrastive_epochs=1"), []
+
+    def report(done: int, total: int, note: str, rate: float = 0.0, /) -> None:
+        told.append((done, total, note))
+
+    plan = made.plan(preparing=report)
+    with deterministic(0):
+        for _ in range(2):
+            train_candidate("lora", made.training_rows, plan)
+    count = len(made.rows["train"]) + len(made.rows["validation"])
+    shared = [(done, total) for done, total, note in told if note.startswith("all trainings: rows through")]
+    assert shared[-1] == (count, count)
+    assert shared == sorted(set(shared))

@@ -60,3 +60,40 @@ def test_a_python_without_setfit_is_named_with_the_remedy(python: str, message: 
     rows = [Example(labels=("a",), line=1, text="one"), Example(labels=("b",), line=2, text="two")]
     with pytest.raises(TrainingError, match=f"--setfit-python {python}.*{message}"):
         run_setfit(Path(python), tmp_path, rows, rows, ("a", "b"), tmp_path)
+
+
+def test_a_python_in_a_folder_below_runs_from_there_and_reads_the_foundation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # It answers right if it runs from the environment, as a link there, and finds the foundation.
+    program = (
+        f"#!{sys.executable}\nimport json, os, sys\njob = json.load(sys.stdin)\n"
+        "right = 'setfit-env' in __file__ and os.path.isdir(job['model'])\n"
+        "print(json.dumps({'answers': [1 - right, right], 'seconds': 1, 'processor_seconds': 1}))\n"
+    )
+    Path("real-python").write_text(program, encoding="utf-8")
+    Path("real-python").chmod(0o755)
+    for folder in ("setfit-env/bin", "foundation", "results"):
+        Path(folder).mkdir(parents=True)
+    Path("setfit-env/bin/python").symlink_to(tmp_path / "real-python")
+    rows = [Example(labels=("a",), line=1, text="one"), Example(labels=("b",), line=2, text="two")]
+    python, foundation, folder = Path("setfit-env/bin/python"), Path("foundation"), Path("results")
+    assert run_setfit(python, foundation, rows, rows, ("a", "b"), folder).accuracy == 1
+
+
+@pytest.mark.parametrize("command", ["study", "bench"])
+@pytest.mark.parametrize(
+    ("python", "data", "message"),
+    [
+        ("setfit-env/bin/python", {}, "--setfit-python setfit-env/bin/python: cannot be run: No such file"),
+        (sys.executable, {"pair_column": "second"}, "data.pair_column: SetFit reads one text a row"),
+    ],
+)
+def test_a_comparison_that_cannot_be_made_is_refused_before_the_rows_are_read(
+    write_recipe: Callable[..., Path], command: str, python: str, data: dict[str, str], message: str
+) -> None:
+    # The file of rows does not exist, so a command that read it first would name that.
+    result = CliRunner().invoke(app, [command, str(write_recipe(data=data)), "--setfit-python", python])
+    assert result.exit_code != 0
+    assert message in result.stderr

@@ -118,6 +118,42 @@ def test_rows_without_good_labels_are_refused_and_never_become_prompts(
         propose(write(tmp_path / "rows.csv", table(columns)))
 
 
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("text", r"line 2: the text \('text'\) is empty"),
+        ("label", r"line 2: the label \('label'\) is empty"),
+        ("words", "line 2: 'words' is None"),
+        ("tags", "line 2: 'tags' is None"),
+        ("messages", "line 2: .*messages"),
+    ],
+)
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_a_missing_value_names_its_line_and_no_other_column_takes_its_place(
+    tmp_path: Path, column: str, message: str, ending: str
+) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    chat = [{"role": role, "content": role} for role in ("user", "assistant")]
+    columns: dict[str, Callable[[int], Any]] = {
+        "text": {"text": text, "label": lambda i: "ab"[i % 2]},
+        "words": {"words": lambda i: ["Hi", f"Ann{i}"], "tags": lambda i: ["O", "B-PER"]},
+        "messages": {"messages": lambda i: chat},
+    }[{"label": "text", "tags": "words"}.get(column, column)]
+    rows = table(
+        {**columns, "note": lambda i: f"a note longer than the text, {i}", "kind": lambda i: "xyz"[i % 3]}
+    )
+    rows[1][column] = None
+    path = tmp_path / f"rows{ending}"
+    if ending == ".jsonl":
+        write(path, rows)
+    else:
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    with pytest.raises(DataError, match=message):
+        propose(path)
+
+
 def test_two_columns_of_texts_are_a_prompt_and_an_answer_if_the_caller_asks_for_them(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.csv", table({"english": text, "plain": lambda i: f"short {i}"}))
     recipe = propose(path, ["task_type=CAUSAL_LM"]).source.recipe

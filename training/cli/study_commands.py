@@ -136,11 +136,16 @@ def study(
 
     with failures():
         from rootstock.training.study.method_study import cases, markdown, measure
+        from rootstock.training.study.setfit_peer import check_setfit
 
+        sources = [read_recipe(path, None) for path in recipes]
+        if setfit_python is not None:
+            for source in sources:
+                check_setfit(setfit_python, source)
         kept = out.read_text(encoding="utf-8").splitlines() if out is not None and out.exists() else []
         records = [json.loads(line) for line in kept]
         done = {(record["set"], record["rows"], record["draw"]) for record in records}
-        for case in cases([read_recipe(path, None) for path in recipes], rows or [None], draws):
+        for case in cases(sources, rows or [None], draws):
             name = case.source.recipe.name
             if (name, case.rows, case.draw) in done:
                 continue

@@ -82,15 +82,19 @@ class Job:
             report,
             checkpoints,
             preparing=preparing,
-            known=self._known_states(),
+            known=self._known_states(preparing),
         )
 
-    def _known_states(self) -> KnownStates | None:
-        """Return the states that the trainings of a run share, for texts."""
+    def _known_states(self, preparing: Report) -> KnownStates | None:
+        """Return the states that the trainings of a run share, for texts; `preparing` gets the rows."""
         if not isinstance(self.encoder, RowEncoder):
             return None
         rows = [*self.rows["train"], *self.rows["validation"]]
-        return KeptStates(rows, self.encoder.pad_id, self.encoder.device).of
+
+        def progress(done: int, total: int) -> None:
+            preparing(done, total, "all trainings: rows through the frozen layers")
+
+        return KeptStates(rows, self.encoder.pad_id, self.encoder.device, progress).of
 
     def inputs(self, part: str) -> Inputs:
         """Return the rows of a part ready to be batched."""

@@ -52,18 +52,23 @@ class _Column:
     values: Sequence[Any]
 
     @property
+    def present(self) -> Sequence[Any]:
+        """Return the values that are there. One that a row lacks is a fault of that row, named later."""
+        return [value for value in self.values if value is not None]
+
+    @property
     def is_text(self) -> bool:
-        return all(isinstance(value, str) for value in self.values)
+        return self._holds_mostly(self.present) and all(isinstance(value, str) for value in self.present)
 
     @property
     def filled(self) -> Sequence[Any]:
-        """Return the values that are not empty. A label that a row lacks is a fault of that row, named later."""
-        return [value for value in self.values if str(value).strip()]
+        """Return the values that are there and not empty."""
+        return [value for value in self.present if str(value).strip()]
 
     @property
     def is_label(self) -> bool:
-        return all(isinstance(value, str | int | float) for value in self.values) and len(self.filled) * 2 > len(
-            self.values
+        return self._holds_mostly(self.filled) and all(
+            isinstance(value, str | int | float) for value in self.present
         )
 
     @property
@@ -77,10 +82,16 @@ class _Column:
 
     @property
     def length(self) -> float:
-        return sum(map(len, self.values)) / len(self.values)
+        return sum(map(len, self.present)) / len(self.values)
 
     def holds(self, kind: type) -> bool:
-        return all(isinstance(value, list) and value and isinstance(value[0], kind) for value in self.values)
+        return self._holds_mostly(self.present) and all(
+            isinstance(value, list) and value and isinstance(value[0], kind) for value in self.present
+        )
+
+    def _holds_mostly(self, values: Sequence[Any]) -> bool:
+        """Return True if more than half of the rows have one of these values."""
+        return len(values) * 2 > len(self.values)
 
 
 def choose_columns(path: Path, raw: bytes, stated: Mapping[str, str]) -> ColumnChoice:
@@ -118,7 +129,7 @@ def choose_columns(path: Path, raw: bytes, stated: Mapping[str, str]) -> ColumnC
 
 def _chats(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) -> ColumnChoice | None:
     for column in columns:
-        if column.holds(dict) and all(set(value[0]) >= _MESSAGE for value in column.values):
+        if column.holds(dict) and all(set(value[0]) >= _MESSAGE for value in column.present):
             reason = f"{column.name} holds lists of messages"
             return ColumnChoice("CAUSAL_LM", {"data": {"messages_column": column.name}}, reason)
     return None
@@ -126,7 +137,7 @@ def _chats(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) -
 
 def _words(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) -> ColumnChoice | None:
     lists = [column for column in columns if column.holds(str)]
-    tags = next((c for c in lists if all(is_tag(str(tag)) for value in c.values for tag in value)), None)
+    tags = next((c for c in lists if all(is_tag(str(tag)) for value in c.present for tag in value)), None)
     words = next((column for column in lists if column is not tags), None)
     if tags is None or words is None:
         return None

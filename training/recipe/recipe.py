@@ -99,8 +99,8 @@ class Training(RecipeSection):
     )
     contrastive_epochs: Annotated[int, Field(ge=0)] | None = Field(
         default=None,
-        description="Epochs of a supervised contrastive stage before the head is fitted. Default: 16 for few "
-        "rows, else 0.",
+        description="Epochs of a supervised contrastive stage before the head is fitted. Default: for few "
+        "rows 16, or more if 16 make fewer than 32 steps; else 0.",
     )
     contrastive_weight: NotNegative = Field(
         default=0.0, description="Weight of a supervised contrastive loss beside the cross entropy; 0: none."

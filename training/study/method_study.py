@@ -18,7 +18,7 @@ from rootstock.training.fit.job import Job, prepare
 from rootstock.training.fit.method import choose, final, train_as
 from rootstock.training.metrics.evaluation import evaluate
 from rootstock.training.recipe.recipe_file import RecipeFile, changed
-from rootstock.training.study.setfit_peer import run_setfit
+from rootstock.training.study.setfit_peer import check_setfit, run_setfit
 
 Record = dict[str, Any]
 
@@ -54,6 +54,8 @@ def measure(case: StudyCase, setfit: Path | None = None, report: Report = silent
     one fit.
     """
     require_texts(case.source)
+    if setfit is not None:
+        check_setfit(setfit, case.source)
     job = prepare(case.recipe)
     rows, plan = job.training_rows, job.plan(report)
     with deterministic(plan.seed):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rootstock.training.data.example import Example
-from rootstock.training.errors import TrainingError
+from rootstock.training.errors import RecipeError, TrainingError
+from rootstock.training.recipe.recipe_file import RecipeFile
 
 # The settings that SetFit's own guide uses for few rows: pairs of each row, once.
 ITERATIONS, EPOCHS, BATCH = 10, 1, 16
@@ -45,6 +47,16 @@ class SetFitRun:
     processor_seconds: float
 
 
+def check_setfit(python: Path, source: RecipeFile) -> None:
+    """Raise TrainingError if there is no such program, and RecipeError for a recipe that SetFit cannot learn."""
+    _program(python)
+    if source.recipe.data.pair_column is not None:
+        raise RecipeError(
+            f"{source.path}: data.pair_column: SetFit reads one text a row, and the rows are pairs; leave out "
+            "--setfit-python, or name another recipe"
+        )
+
+
 def run_setfit(
     python: Path,
     foundation: Path,
@@ -61,7 +73,7 @@ def run_setfit(
     import torch
 
     job = {
-        "model": str(foundation),
+        "model": str(foundation.absolute()),
         "train": {"text": [e.text for e in train], "label": [labels.index(e.labels[0]) for e in train]},
         "test": [e.text for e in test],
         "iterations": ITERATIONS,
@@ -69,9 +81,9 @@ def run_setfit(
         "batch": BATCH,
         "seed": seed,
         "threads": torch.get_num_threads(),
-        "folder": str(folder),
+        "folder": str(folder.absolute()),
     }
-    command = [str(python), "-c", _SCRIPT]
+    command = [str(_program(python)), "-c", _SCRIPT]
     try:
         # The user names the interpreter, and the script is a constant.
         done = subprocess.run(  # noqa: S603
@@ -91,6 +103,17 @@ def run_setfit(
     result = json.loads(done.stdout.strip().splitlines()[-1])
     right = sum(a == labels.index(e.labels[0]) for a, e in zip(result["answers"], test, strict=True))
     return SetFitRun(right / len(test), result["seconds"], result["processor_seconds"])
+
+
+def _program(python: Path) -> Path:
+    """Return the place of a program, which is named by its file or, without a folder, found on the PATH.
+
+    The place is not resolved: the Python of an environment is a link, and its place tells it the environment.
+    """
+    found = python if python.is_file() else shutil.which(python)
+    if found is None:
+        raise TrainingError(f"--setfit-python {python}: cannot be run: No such file; name a Python")
+    return Path(found).absolute()
 
 
 def _environment() -> dict[str, str]:

@@ -36,12 +36,14 @@ def decoded(path: Path, raw: bytes) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = len(_LINE_END.findall(raw[: error.start].decode("utf-8", "replace"))) + 1
-        name, label = _single_byte(raw)
-        part = raw[max(0, error.start - _AROUND) : error.start + _AROUND].decode(name, "replace")
+        # The codec counts from behind a byte order mark.
+        read = error.object
+        line = len(_LINE_END.findall(read[: error.start].decode("utf-8", "replace"))) + 1
+        name, label = _single_byte(read)
+        part = read[max(0, error.start - _AROUND) : error.start + _AROUND].decode(name, "replace")
         seen = " ".join(part.split())
         raise DataError(
-            f"{path}, line {line}: byte 0x{raw[error.start]:02x} is not UTF-8; in {label} the place reads "
+            f"{path}, line {line}: byte 0x{read[error.start]:02x} is not UTF-8; in {label} the place reads "
             f"{quoted(seen)}: if that is right, {_remedy(label)}"
         ) from None
 

@@ -18,6 +18,8 @@ from rootstock.training.errors import DataError
 
 # CoNLL-2003 begins each document with a line of this word.
 _DOCUMENT = "-DOCSTART-"
+# A comment begins so, and so does a line of the token # with a space behind it.
+_COMMENT = "# "
 # A space that does not break, and others of Unicode, are characters of a token.
 _SPACES = re.compile("[ \t]+")
 
@@ -44,10 +46,13 @@ def read_conll(path: Path, text: str) -> Iterator[TaggedSentence]:
     """
     words: list[str] = []
     tags: list[str] = []
-    width = 0
-    for line, content in enumerate([*lines_of(text), ""], start=1):
+    lines = [*lines_of(text), ""]
+    width = _width(lines)
+    for line, content in enumerate(lines, start=1):
         cells = _cells(content)
-        comment = content.startswith("# ") and not words and not is_tag(cells[-1])
+        # A comment may end like a tag, and the token # has as many columns as any other.
+        comment = content.startswith(_COMMENT) and not words
+        comment = comment and (not is_tag(cells[-1]) or len(cells) != (width or len(cells)))
         if cells and cells[0] != _DOCUMENT and not comment:
             where = f"{path}, line {line}"
             width = width or len(cells)
@@ -63,6 +68,12 @@ def tags_of(examples: Sequence[Example]) -> tuple[str, ...]:
     """Return the tags in id order: O, then B- and I- of each entity type in alphabetical order."""
     types = sorted({kind for example in examples for kind in example.kinds})
     return (OUTSIDE, *(f"{bio}-{kind}" for kind in types for bio in "BI"))
+
+
+def _width(lines: Sequence[str]) -> int:
+    """Return the number of columns of the first line that is no comment; 0 without one."""
+    rows = (_cells(line) for line in lines if not line.startswith(_COMMENT))
+    return next((len(cells) for cells in rows if cells and cells[0] != _DOCUMENT), 0)
 
 
 def _cells(content: str) -> list[str]:
