@@ -284,10 +284,20 @@ def test_a_server_without_a_router_says_how_to_get_one(serve: Callable[..., Runn
         assert ask(client, "x", "auto:old").json()["task"] == "feature-extraction"
 
 
+@pytest.mark.parametrize("reference", ["auto:auto", "auto:AUTO:router", "auto:" * 1200])
+def test_a_router_as_the_selector_of_a_router_is_no_model(client: httpx.Client, reference: str) -> None:
+    answer = client.get(f"/v1/models/{reference}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_adapter")
+    assert "is the router itself" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("setting", "wrong"),
-    [("router", "a b"), ("router", "foundation"), ("router_fallback", "a@"), ("router_threshold", 1.1)],
-)
+    [
+        ("router", "a b"), ("router", "foundation"), ("router", "auto"), ("router", "Auto"),
+        ("router_fallback", "a@"), ("router_fallback", "auto"), ("router_threshold", 1.1),
+    ],
+)  # fmt: skip
 def test_a_wrong_setting_of_the_router_is_refused_at_start(setting: str, wrong: Any) -> None:
     with pytest.raises(SettingsError, match="ROOTSTOCK_ROUTER"):
         read_settings(**{setting: wrong})
