@@ -80,6 +80,24 @@ TOKENIZERS: list[tuple[Callable[[dict[str, Any]], object], str, str]] = [
         "added_tokens",
         "limit is 1024",
     ),
+    (lambda t: t["added_tokens"].append(None), "added_tokens", "does not have the keys"),
+    (lambda t: t["added_tokens"].append([[]]), "added_tokens", "does not have the keys"),
+    (lambda t: t["added_tokens"][0].update(id=[]), "added_tokens", "not a number of a token"),
+    (lambda t: t["added_tokens"][0].update(content={}), "added_tokens", "1 to 256 characters"),
+    (lambda t: t["added_tokens"][0].update(lstrip=None), "added_tokens", "true or false"),
+    (lambda t: t.update(added_tokens="<new0>"), "added_tokens", "not a list"),
+    *(
+        (lambda t, wrong=wrong: t.update(model={"type": "BPE", **wrong}), "model", "differs")
+        for wrong in (
+            {"merges": [1]}, {"merges": [None, "a b", [["a"]]]}, {"merges": {}}, {"merges": [{"merges": [1]}]},
+            {"vocab": {"merges": [2.5]}}, {"vocab": []},
+        )
+    ),
+    *(
+        (lambda t, part=part, wrong=wrong: t.update({part: wrong}), part, "differs")
+        for part in ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder")
+        for wrong in (1, "x", [None], [{"merges": [1]}], {"merges": [1]})
+    ),
     # A word of the vocabulary as an added token must keep its number.
     (lambda t: t["added_tokens"][0].update(content="word3"), "added_tokens", f"gives it {WORDS.index('word3')}"),
 ]  # fmt: skip
