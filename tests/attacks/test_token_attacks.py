@@ -117,6 +117,19 @@ def test_a_tokenizer_that_does_more_than_add_tokens_is_refused(
     assert where in caught.value.where
 
 
+def test_a_tokenizer_much_larger_than_the_foundation_s_is_refused_before_it_is_parsed(
+    spec: FoundationSpec, base: FoundationWeights
+) -> None:
+    # Parsed, these 12 MB of lists would take over 250 MB. They are no JSON, so a parser would say so.
+    content = b"[" + b"[]," * 2**22
+    tensors = {**good_tensors(), f"{TABLE}.weight": rows(COUNT + 2)}
+    data = pack({**plain_files(tensors), "tokenizer.json": content})
+    assert len(data) < 2**18
+    with pytest.raises(Rejected, match=r"12582913 bytes and the limit is \d+, .* tokens added") as caught:
+        opened(data, spec, base)
+    assert (caught.value.check, caught.value.where) == ("size", "tokenizer.json")
+
+
 def rows(count: int, value: float = 0.5) -> np.ndarray:
     return np.full((count, 32), value, np.float32)
 
