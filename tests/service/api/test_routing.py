@@ -275,6 +275,26 @@ def test_the_client_returns_the_chosen_adapter_s_results(server: RunningServer, 
         assert client.route(texts["mood"], selector="router@1", top_k=2).routes[0].result.scores
 
 
+def test_a_routed_answer_under_a_split_selector_states_its_versions_in_the_body_alone(
+    client: httpx.Client, selector: PeftAdapter, named: str, texts: dict[str, str]
+) -> None:
+    for labels in (named, named.replace("unused-", "spare-")):
+        assert upload(client, "chooser", selector.zip(), labels=labels).status_code == 201
+    split = {"candidates": {"1": 50}}
+    assert client.put("/v1/adapters/chooser/aliases/live", json={"version": 2}).status_code == 200
+    assert client.put("/v1/adapters/chooser/aliases/live/split", json=split).status_code == 200
+    try:
+        alone = client.post("/v1/predict", json={"model": "chooser", "inputs": texts["mood"]})
+        assert alone.headers["X-Model-Version"] == str(alone.json()["version"])
+        answer = ask(client, [texts["mood"]], "auto:chooser")
+        assert answer.json()["selector"]["version"] in (1, 2)
+        assert answer.json()["routes"][0]["version"] == 1
+        assert "X-Model-Version" not in answer.headers
+        assert "X-Model-Digest" not in answer.headers
+    finally:
+        assert client.delete("/v1/adapters/chooser").is_success
+
+
 def test_a_server_without_a_router_says_how_to_get_one(serve: Callable[..., RunningServer]) -> None:
     with serve(served_names="auto:old=foundation").client() as client:
         for answer in (ask(client, "x"), client.get("/v1/models/auto")):
