@@ -341,10 +341,10 @@ class Foundations:
         """
         if isinstance(reference, ComposedModel):
             # A composition of one adapter, which is whole, is the adapter itself.
-            host, target = reference.host, reference.target
-            if target.composition is not None:
+            host, composed = reference.host, reference.target
+            if composed.composition is not None:
                 return host, None
-            return host, await self._loaded(host.engine_of(reference.task), target.digest)
+            return host, await self._loaded(host.engine_of(reference.task), composed.digest)
         host, target = self._find(reference, sticky)
         return host, None if target is None else await self.load(target)
 
