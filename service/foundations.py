@@ -334,23 +334,31 @@ class Foundations:
         host, target = self._find(reference, sticky)
         return host.name if target is None else f"{target.name}@{target.version}"
 
-    async def adapter(self, reference: str, sticky: str) -> tuple[FoundationHost, Adapter | None]:
-        """Return the host of a reference and its adapter, loaded; None for a foundation itself.
+    async def adapter(self, reference: Asked, sticky: str) -> tuple[FoundationHost, Adapter | None]:
+        """Return the host of a reference and its adapter, loaded; None for a foundation or several adapters.
 
         Raise Expired if the adapter does not load in time, or as the registry and the catalog do.
         """
+        if isinstance(reference, ComposedModel):
+            # A composition of one adapter, which is whole, is the adapter itself.
+            host, composed = reference.host, reference.target
+            if composed.composition is not None:
+                return host, None
+            return host, await self._loaded(host.engine_of(reference.task), composed.digest)
         host, target = self._find(reference, sticky)
         return host, None if target is None else await self.load(target)
 
     async def load(self, target: Resolution) -> Adapter:
         """Load the adapter of a version, and return it. Raise FoundationNotHosted, or as `adapter` does."""
-        engine = self.of(target).engine_of(target.task)
-        with engine.adapters.hold([target.digest]):
+        return await self._loaded(self.of(target).engine_of(target.task), target.digest)
+
+    async def _loaded(self, engine: Engine | GenerationEngine, digest: str) -> Adapter:
+        with engine.adapters.hold([digest]):
             try:
-                adapters = await engine.adapters.get([target.digest], engine.limits.timeout_s)
+                adapters = await engine.adapters.get([digest], engine.limits.timeout_s)
             except TimeoutError:
                 raise Expired("the adapter did not load in time; try again later") from None
-        adapter = adapters[target.digest]
+        adapter = adapters[digest]
         if isinstance(adapter, Exception):
             raise adapter
         return adapter

@@ -27,3 +27,6 @@ class BaseWeights(Protocol):
 
     def tokenizer(self) -> Mapping[str, Any]:
         """Return the content of the foundation's tokenizer.json."""
+
+    def tokenizer_bytes(self) -> int:
+        """Return the size of the foundation's tokenizer.json."""

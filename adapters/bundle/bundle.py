@@ -60,6 +60,12 @@ from rootstock.adapters.spec import (
 )
 from rootstock.adapters.vocabulary.added_token import AddedToken
 
+# The tokenizers library writes a file that was compact with line breaks, and merges that were texts as pairs.
+# Either takes about twice as many bytes.
+_WRITTEN_WIDER = 2
+# The room for the most added tokens, with their flags.
+_MAX_ADDED_BYTES = 2**20
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -218,8 +224,17 @@ def _plain_tokens(
     content = archive.tokenizer
     if content is None or not holds_words(short_names(tensors, config), task_class, foundation):
         return None
-    own = needed(base, "modules_to_save").tokenizer()
-    return added_tokens(read_json(content, TOKENIZER_FILE), own)
+    files = needed(base, "modules_to_save")
+    own = files.tokenizer_bytes()
+    if len(content) > (most := _WRITTEN_WIDER * own + _MAX_ADDED_BYTES):
+        # JSON takes up to some twenty times its size in memory, and a file of zeros hardly any room in a zip.
+        raise Rejected(
+            "size",
+            TOKENIZER_FILE,
+            f"the file has {len(content)} bytes and the limit is {most}, because the foundation's has {own}; "
+            "save the foundation's own tokenizer with tokens added, or leave out the file if none is added",
+        )
+    return added_tokens(read_json(content, TOKENIZER_FILE), files.tokenizer())
 
 
 def write_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:

@@ -127,6 +127,10 @@ class FoundationWeights:
         content: dict[str, Any] = json.loads((self.folder / "tokenizer.json").read_text(encoding="utf-8"))
         return content
 
+    def tokenizer_bytes(self) -> int:
+        """Return the size of the folder's tokenizer.json."""
+        return (self.folder / "tokenizer.json").stat().st_size
+
     def number(self, name: str) -> float | None:
         """Return a tensor of one number, inside or outside the trunk; None if there is none of this name."""
         tensor = self._tensor(name)

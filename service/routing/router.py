@@ -32,6 +32,7 @@ from rootstock.service.engine.core.errors import (
 )
 from rootstock.service.engine.encode.modalities.text_input import Question
 from rootstock.service.foundations import Foundations, PredictCall
+from rootstock.service.references.splits import noting
 from rootstock.service.routing.errors import InvalidRoute, InvalidSelector, NoRoute, NoRouter
 from rootstock.service.routing.route import NONE, Route, RoutedAnswer, RoutingRule
 from rootstock.service.two_towers import together
@@ -75,6 +76,14 @@ class Router:
         error of one adapter is in the routes of its inputs. Raise NoRouter, InvalidSelector, or the errors of
         `Foundations.predict` for the selector and for the call as a whole.
         """
+        # The headers about a split state the one version that answered, and here several have a part in the
+        # answer. Its body states them.
+        with noting(set()):
+            return await self._predict(foundations, model, call, rule)
+
+    async def _predict(
+        self, foundations: Foundations, model: str, call: PredictCall, rule: RoutingRule
+    ) -> RoutedAnswer:
         began = time.monotonic()
         deadline = call.options.deadline(began, foundations.timeout_s)
         selection = await _select(foundations, self.selector_of(model), call)

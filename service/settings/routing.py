@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 from rootstock.adapters.errors import InvalidReference
-from rootstock.adapters.reference import FOUNDATION, Reference
+from rootstock.adapters.reference import FOUNDATION, Reference, is_auto
 from rootstock.adapters.served_names import lowered
 
 
@@ -38,6 +38,8 @@ class RoutingSettings(BaseSettings):
     def _names_an_adapter(cls, reference: str) -> str:
         if not reference:
             return reference
+        if is_auto(reference):
+            raise ValueError(f"{reference!r} is the router itself; name an adapter or a foundation")
         try:
             parsed = Reference.parse(lowered(reference))
         except InvalidReference as error:

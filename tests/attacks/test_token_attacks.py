@@ -80,6 +80,24 @@ TOKENIZERS: list[tuple[Callable[[dict[str, Any]], object], str, str]] = [
         "added_tokens",
         "limit is 1024",
     ),
+    (lambda t: t["added_tokens"].append(None), "added_tokens", "does not have the keys"),
+    (lambda t: t["added_tokens"].append([[]]), "added_tokens", "does not have the keys"),
+    (lambda t: t["added_tokens"][0].update(id=[]), "added_tokens", "not a number of a token"),
+    (lambda t: t["added_tokens"][0].update(content={}), "added_tokens", "1 to 256 characters"),
+    (lambda t: t["added_tokens"][0].update(lstrip=None), "added_tokens", "true or false"),
+    (lambda t: t.update(added_tokens="<new0>"), "added_tokens", "not a list"),
+    *(
+        (lambda t, wrong=wrong: t.update(model={"type": "BPE", **wrong}), "model", "differs")
+        for wrong in (
+            {"merges": [1]}, {"merges": [None, "a b", [["a"]]]}, {"merges": {}}, {"merges": [{"merges": [1]}]},
+            {"vocab": {"merges": [2.5]}}, {"vocab": []},
+        )
+    ),
+    *(
+        (lambda t, part=part, wrong=wrong: t.update({part: wrong}), part, "differs")
+        for part in ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder")
+        for wrong in (1, "x", [None], [{"merges": [1]}], {"merges": [1]})
+    ),
     # A word of the vocabulary as an added token must keep its number.
     (lambda t: t["added_tokens"][0].update(content="word3"), "added_tokens", f"gives it {WORDS.index('word3')}"),
 ]  # fmt: skip
@@ -97,6 +115,19 @@ def test_a_tokenizer_that_does_more_than_add_tokens_is_refused(
         opened(upload(base, tokenizer=change), spec, base)
     assert caught.value.check == "schema"
     assert where in caught.value.where
+
+
+def test_a_tokenizer_much_larger_than_the_foundation_s_is_refused_before_it_is_parsed(
+    spec: FoundationSpec, base: FoundationWeights
+) -> None:
+    # Parsed, these 12 MB of lists would take over 250 MB. They are no JSON, so a parser would say so.
+    content = b"[" + b"[]," * 2**22
+    tensors = {**good_tensors(), f"{TABLE}.weight": rows(COUNT + 2)}
+    data = pack({**plain_files(tensors), "tokenizer.json": content})
+    assert len(data) < 2**18
+    with pytest.raises(Rejected, match=r"12582913 bytes and the limit is \d+, .* tokens added") as caught:
+        opened(data, spec, base)
+    assert (caught.value.check, caught.value.where) == ("size", "tokenizer.json")
 
 
 def rows(count: int, value: float = 0.5) -> np.ndarray:

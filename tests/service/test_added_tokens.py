@@ -20,7 +20,7 @@ TEXTS = ["<acme> sells parcels", "a text without one"]
 
 
 @pytest.mark.filterwarnings("ignore:Could not find a config file:UserWarning")
-def test_a_pushed_folder_with_added_tokens_embeds_as_peft_does(
+def test_a_pushed_folder_with_added_tokens_embeds_as_peft_does_and_takes_no_token_ids(
     serve: Callable[..., RunningServer], foundation: FoundationFiles, tmp_path: Path
 ) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(foundation.folder / "tokenizer.json"))
@@ -46,6 +46,13 @@ def test_a_pushed_folder_with_added_tokens_embeds_as_peft_does(
         body = {"model": "acme", "input": TEXTS}
         vectors = [row["embedding"] for row in client.post("/v1/embeddings", json=body).json()["data"]]
         bare = client.post("/v1/embeddings", json={**body, "model": "foundation"}).json()
+        ids = client.post("/tokenize", json={"model": "acme", "prompt": TEXTS[0]}).json()["tokens"]
+        whole = {"adapters": [{"model": "acme", "weight": 1}]}
+        for model in ({"model": "acme"}, whole):
+            refused = client.post("/v1/embeddings", json={**model, "input": ids})
+            assert refused.status_code == 422
+            assert "send texts" in refused.json()["error"]["message"]
+        assert client.post("/v1/embeddings", json={"model": "foundation", "input": ids}).status_code == 200
     # The foundation reads the token as several, and its vectors differ.
     assert np.abs(np.array(bare["data"][0]["embedding"]) - vectors[0]).max() > 1e-3
     reference = PeftModel.from_pretrained(base(), tmp_path).get_base_model().eval()

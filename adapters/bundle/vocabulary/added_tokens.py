@@ -118,7 +118,7 @@ def _plain(part: Any) -> Any:
         return part
     kept = {key: _plain(value) for key, value in part.items() if value is not None and value is not False}
     if isinstance(merges := kept.get("merges"), list):
-        kept["merges"] = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges]
+        kept["merges"] = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
     return kept
 
 

@@ -45,7 +45,11 @@ class EmbeddedTexts(NamedTuple):
 
 
 async def read_texts(server: Server, reference: Asked, given: TextInput, sticky: str) -> list[str]:
-    """Return the texts of an input. Raise InvalidInput for tokens that are not exactly those of a text."""
+    """Return the texts of an input.
+
+    Raise InvalidInput for tokens that are not exactly those of a text, and for any if the adapter adds tokens,
+    because no route gives its ids.
+    """
     if isinstance(given, str):
         return [given]
     if isinstance(given[0], str):
@@ -53,7 +57,12 @@ async def read_texts(server: Server, reference: Asked, given: TextInput, sticky:
     one = isinstance(given[0], int)
     lists = [cast(Sequence[int], given)] if one else cast(Sequence[Sequence[int]], given)
     _check_count(server, reference, len(lists), sticky)
-    host = server.foundations.host(reference, sticky)
+    host, adapter = await server.foundations.adapter(reference, sticky)
+    if adapter is not None and adapter.preprocessing.tokens:
+        raise InvalidInput(
+            "input holds token ids, and the adapter adds tokens to those that POST /tokenize gives; send texts",
+            "input",
+        )
     async with server.texts:
         tokenizer = await asyncio.to_thread(host.tokenizer)
         return await asyncio.to_thread(_decode, tokenizer, lists, one)

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from rootstock.adapters import tasks
-from rootstock.adapters.errors import AdapterError
-from rootstock.adapters.reference import AUTO, Reference
+from rootstock.adapters.errors import AdapterError, UnknownAdapter
+from rootstock.adapters.reference import AUTO, Reference, shown
 from rootstock.adapters.registry import AdapterSummary
 from rootstock.service.api.document.error_codes import REFERENCE, raises
 from rootstock.service.api.server import Server, server_of
@@ -218,8 +218,14 @@ def _describe(server: Server, reference: str) -> Model:
     if host is not None:
         return _of_foundation(host, reference)
     if server.foundations.is_routed(reference):
-        selector = _describe(server, server.router.selector_of(reference))
-        return selector.model_copy(update={"id": reference, "task": None, "tasks": []})
+        selector = server.router.selector_of(reference)
+        if server.foundations.is_routed(selector):
+            raise UnknownAdapter(
+                f"the selector {shown(selector)} is the router itself; name a text-classification adapter: "
+                f"{AUTO}:NAME",
+                param="model",
+            )
+        return _describe(server, selector).model_copy(update={"id": reference, "task": None, "tasks": []})
     resolution = server.foundations.resolve(reference)
     version = server.registry.version(resolution.name, resolution.version)
     return Model(

@@ -288,7 +288,7 @@ BAD: list[tuple[dict[str, Any], int, str, str]] = [
     ({}, 422, "model", "is missing"),
     ({"model": "first", "adapters": ONE}, 422, "adapters", "both model and adapters"),
     ({"models": ["first"], "adapters": ONE}, 422, "adapters", "both models and adapters"),
-    ({"model": "first", "models": ["first"]}, 422, "adapters", "both model and models"),
+    ({"model": "first", "models": ["first"]}, 422, "models", "both model and models"),
     ({"model": "first", "head": "first"}, 422, "head", "the body has none"),
     ({"adapters": []}, 422, "adapters", "at least 1"),
     ({"adapters": ONE * 17}, 422, "adapters", "at most 16"),

@@ -275,6 +275,26 @@ def test_the_client_returns_the_chosen_adapter_s_results(server: RunningServer, 
         assert client.route(texts["mood"], selector="router@1", top_k=2).routes[0].result.scores
 
 
+def test_a_routed_answer_under_a_split_selector_states_its_versions_in_the_body_alone(
+    client: httpx.Client, selector: PeftAdapter, named: str, texts: dict[str, str]
+) -> None:
+    for labels in (named, named.replace("unused-", "spare-")):
+        assert upload(client, "chooser", selector.zip(), labels=labels).status_code == 201
+    split = {"candidates": {"1": 50}}
+    assert client.put("/v1/adapters/chooser/aliases/live", json={"version": 2}).status_code == 200
+    assert client.put("/v1/adapters/chooser/aliases/live/split", json=split).status_code == 200
+    try:
+        alone = client.post("/v1/predict", json={"model": "chooser", "inputs": texts["mood"]})
+        assert alone.headers["X-Model-Version"] == str(alone.json()["version"])
+        answer = ask(client, [texts["mood"]], "auto:chooser")
+        assert answer.json()["selector"]["version"] in (1, 2)
+        assert answer.json()["routes"][0]["version"] == 1
+        assert "X-Model-Version" not in answer.headers
+        assert "X-Model-Digest" not in answer.headers
+    finally:
+        assert client.delete("/v1/adapters/chooser").is_success
+
+
 def test_a_server_without_a_router_says_how_to_get_one(serve: Callable[..., RunningServer]) -> None:
     with serve(served_names="auto:old=foundation").client() as client:
         for answer in (ask(client, "x"), client.get("/v1/models/auto")):
@@ -284,10 +304,20 @@ def test_a_server_without_a_router_says_how_to_get_one(serve: Callable[..., Runn
         assert ask(client, "x", "auto:old").json()["task"] == "feature-extraction"
 
 
+@pytest.mark.parametrize("reference", ["auto:auto", "auto:AUTO:router", "auto:" * 1200])
+def test_a_router_as_the_selector_of_a_router_is_no_model(client: httpx.Client, reference: str) -> None:
+    answer = client.get(f"/v1/models/{reference}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_adapter")
+    assert "is the router itself" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("setting", "wrong"),
-    [("router", "a b"), ("router", "foundation"), ("router_fallback", "a@"), ("router_threshold", 1.1)],
-)
+    [
+        ("router", "a b"), ("router", "foundation"), ("router", "auto"), ("router", "Auto"),
+        ("router_fallback", "a@"), ("router_fallback", "auto"), ("router_threshold", 1.1),
+    ],
+)  # fmt: skip
 def test_a_wrong_setting_of_the_router_is_refused_at_start(setting: str, wrong: Any) -> None:
     with pytest.raises(SettingsError, match="ROOTSTOCK_ROUTER"):
         read_settings(**{setting: wrong})
