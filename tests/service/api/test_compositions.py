@@ -268,10 +268,8 @@ def test_a_part_that_is_deleted_after_it_was_resolved_is_unknown(
 
 def test_the_parts_are_resolved_after_the_inputs_are_read_as_a_model_is(client: httpx.Client) -> None:
     inputs = [{"image": "data:image/png;base64,?"}]
-    by_model, by_parts = (
-        _ask(client, inputs=inputs, **asked)
-        for asked in ({"model": "nobody"}, {"adapters": [{"model": "nobody"}]})
-    )
+    by_model = _ask(client, inputs=inputs, model="nobody")
+    by_parts = _ask(client, inputs=inputs, adapters=[{"model": "nobody"}])
     assert by_model.status_code == by_parts.status_code == 422
     assert by_model.json()["error"]["param"] == by_parts.json()["error"]["param"] == "inputs[0].image"
 
