@@ -232,9 +232,12 @@ class Foundations:
     ) -> Answer:
         """Return the predictions of one reference, or of a composition.
 
-        Raise as `Engine.predict` does, or FoundationNotHosted. The watch sees no composition.
+        Raise as `Engine.predict` does, or FoundationNotHosted. A part that has left the registry since `compose`
+        is unknown, and the error names it. The watch sees no composition.
         """
         if isinstance(reference, ComposedModel):
+            # The engine holds the parts before anything is awaited, so a part that is deleted from now on stays.
+            self._check_parts(reference)
             engine, targets = _composed_encoder(reference), {COMPOSITION: reference.target}
             (answer,) = await engine.predict_many([COMPOSITION], inputs, parameters, task, options, targets)
             if isinstance(answer, EngineError) and answer.param == "model":
@@ -305,6 +308,15 @@ class Foundations:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def _check_parts(self, model: ComposedModel) -> None:
+        """Raise as the registry does for a part that is no longer there."""
+        for place, reference in enumerate(model.fixed):
+            try:
+                self._registry.resolve(reference)
+            except AdapterError as error:
+                error.param = f"adapters[{place}].model"
+                raise
 
     def _tell(
         self,

@@ -115,8 +115,11 @@ async def predict(body: PredictBody, request: Request, within: TimeoutHeader = N
         if body.models is not None:
             outcomes = await while_connected(request, _outcomes(body, body.models, given, request, options))
             return _json({"results": _results(body.models, outcomes)})
+        inputs = await while_connected(request, read_inputs(request, given))
+        # Only now, because addresses may take long to read and a part may be deleted meanwhile.
         asked = asked_of(body, request)
-        call = predict_given(request, asked, given, body.parameters, body.task, options)
+        foundations = server_of(request).foundations
+        call = foundations.predict(asked, inputs, body.parameters, body.task, options)
         answer = await while_connected(request, call)
     except WrongTask as error:
         raise _of_task(error) from None

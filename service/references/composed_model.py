@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rootstock.adapters.reference import Reference
 from rootstock.adapters.registry import Resolution
 from rootstock.adapters.spec import EMBEDDING, GENERATION, ZERO_SHOT_IMAGES
 from rootstock.service.engine.core.catalog import COMPOSITION, ResolvedPart, ResolvedReference
@@ -32,13 +33,15 @@ Found = tuple[FoundationHost, Resolution | None]
 class ComposedModel:
     """A composition of versions of adapters on one foundation. `task` is that of the part that answers.
 
-    `name` states the weights and the versions, such as "0.7*tone@3+0.3*style@1". It is no reference.
+    `name` states the weights and the versions, such as "0.7*tone@3+0.3*style@1". It is no reference. `fixed`
+    holds a reference to the very version of each part.
     """
 
     name: str
     host: FoundationHost
     task: str | None
     target: ResolvedReference
+    fixed: tuple[Reference, ...]
 
 
 # A model that a request asks: by a reference, or by its parts.
@@ -77,7 +80,8 @@ def composed_model(parts: Sequence[GivenPart], found: Sequence[Found], head: str
         target = ResolvedReference(COMPOSITION, None, versions[0].digest, resolved)
     else:
         target = ResolvedReference(COMPOSITION, None, composition.digest, resolved, composition)
-    return ComposedModel(name, host, versions[answering].task, target)
+    fixed = tuple(Reference.parse(one.name).at(one.digest) for one in versions)
+    return ComposedModel(name, host, versions[answering].task, target, fixed)
 
 
 def _version(place: int, resolution: Resolution | None) -> Resolution:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 from rootstock.adapters.spec import Adapter
@@ -22,15 +23,18 @@ _LOADS = 8
 class _CacheEntry(NamedTuple):
     adapter: Adapter
     nbytes: int
+    # The adapter is made of others, and can be made again without a store.
+    made: bool
 
 
 class AdapterCache:
     """A map from digest to Adapter, used from the event loop. Separate threads load.
 
-    The total stays within `max_bytes`, except for adapters that are `in_use` and the one added last. The cache
-    calls `evicted` with the digest of each adapter that it evicts. A load that fails leaves nothing behind, and
-    the next request tries it again. Callers that ask for the same digest during a load share that load; a caller
-    that is cancelled does not cancel it for the others.
+    The total stays within `max_bytes`, except for adapters that are `in_use` and the one added last. Adapters
+    that are made of others leave before all that were loaded. The cache calls `evicted` with the digest of each
+    adapter that it evicts. A load that fails leaves nothing behind, and the next request tries it again. Callers
+    that ask for the same digest during a load share that load; a caller that is cancelled does not cancel it for
+    the others.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class AdapterCache:
         self._loading: dict[str, asyncio.Task[Adapter]] = {}
         self._threads = ThreadPoolExecutor(_LOADS, "rootstock-load")
         self.nbytes = 0
+        # Of the entries, how many are made of others.
+        self._made = 0
 
     def close(self) -> None:
         """Start no more loads, and do not wait for one that runs."""
@@ -72,28 +78,33 @@ class AdapterCache:
         task = self._loading.get(digest)
         if task is None:
             load = make or partial(self.in_thread, partial(self._load, digest))
-            task = self._loading[digest] = asyncio.create_task(self._fetch(digest, load))
+            task = self._loading[digest] = asyncio.create_task(self._fetch(digest, load, make is not None))
         return await asyncio.shield(task)
 
     async def in_thread(self, load: Callable[[], Adapter]) -> Adapter:
         """Return the adapter that `load` gives in one of the loading threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, load)
 
-    def put(self, adapter: Adapter) -> None:
-        """Keep an adapter, and evict the least recently used while the total is over the limit."""
+    def put(self, adapter: Adapter, made: bool = False) -> None:
+        """Keep an adapter, `made` of others or not, and evict others while the total is over the limit."""
         self.drop(adapter.digest)
-        entry = self._entries[adapter.digest] = _CacheEntry(adapter, memory_of(adapter))
+        entry = self._entries[adapter.digest] = _CacheEntry(adapter, memory_of(adapter), made)
         self.nbytes += entry.nbytes
+        self._made += made
         self.trim()
 
     def trim(self) -> None:
-        """Evict unused adapters, the least recently used first, until the total is within the limit."""
+        """Evict unused adapters until the total is within the limit.
+
+        Those that are made of others go first, and of each kind the least recently used.
+        """
         excess = self.nbytes - self._max_bytes
         if excess <= 0:
             return
         last = next(reversed(self._entries), None)
         leaving = []
-        for digest, entry in self._entries.items():
+        made = [item for item in self._entries.items() if item[1].made] if self._made else []
+        for digest, entry in chain(made, (item for item in self._entries.items() if not item[1].made)):
             if excess <= 0:
                 break
             if digest != last and not self._in_use(digest):
@@ -109,6 +120,12 @@ class AdapterCache:
         entry = self._entries.pop(digest, None)
         if entry is not None:
             self.nbytes -= entry.nbytes
+            self._made -= entry.made
+
+    def size(self, digest: str) -> int:
+        """Return the bytes of an adapter, 0 if it is not in memory."""
+        entry = self._entries.get(digest)
+        return 0 if entry is None else entry.nbytes
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -116,7 +133,7 @@ class AdapterCache:
     def __contains__(self, digest: str) -> bool:
         return digest in self._entries
 
-    async def _fetch(self, digest: str, load: Callable[[], Awaitable[Adapter]]) -> Adapter:
+    async def _fetch(self, digest: str, load: Callable[[], Awaitable[Adapter]], made: bool) -> Adapter:
         try:
             adapter = await load()
         finally:
@@ -124,7 +141,7 @@ class AdapterCache:
             if kept:
                 del self._loading[digest]
         if kept:
-            self.put(adapter)
+            self.put(adapter, made)
         return adapter
 
 

@@ -59,6 +59,14 @@ class ResolvedReference:
         """Return what the engine has to have in memory: the composition, or the adapter by its digest."""
         return self.composition or self.digest
 
+    @property
+    def flow(self) -> str:
+        """Return the name under which its work takes turns: one for all compositions, else the digest.
+
+        A client could vary the weights of a composition without end.
+        """
+        return self.digest if self.composition is None else COMPOSITION
+
 
 class Catalog(Protocol):
     """The source of adapters: it resolves references to digests and loads digests.

@@ -138,7 +138,8 @@ class Request:
     """Inputs for one adapter that are admitted and answered together.
 
     `arrived` and `deadline` are in seconds on the engine's clock. A `verifying` request replays the golden inputs
-    of an upload and gives raw outputs. A `shadow` repeats another request (RequestOptions).
+    of an upload and gives raw outputs. A `shadow` repeats another request (RequestOptions). Requests of one
+    `flow` share turns; by default it is the adapter's digest.
     """
 
     adapter: Adapter
@@ -152,3 +153,4 @@ class Request:
     shadow: bool = False
     ticket: Ticket = field(default_factory=Ticket)
     progress: Progress = field(default_factory=Progress)
+    flow: str = ""

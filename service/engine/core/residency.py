@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from rootstock.adapters.spec import Adapter
-from rootstock.service.engine.core.adapter_cache import AdapterCache
+from rootstock.service.engine.core.adapter_cache import AdapterCache, memory_of
 from rootstock.service.engine.core.composition import (
     Composition,
     Wanted,
@@ -18,16 +18,21 @@ from rootstock.service.engine.core.composition import (
     digest_of_wanted,
     digests_held,
 )
+from rootstock.service.engine.core.errors import Overloaded
 from rootstock.service.engine.core.observer import Observer
 from rootstock.service.engine.core.slots import Slots
+
+# The compositions in use may take this share of the memory for adapters, so that others keep the rest.
+_COMPOSED_SHARE = 0.5
 
 
 class Residency:
     """The adapters that calls hold, by digest. Used from the event loop; `load` runs in a thread.
 
     `drop(digest)` frees the slot of an adapter that leaves host memory. A composition is made of its parts once,
-    and from then on kept, evicted and placed like any adapter. `warm` opens what it needs, as `load` does for the
-    others, and its ranks are at most `max_rank` at a site.
+    and from then on kept and placed like any adapter, but evicted before the others. `warm` opens what it needs,
+    as `load` does for the others, and its ranks are at most `max_rank` at a site. The compositions in use take at
+    most half of `max_bytes`, or one alone takes more.
     """
 
     def __init__(
@@ -48,10 +53,13 @@ class Residency:
         self._observer = observer
         self._warm = warm
         self._max_rank = max_rank
+        self._most_composed = int(_COMPOSED_SHARE * max_bytes)
         self._held: Counter[str] = Counter()
         self._idle: dict[str, asyncio.Event] = {}
         # The compositions in memory, and those that are being made.
         self._compositions: dict[str, Composition] = {}
+        # The bytes that those that are being made may take.
+        self._making: dict[str, int] = {}
 
     @contextmanager
     def hold(self, wanted: Sequence[Wanted]) -> Iterator[None]:
@@ -122,16 +130,36 @@ class Residency:
         return await self.cache.get(wanted.digest, partial(self._make, wanted))
 
     async def _make(self, composition: Composition) -> Adapter:
-        """Load the parts of a composition as adapters of their own, and compose them in a loading thread."""
+        """Load the parts of a composition as separate adapters, and compose them in a loading thread.
+
+        Raise Overloaded while other compositions leave it no memory.
+        """
         self._compositions[composition.digest] = composition
         try:
             # Two parts may be one adapter.
             loads = [self.cache.get(part.digest) for part in composition.parts]
             parts = await asyncio.gather(*loads)
+            self._reserve(composition.digest, sum(map(memory_of, parts)))
             return await self.cache.in_thread(partial(self._composed, composition, parts))
         except BaseException:
             self._compositions.pop(composition.digest, None)
             raise
+        finally:
+            self._making.pop(composition.digest, None)
+
+    def _reserve(self, digest: str, size: int) -> None:
+        """Count the bytes of a composition that is to be made, or raise Overloaded. One always fits."""
+        in_use = self._compositions.keys() & self._held.keys()
+        used = sum(self._making.values()) + sum(map(self.cache.size, in_use))
+        if used and used + size > (most := self._most_composed):
+            error = Overloaded(
+                f"the compositions in use take {used} bytes of the {most} that they may take, and this one adds "
+                f"{size}; retry after the time in Retry-After, or raise ROOTSTOCK_CACHE_MB on the server",
+                1,
+            )
+            self._observer.refused(error.code)
+            raise error
+        self._making[digest] = size
 
     def _composed(self, composition: Composition, parts: Sequence[Adapter]) -> Adapter:
         began = time.perf_counter()

@@ -23,6 +23,7 @@ class Row:
     cost: int = field(init=False)
     key: bytes = field(init=False)
     digest: str = field(init=False)
+    flow: str = field(init=False)
     group: Hashable = field(init=False)
 
     def __post_init__(self) -> None:
@@ -30,6 +31,7 @@ class Row:
         self.cost = max(1, self.sample.cost)
         self.key = self.sample.key
         self.digest = self.request.adapter.digest
+        self.flow = self.request.flow or self.digest
         self.group = self.sample.group
 
 

@@ -220,6 +220,7 @@ class Engine:
                             shadow=options.shadow,
                             ticket=ticket,
                             progress=Progress(ready),
+                            flow=resolved.flow,
                         )
                 with self._reporting(options):
                     self._weigh(list(requests.values()), ticket)

@@ -25,14 +25,20 @@ def _tenant(row: Row) -> tuple[Hashable, int]:
     return row.request.tenant, PRIORITIES["normal"]
 
 
-def _adapter_queue(row: Row) -> tuple[Hashable, int]:
-    return (row.digest, row.request.priority), PRIORITIES[row.request.priority]
+def _flow(row: Row) -> tuple[Hashable, int]:
+    return (row.flow, row.request.priority), PRIORITIES[row.request.priority]
+
+
+def _adapter(row: Row) -> tuple[Hashable, int]:
+    # The compositions of one flow take turns, so that one without a slot delays no other.
+    return row.digest, 1
 
 
 class Queue:
     """A fair queue of rows: by tenant, then by adapter and priority. Not thread-safe: only the batcher uses it.
 
-    An adapter has one queue for each priority. Every batch holds the row whose turn it is
+    An adapter has one queue for each priority. All compositions of a tenant share one, in which they take turns,
+    so that more weights get no larger share. Every batch holds the row whose turn it is
     (core/turns/fair_queue.py). The turn goes to the tenant that has run the fewest tokens, and within it to the
     adapter's queue with the fewest. A token of high priority counts as a quarter, and one of low priority as
     four. Rows whose turns are next join the batch if they fit its length (packing.py). Rows of one length in one
@@ -42,9 +48,10 @@ class Queue:
     No row waits for ever. Let W be `WINDOW` times a batch's tokens, and L the tokens of the longest row, weighted
     by its priority. Consider the time from when a row is first in its adapter's queue until it runs. In this time
     each adapter's queue of its tenant, its own included, runs at most 2 W + 3 L tokens. Each other tenant runs at
-    most 2 W + 3 L tokens more than the row's tenant. These bounds hold for any load. A row whose adapter gets no
-    slot delays no other row. An adapter that `SLOT_AFTER` batches have passed takes a slot before all others. It
-    then has at most W tokens to catch up.
+    most 2 W + 3 L tokens more than the row's tenant. These bounds hold for any load. The queue of the
+    compositions counts as one adapter's, and its first row is that of the composition whose turn is next. A row
+    whose adapter gets no slot delays no other row. An adapter that `SLOT_AFTER` batches have passed takes a slot
+    before all others. It then has at most W tokens to catch up.
 
     Rows of verification run only when no row of a request can, or after `VERIFY_AFTER` batches have passed them.
     Rows of shadows run only when no other row can, and share no batch with others: a fault of theirs fails no
@@ -55,7 +62,7 @@ class Queue:
         self.limits = limits
         horizon = WINDOW * limits.tokens * PRIORITIES["normal"]
         self._serving, self._verifying, self._shadowing = (
-            FairQueue((_tenant, _adapter_queue), horizon) for _ in range(3)
+            FairQueue((_tenant, _flow, _adapter), horizon) for _ in range(3)
         )
         self._passed = 0
         # In each of them, for each adapter that got no slot: a row of it, and the batches that have passed it.

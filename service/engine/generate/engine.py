@@ -200,6 +200,7 @@ class GenerationEngine:
                         options.tenant,
                         options.priority,
                         ticket=ticket,
+                        flow=resolved.flow,
                     )
                     for i in range(answers)
                 ]

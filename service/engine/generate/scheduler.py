@@ -45,8 +45,13 @@ def _tenant(sequence: TextSequence) -> tuple[Hashable, int]:
     return sequence.tenant, PRIORITIES["normal"]
 
 
-def _adapter_queue(sequence: TextSequence) -> tuple[Hashable, int]:
-    return (sequence.digest, sequence.priority), PRIORITIES[sequence.priority]
+def _flow(sequence: TextSequence) -> tuple[Hashable, int]:
+    return (sequence.flow, sequence.priority), PRIORITIES[sequence.priority]
+
+
+def _adapter(sequence: TextSequence) -> tuple[Hashable, int]:
+    # The compositions of one flow take turns, so that one without a slot delays no other.
+    return sequence.digest, 1
 
 
 class Scheduler:
@@ -55,9 +60,9 @@ class Scheduler:
     A sequence runs in turns of at most a quantum of steps. A step computes a chunk of its prompt or one token
     of its answer. After its turn it waits again, unless no other sequence does. The queue
     (core/turns/fair_queue.py) counts the tokens of every turn against the tenant and the adapter, so that each
-    gets its share. Within one adapter the sequences run in the order of their arrival. A tenant without a lane
-    gets one for a prompt even if all are taken, so that its first token comes soon; another sequence then gives
-    up its lane.
+    gets its share. All compositions of a tenant share that of one adapter, and take turns in it. Within one
+    adapter the sequences run in the order of their arrival. A tenant without a lane gets one for a prompt even if
+    all are taken, so that its first token comes soon; another sequence then gives up its lane.
 
     If the sequence whose turn it is gets no slot, others may run beside those that already hold a slot, but their
     turns end with the turns of these. So they do not delay the next free slot.
@@ -87,7 +92,7 @@ class Scheduler:
         self._is_gone = is_gone
         self._fail = fail
         horizon = max(limits.rows * limits.quantum, longest) * max(PRIORITIES.values())
-        self._queue: FairQueue[TextSequence] = FairQueue((_tenant, _adapter_queue), horizon)
+        self._queue: FairQueue[TextSequence] = FairQueue((_tenant, _flow, _adapter), horizon)
         self._leased: dict[TextSequence, Lane] = {}
         self._step = 0
         # In this step, the sequence whose turn it is got no slot, or no room in the cache.

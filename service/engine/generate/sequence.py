@@ -33,7 +33,8 @@ class TextSequence:
     of prompt and answer together, are in `row` of the cache. Of the prompt, `reused` tokens were copied from
     another row. `cost` is the price of the sequence's next turn in tokens; it stays the same while the
     sequence waits. `started` turns true with its first lane and `counted` with its first pass. `left` turns
-    true when nobody waits for the sequence any more. Times are in seconds on the engine's clock.
+    true when nobody waits for the sequence any more. Sequences of one `flow` share turns; by default it is the
+    adapter's digest. Times are in seconds on the engine's clock.
     """
 
     adapter: Adapter
@@ -55,6 +56,10 @@ class TextSequence:
     started: bool = False
     counted: bool = False
     left: bool = False
+    flow: str = ""
+
+    def __post_init__(self) -> None:
+        self.flow = self.flow or self.adapter.digest
 
     @property
     def digest(self) -> str:

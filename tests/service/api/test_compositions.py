@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,7 +14,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from rootstock.adapters.errors import AdapterError
 from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.service.references.composed_model import GivenPart
 from rootstock.service.settings import Settings
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import CLASSES, TEXTS, PeftAdapter, merged, peft_model, save_adapter, tokenizer_of
@@ -245,6 +248,30 @@ def test_each_part_follows_its_alias_and_its_split(
     assert "x-model-version" not in answer.headers
     client.delete("/v1/adapters/moving")
     assert _ask(client, adapters=parts).json()["error"]["param"] == "adapters[0].model"
+
+
+def test_a_part_that_is_deleted_after_it_was_resolved_is_unknown(
+    server: RunningServer, client: httpx.Client, peft_saved: dict[str, PeftAdapter]
+) -> None:
+    assert upload(client, "leaving", peft_saved["second"].zip()).status_code == 201
+    foundations = server.app.state.server.foundations
+    parts = [GivenPart("first", 1.0), GivenPart("leaving", 0.5)]
+    composed = foundations.compose(parts, None, "")
+    assert client.delete("/v1/adapters/leaving").is_success
+    with pytest.raises(AdapterError) as refused:
+        asyncio.run(foundations.predict(composed, TEXTS, {}))
+    asked = {"adapters": [{"model": part.reference, "weight": part.weight} for part in parts]}
+    error = _ask(client, **asked).json()["error"]
+    assert (refused.value.code, refused.value.param) == (error["code"], error["param"])
+    assert error["param"] == "adapters[1].model"
+
+
+def test_the_parts_are_resolved_after_the_inputs_are_read_as_a_model_is(client: httpx.Client) -> None:
+    inputs = [{"image": "data:image/png;base64,?"}]
+    by_model = _ask(client, inputs=inputs, model="nobody")
+    by_parts = _ask(client, inputs=inputs, adapters=[{"model": "nobody"}])
+    assert by_model.status_code == by_parts.status_code == 422
+    assert by_model.json()["error"]["param"] == by_parts.json()["error"]["param"] == "inputs[0].image"
 
 
 def test_a_part_of_another_tenant_does_not_exist(server: RunningServer) -> None:

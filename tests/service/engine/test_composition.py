@@ -21,7 +21,7 @@ from rootstock.adapters.vocabulary.words import WordRows
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.catalog import COMPOSITION, ResolvedReference
 from rootstock.service.engine.core.composition import Composition, CompositionPart, compose
-from rootstock.service.engine.core.errors import InvalidComposition
+from rootstock.service.engine.core.errors import InvalidComposition, Overloaded
 from rootstock.service.engine.encode.batch import Encoder
 from rootstock.service.engine.encode.engine import EngineLimits
 from rootstock.service.engine.encode.modalities.text import Tokenizer, pad
@@ -329,3 +329,28 @@ def test_an_evicted_composition_is_made_again() -> None:
         assert len(bench.engine.adapters._compositions) == len(bench.engine.cache) == 1
 
     run(body, limits=EngineLimits(cache_bytes=1))
+
+
+def test_a_sweep_over_weights_takes_half_of_the_memory_and_leaves_the_adapters_in_it() -> None:
+    """Of a little over 1 MB each, three compositions fit at once in their half of 8 MB."""
+
+    async def body(bench: Bench) -> None:
+        wide = np.zeros((1, 125_000), np.float32)
+        bench.catalog.add("a", _changing("sha256:a", SiteUpdate(wide, wide.copy())))
+        for name in ("x", "y", "z"):
+            bench.engine.cache.put(make_adapter(f"sha256:{name}", nbytes=10**6))
+        bench.runner.gate.clear()
+        sweep = [asyncio.create_task(_ask(bench, _target(("a", 0.5 + i * 1e-9)))) for i in range(32)]
+        _, waiting = await asyncio.wait(sweep, return_when=asyncio.FIRST_COMPLETED)
+        while len(waiting) > 3:
+            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert bench.engine.cache.nbytes < 8e6
+        bench.runner.gate.set()
+        outcomes = await asyncio.gather(*sweep)
+        assert sum(isinstance(outcome, Answer) for outcome in outcomes) == 3
+        assert sum(isinstance(outcome, Overloaded) for outcome in outcomes) == 29
+        for i in range(12):
+            assert isinstance(await _ask(bench, _target(("a", 1.5 + i))), Answer)
+        assert {"sha256:a", "sha256:x", "sha256:y", "sha256:z"} <= set(bench.engine.cache._entries)
+
+    run(body, slots=40, limits=EngineLimits(cache_bytes=8_000_000, max_rank=8))

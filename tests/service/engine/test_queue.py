@@ -43,9 +43,10 @@ def make_row(
     tenant: str = "",
     priority: Priority = "normal",
     text: int | None = None,
+    flow: str = "",
 ) -> Row:
     """A row whose input no other has, unless `text` numbers it."""
-    request = Request(adapter(digest), [""], {}, 0.0, 0.0, tenant, priority, verifying)
+    request = Request(adapter(digest), [""], {}, 0.0, 0.0, tenant, priority, verifying, flow=flow)
     if gone:
         request.progress.leave()
     ids = [0] * (length - 1) + [next(NUMBERS) if text is None else -text]
@@ -529,3 +530,18 @@ def test_verification_whose_rows_are_all_gone_costs_no_batch() -> None:
     for _ in range(VERIFY_AFTER + 2):
         queue.put(make_row("A"))
         assert take(queue)
+
+
+def test_compositions_of_many_weights_get_the_share_of_one_adapter_together() -> None:
+    composed = [make_row(f"c{i}", flow="(composition)") for i in range(200)]
+    queue = make_queue([*composed, *(make_row("a") for _ in range(200))], BatchLimits(rows=1, tokens=1024))
+    ran = Counter(take(queue)[0] == "a" for _ in range(100))
+    assert abs(ran[True] - ran[False]) <= 2 * WINDOW
+
+
+def test_a_composition_without_a_slot_delays_no_other_one() -> None:
+    rows = [make_row(digest, flow="(composition)") for digest in ("no", "no", "yes", "no", "yes", "also")]
+    queue = make_queue(rows)
+    ran = queue.take(lambda row: row.digest != "no", is_gone)
+    assert Counter(row.digest for row in ran) == {"yes": 2, "also": 1}
+    assert take(queue) == ["no"] * 3

@@ -43,7 +43,13 @@ class _Bench:
         self.errors: dict[TextSequence, EngineError] = {}
 
     def add(
-        self, digest: str, prompt: Sequence[int], most: int, tenant: str = "", source: Sequence[int] = ()
+        self,
+        digest: str,
+        prompt: Sequence[int],
+        most: int,
+        tenant: str = "",
+        source: Sequence[int] = (),
+        flow: str = "",
     ) -> TextSequence:
         sampler = TokenSampler(SamplingOptions(temperature=0, max_tokens=most), prompt, [], VOCABULARY)
 
@@ -54,7 +60,15 @@ class _Bench:
                 self.steps.setdefault(sequence, []).append(self.step)
 
         sequence = TextSequence(
-            make_adapter(digest), prompt, sampler, deliver, float(len(self.steps)), 1e9, source, tenant=tenant
+            make_adapter(digest),
+            prompt,
+            sampler,
+            deliver,
+            float(len(self.steps)),
+            1e9,
+            source,
+            tenant=tenant,
+            flow=flow,
         )
         self.steps[sequence] = []
         self.worker.admit([sequence])
@@ -269,6 +283,30 @@ def test_tenants_share_the_tokens_equally_whatever_the_number_of_their_sequences
     for sequence, steps in bench.steps.items():
         tokens[sequence in few] += len(steps)
     assert 0.9 < tokens[True] / tokens[False] < 1.1
+
+
+def test_compositions_of_many_weights_get_the_share_of_one_adapter_together() -> None:
+    bench = _Bench(StepLimits(rows=8, prefill_tokens=512, quantum=4), slots=64)
+    for i in range(40):
+        bench.add(f"c{i}", [1, 2, 3], 400, flow="(composition)")
+    single = [bench.add("a", [1, 2, 3], 400) for _ in range(40)]
+    for _ in range(300):
+        bench.forward()
+    tokens = {True: 0, False: 0}
+    for sequence, steps in bench.steps.items():
+        tokens[sequence in single] += len(steps)
+    assert 0.9 < tokens[True] / tokens[False] < 1.1
+
+
+def test_a_composition_without_a_slot_delays_no_other_one() -> None:
+    # One slot beside the foundation's and that of verification.
+    bench = _Bench(StepLimits(rows=8, prefill_tokens=512, quantum=50), slots=3)
+    holding = bench.add("c0", [1, 2, 3], 30, flow="(composition)")
+    bench.forward()
+    waiting = bench.add("c1", [1, 2, 3], 30, flow="(composition)")
+    beside = bench.add("c0", [4, 5, 6], 30, flow="(composition)")
+    bench.run()
+    assert bench.steps[beside][0] < bench.steps[holding][-1] < bench.steps[waiting][0]
 
 
 def test_sequences_of_one_adapter_run_in_the_order_of_their_arrival() -> None:
