@@ -30,7 +30,7 @@ IMAGE_ARCHITECTURES = (
 )  # fmt: skip
 # The architectures that read recordings. Of Whisper, the foundation is the encoder.
 AUDIO_ARCHITECTURES = ("wav2vec2", "hubert", "wavlm", "audio-spectrogram-transformer", "whisper")
-# Architectures that are refused for a reason of their own, with the remedy.
+# Architectures that are refused, each with its reason and the remedy.
 REFUSED: Mapping[str, str] = {
     "new": "its checkpoints bring the code that computes them, which is never run; transformers computes these "
     "models as the architecture gte: give a folder whose model_type is gte",

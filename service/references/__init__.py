@@ -1,1 +1,1 @@
-"""What the references of a request mean: the version of a split, the parts of a composition."""
+"""The meaning of a request's references: the version of a split, the parts of a composition."""

@@ -13,7 +13,7 @@ from rootstock.service.engine.core.composition import Composition, CompositionPa
 from rootstock.service.engine.core.errors import InvalidComposition
 from rootstock.service.foundation_host import FoundationHost
 
-# The tasks whose adapters answer without a head of their own: with the foundation's head, or a pooled vector.
+# The tasks whose adapters bring no head: the foundation's head answers, or a pooled vector.
 _HEADLESS = (*GENERATION, *EMBEDDING.values())
 
 

@@ -16,7 +16,7 @@ NONE = "none"
 
 @dataclass(frozen=True, slots=True)
 class RoutingRule:
-    """What counts as unsure, and what answers then.
+    """The score below which a text is unsure, and the reference that answers then.
 
     A text is unsure if the selector's score is below `threshold`, from 0 to 1, or its label is `none`. The
     reference `fallback` answers it; without one it gets an error.
@@ -43,7 +43,7 @@ class Route:
     """The way of one text: the selector's `label` and `score`, and the outcome.
 
     `reference` is the label or the fallback, None if there is neither. `answer` is the chosen adapter's answer to
-    all texts of its own, and `place` that of this text in it. Either `answer` or `error` is None.
+    all texts that it got, and `place` that of this text in it. Either `answer` or `error` is None.
     """
 
     label: str

@@ -484,12 +484,12 @@ _EXPORTED = "eurobert"
 
 
 def is_rare(cell: Cell) -> bool:
-    """Whether mixed batches leave out the adapter of a cell, which only a test of its own makes."""
+    """Return whether mixed batches leave out the adapter of a cell, which one test alone makes."""
     return cell.kind in _SLOW_KINDS and cell.architecture not in FAST
 
 
 def is_slow(cell: Cell, runner: str) -> bool:
-    """Whether a cell on a runner belongs to the slow tests."""
+    """Return whether a cell on a runner belongs to the slow tests."""
     if cell.kind in _SLOW_KINDS:
         return is_rare(cell)
     quick = (cell.kind, cell.task) == QUICK and (runner == "torch" or cell.architecture == _EXPORTED)

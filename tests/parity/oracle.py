@@ -104,7 +104,7 @@ class Oracle:
         return model.eval(), head
 
     def _is_of_head(self, model: Any, name: str) -> bool:
-        """Whether a tensor is outside what AutoModel loads: some classes give the trunk a pooler of their own."""
+        """Return whether AutoModel leaves out a tensor: some classes give the trunk another pooler."""
         prefix = f"{model.base_model_prefix}."
         return not name.startswith(prefix) or name.removeprefix(prefix) not in self._trunk
 

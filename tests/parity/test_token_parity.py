@@ -101,7 +101,7 @@ def brought(bench: Bench, folder: Path, kind: str) -> Brought:
     tokenizer, base = saved(bench, folder, kind)
     tiny = bench.tiny
     upload = open_bundle(zipped(folder), Limits(), tiny.spec, PlainFields(task=TASK), tiny.weights)
-    # What the store keeps says everything, without the tokenizer's file.
+    # The store keeps no tokenizer file, and needs none.
     bundle = open_bundle(upload.to_zip(), Limits(), tiny.spec)
     assert bundle.digest == upload.digest
     adapter = bundle.adapter(tiny.spec, MAX_RANK, tiny.weights)
@@ -133,7 +133,7 @@ def test_adapters_with_tokens_answer_as_peft_does_mixed_with_others(
         assert len(words.ids) == 1 + len(ADDED)
     for runner in RUNNERS:
         rows = [(one.adapter, row) for one in ones for row in one.rows]
-        # The bare foundation on a text that an adapter reads too, and on one of its own.
+        # The bare foundation on a text that an adapter reads too, and on another.
         rows += [(bare.adapter, ones[0].rows[2]), (bare.adapter, bench.rows[0])]
         outputs = bench.outputs(runner, rows)
         for output, wanted in zip(outputs, [e for one in ones for e in one.expected], strict=False):

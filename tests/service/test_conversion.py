@@ -117,7 +117,7 @@ def test_a_lora_on_changed_base_weights_is_served_as_peft_computes_it(
     saved = PeftAdapter(tmp_path, "SEQ_CLS", 3)
     made = convert(saved.zip(), tiny, FULL)
     assert made.kind.startswith("LORA with ")
-    # What was trained, and the part of the base that it replaces.
+    # The trained change, and the part of the base that it replaces.
     assert made.rank == 8
     expected = outputs(peft_model(tiny.folder, saved), INPUTS)
     assert difference(outputs(served(tiny, tiny_spec, made), INPUTS), expected) < 1e-4

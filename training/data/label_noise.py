@@ -80,7 +80,7 @@ def _doubt(row: int, word: int | None, given: int, probabilities: Probabilities)
 def of_words(probabilities: Probabilities, row: EncodedRow) -> Probabilities:
     """Return (words, classes) of (tokens, classes): those of each word's first token.
 
-    A word that was cut off has no token. It counts as sure of its own tag, so that it is never doubted.
+    A word that was cut off has no token. It counts as sure of its tag, so that nothing doubts it.
     """
     sure = np.eye(probabilities.shape[1], dtype=probabilities.dtype)
     return np.stack(

@@ -40,7 +40,7 @@ from tests.peft_adapters import (
 from tests.peft_composition import peft_composition
 from tests.service.engine.fakes import Bench, make_adapter, run
 
-# What sets the parts apart: their ranks, their targets and the scales of their updates.
+# The parts differ in their ranks, their targets and the scales of their updates.
 PARTS: list[dict[str, Any]] = [
     {"r": 4},
     {"r": 8, "target_modules": ALL, "use_rslora": True},
