@@ -407,21 +407,6 @@ GAPS = (
         kinds=("lora-top",),
         peft_refuses="No modules were targeted|Target modules .* not found",
     ),
-    *(
-        Gap(
-            "LN tuning is for layer normalisations, and these are RMS normalisations.",
-            "sites",
-            name,
-            kinds=("ln",),
-        )
-        for name in ("eurobert", *_BIDIRECTIONAL)
-    ),
-    Gap(
-        "It scales its word embedding, and the server changes rows of unscaled ones alone.",
-        "schema",
-        "bidirectional gemma3_text",
-        kinds=("tokens", "tokens-alone"),
-    ),
     Gap(
         "DeBERTa normalises its relative positions once for a whole batch, and `bias: all` trains the bias of "
         "that layer; train with `bias: lora_only`.",
@@ -473,6 +458,21 @@ GAPS = (
             tasks=tuple(task for task in TASKS if task != "feature-extraction"),
         )
         for name in ARCHITECTURES
+    ),
+    *(
+        Gap(
+            "LN tuning is for layer normalisations, and these are RMS normalisations.",
+            "sites",
+            name,
+            kinds=("ln",),
+        )
+        for name in ("eurobert", *_BIDIRECTIONAL)
+    ),
+    Gap(
+        "It scales its word embedding, and the server changes rows of unscaled ones alone.",
+        "schema",
+        "bidirectional gemma3_text",
+        kinds=("tokens", "tokens-alone"),
     ),
 )
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rootstock.service.engine.encode.modalities.text import TextSample
 from tests.parity.foundations import Tiny
 from tests.parity.matrix import ALONE, KINDS, TASKS, Cell, options
+from tests.peft_adapters import without_wrong_warnings
 
 
 class Oracle:
@@ -51,7 +52,8 @@ class Oracle:
             self._save_head(model, cell, folder)
             return
         config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind.peft)]
-        model = get_peft_model(model, config(**{"task_type": task.peft} | options(cell) | changed))
+        with without_wrong_warnings():
+            model = get_peft_model(model, config(**{"task_type": task.peft} | options(cell) | changed))
         move(model)
         # A third of the time to save, and no part of the adapter.
         model.create_or_update_model_card = lambda _: None
