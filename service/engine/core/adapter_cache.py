@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
@@ -23,18 +23,16 @@ _LOADS = 8
 class _CacheEntry(NamedTuple):
     adapter: Adapter
     nbytes: int
-    # The adapter is made of others, and can be made again without a store.
-    made: bool
 
 
 class AdapterCache:
     """A map from digest to Adapter, used from the event loop. Separate threads load.
 
-    The total stays within `max_bytes`, except for adapters that are `in_use` and the one added last. Adapters
-    that are made of others leave before all that were loaded. The cache calls `evicted` with the digest of each
-    adapter that it evicts. A load that fails leaves nothing behind, and the next request tries it again. Callers
-    that ask for the same digest during a load share that load; a caller that is cancelled does not cancel it for
-    the others.
+    The total stays within `max_bytes`, except for adapters that are `in_use` and the one added last. Those with a
+    digest in `made` are made of others, and leave before all that were loaded. The cache calls `evicted` with the
+    digest of each adapter that it evicts. A load that fails leaves nothing behind, and the next request tries it
+    again. Callers that ask for the same digest during a load share that load; a caller that is cancelled does not
+    cancel it for the others.
     """
 
     def __init__(
@@ -43,17 +41,17 @@ class AdapterCache:
         max_bytes: int,
         in_use: Callable[[str], bool] = lambda digest: False,
         evicted: Callable[[str], None] = lambda digest: None,
+        made: Collection[str] = (),
     ) -> None:
         self._load = load
         self._max_bytes = max_bytes
         self._in_use = in_use
         self._evicted = evicted
+        self._made = made
         self._entries: OrderedDict[str, _CacheEntry] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Adapter]] = {}
         self._threads = ThreadPoolExecutor(_LOADS, "rootstock-load")
         self.nbytes = 0
-        # Of the entries, how many are made of others.
-        self._made = 0
 
     def close(self) -> None:
         """Start no more loads, and do not wait for one that runs."""
@@ -78,19 +76,18 @@ class AdapterCache:
         task = self._loading.get(digest)
         if task is None:
             load = make or partial(self.in_thread, partial(self._load, digest))
-            task = self._loading[digest] = asyncio.create_task(self._fetch(digest, load, make is not None))
+            task = self._loading[digest] = asyncio.create_task(self._fetch(digest, load))
         return await asyncio.shield(task)
 
     async def in_thread(self, load: Callable[[], Adapter]) -> Adapter:
         """Return the adapter that `load` gives in one of the loading threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, load)
 
-    def put(self, adapter: Adapter, made: bool = False) -> None:
-        """Keep an adapter, `made` of others or not, and evict others while the total is over the limit."""
+    def put(self, adapter: Adapter) -> None:
+        """Keep an adapter, and evict others while the total is over the limit."""
         self.drop(adapter.digest)
-        entry = self._entries[adapter.digest] = _CacheEntry(adapter, memory_of(adapter), made)
+        entry = self._entries[adapter.digest] = _CacheEntry(adapter, memory_of(adapter))
         self.nbytes += entry.nbytes
-        self._made += made
         self.trim()
 
     def trim(self) -> None:
@@ -103,13 +100,13 @@ class AdapterCache:
             return
         last = next(reversed(self._entries), None)
         leaving = []
-        made = [item for item in self._entries.items() if item[1].made] if self._made else []
-        for digest, entry in chain(made, (item for item in self._entries.items() if not item[1].made)):
+        made = [digest for digest in self._entries if digest in self._made] if self._made else []
+        for digest in chain(made, (digest for digest in self._entries if digest not in self._made)):
             if excess <= 0:
                 break
             if digest != last and not self._in_use(digest):
                 leaving.append(digest)
-                excess -= entry.nbytes
+                excess -= self._entries[digest].nbytes
         for digest in leaving:
             self.drop(digest)
             self._evicted(digest)
@@ -120,7 +117,6 @@ class AdapterCache:
         entry = self._entries.pop(digest, None)
         if entry is not None:
             self.nbytes -= entry.nbytes
-            self._made -= entry.made
 
     def size(self, digest: str) -> int:
         """Return the bytes of an adapter, 0 if it is not in memory."""
@@ -133,7 +129,7 @@ class AdapterCache:
     def __contains__(self, digest: str) -> bool:
         return digest in self._entries
 
-    async def _fetch(self, digest: str, load: Callable[[], Awaitable[Adapter]], made: bool) -> Adapter:
+    async def _fetch(self, digest: str, load: Callable[[], Awaitable[Adapter]]) -> Adapter:
         try:
             adapter = await load()
         finally:
@@ -141,7 +137,7 @@ class AdapterCache:
             if kept:
                 del self._loading[digest]
         if kept:
-            self.put(adapter, made)
+            self.put(adapter)
         return adapter
 
 

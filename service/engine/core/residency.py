@@ -46,7 +46,9 @@ class Residency:
         warm: Callable[[Adapter], None],
         max_rank: int,
     ) -> None:
-        self.cache = AdapterCache(load, max_bytes, self._in_use, self._evicted)
+        # The compositions in memory, and those that are being made.
+        self._compositions: dict[str, Composition] = {}
+        self.cache = AdapterCache(load, max_bytes, self._in_use, self._evicted, self._compositions.keys())
         self._foundation = foundation
         self._slots = slots
         self._drop = drop
@@ -56,8 +58,6 @@ class Residency:
         self._most_composed = int(_COMPOSED_SHARE * max_bytes)
         self._held: Counter[str] = Counter()
         self._idle: dict[str, asyncio.Event] = {}
-        # The compositions in memory, and those that are being made.
-        self._compositions: dict[str, Composition] = {}
         # The bytes that those that are being made may take.
         self._making: dict[str, int] = {}
 
