@@ -111,24 +111,27 @@ async def predict(body: PredictBody, request: Request, within: TimeoutHeader = N
     if body.routing is not None:
         raise InvalidParameter("routing is for the model auto; leave it out, or set model to auto", "routing")
     given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
+    foundations = server_of(request).foundations
     try:
-        if body.models is not None:
-            outcomes = await while_connected(request, _outcomes(body, body.models, given, request, options))
-            return _json({"results": _results(body.models, outcomes)})
         inputs = await while_connected(request, read_inputs(request, given))
+        if body.models is not None:
+            calls = foundations.predict_many(body.models, inputs, body.parameters, body.task, options)
+            outcomes = await while_connected(request, calls)
+            return _json({"results": _results(body.models, [_of_field(one) for one in outcomes])})
         # Only now, because addresses may take long to read and a part may be deleted meanwhile.
         asked = asked_of(body, request)
-        foundations = server_of(request).foundations
         call = foundations.predict(asked, inputs, body.parameters, body.task, options)
         answer = await while_connected(request, call)
     except WrongTask as error:
-        raise _of_task(error) from None
+        raise _of_field(error) from None
     return _json(_prediction(answer, name_of(asked)))
 
 
-def _of_task(error: WrongTask) -> WrongTask:
-    error.param = "task"
-    return error
+def _of_field(outcome: Result) -> Result:
+    """Return an outcome. If its error is about the task, it names the field `task`."""
+    if isinstance(outcome, WrongTask):
+        outcome.param = "task"
+    return outcome
 
 
 async def predict_given(
@@ -144,19 +147,6 @@ async def predict_given(
     return await server_of(request).foundations.predict(model, inputs, parameters, task, options)
 
 
-async def _outcomes(
-    body: PredictBody,
-    models: Sequence[str],
-    given: Sequence[GivenInput],
-    request: Request,
-    options: RequestOptions,
-) -> list[Answer | Exception]:
-    inputs = await read_inputs(request, given)
-    foundations = server_of(request).foundations
-    outcomes = await foundations.predict_many(models, inputs, body.parameters, body.task, options)
-    return [_of_task(one) if isinstance(one, WrongTask) else one for one in outcomes]
-
-
 async def _routed(body: PredictBody, model: str, request: Request, options: RequestOptions) -> RoutedPredictions:
     """Return each input's route. Raise the error of an input that stands alone, not in a list."""
     server, asked = server_of(request), body.routing or RoutingFields()
@@ -164,10 +154,7 @@ async def _routed(body: PredictBody, model: str, request: Request, options: Requ
     rule = server.router.rule.overridden(asked.threshold, asked.fallback)
     call = PredictCall(inputs, body.parameters, body.task, options)
     answer = await server.router.predict(server.foundations, model, call, rule)
-    errors = [route.error for route in answer.routes]
-    for error in errors:
-        if isinstance(error, WrongTask):
-            _of_task(error)
+    errors = [_of_field(route.error) for route in answer.routes]
     if (error := errors[0]) is not None and not isinstance(body.inputs, list):
         raise error
     return routed_predictions(model, answer)
