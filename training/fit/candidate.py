@@ -18,7 +18,7 @@ from rootstock.training.metrics.calibration import flatten, log_loss
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.network.construction import new_network, random_network
 from rootstock.training.network.head_fit import cross_validated_head, set_head, weak_head
-from rootstock.training.network.inputs import Inputs, KnownStates, TokenInputs
+from rootstock.training.network.inputs import Inputs, KnownStates, TokenInputs, added_up
 from rootstock.training.network.network import Network, has_one_layer, outputs, start_at_states
 from rootstock.training.network.row_encoder import RowEncoder
 from rootstock.training.network.strength import Line
@@ -114,14 +114,8 @@ def _fit(method: str, network: Network, rows: TrainingRows, plan: TrainingPlan, 
 
 def _start_at_states(network: Network, parts: list[Inputs], plan: TrainingPlan) -> None:
     """Let the network start at the first layer that changes, and report the rows that pass the layers below."""
-    total, done = sum(map(len, parts)), 0
-
-    def count(rows: int) -> None:
-        nonlocal done
-        done += rows
-        plan.preparing(done, total, f"{plan.stage}: rows through the frozen layers")
-
-    start_at_states(network, parts, count, plan.known)
+    total, note = sum(map(len, parts)), f"{plan.stage}: rows through the frozen layers"
+    start_at_states(network, parts, added_up(lambda done: plan.preparing(done, total, note)), plan.known)
 
 
 def _by_contrast(method: str, network: Network, train: Inputs, views: Inputs, plan: TrainingPlan) -> Candidate:

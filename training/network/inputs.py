@@ -74,6 +74,18 @@ def ignored(rows: int, /) -> None:
     """Ignore a number of rows."""
 
 
+def added_up(report: Callable[[int], None]) -> Count:
+    """Return a count that reports the number of all rows that are done so far."""
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        report(done)
+
+    return count
+
+
 class Inputs(ABC):
     """The rows of one part, ready to be batched. `lengths` are in tokens, samples or images.
 
@@ -176,8 +188,11 @@ class TokenInputs(Inputs):
 
     def states_of(self, place: int) -> torch.Tensor | None:
         """Return the kept states of the row at a place, (tokens, width)."""
+        return None if self.states is None else self.states[self._span(place)]
+
+    def _span(self, place: int) -> slice:
         start = int(self._starts[place])
-        return None if self.states is None else self.states[start : start + int(self.lengths[place])]
+        return slice(start, start + int(self.lengths[place]))
 
     def keep_states(
         self,
@@ -196,20 +211,18 @@ class TokenInputs(Inputs):
         with torch.no_grad():
             rest = []
             for i in np.argsort(self.lengths, kind="stable").tolist():
-                start, length = int(self._starts[i]), int(self.lengths[i])
                 found = None if known is None else known(self.rows[i], trunk, spec, depth)
                 if found is None:
                     rest.append(i)
                 else:
-                    states[start : start + length] = found
+                    states[self._span(i)] = found
             if len(rest) < len(self):
                 count(len(self) - len(rest))
             for chosen in self._batches(rest):
                 batch = self.batch(chosen)
                 computed = states_into(trunk, spec, depth, batch.arguments(spec))
                 for row, i in enumerate(chosen):
-                    start, length = int(self._starts[i]), int(self.lengths[i])
-                    states[start : start + length] = computed[row, :length]
+                    states[self._span(i)] = computed[row, : int(self.lengths[i])]
                 count(len(chosen))
         self.states = states
         return True

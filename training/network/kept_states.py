@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.training.data.encoding import TokenRow
-from rootstock.training.network.inputs import TokenInputs
+from rootstock.training.network.inputs import TokenInputs, added_up
 
 if TYPE_CHECKING:
     import torch
@@ -48,13 +48,6 @@ class KeptStates:
         return self._by_depth[depth].states_of(place)
 
     def _computed(self, trunk: nn.Module, spec: FoundationSpec, depth: int) -> TokenInputs:
-        done = 0
-
-        def count(rows: int) -> None:
-            nonlocal done
-            done += rows
-            self._progress(done, len(self._rows))
-
         inputs = TokenInputs(self._rows, self._pad_id, self._device)
-        inputs.keep_states(trunk, spec, depth, count)
+        inputs.keep_states(trunk, spec, depth, added_up(lambda done: self._progress(done, len(self._rows))))
         return inputs
