@@ -63,26 +63,27 @@ class PeftConfig:
     def _matches(self, task_class: TaskClass) -> tuple[str, ...]:
         if self.peft_type in (None, "LN_TUNING", "TRAINABLE_TOKENS"):
             return ()
-        target, exclude = self.values.get("target_modules"), self.values.get("exclude_modules")
+        target = self.values.get("target_modules")
         names: Iterable[str] = task_class.linears
         if isinstance(target, str) and target.lower() == ALL_LINEAR:
             left_out = ("score", "classifier") if self.task_type == "SEQ_CLS" else ()
             names = [n for n in names if n not in left_out and n not in task_class.convolutions]
             target = list(map(self.written, names))
-        written = {n: self.written(n) for n in names}
-        modules = {n for n, w in written.items() if not self._excluded(w, exclude) and self._targeted(w, target)}
         parameters = {n for n in task_class.linears.keys() - task_class.convolutions if self.by_parameter(n)}
-        return tuple(sorted(modules | parameters))
+        return tuple(sorted(self._selected(names, target) | parameters))
 
     def norms(self, task_class: TaskClass, foundation: FoundationSpec) -> tuple[str, ...]:
         """Return the full names of the normalisation layers that an adapter of these targets, sorted."""
         if self.peft_type != "LN_TUNING":
             return ()
-        target, exclude = self.values.get("target_modules"), self.values.get("exclude_modules")
-        written = {name: self.written(name) for name in (task_class.prefix + norm for norm in foundation.norms)}
-        return tuple(
-            sorted(n for n, w in written.items() if not self._excluded(w, exclude) and self._targeted(w, target))
-        )
+        names = (task_class.prefix + norm for norm in foundation.norms)
+        return tuple(sorted(self._selected(names, self.values.get("target_modules"))))
+
+    def _selected(self, names: Iterable[str], target: str | list[str] | None) -> set[str]:
+        """Return the modules among `names` that are targeted and not excluded."""
+        exclude = self.values.get("exclude_modules")
+        written = {name: self.written(name) for name in names}
+        return {n for n, w in written.items() if not self._excluded(w, exclude) and self._targeted(w, target)}
 
     def targets_words(self, written: str) -> bool:
         """Return whether an adapter of tokens (TRAINABLE_TOKENS) targets the embedding that it calls so."""
