@@ -13,7 +13,6 @@ from peft import PeftType
 from rootstock.adapters.bundle import open_bundle, pack
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, REFUSED, Unconverted
 from rootstock.adapters.bundle.peft_config import read_config
-from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import FoundationSpec, Rejected
 from tests.attacks.forge import (
@@ -25,7 +24,6 @@ from tests.attacks.forge import (
     good_tensors,
     plain_files,
     refused,
-    tiny_bert,
 )
 
 Tensors = dict[str, np.ndarray]
@@ -33,21 +31,6 @@ SITES = [f"{TRUNK}.{i}.attention.self.{kind}" for i in range(3) for kind in ("qu
 HEAD = {n: t for n, t in good_tensors().items() if "classifier" in n}
 FOLDER = "base_model.model.bert"
 NORM = f"{FOLDER}.embeddings.LayerNorm.bias"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return tiny_bert(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def spec(folder: Any) -> FoundationSpec:
-    return describe(folder)
-
-
-@pytest.fixture(scope="module")
-def base(folder: Any) -> FoundationWeights:
-    return FoundationWeights(folder.folder, "bert")
 
 
 def dora() -> tuple[Tensors, dict[str, Any]]:
@@ -89,8 +72,8 @@ ALL: list[Made] = [dora, ia3, adalora, biased, pooled]
 
 
 @pytest.mark.parametrize("make", ALL)
-def test_the_examples_themselves_are_read(spec: FoundationSpec, base: FoundationWeights, make: Made) -> None:
-    adapter = open_bundle(pack(plain_files(*make())), LIMITS, spec).adapter(spec, LIMITS.max_rank, base)
+def test_the_examples_themselves_are_read(tiny: FoundationSpec, base: FoundationWeights, make: Made) -> None:
+    adapter = open_bundle(pack(plain_files(*make())), LIMITS, tiny).adapter(tiny, LIMITS.max_rank, base)
     assert len(adapter.weights.sites) >= 6
 
 
@@ -105,46 +88,46 @@ NEW_TENSORS = [
 
 @pytest.mark.parametrize(("make", "name"), NEW_TENSORS)
 def test_a_missing_tensor_of_another_kind_is_refused_by_name(
-    spec: FoundationSpec, base: FoundationWeights, make: Made, name: str
+    tiny: FoundationSpec, base: FoundationWeights, make: Made, name: str
 ) -> None:
     tensors, config = make()
     del tensors[name]
     where = name.removeprefix("base_model.model.")
     # The pooler's bias without its weight is one tensor too many.
     wanted = where.replace(".weight", ".bias") if make is pooled else where
-    refused(plain_files(tensors, config), spec, "sites", wanted, base=base)
+    refused(plain_files(tensors, config), tiny, "sites", wanted, base=base)
 
 
 @pytest.mark.parametrize(("make", "name"), NEW_TENSORS)
 @pytest.mark.parametrize("shape", [(), (32, 1, 1), (3, 7), (0,), (1, 33)])
 def test_a_misshapen_tensor_of_another_kind_is_refused_with_both_shapes(
-    spec: FoundationSpec, base: FoundationWeights, make: Made, name: str, shape: tuple[int, ...]
+    tiny: FoundationSpec, base: FoundationWeights, make: Made, name: str, shape: tuple[int, ...]
 ) -> None:
     tensors, config = make()
     wanted = list(tensors[name].shape)
     tensors[name] = np.zeros(shape, np.float32)
     where = name.removeprefix("base_model.model.")
-    refused(plain_files(tensors, config), spec, "sites", where, list(shape), f"expected {wanted}", base=base)
+    refused(plain_files(tensors, config), tiny, "sites", where, list(shape), f"expected {wanted}", base=base)
 
 
 @pytest.mark.parametrize(("make", "name"), NEW_TENSORS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_nan_and_infinity_in_another_kind_are_refused_by_tensor(
-    spec: FoundationSpec, base: FoundationWeights, make: Made, name: str, bad: float
+    tiny: FoundationSpec, base: FoundationWeights, make: Made, name: str, bad: float
 ) -> None:
     tensors, config = make()
     tensors[name].flat[-1] = bad
-    refused(plain_files(tensors, config), spec, "finite", name, bad, base=base)
+    refused(plain_files(tensors, config), tiny, "finite", name, bad, base=base)
 
 
 @pytest.mark.parametrize("make", [dora, biased, pooled])
-def test_what_needs_the_foundation_s_weights_is_refused_without_them(spec: FoundationSpec, make: Made) -> None:
+def test_what_needs_the_foundation_s_weights_is_refused_without_them(tiny: FoundationSpec, make: Made) -> None:
     option = {dora: "use_dora", biased: "bias", pooled: "modules_to_save"}[make]
-    refused(plain_files(*make()), spec, "schema", option, "needs the foundation's weights")
+    refused(plain_files(*make()), tiny, "schema", option, "needs the foundation's weights")
 
 
 def test_a_row_that_dora_brings_to_nothing_is_refused_by_site(
-    spec: FoundationSpec, base: FoundationWeights
+    tiny: FoundationSpec, base: FoundationWeights
 ) -> None:
     """Its direction is undefined: PEFT computes NaN."""
     tensors, config = dora()
@@ -152,7 +135,7 @@ def test_a_row_that_dora_brings_to_nothing_is_refused_by_site(
     tensors[f"{QUERY}.lora_B.weight"] = np.eye(32, 4, dtype=np.float32)
     config["lora_alpha"] = 4
     site = "encoder.layer.0.attention.self.query"
-    refused(plain_files(tensors, config), spec, "finite", site, "norm of the updated weight", base=base)
+    refused(plain_files(tensors, config), tiny, "finite", site, "norm of the updated weight", base=base)
 
 
 @pytest.mark.parametrize(
@@ -170,11 +153,11 @@ def test_a_row_that_dora_brings_to_nothing_is_refused_by_site(
     ],
 )
 def test_a_tensor_of_another_kind_or_module_is_left_over(
-    spec: FoundationSpec, base: FoundationWeights, make: Any, name: str
+    tiny: FoundationSpec, base: FoundationWeights, make: Any, name: str
 ) -> None:
     tensors, config = (make(), good_config()) if make is good_tensors else make()
     tensors[name] = np.zeros((4, 32), np.float32)
-    refused(plain_files(tensors, config), spec, "sites", name.removeprefix("base_model.model."), base=base)
+    refused(plain_files(tensors, config), tiny, "sites", name.removeprefix("base_model.model."), base=base)
 
 
 @pytest.mark.parametrize(
@@ -186,28 +169,28 @@ def test_a_tensor_of_another_kind_or_module_is_left_over(
     ],
 )
 def test_a_module_of_the_trunk_saved_whole_is_refused_by_name(
-    spec: FoundationSpec, base: FoundationWeights, saved: list[str], name: str
+    tiny: FoundationSpec, base: FoundationWeights, saved: list[str], name: str
 ) -> None:
     left = {n: t for n, t in good_tensors().items() if f"{saved[0]}." not in n}
     tensors = {**left, name: np.zeros((32, 32), np.float32)}
     config = good_config(modules_to_save=["classifier", *saved])
     where = name.removeprefix("base_model.model.")
-    refused(plain_files(tensors, config), spec, "sites", where, "modules_to_save", "only the pooler", base=base)
+    refused(plain_files(tensors, config), tiny, "sites", where, "modules_to_save", "only the pooler", base=base)
 
 
 def test_a_trained_bias_of_a_module_that_is_no_site_is_refused_by_name(
-    spec: FoundationSpec, base: FoundationWeights
+    tiny: FoundationSpec, base: FoundationWeights
 ) -> None:
     tensors, config = biased()
     tensors[f"{FOLDER}.embeddings.projection.bias"] = np.ones(32, np.float32)
-    refused(plain_files(tensors, config), spec, "sites", "embeddings.projection.bias", "bias", base=base)
+    refused(plain_files(tensors, config), tiny, "sites", "embeddings.projection.bias", "bias", base=base)
 
 
 def test_a_norm_that_cannot_be_shifted_may_keep_its_bias_but_not_train_it(
-    spec: FoundationSpec, base: FoundationWeights
+    tiny: FoundationSpec, base: FoundationWeights
 ) -> None:
     tensors, config = biased()
-    fewer = replace(spec, norms={n: w for n, w in spec.norms.items() if n != "embeddings.LayerNorm"})
+    fewer = replace(tiny, norms={n: w for n, w in tiny.norms.items() if n != "embeddings.LayerNorm"})
     where = "embeddings.LayerNorm.bias"
     refused(plain_files(tensors, config), fewer, "sites", where, "trained bias", base=base)
     original = base.bias("embeddings.LayerNorm")
@@ -219,14 +202,14 @@ def test_a_norm_that_cannot_be_shifted_may_keep_its_bias_but_not_train_it(
 
 @pytest.mark.parametrize("make", ALL)
 def test_a_bundle_of_another_kind_names_the_targeted_modules_alone(
-    spec: FoundationSpec, base: FoundationWeights, make: Made
+    tiny: FoundationSpec, base: FoundationWeights, make: Made
 ) -> None:
     """Shifted norms and a whole pooler are not targets."""
     files = plain_files(*make())
-    good = good_files(spec, files)
+    good = good_files(tiny, files)
     targets = ("embeddings.LayerNorm", "encoder.layer.0.attention.self.query")
-    refused(good_files(spec, files, targets=targets), spec, "sites", "targets", "2 and 6 modules", base=base)
-    assert open_bundle(pack(good), LIMITS, spec).adapter(spec, LIMITS.max_rank, base).labels
+    refused(good_files(tiny, files, targets=targets), tiny, "sites", "targets", "2 and 6 modules", base=base)
+    assert open_bundle(pack(good), LIMITS, tiny).adapter(tiny, LIMITS.max_rank, base).labels
 
 
 OPTIONS: list[tuple[Made, str, Any]] = [
@@ -248,35 +231,35 @@ OPTIONS: list[tuple[Made, str, Any]] = [
 
 @pytest.mark.parametrize(("make", "key", "value"), OPTIONS)
 def test_a_wrong_option_of_another_kind_is_refused_by_its_key(
-    spec: FoundationSpec, base: FoundationWeights, make: Made, key: str, value: Any
+    tiny: FoundationSpec, base: FoundationWeights, make: Made, key: str, value: Any
 ) -> None:
     tensors, config = make()
     if value == float("inf"):
         with pytest.raises(Rejected, match=key):
             read_config({**config, key: value})
     else:
-        refused(plain_files(tensors, {**config, key: value}), spec, "schema", key, base=base)
+        refused(plain_files(tensors, {**config, key: value}), tiny, "schema", key, base=base)
 
 
 def test_adalora_s_tensors_must_be_as_many_as_its_pattern_keeps(
-    spec: FoundationSpec, base: FoundationWeights
+    tiny: FoundationSpec, base: FoundationWeights
 ) -> None:
     tensors, config = adalora()
     config["rank_pattern"] = {"bert.encoder.layer.0.attention.self.query.lora_E": [True, False, True, False]}
-    refused(plain_files(tensors, config), spec, "sites", "query.lora_A", [4, 32], [2, 32], base=base)
+    refused(plain_files(tensors, config), tiny, "sites", "query.lora_A", [4, 32], [2, 32], base=base)
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_kind_that_cannot_be_served_is_refused_by_name_with_the_reason(spec: FoundationSpec, kind: str) -> None:
+def test_a_kind_that_cannot_be_served_is_refused_by_name_with_the_reason(tiny: FoundationSpec, kind: str) -> None:
     upload = plain_files(config={"peft_type": kind, "task_type": "SEQ_CLS"})
-    refused(upload, spec, "schema", "peft_type", kind, REFUSED[kind])
+    refused(upload, tiny, "schema", "peft_type", kind, REFUSED[kind])
 
 
 @pytest.mark.parametrize("kind", CONVERTED)
-def test_a_kind_that_has_to_be_converted_says_so(spec: FoundationSpec, kind: str) -> None:
+def test_a_kind_that_has_to_be_converted_says_so(tiny: FoundationSpec, kind: str) -> None:
     files = plain_files(config={"peft_type": kind, "task_type": "SEQ_CLS"})
-    for upload in (files, good_files(spec, files)):
-        error = refused(upload, spec, "schema", "peft_type", kind, "rootstock adapters convert")
+    for upload in (files, good_files(tiny, files)):
+        error = refused(upload, tiny, "schema", "peft_type", kind, "rootstock adapters convert")
         assert isinstance(error, Unconverted)
         assert error.kind == kind
 

@@ -11,31 +11,15 @@ import numpy as np
 import pytest
 
 from rootstock.adapters.bundle import open_bundle, pack
-from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import FoundationSpec, Rejected
-from tests.attacks.forge import LIMITS, WORDS, good_config, good_tensors, plain_files, tiny_bert
+from tests.attacks.forge import LIMITS, WORDS, good_config, good_tensors, plain_files
 
 TABLE = "base_model.model.bert.embeddings.word_embeddings"
 DELTA = f"{TABLE}.token_adapter.trainable_tokens_delta"
 COUNT = len(WORDS)
 FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
 NEW = [{"id": COUNT + i, "content": f"<new{i}>", **FLAGS} for i in range(2)]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return tiny_bert(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def spec(folder: Any) -> FoundationSpec:
-    return describe(folder)
-
-
-@pytest.fixture(scope="module")
-def base(folder: Any) -> FoundationWeights:
-    return FoundationWeights(folder.folder, "bert")
 
 
 def upload(
@@ -53,12 +37,12 @@ def upload(
     return pack({**files, "tokenizer.json": json.dumps(content).encode()})
 
 
-def opened(data: bytes, spec: FoundationSpec, base: FoundationWeights) -> Any:
-    return open_bundle(data, LIMITS, spec, base=base).adapter(spec, LIMITS.max_rank, base)
+def opened(data: bytes, tiny: FoundationSpec, base: FoundationWeights) -> Any:
+    return open_bundle(data, LIMITS, tiny, base=base).adapter(tiny, LIMITS.max_rank, base)
 
 
-def test_the_example_itself_is_read(spec: FoundationSpec, base: FoundationWeights) -> None:
-    adapter = opened(upload(base), spec, base)
+def test_the_example_itself_is_read(tiny: FoundationSpec, base: FoundationWeights) -> None:
+    adapter = opened(upload(base), tiny, base)
     assert [token.content for token in adapter.preprocessing.tokens] == ["<new0>", "<new1>"]
     assert adapter.weights.words.ids.tolist() == list(range(COUNT + 2))
 
@@ -105,20 +89,20 @@ TOKENIZERS: list[tuple[Callable[[dict[str, Any]], object], str, str]] = [
 
 @pytest.mark.parametrize(("change", "where", "said"), TOKENIZERS)
 def test_a_tokenizer_that_does_more_than_add_tokens_is_refused(
-    spec: FoundationSpec,
+    tiny: FoundationSpec,
     base: FoundationWeights,
     change: Callable[[dict[str, Any]], object],
     where: str,
     said: str,
 ) -> None:
     with pytest.raises(Rejected, match=said) as caught:
-        opened(upload(base, tokenizer=change), spec, base)
+        opened(upload(base, tokenizer=change), tiny, base)
     assert caught.value.check == "schema"
     assert where in caught.value.where
 
 
 def test_a_tokenizer_much_larger_than_the_foundation_s_is_refused_before_it_is_parsed(
-    spec: FoundationSpec, base: FoundationWeights
+    tiny: FoundationSpec, base: FoundationWeights
 ) -> None:
     # Parsed, these 12 MB of lists would take over 250 MB. They are no JSON, so a parser would say so.
     content = b"[" + b"[]," * 2**22
@@ -126,7 +110,7 @@ def test_a_tokenizer_much_larger_than_the_foundation_s_is_refused_before_it_is_p
     data = pack({**plain_files(tensors), "tokenizer.json": content})
     assert len(data) < 2**18
     with pytest.raises(Rejected, match=r"12582913 bytes and the limit is \d+, .* tokens added") as caught:
-        opened(data, spec, base)
+        opened(data, tiny, base)
     assert (caught.value.check, caught.value.where) == ("size", "tokenizer.json")
 
 
@@ -155,7 +139,7 @@ TENSORS: list[tuple[dict[str, np.ndarray], dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("tensors", "config", "check", "said"), TENSORS)
 def test_rows_that_do_not_fit_the_table_or_the_tokens_are_refused(
-    spec: FoundationSpec,
+    tiny: FoundationSpec,
     base: FoundationWeights,
     tensors: dict[str, np.ndarray],
     config: dict[str, Any],
@@ -163,22 +147,22 @@ def test_rows_that_do_not_fit_the_table_or_the_tokens_are_refused(
     said: str,
 ) -> None:
     with pytest.raises(Rejected, match=f"(?s){said}") as caught:
-        opened(upload(base, tensors, **config), spec, base)
+        opened(upload(base, tensors, **config), tiny, base)
     assert caught.value.check == check
 
 
 def test_rows_beyond_the_table_that_no_file_names_are_refused_with_the_remedy(
-    spec: FoundationSpec, base: FoundationWeights
+    tiny: FoundationSpec, base: FoundationWeights
 ) -> None:
     tensors = {**good_tensors(), f"{TABLE}.weight": rows(COUNT + 2)}
     with pytest.raises(Rejected, match=r"2 rows beyond .* save the tokenizer beside the adapter"):
-        opened(pack(plain_files(tensors)), spec, base)
+        opened(pack(plain_files(tensors)), tiny, base)
 
 
 def test_a_tokenizer_beside_an_adapter_that_changes_no_embedding_is_not_read(
-    spec: FoundationSpec, base: FoundationWeights
+    tiny: FoundationSpec, base: FoundationWeights
 ) -> None:
     files = {**plain_files(), "tokenizer.json": b"\xff not JSON"}
-    bundle = open_bundle(pack(files), LIMITS, spec, base=base)
+    bundle = open_bundle(pack(files), LIMITS, tiny, base=base)
     assert "tokenizer.json" in bundle.ignored
     assert bundle.manifest.to_json()["preprocessing"].keys() == {"max_length", "truncation_side", "prefix"}

@@ -157,6 +157,25 @@ _GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
 _ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _NAMED = ("LORA", "LOHA")
 _ALL_NAMED = (*_NAMED, "IA3", "ADALORA")
+# The normalisations of models that normalise after each part of a layer.
+_AFTER = ("LayerNorm", "post_attention_layernorm", "post_mlp_layernorm")
+
+
+def _with_rotary(name: str, pad: int) -> Architecture:
+    """Return the row of a BERT with rotary positions, which differ in their padding alone."""
+    return Architecture(
+        name,
+        {"pad_token_id": pad},
+        attention=("q_proj", "v_proj"),
+        feedforward="down_proj",
+        norms=_AFTER,
+        layers_pattern="layers",
+        heads=dict.fromkeys(_CLASSIFIERS, ("classifier", "pooler")),
+        pooled=_CLASSIFIERS,
+        slow=True,
+    )
+
+
 ARCHITECTURES = {
     architecture.name: architecture
     for architecture in (
@@ -259,17 +278,7 @@ ARCHITECTURES = {
         Architecture(
             "camembert", {"pad_token_id": 1, "type_vocab_size": 1}, pooled=("feature-extraction",), slow=True
         ),
-        Architecture(
-            "nomic_bert",
-            {"pad_token_id": 0},
-            attention=("q_proj", "v_proj"),
-            feedforward="down_proj",
-            norms=("LayerNorm", "post_attention_layernorm", "post_mlp_layernorm"),
-            layers_pattern="layers",
-            heads=dict.fromkeys(_CLASSIFIERS, ("classifier", "pooler")),
-            pooled=_CLASSIFIERS,
-            slow=True,
-        ),
+        _with_rotary("nomic_bert", pad=0),
         Architecture(
             "eurobert",
             {
@@ -287,23 +296,13 @@ ARCHITECTURES = {
             heads=dict.fromkeys(_CLASSIFIERS, ("classifier", "dense")),
             slow=True,
         ),
-        Architecture(
-            "gte",
-            {"pad_token_id": 1},
-            attention=("q_proj", "v_proj"),
-            feedforward="down_proj",
-            norms=("LayerNorm", "post_attention_layernorm", "post_mlp_layernorm"),
-            layers_pattern="layers",
-            heads=dict.fromkeys(_CLASSIFIERS, ("classifier", "pooler")),
-            pooled=_CLASSIFIERS,
-            slow=True,
-        ),
+        _with_rotary("gte", pad=1),
         Architecture(
             "jina_embeddings_v3",
             {"pad_token_id": 1},
             attention=("q_proj", "v_proj"),
             feedforward="mlp.fc2",
-            norms=("LayerNorm", "post_attention_layernorm", "post_mlp_layernorm"),
+            norms=_AFTER,
             layers_pattern="layers",
             pooled=("feature-extraction",),
             slow=True,
