@@ -14,7 +14,7 @@ from rootstock.training.metrics.expected_gain import (
     observed_on_counts,
     observed_on_labels,
 )
-from rootstock.training.metrics.gain_priors import prior_of
+from rootstock.training.metrics.gain_priors import GAIN_PRIORS
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -43,16 +43,16 @@ def test_the_mean_and_the_deviation_are_those_of_the_posterior_density() -> None
 def test_a_prior_that_the_rows_contradict_counts_for_less() -> None:
     head = np.ones(90, bool)
     broken = np.arange(90) < 45
-    gains = expected_gains(prior_of(False, False, True), observed_on_labels(head, [broken] * 4), STRENGTHS)
+    gains = expected_gains(GAIN_PRIORS["few_texts"], observed_on_labels(head, [broken] * 4), STRENGTHS)
     assert all(gain.mean < -0.2 and gain.chance_of_loss > 0.99 for gain in gains)
 
 
-@pytest.mark.parametrize("few", [True, False])
-def test_many_rows_outweigh_what_other_sets_have_shown(few: bool) -> None:
+@pytest.mark.parametrize("kind", ["few_texts", "many_texts"])
+def test_many_rows_outweigh_what_other_sets_have_shown(kind: str) -> None:
     draw = np.random.default_rng(0)
     head = draw.random(20_000) < 0.8
     worse = head & (draw.random(20_000) < 0.95)
-    gains = expected_gains(prior_of(False, False, few), observed_on_labels(head, [worse] * 4), STRENGTHS)
+    gains = expected_gains(GAIN_PRIORS[kind], observed_on_labels(head, [worse] * 4), STRENGTHS)
     assert all(gain.mean < 0 and gain.chance_of_loss > 0.95 for gain in gains)
 
 

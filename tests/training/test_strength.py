@@ -17,7 +17,7 @@ from rootstock.training.fit.method import choose, final, observe
 from rootstock.training.fit.plan import TrainingRows
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.metrics.expected_gain import expected_gains
-from rootstock.training.metrics.gain_priors import prior_of
+from rootstock.training.metrics.gain_priors import GAIN_PRIORS
 from rootstock.training.network.network import outputs
 from rootstock.training.network.strength import STRENGTHS
 from rootstock.training.recipe.recipe_file import load_recipe
@@ -81,8 +81,8 @@ def test_the_strength_of_the_highest_gain_to_expect_is_kept_where_the_method_is_
             candidate.line.move(strength)
             held_out[strength] = candidate.predict(validation)
         alone = train_candidate("head_only", rows, plan).predict(validation)
-        observed = observe(alone, list(held_out.values()), rows.validation, job.labels)
-        gains = expected_gains(prior_of(False, False, contrast > 0), observed, STRENGTHS)
+        observed = observe(alone, held_out, rows.validation, job.labels)
+        gains = expected_gains(GAIN_PRIORS["few_texts" if contrast else "many_texts"], observed, STRENGTHS)
         assert judged.gain is not None
         assert judged.gain.mean == pytest.approx(max(gain.mean for gain in gains))
         assert judged.score == macro_f1(held_out[judged.strength], rows.validation, job.labels)

@@ -22,11 +22,12 @@ from rootstock.training.metrics.evaluation import macro_f1, word_tags
 from rootstock.training.metrics.expected_gain import (
     ExpectedGain,
     ObservedGain,
+    best_gain,
     expected_gains,
     observed_on_counts,
     observed_on_labels,
 )
-from rootstock.training.metrics.gain_priors import prior_of
+from rootstock.training.metrics.gain_priors import GAIN_PRIORS
 from rootstock.training.metrics.paired_test import Comparison, mcnemar, paired_bootstrap
 from rootstock.training.network.row_encoder import RowEncoder
 from rootstock.training.network.strength import STRENGTHS
@@ -42,8 +43,9 @@ class MethodScore:
     """A method's raw outputs for rows that its training did not see, and their score.
 
     `paired` compares the outputs with those of the head alone. `strength` is the share of the trained change that
-    gave them, and `gain` is the gain to expect from it. `rows` are those that the outputs are for. `folds` is the
-    number of folds after which the decision was clear, and no others were trained.
+    gave them, and `gain` is the gain to expect from it. `observed` are the gains at all strengths that `gain` comes
+    from. `rows` are those that the outputs are for. `folds` is the number of folds after which the decision was
+    clear, and no others were trained.
     """
 
     method: str
@@ -53,6 +55,7 @@ class MethodScore:
     candidate: Candidate | None = None
     strength: float = 1.0
     gain: ExpectedGain | None = None
+    observed: ObservedGain | None = None
     folds: int | None = None
     rows: Sequence[EncodedRow] = ()
 
@@ -121,8 +124,7 @@ def _better(method: str, scores: Sequence[MethodScore], alpha: float, force: boo
     if gain is None:
         raise ValueError(f"{other.method} was not compared")
     if method == "auto":
-        # The prior may not fit these data, so an adapter without a gain on the rows that judge it is not kept.
-        if gain.observed > 0 and gain.chance_of_loss < alpha / 2:
+        if gain.worth_it(alpha):
             return other, f"{other.title} is better than the head alone: {gain}"
         early = "" if other.folds is None else f", so the run left it after fold {other.folds} of {FOLDS}"
         return alone, f"{other.title} is not shown to be better than the head alone: {gain}{early}"
@@ -145,7 +147,8 @@ def judge(
     """
     candidate: Candidate | None = None
     strengths = STRENGTHS if method == "lora" and plan.network.peft.choose_strength else (1.0,)
-    judged, folds = rows.scoring_rows, None
+    judged, folds, labels = rows.scoring_rows, None, plan.encoder.labels
+    prior = GAIN_PRIORS[kind_of_gain(rows, plan)]
     before = None if alone is None else alone.held_out
     if rows.validation:
         candidate = train_candidate(method, rows, replace(plan, stage=method))
@@ -155,52 +158,46 @@ def judge(
         for number in _folds(method, rows, plan, by_fold):
             if certain is None or before is None or number == FOLDS:
                 continue
-            gains = _gains(method, by_fold.of(before), by_fold.outputs, by_fold.rows, plan, rows)
-            clear = number >= FOLDS // 2 and _best(gains).chance_of_loss < certain
+            observed = observe(by_fold.of(before), by_fold.outputs, by_fold.rows, labels)
+            gains = expected_gains(prior, observed, strengths)
+            clear = number >= FOLDS // 2 and best_gain(gains).chance_of_loss < certain
             if clear or all(1 - gain.chance_of_loss < _HOPELESS for gain in gains):
                 judged, before, folds = by_fold.rows, by_fold.of(before), number
                 break
         held_out = by_fold.outputs
-    labels = plan.encoder.labels
-    best, gain, paired = strengths[-1], None, None
+    best, gain, paired, observed = strengths[-1], None, None, None
     if before is not None:
-        gains = _gains(method, before, held_out, judged, plan, rows)
-        gain = _best(gains)
+        observed = observe(before, held_out, judged, labels)
+        gain = best_gain(expected_gains(prior, observed, strengths))
         best = gain.strength
         paired = compare(before, held_out[best], judged, labels)
     if candidate is not None and candidate.line is not None:
         candidate.line.move(best)
     score = macro_f1(held_out[best], judged, labels)
-    return MethodScore(method, held_out[best], score, paired, candidate, best, gain, folds, judged)
+    return MethodScore(method, held_out[best], score, paired, candidate, best, gain, observed, folds, judged)
 
 
-def _best(gains: Sequence[ExpectedGain]) -> ExpectedGain:
-    return max(gains, key=lambda each: (each.mean, each.strength))
-
-
-def _gains(
-    method: str,
-    before: Sequence[Array],
-    after: Mapping[float, Sequence[Array]],
-    judged: Sequence[EncodedRow],
-    plan: TrainingPlan,
-    rows: TrainingRows,
-) -> list[ExpectedGain]:
-    """Return the gain to expect at each strength from the outputs for the judged rows."""
-    media = not isinstance(plan.encoder, RowEncoder)
-    prior = prior_of(media, bool(judged[0].words), plan.by_contrast(rows))
-    observed = observe(before, list(after.values()), judged, plan.encoder.labels)
-    return expected_gains(prior, observed, list(after))
+def kind_of_gain(rows: TrainingRows, plan: TrainingPlan) -> str:
+    """Return the key of GAIN_PRIORS for a run's rows and its way of training."""
+    if not isinstance(plan.encoder, RowEncoder):
+        return "media"
+    if rows.scoring_rows[0].words:
+        return "entities"
+    return "few_texts" if plan.by_contrast(rows) else "many_texts"
 
 
 def observe(
-    before: Sequence[Array], after: Sequence[Sequence[Array]], rows: Sequence[EncodedRow], labels: Sequence[str]
+    before: Sequence[Array],
+    after: Mapping[float, Sequence[Array]],
+    rows: Sequence[EncodedRow],
+    labels: Sequence[str],
 ) -> ObservedGain:
-    """Return the gains of several outputs over `before`: in accuracy for texts, in entity F1 for tokens."""
+    """Return the gains of outputs by strength over `before`: in accuracy for texts, in entity F1 for tokens."""
+    everything = (before, *after.values())
     if rows[0].words:
-        counts = [entity_counts(*word_tags(outputs, rows, labels)) for outputs in (before, *after)]
+        counts = [entity_counts(*word_tags(outputs, rows, labels)) for outputs in everything]
         return observed_on_counts(counts[0], counts[1:], f1)
-    right = [_right(outputs, rows) for outputs in (before, *after)]
+    right = [_right(outputs, rows) for outputs in everything]
     return observed_on_labels(right[0], right[1:])
 
 

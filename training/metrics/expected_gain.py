@@ -11,7 +11,7 @@ Source: Efron and Morris, "Stein's Estimation Rule and Its Competitors", 1973; G
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,21 @@ class ObservedGain:
     error: float
     rows: int
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields by name, rounded for a file."""
+        return {
+            "gains": self.gains.round(5).tolist(),
+            "covariance": self.covariance.round(8).tolist(),
+            "error": round(self.error, 5),
+            "rows": self.rows,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ObservedGain:
+        """Return the observation of `to_json`."""
+        gains, covariance = np.array(values["gains"]), np.array(values["covariance"])
+        return cls(gains, covariance, values["error"], values["rows"])
+
 
 @dataclass(frozen=True)
 class ExpectedGain:
@@ -87,6 +102,13 @@ class ExpectedGain:
         if not self.deviation:
             return float(self.mean <= 0)
         return 0.5 * math.erfc(self.mean / self.deviation / math.sqrt(2))
+
+    def worth_it(self, alpha: float) -> bool:
+        """Return whether the rows show a gain, and the chance of a loss is below half of `alpha`.
+
+        The prior may not fit these data, so a gain that the rows do not show is not enough.
+        """
+        return self.observed > 0 and self.chance_of_loss < alpha / 2
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields by name, rounded for a file."""
@@ -155,6 +177,11 @@ def expected_gains(prior: GainPrior, observed: ObservedGain, strengths: Sequence
         )
         for i, strength in enumerate(strengths)
     ]
+
+
+def best_gain(gains: Sequence[ExpectedGain]) -> ExpectedGain:
+    """Return the highest gain to expect, on a tie that of the greatest strength."""
+    return max(gains, key=lambda each: (each.mean, each.strength))
 
 
 def _points(share: float) -> str:

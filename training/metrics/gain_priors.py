@@ -18,11 +18,5 @@ ENTITIES = GainPrior(_STRENGTHS, (0.08, 0.18, 0.25, 0.3), (0.12, 0.2, 0.25, 0.3)
 # Images and recordings: sign digits and spoken digits, which leave much open.
 MEDIA = GainPrior(_STRENGTHS, (0.2, 0.35, 0.45, 0.5), (0.3, 0.4, 0.45, 0.5), 0.9, 0.1)
 
-
-def prior_of(media: bool, tokens: bool, few: bool) -> GainPrior:
-    """Return the prior of a kind of input and of a way of training."""
-    if media:
-        return MEDIA
-    if tokens:
-        return ENTITIES
-    return FEW_TEXTS if few else MANY_TEXTS
+# By the kind of input and the way of training.
+GAIN_PRIORS = {"few_texts": FEW_TEXTS, "many_texts": MANY_TEXTS, "entities": ENTITIES, "media": MEDIA}

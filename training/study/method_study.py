@@ -15,8 +15,9 @@ from rootstock.training.data.dataset import require_texts
 from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, train_candidate
 from rootstock.training.fit.descent import Report, deterministic, silent
 from rootstock.training.fit.job import Job, prepare
-from rootstock.training.fit.method import choose, final, train_as
+from rootstock.training.fit.method import choose, final, kind_of_gain, train_as
 from rootstock.training.metrics.evaluation import evaluate
+from rootstock.training.network.strength import STRENGTHS
 from rootstock.training.recipe.recipe_file import RecipeFile, changed
 from rootstock.training.study.setfit_peer import check_setfit, run_setfit
 
@@ -67,11 +68,12 @@ def measure(case: StudyCase, setfit: Path | None = None, report: Report = silent
         auto_time = clock.to_json()
         head_score, judged = _score(head, job), choice.scores[-1]
         if choice.chosen.method == HEAD_ONLY:
-            score = head_score
             trained = judged.candidate or train_as(judged, rows, replace(plan, stage="adapter"))
-            adapter = _score(trained, job)
         else:
-            score = adapter = _score(kept, job)
+            trained = kept
+        by_strength = _by_strength(trained, judged.strength, job)
+        adapter = by_strength[judged.strength]
+        score = head_score if choice.chosen.method == HEAD_ONLY else adapter
     record: Record = {
         "set": case.source.recipe.name,
         "rows": case.rows,
@@ -87,6 +89,9 @@ def measure(case: StudyCase, setfit: Path | None = None, report: Report = silent
             "expected": None if judged.gain is None else judged.gain.to_json(),
             "folds": judged.folds,
         },
+        "kind": kind_of_gain(rows, plan),
+        "observed": None if judged.observed is None else judged.observed.to_json(),
+        "by_strength": by_strength,
     }
     if setfit is not None and not rows.train[0].words:
         record["setfit"] = _peer(job, setfit)
@@ -109,6 +114,17 @@ def _score(candidate: Candidate, job: Job) -> float:
     rows = job.rows["test"]
     figures = evaluate(candidate.predict(job.encoder.inputs(rows)), rows, job.labels)
     return float(figures["f1" if rows[0].words else "accuracy"])
+
+
+def _by_strength(candidate: Candidate, strength: float, job: Job) -> dict[float, float]:
+    """Return the test score at each strength; a method without any has that of its one."""
+    if candidate.line is None:
+        return {strength: _score(candidate, job)}
+    scores = {}
+    for each in STRENGTHS:
+        candidate.line.move(each)
+        scores[each] = _score(candidate, job)
+    return scores
 
 
 def _peer(job: Job, python: Path) -> Record:
