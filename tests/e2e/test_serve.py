@@ -88,7 +88,7 @@ def test_settings_that_cannot_be_are_one_clear_line_and_exit_code_2(
 ) -> None:
     environment = {**os.environ, "ROOTSTOCK_HOME": str(tmp_path), **settings}
     done = subprocess.run(
-        [ROOTSTOCK, "serve", *arguments],
+        [ROOTSTOCK, "serve", "--port", str(free_port()), *arguments],
         env=environment,
         capture_output=True,
         text=True,

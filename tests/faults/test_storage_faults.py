@@ -20,7 +20,7 @@ from tests.faults.clients import Clients, ask
 from tests.faults.conftest import State
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import PeftAdapter
-from tests.serve_process import ROOTSTOCK, serving
+from tests.serve_process import ROOTSTOCK, free_port, serving
 
 
 def run(*words: object) -> Result:
@@ -114,7 +114,7 @@ def test_a_server_refuses_to_start_beside_a_store_that_has_lost_its_registry(
     for path in home.glob("registry.db*"):
         path.unlink()
     environment = {**os.environ, "ROOTSTOCK_HOME": str(home)}
-    command = [ROOTSTOCK, "serve", "--server", "uvicorn"]
+    command = [ROOTSTOCK, "serve", "--server", "uvicorn", "--port", str(free_port())]
     Home(home).open_registry().close()
     start = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert start.returncode == 3, start.stderr

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,8 +39,8 @@ from tests.bounds import HANG
 from tests.live_server import RunningServer
 from tests.parity.foundations import add_masked_lm, make_tiny
 from tests.parity.matrix import ARCHITECTURES
+from tests.serve_process import ROOTSTOCK, free_port
 
-ROOTSTOCK = str(Path(sys.executable).parent / "rootstock")
 NAMES = ["entities", "review-sentiment", "support-intents"]
 
 
@@ -264,7 +263,7 @@ def test_int8_is_refused_for_a_foundation_that_reads_images(tmp_path: Path) -> N
 
 def test_a_server_asked_for_int8_does_not_start_without_an_export_that_was_accepted(home: Path) -> None:
     environment = {**os.environ, "ROOTSTOCK_HOME": str(home), "ROOTSTOCK_PRECISION": "int8"}
-    command = [ROOTSTOCK, "serve", "--server", "uvicorn"]
+    command = [ROOTSTOCK, "serve", "--server", "uvicorn", "--port", str(free_port())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

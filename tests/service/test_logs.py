@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +26,7 @@ from tests.bounds import HANG
 from tests.e2e.test_serve import serving
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import PeftAdapter
+from tests.serve_process import ROOTSTOCK, free_port
 
 BODY = {"model": "foundation", "inputs": "Say what happened."}
 
@@ -165,7 +165,7 @@ def test_stderr_of_a_server_holds_json_alone_once_it_is_ready(new_home: Callable
 
 def test_an_exporter_that_is_not_installed_is_one_clear_line_and_exit_code_2(tmp_path: Path) -> None:
     environment = {**os.environ, "ROOTSTOCK_HOME": str(tmp_path), "OTEL_TRACES_EXPORTER": "jaeger"}
-    command = [str(Path(sys.executable).parent / "rootstock"), "serve"]
+    command = [ROOTSTOCK, "serve", "--port", str(free_port())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

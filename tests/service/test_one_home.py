@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from rootstock.service.settings import Settings
 from tests.bounds import HANG
 from tests.live_server import RunningServer, run_server, upload
 from tests.peft_adapters import TEXTS, PeftAdapter, close, peft_outputs
+from tests.serve_process import ROOTSTOCK, free_port
 
-ROOTSTOCK = str(Path(sys.executable).parent / "rootstock")
 RAW = {"function_to_apply": "none", "top_k": None}
 
 
@@ -55,7 +54,12 @@ def test_what_was_imported_is_served_as_peft_computes_it_and_a_served_home_is_re
         assert holder in refused.stderr
         environment = {**os.environ, "ROOTSTOCK_HOME": str(home)}
         second = subprocess.run(
-            [ROOTSTOCK, "serve"], env=environment, capture_output=True, text=True, timeout=HANG, check=False
+            [ROOTSTOCK, "serve", "--port", str(free_port())],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=HANG,
+            check=False,
         )
         assert (second.returncode, second.stdout) == (2, "")
         assert holder in second.stderr
