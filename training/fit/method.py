@@ -43,9 +43,9 @@ class MethodScore:
     """A method's raw outputs for rows that its training did not see, and their score.
 
     `paired` compares the outputs with those of the head alone. `strength` is the share of the trained change that
-    gave them, and `gain` is the gain to expect from it. `observed` are the gains at all strengths that `gain` comes
-    from. `rows` are those that the outputs are for. `folds` is the number of folds after which the decision was
-    clear, and no others were trained.
+    gave them, and `gain` is the gain to expect from it. `observed` are the gains at all strengths, from which
+    `gain` comes. `rows` are those that the outputs are for. `folds` is the number of folds after which the
+    decision was clear, and no others were trained.
     """
 
     method: str

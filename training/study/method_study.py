@@ -18,7 +18,9 @@ from rootstock.training.fit.job import Job, prepare
 from rootstock.training.fit.method import choose, final, kind_of_gain, train_as
 from rootstock.training.metrics.evaluation import evaluate
 from rootstock.training.network.strength import STRENGTHS
+from rootstock.training.recipe.recipe import Evaluation
 from rootstock.training.recipe.recipe_file import RecipeFile, changed
+from rootstock.training.study.left_out import LeftOutDecision, left_out
 from rootstock.training.study.setfit_peer import check_setfit, run_setfit
 
 Record = dict[str, Any]
@@ -140,7 +142,14 @@ METHODS = ("head_only", "adapter", "auto", "setfit")
 
 
 def table(records: Sequence[Record]) -> list[Record]:
-    """Return a row for each set and number of rows: mean and deviation of each method over draws, and wins."""
+    """Return a row for each set and number of rows: mean and deviation of each method over draws, and wins.
+
+    `left out` is the mean gain on the test rows if the gate's prior is that of the other sets, and on how many of
+    the draws it keeps the adapter.
+    """
+    decisions: dict[tuple[str, int | None], list[LeftOutDecision]] = {}
+    for decision in left_out(records, Evaluation().alpha):
+        decisions.setdefault((decision.name, decision.rows), []).append(decision)
     groups: dict[tuple[str, int | None], list[Record]] = {}
     for record in records:
         groups.setdefault((record["set"], record["rows"]), []).append(record)
@@ -158,6 +167,10 @@ def table(records: Sequence[Record]) -> list[Record]:
                 minutes = np.mean([side["processor_seconds"] for side in timed]) / 60
                 line[f"{method} processor minutes"] = f"{minutes:.1f}"
         line["wins"] = _wins(group)
+        if judged := decisions.get((name, count)):
+            kept = sum(decision.strength is not None for decision in judged)
+            gain = 100 * np.mean([decision.gain for decision in judged])
+            line["left out"] = f"{gain:+.1f}, {kept} of {len(judged)}"
         lines.append(line)
     return lines
 
