@@ -18,7 +18,8 @@ TOP_LAYERS_SHARED = 2.2
 VS_SET_ADAPTER = 6.0
 # By server.
 THROUGHPUT = {"bentoml": 0.5, "uvicorn": 0.6}
-VS_INFINITY = 2.5
+VS_INFINITY = 1.5
+VS_INFINITY_INT8 = 2.5
 RAMP_GOODPUT = 0.9
 # An equal share of the cores is a half, and changing between the two costs something.
 MODALITY_SHARE = 0.4

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def runs_on_torch(settings: Settings) -> bool:
     """Tell whether the settings mean the torch runner, which needs no export, on this machine."""
     if settings.runner == "auto":
-        return settings.precision == "fp32" and _has_cuda() and _has_torch()
+        return settings.precision != "int8" and _has_cuda() and _has_torch()
     return settings.runner == "torch"
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -20,7 +22,7 @@ from rootstock.loadtest.fixtures.windows import Side, Windows, alternate, p50s, 
 from rootstock.loadtest.fixtures.workload import RANK, Workload, make_workload
 from rootstock.loadtest.http.requests import PREDICT, predict_bodies
 from rootstock.loadtest.http.throughput import difference
-from rootstock.loadtest.measure.agreement import require_equal
+from rootstock.loadtest.measure.agreement import require_equal, require_similar
 from rootstock.loadtest.measure.row import BenchmarkRow, NotRun
 from rootstock.loadtest.measure.wrk import Load, find_wrk
 from rootstock.loadtest.peers import infinity
@@ -28,6 +30,7 @@ from rootstock.loadtest.peers.peer_environment import PeerMissing
 from rootstock.loadtest.peers.set_adapter import set_adapter_server
 from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from rootstock.service.exports.cache import int8_candidate
 
 SERVER = "bentoml"
 _TOKENS = 16
@@ -57,11 +60,11 @@ class OurServer:
 
 
 @contextmanager
-def our_server(setup: BenchmarkSetup) -> Iterator[OurServer]:
-    """Start our server and publish 32 adapters over HTTP."""
+def our_server(setup: BenchmarkSetup, int8: Path | None = None) -> Iterator[OurServer]:
+    """Start our server and publish 32 adapters over HTTP; with an int8 export it serves in int8."""
     spec = OnnxRunner(setup.export, 3, 1).spec
     workload = make_workload(spec, Tokenizer(setup.export / "tokenizer.json"), ROWS, _TOKENS)
-    with rootstock_server(SERVER, setup.export, setup.threads) as process:
+    with rootstock_server(SERVER, setup.export, setup.threads, int8=int8) as process:
         with Client(process.url) as client:
             for name, bundle in zip(workload.names, workload.bundles, strict=True):
                 client.push(bundle, name)
@@ -121,8 +124,16 @@ def vs_infinity(setup: BenchmarkSetup) -> list[BenchmarkRow | NotRun]:
         many = alternate(ours.side, theirs, windows, setup.say)
         one = alternate(ours.side, theirs, replace(windows, connections=1), setup.say)
         alone = alternate(ours.side, bare, windows, setup.say)
+        coarse = stack.enter_context(_int8_server(setup))
+        least = require_similar(
+            _embeddings(coarse.process.url + _EMBEDDINGS, texts),
+            _embeddings(peer.url + infinity.PATH, texts),
+            "the foundation's embeddings, ours in int8 against Infinity's",
+        )
+        in_int8 = alternate(replace(coarse.side, name="ours in int8"), theirs, windows, setup.say)
     same = f"both give the same embeddings of the bare foundation (largest difference {worst:.1e})"
-    return [*_infinity_rows(many, one, windows, same), _bare_row(alone, windows)]
+    int8_row = _int8_row(in_int8, windows, least)
+    return [*_infinity_rows(many, one, windows, same), int8_row, _bare_row(alone, windows)]
 
 
 def _infinity_rows(
@@ -153,6 +164,22 @@ def _infinity_rows(
     ]
 
 
+def _int8_row(loads: list[tuple[Load, Load]], windows: Windows, least: float) -> BenchmarkRow:
+    return BenchmarkRow(
+        benchmark="vs-infinity",
+        title=f"{_INFINITY_TITLE}, our trunk in int8, {windows.connections} clients (requests/s)",
+        top=f"{_OUR_SIDE}; ROOTSTOCK_PRECISION=int8",
+        bottom=_INFINITY_SIDE,
+        unit="requests/s",
+        pairs=rates(loads),
+        target=targets.VS_INFINITY_INT8,
+        notes=[
+            f"embeddings of the bare foundation, ours in int8 against Infinity's: least cosine {least:.4f}",
+            spread(loads, ("ours in int8", "Infinity")),
+        ],
+    )
+
+
 def _bare_row(loads: list[tuple[Load, Load]], windows: Windows) -> BenchmarkRow:
     return BenchmarkRow(
         benchmark="vs-infinity",
@@ -166,6 +193,15 @@ def _bare_row(loads: list[tuple[Load, Load]], windows: Windows) -> BenchmarkRow:
             spread(loads, ("adapters", "foundation")),
         ],
     )
+
+
+@contextmanager
+def _int8_server(setup: BenchmarkSetup) -> Iterator[OurServer]:
+    """Make an int8 export in a temporary folder, and start our server on it."""
+    with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as folder:
+        setup.say("vs-infinity: making the int8 export")
+        with int8_candidate(setup.export, Path(folder) / "int8") as export, our_server(setup, export) as ours:
+            yield ours
 
 
 def _same_scores(ours: OurServer, peer: ServerProcess) -> float:

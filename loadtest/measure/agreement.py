@@ -9,6 +9,8 @@ import numpy as np
 from rootstock.adapters.spec import Array
 
 TOLERANCE = 1e-4
+# A server in int8 accepts an embedding of this cosine to the expected one.
+LEAST_COSINE = 0.98
 
 
 class Disagreement(Exception):
@@ -33,6 +35,14 @@ def require_equal(
             raise Disagreement(f"{what}: row {i} differs by {difference.max():.3g}: {one} against {other}")
         worst = max(worst, float(difference.max()))
     return worst
+
+
+def require_similar(ours: Sequence[Array], theirs: Sequence[Array], what: str) -> float:
+    """Return the least cosine between two sides' vectors. Raise Disagreement below LEAST_COSINE."""
+    cosines = [float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b))) for a, b in zip(ours, theirs, strict=True)]
+    if min(cosines) < LEAST_COSINE:
+        raise Disagreement(f"{what}: cosine {min(cosines):.4f}; the least is {LEAST_COSINE}")
+    return min(cosines)
 
 
 def require_distinct(answers: Sequence[Array], swapped: Sequence[Array], what: str) -> None:

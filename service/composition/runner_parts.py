@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import structlog
+
 from rootstock.adapters.spec import FoundationSpec
 from rootstock.service.runner_choice import runs_on_torch
 from rootstock.service.settings import Settings
@@ -54,7 +56,7 @@ def open_runner(setting: str, files: FoundationFiles, settings: Settings) -> Ope
     from rootstock.service.engine.runners.onnx.sessions import TEXT_FOLDER
     from rootstock.service.exports.cache import find_export
 
-    folder = find_export(setting, files, settings.export_folders, settings.precision)
+    folder = find_export(setting, files, settings.export_folders, _precision(files, settings))
     cache_bytes = settings.trunk_cache_mb * _MIB // len(settings.hosted)
     onnx = OnnxRunner(folder, settings.slots, settings.runner_threads, cache_bytes)
     # The export may come from another folder with the same fingerprint.
@@ -64,6 +66,20 @@ def open_runner(setting: str, files: FoundationFiles, settings: Settings) -> Ope
         return opened
     of_texts = OnnxRunner(folder / TEXT_FOLDER, settings.slots, settings.runner_threads, cache_bytes)
     return opened._replace(texts=OpenedRunner(of_texts, of_texts.spec, folder / TEXT_FOLDER))
+
+
+def _precision(files: FoundationFiles, settings: Settings) -> str:
+    """Return the precision of a foundation on ONNX Runtime. The log has the reason for a choice."""
+    if settings.precision != "auto":
+        return settings.precision
+    from rootstock.service.exports.precision_choice import choose_precision
+
+    folders, threads = settings.export_folders, settings.runner_threads
+    choice = choose_precision(files, folders, settings.home_folder, settings.bundle_limits, threads)
+    structlog.get_logger().info(
+        "precision", foundation=files.name, precision=choice.precision, reason=choice.reason
+    )
+    return choice.precision
 
 
 def open_decoder(files: FoundationFiles, settings: Settings) -> TorchDecoder | Seq2SeqDecoder:

@@ -145,40 +145,43 @@ def measure(
     `foundation` is the foundation's folder. The home is only read, so a server may use it at the same time.
     `progress` is called with the number of versions that are done and their total.
     """
-    replay = _Replay(fp32, int8, threads)
-    pointed = PointedVersions(home, foundation, replay.spec, limits)
-    rows = [replay.row(FOUNDATION, foundation_adapter(replay.spec), SENTENCES)]
+    replays = GoldenReplay(fp32, threads), GoldenReplay(int8, threads)
+    spec = replays[0].spec
+    pointed = PointedVersions(home, foundation, spec, limits)
+
+    def row(name: str, adapter: Adapter, inputs: Sequence[Input]) -> PrecisionRow:
+        outputs = (replay.outputs(adapter, inputs, special_tokens=False) for replay in replays)
+        return _row(name, adapter.task, *outputs)
+
+    rows = [row(FOUNDATION, foundation_adapter(spec), SENTENCES)]
     for name, adapter, golden in pointed.open(progress):
         if golden is None:
             pointed.not_checked[name] = "no golden set"
         else:
-            rows.append(replay.row(name, adapter, golden.texts))
+            rows.append(row(name, adapter, golden.texts))
     return PrecisionChange(rows, pointed.not_checked)
 
 
-class _Replay:
-    """Both exports, opened: runs the same batch on each."""
+class GoldenReplay:
+    """An export, opened to run golden inputs."""
 
-    def __init__(self, fp32: Path, int8: Path, threads: int) -> None:
-        self._runners = [OnnxRunner(folder, 1, threads) for folder in (fp32, int8)]
-        self._tokenizer = Tokenizer(fp32 / "tokenizer.json")
-        self.spec = self._runners[0].spec
+    def __init__(self, export: Path, threads: int) -> None:
+        self._runner = OnnxRunner(export, 1, threads)
+        self._tokenizer = Tokenizer(export / "tokenizer.json")
+        self.spec = self._runner.spec
 
-    def row(self, name: str, adapter: Adapter, inputs: Sequence[Input]) -> PrecisionRow:
-        """Return the effect of int8 on an adapter's outputs for these inputs."""
+    def outputs(self, adapter: Adapter, inputs: Sequence[Input], special_tokens: bool = True) -> list[Array]:
+        """Return an adapter's raw output for each input, for tokens with or without the special ones."""
         # A golden input is one row, even for tasks that make several rows of an input.
         task, cut = cast(TextTask, TASKS[adapter.task]), {"truncation": True}
         rows = [task.read(value, adapter.preprocessing, cut, self._tokenizer) for value in inputs]
-        batch = pad(rows, [0] * len(rows), self._tokenizer.pad_id)
-        outputs: list[list[Array]] = []
-        for runner in self._runners:
-            runner.place(0, runner.stage(adapter))
-            outputs.append(runner.run(batch))
-        if adapter.task == "token-classification":
-            # Special tokens have outputs too, but no answer contains them.
-            kept = [np.flatnonzero(np.array(row.encoding.special_tokens_mask) == 0) for row in rows]
-            outputs = [[output[at] for output, at in zip(arrays, kept, strict=True)] for arrays in outputs]
-        return _row(name, adapter.task, *outputs)
+        self._runner.place(0, self._runner.stage(adapter))
+        outputs = self._runner.run(pad(rows, [0] * len(rows), self._tokenizer.pad_id))
+        if special_tokens or adapter.task != "token-classification":
+            return outputs
+        # Special tokens have outputs too, but no answer contains them.
+        kept = [np.flatnonzero(np.array(row.encoding.special_tokens_mask) == 0) for row in rows]
+        return [output[at] for output, at in zip(outputs, kept, strict=True)]
 
 
 def _row(name: str, task: str, expected: Sequence[Array], outputs: Sequence[Array]) -> PrecisionRow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -37,14 +37,23 @@ class PointedVersions:
     `not_checked` maps the references of versions that a check leaves out to the reason.
     """
 
-    def __init__(self, home: Path, foundation: Path, spec: FoundationSpec, limits: Limits) -> None:
-        """Take the foundation's folder as `foundation`."""
+    def __init__(
+        self, home: Path, foundation: Path, spec: FoundationSpec, limits: Limits, passed_in: str | None = None
+    ) -> None:
+        """Take the foundation's folder as `foundation`.
+
+        A version that a server in the precision `passed_in` has verified is left out.
+        """
         self._home = home
         self._spec = spec
         self._limits = limits
         self.base = FoundationWeights(foundation, spec.model_type)
         self.not_checked: dict[str, str] = {}
-        self._references = _references(home, spec.fingerprint)
+        self._references = _references(home, spec.fingerprint, passed_in)
+
+    def leave_out(self, digests: Collection[str]) -> None:
+        """Leave out the versions with these digests."""
+        self._references = {d: names for d, names in self._references.items() if d not in digests}
 
     def __len__(self) -> int:
         return len(self._references)
@@ -64,15 +73,19 @@ class PointedVersions:
                 yield PointedVersion(name, adapter, bundle.golden())
 
 
-def _references(home: Path, foundation: str) -> dict[str, list[str]]:
-    """Return the references that aliases point to, for this foundation, by digest."""
+def _references(home: Path, foundation: str, passed_in: str | None) -> dict[str, list[str]]:
+    """Return the references that aliases point to, for this foundation, by digest.
+
+    Those whose record names the precision `passed_in` are left out.
+    """
     references_of: dict[str, dict[str, None]] = defaultdict(dict)
     if shared_registry() or Home(home).registry_file.exists():
         with closing(Home(home).open_registry(shared_registry())) as registry:
             for name, versions in _aliased(registry):
                 for number in versions:
                     version = registry.version(name, number)
-                    if version.foundation in (None, foundation):
+                    passed = passed_in is not None and version.verification.get("precision") == passed_in
+                    if version.foundation in (None, foundation) and not passed:
                         references_of[version.digest][f"{name}@{number}"] = None
     return {digest: list(references) for digest, references in references_of.items()}
 

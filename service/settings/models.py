@@ -44,10 +44,11 @@ class ModelSettings(BaseSettings):
         description="`onnx` (ONNX Runtime), `torch` or `auto`. `auto` takes ONNX where torch or an NVIDIA device "
         "is missing or the precision is `int8`, and torch otherwise.",
     )
-    precision: Literal["fp32", "int8"] = Field(
+    precision: Literal["fp32", "int8", "auto"] = Field(
         "fp32",
         description="Precision of the foundation's weights: `fp32`, or `int8` on ONNX Runtime alone. `int8` "
-        "needs `rootstock foundation export --int8` first.",
+        "needs `rootstock foundation export --int8` first. `auto` takes `int8` where that export is there, the "
+        "processor is fast in it and every golden set passes, and `fp32` otherwise.",
     )
     threads: int = Field(
         0, ge=0, description="CPU threads of the runner. 0: one for each core that the process may use."
