@@ -1,4 +1,4 @@
-"""The foundations of a server, each with its engine, and the choice of one for each reference."""
+"""The foundations of a server, each with its engine: a request goes to the one of its reference."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rootstock.adapters.bundle.plain.base_model import is_same
-from rootstock.adapters.errors import AdapterError, InvalidName, UnknownAdapter
-from rootstock.adapters.reference import AUTO, DEFAULT_TENANT, FOUNDATION, LIVE, Reference, is_auto
+from rootstock.adapters.reference import LIVE, Reference
 from rootstock.adapters.registry import Resolution, TenantRegistry
 from rootstock.adapters.registry.port import Registry
-from rootstock.adapters.served_names import ServedNames, lowered
 from rootstock.adapters.spec import (
     GENERATION,
     TEXT2TEXT_GENERATION,
@@ -26,9 +23,8 @@ from rootstock.service.engine.core.request import DEFAULT_OPTIONS, RequestOption
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.foundation_host import FoundationHost
-from rootstock.service.references.composed_model import Asked, ComposedModel, Found, GivenPart, composed_model
-from rootstock.service.references.splits import SplitChoice, noting
-from rootstock.service.registry_catalog import RegistryCatalog, not_hosted
+from rootstock.service.references.composed_model import Asked, ComposedModel
+from rootstock.service.references.directory import ReferenceDirectory
 from rootstock.service.two_towers import TwoTowers, together
 
 _GENERATES = "generates text; send its prompts to /v1/chat/completions or /v1/completions"
@@ -64,9 +60,7 @@ class LiveWatch(Protocol):
 class Foundations:
     """The foundations of a server. It sends each reference to the engine of its foundation.
 
-    The reference `foundation` means the first one. A reference is resolved once, here, in the registry as the
-    tenant of the request sees it, and the request's sticky key chooses among the versions of a split. An engine
-    gets the result, and resolves no adapter itself.
+    The directory resolves a reference once, and an engine gets the result: it resolves no adapter itself.
     """
 
     def __init__(
@@ -81,26 +75,17 @@ class Foundations:
         Call `replaced` for each request of a split that another version answers; see SplitChoice.
         """
         self._hosts = tuple(hosts)
-        self.names = ServedNames(names or {}, {host.name: host.spec.name for host in hosts})
+        self.directory = ReferenceDirectory(hosts, registry, names, replaced)
         self._engines = tuple(engine for host in hosts for engine in host.engines)
-        self._registry = registry
-        self._by_fingerprint = {host.spec.fingerprint: host for host in hosts}
-        self._by_name = {host.name: host for host in hosts} if len(hosts) > 1 else {}
-        self._by_name[FOUNDATION] = self.first
         encoders = (engine for engine in self._engines if isinstance(engine, Engine))
         self._first_encoder = next(encoders, None)
-        self._splits = SplitChoice(lambda fingerprint: self.hosting(fingerprint) is not None, replaced)
-        # The served names are of the default tenant's adapters.
-        self._own_names = True
         # The observer of the requests for `live`; None until there is one. It is set before the first request.
         self.watch: LiveWatch | None = None
 
     def seen_by(self, registry: TenantRegistry) -> Foundations:
         """Return the same foundations with the adapters of a tenant."""
         foundations = copy(self)
-        foundations._registry = registry
-        foundations.names = self.names.of_tenant(registry.tenant, self._by_name)
-        foundations._own_names = registry.tenant == DEFAULT_TENANT
+        foundations.directory = self.directory.seen_by(registry)
         return foundations
 
     def __iter__(self) -> Iterator[FoundationHost]:
@@ -129,75 +114,9 @@ class Foundations:
         """Return the limit in seconds of a request for one pass, or of any if all foundations generate."""
         return (self._first_encoder or self._engines[0]).limits.timeout_s
 
-    def is_routed(self, model: str) -> bool:
-        """Tell whether a request for this model asks for the router. A served name of that form comes first."""
-        return is_auto(model) and model.lower() not in self.names
-
-    def check_name(self, name: str) -> None:
-        """Raise InvalidName if the name is that of the router, of a foundation, or another that is served."""
-        if name == AUTO:
-            raise InvalidName(f"{AUTO!r} names the router; give the adapter another name", param="name")
-        if name in self._by_name or name in self.names:
-            what = "a foundation of this server" if name in self._by_name else "a model in ROOTSTOCK_SERVED_NAMES"
-            message = f"{name!r} names {what}; give the adapter another name"
-            raise InvalidName(message, param="name")
-
-    def named(self, reference: str) -> FoundationHost | None:
-        """Return the foundation that a reference names, or None if it does not name one."""
-        return self._by_name.get(self.names.reference(reference))
-
-    def resolve(self, reference: str) -> Resolution:
-        """Return the version of an adapter that a reference or a served name means now, whatever its split.
-
-        Raise as the registry does. A served name of an adapter that the tenant cannot use means nothing.
-        """
-        return self._resolve(reference, self.names.reference(reference))
-
-    def meaning(self, reference: str) -> str:
-        """Return the reference that a request means. A served name of an unknown adapter means itself."""
-        meant, asked = self.names.reference(reference), lowered(reference)
-        if self._own_names or meant == asked or meant in self._by_name:
-            return meant
-        try:
-            self._registry.show(Reference.parse(meant).path)
-        except UnknownAdapter:
-            return asked
-        return meant
-
-    def pinned(self, reference: str, digest: str) -> str:
-        """Return a reference to the version of the same adapter that has this digest."""
-        return str(Reference.parse(self.names.reference(reference)).at(digest))
-
-    def hosting(self, fingerprint: str | None) -> FoundationHost | None:
-        """Return the host of a foundation, the first one for None; None if this server lacks the foundation."""
-        return self.first if fingerprint is None else self._by_fingerprint.get(fingerprint)
-
-    def of(self, resolution: Resolution) -> FoundationHost:
-        """Return the host of a version's foundation. Raise FoundationNotHosted if this server lacks it."""
-        host = self.hosting(resolution.foundation)
-        if host is None:
-            raise not_hosted(resolution, [one.spec.name for one in self._hosts])
-        return host
-
-    def choose(self, fingerprint: str | None, name: str | None) -> FoundationHost:
-        """Return the foundation that an upload names by fingerprint or name, or the first if there is none.
-
-        Later checks refuse an upload for a foundation that this server does not have.
-        """
-        if fingerprint is not None:
-            return self._by_fingerprint.get(fingerprint, self.first)
-        if name is None or name in self._by_name:
-            return self._by_name[name or FOUNDATION]
-        named = (host for host in self._hosts if is_same(name, host.spec.name, host.spec.other_names))
-        return next(named, self.first)
-
-    def catalog_of(self, foundation: str | None) -> RegistryCatalog:
-        """Return a catalog that can read the bundles of a foundation, even if this server does not have it."""
-        return (self.hosting(foundation) or self.first).catalog
-
     def residency(self, digest: str, foundation: str | None) -> str:
         """Return the place of an adapter: "slot", "memory" or "store"."""
-        host = self.hosting(foundation)
+        host = self.directory.hosting(foundation)
         places = [] if host is None else [engine.residency(digest) for engine in host.engines]
         return next((place for place in ("slot", "memory") if place in places), "store")
 
@@ -205,22 +124,6 @@ class Foundations:
         """Wait until no request holds the adapter, then free its slot and memory."""
         for engine in self._engines:
             await engine.forget(digest)
-
-    def compose(self, parts: Sequence[GivenPart], head: str | None, sticky: str) -> ComposedModel:
-        """Return the composition of the versions that a request with this sticky key gets under references.
-
-        Raise InvalidComposition, FoundationNotHosted, or as the registry does; the error names the part.
-        """
-        found: list[Found] = []
-        # The headers about a split state the one version that answered, and here none answers alone.
-        with noting(set()):
-            for place, part in enumerate(parts):
-                try:
-                    found.append(self._find(part.reference, sticky))
-                except AdapterError as error:
-                    error.param = f"adapters[{place}].model"
-                    raise
-        return composed_model(parts, found, head)
 
     async def predict(
         self,
@@ -237,7 +140,7 @@ class Foundations:
         """
         if isinstance(reference, ComposedModel):
             # The engine holds the parts before anything is awaited, so a part that is deleted from now on stays.
-            self._check_parts(reference)
+            self.directory.check_parts(reference)
             engine, targets = _composed_encoder(reference), {COMPOSITION: reference.target}
             (answer,) = await engine.predict_many([COMPOSITION], inputs, parameters, task, options, targets)
             if isinstance(answer, EngineError) and answer.param == "model":
@@ -263,7 +166,7 @@ class Foundations:
         places: dict[Engine | TwoTowers, list[int]] = {}
         targets: dict[str, ResolvedReference] = {}
         engines: dict[str, Engine | TwoTowers | Exception] = {}
-        meant = [self.names.reference(reference) for reference in references]
+        meant = [self.directory.names.reference(reference) for reference in references]
         for place, reference in enumerate(references):
             if reference not in engines:
                 engines[reference] = self._encoder(reference, meant[place], task, options.sticky, targets)
@@ -297,8 +200,8 @@ class Foundations:
 
         Raise as `predict` does, and Overloaded while the server is busy.
         """
-        target = self._registry.resolve(f"{name}@{version}")
-        host = self.of(target)
+        target = self.directory.registered(f"{name}@{version}")
+        host = self.directory.of(target)
         engine = host.towers if host.towers is not None and target.task == ZERO_SHOT_IMAGES else host.encoder
         if engine is None:
             raise WrongRoute(f"model {name!r} {_GENERATES}", "model")
@@ -308,15 +211,6 @@ class Foundations:
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-    def _check_parts(self, model: ComposedModel) -> None:
-        """Raise as the registry does for a part that is no longer there."""
-        for place, reference in enumerate(model.fixed):
-            try:
-                self._registry.resolve(reference)
-            except AdapterError as error:
-                error.param = f"adapters[{place}].model"
-                raise
 
     def _tell(
         self,
@@ -331,21 +225,6 @@ class Foundations:
             if self.watch.follows(target.name) and _names_live(meant):
                 self.watch.saw(target, call, outcomes[meant])
 
-    def host(self, reference: Asked, sticky: str) -> FoundationHost:
-        """Return the host of the version that a request with this sticky key gets under a reference.
-
-        Raise FoundationNotHosted, or as the registry does.
-        """
-        return reference.host if isinstance(reference, ComposedModel) else self._find(reference, sticky)[0]
-
-    def fix(self, reference: str, sticky: str) -> str:
-        """Return a reference to the one version that a request with this sticky key gets under `reference` now.
-
-        Raise as `host` does.
-        """
-        host, target = self._find(reference, sticky)
-        return host.name if target is None else f"{target.name}@{target.version}"
-
     async def adapter(self, reference: Asked, sticky: str) -> tuple[FoundationHost, Adapter | None]:
         """Return the host of a reference and its adapter, loaded; None for a foundation or several adapters.
 
@@ -357,12 +236,12 @@ class Foundations:
             if composed.composition is not None:
                 return host, None
             return host, await self._loaded(host.engine_of(reference.task), composed.digest)
-        host, target = self._find(reference, sticky)
+        host, target = self.directory.find(reference, sticky)
         return host, None if target is None else await self.load(target)
 
     async def load(self, target: Resolution) -> Adapter:
         """Load the adapter of a version, and return it. Raise FoundationNotHosted, or as `adapter` does."""
-        return await self._loaded(self.of(target).engine_of(target.task), target.digest)
+        return await self._loaded(self.directory.of(target).engine_of(target.task), target.digest)
 
     async def _loaded(self, engine: Engine | GenerationEngine, digest: str) -> Adapter:
         with engine.adapters.hold([digest]):
@@ -382,13 +261,15 @@ class Foundations:
         """
         if isinstance(reference, ComposedModel):
             return _composed_generator(reference), reference.target
-        host, target = self._find(reference, sticky)
+        host, target = self.directory.find(reference, sticky)
         task = host.spec.own_tasks[0] if target is None else target.task
         engine = host.generator
         if engine is None or task not in (None, *GENERATION):
             route = "/v1/predict" if target is None else _ROUTES.get(task or "", "/v1/predict")
             raise WrongRoute(f"model {reference!r} does not generate text; send its inputs to {route}", "model")
-        return engine, engine.resolve(self.names.reference(reference)) if target is None else _resolved(target)
+        if target is not None:
+            return engine, _resolved(target)
+        return engine, engine.resolve(self.directory.names.reference(reference))
 
     def _encoder(
         self,
@@ -403,7 +284,7 @@ class Foundations:
         Add an adapter's resolution to `targets`.
         """
         try:
-            host, target = self._find(reference, sticky, meant)
+            host, target = self.directory.find(reference, sticky, meant)
         except Exception as error:  # The error of one reference must not fail the others.
             return error
         asked = (task or host.spec.own_tasks[0]) if target is None else target.task
@@ -416,30 +297,6 @@ class Foundations:
         if host.towers is not None and asked == ZERO_SHOT_IMAGES:
             return host.towers
         return engine
-
-    def _find(
-        self, reference: str, sticky: str, meant: str | None = None
-    ) -> tuple[FoundationHost, Resolution | None]:
-        """Return the host of a reference and, for an adapter, the version that answers this sticky key."""
-        meant = meant or self.names.reference(reference)
-        if (host := self._by_name.get(meant)) is not None:
-            return host, None
-        resolution = self._resolve(reference, meant)
-        if resolution.candidates:
-            resolution = self._splits.choose(resolution, sticky)
-        return self.of(resolution), resolution
-
-    def _resolve(self, reference: str, meant: str) -> Resolution:
-        if is_auto(meant):
-            message = f"{reference!r} is the router, which answers as `model` of POST /v1/predict alone"
-            raise UnknownAdapter(f"{message}; name an adapter or a foundation", param="model")
-        try:
-            return self._registry.resolve(meant)
-        except UnknownAdapter:
-            # Of an adapter of another tenant, not even the name that the setting gives it may be told.
-            if self._own_names or meant == (asked := lowered(reference)):
-                raise
-        return self._registry.resolve(asked)
 
 
 def _resolved(resolution: Resolution) -> ResolvedReference:

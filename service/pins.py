@@ -50,7 +50,7 @@ class Pins:
         """Pin the adapters that the references point to now, then unpin those that they pointed to before."""
         async with self._turn:
             loaded: list[LoadedVersion] = []
-            for reference in map(self._foundations.names.reference, self._references):
+            for reference in map(self._foundations.directory.names.reference, self._references):
                 loaded += await self._load(reference, "not pinned")
             # Whoever may split an alias decides how many candidates there are, so they must not take the room of
             # what the operator has named. The sort keeps the order of the references.
@@ -101,7 +101,7 @@ class Pins:
         loaded: list[LoadedVersion] = []
         for version in (resolution, *map(resolution.as_candidate, resolution.candidates)):
             try:
-                engines = self._foundations.of(version).engines_of(version.task)
+                engines = self._foundations.directory.of(version).engines_of(version.task)
                 for engine in engines:
                     await engine.cache.get(version.digest)
             except Exception as error:  # Any error of a store.

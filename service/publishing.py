@@ -109,7 +109,7 @@ class Publisher:
     def check_name(self, name: str) -> None:
         """Raise InvalidName for a name that no adapter of this server can have."""
         check_name(name)
-        self._foundations.check_name(name)
+        self._foundations.directory.check_name(name)
 
     async def publish(
         self,
@@ -187,7 +187,7 @@ class Publisher:
         """Return the foundation that an upload is made for; the first if this server does not have it."""
         if len(self._foundations) == 1:
             return self._foundations.first
-        return self._foundations.choose(*stated_foundation(archive, plain))
+        return self._foundations.directory.choose(*stated_foundation(archive, plain))
 
     async def _open(
         self, data: bytes, archive: Archive, plain: PlainFields, host: FoundationHost

@@ -75,7 +75,7 @@ def asked_of(body: ComposedFields, request: Request) -> Asked:
     if body.adapters is None:
         return cast(str, body.model)
     parts = [GivenPart(part.model, part.weight) for part in body.adapters]
-    return server_of(request).foundations.compose(parts, body.head, sticky_of(request))
+    return server_of(request).foundations.directory.compose(parts, body.head, sticky_of(request))
 
 
 def name_of(asked: Asked) -> str:

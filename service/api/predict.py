@@ -106,7 +106,7 @@ async def predict(body: PredictBody, request: Request, within: TimeoutHeader = N
     The model `auto` lets a selector adapter choose the adapter of each input.
     """
     options = options_of(body, request, within)
-    if body.model is not None and server_of(request).foundations.is_routed(body.model):
+    if body.model is not None and server_of(request).foundations.directory.is_routed(body.model):
         return _json(await while_connected(request, _routed(body, body.model, request, options)))
     if body.routing is not None:
         raise InvalidParameter("routing is for the model auto; leave it out, or set model to auto", "routing")

@@ -126,7 +126,7 @@ async def _tokenized(request: Request, body: TokenizeBody, prompt: str | Chat) -
 
 async def _detokenized(request: Request, body: DetokenizeBody) -> Detokenized:
     server = server_of(request)
-    host = server.foundations.host(body.model, sticky_of(request))
+    host = server.foundations.directory.host(body.model, sticky_of(request))
 
     def read() -> str:
         tokenizer = host.tokenizer()

@@ -172,7 +172,7 @@ async def _answer(
     by = selection.answer.resolved
     chose = f"the selector {selection.reference!r}, version {by.version}, routes to {shown(reference)}, which"
     try:
-        if foundations.is_routed(reference) or _is_of(foundations, reference, by.name):
+        if foundations.directory.is_routed(reference) or _is_of(foundations, reference, by.name):
             return InvalidRoute(f"{chose} is the router itself; label texts with the adapters that answer them")
         return await foundations.predict(reference, call.inputs, call.parameters, call.task, call.options)
     except _OF_CALL:
@@ -185,9 +185,9 @@ async def _answer(
 
 def _is_of(foundations: Foundations, reference: str, selector: str) -> bool:
     """Tell whether a reference means a version of the selector. Raise as the registry does."""
-    if foundations.named(reference) is not None:
+    if foundations.directory.named(reference) is not None:
         return False
-    resolution = foundations.resolve(reference)
+    resolution = foundations.directory.resolve(reference)
     return (resolution.stored or resolution.name) == selector
 
 

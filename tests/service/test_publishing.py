@@ -22,7 +22,7 @@ def test_of_many_uploads_few_are_read_into_memory_at_a_time() -> None:
         return b""
 
     async def body() -> None:
-        foundations: Any = SimpleNamespace(check_name=lambda name: None)
+        foundations: Any = SimpleNamespace(directory=SimpleNamespace(check_name=lambda name: None))
         parts: Any = [None] * 4
         publisher = Publisher(foundations, *parts)
         uploads = [

@@ -69,7 +69,7 @@ def _answer(request: Request, server: Server, detail: VersionDetail) -> Response
 
 def card_of(server: Server, detail: VersionDetail) -> bytes:
     """Return the card of a version in Markdown. Raise NoCard if its bundle has none."""
-    card = server.foundations.catalog_of(detail.foundation).card(detail.digest)
+    card = server.foundations.directory.catalog_of(detail.foundation).card(detail.digest)
     if card is None:
         raise NoCard(
             f"version {detail.version} of adapter {detail.name!r} has no card; publish it with a README.md",

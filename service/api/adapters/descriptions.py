@@ -59,7 +59,7 @@ def described_version(adapter: AdapterDetail) -> VersionDetail | None:
 def description_of(server: Server, detail: VersionDetail) -> Description | None:
     """Return the description of a version, or None if the store cannot read its bundle."""
     try:
-        bundle = server.foundations.catalog_of(detail.foundation).describe(detail.digest)
+        bundle = server.foundations.directory.catalog_of(detail.foundation).describe(detail.digest)
     except (MissingBundle, CorruptBundle):
         # The version's record must stay visible, so that someone can repair or delete it.
         return None
@@ -84,7 +84,7 @@ def description_of(server: Server, detail: VersionDetail) -> Description | None:
 
 def _foundation(server: Server, detail: VersionDetail, stated: Mapping[str, str | None]) -> DescribedFoundation:
     """Return the foundation. A plain PEFT folder states no fingerprint, but its version's record does."""
-    host = server.foundations.hosting(detail.foundation)
+    host = server.foundations.directory.hosting(detail.foundation)
     return DescribedFoundation(
         name=stated["name"],
         revision=stated["revision"],

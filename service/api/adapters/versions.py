@@ -141,7 +141,7 @@ async def download(request: Request, name: str, version: int) -> Response:
     tag = _tag(detail.digest, signature)
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers={"ETag": tag})
-    file = await asyncio.to_thread(server.foundations.catalog_of(detail.foundation).open, detail.digest)
+    file = await asyncio.to_thread(server.foundations.directory.catalog_of(detail.foundation).open, detail.digest)
     headers = {"Content-Disposition": f'attachment; filename="{name}-{version}.zip"', "ETag": tag}
     try:
         keep, tail = await asyncio.to_thread(_rest, file, signature)

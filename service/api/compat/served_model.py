@@ -30,4 +30,4 @@ async def find_model(foundations: Foundations, reference: str, sticky: str) -> S
     if adapter is None:
         return ServedModel(reference, tuple(host.spec.own_tasks), ())
     # A client may move `live` before the model is called.
-    return ServedModel(foundations.pinned(reference, adapter.digest), (adapter.task,), adapter.labels)
+    return ServedModel(foundations.directory.pinned(reference, adapter.digest), (adapter.task,), adapter.labels)

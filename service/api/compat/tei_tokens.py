@@ -84,7 +84,7 @@ async def tei_tokenize(body: TeiTokenizeBody, request: Request, reference: str) 
     """Return the tokens of texts with their places."""
     check_characters(body.inputs)
     check_total(sum(map(len, body.inputs)))
-    host = server_of(request).foundations.host(reference, sticky_of(request))
+    host = server_of(request).foundations.directory.host(reference, sticky_of(request))
     return await while_connected(request, _tokenized(server_of(request), body, host))
 
 
@@ -93,7 +93,7 @@ async def tei_decode(body: TeiDecodeBody, request: Request, reference: Reference
     """Return the texts of tokens."""
     if (size := sum(map(len, body.ids))) > MAX_ITEMS:
         raise TooLarge(f"the request has {size} token ids; the limit is {MAX_ITEMS}; send fewer", "ids")
-    host = server_of(request).foundations.host(reference, sticky_of(request))
+    host = server_of(request).foundations.directory.host(reference, sticky_of(request))
     try:
         return await while_connected(request, _decoded(server_of(request), body, host))
     except EngineError as error:

@@ -196,7 +196,7 @@ async def _classified(
     parameters: dict[str, Any] = {"top_k": None} | ({} if body.use_activation else {"function_to_apply": "none"})
     texts = _listed(body.input)
     answer = await _predicted(body, body.model, _CLASSIFICATION, texts, parameters, request, within, "input")
-    pinned = server_of(request).foundations.pinned(body.model, answer.resolved.digest)
+    pinned = server_of(request).foundations.directory.pinned(body.model, answer.resolved.digest)
     return answer, await _model(request, pinned)
 
 

@@ -85,7 +85,7 @@ async def embed(
     size = _check_count(server, reference, len(texts), options.sticky)
     # A composition is of fixed versions already.
     if len(texts) > size and isinstance(reference, str):
-        reference = await asyncio.to_thread(server.foundations.fix, reference, options.sticky)
+        reference = await asyncio.to_thread(server.foundations.directory.fix, reference, options.sticky)
     ends = None if options.timeout_s is None else time.monotonic() + options.timeout_s
     parts: list[Array] = []
     tokens = 0
@@ -121,7 +121,7 @@ def _task_of(inputs: Sequence[Input]) -> str:
 
 def _check_count(server: Server, reference: Asked, count: int, sticky: str) -> int:
     """Return the most texts of one call of the engine. Raise TooLarge for more texts than a request may hold."""
-    engine = server.foundations.host(reference, sticky).encoder
+    engine = server.foundations.directory.host(reference, sticky).encoder
     size = MAX_TEXTS if engine is None else engine.limits.max_inputs
     if count > (most := max(size, MAX_TEXTS)):
         raise TooLarge(f"the request has {count} texts; the limit is {most}; split it", "inputs")

@@ -182,7 +182,7 @@ def _foundation_limits(host: FoundationHost) -> FoundationLimits:
 
 def _list(server: Server, limit: int | None, after: str | None) -> Models:
     own = [_of_foundation(host, host.name) for host in server.foundations]
-    for name, reference in server.foundations.names:
+    for name, reference in server.foundations.directory.names:
         # A name whose adapter is not there now is no model.
         with suppress(AdapterError):
             own.append(_describe(server, reference).model_copy(update={"id": name}))
@@ -214,19 +214,19 @@ def _adapters_after(server: Server, after: str | None) -> list[AdapterSummary]:
 
 
 def _describe(server: Server, reference: str) -> Model:
-    host = server.foundations.named(reference)
+    host = server.foundations.directory.named(reference)
     if host is not None:
         return _of_foundation(host, reference)
-    if server.foundations.is_routed(reference):
+    if server.foundations.directory.is_routed(reference):
         selector = server.router.selector_of(reference)
-        if server.foundations.is_routed(selector):
+        if server.foundations.directory.is_routed(selector):
             raise UnknownAdapter(
                 f"the selector {shown(selector)} is the router itself; name a text-classification adapter: "
                 f"{AUTO}:NAME",
                 param="model",
             )
         return _describe(server, selector).model_copy(update={"id": reference, "task": None, "tasks": []})
-    resolution = server.foundations.resolve(reference)
+    resolution = server.foundations.directory.resolve(reference)
     version = server.registry.version(resolution.name, resolution.version)
     return Model(
         id=reference,
@@ -240,13 +240,13 @@ def _describe(server: Server, reference: str) -> Model:
 
 def _deletable(server: Server, reference: str) -> tuple[str, int | None]:
     """Return the name of a reference's adapter, and its version if the reference is not a name alone."""
-    if server.foundations.named(reference) is not None:
+    if server.foundations.directory.named(reference) is not None:
         raise InvalidParameter(
             f"{reference!r} is a foundation of this server, which cannot be deleted; take it out of "
             "ROOTSTOCK_FOUNDATIONS and restart",
             "model",
         )
-    parsed = Reference.parse(server.foundations.meaning(reference))
+    parsed = Reference.parse(server.foundations.directory.meaning(reference))
     if parsed == Reference(parsed.name, owner=parsed.owner):
         return parsed.path, None
     return parsed.path, server.registry.resolve(parsed).version
@@ -270,7 +270,7 @@ def _of_adapter(server: Server, adapter: AdapterSummary) -> Model:
 
 def _parent(server: Server, fingerprint: str | None) -> str | None:
     """Return the name of the foundation with this fingerprint; None if this server does not have it."""
-    host = server.foundations.hosting(fingerprint)
+    host = server.foundations.directory.hosting(fingerprint)
     return None if host is None else host.name
 
 

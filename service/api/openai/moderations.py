@@ -86,7 +86,7 @@ async def moderations(body: ModerationsBody, request: Request, within: TimeoutHe
 
 async def _classified(server: Server, body: ModerationsBody, options: RequestOptions) -> tuple[Adapter, Answer]:
     """Return the adapter and its scores of every label. Raise WrongTask for a model without probabilities."""
-    reference = server.foundations.fix(body.model, options.sticky)
+    reference = server.foundations.directory.fix(body.model, options.sticky)
     host, adapter = await server.foundations.adapter(reference, options.sticky)
     if adapter is None or adapter.task != _TASK:
         task = host.spec.own_tasks[0] if adapter is None else adapter.task

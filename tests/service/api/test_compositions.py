@@ -256,7 +256,7 @@ def test_a_part_that_is_deleted_after_it_was_resolved_is_unknown(
     assert upload(client, "leaving", peft_saved["second"].zip()).status_code == 201
     foundations = server.app.state.server.foundations
     parts = [GivenPart("first", 1.0), GivenPart("leaving", 0.5)]
-    composed = foundations.compose(parts, None, "")
+    composed = foundations.directory.compose(parts, None, "")
     assert client.delete("/v1/adapters/leaving").is_success
     with pytest.raises(AdapterError) as refused:
         asyncio.run(foundations.predict(composed, TEXTS, {}))

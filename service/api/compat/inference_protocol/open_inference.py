@@ -173,7 +173,7 @@ async def model_metadata(request: Request, name: str, version: int | None = None
 async def model_ready(request: Request, name: str, version: int | None = None) -> ModelReadiness:
     """Answer 200 for a model that this server has, else 404."""
     foundations = server_of(request).foundations
-    await asyncio.to_thread(foundations.host, _reference(name, version), sticky_of(request))
+    await asyncio.to_thread(foundations.directory.host, _reference(name, version), sticky_of(request))
     return ModelReadiness(name=name)
 
 
