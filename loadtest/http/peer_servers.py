@@ -53,10 +53,9 @@ class OurServer:
     process: ServerProcess
     workload: Workload
 
-    @property
-    def side(self) -> Side:
+    def side(self, name: str = "ours") -> Side:
         """Return the windows' side: single inputs, the best label of each."""
-        return Side("ours", self.process, PREDICT, predict_bodies(self.workload))
+        return Side(name, self.process, PREDICT, predict_bodies(self.workload))
 
 
 @contextmanager
@@ -81,7 +80,7 @@ def vs_set_adapter(setup: BenchmarkSetup) -> list[BenchmarkRow]:
         peer = stack.enter_context(set_adapter_server(setup.foundation, ours.workload, setup.threads))
         worst = _same_scores(ours, peer)
         theirs = Side("set_adapter", peer, PREDICT, predict_bodies(ours.workload))
-        loads = alternate(ours.side, theirs, windows, setup.say)
+        loads = alternate(ours.side(), theirs, windows, setup.say)
         worst = max(worst, _same_scores(ours, peer))
     row = BenchmarkRow(
         benchmark="vs-set-adapter",
@@ -121,16 +120,16 @@ def vs_infinity(setup: BenchmarkSetup) -> list[BenchmarkRow | NotRun]:
         bodies = [json.dumps({"model": infinity.MODEL, "input": text}).encode() for text in texts]
         theirs = Side("Infinity", peer, infinity.PATH, bodies)
         bare = Side("our bare foundation", ours.process, _EMBEDDINGS, _base64_bodies(texts))
-        many = alternate(ours.side, theirs, windows, setup.say)
-        one = alternate(ours.side, theirs, replace(windows, connections=1), setup.say)
-        alone = alternate(ours.side, bare, windows, setup.say)
+        many = alternate(ours.side(), theirs, windows, setup.say)
+        one = alternate(ours.side(), theirs, replace(windows, connections=1), setup.say)
+        alone = alternate(ours.side(), bare, windows, setup.say)
         coarse = stack.enter_context(_int8_server(setup))
         least = require_similar(
             _embeddings(coarse.process.url + _EMBEDDINGS, texts),
             _embeddings(peer.url + infinity.PATH, texts),
             "the foundation's embeddings, ours in int8 against Infinity's",
         )
-        in_int8 = alternate(replace(coarse.side, name="ours in int8"), theirs, windows, setup.say)
+        in_int8 = alternate(coarse.side("ours in int8"), theirs, windows, setup.say)
     same = f"both give the same embeddings of the bare foundation (largest difference {worst:.1e})"
     int8_row = _int8_row(in_int8, windows, least)
     return [*_infinity_rows(many, one, windows, same), int8_row, _bare_row(alone, windows)]

@@ -165,16 +165,17 @@ def judge(
                 judged, before, folds = by_fold.rows, by_fold.of(before), number
                 break
         held_out = by_fold.outputs
-    best, gain, paired, observed = strengths[-1], None, None, None
+    best, gain, paired = strengths[-1], None, None
+    shown: ObservedGain | None = None
     if before is not None:
-        observed = observe(before, held_out, judged, labels)
-        gain = best_gain(expected_gains(prior, observed, strengths))
+        shown = observe(before, held_out, judged, labels)
+        gain = best_gain(expected_gains(prior, shown, strengths))
         best = gain.strength
         paired = compare(before, held_out[best], judged, labels)
     if candidate is not None and candidate.line is not None:
         candidate.line.move(best)
     score = macro_f1(held_out[best], judged, labels)
-    return MethodScore(method, held_out[best], score, paired, candidate, best, gain, observed, folds, judged)
+    return MethodScore(method, held_out[best], score, paired, candidate, best, gain, shown, folds, judged)
 
 
 def kind_of_gain(rows: TrainingRows, plan: TrainingPlan) -> str:
