@@ -8,8 +8,10 @@ from scipy.stats import multivariate_normal, norm
 
 from rootstock.training.metrics.counts import accuracy, label_counts
 from rootstock.training.metrics.expected_gain import (
+    ExpectedGain,
     GainPrior,
     ObservedGain,
+    best_gain,
     expected_gains,
     observed_on_counts,
     observed_on_labels,
@@ -88,3 +90,13 @@ def test_the_bootstrap_of_counts_has_the_covariance_of_the_answers() -> None:
     drawn = observed_on_counts(counts[0], counts[1:], accuracy)
     np.testing.assert_allclose(drawn.gains, exact.gains)
     np.testing.assert_allclose(drawn.covariance, exact.covariance, rtol=0.2)
+
+
+def test_a_strength_at_which_the_rows_show_a_loss_comes_after_those_at_which_they_show_none() -> None:
+    loss, none = ExpectedGain(1.0, 0.05, 0.02, -0.01, 32), ExpectedGain(0.25, 0.02, 0.02, 0.0, 32)
+    assert best_gain([none, loss]) is none
+    assert none.worth_it(0.5)
+    # The prior is sure of a gain, and the rows show a loss.
+    assert best_gain([loss]) is loss
+    assert not loss.worth_it(0.5)
+    assert not ExpectedGain(0.25, 0.02, 0.04, 0.0, 32).worth_it(0.5)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 def record(draw: int, head: float, auto: float) -> dict[str, object]:
     sides = {"head_only": head, "auto": auto}
     timed = {name: {"score": score, "processor_seconds": 90.0} for name, score in sides.items()}
-    return {"set": "intents", "rows": 8, "draw": draw, **timed}
+    return {"set": "intents", "rows": 8, "draw": draw, **timed, "auto": {**timed["auto"], "kept": "lora"}}
 
 
 def test_the_table_has_mean_spread_minutes_and_wins_of_a_set() -> None:

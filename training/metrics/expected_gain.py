@@ -104,11 +104,11 @@ class ExpectedGain:
         return 0.5 * math.erfc(self.mean / self.deviation / math.sqrt(2))
 
     def worth_it(self, alpha: float) -> bool:
-        """Return whether the rows show a gain, and the chance of a loss is below half of `alpha`.
+        """Return whether the rows show no loss, and the chance of a loss is below half of `alpha`.
 
-        The prior may not fit these data, so a gain that the rows do not show is not enough.
+        The prior may not fit these data, so it does not outweigh a loss that the rows show.
         """
-        return self.observed > 0 and self.chance_of_loss < alpha / 2
+        return self.observed >= 0 and self.chance_of_loss < alpha / 2
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields by name, rounded for a file."""
@@ -180,8 +180,11 @@ def expected_gains(prior: GainPrior, observed: ObservedGain, strengths: Sequence
 
 
 def best_gain(gains: Sequence[ExpectedGain]) -> ExpectedGain:
-    """Return the highest gain to expect, on a tie that of the greatest strength."""
-    return max(gains, key=lambda each: (each.mean, each.strength))
+    """Return the highest gain to expect, on a tie that of the greatest strength.
+
+    A strength at which the rows show a loss comes after all others.
+    """
+    return max(gains, key=lambda each: (each.observed >= 0, each.mean, each.strength))
 
 
 def _points(share: float) -> str:

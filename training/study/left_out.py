@@ -22,12 +22,9 @@ _LEAST_DEVIATION = 0.1
 class LeftOutDecision:
     """The decision of the gate on a draw of a set that its prior leaves out, and the gain on the test rows.
 
-    `strength` is None if the gate keeps the head alone. `sets` are the number of other sets behind the prior.
+    `strength` is None if the gate keeps the head alone. `sets` is the number of other sets behind the prior.
     """
 
-    name: str
-    rows: int | None
-    draw: int
     strength: float | None
     gain: float
     sets: int
@@ -57,36 +54,31 @@ def fit_prior(records: Iterable[Record], like: GainPrior) -> GainPrior:
     return GainPrior(STRENGTHS, tuple(mean), tuple(deviation), like.correlation, like.drift)
 
 
-def left_out(records: Sequence[Record], alpha: float) -> list[LeftOutDecision]:
+def left_out(records: Sequence[Record], alpha: float) -> list[LeftOutDecision | None]:
     """Return the decision on each draw with a prior of the other sets of its kind.
 
-    Draws without figures at all strengths, and those of a kind that one set alone has, have none.
+    It is None for a draw without figures at all strengths, and if no other set is of its kind.
     """
-    whole = [record for record in records if len(record.get("by_strength", ())) == len(STRENGTHS)]
-    decisions = []
-    for record in whole:
-        others = [
-            other
-            for other in whole
-            if other["kind"] == record["kind"] and family(other["set"]) != family(record["set"])
-        ]
-        if not others or record["observed"] is None:
-            continue
-        observed = ObservedGain.from_json(record["observed"])
-        prior = fit_prior(others, GAIN_PRIORS[record["kind"]])
-        best = best_gain(expected_gains(prior, observed, STRENGTHS))
-        kept = best.worth_it(alpha)
-        decisions.append(
-            LeftOutDecision(
-                record["set"],
-                record["rows"],
-                record["draw"],
-                best.strength if kept else None,
-                _gains(record)[STRENGTHS.index(best.strength)] if kept else 0.0,
-                len({family(other["set"]) for other in others}),
-            )
-        )
-    return decisions
+    return [_decision(record, list(filter(_is_whole, records)), alpha) for record in records]
+
+
+def _is_whole(record: Record) -> bool:
+    return len(record.get("by_strength", ())) == len(STRENGTHS) and record["observed"] is not None
+
+
+def _decision(record: Record, records: Sequence[Record], alpha: float) -> LeftOutDecision | None:
+    if not _is_whole(record):
+        return None
+    kind, own = record["kind"], family(record["set"])
+    others = [other for other in records if other["kind"] == kind and family(other["set"]) != own]
+    if not others:
+        return None
+    observed = ObservedGain.from_json(record["observed"])
+    best = best_gain(expected_gains(fit_prior(others, GAIN_PRIORS[kind]), observed, STRENGTHS))
+    sets = len({family(other["set"]) for other in others})
+    if not best.worth_it(alpha):
+        return LeftOutDecision(None, 0.0, sets)
+    return LeftOutDecision(best.strength, _gains(record)[STRENGTHS.index(best.strength)], sets)
 
 
 def _gains(record: Record) -> list[float]:

@@ -144,12 +144,10 @@ METHODS = ("head_only", "adapter", "auto", "setfit")
 def table(records: Sequence[Record]) -> list[Record]:
     """Return a row for each set and number of rows: mean and deviation of each method over draws, and wins.
 
-    `left out` is the mean gain on the test rows if the gate's prior is that of the other sets, and on how many of
-    the draws it keeps the adapter.
+    The score of `auto` on a draw is that of the gate with a prior of the other sets, if any are of its kind.
+    `left out` is the number of these draws, and `kept` that of those on which `auto` keeps the adapter.
     """
-    decisions: dict[tuple[str, int | None], list[LeftOutDecision]] = {}
-    for decision in left_out(records, Evaluation().alpha):
-        decisions.setdefault((decision.name, decision.rows), []).append(decision)
+    records = list(map(_judged_again, records, left_out(records, Evaluation().alpha)))
     groups: dict[tuple[str, int | None], list[Record]] = {}
     for record in records:
         groups.setdefault((record["set"], record["rows"]), []).append(record)
@@ -167,12 +165,18 @@ def table(records: Sequence[Record]) -> list[Record]:
                 minutes = np.mean([side["processor_seconds"] for side in timed]) / 60
                 line[f"{method} processor minutes"] = f"{minutes:.1f}"
         line["wins"] = _wins(group)
-        if judged := decisions.get((name, count)):
-            kept = sum(decision.strength is not None for decision in judged)
-            gain = 100 * np.mean([decision.gain for decision in judged])
-            line["left out"] = f"{gain:+.1f}, {kept} of {len(judged)}"
+        line["kept"] = sum(record["auto"]["kept"] != HEAD_ONLY for record in group)
+        line["left out"] = sum(record.get("left_out", False) for record in group)
         lines.append(line)
     return lines
+
+
+def _judged_again(record: Record, decision: LeftOutDecision | None) -> Record:
+    if decision is None:
+        return record
+    score = record["head_only"]["score"] + decision.gain
+    kept = HEAD_ONLY if decision.strength is None else f"strength {decision.strength:g}"
+    return {**record, "left_out": True, "auto": {**record["auto"], "score": score, "kept": kept}}
 
 
 def _wins(group: Sequence[Record]) -> str:
