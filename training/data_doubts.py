@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from rootstock.adapters.spec import Array
 from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.example import Example
-from rootstock.training.data.label_noise import doubtful_labels, doubtful_tags, of_words
 from rootstock.training.data.near_copies import near_copies_of
-from rootstock.training.metrics.calibration import softmax
-from rootstock.training.metrics.evaluation import evaluate
+from rootstock.training.problems.problem import Problem
 
 _MOST = 20
 
@@ -29,7 +25,7 @@ class JudgedRows:
 
 
 def data_doubts(
-    training: Sequence[Example], judged: JudgedRows, test: JudgedRows, labels: Sequence[str]
+    training: Sequence[Example], judged: JudgedRows, test: JudgedRows, problem: Problem
 ) -> dict[str, Any]:
     """Return the doubts that a run has about its data, by kind; a kind without a doubt is left out.
 
@@ -38,14 +34,14 @@ def data_doubts(
     unlikely. Raise MissingExtra without datasketch or cleanlab.
     """
     doubts: dict[str, Any] = {}
-    if copies := _near_copies(training, test, labels):
+    if copies := _near_copies(training, test, problem):
         doubts["near_copies"] = copies
-    if noise := _label_noise(judged, labels):
+    if noise := _label_noise(judged, problem):
         doubts["label_noise"] = noise
     return doubts
 
 
-def _near_copies(training: Sequence[Example], test: JudgedRows, labels: Sequence[str]) -> dict[str, Any]:
+def _near_copies(training: Sequence[Example], test: JudgedRows, problem: Problem) -> dict[str, Any]:
     if test.examples[0].file is not None:
         return {}
     found = near_copies_of([_text(one) for one in test.examples], [_text(one) for one in training])
@@ -67,18 +63,13 @@ def _near_copies(training: Sequence[Example], test: JudgedRows, labels: Sequence
     kept = [number for number in range(len(test.examples)) if number not in found]
     figures = {}
     if kept:
-        figures = evaluate([test.outputs[i] for i in kept], [test.rows[i] for i in kept], labels)
+        figures = problem.figures([test.outputs[i] for i in kept], [test.rows[i] for i in kept])
     others = {name: value for name, value in figures.items() if isinstance(value, int | float)}
     return {"count": len(found), "of": len(test.examples), "rows": rows, "other": others}
 
 
-def _label_noise(judged: JudgedRows, labels: Sequence[str]) -> dict[str, Any]:
-    probabilities = [softmax(output) for output in judged.outputs]
-    if judged.rows[0].words:
-        words = [of_words(one, row) for one, row in zip(probabilities, judged.rows, strict=True)]
-        found = doubtful_tags([row.words for row in judged.rows], words)
-    else:
-        found = doubtful_labels([row.targets[0] for row in judged.rows], np.stack(probabilities))
+def _label_noise(judged: JudgedRows, problem: Problem) -> dict[str, Any]:
+    found = problem.doubts(judged.outputs, judged.rows)
     if not found:
         return {}
     rows = []
@@ -88,12 +79,12 @@ def _label_noise(judged: JudgedRows, labels: Sequence[str]) -> dict[str, Any]:
             {
                 "line": example.line,
                 "text": _text(example) if doubt.word is None else example.words[doubt.word],
-                "label": labels[doubt.given],
-                "likely": labels[doubt.likely],
-                "score": round(doubt.likely_probability, 4),
+                "label": doubt.given,
+                "likely": doubt.likely,
+                "score": round(doubt.score, 4),
             }
         )
-    count = sum(len(row.words) or 1 for row in judged.rows)
+    count = sum(len(row.words) or len(row.values) or 1 for row in judged.rows)
     return {"count": len(found), "of": count, "rows": rows}
 
 

@@ -52,11 +52,11 @@ def make_bundle(
     files: Mapping[str, bytes],
     evaluation: Mapping[str, Any],
     provenance: Mapping[str, Any],
-    temperature: float,
+    temperature: float | None,
 ) -> Bundle:
     """Return the bundle of the adapter's files, checked in full. Raise Rejected if no server takes it.
 
-    The bundle of a classifier of whole inputs holds `temperature` as its calibration.
+    The bundle of a classifier of whole inputs holds `temperature`, if there is one, as its calibration.
     """
     spec, task_class, linear = network.foundation, network.task_class, network.linear_head
     config = read_config(json.loads(files[CONFIG]))
@@ -65,9 +65,11 @@ def make_bundle(
         if linear
         else HeadSpec("hf", task_class.name)
     )
+    calibrated = temperature is not None and network.task.name in CLASSIFICATION.values()
+    calibration = Calibration(temperature) if calibrated and temperature is not None else None
     manifest = Manifest(
         task=network.task.name,
-        problem_type="single_label_classification" if linear else None,
+        problem_type=encoder.problem.problem_type if linear else None,
         head=head,
         labels=encoder.labels,
         preprocessing=encoder.preprocessing,
@@ -77,7 +79,7 @@ def make_bundle(
         evaluation=evaluation,
         provenance=provenance,
         license=license,
-        calibration=Calibration(temperature) if network.task.name in CLASSIFICATION.values() else None,
+        calibration=calibration,
     )
     return checked_bundle(network, manifest, files)
 

@@ -20,7 +20,6 @@ from rootstock.training.fit.descent import Report, deterministic, silent
 from rootstock.training.fit.job import Job, prepare
 from rootstock.training.fit.method import Choice, choose, final, train_as
 from rootstock.training.fit.plan import TrainingPlan, TrainingRows
-from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.network.files import load, save
 from rootstock.training.network.media.media_encoder import MediaEncoder
 from rootstock.training.network.network import Network, outputs
@@ -111,7 +110,7 @@ def _by_seed(choice: Choice, rows: TrainingRows, plan: TrainingPlan, seeds: Sequ
     validation = plan.encoder.inputs(rows.validation)
 
     def score(candidate: Candidate) -> float:
-        return macro_f1(candidate.predict(validation), rows.validation, plan.encoder.labels)
+        return plan.encoder.problem.score(candidate.predict(validation), rows.validation)
 
     return sorted([first, *others], key=score, reverse=True)
 
@@ -168,7 +167,7 @@ def _pack(job: Job, recipe: Recipe, run_metrics: RunMetrics, origin: dict[str, A
         [*job.parts.train, *job.parts.validation],
         JudgedRows(job.parts.validation or job.parts.train, first.rows, first.held_out),
         JudgedRows(job.parts.test, job.rows["test"], held_out),
-        job.labels,
+        encoder.problem,
     )
     metrics = {"rows": job.parts.sizes, **run_metrics.metrics(held_out), "doubts": doubts}
     members = {
@@ -183,7 +182,7 @@ def _pack(job: Job, recipe: Recipe, run_metrics: RunMetrics, origin: dict[str, A
         members,
         run_metrics.for_bundle(metrics["test"]),
         origin,
-        metrics["calibration"]["temperature"],
+        metrics.get("calibration", {}).get("temperature"),
     )
     head = {
         "name": recipe.name, "digest": bundle.digest, "task": job.network.task.name,

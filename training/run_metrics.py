@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -11,20 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rootstock.adapters.spec import Array
+from rootstock.training.data.answers.strata import dealt, value_strata
 from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.example import Example
 from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, from_scratch, train_candidate
-from rootstock.training.fit.method import Choice, compare, train_as
+from rootstock.training.fit.method import Choice, train_as
 from rootstock.training.fit.plan import TrainingPlan, TrainingRows
-from rootstock.training.metrics.calibration import calibrate, flatten
-from rootstock.training.metrics.confusion import confusion
-from rootstock.training.metrics.evaluation import evaluate, macro_f1
 from rootstock.training.metrics.fairness import fairness
-from rootstock.training.metrics.intervals import output_intervals, spread
-from rootstock.training.metrics.ordinal import label_values, ordinal_figures
+from rootstock.training.metrics.intervals import spread
 from rootstock.training.metrics.out_of_scope import choose_threshold, confidences, out_of_scope_figures
-from rootstock.training.metrics.wrong_answers import wrong_answers
 from rootstock.training.network.row_encoder import InputEncoder
+from rootstock.training.problems.problem import ValueProblem
 
 # The test figures that the card and the bundle have.
 _BUNDLED = ("split", "adapter", "baselines", "intervals")
@@ -65,49 +61,35 @@ class RunMetrics:
             "labels": list(self.encoder.labels),
             "test": self._test_figures(held_out),
             "choice": self.choice.to_json(),
-            "mistakes": wrong_answers(held_out, *self.test, self.encoder.labels),
-            "calibration": self._calibration(held_out),
+            **self.encoder.problem.details(held_out, *self.test),
+            **self._calibration(held_out),
             **self._epochs(),
         }
+        if isinstance(self.encoder.problem, ValueProblem):
+            metrics["problem_type"] = self.encoder.problem.problem_type
         if len(self.candidates) > 1:
             metrics["seeds"] = self._seeds()
         if self.learning_curve:
             metrics["learning_curve"] = list(self.learning_curve)
         if self.out_of_scope:
             metrics["out_of_scope"] = self._out_of_scope(held_out, metrics["calibration"]["temperature"])
-        if ordinal := self._ordinal(held_out):
-            metrics["ordinal"] = ordinal
+        metrics |= self.encoder.problem.comparisons({"adapter": held_out, **self.baselines}, self.test.rows)
         if self.group_column is not None:
             metrics["fairness"] = self._fairness(held_out, self.group_column)
         return metrics
 
     def _test_figures(self, held_out: Sequence[Array]) -> dict[str, Any]:
-        rows, labels = self.test.rows, self.encoder.labels
+        rows, problem = self.test.rows, self.encoder.problem
         figures: dict[str, Any] = {
             "split": "test",
-            "adapter": evaluate(held_out, rows, labels),
-            "baselines": {name: evaluate(outputs, rows, labels) for name, outputs in self.baselines.items()},
-            "intervals": output_intervals(held_out, rows, labels),
+            "adapter": problem.figures(held_out, rows),
+            "baselines": {name: problem.figures(outputs, rows) for name, outputs in self.baselines.items()},
+            "intervals": problem.intervals(held_out, rows),
         }
         if HEAD_ONLY in self.baselines and self.choice.chosen.method != HEAD_ONLY:
-            paired = compare(self.baselines[HEAD_ONLY], held_out, rows, labels)
+            paired = problem.compare(self.baselines[HEAD_ONLY], held_out, rows)
             figures["comparison"] = {HEAD_ONLY: paired.to_json()}
-        if not rows[0].words:
-            truth, predicted = [row.targets[0] for row in rows], [int(row.argmax()) for row in held_out]
-            figures["confusion"] = confusion(truth, predicted, len(labels))
-        return figures
-
-    def _ordinal(self, held_out: Sequence[Array]) -> dict[str, Any]:
-        """Return the figures of labels that are numbers; nothing for other labels."""
-        if self.test.rows[0].words or (values := label_values(self.encoder.labels)) is None:
-            return {}
-        truth = [row.targets[0] for row in self.test.rows]
-        models = {"adapter": held_out, **self.baselines}
-        return {
-            name: ordinal_figures(truth, [int(row.argmax()) for row in models[name]], values)
-            for name in ("adapter", HEAD_ONLY)
-            if name in models
-        }
+        return {**figures, **problem.test_details(held_out, rows)}
 
     def for_bundle(self, figures: Mapping[str, Any]) -> dict[str, Any]:
         """Return the test figures that go into bundle.json."""
@@ -125,10 +107,13 @@ class RunMetrics:
         }
 
     def _calibration(self, held_out: Sequence[Array]) -> dict[str, Any]:
-        """Return the chosen method's temperature, fitted on the rows that judged it, and its effect on test."""
-        parts = ((self.choice.chosen.held_out, self.choice.rows), (held_out, self.test.rows))
-        flat = [flatten(outputs, [row.targets for row in rows]) for outputs, rows in parts]
-        return calibrate(*flat[0], *flat[1])
+        """Return the chosen method's temperature, fitted on the rows that judged it, and its effect on test.
+
+        Answers without probabilities, such as numbers, have none.
+        """
+        judged = (self.choice.chosen.held_out, self.choice.rows)
+        calibration = self.encoder.problem.calibration(*judged, held_out, self.test.rows)
+        return {} if calibration is None else {"calibration": calibration}
 
     def _epochs(self) -> dict[str, Any]:
         """Return the epochs of the training, or else of the last one that was judged and not kept."""
@@ -142,7 +127,7 @@ class RunMetrics:
                 "number": e.number,
                 "loss": e.loss,
                 "validation_loss": e.validation_loss,
-                "validation_f1": e.validation,
+                f"validation_{self.encoder.problem.unit}": e.validation,
             }
             for e in trained.epochs
         ]
@@ -154,7 +139,7 @@ class RunMetrics:
         return {"validation": validation, "test": test, **spread(test).to_json()}
 
     def _score(self, candidate: Candidate, rows: Sequence[EncodedRow]) -> float:
-        return macro_f1(candidate.predict(self.encoder.inputs(rows)), rows, self.encoder.labels)
+        return self.encoder.problem.score(candidate.predict(self.encoder.inputs(rows)), rows)
 
     def _out_of_scope(self, held_out: Sequence[Array], temperature: float) -> dict[str, Any]:
         def confidence(outputs: Sequence[Array]) -> Any:
@@ -194,7 +179,7 @@ def train_baselines(
 ) -> dict[str, list[Array]]:
     """Return the raw outputs of the baselines for the test rows; `scratch` adds a network from random weights."""
     inputs = plan.encoder.inputs(test)
-    baselines = {"majority": majority(rows.train, test, len(plan.encoder.labels))}
+    baselines = dict(plan.encoder.problem.baseline(rows.train, test))
     alone = next((score for score in choice.scores if score.method == HEAD_ONLY), None)
     if alone is not None:
         head = alone.candidate or train_candidate(HEAD_ONLY, rows, replace(plan, stage=HEAD_ONLY))
@@ -203,14 +188,6 @@ def train_baselines(
         network = from_scratch(rows, replace(plan, stage="from_scratch"))
         baselines["from_scratch"] = network.predict(inputs)
     return baselines
-
-
-def majority(train: Sequence[EncodedRow], test: Sequence[EncodedRow], labels: int) -> list[Array]:
-    """Return the commonest class of the training rows (for tokens: of their words) for every test row."""
-    classes = [c for row in train for c in (row.words or row.targets)]
-    answer = Counter(classes).most_common(1)[0][0]
-    row = np.eye(labels, dtype=np.float32)[answer]
-    return [np.tile(row, (len(r.targets), 1)) if r.words else row for r in test]
 
 
 def learning_curve(
@@ -224,16 +201,23 @@ def learning_curve(
     for share in sorted(shares):
         part = rows.part(first_share(rows, share))
         candidate = train_as(choice.chosen, part, replace(plan, stage=f"curve-{share:g}"))
-        score = macro_f1(candidate.predict(plan.encoder.inputs(test)), test, plan.encoder.labels)
+        score = plan.encoder.problem.score(candidate.predict(plan.encoder.inputs(test)), test)
         points.append({"rows": len(part.train), "score": score})
     return points
 
 
 def first_share(rows: TrainingRows, share: float) -> list[int]:
     """Return the positions of a share of the training rows, at least one of each stratum."""
+    examples = rows.examples
+    if examples[0].several:
+        size = max(1, round(share * len(examples)))
+        return dealt(examples, (size, len(examples) - size), rows.split_seed)[0]
+    strata = [example.stratum for example in examples]
+    if examples[0].value is not None:
+        strata = value_strata(examples, len(examples))
     by_stratum: dict[str, list[int]] = {}
     order = list(range(len(rows.examples)))
     random.Random(rows.split_seed).shuffle(order)  # noqa: S311 - can be repeated
     for i in order:
-        by_stratum.setdefault(rows.examples[i].stratum, []).append(i)
+        by_stratum.setdefault(strata[i], []).append(i)
     return sorted(i for group in by_stratum.values() for i in group[: max(1, round(share * len(group)))])

@@ -13,10 +13,12 @@ from sklearn.metrics import f1_score
 from rootstock.training.data.encoding import TokenRow
 from rootstock.training.data.example import Example
 from rootstock.training.data_doubts import JudgedRows, data_doubts
+from rootstock.training.problems.classes import ClassProblem
 from rootstock.training.report.report import render_html, render_markdown
 from tests.training.example_metrics import example_entity_metrics, example_metrics
 
 LABELS = ("a", "b")
+PROBLEM = ClassProblem(LABELS)
 
 
 def _texts(count: int, seed: int) -> list[str]:
@@ -40,7 +42,7 @@ def test_test_rows_that_training_rows_nearly_repeat_are_named_with_the_figures_o
     truth = [i % 2 for i in range(20)]
     predicted = [0 if i in (1, 4) else truth[i] for i in range(20)]
     test = _judged(texts, truth, predicted)
-    copies = data_doubts(training, _judged(_texts(20, 2), truth, truth), test, LABELS)["near_copies"]
+    copies = data_doubts(training, _judged(_texts(20, 2), truth, truth), test, PROBLEM)["near_copies"]
     assert (copies["count"], copies["of"]) == (2, 20)
     assert [(one["line"], one["training_line"]) for one in copies["rows"]] == [(6, 9), (11, 10)]
     kept = [i for i in range(20) if i not in (4, 9)]
@@ -52,10 +54,10 @@ def test_labels_that_a_model_of_other_rows_contradicts_are_named_and_sound_data_
     truth = [i % 2 for i in range(40)]
     sound = _judged(_texts(40, 3), truth, truth)
     training = [Example("nothing like it", ("a",), 2)]
-    assert data_doubts(training, sound, sound, LABELS) == {}
+    assert data_doubts(training, sound, sound, PROBLEM) == {}
     given = list(truth)
     given[5] = 1 - given[5]
-    noise = data_doubts(training, _judged(_texts(40, 3), given, truth), sound, LABELS)["label_noise"]
+    noise = data_doubts(training, _judged(_texts(40, 3), given, truth), sound, PROBLEM)["label_noise"]
     assert (noise["count"], noise["of"]) == (1, 40)
     assert (noise["rows"][0]["line"], noise["rows"][0]["label"], noise["rows"][0]["likely"]) == (7, "a", "b")
 
@@ -71,7 +73,7 @@ def test_a_doubtful_tag_is_named_with_its_word() -> None:
         rows.append(TokenRow((1, 2, 3), tuple(given), words=tuple(given), first=(0, 1, 2)))
         outputs.append(np.eye(3, dtype=np.float32)[true] * 6)
     judged = JudgedRows(examples, rows, outputs)
-    noise = data_doubts([Example("else", (), 1)], judged, judged, tags)["label_noise"]
+    noise = data_doubts([Example("else", (), 1)], judged, judged, ClassProblem(tags))["label_noise"]
     assert (noise["count"], noise["of"]) == (1, 120)
     assert (noise["rows"][0]["text"], noise["rows"][0]["line"], noise["rows"][0]["likely"]) == ("Ann", 13, "B-A")
 
@@ -119,4 +121,6 @@ def test_a_report_warns_of_doubts_among_its_reasons_and_lists_them(
 @pytest.mark.parametrize("label", [0, 1])
 def test_rows_of_one_class_raise_no_doubt(label: int) -> None:
     judged = _judged(_texts(12, 3), [label] * 12, [1 - label] * 12)
-    assert "label_noise" not in data_doubts([], judged, _judged(_texts(4, 4), [0, 1, 0, 1], [0, 1, 0, 1]), LABELS)
+    assert "label_noise" not in data_doubts(
+        [], judged, _judged(_texts(4, 4), [0, 1, 0, 1], [0, 1, 0, 1]), PROBLEM
+    )

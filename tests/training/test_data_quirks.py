@@ -209,7 +209,7 @@ def test_a_number_or_a_boolean_has_one_text_in_every_format(
     [
         (["a", 1, "1", 1.0], r"line 4: label '1.0' is another form of '1' \(.*line 2\); write both in one form"),
         (["a", True, "True"], r"line 3: label 'True' is another form of 'true' \(.*line 2\)"),
-        (["a", [1]], r"line 2: the label \('label'\) is \[1\], a list; a row has one label, because"),
+        (["a", [1]], r"line 2: the label \('label'\) is \[1\], a list; a row has one label here"),
         (["a", {"b": 1}], r"line 2: the label \('label'\) is \{'b': 1\}, not text"),
     ],
 )

@@ -23,7 +23,7 @@ from rootstock.training.fit.contrastive import balanced_batches, supervised_cont
 from rootstock.training.fit.optimizer import make_optimizer, rate_schedule, unfreeze
 from rootstock.training.metrics.calibration import softmax
 from rootstock.training.network.inputs import TokenInputs
-from rootstock.training.network.linear_head import choose_strength, fit_head
+from rootstock.training.problems.linear_head import choose_strength, fit_head
 from rootstock.training.recipe.recipe import Training
 from rootstock.training.study.federation import average_products, deal_to_clients
 

@@ -16,6 +16,7 @@ from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.training.data.encoding import IGNORED, encode, load_tokenizer
 from rootstock.training.data.example import Example
+from rootstock.training.study.labelled_rows import RowColumns
 from rootstock.training.study.server_scores import assess_on_server
 from tests.tokenizer_families import FAMILIES, save_tokenizer
 
@@ -35,7 +36,7 @@ class Server:
         self._adapter = Adapter("", "token-classification", None, LABELS, head, self._preprocessing, weights)
 
     def show(self, _: str) -> Any:
-        return SimpleNamespace(task=self._adapter.task)
+        return SimpleNamespace(task=self._adapter.task, description=None)
 
     def predict_many(
         self, _: str, inputs: list[str], result: type[TaskResult], **parameters: Any
@@ -63,6 +64,6 @@ def test_tokens_that_are_all_right_are_measured_as_all_right(family: str, prefix
     data = tmp_path / "rows.conll"
     data.write_text("".join(pair.replace("/", "\t") + "\n" for pair in TEXT.split()), encoding="utf-8")
     server: Any = Server(tmp_path, prefix)
-    figures = assess_on_server(server, "entities", data, "text", "label")
+    figures = assess_on_server(server, "entities", data, RowColumns("text", "label"))
     assert (figures["precision"], figures["recall"], figures["f1"]) == (1.0, 1.0, 1.0)
     assert sum(kind["support"] for kind in figures["entities"].values()) == 4

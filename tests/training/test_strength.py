@@ -13,7 +13,7 @@ import torch
 from rootstock.training.fit.candidate import train_candidate
 from rootstock.training.fit.descent import deterministic
 from rootstock.training.fit.job import prepare
-from rootstock.training.fit.method import choose, final, observe
+from rootstock.training.fit.method import choose, final
 from rootstock.training.fit.plan import TrainingRows
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.metrics.expected_gain import expected_gains
@@ -81,7 +81,7 @@ def test_the_strength_of_the_highest_gain_to_expect_is_kept_where_the_method_is_
             candidate.line.move(strength)
             held_out[strength] = candidate.predict(validation)
         alone = train_candidate("head_only", rows, plan).predict(validation)
-        observed = observe(alone, held_out, rows.validation, job.labels)
+        observed = job.encoder.problem.observe(alone, list(held_out.values()), rows.validation)
         gains = expected_gains(GAIN_PRIORS["few_texts" if contrast else "many_texts"], observed, STRENGTHS)
         assert judged.gain is not None
         assert judged.gain.mean == pytest.approx(max(gain.mean for gain in gains))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rootstock.training.cli.options import BundlePath, Foundation, Json, failures, progress, show, show_table
+
+if TYPE_CHECKING:
+    from rootstock.training.study.labelled_rows import RowColumns
 
 DataPath = Annotated[
     Path,
@@ -16,7 +19,11 @@ DataPath = Annotated[
     ),
 ]
 TextColumn = Annotated[str, typer.Option(help="The column of the text.")]
-LabelColumn = Annotated[str, typer.Option(help="The column of the label.")]
+LabelColumn = Annotated[str, typer.Option(help="The column of the label, the labels, or the number.")]
+LabelSeparator = Annotated[
+    str | None,
+    typer.Option(help="For several labels a row in one column: the text between them, such as '|'."),
+]
 
 
 def evaluate(
@@ -24,6 +31,7 @@ def evaluate(
     data: DataPath,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
+    label_separator: LabelSeparator = None,
     foundation: Foundation = "default",
     server: Annotated[
         str | None,
@@ -43,28 +51,32 @@ def evaluate(
 ) -> None:
     """Measure an adapter on labelled rows.
 
-    The figures are accuracy and F1 by label, or F1 of whole entities by type. Of an adapter that generates
-    text, measure perplexity, exact match, ROUGE, BLEU and, if the references are JSON, valid JSON and right
-    fields.
+    The figures are accuracy and F1 by label, or F1 of whole entities by type. Of several labels a row they are
+    F1 over all labels and by label; of numbers R², errors and the correlation of ranks. Of an adapter that
+    generates text, measure perplexity, exact match, ROUGE, BLEU and, if the references are JSON, valid JSON and
+    right fields.
     """
     with failures():
-        from rootstock.training.study.labelled_rows import check_rows
+        from rootstock.training.study.labelled_rows import RowColumns, check_rows
 
+        columns = RowColumns(text_column, label_column, label_separator)
         if server is None:
-            check_rows(bundle, data, text_column, label_column)
+            check_rows(bundle, data, columns)
         figures = _text_figures(bundle, data, foundation, server, recipe)
         texts = figures is not None
         if figures is None:
-            figures = _figures(bundle, data, text_column, label_column, foundation, server)
+            figures = _figures(bundle, data, columns, foundation, server)
     if as_json:
         show(figures, True)
         return
     if texts:
         _show_text_figures(bundle.name, figures)
         return
-    groups: dict[str, dict[str, Any]] = figures.get("labels") or figures["entities"]
-    rows = [{"": name, **rates} for name, rates in groups.items()]
-    show_table(f"{bundle.name}: {figures['rows']} rows", ["", "precision", "recall", "f1", "support"], rows)
+    if groups := figures.get("labels") or figures.get("entities"):
+        rows = [{"": name, **rates} for name, rates in groups.items()]
+        show_table(f"{bundle.name}: {figures['rows']} rows", ["", "precision", "recall", "f1", "support"], rows)
+    else:
+        typer.echo(f"{bundle.name}: {figures['rows']} rows")
     bounds = {
         name: " (95 % interval {:.4f} to {:.4f})".format(*one) for name, one in figures["intervals"].items()
     }
@@ -106,19 +118,19 @@ def _show_text_figures(name: str, figures: dict[str, Any]) -> None:
 
 
 def _figures(
-    bundle: Path, data: Path, text_column: str, label_column: str, foundation: str, server: str | None
+    bundle: Path, data: Path, columns: RowColumns, foundation: str, server: str | None
 ) -> dict[str, Any]:
     if server is not None:
         from rootstock.adapters.client.client import Client
         from rootstock.training.study.labelled_rows import named_columns
         from rootstock.training.study.server_scores import assess_on_server
 
-        with Client(server) as client, named_columns(data, text_column, label_column):
-            return assess_on_server(client, str(bundle), data, text_column, label_column)
+        with Client(server) as client, named_columns(data, columns):
+            return assess_on_server(client, str(bundle), data, columns)
     from rootstock.training.network.predictor import open_predictor
     from rootstock.training.study.assessment import assess
 
-    return assess(open_predictor(bundle, foundation), data, text_column, label_column)
+    return assess(open_predictor(bundle, foundation), data, columns)
 
 
 def compare(
@@ -127,20 +139,22 @@ def compare(
     data: DataPath,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
+    label_separator: LabelSeparator = None,
     foundation: Foundation = "default",
     as_json: Json = False,
 ) -> None:
     """Compare two adapters on the same rows by a paired test."""
     with failures():
-        from rootstock.training.study.labelled_rows import check_rows
+        from rootstock.training.study.labelled_rows import RowColumns, check_rows
 
+        columns = RowColumns(text_column, label_column, label_separator)
         for path in (first, second):
-            check_rows(path, data, text_column, label_column)
+            check_rows(path, data, columns)
         from rootstock.training.network.predictor import open_predictor
         from rootstock.training.study.assessment import compare_adapters
 
         adapters = [open_predictor(path, foundation) for path in (first, second)]
-        comparison = compare_adapters(adapters[0], adapters[1], data, text_column, label_column)
+        comparison = compare_adapters(adapters[0], adapters[1], data, columns)
     paired = comparison["paired"]
     verdict = "better" if paired["difference"] > 0 else "worse" if paired["difference"] < 0 else "as good"
     rows = f"{paired['wins']} rows won, {paired['losses']} lost"

@@ -31,7 +31,8 @@ class AuditRow(NamedTuple):
     """A labelled input and its place; `split` is empty for data that is not split yet.
 
     `text` is the text, or the name of an image or recording. Those have the `digest` of their content, by which
-    equal ones are found. A sentence has `words` and their `tags`, and all of these as its `label`.
+    equal ones are found. A sentence has `words` and their `tags`, and all of these as its `label`. A text that
+    may have any number of labels has them in `several`. One with a number has that as its `label`, and no labels.
     """
 
     text: str
@@ -42,10 +43,13 @@ class AuditRow(NamedTuple):
     digest: str = ""
     words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    several: tuple[str, ...] | None = None
 
     @property
     def counted(self) -> set[str]:
-        """The labels that count in the balance of the data: the label, or the entity types of a sentence."""
+        """The labels that count in the balance of the data: the labels, or the entity types of a sentence."""
+        if self.several is not None:
+            return set(self.several)
         return {tag[2:] for tag in self.tags if tag != OUTSIDE} if self.tags else {self.label}
 
     @property
@@ -205,7 +209,8 @@ def _pair(row: AuditRow, earlier: AuditRow, likeness: str, prefix: str = "") -> 
 
 def _balance(rows: Sequence[AuditRow]) -> Iterator[Finding]:
     counts = Counter(label for row in rows for label in row.counted)
-    if not rows:
+    # Numbers have no labels.
+    if not rows or (rows[0].several is not None and not counts):
         return
     file = rows[0].file
     if len(counts) == 1 and not rows[0].tags:

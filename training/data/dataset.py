@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rootstock.training.characters import quoted
+from rootstock.training.data.answers.answer_columns import answer_columns
 from rootstock.training.data.example import Example, Rows
 from rootstock.training.data.formats.characters import decoded
 from rootstock.training.data.formats.conll import TaggedSentence, read_conll, tags_of
-from rootstock.training.data.formats.label_value import check_forms, label_text
+from rootstock.training.data.formats.label_value import check_forms
 from rootstock.training.data.formats.tables import FORMATS, read_table
 from rootstock.training.data.formats.tag_scheme import check_tag, scheme_of
 from rootstock.training.data.media.media_rows import read_folder, read_table_of_files
 from rootstock.training.errors import DataError, RecipeError
+from rootstock.training.recipe.problem_keys import REGRESSION, SINGLE
 from rootstock.training.recipe.recipe_file import RecipeFile
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The rows of a recipe's files, and the labels in id order.
+    """The rows of a recipe's files, and the labels in id order; of numbers the name of their column.
 
     A part without a file is split off from `train`.
     """
@@ -34,7 +36,9 @@ class Dataset:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The labels, or the entity types, in id order."""
+        """The labels, or the entity types, in id order; none of numbers."""
+        if self.train.examples[0].value is not None:
+            return ()
         return tuple(tag[2:] for tag in self.labels if tag[:2] == "B-") if self.tokens else self.labels
 
     @property
@@ -59,12 +63,22 @@ def require_classifier(source: RecipeFile) -> None:
 
 
 def require_texts(source: RecipeFile) -> None:
-    """Raise RecipeError unless the recipe trains a classifier of texts."""
-    require_classifier(source)
+    """Raise RecipeError unless the recipe trains a classifier that gives each text, or word, one label."""
+    require_classes(source)
     if source.recipe.task.modality != "text":
         raise RecipeError(
             f"{source.path}: task_type: this command is for texts; {source.recipe.task_type} has run, validate, "
             "audit, cv, sweep, federate and rank-base"
+        )
+
+
+def require_classes(source: RecipeFile) -> None:
+    """Raise RecipeError unless the recipe trains a classifier that gives each input, or word, one label."""
+    require_classifier(source)
+    if source.recipe.problem_type not in (None, SINGLE):
+        raise RecipeError(
+            f"{source.path}: problem_type: this command is for one label an input; {source.recipe.problem_type} "
+            "has run, validate, audit, cv, sweep, evaluate and compare"
         )
 
 
@@ -77,16 +91,34 @@ def read_dataset(source: RecipeFile) -> Dataset:
     require_classifier(source)
     train, others = _parts(source)
     check_forms([train, *others.values()])
-    if source.recipe.task_type == "TOKEN_CLS":
-        labels = tags_of(train.examples)
-    else:
-        labels = tuple(sorted({example.labels[0] for example in train.examples}))
-    if len(labels) < 2:
-        raise DataError(f"{train.path}: every label is {labels[0]!r}; a classifier needs at least two labels")
-    dataset = Dataset(labels, train, **others)
+    dataset = Dataset(_label_names(source, train), train, **others)
     for rows in others.values():
         _check_known(rows, dataset)
     return dataset
+
+
+def _label_names(source: RecipeFile, train: Rows) -> tuple[str, ...]:
+    """Return the labels in id order; of numbers the name of their column. Raise DataError for too few."""
+    if source.recipe.problem_type == REGRESSION:
+        if len({example.value for example in train.examples}) < 2:
+            raise DataError(
+                f"{train.path}: every number is {train.examples[0].answer}; a regression needs rows with "
+                "different numbers"
+            )
+        return (source.recipe.data.label_column,)
+    if source.recipe.task_type == "TOKEN_CLS":
+        labels = tags_of(train.examples)
+    else:
+        labels = tuple(sorted({label for example in train.examples for label in example.labels}))
+    if unused := set(source.recipe.data.label_columns or ()) - set(labels):
+        raise DataError(
+            f"{train.path}: no row has 1 in the column {min(unused)!r} (data.label_columns); add rows with it, "
+            "or remove it"
+        )
+    if len(labels) < 2:
+        known = f"every label is {labels[0]!r}" if labels else "no row has a label"
+        raise DataError(f"{train.path}: {known}; a classifier needs at least two labels")
+    return labels
 
 
 def _parts(source: RecipeFile) -> tuple[Rows, dict[str, Rows]]:
@@ -169,12 +201,13 @@ def _format(source: RecipeFile, file: Path, key: str, formats: Sequence[str]) ->
 
 def _texts(source: RecipeFile, file: Path, raw: bytes) -> Iterator[Example]:
     data = source.recipe.data
-    columns = [data.text_column, data.label_column, *filter(None, (data.pair_column, data.group_column))]
+    answers = answer_columns(source.recipe)
+    columns = [data.text_column, *answers.names, *filter(None, (data.pair_column, data.group_column))]
     for line, row in read_table(file, raw, columns):
         text = _text(file, line, row, data.text_column)
         pair = _text(file, line, row, data.pair_column) if data.pair_column else None
-        label = label_text(f"{file}, line {line}", data.label_column, row[data.label_column])
-        yield Example(text, (label,), line, pair=pair, group=_group(row, data.group_column))
+        answer = answers.read(f"{file}, line {line}", row)
+        yield replace(answer, text=text, line=line, pair=pair, group=_group(row, data.group_column))
 
 
 def _tokens(source: RecipeFile, file: Path, raw: bytes) -> Iterator[TaggedSentence]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -31,14 +31,18 @@ class EncodedRow(Protocol):
     @property
     def first(self) -> tuple[int | None, ...]: ...
 
+    @property
+    def values(self) -> tuple[float, ...]: ...
+
 
 @dataclass(frozen=True)
 class TokenRow:
     """An example as the model takes it.
 
-    For a text, `targets` holds its class. For tokens, `targets` holds a class for each token, IGNORED at special
-    tokens; `words` holds the class of each word, and `first` the position of its first token, None if the word
-    was cut off. `types` tells the two texts of a pair apart. `cut` is True if the text was longer than the limit.
+    For a text, `targets` holds its class; or else `values` holds 0 or 1 for each label, or its number. For
+    tokens, `targets` holds a class for each token, IGNORED at special tokens; `words` holds the class of each
+    word, and `first` the position of its first token, None if the word was cut off. `types` tells the two texts
+    of a pair apart. `cut` is True if the text was longer than the limit.
     """
 
     ids: tuple[int, ...]
@@ -47,6 +51,7 @@ class TokenRow:
     cut: bool = False
     words: tuple[int, ...] = ()
     first: tuple[int | None, ...] = ()
+    values: tuple[float, ...] = ()
 
 
 def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
@@ -72,7 +77,7 @@ def encode(tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[s
     ids = {label: i for i, label in enumerate(labels)}
     inputs = [e.text if e.pair is None else (e.text, e.pair) for e in examples]
     return [
-        _tokens(encoding, example, ids) if example.words else _text(encoding, ids[example.labels[0]])
+        _tokens(encoding, example, ids) if example.words else _labelled(encoding, example, ids)
         for encoding, example in zip(tokenizer.encode_batch(inputs), examples, strict=True)
     ]
 
@@ -80,6 +85,19 @@ def encode(tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[s
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenRow]:
     """Return a token row for each text without a label, with IGNORED as its target."""
     return [_text(encoding, IGNORED) for encoding in tokenizer.encode_batch(list(texts))]
+
+
+def values_of(example: Example, labels: Sequence[str]) -> tuple[float, ...]:
+    """Return an example's number, or 0 or 1 for each of several labels; nothing for an example of one class."""
+    if example.value is not None:
+        return (example.value,)
+    return tuple(float(label in example.labels) for label in labels) if example.several else ()
+
+
+def _labelled(encoding: Encoding, example: Example, ids: dict[str, int]) -> TokenRow:
+    if values := values_of(example, list(ids)):
+        return replace(_text(encoding, IGNORED), targets=(), values=values)
+    return _text(encoding, ids[example.labels[0]])
 
 
 def _text(encoding: Encoding, target: int) -> TokenRow:

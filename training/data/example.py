@@ -15,9 +15,10 @@ OUTSIDE = "O"
 class Example:
     """One labelled input.
 
-    For a text, `labels` holds its one label. For tokens, `labels` holds a BIO tag for each of `words`, and `text`
-    is the words joined by spaces. `line` is the example's first line in its file (its row, in a Parquet file).
-    `pair` is the second text of a pair, `group` the example's group for fairness figures.
+    For a text, `labels` holds its one label, or any number of them in order if `several` is true. If its answer
+    is a number, that is `value`, and there are no labels. For tokens, `labels` holds a BIO tag for each of
+    `words`, and `text` is the words joined by spaces. `line` is the example's first line in its file (its row, in
+    a Parquet file). `pair` is the second text of a pair, `group` the example's group for fairness figures.
 
     For an image or a recording, `file` is its path and `text` that path as the data states it. `digest` covers
     its pixels or samples.
@@ -31,6 +32,8 @@ class Example:
     group: str | None = None
     file: Path | None = None
     digest: str = ""
+    several: bool = False
+    value: float | None = None
 
     @property
     def key(self) -> str:
@@ -41,13 +44,20 @@ class Example:
 
     @property
     def stratum(self) -> str:
-        """The stratum of a stratified split: the label, or the set of entity types in the sentence."""
-        return "+".join(sorted(self.kinds)) if self.words else self.labels[0]
+        """The stratum of a stratified split: the label, or the set of labels or entity types."""
+        return "+".join(sorted(self.kinds))
 
     @property
     def kinds(self) -> set[str]:
-        """The example's label, or the entity types in its sentence."""
+        """The example's labels, or the entity types in its sentence."""
         return {tag[2:] for tag in self.labels if tag != OUTSIDE} if self.words else set(self.labels)
+
+    @property
+    def answer(self) -> str:
+        """The example's answer in words: its labels or tags with spaces between them, or its number."""
+        if self.value is not None:
+            return f"{self.value:.12g}"
+        return ("|" if self.several else " ").join(self.labels)
 
     @cached_property
     def starts(self) -> list[int]:

@@ -64,6 +64,29 @@ def doubtful_tags(given: Sequence[Sequence[int]], probabilities: Sequence[Probab
     return [_doubt(int(row), int(word), given[row][word], probabilities[row][word]) for row, word in suspects]
 
 
+def doubtful_label_sets(given: Sequence[Sequence[int]], probabilities: Probabilities) -> list[tuple[int, int]]:
+    """Return the row and the label of each label that a row probably should not have, or lacks.
+
+    `given` holds the labels of each row, `probabilities` (rows, labels) those of models that did not see it. A
+    label without rows, or of all rows, has no doubts. Raise MissingExtra without cleanlab.
+    Source: Thyagarajan et al., "Identifying Incorrect Annotations in Multi-Label Classification Data", 2023.
+    """
+    with extra("checks for label noise"):
+        from cleanlab.filter import find_label_issues
+    flags = np.zeros_like(probabilities, np.int64)
+    for row, labels in enumerate(given):
+        flags[row, list(labels)] = 1
+    doubts = []
+    for label in range(len(flags[0])):
+        if len(set(flags[:, label].tolist())) < 2:
+            continue
+        pairs = np.stack([1 - probabilities[:, label], probabilities[:, label]], 1)
+        with _rare_classes():
+            suspects = find_label_issues(flags[:, label], pairs, **_SETTINGS)
+        doubts += [(int(row), label) for row in suspects]
+    return doubts
+
+
 @contextmanager
 def _rare_classes() -> Iterator[None]:
     """Silence cleanlab's warning that a class has too few rows to doubt its labels."""

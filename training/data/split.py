@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from rootstock.training.data.answers.strata import GROUPS, dealt, even_sizes, value_strata
 from rootstock.training.data.dataset import Dataset
 from rootstock.training.data.example import Example, Rows
 from rootstock.training.errors import DataError
@@ -77,7 +79,13 @@ def folds(examples: Sequence[Example], seed: int, count: int = FOLDS) -> Iterato
     """Yield `count` stratified folds of examples: the positions to train on, and those to predict."""
     from sklearn.model_selection import StratifiedKFold
 
+    if examples[0].several:
+        for fold in dealt(examples, even_sizes(len(examples), min(count, len(examples))), seed):
+            yield sorted(set(range(len(examples))) - set(fold)), fold
+        return
     strata = [example.stratum for example in examples]
+    if examples[0].value is not None:
+        strata = value_strata(examples, len(examples) // count)
     counts = Counter(strata)
     # A stratum needs `count` rows, so the rare sets of entity types share one.
     strata = [stratum if counts[stratum] >= count else "" for stratum in strata]
@@ -91,12 +99,12 @@ def _unique(rows: Rows, conflicts: str) -> list[Example]:
     first: dict[str, Example] = {}
     for example in rows.examples:
         seen = first.setdefault(example.key, example)
-        if seen.labels != example.labels and conflicts == "refuse":
+        if seen.answer != example.answer and conflicts == "refuse":
             same = f"{rows.path}, line {example.line}: same text as line {seen.line}"
             if example.file is not None:
                 same = f"{example.file}: same content as {seen.file}"
             raise DataError(
-                f"{same} with another label: {_labels(example)} and {_labels(seen)}; correct one, or set "
+                f"{same} with another label: {example.answer!r} and {seen.answer!r}; correct one, or set "
                 "data.conflicts: first"
             )
     return list(first.values())
@@ -107,20 +115,17 @@ def _without(examples: Iterable[Example], others: Iterable[Example]) -> list[Exa
     return [example for example in examples if example.key not in excluded]
 
 
-def _labels(example: Example) -> str:
-    return repr(" ".join(example.labels))
-
-
 def _few(dataset: Dataset, examples: Sequence[Example], k: int, seed: int) -> list[Example]:
     """Return `k` examples of each label, or of each entity type, drawn by the seed, in the file's order.
 
-    A sentence counts for each entity type in it; k sentences without entities are drawn as well.
+    A sentence counts for each entity type in it, and a text for each of its labels; k inputs without any are
+    drawn as well. Of numbers it is `k` of each of `GROUPS` groups, from the lowest to the highest.
     """
-    import random
-
+    if examples[0].value is not None:
+        return _few_numbers(dataset, examples, k, seed)
     order = list(range(len(examples)))
     random.Random(seed).shuffle(order)  # noqa: S311 - a draw that can be repeated
-    groups = [*dataset.kinds, ""] if dataset.tokens else list(dataset.kinds)
+    groups = [*dataset.kinds, ""] if dataset.tokens or examples[0].several else list(dataset.kinds)
     have: Counter[str] = Counter()
     chosen = set()
     for kind in sorted(groups, key=lambda kind: sum(kind in e.kinds for e in examples)):
@@ -139,6 +144,20 @@ def _few(dataset: Dataset, examples: Sequence[Example], k: int, seed: int) -> li
     return [examples[i] for i in sorted(chosen)]
 
 
+def _few_numbers(dataset: Dataset, examples: Sequence[Example], k: int, seed: int) -> list[Example]:
+    if len(examples) < k * GROUPS:
+        raise DataError(
+            f"{dataset.train.path}: {len(examples)} rows to draw from; data.splits.k_shot {k} draws from each of "
+            f"{GROUPS} groups of numbers, so it needs {k * GROUPS}: lower it, or add rows"
+        )
+    by_group: dict[str, list[int]] = {}
+    for i, group in enumerate(value_strata(examples, GROUPS)):
+        by_group.setdefault(group, []).append(i)
+    draw = random.Random(seed)  # noqa: S311 - can be repeated
+    chosen = [i for group in by_group.values() for i in draw.sample(group, k)]
+    return [examples[i] for i in sorted(chosen)]
+
+
 def _check_counts(dataset: Dataset, examples: Sequence[Example], settings: Splits) -> None:
     for kind in dataset.kinds:
         count = sum(kind in example.kinds for example in examples)
@@ -147,10 +166,15 @@ def _check_counts(dataset: Dataset, examples: Sequence[Example], settings: Split
 
 
 def _check_folds(dataset: Dataset, examples: Sequence[Example]) -> None:
-    """Raise DataError for a label of texts that has fewer rows than there are folds: a fold would lack it."""
+    """Raise DataError for a label of texts that a fold would lack, and for too few rows with numbers."""
     if dataset.tokens:
         return
-    counts = Counter(example.labels[0] for example in examples)
+    if not dataset.kinds and len(examples) < 2 * FOLDS:
+        raise DataError(
+            f"{dataset.train.path}: {len(examples)} rows to train and choose by; data.splits.choose_by: "
+            f"cross_validation needs {2 * FOLDS}: add rows, or set validation"
+        )
+    counts = Counter(kind for example in examples for kind in example.kinds)
     for label in dataset.kinds:
         if counts[label] < FOLDS:
             raise DataError(
@@ -180,6 +204,11 @@ def _deal(
     """Return `examples` without `count` of them, and those `count`, both in order and with the same strata."""
     from sklearn.model_selection import train_test_split
 
+    if not examples:
+        raise DataError(f"{dataset.train.path}: every text is one of test or validation; add others to train on")
+    if examples[0].several and 0 < count < len(examples):
+        parts = dealt(examples, (len(examples) - count, count), settings.seed)
+        return [examples[i] for i in parts[0]], [examples[i] for i in parts[1]]
     try:
         first, second = train_test_split(
             range(len(examples)),
@@ -195,6 +224,8 @@ def _deal(
 
 def _strata(examples: Sequence[Example], count: int) -> list[str]:
     """Return each example's stratum. Sets of entity types that are too rare share one stratum."""
+    if examples[0].value is not None:
+        return value_strata(examples, min(count, len(examples) - count))
     strata = [example.stratum for example in examples]
     if not examples[0].words:
         return strata

@@ -14,10 +14,8 @@ from rootstock.training.fit.contrastive import balanced_batches, supervised_cont
 from rootstock.training.fit.descent import Epoch, EpochScore, Fit, FitStage, copy_of, descend
 from rootstock.training.fit.objective import Objective
 from rootstock.training.fit.plan import TrainingPlan, TrainingRows
-from rootstock.training.metrics.calibration import flatten, log_loss
-from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.network.construction import new_network, random_network
-from rootstock.training.network.head_fit import cross_validated_head, set_head, weak_head
+from rootstock.training.network.head_fit import cross_validated_head, set_head, standardised, weak_head
 from rootstock.training.network.inputs import Inputs, KnownStates, TokenInputs, added_up
 from rootstock.training.network.network import Network, has_one_layer, outputs, start_at_states
 from rootstock.training.network.row_encoder import RowEncoder
@@ -87,9 +85,9 @@ def _head_only(rows: TrainingRows, plan: TrainingPlan) -> Candidate:
     train, validation = encoder.inputs(rows.train), encoder.inputs(rows.validation)
     _start_at_states(network, [train, validation], plan)
     if plan.by_contrast(rows):
-        head = weak_head(network, _with_label_names(network, train, plan), encoder.labels)
+        head = weak_head(network, _with_label_names(network, train, plan), encoder.problem)
     else:
-        head = cross_validated_head(network, train, validation, encoder.labels, plan.seed)
+        head = cross_validated_head(network, train, validation, encoder.problem, plan.seed)
     set_head(network, head)
     return Candidate(HEAD_ONLY, network)
 
@@ -104,10 +102,10 @@ def _fit(method: str, network: Network, rows: TrainingRows, plan: TrainingPlan, 
     if plan.by_contrast(rows):
         return _by_contrast(method, network, train, views, plan)
     if fit_head and has_one_layer(network):
-        set_head(network, weak_head(network, train, encoder.labels))
+        set_head(network, weak_head(network, train, encoder.problem))
     start = copy_of(network.parameters())
     train_on = views if len(views) else train
-    fit = _by_cross_entropy(network, train_on, len(train), validation, target, rows.examples, plan)
+    fit = _by_label_loss(network, train_on, len(train), validation, target, rows.examples, plan)
     line = Line(network, start) if method == "lora" else None
     return Candidate(method, network, fit.epochs, fit.best, line)
 
@@ -148,7 +146,7 @@ def _by_contrast(method: str, network: Network, train: Inputs, views: Inputs, pl
     stage = FitStage(f"{plan.stage}-contrast", epochs, steps, batches, loss, ema_decay=settings.ema_decay)
 
     def fit_head() -> None:
-        set_head(network, weak_head(network, train, plan.encoder.labels))
+        set_head(network, weak_head(network, train, plan.encoder.problem))
 
     start = copy_of(network.parameters())
     fit = descend(network, stage, settings, plan.seed, plan.report, plan.checkpoints)
@@ -176,7 +174,7 @@ def _with_label_names(network: Network, train: Inputs, plan: TrainingPlan) -> In
     return more
 
 
-def _by_cross_entropy(
+def _by_label_loss(
     network: Network,
     train: Inputs,
     count: int,
@@ -185,9 +183,12 @@ def _by_cross_entropy(
     examples: Sequence[Example],
     plan: TrainingPlan,
 ) -> Fit:
-    """Train by cross entropy. `train` holds `count` rows, or that many for each of their changed copies."""
-    settings, labels = plan.settings, plan.encoder.labels
-    objective = Objective(settings, len(labels), network, train, target)
+    """Train by the loss of the problem, for classes cross entropy.
+
+    `train` holds `count` rows, or that many for each of their changed copies.
+    """
+    settings, problem = plan.settings, plan.encoder.problem
+    objective = Objective(settings, problem, network, train, target)
     size = settings.training.per_device_train_batch_size
     current = [train]
 
@@ -204,8 +205,8 @@ def _by_cross_entropy(
         return objective(current[0].batch(part.positions), done) * part.share
 
     def score() -> EpochScore:
-        raw, rows = outputs(network, validation), validation.rows
-        return EpochScore(macro_f1(raw, rows, labels), log_loss(*flatten(raw, [row.targets for row in rows])))
+        raw, rows = objective.units.restored(outputs(network, validation)), validation.rows
+        return EpochScore(problem.score(raw, rows), problem.loss(raw, rows, objective.units))
 
     stage = FitStage(
         plan.stage,
@@ -216,7 +217,8 @@ def _by_cross_entropy(
         score if len(validation) else None,
         objective.parameters,
     )
-    return descend(network, stage, settings.training, plan.seed, plan.report, plan.checkpoints)
+    with standardised(network, objective.units):
+        return descend(network, stage, settings.training, plan.seed, plan.report, plan.checkpoints)
 
 
 def draw_views(count: int, copies: int, order: torch.Generator) -> list[int]:
@@ -264,5 +266,5 @@ def from_scratch(rows: TrainingRows, plan: TrainingPlan) -> Candidate:
     train, validation = encoder.inputs(rows.train), encoder.inputs(rows.validation)
     slower = plan.settings.training.model_copy(update={"learning_rate": 5e-4, "unfreeze_schedule": None})
     slow_plan = replace(plan, settings=replace(plan.settings, training=slower))
-    fit = _by_cross_entropy(network, train, len(train), validation, None, rows.examples, slow_plan)
+    fit = _by_label_loss(network, train, len(train), validation, None, rows.examples, slow_plan)
     return Candidate("from_scratch", network, fit.epochs, fit.best)

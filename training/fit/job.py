@@ -21,6 +21,8 @@ from rootstock.training.network.media.media_encoder import MediaEncoder
 from rootstock.training.network.network_spec import InitialAdapter, NetworkSpec
 from rootstock.training.network.row_encoder import InputEncoder, RowEncoder
 from rootstock.training.network.trunk import sites
+from rootstock.training.problems.problem import Problem
+from rootstock.training.problems.problem_table import problem_of
 from rootstock.training.recipe.recipe import Peft, Recipe
 from rootstock.training.recipe.recipe_file import RecipeFile
 
@@ -118,7 +120,8 @@ def prepare(source: RecipeFile) -> Job:
             f"for {recipe.task.modality}; name one"
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = _encoder(recipe, files, spec, dataset.labels, device, origin)
+    problem = problem_of(recipe.problem_type, dataset.labels)
+    encoder = _encoder(recipe, files, spec, problem, device, origin)
     rows = {name: encoder.encode(getattr(parts, name)) for name in parts.sizes}
     # Only recipes for texts name such files.
     unlabelled = {
@@ -126,7 +129,8 @@ def prepare(source: RecipeFile) -> Job:
         for key, path in _text_paths(recipe).items()
     }
     settings = FitSettings(recipe.training, recipe.augmentation, recipe.domain_adaptation)
-    few = settings.contrasts(recipe.task.heads[0] == "linear", len(parts.train), len(dataset.labels))
+    classes = recipe.task.heads[0] == "linear" and problem.has_classes
+    few = settings.contrasts(classes, len(parts.train), len(dataset.labels))
     peft = upper_layers(recipe.peft, spec) if few and spec.modality == "text" else recipe.peft
     network = NetworkSpec(
         files,
@@ -157,16 +161,16 @@ def _encoder(
     recipe: Recipe,
     files: FoundationFiles,
     spec: FoundationSpec,
-    labels: tuple[str, ...],
+    problem: Problem,
     device: torch.device,
     origin: str,
 ) -> InputEncoder:
     """Return the encoder of the foundation's modality."""
     if spec.modality == "text":
         check_length(recipe.training.max_length, spec, origin)
-        return RowEncoder.of(files, labels, recipe.training.max_length, device)
+        return RowEncoder.of(files, problem, recipe.training.max_length, device)
     change = recipe.augmentation.image or recipe.augmentation.audio
-    return MediaEncoder.of(files, spec, labels, device, change, recipe.seeds[0])
+    return MediaEncoder.of(files, spec, problem.labels, device, change, recipe.seeds[0])
 
 
 def upper_layers(peft: Peft, spec: FoundationSpec) -> Peft:

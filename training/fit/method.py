@@ -6,9 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from rootstock.adapters.spec import Array
 from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.split import FOLDS
@@ -17,18 +14,9 @@ from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, train_candida
 from rootstock.training.fit.descent import silent
 from rootstock.training.fit.fold_progress import FoldProgress
 from rootstock.training.fit.plan import TrainingPlan, TrainingRows
-from rootstock.training.metrics.counts import entity_counts, f1
-from rootstock.training.metrics.evaluation import macro_f1, word_tags
-from rootstock.training.metrics.expected_gain import (
-    ExpectedGain,
-    ObservedGain,
-    best_gain,
-    expected_gains,
-    observed_on_counts,
-    observed_on_labels,
-)
+from rootstock.training.metrics.expected_gain import ExpectedGain, ObservedGain, best_gain, expected_gains
 from rootstock.training.metrics.gain_priors import GAIN_PRIORS
-from rootstock.training.metrics.paired_test import Comparison, mcnemar, paired_bootstrap
+from rootstock.training.metrics.paired_test import Comparison
 from rootstock.training.network.row_encoder import RowEncoder
 from rootstock.training.network.strength import STRENGTHS
 from rootstock.training.network.trunk import head_layers
@@ -147,7 +135,7 @@ def judge(
     """
     candidate: Candidate | None = None
     strengths = STRENGTHS if method == "lora" and plan.network.peft.choose_strength else (1.0,)
-    judged, folds, labels = rows.scoring_rows, None, plan.encoder.labels
+    judged, folds, problem = rows.scoring_rows, None, plan.encoder.problem
     prior = GAIN_PRIORS[kind_of_gain(rows, plan)]
     before = None if alone is None else alone.held_out
     if rows.validation:
@@ -158,7 +146,7 @@ def judge(
         for number in _folds(method, rows, plan, by_fold):
             if certain is None or before is None or number == FOLDS:
                 continue
-            observed = observe(by_fold.of(before), by_fold.outputs, by_fold.rows, labels)
+            observed = problem.observe(by_fold.of(before), list(by_fold.outputs.values()), by_fold.rows)
             gains = expected_gains(prior, observed, strengths)
             clear = number >= FOLDS // 2 and best_gain(gains).chance_of_loss < certain
             if clear or all(1 - gain.chance_of_loss < _HOPELESS for gain in gains):
@@ -168,38 +156,20 @@ def judge(
     best, gain, paired = strengths[-1], None, None
     shown: ObservedGain | None = None
     if before is not None:
-        shown = observe(before, held_out, judged, labels)
+        shown = problem.observe(before, list(held_out.values()), judged)
         gain = best_gain(expected_gains(prior, shown, strengths))
         best = gain.strength
-        paired = compare(before, held_out[best], judged, labels)
+        paired = problem.compare(before, held_out[best], judged)
     if candidate is not None and candidate.line is not None:
         candidate.line.move(best)
-    score = macro_f1(held_out[best], judged, labels)
+    score = problem.score(held_out[best], judged)
     return MethodScore(method, held_out[best], score, paired, candidate, best, gain, shown, folds, judged)
 
 
 def kind_of_gain(rows: TrainingRows, plan: TrainingPlan) -> str:
     """Return the key of GAIN_PRIORS for a run's rows and its way of training."""
-    if not isinstance(plan.encoder, RowEncoder):
-        return "media"
-    if rows.scoring_rows[0].words:
-        return "entities"
-    return "few_texts" if plan.by_contrast(rows) else "many_texts"
-
-
-def observe(
-    before: Sequence[Array],
-    after: Mapping[float, Sequence[Array]],
-    rows: Sequence[EncodedRow],
-    labels: Sequence[str],
-) -> ObservedGain:
-    """Return the gains of outputs by strength over `before`: in accuracy for texts, in entity F1 for tokens."""
-    everything = (before, *after.values())
-    if rows[0].words:
-        counts = [entity_counts(*word_tags(outputs, rows, labels)) for outputs in everything]
-        return observed_on_counts(counts[0], counts[1:], f1)
-    right = [_right(outputs, rows) for outputs in everything]
-    return observed_on_labels(right[0], right[1:])
+    media = not isinstance(plan.encoder, RowEncoder)
+    return plan.encoder.problem.gain_kind(rows.scoring_rows, plan.by_contrast(rows), media)
 
 
 def _at_strengths(
@@ -263,25 +233,6 @@ def _folds(
         held_out = [rows.train[i] for i in fold]
         by_fold.add(fold, _at_strengths(candidate, plan, held_out, by_fold.strengths))
         yield number + 1
-
-
-def compare(
-    before: Sequence[Array], after: Sequence[Array], rows: Sequence[EncodedRow], labels: Sequence[str]
-) -> Comparison:
-    """Test by pairs whether `after` is better than `before` on the same rows.
-
-    Texts are compared by McNemar's test on right answers, tokens by a bootstrap of entity F1 over sentences.
-    """
-    if rows[0].words:
-        counts = [entity_counts(*word_tags(outputs, rows, labels)) for outputs in (before, after)]
-        return paired_bootstrap(counts[0], counts[1], f1)
-    return mcnemar(_right(before, rows), _right(after, rows))
-
-
-def _right(outputs: Sequence[Array], rows: Sequence[EncodedRow]) -> npt.NDArray[np.bool_]:
-    """Return for each text whether the answer is right."""
-    answers = np.array([row.argmax() for row in outputs])
-    return np.asarray(answers == np.array([row.targets[0] for row in rows]), np.bool_)
 
 
 def final(choice: Choice, rows: TrainingRows, plan: TrainingPlan) -> Candidate:

@@ -1,4 +1,4 @@
-"""The loss of a training step: cross entropy, with mixup, class weights and domain adaptation."""
+"""The loss of a training step: that of the problem; for classes also mixup, weights and domain adaptation."""
 
 from __future__ import annotations
 
@@ -11,25 +11,31 @@ from rootstock.training.fit.contrastive import supervised_contrast
 from rootstock.training.fit.plan import FitSettings
 from rootstock.training.network.inputs import InputBatch, Inputs, TokenBatch
 from rootstock.training.network.network import Network
+from rootstock.training.problems.problem import Problem, ValueProblem
 
 if TYPE_CHECKING:
     import torch
 
 
 class Objective:
-    """The loss of a step. `target` are unlabelled rows of another domain, if the recipe names any."""
+    """The loss of a step. `target` are unlabelled rows of another domain, if the recipe names any.
+
+    `units` are those in which the head has to answer while it trains.
+    """
 
     def __init__(
-        self, settings: FitSettings, labels: int, network: Network, train: Inputs, target: Inputs | None
+        self, settings: FitSettings, problem: Problem, network: Network, train: Inputs, target: Inputs | None
     ) -> None:
         import torch
 
         self._settings = settings
         self._network = network
         self._target = target
+        self._problem = problem
+        self.units = problem.units(train.rows)
         self._weights: torch.Tensor | None = None
         if settings.training.class_weights == "balanced":
-            counts = torch.bincount(torch.tensor(train.targets), minlength=labels).float()
+            counts = torch.bincount(torch.tensor(train.targets), minlength=len(problem.labels)).float()
             present = (counts > 0).sum()
             self._weights = (counts.sum() / (present * counts.clamp(min=1))).to(train.device)
         self._domains: DomainClassifier | None = None
@@ -66,6 +72,8 @@ class Objective:
 
         head = cast("nn.Linear", self._network.head)
         alpha, targets = self._settings.augmentation.mixup_alpha, batch.targets
+        if isinstance(self._problem, ValueProblem):
+            return self._problem.value_loss(head(embeddings), targets, self.units)
         if batch.mixed is not None:
             return self._mixed_loss(head(embeddings), targets, *batch.mixed)
         if not alpha:

@@ -33,10 +33,13 @@ class FitSettings:
         """True if augmentation changes the words, and so the tokens, in each epoch."""
         return bool(self.augmentation.word_dropout or self.augmentation.word_swap)
 
-    def contrasts(self, linear_head: bool, rows: int, labels: int) -> bool:
-        """Return True if a contrastive stage comes first: the recipe says so, or a label has few rows."""
+    def contrasts(self, classes: bool, rows: int, labels: int) -> bool:
+        """Return True if a contrastive stage comes first: the recipe says so, or a label has few rows.
+
+        `classes` is true for a linear head on inputs that have one class each.
+        """
         epochs = self.training.contrastive_epochs
-        return linear_head and rows < FEW * labels if epochs is None else epochs > 0
+        return classes and rows < FEW * labels if epochs is None else epochs > 0
 
 
 @dataclass(frozen=True)
@@ -100,4 +103,5 @@ class TrainingPlan:
 
         The labels' names are then rows too, also for the head alone.
         """
-        return self.settings.contrasts(self.network.linear_head, rows.count, self.network.labels)
+        classes = self.network.linear_head and self.encoder.problem.has_classes
+        return self.settings.contrasts(classes, rows.count, self.network.labels)

@@ -46,12 +46,16 @@ def wrong_answers(
 def _answers(example: Example, row: EncodedRow, probabilities: Any) -> Iterator[tuple[str, int, Any]]:
     """Yield the text of each answer of an example, its true class and its (labels,) probabilities."""
     if not row.words:
-        text = example.text if example.pair is None else f"{example.text} | {example.pair}"
-        yield _shortened(text), row.targets[0], probabilities
+        yield shortened(example), row.targets[0], probabilities
         return
     for number, (truth, at) in enumerate(zip(row.words, row.first, strict=True)):
         if at is not None:
             yield _in_context(example, number), truth, probabilities[at]
+
+
+def shortened(example: Example) -> str:
+    """Return the text of an example, or its two texts, cut to a length that a table takes."""
+    return _shortened(example.text if example.pair is None else f"{example.text} | {example.pair}")
 
 
 def _in_context(example: Example, number: int) -> str:

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rootstock.adapters.spec import Array
 from rootstock.training.data.encoding import IGNORED
 from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.network.inputs import Inputs
-from rootstock.training.network.linear_head import (
+from rootstock.training.network.network import Network, outputs, simple_head
+from rootstock.training.problems.linear_head import (
     LinearHead,
-    Targets,
-    choose_strength,
     choose_strength_by,
     fit_head,
 )
-from rootstock.training.network.network import Network, outputs, simple_head
+from rootstock.training.problems.problem import Problem
+from rootstock.training.problems.units import NONE, Units
 
 _TOKEN_STRENGTHS = (1.0, 10.0)
-_WEAK = 10.0
 
 
 def cross_validated_head(
-    network: Network, train: Inputs, validation: Inputs, labels: Sequence[str], seed: int
+    network: Network, train: Inputs, validation: Inputs, problem: Problem, seed: int
 ) -> LinearHead:
     """Return the head on the network's features as they are now.
 
-    For texts cross-validation chooses C. For tokens the validation rows choose it; without any it is 1.
+    For texts cross-validation chooses its strength. For tokens the validation rows choose it; without any it is
+    1.
     """
     features, targets = _features(network, train)
     if not train.per_token:
-        return fit_head(features, targets, len(labels), choose_strength(features, targets, seed))
+        return problem.fit_head(features, targets, seed)
+    labels = problem.labels
     if not len(validation):
         return fit_head(features, targets, len(labels), _TOKEN_STRENGTHS[0])
     states = outputs(network, validation, "states")
@@ -43,14 +47,14 @@ def cross_validated_head(
     return choose_strength_by(features, targets, len(labels), score, _TOKEN_STRENGTHS)
 
 
-def weak_head(network: Network, train: Inputs, labels: Sequence[str]) -> LinearHead:
-    """Return the head of C = 10 on the network's features as they are now.
+def weak_head(network: Network, train: Inputs, problem: Problem) -> LinearHead:
+    """Return the head of a low strength on the network's features as they are now.
 
-    C is fixed, since few rows, or rows after a contrastive stage, cannot choose it. A descent starts from this
-    head too: one that fits every row would leave no loss to learn from.
+    The strength is fixed, since few rows, or rows after a contrastive stage, cannot choose it. A descent starts
+    from this head too: one that fits every row would leave no loss to learn from.
     """
     features, targets = _features(network, train)
-    return fit_head(features, targets, len(labels), _WEAK)
+    return problem.fit_weak_head(features, targets)
 
 
 def set_head(network: Network, head: LinearHead) -> None:
@@ -63,9 +67,28 @@ def set_head(network: Network, head: LinearHead) -> None:
         module.bias.copy_(torch.from_numpy(head.bias))
 
 
-def _features(network: Network, inputs: Inputs) -> tuple[Array, Targets]:
-    """Return a vector and a class for each text, or for each token that has a class."""
-    targets = np.array(inputs.targets)
+@contextmanager
+def standardised(network: Network, units: Units) -> Iterator[None]:
+    """Let the network's one-layer head answer in standardised numbers; afterwards it answers in numbers again."""
+    if units == NONE:
+        yield
+        return
+    import torch
+
+    module = simple_head(network)
+    with torch.no_grad():
+        module.weight.div_(units.deviation)
+        module.bias.sub_(units.mean).div_(units.deviation)
+    yield
+    with torch.no_grad():
+        module.weight.mul_(units.deviation)
+        module.bias.mul_(units.deviation).add_(units.mean)
+
+
+def _features(network: Network, inputs: Inputs) -> tuple[Array, npt.NDArray[Any]]:
+    """Return a vector and a class, or values, for each text, or for each token that has a class."""
+    values = not inputs.per_token and bool(inputs.rows[0].values)
+    targets = np.array([row.values for row in inputs.rows] if values else inputs.targets)
     if not inputs.per_token:
         return np.stack(outputs(network, inputs, "embed")), targets
     states = outputs(network, inputs, "states")

@@ -26,9 +26,10 @@ _TOKENS = 4096
 class InputBatch(Protocol):
     """The rows of a batch, for a trunk.
 
-    `targets`: (rows,), for tokens (rows, tokens) with IGNORED at padding and special tokens. `mask`: (rows,
-    tokens), None where no row is padded. `states`: (rows, tokens, width), or None where the trunk runs whole.
-    `mixed`: the second class of each row and its share of the row, both (rows,), or None.
+    `targets`: classes (rows,), for tokens (rows, tokens) with IGNORED at padding and special tokens; or the
+    values of the rows, (rows, outputs). `mask`: (rows, tokens), None where no row is padded. `states`: (rows,
+    tokens, width), or None where the trunk runs whole. `mixed`: the second class of each row and its share of the
+    row, both (rows,), or None.
     """
 
     @property
@@ -156,6 +157,8 @@ class TokenInputs(Inputs):
         self._types = flat([row.types or (0,) * len(row.ids) for row in rows], 0)
         if self.per_token:
             self._targets = flat([row.targets for row in rows], IGNORED)
+        elif rows and rows[0].values:
+            self._targets = torch.tensor([row.values for row in rows], dtype=torch.float32, device=device)
         else:
             self._targets = torch.tensor([row.targets[0] for row in rows], dtype=torch.long, device=device)
 

@@ -19,6 +19,8 @@ from rootstock.training.network.files import load
 from rootstock.training.network.network import Network, outputs
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.network.row_encoder import RowEncoder
+from rootstock.training.problems.problem import Problem
+from rootstock.training.problems.problem_table import problem_of
 from rootstock.training.recipe.recipe import CLASSIFYING, TaskType
 
 
@@ -36,6 +38,11 @@ class Predictor:
     def labels(self) -> tuple[str, ...]:
         """The labels in id order."""
         return self.bundle.manifest.labels
+
+    @property
+    def problem(self) -> Problem:
+        """The problem that the adapter answers."""
+        return self.encoder.problem
 
     @property
     def task_type(self) -> TaskType:
@@ -73,5 +80,6 @@ def open_predictor(path: Path, foundation: str) -> Predictor:
         network = load(Path(folder), network_spec)
     if manifest.preprocessing is None:
         raise ValueError(f"{path}: a bundle for texts without preprocessing")
-    encoder = RowEncoder.of(files, manifest.labels, manifest.preprocessing.max_length, torch.device("cpu"))
+    problem = problem_of(manifest.problem_type, manifest.labels)
+    encoder = RowEncoder.of(files, problem, manifest.preprocessing.max_length, torch.device("cpu"))
     return Predictor(path, bundle, spec, network, encoder)

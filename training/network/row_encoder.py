@@ -12,6 +12,7 @@ from rootstock.adapters.spec import Preprocessing
 from rootstock.training.data.encoding import TokenRow, encode, encode_texts, load_tokenizer, padding
 from rootstock.training.data.example import Example
 from rootstock.training.network.inputs import Inputs, TokenInputs
+from rootstock.training.problems.problem import Problem
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,9 @@ class InputEncoder(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def problem(self) -> Problem: ...
 
     @property
     def device(self) -> torch.device: ...
@@ -51,21 +55,24 @@ class InputEncoder(Protocol):
 class RowEncoder:
     """An encoder of examples by the foundation's tokenizer, for a network on `device`.
 
-    `labels` are in id order, and `max_length` is the limit in tokens.
+    `problem` has the labels in id order, and `max_length` is the limit in tokens.
     """
 
     tokenizer: Tokenizer
-    labels: tuple[str, ...]
+    problem: Problem
     max_length: int
     pad_id: int
     device: torch.device
 
     @classmethod
-    def of(
-        cls, files: FoundationFiles, labels: tuple[str, ...], max_length: int, device: torch.device
-    ) -> RowEncoder:
+    def of(cls, files: FoundationFiles, problem: Problem, max_length: int, device: torch.device) -> RowEncoder:
         """Return the encoder of a foundation's files."""
-        return cls(load_tokenizer(files.folder, max_length), labels, max_length, padding(files), device)
+        return cls(load_tokenizer(files.folder, max_length), problem, max_length, padding(files), device)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in id order."""
+        return self.problem.labels
 
     def on(self, device: torch.device) -> RowEncoder:
         """Return the encoder for a network on another device."""

@@ -73,7 +73,18 @@ class Data(RecipeSection):
     test_path: Text | None = Field(default=None, description="`given` splits: the rows to report on.")
     text_column: Text = Field(default="text", description="The column of the text.")
     pair_column: Text | None = Field(default=None, description="The column of a second text, for pairs.")
-    label_column: Text = Field(default="label", description="The column of the label, or of the list of tags.")
+    label_column: Text = Field(
+        default="label", description="The column of the label, the labels, the number, or the list of tags."
+    )
+    label_separator: Text | None = Field(
+        default=None,
+        description="multi_label_classification: the text between the labels of a row, such as |. Lists of "
+        "labels in .jsonl and .parquet need none.",
+    )
+    label_columns: Annotated[list[Text], Field(min_length=2)] | None = Field(
+        default=None,
+        description="multi_label_classification, instead of label_column: one column of 0 and 1 for each label.",
+    )
     token_column: Text = Field(default="tokens", description="TOKEN_CLS in .jsonl, .parquet: the list of words.")
     group_column: Text | None = Field(default=None, description="The column of the group, for fairness figures.")
     conflicts: Literal["refuse", "first"] = Field(

@@ -23,6 +23,7 @@ from rootstock.training.recipe.fields import (
     Text,
 )
 from rootstock.training.recipe.generation_section import Generation, Prompts
+from rootstock.training.recipe.problem_keys import ProblemType, check_problem
 from rootstock.training.recipe.task_keys import check_keys
 
 # PEFT has no name for the tasks of images and audio, so they have the hub's.
@@ -223,6 +224,10 @@ class Recipe(RecipeSection):
         description="SEQ_CLS classifies texts, TOKEN_CLS finds entities, CAUSAL_LM answers chats, SEQ_2_SEQ_LM "
         "rewrites texts, image-classification and audio-classification classify images and recordings."
     )
+    problem_type: ProblemType | None = Field(
+        default=None,
+        description="SEQ_CLS: one label a text, any number of labels, or a number. Default: one label.",
+    )
     base_model: str = Field(
         default="default", description="`default`, `chat`, `vision`, a local folder, or org/name@<40 hex>."
     )
@@ -273,6 +278,7 @@ class Recipe(RecipeSection):
     @model_validator(mode="after")
     def _fits_the_task(self) -> Recipe:
         check_keys(self, self.task_type)
+        check_problem(self, self.problem_type)
         return self
 
     @property

@@ -28,7 +28,7 @@ _UNREADABLE = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupErro
 _DATA_PATHS = ("path", "val_path", "test_path", "image_folder", "audio_folder")
 _PATHS = {"output_dir": None, "tracking": None, "data": _DATA_PATHS}
 # Keys that the hash leaves out where they are not set, so that a recipe without them keeps its hash.
-_UNSET = (("prompts", "chat_template"),)
+_UNSET = (("prompts", "chat_template"), ("data", "label_separator"), ("data", "label_columns"))
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class RecipeFile:
         for section, key in _UNSET:
             if value.get(section, {}).get(key, key) is None:
                 del value[section][key]
+        if value.get("problem_type", "") is None:
+            del value["problem_type"]
         return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
 
     @property
@@ -111,13 +113,23 @@ def changed(source: RecipeFile, changes: Mapping[str, Any]) -> RecipeFile:
     return RecipeFile(source.path, validated(value, str(source.path)))
 
 
-def naming(data: Path, task_type: TaskType, text_column: str, label_column: str) -> RecipeFile:
-    """Return a recipe that names only a labelled file, to read its rows."""
-    columns = {"text_column": text_column} if task_type == "SEQ_CLS" else {}
+def naming(
+    data: Path,
+    task_type: TaskType,
+    text_column: str,
+    label_column: str,
+    problem_type: str | None = None,
+    **columns: Any,
+) -> RecipeFile:
+    """Return a recipe that names only a labelled file, to read its rows; `columns` are further keys of `data`."""
+    if task_type == "SEQ_CLS":
+        columns |= {"text_column": text_column}
     value = {
-        "task_type": task_type, "name": "rows", "description": "-",
+        "task_type": task_type, "name": "rows", "description": "-", "problem_type": problem_type,
         "data": {"path": data.name, "label_column": label_column, **columns},
     }  # fmt: skip
+    if problem_type is None:
+        del value["problem_type"]
     return RecipeFile(data, validated(value, str(data)))
 
 

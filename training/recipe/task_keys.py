@@ -20,7 +20,10 @@ _GENERATED = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 _ONE_STACK = (*_LABELS, *_CHATS)
 # By the key of a section, or the name of a whole section: the task types that have it.
 _KEYS: dict[str, tuple[str, ...]] = {
+    "problem_type": _TEXTS,
     "data.text_column": _TEXTS,
+    "data.label_separator": _TEXTS,
+    "data.label_columns": _TEXTS,
     "data.pair_column": _TEXTS,
     "data.image_folder": _IMAGES,
     "data.audio_folder": _AUDIO,
@@ -74,7 +77,7 @@ _DEFAULTS_ALLOWED = ("domain_adaptation", "training.contrastive_epochs")
 def check_keys(recipe: BaseModel, task_type: str) -> None:
     """Raise ValueError for a key that the recipe sets and its task type does not have."""
     for key, task_types in _KEYS.items():
-        if task_type not in task_types and _is_set(recipe, key):
+        if task_type not in task_types and is_set(recipe, key):
             raise ValueError(f"{key} is for {' and '.join(task_types)}; task_type is {task_type}; leave it out")
     peft: Any = getattr(recipe, "peft")  # noqa: B009 - BaseModel has no such field
     data: Any = getattr(recipe, "data")  # noqa: B009
@@ -104,7 +107,8 @@ def drop_foreign_keys(value: dict[str, Any], task_type: str, hashed: bool = Fals
         section.pop(last, None)
 
 
-def _is_set(section: Any, key: str) -> bool:
+def is_set(section: Any, key: str) -> bool:
+    """Return True if a recipe sets a dotted key, for some keys only if to another value than their default."""
     *sections, last = key.split(".")
     for name in sections:
         section = getattr(section, name)

@@ -9,6 +9,7 @@ from rootstock.training.characters import yaml_text
 from rootstock.training.fit.method import Choice
 from rootstock.training.network.network import pooling_of
 from rootstock.training.network.network_spec import NetworkSpec
+from rootstock.training.recipe.problem_keys import MULTI, REGRESSION
 from rootstock.training.recipe.recipe import Recipe
 from rootstock.training.report.doubt_sections import copies_sentence
 
@@ -18,6 +19,24 @@ _SCORES = {
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
+    "micro_f1": "micro-F1",
+    "subset_accuracy": "right sets",
+    "lrap": "ranking precision",
+    "r2": "R²",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "spearman": "Spearman's correlation",
+}
+_BASELINES = {
+    "head_only": "head alone on the frozen foundation",
+    "from_scratch": "the same network from random weights",
+    "majority": "most frequent label",
+    "frequencies": "frequency of each label",
+    "mean": "mean of the training rows",
+}
+_READINGS: dict[str | None, str] = {
+    MULTI: "A text without a label that applies gets none.",
+    REGRESSION: "It gives every text a number, also outside the range of its training rows.",
 }
 _INPUTS = {"text": "text", "image": "image", "audio": "recording"}
 _VECTORS = {
@@ -31,7 +50,11 @@ def render(recipe: Recipe, network: NetworkSpec, choice: Choice, metrics: Mappin
     """Return the model card in Hugging Face's form: YAML front matter, then Markdown. No digest, time or path."""
     figures, sizes, name, task = metrics["test"], metrics["rows"], network.files.name, network.task.name
     scores = [
-        {"type": kind.removeprefix("macro_"), "value": value, "name": f"held-out {_SCORES[kind]}"}
+        {
+            "type": kind.removeprefix("macro_").removeprefix("micro_"),
+            "value": value,
+            "name": f"held-out {_SCORES[kind]}",
+        }
         for kind, value in figures["adapter"].items()
         if kind in _SCORES
     ]
@@ -42,8 +65,7 @@ def render(recipe: Recipe, network: NetworkSpec, choice: Choice, metrics: Mappin
         recipe.description.strip(),
         f"{_made(recipe, choice, len(network.sites))} for **{task}** on `{name}`, which stays frozen.",
         _head(network),
-        "## Labels",
-        ", ".join(f"`{label}`" for label in metrics["labels"]),
+        *_answers(metrics),
         "## Held-out figures",
         " ".join(filter(None, (_held_out(sizes), copies_sentence(metrics)))),
         _comparison(figures),
@@ -55,7 +77,17 @@ def render(recipe: Recipe, network: NetworkSpec, choice: Choice, metrics: Mappin
         "## Intended use and limits",
         _limits(recipe, figures),
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _answers(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the section on the labels, or on the number."""
+    names = ", ".join(f"`{label}`" for label in metrics["labels"])
+    if metrics.get("problem_type") == REGRESSION:
+        return ["## Number", f"{names} is a number; a server answers it as the score of that label."]
+    if metrics.get("problem_type") == MULTI:
+        names += ". Any number of them may apply; one applies from a score of 0.5 on."
+    return ["## Labels", names]
 
 
 def _made(recipe: Recipe, choice: Choice, sites: int) -> str:
@@ -106,21 +138,20 @@ def _held_out(sizes: Mapping[str, int]) -> str:
 def _comparison(figures: Mapping[str, Any]) -> str:
     """Return a table with one row for the adapter and each baseline."""
     columns = [k for k in _SCORES if k in figures["adapter"]]
-    known = {
-        "head_only": "head alone on the frozen foundation",
-        "from_scratch": "the same network from random weights",
-        "majority": "most frequent label",
-    }
     baselines = {
-        title: figures["baselines"][name] for name, title in known.items() if name in figures["baselines"]
+        title: figures["baselines"][name] for name, title in _BASELINES.items() if name in figures["baselines"]
     }
     models = {"this adapter": figures["adapter"], **baselines}
-    rows = [[name, *(f"{scores[k]:.3f}" for k in columns)] for name, scores in models.items()]
+    rows = [
+        [name, *(f"{scores[k]:.3f}" if k in scores else "" for k in columns)] for name, scores in models.items()
+    ]
     return table(["", *(_SCORES[k] for k in columns)], rows)
 
 
 def _breakdown(adapter: Mapping[str, Any]) -> str:
-    groups = adapter.get("labels") or adapter["entities"]
+    groups = adapter.get("labels") or adapter.get("entities")
+    if groups is None:
+        return ""
     rows = [
         [f"`{name}`", *(f"{rates[k]:.3f}" for k in ("precision", "recall", "f1")), str(rates["support"])]
         for name, rates in groups.items()
@@ -131,8 +162,8 @@ def _breakdown(adapter: Mapping[str, Any]) -> str:
 
 def _calibrated(metrics: Mapping[str, Any]) -> list[str]:
     """Return the sentences on the temperature of a classifier of whole inputs."""
-    calibration = metrics["calibration"]
-    if "labels" not in metrics["test"]["adapter"]:
+    calibration = metrics.get("calibration")
+    if calibration is None or "labels" not in metrics["test"]["adapter"]:
         return []
     return [
         f"The expected calibration error on these rows is {100 * calibration['ece_before']:.1f} points. With the "
@@ -165,7 +196,8 @@ def _limits(recipe: Recipe, figures: Mapping[str, Any]) -> str:
         "Entities are scored by whole words, and a word has the tag of its first token. An entity whose first or "
         "last word is wrong counts as wrong."
         if recipe.task_type == "TOKEN_CLS"
-        else f"It gives every {_INPUTS[recipe.task.modality]} one of its labels, even one that no label fits."
+        else _READINGS.get(recipe.problem_type)
+        or f"It gives every {_INPUTS[recipe.task.modality]} one of its labels, even one that no label fits."
     )
     limit = (
         f"An input may have {recipe.training.max_length} tokens; a server refuses a longer one, unless the "

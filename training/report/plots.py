@@ -23,6 +23,13 @@ _NUMBERED = 30
 _ADAPTER, _FOUNDATION, _GREY = "#1f5f8b", "#e08e2b", "#8a8a8a"
 
 
+_EPOCH_SCORES = (
+    ("validation_perplexity", 1, "validation perplexity"),
+    ("validation_r2", 100, "validation R², %"),
+    ("validation_f1", 100, "validation F1, %"),
+)
+
+
 def draw(metrics: Metrics, folder: Path) -> dict[str, Path]:
     """Write the plots of `metrics` as NAME.png into `folder`; return the paths by name, in the report's order.
 
@@ -130,6 +137,23 @@ def _calibration(metrics: Metrics) -> Figure | None:
     return figure
 
 
+def _numbers(metrics: Metrics) -> Figure | None:
+    """Plot the predicted against the true numbers of test rows, with the line of right answers."""
+    points = metrics["test"].get("points")
+    if not points:
+        return None
+    true, predicted = np.asarray(points, np.float64).T
+    figure, axes = _new(5.4, 5)
+    ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+    axes.plot(ends, ends, "--", color=_GREY, label="right answers")
+    axes.scatter(true, predicted, 16, color=_ADAPTER, alpha=0.5, label="test rows")
+    axes.set_xlabel("true")
+    axes.set_ylabel("predicted")
+    axes.legend(loc="upper left", fontsize=9, frameon=False)
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def _learning_curve(metrics: Metrics) -> Figure | None:
     """Plot the score by the number of training rows."""
     curve = metrics.get("learning_curve")
@@ -175,12 +199,12 @@ def _epochs(metrics: Metrics) -> Figure | None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     texts = "validation_perplexity" in epochs[0]
-    key, factor = ("validation_perplexity", 1) if texts else ("validation_f1", 100)
+    key, factor, title = next(one for one in _EPOCH_SCORES if one[0] in (*epochs[0], "validation_f1"))
     scored = [(epoch["number"], factor * epoch[key]) for epoch in epochs if epoch.get(key) is not None]
     if scored:
         other = axes.twinx()
         other.plot(*zip(*scored, strict=True), "s-", color=_ADAPTER, markersize=4)
-        other.set_ylabel("validation perplexity" if texts else "validation F1, %", color=_ADAPTER)
+        other.set_ylabel(title, color=_ADAPTER)
         best = (min if texts else max)(scored, key=lambda point: point[1])
         other.plot(*best, "o", markersize=12, markerfacecolor="none", color=_ADAPTER)
         other.annotate(f"{best[1]:.1f}", best, (0, -18), textcoords="offset points", ha="center", color=_ADAPTER)
@@ -235,6 +259,7 @@ _PLOTS: Mapping[str, Callable[[Metrics], Any]] = {
     "labels": _labels,
     "confusion": _confusion,
     "calibration": _calibration,
+    "numbers": _numbers,
     "epochs": _epochs,
     "learning_curve": _learning_curve,
     "seeds": _seeds,

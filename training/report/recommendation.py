@@ -24,8 +24,11 @@ class Recommendation:
 
 
 def main_score(figures: Metrics) -> str:
-    """Return the name of the figure that compares adapters: macro-F1 of labels, F1 of entities."""
-    return "macro_f1" if "macro_f1" in figures else "f1"
+    """Return the name of the figure that compares adapters.
+
+    It is macro-F1 of labels, micro-F1 of several labels a row, F1 of entities, and R² of numbers.
+    """
+    return next(name for name in NAMES if name in (*figures, "f1"))
 
 
 def percent(value: float) -> str:
@@ -115,4 +118,5 @@ def _choice(metrics: Metrics) -> tuple[str, ...]:
     return (f"{choice['chosen']} was chosen from {len(choice['candidates'])} methods{reason}.",)
 
 
-NAMES = {"macro_f1": "macro-F1", "f1": "entity F1"}
+# The first one that figures have is the main one.
+NAMES = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "r2": "R²", "f1": "entity F1"}

@@ -28,6 +28,7 @@ _ALT = {
     "labels": "F1 by label, worst first",
     "confusion": "confusion matrix",
     "calibration": "accuracy by confidence, before and after the temperature",
+    "numbers": "predicted against true numbers",
     "epochs": "losses on training and validation rows, and score on validation rows, by epoch",
     "learning_curve": "score by number of training rows",
     "seeds": "score of each seed",
@@ -93,10 +94,10 @@ def _section(section: Any, plots: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _facts(metrics: Metrics) -> list[str]:
-    rows = metrics["rows"]
+    rows, numbers = metrics["rows"], "largest_errors" in metrics
     facts = [
         str(metrics["task"]),
-        *([f"{len(metrics['labels'])} labels"] if metrics["labels"] else []),
+        *([f"{len(metrics['labels'])} labels"] if metrics["labels"] and not numbers else []),
         ", ".join(f"{count} {part} rows" for part, count in rows.items()),
     ]
     if metrics.get("method"):

@@ -9,6 +9,7 @@ from rootstock.adapters.spec import CLASSIFICATION
 from rootstock.training.metrics.confusion import worst
 from rootstock.training.report.doubt_sections import doubt_sections
 from rootstock.training.report.input_sections import augmentation_section, mistakes_section
+from rootstock.training.report.number_sections import number_sections
 from rootstock.training.report.ordinal_section import ordinal_section
 from rootstock.training.report.recommendation import HEAD_ONLY, main_score, p_value, percent, points
 from rootstock.training.report.report_section import ReportSection as ReportSection
@@ -21,8 +22,19 @@ _FIGURES = {
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
+    "micro_f1": "micro-F1",
+    "subset_accuracy": "right sets",
+    "lrap": "ranking precision",
+    "map": "average precision",
+    "r2": "R²",
 }
-_BASELINES = {HEAD_ONLY: "head only", "majority": "most frequent label", "from_scratch": "from scratch"}
+_BASELINES = {
+    HEAD_ONLY: "head only",
+    "majority": "most frequent label",
+    "frequencies": "frequency of each label",
+    "mean": "mean of training rows",
+    "from_scratch": "from scratch",
+}
 # A table of 150 labels would hide those that need attention.
 _MOST_LABELS = 60
 
@@ -105,7 +117,8 @@ def _labels(metrics: Metrics) -> Iterator[ReportSection]:
     rows = []
     for name in ordered[:_MOST_LABELS]:
         rates = groups[name]
-        cells = [percent(rates[c]) for c in ("precision", "recall", "f1")]
+        bounds = metrics["test"].get("label_intervals", {}).get(name, {})
+        cells = [percent(rates[c]) + _bounds(bounds.get(c)) for c in ("precision", "recall", "f1")]
         if others:
             cells.append(percent(others[name]["f1"]) if name in others else "")
         rows.append((name, *cells, str(rates["support"])))
@@ -215,15 +228,16 @@ def _learning_curve(metrics: Metrics) -> Iterator[ReportSection]:
 def _epochs(metrics: Metrics) -> Iterator[ReportSection]:
     if not (history := metrics.get("epochs")):
         return
-    scored = [epoch for epoch in history if epoch.get("validation_f1") is not None]
+    key = "validation_r2" if "validation_r2" in history[0] else "validation_f1"
+    scored = [epoch for epoch in history if epoch.get(key) is not None]
     method = metrics.get("epochs_of", metrics.get("method"))
     rejected = (
         "" if method == metrics.get("method") else f" These are the epochs of {method}, which was not kept."
     )
     text = f"{len(history)} epochs."
     if scored:
-        best = max(scored, key=lambda epoch: epoch["validation_f1"])
-        score = percent(best["validation_f1"])
+        best = max(scored, key=lambda epoch: epoch[key])
+        score = percent(best[key])
         text = f"Best of {len(history)} epochs: {best['number']}, {score} on validation rows."
     if history[-1].get("validation_loss") is not None:
         text += " If the validation loss rises while the training loss falls, the adapter overfits."
@@ -275,7 +289,6 @@ _FAIRNESS = {
     "chance": "chance between groups of these sizes explains it",
 }
 _SECTIONS = (
-    _scores, _choice, doubt_sections, ordinal_section, _labels, _confusions, mistakes_section, _calibration,
-    _out_of_scope, _fairness, _seeds, _learning_curve, _epochs, augmentation_section, cost_section,
-    provenance_section,
-)  # fmt: skip
+    _scores, _choice, doubt_sections, ordinal_section, number_sections, _labels, _confusions, mistakes_section,
+    _calibration, _out_of_scope, _fairness, _seeds, _learning_curve, _epochs, augmentation_section, cost_section,
+    provenance_section, )  # fmt: skip

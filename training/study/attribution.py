@@ -41,6 +41,11 @@ def attribute(adapter: Predictor, text: str, label: str | None = None) -> Attrib
             f"{adapter.path}: attributions need a text classifier; this adapter's task is "
             f"{adapter.bundle.manifest.task}"
         )
+    if not adapter.problem.has_classes:
+        raise TrainingError(
+            f"{adapter.path}: attributions need an adapter that gives each text one label; the problem type of "
+            f"this one is {adapter.problem.problem_type}"
+        )
     if label is not None and label not in adapter.labels:
         raise TrainingError(f"{adapter.path}: has no label {label!r}; its labels: {', '.join(adapter.labels)}")
     tokenizer = adapter.encoder.tokenizer

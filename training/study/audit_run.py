@@ -20,6 +20,7 @@ from rootstock.training.fit.plan import TrainingRows
 from rootstock.training.metrics.calibration import softmax
 from rootstock.training.network.construction import new_network
 from rootstock.training.network.network import outputs
+from rootstock.training.problems.problem import DoubtfulAnswer, ValueProblem
 from rootstock.training.recipe.recipe_file import RecipeFile, changed
 
 
@@ -33,9 +34,9 @@ def audit_recipe(source: RecipeFile, noise: bool) -> list[Finding]:
     files = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     parts = {name: rows for name, rows in files.items() if rows is not None}
     rows = [_audited(example, part, name) for name, part in parts.items() for example in part.examples]
-    schemes = [finding for part in parts.values() for finding in _scheme(part)]
+    notes = [finding for part in parts.values() for finding in _scheme(part)]
     if not noise:
-        return [*audit(rows), *schemes]
+        return [*audit(rows), *notes]
     lenient = changed(source, {"data.conflicts": "first", "data.splits.dedupe_across_splits": False})
     job = prepare(lenient)
     examples = [example for part in parts.values() for example in part.examples]
@@ -47,10 +48,14 @@ def audit_recipe(source: RecipeFile, noise: bool) -> list[Finding]:
             network = new_network(plan.network, None, plan.seed, job.encoder.device)
             embeddings = np.stack(outputs(network, job.encoder.inputs(encoded), "embed"))
         training_rows = TrainingRows(examples, encoded, split_seed=job.split_seed)
-        probabilities: list[Probabilities] = [
-            softmax(output) for output in out_of_fold(HEAD_ONLY, training_rows, plan)
-        ]
-    if dataset.tokens:
+        raw = out_of_fold(HEAD_ONLY, training_rows, plan)
+    problem = job.encoder.problem
+    probabilities: list[Probabilities] | None = None
+    if isinstance(problem, ValueProblem):
+        notes += [_doubtful(rows[one.row], one) for one in problem.doubts(raw, encoded)]
+    else:
+        probabilities = [softmax(output) for output in raw]
+    if dataset.tokens and probabilities is not None:
         probabilities = [of_words(one, row) for one, row in zip(probabilities, encoded, strict=True)]
     limit = job.encoder.preprocessing
     findings = audit(
@@ -61,20 +66,26 @@ def audit_recipe(source: RecipeFile, noise: bool) -> list[Finding]:
         lengths=None if limit is None else [len(row.ids) + row.cut for row in encoded],
         max_length=None if limit is None else limit.max_length,
     )
-    return [*findings, *schemes]
+    return [*findings, *notes]
 
 
 def _audited(example: Example, part: Rows, name: str) -> AuditRow:
     return AuditRow(
         " ".join(filter(None, (example.text, example.pair))),
-        " ".join(example.labels),
+        example.answer,
         str(example.file or part.path),
         0 if example.file else example.line,
         name,
         example.digest,
         example.words,
         example.labels if example.words else (),
+        example.labels if example.several or example.value is not None else None,
     )
+
+
+def _doubtful(row: AuditRow, doubt: DoubtfulAnswer) -> Finding:
+    message = f"{doubt.given!r} is probably wrong: {doubt.likely!r} is likelier ({doubt.score:.0%})"
+    return Finding("label_noise", "note", row.file, row.line, message)
 
 
 def _scheme(part: Rows) -> Iterator[Finding]:

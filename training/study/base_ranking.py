@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rootstock.adapters.spec import Array
-from rootstock.training.data.dataset import require_classifier
+from rootstock.training.data.dataset import require_classes
 from rootstock.training.fit.job import prepare
 from rootstock.training.fit.plan import TrainingRows
 from rootstock.training.metrics.transferability import h_score, log_me
-from rootstock.training.network.linear_head import choose_strength, fit_head
 from rootstock.training.network.network import pooled, pooling_of
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.network.row_encoder import InputEncoder
 from rootstock.training.network.trunk import states_into, task_model
+from rootstock.training.problems.linear_head import choose_strength, fit_head
 from rootstock.training.recipe.recipe_file import RecipeFile, changed
 
 
@@ -58,7 +58,7 @@ def rank_bases(
     Layer 0 gives the embeddings, the last layer the trunk's output. Only the rows to train and choose by are
     read.
     """
-    require_classifier(source)
+    require_classes(source)
     ranks = []
     for base_model in base_models:
         job = prepare(changed(source, {"base_model": base_model, "peft.method": "head_only"}))

@@ -8,8 +8,7 @@ from typing import Any
 from rootstock.training.fit.candidate import HEAD_ONLY
 from rootstock.training.fit.descent import Report, deterministic, silent
 from rootstock.training.fit.job import prepare
-from rootstock.training.fit.method import compare, out_of_fold
-from rootstock.training.metrics.evaluation import macro_f1
+from rootstock.training.fit.method import out_of_fold
 from rootstock.training.metrics.intervals import spread
 from rootstock.training.recipe.recipe_file import RecipeFile
 
@@ -32,10 +31,10 @@ def cross_validate(source: RecipeFile, count: int, report: Report = silent) -> F
     """Score the recipe's method and the head alone over `count` stratified folds.
 
     The folds are of the rows to train and choose by; the test rows stay unread. The score is macro-F1, for tokens
-    that of whole entities.
+    F1 of whole entities, for several labels micro-F1, for numbers R².
     """
     job = prepare(source)
-    rows, plan, labels = job.joined_rows, job.plan(report), job.labels
+    rows, plan, problem = job.joined_rows, job.plan(report), job.encoder.problem
     other = plan.network.peft.trained_method
     scores: dict[str, list[float]] = {}
     outputs = {}
@@ -43,11 +42,11 @@ def cross_validate(source: RecipeFile, count: int, report: Report = silent) -> F
         for method in dict.fromkeys((HEAD_ONLY, other)):
             raw = out_of_fold(method, rows, replace(plan, stage=method), count)
             scores[method] = [
-                macro_f1([raw[i] for i in fold], [rows.train[i] for i in fold], labels)
+                problem.score([raw[i] for i in fold], [rows.train[i] for i in fold])
                 for _, fold in rows.folds(count)
             ]
             outputs[method] = raw
     if other == HEAD_ONLY:
         return FoldScores(count, scores, None)
-    paired = compare(outputs[HEAD_ONLY], outputs[other], rows.train, labels)
+    paired = problem.compare(outputs[HEAD_ONLY], outputs[other], rows.train)
     return FoldScores(count, scores, paired.to_json())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rootstock.training.data.dataset import require_classes
 from rootstock.training.errors import RecipeError
 from rootstock.training.fit.candidate import HEAD_ONLY
 from rootstock.training.fit.descent import Report, deterministic, silent
-from rootstock.training.fit.method import Choice, MethodScore, compare, judge
-from rootstock.training.metrics.evaluation import macro_f1
+from rootstock.training.fit.method import Choice, MethodScore, judge
 from rootstock.training.recipe.recipe_file import RecipeFile
 from rootstock.training.results import RunResult
 from rootstock.training.run import begin, finish
@@ -27,9 +27,10 @@ def run_federated(
 
     Raise RecipeError for a recipe that leaves no validation rows to judge rounds by.
     """
+    require_classes(source)
     opened = begin(source, output_dir, report, f"federated {clients} {rounds} {skew}")
     rows, plan = opened.job.training_rows, opened.plan
-    validation, labels = rows.validation, plan.encoder.labels
+    validation, problem = rows.validation, plan.encoder.problem
     if not validation:
         raise RecipeError(
             f"{source.path}: data.splits: rounds are judged by validation rows; leave k_shot and choose_by out"
@@ -38,8 +39,8 @@ def run_federated(
         candidate, history = federate(rows, plan, clients, rounds, skew)
         alone = judge(HEAD_ONLY, rows, plan, None)
         held_out = candidate.predict(plan.encoder.inputs(validation))
-        paired = compare(alone.held_out, held_out, validation, labels)
-        score = macro_f1(held_out, validation, labels)
+        paired = problem.compare(alone.held_out, held_out, validation)
+        score = problem.score(held_out, validation)
         average = MethodScore("lora", held_out, score, paired, candidate)
         reason = (
             f"{clients} clients trained in {rounds} rounds: {score:.4f} against the head alone, {alone.score:.4f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,6 @@ from rootstock.training.fit.candidate import train_candidate
 from rootstock.training.fit.descent import deterministic
 from rootstock.training.fit.job import prepare
 from rootstock.training.fit.method import out_of_fold
-from rootstock.training.metrics.evaluation import macro_f1
 from rootstock.training.recipe.recipe import Range
 from rootstock.training.recipe.recipe_file import RecipeFile, changed
 
@@ -61,7 +61,7 @@ def sweep(source: RecipeFile, observe: Callable[[SearchTrial, int], None]) -> Se
     scored = [trial for trial in trials if trial.score is not None]
     if not scored:
         raise Diverged(f"all {len(trials)} trials diverged; narrow hpo.space, learning rates first")
-    best = max(scored, key=lambda trial: trial.score or 0.0)
+    best = max(scored, key=lambda trial: -math.inf if trial.score is None else trial.score)
     return Search(tuple(trials), best, changed(source, best.values))
 
 
@@ -87,4 +87,4 @@ def _score(source: RecipeFile) -> float | None:
                 outputs = out_of_fold(method, rows, plan)
     except Diverged:
         return None
-    return macro_f1(outputs, rows.scoring_rows, job.labels)
+    return job.encoder.problem.score(outputs, rows.scoring_rows)

@@ -6,36 +6,43 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from rootstock.adapters.client.client import Client
 from rootstock.adapters.client.predictions import ClassificationResult, EntitiesResult, Entity
 from rootstock.adapters.client.routes import GivenInput
 from rootstock.adapters.tasks import task_named
-from rootstock.training.data.dataset import read_rows
+from rootstock.training.data.encoding import TokenRow, values_of
 from rootstock.training.data.example import OUTSIDE, Example
 from rootstock.training.errors import DataError, TrainingError
 from rootstock.training.metrics.evaluation import entity_figures, label_figures
 from rootstock.training.metrics.intervals import entity_intervals, label_intervals
 from rootstock.training.metrics.ordinal import figures_by_value
+from rootstock.training.problems.problem import Problem
+from rootstock.training.problems.problem_table import problem_of
+from rootstock.training.recipe.problem_keys import MULTI, REGRESSION
 from rootstock.training.recipe.recipe import CLASSIFYING, TaskType
-from rootstock.training.recipe.recipe_file import naming
+from rootstock.training.study.labelled_rows import RowColumns, StatedTask, labelled_rows
 
 
-def assess_on_server(
-    client: Client, reference: str, data: Path, text_column: str, label_column: str
-) -> dict[str, Any]:
+def assess_on_server(client: Client, reference: str, data: Path, columns: RowColumns) -> dict[str, Any]:
     """Return the figures of the server's answers under a reference, and their `intervals`.
 
     Texts beyond the server's limit are truncated.
 
     Raise TrainingError for a task that cannot be measured, and DataError for rows that cannot be read.
     """
-    task = client.show(reference.partition("@")[0]).task
+    shown = client.show(reference.partition("@")[0])
+    task, description = shown.task, shown.description or {}
     if task not in CLASSIFYING:
         raise TrainingError(
             f"{reference}: the adapter's task is {task}; choose an adapter for {' or '.join(CLASSIFYING)}"
         )
     task_type = cast(TaskType, task_named(task).peft_type)
-    examples = read_rows(naming(data, task_type, text_column, label_column), data.name, "DATA").examples
+    problem_type, labels = description.get("problem_type"), tuple(description.get("labels") or ())
+    examples = labelled_rows(data, StatedTask(task_type, problem_type, labels), columns).examples
+    if problem_type in (MULTI, REGRESSION):
+        return _values(client, reference, examples, problem_of(problem_type, labels))
     if task_type == "SEQ_CLS":
         return _texts(client, reference, examples, data)
     inputs = [_input(example) for example in examples]
@@ -59,6 +66,17 @@ def _texts(client: Client, reference: str, examples: Sequence[Example], data: Pa
         "intervals": label_intervals(truth, given, len(labels)),
         **figures_by_value(truth, given, labels),
     }
+
+
+def _values(client: Client, reference: str, examples: Sequence[Example], problem: Problem) -> dict[str, Any]:
+    """Return the figures of scores of all labels, or of numbers."""
+    inputs = [_input(example) for example in examples]
+    answers = client.predict_many(reference, inputs, ClassificationResult, truncation=True, top_k=None)
+    # A label applies from a score of 0.5 on, as from a logit of 0.
+    middle = 0.0 if problem.problem_type == REGRESSION else 0.5
+    outputs = [np.array([answer.scores[label] - middle for label in problem.labels]) for answer in answers]
+    rows = [TokenRow((), (), values=values_of(example, problem.labels)) for example in examples]
+    return {**problem.figures(outputs, rows), "intervals": problem.intervals(outputs, rows)}
 
 
 def _input(example: Example) -> GivenInput:

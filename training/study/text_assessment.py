@@ -25,7 +25,7 @@ from rootstock.training.network.files import load
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.recipe.generation_section import Generation
 from rootstock.training.recipe.recipe_file import RecipeFile, load_recipe, naming_chats
-from rootstock.training.study.labelled_rows import stated_task_type
+from rootstock.training.study.labelled_rows import stated_task
 
 _BUDGET = 4096
 _REQUESTS = 16
@@ -86,7 +86,7 @@ def assess_text_on_server(
 
 def generates(path: Path) -> bool:
     """Return whether the bundle at a path states that its adapter generates text."""
-    return stated_task_type(path) in [task_named(task).peft_type for task in GENERATION]
+    return stated_task(path).task_type in [task_named(task).peft_type for task in GENERATION]
 
 
 def _opened(path: Path, foundation: str) -> tuple[FoundationSpec, Bundle]:

@@ -28,8 +28,8 @@ def label_text(where: str, column: str, value: Any) -> str:
         return value.strip()
     if isinstance(value, list):
         raise DataError(
-            f"{where}: the label ({column!r}) is {quoted(value)}, a list; a row has one label, because "
-            "multi-label tasks are not trained: choose one label, or train an adapter for each"
+            f"{where}: the label ({column!r}) is {quoted(value)}, a list; a row has one label here: choose one, "
+            "or set problem_type: multi_label_classification"
         )
     problem = "is empty" if value is None or isinstance(value, str) else f"is {quoted(value)}, not text"
     raise DataError(

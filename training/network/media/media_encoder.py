@@ -22,6 +22,8 @@ from rootstock.training.network.media.media_views import (
     masked_spectrogram,
     patches,
 )
+from rootstock.training.problems.classes import ClassProblem
+from rootstock.training.problems.problem import Problem
 from rootstock.training.recipe.augmentation_section import AudioAugmentation, ImageAugmentation
 
 if TYPE_CHECKING:
@@ -66,6 +68,11 @@ class MediaEncoder:
         else:
             processor = AutoFeatureExtractor.from_pretrained(files.folder)
         return cls(processor, spec, labels, device, augmentation, seed)
+
+    @property
+    def problem(self) -> Problem:
+        """One class for each input."""
+        return ClassProblem(self.labels)
 
     @property
     def preprocessing(self) -> None:

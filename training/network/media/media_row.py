@@ -44,3 +44,4 @@ class MediaRow:
     cut: bool = False
     words: tuple[int, ...] = ()
     first: tuple[int | None, ...] = ()
+    values: tuple[float, ...] = ()
