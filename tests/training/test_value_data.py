@@ -16,6 +16,7 @@ from rootstock.training.data.dataset import Dataset, read_dataset
 from rootstock.training.data.example import Example
 from rootstock.training.data.split import folds, split
 from rootstock.training.errors import DataError, RecipeError
+from rootstock.training.proposal.proposal import propose
 from rootstock.training.recipe.recipe_file import load_recipe
 
 MULTI, REGRESSION = "multi_label_classification", "regression"
@@ -162,3 +163,22 @@ def test_few_rows_and_parts_keep_the_range_of_answers(
         assert len(few) == 15
         with pytest.raises(DataError, match="k_shot 40 draws from each of 5 groups"):
             split(dataset, settings.model_copy(update={"k_shot": 40}))
+
+
+def test_rows_need_no_recipe_if_their_answers_are_lists_or_numbers_that_hardly_repeat(tmp_path: Path) -> None:
+    sets = [["a"], [], ["a", "b"], ["b"]]
+    lines = [json.dumps({"text": f"row {i}", "tags": sets[i % 4]}) for i in range(80)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    found = propose(tmp_path / "rows.jsonl").source.recipe
+    assert (found.problem_type, found.data.label_column) == (MULTI, "tags")
+    (tmp_path / "rows.csv").write_text(
+        "\n".join(["text,stars,flag,other", *(f"row {i},{i / 7:.3f},{i % 2},{i % 3 % 2}" for i in range(80))]),
+        encoding="utf-8",
+    )
+    found = propose(tmp_path / "rows.csv", ["data.label_column=stars"]).source.recipe
+    assert (found.problem_type, found.data.label_column) == (REGRESSION, "stars")
+    assert found.description == "Estimates a number from a text: stars."
+    asked = ["problem_type=multi_label_classification", "data.label_columns=[flag, other]"]
+    found = propose(tmp_path / "rows.csv", asked).source.recipe
+    assert (found.problem_type, found.data.label_columns) == (MULTI, ["flag", "other"])
+    assert found.description == "Gives a text any of the labels: flag, other."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from rootstock.training.characters import quoted
 from rootstock.training.data.formats.tables import column_names, read_table
 from rootstock.training.data.formats.tag_scheme import is_tag
 from rootstock.training.errors import DataError
+from rootstock.training.recipe.problem_keys import MULTI, REGRESSION, ProblemType
 from rootstock.training.recipe.recipe import TaskType
 
 # Common names of columns, the clearest first.
@@ -31,19 +33,24 @@ _LABELS = (
     "tag",
     "type",
 )
+_NUMBERS = ("score", "rating", "stars", "value", "number")
 _PROMPTS = ("prompt", "instruction", "question", "input", "query", "source")
 _ANSWERS = ("completion", "response", "answer", "output", "reply", "target")
-_KNOWN = {*_TEXTS, *_LABELS, *_PROMPTS, *_ANSWERS}
+_KNOWN = {*_TEXTS, *_LABELS, *_NUMBERS, *_PROMPTS, *_ANSWERS}
 _MESSAGE = {"role", "content"}
 
 
 @dataclass(frozen=True)
 class ColumnChoice:
-    """The task type of a file, the keys of a recipe for its columns, and the reason, to follow "because"."""
+    """The task type of a file, the keys of a recipe for its columns, and the reason, to follow "because".
+
+    `problem_type` is None for one label a row.
+    """
 
     task_type: TaskType
     keys: Mapping[str, Mapping[str, Any]]
     reason: str
+    problem_type: ProblemType | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,17 @@ class _Column:
     def is_label(self) -> bool:
         return self._holds_mostly(self.filled) and all(
             isinstance(value, str | int | float) for value in self.present
+        )
+
+    @property
+    def is_number(self) -> bool:
+        """True if all values are numbers that hardly repeat, as those of a scale do and labels do not."""
+        return self._holds_mostly(self.filled) and not self.repeats and all(map(_is_number, self.filled))
+
+    @property
+    def is_label_list(self) -> bool:
+        return self._holds_mostly(self.present) and all(
+            isinstance(value, list) and all(isinstance(one, str) for one in value) for value in self.present
         )
 
     @property
@@ -145,6 +163,17 @@ def _words(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) -
     return ColumnChoice("TOKEN_CLS", keys, f"{words.name} holds lists of words and {tags.name} their tags")
 
 
+def _label_lists(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) -> ColumnChoice | None:
+    """Return the choice for a table with lists of labels beside texts."""
+    lists = [column for column in columns if column.is_label_list]
+    labels = _named(lists, (stated.get("label_column", ""), *_LABELS)) or next(iter(lists), None)
+    text = _text(columns, stated, labels)
+    if labels is None or text is None:
+        return None
+    keys = {"data": {"text_column": text.name, "label_column": labels.name}}
+    return ColumnChoice("SEQ_CLS", keys, f"{labels.name} holds lists of labels", MULTI)
+
+
 def _prompts(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) -> ColumnChoice | None:
     """Return the choice of a prompt and an answer by their names, unless the answers repeat as labels do."""
     texts = [column for column in columns if column.is_text]
@@ -165,16 +194,31 @@ def _labels(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) 
         key=lambda column: (column.distinct == 1, column.distinct),
     )
     label = _named(columns, (stated.get("label_column", ""),)) or _named(possible, _LABELS)
-    label = label or next(iter(repeated), None)
-    texts = [column for column in columns if column.is_text and column is not label]
-    text = _named(columns, (stated.get("text_column", ""),)) or _named(texts, _TEXTS)
-    text = text or max(texts, key=lambda column: column.length, default=None)
+    label = label or next(iter(repeated), None) or _named([one for one in possible if one.is_number], _NUMBERS)
+    text = _text(columns, stated, label)
     if label is None or text is None:
         return None
     keys = {"data": {"text_column": text.name, "label_column": label.name}}
+    if label.is_number:
+        reason = f"{label.name} holds {label.distinct} different numbers in {len(label.values)} rows"
+        return ColumnChoice("SEQ_CLS", keys, reason, REGRESSION)
     return ColumnChoice(
         "SEQ_CLS", keys, f"{label.name} has {label.distinct} different values in {len(label.values)} rows"
     )
+
+
+def _text(columns: Sequence[_Column], stated: Mapping[str, str], label: _Column | None) -> _Column | None:
+    """Return the stated column of texts, or the one with a common name, or that of the longest texts."""
+    texts = [column for column in columns if column.is_text and column is not label]
+    text = _named(columns, (stated.get("text_column", ""),)) or _named(texts, _TEXTS)
+    return text or max(texts, key=lambda column: column.length, default=None)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))
+    except (ValueError, OverflowError):
+        return False
 
 
 def _two_texts(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) -> ColumnChoice | None:
@@ -187,8 +231,8 @@ def _two_texts(columns: Sequence[_Column], stated: Mapping[str, str], asked: boo
 
 # In the order of their tries.
 _KINDS = (
-    ("CAUSAL_LM", _chats), ("TOKEN_CLS", _words), ("CAUSAL_LM", _prompts), ("SEQ_CLS", _labels),
-    ("CAUSAL_LM", _two_texts),
+    ("CAUSAL_LM", _chats), ("TOKEN_CLS", _words), ("SEQ_CLS", _label_lists), ("CAUSAL_LM", _prompts),
+    ("SEQ_CLS", _labels), ("CAUSAL_LM", _two_texts),
 )  # fmt: skip
 
 

@@ -107,6 +107,10 @@ def _file_recipe(data: Path, asked: Mapping[str, Any]) -> tuple[dict[str, Any], 
             "splits": {"test_size": 0.2, "val_size": 0.15, "seed": 0},
         },
     }
+    if choice.problem_type is not None and "problem_type" not in asked:
+        value["problem_type"] = choice.problem_type
+    if isinstance(section := asked.get("data"), dict) and "label_columns" in section:
+        value["data"].pop("label_column", None)
     if choice.task_type == "CAUSAL_LM":
         example = yaml.safe_load(
             (files("rootstock.training.recipe") / "examples/CAUSAL_LM.yaml").read_text("utf-8")
@@ -176,11 +180,17 @@ def _sizes(sizes: Mapping[str, int]) -> str:
 
 
 def _description(dataset: Dataset, modality: str) -> str:
-    kinds = dataset.kinds
+    kinds, first = dataset.kinds, dataset.train.examples[0]
+    if first.value is not None:
+        return f"Estimates a number from a text: {dataset.labels[0]}."
     listed = ", ".join(kinds[:_MOST_NAMED]) + (
         f" and {len(kinds) - _MOST_NAMED} more" if kinds[_MOST_NAMED:] else ""
     )
-    does = "Finds entities in a text" if dataset.tokens else f"Gives {_INPUTS[modality]} one of the labels"
+    does = (
+        "Finds entities in a text"
+        if dataset.tokens
+        else f"Gives {_INPUTS[modality]} {'any' if first.several else 'one'} of the labels"
+    )
     return f"{does}: {listed}."
 
 
