@@ -84,3 +84,34 @@ def test_a_run_with_push_ends_in_an_adapter_that_answers(
     assert refused.exit_code == 2
     assert "peft.r: 500; " in refused.stderr
     assert "is 64; lower it" in refused.stderr
+
+
+@pytest.mark.slow
+def test_served_figures_of_several_labels_and_of_numbers_are_their_bundles(
+    serve: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    server = serve(demo=False)
+    rows = ROOT / "training" / "data" / "reviews" / "review-aspects.csv"
+    columns = {
+        "review-aspects": ["--label-column", "aspects", "--label-separator", "|"],
+        "review-stars": ["--label-column", "stars"],
+    }
+    for name, named in columns.items():
+        recipe = ROOT / "training" / "recipes" / f"{name}.yaml"
+        changes = ["peft.method=head_only", "--output-dir", tmp_path / name, "--push", server.url]
+        made = call("run", recipe, *changes)
+        assert made["published"]["verification"]["golden"] == "passed"
+        served = call("evaluate", name, rows, *named, "--server", server.url)
+        own = call("evaluate", made["zip"], rows, *named)
+        assert served.pop("labels", None) == own.pop("labels", None)
+        assert served.pop("intervals") == own.pop("intervals")
+        assert served == pytest.approx(own, abs=1e-4)
+    with server.client() as client:
+        body = {"model": "review-aspects", "inputs": "Late, cheap and well made.", "parameters": {"top_k": None}}
+        scores = client.post("/v1/predict", json=body).json()["predictions"][0]
+        assert {one["label"] for one in scores} == {"delivery", "price", "quality", "service"}
+        assert sum(one["score"] for one in scores) > 1
+        body = {"model": "review-stars", "inputs": "Broken after a day, and nobody answers."}
+        (stars,) = client.post("/v1/predict", json=body).json()["predictions"]
+        assert stars["label"] == "stars"
+        assert 1 < stars["score"] < 3
