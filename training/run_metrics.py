@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rootstock.adapters.spec import Array
-from rootstock.training.data.answers.strata import dealt, value_strata
+from rootstock.training.data.answers.strata import dealt
 from rootstock.training.data.encoding import EncodedRow
 from rootstock.training.data.example import Example
 from rootstock.training.fit.candidate import HEAD_ONLY, Candidate, from_scratch, train_candidate
@@ -207,17 +207,14 @@ def learning_curve(
 
 
 def first_share(rows: TrainingRows, share: float) -> list[int]:
-    """Return the positions of a share of the training rows, at least one of each stratum."""
+    """Return the positions of a share of the training rows, at least one of each stratum but of numbers."""
     examples = rows.examples
     if examples[0].several:
         size = max(1, round(share * len(examples)))
         return dealt(examples, (size, len(examples) - size), rows.split_seed)[0]
-    strata = [example.stratum for example in examples]
-    if examples[0].value is not None:
-        strata = value_strata(examples, len(examples))
     by_stratum: dict[str, list[int]] = {}
-    order = list(range(len(rows.examples)))
+    order = list(range(len(examples)))
     random.Random(rows.split_seed).shuffle(order)  # noqa: S311 - can be repeated
     for i in order:
-        by_stratum.setdefault(strata[i], []).append(i)
+        by_stratum.setdefault(examples[i].stratum, []).append(i)
     return sorted(i for group in by_stratum.values() for i in group[: max(1, round(share * len(group)))])

@@ -191,3 +191,27 @@ def test_the_commands_measure_an_adapter_or_refuse_its_problem_by_name(
     (tmp_path / "texts.csv").write_text("text\nit was good\n", encoding="utf-8")
     for command in (["suggest", made["zip"], tmp_path / "texts.csv"], ["explain", made["zip"], "it was good"]):
         assert f"the problem type of this one is {problem}" in refused(*command, "--foundation", tiny_bert)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", [MULTI, REGRESSION])
+def test_seeds_shares_of_rows_and_random_weights_are_measured_by_the_problem_s_score(
+    write_recipe: Callable[..., Path], values: Path, tmp_path: Path, problem: str
+) -> None:
+    recipe = write_recipe(
+        problem_type=problem,
+        data=_KEYS[problem],
+        training={"seeds": [1, 2], "learning_rate": 5e-3},
+        augmentation={"word_dropout": 0.1, "token_dropout": 0.1},
+        evaluation={"learning_curve": [0.5], "from_scratch": True},
+    )
+    metrics = run(load_recipe(recipe), tmp_path / "out", force=True).metrics
+    score = "micro_f1" if problem == MULTI else "r2"
+    figures = metrics["test"]["adapter"][score]
+    assert metrics["seeds"]["test"][0] == pytest.approx(figures, abs=5e-4)
+    assert len(metrics["seeds"]["test"]) == 2
+    assert [point["rows"] for point in metrics["learning_curve"]] == [12]
+    assert score in metrics["test"]["baselines"]["from_scratch"]
+    best = max(epoch[f"validation_{'f1' if problem == MULTI else 'r2'}"] for epoch in metrics["epochs"])
+    assert best == pytest.approx(max(metrics["seeds"]["validation"]), abs=0.3)
+    assert all(epoch["validation_loss"] < 3 for epoch in metrics["epochs"])

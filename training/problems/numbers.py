@@ -13,7 +13,7 @@ from rootstock.training.data.example import Example
 from rootstock.training.metrics.expected_gain import ObservedGain, observed_on_counts
 from rootstock.training.metrics.paired_test import Comparison, paired_bootstrap
 from rootstock.training.metrics.values.number_figures import error_counts, number_figures, number_intervals, r2
-from rootstock.training.metrics.wrong_answers import MOST, shortened
+from rootstock.training.metrics.wrong_answers import shortened
 from rootstock.training.problems.linear_head import LinearHead
 from rootstock.training.problems.problem import EncodedRows, Outputs, ValueProblem
 from rootstock.training.problems.ridge import fit_ridge
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # 1 / alpha of a head that does not fit every row, from which a descent starts.
 _WEAK = 1.0
+_LARGEST = 20
 # The most points of the plot of predicted against true numbers.
 _POINTS = 2000
 
@@ -96,7 +97,7 @@ class NumberProblem(ValueProblem):
                 "true": float(truth[i]),
                 "predicted": float(f"{answers[i]:.6g}"),
             }
-            for i in ordered[:MOST]
+            for i in ordered[:_LARGEST]
         ]
         return {"largest_errors": {"of": len(rows), "rows": listed}}
 

@@ -15,11 +15,11 @@ from rootstock.training.report.doubt_sections import copies_sentence
 
 _SCORES = {
     "accuracy": "accuracy",
+    "micro_f1": "micro-F1",
     "macro_f1": "macro-F1",
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
-    "micro_f1": "micro-F1",
     "subset_accuracy": "right sets",
     "lrap": "ranking precision",
     "r2": "R²",

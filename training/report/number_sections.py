@@ -35,9 +35,9 @@ def number_sections(metrics: Metrics) -> Iterator[ReportSection]:
     )
     yield ReportSection("Errors of the numbers", text, ("", *models.values()), cells, "numbers")
     rows = tuple(
-        (one["text"], str(one["line"]), f"{one['true']:g}", f"{one['predicted']:g}") for one in largest["rows"]
+        (one["text"], str(one["line"]), f"{one['true']:g}", f"{one['predicted']:.4g}") for one in largest["rows"]
     )
-    text = f"The {len(rows)} of {largest['of']} test rows whose answers are farthest off."
+    text = f"The answers that are farthest off, {len(rows)} of {largest['of']} test rows."
     yield ReportSection("Largest errors", text, ("text", "line", "true", "predicted"), rows, numbers=False)
 
 

@@ -18,11 +18,11 @@ Metrics = Mapping[str, Any]
 
 _FIGURES = {
     "accuracy": "accuracy",
+    "micro_f1": "micro-F1",
     "macro_f1": "macro-F1",
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
-    "micro_f1": "micro-F1",
     "subset_accuracy": "right sets",
     "lrap": "ranking precision",
     "map": "average precision",
