@@ -9,8 +9,8 @@ import pytest
 
 from rootstock.training.metrics.expected_gain import ObservedGain
 from rootstock.training.metrics.gain_priors import GAIN_PRIORS
-from rootstock.training.study.left_out import LeftOutDecision, fit_prior, left_out
-from rootstock.training.study.method_study import markdown
+from rootstock.training.study.methods.left_out import LeftOutDecision, fit_prior, left_out
+from rootstock.training.study.methods.method_study import markdown
 
 
 def record(name: str, gains: list[float], seen: float, rows: int = 100, draw: int = 0) -> dict[str, Any]:

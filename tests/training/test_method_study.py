@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from rootstock.training.cli.app import app
 from rootstock.training.data.example import Example
 from rootstock.training.errors import TrainingError
-from rootstock.training.study.method_study import markdown
-from rootstock.training.study.setfit_peer import run_setfit
+from rootstock.training.study.methods.method_study import markdown
+from rootstock.training.study.methods.setfit_peer import run_setfit
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 

@@ -135,8 +135,8 @@ def study(
     import json
 
     with failures():
-        from rootstock.training.study.method_study import cases, markdown, measure
-        from rootstock.training.study.setfit_peer import check_setfit
+        from rootstock.training.study.methods.method_study import cases, markdown, measure
+        from rootstock.training.study.methods.setfit_peer import check_setfit
 
         sources = [read_recipe(path, None) for path in recipes]
         if setfit_python is not None:
@@ -159,7 +159,7 @@ def study(
 
 def _bench_setfit(recipe: Path, changes: list[str] | None, python: Path, as_json: bool) -> None:
     with failures():
-        from rootstock.training.study.method_study import METHODS, StudyCase, measure
+        from rootstock.training.study.methods.method_study import METHODS, StudyCase, measure
 
         source = read_recipe(recipe, changes)
         splits = source.recipe.data.splits

@@ -20,8 +20,8 @@ from rootstock.training.metrics.evaluation import evaluate
 from rootstock.training.network.strength import STRENGTHS
 from rootstock.training.recipe.recipe import Evaluation
 from rootstock.training.recipe.recipe_file import RecipeFile, changed
-from rootstock.training.study.left_out import LeftOutDecision, left_out
-from rootstock.training.study.setfit_peer import check_setfit, run_setfit
+from rootstock.training.study.methods.left_out import LeftOutDecision, left_out
+from rootstock.training.study.methods.setfit_peer import check_setfit, run_setfit
 
 Record = dict[str, Any]
 
