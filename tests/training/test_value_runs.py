@@ -16,6 +16,9 @@ from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import locate
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.training.cli.app import app
+from rootstock.training.fit.candidate import train_candidate
+from rootstock.training.fit.descent import deterministic
+from rootstock.training.fit.job import prepare
 from rootstock.training.recipe.recipe_file import load_recipe
 from rootstock.training.run import run
 
@@ -215,3 +218,23 @@ def test_seeds_shares_of_rows_and_random_weights_are_measured_by_the_problem_s_s
     best = max(epoch[f"validation_{'f1' if problem == MULTI else 'r2'}"] for epoch in metrics["epochs"])
     assert best == pytest.approx(max(metrics["seeds"]["validation"]), abs=0.3)
     assert all(epoch["validation_loss"] < 3 for epoch in metrics["epochs"])
+
+
+def test_numbers_in_another_unit_train_the_same_adapter(
+    write_recipe: Callable[..., Path], values: Path, tmp_path: Path
+) -> None:
+    header, *lines = values.read_text(encoding="utf-8").splitlines()
+    scaled = [f"{line.rpartition(',')[0]},{int(line.rpartition(',')[2]) / 1000}" for line in lines]
+    (tmp_path / "scaled.csv").write_text("\n".join([header, *scaled]), encoding="utf-8")
+    answers = []
+    for path in ("rows.csv", "scaled.csv"):
+        data = {"path": path, **_KEYS[REGRESSION]}
+        recipe = write_recipe(problem_type=REGRESSION, data=data, training={"learning_rate": 5e-3})
+        job = prepare(load_recipe(recipe))
+        with deterministic(0):
+            head = train_candidate("head_only", job.training_rows, job.plan())
+            trained = train_candidate("lora", job.training_rows, job.plan())
+        answers.append([np.stack(one.predict(job.inputs("test"))) for one in (head, trained)])
+    assert np.abs(answers[0][1] - answers[0][0]).max() > 1
+    for ours, scaled_answers in zip(*answers, strict=True):
+        np.testing.assert_allclose(1000 * scaled_answers, ours, atol=0.05)
