@@ -33,6 +33,8 @@ from rootstock.training.recipe.problem_keys import SINGLE
 
 # C of a head that does not fit every row: few rows cannot choose it, and a descent needs a loss to learn from.
 _WEAK = 10.0
+# Fewer sentences than this teach an adapter little about entities.
+_FEW_SENTENCES = 500
 # The models whose answers are compared as numbers.
 _ORDINAL = ("adapter", "head_only")
 
@@ -80,7 +82,7 @@ class ClassProblem(Problem):
         if media:
             return "media"
         if rows[0].words:
-            return "entities"
+            return "few_entities" if len(rows) < _FEW_SENTENCES else "entities"
         return "few_texts" if few else "many_texts"
 
     def baseline(self, train: EncodedRows, test: EncodedRows) -> Mapping[str, list[Array]]:
