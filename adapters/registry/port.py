@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -188,6 +188,21 @@ class RolloutRegistry(Protocol):
         """End a split or a shadow, or move `live` back, as a verdict asks; return whether that changed anything.
 
         Nothing changes if the adapter is no longer as it was judged.
+        """
+
+
+class ReferenceIndex(Protocol):
+    """The part of a registry that tells which references mean an adapter in memory, for all tenants."""
+
+    @property
+    def revision(self) -> int:
+        """Return a number that changes with the registry, as far as this program knows; it reads it seldom."""
+
+    def references_of(self, digests: Collection[str], most: int) -> builtins.list[tuple[str, str]]:
+        """Return digests with references that mean them, at most `most`, by stored name.
+
+        A version has its adapter's name if it is live, `name@alias` for each other alias, and `name@version` if
+        it has no alias.
         """
 
 

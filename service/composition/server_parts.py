@@ -137,6 +137,7 @@ async def _serving(
     observer = Observers(metrics, TokenCharges(), rollout.observer, *(() if tracing is None else (tracing,)))
     async with _hosting(settings, registry, store, open_runner, observer, metrics) as hosts:
         foundations = Foundations(hosts, registry, settings.names, metrics.replaced)
+        _export_to_gateways(settings, hosts, registry, metrics)
         async with (
             _deleting(settings, foundations, registry, journal, metrics) as deletions,
             _pinning(settings, foundations, registry) as pins,
@@ -203,6 +204,18 @@ async def _hosting(
     finally:
         engines = [engine for host in hosts for engine in host.engines if engine.started]
         await asyncio.gather(*(asyncio.to_thread(engine.stop) for engine in engines))
+
+
+def _export_to_gateways(
+    settings: Settings, hosts: Sequence[FoundationHost], registry: SqlRegistry, metrics: Metrics
+) -> None:
+    if settings.gateway_metrics == "off":
+        return
+    from rootstock.service.telemetry.gateway_metrics import export_to_gateways
+
+    engines = [engine for host in hosts for engine in host.engines]
+    to_operator = metrics.of_operator if settings.gateway_metrics == "admin" else None
+    export_to_gateways(engines, registry, settings.names, metrics.registry, to_operator)
 
 
 @asynccontextmanager

@@ -23,6 +23,11 @@ class ListenerSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest level that is logged: `debug`, `info`, `warning` or `error`."
     )
+    gateway_metrics: Literal["off", "admin", "open"] = Field(
+        "off",
+        description="Metrics for a gateway that routes by adapter, in vLLM's names: `off`; `admin`: the lists of "
+        "adapters need the admin key; `open`: everyone gets the lists, of the tenant `default` alone.",
+    )
     drain_delay: float = Field(
         0.0,
         ge=0,

@@ -3,7 +3,7 @@
 import builtins
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -42,6 +42,7 @@ from rootstock.adapters.registry.sql.listing import (
     version_detail,
 )
 from rootstock.adapters.registry.sql.lookup import find_target, find_version
+from rootstock.adapters.registry.sql.references import references_of
 from rootstock.adapters.registry.sql.resolutions import Resolutions
 from rootstock.adapters.registry.sql.rollout.rollout_changes import RolloutChanges
 from rootstock.adapters.registry.sql.tables import DeletedVersionRow, VersionRow
@@ -163,6 +164,17 @@ class SqlRegistry(PublicationChanges, RolloutChanges, DeletionChanges):
         """Return whether requests can mean a version with this digest."""
         with self._database.reading() as session:
             return is_published(session, digest)
+
+    @property
+    def revision(self) -> int:
+        """Return the newest revision that this registry knows, as up to date as the references in memory."""
+        self._look_for_changes()
+        return self._resolutions.revision
+
+    def references_of(self, digests: Collection[str], most: int) -> builtins.list[tuple[str, str]]:
+        """Return digests with references of all tenants that mean them, at most `most`, by stored name."""
+        with self._database.reading() as session:
+            return references_of(session, digests, most)
 
     def guarding(self) -> AbstractContextManager[Callable[[str], None]]:
         """Yield a function that guards the bytes of a digest from `remove_unused`, in any program.

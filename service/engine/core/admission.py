@@ -62,6 +62,7 @@ class Admission:
         self._items = self._tokens = 0
         self._claims: dict[Hashable, tuple[int, int]] = {}
         self._ran_tokens = self._ran_seconds = 0.0
+        self._calls = self._waiting_calls = 0
 
     def enter(self, items: int, tokens: int, claimant: Hashable = None) -> Ticket:
         """Return a ticket for a call of `items` inputs and about `tokens` tokens in all.
@@ -73,6 +74,7 @@ class Admission:
         ticket = Ticket(open=True, claimant=claimant)
         with self._lock:
             self._set(ticket, items, tokens)
+            self._calls += 1
         return ticket
 
     def settle(self, ticket: Ticket, items: int, tokens: int) -> None:
@@ -94,6 +96,7 @@ class Admission:
         """Stop counting the rest of the call, because nobody waits for it."""
         with self._lock:
             self._count(ticket, 0, 0)
+            self._calls -= ticket.open
             ticket.open = False
 
     def ran(self, tokens: int, seconds: float) -> None:
@@ -105,6 +108,11 @@ class Admission:
         """Return the inputs and tokens that wait."""
         with self._lock:
             return self._items, self._tokens
+
+    def calls(self) -> tuple[int, int]:
+        """Return the admitted calls of which a part still waits, and those of which all parts run or have run."""
+        with self._lock:
+            return self._waiting_calls, self._calls - self._waiting_calls
 
     def check_idle(self) -> None:
         """Raise Overloaded if so much waits that work that nobody waits for must not begin."""
@@ -134,6 +142,7 @@ class Admission:
 
     def _count(self, ticket: Ticket, items: int, tokens: int) -> None:
         change = items - ticket.items, tokens - ticket.tokens
+        self._waiting_calls += (items > 0) - (ticket.items > 0)
         self._items += change[0]
         self._tokens += change[1]
         if ticket.claimant is not None:

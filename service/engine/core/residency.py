@@ -57,6 +57,8 @@ class Residency:
         self._max_rank = max_rank
         self._most_composed = int(_COMPOSED_SHARE * max_bytes)
         self._held: Counter[str] = Counter()
+        # The adapters that calls name, without the parts of compositions.
+        self._asked: Counter[str] = Counter()
         self._idle: dict[str, asyncio.Event] = {}
         # The bytes that those that are being made may take.
         self._making: dict[str, int] = {}
@@ -68,10 +70,16 @@ class Residency:
         `forget` waits for its end. A composition holds its parts too.
         """
         digests = list(digests_held(wanted))
+        asked = [digest_of_wanted(one) for one in wanted]
         self._held.update(digests)
+        self._asked.update(asked)
         try:
             yield
         finally:
+            self._asked.subtract(asked)
+            for digest in set(asked):
+                if not self._asked[digest]:
+                    del self._asked[digest]
             self._held.subtract(digests)
             for digest in set(digests):
                 if not self._held[digest]:
@@ -117,6 +125,13 @@ class Residency:
     def close(self) -> None:
         """Start no more loads."""
         self.cache.close()
+
+    def asked(self) -> frozenset[str]:
+        """Return the digests of the adapters that calls in progress ask for.
+
+        Any thread may call it, because the copy is one step under the GIL.
+        """
+        return frozenset(self._asked)
 
     def residency(self, digest: str) -> str:
         """Return where an adapter is: "slot", "memory" or "store"."""
