@@ -10,6 +10,7 @@ import typer
 
 from rootstock.adapters.cli.alias_commands import promote, rollback, set_alias, share
 from rootstock.adapters.cli.convert_command import convert
+from rootstock.adapters.cli.declaration.apply_command import apply
 from rootstock.adapters.cli.deletion_commands import deleted, undelete
 from rootstock.adapters.cli.history_commands import diff, history
 from rootstock.adapters.cli.home_commands import backup, fsck, restore
@@ -85,6 +86,13 @@ app.command(
         "rootstock adapters publish-from s3://models/intents.zip#sha256=… --name intents",
     ),
 )(publish_from)
+
+
+app.command(
+    epilog=examples(
+        "rootstock adapters apply adapters.toml",
+    ),
+)(apply)
 
 
 @app.command(

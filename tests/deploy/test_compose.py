@@ -53,7 +53,7 @@ def test_no_service_can_take_all_memory_or_all_processes_of_the_machine() -> Non
     units = {"m": 2**20, "g": 2**30}
     limits = {name: int(s["mem_limit"][:-1]) * units[s["mem_limit"][-1]] for name, s in services.items()}
     assert sum(limits.values()) < 5 * 2**30
-    manifest = yaml.safe_load((DEPLOY / "kubernetes" / "deployment.yaml").read_text())
+    manifest = yaml.safe_load((DEPLOY / "kubernetes" / "base" / "deployment.yaml").read_text())
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["memory"] == f"{limits['rootstock'] // 2**30}Gi"
 

@@ -1,0 +1,1 @@
+"""Adapters as a file declares them, and the command that publishes them."""
