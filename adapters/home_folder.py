@@ -52,6 +52,10 @@ class HomeFolder:
         """Return the folder with a mark for each bundle that a program stores or deletes; it need not exist."""
         return self.folder / "pending"
 
+    def replica(self, number: int) -> Path:
+        """Return the home of one of several replicas on this machine, which need not exist."""
+        return self.folder / "replicas" / str(number)
+
     @property
     def _store(self) -> Path:
         return self.folder / "store"

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 # For each extra, the packages that all its commands need. pyproject.toml names the distributions.
 PACKAGES = {
     "serve": ("bentoml", "fastapi", "onnxruntime", "pydantic_settings", "structlog", "tokenizers", "uvicorn"),
+    "ray": ("fastapi", "pydantic_settings", "ray", "structlog", "tokenizers", "uvicorn"),
     # These read a foundation's layers; an export needs onnx too.
     "layers": ("torch", "transformers"),
     # These convert the chat foundation's GGUF file.

@@ -24,6 +24,9 @@ _GROUPS = {
     "serve": CommandGroup(
         "rootstock.service.cli.serve:serve", "Serve a foundation and its adapters over HTTP.", "serve"
     ),
+    "deploy": CommandGroup(
+        "rootstock.service.cli.deploy:app", "Run several replicas of the server on a cluster.", "ray"
+    ),
     "top": CommandGroup("rootstock.service.cli.top:top", "Watch a server's traffic, live in a terminal."),
     "foundation": CommandGroup(
         "rootstock.service.cli.foundation:foundation",

@@ -50,7 +50,7 @@ def serve_command(
         try:
             settings = read_settings(host=host, port=port, foundation=foundation, server=server)
             find_exporters()
-            _pass_on(settings)
+            pass_on(settings)
             keep_files_private()
             _take_home(settings)
         except (SettingsError, NoSuchExporter, AdapterError, OSError) as error:
@@ -60,7 +60,7 @@ def serve_command(
     try:
         if not runs_on_torch(settings):
             for setting in settings.hosted.values():
-                _prepare(setting, settings)
+                prepare(setting, settings)
         elif problem := lack("torch", "ROOTSTOCK_RUNNER=torch"):
             fail(problem)
     except (FoundationError, AdapterError, OSError) as error:
@@ -73,7 +73,7 @@ def serve_command(
         _serve_bentoml(settings)
 
 
-def _pass_on(settings: Any) -> None:
+def pass_on(settings: Any) -> None:
     """Put the flags and absolute paths into the environment, for processes that start in another folder."""
     hosted = [_absolute(setting) for setting in settings.hosted.values()]
     variables = {
@@ -124,7 +124,7 @@ def _check_address(host: str, port: int) -> None:
         fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another address with --host or --port")
 
 
-def _prepare(setting: str, settings: Any) -> None:
+def prepare(setting: str, settings: Any) -> None:
     """Make what the server needs of a foundation: an export, or torch if the foundation generates text."""
     from rootstock.adapters.foundation.location import FoundationError, generates, locate
     from rootstock.service.exports.cache import find_export

@@ -1,0 +1,108 @@
+"""The application of Ray Serve: an ingress, and the replicas of one server behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.handle import DeploymentHandle
+
+from rootstock.service.cluster.ingress import ClusterIngress
+from rootstock.service.cluster.replica import ServerReplica
+from rootstock.service.cluster.serve_replicas import ServeReplicas
+
+_MIB = 2**20
+_ROUTER = "rootstock.service.cluster.affinity_router:AffinityRouter"
+# A replica refuses what is too much itself, by the shares of its queue. A queue in front of it would know none.
+_MOST_ONGOING = 4096
+# Serve's line for each request repeats the server's own.
+_LOGS = {"enable_access_log": False, "log_level": "WARNING"}
+# Seconds after the grace period in which a replica closes its parts.
+_CLOSING_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class ClusterPlan:
+    """How many replicas there are, and on what.
+
+    Between `replicas` and `most_replicas` Serve keeps as many as have `target` requests under way each.
+    `settings` are the environment variables of each replica. `spread` and `hot` are those of AdapterAffinity.
+    With `by_adapter` false, requests go to the shorter queue of two random replicas. `shared` tells that the
+    registry is one for all replicas. Another `stamp` makes a plan another one, though nothing else differs.
+    """
+
+    replicas: int = 2
+    most_replicas: int | None = None
+    target: float = 16.0
+    cpus: float = 1.0
+    gpus: float = 0.0
+    ingresses: int = 1
+    spread: int = 3
+    hot: int = 16
+    by_adapter: bool = True
+    grace_seconds: float = 30.0
+    max_body: int = 16 * _MIB
+    max_upload: int = 65 * _MIB
+    shared: bool = True
+    settings: Mapping[str, str] = field(default_factory=dict)
+    served_names: Mapping[str, str] = field(default_factory=dict)
+    stamp: float = 0.0
+
+
+class Ingress:
+    """The deployment that clients reach: the ASGI app in front of the replicas."""
+
+    def __init__(self, replicas: DeploymentHandle, plan: ClusterPlan) -> None:
+        self._app = ClusterIngress(ServeReplicas(replicas), plan.max_body, plan.max_upload, plan.served_names)
+
+    def __serve_build_asgi_app__(self) -> ClusterIngress:
+        """Return the app; Ray Serve asks for it."""
+        return self._app
+
+
+def application(plan: ClusterPlan) -> Application:
+    """Return the application for `serve.run`."""
+    how_many: dict[str, Any] = {"num_replicas": plan.replicas}
+    if plan.most_replicas is not None:
+        how_many = {
+            "autoscaling_config": AutoscalingConfig(
+                min_replicas=plan.replicas,
+                max_replicas=plan.most_replicas,
+                initial_replicas=plan.replicas,
+                target_ongoing_requests=plan.target,
+            )
+        }
+    replicas = serve.deployment(
+        ServerReplica,
+        name="replica",
+        max_ongoing_requests=_MOST_ONGOING,
+        ray_actor_options={"num_cpus": plan.cpus, "num_gpus": plan.gpus},
+        graceful_shutdown_timeout_s=plan.grace_seconds + _CLOSING_SECONDS,
+        health_check_period_s=2.0,
+        # Two replicas cannot share one home, so that the old one ends first.
+        max_surge_percent=25 if plan.shared else 0,
+        max_constructor_retry_count=3,
+        logging_config=_LOGS,
+        request_router_config=RequestRouterConfig(
+            request_router_class=_ROUTER,
+            request_router_kwargs={"spread": plan.spread, "hot": plan.hot, "by_adapter": plan.by_adapter},
+        ),
+        **how_many,
+    )
+    ingress = serve.deployment(
+        serve.ingress()(Ingress),
+        name="ingress",
+        num_replicas=plan.ingresses,
+        max_ongoing_requests=_MOST_ONGOING,
+        ray_actor_options={"num_cpus": min(1.0, plan.cpus)},
+        graceful_shutdown_timeout_s=math.ceil(plan.grace_seconds + _CLOSING_SECONDS),
+        max_surge_percent=100,
+        logging_config=_LOGS,
+    )
+    return ingress.bind(replicas.bind(dict(plan.settings), plan.shared, (version("rootstock"), plan.stamp)), plan)
