@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import Any
 
 import pytest
@@ -85,7 +84,7 @@ def test_each_field_is_one_that_kuberay_documents() -> None:
 # Ray's own code, as it is imported.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_ray_accepts_the_application_and_the_options_of_each_pod() -> None:
-    ray = pytest.importorskip("ray")
+    import ray
     from ray.scripts.scripts import start
     from ray.serve.schema import ServeDeploySchema
 
@@ -99,14 +98,35 @@ def test_ray_accepts_the_application_and_the_options_of_each_pod() -> None:
     assert service()["rayClusterConfig"]["rayVersion"] == ray.__version__
 
 
-def test_the_application_is_one_of_this_package() -> None:
-    config = yaml.safe_load(service()["serveConfigV2"])
-    (application,) = config["applications"]
-    module, _, attribute = application["import_path"].partition(":")
-    pytest.importorskip("ray")
-    if importlib.util.find_spec("rootstock.service.cluster") is None:
-        pytest.skip("this release has no rootstock.service.cluster")
-    assert callable(getattr(importlib.import_module(module), attribute))
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_application_is_built_of_its_arguments_and_the_pod_s_settings_and_holds_no_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray.serve import Application
+
+    (declared,) = yaml.safe_load(service()["serveConfigV2"])["applications"]
+    module, _, attribute = declared["import_path"].partition(":")
+    build = getattr(importlib.import_module(module), attribute)
+    with pytest.raises(ValueError, match="set ROOTSTOCK_REGISTRY_URL"):
+        build(declared["args"])
+    monkeypatch.setenv("ROOTSTOCK_REGISTRY_URL", "postgresql+psycopg://rootstock:secret-1@db/rootstock")
+    monkeypatch.setenv("ROOTSTOCK_STORE_URL", "s3://bundles/production")
+    monkeypatch.setenv("ROOTSTOCK_ADMIN_KEY", "secret-2-0123456789")
+    built = build(declared["args"])
+    assert isinstance(built, Application)
+    ingress = built._bound_deployment
+    replicas, plan = ingress.init_args
+    assert (plan.replicas, plan.most_replicas, plan.cpus) == (2, 8, 2)
+    held = repr((plan, replicas._bound_deployment.init_args))
+    assert "secret" not in held
+    assert plan.settings == {"ROOTSTOCK_THREADS": "2"}
+    # A pod has room for a replica and an ingress, and there are pods for all replicas.
+    (worker,) = groups()[1:]
+    needed = sum(one.ray_actor_options["num_cpus"] for one in (ingress, replicas._bound_deployment))
+    assert float(container(worker["template"])["resources"]["limits"]["cpu"]) >= needed
+    assert (worker["minReplicas"], worker["maxReplicas"]) == (plan.replicas, plan.most_replicas)
+    with pytest.raises(ValueError, match="replica is no argument of the application; known: by_adapter, cpus"):
+        build({"replica": 3})
 
 
 def test_the_pods_of_requests_are_ready_by_their_proxy_and_need_no_wget() -> None:
