@@ -11,7 +11,7 @@ import yaml
 from tests.deploy.kustomize import container, needs_kubectl, one, pod_templates
 
 pytestmark = needs_kubectl
-# The fields of ray.io/v1 by KubeRay's reference of its API, docs/reference/api.md. No package has its schema.
+# The fields of ray.io/v1, by the reference of KubeRay 1.6 in Ray's documentation. No package has their schema.
 FIELDS = {
     "RayServiceSpec": {
         "excludeHeadPodFromServeSvc",
@@ -21,6 +21,7 @@ FIELDS = {
         "upgradeStrategy",
     },
     "RayClusterSpec": {
+        "authOptions",
         "autoscalerOptions",
         "enableInTreeAutoscaling",
         "gcsFaultToleranceOptions",
@@ -145,7 +146,8 @@ def test_only_clients_of_the_application_and_the_operator_reach_the_pods() -> No
     own, clients, operator = policy["ingress"]
     assert own == {"from": [{"podSelector": policy["podSelector"]}]}
     assert clients == {"ports": [{"protocol": "TCP", "port": "serve"}]}
-    # Whoever reaches the dashboard can run any code.
+    # Whoever reaches the dashboard can run any code, unless a token is asked for.
+    assert service()["rayClusterConfig"]["authOptions"] == {"mode": "token"}
     (asked,) = operator["from"]
     assert asked["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "kuberay-operator"}
     assert [port["port"] for port in operator["ports"]] == ["dashboard", "serve"]
