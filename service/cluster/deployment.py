@@ -29,11 +29,19 @@ def deploy(plan: ClusterPlan, address: str, name: str, prefix: str, host: str, p
 
     _connect(ray, address)
     try:
-        serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "WARNING"})
+        try:
+            serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "WARNING"})
+        except ray.exceptions.RayError as error:
+            raise DeploymentFailed(
+                f"Serve does not start to listen on {host}:{port} ({_last_line(error)}); look whether another "
+                "program has the port, and give the command again"
+            ) from error
         try:
             serve.run(application(plan), name=name, route_prefix=prefix)
         except RuntimeError as error:
             raise DeploymentFailed(f"the application does not start: {_reason(serve, name) or error}") from error
+        except ValueError as error:
+            raise DeploymentFailed(str(error)) from error
         _check_listener(f"http://{host}:{port}{prefix.rstrip('/')}/livez")
     finally:
         ray.shutdown()
@@ -44,9 +52,13 @@ def _connect(ray: Any, address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise DeploymentFailed(
-            f"no Ray cluster answers at {address} ({str(error).splitlines()[0]}); start one with "
+            f"no Ray cluster answers at {address} ({_last_line(error)}); start one with "
             "`ray start --head`, or give its --address"
         ) from error
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 def _reason(serve: Any, name: str) -> str:

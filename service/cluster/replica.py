@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from pathlib import Path
 
 from rootstock.service.cluster.exchange import AnswerPart, AnswerStart, Exchange, ForwardedRequest
 
@@ -19,13 +18,18 @@ class ServerReplica:
     the requests under way have ended.
     """
 
-    async def __init__(self, settings: Mapping[str, str], shared: bool, release: object = None) -> None:
+    # Ray Serve awaits it.
+    async def __init__(  # type: ignore[misc]
+        self, settings: Mapping[str, str], shared: bool, release: object = None
+    ) -> None:
         """Open the server with the environment variables `settings`.
 
         If it shares its registry, its home is a folder under ROOTSTOCK_HOME. Serve replaces the replicas when
         `release` changes.
         """
         os.environ.update(settings)
+        from ray import serve
+
         from rootstock.service.lean_imports import lean_imports
 
         with lean_imports():
@@ -41,6 +45,7 @@ class ServerReplica:
         os.environ.setdefault("ROOTSTOCK_EXPORTS", str(base))
         home = take_replica_home(base) if shared else keep_only_home(base)
         os.environ["ROOTSTOCK_HOME"] = str(home)
+        self._name = f"{serve.get_replica_context().replica_id.unique_id}"
         self._app = create_app(read_settings())
         self._lifespan = self._app.router.lifespan_context(self._app)
         await self._lifespan.__aenter__()
@@ -61,11 +66,14 @@ class ServerReplica:
         """Yield the parts of the answer to a request."""
         async with aclosing(Exchange(self._app, request).parts()) as parts:  # type: ignore[type-var]
             async for part in parts:
-                yield part
+                yield self._named(part) if isinstance(part, AnswerStart) else part
 
     async def named_answer(self, request: ForwardedRequest) -> tuple[str, AnswerStart]:
         """Return the name of this replica, and the answer to a request in one piece."""
-        return Path(os.environ["ROOTSTOCK_HOME"]).name, await self._whole(request)
+        return self._name, await self._whole(request)
+
+    def _named(self, start: AnswerStart) -> AnswerStart:
+        return start._replace(headers=[*start.headers, (b"x-replica", self._name.encode())])
 
     async def _whole(self, request: ForwardedRequest) -> AnswerStart:
         start, rest = AnswerStart(500, [], b"", False), []

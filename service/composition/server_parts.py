@@ -17,6 +17,7 @@ import structlog
 from rootstock.service.composition.access_parts import open_access
 from rootstock.service.composition.demo_adapters import register_demo
 from rootstock.service.composition.foundation_parts import open_foundation
+from rootstock.service.composition.quota_parts import open_quotas
 from rootstock.service.composition.rollout_parts import RolloutParts
 from rootstock.service.composition.runner_parts import OpenRunner, open_runner
 from rootstock.service.composition.webhook_parts import deliver_events
@@ -130,7 +131,7 @@ async def _serving(
     from rootstock.service.routing.route import RoutingRule
     from rootstock.service.routing.router import Router
     from rootstock.service.telemetry.metrics import Metrics
-    from rootstock.service.tenancy.quotas import Quotas, TokenCharges
+    from rootstock.service.tenancy.quotas import TokenCharges
 
     metrics, limits = Metrics(), settings.bundle_limits
     rollout = RolloutParts(registry, metrics)
@@ -142,6 +143,7 @@ async def _serving(
             _deleting(settings, foundations, registry, journal, metrics) as deletions,
             _pinning(settings, foundations, registry) as pins,
             deliver_events(settings, registry.webhooks, metrics),
+            open_quotas(access.ring, registry.quota_uses if settings.registry_address else None) as quotas,
         ):
             publisher = Publisher(foundations, registry, journal, limits, metrics, settings.trusted, deletions)
             if settings.demo:
@@ -164,7 +166,7 @@ async def _serving(
                     max_body_bytes=settings.max_body_mb * _MIB,
                     remote_files=RemoteFiles(settings.media_host_names),
                     access=access,
-                    quotas=Quotas(access.ring),
+                    quotas=quotas,
                     sources=RemoteSources(hosts_of_sources, limits),
                     rollout=watcher,
                     router=Router(

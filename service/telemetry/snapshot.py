@@ -44,6 +44,10 @@ class MetricsSnapshot:
             value for all_of, value in self._samples.get(f"rootstock_{name}", {}).items() if all_of >= pairs
         )
 
+    def least(self, name: str) -> float:
+        """Return the least value of the metric's samples, 0 without any."""
+        return min(self._samples.get(f"rootstock_{name}", {}).values(), default=0.0)
+
     def values(self, name: str, label: str) -> list[str]:
         """Return the values of a label of the metric, each once, in the order of the page."""
         return list(dict.fromkeys(dict(pairs)[label] for pairs in self._samples.get(f"rootstock_{name}", {})))

@@ -53,7 +53,7 @@ class FoundationLoad:
 
 @dataclass(frozen=True)
 class Totals:
-    """The work of a server since its start: `seconds` ago, by this machine's clock.
+    """The work of a server, or of all replicas, since its start: `seconds` ago, by this machine's clock.
 
     `answers` and `tokens` are those of inputs, `texts` and `generated_tokens` those of generated answers.
     """
@@ -128,7 +128,7 @@ def frame(over: SnapshotDifference, client: Client) -> Frame:
     whole = {"stage": "total"}
     return Frame(
         seconds=over.seconds,
-        ready=after.sum("ready") == 1,
+        ready=after.least("ready") == 1,
         answers_per_s=over.rate("latency_seconds_count", **whole),
         failed_per_s=over.rate("failures_total"),
         refused_per_s=over.rate("refused_total"),
@@ -162,7 +162,7 @@ def frame(over: SnapshotDifference, client: Client) -> Frame:
 
 def _totals(after: MetricsSnapshot) -> Totals:
     return Totals(
-        seconds=max(0.0, time.time() - after.sum("process_start_time_seconds")),
+        seconds=max(0.0, time.time() - after.least("process_start_time_seconds")),
         answers=int(after.sum("latency_seconds_count", stage="total")),
         tokens=int(after.sum("batch_tokens_sum")),
         texts=int(after.sum("first_token_seconds_count")),
@@ -173,10 +173,12 @@ def _totals(after: MetricsSnapshot) -> Totals:
 
 
 def _foundations(after: MetricsSnapshot) -> list[FoundationLoad]:
-    """Return the foundations in the order of the settings, as the page lists them."""
+    """Return the foundations in the order of the settings, as the page lists them.
+
+    On a page of several replicas each foundation has the figures of all together.
+    """
     loads = []
-    for labels in after.labels("server_info"):
-        name = labels["name"]
+    for name, labels in {labels["name"]: labels for labels in after.labels("server_info")}.items():
         figures = {figure: int(after.sum(figure, foundation=name)) for figure in _FIGURES}
         loads.append(FoundationLoad(name, labels["foundation"], labels["runner"], labels["precision"], **figures))
     return loads

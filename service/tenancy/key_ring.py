@@ -64,6 +64,12 @@ class KeyRing:
         """Tell whether nobody has ever made a key. Keys that have ended count, because they stay."""
         return not self._snapshot.keys
 
+    @property
+    def has_quotas(self) -> bool:
+        """Tell whether some key or tenant has a quota of requests or tokens."""
+        quotas = [*self._snapshot.quotas.values(), *(key.quota for key in self._snapshot.keys.values())]
+        return any(quota.requests_per_minute or quota.tokens_per_minute for quota in quotas)
+
     def records(self) -> list[KeyRecord]:
         """Return all keys, oldest first."""
         return list(self._snapshot.keys.values())

@@ -15,6 +15,7 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter, RateLimiter, SlidingWindowCounterRateLimiter
 
+from rootstock.adapters.registry.quota_port import Use
 from rootstock.service.engine.core.answer import RequestRecord
 from rootstock.service.engine.core.observer import GenerationStats, Observer
 from rootstock.service.tenancy.errors import QuotaExceeded, StoredQuotaExceeded
@@ -44,16 +45,20 @@ class Allowance:
 
 
 class Quotas:
-    """The use of each key and each tenant in the last minute, in this process.
+    """The use of each key and each tenant in the last minute.
+
+    Without `note`, it is the use in this process. With it, `note` tells other servers what is spent here, and
+    `hear` counts what is spent there.
 
     Requests are counted in a moving window. Tokens are counted in a sliding window, because a moving one keeps an
     entry for each token. A call's tokens are known once it is answered. Those beyond the limit are a debt: the
     holder's next calls are refused until later minutes have paid it.
     """
 
-    def __init__(self, ring: KeyRing) -> None:
+    def __init__(self, ring: KeyRing, note: Callable[[Use, int], None] = lambda use, amount: None) -> None:
         storage = MemoryStorage()
         self._ring = ring
+        self._note = note
         self._limiters: dict[str, RateLimiter] = {
             "requests": MovingWindowRateLimiter(storage),
             "tokens": SlidingWindowCounterRateLimiter(storage),
@@ -81,14 +86,30 @@ class Quotas:
         for one in allowances:
             if one.unit == "requests":
                 self._limiters[one.unit].hit(one.item, one.holder)
+                self._note(Use(one.holder, one.unit), 1)
         return self._headers(allowances)
 
     def spend(self, principal: Principal, tokens: int) -> None:
         """Charge the tokens of an answer."""
         for one in self._allowances(principal):
             if one.unit == "tokens":
+                self._note(Use(one.holder, one.unit), tokens)
                 self._debts[one.holder] += tokens
                 self._pay(one)
+
+    def hear(self, use: Use, amount: int) -> None:
+        """Count what another server let a holder spend. Requests beyond the limit are no debt."""
+        whose, name = use.holder.split("/", 1)
+        quota = self._ring.quota(name) if whose == "key" else self._ring.tenant_quota(name)
+        limit = quota.tokens_per_minute if use.unit == "tokens" else quota.requests_per_minute
+        if limit is None:
+            return
+        one = Allowance(f"{whose}-{use.unit}", use.holder, limit, use.unit)
+        if use.unit == "tokens":
+            self._debts[use.holder] += amount
+            self._pay(one)
+        elif spent := min(amount, self._left(one)):
+            self._limiters[use.unit].hit(one.item, use.holder, cost=spent)
 
     @contextmanager
     def charging(self, principal: Principal) -> Iterator[None]:

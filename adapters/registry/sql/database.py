@@ -17,7 +17,7 @@ from rootstock.adapters.registry.sql.resolutions import Resolutions
 from rootstock.adapters.registry.sql.tables import Base, RevisionRow
 
 # The newest step in migrations/versions. Only a start on an older database imports Alembic.
-HEAD = "0004"
+HEAD = "0005"
 
 # Alembic's table, which holds the newest step that a database has seen.
 _STEPS = Table(

@@ -43,6 +43,7 @@ from rootstock.adapters.registry.sql.listing import (
 )
 from rootstock.adapters.registry.sql.lookup import find_target, find_version
 from rootstock.adapters.registry.sql.references import references_of
+from rootstock.adapters.registry.sql.quota_uses import SqlQuotaUses
 from rootstock.adapters.registry.sql.resolutions import Resolutions
 from rootstock.adapters.registry.sql.rollout.rollout_changes import RolloutChanges
 from rootstock.adapters.registry.sql.tables import DeletedVersionRow, VersionRow
@@ -86,6 +87,7 @@ class SqlRegistry(PublicationChanges, RolloutChanges, DeletionChanges):
         # A change of keys changes no resolution, so it drops none: no adapter has this name.
         self.keys = SqlKeyRegistry(self._database, lambda number: self._resolutions.renew(number, ""))
         self.webhooks = EventCursors(self._database)
+        self.quota_uses = SqlQuotaUses(self._database)
         self._subscribers: builtins.list[Callable[[], None]] = []
         self._followed = self._database.follow(self._resolutions, self._tell)
 

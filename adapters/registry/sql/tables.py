@@ -250,3 +250,13 @@ class QuotaRow(Base):
     requests_per_minute: Mapped[int | None] = mapped_column(BigInteger)
     tokens_per_minute: Mapped[int | None] = mapped_column(BigInteger)
     stored_mb: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class QuotaUseRow(Base):
+    """The use of a quota by all servers in one minute of the epoch; the unit is requests or tokens."""
+
+    __tablename__ = "quota_uses"
+    holder: Mapped[str] = mapped_column(String(40), primary_key=True)
+    unit: Mapped[str] = mapped_column(String(16), primary_key=True)
+    minute: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    amount: Mapped[int] = mapped_column(BigInteger)

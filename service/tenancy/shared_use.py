@@ -1,0 +1,61 @@
+"""What the servers on one registry tell each other about the use of quotas."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from rootstock.adapters.errors import RegistryUnavailable
+from rootstock.adapters.registry.quota_port import QuotaUses, Use
+
+_MINUTE = 60
+
+
+class SharedUse:
+    """The use of quotas by this server that others have not heard of, and by others that this one has counted.
+
+    Any thread may call `note`; one at a time calls `exchange`.
+    """
+
+    def __init__(self, uses: QuotaUses, clock: Callable[[], float] = time.time) -> None:
+        self._uses = uses
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._untold: Counter[Use] = Counter()
+        self._told: Counter[tuple[Use, int]] = Counter()
+        self._heard: Counter[tuple[Use, int]] = Counter()
+
+    def note(self, use: Use, amount: int) -> None:
+        """Note what this server let someone spend."""
+        with self._lock:
+            self._untold[use] += amount
+
+    def exchange(self) -> dict[Use, int]:
+        """Tell the others what was noted, and return what they spent since the last exchange.
+
+        A server that starts counts what others spent in this minute and the one before. Raise RegistryUnavailable
+        if the registry is away; what was noted is told the next time.
+        """
+        with self._lock:
+            untold, self._untold = self._untold, Counter()
+        minute = int(self._clock() // _MINUTE)
+        try:
+            totals = self._uses.add(untold, minute)
+        except RegistryUnavailable:
+            with self._lock:
+                self._untold.update(untold)
+            raise
+        for use, amount in untold.items():
+            self._told[use, minute] += amount
+        others: Counter[Use] = Counter()
+        for place, total in totals.items():
+            new = total - self._told[place] - self._heard[place]
+            if new > 0:
+                self._heard[place] += new
+                others[place[0]] += new
+        for counts in (self._told, self._heard):
+            for place in [place for place in counts if place not in totals]:
+                del counts[place]
+        return dict(others)
