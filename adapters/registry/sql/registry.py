@@ -42,8 +42,8 @@ from rootstock.adapters.registry.sql.listing import (
     version_detail,
 )
 from rootstock.adapters.registry.sql.lookup import find_target, find_version
-from rootstock.adapters.registry.sql.references import references_of
 from rootstock.adapters.registry.sql.quota_uses import SqlQuotaUses
+from rootstock.adapters.registry.sql.references import references_of
 from rootstock.adapters.registry.sql.resolutions import Resolutions
 from rootstock.adapters.registry.sql.rollout.rollout_changes import RolloutChanges
 from rootstock.adapters.registry.sql.tables import DeletedVersionRow, VersionRow
