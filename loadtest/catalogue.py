@@ -24,6 +24,9 @@ class Command(Enum):
     GENERATION = "rootstock bench generation --rows {name}"
     SCENARIO = "rootstock bench http --scenario {name}"
     SWEEP = "rootstock bench engine --sweep"
+    CLUSTER = "rootstock bench cluster"
+    CLUSTER_COSTS = "rootstock bench cluster --measure"
+    CLUSTER_VALIDATION = "rootstock bench cluster --validate"
     GPU = "python -m rootstock.loadtest.engine.gpu"
 
 
@@ -288,6 +291,27 @@ _OTHERS = (
         "the runner's speed ÷ the foundation alone, by adapters, popularity, rank, rows and tokens",
         "",
         "engine.sweep:sweep",
+    ),
+    Benchmark(
+        "cluster-policies",
+        Command.CLUSTER,
+        "simulated replicas by routing policy: throughput, p50, p99, cold loads, failed requests",
+        "",
+        "cluster.study:cluster_policies",
+    ),
+    Benchmark(
+        "cluster-costs",
+        Command.CLUSTER_COSTS,
+        "the costs of a replica that the simulation runs on: passes, requests, loads",
+        "",
+        "cluster.calibration:cluster_costs",
+    ),
+    Benchmark(
+        "cluster-validation",
+        Command.CLUSTER_VALIDATION,
+        "the simulation of two and four replicas against real ones: error; loads with affinity ÷ random routing",
+        f"≤ {targets.SIMULATION_ERROR:g} %; ≤ {targets.AFFINITY_LOADS:g}",
+        "cluster.validation:cluster_validation",
     ),
     Benchmark(
         "torch-runner",

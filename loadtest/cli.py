@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from rootstock.adapters.cli.options import examples
 from rootstock.loadtest.catalogue import CATALOGUE, Command, names_of
-from rootstock.loadtest.fixtures.setup import CONNECTIONS, PAIRS, QUICK_PAIRS, SERVERS, BenchmarkSetup
-
-if TYPE_CHECKING:
-    from rootstock.loadtest.measure.outcome import BenchmarkRun
+from rootstock.loadtest.cluster_command import CLUSTER_EXAMPLES, cluster
+from rootstock.loadtest.command_line import fail, finish, measure_with, results_file, say, write_run
+from rootstock.loadtest.fixtures.setup import CONNECTIONS, PAIRS, QUICK_PAIRS, SERVERS
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-T = TypeVar("T")
 
 _SWEEP_PAIRS = 7
 _RENDER_TO = Path("build") / "bench"
@@ -94,7 +91,7 @@ def engine(
     without a target are printed and not judged.
     """
     if full and not sweep:
-        _fail("--full belongs to --sweep; add --sweep, or leave --full out", 2)
+        fail("--full belongs to --sweep; add --sweep, or leave --full out", 2)
     size: dict[str, Any] = {"threads": threads or _cores(), "quick": quick}
     if sweep:
         _sweep(full, {**size, "pairs": pairs or (QUICK_PAIRS if quick else _SWEEP_PAIRS)}, json)
@@ -146,11 +143,11 @@ def http(
     code is 1 if an answer was wrong.
     """
     if server not in SERVERS:
-        _fail(f"--server {server!r} is unknown; choose {' or '.join(SERVERS)}", 2)
+        fail(f"--server {server!r} is unknown; choose {' or '.join(SERVERS)}", 2)
     size = {"threads": threads or _cores(), "quick": quick, "seconds": seconds}
     if scenario is not None:
         if rows is not None or pairs is not None:
-            _fail("--rows and --pairs do not belong to --scenario; leave them out, or leave --scenario out", 2)
+            fail("--rows and --pairs do not belong to --scenario; leave them out, or leave --scenario out", 2)
         _run_scenario(scenario, {**size, "server": server}, json)
         return
     size |= {"pairs": pairs or (QUICK_PAIRS if quick else PAIRS), "connections": connections}
@@ -178,6 +175,9 @@ def generation(
     size: dict[str, Any] = {"threads": threads or _cores(), "quick": quick}
     size["pairs"] = pairs or (QUICK_PAIRS if quick else PAIRS)
     _run_rows("generation", _names(rows, names_of(Command.GENERATION)), size, json)
+
+
+app.command(epilog=examples(*CLUSTER_EXAMPLES))(cluster)
 
 
 @app.command(
@@ -211,9 +211,9 @@ def render(
             for path in render_run(file, out):
                 sys.stdout.write(f"{path}\n")
     except NoRun as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
     if not markdown and not can_draw():
-        _say("no pictures: matplotlib is not installed; install it with pip install 'rootstock[dev]'")
+        say("no pictures: matplotlib is not installed; install it with pip install 'rootstock[dev]'")
 
 
 def _run_rows(command: str, names: tuple[str, ...], size: dict[str, Any], json: Path | None) -> None:
@@ -221,10 +221,10 @@ def _run_rows(command: str, names: tuple[str, ...], size: dict[str, Any], json: 
     from rootstock.loadtest.measure.machine import describe_machine
     from rootstock.loadtest.measure.outcome import BenchmarkRun
 
-    outcome = _measure(lambda setup: measure(names, setup), size)
+    outcome = measure_with(lambda setup: measure(names, setup), size)
     every = names == names_of(Command[command.upper()])
     run = BenchmarkRun(describe_machine(), {"benchmarks": list(names), **size}, outcome)
-    _finish(run, _file(json, command if every else "-".join([command, *names]), size["quick"]))
+    finish(run, results_file(json, command if every else "-".join([command, *names]), size["quick"]))
 
 
 def _run_scenario(name: str, size: dict[str, Any], json: Path | None) -> None:
@@ -233,20 +233,10 @@ def _run_scenario(name: str, size: dict[str, Any], json: Path | None) -> None:
 
     known = names_of(Command.SCENARIO)
     if name not in known:
-        _fail(f"--scenario {name!r} is unknown; choose one of {', '.join(known)}", 2)
-    outcome = _measure(CATALOGUE[name].measure, size)
+        fail(f"--scenario {name!r} is unknown; choose one of {', '.join(known)}", 2)
+    outcome = measure_with(CATALOGUE[name].measure, size)
     run = BenchmarkRun(describe_machine(), {"scenario": name, **size}, outcome)
-    _finish(run, _file(json, f"scenario-{name}", size["quick"]))
-
-
-def _finish(run: BenchmarkRun, file: Path | None) -> None:
-    """Print a run and write its figures. Exit with code 1 if a row counts a fault."""
-    from rootstock.loadtest.report.table import show
-
-    show(run)
-    _write(run.write, file)
-    if any(row.exact and not row.met for row in run.outcome.measured_rows):
-        _fail("some answers failed, or were stale, mixed or wrong; the notes above quote the first of them", 1)
+    finish(run, results_file(json, f"scenario-{name}", size["quick"]))
 
 
 def _sweep(full: bool, size: dict[str, Any], json: Path | None) -> None:
@@ -254,36 +244,10 @@ def _sweep(full: bool, size: dict[str, Any], json: Path | None) -> None:
     from rootstock.loadtest.measure.machine import describe_machine
     from rootstock.loadtest.report.sweep_chart import show_sweep
 
-    points = _measure(lambda setup: sweep(setup, cells(full)), size)
+    points = measure_with(lambda setup: sweep(setup, cells(full)), size)
     run = SweepRun(describe_machine(), {"full": full, **size}, points)
     show_sweep(run)
-    _write(run.write, _file(json, "sweep", size["quick"]))
-
-
-def _measure(measure: Callable[[BenchmarkSetup], T], size: dict[str, Any]) -> T:
-    """Return the result of `measure` on the default foundation. Exit with code 1 on an expected fault."""
-    from rootstock.adapters.client.errors import ClientError
-    from rootstock.adapters.errors import AdapterError
-    from rootstock.adapters.foundation.location import FoundationError, locate
-    from rootstock.adapters.home_folder import home_from_environment
-    from rootstock.loadtest.fixtures.engine_process import EngineEnded
-    from rootstock.loadtest.fixtures.registration import ImportFailed
-    from rootstock.loadtest.fixtures.server import ServerFailed
-    from rootstock.loadtest.load.trial import GeneratorFailed, NothingAnswered
-    from rootstock.loadtest.measure.agreement import Disagreement
-    from rootstock.loadtest.measure.wrk import LoadError
-    from rootstock.service.engine.core.errors import EngineError
-    from rootstock.service.exports.cache import ensure_export
-
-    expected = (FoundationError, EngineEnded, ServerFailed, LoadError, ClientError, AdapterError, EngineError)
-    try:
-        files = locate("default")
-        export = ensure_export("default", files, home_from_environment())
-        return measure(BenchmarkSetup(files.folder, export, say=_say, **size))
-    except Disagreement as error:
-        _fail(f"the two sides give different answers, so nothing was measured: {error}", 1)
-    except (*expected, ImportFailed, GeneratorFailed, NothingAnswered) as error:
-        _fail(str(error), 1)
+    write_run(run.write, results_file(json, "sweep", size["quick"]))
 
 
 def _names(text: str, known: Sequence[str]) -> tuple[str, ...]:
@@ -292,34 +256,11 @@ def _names(text: str, known: Sequence[str]) -> tuple[str, ...]:
         return tuple(known)
     names = [part.strip() for part in text.split(",")]
     if unknown := [name for name in names if name not in known]:
-        _fail(f"--rows: {unknown[0]!r} is unknown here; choose from {', '.join(known)}", 2)
+        fail(f"--rows: {unknown[0]!r} is unknown here; choose from {', '.join(known)}", 2)
     return tuple(name for name in known if name in names)
-
-
-def _file(choice: Path | None, name: str, quick: bool) -> Path | None:
-    """Return the file for a run's figures: the caller's choice, else one in results/, or None if it is quick."""
-    from rootstock.loadtest.report.render import RESULTS
-
-    return choice if choice is not None or quick else RESULTS / f"{name}.json"
-
-
-def _write(write: Callable[[Path], None], file: Path | None) -> None:
-    if file is not None:
-        write(file)
-        _say(f"written: {file}; 'rootstock bench render {file}' makes its page and pictures")
 
 
 def _cores() -> int:
     from rootstock.loadtest.measure.machine import cores
 
     return cores()
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    sys.stderr.write(f"rootstock: {message}\n")
-    raise SystemExit(code)

@@ -52,3 +52,6 @@ REGISTRY_MB = CACHE_MB + SPARE_MB
 CHURN_RATIO = 1.5
 # An accepted request may wait this many times the time of a full queue.
 RAMP_QUEUES = 2.0
+# The error of the simulation of a cluster, in percent, and the loads with affinity ÷ those of random routing.
+SIMULATION_ERROR = 15.0
+AFFINITY_LOADS = 0.25

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from rootstock.loadtest.engine.sweep import FACTORS, Point, SweepRun
 from rootstock.loadtest.measure.outcome import BenchmarkRun
@@ -13,16 +14,23 @@ _HEAD = ("benchmark", "figure", "median (95 % interval)", "target", "met")
 
 
 def markdown_table(run: BenchmarkRun | SweepRun) -> str:
-    """Return the measured rows, or the points of a sweep, as a Markdown table."""
+    """Return the measured rows, the points of a sweep, or the phases of a simulation as a Markdown table."""
     if isinstance(run, SweepRun):
         head = (*FACTORS, "rows/s", "÷ bare (95 % interval)")
         return _table([head, ("---",) * len(head), *(_point_cells(point) for point in run.points)])
+    if "simulated" in run.parameters:
+        names = list(run.outcome.stages[0])
+        return _table([names, ["---"] * len(names), *(_phase_cells(phase) for phase in run.outcome.stages)])
     lines = [_HEAD, ("---",) * len(_HEAD), *(_cells(row) for row in run.outcome.measured_rows)]
     return _table(lines)
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _phase_cells(phase: Mapping[str, Any]) -> list[str]:
+    return [_figure(v) if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else v for v in phase.values()]
 
 
 def _point_cells(point: Point) -> tuple[str, ...]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rootstock.loadtest.measure.outcome import BenchmarkRun
 from rootstock.loadtest.measure.row import BenchmarkRow, Measure, NotRun
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 COLUMNS = ("benchmark", "figure", "median", "95 % interval", "target", "met", "pairs")
 
@@ -20,11 +25,23 @@ def show(run: BenchmarkRun) -> None:
         table.add_row(*cells_of(row))
     console = Console(highlight=False, markup=False)
     console.print(table)
+    if "simulated" in run.parameters:
+        console.print(_phases(run))
     for row in run.outcome.rows:
         console.print(f"{row.benchmark}: {row.title}", soft_wrap=True)
         for line in lines_of(row):
             console.print(f"  {line}", soft_wrap=True)
     console.print(f"{run.machine['cpu']}, {run.machine['cores']} cores, commit {run.machine['commit']}")
+
+
+def _phases(run: BenchmarkRun) -> Table:
+    """Return the phases of a simulation as a table."""
+    from rich.table import Table
+
+    table = Table(*run.outcome.stages[0])
+    for stage in run.outcome.stages:
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in stage.values()))
+    return table
 
 
 def cells_of(row: BenchmarkRow | NotRun) -> list[str]:

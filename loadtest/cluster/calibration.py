@@ -1,0 +1,192 @@
+"""Measure the costs of one replica on this machine: forward passes, loads, and the work of a request."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from queue import Queue as ThreadQueue
+from threading import Barrier
+from typing import Any
+
+import numpy as np
+
+from rootstock.adapters.bundle import Limits
+from rootstock.adapters.home.home import Home
+from rootstock.loadtest.cluster.costs import ClusterCosts
+from rootstock.loadtest.cluster.live_cluster import TOKENS, AdapterHome, adapter_home, live_cluster
+from rootstock.loadtest.fixtures.registration import digests_of
+from rootstock.loadtest.fixtures.runner_bench import open_bench
+from rootstock.loadtest.fixtures.setup import BenchmarkSetup
+from rootstock.loadtest.measure.interval import median_interval
+from rootstock.loadtest.measure.machine import cores
+from rootstock.loadtest.measure.outcome import Outcome
+from rootstock.loadtest.measure.row import BenchmarkRow, Measure, Pair
+from rootstock.service.engine.core.adapter_cache import memory_of
+from rootstock.service.engine.runners.onnx.runner import OnnxRunner
+from rootstock.service.registry_catalog import RegistryCatalog
+
+_ROW_SIZES = (1, 2, 4, 8, 16, 32)
+_TOKEN_SIZES = (16, 32, 64)
+# The pass that is timed beside others of its kind.
+_BESIDE_ROWS = 8
+_BESIDE_S, _QUICK_BESIDE_S = 3.0, 0.3
+_PASSES, _QUICK_PASSES = 25, 5
+# All adapters of the load have a slot, so that none is loaded during it.
+_ADAPTERS, _QUICK_ADAPTERS = 48, 8
+_LEVELS = (1, 4, 32)
+_WARM_S = 2.0
+_WINDOW_S, _QUICK_WINDOW_S = 6.0, 1.0
+
+
+def cluster_costs(setup: BenchmarkSetup) -> Outcome:
+    """Measure every cost that the simulation needs, in CPU time, on one thread of one core."""
+    passes = _passes(setup)
+    slowdown = _slowdown(setup)
+    with adapter_home(setup, setup.count(_ADAPTERS, _QUICK_ADAPTERS)) as home:
+        loads, slots, sizes = _loads(setup, home)
+        request, batch, client = _requests(setup, home, passes, slowdown)
+    stages = [
+        {"rows": rows, "tokens": tokens, "ms": round(1e3 * seconds, 4)}
+        for (rows, tokens), seconds in passes.items()
+    ]
+    return Outcome(
+        [
+            _row("request", "a request beside its batch: HTTP, admission, reading and answer", "ms", [request]),
+            _row("batch", "a batch beside its forward pass", "ms", [batch]),
+            _row("client", "the load generator, for a request", "ms", [client]),
+            _row("load", "an adapter from the store into memory", "ms", loads),
+            _row("slot", "an adapter from memory into a slot", "ms", slots),
+            _row("adapter", "memory of an adapter", "kB", sizes),
+            _row("slowdown", "time of a pass while all cores run passes ÷ alone", "×", [slowdown]),
+        ],
+        stages,
+    )
+
+
+def _row(cost: str, title: str, unit: str, figures: Sequence[float]) -> BenchmarkRow:
+    return BenchmarkRow(
+        benchmark="cluster-costs",
+        title=title,
+        top="CPU time of one core; `stages` has the forward pass by rows and tokens",
+        bottom="",
+        unit=unit,
+        pairs=[Pair(figure) for figure in figures],
+        measure=Measure.TOP,
+        extra={"cost": cost},
+    )
+
+
+def _passes(setup: BenchmarkSetup) -> dict[tuple[int, int], float]:
+    """Return the CPU seconds of a forward pass by rows and tokens. Each row has another adapter."""
+    found = {}
+    for tokens in _TOKEN_SIZES:
+        setup.say(f"forward passes of {tokens} tokens a row")
+        bench = open_bench(setup.export, tokens, 1)
+        for rows in _ROW_SIZES:
+            batch = bench.batch(bench.encoded[:rows], range(1, rows + 1))
+            run = _timed(lambda bench=bench, batch=batch: bench.runner.run(batch))  # type: ignore[misc]
+            found[rows, tokens] = median_interval(
+                [run() for _ in range(setup.count(_PASSES, _QUICK_PASSES))]
+            ).median
+    return found
+
+
+def _timed(work: Callable[[], Any]) -> Callable[[], float]:
+    """Return a function that does the work and returns its CPU seconds. It has been done once."""
+    work()
+
+    def timed() -> float:
+        begin = time.thread_time()
+        work()
+        return time.thread_time() - begin
+
+    return timed
+
+
+def _slowdown(setup: BenchmarkSetup) -> float:
+    """Return the CPU time of a pass while every core runs such passes ÷ that of one alone."""
+    setup.say("a pass on every core at once")
+    seconds = setup.length(_BESIDE_S, _QUICK_BESIDE_S)
+    alone = _on_cores(1, setup.export, seconds)
+    return max(1.0, _on_cores(cores(), setup.export, seconds) / alone)
+
+
+def _on_cores(count: int, export: Path, seconds: float) -> float:
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(count), context.Queue()
+    processes = [
+        context.Process(target=_pass_for, args=(export, seconds, barrier, results)) for _ in range(count)
+    ]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+    return float(np.median(found))
+
+
+def _pass_for(export: Path, seconds: float, barrier: Barrier, results: ThreadQueue[float]) -> None:
+    """Run passes for some seconds, at the same time as the other processes, and put their median."""
+    bench = open_bench(export, TOKENS, 1)
+    batch = bench.batch(bench.encoded[:_BESIDE_ROWS], range(1, _BESIDE_ROWS + 1))
+    run = _timed(lambda: bench.runner.run(batch))
+    barrier.wait(60)
+    end, found = time.monotonic() + seconds, []
+    while time.monotonic() < end:
+        found.append(run())
+    results.put(float(np.median(found)))
+
+
+def _loads(setup: BenchmarkSetup, home: AdapterHome) -> tuple[list[float], list[float], list[float]]:
+    """Return the CPU milliseconds of loads into memory and into slots, and the adapters' sizes in kB."""
+    setup.say("loads of adapters")
+    runner = OnnxRunner(setup.export, 4, 1)
+    folder = Home(home.folder)
+    loads, slots, sizes = [], [], []
+    with closing(folder.open_registry()) as registry:
+        catalog = RegistryCatalog(registry, folder.open_store(), runner.spec, Limits())
+        for digest in digests_of(home.folder, home.names).values():
+            begin = time.thread_time()
+            adapter = catalog.load(digest)
+            runner.warm(adapter)
+            loaded = time.thread_time()
+            runner.place(1, runner.stage(adapter))
+            slots.append(1e3 * (time.thread_time() - loaded))
+            loads.append(1e3 * (loaded - begin))
+            sizes.append(memory_of(adapter) / 1e3)
+    # The first one opens the graphs.
+    return loads[1:], slots[1:], sizes[1:]
+
+
+def _requests(
+    setup: BenchmarkSetup, home: AdapterHome, passes: dict[tuple[int, int], float], slowdown: float
+) -> tuple[float, float, float]:
+    """Return the CPU milliseconds of a request beside its batch, of a batch beside its pass, and of the client.
+
+    The CPU time of the server's process, less its passes, is that of requests and batches. Loads of few and of
+    many clients make batches of few and of many rows, which tells the two apart (least squares).
+    """
+    known = ClusterCosts(passes)
+    left, shares, clients = [], [], []
+    with live_cluster(home, 1, {}) as cluster:
+        for level in _LEVELS:
+            setup.say(f"a server under {level} clients")
+            seen = cluster.load("random", _WARM_S, setup.length(_WINDOW_S, _QUICK_WINDOW_S), clients=level)
+            share = seen.batches_per_request
+            passed = 1e3 * slowdown * share * known.pass_of(1 / share, TOKENS)
+            left.append(seen.server_cpu_ms - passed)
+            shares.append(share)
+            clients.append(seen.client_cpu_ms)
+    return *_split(left, shares, slowdown), float(np.median(clients)) / slowdown
+
+
+def _split(left: Sequence[float], shares: Sequence[float], slowdown: float) -> tuple[float, float]:
+    """Return the cost of a request and of a batch, from costs of a request with different shares of a batch."""
+    matrix = np.column_stack([np.ones(len(shares)), shares])
+    (request, batch), *_ = np.linalg.lstsq(matrix, np.array(left), rcond=None)
+    if batch < 0 or request < 0:
+        request, batch = float(np.mean(left)), 0.0
+    return max(0.0, float(request)) / slowdown, float(batch) / slowdown

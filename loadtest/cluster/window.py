@@ -1,0 +1,41 @@
+"""A window of load on real replicas: its plan and its figures, which pass between two processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ClientPlan:
+    """The servers' ports and processes, the traffic, and the seconds before and in the window that counts.
+
+    `clients` send each next request after an answer; with `rate` instead, requests come at random times.
+    """
+
+    ports: Sequence[int]
+    pids: Sequence[int]
+    names: Sequence[str]
+    texts: Sequence[str]
+    policy: str
+    clients: int
+    rate: float
+    seed: int
+    warm_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WindowFigures:
+    """The figures of a window. Loads, batches and CPU seconds are of all servers, and divided by answers."""
+
+    requests_s: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+    cold_per_request: float
+    slot_loads_per_request: float
+    batches_per_request: float
+    server_cpu_ms: float
+    client_cpu_ms: float
+    answers: int
