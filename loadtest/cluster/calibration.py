@@ -33,7 +33,7 @@ _TOKEN_SIZES = (16, 32, 64)
 # The pass that is timed beside others of its kind.
 _BESIDE_ROWS = 8
 _BESIDE_S, _QUICK_BESIDE_S = 3.0, 0.3
-_PASSES, _QUICK_PASSES = 25, 5
+_PASSES, _QUICK_PASSES = 11, 5
 # All adapters of the load have a slot, so that none is loaded during it.
 _ADAPTERS, _QUICK_ADAPTERS = 48, 8
 _LEVELS = (1, 4, 32)
